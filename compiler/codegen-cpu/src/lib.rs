@@ -1,0 +1,1 @@
+//! linc-codegen-cpu

@@ -1,0 +1,491 @@
+//! Result types of every operation from its operand types, and with that the typing rules.
+
+use crate::error::IrError;
+use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, RMS_NORM_ROW_BLOCKS};
+use crate::types::{DType, Shape, TensorType};
+
+/// Result types of `op` on operands of the given types.
+///
+/// # Errors
+/// [`IrError::Type`] with the shapes found and what the operation expects.
+pub fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, IrError> {
+    Check { op, operands }.results()
+}
+
+struct Check<'a> {
+    op: &'a Op,
+    operands: &'a [&'a TensorType],
+}
+
+type Types = Result<Vec<TensorType>, IrError>;
+
+impl Check<'_> {
+    fn fail<T>(&self, message: impl Into<String>) -> Result<T, IrError> {
+        Err(IrError::Type { op: self.op.name(), message: message.into() })
+    }
+
+    fn arity(&self, range: std::ops::RangeInclusive<usize>) -> Result<(), IrError> {
+        let n = self.operands.len();
+        if range.contains(&n) { Ok(()) } else { self.fail(format!("has {n} operands, takes {range:?}")) }
+    }
+
+    fn shape(&self, i: usize) -> &Shape {
+        &self.operands[i].shape
+    }
+
+    fn dtype(&self, i: usize) -> DType {
+        self.operands[i].dtype
+    }
+
+    fn same(&self, i: usize, shape: &Shape, what: &str) -> Result<(), IrError> {
+        if self.shape(i) == shape {
+            Ok(())
+        } else {
+            self.fail(format!("operand {i} is {}, but {what} is {shape}", self.shape(i)))
+        }
+    }
+
+    fn rank(&self, i: usize, rank: usize, what: &str) -> Result<(), IrError> {
+        if self.shape(i).rank() == rank {
+            Ok(())
+        } else {
+            self.fail(format!("operand {i} is {}, expected {what}", self.shape(i)))
+        }
+    }
+
+    fn float(&self, i: usize) -> Result<(), IrError> {
+        if self.dtype(i).is_float() {
+            Ok(())
+        } else {
+            self.fail(format!("operand {i} is {}, expected a float tensor", self.operands[i]))
+        }
+    }
+
+    fn int(&self, i: usize) -> Result<(), IrError> {
+        if self.dtype(i) == DType::I32 {
+            Ok(())
+        } else {
+            self.fail(format!("operand {i} is {}, expected i32", self.operands[i]))
+        }
+    }
+
+    fn axis(&self, i: usize, axis: usize) -> Result<(), IrError> {
+        if axis < self.shape(i).rank() {
+            Ok(())
+        } else {
+            self.fail(format!("axis {axis} does not exist in {}", self.shape(i)))
+        }
+    }
+
+    fn like(&self, i: usize) -> TensorType {
+        self.operands[i].clone()
+    }
+
+    fn of(&self, i: usize, shape: impl Into<Shape>) -> TensorType {
+        TensorType::new(self.dtype(i), shape)
+    }
+
+    /// Checks q [B,N,H,D], k and v [B,M,G,D] and returns (B, N, H, G, D).
+    fn heads(&self) -> Result<(usize, usize, usize, usize, usize), IrError> {
+        for i in 0..3 {
+            self.rank(i, 4, "[batch, seq, heads, head_dim]")?;
+            self.float(i)?;
+        }
+        let (q, k) = (self.shape(0).dims(), self.shape(1).dims());
+        self.same(2, self.shape(1), "k")?;
+        if q[0] != k[0] || q[1] != k[1] || q[3] != k[3] {
+            return self.fail(format!(
+                "q is {} and k is {}: batch, seq and head_dim must agree",
+                self.shape(0),
+                self.shape(1)
+            ));
+        }
+        if k[2] == 0 || q[2] % k[2] != 0 {
+            return self.fail(format!("{} query heads are not a multiple of {} key/value heads", q[2], k[2]));
+        }
+        Ok((q[0], q[1], q[2], k[2], q[3]))
+    }
+
+    fn rope_table(&self, table: usize, x: usize) -> Result<(), IrError> {
+        self.rank(table, 3, "a rope table [len, head_dim/2, 2]")?;
+        let (t, x) = (self.shape(table).dims(), self.shape(x).dims());
+        if t[2] != 2 || t[1] * 2 != x[3] || t[0] < x[1] {
+            return self.fail(format!(
+                "rope table {} does not cover {} positions of {} features",
+                self.shape(table),
+                x[1],
+                x[3]
+            ));
+        }
+        Ok(())
+    }
+
+    fn results(&self) -> Types {
+        match self.op {
+            Op::Input { ty, .. }
+            | Op::Param { ty, .. }
+            | Op::State { ty, .. }
+            | Op::Table { ty, .. }
+            | Op::Constant { ty, .. } => {
+                self.arity(0..=0)?;
+                Ok(vec![ty.clone()])
+            }
+            Op::Unary(_) => {
+                self.arity(1..=1)?;
+                self.float(0)?;
+                Ok(vec![self.like(0)])
+            }
+            Op::Binary(_) => {
+                self.arity(2..=2)?;
+                self.same(1, self.shape(0), "operand 0")?;
+                if self.dtype(0) != self.dtype(1) {
+                    return self.fail(format!("operands are {} and {}", self.dtype(0), self.dtype(1)));
+                }
+                Ok(vec![self.like(0)])
+            }
+            Op::Broadcast { shape } => {
+                self.arity(1..=1)?;
+                if !broadcasts(self.shape(0), shape) {
+                    return self.fail(format!("{} does not broadcast to {shape}", self.shape(0)));
+                }
+                Ok(vec![self.of(0, shape.clone())])
+            }
+            Op::Cast { dtype } => {
+                self.arity(1..=1)?;
+                Ok(vec![TensorType::new(*dtype, self.shape(0).clone())])
+            }
+            Op::Fused(region) => self.fused(region),
+            Op::Sum { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::Pad { .. }
+            | Op::Concat { .. } => self.view(),
+            Op::MatMul { trans_a, trans_b } => self.matmul(*trans_a, *trans_b),
+            Op::RmsNorm { .. } => {
+                self.arity(2..=2)?;
+                self.float(0)?;
+                self.norm_weight()?;
+                Ok(vec![self.like(0)])
+            }
+            Op::RmsNormGrad { .. } => {
+                self.arity(3..=3)?;
+                self.norm_weight()?;
+                self.same(2, self.shape(0), "x")?;
+                let d = self.shape(0).last();
+                let rows = self.shape(0).numel() / d;
+                Ok(vec![self.like(0), self.of(1, [rows.min(RMS_NORM_ROW_BLOCKS), d])])
+            }
+            Op::Rope { .. } => {
+                self.arity(2..=3)?;
+                self.rank(0, 4, "[batch, seq, heads, head_dim]")?;
+                self.rope_table(1, 0)?;
+                if self.operands.len() == 3 {
+                    self.int(2)?;
+                }
+                Ok(vec![self.like(0)])
+            }
+            Op::Embedding => {
+                self.arity(2..=2)?;
+                self.rank(0, 2, "a table [vocab, dim]")?;
+                self.int(1)?;
+                let mut shape = self.shape(1).clone();
+                shape.0.push(self.shape(0).last());
+                Ok(vec![self.of(0, shape)])
+            }
+            Op::EmbeddingGrad { vocab } => {
+                self.arity(2..=2)?;
+                self.int(0)?;
+                let mut rows = self.shape(1).clone();
+                let d = rows.0.pop();
+                match d {
+                    Some(d) if rows == *self.shape(0) => Ok(vec![self.of(1, [*vocab, d])]),
+                    _ => self.fail(format!("dy is {}, ids are {}", self.shape(1), self.shape(0))),
+                }
+            }
+            Op::Attention(_)
+            | Op::AttentionGrad(_)
+            | Op::SoftmaxAttention { .. }
+            | Op::SoftmaxAttentionGrad { .. }
+            | Op::LinearAttention(_)
+            | Op::LinearAttentionGrad(_)
+            | Op::SoftmaxDecode { .. }
+            | Op::LinearDecode { .. } => self.attention(),
+            Op::CrossEntropy
+            | Op::CrossEntropyGrad
+            | Op::LinearCrossEntropy { .. }
+            | Op::LinearCrossEntropyGrad { .. } => self.loss(),
+            Op::GlobalNorm => {
+                self.arity(1..=usize::MAX)?;
+                let parts =
+                    (0..self.operands.len()).map(|i| self.shape(i).numel().div_ceil(NORM_BLOCK)).sum();
+                Ok(vec![self.of(0, []), self.of(0, [parts])])
+            }
+            Op::AdamW(_) => {
+                self.arity(7..=7)?;
+                for i in 1..4 {
+                    self.same(i, self.shape(0), "the parameter")?;
+                }
+                for i in 4..7 {
+                    self.same(i, &Shape::default(), "a scalar")?;
+                }
+                Ok(vec![self.like(0), self.like(2), self.like(3)])
+            }
+        }
+    }
+
+    fn norm_weight(&self) -> Result<(), IrError> {
+        if self.shape(0).rank() == 0 {
+            return self.fail("x is a scalar");
+        }
+        self.same(1, &[self.shape(0).last()].into(), "the last axis of x")
+    }
+
+    fn fused(&self, region: &Pointwise) -> Types {
+        for (i, step) in region.steps.iter().enumerate() {
+            let bad = match step {
+                PointOp::Input(k) => *k >= self.operands.len(),
+                PointOp::Const(_) => false,
+                PointOp::Unary(_, a) | PointOp::Cast(_, a) => *a >= i,
+                PointOp::Binary(_, a, b) => *a >= i || *b >= i,
+            };
+            if bad {
+                return self.fail(format!("step {i} reads something that does not exist"));
+            }
+        }
+        for (i, operand) in self.operands.iter().enumerate() {
+            if !broadcasts(&operand.shape, &region.shape) {
+                return self.fail(format!("operand {i} is {}, region is {}", operand.shape, region.shape));
+            }
+        }
+        region
+            .outputs
+            .iter()
+            .map(|(step, dtype)| {
+                if *step < region.steps.len() {
+                    Ok(TensorType::new(*dtype, region.shape.clone()))
+                } else {
+                    self.fail(format!("output step {step} does not exist"))
+                }
+            })
+            .collect()
+    }
+
+    fn view(&self) -> Types {
+        if self.operands.is_empty() {
+            return self.fail("has no operand");
+        }
+        let x = self.shape(0);
+        let mut shape = x.clone();
+        match self.op {
+            Op::Sum { axes, keep } => {
+                if !axes.is_sorted_by(|a, b| a < b) {
+                    return self.fail(format!("axes {axes:?} are not ascending"));
+                }
+                for axis in axes.iter().rev() {
+                    self.axis(0, *axis)?;
+                    if *keep {
+                        shape.0[*axis] = 1;
+                    } else {
+                        shape.0.remove(*axis);
+                    }
+                }
+            }
+            Op::Reshape { shape: target } => {
+                if target.numel() != x.numel() {
+                    return self.fail(format!(
+                        "{x} has {} elements, {target} has {}",
+                        x.numel(),
+                        target.numel()
+                    ));
+                }
+                shape = target.clone();
+            }
+            Op::Transpose { perm } => {
+                let mut sorted = perm.clone();
+                sorted.sort_unstable();
+                if sorted != (0..x.rank()).collect::<Vec<_>>() {
+                    return self.fail(format!("{perm:?} is not a permutation of the axes of {x}"));
+                }
+                shape = perm.iter().map(|p| x.0[*p]).collect::<Vec<_>>().into();
+            }
+            Op::Slice { axis, start, len } => {
+                self.axis(0, *axis)?;
+                if start + len > x.0[*axis] {
+                    return self.fail(format!("{start}..{} is outside axis {axis} of {x}", start + len));
+                }
+                shape.0[*axis] = *len;
+            }
+            Op::Pad { axis, before, after } => {
+                self.axis(0, *axis)?;
+                shape.0[*axis] += before + after;
+            }
+            Op::Concat { axis } => {
+                self.axis(0, *axis)?;
+                shape.0[*axis] = 0;
+                for i in 0..self.operands.len() {
+                    let (mut a, mut b) = (self.shape(i).clone(), x.clone());
+                    if a.rank() != b.rank() {
+                        return self.fail(format!("operand {i} is {a}, operand 0 is {b}"));
+                    }
+                    shape.0[*axis] += a.0[*axis];
+                    (a.0[*axis], b.0[*axis]) = (0, 0);
+                    if a != b || self.dtype(i) != self.dtype(0) {
+                        return self.fail(format!(
+                            "operand {i} is {}, operand 0 is {}",
+                            self.operands[i], self.operands[0]
+                        ));
+                    }
+                }
+                return Ok(vec![self.of(0, shape)]);
+            }
+            other => unreachable!("{} is not a view", other.name()),
+        }
+        self.arity(1..=1)?;
+        Ok(vec![self.of(0, shape)])
+    }
+
+    fn matmul(&self, trans_a: bool, trans_b: bool) -> Types {
+        self.arity(2..=2)?;
+        for i in 0..2 {
+            self.rank(i, 2, "a matrix")?;
+            self.float(i)?;
+        }
+        let (a, b) = (self.shape(0).dims(), self.shape(1).dims());
+        let (m, ka) = if trans_a { (a[1], a[0]) } else { (a[0], a[1]) };
+        let (kb, n) = if trans_b { (b[1], b[0]) } else { (b[0], b[1]) };
+        if ka != kb {
+            return self.fail(format!("inner sizes differ: [{m}, {ka}] times [{kb}, {n}]"));
+        }
+        Ok(vec![self.of(0, [m, n])])
+    }
+
+    fn attention(&self) -> Types {
+        let (b, n, h, g, d) = {
+            if self.operands.len() < 3 {
+                return self.fail("needs q, k and v");
+            }
+            self.heads()?
+        };
+        match self.op {
+            Op::Attention(spec) => {
+                self.arity(3 + usize::from(spec.rope)..=3 + usize::from(spec.rope))?;
+                if spec.rope {
+                    self.rope_table(3, 0)?;
+                }
+                Ok(vec![self.like(0)])
+            }
+            Op::AttentionGrad(spec) => {
+                self.arity(5 + usize::from(spec.rope)..=5 + usize::from(spec.rope))?;
+                self.same(3, self.shape(0), "q")?;
+                self.same(4, self.shape(0), "q")?;
+                Ok(vec![self.like(0), self.like(1), self.like(2)])
+            }
+            Op::SoftmaxAttention { .. } => {
+                self.arity(3..=3)?;
+                Ok(vec![self.like(0), TensorType::f32([b, h, n])])
+            }
+            Op::SoftmaxAttentionGrad { .. } => {
+                self.arity(6..=6)?;
+                self.same(3, self.shape(0), "q")?;
+                self.same(4, &[b, h, n].into(), "the row logsumexp")?;
+                self.same(5, self.shape(0), "q")?;
+                Ok(vec![self.like(0), self.like(1), self.like(2), TensorType::f32([b, h, n])])
+            }
+            Op::LinearAttention(spec) => {
+                self.arity(3..=3)?;
+                let s = spec.saved_states(n);
+                Ok(vec![self.like(0), TensorType::f32([b, g, s, d]), TensorType::f32([b, g, s, d, d])])
+            }
+            Op::LinearAttentionGrad(spec) => {
+                self.arity(7..=7)?;
+                let s = spec.saved_states(n);
+                self.same(3, self.shape(0), "q")?;
+                self.same(4, &[b, g, s, d].into(), "the key logsumexp")?;
+                self.same(5, &[b, g, s, d, d].into(), "the state")?;
+                self.same(6, self.shape(0), "q")?;
+                Ok(vec![self.like(0), self.like(1), self.like(2)])
+            }
+            Op::SoftmaxDecode { .. } => {
+                self.arity(6..=6)?;
+                self.rank(3, 4, "a cache [batch, len, kv_heads, head_dim]")?;
+                let len = self.shape(3).dims()[1];
+                self.same(3, &[b, len, g, d].into(), "the cache")?;
+                self.same(4, &[b, len, g, d].into(), "the cache")?;
+                self.int(5)?;
+                Ok(vec![self.like(0), self.like(3), self.like(4)])
+            }
+            Op::LinearDecode { .. } => {
+                self.arity(7..=7)?;
+                self.same(3, &[b, g, d].into(), "the running maximum")?;
+                self.same(4, &[b, g, d].into(), "the running sum")?;
+                self.same(5, &[b, g, d, d].into(), "the state")?;
+                self.int(6)?;
+                Ok(vec![self.like(0), self.like(3), self.like(4), self.like(5)])
+            }
+            other => unreachable!("{} is not attention", other.name()),
+        }
+    }
+
+    fn loss(&self) -> Types {
+        let scalar = TensorType::f32([]);
+        match self.op {
+            Op::CrossEntropy => {
+                self.arity(2..=2)?;
+                self.logits(0, 1)?;
+                Ok(vec![TensorType::new(self.dtype(0), [])])
+            }
+            Op::CrossEntropyGrad => {
+                self.arity(3..=3)?;
+                self.logits(0, 1)?;
+                Ok(vec![self.like(0)])
+            }
+            Op::LinearCrossEntropy { chunk } => {
+                self.arity(3..=3)?;
+                let (t, v) = self.head()?;
+                Ok(vec![scalar, TensorType::f32([(*chunk).min(t), v]), TensorType::f32([t])])
+            }
+            Op::LinearCrossEntropyGrad { chunk } => {
+                self.arity(4..=4)?;
+                let (t, v) = self.head()?;
+                let chunk = TensorType::f32([(*chunk).min(t), v]);
+                Ok(vec![scalar, self.like(0), self.like(1), chunk, TensorType::f32([t])])
+            }
+            other => unreachable!("{} is not a loss", other.name()),
+        }
+    }
+
+    fn logits(&self, logits: usize, targets: usize) -> Result<(), IrError> {
+        self.rank(logits, 2, "logits [tokens, vocab]")?;
+        self.int(targets)?;
+        self.same(targets, &[self.shape(logits).dims()[0]].into(), "the rows of the logits")
+    }
+
+    fn head(&self) -> Result<(usize, usize), IrError> {
+        self.rank(0, 2, "hidden states [tokens, dim]")?;
+        self.rank(1, 2, "an output weight [vocab, dim]")?;
+        self.int(2)?;
+        let (h, w) = (self.shape(0).dims(), self.shape(1).dims());
+        if h[1] != w[1] {
+            return self.fail(format!(
+                "hidden states are {}, the output weight is {}",
+                self.shape(0),
+                self.shape(1)
+            ));
+        }
+        self.same(2, &[h[0]].into(), "the rows of the hidden states")?;
+        Ok((h[0], w[0]))
+    }
+}
+
+impl crate::op::LinearSpec {
+    /// Number S of states kept for the backward of a sequence of `n` tokens.
+    pub fn saved_states(&self, n: usize) -> usize {
+        if self.causal { n.div_ceil(self.chunk) } else { 1 }
+    }
+}
+
+/// True if `from` repeats to `to` with axes aligned at the end.
+pub fn broadcasts(from: &Shape, to: &Shape) -> bool {
+    from.rank() <= to.rank() && from.0.iter().rev().zip(to.0.iter().rev()).all(|(a, b)| a == b || *a == 1)
+}

@@ -1,0 +1,483 @@
+//! The operations of the graph.
+//!
+//! Semantic operations (attention, norm, rope, embedding, cross-entropy, AdamW) stay whole until the
+//! kernel library lowers them; everything else is a matmul, a view, or pointwise. Letters in shapes:
+//! `B` batch, `N` sequence, `H` query heads, `G` key/value heads (`H % G == 0`), `D` features of a head,
+//! `C` chunk length, `V` vocabulary, `T = B*N` tokens.
+//!
+//! To add an operation: add the variant here, then follow the compiler through `infer`, `text`,
+//! `interp`, and the passes' `match`es; none has a `_` arm.
+
+use crate::types::{DType, Shape, TensorType};
+
+/// How a parameter or state tensor starts.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Init {
+    /// All elements zero.
+    Zeros,
+    /// All elements one.
+    Ones,
+    /// Independent N(0, std²).
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// N(0, std²) truncated to the absolute interval [-bound, bound].
+    TruncNormal {
+        /// Standard deviation before truncation.
+        std: f64,
+        /// Absolute truncation bound.
+        bound: f64,
+    },
+}
+
+/// What a persistent, non-trainable table holds; computed once by the runtime.
+#[derive(Clone, PartialEq, Debug)]
+pub enum TableKind {
+    /// Rotary angles: `[len, head_dim/2, 2]` of (cos, sin), angle `pos * freq_i`,
+    /// `freq_i = theta^(-2i/head_dim)`, rescaled by `scaling` when present.
+    Rope {
+        /// Base of the geometric frequency series.
+        theta: f64,
+        /// Llama 3.1 frequency rescaling.
+        scaling: Option<RopeScaling>,
+    },
+}
+
+/// Llama 3.1 rope frequency scaling (wavelengths above `original/low` are divided by `factor`,
+/// below `original/high` kept, and blended linearly between).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RopeScaling {
+    /// Division factor of the low frequencies.
+    pub factor: f64,
+    /// Low frequency cut.
+    pub low_freq_factor: f64,
+    /// High frequency cut.
+    pub high_freq_factor: f64,
+    /// Context length of the original training.
+    pub original_max_position: usize,
+}
+
+/// Pointwise functions of one operand.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum UnaryOp {
+    /// -x
+    Neg,
+    /// e^x
+    Exp,
+    /// natural logarithm
+    Log,
+    /// √x
+    Sqrt,
+    /// 1/√x
+    Rsqrt,
+    /// 1/x
+    Recip,
+    /// 1/(1+e^-x)
+    Sigmoid,
+    /// x·sigmoid(x)
+    Silu,
+    /// hyperbolic tangent
+    Tanh,
+    /// max(x, 0); derivative 0 at 0
+    Relu,
+}
+
+impl UnaryOp {
+    /// All functions, in declaration order.
+    pub const ALL: [UnaryOp; 10] = [
+        UnaryOp::Neg,
+        UnaryOp::Exp,
+        UnaryOp::Log,
+        UnaryOp::Sqrt,
+        UnaryOp::Rsqrt,
+        UnaryOp::Recip,
+        UnaryOp::Sigmoid,
+        UnaryOp::Silu,
+        UnaryOp::Tanh,
+        UnaryOp::Relu,
+    ];
+
+    /// Name in the text form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            UnaryOp::Neg => "neg",
+            UnaryOp::Exp => "exp",
+            UnaryOp::Log => "log",
+            UnaryOp::Sqrt => "sqrt",
+            UnaryOp::Rsqrt => "rsqrt",
+            UnaryOp::Recip => "recip",
+            UnaryOp::Sigmoid => "sigmoid",
+            UnaryOp::Silu => "silu",
+            UnaryOp::Tanh => "tanh",
+            UnaryOp::Relu => "relu",
+        }
+    }
+}
+
+/// Pointwise functions of two operands of equal type.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum BinaryOp {
+    /// x + y
+    Add,
+    /// x - y
+    Sub,
+    /// x · y
+    Mul,
+    /// x / y
+    Div,
+    /// larger of x and y; the derivative goes to x on ties
+    Max,
+    /// smaller of x and y; the derivative goes to x on ties
+    Min,
+    /// 1.0 where x > y, else 0.0; no derivative
+    Greater,
+}
+
+impl BinaryOp {
+    /// All functions, in declaration order.
+    pub const ALL: [BinaryOp; 7] = [
+        BinaryOp::Add,
+        BinaryOp::Sub,
+        BinaryOp::Mul,
+        BinaryOp::Div,
+        BinaryOp::Max,
+        BinaryOp::Min,
+        BinaryOp::Greater,
+    ];
+
+    /// Name in the text form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "add",
+            BinaryOp::Sub => "sub",
+            BinaryOp::Mul => "mul",
+            BinaryOp::Div => "div",
+            BinaryOp::Max => "max",
+            BinaryOp::Min => "min",
+            BinaryOp::Greater => "greater",
+        }
+    }
+}
+
+/// Attributes of the abstract attention that a model writes; lowering turns each into one kind.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AttentionSpec {
+    /// Position in the stack of layers, from 0.
+    pub layer: usize,
+    /// Each query sees only keys at or before its own position.
+    pub causal: bool,
+    /// True when operand 3 is a rope table for q and k.
+    pub rope: bool,
+}
+
+/// Attributes of causal efficient attention (Shen et al., arXiv 1812.01243, made causal).
+#[derive(Clone, PartialEq, Debug)]
+pub struct LinearSpec {
+    /// Column softmax over the prefix (true) or the whole sequence (false).
+    pub causal: bool,
+    /// Chunk length C of the chunked evaluation.
+    pub chunk: usize,
+    /// Multiplier of q and k before their softmaxes.
+    pub temperature: f64,
+}
+
+/// AdamW hyperparameters that are fixed at compile time (arXiv 1711.05101, decoupled decay).
+#[derive(Clone, PartialEq, Debug)]
+pub struct AdamWSpec {
+    /// First-moment decay.
+    pub beta1: f64,
+    /// Second-moment decay.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay, multiplied by the learning rate.
+    pub weight_decay: f64,
+}
+
+/// One step of a pointwise program; operands index earlier steps.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PointOp {
+    /// Operand `i` of the fused node, broadcast to the region's shape.
+    Input(usize),
+    /// A constant.
+    Const(f64),
+    /// A function of one earlier step.
+    Unary(UnaryOp, usize),
+    /// A function of two earlier steps.
+    Binary(BinaryOp, usize, usize),
+    /// Rounding to another float type.
+    Cast(DType, usize),
+}
+
+/// A pointwise region: a straight-line program evaluated for every element of `shape`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Pointwise {
+    /// Iteration space and shape of every output.
+    pub shape: Shape,
+    /// The program.
+    pub steps: Vec<PointOp>,
+    /// Steps that are outputs, with their element types.
+    pub outputs: Vec<(usize, DType)>,
+}
+
+/// An operation with its attributes. Operand order is fixed and documented per variant.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Op {
+    // ---- leaves ----
+    /// `() -> ty`: fed at every call (tokens, targets, learning rate, step, position).
+    Input {
+        /// Binding name.
+        name: String,
+        /// Type.
+        ty: TensorType,
+    },
+    /// `() -> ty`: trainable weight.
+    Param {
+        /// Checkpoint name.
+        name: String,
+        /// Type.
+        ty: TensorType,
+        /// Initial distribution.
+        init: Init,
+    },
+    /// `() -> ty`: persistent, not trainable (moments, caches, recurrent state); starts at zero.
+    State {
+        /// Checkpoint name.
+        name: String,
+        /// Type.
+        ty: TensorType,
+    },
+    /// `() -> ty`: persistent constant data computed by the runtime at load.
+    Table {
+        /// Name.
+        name: String,
+        /// Type.
+        ty: TensorType,
+        /// Contents.
+        kind: TableKind,
+    },
+    /// `() -> ty`: every element equals `value`.
+    Constant {
+        /// The value.
+        value: f64,
+        /// Type.
+        ty: TensorType,
+    },
+
+    // ---- pointwise ----
+    /// `(x) -> like x`
+    Unary(UnaryOp),
+    /// `(x, y) -> like x`; equal shapes, see [`Op::Broadcast`].
+    Binary(BinaryOp),
+    /// `(x) -> shape`: axes aligned at the end, size-1 or missing axes repeated.
+    Broadcast {
+        /// Target shape.
+        shape: Shape,
+    },
+    /// `(x) -> dtype`: round to nearest even.
+    Cast {
+        /// Target element type.
+        dtype: DType,
+    },
+    /// `(inputs..) -> outputs..`: a fused pointwise region.
+    Fused(Pointwise),
+
+    // ---- reductions, views ----
+    /// `(x) -> x without axes`: sum over the axes (kept as size 1 if `keep`).
+    Sum {
+        /// Axes, ascending.
+        axes: Vec<usize>,
+        /// Keep reduced axes with size 1.
+        keep: bool,
+    },
+    /// `(x) -> shape` with the same elements in row-major order.
+    Reshape {
+        /// New shape.
+        shape: Shape,
+    },
+    /// `(x) -> x with permuted axes`: output axis `i` is input axis `perm[i]`.
+    Transpose {
+        /// Permutation.
+        perm: Vec<usize>,
+    },
+    /// `(x) -> part of x along one axis`.
+    Slice {
+        /// Axis.
+        axis: usize,
+        /// First index.
+        start: usize,
+        /// Number of indices.
+        len: usize,
+    },
+    /// `(x) -> x with zeros around it along one axis`; the adjoint of slice.
+    Pad {
+        /// Axis.
+        axis: usize,
+        /// Zeros before.
+        before: usize,
+        /// Zeros after.
+        after: usize,
+    },
+    /// `(xs..) -> joined along one axis`.
+    Concat {
+        /// Axis.
+        axis: usize,
+    },
+
+    // ---- contraction ----
+    /// `(a, b) -> [m, n]`: 2-D product of `a` ([m,k], or [k,m] if `trans_a`) and `b` ([k,n], or [n,k] if `trans_b`).
+    MatMul {
+        /// Read `a` transposed.
+        trans_a: bool,
+        /// Read `b` transposed.
+        trans_b: bool,
+    },
+
+    // ---- norms, position, embedding ----
+    /// `(x [.., d], w [d]) -> y`: `x / sqrt(mean(x²) + eps) * w` (arXiv 1910.07467).
+    RmsNorm {
+        /// Added to the mean square.
+        eps: f64,
+    },
+    /// `(x, w, dy) -> (dx, dw_partial [P, d])`: P row blocks, see [`RMS_NORM_ROW_BLOCKS`].
+    RmsNormGrad {
+        /// As in the forward.
+        eps: f64,
+    },
+    /// `(x [B,N,H,D], table [len,D/2,2], start i32[1]?) -> y`: rotates interleaved feature pairs by
+    /// position `start + n` (arXiv 2104.09864); `inverse` rotates back (its gradient).
+    Rope {
+        /// Rotate by the negative angle.
+        inverse: bool,
+    },
+    /// `(table [V, d], ids i32[..]) -> [.., d]`
+    Embedding,
+    /// `(ids i32[..], dy [.., d]) -> dtable [V, d]`
+    EmbeddingGrad {
+        /// Rows of the table.
+        vocab: usize,
+    },
+
+    // ---- attention ----
+    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], rope table?) -> out [B,N,H,D]`; abstract, one kind is chosen per layer.
+    Attention(AttentionSpec),
+    /// `(q, k, v, out, dout, rope table?) -> (dq, dk, dv)`; `out` names the forward node.
+    AttentionGrad(AttentionSpec),
+    /// `(q, k, v) -> (out, lse [B,H,N])`: softmax(q kᵀ·scale) v, flash form; `lse` is the natural-log row logsumexp.
+    SoftmaxAttention {
+        /// Causal mask.
+        causal: bool,
+        /// Score multiplier, usually D^-1/2.
+        scale: f64,
+    },
+    /// `(q, k, v, out, lse, dout) -> (dq, dk, dv, delta [B,H,N])`; `delta = rowsum(out*dout)` is workspace.
+    SoftmaxAttentionGrad {
+        /// Causal mask.
+        causal: bool,
+        /// Score multiplier.
+        scale: f64,
+    },
+    /// `(q, k, v) -> (out, ell [B,G,S,D], state [B,G,S,D,D])`, S = number of saved states: ceil(N/C) causal
+    /// (the state before each chunk), 1 otherwise. `ell` is the logsumexp of k so far, `state` the normalised sum of k̂ vᵀ.
+    LinearAttention(LinearSpec),
+    /// `(q, k, v, out, ell, state, dout) -> (dq, dk, dv)`
+    LinearAttentionGrad(LinearSpec),
+    /// `(q [B,1,H,D], k [B,1,G,D], v [B,1,G,D], kcache [B,L,G,D], vcache [B,L,G,D], pos i32[1])
+    /// -> (out [B,1,H,D], kcache', vcache')`: writes k, v at `pos`, attends over `0..=pos`.
+    SoftmaxDecode {
+        /// Score multiplier.
+        scale: f64,
+    },
+    /// `(q, k, v, m [B,G,D], z [B,G,D], t [B,G,D,D], pos i32[1]) -> (out, m', z', t')`: one token of causal efficient
+    /// attention in the unnormalised recurrent form; the state is ignored at `pos` 0.
+    LinearDecode {
+        /// As in training.
+        temperature: f64,
+    },
+
+    // ---- loss ----
+    /// `(logits [T,V], targets i32[T]) -> f32[]`: mean over targets >= 0 of the negative log likelihood.
+    CrossEntropy,
+    /// `(logits, targets, dloss []) -> dlogits`
+    CrossEntropyGrad,
+    /// `(h [T,d], w [V,d], targets i32[T]) -> (loss [], logits [chunk,V], nll [T])`: [`Op::CrossEntropy`] of `h wᵀ`,
+    /// `chunk` rows at a time; all but the loss are workspace.
+    LinearCrossEntropy {
+        /// Rows of logits that exist at once.
+        chunk: usize,
+    },
+    /// `(h, w, targets, dloss []) -> (loss [], dh, dw, logits [chunk,V], nll [T])`: loss and gradients in one sweep.
+    LinearCrossEntropyGrad {
+        /// Rows of logits that exist at once.
+        chunk: usize,
+    },
+
+    // ---- optimizer ----
+    /// `(gs..) -> (norm [], partials [P])`: global L2 norm over all operands; `partials` is workspace,
+    /// one sum of squares per [`NORM_BLOCK`] elements of each operand.
+    GlobalNorm,
+    /// `(p, g, m, v, lr [], step [], clip []) -> (p', m', v')`: AdamW on `clip*g`, bias-corrected by `step` (from 1).
+    AdamW(AdamWSpec),
+}
+
+/// Number of row blocks of [`Op::RmsNormGrad`]: enough parallelism, few enough partial sums.
+pub const RMS_NORM_ROW_BLOCKS: usize = 64;
+
+/// Elements per partial sum of [`Op::GlobalNorm`].
+pub const NORM_BLOCK: usize = 16384;
+
+impl Op {
+    /// The operation's name in the text form.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input { .. } => "input",
+            Op::Param { .. } => "param",
+            Op::State { .. } => "state",
+            Op::Table { .. } => "table",
+            Op::Constant { .. } => "constant",
+            Op::Unary(u) => u.name(),
+            Op::Binary(b) => b.name(),
+            Op::Broadcast { .. } => "broadcast",
+            Op::Cast { .. } => "cast",
+            Op::Fused(_) => "fused",
+            Op::Sum { .. } => "sum",
+            Op::Reshape { .. } => "reshape",
+            Op::Transpose { .. } => "transpose",
+            Op::Slice { .. } => "slice",
+            Op::Pad { .. } => "pad",
+            Op::Concat { .. } => "concat",
+            Op::MatMul { .. } => "matmul",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::RmsNormGrad { .. } => "rms_norm_grad",
+            Op::Rope { .. } => "rope",
+            Op::Embedding => "embedding",
+            Op::EmbeddingGrad { .. } => "embedding_grad",
+            Op::Attention(_) => "attention",
+            Op::AttentionGrad(_) => "attention_grad",
+            Op::SoftmaxAttention { .. } => "softmax_attention",
+            Op::SoftmaxAttentionGrad { .. } => "softmax_attention_grad",
+            Op::LinearAttention(_) => "linear_attention",
+            Op::LinearAttentionGrad(_) => "linear_attention_grad",
+            Op::SoftmaxDecode { .. } => "softmax_decode",
+            Op::LinearDecode { .. } => "linear_decode",
+            Op::CrossEntropy => "cross_entropy",
+            Op::CrossEntropyGrad => "cross_entropy_grad",
+            Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
+            Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
+            Op::GlobalNorm => "global_norm",
+            Op::AdamW(_) => "adamw",
+        }
+    }
+
+    /// The binding name of a leaf.
+    pub fn leaf_name(&self) -> Option<&str> {
+        match self {
+            Op::Input { name, .. }
+            | Op::Param { name, .. }
+            | Op::State { name, .. }
+            | Op::Table { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! linc
+fn main(){}
