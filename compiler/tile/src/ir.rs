@@ -1,0 +1,318 @@
+//! The tile program: what a kernel is before it becomes machine code or CUDA C++.
+//!
+//! A kernel runs once per point of a grid, in any order, in parallel. Its values are scalars and tiles of static
+//! shape (rank 1 or 2) in single assignment; memory is touched by `load` and `store` only, through strided views with
+//! bounds. Two programs of one launch never write the same element, and never read what another writes.
+//! Inside a program, loads and stores of one parameter happen in program order.
+
+/// Element type of a tile, scalar or parameter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Elem {
+    /// IEEE binary32.
+    F32,
+    /// bfloat16, storage only: cast to f32 before arithmetic.
+    Bf16,
+    /// Signed 32-bit integer.
+    I32,
+    /// Signed 64-bit scalar for addresses, loop counters and grid positions; never a tile.
+    Index,
+    /// Truth value of a comparison.
+    Bool,
+}
+
+/// Type of a value: a scalar (empty shape), a vector `[n]`, or a matrix `[rows, cols]`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TileType {
+    /// Element type.
+    pub elem: Elem,
+    /// Static shape, rank 0 to 2.
+    pub shape: Vec<usize>,
+}
+
+impl TileType {
+    /// A type from its parts.
+    pub fn new(elem: Elem, shape: &[usize]) -> Self {
+        TileType { elem, shape: shape.to_vec() }
+    }
+
+    /// A scalar type.
+    pub fn scalar(elem: Elem) -> Self {
+        Self::new(elem, &[])
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Names a value of one kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ValueId(pub u32);
+
+/// Names a parameter (pointer) of one kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ParamId(pub u32);
+
+/// What a kernel does with a parameter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    /// Only loads.
+    Read,
+    /// Only stores.
+    Write,
+    /// Loads and stores (in-place update).
+    ReadWrite,
+}
+
+/// A pointer parameter.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Param {
+    /// Name in the text forms.
+    pub name: String,
+    /// Element type in memory.
+    pub elem: Elem,
+    /// Use.
+    pub mode: Mode,
+}
+
+/// Pointwise functions of one float operand (`Not` of a Bool).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unary {
+    /// -x
+    Neg,
+    /// |x|
+    Abs,
+    /// e^x; 0 for -inf
+    Exp,
+    /// natural logarithm
+    Log,
+    /// √x
+    Sqrt,
+    /// 1/√x
+    Rsqrt,
+    /// 1/x
+    Recip,
+    /// 1/(1+e^-x)
+    Sigmoid,
+    /// hyperbolic tangent
+    Tanh,
+    /// logical not
+    Not,
+}
+
+/// Pointwise functions of two operands of equal type.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Binary {
+    /// Sum.
+    Add,
+    /// Difference.
+    Sub,
+    /// Product.
+    Mul,
+    /// Quotient; truncating on integers.
+    Div,
+    /// Remainder of truncating division; integers only.
+    Rem,
+    /// Smaller operand.
+    Min,
+    /// Larger operand.
+    Max,
+    /// Logical and; Bool only.
+    And,
+    /// Logical or; Bool only.
+    Or,
+}
+
+/// Comparisons, on equal types; false if an operand is NaN, but for `Ne`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Compare {
+    /// a = b
+    Eq,
+    /// a ≠ b
+    Ne,
+    /// a < b
+    Lt,
+    /// a ≤ b
+    Le,
+    /// a > b
+    Gt,
+    /// a ≥ b
+    Ge,
+}
+
+/// Reductions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reduction {
+    /// Sum; 0 of nothing.
+    Sum,
+    /// Maximum; -inf of nothing.
+    Max,
+}
+
+/// One axis of a memory view.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Axis {
+    /// Distance of neighbours, in elements.
+    pub stride: i64,
+    /// Index scalar: elements at `i >= bound` are not touched; a load gives 0 for them.
+    pub bound: Option<ValueId>,
+}
+
+/// A strided view of memory: element `(i, j)` is at `param[offset + i*axes[0].stride + j*axes[1].stride]`.
+/// As many axes as the tile has; a scalar access has none.
+#[derive(Clone, PartialEq, Debug)]
+pub struct View {
+    /// The pointer.
+    pub param: ParamId,
+    /// Index scalar, in elements.
+    pub offset: ValueId,
+    /// One per tile axis.
+    pub axes: Vec<Axis>,
+}
+
+/// A nested body with its arguments and the values it hands out.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Region {
+    /// Values defined on entry.
+    pub args: Vec<ValueId>,
+    /// The body.
+    pub body: Vec<Stmt>,
+    /// Values handed out at the end.
+    pub yields: Vec<ValueId>,
+}
+
+/// One statement: an operation and the values it defines.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stmt {
+    /// Defined values; their types are in [`Kernel::types`].
+    pub results: Vec<ValueId>,
+    /// The operation.
+    pub op: Op,
+}
+
+/// The operations.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Op {
+    /// A float scalar.
+    ConstF(f64),
+    /// An integer scalar (I32 or Index, by result type).
+    ConstI(i64),
+    /// Position in the grid along an axis (0..3), an Index.
+    ProgramId(usize),
+    /// Pointwise function.
+    Unary(Unary, ValueId),
+    /// Pointwise function; operands have equal types.
+    Binary(Binary, ValueId, ValueId),
+    /// `a*b + c`, rounded once or twice as the target does it.
+    Fma(ValueId, ValueId, ValueId),
+    /// Pointwise comparison.
+    Compare(Compare, ValueId, ValueId),
+    /// `c ? a : b`, pointwise.
+    Select(ValueId, ValueId, ValueId),
+    /// Conversion to the result's element type: F32↔Bf16 (round to nearest even), I32→F32, I32↔Index.
+    Cast(ValueId),
+    /// A scalar repeated to the result's shape.
+    Splat(ValueId),
+    /// A vector repeated to a matrix along `axis`: axis 0 repeats `[n]` over rows, axis 1 repeats `[m]` over columns.
+    Expand {
+        /// The vector.
+        vector: ValueId,
+        /// The new axis.
+        axis: usize,
+    },
+    /// Index along `axis` of each element, I32.
+    Iota {
+        /// The axis.
+        axis: usize,
+    },
+    /// Reads memory.
+    Load(View),
+    /// Writes memory; no result.
+    Store(View, ValueId),
+    /// `op(a)·op(b) + acc` in f32: `[m,k]·[k,n]`, operands stored transposed where flagged.
+    Dot {
+        /// `[m,k]`, or `[k,m]` if `trans_a`.
+        a: ValueId,
+        /// `[k,n]`, or `[n,k]` if `trans_b`.
+        b: ValueId,
+        /// `[m,n]`, or nothing for 0.
+        acc: Option<ValueId>,
+        /// Read `a` transposed.
+        trans_a: bool,
+        /// Read `b` transposed.
+        trans_b: bool,
+    },
+    /// Matrix to vector along `axis` (removed), or vector to scalar.
+    Reduce {
+        /// What.
+        op: Reduction,
+        /// The axis that disappears.
+        axis: usize,
+        /// Operand.
+        value: ValueId,
+    },
+    /// Inclusive running sum along `axis`, from the end if `reverse`.
+    Scan {
+        /// The axis.
+        axis: usize,
+        /// From the last element to the first.
+        reverse: bool,
+        /// Operand.
+        value: ValueId,
+    },
+    /// `[m,n]` to `[n,m]`.
+    Transpose(ValueId),
+    /// `for i in (lower..upper).step_by(step)`: region arguments are `i` and the carried values; it yields the carried
+    /// values of the next round; results are the last ones. Bounds are Index scalars.
+    For {
+        /// First counter.
+        lower: ValueId,
+        /// End, exclusive.
+        upper: ValueId,
+        /// Step, positive.
+        step: ValueId,
+        /// Carried values before the first round.
+        init: Vec<ValueId>,
+        /// Body.
+        body: Region,
+    },
+    /// Both regions yield the results; the condition is a Bool scalar (uniform over the program).
+    If {
+        /// Condition.
+        cond: ValueId,
+        /// If true.
+        then: Region,
+        /// If false.
+        otherwise: Region,
+    },
+}
+
+/// A kernel: parameters, grid, body.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Kernel {
+    /// Name, an identifier.
+    pub name: String,
+    /// Pointer parameters, in launch order.
+    pub params: Vec<Param>,
+    /// Programs per axis.
+    pub grid: [u32; 3],
+    /// Type of every value, by id.
+    pub types: Vec<TileType>,
+    /// Optional name hint of every value, by id; only for people.
+    pub names: Vec<String>,
+    /// The body.
+    pub body: Vec<Stmt>,
+}
+
+impl Kernel {
+    /// Type of a value.
+    pub fn ty(&self, value: ValueId) -> &TileType {
+        &self.types[value.0 as usize]
+    }
+
+    /// A parameter.
+    pub fn param(&self, param: ParamId) -> &Param {
+        &self.params[param.0 as usize]
+    }
+}
