@@ -443,13 +443,13 @@ impl Check<'_> {
             Op::LinearCrossEntropy { chunk } => {
                 self.arity(3..=3)?;
                 let (t, v) = self.head()?;
-                Ok(vec![scalar, TensorType::f32([(*chunk).min(t), v]), TensorType::f32([t])])
+                Ok(vec![scalar, TensorType::f32([(*chunk).min(t), v]), TensorType::f32([t + 1])])
             }
             Op::LinearCrossEntropyGrad { chunk } => {
                 self.arity(4..=4)?;
                 let (t, v) = self.head()?;
                 let chunk = TensorType::f32([(*chunk).min(t), v]);
-                Ok(vec![scalar, self.like(0), self.like(1), chunk, TensorType::f32([t])])
+                Ok(vec![scalar, self.like(0), self.like(1), chunk, TensorType::f32([t + 1])])
             }
             other => unreachable!("{} is not a loss", other.name()),
         }

@@ -401,13 +401,13 @@ pub enum Op {
     CrossEntropy,
     /// `(logits, targets, dloss []) -> dlogits`
     CrossEntropyGrad,
-    /// `(h [T,d], w [V,d], targets i32[T]) -> (loss [], logits [chunk,V], nll [T])`: [`Op::CrossEntropy`] of `h wᵀ`,
-    /// `chunk` rows at a time; all but the loss are workspace.
+    /// `(h [T,d], w [V,d], targets i32[T]) -> (loss [], logits [chunk,V], nll [T+1])`: [`Op::CrossEntropy`] of `h wᵀ`,
+    /// `chunk` rows at a time; all but the loss are workspace; the last element of `nll` is 1/(number of targets >= 0).
     LinearCrossEntropy {
         /// Rows of logits that exist at once.
         chunk: usize,
     },
-    /// `(h, w, targets, dloss []) -> (loss [], dh, dw, logits [chunk,V], nll [T])`: loss and gradients in one sweep.
+    /// `(h, w, targets, dloss []) -> (loss [], dh, dw, logits [chunk,V], nll [T+1])`: loss and gradients in one sweep.
     LinearCrossEntropyGrad {
         /// Rows of logits that exist at once.
         chunk: usize,

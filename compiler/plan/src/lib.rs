@@ -1,1 +1,320 @@
-//! linc-plan
+//! The compiled program as plain data: what the compiler hands to the runtime, and all that the runtime sees.
+//!
+//! A plan addresses one arena. Its persistent part (parameters, optimizer state, tables, caches) is laid out by name and
+//! shared by sister plans (train, eval, decode); its scratch part is private to a run. Offsets are bytes, aligned to
+//! [`ALIGN`]. Steps run in order; each is deterministic for any number of workers.
+//!
+//! Nothing here assumes one rank: a collective is one more kind of step.
+
+use serde::{Deserialize, Serialize};
+
+/// Alignment of every buffer, in bytes: a cache line and the widest vector.
+pub const ALIGN: u64 = 64;
+
+/// Element type of a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// IEEE binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Signed 32-bit integer.
+    I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::Bf16 => 2,
+        }
+    }
+}
+
+/// What a buffer's bytes are counted as in reports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// Trainable weights.
+    Parameters,
+    /// Optimizer moments.
+    OptimizerState,
+    /// Gradients of parameters.
+    Gradients,
+    /// Values that live from the forward to the backward, without those of attention.
+    Activations,
+    /// What attention nodes save or produce: outputs, statistics, states.
+    Attention,
+    /// Everything short-lived.
+    Workspace,
+    /// Batches, scalars, tables, caches.
+    Inputs,
+}
+
+impl Category {
+    /// All categories, in report order.
+    pub const ALL: [Category; 7] = [
+        Category::Parameters,
+        Category::OptimizerState,
+        Category::Gradients,
+        Category::Activations,
+        Category::Attention,
+        Category::Workspace,
+        Category::Inputs,
+    ];
+
+    /// Name in reports and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Category::Parameters => "parameters",
+            Category::OptimizerState => "optimizer_state",
+            Category::Gradients => "gradients",
+            Category::Activations => "activations",
+            Category::Attention => "attention",
+            Category::Workspace => "workspace",
+            Category::Inputs => "inputs",
+        }
+    }
+}
+
+/// Which part of the arena.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Space {
+    /// Lives as long as the model; same offsets in all sister plans.
+    Persistent,
+    /// Valid within one run.
+    Scratch,
+}
+
+/// A range of the arena with one lifetime.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Buffer {
+    /// For people.
+    pub name: String,
+    /// Part of the arena.
+    pub space: Space,
+    /// Byte offset within that part.
+    pub offset: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// For reports.
+    pub category: Category,
+    /// First and last step that uses it (scratch only; inclusive).
+    pub live: (usize, usize),
+}
+
+/// A place in a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ref {
+    /// Index into [`Plan::buffers`].
+    pub buffer: usize,
+    /// Byte offset within the buffer.
+    pub offset: u64,
+}
+
+/// How the runtime fills a persistent tensor before the first run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Init {
+    /// Zeros.
+    Zeros,
+    /// Ones.
+    Ones,
+    /// N(0, std²).
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// N(0, std²) truncated to [-bound, bound].
+    TruncNormal {
+        /// Standard deviation before truncation.
+        std: f64,
+        /// Absolute bound.
+        bound: f64,
+    },
+    /// Rotary angles `[len, head_dim/2, 2]` of (cos, sin): angle `pos * freqs[i]`.
+    Rope {
+        /// Frequency of each feature pair, after scaling.
+        freqs: Vec<f64>,
+    },
+}
+
+/// Role of a named tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Written by the caller before a run.
+    Input,
+    /// Trainable weight.
+    Param,
+    /// Other persistent tensor: optimizer moments, caches, recurrent states.
+    State,
+    /// Constant filled once by its [`Init`].
+    Table,
+    /// Read by the caller after a run.
+    Output,
+}
+
+/// A named tensor, dense row-major, somewhere in a buffer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Binding {
+    /// Name: a checkpoint name for parameters.
+    pub name: String,
+    /// Role.
+    pub role: Role,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// First byte.
+    pub at: Ref,
+    /// Initial contents (`Zeros` for inputs and outputs).
+    pub init: Init,
+}
+
+impl Binding {
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shape.iter().product::<usize>() as u64 * self.dtype.bytes()
+    }
+}
+
+/// A generated kernel, as the text of its tile program.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Kernel {
+    /// Name, unique in the plan.
+    pub name: String,
+    /// Text form of the tile program.
+    pub text: String,
+    /// Programs per axis.
+    pub grid: [u32; 3],
+}
+
+/// `c[i,j] = sum_p a[i,p]·b[p,j]` (+ c if `accumulate`), f32 accumulation; strides in elements as (row, column).
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Gemm {
+    /// Rows of c.
+    pub m: usize,
+    /// Columns of c.
+    pub n: usize,
+    /// Inner size.
+    pub k: usize,
+    /// Left operand `[m,k]`.
+    pub a: Ref,
+    /// Strides of a.
+    pub a_strides: (usize, usize),
+    /// Right operand `[k,n]`.
+    pub b: Ref,
+    /// Strides of b.
+    pub b_strides: (usize, usize),
+    /// Result `[m,n]`.
+    pub c: Ref,
+    /// Strides of c.
+    pub c_strides: (usize, usize),
+    /// Add to c instead of overwriting it.
+    pub accumulate: bool,
+    /// Element type of a, b and c.
+    pub dtype: DType,
+}
+
+/// What one step does.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Action {
+    /// Run a kernel over its grid.
+    Launch {
+        /// Index into [`Plan::kernels`].
+        kernel: usize,
+        /// One per kernel parameter.
+        args: Vec<Ref>,
+    },
+    /// A library matmul.
+    Gemm(Gemm),
+    /// Copy bytes between disjoint ranges.
+    Copy {
+        /// Source.
+        from: Ref,
+        /// Destination.
+        to: Ref,
+        /// Length.
+        bytes: u64,
+    },
+}
+
+/// One step with its cost.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// What it does.
+    pub action: Action,
+    /// Where it comes from: `layers.3/attention softmax_attention`.
+    pub label: String,
+    /// Floating-point operations, multiply and add counted apart; causal halves not counted.
+    pub flops: u64,
+    /// Bytes that must move at least once.
+    pub bytes: u64,
+}
+
+/// A compiled program.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Model and entry point.
+    pub name: String,
+    /// Bytes of the persistent part.
+    pub persistent_bytes: u64,
+    /// Bytes of the scratch part.
+    pub scratch_bytes: u64,
+    /// All buffers.
+    pub buffers: Vec<Buffer>,
+    /// All kernels.
+    pub kernels: Vec<Kernel>,
+    /// The program.
+    pub steps: Vec<Step>,
+    /// Named tensors.
+    pub bindings: Vec<Binding>,
+}
+
+impl Plan {
+    /// Bytes of the whole arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.persistent_bytes + self.scratch_bytes
+    }
+
+    /// A named tensor of a role.
+    pub fn binding(&self, role: Role, name: &str) -> Option<&Binding> {
+        self.bindings.iter().find(|b| b.role == role && b.name == name)
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flops(&self) -> u64 {
+        self.steps.iter().map(|s| s.flops).sum()
+    }
+
+    /// Bytes by category at the step with the largest total; the sum is the arena without alignment gaps.
+    pub fn peak_by_category(&self) -> Vec<(Category, u64)> {
+        let at = |step: usize| {
+            Category::ALL.map(|category| {
+                let live = |b: &&Buffer| {
+                    b.category == category
+                        && (b.space == Space::Persistent || (b.live.0 <= step && step <= b.live.1))
+                };
+                (category, self.buffers.iter().filter(live).map(|b| b.bytes).sum::<u64>())
+            })
+        };
+        let mut events: Vec<i64> = vec![0; self.steps.len() + 2];
+        for b in self.buffers.iter().filter(|b| b.space == Space::Scratch) {
+            events[b.live.0] += b.bytes as i64;
+            events[b.live.1 + 1] -= b.bytes as i64;
+        }
+        let (mut now, mut best, mut peak) = (0, 0, 0);
+        for (step, change) in events.iter().enumerate() {
+            now += change;
+            if now > best {
+                (best, peak) = (now, step);
+            }
+        }
+        at(peak).to_vec()
+    }
+}
