@@ -51,4 +51,12 @@ pub enum IrError {
         /// What is wrong.
         message: String,
     },
+    /// The interpreter met a value that an operation has no meaning for (a token id outside the vocabulary).
+    #[error("{op}: {message}")]
+    Value {
+        /// Operation name.
+        op: &'static str,
+        /// What was found and what was expected.
+        message: String,
+    },
 }

@@ -128,6 +128,11 @@ impl Graph {
         &self.graph[index(id)]
     }
 
+    /// True if the node exists (was added and not removed).
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.graph.contains_node(index(id))
+    }
+
     /// The operation of a node.
     pub fn op(&self, id: NodeId) -> &Op {
         &self.node(id).op
@@ -145,6 +150,11 @@ impl Graph {
 
     /// Operands of a node, in order.
     pub fn operands(&self, id: NodeId) -> Vec<Value> {
+        self.operand_edges(id).into_iter().map(|(_, v)| v).collect()
+    }
+
+    /// Operands of a node with their positions, ascending; a well-formed node has each position once.
+    pub fn operand_edges(&self, id: NodeId) -> Vec<(u32, Value)> {
         let mut edges: Vec<(u32, Value)> = self
             .graph
             .edges_directed(index(id), Direction::Incoming)
@@ -154,7 +164,7 @@ impl Graph {
             })
             .collect();
         edges.sort_unstable();
-        edges.into_iter().map(|(_, v)| v).collect()
+        edges
     }
 
     /// Operand positions that read a value, as `(node, operand)`, ascending.

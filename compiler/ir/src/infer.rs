@@ -1,6 +1,7 @@
 //! Result types of every operation from its operand types, and with that the typing rules.
 
 use crate::error::IrError;
+use crate::limits::{check_operands, check_shape};
 use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, RMS_NORM_ROW_BLOCKS};
 use crate::types::{DType, Shape, TensorType};
 
@@ -9,7 +10,12 @@ use crate::types::{DType, Shape, TensorType};
 /// # Errors
 /// [`IrError::Type`] with the shapes found and what the operation expects.
 pub fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, IrError> {
-    Check { op, operands }.results()
+    check_operands(op, operands)?;
+    let results = Check { op, operands }.results()?;
+    for (i, ty) in results.iter().enumerate() {
+        check_shape(op, &format!("result {i}"), &ty.shape)?;
+    }
+    Ok(results)
 }
 
 struct Check<'a> {
@@ -69,6 +75,11 @@ impl Check<'_> {
         }
     }
 
+    fn position(&self, i: usize) -> Result<(), IrError> {
+        self.int(i)?;
+        self.same(i, &[1].into(), "a position")
+    }
+
     fn axis(&self, i: usize, axis: usize) -> Result<(), IrError> {
         if axis < self.shape(i).rank() {
             Ok(())
@@ -104,6 +115,10 @@ impl Check<'_> {
             return self.fail(format!("{} query heads are not a multiple of {} key/value heads", q[2], k[2]));
         }
         Ok((q[0], q[1], q[2], k[2], q[3]))
+    }
+
+    fn one_token(&self, n: usize) -> Result<(), IrError> {
+        if n == 1 { Ok(()) } else { self.fail(format!("decodes one token, q has {n}")) }
     }
 
     fn rope_table(&self, table: usize, x: usize) -> Result<(), IrError> {
@@ -181,7 +196,7 @@ impl Check<'_> {
                 self.rank(0, 4, "[batch, seq, heads, head_dim]")?;
                 self.rope_table(1, 0)?;
                 if self.operands.len() == 3 {
-                    self.int(2)?;
+                    self.position(2)?;
                 }
                 Ok(vec![self.like(0)])
             }
@@ -379,6 +394,9 @@ impl Check<'_> {
                 self.arity(5 + usize::from(spec.rope)..=5 + usize::from(spec.rope))?;
                 self.same(3, self.shape(0), "q")?;
                 self.same(4, self.shape(0), "q")?;
+                if spec.rope {
+                    self.rope_table(5, 0)?;
+                }
                 Ok(vec![self.like(0), self.like(1), self.like(2)])
             }
             Op::SoftmaxAttention { .. } => {
@@ -408,11 +426,12 @@ impl Check<'_> {
             }
             Op::SoftmaxDecode { .. } => {
                 self.arity(6..=6)?;
+                self.one_token(n)?;
                 self.rank(3, 4, "a cache [batch, len, kv_heads, head_dim]")?;
                 let len = self.shape(3).dims()[1];
                 self.same(3, &[b, len, g, d].into(), "the cache")?;
                 self.same(4, &[b, len, g, d].into(), "the cache")?;
-                self.int(5)?;
+                self.position(5)?;
                 Ok(vec![self.like(0), self.like(3), self.like(4)])
             }
             Op::LinearDecode { .. } => {
@@ -420,7 +439,8 @@ impl Check<'_> {
                 self.same(3, &[b, g, d].into(), "the running maximum")?;
                 self.same(4, &[b, g, d].into(), "the running sum")?;
                 self.same(5, &[b, g, d, d].into(), "the state")?;
-                self.int(6)?;
+                self.one_token(n)?;
+                self.position(6)?;
                 Ok(vec![self.like(0), self.like(3), self.like(4), self.like(5)])
             }
             other => unreachable!("{} is not attention", other.name()),
@@ -438,6 +458,7 @@ impl Check<'_> {
             Op::CrossEntropyGrad => {
                 self.arity(3..=3)?;
                 self.logits(0, 1)?;
+                self.same(2, &Shape::default(), "the gradient of the loss")?;
                 Ok(vec![self.like(0)])
             }
             Op::LinearCrossEntropy { chunk } => {
@@ -448,6 +469,7 @@ impl Check<'_> {
             Op::LinearCrossEntropyGrad { chunk } => {
                 self.arity(4..=4)?;
                 let (t, v) = self.head()?;
+                self.same(3, &Shape::default(), "the gradient of the loss")?;
                 let chunk = TensorType::f32([(*chunk).min(t), v]);
                 Ok(vec![scalar, self.like(0), self.like(1), chunk, TensorType::f32([t + 1])])
             }

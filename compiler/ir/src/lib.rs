@@ -1,15 +1,23 @@
-//! The tensor graph of linc: typed operations on statically shaped tensors.
-//!
-//! Invariants: every value has a static shape and dtype; operand and result types satisfy [`infer`];
-//! the graph is acyclic; petgraph is named in `graph.rs` only; nothing here reads files, clocks or devices.
+#![doc = include_str!("../README.md")]
 
+mod attributes;
+pub mod dot;
 pub mod error;
 pub mod graph;
 pub mod infer;
+mod lex;
+pub mod limits;
 pub mod op;
+pub mod parse;
+pub mod text;
 pub mod types;
+pub mod verify;
 
+pub use dot::dot;
 pub use error::IrError;
 pub use graph::{Graph, Node, NodeId, Value};
 pub use op::*;
+pub use parse::parse;
+pub use text::print;
 pub use types::{DType, Shape, TensorType};
+pub use verify::verify;

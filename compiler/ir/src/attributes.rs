@@ -1,0 +1,275 @@
+//! Turns the parsed attributes of a node into its operation.
+
+use crate::error::IrError;
+use crate::lex::Position;
+use crate::op::{
+    AdamWSpec, AttentionSpec, BinaryOp, Init, LinearSpec, Op, PointOp, Pointwise, RopeScaling, TableKind,
+    UnaryOp,
+};
+use crate::types::{DType, TensorType};
+
+/// An attribute value as written.
+#[derive(Clone, Debug)]
+pub(crate) enum Attribute {
+    Number(String),
+    Text(String),
+    List(Vec<(Position, Attribute)>),
+    /// A name with arguments, or a bare name.
+    Call(String, Vec<Entry>),
+}
+
+/// `key = value`; the key is empty for an argument without name.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) at: Position,
+    pub(crate) key: String,
+    pub(crate) value: Attribute,
+}
+
+/// The attributes of one node or call, taken one by one.
+pub(crate) struct Attributes {
+    /// The name they belong to, and where it is.
+    name: String,
+    at: Position,
+    entries: Vec<Entry>,
+}
+
+impl Attributes {
+    pub(crate) fn new(at: Position, name: &str, entries: Vec<Entry>) -> Result<Self, IrError> {
+        for (i, entry) in entries.iter().enumerate() {
+            if !entry.key.is_empty() && entries[..i].iter().any(|e| e.key == entry.key) {
+                return Err(entry.at.error(format!("`{}` is given twice", entry.key)));
+            }
+        }
+        Ok(Attributes { name: name.into(), at, entries })
+    }
+
+    /// Fails if an attribute was not taken.
+    pub(crate) fn finish(self) -> Result<(), IrError> {
+        match self.entries.first() {
+            None => Ok(()),
+            Some(e) if e.key.is_empty() => Err(e.at.error(format!("`{}` takes fewer arguments", self.name))),
+            Some(e) => Err(e.at.error(format!("`{}` has no attribute `{}`", self.name, e.key))),
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|e| e.key == key)
+    }
+
+    /// Takes `key`; an empty key takes the next argument without name.
+    fn take(&mut self, key: &str) -> Result<(Position, Attribute), IrError> {
+        match self.entries.iter().position(|e| e.key == key) {
+            Some(i) => {
+                let entry = self.entries.remove(i);
+                Ok((entry.at, entry.value))
+            }
+            None if key.is_empty() => Err(self.at.error(format!("`{}` takes more arguments", self.name))),
+            None => Err(self.at.error(format!("`{}` needs the attribute `{key}`", self.name))),
+        }
+    }
+
+    fn f64(&mut self, key: &str) -> Result<f64, IrError> {
+        let (at, value) = self.take(key)?;
+        match &value {
+            Attribute::Number(n) => {
+                n.parse().map_err(|_| at.error(format!("`{n}` is not a number such as 1e-5")))
+            }
+            _ => Err(at.error(format!("`{key}` is a number"))),
+        }
+    }
+
+    fn usize(&mut self, key: &str) -> Result<usize, IrError> {
+        let (at, value) = self.take(key)?;
+        whole(at, &value)
+    }
+
+    fn bool(&mut self, key: &str) -> Result<bool, IrError> {
+        let (at, value) = self.take(key)?;
+        match &value {
+            Attribute::Call(name, args) if args.is_empty() && name == "true" => Ok(true),
+            Attribute::Call(name, args) if args.is_empty() && name == "false" => Ok(false),
+            _ => Err(at.error(format!("`{key}` is true or false"))),
+        }
+    }
+
+    fn text(&mut self, key: &str) -> Result<String, IrError> {
+        match self.take(key)? {
+            (_, Attribute::Text(text)) => Ok(text),
+            (at, _) => Err(at.error(format!("`{key}` is a string"))),
+        }
+    }
+
+    fn list(&mut self, key: &str) -> Result<Vec<(Position, Attribute)>, IrError> {
+        match self.take(key)? {
+            (_, Attribute::List(items)) => Ok(items),
+            (at, _) => Err(at.error(format!("`{key}` is a list"))),
+        }
+    }
+
+    fn usizes(&mut self, key: &str) -> Result<Vec<usize>, IrError> {
+        self.list(key)?.iter().map(|(at, value)| whole(*at, value)).collect()
+    }
+
+    /// Takes a call such as `normal(std = 0.02)` as the attributes of its name.
+    fn call(&mut self, key: &str) -> Result<Attributes, IrError> {
+        match self.take(key)? {
+            (at, Attribute::Call(name, args)) => Attributes::new(at, &name, args),
+            (at, _) => Err(at.error(format!("`{key}` is a name"))),
+        }
+    }
+
+    /// The operation named by `self` with result types as written. Takes the attributes it needs.
+    pub(crate) fn op(&mut self, types: &[TensorType]) -> Result<Op, IrError> {
+        let ty = types[0].clone();
+        let name = self.name.clone();
+        if let Some(u) = UnaryOp::ALL.into_iter().find(|u| u.name() == name) {
+            return Ok(Op::Unary(u));
+        }
+        if let Some(b) = BinaryOp::ALL.into_iter().find(|b| b.name() == name) {
+            return Ok(Op::Binary(b));
+        }
+        Ok(match name.as_str() {
+            "input" => Op::Input { name: self.text("name")?, ty },
+            "param" => Op::Param { name: self.text("name")?, ty, init: self.init()? },
+            "state" => Op::State { name: self.text("name")?, ty },
+            "table" => Op::Table { name: self.text("name")?, ty, kind: self.table()? },
+            "constant" => Op::Constant { value: self.f64("value")?, ty },
+            "broadcast" => Op::Broadcast { shape: ty.shape },
+            "cast" => Op::Cast { dtype: ty.dtype },
+            "fused" => Op::Fused(self.fused(types)?),
+            "sum" => Op::Sum { axes: self.usizes("axes")?, keep: self.bool("keep")? },
+            "reshape" => Op::Reshape { shape: ty.shape },
+            "transpose" => Op::Transpose { perm: self.usizes("perm")? },
+            "slice" => {
+                let (axis, start) = (self.usize("axis")?, self.usize("start")?);
+                Op::Slice { axis, start, len: self.usize("len")? }
+            }
+            "pad" => {
+                let (axis, before) = (self.usize("axis")?, self.usize("before")?);
+                Op::Pad { axis, before, after: self.usize("after")? }
+            }
+            "concat" => Op::Concat { axis: self.usize("axis")? },
+            "matmul" => Op::MatMul { trans_a: self.bool("trans_a")?, trans_b: self.bool("trans_b")? },
+            "rms_norm" => Op::RmsNorm { eps: self.f64("eps")? },
+            "rms_norm_grad" => Op::RmsNormGrad { eps: self.f64("eps")? },
+            "rope" => Op::Rope { inverse: self.bool("inverse")? },
+            "embedding" => Op::Embedding,
+            "embedding_grad" => Op::EmbeddingGrad { vocab: self.usize("vocab")? },
+            "attention" => Op::Attention(self.attention()?),
+            "attention_grad" => Op::AttentionGrad(self.attention()?),
+            "softmax_attention" => {
+                Op::SoftmaxAttention { causal: self.bool("causal")?, scale: self.f64("scale")? }
+            }
+            "softmax_attention_grad" => {
+                Op::SoftmaxAttentionGrad { causal: self.bool("causal")?, scale: self.f64("scale")? }
+            }
+            "linear_attention" => Op::LinearAttention(self.linear()?),
+            "linear_attention_grad" => Op::LinearAttentionGrad(self.linear()?),
+            "softmax_decode" => Op::SoftmaxDecode { scale: self.f64("scale")? },
+            "linear_decode" => Op::LinearDecode { temperature: self.f64("temperature")? },
+            "cross_entropy" => Op::CrossEntropy,
+            "cross_entropy_grad" => Op::CrossEntropyGrad,
+            "linear_cross_entropy" => Op::LinearCrossEntropy { chunk: self.usize("chunk")? },
+            "linear_cross_entropy_grad" => Op::LinearCrossEntropyGrad { chunk: self.usize("chunk")? },
+            "global_norm" => Op::GlobalNorm,
+            "adamw" => {
+                let (beta1, beta2) = (self.f64("beta1")?, self.f64("beta2")?);
+                let (eps, weight_decay) = (self.f64("eps")?, self.f64("weight_decay")?);
+                Op::AdamW(AdamWSpec { beta1, beta2, eps, weight_decay })
+            }
+            _ => return Err(self.at.error(format!("there is no operation `{name}`"))),
+        })
+    }
+
+    fn attention(&mut self) -> Result<AttentionSpec, IrError> {
+        let (layer, causal) = (self.usize("layer")?, self.bool("causal")?);
+        Ok(AttentionSpec { layer, causal, rope: self.bool("rope")? })
+    }
+
+    fn linear(&mut self) -> Result<LinearSpec, IrError> {
+        let (causal, chunk) = (self.bool("causal")?, self.usize("chunk")?);
+        Ok(LinearSpec { causal, chunk, temperature: self.f64("temperature")? })
+    }
+
+    fn init(&mut self) -> Result<Init, IrError> {
+        let mut call = self.call("init")?;
+        let init = match call.name.as_str() {
+            "zeros" => Init::Zeros,
+            "ones" => Init::Ones,
+            "normal" => Init::Normal { std: call.f64("std")? },
+            "trunc_normal" => Init::TruncNormal { std: call.f64("std")?, bound: call.f64("bound")? },
+            other => {
+                let known = "zeros, ones, normal, trunc_normal";
+                return Err(call.at.error(format!("there is no init `{other}` (known: {known})")));
+            }
+        };
+        call.finish()?;
+        Ok(init)
+    }
+
+    fn table(&mut self) -> Result<TableKind, IrError> {
+        let mut call = self.call("kind")?;
+        if call.name != "rope" {
+            return Err(call.at.error(format!("there is no table `{}` (known: rope)", call.name)));
+        }
+        let theta = call.f64("theta")?;
+        let scaling = if call.has("factor") {
+            let (factor, low_freq_factor) = (call.f64("factor")?, call.f64("low_freq_factor")?);
+            let high_freq_factor = call.f64("high_freq_factor")?;
+            let original_max_position = call.usize("original_max_position")?;
+            Some(RopeScaling { factor, low_freq_factor, high_freq_factor, original_max_position })
+        } else {
+            None
+        };
+        call.finish()?;
+        Ok(TableKind::Rope { theta, scaling })
+    }
+
+    fn fused(&mut self, types: &[TensorType]) -> Result<Pointwise, IrError> {
+        let mut steps = Vec::new();
+        for (at, value) in self.list("steps")? {
+            let Attribute::Call(name, args) = value else {
+                return Err(at.error("a step is a call such as `add(0, 1)`"));
+            };
+            let mut call = Attributes::new(at, &name, args)?;
+            steps.push(call.step()?);
+            call.finish()?;
+        }
+        let outputs = self.usizes("outputs")?;
+        if outputs.len() != types.len() {
+            return Err(self.at.error(format!("{} outputs, {} result types", outputs.len(), types.len())));
+        }
+        let outputs = outputs.into_iter().zip(types).map(|(step, ty)| (step, ty.dtype)).collect();
+        Ok(Pointwise { shape: types[0].shape.clone(), steps, outputs })
+    }
+
+    fn step(&mut self) -> Result<PointOp, IrError> {
+        if let Some(u) = UnaryOp::ALL.into_iter().find(|u| u.name() == self.name) {
+            return Ok(PointOp::Unary(u, self.usize("")?));
+        }
+        if let Some(b) = BinaryOp::ALL.into_iter().find(|b| b.name() == self.name) {
+            return Ok(PointOp::Binary(b, self.usize("")?, self.usize("")?));
+        }
+        match self.name.as_str() {
+            "input" => Ok(PointOp::Input(self.usize("")?)),
+            "const" => Ok(PointOp::Const(self.f64("")?)),
+            "cast" => {
+                let dtype = self.call("")?;
+                let Some(found) = DType::from_name(&dtype.name) else {
+                    return Err(dtype.at.error(format!("`{}` is not an element type", dtype.name)));
+                };
+                Ok(PointOp::Cast(found, self.usize("")?))
+            }
+            other => Err(self.at.error(format!("there is no pointwise step `{other}`"))),
+        }
+    }
+}
+
+fn whole(at: Position, value: &Attribute) -> Result<usize, IrError> {
+    let number = match value {
+        Attribute::Number(n) => n.parse().ok(),
+        Attribute::Text(_) | Attribute::List(_) | Attribute::Call(..) => None,
+    };
+    number.ok_or_else(|| at.error("expected a whole number, at least 0"))
+}
