@@ -2,7 +2,7 @@
 
 use crate::error::IrError;
 use crate::limits::{check_operands, check_shape};
-use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, RMS_NORM_ROW_BLOCKS};
+use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, RMS_NORM_ROW_BLOCKS, TableKind};
 use crate::types::{DType, Shape, TensorType};
 
 /// Result types of `op` on operands of the given types.
@@ -137,12 +137,16 @@ impl Check<'_> {
 
     fn results(&self) -> Types {
         match self.op {
-            Op::Input { ty, .. }
-            | Op::Param { ty, .. }
-            | Op::State { ty, .. }
-            | Op::Table { ty, .. }
-            | Op::Constant { ty, .. } => {
+            Op::Input { ty, .. } | Op::Param { ty, .. } | Op::State { ty, .. } | Op::Constant { ty, .. } => {
                 self.arity(0..=0)?;
+                Ok(vec![ty.clone()])
+            }
+            Op::Table { ty, kind: TableKind::Rope { .. }, .. } => {
+                self.arity(0..=0)?;
+                if ty.shape.rank() != 3 || ty.shape.last() != 2 || !ty.dtype.is_float() {
+                    return self
+                        .fail(format!("a rope table is [len, head_dim/2, 2] of floats, this is {ty}"));
+                }
                 Ok(vec![ty.clone()])
             }
             Op::Unary(_) => {

@@ -1,0 +1,87 @@
+//! Cross-entropy, of logits and of the output projection.
+
+use super::dense::{product, row};
+use super::softmax::softmax;
+use super::tensor::{Args, Real, Tensor};
+use crate::error::IrError;
+use crate::types::TensorType;
+
+/// Number of targets that count; 1 if none does, so that loss and gradients are then 0.
+fn counted<T: Real>(targets: &[i32]) -> T {
+    T::of(targets.iter().filter(|t| **t >= 0).count().max(1) as f64)
+}
+
+/// Negative log likelihood of every row (0 where the target is negative), and, in place of the logits, the
+/// gradient of their sum: `softmax - onehot`, 0 in ignored rows.
+fn rows<T: Real>(args: &Args<'_, T>, logits: &mut [T], targets: &[i32]) -> Result<Vec<T>, IrError> {
+    let vocab = logits.len() / targets.len();
+    let mut nll = Vec::with_capacity(targets.len());
+    for (logits, target) in logits.chunks_exact_mut(vocab).zip(targets) {
+        if *target < 0 {
+            logits.fill(T::zero());
+            nll.push(T::zero());
+            continue;
+        }
+        let target = row(args, *target, vocab)?;
+        let chosen = logits[target];
+        nll.push(softmax(logits) - chosen);
+        logits[target] = logits[target] - T::one();
+    }
+    Ok(nll)
+}
+
+pub(super) fn cross_entropy<T: Real>(args: &Args<'_, T>) -> Result<Tensor<T>, IrError> {
+    let targets = args.ints(1)?;
+    let nll = rows(args, &mut args.floats(0)?.to_vec(), targets)?;
+    Ok(Tensor::scalar(nll.into_iter().sum::<T>() / counted(targets)))
+}
+
+pub(super) fn cross_entropy_grad<T: Real>(args: &Args<'_, T>) -> Result<Tensor<T>, IrError> {
+    let targets = args.ints(1)?;
+    let mut grad = args.floats(0)?.to_vec();
+    rows(args, &mut grad, targets)?;
+    let factor = args.scalar(2)? / counted(targets);
+    grad.iter_mut().for_each(|x| *x = *x * factor);
+    Ok(Tensor::float(args.operands[0].shape.clone(), grad))
+}
+
+/// `h wᵀ`
+fn logits<T: Real>(args: &Args<'_, T>) -> Result<Vec<T>, IrError> {
+    let (tokens, vocab) = (args.dims(0)[0], args.dims(1)[0]);
+    Ok(product(args.floats(0)?, args.floats(1)?, [false, true], tokens, vocab))
+}
+
+/// The logits workspace is zeros.
+pub(super) fn linear_cross_entropy<T: Real>(
+    args: &Args<'_, T>,
+    types: &[TensorType],
+) -> Result<Vec<Tensor<T>>, IrError> {
+    let targets = args.ints(2)?;
+    let nll = rows(args, &mut logits(args)?, targets)?;
+    let loss = nll.iter().copied().sum::<T>() / counted(targets);
+    let nll = Tensor::float(types[2].shape.clone(), nll);
+    Ok(vec![Tensor::scalar(loss), Tensor::full(&types[1], 0.0), nll])
+}
+
+/// The logits workspace is zeros.
+pub(super) fn linear_cross_entropy_grad<T: Real>(
+    args: &Args<'_, T>,
+    types: &[TensorType],
+) -> Result<Vec<Tensor<T>>, IrError> {
+    let (h, w, targets) = (args.floats(0)?, args.floats(1)?, args.ints(2)?);
+    let (tokens, dim, vocab) = (args.dims(0)[0], args.dims(0)[1], args.dims(1)[0]);
+    let mut dlogits = logits(args)?;
+    let nll = rows(args, &mut dlogits, targets)?;
+    let loss = nll.iter().copied().sum::<T>() / counted(targets);
+    let factor = args.scalar(3)? / counted(targets);
+    dlogits.iter_mut().for_each(|x| *x = *x * factor);
+    let dh = product(&dlogits, w, [false, false], tokens, dim);
+    let dw = product(&dlogits, h, [true, false], vocab, dim);
+    Ok(vec![
+        Tensor::scalar(loss),
+        Tensor::float(types[1].shape.clone(), dh),
+        Tensor::float(types[2].shape.clone(), dw),
+        Tensor::full(&types[3], 0.0),
+        Tensor::float(types[4].shape.clone(), nll),
+    ])
+}

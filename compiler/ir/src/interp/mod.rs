@@ -1,0 +1,206 @@
+//! Reference interpreter: the meaning of every operation, in `f64` or `f32`.
+//!
+//! It is the specification that kernels and passes are compared with, so it is written for clarity: one plain
+//! formula per operation, no blocking, no reuse of buffers. Values of bf16 type are rounded to bf16 wherever
+//! they are produced; f32 and f64 values have the precision of the number type it runs in.
+//!
+//! ```
+//! use linc_ir::interp::{Bindings, Tensor, run};
+//! let graph = linc_ir::parse(
+//!     r#"graph "double" { %0: f32[2] = input() {name = "x"} %1: f32[2] = add(%0, %0) output "y" = %1 }"#,
+//! )?;
+//! let bindings = Bindings::from([("x".into(), Tensor::float([2], vec![1.0, 2.5]))]);
+//! let results = run::<f64>(&graph, &bindings)?;
+//! assert_eq!(results.outputs["y"].doubles(), [2.0, 5.0]);
+//! # Ok::<(), linc_ir::IrError>(())
+//! ```
+
+mod dense;
+mod linear;
+mod loss;
+mod optimizer;
+mod pointwise;
+mod softmax;
+mod tensor;
+mod view;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+
+pub use dense::rope_table;
+pub use pointwise::{binary, unary};
+pub use tensor::{Data, Real, Tensor};
+
+use crate::error::IrError;
+use crate::graph::{Graph, NodeId, Value};
+use crate::infer::infer;
+use crate::op::Op;
+use crate::types::{DType, TensorType};
+use crate::verify::verify;
+use tensor::Args;
+
+/// Values of leaves by name. Inputs and parameters must be bound; a state that is not starts at zero, a table
+/// that is not is computed.
+pub type Bindings<T> = BTreeMap<String, Tensor<T>>;
+
+/// What a graph computed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Results<T> {
+    /// Outputs by name, in the order of the graph.
+    pub outputs: IndexMap<String, Tensor<T>>,
+    /// New values of updated leaves by leaf name, in the order of the graph.
+    pub updates: IndexMap<String, Tensor<T>>,
+    /// Every value of the graph; empty unless [`run_all`] was asked.
+    pub values: BTreeMap<Value, Tensor<T>>,
+}
+
+/// Evaluates a graph.
+///
+/// # Errors
+/// As [`verify`]; [`IrError::Input`] if an input or parameter is not bound or bound to the wrong type;
+/// [`IrError::Value`] if a token id or position is out of range. Bindings that no leaf has are ignored.
+pub fn run<T: Real>(graph: &Graph, bindings: &Bindings<T>) -> Result<Results<T>, IrError> {
+    evaluate(graph, bindings, false)
+}
+
+/// As [`run`], and keeps every intermediate value in [`Results::values`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_all<T: Real>(graph: &Graph, bindings: &Bindings<T>) -> Result<Results<T>, IrError> {
+    evaluate(graph, bindings, true)
+}
+
+/// Evaluates one operation on operands taken as f32 and i32 tensors.
+///
+/// # Errors
+/// [`IrError::Type`] if the operands do not fit, otherwise as [`run`].
+pub fn eval<T: Real>(op: &Op, operands: &[&Tensor<T>]) -> Result<Vec<Tensor<T>>, IrError> {
+    let dtype = |x: &Tensor<T>| if x.ints().is_some() { DType::I32 } else { DType::F32 };
+    let types: Vec<TensorType> =
+        operands.iter().map(|x| TensorType::new(dtype(x), x.shape.clone())).collect();
+    let results = infer(op, &types.iter().collect::<Vec<_>>())?;
+    for (i, (x, ty)) in operands.iter().zip(&types).enumerate() {
+        if let Some(message) = x.mismatch(ty) {
+            return Err(IrError::Value { op: op.name(), message: format!("operand {i} {message}") });
+        }
+    }
+    eval_typed(op, operands, &results)
+}
+
+fn evaluate<T: Real>(graph: &Graph, bindings: &Bindings<T>, keep: bool) -> Result<Results<T>, IrError> {
+    verify(graph)?;
+    let order = graph.topological()?;
+    let mut readers = readers(graph, &order);
+    let mut values: BTreeMap<Value, Cow<'_, Tensor<T>>> = BTreeMap::new();
+    for id in &order {
+        let node = graph.node(*id);
+        let operands = graph.operands(*id);
+        let results = match node.op.leaf_name().and_then(|name| bindings.get_key_value(name)) {
+            Some((name, tensor)) => vec![bound(name, tensor, &node.types[0])?],
+            None => {
+                let operands: Vec<&Tensor<T>> = operands.iter().map(|v| &*values[v]).collect();
+                eval_typed(&node.op, &operands, &node.types)?.into_iter().map(Cow::Owned).collect()
+            }
+        };
+        values.extend(graph.results(*id).zip(results));
+        // Drop what nobody reads any more, to run larger graphs in little memory.
+        for value in operands.into_iter().chain(graph.results(*id)) {
+            let left = readers.entry(value).or_default();
+            *left = left.saturating_sub(usize::from(value.node != *id));
+            if *left == 0 && !keep {
+                values.remove(&value);
+            }
+        }
+    }
+    let outputs =
+        graph.outputs.iter().map(|(name, v)| (name.clone(), values[v].clone().into_owned())).collect();
+    let name = |leaf: NodeId| graph.op(leaf).leaf_name().unwrap_or_default().to_string();
+    let updates =
+        graph.updates.iter().map(|(leaf, v)| (name(*leaf), values[v].clone().into_owned())).collect();
+    let values =
+        if keep { values.into_iter().map(|(v, x)| (v, x.into_owned())).collect() } else { BTreeMap::new() };
+    Ok(Results { outputs, updates, values })
+}
+
+/// How often each value is read, by nodes, outputs and updates.
+fn readers(graph: &Graph, order: &[NodeId]) -> BTreeMap<Value, usize> {
+    let mut readers = BTreeMap::new();
+    let by_nodes = order.iter().flat_map(|id| graph.operands(*id));
+    let results = graph.outputs.iter().map(|(_, v)| *v).chain(graph.updates.iter().map(|(_, v)| *v));
+    for value in by_nodes.chain(results) {
+        *readers.entry(value).or_default() += 1;
+    }
+    readers
+}
+
+/// The binding of a leaf, checked and rounded to its element type.
+fn bound<'a, T: Real>(
+    name: &str,
+    tensor: &'a Tensor<T>,
+    ty: &TensorType,
+) -> Result<Cow<'a, Tensor<T>>, IrError> {
+    match tensor.mismatch(ty) {
+        Some(message) => Err(IrError::Input { name: name.into(), message }),
+        None if ty.dtype == DType::Bf16 => Ok(Cow::Owned(tensor.clone().rounded(ty.dtype))),
+        None => Ok(Cow::Borrowed(tensor)),
+    }
+}
+
+/// Evaluates one operation whose result types are known, and rounds the results to them.
+fn eval_typed<T: Real>(
+    op: &Op,
+    operands: &[&Tensor<T>],
+    types: &[TensorType],
+) -> Result<Vec<Tensor<T>>, IrError> {
+    let args = Args { op: op.name(), operands };
+    let shape = &types[0].shape;
+    let shaped = |data: Vec<Vec<T>>| softmax::shaped(data, types);
+    let results = match op {
+        Op::Input { name, .. } | Op::Param { name, .. } => {
+            let message = format!("is not bound, expected {}", types[0]);
+            return Err(IrError::Input { name: name.clone(), message });
+        }
+        Op::State { ty, .. } => vec![Tensor::full(ty, 0.0)],
+        Op::Table { kind, .. } => {
+            vec![Tensor::float(shape.clone(), rope_table(kind, shape).into_iter().map(T::of).collect())]
+        }
+        Op::Constant { value, ty } => vec![Tensor::full(ty, *value)],
+        Op::Unary(u) => vec![pointwise::unary_tensor(*u, &args)?],
+        Op::Binary(b) => vec![pointwise::binary_tensor(*b, &args)?],
+        Op::Broadcast { shape } => vec![view::broadcast(operands[0], shape)],
+        Op::Cast { dtype } => vec![pointwise::cast(operands[0], *dtype)],
+        Op::Fused(region) => pointwise::fused(region, &args, types)?,
+        Op::Sum { axes, .. } => vec![view::sum(operands[0], axes, shape)],
+        Op::Reshape { shape } => vec![view::reshape(operands[0], shape)],
+        Op::Transpose { perm } => vec![view::transpose(operands[0], perm, shape)],
+        Op::Slice { axis, start, .. } => vec![view::slice(operands[0], *axis, *start, shape)],
+        Op::Pad { axis, before, .. } => vec![view::pad(operands[0], *axis, *before, shape)],
+        Op::Concat { axis } => vec![view::concat(&args, *axis, shape)?],
+        Op::MatMul { trans_a, trans_b } => vec![dense::matmul(&args, [*trans_a, *trans_b], shape)?],
+        Op::RmsNorm { eps } => vec![dense::rms_norm(&args, *eps)?],
+        Op::RmsNormGrad { eps } => dense::rms_norm_grad(&args, *eps, &types[1].shape)?,
+        Op::Rope { inverse } => vec![dense::rope(&args, *inverse)?],
+        Op::Embedding => vec![dense::embedding(&args, shape)?],
+        Op::EmbeddingGrad { .. } => vec![dense::embedding_grad(&args, shape)?],
+        Op::Attention(spec) => shaped(softmax::abstract_attention(&args, spec)?),
+        Op::AttentionGrad(spec) => shaped(softmax::abstract_attention_grad(&args, spec)?),
+        Op::SoftmaxAttention { causal, scale } => shaped(softmax::attention(&args, *causal, *scale)?),
+        Op::SoftmaxAttentionGrad { causal, scale } => {
+            shaped(softmax::attention_grad(&args, *causal, *scale)?)
+        }
+        Op::LinearAttention(spec) => shaped(linear::attention(&args, spec)?),
+        Op::LinearAttentionGrad(spec) => shaped(linear::attention_grad(&args, spec)?),
+        Op::SoftmaxDecode { scale } => shaped(softmax::decode(&args, *scale)?),
+        Op::LinearDecode { temperature } => shaped(linear::decode(&args, *temperature)?),
+        Op::CrossEntropy => vec![loss::cross_entropy(&args)?],
+        Op::CrossEntropyGrad => vec![loss::cross_entropy_grad(&args)?],
+        Op::LinearCrossEntropy { .. } => loss::linear_cross_entropy(&args, types)?,
+        Op::LinearCrossEntropyGrad { .. } => loss::linear_cross_entropy_grad(&args, types)?,
+        Op::GlobalNorm => optimizer::global_norm(&args, types)?,
+        Op::AdamW(spec) => shaped(optimizer::adamw(&args, spec)?),
+    };
+    Ok(results.into_iter().zip(types).map(|(x, ty)| x.rounded(ty.dtype)).collect())
+}

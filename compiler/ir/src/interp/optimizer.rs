@@ -1,0 +1,39 @@
+//! Global gradient norm and AdamW.
+
+use super::dense::inner;
+use super::tensor::{Args, Real, Tensor};
+use crate::error::IrError;
+use crate::op::{AdamWSpec, NORM_BLOCK};
+use crate::types::TensorType;
+
+/// `[norm, partials]`, one sum of squares per block of each operand.
+pub(super) fn global_norm<T: Real>(
+    args: &Args<'_, T>,
+    types: &[TensorType],
+) -> Result<Vec<Tensor<T>>, IrError> {
+    let mut partials = Vec::with_capacity(types[1].shape.numel());
+    for i in 0..args.operands.len() {
+        partials.extend(args.floats(i)?.chunks(NORM_BLOCK).map(|block| inner(block, block)));
+    }
+    let norm = partials.iter().copied().sum::<T>().sqrt();
+    Ok(vec![Tensor::scalar(norm), Tensor::float(types[1].shape.clone(), partials)])
+}
+
+/// `[p', m', v']`; decay is decoupled (arXiv 1711.05101), eps is added to the corrected root.
+pub(super) fn adamw<T: Real>(args: &Args<'_, T>, spec: &AdamWSpec) -> Result<Vec<Vec<T>>, IrError> {
+    let (lr, step, clip) = (args.scalar(4)?, args.scalar(5)?, args.scalar(6)?);
+    let (beta1, beta2, one) = (T::of(spec.beta1), T::of(spec.beta2), T::one());
+    let correction1 = one - beta1.powf(step);
+    let correction2 = one - beta2.powf(step);
+    let (mut p, mut m, mut v) =
+        (args.floats(0)?.to_vec(), args.floats(2)?.to_vec(), args.floats(3)?.to_vec());
+    for (i, g) in args.floats(1)?.iter().enumerate() {
+        let g = clip * *g;
+        m[i] = beta1 * m[i] + (one - beta1) * g;
+        v[i] = beta2 * v[i] + (one - beta2) * g * g;
+        let decayed = p[i] - lr * T::of(spec.weight_decay) * p[i];
+        let root = (v[i] / correction2).sqrt() + T::of(spec.eps);
+        p[i] = decayed - lr * (m[i] / correction1) / root;
+    }
+    Ok(vec![p, m, v])
+}
