@@ -1,1 +1,4 @@
-//! linc-train
+//! Training: job configs, data, tokenizers, schedules, checkpoints, metrics and the trainer.
+
+pub mod config;
+pub mod lr;

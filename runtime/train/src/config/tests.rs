@@ -1,0 +1,277 @@
+//! Whole configs: precedence, round trip, spellings, and complaints with their places.
+
+use super::*;
+
+fn load(text: &str, args: &[&str]) -> Result<Loaded, ConfigError> {
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    JobConfig::load(text, "run.toml", &Override::parse_all(&args)?)
+}
+
+fn good(text: &str, args: &[&str]) -> JobConfig {
+    load(text, args).unwrap_or_else(|error| panic!("{error}")).config
+}
+
+fn bad(text: &str, args: &[&str]) -> String {
+    load(text, args).expect_err("should be refused").to_string()
+}
+
+#[test]
+fn an_empty_text_gives_the_defaults() {
+    let loaded = load("", &[]).expect("valid");
+    assert_eq!(loaded.config, JobConfig::default());
+    assert!(loaded.warnings.is_empty());
+    assert_eq!(loaded.config.optimizer.beta2, 0.95);
+    assert_eq!(loaded.config.model.linear_attn_ratio, Ratio::ZERO);
+}
+
+#[test]
+fn defaults_pass_their_own_checks() {
+    let config = good(&JobConfig::default().to_toml(), &[]);
+    assert_eq!(config, JobConfig::default());
+}
+
+#[test]
+fn command_line_beats_file_beats_default() {
+    let text = "[training]\nsteps = 20\nseq_len = 64\n";
+    let config = good(text, &["--training.steps", "30", "--training.batch-size=4"]);
+    assert_eq!((config.training.steps, config.training.seq_len, config.training.batch_size), (30, 64, 4));
+    assert_eq!(config.training.max_norm, 1.0);
+    let config = good(text, &["--training.steps", "30", "--training.steps", "40"]);
+    assert_eq!(config.training.steps, 40);
+}
+
+#[test]
+fn flags_take_every_type() {
+    let config = good(
+        "",
+        &[
+            "--checkpoint.enable",
+            "--model.linear_attn_ratio",
+            "3/4",
+            "--model.linear_attn_placement=0,2",
+            "--compile.disable_passes",
+            "cse,fusion",
+            "--optimizer.lr",
+            "3e-4",
+            "--checkpoint.load_step",
+            "-1",
+            "--job.description",
+            "say \"hi\"",
+            "--lr_scheduler.decay_type",
+            "cosine",
+            "--model.overrides.dim",
+            "256",
+            "--training.mqar.num_kv_pairs",
+            "8,16",
+        ],
+    );
+    assert!(config.checkpoint.enable);
+    assert_eq!(config.model.linear_attn_ratio, Ratio::new(3, 4).expect("a share"));
+    assert_eq!(config.model.linear_attn_placement, Placement::Layers(vec![0, 2]));
+    assert_eq!(config.compile.disable_passes, ["cse", "fusion"]);
+    assert_eq!(config.optimizer.lr, 3e-4);
+    assert_eq!(config.checkpoint.load_step, -1);
+    assert_eq!(config.job.description, "say \"hi\"");
+    assert_eq!(config.lr_scheduler.decay_type, DecayType::Cosine);
+    assert_eq!(config.model_overrides.get("dim"), Some(&Scalar::Int(256)));
+    assert_eq!(config.mqar.num_kv_pairs, [8, 16]);
+}
+
+#[test]
+fn the_resolved_config_reads_back_the_same() {
+    let text = r#"
+        [job]
+        dump_folder = "C:\\out \"x\""
+        [model]
+        linear_attn_ratio = "1/3"
+        linear_attn_placement = [1, 3]
+        tokenizer_path = "tok.json"
+        [model.overrides]
+        dim = 64
+        theta = 1e6
+        rope.factor = 8.0
+        "odd key" = "text"
+        [lr_scheduler]
+        decay_ratio = 0.1
+        [training]
+        dataset = "mqar"
+        seq_len = 128
+        seed = 9223372036854775807
+        [training.mqar]
+        num_kv_pairs = [4, 8]
+        [compile]
+        disable_passes = ["cse"]
+    "#;
+    let config = good(text, &["--optimizer.lr", "0.00123"]);
+    assert_eq!(config.model_overrides.get("rope.factor"), Some(&Scalar::Float(8.0)));
+    let written = config.to_toml();
+    assert_eq!(good(&written, &[]), config, "{written}");
+    assert!(written.contains("linear_attn_ratio = \"1/3\""), "{written}");
+}
+
+#[test]
+fn older_and_newer_spellings_mean_the_same() {
+    let old = "[job]\nprint_args = true\n[training]\nbatch_size = 2\nwarmup_steps = 5\ntensor_parallel_degree = 1\ncompile = true\n\
+               [model]\ntokenizer_path = \"t\"\n[lr_scheduler]\nlr_min = 0.1\n[checkpoint]\nenable_checkpoint = true\nmodel_weights_only = true\n";
+    let new = "[job]\nprint_config = true\n[training]\nlocal_batch_size = 2\n[compile]\nenable = true\n[parallelism]\ntensor_parallel_degree = 1\n\
+               [model]\nhf_assets_path = \"t\"\n[lr_scheduler]\nmin_lr_factor = 0.1\nwarmup_steps = 5\n[checkpoint]\nenable = true\nlast_save_model_only = true\n";
+    assert_eq!(good(old, &[]), good(new, &[]));
+    let both = bad("[training]\nbatch_size = 2\nlocal_batch_size = 2\n", &[]);
+    assert!(both.contains("are the same setting"), "{both}");
+    let config = good("[training]\nbatch_size = 2\n", &["--training.local_batch_size", "3"]);
+    assert_eq!(config.training.batch_size, 3);
+}
+
+#[test]
+fn titans_other_keys_are_accepted_with_a_warning() {
+    let text = "[optimizer]\nimplementation = \"fused\"\n[float8]\nenable_fsdp_float8_all_gather = false\n\
+                [metrics]\nenable_tensorboard = true\n[quantize.linear.float8]\nx = 1\n";
+    let warnings = load(text, &[]).expect("accepted").warnings;
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert!(warnings.iter().any(|w| w.starts_with("run.toml:2:1: `optimizer.implementation` has no effect")));
+    assert!(
+        warnings.iter().any(|w| w.contains("run.toml:6:") && w.contains("metrics.jsonl")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn an_unknown_key_shows_its_line_and_the_nearest() {
+    let error = bad("[training]\nsteps = 5\nseqlen = 64 # oops\n", &[]);
+    assert_eq!(
+        error,
+        "run.toml:3:1: unknown key `seqlen` in [training]\n   |\n 3 | seqlen = 64 # oops\n   | ^^^^^^\n  help: did you mean `seq_len`?"
+    );
+    assert!(bad("[model]\nsteps = 5\n", &[]).contains("did you mean `steps` of [training]?"));
+    assert!(bad("[trainin]\nsteps = 5\n", &[]).contains("did you mean [training]?"));
+    assert!(bad("[zzzzzzzzz]\n", &[]).contains("the sections are [job]"));
+    assert!(bad("[optimizer]\nzzzzzzzzz = 1\n", &[]).contains("[optimizer] has name, lr"));
+    assert!(bad("steps = 5\n", &[]).contains("belongs to [training]"));
+    assert!(bad("training = 5\n", &[]).contains("is a section"));
+    assert!(bad("[training.steps]\nx = 1\n", &[]).contains("run.toml:1:11"));
+    assert!(bad("[training]\nmqar = 3\n", &[]).contains("mqar"));
+}
+
+#[test]
+fn a_bad_flag_is_named() {
+    let error = bad("", &["--training.step", "5"]);
+    assert!(
+        error.contains("`--training.step 5`") && error.contains("did you mean `--training.steps`?"),
+        "{error}"
+    );
+    let error = bad("", &["--training.steps", "many"]);
+    assert!(error.contains("`--training.steps many`") && error.contains("expected an integer"), "{error}");
+    assert!(bad("", &["--training.steps"]).contains("needs a value"));
+    assert!(bad("", &["steps"]).contains("unexpected argument `steps`"));
+    assert!(bad("", &["--steps", "5"]).contains("--section.key value"));
+    assert!(bad("", &["--.", "5"]).contains("unknown"));
+}
+
+#[test]
+fn wrong_types_and_ranges_point_at_the_value() {
+    let refused = [
+        ("[model]\nlinear_attn_ratio = -0.1", "2:21", "below 0"),
+        ("[model]\nlinear_attn_ratio = 1.5", "2:21", "above 1"),
+        ("[model]\nlinear_attn_ratio = nan", "2:21", "NaN"),
+        ("[model]\nlinear_attn_ratio = \"x\"", "2:21", "not a number"),
+        ("[model]\nlinear_attn_placement = \"up\"", "2:25", "uniform"),
+        ("[training]\nseq_len = 0", "2:11", "at least 1"),
+        ("[training]\nseq_len = -4", "2:11", "at least 0"),
+        ("[training]\nseq_len = 1.5", "2:11", "found the number 1.5"),
+        ("[training]\nseq_len = \"long\"", "2:11", "found the string \"long\""),
+        ("[training]\nseq_len = 999999999999", "2:11", "2147483647"),
+        ("[training]\nglobal_batch_size = 9", "2:21", "not a multiple"),
+        (
+            "[training]\nmixed_precision_param = \"bfloat16\"",
+            "2:25",
+            "\"float32\" (what this version supports)",
+        ),
+        ("[training]\ndataset = \"c4\"", "2:11", "\"selftext\", \"mqar\", \"text\""),
+        ("[training]\ndataset = \"text\"", "2:11", "needs dataset_path"),
+        ("[optimizer]\nname = \"Muon\"", "2:8", "AdamW"),
+        ("[optimizer]\nlr = inf", "2:6", "finite"),
+        ("[lr_scheduler]\ndecay_ratio = 2.0", "2:15", "0 to 1"),
+        ("[lr_scheduler]\ndecay_type = \"step\"", "2:14", "cosine"),
+        ("[parallelism]\ntensor_parallel_degree = 2", "2:26", "one device"),
+        ("[checkpoint]\nenable = 1", "2:10", "true or false"),
+        ("[validation]\nenable = true\nfraction = 0", "3:12", "no data is held out"),
+        ("[training]\nsteps = ", "2:9", "not valid TOML"),
+        ("[training\nsteps = 5", "1:10", "not valid TOML"),
+    ];
+    for (text, place, part) in refused {
+        let error = bad(text, &[]);
+        assert!(error.contains(&format!("run.toml:{place}: ")), "{text}: {error}");
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_recall_task_must_fit() {
+    let text = "[training]\ndataset = \"mqar\"\nseq_len = 64\n[training.mqar]\n";
+    assert_eq!(good(&format!("{text}num_kv_pairs = 16\n"), &[]).mqar.num_kv_pairs, [16]);
+    assert!(bad(&format!("{text}num_kv_pairs = 17\n"), &[]).contains("run.toml:5:16: 17 pairs"));
+    assert!(bad(&format!("{text}vocab_size = 16\nnum_kv_pairs = 8\n"), &[]).contains("which has 7 keys"));
+    assert!(bad(&format!("{text}num_kv_pairs = []\n"), &[]).contains("at least one"));
+    assert!(bad(text, &["--training.seq_len", "63"]).contains("odd"));
+    assert!(bad(text, &["--training.mqar.num_passes", "18446744073709551615"]).contains("do not fit"));
+}
+
+#[test]
+fn all_problems_are_reported_in_order() {
+    let error = load("[training]\nsteps = 0\nseqlen = 1\n[model]\nflavour = \"x\"\n", &["--job.x", "1"]);
+    let problems = error.expect_err("four problems").problems;
+    let lines: Vec<_> =
+        problems.iter().map(|p| matches!(&p.place, Some(Place::File(f)) if f.line > 0)).collect();
+    assert_eq!(lines, [true, true, true, false]);
+}
+
+#[test]
+fn every_key_has_help_and_aliases_are_unambiguous() {
+    let keys = JobConfig::keys();
+    let mut names: Vec<&str> = Vec::new();
+    for key in &keys {
+        assert!(key.help.len() > 8 && key.help.ends_with('.'), "{}", key.name);
+        names.push(&key.name);
+        names.extend(key.aliases.iter().map(String::as_str));
+        assert!(legacy::ignored(&key.name).is_none(), "{} is both read and ignored", key.name);
+    }
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
+
+#[test]
+fn no_text_panics() {
+    let fragments = [
+        "[",
+        "]",
+        "training",
+        "=",
+        "\"",
+        "\n",
+        "1",
+        ".",
+        "é",
+        "{",
+        "}",
+        ",",
+        "model.overrides",
+        "#",
+        "nan",
+        "\0",
+        "[[",
+    ];
+    // A small deterministic walk over texts made of TOML's pieces.
+    let mut state: u64 = 1;
+    for _ in 0..3000 {
+        let mut text = String::new();
+        for _ in 0..12 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            text.push_str(fragments[(state >> 33) as usize % fragments.len()]);
+        }
+        if let Err(error) = load(&text, &[]) {
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}
