@@ -1,0 +1,165 @@
+//! Embedding rows and their gradient.
+//!
+//! Ids are validated by the data loader. Should one be out of range all the same, no memory outside of the table is
+//! touched: the forward gives a row of zeros and the gradient leaves the token out.
+
+use super::{TILE, WORK, bound, grid_indices, tag};
+use crate::builder::Builder;
+use crate::ir::{Binary, Compare, Elem, Kernel, Mode, Reduction};
+
+/// `y[t] = table[ids[t]]`, dense `[tokens, d]`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EmbeddingSpec {
+    /// Number of ids.
+    pub tokens: usize,
+    /// Columns of the table.
+    pub d: usize,
+    /// Rows of the table.
+    pub vocab: usize,
+    /// Element type of the table.
+    pub table: Elem,
+    /// Element type of `y`.
+    pub y: Elem,
+}
+
+/// Parameters: table, ids (i32), y.
+pub fn embedding(spec: &EmbeddingSpec) -> Kernel {
+    let EmbeddingSpec { tokens, d, vocab, .. } = *spec;
+    let cols = d.min(TILE);
+    let group = (WORK / d).clamp(1, tokens);
+    let counts = [tokens.div_ceil(group), d.div_ceil(cols)];
+    let name = format!("embedding_{tokens}x{d}_v{vocab}_{}_{}", tag(spec.table), tag(spec.y));
+    let mut b = Builder::new(name, [counts[0] * counts[1], 1, 1]);
+    let table = b.param("table", spec.table, Mode::Read);
+    let ids = b.param("ids", Elem::I32, Mode::Read);
+    let y = b.param("y", spec.y, Mode::Write);
+
+    let at = grid_indices(&mut b, &counts);
+    let col = b.scale_index(at[1], cols);
+    let (first, length, all) = (b.scale_index(at[0], group), b.index(group), b.index(tokens));
+    let end = b.add(first, length);
+    let end = b.min(end, all);
+    let (rows, width, one) = (b.index(vocab), b.index(d), b.index(1));
+    let col_bound = bound(&mut b, d, col, cols);
+    let full = b.sub(width, col);
+    b.for_loop(first, end, 1, &[], |b, token, _| {
+        let id = b.load(ids, token, &[], &[]);
+        let id = b.cast(id, Elem::Index);
+        // At least `cols` inside of the table, at most 0 before and after it.
+        let above = b.sub(rows, id);
+        let above = b.mul(above, width);
+        let below = b.add(id, one);
+        let below = b.mul(below, width);
+        let inside = b.min(above, below);
+        let inside = b.min(inside, full);
+        let offset = b.scale_index(id, d);
+        let offset = b.add(offset, col);
+        let row = b.load_f32(table, offset, &[cols], &[(1, Some(inside))]);
+        let to = b.scale_index(token, d);
+        let to = b.add(to, col);
+        b.store(y, to, row, &[(1, col_bound)]);
+        vec![]
+    });
+    b.finish()
+}
+
+/// `dtable[v] = Σ_{t: ids[t] = v} dy[t]`, f32 `[vocab, d]`, zeros included.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EmbeddingGradSpec {
+    /// Number of ids.
+    pub tokens: usize,
+    /// Columns of the table.
+    pub d: usize,
+    /// Rows of the table.
+    pub vocab: usize,
+    /// Element type of `dy`, dense `[tokens, d]`.
+    pub dy: Elem,
+}
+
+/// Ids that are looked at together.
+const SCAN: usize = 256;
+
+/// Parameters: ids (i32), dy, dtable (f32).
+///
+/// A program owns a block of rows and columns of `dtable`: it writes zeros, then walks the ids in order and adds the
+/// rows of `dy` that are its own, so every sum has one order and no two programs meet. Blocks of ids without a token
+/// for the program, which is most of them, cost one vector comparison. The table's own traffic is far more than that
+/// of the ids, because a program's block of it has more elements than there are ids in a usual step.
+pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
+    let EmbeddingGradSpec { tokens, d, vocab, .. } = *spec;
+    let cols = d.min(512);
+    let rows = vocab.div_ceil(32).clamp(16, 256).min(vocab);
+    let scan = SCAN.min(tokens);
+    let counts = [vocab.div_ceil(rows), d.div_ceil(cols)];
+    let name = format!("embedding_grad_{tokens}x{d}_v{vocab}_{}", tag(spec.dy));
+    let mut b = Builder::new(name, [counts[0] * counts[1], 1, 1]);
+    let ids = b.param("ids", Elem::I32, Mode::Read);
+    let dy = b.param("dy", spec.dy, Mode::Read);
+    let dtable = b.param("dtable", Elem::F32, Mode::ReadWrite);
+
+    let at = grid_indices(&mut b, &counts);
+    let col = b.scale_index(at[1], cols);
+    let col_bound = bound(&mut b, d, col, cols);
+    let (first, length, all) = (b.scale_index(at[0], rows), b.index(rows), b.index(vocab));
+    let end = b.add(first, length);
+    let end = b.min(end, all);
+
+    let clear = (TILE / cols).clamp(1, rows);
+    let zeros = b.full(0.0, &[clear, cols]);
+    b.for_loop(first, end, clear, &[], |b, row, _| {
+        let left = b.sub(end, row);
+        let to = b.scale_index(row, d);
+        let to = b.add(to, col);
+        b.store(dtable, to, zeros, &[(d, Some(left)), (1, col_bound)]);
+        vec![]
+    });
+
+    let (first_id, end_id) = (b.cast(first, Elem::I32), b.cast(end, Elem::I32));
+    let (lows, highs) = (b.splat(first_id, &[scan]), b.splat(end_id, &[scan]));
+    let (ones, none) = (b.full(1.0, &[scan]), b.full(0.0, &[scan]));
+    let (zero, stop) = (b.index(0), b.index(tokens));
+    b.for_loop(zero, stop, scan, &[], |b, start, _| {
+        let left = bound(b, tokens, start, scan);
+        let block = b.load(ids, start, &[scan], &[(1, left)]);
+        let (above, below) = (b.compare(Compare::Ge, block, lows), b.compare(Compare::Lt, block, highs));
+        let own = b.binary(Binary::And, above, below);
+        let own = b.select(own, ones, none);
+        let any = b.reduce(Reduction::Max, 0, own);
+        let threshold = b.float(0.0);
+        let any = b.compare(Compare::Gt, any, threshold);
+        b.if_else(
+            any,
+            |b| {
+                let (length, all) = (b.index(scan), b.index(tokens));
+                let last = b.add(start, length);
+                let last = b.min(last, all);
+                b.for_loop(start, last, 1, &[], |b, token, _| {
+                    let id = b.load(ids, token, &[], &[]);
+                    let (above, below) =
+                        (b.compare(Compare::Ge, id, first_id), b.compare(Compare::Lt, id, end_id));
+                    let own = b.binary(Binary::And, above, below);
+                    b.if_else(
+                        own,
+                        |b| {
+                            let row = b.cast(id, Elem::Index);
+                            let (to, from) = (b.scale_index(row, d), b.scale_index(token, d));
+                            let (to, from) = (b.add(to, col), b.add(from, col));
+                            let axes = [(1, col_bound)];
+                            let sum = b.load(dtable, to, &[cols], &axes);
+                            let part = b.load_f32(dy, from, &[cols], &axes);
+                            let sum = b.add(sum, part);
+                            b.store(dtable, to, sum, &axes);
+                            vec![]
+                        },
+                        |_| vec![],
+                    );
+                    vec![]
+                });
+                vec![]
+            },
+            |_| vec![],
+        );
+        vec![]
+    });
+    b.finish()
+}

@@ -1,0 +1,112 @@
+//! The kernel library: every kernel as a function from a plain specification to a tile program.
+//!
+//! What is common to all: arithmetic is f32, whatever the element types in memory; sizes are positive and static; any
+//! size works (tails through bounds); a kernel's name encodes its specification, so equal specifications give equal
+//! names and texts, and different ones different names. Every sum has a fixed order, so results do not depend on the
+//! number of workers. A pointer argument may point into the middle of a buffer, so offsets that change from launch to
+//! launch are not part of a specification.
+//!
+//! | kernel | parameters, in launch order |
+//! |---|---|
+//! | [`pointwise::pointwise`] | inputs.., outputs.. |
+//! | [`copy::copy`] | src, dst |
+//! | [`fill::fill`] | dst |
+//! | [`reduce::sum_middle`] | x, y |
+//! | [`reduce::sum_of_squares`] | x, partials |
+//! | [`reduce::norm_finish`] | partials, norm |
+//! | [`norm::rms_norm`] | x, \[residual\], w, y, \[sum\] |
+//! | [`norm::rms_norm_grad`] | x, w, dy, \[dres\], dx, dw_partial |
+//! | [`rope::rope`] | x, table, \[start\], y |
+//! | [`embedding::embedding`] | table, ids, y |
+//! | [`embedding::embedding_grad`] | ids, dy, dtable |
+//! | [`loss::count_targets`] | targets, inv_count |
+//! | [`loss::cross_entropy_rows`] | logits, targets, nll, \[inv_count, dloss\] |
+//! | [`loss::mean_nll`] | nll, inv_count, loss |
+//! | [`loss::cross_entropy`] | logits, targets, loss |
+//! | [`loss::cross_entropy_grad`] | logits, targets, dloss, dlogits |
+//! | [`optimizer::adamw`] | p, g, m, v, lr, step, clip |
+//!
+//! Parameters in brackets exist only if the specification asks for them.
+//!
+//! To add a kernel: a function here, a row in the table, a test against plain loops under `tests/`.
+
+use crate::builder::Builder;
+use crate::ir::{Elem, ValueId};
+
+pub mod attention;
+pub mod copy;
+pub mod embedding;
+pub mod fill;
+pub mod linear_attention;
+pub mod loss;
+pub mod norm;
+pub mod optimizer;
+pub mod pointwise;
+pub mod reduce;
+pub mod rope;
+pub mod softmax_attention;
+pub mod softmax_attention_backward;
+
+/// Elements of a tile that streams through memory once: 16 KiB of f32, which stays in a first-level cache or in the
+/// registers of one thread block.
+pub const TILE: usize = 4096;
+
+/// Elements a program should work on at least, so that starting it costs nothing in comparison.
+const WORK: usize = 16384;
+
+/// Part of a kernel name that stands for an element type.
+fn tag(elem: Elem) -> &'static str {
+    match elem {
+        Elem::F32 => "f32",
+        Elem::Bf16 => "bf16",
+        Elem::I32 => "i32",
+        Elem::Index => "index",
+        Elem::Bool => "bool",
+    }
+}
+
+/// Part of a kernel name that stands for a number: the shortest decimal that reads back the same, as an identifier.
+fn number(value: f64) -> String {
+    format!("{value:e}").replace('-', "m").replace('.', "p")
+}
+
+/// A 64-bit FNV-1a hash, for the names of kernels whose specification is too long to spell out.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Splits the first grid axis into row-major indices of `counts`; all dimensions go to that axis because the others
+/// are short on some machines.
+fn grid_indices(b: &mut Builder, counts: &[usize]) -> Vec<ValueId> {
+    let mut rest = b.program_id(0);
+    let mut indices = Vec::with_capacity(counts.len());
+    for (i, count) in counts.iter().enumerate().rev() {
+        let is_first = i == 0;
+        if is_first {
+            indices.push(rest);
+        } else if *count == 1 {
+            indices.push(b.index(0));
+        } else {
+            let size = b.index(*count);
+            indices.push(b.rem(rest, size));
+            rest = b.div(rest, size);
+        }
+    }
+    indices.reverse();
+    indices
+}
+
+/// Length of what is left of `total` from `start`: the bound of an axis, or nothing if blocks of `block` divide it.
+fn bound(b: &mut Builder, total: usize, start: ValueId, block: usize) -> Option<ValueId> {
+    if total.is_multiple_of(block) {
+        return None;
+    }
+    let end = b.index(total);
+    Some(b.sub(end, start))
+}
+
+/// Loads one f32 from the start of a parameter.
+fn load_scalar(b: &mut Builder, param: crate::ir::ParamId) -> ValueId {
+    let zero = b.index(0);
+    b.load_f32(param, zero, &[], &[])
+}

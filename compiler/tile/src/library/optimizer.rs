@@ -1,0 +1,116 @@
+//! AdamW (arXiv 1711.05101) in the order of operations that PyTorch uses.
+
+use super::{TILE, bound, load_scalar, number, tag};
+use crate::builder::Builder;
+use crate::ir::{Compare, Elem, Kernel, Mode, Unary, ValueId};
+
+/// One update of a dense parameter.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AdamWSpec {
+    /// Number of elements.
+    pub numel: usize,
+    /// Decay of the first moment, in [0, 1).
+    pub beta1: f64,
+    /// Decay of the second moment, in [0, 1).
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay, multiplied by the learning rate.
+    pub weight_decay: f64,
+    /// Element type of the gradient; parameter and moments are f32.
+    pub g: Elem,
+}
+
+/// Parameters: p, g, m, v, lr, step, clip. `p`, `m`, `v` are updated in place; `lr`, `step` (from 1) and `clip` are one
+/// f32 each.
+///
+/// `g ← clip·g; p ← p·(1 − lr·weight_decay); m ← m + (1−β1)(g − m); v ← β2·v + (1−β2)g²;`
+/// `p ← p − lr/(1−β1^step) · m/(√v/√(1−β2^step) + eps)`.
+pub fn adamw(spec: &AdamWSpec) -> Kernel {
+    let numel = spec.numel;
+    let size = numel.min(TILE);
+    let mut b = Builder::new(name(spec), [numel.div_ceil(size), 1, 1]);
+    let p = b.param("p", Elem::F32, Mode::ReadWrite);
+    let g = b.param("g", spec.g, Mode::Read);
+    let m = b.param("m", Elem::F32, Mode::ReadWrite);
+    let v = b.param("v", Elem::F32, Mode::ReadWrite);
+    let lr = b.param("lr", Elem::F32, Mode::Read);
+    let step = b.param("step", Elem::F32, Mode::Read);
+    let clip = b.param("clip", Elem::F32, Mode::Read);
+
+    let (lr, step, clip) = (load_scalar(&mut b, lr), load_scalar(&mut b, step), load_scalar(&mut b, clip));
+    let correction1 = one_minus_power(&mut b, spec.beta1, step);
+    let correction2 = one_minus_power(&mut b, spec.beta2, step);
+    let rate = b.div(lr, correction1);
+    let root2 = b.unary(Unary::Sqrt, correction2);
+    let (one, decay) = (b.float(1.0), b.scale(lr, spec.weight_decay));
+    let keep = b.sub(one, decay);
+    let shape = [size];
+    let [clip, rate, root2, keep] = [clip, rate, root2, keep].map(|scalar| b.splat(scalar, &shape));
+
+    let block = b.program_id(0);
+    let start = b.scale_index(block, size);
+    let axes = [(1, bound(&mut b, numel, start, size))];
+    let gradient = b.load_f32(g, start, &shape, &axes);
+    let gradient = b.mul(gradient, clip);
+
+    let first = b.load(m, start, &shape, &axes);
+    let change = b.sub(gradient, first);
+    let new_share = b.full(1.0 - spec.beta1, &shape);
+    let first = b.fma(change, new_share, first);
+    b.store(m, start, first, &axes);
+
+    let second = b.load(v, start, &shape, &axes);
+    let second = b.scale(second, spec.beta2);
+    let square = b.mul(gradient, gradient);
+    let new_share = b.full(1.0 - spec.beta2, &shape);
+    let second = b.fma(square, new_share, second);
+    b.store(v, start, second, &axes);
+
+    let root = b.unary(Unary::Sqrt, second);
+    let root = b.div(root, root2);
+    let eps = b.full(spec.eps, &shape);
+    let denominator = b.add(root, eps);
+    let direction = b.div(first, denominator);
+    let value = b.load(p, start, &shape, &axes);
+    let value = b.mul(value, keep);
+    let update = b.mul(rate, direction);
+    let value = b.sub(value, update);
+    b.store(p, start, value, &axes);
+    b.finish()
+}
+
+fn name(spec: &AdamWSpec) -> String {
+    format!(
+        "adamw_{}_b{}_b{}_eps{}_wd{}_{}",
+        spec.numel,
+        number(spec.beta1),
+        number(spec.beta2),
+        number(spec.eps),
+        number(spec.weight_decay),
+        tag(spec.g)
+    )
+}
+
+/// `1 − beta^step`, to a few units in the last place also where the power is close to 1 and the plain difference loses
+/// most of its digits: there `−expm1(y)` with `y = step·ln beta` as a series.
+fn one_minus_power(b: &mut Builder, beta: f64, step: ValueId) -> ValueId {
+    /// Terms of the series; enough for 1e-9 where it is used.
+    const TERMS: u32 = 9;
+    const NEAR: f64 = 0.5;
+    let y = b.scale(step, beta.ln());
+    // expm1(y) = y(1 + y/2(1 + y/3(1 + ...))), from the inside out.
+    let one = b.float(1.0);
+    let mut series = one;
+    for i in (2..=TERMS).rev() {
+        let part = b.scale(y, 1.0 / f64::from(i));
+        series = b.fma(part, series, one);
+    }
+    let series = b.mul(y, series);
+    let series = b.unary(Unary::Neg, series);
+    let power = b.exp(y);
+    let plain = b.sub(one, power);
+    let (size, limit) = (b.unary(Unary::Abs, y), b.float(NEAR));
+    let near = b.compare(Compare::Lt, size, limit);
+    b.select(near, series, plain)
+}
