@@ -1,6 +1,6 @@
 //! The graph: nodes are operations, edges carry operand positions. The only file that names petgraph.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 
 use petgraph::Direction;
@@ -242,6 +242,23 @@ impl Graph {
     /// Finds a leaf by binding name.
     pub fn leaf(&self, name: &str) -> Option<NodeId> {
         self.nodes().find(|n| self.op(*n).leaf_name() == Some(name))
+    }
+
+    /// All nodes that a node depends on, without itself.
+    pub fn ancestors(&self, id: NodeId) -> BTreeSet<NodeId> {
+        let mut seen = BTreeSet::new();
+        let mut stack: Vec<NodeId> = self.operands(id).iter().map(|v| v.node).collect();
+        while let Some(id) = stack.pop() {
+            if seen.insert(id) {
+                stack.extend(self.operands(id).iter().map(|v| v.node));
+            }
+        }
+        seen
+    }
+
+    /// A named output.
+    pub fn output(&self, name: &str) -> Option<Value> {
+        self.outputs.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
     }
 
     /// A topological order, unique for a graph: among ready nodes the oldest first.

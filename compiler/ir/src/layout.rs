@@ -85,9 +85,44 @@ impl Layout {
     }
 }
 
+/// Stride of axes seen as one axis, or `None` if they are not uniform; 0 for a broadcast.
+fn joint_stride(dims: &[usize], strides: &[usize]) -> Option<usize> {
+    let mut axes = dims.iter().zip(strides).rev().filter(|(d, _)| **d != 1);
+    let Some((d, s)) = axes.next() else { return Some(0) };
+    let mut span = d * s;
+    for (dim, stride) in axes {
+        if *stride != span {
+            return None;
+        }
+        span = dim * stride;
+    }
+    Some(*s)
+}
+
+/// Strides of an operand of shape `from` repeated to `to` (see [`crate::infer::broadcasts`]).
+pub fn broadcast_strides(layout: &Layout, from: &Shape, to: &Shape) -> Vec<usize> {
+    let lead = to.rank() - from.rank();
+    (0..to.rank())
+        .map(|a| if a < lead || from.0[a - lead] == 1 { 0 } else { layout.strides[a - lead] })
+        .collect()
+}
+
+/// Finds the axis where `shape` splits into rows and columns such that every operand, given by its strides, is uniform
+/// in both; returns rows, columns and each operand's `(row stride, column stride)`. Prefers the fewest rows.
+pub fn as_matrix(shape: &Shape, operands: &[Vec<usize>]) -> Option<(usize, usize, Vec<(usize, usize)>)> {
+    (0..=shape.rank()).find_map(|split| {
+        let (rows, cols) = shape.0.split_at(split);
+        let strides = operands
+            .iter()
+            .map(|s| Some((joint_stride(rows, &s[..split])?, joint_stride(cols, &s[split..])?)))
+            .collect::<Option<Vec<_>>>()?;
+        Some((rows.iter().product(), cols.iter().product(), strides))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Layout;
+    use super::{Layout, as_matrix, broadcast_strides};
 
     #[test]
     fn reshape_of_a_packed_slice_keeps_the_leading_dimension() {
@@ -110,5 +145,15 @@ mod tests {
         let y = x.reshape(&[1, 5, 1].into(), &[5].into()).expect("a view");
         assert!(y.is_dense(&[5].into()));
         assert_eq!(y.strides, vec![1]);
+    }
+
+    #[test]
+    fn matrix_split_follows_broadcasts() {
+        let shape = [6, 8].into();
+        let full = vec![16, 1];
+        let row = broadcast_strides(&Layout::dense(&[8].into()), &[8].into(), &shape);
+        assert_eq!(as_matrix(&shape, &[full, row]), Some((6, 8, vec![(16, 1), (0, 1)])));
+        let dense = Layout::dense(&shape).strides;
+        assert_eq!(as_matrix(&shape, &[dense]), Some((1, 48, vec![(0, 1)])));
     }
 }

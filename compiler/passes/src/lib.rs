@@ -1,1 +1,23 @@
-//! linc-passes
+//! Graph to graph: differentiation, optimizer, attention lowering, clean-up, fusion, schedule, memory.
+//!
+//! Invariants: one file a pass; no pass knows another, only `pipeline.rs` knows the order; a pass that is on by default
+//! keeps results bitwise; every pass leaves a graph that verifies. The ratio is read in `placement.rs` and nowhere else.
+
+pub mod attention;
+pub mod autodiff;
+pub mod canonicalize;
+pub mod cse;
+pub mod dce;
+pub mod decode;
+pub mod error;
+pub mod fusion;
+pub mod loss;
+pub mod memory;
+pub mod merge_matmuls;
+pub mod optimizer;
+pub mod pipeline;
+pub mod placement;
+pub mod recompute;
+pub mod schedule;
+
+pub use error::PassError;

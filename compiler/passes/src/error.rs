@@ -1,0 +1,32 @@
+//! What a pass can refuse.
+
+use linc_ir::IrError;
+use thiserror::Error;
+
+/// A pass could not do its work.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum PassError {
+    /// A graph rule is broken: a bug in a pass, or an operation used where it cannot be.
+    #[error(transparent)]
+    Ir(#[from] IrError),
+    /// Differentiation reached an operation without a derivative.
+    #[error("{scope}: {op} has no derivative")]
+    NotDifferentiable {
+        /// Where.
+        scope: String,
+        /// The operation.
+        op: &'static str,
+    },
+    /// A parameter that the loss does not depend on.
+    #[error("parameter {name} does not influence the loss: remove it from the model or use it")]
+    UnusedParameter {
+        /// Checkpoint name.
+        name: String,
+    },
+    /// The graph lacks an output or input that the pass needs.
+    #[error("{0}")]
+    Missing(String),
+    /// A setting out of its range.
+    #[error("{0}")]
+    Setting(String),
+}

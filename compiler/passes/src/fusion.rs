@@ -1,0 +1,204 @@
+//! Pointwise fusion: connected pointwise operations of one shape become one region with one sweep over memory.
+//!
+//! A node joins the regions of its producers if the union stays convex (no path leaves it and comes back). The steps
+//! keep their order and types, so results stay bitwise. Constants become steps, broadcasts become strided reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linc_ir::layout::{Layout, as_matrix, broadcast_strides};
+use linc_ir::{Graph, NodeId, Op, PointOp, Pointwise, Shape, Value};
+
+use crate::error::PassError;
+
+/// A region larger than this would not stay in registers.
+const MAX_STEPS: usize = 48;
+/// Nor would one with more operands.
+const MAX_OPERANDS: usize = 12;
+
+/// Fuses everything that can be.
+///
+/// # Errors
+/// [`PassError::Ir`] on a malformed graph.
+pub fn run(graph: &mut Graph) -> Result<(), PassError> {
+    let order = graph.topological()?;
+    let position: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
+    let mut regions = Regions { of: BTreeMap::new(), members: BTreeMap::new() };
+    for id in &order {
+        if is_pointwise(graph, *id) {
+            regions.start(*id);
+            for producer in graph.operands(*id) {
+                regions.try_join(graph, &position, producer.node, *id);
+            }
+        }
+    }
+    for members in regions.members.into_values() {
+        fuse(graph, &members, &position)?;
+    }
+    Ok(())
+}
+
+fn is_pointwise(graph: &Graph, id: NodeId) -> bool {
+    match graph.op(id) {
+        Op::Unary(_) | Op::Binary(_) => true,
+        Op::Cast { .. } => graph.ty(graph.operands(id)[0]).dtype.is_float(),
+        _ => false,
+    }
+}
+
+fn shape(graph: &Graph, id: NodeId) -> &Shape {
+    &graph.ty(Value { node: id, port: 0 }).shape
+}
+
+struct Regions {
+    of: BTreeMap<NodeId, NodeId>,
+    /// Members by the region's name (its first node), in program order.
+    members: BTreeMap<NodeId, BTreeSet<NodeId>>,
+}
+
+impl Regions {
+    fn start(&mut self, id: NodeId) {
+        self.of.insert(id, id);
+        self.members.insert(id, BTreeSet::from([id]));
+    }
+
+    fn try_join(&mut self, graph: &Graph, position: &BTreeMap<NodeId, usize>, producer: NodeId, id: NodeId) {
+        let (Some(a), Some(b)) = (self.of.get(&producer).copied(), self.of.get(&id).copied()) else { return };
+        if a == b || shape(graph, producer) != shape(graph, id) {
+            return;
+        }
+        let union: BTreeSet<NodeId> = self.members[&a].union(&self.members[&b]).copied().collect();
+        if union.len() > MAX_STEPS || operands_of(graph, &union).len() > MAX_OPERANDS {
+            return;
+        }
+        if !is_convex(graph, position, &union) || !splits(graph, &union) {
+            return;
+        }
+        for member in &self.members[&b] {
+            self.of.insert(*member, a);
+        }
+        self.members.remove(&b);
+        self.members.insert(a, union);
+    }
+}
+
+/// No path leaves the set and comes back.
+fn is_convex(graph: &Graph, position: &BTreeMap<NodeId, usize>, set: &BTreeSet<NodeId>) -> bool {
+    let last = set.iter().map(|id| position[id]).max().unwrap_or(0);
+    let outside_users =
+        |id: NodeId| graph.results(id).flat_map(|v| graph.users(v)).map(|(user, _)| user).collect::<Vec<_>>();
+    let mut stack: Vec<NodeId> =
+        set.iter().flat_map(|id| outside_users(*id)).filter(|u| !set.contains(u)).collect();
+    let mut visited = BTreeSet::new();
+    while let Some(id) = stack.pop() {
+        if set.contains(&id) {
+            return false;
+        }
+        if position.get(&id).is_some_and(|p| *p < last) && visited.insert(id) {
+            stack.extend(outside_users(id));
+        }
+    }
+    true
+}
+
+/// What a region reads from outside, with broadcasts looked through.
+fn operands_of(graph: &Graph, set: &BTreeSet<NodeId>) -> BTreeSet<Value> {
+    set.iter()
+        .flat_map(|id| graph.operands(*id))
+        .filter(|v| !set.contains(&v.node) && !matches!(graph.op(v.node), Op::Constant { .. }))
+        .map(|v| source(graph, v))
+        .collect()
+}
+
+/// The operand behind a broadcast.
+fn source(graph: &Graph, value: Value) -> Value {
+    match graph.op(value.node) {
+        Op::Broadcast { .. } => graph.operands(value.node)[0],
+        _ => value,
+    }
+}
+
+/// True if one split into rows and columns serves all operands.
+fn splits(graph: &Graph, set: &BTreeSet<NodeId>) -> bool {
+    let Some(first) = set.first() else { return false };
+    let region = shape(graph, *first);
+    let strides: Vec<Vec<usize>> = operands_of(graph, set)
+        .iter()
+        .map(|v| {
+            let from = &graph.ty(*v).shape;
+            broadcast_strides(&Layout::dense(from), from, region)
+        })
+        .collect();
+    as_matrix(region, &strides).is_some()
+}
+
+/// Replaces the members by one fused node in the place of the last member, which keeps the program order.
+fn fuse(
+    graph: &mut Graph,
+    members: &BTreeSet<NodeId>,
+    position: &BTreeMap<NodeId, usize>,
+) -> Result<(), PassError> {
+    let mut order: Vec<NodeId> = members.iter().copied().collect();
+    order.sort_by_key(|id| position[id]);
+    let reads_more = |id: &NodeId| {
+        let rewritten = |v: &Value| matches!(graph.op(v.node), Op::Constant { .. } | Op::Broadcast { .. });
+        graph.operands(*id).iter().any(rewritten)
+    };
+    if order.len() == 1 && !(reads_more(&order[0]) && splits(graph, members)) {
+        return Ok(());
+    }
+    let Some(last) = order.last().copied() else { return Ok(()) };
+    let mut region = Pointwise { shape: shape(graph, last).clone(), steps: vec![], outputs: vec![] };
+    let mut operands: Vec<Value> = vec![];
+    let mut step_of: BTreeMap<Value, usize> = BTreeMap::new();
+    for id in &order {
+        let mut args = vec![];
+        for operand in graph.operands(*id) {
+            args.push(match step_of.get(&operand) {
+                Some(step) => *step,
+                None => {
+                    let step = match graph.op(operand.node) {
+                        Op::Constant { value, .. } => PointOp::Const(*value),
+                        _ => {
+                            let from = source(graph, operand);
+                            let index = operands.iter().position(|v| *v == from).unwrap_or_else(|| {
+                                operands.push(from);
+                                operands.len() - 1
+                            });
+                            PointOp::Input(index)
+                        }
+                    };
+                    region.steps.push(step);
+                    step_of.insert(operand, region.steps.len() - 1);
+                    region.steps.len() - 1
+                }
+            });
+        }
+        region.steps.push(match graph.op(*id) {
+            Op::Unary(f) => PointOp::Unary(*f, args[0]),
+            Op::Binary(f) => PointOp::Binary(*f, args[0], args[1]),
+            Op::Cast { dtype } => PointOp::Cast(*dtype, args[0]),
+            other => unreachable!("{} is not pointwise", other.name()),
+        });
+        step_of.insert(Value { node: *id, port: 0 }, region.steps.len() - 1);
+    }
+    let mut results = vec![];
+    for id in &order {
+        let value = Value { node: *id, port: 0 };
+        if graph.is_result(value) || graph.users(value).iter().any(|(user, _)| !members.contains(user)) {
+            region.outputs.push((step_of[&value], graph.ty(value).dtype));
+            results.push(value);
+        }
+    }
+    let recompute = order.iter().all(|id| graph.node(*id).recompute);
+    let outer = graph.set_scope(graph.node(last).scope.clone());
+    let fused = graph.add(Op::Fused(region), &operands)?;
+    graph.set_scope(outer);
+    graph.node_mut(fused).recompute = recompute;
+    for (port, value) in results.iter().enumerate() {
+        graph.replace_uses(*value, Value { node: fused, port: port as u32 });
+    }
+    for id in order.iter().rev() {
+        graph.remove(*id);
+    }
+    Ok(())
+}

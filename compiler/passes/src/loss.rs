@@ -1,0 +1,92 @@
+//! The loss: cross-entropy of the logits, evaluated in chunks of rows so that full logits never exist.
+
+use linc_ir::{Graph, NodeId, Op, TensorType, Value};
+
+use crate::error::PassError;
+
+/// Name of the targets input: i32 `[tokens]`, -1 where no loss is taken.
+pub const TARGETS: &str = "targets";
+/// Name of the loss output.
+pub const LOSS: &str = "loss";
+/// Name of the logits output of a model.
+pub const LOGITS: &str = "logits";
+
+/// Bytes of logits that may exist at once.
+const LOGITS_BYTES: usize = 16 << 20;
+
+/// Replaces the output `logits` by `loss`, the mean cross-entropy against input `targets`.
+///
+/// # Errors
+/// [`PassError::Missing`] if the model has no output `logits`.
+pub fn attach(graph: &mut Graph) -> Result<(), PassError> {
+    let position = graph
+        .outputs
+        .iter()
+        .position(|(name, _)| name == LOGITS)
+        .ok_or_else(|| PassError::Missing("the model has no output logits".into()))?;
+    let (_, logits) = graph.outputs.remove(position);
+    let outer = graph.set_scope("loss");
+    let shape = graph.ty(logits).shape.clone();
+    let (vocab, tokens) = (shape.last(), shape.numel() / shape.last().max(1));
+    let logits = graph.push(Op::Reshape { shape: [tokens, vocab].into() }, &[logits])?;
+    let targets = graph.push(Op::Input { name: TARGETS.into(), ty: TensorType::i32([tokens]) }, &[])?;
+    let loss = graph.push(Op::CrossEntropy, &[logits, targets])?;
+    graph.outputs.push((LOSS.into(), loss));
+    graph.set_scope(outer);
+    Ok(())
+}
+
+/// Turns `cross_entropy(h · wᵀ)` into the chunked form, where nothing else reads the logits.
+///
+/// # Errors
+/// [`PassError::Ir`] on a malformed graph.
+pub fn chunk(graph: &mut Graph) -> Result<(), PassError> {
+    let losses: Vec<NodeId> = graph.nodes().filter(|n| *graph.op(*n) == Op::CrossEntropy).collect();
+    for id in losses {
+        let operands = graph.operands(id);
+        let Some(product) = sole_product(graph, operands[0]) else { continue };
+        let factors = graph.operands(product.node);
+        let tokens = graph.ty(product).shape.0[0];
+        let chunk = chunk_rows(tokens, graph.ty(product).shape.last());
+        let outer = graph.set_scope(graph.node(id).scope.clone());
+        let loss = graph.push(Op::LinearCrossEntropy { chunk }, &[factors[0], factors[1], operands[1]])?;
+        graph.set_scope(outer);
+        graph.replace_uses(Value { node: id, port: 0 }, loss);
+    }
+    Ok(())
+}
+
+/// The product `h · wᵀ` behind reshapes, if each step of the way has one reader.
+fn sole_product(graph: &Graph, mut value: Value) -> Option<Value> {
+    loop {
+        if graph.users(value).len() != 1 || graph.is_result(value) {
+            return None;
+        }
+        match graph.op(value.node) {
+            Op::Reshape { .. } => value = graph.operands(value.node)[0],
+            Op::MatMul { trans_a: false, trans_b: true } => return Some(value),
+            _ => return None,
+        }
+    }
+}
+
+/// Rows of logits per chunk: a multiple of 64 that keeps them near [`LOGITS_BYTES`], all rows if they fit.
+fn chunk_rows(tokens: usize, vocab: usize) -> usize {
+    let rows = LOGITS_BYTES / (4 * vocab.max(1)) / 64 * 64;
+    rows.max(64).min(tokens.max(1))
+}
+
+/// The gradient operation computes the loss as well: drops the forward node that it repeats.
+pub fn share(graph: &mut Graph) {
+    let grads: Vec<NodeId> =
+        graph.nodes().filter(|n| matches!(graph.op(*n), Op::LinearCrossEntropyGrad { .. })).collect();
+    for grad in grads {
+        let operands = graph.operands(grad);
+        let forward = graph.users(operands[0]).into_iter().map(|(node, _)| node).find(|node| {
+            matches!(graph.op(*node), Op::LinearCrossEntropy { .. }) && graph.operands(*node) == operands[..3]
+        });
+        if let Some(forward) = forward {
+            graph.replace_uses(Value { node: forward, port: 0 }, Value { node: grad, port: 0 });
+        }
+    }
+}

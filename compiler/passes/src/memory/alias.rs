@@ -1,0 +1,194 @@
+//! Who shares whose storage: views, parts of a concat, and results written over an operand.
+
+use std::collections::BTreeMap;
+
+use linc_ir::layout::{Layout, Storage};
+use linc_ir::{Graph, NodeId, Op, Shape, TensorType, Value};
+
+use super::{PersistentLayout, rules};
+use crate::error::PassError;
+use crate::schedule::in_place;
+
+/// Storage of every value.
+pub(super) type Storages = BTreeMap<Value, Storage>;
+
+/// Resolves all aliases; inserts explicit copies where an operation cannot read an operand as it lies.
+pub(super) fn resolve(
+    graph: &mut Graph,
+    persistent: &PersistentLayout,
+) -> Result<(Vec<NodeId>, Storages), PassError> {
+    loop {
+        let order = crate::schedule::run(graph)?;
+        let storages = assign(graph, &order, persistent);
+        let unreadable = unreadable_operands(graph, &order, &storages);
+        if unreadable.is_empty() {
+            return Ok((order, storages));
+        }
+        for (node, operand) in unreadable {
+            let value = graph.operands(node)[operand];
+            let scope = graph.set_scope(graph.node(node).scope.clone());
+            // A concat of one part is a copy into storage of its own.
+            let copy = graph.push(Op::Concat { axis: 0 }, &[value])?;
+            graph.set_scope(scope);
+            graph.set_operand(node, operand, copy);
+        }
+    }
+}
+
+fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Storages {
+    let placed = place_concat_parts(graph, order, persistent);
+    let mut storages = Storages::new();
+    for id in order {
+        let operands = graph.operands(*id);
+        let updated = in_place(graph.op(*id));
+        for value in graph.results(*id) {
+            let shape = &graph.ty(value).shape;
+            let own = Storage { root: value, layout: Layout::dense(shape) };
+            let storage = if let Some(place) = placed.get(&value) {
+                place.clone()
+            } else if let Some((_, operand)) = updated.iter().find(|(port, _)| *port == value.port) {
+                storages[&operands[*operand]].clone()
+            } else {
+                view_of(graph, *id, &operands, &storages).unwrap_or(own)
+            };
+            storages.insert(value, storage);
+        }
+    }
+    storages
+}
+
+/// Storage of a view's result inside its operand's, if no copy is needed.
+fn view_of(graph: &Graph, id: NodeId, operands: &[Value], storages: &Storages) -> Option<Storage> {
+    let source = storages.get(operands.first()?)?;
+    let from = &graph.ty(operands[0]).shape;
+    let layout = match graph.op(id) {
+        Op::Reshape { shape } => source.layout.reshape(from, shape)?,
+        Op::Slice { axis, start, .. } => source.layout.slice(*axis, *start),
+        Op::Transpose { perm } => source.layout.transpose(perm),
+        _ => return None,
+    };
+    Some(Storage { root: source.root, layout })
+}
+
+/// Values that are produced right where a concat wants them.
+fn place_concat_parts(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Storages {
+    let mut placed = Storages::new();
+    for id in order {
+        let Op::Concat { axis } = graph.op(*id) else { continue };
+        let joined = Value { node: *id, port: 0 };
+        let parts = graph.operands(*id);
+        if parts.iter().any(|p| graph.op(p.node).leaf_name().is_some()) {
+            if let Some(root) = adjacent_leaves(graph, *axis, &parts, persistent) {
+                placed.insert(joined, Storage { root, layout: Layout::dense(&graph.ty(joined).shape) });
+            }
+            continue;
+        }
+        let whole = Layout::dense(&graph.ty(joined).shape);
+        let mut start = 0;
+        for part in &parts {
+            let layout = whole.slice(*axis, start);
+            start += graph.ty(*part).shape.0[*axis];
+            if let Some((producer, layout)) = through_reshapes(graph, *part, layout) {
+                let op = graph.op(producer.node);
+                let movable = rules::writes(op, producer.port as usize, &graph.ty(producer).shape, &layout)
+                    && can_move(graph, op, producer)
+                    && !placed.contains_key(&producer);
+                if movable
+                    || (matches!(op, Op::Fused(_))
+                        && !placed.contains_key(&producer)
+                        && fused_writes(graph, producer, &layout))
+                {
+                    placed.insert(producer, Storage { root: joined, layout });
+                }
+            }
+        }
+    }
+    placed
+}
+
+/// Only values with storage of their own can be produced elsewhere.
+fn can_move(graph: &Graph, op: &Op, value: Value) -> bool {
+    op.leaf_name().is_none()
+        && !matches!(
+            op,
+            Op::Reshape { .. }
+                | Op::Slice { .. }
+                | Op::Transpose { .. }
+                | Op::Concat { .. }
+                | Op::Constant { .. }
+        )
+        && !in_place(op).iter().any(|(port, _)| *port == value.port)
+        && !graph.is_result(value)
+}
+
+/// A fused region writes rows with any row stride as long as its last axis is adjacent.
+fn fused_writes(graph: &Graph, value: Value, layout: &Layout) -> bool {
+    layout.as_rows(&graph.ty(value).shape).is_some_and(|(_, cols)| cols == 1) && !graph.is_result(value)
+}
+
+/// Follows single-reader reshapes up to the producer, carrying the wanted layout along.
+fn through_reshapes(graph: &Graph, mut value: Value, mut layout: Layout) -> Option<(Value, Layout)> {
+    while let Op::Reshape { shape } = graph.op(value.node) {
+        let source = graph.operands(value.node)[0];
+        layout = layout.reshape(shape, &graph.ty(source).shape)?;
+        value = source;
+    }
+    Some((value, layout))
+}
+
+/// The first part, if all parts are leaves that lie in this order without gaps.
+fn adjacent_leaves(
+    graph: &Graph,
+    axis: usize,
+    parts: &[Value],
+    persistent: &PersistentLayout,
+) -> Option<Value> {
+    if axis != 0 {
+        return None;
+    }
+    let mut end = None;
+    for part in parts {
+        let offset = persistent.offset(graph.op(part.node).leaf_name()?)?;
+        if end.is_some_and(|e| e != offset) {
+            return None;
+        }
+        end = Some(offset + graph.ty(*part).bytes() as u64);
+    }
+    parts.first().copied()
+}
+
+/// Operands that their readers cannot take where they lie.
+fn unreadable_operands(graph: &Graph, order: &[NodeId], storages: &Storages) -> Vec<(NodeId, usize)> {
+    let mut found = vec![];
+    for id in order {
+        let op = graph.op(*id);
+        let operands = graph.operands(*id);
+        for (i, operand) in operands.iter().enumerate() {
+            if !rules::reads(op, i, graph.ty(*operand), &storages[operand].layout) {
+                found.push((*id, i));
+            }
+        }
+        if is_pointwise(op) && !pointwise_fits(graph, *id, &operands, storages) {
+            let strided = |v: &Value| !storages[v].layout.is_dense(&graph.ty(*v).shape);
+            found.extend(operands.iter().enumerate().filter(|(_, v)| strided(v)).map(|(i, _)| (*id, i)));
+        }
+    }
+    found
+}
+
+fn is_pointwise(op: &Op) -> bool {
+    matches!(op, Op::Fused(_) | Op::Unary(_) | Op::Binary(_) | Op::Cast { .. })
+}
+
+fn pointwise_fits(graph: &Graph, id: NodeId, operands: &[Value], storages: &Storages) -> bool {
+    let typed: Vec<(Layout, Shape)> = operands
+        .iter()
+        .map(|v| {
+            let TensorType { shape, .. } = graph.ty(*v);
+            (storages[v].layout.clone(), shape.clone())
+        })
+        .collect();
+    let results: Vec<Layout> = graph.results(id).map(|v| storages[&v].layout.clone()).collect();
+    let region = &graph.ty(Value { node: id, port: 0 }).shape;
+    rules::pointwise_splits(region, &typed, &results)
+}

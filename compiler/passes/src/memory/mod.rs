@@ -1,0 +1,291 @@
+//! The memory plan: storage for every value, lifetimes, and offsets in one arena.
+//!
+//! Views and concat parts share storage (`alias.rs`), updates write in place, pointwise results may overwrite an operand
+//! that dies with them. What is left gets an offset by size, largest first, in the first gap among the buffers that are
+//! alive at the same time (greedy by size, arXiv 2001.03288). Persistent tensors are laid out once by name and shared
+//! by sister programs.
+
+mod alias;
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linc_ir::layout::Storage;
+use linc_ir::{Graph, NodeId, Op, Value};
+
+use crate::error::PassError;
+
+/// Alignment of every allocation in bytes.
+const ALIGN: u64 = 64;
+
+/// Byte offsets of persistent tensors by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PersistentLayout {
+    offsets: BTreeMap<String, u64>,
+    /// Size of the persistent part.
+    pub bytes: u64,
+}
+
+impl PersistentLayout {
+    /// Where a tensor lies, if it is known.
+    pub fn offset(&self, name: &str) -> Option<u64> {
+        self.offsets.get(name).copied()
+    }
+
+    /// Appends the persistent leaves of a graph that are not placed yet; parameters that a concat joins lie side by side.
+    pub fn extend(&mut self, graph: &Graph) {
+        let mut groups: BTreeMap<NodeId, Vec<Value>> = BTreeMap::new();
+        for id in graph.nodes() {
+            if matches!(graph.op(id), Op::Concat { axis: 0 }) {
+                let parts = graph.operands(id);
+                let all_params = parts.iter().all(|p| matches!(graph.op(p.node), Op::Param { .. }));
+                if all_params && parts.iter().all(|p| !groups.contains_key(&p.node)) {
+                    for part in &parts {
+                        groups.insert(part.node, parts.clone());
+                    }
+                }
+            }
+        }
+        for id in graph.nodes() {
+            if !is_persistent(graph.op(id)) {
+                continue;
+            }
+            let alone = vec![Value { node: id, port: 0 }];
+            for value in groups.get(&id).unwrap_or(&alone) {
+                let name = graph.op(value.node).leaf_name().unwrap_or_default();
+                if !self.offsets.contains_key(name) {
+                    self.offsets.insert(name.to_string(), self.bytes);
+                    self.bytes += graph.ty(*value).bytes() as u64;
+                }
+            }
+            self.bytes = self.bytes.next_multiple_of(ALIGN);
+        }
+    }
+}
+
+/// What an allocation holds, for reports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Trainable weight.
+    Parameter,
+    /// Optimizer moment, cache or recurrent state.
+    State,
+    /// Gradient of a parameter.
+    Gradient,
+    /// Kept from the forward for the backward, not by attention.
+    Activation,
+    /// Kept from the forward for the backward by attention.
+    Attention,
+    /// Short-lived.
+    Workspace,
+    /// Fed by the caller, or a constant table.
+    Input,
+}
+
+/// Memory of one root value.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Allocation {
+    /// In the persistent part (true) or in scratch.
+    pub persistent: bool,
+    /// Byte offset in its part.
+    pub offset: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// First and last position in the order at which it is used, inclusive.
+    pub live: (usize, usize),
+    /// For reports.
+    pub kind: Kind,
+}
+
+/// The result of the pass.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MemoryPlan {
+    /// Execution order.
+    pub order: Vec<NodeId>,
+    /// Place of every value.
+    pub storage: BTreeMap<Value, Storage>,
+    /// Memory of every root.
+    pub allocations: BTreeMap<Value, Allocation>,
+    /// Size of the scratch part in bytes.
+    pub scratch_bytes: u64,
+}
+
+/// Plans all memory of a graph; may add explicit copies to it.
+///
+/// # Errors
+/// [`PassError::Ir`] on a malformed graph.
+pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPlan, PassError> {
+    let (order, mut storage) = alias::resolve(graph, persistent)?;
+    overwrite_dying_operands(graph, &order, &mut storage);
+    let kinds = kinds(graph, &order, &storage);
+    let mut allocations = BTreeMap::new();
+    for (root, live) in lifetimes(graph, &order, &storage) {
+        let op = graph.op(root.node);
+        let known = if is_persistent(op) { op.leaf_name().and_then(|n| persistent.offset(n)) } else { None };
+        allocations.insert(
+            root,
+            Allocation {
+                persistent: known.is_some(),
+                offset: known.unwrap_or(0),
+                bytes: graph.ty(root).bytes() as u64,
+                live,
+                kind: kinds[&root],
+            },
+        );
+    }
+    let scratch_bytes = assign_offsets(&mut allocations);
+    Ok(MemoryPlan { order, storage, allocations, scratch_bytes })
+}
+
+fn is_persistent(op: &Op) -> bool {
+    matches!(op, Op::Param { .. } | Op::State { .. } | Op::Table { .. })
+}
+
+/// First and last use of every root.
+fn lifetimes(
+    graph: &Graph,
+    order: &[NodeId],
+    storage: &BTreeMap<Value, Storage>,
+) -> BTreeMap<Value, (usize, usize)> {
+    let mut live: BTreeMap<Value, (usize, usize)> = BTreeMap::new();
+    let mut touch = |value: &Value, at: usize| {
+        let range = live.entry(storage[value].root).or_insert((at, at));
+        *range = (range.0.min(at), range.1.max(at));
+    };
+    let end = order.len().saturating_sub(1);
+    for (at, id) in order.iter().enumerate() {
+        for value in graph.results(*id) {
+            // The caller writes inputs before the first step.
+            touch(&value, if matches!(graph.op(*id), Op::Input { .. }) { 0 } else { at });
+        }
+        for operand in graph.operands(*id) {
+            touch(&operand, at);
+        }
+    }
+    for (_, value) in &graph.outputs {
+        touch(value, end);
+    }
+    for (leaf, value) in &graph.updates {
+        touch(value, end);
+        touch(&Value { node: *leaf, port: 0 }, end);
+    }
+    live
+}
+
+/// Lets pointwise results take over the storage of an operand that nobody reads afterwards.
+fn overwrite_dying_operands(graph: &Graph, order: &[NodeId], storage: &mut BTreeMap<Value, Storage>) {
+    let mut last_use: BTreeMap<Value, usize> =
+        lifetimes(graph, order, storage).into_iter().map(|(root, live)| (root, live.1)).collect();
+    let mut sharers: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
+    for (value, place) in storage.iter() {
+        sharers.entry(place.root).or_default().push(*value);
+    }
+    for (at, id) in order.iter().enumerate() {
+        if !matches!(graph.op(*id), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
+            continue;
+        }
+        let operands = graph.operands(*id);
+        let mut taken = BTreeSet::new();
+        for result in graph.results(*id).collect::<Vec<_>>() {
+            let ty = graph.ty(result);
+            if storage[&result].root != result {
+                continue;
+            }
+            // Every operand in that storage must be read element by element where the result is written.
+            let same_place = |v: &Value, root: Value| {
+                let place = &storage[v];
+                place.root != root
+                    || (graph.ty(*v) == ty && place.layout.offset == 0 && place.layout.is_dense(&ty.shape))
+            };
+            let candidate = operands.iter().map(|v| storage[v].root).find(|root| {
+                graph.ty(*root).bytes() == ty.bytes()
+                    && graph.op(root.node).leaf_name().is_none()
+                    && !taken.contains(root)
+                    && last_use.get(root) == Some(&at)
+                    && operands.iter().all(|v| same_place(v, *root))
+            });
+            if let Some(root) = candidate {
+                taken.insert(root);
+                let end = last_use.remove(&result).unwrap_or(at);
+                last_use.insert(root, end);
+                let moved = sharers.remove(&result).unwrap_or_default();
+                for value in &moved {
+                    if let Some(place) = storage.get_mut(value) {
+                        place.root = root;
+                    }
+                }
+                sharers.entry(root).or_default().extend(moved);
+            }
+        }
+    }
+}
+
+fn kinds(graph: &Graph, order: &[NodeId], storage: &BTreeMap<Value, Storage>) -> BTreeMap<Value, Kind> {
+    let forward = match graph.output(crate::loss::LOSS) {
+        Some(loss) => graph.ancestors(loss.node),
+        None => graph.nodes().collect(),
+    };
+    let gradients: BTreeSet<Value> = order
+        .iter()
+        .filter(|id| matches!(graph.op(**id), Op::GlobalNorm))
+        .flat_map(|id| graph.operands(*id))
+        .map(|v| storage[&v].root)
+        .collect();
+    let mut kept: BTreeMap<Value, Kind> = BTreeMap::new();
+    for id in order.iter().filter(|id| !forward.contains(id)) {
+        for value in graph.operands(*id) {
+            let root = storage[&value].root;
+            if forward.contains(&root.node) {
+                let by_attention =
+                    matches!(graph.op(*id), Op::SoftmaxAttentionGrad { .. } | Op::LinearAttentionGrad(_));
+                let kind = if by_attention { Kind::Attention } else { Kind::Activation };
+                let entry = kept.entry(root).or_insert(kind);
+                *entry = (*entry).max(kind);
+            }
+        }
+    }
+    let roots: BTreeSet<Value> = storage.values().map(|s| s.root).collect();
+    roots
+        .into_iter()
+        .map(|root| {
+            let kind = match graph.op(root.node) {
+                Op::Param { .. } => Kind::Parameter,
+                Op::State { .. } => Kind::State,
+                Op::Input { .. } | Op::Table { .. } => Kind::Input,
+                _ if gradients.contains(&root) => Kind::Gradient,
+                _ => kept.get(&root).copied().unwrap_or(Kind::Workspace),
+            };
+            (root, kind)
+        })
+        .collect()
+}
+
+/// Gives every scratch allocation an offset; returns the size of the part.
+fn assign_offsets(allocations: &mut BTreeMap<Value, Allocation>) -> u64 {
+    let mut by_size: Vec<Value> =
+        allocations.iter().filter(|(_, a)| !a.persistent).map(|(root, _)| *root).collect();
+    by_size.sort_by_key(|root| (std::cmp::Reverse(allocations[root].bytes), allocations[root].live, *root));
+    // Placed ranges as (offset, end, live), ascending by offset.
+    let mut placed: Vec<(u64, u64, (usize, usize))> = vec![];
+    let mut total = 0;
+    for root in by_size {
+        let allocation = allocations.get_mut(&root).expect("a root");
+        let bytes = allocation.bytes.next_multiple_of(ALIGN).max(ALIGN);
+        let mut offset = 0;
+        for (start, end, live) in &placed {
+            let disjoint = live.1 < allocation.live.0 || allocation.live.1 < live.0;
+            if disjoint {
+                continue;
+            }
+            if offset + bytes <= *start {
+                break;
+            }
+            offset = offset.max(*end);
+        }
+        allocation.offset = offset;
+        total = total.max(offset + bytes);
+        let at = placed.partition_point(|p| p.0 <= offset);
+        placed.insert(at, (offset, offset + bytes, allocation.live));
+    }
+    total
+}

@@ -1,0 +1,124 @@
+//! The order of the passes, and nothing else.
+
+use std::collections::BTreeSet;
+
+use linc_ir::Graph;
+
+use crate::attention::LinearOptions;
+use crate::error::PassError;
+use crate::memory::{MemoryPlan, PersistentLayout};
+use crate::optimizer::OptimizerOptions;
+use crate::placement::AttentionKind;
+use crate::recompute::Policy;
+use crate::{
+    attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls, optimizer,
+    recompute,
+};
+
+/// Which program is made of the model.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Entry {
+    /// Forward, loss, backward, clip, AdamW.
+    Train(OptimizerOptions),
+    /// Forward and loss.
+    Eval,
+    /// One token with caches for `context` tokens.
+    Decode {
+        /// Longest sequence.
+        context: usize,
+    },
+}
+
+/// Settings of the pipeline.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Options {
+    /// Attention kind of every layer.
+    pub kinds: Vec<AttentionKind>,
+    /// Options of the linear layers.
+    pub linear: LinearOptions,
+    /// What the backward recomputes.
+    pub recompute: Policy,
+    /// Optional passes that are switched off.
+    pub disabled: BTreeSet<String>,
+}
+
+/// Passes that can be switched off by name.
+pub const OPTIONAL: [&str; 7] =
+    ["chunk_loss", "canonicalize", "cse", "merge_matmuls", "recompute", "fusion", "share_loss"];
+
+/// Lowers a built model graph to an executable one with its memory plan. `observe` sees the graph after each pass.
+///
+/// # Errors
+/// [`PassError::Setting`] for an unknown or mandatory name in `disabled`, otherwise what the passes refuse.
+pub fn run(
+    graph: &mut Graph,
+    entry: &Entry,
+    options: &Options,
+    persistent: &mut PersistentLayout,
+    observe: &mut dyn FnMut(&'static str, &Graph),
+) -> Result<MemoryPlan, PassError> {
+    if let Some(name) = options.disabled.iter().find(|name| !OPTIONAL.contains(&name.as_str())) {
+        return Err(PassError::Setting(format!(
+            "no optional pass is named {name}; there are {}",
+            OPTIONAL.join(", ")
+        )));
+    }
+    let on = |name: &str| !options.disabled.contains(name);
+    observe("build", graph);
+    // Differentiation sees the abstract model, so that each attention has one derivative.
+    if matches!(entry, Entry::Train(_) | Entry::Eval) {
+        loss::attach(graph)?;
+        observe("loss", graph);
+        if on("chunk_loss") {
+            loss::chunk(graph)?;
+            dce::run(graph);
+            observe("chunk_loss", graph);
+        }
+    }
+    if let Entry::Train(optimizer) = entry {
+        let gradients = autodiff::run(graph, loss::LOSS)?;
+        observe("autodiff", graph);
+        optimizer::run(graph, &gradients, optimizer)?;
+        observe("optimizer", graph);
+        if on("share_loss") {
+            loss::share(graph);
+            observe("share_loss", graph);
+        }
+    }
+    match entry {
+        Entry::Train(_) | Entry::Eval => attention::run(graph, &options.kinds, &options.linear)?,
+        Entry::Decode { context } => decode::run(graph, &options.kinds, &options.linear, *context)?,
+    }
+    observe("attention", graph);
+    if on("canonicalize") {
+        canonicalize::run(graph)?;
+        dce::run(graph);
+        observe("canonicalize", graph);
+    }
+    if on("cse") {
+        cse::run(graph)?;
+        observe("cse", graph);
+    }
+    dce::run(graph);
+    observe("dce", graph);
+    if on("merge_matmuls") {
+        merge_matmuls::run(graph)?;
+        cse::run(graph)?;
+        dce::run(graph);
+        observe("merge_matmuls", graph);
+    }
+    if matches!(entry, Entry::Train(_)) && on("recompute") {
+        recompute::run(graph, options.recompute, loss::LOSS)?;
+        dce::run(graph);
+        observe("recompute", graph);
+    }
+    if on("fusion") {
+        fusion::run(graph)?;
+        dce::run(graph);
+        observe("fusion", graph);
+    }
+    persistent.extend(graph);
+    let plan = memory::run(graph, persistent)?;
+    observe("memory", graph);
+    Ok(plan)
+}

@@ -1,0 +1,282 @@
+//! Which layers use linear attention: ratio and placement to one kind per layer, in exact arithmetic.
+//!
+//! The only place that reads the ratio; afterwards only typed per-layer attention operations exist.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::PassError;
+
+/// How a layer attends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttentionKind {
+    /// Softmax over keys, O(n²) time.
+    Softmax,
+    /// Causal efficient attention, O(n) time.
+    Linear,
+}
+
+impl AttentionKind {
+    /// One letter for the layer map.
+    pub const fn letter(self) -> char {
+        match self {
+            AttentionKind::Softmax => 'S',
+            AttentionKind::Linear => 'L',
+        }
+    }
+
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AttentionKind::Softmax => "softmax",
+            AttentionKind::Linear => "linear",
+        }
+    }
+}
+
+/// A share in [0, 1], exact: 0.7 is 7/10.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ratio {
+    numerator: u64,
+    denominator: u64,
+}
+
+impl Ratio {
+    /// 0: every layer keeps softmax attention.
+    pub const ZERO: Ratio = Ratio { numerator: 0, denominator: 1 };
+
+    /// The nearest float.
+    pub fn as_f64(self) -> f64 {
+        self.numerator as f64 / self.denominator as f64
+    }
+}
+
+impl FromStr for Ratio {
+    type Err = PassError;
+
+    /// Reads a decimal (`0.75`) or a fraction (`3/4`).
+    fn from_str(text: &str) -> Result<Self, PassError> {
+        let refuse = || {
+            PassError::Setting(format!(
+                "linear_attn_ratio is \"{text}\"; expected a number from 0 to 1 such as 0.75, or a fraction such as 3/4"
+            ))
+        };
+        let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit()) && s.len() <= 15;
+        let number = |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<u64>().map_err(|_| refuse()) };
+        let trimmed = text.trim();
+        let trimmed = trimmed.strip_prefix('+').unwrap_or(trimmed);
+        let (numerator, denominator) = if let Some((a, b)) = trimmed.split_once('/') {
+            if a.is_empty() || b.is_empty() || !digits(a) || !digits(b) {
+                return Err(refuse());
+            }
+            (number(a)?, number(b)?)
+        } else {
+            let (whole, part) = trimmed.split_once('.').unwrap_or((trimmed, ""));
+            let part = part.trim_end_matches('0');
+            if (whole.is_empty() && part.is_empty() && !trimmed.contains('0'))
+                || !digits(whole)
+                || !digits(part)
+            {
+                return Err(refuse());
+            }
+            let scale = 10u64.pow(part.len() as u32);
+            let whole = number(whole)?;
+            if whole > 1 {
+                return Err(refuse());
+            }
+            (whole * scale + number(part)?, scale)
+        };
+        if denominator == 0 || numerator > denominator {
+            return Err(refuse());
+        }
+        let divisor = gcd(numerator, denominator);
+        Ok(Ratio { numerator: numerator / divisor, denominator: denominator / divisor })
+    }
+}
+
+impl fmt::Display for Ratio {
+    /// The shortest exact decimal where there is one, else the fraction.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{:?}", self.as_f64());
+        if text.parse::<Ratio>().as_ref() == Ok(self) {
+            f.write_str(&text)
+        } else {
+            write!(f, "{}/{}", self.numerator, self.denominator)
+        }
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
+}
+
+/// Where the linear layers go.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Placement {
+    /// Softmax layers evenly spread, last in each block: ratio 3/4 gives `LLLS LLLS ..`.
+    #[default]
+    Uniform,
+    /// Linear layers first.
+    Front,
+    /// Linear layers in the middle, softmax at both ends (the extra one in front).
+    Middle,
+    /// Linear layers last.
+    Back,
+    /// Exactly these layers are linear, counted from 0; the ratio is not used.
+    Layers(Vec<usize>),
+}
+
+impl FromStr for Placement {
+    type Err = PassError;
+
+    /// Reads `uniform`, `front`, `middle`, `back`, or layer numbers separated by commas.
+    fn from_str(text: &str) -> Result<Self, PassError> {
+        let refuse = || {
+            PassError::Setting(format!(
+                "linear_attn_placement is \"{text}\"; expected uniform, front, middle, back, or a list of layers such as 0,2,5"
+            ))
+        };
+        match text {
+            "uniform" => Ok(Placement::Uniform),
+            "front" => Ok(Placement::Front),
+            "middle" => Ok(Placement::Middle),
+            "back" => Ok(Placement::Back),
+            list => {
+                let layers: Result<Vec<usize>, _> = list.split(',').map(|s| s.trim().parse()).collect();
+                layers.map(Placement::Layers).map_err(|_| refuse())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Placement::Uniform => f.write_str("uniform"),
+            Placement::Front => f.write_str("front"),
+            Placement::Middle => f.write_str("middle"),
+            Placement::Back => f.write_str("back"),
+            Placement::Layers(layers) => {
+                let names: Vec<String> = layers.iter().map(usize::to_string).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+/// The kind of every layer. The number of linear layers is `n - floor(n·(1-r))` but for an explicit list.
+///
+/// # Errors
+/// [`PassError::Setting`] if a listed layer does not exist or is named twice.
+pub fn layer_kinds(
+    n_layers: usize,
+    ratio: Ratio,
+    placement: &Placement,
+) -> Result<Vec<AttentionKind>, PassError> {
+    // softmax(l) = floor(l·(1-r)) in integers: the number of softmax layers among the first l.
+    let softmax_before = |l: usize| {
+        let keep = u128::from(ratio.denominator - ratio.numerator);
+        (l as u128 * keep / u128::from(ratio.denominator)) as usize
+    };
+    let n_softmax = softmax_before(n_layers);
+    let n_linear = n_layers - n_softmax;
+    let is_linear: Vec<bool> = match placement {
+        Placement::Uniform => (0..n_layers).map(|l| softmax_before(l + 1) == softmax_before(l)).collect(),
+        Placement::Front => (0..n_layers).map(|l| l < n_linear).collect(),
+        Placement::Back => (0..n_layers).map(|l| l >= n_softmax).collect(),
+        Placement::Middle => {
+            let start = n_softmax.div_ceil(2);
+            (0..n_layers).map(|l| (start..start + n_linear).contains(&l)).collect()
+        }
+        Placement::Layers(layers) => {
+            let mut linear = vec![false; n_layers];
+            for layer in layers {
+                match linear.get_mut(*layer) {
+                    None => {
+                        return Err(PassError::Setting(format!(
+                            "linear_attn_placement names layer {layer}, but the model has layers 0 to {}",
+                            n_layers.saturating_sub(1)
+                        )));
+                    }
+                    Some(true) => {
+                        return Err(PassError::Setting(format!(
+                            "linear_attn_placement names layer {layer} twice"
+                        )));
+                    }
+                    Some(slot) => *slot = true,
+                }
+            }
+            linear
+        }
+    };
+    Ok(is_linear.iter().map(|l| if *l { AttentionKind::Linear } else { AttentionKind::Softmax }).collect())
+}
+
+/// The layer map for people, in blocks of four: `LLLS LLLS`.
+pub fn layer_map(kinds: &[AttentionKind]) -> String {
+    let blocks: Vec<String> = kinds.chunks(4).map(|c| c.iter().map(|k| k.letter()).collect()).collect();
+    blocks.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(n: usize, ratio: &str, placement: &str) -> String {
+        let kinds = layer_kinds(n, ratio.parse().expect("a ratio"), &placement.parse().expect("a placement"));
+        layer_map(&kinds.expect("a map"))
+    }
+
+    #[test]
+    fn uniform_puts_softmax_last_in_each_block() {
+        assert_eq!(map(16, "0.75", "uniform"), "LLLS LLLS LLLS LLLS");
+        assert_eq!(map(4, "0.5", "uniform"), "LSLS");
+        assert_eq!(map(4, "0.25", "uniform"), "LSSS");
+        assert_eq!(map(4, "0", "uniform"), "SSSS");
+        assert_eq!(map(5, "1", "uniform"), "LLLL L");
+        assert_eq!(map(10, "0.7", "uniform"), "LLLS LLSL LS");
+    }
+
+    #[test]
+    fn counts_are_exact_for_decimal_ratios() {
+        for n in 1..200 {
+            for tenths in 0..=10u64 {
+                let ratio: Ratio = format!("{}.{}", tenths / 10, tenths % 10).parse().expect("a ratio");
+                let expected = n - (n as u64 * (10 - tenths) / 10) as usize;
+                for placement in [Placement::Uniform, Placement::Front, Placement::Middle, Placement::Back] {
+                    let kinds = layer_kinds(n, ratio, &placement).expect("a map");
+                    let linear = kinds.iter().filter(|k| **k == AttentionKind::Linear).count();
+                    assert_eq!(linear, expected, "{n} layers at {ratio} {placement}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_placements() {
+        assert_eq!(map(6, "0.5", "front"), "LLLS SS");
+        assert_eq!(map(6, "0.5", "back"), "SSSL LL");
+        assert_eq!(map(6, "0.5", "middle"), "SSLL LS");
+        assert_eq!(map(6, "0", "1,4"), "SLSS LS");
+    }
+
+    #[test]
+    fn ratio_text() {
+        for (text, shown) in
+            [("0.75", "0.75"), ("3/4", "0.75"), ("1/3", "1/3"), ("1", "1.0"), ("0", "0.0"), (".5", "0.5")]
+        {
+            assert_eq!(text.parse::<Ratio>().expect("a ratio").to_string(), shown);
+        }
+        for bad in ["-0.1", "1.5", "NaN", "x", "", ".", "1/0", "4/3", "0.1.2", "1e-1", "99999999999999999999"]
+        {
+            assert!(bad.parse::<Ratio>().is_err(), "{bad} was accepted");
+        }
+    }
+
+    #[test]
+    fn bad_lists() {
+        assert!(layer_kinds(4, Ratio::ZERO, &Placement::Layers(vec![4])).is_err());
+        assert!(layer_kinds(4, Ratio::ZERO, &Placement::Layers(vec![1, 1])).is_err());
+        assert!("0,x".parse::<Placement>().is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! Activation checkpointing: values that the backward computes again instead of keeping them.
+//!
+//! The copies are marked, so that nothing merges them with the originals and the schedule places them late. They are
+//! the same operations on the same operands: results stay bitwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linc_ir::{Graph, NodeId, Op, Value};
+
+use crate::error::PassError;
+
+/// What the backward recomputes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Policy {
+    /// Nothing: every value it needs is kept.
+    None,
+    /// Cheap operations (norms, pointwise) whose operands are kept anyway.
+    #[default]
+    Selective,
+    /// Everything inside a layer: only values that cross layers are kept.
+    Full,
+}
+
+impl Policy {
+    /// Name in configs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Policy::None => "none",
+            Policy::Selective => "selective",
+            Policy::Full => "full",
+        }
+    }
+
+    /// Inverse of [`Policy::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Policy::None, Policy::Selective, Policy::Full].into_iter().find(|p| p.name() == name)
+    }
+}
+
+/// Gives the backward its own copies of forward values (ancestors of output `loss`), by policy.
+///
+/// # Errors
+/// [`PassError::Ir`] on a malformed graph.
+pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassError> {
+    if policy == Policy::None {
+        return Ok(());
+    }
+    // The producer of the loss itself may be the start of the backward as well.
+    let Some(loss) = graph.output(loss) else { return Ok(()) };
+    let forward = &graph.ancestors(loss.node);
+    let order: Vec<NodeId> = graph.topological()?.into_iter().filter(|id| forward.contains(id)).collect();
+    let mut kept = kept_roots(graph, &order, forward);
+    let mut copies: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+    for id in order {
+        if is_leaf(graph.op(id)) {
+            continue;
+        }
+        let operands = graph.operands(id);
+        let available = |v: &Value| {
+            copies.contains_key(&v.node)
+                || is_leaf(graph.op(root(graph, *v).node))
+                || kept.contains(&root(graph, *v))
+        };
+        let wanted = match policy {
+            Policy::None => false,
+            Policy::Selective => {
+                is_cheap(graph.op(id)) && feeds_backward(graph, id, forward) && operands.iter().all(available)
+            }
+            // Copies that nothing reads in the end are dead code and go with it.
+            Policy::Full => layer(graph, id).is_some() && !crosses_layers(graph, id, forward),
+        };
+        if !wanted {
+            continue;
+        }
+        let mut node = graph.node(id).clone();
+        node.recompute = true;
+        let inputs: Vec<Value> = operands
+            .iter()
+            .map(|v| Value { node: copies.get(&v.node).copied().unwrap_or(v.node), port: v.port })
+            .collect();
+        let copy = graph.insert(node, &inputs);
+        for value in graph.results(id).collect::<Vec<_>>() {
+            kept.remove(&value);
+            for (user, operand) in graph.users(value) {
+                if !forward.contains(&user) && user != copy && !graph.node(user).recompute {
+                    graph.set_operand(user, operand, Value { node: copy, port: value.port });
+                }
+            }
+        }
+        copies.insert(id, copy);
+    }
+    Ok(())
+}
+
+fn is_leaf(op: &Op) -> bool {
+    op.leaf_name().is_some() || matches!(op, Op::Constant { .. })
+}
+
+fn is_cheap(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Broadcast { .. }
+            | Op::Cast { .. }
+            | Op::Fused(_)
+            | Op::RmsNorm { .. }
+            | Op::Reshape { .. }
+            | Op::Slice { .. }
+    )
+}
+
+/// The value whose storage a view shares.
+fn root(graph: &Graph, mut value: Value) -> Value {
+    while matches!(graph.op(value.node), Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. }) {
+        value = graph.operands(value.node)[0];
+    }
+    value
+}
+
+/// Storage of forward values that the backward reads.
+fn kept_roots(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>) -> BTreeSet<Value> {
+    let mut kept = BTreeSet::new();
+    for id in order {
+        for value in graph.results(*id) {
+            if graph.users(value).iter().any(|(user, _)| !forward.contains(user)) {
+                kept.insert(root(graph, value));
+            }
+        }
+    }
+    kept
+}
+
+/// True if the backward reads a result of the node.
+fn feeds_backward(graph: &Graph, id: NodeId, forward: &BTreeSet<NodeId>) -> bool {
+    graph.results(id).any(|v| graph.users(v).iter().any(|(user, _)| !forward.contains(user)))
+}
+
+/// The layer a node belongs to: the scope's `layers.<i>` prefix.
+fn layer(graph: &Graph, id: NodeId) -> Option<String> {
+    let scope = &graph.node(id).scope;
+    let head = scope.split('/').next().unwrap_or_default();
+    head.starts_with("layers.").then(|| head.to_string())
+}
+
+fn crosses_layers(graph: &Graph, id: NodeId, forward: &BTreeSet<NodeId>) -> bool {
+    let own = layer(graph, id);
+    graph.results(id).any(|value| {
+        graph.users(value).iter().any(|(user, _)| forward.contains(user) && layer(graph, *user) != own)
+    })
+}

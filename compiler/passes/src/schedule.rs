@@ -1,0 +1,93 @@
+//! A total order of the nodes: program order, in-place updates after every other reader of what they overwrite,
+//! recomputed values as late as possible.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use linc_ir::{Graph, IrError, NodeId, Op, Value};
+
+use crate::error::PassError;
+
+/// Result `port` of the node overwrites its operand `operand` in place.
+pub fn in_place(op: &Op) -> Vec<(u32, usize)> {
+    match op {
+        Op::AdamW(_) => vec![(0, 0), (1, 2), (2, 3)],
+        Op::SoftmaxDecode { .. } => vec![(1, 3), (2, 4)],
+        Op::LinearDecode { .. } => vec![(1, 3), (2, 4), (3, 5)],
+        _ => vec![],
+    }
+}
+
+/// The order.
+///
+/// # Errors
+/// [`IrError::Cycle`] if an in-place update cannot come after a reader that needs the old value.
+pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
+    let mut after: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+    let mut missing: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let mut edge = |from: NodeId, to: NodeId| {
+        after.entry(from).or_default().push(to);
+        *missing.entry(to).or_default() += 1;
+    };
+    for id in graph.nodes() {
+        let sources: BTreeSet<NodeId> = graph.operands(id).iter().map(|v| v.node).collect();
+        for source in sources {
+            edge(source, id);
+        }
+        for (_, operand) in in_place(graph.op(id)) {
+            for reader in readers(graph, graph.operands(id)[operand]) {
+                if reader != id {
+                    edge(reader, id);
+                }
+            }
+        }
+    }
+    let priority = priorities(graph)?;
+    let mut ready: BinaryHeap<Reverse<((bool, NodeId), NodeId)>> =
+        graph.nodes().filter(|id| !missing.contains_key(id)).map(|id| Reverse((priority[&id], id))).collect();
+    let mut order = Vec::with_capacity(graph.len());
+    while let Some(Reverse((_, id))) = ready.pop() {
+        order.push(id);
+        for next in after.remove(&id).unwrap_or_default() {
+            if let Some(count) = missing.get_mut(&next) {
+                *count -= 1;
+                if *count == 0 {
+                    missing.remove(&next);
+                    ready.push(Reverse((priority[&next], next)));
+                }
+            }
+        }
+    }
+    match missing.keys().next() {
+        None => Ok(order),
+        Some(node) => Err(IrError::Cycle { node: *node, op: graph.op(*node).name() }.into()),
+    }
+}
+
+/// Nodes that read a value, directly or through views.
+fn readers(graph: &Graph, value: Value) -> Vec<NodeId> {
+    let mut found = vec![];
+    for (user, _) in graph.users(value) {
+        match graph.op(user) {
+            Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Concat { .. } => {
+                found.extend(readers(graph, Value { node: user, port: 0 }));
+                found.push(user);
+            }
+            _ => found.push(user),
+        }
+    }
+    found
+}
+
+/// Among ready nodes the smallest goes first: recomputed nodes last, else by the oldest node that needs the result
+/// (a node that a pass put in another's place takes over its turn).
+fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, (bool, NodeId)>, PassError> {
+    let mut priority: BTreeMap<NodeId, (bool, NodeId)> = BTreeMap::new();
+    for id in graph.topological()?.into_iter().rev() {
+        let needed_by =
+            graph.results(id).flat_map(|v| graph.users(v)).map(|(user, _)| priority[&user].1).min();
+        let turn = needed_by.map_or(id, |user| user.min(id));
+        priority.insert(id, (graph.node(id).recompute, turn));
+    }
+    Ok(priority)
+}
