@@ -1,0 +1,120 @@
+//! Linear attention against values of the numpy reference (`golden/generate.py`).
+
+mod common;
+
+use common::close;
+use linc_ir::interp::{Tensor, eval};
+use linc_ir::{LinearSpec, Op};
+
+struct Case {
+    name: String,
+    /// batch, sequence, query heads, key/value heads, features, chunk, causal
+    sizes: Vec<usize>,
+    temperature: f64,
+    arrays: Vec<(String, Vec<f64>)>,
+}
+
+impl Case {
+    fn array(&self, name: &str) -> &[f64] {
+        &self.arrays.iter().find(|(n, _)| n == name).unwrap().1
+    }
+
+    fn spec(&self) -> LinearSpec {
+        LinearSpec { causal: self.sizes[6] == 1, chunk: self.sizes[5], temperature: self.temperature }
+    }
+
+    fn operand(&self, name: &str) -> Tensor<f64> {
+        let &[b, n, h, g, d, ..] = &self.sizes[..] else { panic!("short case line") };
+        let s = self.spec().saved_states(n);
+        let data = self.array(name).to_vec();
+        match name {
+            "q" | "out" | "dout" => Tensor::float([b, n, h, d], data),
+            "ell" => Tensor::float([b, g, s, d], data),
+            "state" => Tensor::float([b, g, s, d, d], data),
+            _ => Tensor::float([b, n, g, d], data),
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = vec![];
+    for line in include_str!("golden/linear_attention.txt").lines() {
+        let mut words = line.split(' ');
+        match words.next().unwrap() {
+            "case" => {
+                let name = words.next().unwrap().to_string();
+                let mut numbers: Vec<&str> = words.collect();
+                let temperature = numbers.pop().unwrap().parse().unwrap();
+                let sizes = numbers.iter().map(|n| n.parse().unwrap()).collect();
+                cases.push(Case { name, sizes, temperature, arrays: vec![] });
+            }
+            label => {
+                let values = words.map(|x| x.parse().unwrap()).collect();
+                cases.last_mut().unwrap().arrays.push((label.into(), values));
+            }
+        }
+    }
+    assert_eq!(cases.len(), 10);
+    cases
+}
+
+#[test]
+fn forward_and_backward() {
+    for case in cases() {
+        let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|name| case.operand(name));
+        let found = eval(&Op::LinearAttention(case.spec()), &[&q, &k, &v]).unwrap();
+        for (name, x) in ["out", "ell", "state"].into_iter().zip(&found) {
+            close(&format!("{} {name}", case.name), &x.doubles(), case.array(name), 2e-14);
+        }
+        let operands = [&q, &k, &v, &found[0], &found[1], &found[2], &dout];
+        let found = eval(&Op::LinearAttentionGrad(case.spec()), &operands).unwrap();
+        for (name, x) in ["dq", "dk", "dv"].into_iter().zip(&found) {
+            close(&format!("{} {name}", case.name), &x.doubles(), case.array(name), 2e-13);
+        }
+    }
+}
+
+#[test]
+fn single_precision_is_finite_and_near() {
+    let single = |x: Tensor<f64>| {
+        Tensor::<f32>::float(x.shape.clone(), x.doubles().iter().map(|x| *x as f32).collect())
+    };
+    for case in cases() {
+        let [q, k, v, dout, out, ell, state] =
+            ["q", "k", "v", "dout", "out", "ell", "state"].map(|name| single(case.operand(name)));
+        let found = eval(&Op::LinearAttention(case.spec()), &[&q, &k, &v]).unwrap();
+        // |k| up to 250 has an f32 spacing of 1.5e-5, which the exponential passes on.
+        close(&case.name, &found[0].doubles(), case.array("out"), 5e-5);
+        let operands = [&q, &k, &v, &out, &ell, &state, &dout];
+        let found = eval(&Op::LinearAttentionGrad(case.spec()), &operands).unwrap();
+        for (name, x) in ["dq", "dk", "dv"].into_iter().zip(&found) {
+            close(&format!("{} {name}", case.name), &x.doubles(), case.array(name), 5e-5);
+        }
+    }
+}
+
+#[test]
+fn decoding_token_by_token_is_the_causal_forward() {
+    for case in cases().into_iter().filter(|c| c.spec().causal) {
+        let &[b, n, h, g, d, ..] = &case.sizes[..] else { panic!("short case line") };
+        // Garbage state: position 0 must ignore it.
+        let mut m = Tensor::float([b, g, d], vec![7.0; b * g * d]);
+        let mut z = Tensor::float([b, g, d], vec![f64::NAN; b * g * d]);
+        let mut t = Tensor::float([b, g, d, d], vec![3.0; b * g * d * d]);
+        let op = Op::LinearDecode { temperature: case.temperature };
+        for token in 0..n {
+            let part = |name: &str, heads: usize| {
+                let row = heads * d;
+                let rows = (0..b).flat_map(|i| case.array(name)[(i * n + token) * row..][..row].to_vec());
+                Tensor::float([b, 1, heads, d], rows.collect())
+            };
+            let pos = Tensor::int([1], vec![token as i32]);
+            let mut next =
+                eval(&op, &[&part("q", h), &part("k", g), &part("v", g), &m, &z, &t, &pos]).unwrap();
+            close(&case.name, &next[0].doubles(), &part("out", h).doubles(), 2e-14);
+            t = next.pop().unwrap();
+            z = next.pop().unwrap();
+            m = next.pop().unwrap();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Every gradient operation against central finite differences of its forward, in double precision.
+
+mod common;
+
+use common::{Numbers, close, differences, eval1};
+use linc_ir::interp::{Tensor, eval};
+use linc_ir::{AttentionSpec, LinearSpec, Op, TableKind, TensorType};
+
+/// Error of central differences with step 1e-5 on functions of order 1.
+const TOLERANCE: f64 = 2e-9;
+
+fn rope_table(len: usize, pairs: usize) -> Tensor<f64> {
+    let kind = TableKind::Rope { theta: 100.0, scaling: None };
+    let ty = TensorType::f32([len, pairs, 2]);
+    eval1(&Op::Table { name: "rope".into(), ty, kind }, &[])
+}
+
+#[test]
+fn rms_norm() {
+    let mut numbers = Numbers(1);
+    // 130 rows: 64 blocks of 3 rows would be 192, so the last blocks stay empty.
+    for rows in [[1, 1], [2, 3], [10, 13]] {
+        let d = 4;
+        let (x, w) = (numbers.tensor([rows[0], rows[1], d]), numbers.tensor([d]));
+        let dy = numbers.tensor([rows[0], rows[1], d]);
+        let forward = Op::RmsNorm { eps: 1e-3 };
+        let found = eval(&Op::RmsNormGrad { eps: 1e-3 }, &[&x, &w, &dy]).unwrap();
+        close("dx", &found[0].doubles(), &differences(&forward, &[&x, &w], 0, &dy.doubles()), TOLERANCE);
+        let dw = eval1(&Op::Sum { axes: vec![0], keep: false }, &[&found[1]]);
+        close("dw", &dw.doubles(), &differences(&forward, &[&x, &w], 1, &dy.doubles()), TOLERANCE);
+    }
+}
+
+#[test]
+fn rms_norm_partial_sums_are_contiguous_row_blocks() {
+    let (rows, d) = (130, 2);
+    let ones = Tensor::float([rows, d], vec![1.0; rows * d]);
+    let w = Tensor::float([d], vec![1.0; d]);
+    let dy = Tensor::float([rows, d], (0..rows * d).map(|i| (i / d) as f64).collect());
+    let partial = eval(&Op::RmsNormGrad { eps: 0.0 }, &[&ones, &w, &dy]).unwrap().swap_remove(1);
+    assert_eq!(partial.shape.dims(), [64, d]);
+    for block in 0..64 {
+        let expected: f64 = (block * 3..(block * 3 + 3).min(rows)).map(|r| r as f64).sum();
+        close("block", &partial.doubles()[block * d..][..d], &[expected; 2], 1e-14);
+    }
+}
+
+#[test]
+fn rope_inverse_is_gradient_and_inverse() {
+    let mut numbers = Numbers(2);
+    let (x, dy, table) = (numbers.tensor([2, 3, 2, 4]), numbers.tensor([2, 3, 2, 4]), rope_table(8, 2));
+    let start = Tensor::int([1], vec![4]);
+    for operands in [vec![&x, &table], vec![&x, &table, &start]] {
+        let forward = Op::Rope { inverse: false };
+        let mut back = operands.clone();
+        back[0] = &dy;
+        let dx = eval1(&Op::Rope { inverse: true }, &back);
+        close("dx", &dx.doubles(), &differences(&forward, &operands, 0, &dy.doubles()), TOLERANCE);
+        let y = eval1(&forward, &operands);
+        back[0] = &y;
+        close("x", &eval1(&Op::Rope { inverse: true }, &back).doubles(), &x.doubles(), 1e-15);
+    }
+}
+
+#[test]
+fn embedding() {
+    let mut numbers = Numbers(3);
+    let table = numbers.tensor([5, 3]);
+    let ids = Tensor::int([2, 3], vec![4, 0, 4, 1, 1, 4]);
+    let dy = numbers.tensor([2, 3, 3]);
+    let found = eval1(&Op::EmbeddingGrad { vocab: 5 }, &[&ids, &dy]);
+    let expected = differences(&Op::Embedding, &[&table, &ids], 0, &dy.doubles());
+    close("dtable", &found.doubles(), &expected, TOLERANCE);
+}
+
+#[test]
+fn softmax_attention() {
+    let mut numbers = Numbers(4);
+    for (heads, groups, causal) in [(2, 2, true), (4, 2, true), (3, 1, false)] {
+        let (q, dout) = (numbers.tensor([2, 5, heads, 4]), numbers.tensor([2, 5, heads, 4]));
+        let (k, v) = (numbers.tensor([2, 5, groups, 4]), numbers.tensor([2, 5, groups, 4]));
+        let forward = Op::SoftmaxAttention { causal, scale: 0.7 };
+        let saved = eval(&forward, &[&q, &k, &v]).unwrap();
+        let operands = [&q, &k, &v, &saved[0], &saved[1], &dout];
+        let found = eval(&Op::SoftmaxAttentionGrad { causal, scale: 0.7 }, &operands).unwrap();
+        for i in 0..3 {
+            let expected = differences(&forward, &[&q, &k, &v], i, &dout.doubles());
+            close(["dq", "dk", "dv"][i], &found[i].doubles(), &expected, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn abstract_attention() {
+    let mut numbers = Numbers(5);
+    let table = rope_table(5, 2);
+    for rope in [false, true] {
+        let spec = AttentionSpec { layer: 0, causal: true, rope };
+        let (q, dout) = (numbers.tensor([1, 5, 4, 4]), numbers.tensor([1, 5, 4, 4]));
+        let (k, v) = (numbers.tensor([1, 5, 2, 4]), numbers.tensor([1, 5, 2, 4]));
+        let mut operands = vec![&q, &k, &v];
+        operands.extend(rope.then_some(&table));
+        let forward = Op::Attention(spec.clone());
+        let out = eval1(&forward, &operands);
+        let mut all = vec![&q, &k, &v, &out, &dout];
+        all.extend(rope.then_some(&table));
+        let found = eval(&Op::AttentionGrad(spec), &all).unwrap();
+        for i in 0..3 {
+            let expected = differences(&forward, &operands, i, &dout.doubles());
+            close(["dq", "dk", "dv"][i], &found[i].doubles(), &expected, TOLERANCE);
+        }
+    }
+}
+
+/// Families of keys that break unguarded implementations (`K` of token t, with some noise).
+const KEYS: [(&str, fn(usize, f64) -> f64); 7] = [
+    ("normal", |_, noise| noise),
+    ("uniform 10", |_, noise| 10.0 * noise),
+    ("uniform 100", |_, noise| 100.0 * noise),
+    ("ramp up", |t, noise| 25.0 * t as f64 + noise),
+    ("ramp down", |t, noise| -25.0 * t as f64 + noise),
+    ("steps", |t, noise| 100.0 * (t / 3) as f64 - 100.0 + noise),
+    ("spikes", |t, noise| noise + [0.0, 100.0, -100.0, 0.0][t % 4]),
+];
+
+#[test]
+fn linear_attention() {
+    let mut numbers = Numbers(6);
+    let (b, n, d) = (2, 7, 3);
+    for (name, key) in KEYS {
+        for (heads, groups, causal, temperature) in
+            [(1, 1, true, 1.0), (4, 2, true, 1.0), (2, 1, true, 1.7), (4, 2, false, 1.0), (1, 1, false, 0.6)]
+        {
+            let (q, dout) = (numbers.tensor([b, n, heads, d]), numbers.tensor([b, n, heads, d]));
+            let (k, v) = (numbers.tensor([b, n, groups, d]), numbers.tensor([b, n, groups, d]));
+            let keys = k.doubles().iter().enumerate().map(|(i, x)| key(i / (d * groups) % n, *x)).collect();
+            let k = Tensor::float([b, n, groups, d], keys);
+            let spec = LinearSpec { causal, chunk: 3, temperature };
+            let forward = Op::LinearAttention(spec.clone());
+            let saved = eval(&forward, &[&q, &k, &v]).unwrap();
+            let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &dout];
+            let found = eval(&Op::LinearAttentionGrad(spec), &operands).unwrap();
+            for i in 0..3 {
+                let what = format!("{name} {heads}/{groups} causal {causal}: d{}", ["q", "k", "v"][i]);
+                let expected = differences(&forward, &[&q, &k, &v], i, &dout.doubles());
+                close(&what, &found[i].doubles(), &expected, 5.0 * TOLERANCE);
+            }
+        }
+    }
+}
+
+#[test]
+fn cross_entropy() {
+    let mut numbers = Numbers(7);
+    let logits = numbers.tensor([5, 6]);
+    let targets = Tensor::int([5], vec![0, -100, 5, 2, -1]);
+    let dloss = Tensor::scalar(1.5);
+    let found = eval1(&Op::CrossEntropyGrad, &[&logits, &targets, &dloss]);
+    let expected = differences(&Op::CrossEntropy, &[&logits, &targets], 0, &[1.5]);
+    close("dlogits", &found.doubles(), &expected, TOLERANCE);
+    assert_eq!(found.doubles()[6..12], [0.0; 6], "an ignored row has no gradient");
+}
+
+#[test]
+fn linear_cross_entropy() {
+    let mut numbers = Numbers(8);
+    let (h, w) = (numbers.tensor([5, 3]), numbers.tensor([7, 3]));
+    let targets = Tensor::int([5], vec![6, -100, 0, 3, 3]);
+    let dloss = Tensor::scalar(-0.5);
+    let forward = Op::LinearCrossEntropy { chunk: 2 };
+    let found = eval(&Op::LinearCrossEntropyGrad { chunk: 2 }, &[&h, &w, &targets, &dloss]).unwrap();
+    for i in 0..2 {
+        let expected = differences(&forward, &[&h, &w, &targets], i, &[-0.5]);
+        close(["dh", "dw"][i], &found[1 + i].doubles(), &expected, TOLERANCE);
+    }
+    let logits = eval1(&Op::MatMul { trans_a: false, trans_b: true }, &[&h, &w]);
+    let loss = eval1(&Op::CrossEntropy, &[&logits, &targets]);
+    let both = eval(&forward, &[&h, &w, &targets]).unwrap();
+    close("loss", &found[0].doubles(), &loss.doubles(), 1e-15);
+    close("loss", &both[0].doubles(), &loss.doubles(), 1e-15);
+    close("nll", &[both[2].doubles().iter().sum::<f64>() / 4.0], &loss.doubles(), 1e-15);
+}
+
+#[test]
+fn no_counted_target_gives_zero_loss_and_gradient() {
+    let logits = Numbers(9).tensor([2, 3]);
+    let targets = Tensor::int([2], vec![-100, -1]);
+    assert_eq!(eval1(&Op::CrossEntropy, &[&logits, &targets]).doubles(), [0.0]);
+    let grad = eval1(&Op::CrossEntropyGrad, &[&logits, &targets, &Tensor::scalar(1.0)]);
+    assert_eq!(grad.doubles(), [0.0; 6]);
+}
