@@ -1,0 +1,210 @@
+//! Causal linear ("efficient") attention, forward, chunk by chunk.
+//!
+//! Per head, with P = softmax over the features of q and L_t the logsumexp of k over the prefix,
+//! `out_t = Σ_{s≤t} V_s Σ_d P_t[d] exp(K_s[d] − L_t[d])`, exactly and in O(N·D²). One program per sequence and
+//! key/value head walks over the chunks and carries, per feature, a reference `m` (the largest key so far),
+//! `z = Σ exp(K_s − m)` and `t = Σ exp(K_s − m) V_sᵀ`. Inside a chunk
+//! `k̃ = exp(K − m)`, `Z = z + running sum of k̃`, `q̃ = P / Z`: plain matrix products give
+//! `out = q̃ t + tril(q̃ k̃ᵀ) V`. That is exact while Z stays below e^30; otherwise, rarely, the chunk is computed row
+//! by row with exponents that are never positive. `z` is never turned into a logarithm and back, so the
+//! logsumexp does not drift on long sequences. The first chunk takes its first key as the reference: then `Z ≥ 1` everywhere.
+//!
+//! Saved for the backward pass, before each chunk: `ell = m + ln z` (−inf before the first) and `state = t / z`.
+
+use super::attention::{
+    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, softmax_rows,
+    softmax_vector, strides_tag, temper, with_each_row,
+};
+use super::linear_attention_chunk::{Carried, Factors, KeyChunk, PrefixStep, SavedStates};
+use super::{number, tag};
+use crate::builder::Builder;
+use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+
+/// What the forward kernels compute and how.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LinearForwardSpec {
+    /// Element type of q, k, v, out.
+    pub elem: Elem,
+    /// Sizes.
+    pub shape: HeadShape,
+    /// Tokens of a chunk, C.
+    pub chunk: usize,
+    /// Multiplier of q and k before their softmaxes.
+    pub temperature: f64,
+    /// Strides of q.
+    pub q: HeadStrides,
+    /// Strides of k.
+    pub k: HeadStrides,
+    /// Strides of v.
+    pub v: HeadStrides,
+    /// Strides of out.
+    pub out: HeadStrides,
+}
+
+impl LinearForwardSpec {
+    /// Name of a kernel of this spec that uses tensors of these strides.
+    pub(crate) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
+        linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
+    }
+}
+
+/// Name of a linear-attention kernel; panics on a shape no kernel exists for.
+pub(crate) fn linear_name(
+    kernel: &str,
+    elem: Elem,
+    shape: &HeadShape,
+    chunk: usize,
+    temperature: f64,
+    strides: &[HeadStrides],
+) -> String {
+    let name = format!(
+        "{kernel}_{}_{}_t{}_c{chunk}_{}",
+        tag(elem),
+        shape.tag(),
+        number(temperature),
+        strides_tag(strides),
+    );
+    shape.check(&name);
+    assert!(chunk > 0, "{name}: empty chunk");
+    name
+}
+
+/// `(q, k, v) -> (out, ell [B, G, S, D], state [B, G, S, D, D])`, causal.
+pub fn linear_attention_forward(spec: &LinearForwardSpec) -> Kernel {
+    let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
+    let name = spec.name("linear_attention_forward", &[spec.q, spec.k, spec.v, spec.out]);
+    let mut b = Builder::new(name, [kv_heads, batch, 1]);
+    let q = b.param("q", spec.elem, Mode::Read);
+    let k = b.param("k", spec.elem, Mode::Read);
+    let v = b.param("v", spec.elem, Mode::Read);
+    let out = b.param("out", spec.elem, Mode::Write);
+    let ell = b.param("ell", Elem::F32, Mode::Write);
+    let state = b.param("state", Elem::F32, Mode::Write);
+
+    let (kv_head, batch) = (b.program_id(0), b.program_id(1));
+    let saved = SavedStates::new(&mut b, ell, state, &spec.shape, seq.div_ceil(spec.chunk), batch, kv_head);
+    let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
+    let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
+    let queries = Queries { spec, q, out, batch, kv_head };
+
+    let zero = b.index(0);
+    let first = k.load_row(&mut b, zero);
+    let first = temper(&mut b, first, spec.temperature);
+    let init = [first, b.full(0.0, &[dim]), b.full(0.0, &[dim, dim])];
+    let end = b.index(seq);
+    b.for_loop(zero, end, spec.chunk, &init, |b, start, carried| {
+        let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
+        let size = b.index(spec.chunk);
+        let index = b.div(start, size);
+        before.save(b, &saved, index);
+        let chunk = KeyChunk::load(b, &k, &v, seq, spec.chunk, spec.temperature, start);
+        let factors = Factors::new(b, chunk.keys, before.m, before.z);
+        let ok = factors.in_range(b);
+        b.if_else(
+            ok,
+            |b| fast_chunk(b, &queries, &chunk, &factors, &before),
+            |b| slow_chunk(b, &queries, &k, &chunk, &before),
+        )
+    });
+    b.finish()
+}
+
+/// The query side of one key/value head.
+struct Queries<'a> {
+    spec: &'a LinearForwardSpec,
+    q: ParamId,
+    out: ParamId,
+    batch: ValueId,
+    kv_head: ValueId,
+}
+
+impl Queries<'_> {
+    /// Runs `body(q rows, out rows)` for each query head of the group.
+    fn each(&self, b: &mut Builder, body: impl FnOnce(&mut Builder, HeadRows, HeadRows)) {
+        let (spec, dim) = (self.spec, self.spec.shape.head_dim);
+        for_group(b, spec.shape.group(), &[], |b, member, _| {
+            let head = group_head(b, self.kv_head, spec.shape.group(), member);
+            let q = HeadRows::new(b, self.q, spec.q, dim, self.batch, head);
+            let out = HeadRows::new(b, self.out, spec.out, dim, self.batch, head);
+            body(b, q, out);
+            vec![]
+        });
+    }
+}
+
+/// All queries of the chunk by matrix products; returns m, z, t after it.
+fn fast_chunk(
+    b: &mut Builder,
+    queries: &Queries,
+    chunk: &KeyChunk,
+    factors: &Factors,
+    before: &Carried,
+) -> Vec<ValueId> {
+    let (spec, elem) = (queries.spec, queries.spec.elem);
+    let k_small = b.cast(factors.k, elem);
+    let t_small = b.cast(before.t, elem);
+    let inverse = b.unary(Unary::Recip, factors.z);
+    queries.each(b, |b, q, out| {
+        let q = q.load_f32(b, chunk.start, spec.chunk, chunk.bound);
+        let p = softmax_rows(b, q, spec.temperature);
+        let q = b.mul(p, inverse);
+        b.name(q, "q_tilde");
+        let q = b.cast(q, elem);
+        let inter = b.dot(q, false, t_small, false, None);
+        let a = b.dot(q, false, k_small, true, None);
+        let a = Triangle { fill: 0.0, lower: true }.apply(b, a, None);
+        let a = b.cast(a, elem);
+        let result = b.dot(a, false, chunk.values, false, Some(inter));
+        out.store(b, chunk.start, result, chunk.bound);
+    });
+    // The largest key becomes the reference again, so that the next chunk starts with small exponents.
+    let m = b.reduce_max(0, chunk.keys);
+    let m = b.max(before.m, m);
+    let decay = b.sub(before.m, m);
+    let decay = b.exp(decay);
+    let z = b.mul(factors.end, decay);
+    let t = b.dot(k_small, true, chunk.values, false, Some(before.t));
+    let t = scale_rows(b, t, decay);
+    vec![m, z, t]
+}
+
+/// The queries of the chunk one by one; safe for any keys. Returns m, z, t after the chunk.
+fn slow_chunk(
+    b: &mut Builder,
+    queries: &Queries,
+    k: &HeadRows,
+    chunk: &KeyChunk,
+    before: &Carried,
+) -> Vec<ValueId> {
+    let spec = queries.spec;
+    let values = b.cast(chunk.values, Elem::F32);
+    let (zero, count) = (b.index(0), chunk.count(b));
+    let ends = b.for_loop(zero, count, 1, &[before.m, before.z], |b, row, carried| {
+        let token = b.add(chunk.start, row);
+        let step = PrefixStep::new(b, k, chunk.keys, spec.temperature, token, row, carried);
+        let old = step.weight_of(b, before.m);
+        queries.each(b, |b, q, out| {
+            let q = q.load_row(b, token);
+            let p = softmax_vector(b, q, spec.temperature);
+            let from_state = b.mul(p, old);
+            let inter = scale_rows(b, before.t, from_state);
+            let inter = b.sum(0, inter);
+            let a = with_each_row(b, Binary::Mul, step.weights, p);
+            let a = b.sum(1, a);
+            let intra = scale_rows(b, values, a);
+            let intra = b.sum(0, intra);
+            let result = b.add(inter, intra);
+            out.store_row(b, token, result);
+        });
+        vec![step.m, step.z]
+    });
+    let (m, z) = (ends[0], ends[1]);
+    let decay = b.sub(before.m, m);
+    let decay = b.exp(decay);
+    let t = scale_rows(b, before.t, decay);
+    let weights = with_each_row(b, Binary::Sub, chunk.keys, m);
+    let weights = b.exp(weights);
+    let weights = b.cast(weights, spec.elem);
+    let t = b.dot(weights, true, chunk.values, false, Some(t));
+    vec![m, z, t]
+}

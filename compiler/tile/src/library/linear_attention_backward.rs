@@ -1,0 +1,362 @@
+//! Causal linear attention, backward, chunk by chunk from the end of the sequence.
+//!
+//! With W_ts = exp(K_s − L_t), G = dout and dP_t = Σ_{s≤t} W_ts (V_s·G_t), per head:
+//! `dQ = P ⊙ (dP − rowsum(P ⊙ dP))`, `dV_s = Σ_{t≥s} (P_t·W_ts) G_t`,
+//! `dK_s = Σ_{t≥s} W_ts ⊙ (P_t (V_s·G_t) − x_t)` with `x = P ⊙ dP`, the gradient through the prefix logsumexp.
+//! The future enters through `d = Σ exp(L_end − L_t) P_t G_tᵀ` and `rho = Σ exp(L_end − L_t) x_t`, which the walk carries.
+//! Inside a chunk everything is a matrix product of the forward pass's factors `k̃`, `q̃`; the sum of x over t ≥ s is a
+//! true suffix sum (total minus prefix would cancel: x̃ spans e^30). The same check as in the forward pass
+//! sends a chunk to a row-by-row path whose exponents are never positive.
+//! From chunk to chunk, d and rho decay by the difference of the saved `ell`, so their errors do not add up.
+
+use super::attention::{
+    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, softmax_rows,
+    softmax_vector, temper, with_each_row,
+};
+use super::linear_attention::linear_name;
+use super::linear_attention_chunk::{Factors, KeyChunk, PrefixStep, SavedStates};
+use crate::builder::Builder;
+use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+
+/// What the backward kernels compute and how.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LinearBackwardSpec {
+    /// Element type of q, k, v and the gradients.
+    pub elem: Elem,
+    /// Sizes.
+    pub shape: HeadShape,
+    /// Tokens of a chunk, C; as in the forward pass.
+    pub chunk: usize,
+    /// Multiplier of q and k before their softmaxes.
+    pub temperature: f64,
+    /// Strides of q.
+    pub q: HeadStrides,
+    /// Strides of k.
+    pub k: HeadStrides,
+    /// Strides of v.
+    pub v: HeadStrides,
+    /// Strides of dout.
+    pub dout: HeadStrides,
+    /// Strides of dq.
+    pub dq: HeadStrides,
+    /// Strides of dk.
+    pub dk: HeadStrides,
+    /// Strides of dv.
+    pub dv: HeadStrides,
+}
+
+impl LinearBackwardSpec {
+    /// Name of a kernel of this spec.
+    pub(crate) fn name(&self, kernel: &str) -> String {
+        let strides = [self.q, self.k, self.v, self.dout, self.dq, self.dk, self.dv];
+        linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, &strides)
+    }
+}
+
+/// The tensors of one key/value head of a backward kernel, with its parameters declared.
+pub(crate) struct BackwardHead<'a> {
+    /// What is computed.
+    pub spec: &'a LinearBackwardSpec,
+    /// Rows of k.
+    pub k: HeadRows,
+    /// Rows of v.
+    pub v: HeadRows,
+    /// Rows of dk.
+    pub dk: HeadRows,
+    /// Rows of dv.
+    pub dv: HeadRows,
+    /// `ell` and `state`.
+    pub saved: SavedStates,
+    q: ParamId,
+    dout: ParamId,
+    dq: ParamId,
+    batch: ValueId,
+    kv_head: ValueId,
+}
+
+/// The rows of one query head.
+pub(crate) struct QueryHead {
+    /// Rows of q.
+    pub q: HeadRows,
+    /// Rows of dout.
+    pub dout: HeadRows,
+    /// Rows of dq.
+    pub dq: HeadRows,
+}
+
+impl<'a> BackwardHead<'a> {
+    /// Declares `(q, k, v, ell, state, dout, dq, dk, dv)`; `count` states were saved per head.
+    pub(crate) fn new(b: &mut Builder, spec: &'a LinearBackwardSpec, count: usize) -> Self {
+        let dim = spec.shape.head_dim;
+        let q = b.param("q", spec.elem, Mode::Read);
+        let k = b.param("k", spec.elem, Mode::Read);
+        let v = b.param("v", spec.elem, Mode::Read);
+        let ell = b.param("ell", Elem::F32, Mode::Read);
+        let state = b.param("state", Elem::F32, Mode::Read);
+        let dout = b.param("dout", spec.elem, Mode::Read);
+        let dq = b.param("dq", spec.elem, Mode::Write);
+        let dk = b.param("dk", spec.elem, Mode::Write);
+        let dv = b.param("dv", spec.elem, Mode::Write);
+        let (kv_head, batch) = (b.program_id(0), b.program_id(1));
+        BackwardHead {
+            spec,
+            k: HeadRows::new(b, k, spec.k, dim, batch, kv_head),
+            v: HeadRows::new(b, v, spec.v, dim, batch, kv_head),
+            dk: HeadRows::new(b, dk, spec.dk, dim, batch, kv_head),
+            dv: HeadRows::new(b, dv, spec.dv, dim, batch, kv_head),
+            saved: SavedStates::new(b, ell, state, &spec.shape, count, batch, kv_head),
+            q,
+            dout,
+            dq,
+            batch,
+            kv_head,
+        }
+    }
+
+    /// Keys and values of the chunk at `start`.
+    pub(crate) fn chunk(&self, b: &mut Builder, start: ValueId) -> KeyChunk {
+        let spec = self.spec;
+        KeyChunk::load(b, &self.k, &self.v, spec.shape.seq, spec.chunk, spec.temperature, start)
+    }
+
+    /// Carries values over the query heads of the group.
+    pub(crate) fn each_query_head(
+        &self,
+        b: &mut Builder,
+        init: &[ValueId],
+        body: impl FnOnce(&mut Builder, QueryHead, &[ValueId]) -> Vec<ValueId>,
+    ) -> Vec<ValueId> {
+        let (spec, dim) = (self.spec, self.spec.shape.head_dim);
+        for_group(b, spec.shape.group(), init, |b, member, carried| {
+            let head = group_head(b, self.kv_head, spec.shape.group(), member);
+            let query = QueryHead {
+                q: HeadRows::new(b, self.q, spec.q, dim, self.batch, head),
+                dout: HeadRows::new(b, self.dout, spec.dout, dim, self.batch, head),
+                dq: HeadRows::new(b, self.dq, spec.dq, dim, self.batch, head),
+            };
+            body(b, query, carried)
+        })
+    }
+}
+
+/// `(q, k, v, ell, state, dout) -> (dq, dk, dv)`, causal.
+pub fn linear_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
+    let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
+    let chunks = seq.div_ceil(spec.chunk);
+    let mut b = Builder::new(spec.name("linear_attention_backward"), [kv_heads, batch, 1]);
+    let head = BackwardHead::new(&mut b, spec, chunks);
+    let init = [
+        b.full(0.0, &[dim, dim]),
+        b.full(0.0, &[dim]),
+        // Nothing comes after the last chunk: whatever refers to its end has weight exp(x − ∞) = 0.
+        b.full(f64::INFINITY, &[dim]),
+    ];
+    let (zero, end) = (b.index(0), b.index(chunks));
+    b.for_loop(zero, end, 1, &init, |b, round, carried| {
+        let last = b.index(chunks - 1);
+        let index = b.sub(last, round);
+        let start = b.scale_index(index, spec.chunk);
+        let (reference, z) = start_of_chunk(b, &head, index);
+        let chunk = head.chunk(b, start);
+        let factors = Factors::new(b, chunk.keys, reference, z);
+        let ok = factors.in_range(b);
+        // d and rho, seen from the start of the chunk.
+        let decay = b.sub(reference, carried[2]);
+        let decay = b.exp(decay);
+        let future = Future {
+            d: carried[0],
+            rho: carried[1],
+            end: carried[2],
+            d_start: scale_rows(b, carried[0], decay),
+            rho_start: b.mul(carried[1], decay),
+        };
+        let state = head.saved.load_state(b, index);
+        let before = Before { reference, z, state };
+        let mut next = b.if_else(
+            ok,
+            |b| fast_chunk(b, &head, &chunk, &factors, &before, &future),
+            |b| slow_chunk(b, &head, &chunk, &before, &future),
+        );
+        next.push(head.saved.load_ell(b, index));
+        next
+    });
+    b.finish()
+}
+
+/// Reference and sum of weights of the keys before chunk `index`: `ell` and 1, or the first key and 0.
+fn start_of_chunk(b: &mut Builder, head: &BackwardHead, index: ValueId) -> (ValueId, ValueId) {
+    let dim = head.spec.shape.head_dim;
+    let zero = b.index(0);
+    let is_first = b.compare(Compare::Eq, index, zero);
+    let pair = b.if_else(
+        is_first,
+        |b| {
+            let key = head.k.load_row(b, zero);
+            vec![temper(b, key, head.spec.temperature), b.full(0.0, &[dim])]
+        },
+        |b| vec![head.saved.load_ell(b, index), b.full(1.0, &[dim])],
+    );
+    (pair[0], pair[1])
+}
+
+/// What a chunk sees of the tokens before it.
+struct Before {
+    /// `[D]`
+    reference: ValueId,
+    /// `Σ exp(K − reference)` of the earlier keys: 1, or 0 before the first chunk. `[D]`
+    z: ValueId,
+    /// Normalised state, 0 before the first chunk. `[D, D]`
+    state: ValueId,
+}
+
+/// What a chunk sees of the tokens after it.
+struct Future {
+    /// `Σ exp(L_end − L_t) P_t G_tᵀ`, `[D, D]`
+    d: ValueId,
+    /// `Σ exp(L_end − L_t) x_t`, `[D]`
+    rho: ValueId,
+    /// L at the end of the chunk, `[D]`.
+    end: ValueId,
+    /// `d` relative to the start of the chunk.
+    d_start: ValueId,
+    /// `rho` relative to the start of the chunk.
+    rho_start: ValueId,
+}
+
+/// Writes the gradients of the chunk by matrix products; returns d and rho of its start.
+fn fast_chunk(
+    b: &mut Builder,
+    head: &BackwardHead,
+    chunk: &KeyChunk,
+    factors: &Factors,
+    before: &Before,
+    future: &Future,
+) -> Vec<ValueId> {
+    let (spec, elem) = (head.spec, head.spec.elem);
+    let k_small = b.cast(factors.k, elem);
+    let d_small = b.cast(future.d_start, elem);
+    let state = b.cast(before.state, elem);
+    let inverse = b.unary(Unary::Recip, factors.z);
+    let dv = b.dot(k_small, false, d_small, false, None);
+    let bracket = b.dot(chunk.values, false, d_small, true, None);
+    let bracket = with_each_row(b, Binary::Sub, bracket, future.rho_start);
+    let x = b.full(0.0, &[spec.chunk, spec.shape.head_dim]);
+    let done = head.each_query_head(b, &[dv, bracket, x, future.d_start], |b, query, carried| {
+        let q = query.q.load_f32(b, chunk.start, spec.chunk, chunk.bound);
+        let p = softmax_rows(b, q, spec.temperature);
+        let q = b.mul(p, inverse);
+        let q_small = b.cast(q, elem);
+        let g = query.dout.load(b, chunk.start, spec.chunk, chunk.bound);
+        let da = b.dot(g, false, chunk.values, true, None);
+        let da = Triangle { fill: 0.0, lower: true }.apply(b, da, None);
+        let da = b.cast(da, elem);
+        let dp = b.dot(g, false, state, true, None);
+        let dp = b.dot(da, false, k_small, false, Some(dp));
+        let dp = b.mul(dp, inverse);
+        let x = b.fma(q, dp, carried[2]);
+        // [keys, queries]
+        let a = b.dot(k_small, false, q_small, true, None);
+        let a = Triangle { fill: 0.0, lower: false }.apply(b, a, None);
+        let a = b.cast(a, elem);
+        let dv = b.dot(a, false, g, false, Some(carried[0]));
+        let bracket = b.dot(da, true, q_small, false, Some(carried[1]));
+        let d = b.dot(q_small, true, g, false, Some(carried[3]));
+        let dq = softmax_rows_grad(b, p, dp, spec.temperature);
+        query.dq.store(b, chunk.start, dq, chunk.bound);
+        vec![dv, bracket, x, d]
+    });
+    let (dv, bracket, x, d) = (done[0], done[1], done[2], done[3]);
+    let suffix = b.scan(0, true, x);
+    let bracket = b.sub(bracket, suffix);
+    let dk = b.mul(factors.k, bracket);
+    let dk = temper(b, dk, spec.temperature);
+    head.dk.store(b, chunk.start, dk, chunk.bound);
+    head.dv.store(b, chunk.start, dv, chunk.bound);
+    let own = b.sum(0, x);
+    vec![d, b.add(future.rho_start, own)]
+}
+
+/// Writes the gradients of the chunk query by query; safe for any keys. Returns d and rho of its start.
+fn slow_chunk(
+    b: &mut Builder,
+    head: &BackwardHead,
+    chunk: &KeyChunk,
+    before: &Before,
+    future: &Future,
+) -> Vec<ValueId> {
+    let (spec, dim) = (head.spec, head.spec.shape.head_dim);
+    let values = b.cast(chunk.values, Elem::F32);
+    let late = with_each_row(b, Binary::Sub, chunk.keys, future.end);
+    let late = b.exp(late);
+    let late_small = b.cast(late, spec.elem);
+    let d_small = b.cast(future.d, spec.elem);
+    let dv = b.dot(late_small, false, d_small, false, None);
+    let dk = b.dot(chunk.values, false, d_small, true, None);
+    let dk = with_each_row(b, Binary::Sub, dk, future.rho);
+    let dk = b.mul(dk, late);
+    let init = [before.reference, before.z, dk, dv, future.d_start, future.rho_start];
+    let (zero, count) = (b.index(0), chunk.count(b));
+    let done = b.for_loop(zero, count, 1, &init, |b, row, carried| {
+        let token = b.add(chunk.start, row);
+        let step = PrefixStep::new(b, &head.k, chunk.keys, spec.temperature, token, row, carried);
+        let old = step.weight_of(b, before.reference);
+        let mut next = vec![step.m, step.z];
+        next.extend(head.each_query_head(b, &carried[2..], |b, query, carried| {
+            let q = query.q.load_row(b, token);
+            let p = softmax_vector(b, q, spec.temperature);
+            let g = query.dout.load_row(b, token);
+            let vg = with_each_row(b, Binary::Mul, values, g);
+            let vg = b.sum(1, vg);
+            let from_state = with_each_row(b, Binary::Mul, before.state, g);
+            let from_state = b.sum(1, from_state);
+            let from_state = b.mul(from_state, old);
+            let from_chunk = scale_rows(b, step.weights, vg);
+            let from_chunk = b.sum(0, from_chunk);
+            let dp = b.add(from_state, from_chunk);
+            let x = b.mul(p, dp);
+
+            let vg = b.expand_cols(vg, dim);
+            let bracket = with_each_row(b, Binary::Mul, vg, p);
+            let bracket = with_each_row(b, Binary::Sub, bracket, x);
+            let dk = b.fma(step.weights, bracket, carried[0]);
+            let a = with_each_row(b, Binary::Mul, step.weights, p);
+            let a = b.sum(1, a);
+            let dv = add_outer(b, carried[1], a, g);
+            let p_old = b.mul(p, old);
+            let d = add_outer(b, carried[2], p_old, g);
+            let rho = b.fma(old, x, carried[3]);
+
+            let delta = b.sum(0, x);
+            let delta = b.splat(delta, &[dim]);
+            let dq = b.sub(dp, delta);
+            let dq = b.mul(p, dq);
+            let dq = temper(b, dq, spec.temperature);
+            query.dq.store_row(b, token, dq);
+            vec![dk, dv, d, rho]
+        }));
+        next
+    });
+    let dk = temper(b, done[2], spec.temperature);
+    head.dk.store(b, chunk.start, dk, chunk.bound);
+    head.dv.store(b, chunk.start, done[3], chunk.bound);
+    vec![done[4], done[5]]
+}
+
+/// Gradient of `softmax(q·temperature)` over rows: `temperature · P ⊙ (dP − rowsum(P ⊙ dP))`.
+pub(crate) fn softmax_rows_grad(b: &mut Builder, p: ValueId, dp: ValueId, temperature: f64) -> ValueId {
+    let cols = b.ty(p).shape[1];
+    let product = b.mul(p, dp);
+    let delta = b.sum(1, product);
+    let delta = b.expand_cols(delta, cols);
+    let centred = b.sub(dp, delta);
+    let dq = b.mul(p, centred);
+    temper(b, dq, temperature)
+}
+
+/// `acc + column rowᵀ`
+fn add_outer(b: &mut Builder, acc: ValueId, column: ValueId, row: ValueId) -> ValueId {
+    let shape = b.ty(acc).shape;
+    let column = b.expand_cols(column, shape[1]);
+    let row = b.expand_rows(row, shape[0]);
+    b.fma(column, row, acc)
+}

@@ -1,0 +1,209 @@
+//! What the forward and backward kernels of linear attention share: a chunk of keys, its factors, the walk's
+//! state, one row of the slow path.
+
+use super::attention::{HeadRows, HeadShape, mask_from, scale_rows, temper, with_each_row};
+use super::bound;
+use crate::builder::Builder;
+use crate::ir::{Binary, Compare, ParamId, Unary, ValueId};
+
+/// A chunk takes the fast path while every sum of `exp(K − reference)` stays below e to this power.
+/// e^30 leaves f32 (and bf16) room for the products of two factors.
+const FAST_RANGE: f64 = 30.0;
+
+/// What the walk carries: reference, sum and weighted values of the keys so far.
+pub(crate) struct Carried {
+    /// Reference per feature, `[D]`.
+    pub m: ValueId,
+    /// `Σ exp(K − m)`, `[D]`; 0 before the first chunk, at least 1 after it.
+    pub z: ValueId,
+    /// `Σ exp(K − m) Vᵀ`, `[D, D]`.
+    pub t: ValueId,
+}
+
+impl Carried {
+    /// Writes `ell` and the normalised `state`.
+    pub(super) fn save(&self, b: &mut Builder, saved: &SavedStates, index: ValueId) {
+        let log = b.unary(Unary::Log, self.z);
+        let ell = b.add(self.m, log);
+        // z is 0 only where t is 0.
+        let shape = b.ty(self.z).shape;
+        let one = b.full(1.0, &shape);
+        let z = b.max(self.z, one);
+        let inverse = b.unary(Unary::Recip, z);
+        let state = scale_rows(b, self.t, inverse);
+        saved.store(b, index, ell, state);
+    }
+}
+
+/// The saved states of one key/value head.
+pub(crate) struct SavedStates {
+    ell: ParamId,
+    state: ParamId,
+    first: ValueId,
+    dim: usize,
+}
+
+impl SavedStates {
+    /// `count` (S) states of head `kv_head` of sequence `batch`.
+    pub(crate) fn new(
+        b: &mut Builder,
+        ell: ParamId,
+        state: ParamId,
+        shape: &HeadShape,
+        count: usize,
+        batch: ValueId,
+        kv_head: ValueId,
+    ) -> Self {
+        let line = b.scale_index(batch, shape.kv_heads);
+        let line = b.add(line, kv_head);
+        SavedStates { ell, state, first: b.scale_index(line, count), dim: shape.head_dim }
+    }
+
+    fn offsets(&self, b: &mut Builder, index: ValueId) -> (ValueId, ValueId) {
+        let at = b.add(self.first, index);
+        (b.scale_index(at, self.dim), b.scale_index(at, self.dim * self.dim))
+    }
+
+    /// Writes the pair number `index`.
+    pub(crate) fn store(&self, b: &mut Builder, index: ValueId, ell: ValueId, state: ValueId) {
+        let (small, large) = self.offsets(b, index);
+        b.store(self.ell, small, ell, &[(1, None)]);
+        b.store(self.state, large, state, &[(self.dim, None), (1, None)]);
+    }
+
+    /// Reads `ell [D]` number `index`.
+    pub(crate) fn load_ell(&self, b: &mut Builder, index: ValueId) -> ValueId {
+        let (small, _) = self.offsets(b, index);
+        b.load(self.ell, small, &[self.dim], &[(1, None)])
+    }
+
+    /// Reads `state [D, D]` number `index`.
+    pub(crate) fn load_state(&self, b: &mut Builder, index: ValueId) -> ValueId {
+        let (_, large) = self.offsets(b, index);
+        b.load(self.state, large, &[self.dim, self.dim], &[(self.dim, None), (1, None)])
+    }
+}
+
+/// Keys and values of a chunk.
+pub(crate) struct KeyChunk {
+    /// First token, Index.
+    pub start: ValueId,
+    /// Existing rows, if the chunk may be ragged.
+    pub bound: Option<ValueId>,
+    /// Keys times temperature, f32 `[C, D]`; -inf beyond the sequence, so that `exp` of them is 0.
+    pub keys: ValueId,
+    /// Values in the element type of the spec, `[C, D]`; 0 beyond the sequence.
+    pub values: ValueId,
+}
+
+impl KeyChunk {
+    /// Loads `rows` tokens from `start` on.
+    pub(crate) fn load(
+        b: &mut Builder,
+        k: &HeadRows,
+        v: &HeadRows,
+        seq: usize,
+        rows: usize,
+        temperature: f64,
+        start: ValueId,
+    ) -> Self {
+        let bound = bound(b, seq, start, rows);
+        let keys = k.load_f32(b, start, rows, bound);
+        let keys = temper(b, keys, temperature);
+        let keys = match bound {
+            Some(bound) => mask_from(b, keys, 0, bound, f64::NEG_INFINITY),
+            None => keys,
+        };
+        let values = v.load(b, start, rows, bound);
+        KeyChunk { start, bound, keys, values }
+    }
+
+    /// Existing rows, Index.
+    pub(crate) fn count(&self, b: &mut Builder) -> ValueId {
+        let rows = b.ty(self.keys).shape[0];
+        let rows = b.index(rows);
+        match self.bound {
+            Some(bound) => b.min(bound, rows),
+            None => rows,
+        }
+    }
+}
+
+/// The factors of the fast path.
+pub(crate) struct Factors {
+    /// `k̃ = exp(K − reference)`, `[C, D]`.
+    pub k: ValueId,
+    /// `Z = z + running sum of k̃`, `[C, D]`.
+    pub z: ValueId,
+    /// Z after the chunk, `[D]`.
+    pub end: ValueId,
+}
+
+impl Factors {
+    /// For keys `[C, D]`, reference `[D]` and the sum `z` `[D]` of the keys before.
+    pub(super) fn new(b: &mut Builder, keys: ValueId, reference: ValueId, z: ValueId) -> Self {
+        let k = with_each_row(b, Binary::Sub, keys, reference);
+        let k = b.exp(k);
+        b.name(k, "k_tilde");
+        let running = b.scan(0, false, k);
+        let running = with_each_row(b, Binary::Add, running, z);
+        let end = b.sum(0, k);
+        let end = b.add(end, z);
+        Factors { k, z: running, end }
+    }
+
+    /// Bool scalar: the fast path is exact (false also if a sum overflowed).
+    pub(super) fn in_range(&self, b: &mut Builder) -> ValueId {
+        let worst = b.reduce_max(0, self.end);
+        let limit = b.float(FAST_RANGE.exp());
+        b.compare(Compare::Le, worst, limit)
+    }
+}
+
+/// One row of the slow path: the prefix of the sequence that ends with token t.
+pub(crate) struct PrefixStep {
+    /// Largest key of the prefix, `[D]`.
+    pub m: ValueId,
+    /// `Σ exp(K − m)` of the prefix, `[D]`.
+    pub z: ValueId,
+    /// `exp(K_s − L_t)` of the chunk's keys `s ≤ t`, 0 for later ones; `[C, D]`, no exponent is positive.
+    pub weights: ValueId,
+    inverse: ValueId,
+}
+
+impl PrefixStep {
+    /// Adds token `token`, which is row `row` of the chunk with these `keys`, to the prefix `(m, z)`.
+    pub(super) fn new(
+        b: &mut Builder,
+        k: &HeadRows,
+        keys: ValueId,
+        temperature: f64,
+        token: ValueId,
+        row: ValueId,
+        prefix: &[ValueId],
+    ) -> Self {
+        let key = k.load_row(b, token);
+        let key = temper(b, key, temperature);
+        let m = b.max(prefix[0], key);
+        let decay = b.sub(prefix[0], m);
+        let decay = b.exp(decay);
+        let fresh = b.sub(key, m);
+        let fresh = b.exp(fresh);
+        let z = b.fma(prefix[1], decay, fresh);
+        let inverse = b.unary(Unary::Recip, z);
+        let one = b.index(1);
+        let seen = b.add(row, one);
+        let weights = with_each_row(b, Binary::Sub, keys, m);
+        let weights = mask_from(b, weights, 0, seen, f64::NEG_INFINITY);
+        let weights = b.exp(weights);
+        let weights = with_each_row(b, Binary::Mul, weights, inverse);
+        PrefixStep { m, z, weights, inverse }
+    }
+
+    /// `exp(reference − L_t)`, `[D]`, for a reference at or before the prefix's largest key.
+    pub(super) fn weight_of(&self, b: &mut Builder, reference: ValueId) -> ValueId {
+        let weight = b.sub(reference, self.m);
+        let weight = b.exp(weight);
+        b.mul(weight, self.inverse)
+    }
+}

@@ -1,0 +1,226 @@
+//! Softmax attention, backward, as three deterministic kernels: every gradient is summed by one program.
+//!
+//! With P = exp(q kᵀ·scale − lse) recomputed: dV = Pᵀ dO, dS = P ⊙ (dO Vᵀ − delta), dQ = scale·dS K,
+//! dK = scale·dSᵀ Q, delta = rowsum(out ⊙ dout). `dkdv` works on transposed scores, so that no tile is
+//! transposed, and sums the query heads of a group itself. Rows beyond the sequence load as 0 and so add nothing.
+
+use super::attention::{HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, strides_tag};
+use super::softmax_attention::{KeyWalk, QueryBlock};
+use super::{bound, number, tag};
+use crate::builder::Builder;
+use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
+
+/// What the backward kernels compute and how.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SoftmaxBackwardSpec {
+    /// Element type of q, k, v, out and the gradients.
+    pub elem: Elem,
+    /// Sizes.
+    pub shape: HeadShape,
+    /// Each query sees only keys at or before its own position.
+    pub causal: bool,
+    /// Score multiplier.
+    pub scale: f64,
+    /// Query rows of a program or round.
+    pub block_q: usize,
+    /// Keys of a program or round.
+    pub block_k: usize,
+    /// Strides of q.
+    pub q: HeadStrides,
+    /// Strides of k.
+    pub k: HeadStrides,
+    /// Strides of v.
+    pub v: HeadStrides,
+    /// Strides of out.
+    pub out: HeadStrides,
+    /// Strides of dout.
+    pub dout: HeadStrides,
+    /// Strides of dq.
+    pub dq: HeadStrides,
+    /// Strides of dk.
+    pub dk: HeadStrides,
+    /// Strides of dv.
+    pub dv: HeadStrides,
+}
+
+impl SoftmaxBackwardSpec {
+    fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
+        let name = format!(
+            "softmax_attention_{kernel}_{}_{}_{}_s{}_q{}_k{}_{}",
+            tag(self.elem),
+            self.shape.tag(),
+            if self.causal { "causal" } else { "full" },
+            number(self.scale),
+            self.block_q,
+            self.block_k,
+            strides_tag(strides),
+        );
+        self.shape.check(&name);
+        name
+    }
+}
+
+/// `(out, dout) -> delta [B, H, N]`: the row sums of `out ⊙ dout`, f32.
+pub fn softmax_attention_delta(spec: &SoftmaxBackwardSpec) -> Kernel {
+    let HeadShape { batch, seq, heads, head_dim: dim, .. } = spec.shape;
+    let rows = spec.block_q;
+    let name = spec.name("delta", &[spec.out, spec.dout]);
+    let mut b = Builder::new(name, [seq.div_ceil(rows), heads, batch]);
+    let out = b.param("out", spec.elem, Mode::Read);
+    let dout = b.param("dout", spec.elem, Mode::Read);
+    let delta = b.param("delta", Elem::F32, Mode::Write);
+    let place = QueryBlock::new(&mut b, &spec.shape, rows, false);
+    let out = HeadRows::new(&mut b, out, spec.out, dim, place.batch, place.head);
+    let dout = HeadRows::new(&mut b, dout, spec.dout, dim, place.batch, place.head);
+    let out = out.load_f32(&mut b, place.start, rows, place.bound);
+    let dout = dout.load_f32(&mut b, place.start, rows, place.bound);
+    let product = b.mul(out, dout);
+    let sums = b.sum(1, product);
+    let at = place.row_offset(&mut b, &spec.shape);
+    b.store(delta, at, sums, &[(1, place.bound)]);
+    b.finish()
+}
+
+/// `(q, k, v, dout, lse, delta) -> dq`
+pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
+    let HeadShape { batch, seq, heads, head_dim: dim, .. } = spec.shape;
+    let (rows, cols) = (spec.block_q, spec.block_k);
+    let name = spec.name("dq", &[spec.q, spec.k, spec.v, spec.dout, spec.dq]);
+    let mut b = Builder::new(name, [seq.div_ceil(rows), heads, batch]);
+    let [q, k, v, dout, lse, delta] = inputs(&mut b, spec.elem);
+    let dq = b.param("dq", spec.elem, Mode::Write);
+    let place = QueryBlock::new(&mut b, &spec.shape, rows, spec.causal);
+    let q = HeadRows::new(&mut b, q, spec.q, dim, place.batch, place.head);
+    let k = HeadRows::new(&mut b, k, spec.k, dim, place.batch, place.kv_head);
+    let v = HeadRows::new(&mut b, v, spec.v, dim, place.batch, place.kv_head);
+    let dout = HeadRows::new(&mut b, dout, spec.dout, dim, place.batch, place.head);
+    let dq = HeadRows::new(&mut b, dq, spec.dq, dim, place.batch, place.head);
+    let q_tile = q.load(&mut b, place.start, rows, place.bound);
+    let dout_tile = dout.load(&mut b, place.start, rows, place.bound);
+    let at = place.row_offset(&mut b, &spec.shape);
+    let lse = b.load(lse, at, &[rows], &[(1, place.bound)]);
+    let delta = b.load(delta, at, &[rows], &[(1, place.bound)]);
+
+    let acc = b.full(0.0, &[rows, dim]);
+    let walk = KeyWalk { seq, rows, cols, causal: spec.causal, start: place.start };
+    let done = walk.run(&mut b, &[acc], |b, start, mask, carried| {
+        let bound = mask.and_then(|_| bound(b, seq, start, cols));
+        let k_tile = k.load(b, start, cols, bound);
+        let v_tile = v.load(b, start, cols, bound);
+        let s = b.dot(q_tile, false, k_tile, true, None);
+        let s = b.scale(s, spec.scale);
+        let s = mask.map_or(s, |mask| mask.hide(b, s, start));
+        let dp = b.dot(dout_tile, false, v_tile, true, None);
+        let (lse, delta) = (b.expand_cols(lse, cols), b.expand_cols(delta, cols));
+        let ds = gradient_of_scores(b, s, lse, dp, delta).1;
+        let ds = b.cast(ds, spec.elem);
+        vec![b.dot(ds, false, k_tile, false, Some(carried[0]))]
+    });
+    let result = b.scale(done[0], spec.scale);
+    dq.store(&mut b, place.start, result, place.bound);
+    b.finish()
+}
+
+/// `(q, k, v, dout, lse, delta) -> (dk, dv)`
+pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
+    let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = spec.shape;
+    let (rows, cols) = (spec.block_q, spec.block_k);
+    let name = spec.name("dkdv", &[spec.q, spec.k, spec.v, spec.dout, spec.dk, spec.dv]);
+    let mut b = Builder::new(name, [seq.div_ceil(cols), kv_heads, batch]);
+    let [q, k, v, dout, lse, delta] = inputs(&mut b, spec.elem);
+    let dk = b.param("dk", spec.elem, Mode::Write);
+    let dv = b.param("dv", spec.elem, Mode::Write);
+    let (block, kv_head, batch) = (b.program_id(0), b.program_id(1), b.program_id(2));
+    let keys = b.scale_index(block, cols);
+    b.name(keys, "k_start");
+    let key_bound = bound(&mut b, seq, keys, cols);
+    let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
+    let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
+    let dk = HeadRows::new(&mut b, dk, spec.dk, dim, batch, kv_head);
+    let dv = HeadRows::new(&mut b, dv, spec.dv, dim, batch, kv_head);
+    let k_tile = k.load(&mut b, keys, cols, key_bound);
+    let v_tile = v.load(&mut b, keys, cols, key_bound);
+
+    let zero = b.full(0.0, &[cols, dim]);
+    let done = for_group(&mut b, spec.shape.group(), &[zero, zero], |b, member, carried| {
+        let head = group_head(b, kv_head, spec.shape.group(), member);
+        let q = HeadRows::new(b, q, spec.q, dim, batch, head);
+        let dout = HeadRows::new(b, dout, spec.dout, dim, batch, head);
+        let line = b.scale_index(batch, heads);
+        let line = b.add(line, head);
+        let line = b.scale_index(line, seq);
+        let step = |b: &mut Builder, start: ValueId, masked: bool, carried: &[ValueId]| {
+            let bound = bound(b, seq, start, rows);
+            let q_tile = q.load(b, start, rows, bound);
+            let dout_tile = dout.load(b, start, rows, bound);
+            let at = b.add(line, start);
+            let lse = b.load(lse, at, &[rows], &[(1, bound)]);
+            let delta = b.load(delta, at, &[rows], &[(1, bound)]);
+            // Scores and their gradient are [keys, queries] here.
+            let s = b.dot(k_tile, false, q_tile, true, None);
+            let mut s = b.scale(s, spec.scale);
+            if masked {
+                let upper = Triangle { fill: f64::NEG_INFINITY, lower: false };
+                s = upper.apply(b, s, Some((keys, start)));
+            }
+            let dp = b.dot(v_tile, false, dout_tile, true, None);
+            let (lse, delta) = (b.expand_rows(lse, cols), b.expand_rows(delta, cols));
+            let (p, ds) = gradient_of_scores(b, s, lse, dp, delta);
+            let p = b.cast(p, spec.elem);
+            let dv = b.dot(p, false, dout_tile, false, Some(carried[1]));
+            let ds = b.cast(ds, spec.elem);
+            let dk = b.dot(ds, false, q_tile, false, Some(carried[0]));
+            vec![dk, dv]
+        };
+        let end = b.index(seq);
+        if !spec.causal {
+            let first = b.index(0);
+            return b.for_loop(first, end, rows, carried, |b, start, carried| step(b, start, false, carried));
+        }
+        // Blocks of queries before the keys see none of them; those at or after the last key see all.
+        let width = b.index(rows);
+        let first = b.div(keys, width);
+        let first = b.scale_index(first, rows);
+        let reach = b.index(cols - 1 + rows - 1);
+        let full = b.add(keys, reach);
+        let full = b.div(full, width);
+        let full = b.scale_index(full, rows);
+        let diagonal = b.min(full, end);
+        let carried =
+            b.for_loop(first, diagonal, rows, carried, |b, start, carried| step(b, start, true, carried));
+        b.for_loop(full, end, rows, &carried, |b, start, carried| step(b, start, false, carried))
+    });
+    let result = b.scale(done[0], spec.scale);
+    dk.store(&mut b, keys, result, key_bound);
+    dv.store(&mut b, keys, done[1], key_bound);
+    b.finish()
+}
+
+/// Declares the parameters that `dq` and `dkdv` read.
+fn inputs(b: &mut Builder, elem: Elem) -> [ParamId; 6] {
+    [
+        b.param("q", elem, Mode::Read),
+        b.param("k", elem, Mode::Read),
+        b.param("v", elem, Mode::Read),
+        b.param("dout", elem, Mode::Read),
+        b.param("lse", Elem::F32, Mode::Read),
+        b.param("delta", Elem::F32, Mode::Read),
+    ]
+}
+
+/// `p = exp(s - lse)` and `ds = p ⊙ (dp - delta)`, all of one shape.
+fn gradient_of_scores(
+    b: &mut Builder,
+    s: ValueId,
+    lse: ValueId,
+    dp: ValueId,
+    delta: ValueId,
+) -> (ValueId, ValueId) {
+    let p = b.sub(s, lse);
+    let p = b.exp(p);
+    b.name(p, "p");
+    let centred = b.sub(dp, delta);
+    let ds = b.mul(p, centred);
+    b.name(ds, "ds");
+    (p, ds)
+}
