@@ -1,0 +1,437 @@
+//! The text form: exact round trips, of every operation and of random graphs; errors with positions; no panics.
+
+mod common;
+
+use common::Numbers;
+use linc_ir::interp::{Bindings, Tensor, run_all};
+use linc_ir::{
+    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearSpec, Op, PointOp, Pointwise,
+    RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, parse, print, verify,
+};
+use proptest::prelude::*;
+
+#[track_caller]
+fn round_trips(graph: &Graph) -> Graph {
+    verify(graph).unwrap();
+    let text = print(graph);
+    let parsed = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert_eq!(print(&parsed), text);
+    parsed
+}
+
+/// Adds leaves as needed.
+struct Builder {
+    graph: Graph,
+    leaves: usize,
+}
+
+impl Builder {
+    fn new() -> Self {
+        Builder { graph: Graph::new("a \"quoted\" \\ name\nof two lines"), leaves: 0 }
+    }
+
+    fn input(&mut self, ty: TensorType) -> Value {
+        self.leaves += 1;
+        let name = format!("in{}", self.leaves);
+        self.graph.push(Op::Input { name, ty }, &[]).unwrap()
+    }
+
+    fn f32<const N: usize>(&mut self, shape: [usize; N]) -> Value {
+        self.input(TensorType::f32(shape))
+    }
+
+    fn i32<const N: usize>(&mut self, shape: [usize; N]) -> Value {
+        self.input(TensorType::i32(shape))
+    }
+
+    fn add(&mut self, op: Op, operands: &[Value]) -> Vec<Value> {
+        let id = self.graph.add(op, operands).unwrap();
+        self.graph.results(id).collect()
+    }
+}
+
+/// One node of every operation.
+fn everything() -> Graph {
+    let mut b = Builder::new();
+    b.graph.set_scope("leaves");
+    let ty = TensorType::f32([4]);
+    let inits = [
+        Init::Zeros,
+        Init::Ones,
+        Init::Normal { std: 0.1 + 0.2 },
+        Init::TruncNormal { std: 0.02, bound: 1e-300 },
+    ];
+    for (i, init) in inits.into_iter().enumerate() {
+        b.add(Op::Param { name: format!("layers.{i}.w"), ty: ty.clone(), init }, &[]);
+    }
+    let m = b.add(Op::State { name: "m".into(), ty: ty.clone() }, &[])[0];
+    let scaling =
+        RopeScaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 };
+    let rope_type = TensorType::f32([6, 2, 2]);
+    let plain = TableKind::Rope { theta: 500000.0, scaling: None };
+    let scaled = TableKind::Rope { theta: 1e4, scaling: Some(scaling) };
+    let table = b.add(Op::Table { name: "rope".into(), ty: rope_type.clone(), kind: plain }, &[])[0];
+    b.add(Op::Table { name: "rope scaled".into(), ty: rope_type, kind: scaled }, &[]);
+    for value in [-0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, 1e300, 0.1, 3.0] {
+        b.add(Op::Constant { value, ty: ty.clone() }, &[]);
+    }
+
+    b.graph.set_scope("odd scope: \"%{}\u{1f600}\u{7}");
+    let x = b.f32([4]);
+    for u in UnaryOp::ALL {
+        b.add(Op::Unary(u), &[x]);
+    }
+    for op in BinaryOp::ALL {
+        b.add(Op::Binary(op), &[x, m]);
+    }
+    b.graph.set_scope("views/inner");
+    b.add(Op::Broadcast { shape: [2, 4].into() }, &[x]);
+    for dtype in [DType::F32, DType::F64, DType::Bf16, DType::I32] {
+        b.add(Op::Cast { dtype }, &[x]);
+    }
+    let mut steps = vec![PointOp::Input(0), PointOp::Input(1), PointOp::Const(-1.5e-7)];
+    steps.extend(UnaryOp::ALL.map(|u| PointOp::Unary(u, 0)));
+    steps.extend(BinaryOp::ALL.map(|op| PointOp::Binary(op, 4, 1)));
+    steps.push(PointOp::Cast(DType::Bf16, 5));
+    let outputs = vec![(7, DType::F32), (20, DType::Bf16)];
+    let y = b.add(Op::Fused(Pointwise { shape: [3, 4].into(), steps, outputs }), &[x, m])[1];
+    b.add(Op::Sum { axes: vec![0, 1], keep: true }, &[y]);
+    b.add(Op::Sum { axes: vec![], keep: false }, &[y]);
+    b.add(Op::Reshape { shape: [2, 6].into() }, &[y]);
+    b.add(Op::Transpose { perm: vec![1, 0] }, &[y]);
+    b.add(Op::Slice { axis: 1, start: 1, len: 2 }, &[y]);
+    b.add(Op::Pad { axis: 0, before: 1, after: 2 }, &[y]);
+    b.add(Op::Concat { axis: 0 }, &[y, y, y]);
+
+    b.graph.set_scope("");
+    let (h, w) = (b.f32([5, 4]), b.f32([3, 4]));
+    b.add(Op::MatMul { trans_a: false, trans_b: true }, &[h, w]);
+    b.add(Op::RmsNorm { eps: 1e-5 }, &[h, x]);
+    b.add(Op::RmsNormGrad { eps: 1e-5 }, &[h, x, h]);
+    let ids = b.i32([5]);
+    b.add(Op::Embedding, &[w, ids]);
+    b.add(Op::EmbeddingGrad { vocab: 7 }, &[ids, h]);
+    let (q, k, v) = (b.f32([2, 6, 4, 4]), b.f32([2, 6, 2, 4]), b.f32([2, 6, 2, 4]));
+    let pos = b.i32([1]);
+    b.add(Op::Rope { inverse: true }, &[q, table]);
+    let spec = AttentionSpec { layer: 3, causal: true, rope: true };
+    let out = b.add(Op::Attention(spec.clone()), &[q, k, v, table])[0];
+    b.add(Op::AttentionGrad(spec), &[q, k, v, out, q, table]);
+    let softmax = b.add(Op::SoftmaxAttention { causal: true, scale: 0.5 }, &[q, k, v]);
+    let grad = Op::SoftmaxAttentionGrad { causal: true, scale: 0.5 };
+    b.add(grad, &[q, k, v, softmax[0], softmax[1], q]);
+    let spec = LinearSpec { causal: true, chunk: 4, temperature: 2.0 };
+    let linear = b.add(Op::LinearAttention(spec.clone()), &[q, k, v]);
+    b.add(Op::LinearAttentionGrad(spec), &[q, k, v, linear[0], linear[1], linear[2], q]);
+    let (q, k) = (b.f32([2, 1, 4, 4]), b.f32([2, 1, 2, 4]));
+    let cache = b.f32([2, 9, 2, 4]);
+    b.add(Op::Rope { inverse: false }, &[q, table, pos]);
+    b.add(Op::SoftmaxDecode { scale: 0.5 }, &[q, k, k, cache, cache, pos]);
+    let (row, state) = (b.f32([2, 2, 4]), b.f32([2, 2, 4, 4]));
+    b.add(Op::LinearDecode { temperature: 1.0 }, &[q, k, k, row, row, state, pos]);
+    let loss = b.add(Op::CrossEntropy, &[h, ids])[0];
+    b.add(Op::CrossEntropyGrad, &[h, ids, loss]);
+    b.add(Op::LinearCrossEntropy { chunk: 2 }, &[h, w, ids]);
+    b.add(Op::LinearCrossEntropyGrad { chunk: 2 }, &[h, w, ids, loss]);
+    let norm = b.add(Op::GlobalNorm, &[h, w])[0];
+    let spec = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let new = b.add(Op::AdamW(spec), &[x, x, m, m, norm, norm, loss]);
+    b.graph.node_mut(norm.node).recompute = true;
+    b.graph.outputs.extend([("loss".into(), loss), ("β".into(), new[2])]);
+    b.graph.updates.push((m.node, new[1]));
+    b.graph
+}
+
+#[test]
+fn every_operation_round_trips() {
+    let graph = everything();
+    let parsed = round_trips(&graph);
+    // Not only the text: node by node the same, but for NaN, which is not equal to itself.
+    assert_eq!(graph.len(), parsed.len());
+    for (a, b) in graph.topological().unwrap().into_iter().zip(parsed.topological().unwrap()) {
+        let (a, b) = (graph.node(a), parsed.node(b));
+        assert!(a == b || matches!(&a.op, Op::Constant { value, .. } if value.is_nan()), "{a:?}\n{b:?}");
+    }
+}
+
+#[test]
+fn text_is_independent_of_node_ids() {
+    let text = print(&everything());
+    let mut graph = parse(&text).unwrap();
+    let extra = graph.add(Op::Constant { value: 0.0, ty: TensorType::f32([]) }, &[]).unwrap();
+    let first = graph.nodes().next().unwrap();
+    // A leaf that is removed and added again has a new id, and so a new place, but the numbers stay dense.
+    let node = graph.node(first).clone();
+    graph.remove(extra);
+    graph.remove(first);
+    graph.insert(node, &[]);
+    let parsed = round_trips(&graph);
+    assert!(parsed.nodes().zip(0..).all(|(id, i)| id.0 == i));
+}
+
+#[test]
+fn form() {
+    let text = r#"
+        # Numbers are labels, comments and layout are free.
+        graph "example" {
+          %10: f32[2, 4] = input() {name = "x"} %3: f32[4] = param() {init = normal(std = 1), name = "norm"}
+          %4: f32[2, 4] = rms_norm(%10, %3) {eps = 0.00001} @layers.0/attention_norm !recompute
+          %5: f32[2, 4], f32[2, 4] = rms_norm_grad(%10, %3, %4) {eps = 1e-5}
+          output "y" = %5.1
+        }"#;
+    let expected = r#"graph "example" {
+  %0: f32[2, 4] = input() {name = "x"}
+  %1: f32[4] = param() {name = "norm", init = normal(std = 1.0)}
+  %2: f32[2, 4] = rms_norm(%0, %1) {eps = 1e-5} @layers.0/attention_norm !recompute
+  %3: f32[2, 4], f32[2, 4] = rms_norm_grad(%0, %1, %2) {eps = 1e-5}
+  output "y" = %3.1
+}
+"#;
+    assert_eq!(print(&parse(text).unwrap()), expected);
+}
+
+#[test]
+fn errors_say_where_and_what() {
+    let body = |line: &str| {
+        format!(
+            "graph \"g\" {{\n  %0: f32[2] = input() {{name = \"x\"}}\n  %1: f32[2] = state() {{name = \"s\"}}\n{line}\n}}"
+        )
+    };
+    let cases = [
+        ("  output y = %0", "line 4, column 10: expected the name of the output as a string, found `y`"),
+        ("  output \"y\" = %7", "line 4, column 16: `%7` is not defined above"),
+        ("  output \"y\" = %0.1", "line 4, column 16: `%0` has 1 results, there is no `.1`"),
+        ("  %2: f32[2] = nog(%0)", "line 4, column 16: there is no operation `nog`"),
+        ("  %2: f16[2] = neg(%0)", "line 4, column 7: `f16` is not an element type (f32, f64, bf16, i32)"),
+        ("  %2: f32[0] = neg(%0)", "line 4, column 11: expected the size of an axis, at least 1, found `0`"),
+        ("  %2: f32[3] = neg(%0)", "line 4, column 3: the results of neg are f32[2], but f32[3] is written"),
+        ("  %0: f32[2] = neg(%0)", "line 4, column 3: `%0` is defined twice"),
+        ("  %2: f32[2] = neg(%2)", "line 4, column 20: `%2` is not defined above"),
+        ("  %2: f32[2] = neg(%0) {a = 1}", "line 4, column 25: `neg` has no attribute `a`"),
+        ("  %2: f32[2] = neg(%0, %1)", "line 4, column 16: neg: has 2 operands, takes 1..=1"),
+        ("  %2: f32[2] = neg(%0 %1)", "line 4, column 23: expected `,` or `)`, found `%1`"),
+        ("  %2: f32[2] = constant()", "line 4, column 16: `constant` needs the attribute `value`"),
+        ("  %2: f32[2] = constant() {value = x}", "line 4, column 28: `value` is a number"),
+        (
+            "  %2: f32[2] = constant() {value = 1.2.3}",
+            "line 4, column 28: `1.2.3` is not a number such as 1e-5",
+        ),
+        ("  %2: f32[2] = constant() {value = 1, value = 2}", "line 4, column 39: `value` is given twice"),
+        (
+            "  %2: f32[1] = slice(%0) {axis = 0, start = -1, len = 1}",
+            "line 4, column 37: expected a whole number, at least 0",
+        ),
+        (
+            "  %2: f32[1] = slice(%0) {axis = 0, start = 18446744073709551615, len = 1}",
+            "line 4, column 16: slice: start is 18446744073709551615, at most 281474976710656 makes sense",
+        ),
+        (
+            "  %2: f32[2] = param() {name = \"w\", init = uniform}",
+            "line 4, column 37: there is no init `uniform` (known: zeros, ones, normal, trunc_normal)",
+        ),
+        (
+            "  %2: f32[2] = fused(%0) {steps = [input(0, 1)], outputs = [0]}",
+            "line 4, column 45: `input` takes fewer arguments",
+        ),
+        (
+            "  %2: f32[2] = fused(%0) {steps = [neg(0)], outputs = [0]}",
+            "line 4, column 16: fused: step 0 reads something that does not exist",
+        ),
+        ("  %2: f32[2] = input() {name = \"x\"}", "line 4, column 3: n2 input: is named \"x\", and so is n0"),
+        (
+            "  update %0 = %1",
+            "line 4, column 3: n0 input: is updated, but only parameters and states persist",
+        ),
+        (
+            "  %2: f32[2] = neg(%0) @",
+            "line 4, column 24: `@` is followed by a scope such as `layers.0/attention`",
+        ),
+        ("  %2: f32[2] = neg(%0) !often", "line 4, column 25: expected `recompute`, found `often`"),
+        ("  output \"y = %0", "line 4, column 10: this string has no closing quote"),
+        ("  output \"\\x\" = %0", "line 4, column 11: a backslash is followed by `\"`, `\\` or `u{...}`"),
+        ("  ;", "line 4, column 3: unexpected character ';'"),
+        ("} extra", "line 4, column 3: expected the end of the text, found `extra`"),
+    ];
+    for (line, expected) in cases {
+        let error = parse(&body(line)).expect_err(line);
+        assert!(matches!(error, IrError::Parse { .. }));
+        assert_eq!(error.to_string(), expected, "{line}");
+    }
+    let error = parse("").unwrap_err().to_string();
+    assert_eq!(error, "line 1, column 1: expected `graph \"name\" {`, found the end of the text");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let error = parse(&body(&format!("%2: f32[2] = constant() {{value = {deep}}}"))).unwrap_err();
+    assert_eq!(error.to_string(), "line 4, column 43: attributes are nested deeper than 8");
+    let huge = "%2: f32[281474976710656, 2] = constant() {value = 1.0}";
+    let error = parse(&body(huge)).unwrap_err().to_string();
+    assert!(error.contains("more than 281474976710656 elements"), "{error}");
+}
+
+/// A random well-formed graph: tries `tries` random operations on random values and keeps those that fit.
+fn random_graph(seed: u64, tries: usize) -> Graph {
+    let mut numbers = Numbers(seed);
+    let mut b = Builder::new();
+    let mut values = vec![b.f32([2, 3]), b.f32([3]), b.f32([1, 2, 2, 4]), b.i32([2]), b.f32([])];
+    let scopes = ["", "layers.0/attention", "layers.1", "a b", "\"\\\u{0}"];
+    for i in 0..tries {
+        b.graph.set_scope(scopes[numbers.below(scopes.len())]);
+        let pick = |n: &mut Numbers, values: &[Value]| values[n.below(values.len())];
+        let x = pick(&mut numbers, &values);
+        let shape = b.graph.ty(x).shape.clone();
+        let axis = numbers.below(shape.rank().max(1));
+        let value = f64::from_bits(numbers.bits());
+        let kind = numbers.below(24);
+        let op = match kind {
+            0 => Op::Unary(UnaryOp::ALL[numbers.below(10)]),
+            1 | 2 => Op::Binary(BinaryOp::ALL[numbers.below(7)]),
+            3 => Op::Broadcast { shape: Shape([&[2], shape.dims()].concat()) },
+            4 => Op::Cast { dtype: [DType::F32, DType::Bf16, DType::I32][numbers.below(3)] },
+            5 => Op::Sum { axes: vec![axis], keep: numbers.below(2) == 0 },
+            6 => Op::Reshape { shape: [shape.numel()].into() },
+            7 => Op::Transpose { perm: (0..shape.rank()).rev().collect() },
+            8 => Op::Slice { axis, start: numbers.below(2), len: 1 + numbers.below(2) },
+            9 => Op::Pad { axis, before: numbers.below(2), after: numbers.below(2) },
+            10 => Op::Concat { axis },
+            11 => Op::MatMul { trans_a: numbers.below(2) == 0, trans_b: numbers.below(2) == 0 },
+            12 => Op::RmsNorm { eps: value },
+            13 => Op::RmsNormGrad { eps: value },
+            14 => Op::SoftmaxAttention { causal: numbers.below(2) == 0, scale: value },
+            15 => Op::LinearAttention(LinearSpec {
+                causal: numbers.below(2) == 0,
+                chunk: 1 + numbers.below(3),
+                temperature: value,
+            }),
+            16 => Op::CrossEntropy,
+            17 => Op::GlobalNorm,
+            18 => Op::Constant { value, ty: b.graph.ty(x).clone() },
+            19 => Op::Param {
+                name: format!("p{i}"),
+                ty: b.graph.ty(x).clone(),
+                init: Init::Normal { std: value },
+            },
+            20 => Op::State { name: format!("s{i}"), ty: b.graph.ty(x).clone() },
+            21 | 22 => {
+                let steps = vec![
+                    PointOp::Input(0),
+                    PointOp::Const(value),
+                    PointOp::Binary(BinaryOp::ALL[numbers.below(7)], 0, 1),
+                    PointOp::Unary(UnaryOp::ALL[numbers.below(10)], 2),
+                    PointOp::Cast(DType::Bf16, 3),
+                ];
+                let outputs = (0..1 + numbers.below(3)).map(|_| (numbers.below(5), DType::F32)).collect();
+                Op::Fused(Pointwise { shape: shape.clone(), steps, outputs })
+            }
+            _ => Op::Embedding,
+        };
+        let arity = match &op {
+            Op::Param { .. } | Op::State { .. } | Op::Constant { .. } => 0,
+            Op::Binary(_) | Op::MatMul { .. } | Op::RmsNorm { .. } | Op::CrossEntropy | Op::Embedding => 2,
+            Op::RmsNormGrad { .. } | Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => 3,
+            Op::Concat { .. } | Op::GlobalNorm => 1 + numbers.below(3),
+            _ => 1,
+        };
+        // Repeating the first operand makes operations that want equal types succeed more often.
+        let operands: Vec<Value> = (0..arity)
+            .map(|j| if j == 0 || numbers.below(2) == 0 { x } else { pick(&mut numbers, &values) })
+            .collect();
+        if let Ok(id) = b.graph.add(op, &operands) {
+            b.graph.node_mut(id).recompute = numbers.below(4) == 0;
+            values.extend(b.graph.results(id).filter(|v| b.graph.ty(*v).shape.numel() < 500));
+        }
+    }
+    let states: Vec<_> = b.graph.nodes().filter(|n| matches!(b.graph.op(*n), Op::State { .. })).collect();
+    for (i, value) in values.iter().rev().take(3).enumerate() {
+        b.graph.outputs.push((format!("out{i}"), *value));
+    }
+    for leaf in states {
+        let ty = b.graph.ty(Value { node: leaf, port: 0 });
+        if let Some(value) = values.iter().rev().find(|v| b.graph.ty(**v) == ty) {
+            b.graph.updates.push((leaf, *value));
+        }
+    }
+    // Passes remove nodes and leave holes in the ids.
+    let unused = b.graph.nodes().filter(|n| b.graph.results(*n).all(|v| b.graph.users(v).is_empty()));
+    let removable: Vec<_> = unused.filter(|n| !b.graph.results(*n).any(|v| b.graph.is_result(v))).collect();
+    for id in removable {
+        if numbers.below(2) == 0 && !b.graph.updates.iter().any(|(leaf, _)| *leaf == id) {
+            b.graph.remove(id);
+        }
+    }
+    b.graph
+}
+
+/// Small positive data for every leaf.
+fn bindings(graph: &Graph, seed: u64) -> Bindings<f64> {
+    let mut numbers = Numbers(seed);
+    let leaf = |id| Some((graph.op(id).leaf_name()?.to_string(), graph.node(id).types[0].clone()));
+    let leaves = graph.nodes().filter_map(leaf);
+    leaves
+        .map(|(name, ty)| {
+            let data: Vec<usize> = (0..ty.shape.numel()).map(|_| numbers.below(3)).collect();
+            let tensor = match ty.dtype {
+                DType::I32 => Tensor::int(ty.shape, data.iter().map(|x| *x as i32).collect()),
+                DType::F32 | DType::F64 | DType::Bf16 => {
+                    Tensor::float(ty.shape, data.iter().map(|x| *x as f64).collect())
+                }
+            };
+            (name, tensor)
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn random_graphs_round_trip(seed: u64, tries in 0_usize..60) {
+        let graph = random_graph(seed, tries);
+        let parsed = round_trips(&graph);
+        // The same meaning, down to the bits, and every value as its type says.
+        let bindings = bindings(&graph, seed);
+        match (run_all(&graph, &bindings), run_all(&parsed, &bindings)) {
+            (Ok(a), Ok(b)) => {
+                prop_assert_eq!(format!("{:?}", a.outputs), format!("{:?}", b.outputs));
+                prop_assert_eq!(format!("{:?}", a.updates), format!("{:?}", b.updates));
+                for (value, tensor) in &a.values {
+                    let ty = graph.ty(*value);
+                    prop_assert_eq!(&tensor.shape, &ty.shape);
+                    prop_assert_eq!(tensor.len(), ty.shape.numel());
+                    prop_assert_eq!(tensor.floats().is_some(), ty.dtype.is_float());
+                }
+            }
+            // A token id out of range is found in both.
+            (a, b) => prop_assert_eq!(a.map(|_| ()), b.map(|_| ())),
+        }
+    }
+
+    #[test]
+    fn parsing_mutated_text_never_panics(seed: u64, edits in 1_usize..6) {
+        let mut numbers = Numbers(seed);
+        let graph = if numbers.below(2) == 0 { everything() } else { random_graph(seed, 30) };
+        let mut text: Vec<char> = print(&graph).chars().collect();
+        let junk: Vec<char> = "%.:=,()[]{}@!\"\\#-+0123456789efnigraph \n\u{e9}\u{0}".chars().collect();
+        for _ in 0..edits {
+            let at = numbers.below(text.len());
+            let end = (at + numbers.below(20)).min(text.len());
+            match numbers.below(5) {
+                0 => { text.drain(at..end); }
+                1 => text[at] = junk[numbers.below(junk.len())],
+                2 => text.insert(at, junk[numbers.below(junk.len())]),
+                3 => { let part = text[at..end].to_vec(); let to = numbers.below(text.len()); text.splice(to..to, part); }
+                _ => text.truncate(at.max(1)),
+            }
+            if text.is_empty() { text.push('g'); }
+        }
+        let text: String = text.into_iter().collect();
+        match parse(&text) {
+            Ok(graph) => { round_trips(&graph); }
+            Err(e) => prop_assert!(matches!(e, IrError::Parse { .. }), "{}", e),
+        }
+    }
+
+    #[test]
+    fn parsing_any_text_never_panics(text: String) {
+        let _ = parse(&text).is_ok();
+        let _ = parse(&format!("graph \"g\" {{ {text} }}")).is_ok();
+    }
+}
