@@ -35,9 +35,13 @@ use crate::ir::{Elem, ValueId};
 
 pub mod attention;
 pub mod copy;
+pub mod decode;
 pub mod embedding;
 pub mod fill;
 pub mod linear_attention;
+pub mod linear_attention_backward;
+pub mod linear_attention_bidirectional;
+mod linear_attention_chunk;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
