@@ -5,6 +5,7 @@
 
 pub mod builder;
 pub mod error;
+pub mod interp;
 pub mod ir;
 mod lex;
 pub mod library;

@@ -1,0 +1,55 @@
+//! Operations that combine elements along an axis, on row-major slices.
+
+use super::real::Real;
+use crate::ir::Reduction;
+
+/// Rows, elements along the axis, and columns behind it: a tile seen from one of its axes.
+pub(super) fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
+}
+
+/// Reduces the middle of `(outer, len, inner)`.
+pub(super) fn reduce<R: Real>(op: Reduction, (outer, len, inner): (usize, usize, usize), x: &[R]) -> Vec<R> {
+    let (start, combine): (R, fn(R, R) -> R) = match op {
+        Reduction::Sum => (R::ZERO, |a, b| a + b),
+        Reduction::Max => (R::NEG_INFINITY, R::max),
+    };
+    let mut out = vec![start; outer * inner];
+    for o in 0..outer {
+        for i in 0..len {
+            let row = &x[(o * len + i) * inner..][..inner];
+            out[o * inner..][..inner].iter_mut().zip(row).for_each(|(acc, x)| *acc = combine(*acc, *x));
+        }
+    }
+    out
+}
+
+/// Running sums along the middle of `(outer, len, inner)`.
+pub(super) fn scan<R: Real>(reverse: bool, (outer, len, inner): (usize, usize, usize), x: &[R]) -> Vec<R> {
+    let mut out = x.to_vec();
+    for o in 0..outer {
+        for step in 1..len {
+            let i = if reverse { len - 1 - step } else { step };
+            let before = if reverse { i + 1 } else { i - 1 };
+            for j in 0..inner {
+                let at = (o * len + i) * inner + j;
+                out[at] = out[(o * len + before) * inner + j] + out[at];
+            }
+        }
+    }
+    out
+}
+
+/// `[rows, cols]` to `[cols, rows]`.
+pub(super) fn transpose<T: Copy>(rows: usize, cols: usize, x: &[T]) -> Vec<T> {
+    (0..cols).flat_map(|j| (0..rows).map(move |i| x[i * cols + j])).collect()
+}
+
+/// `out[m, n] += a[m, k] · b[k, n]`, in ascending order of k.
+pub(super) fn dot<R: Real>(k: usize, n: usize, a: &[R], b: &[R], out: &mut [R]) {
+    for (a, out) in a.chunks_exact(k).zip(out.chunks_exact_mut(n)) {
+        for (a, b) in a.iter().zip(b.chunks_exact(n)) {
+            out.iter_mut().zip(b).for_each(|(out, b)| *out = *out + *a * *b);
+        }
+    }
+}
