@@ -9,7 +9,7 @@
 //! by row with exponents that are never positive. `z` is never turned into a logarithm and back, so the
 //! logsumexp does not drift on long sequences. The first chunk takes its first key as the reference: then `Z ≥ 1` everywhere.
 //!
-//! Saved for the backward pass, before each chunk: `ell = m + ln z` (−inf before the first) and `state = t / z`.
+//! Saved for the backward pass, before each chunk: `ell = m + ln z` and `state = t / z`, both 0 before the first chunk.
 
 use super::attention::{
     HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, softmax_rows,

@@ -21,14 +21,16 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// Writes `ell` and the normalised `state`.
-    pub(super) fn save(&self, b: &mut Builder, saved: &SavedStates, index: ValueId) {
-        let log = b.unary(Unary::Log, self.z);
-        let ell = b.add(self.m, log);
-        // z is 0 only where t is 0.
+    /// Writes `ell` and the normalised `state`; both are 0 before the first chunk.
+    pub(crate) fn save(&self, b: &mut Builder, saved: &SavedStates, index: ValueId) {
         let shape = b.ty(self.z).shape;
+        let zero = b.full(0.0, &shape);
         let one = b.full(1.0, &shape);
-        let z = b.max(self.z, one);
+        let some = b.compare(Compare::Gt, self.z, zero);
+        let z = b.select(some, self.z, one);
+        let log = b.unary(Unary::Log, z);
+        let ell = b.add(self.m, log);
+        let ell = b.select(some, ell, zero);
         let inverse = b.unary(Unary::Recip, z);
         let state = scale_rows(b, self.t, inverse);
         saved.store(b, index, ell, state);

@@ -1,0 +1,140 @@
+//! Decoding token by token against causal attention over the whole sequence.
+
+mod attention_support;
+
+use attention_support::{Keys, Layout, Machine, Problem, error};
+use linc_tile::Elem;
+use linc_tile::interp::Buffer;
+use linc_tile::library::attention::{HeadShape, HeadStrides};
+use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
+
+/// One token of `data` `[B, N, heads, D]` as `[B, 1, heads, D]`.
+fn token(shape: &HeadShape, heads: usize, data: &[f32], t: usize) -> Vec<f32> {
+    let width = heads * shape.head_dim;
+    (0..shape.batch)
+        .flat_map(|b| &data[(b * shape.seq + t) * width..(b * shape.seq + t + 1) * width])
+        .copied()
+        .collect()
+}
+
+/// q, k, v of token `t`, as buffers.
+fn token_inputs(machine: Machine, one: &HeadShape, problem: &Problem, t: usize) -> [Buffer; 3] {
+    let shape = &problem.shape;
+    let part = |heads, data| machine.input(one, heads, &token(shape, heads, data, t));
+    [part(shape.heads, &problem.q), part(shape.kv_heads, &problem.k), part(shape.kv_heads, &problem.v)]
+}
+
+/// Compares `[B, 1, H, D]` with token `t` of the reference.
+fn compare(machine: Machine, shape: &HeadShape, out: &Buffer, reference: &[f64], t: usize, tolerance: f64) {
+    let one = HeadShape { seq: 1, ..*shape };
+    let out = machine.read(&one, shape.heads, out);
+    let width = shape.heads * shape.head_dim;
+    let expected: Vec<f64> = (0..shape.batch)
+        .flat_map(|b| &reference[(b * shape.seq + t) * width..(b * shape.seq + t + 1) * width])
+        .copied()
+        .collect();
+    let e = error(&out, &expected, 0.0);
+    assert!(e <= tolerance, "token {t}: error {e:.2e} > {tolerance:.0e} for {shape:?} on {machine:?}");
+}
+
+fn softmax_steps(machine: Machine, shape: HeadShape, len: usize, block_h: usize, keys: Keys, tolerance: f64) {
+    let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
+    let problem = Problem::new(shape, keys, 21);
+    let scale = (dim as f64).powf(-0.5);
+    let reference = problem.softmax(true, scale).out;
+    let one = HeadShape { seq: 1, ..shape };
+    let (wide, narrow) = (machine.layout.strides(&one, heads), machine.layout.strides(&one, kv_heads));
+    let kernel = softmax_decode(&SoftmaxDecodeSpec {
+        elem: machine.elem,
+        cache_elem: machine.elem,
+        shape: HeadShape { seq: len, ..shape },
+        scale,
+        block_h,
+        block_k: 16,
+        q: wide,
+        k: narrow,
+        v: narrow,
+        out: wide,
+    });
+    // What a cache holds beyond the position must not matter.
+    let mut caches =
+        [0, 1].map(|_| machine.buffer(machine.elem, &vec![f64::NAN; batch * len * kv_heads * dim]));
+    for t in 0..seq {
+        let [q, k, v] = token_inputs(machine, &one, &problem, t);
+        let [kcache, vcache] = caches;
+        let pos = Buffer::I32(vec![t as i32]);
+        let mut buffers = [q, k, v, kcache, vcache, pos, machine.output(&one, heads)];
+        machine.run(&kernel, &mut buffers);
+        let [_, _, _, kcache, vcache, _, out] = buffers;
+        compare(machine, &shape, &out, &reference, t, tolerance);
+        caches = [kcache, vcache];
+    }
+    let cache_layout = Layout::Packed;
+    let strides = HeadStrides::contiguous(len, kv_heads, dim);
+    assert_eq!(cache_layout.strides(&HeadShape { seq: len, ..shape }, kv_heads), strides);
+    for (cache, data) in caches.iter().zip([&problem.k, &problem.v]) {
+        let cache = cache.to_f64();
+        for (i, x) in data.iter().enumerate() {
+            let (b, rest) = (i / (seq * kv_heads * dim), i % (seq * kv_heads * dim));
+            assert_eq!(cache[b * strides.batch + rest], f64::from(*x), "element {i} of a cache");
+        }
+        assert_eq!(cache.iter().filter(|x| x.is_nan()).count(), cache.len() - data.len());
+    }
+}
+
+fn linear_steps(machine: Machine, shape: HeadShape, block_h: usize, keys: Keys, tolerance: f64) {
+    let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
+    let temperature = 2.0;
+    let mut problem = Problem::new(shape, keys, 22);
+    if machine.elem == Elem::Bf16 {
+        problem.round_to_bf16();
+    }
+    let reference = problem.linear(true, temperature).out;
+    let one = HeadShape { seq: 1, ..shape };
+    let (wide, narrow) = (machine.layout.strides(&one, heads), machine.layout.strides(&one, kv_heads));
+    let kernel = linear_decode(&LinearDecodeSpec {
+        elem: machine.elem,
+        shape: one,
+        temperature,
+        block_h,
+        q: wide,
+        k: narrow,
+        v: narrow,
+        out: wide,
+    });
+    // At position 0 the old state must not matter.
+    let vector = machine.buffer(Elem::F32, &vec![f64::NAN; batch * kv_heads * dim]);
+    let matrix = machine.buffer(Elem::F32, &vec![f64::NAN; batch * kv_heads * dim * dim]);
+    let mut state = [vector.clone(), vector, matrix];
+    for t in 0..seq {
+        let [q, k, v] = token_inputs(machine, &one, &problem, t);
+        let [m, z, sums] = state;
+        let pos = Buffer::I32(vec![t as i32]);
+        let mut buffers = [q, k, v, m, z, sums, pos, machine.output(&one, heads)];
+        machine.run(&kernel, &mut buffers);
+        let [_, _, _, m, z, sums, _, out] = buffers;
+        compare(machine, &shape, &out, &reference, t, tolerance);
+        state = [m, z, sums];
+    }
+}
+
+#[test]
+fn softmax_decode_is_causal_attention() {
+    for (heads, kv_heads, block_h) in [(1, 1, 1), (4, 2, 2), (4, 1, 4), (4, 2, 16)] {
+        let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
+        softmax_steps(Machine::F32, shape, 40, block_h, Keys::Normal, 2e-6);
+        softmax_steps(Machine::F64, shape, 37, block_h, Keys::Uniform100, 1e-11);
+    }
+}
+
+#[test]
+fn linear_decode_is_causal_attention() {
+    for (heads, kv_heads, block_h) in [(1, 1, 1), (4, 2, 2), (4, 1, 16)] {
+        let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
+        for keys in Keys::ALL {
+            linear_steps(Machine::F32, shape, block_h, keys, 2.0 * keys.tolerance());
+        }
+        linear_steps(Machine::F64, shape, block_h, Keys::Steps, 1e-11);
+        linear_steps(Machine::BF16, shape, block_h, Keys::Normal, 1e-2);
+    }
+}

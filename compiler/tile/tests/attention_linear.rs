@@ -1,0 +1,250 @@
+//! Linear attention kernels against float64 loops, on keys that break unchecked chunk references.
+
+mod attention_support;
+
+use attention_support::{Keys, Layout, Machine, Problem, Random, Reference, error};
+use linc_tile::library::attention::HeadShape;
+use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
+use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
+use linc_tile::library::linear_attention_bidirectional::{
+    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
+};
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    shape: HeadShape,
+    causal: bool,
+    chunk: usize,
+    temperature: f64,
+}
+
+fn forward_spec(machine: Machine, case: Case) -> LinearForwardSpec {
+    let Case { shape, chunk, temperature, .. } = case;
+    let wide = machine.layout.strides(&shape, shape.heads);
+    let narrow = machine.layout.strides(&shape, shape.kv_heads);
+    LinearForwardSpec {
+        elem: machine.elem,
+        shape,
+        chunk,
+        temperature,
+        q: wide,
+        k: narrow,
+        v: narrow,
+        out: wide,
+    }
+}
+
+/// out, dq, dk, dv of the kernels.
+fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
+    let Case { shape, causal, chunk, temperature } = case;
+    let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
+    let forward = forward_spec(machine, case);
+    let q = machine.input(&shape, heads, &problem.q);
+    let k = machine.input(&shape, kv_heads, &problem.k);
+    let v = machine.input(&shape, kv_heads, &problem.v);
+    let dout = machine.input(&shape, heads, &problem.dout);
+    let states = batch * kv_heads * if causal { seq.div_ceil(chunk) } else { 1 };
+    let out = machine.output(&shape, heads);
+    let (ell, state) = (machine.plain_output(states * dim), machine.plain_output(states * dim * dim));
+    let (out, ell, state) = if causal {
+        let mut buffers = [q.clone(), k.clone(), v.clone(), out, ell, state];
+        machine.run(&linear_attention_forward(&forward), &mut buffers);
+        let [_, _, _, out, ell, state] = buffers;
+        (out, ell, state)
+    } else {
+        let mut buffers = [k.clone(), v.clone(), ell, state];
+        machine.run(&bidirectional_attention_state(&forward), &mut buffers);
+        let [_, _, ell, state] = buffers;
+        let mut buffers = [q.clone(), state, out];
+        machine.run(&bidirectional_attention_out(&forward), &mut buffers);
+        let [_, state, out] = buffers;
+        (out, ell, state)
+    };
+
+    let backward = LinearBackwardSpec {
+        elem: machine.elem,
+        shape,
+        chunk,
+        temperature,
+        q: forward.q,
+        k: forward.k,
+        v: forward.v,
+        dout: forward.q,
+        dq: forward.q,
+        dk: forward.k,
+        dv: forward.v,
+    };
+    let kernel = if causal {
+        linear_attention_backward(&backward)
+    } else {
+        bidirectional_attention_backward(&backward)
+    };
+    let (dq, dk, dv) =
+        (machine.output(&shape, heads), machine.output(&shape, kv_heads), machine.output(&shape, kv_heads));
+    let mut buffers = [q, k, v, ell, state, dout, dq, dk, dv];
+    machine.run(&kernel, &mut buffers);
+    [
+        machine.read(&shape, heads, &out),
+        machine.read(&shape, heads, &buffers[6]),
+        machine.read(&shape, kv_heads, &buffers[7]),
+        machine.read(&shape, kv_heads, &buffers[8]),
+    ]
+}
+
+fn check(machine: Machine, case: Case, problem: &Problem, tolerance: f64, what: &str) {
+    let Reference { out, dq, dk, dv, natural, .. } = problem.linear(case.causal, case.temperature);
+    let natural = natural * case.temperature;
+    let results = run(machine, case, problem);
+    let references = [(out, 0.0), (dq, natural), (dk, natural), (dv, 0.0)];
+    for ((result, (reference, floor)), name) in results.iter().zip(&references).zip(["out", "dq", "dk", "dv"])
+    {
+        let e = error(result, reference, *floor);
+        assert!(e <= tolerance, "{name}: error {e:.2e} > {tolerance:.0e} for {what} {case:?} on {machine:?}");
+    }
+}
+
+fn case([seq, heads, kv_heads, head_dim]: [usize; 4], causal: bool, chunk: usize) -> Case {
+    let shape = HeadShape { batch: 2, seq, heads, kv_heads, head_dim };
+    Case { shape, causal, chunk, temperature: 1.0 }
+}
+
+#[test]
+fn every_length() {
+    for seq in [1, 63, 64, 65, 130, 200] {
+        for causal in [false, true] {
+            for chunk in [16, 64] {
+                let case = case([seq, 2, 1, 16], causal, chunk);
+                let problem = Problem::new(case.shape, Keys::Normal, seq as u64);
+                // One token has dq = 0, the difference of terms that are 100 times the natural scale.
+                let tolerance = if seq == 1 { 1e-5 } else { 2e-6 };
+                check(Machine::F32, case, &problem, tolerance, "normal keys");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_head_size_and_group() {
+    for (heads, kv_heads, head_dim) in [(2, 2, 32), (4, 1, 16), (4, 2, 64), (1, 1, 128), (3, 1, 24)] {
+        for causal in [false, true] {
+            let case = case([100, heads, kv_heads, head_dim], causal, 64);
+            check(Machine::F32, case, &Problem::new(case.shape, Keys::Normal, 5), 3e-6, "normal keys");
+        }
+    }
+}
+
+#[test]
+fn every_family_of_keys() {
+    for keys in Keys::ALL {
+        for chunk in [16, 64] {
+            for (seq, causal) in [(130, true), (128, true), (130, false)] {
+                let case = case([seq, 2, 1, 16], causal, chunk);
+                let problem = Problem::new(case.shape, keys, 10);
+                check(Machine::F32, case, &problem, keys.tolerance(), &format!("{keys:?}"));
+                check(Machine::F64, case, &problem, 1e-11, &format!("{keys:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn hard_keys_at_full_size() {
+    for keys in [Keys::Uniform100, Keys::RampUp, Keys::Steps] {
+        let case = case([130, 2, 1, 64], true, 64);
+        check(
+            Machine::F32,
+            case,
+            &Problem::new(case.shape, keys, 11),
+            keys.tolerance(),
+            &format!("{keys:?}"),
+        );
+    }
+}
+
+#[test]
+fn temperature_scales_queries_and_keys() {
+    for causal in [false, true] {
+        for keys in [Keys::Normal, Keys::Uniform100] {
+            let mut case = case([100, 2, 1, 16], causal, 64);
+            case.temperature = 2.5;
+            let problem = Problem::new(case.shape, keys, 12);
+            check(Machine::F32, case, &problem, 4.0 * keys.tolerance(), &format!("{keys:?}"));
+            check(Machine::F64, case, &problem, 1e-11, &format!("{keys:?}"));
+        }
+    }
+}
+
+#[test]
+fn bf16_tensors() {
+    for causal in [false, true] {
+        let case = case([100, 4, 2, 32], causal, 64);
+        let mut problem = Problem::new(case.shape, Keys::Normal, 9);
+        problem.round_to_bf16();
+        check(Machine::BF16, case, &problem, 1.5e-2, "normal keys");
+    }
+}
+
+#[test]
+fn the_saved_logsumexp_does_not_drift() {
+    let shape = HeadShape { batch: 1, seq: 50_000, heads: 1, kv_heads: 1, head_dim: 8 };
+    let machine = Machine { layout: Layout::Packed, ..Machine::F32 };
+    let case = Case { shape, causal: true, chunk: 64, temperature: 1.0 };
+    let k = Random::new(13).normals(shape.seq * 8, 1.0);
+    let zeros = vec![0.0; shape.seq * 8];
+    let chunks = shape.seq.div_ceil(64);
+    let mut buffers = [
+        machine.input(&shape, 1, &zeros),
+        machine.input(&shape, 1, &k),
+        machine.input(&shape, 1, &zeros),
+        machine.output(&shape, 1),
+        machine.plain_output(chunks * 8),
+        machine.plain_output(chunks * 64),
+    ];
+    machine.run(&linear_attention_forward(&forward_spec(machine, case)), &mut buffers);
+    let ell = buffers[4].to_f64();
+    assert!(ell[..8].iter().all(|x| *x == 0.0), "the first chunk has no keys before it");
+    let mut sums = [0.0; 8];
+    let mut worst: f64 = 0.0;
+    for (t, key) in k.chunks(8).enumerate() {
+        for d in 0..8 {
+            if t > 0 && t % 64 == 0 {
+                worst = worst.max((ell[t / 64 * 8 + d] - f64::ln(sums[d])).abs());
+            }
+            sums[d] += f64::from(key[d]).exp();
+        }
+    }
+    // One unit in the last place at ln 50000 is 9.5e-7.
+    assert!(worst < 3e-6, "drift {worst:.1e}");
+}
+
+#[test]
+fn reference_gradients_agree_with_central_differences() {
+    let shape = HeadShape { batch: 1, seq: 5, heads: 2, kv_heads: 1, head_dim: 8 };
+    let problem = Problem::new(shape, Keys::Normal, 14);
+    type Forward = fn(&Problem, bool) -> Reference;
+    let forwards: [Forward; 2] = [|p, causal| p.linear(causal, 1.5), |p, causal| p.softmax(causal, 0.5)];
+    for forward in forwards {
+        for causal in [false, true] {
+            let reference = forward(&problem, causal);
+            let loss = |p: &Problem| -> f64 {
+                forward(p, causal).out.iter().zip(&p.dout).map(|(o, g)| o * f64::from(*g)).sum()
+            };
+            type Field = fn(&mut Problem) -> &mut Vec<f32>;
+            let fields: [(Field, &[f64]); 3] =
+                [(|p| &mut p.q, &reference.dq), (|p| &mut p.k, &reference.dk), (|p| &mut p.v, &reference.dv)];
+            for (field, gradient) in fields {
+                for (i, expected) in gradient.iter().enumerate().step_by(7) {
+                    let mut moved = problem.clone();
+                    let (mut ends, mut losses) = ([0.0; 2], [0.0; 2]);
+                    for (side, step) in [(0, 2e-3), (1, -2e-3)] {
+                        field(&mut moved)[i] = field(&mut problem.clone())[i] + step;
+                        ends[side] = f64::from(field(&mut moved)[i]);
+                        losses[side] = loss(&moved);
+                    }
+                    let slope = (losses[0] - losses[1]) / (ends[0] - ends[1]);
+                    assert!((slope - expected).abs() < 2e-5, "{slope} but {expected}");
+                }
+            }
+        }
+    }
+}

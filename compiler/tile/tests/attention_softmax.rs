@@ -1,0 +1,189 @@
+//! Softmax attention kernels against float64 loops.
+
+mod attention_support;
+
+use attention_support::{Keys, Layout, Machine, Problem, Reference, error};
+use linc_tile::library::attention::HeadShape;
+use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
+use linc_tile::library::softmax_attention_backward::{
+    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+};
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    shape: HeadShape,
+    causal: bool,
+    block_q: usize,
+    block_k: usize,
+    scale: f64,
+}
+
+/// out, lse, dq, dk, dv of the kernels.
+fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 5] {
+    let Case { shape, causal, block_q, block_k, scale } = case;
+    let HeadShape { batch, seq, heads, kv_heads, .. } = shape;
+    let elem = machine.elem;
+    let (wide, narrow) = (machine.layout.strides(&shape, heads), machine.layout.strides(&shape, kv_heads));
+    let forward = SoftmaxForwardSpec {
+        elem,
+        shape,
+        causal,
+        scale,
+        block_q,
+        block_k,
+        q: wide,
+        k: narrow,
+        v: narrow,
+        out: wide,
+    };
+    let q = machine.input(&shape, heads, &problem.q);
+    let k = machine.input(&shape, kv_heads, &problem.k);
+    let v = machine.input(&shape, kv_heads, &problem.v);
+    let dout = machine.input(&shape, heads, &problem.dout);
+    let rows = batch * heads * seq;
+    let mut buffers =
+        [q.clone(), k.clone(), v.clone(), machine.output(&shape, heads), machine.plain_output(rows)];
+    machine.run(&softmax_attention_forward(&forward), &mut buffers);
+    let [_, _, _, out, lse] = buffers;
+
+    let backward = SoftmaxBackwardSpec {
+        elem,
+        shape,
+        causal,
+        scale,
+        block_q,
+        block_k,
+        q: wide,
+        k: narrow,
+        v: narrow,
+        out: wide,
+        dout: wide,
+        dq: wide,
+        dk: narrow,
+        dv: narrow,
+    };
+    let mut buffers = [out.clone(), dout.clone(), machine.plain_output(rows)];
+    machine.run(&softmax_attention_delta(&backward), &mut buffers);
+    let [_, _, delta] = buffers;
+    let inputs = [q, k, v, dout, lse.clone(), delta];
+    let mut buffers = inputs.to_vec();
+    buffers.push(machine.output(&shape, heads));
+    machine.run(&softmax_attention_dq(&backward), &mut buffers);
+    let dq = machine.read(&shape, heads, &buffers[6]);
+    let mut buffers = inputs.to_vec();
+    buffers.extend([machine.output(&shape, kv_heads), machine.output(&shape, kv_heads)]);
+    machine.run(&softmax_attention_dkdv(&backward), &mut buffers);
+    [
+        machine.read(&shape, heads, &out),
+        lse.to_f64(),
+        dq,
+        machine.read(&shape, kv_heads, &buffers[6]),
+        machine.read(&shape, kv_heads, &buffers[7]),
+    ]
+}
+
+fn check(machine: Machine, case: Case, problem: &Problem, tolerance: f64) {
+    let Reference { out, lse, dq, dk, dv, natural } = problem.softmax(case.causal, case.scale);
+    let results = run(machine, case, problem);
+    // dq and dk of a saturated softmax are differences of large terms, times the largest key or query.
+    let largest = |x: &[f32]| x.iter().fold(0.0, |m, x| f64::max(m, f64::from(x.abs())));
+    let floor_q = natural * case.scale * largest(&problem.k).max(1.0);
+    let floor_k = natural * case.scale * largest(&problem.q).max(1.0);
+    let references = [(out, 0.0), (lse, 1.0), (dq, floor_q), (dk, floor_k), (dv, 0.0)];
+    for ((result, (reference, floor)), name) in
+        results.iter().zip(&references).zip(["out", "lse", "dq", "dk", "dv"])
+    {
+        let e = error(result, reference, *floor);
+        assert!(e <= tolerance, "{name}: error {e:.2e} > {tolerance:.0e} for {case:?} on {machine:?}");
+    }
+}
+
+fn case([seq, heads, kv_heads, head_dim]: [usize; 4], causal: bool, block_q: usize, block_k: usize) -> Case {
+    let shape = HeadShape { batch: 2, seq, heads, kv_heads, head_dim };
+    Case { shape, causal, block_q, block_k, scale: (head_dim as f64).powf(-0.5) }
+}
+
+#[test]
+fn every_length() {
+    for seq in [1, 63, 64, 65, 130, 200] {
+        for causal in [false, true] {
+            let case = case([seq, 2, 1, 16], causal, 64, 64);
+            check(Machine::F32, case, &Problem::new(case.shape, Keys::Normal, seq as u64), 2e-6);
+        }
+    }
+}
+
+#[test]
+fn every_head_size_and_group() {
+    for (heads, kv_heads, head_dim) in [(2, 2, 32), (4, 1, 16), (4, 2, 64), (1, 1, 128), (3, 1, 24)] {
+        for causal in [false, true] {
+            let case = case([100, heads, kv_heads, head_dim], causal, 64, 64);
+            check(Machine::F32, case, &Problem::new(case.shape, Keys::Normal, 5), 2e-6);
+        }
+    }
+}
+
+#[test]
+fn blocks_of_different_sizes() {
+    for (block_q, block_k) in [(16, 16), (16, 64), (64, 16), (32, 48), (128, 64), (64, 128)] {
+        for causal in [false, true] {
+            for seq in [96, 150] {
+                let case = case([seq, 2, 1, 16], causal, block_q, block_k);
+                check(Machine::F32, case, &Problem::new(case.shape, Keys::Normal, 6), 2e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn exact_in_exact_arithmetic() {
+    for causal in [false, true] {
+        let case = case([130, 4, 2, 16], causal, 64, 32);
+        check(Machine::F64, case, &Problem::new(case.shape, Keys::Uniform10, 7), 1e-12);
+    }
+}
+
+#[test]
+fn saturated_scores() {
+    // Scores of several hundred: nothing may overflow, in the ragged block of keys either.
+    for causal in [false, true] {
+        let mut case = case([70, 2, 2, 16], causal, 64, 64);
+        case.scale = 1.0;
+        check(Machine::F32, case, &Problem::new(case.shape, Keys::Uniform100, 8), 3e-4);
+        check(Machine::F64, case, &Problem::new(case.shape, Keys::Uniform100, 8), 1e-11);
+    }
+}
+
+#[test]
+fn bf16_tensors() {
+    for layout in [Layout::Packed, Layout::Sliced] {
+        let machine = Machine { layout, ..Machine::BF16 };
+        let case = case([100, 4, 2, 32], true, 64, 64);
+        let mut problem = Problem::new(case.shape, Keys::Normal, 9);
+        problem.round_to_bf16();
+        check(machine, case, &problem, 1.5e-2);
+    }
+}
+
+#[test]
+fn equal_specs_give_equal_kernels() {
+    let spec = |scale, seq| {
+        let shape = HeadShape { batch: 1, seq, heads: 2, kv_heads: 1, head_dim: 16 };
+        let (wide, narrow) = (Layout::Packed.strides(&shape, 2), Layout::Packed.strides(&shape, 1));
+        softmax_attention_forward(&SoftmaxForwardSpec {
+            elem: linc_tile::Elem::F32,
+            shape,
+            causal: true,
+            scale,
+            block_q: 64,
+            block_k: 64,
+            q: wide,
+            k: narrow,
+            v: narrow,
+            out: wide,
+        })
+    };
+    assert_eq!(spec(0.25, 65), spec(0.25, 65));
+    assert_ne!(spec(0.25, 65).name, spec(0.5, 65).name);
+    assert_ne!(spec(0.25, 65).name, spec(0.25, 64).name);
+}

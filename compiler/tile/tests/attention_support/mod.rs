@@ -1,0 +1,396 @@
+//! Naive float64 attention, straight from the definitions, and what the attention tests share.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use linc_tile::interp::{Buffer, Options, Precision, run};
+use linc_tile::library::attention::{HeadShape, HeadStrides};
+use linc_tile::{Elem, Kernel};
+
+/// A small deterministic generator (xorshift64*).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// Uniform in (0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Standard normal.
+    pub fn normal(&mut self) -> f64 {
+        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    pub fn normals(&mut self, count: usize, gain: f64) -> Vec<f32> {
+        (0..count).map(|_| (self.normal() * gain) as f32).collect()
+    }
+}
+
+/// Families of keys (research: the ones that break unchecked chunk references).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Keys {
+    Normal,
+    Uniform10,
+    Uniform100,
+    RampUp,
+    RampDown,
+    Steps,
+    Spike,
+}
+
+impl Keys {
+    pub const ALL: [Keys; 7] = [
+        Keys::Normal,
+        Keys::Uniform10,
+        Keys::Uniform100,
+        Keys::RampUp,
+        Keys::RampDown,
+        Keys::Steps,
+        Keys::Spike,
+    ];
+
+    /// Error of the f32 kernel relative to the natural scale that is still rounding: at |K| ~ 100 one unit in the
+    /// last place of K itself is 7.6e-6.
+    pub fn tolerance(self) -> f64 {
+        match self {
+            Keys::Normal | Keys::Uniform10 => 2e-6,
+            Keys::Uniform100 | Keys::RampUp | Keys::RampDown | Keys::Steps | Keys::Spike => 2e-5,
+        }
+    }
+
+    fn value(self, t: usize, d: usize, n: usize, random: &mut Random) -> f64 {
+        let along = if n > 1 { t as f64 / (n - 1) as f64 } else { 0.0 };
+        match self {
+            Keys::Normal => random.normal(),
+            Keys::Uniform10 => random.uniform() * 20.0 - 10.0,
+            Keys::Uniform100 => random.uniform() * 200.0 - 100.0,
+            Keys::RampUp => -100.0 + 200.0 * along + random.normal(),
+            Keys::RampDown => 100.0 - 200.0 * along + random.normal(),
+            Keys::Steps => (t / 7) as f64 * 25.0 - 100.0 + random.normal(),
+            Keys::Spike if t == n / 3 => 100.0,
+            Keys::Spike if t == 2 * n / 3 && d.is_multiple_of(2) => -100.0,
+            Keys::Spike => random.normal(),
+        }
+    }
+}
+
+/// Operands of one attention, contiguous `[B, N, heads, D]`.
+#[derive(Clone)]
+pub struct Problem {
+    pub shape: HeadShape,
+    pub q: Vec<f32>,
+    pub k: Vec<f32>,
+    pub v: Vec<f32>,
+    pub dout: Vec<f32>,
+}
+
+/// Results, contiguous.
+pub struct Reference {
+    pub out: Vec<f64>,
+    /// `[B, H, N]`, softmax attention only.
+    pub lse: Vec<f64>,
+    pub dq: Vec<f64>,
+    pub dk: Vec<f64>,
+    pub dv: Vec<f64>,
+    /// Natural scale of dq and dk: `max |V·G|` / 100. Where a softmax saturates both are differences of such terms.
+    pub natural: f64,
+}
+
+impl Problem {
+    pub fn new(shape: HeadShape, keys: Keys, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let HeadShape { batch, seq, heads, kv_heads, head_dim } = shape;
+        let (large, small) = (batch * seq * heads * head_dim, batch * seq * kv_heads * head_dim);
+        let k = (0..small)
+            .map(|i| {
+                let t = i / (kv_heads * head_dim) % seq;
+                keys.value(t, i % head_dim, seq, &mut random) as f32
+            })
+            .collect();
+        Problem {
+            shape,
+            q: random.normals(large, 2.0),
+            k,
+            v: random.normals(small, 1.0),
+            dout: random.normals(large, 1.0),
+        }
+    }
+
+    /// Rounds all operands to bfloat16.
+    pub fn round_to_bf16(&mut self) {
+        for x in [&mut self.q, &mut self.k, &mut self.v, &mut self.dout].into_iter().flatten() {
+            *x = half::bf16::from_f32(*x).to_f32();
+        }
+    }
+
+    /// Position of feature 0 of `(batch, token, head)`.
+    fn at(&self, heads: usize, batch: usize, token: usize, head: usize) -> usize {
+        ((batch * self.shape.seq + token) * heads + head) * self.shape.head_dim
+    }
+
+    fn row(&self, x: &[f32], heads: usize, batch: usize, token: usize, head: usize, factor: f64) -> Vec<f64> {
+        let at = self.at(heads, batch, token, head);
+        x[at..at + self.shape.head_dim].iter().map(|x| f64::from(*x) * factor).collect()
+    }
+
+    /// Runs `body(b, h, q rows, k rows, v rows, dout rows)` for every query head.
+    fn each_head(
+        &self,
+        factor: f64,
+        mut body: impl FnMut(usize, usize, &[Vec<f64>], &[Vec<f64>], &[Vec<f64>], &[Vec<f64>]),
+    ) {
+        let HeadShape { batch, seq, heads, kv_heads, .. } = self.shape;
+        for b in 0..batch {
+            for h in 0..heads {
+                let g = h / (heads / kv_heads);
+                let rows = |x: &[f32], heads, head, factor| -> Vec<Vec<f64>> {
+                    (0..seq).map(|t| self.row(x, heads, b, t, head, factor)).collect()
+                };
+                let q = rows(&self.q, heads, h, factor);
+                let k = rows(&self.k, kv_heads, g, factor);
+                let v = rows(&self.v, kv_heads, g, 1.0);
+                let dout = rows(&self.dout, heads, h, 1.0);
+                body(b, h, &q, &k, &v, &dout);
+            }
+        }
+    }
+
+    fn empty(&self) -> Reference {
+        Reference {
+            out: vec![0.0; self.q.len()],
+            lse: vec![0.0; self.shape.batch * self.shape.heads * self.shape.seq],
+            dq: vec![0.0; self.q.len()],
+            dk: vec![0.0; self.k.len()],
+            dv: vec![0.0; self.v.len()],
+            natural: 0.0,
+        }
+    }
+
+    /// Softmax attention and its gradients.
+    pub fn softmax(&self, causal: bool, scale: f64) -> Reference {
+        let HeadShape { seq, heads, kv_heads, head_dim: dim, .. } = self.shape;
+        let mut result = self.empty();
+        self.each_head(1.0, |b, h, q, k, v, dout| {
+            let g = h / (heads / kv_heads);
+            for t in 0..seq {
+                let end = if causal { t + 1 } else { seq };
+                let scores: Vec<f64> = k[..end].iter().map(|k| dot(&q[t], k) * scale).collect();
+                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                let lse = max + sum.ln();
+                result.lse[(b * heads + h) * seq + t] = lse;
+                let p: Vec<f64> = scores.iter().map(|s| (s - lse).exp()).collect();
+                let dp: Vec<f64> = v[..end].iter().map(|v| dot(&dout[t], v)).collect();
+                result.natural = dp.iter().fold(result.natural, |a, x| a.max(x.abs() * 1e-2));
+                let delta = dot(&p, &dp);
+                let at = self.at(heads, b, t, h);
+                for s in 0..end {
+                    let ds = p[s] * (dp[s] - delta) * scale;
+                    let at_s = self.at(kv_heads, b, s, g);
+                    for d in 0..dim {
+                        result.out[at + d] += p[s] * v[s][d];
+                        result.dq[at + d] += ds * k[s][d];
+                        result.dk[at_s + d] += ds * q[t][d];
+                        result.dv[at_s + d] += p[s] * dout[t][d];
+                    }
+                }
+            }
+        });
+        result
+    }
+
+    /// Linear attention and its gradients.
+    pub fn linear(&self, causal: bool, temperature: f64) -> Reference {
+        let HeadShape { seq, heads, kv_heads, head_dim: dim, .. } = self.shape;
+        let mut result = self.empty();
+        self.each_head(temperature, |b, h, q, k, v, dout| {
+            let g = h / (heads / kv_heads);
+            for t in 0..seq {
+                let end = if causal { t + 1 } else { seq };
+                let p = softmax(&q[t]);
+                // Column softmax of the keys that t sees.
+                let lse: Vec<f64> = (0..dim)
+                    .map(|d| {
+                        let max = k[..end].iter().map(|k| k[d]).fold(f64::NEG_INFINITY, f64::max);
+                        max + k[..end].iter().map(|k| (k[d] - max).exp()).sum::<f64>().ln()
+                    })
+                    .collect();
+                let w: Vec<Vec<f64>> =
+                    k[..end].iter().map(|k| (0..dim).map(|d| (k[d] - lse[d]).exp()).collect()).collect();
+                let vg: Vec<f64> = v[..end].iter().map(|v| dot(v, &dout[t])).collect();
+                result.natural = vg.iter().fold(result.natural, |a, x| a.max(x.abs() * 1e-2));
+                let mut dp = vec![0.0; dim];
+                for s in 0..end {
+                    for d in 0..dim {
+                        dp[d] += w[s][d] * vg[s];
+                    }
+                }
+                let delta = dot(&p, &dp);
+                let at = self.at(heads, b, t, h);
+                for d in 0..dim {
+                    result.dq[at + d] = temperature * p[d] * (dp[d] - delta);
+                }
+                for s in 0..end {
+                    let at_s = self.at(kv_heads, b, s, g);
+                    let a = dot(&p, &w[s]);
+                    for d in 0..dim {
+                        result.out[at + d] += a * v[s][d];
+                        result.dv[at_s + d] += a * dout[t][d];
+                        result.dk[at_s + d] += temperature * w[s][d] * p[d] * (vg[s] - dp[d]);
+                    }
+                }
+            }
+        });
+        result
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn softmax(x: &[f64]) -> Vec<f64> {
+    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let e: Vec<f64> = x.iter().map(|x| (x - max).exp()).collect();
+    let sum: f64 = e.iter().sum();
+    e.iter().map(|e| e / sum).collect()
+}
+
+/// `max |a − b| / max(max |b|, floor)`; infinite if anything is not finite.
+pub fn error(a: &[f64], b: &[f64], floor: f64) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(floor, |m, x| m.max(x.abs()));
+    a.iter().zip(b).fold(0.0, |worst, (a, b)| {
+        let difference = (a - b).abs();
+        if difference.is_finite() { f64::max(worst, difference) } else { f64::INFINITY }
+    }) / scale
+}
+
+/// What outputs hold before a kernel runs, exact in every element type.
+const UNTOUCHED: f64 = -128.0;
+
+/// How a test runs kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Element type of the tensors.
+    pub elem: Elem,
+    /// Arithmetic of the interpreter.
+    pub precision: Precision,
+    /// Memory layout of the `[B, N, heads, D]` tensors.
+    pub layout: Layout,
+}
+
+impl Machine {
+    /// f32 tensors and arithmetic.
+    pub const F32: Machine = Machine { elem: Elem::F32, precision: Precision::F32, layout: Layout::Sliced };
+    /// f64 tensors and arithmetic.
+    pub const F64: Machine = Machine { elem: Elem::F32, precision: Precision::Exact, layout: Layout::Packed };
+    /// bf16 tensors, f32 accumulation.
+    pub const BF16: Machine = Machine { elem: Elem::Bf16, precision: Precision::F32, layout: Layout::Packed };
+
+    /// A buffer of an element type.
+    pub fn buffer(&self, elem: Elem, values: &[f64]) -> Buffer {
+        match self.precision {
+            Precision::F32 => Buffer::from_f64(elem, values).expect("a float type"),
+            Precision::F64 | Precision::Exact => Buffer::F64(values.to_vec()),
+        }
+    }
+
+    /// A `[B, N, heads, D]` operand with NaN in the gaps.
+    pub fn input(&self, shape: &HeadShape, heads: usize, data: &[f32]) -> Buffer {
+        let data: Vec<f64> = data.iter().map(|x| f64::from(*x)).collect();
+        self.buffer(self.elem, &self.layout.scatter(shape, heads, &data, f64::NAN))
+    }
+
+    /// A `[B, N, heads, D]` result before it is written.
+    pub fn output(&self, shape: &HeadShape, heads: usize) -> Buffer {
+        self.buffer(self.elem, &vec![UNTOUCHED; self.layout.length(shape, heads)])
+    }
+
+    /// A contiguous f32 result before it is written.
+    pub fn plain_output(&self, count: usize) -> Buffer {
+        self.buffer(Elem::F32, &vec![UNTOUCHED; count])
+    }
+
+    /// The elements of a result; panics if the kernel wrote into a gap.
+    pub fn read(&self, shape: &HeadShape, heads: usize, buffer: &Buffer) -> Vec<f64> {
+        self.layout.gather(shape, heads, &buffer.to_f64(), UNTOUCHED)
+    }
+
+    /// Runs a kernel in a scrambled order with the race check on, after checking that its text form round-trips.
+    pub fn run(&self, kernel: &Kernel, buffers: &mut [Buffer]) {
+        let text = kernel.to_string();
+        let parsed = linc_tile::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+        assert_eq!(parsed.to_string(), text, "{}: the text form changes", kernel.name);
+        let options = Options { precision: self.precision, order: 7, check_races: true, poison: false };
+        run(kernel, buffers, &options).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+    }
+}
+
+/// How a test lays a `[B, N, heads, D]` tensor out in memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Layout {
+    /// Contiguous.
+    Packed,
+    /// As a slice of a wider buffer: gaps between heads, tokens and sequences.
+    Sliced,
+}
+
+impl Layout {
+    pub fn strides(self, shape: &HeadShape, heads: usize) -> HeadStrides {
+        let HeadShape { seq, head_dim: dim, .. } = *shape;
+        match self {
+            Layout::Packed => HeadStrides::contiguous(seq, heads, dim),
+            Layout::Sliced => {
+                let (head, token) = (dim + 3, heads * (dim + 3) + 5);
+                HeadStrides { head, seq: token, batch: seq * token + 7 }
+            }
+        }
+    }
+
+    /// The tensor in memory, `gap` in the gaps.
+    pub fn scatter(self, shape: &HeadShape, heads: usize, data: &[f64], gap: f64) -> Vec<f64> {
+        let mut memory = vec![gap; self.length(shape, heads)];
+        self.positions(shape, heads, |from, at| {
+            memory[at..at + shape.head_dim].copy_from_slice(&data[from..from + shape.head_dim]);
+        });
+        memory
+    }
+
+    /// The tensor out of memory; panics if a gap is not `gap` any more.
+    pub fn gather(self, shape: &HeadShape, heads: usize, memory: &[f64], gap: f64) -> Vec<f64> {
+        let mut rest = memory.to_vec();
+        let mut data = vec![0.0; shape.batch * shape.seq * heads * shape.head_dim];
+        self.positions(shape, heads, |to, at| {
+            data[to..to + shape.head_dim].copy_from_slice(&memory[at..at + shape.head_dim]);
+            rest[at..at + shape.head_dim].fill(gap);
+        });
+        assert!(rest.iter().all(|x| x.to_bits() == gap.to_bits()), "a kernel wrote outside its tensor");
+        data
+    }
+
+    fn length(self, shape: &HeadShape, heads: usize) -> usize {
+        let strides = self.strides(shape, heads);
+        (shape.batch - 1) * strides.batch
+            + (shape.seq - 1) * strides.seq
+            + (heads - 1) * strides.head
+            + shape.head_dim
+    }
+
+    fn positions(self, shape: &HeadShape, heads: usize, mut visit: impl FnMut(usize, usize)) {
+        let strides = self.strides(shape, heads);
+        for b in 0..shape.batch {
+            for t in 0..shape.seq {
+                for h in 0..heads {
+                    let packed = ((b * shape.seq + t) * heads + h) * shape.head_dim;
+                    visit(packed, b * strides.batch + t * strides.seq + h * strides.head);
+                }
+            }
+        }
+    }
+}
