@@ -107,9 +107,12 @@ pub fn broadcast_strides(layout: &Layout, from: &Shape, to: &Shape) -> Vec<usize
         .collect()
 }
 
+/// Rows, columns, and the `(row stride, column stride)` of each operand.
+pub type MatrixSplit = (usize, usize, Vec<(usize, usize)>);
+
 /// Finds the axis where `shape` splits into rows and columns such that every operand, given by its strides, is uniform
 /// in both; returns rows, columns and each operand's `(row stride, column stride)`. Prefers the fewest rows.
-pub fn as_matrix(shape: &Shape, operands: &[Vec<usize>]) -> Option<(usize, usize, Vec<(usize, usize)>)> {
+pub fn as_matrix(shape: &Shape, operands: &[Vec<usize>]) -> Option<MatrixSplit> {
     (0..=shape.rank()).find_map(|split| {
         let (rows, cols) = shape.0.split_at(split);
         let strides = operands

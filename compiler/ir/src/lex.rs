@@ -171,10 +171,12 @@ impl Lexer<'_> {
         match self.next() {
             Some(c @ ('"' | '\\')) => Ok(c),
             Some('u') => {
-                let braced = self.take_while(|c| c.is_ascii_hexdigit() || matches!(c, '{' | '}'));
-                let digits = braced.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
-                let code = digits.and_then(|d| u32::from_str_radix(d, 16).ok());
-                let c = code.and_then(char::from_u32);
+                let open = self.chars.next_if_eq(&'{').is_some();
+                let digits = self.take_while(|c| c.is_ascii_hexdigit());
+                let close = self.chars.next_if_eq(&'}').is_some();
+                self.at.column += usize::from(open) + usize::from(close);
+                let c = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
+                let c = c.filter(|_| open && close);
                 c.ok_or_else(|| at.error("`\\u` is followed by a code point in braces such as `{a}`"))
             }
             _ => Err(at.error("a backslash is followed by `\"`, `\\` or `u{...}`")),

@@ -1,4 +1,4 @@
-//! What a well-formed graph is, and the check of it. Runs after every pass in debug builds and tests.
+//! What a well-formed graph is, and the check of it.
 //!
 //! 1. The operands of a node are numbered 0, 1, 2, … without gap or repetition.
 //! 2. Every operand, output and update names an existing result of an existing node.

@@ -112,8 +112,11 @@ fn abstract_attention() {
     }
 }
 
-/// Families of keys that break unguarded implementations (`K` of token t, with some noise).
-const KEYS: [(&str, fn(usize, f64) -> f64); 7] = [
+/// The key of a token with some noise of order 1.
+type Key = fn(usize, f64) -> f64;
+
+/// Families of keys that break unguarded implementations.
+const KEYS: [(&str, Key); 7] = [
     ("normal", |_, noise| noise),
     ("uniform 10", |_, noise| 10.0 * noise),
     ("uniform 100", |_, noise| 100.0 * noise),

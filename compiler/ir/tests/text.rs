@@ -76,7 +76,7 @@ fn everything() -> Graph {
         b.add(Op::Constant { value, ty: ty.clone() }, &[]);
     }
 
-    b.graph.set_scope("odd scope: \"%{}\u{1f600}\u{7}");
+    b.graph.set_scope("odd scope: \"%{}\u{1f600}\u{7}}a");
     let x = b.f32([4]);
     for u in UnaryOp::ALL {
         b.add(Op::Unary(u), &[x]);

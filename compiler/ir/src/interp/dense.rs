@@ -120,18 +120,27 @@ pub(super) fn rope<T: Real>(args: &Args<'_, T>, inverse: bool) -> Result<Tensor<
 
 /// Contents of a table of the given shape `[len, head_dim/2, 2]`, row-major, in double precision.
 pub fn rope_table(kind: &TableKind, shape: &Shape) -> Vec<f64> {
-    let TableKind::Rope { theta, scaling } = kind;
     let len = shape.0.first().copied().unwrap_or(1).max(1);
-    let pairs = shape.numel() / len / 2;
+    let frequencies = rope_frequencies(kind, shape.numel() / len / 2);
     let mut out = Vec::with_capacity(shape.numel());
     for position in 0..len {
-        for i in 0..pairs {
-            let frequency = theta.powf(-(i as f64) / pairs as f64);
-            let angle = position as f64 * scaling.map_or(frequency, |s| rescaled(frequency, &s));
+        for frequency in &frequencies {
+            let angle = position as f64 * frequency;
             out.extend([angle.cos(), angle.sin()]);
         }
     }
     out
+}
+
+/// Angle per position of each of `pairs` feature pairs.
+pub fn rope_frequencies(kind: &TableKind, pairs: usize) -> Vec<f64> {
+    let TableKind::Rope { theta, scaling } = kind;
+    (0..pairs)
+        .map(|i| {
+            let frequency = theta.powf(-(i as f64) / pairs as f64);
+            scaling.map_or(frequency, |s| rescaled(frequency, &s))
+        })
+        .collect()
 }
 
 /// Llama 3.1: long waves are slowed down by `factor`, short ones kept, those between blended.

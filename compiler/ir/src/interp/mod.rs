@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-pub use dense::rope_table;
+pub use dense::{rope_frequencies, rope_table};
 pub use pointwise::{binary, unary};
 pub use tensor::{Data, Real, Tensor};
 
