@@ -1,0 +1,484 @@
+//! From a syntax tree and the numbers of a model to a graph: statements.
+//!
+//! Building runs the program once: numbers are computed, `if` takes its branch, layers are unrolled,
+//! functions are expanded, and each tensor operation adds nodes to the graph. No weights are allocated.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use linc_ir::{DType, Graph, Init, Op, RopeScaling, Shape, TensorType};
+
+use crate::Architecture;
+use crate::ast::*;
+use crate::check::{self, Outside, RESULT};
+use crate::config::{ModelConfig, Number, Setting};
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::value::{Dim, MAX_ELEMENTS, Tensor, Value, describe_shape, elements, shape};
+
+/// The sizes that are not the model's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BuildShape {
+    /// Sequences at once.
+    pub batch: usize,
+    /// Tokens per sequence; 1 for decoding.
+    pub seq: usize,
+    /// Positions that rope tables cover, at least `seq`.
+    pub rope_len: usize,
+}
+
+/// A model as a graph.
+#[derive(Clone, Debug)]
+pub struct BuiltModel {
+    /// One input leaf `tokens`, i32 `[batch, seq]`; one output `logits`, f32 `[batch, seq, vocab_size]` or
+    /// `[batch * seq, vocab_size]`. Attention is abstract; each node's scope is `layers.3/attention`.
+    pub graph: Graph,
+    /// Number of layers.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Size of the vocabulary.
+    pub vocab_size: usize,
+    /// Features of a token.
+    pub dim: usize,
+}
+
+impl BuiltModel {
+    /// Number of trainable numbers; a tied weight counts once.
+    pub fn parameter_count(&self) -> usize {
+        let size = |op: &Op| if let Op::Param { ty, .. } = op { ty.shape.numel() } else { 0 };
+        self.graph.nodes().map(|n| size(self.graph.op(n))).sum()
+    }
+}
+
+/// Builds the graph of `arch` with the numbers of `config`.
+///
+/// # Errors
+/// Undefined, duplicate or unused names, shapes that do not fit, numbers that do not divide: all name errors
+/// of the file at once, or else the first error met while building.
+pub fn build(
+    arch: &Architecture,
+    config: &ModelConfig,
+    shape: &BuildShape,
+) -> Result<BuiltModel, Diagnostics> {
+    let sources = || vec![arch.source().clone(), config.source().clone()];
+    let fail = |errors| Err(Diagnostics::new(errors, sources()));
+    if elements([shape.batch, shape.seq]).is_none() || elements([shape.rope_len]).is_none() {
+        let message =
+            format!("batch, seq and rope_len must be from 1 to {MAX_ELEMENTS}, batch * seq too: {shape:?}");
+        return fail(vec![Diagnostic::nowhere(message)]);
+    }
+    let settings = match config.resolve() {
+        Ok(settings) => settings,
+        Err(errors) => return fail(errors),
+    };
+    let mut names: std::collections::BTreeSet<&str> = settings.keys().map(String::as_str).collect();
+    names.insert(SCALING);
+    let mut given: Vec<_> = names.iter().filter_map(|n| Some((*n, config.given(n)?))).collect();
+    given.extend(config.given("rope_scaling.factor").map(|span| (SCALING, span)));
+    let outside = Outside { names, path: &config.source().path, given };
+    let errors = check::check(&arch.source().path, arch.ast(), &outside);
+    if !errors.is_empty() {
+        return fail(errors);
+    }
+    match Builder::new(arch, config, settings, *shape).build() {
+        Ok(model) => Ok(model),
+        Err(error) => fail(vec![*error]),
+    }
+}
+
+/// The name under which an architecture sees `[rope_scaling]`.
+pub(crate) const SCALING: &str = "rope_scaling";
+
+/// Statements and expressions evaluated at most; a file that runs longer is a mistake.
+const MAX_STEPS: usize = 1 << 20;
+
+/// Depth of evaluation: expressions within expressions, calls within calls.
+const MAX_DEPTH: usize = 160;
+
+pub(crate) type Built<T> = Result<T, Box<Diagnostic>>;
+
+pub(crate) struct Builder<'a> {
+    pub(crate) arch: &'a Architecture,
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) settings: BTreeMap<String, Setting>,
+    pub(crate) functions: BTreeMap<&'a str, &'a Function>,
+    pub(crate) graph: Graph,
+    pub(crate) shape: BuildShape,
+    /// Innermost last; a function's body sees only its own.
+    pub(crate) scopes: Vec<BTreeMap<String, Value>>,
+    /// Calls being expanded, outermost first.
+    pub(crate) calls: Vec<Span>,
+    /// Enclosing `layers.i` and block names.
+    prefix: Vec<String>,
+    /// The layer being built.
+    pub(crate) layer: Option<usize>,
+    /// Where each checkpoint name was first used.
+    params: BTreeMap<String, Span>,
+    /// Rope tables that exist: head size, theta, scaling.
+    pub(crate) ropes: Vec<(usize, f64, Option<RopeScaling>, linc_ir::Value)>,
+    /// Matrix forms of tensors with more axes, so that three projections of one tensor share one reshape.
+    pub(crate) flat: BTreeMap<linc_ir::Value, linc_ir::Value>,
+    steps: usize,
+    depth: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(
+        arch: &'a Architecture,
+        config: &'a ModelConfig,
+        settings: BTreeMap<String, Setting>,
+        shape: BuildShape,
+    ) -> Self {
+        let functions = arch.ast().items.iter().filter_map(|item| match &item.kind {
+            ItemKind::Function(f) => Some((f.name.text.as_str(), f)),
+            ItemKind::Model(_) => None,
+        });
+        Builder {
+            arch,
+            config,
+            settings,
+            functions: functions.collect(),
+            graph: Graph::new(format!("{}_{}", config.name, config.flavor)),
+            shape,
+            scopes: vec![BTreeMap::new()],
+            calls: Vec::new(),
+            prefix: Vec::new(),
+            layer: None,
+            params: BTreeMap::new(),
+            ropes: Vec::new(),
+            flat: BTreeMap::new(),
+            steps: 0,
+            depth: 0,
+        }
+    }
+
+    // ---- errors ----
+
+    /// An error at a place of the `.linc` file, with the calls that led there.
+    pub(crate) fn error(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {
+        let path = &self.arch.source().path;
+        let mut error = Diagnostic::new(path, span, message);
+        for call in self.calls.iter().rev().take(3) {
+            error = error.label(path, *call, "in this call");
+        }
+        Box::new(error)
+    }
+
+    /// Adds a remark at another place of the `.linc` file.
+    pub(crate) fn with_label(
+        &self,
+        error: Box<Diagnostic>,
+        span: Span,
+        text: impl Into<String>,
+    ) -> Box<Diagnostic> {
+        Box::new(error.label(&self.arch.source().path, span, text))
+    }
+
+    /// Points at the TOML lines of the model numbers that an expression reads.
+    pub(crate) fn blame(&self, mut error: Box<Diagnostic>, expr: &Expr) -> Box<Diagnostic> {
+        let mut names = std::collections::BTreeSet::new();
+        check::walk(expr, &mut |e| {
+            if let ExprKind::Name(name) = &e.kind {
+                names.insert(name.as_str());
+            }
+        });
+        for name in names {
+            error = Box::new(self.config.also(*error, &self.settings, name));
+        }
+        error
+    }
+
+    /// Counts a step and a level of depth around `work`.
+    pub(crate) fn guarded<T>(&mut self, span: Span, work: impl FnOnce(&mut Self) -> Built<T>) -> Built<T> {
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            let message = format!("building the model takes more than {MAX_STEPS} steps");
+            let help = format!("n_layers = {}; are there functions that call each other in long chains?", {
+                self.count("n_layers")
+            });
+            return Err(Box::new(self.error(span, message).help(help)));
+        }
+        if self.depth >= MAX_DEPTH {
+            return Err(self.error(span, format!("calls are nested more than {MAX_DEPTH} levels deep")));
+        }
+        self.depth += 1;
+        let result = work(self);
+        self.depth -= 1;
+        result
+    }
+
+    // ---- numbers ----
+
+    /// A count that every model has.
+    fn count(&self, name: &str) -> usize {
+        match self.settings.get(name).map(|s| s.value) {
+            Some(Number::Int(value)) => usize::try_from(value).unwrap_or(1),
+            Some(Number::Float(_) | Number::Bool(_)) | None => 1,
+        }
+    }
+
+    // ---- statements ----
+
+    fn build(mut self) -> Built<BuiltModel> {
+        let mut models = self.arch.ast().items.iter().filter_map(|item| match &item.kind {
+            ItemKind::Model(model) => Some(model),
+            ItemKind::Function(_) => None,
+        });
+        let Some(model) = models.next() else {
+            return Err(Box::new(Diagnostic::nowhere("the file defines no model")));
+        };
+        let sizes = [self.shape.batch, self.shape.seq];
+        let dims: Vec<Dim> =
+            model.axes.iter().zip(sizes).map(|(axis, size)| Dim::new(size, axis.text.as_str())).collect();
+        for dim in &dims {
+            self.bind(&dim.name, Value::Number(Number::Int(dim.size as i64)));
+        }
+        let ty = TensorType::i32(sizes);
+        let tokens = self.add(Op::Input { name: check::INPUT.into(), ty }, &[], model.input.span)?;
+        self.bind(check::INPUT, Value::Tensor(Tensor { value: tokens, dims }));
+        self.block(&model.body)?;
+        let result = self.logits(model)?;
+        self.graph.outputs.push((RESULT.into(), result));
+        Ok(BuiltModel {
+            n_layers: self.count("n_layers"),
+            n_heads: self.count("n_heads"),
+            n_kv_heads: self.count("n_kv_heads"),
+            head_dim: self.count("head_dim"),
+            vocab_size: self.count("vocab_size"),
+            dim: self.count("dim"),
+            graph: self.graph,
+        })
+    }
+
+    fn logits(&self, model: &Model) -> Built<linc_ir::Value> {
+        let Some(result) = self.scopes[0].get(RESULT) else {
+            let message = format!("`{RESULT}` has no value: the branch that defines it was not taken");
+            return Err(self.error(model.name.span, message));
+        };
+        let place = last_definition(&model.body, RESULT).unwrap_or(model.name.span);
+        let (batch, seq, vocab) = (self.shape.batch, self.shape.seq, self.count("vocab_size"));
+        let Value::Tensor(tensor) = result else {
+            return Err(
+                self.error(place, format!("`{RESULT}` must be a tensor, found {}", result.describe()))
+            );
+        };
+        let found = shape(&tensor.dims);
+        if found != Shape::from([batch, seq, vocab]) && found != Shape::from([batch * seq, vocab]) {
+            let found = describe_shape(&tensor.dims);
+            let message = format!(
+                "`{RESULT}` is {found}, expected [batch, seq, vocab_size] = [{batch}, {seq}, {vocab}]"
+            );
+            return Err(self.error(place, message));
+        }
+        let dtype = self.graph.ty(tensor.value).dtype;
+        if !dtype.is_float() {
+            return Err(self.error(place, format!("`{RESULT}` holds whole numbers")));
+        }
+        Ok(tensor.value)
+    }
+
+    fn bind(&mut self, name: &str, value: Value) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.insert(name.to_string(), value);
+        }
+    }
+
+    pub(crate) fn block(&mut self, block: &Block) -> Built<Option<Value>> {
+        for statement in &block.statements {
+            if let Some(value) = self.guarded(statement.span, |b| b.statement(statement))? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs a statement; a value is a function's result.
+    fn statement(&mut self, statement: &Statement) -> Built<Option<Value>> {
+        match &statement.kind {
+            StatementKind::Let { name, value } => {
+                let value = self.eval(value)?;
+                self.bind(&name.text, value);
+            }
+            StatementKind::Assign { name, value } => {
+                let value = self.eval(value)?;
+                match self.scopes.iter_mut().rev().find_map(|scope| scope.get_mut(&name.text)) {
+                    Some(slot) => *slot = value,
+                    None => self.bind(&name.text, value),
+                }
+            }
+            StatementKind::Param { name, shape, init, arguments } => {
+                self.param(name, shape, init, arguments)?;
+            }
+            StatementKind::For { variable, body } => {
+                for layer in 0..self.count("n_layers") {
+                    self.layer = Some(layer);
+                    self.enter(format!("layers.{layer}"), |b| {
+                        b.bind(&variable.text, Value::Number(Number::Int(layer as i64)));
+                        b.block(body)
+                    })?;
+                }
+                self.layer = None;
+            }
+            StatementKind::Block { name, body } => {
+                self.enter(name.text.clone(), |b| b.block(body))?;
+            }
+            StatementKind::If { condition, then, otherwise } => match self.eval(condition)? {
+                Value::Number(Number::Bool(true)) => {
+                    self.block(then)?;
+                }
+                Value::Number(Number::Bool(false)) => {
+                    if let Some(otherwise) = otherwise {
+                        self.block(otherwise)?;
+                    }
+                }
+                other => {
+                    let message = format!("a condition must be true or false, found {}", other.describe());
+                    let error = self.error(condition.span, message);
+                    return Err(self.blame(error, condition));
+                }
+            },
+            StatementKind::Return { value } => return self.eval(value).map(Some),
+        }
+        Ok(None)
+    }
+
+    /// Runs `body` in a scope of names, of checkpoint names and of the graph.
+    fn enter(&mut self, name: String, body: impl FnOnce(&mut Self) -> Built<Option<Value>>) -> Built<()> {
+        self.prefix.push(name);
+        self.scopes.push(BTreeMap::new());
+        let outer = self.graph.set_scope(self.prefix.join("/"));
+        let result = body(self);
+        self.graph.set_scope(outer);
+        self.scopes.pop();
+        self.prefix.pop();
+        result.map(|_| ())
+    }
+
+    fn param(&mut self, name: &Name, shape: &[Expr], init: &Name, arguments: &[Argument]) -> Built<()> {
+        let dims = self.dims(shape)?;
+        if dims.is_empty() {
+            return Err(self.error(name.span, format!("`{}` has no axes", name.text)));
+        }
+        let full = format!("{}.weight", [self.prefix.as_slice(), &[name.text.clone()]].concat().join("."));
+        if let Some(first) = self.params.insert(full.clone(), name.span) {
+            let error = self.error(name.span, format!("the parameter `{full}` is defined twice"));
+            return Err(self.with_label(error, first, "first defined here"));
+        }
+        let init = self.init(init, arguments)?;
+        let ty = TensorType::new(DType::F32, self::shape(&dims));
+        let value = self.add(Op::Param { name: full, ty, init }, &[], name.span)?;
+        self.bind(&name.text, Value::Tensor(Tensor { value, dims }));
+        Ok(())
+    }
+
+    fn init(&mut self, init: &Name, arguments: &[Argument]) -> Built<Init> {
+        let (least, most) = match init.text.as_str() {
+            "zeros" | "ones" => (0, 0),
+            "normal" => (1, 1),
+            "trunc_normal" => (1, 2),
+            other => {
+                let known = ["zeros", "ones", "normal", "trunc_normal"];
+                let help = crate::suggest::did_you_mean(other, known)
+                    .unwrap_or_else(|| "one of zeros, ones, normal(std), trunc_normal(std, bound)".into());
+                let error = self.error(init.span, format!("unknown initial distribution `{other}`"));
+                return Err(Box::new(error.help(help)));
+            }
+        };
+        let mut numbers = Vec::new();
+        for argument in arguments {
+            if let Some(name) = &argument.name {
+                return Err(self.error(name.span, "arguments of a distribution have no names"));
+            }
+            let value = self.eval(&argument.value)?;
+            let positive = match &value {
+                Value::Number(n @ (Number::Int(_) | Number::Float(_))) => Some(n.as_f64()),
+                Value::Number(Number::Bool(_))
+                | Value::Tensor(_)
+                | Value::Shape(_)
+                | Value::Rope(_)
+                | Value::Scaling(_) => None,
+            };
+            let Some(number) = positive.filter(|n| *n > 0.0) else {
+                let message = format!("`{}` takes numbers above 0, found {}", init.text, value.describe());
+                let error = self.error(argument.value.span, message);
+                return Err(self.blame(error, &argument.value));
+            };
+            numbers.push(number);
+        }
+        if numbers.len() < least || numbers.len() > most {
+            let takes = if least == most { least.to_string() } else { format!("{least} or {most}") };
+            let message = format!("`{}` takes {takes} arguments, found {}", init.text, numbers.len());
+            return Err(self.error(init.span, message));
+        }
+        Ok(match (init.text.as_str(), numbers.as_slice()) {
+            ("ones", _) => Init::Ones,
+            ("normal", [std]) => Init::Normal { std: *std },
+            ("trunc_normal", [std]) => Init::TruncNormal { std: *std, bound: DEFAULT_BOUND },
+            ("trunc_normal", [std, bound]) => Init::TruncNormal { std: *std, bound: *bound },
+            (_, _) => Init::Zeros,
+        })
+    }
+
+    /// Evaluates the sizes of a shape; each keeps its text as a name.
+    pub(crate) fn dims(&mut self, sizes: &[Expr]) -> Built<Vec<Dim>> {
+        let mut dims = Vec::with_capacity(sizes.len());
+        for expr in sizes {
+            let value = self.eval(expr)?;
+            let size = match value {
+                Value::Number(Number::Int(size)) => usize::try_from(size).ok().filter(|s| *s > 0),
+                Value::Number(_)
+                | Value::Tensor(_)
+                | Value::Shape(_)
+                | Value::Rope(_)
+                | Value::Scaling(_) => None,
+            };
+            let Some(size) = size else {
+                let message = format!("a size must be a whole number from 1, found {}", value.describe());
+                let error = self.error(expr.span, message);
+                return Err(self.blame(error, expr));
+            };
+            dims.push(Dim { size, name: Rc::from(crate::format::expr(expr)) });
+        }
+        if let (Some(first), Some(last)) = (sizes.first(), sizes.last())
+            && elements(dims.iter().map(|d| d.size)).is_none()
+        {
+            let message = format!("{} has more than {MAX_ELEMENTS} elements", describe_shape(&dims));
+            return Err(self.error(first.span.to(last.span), message));
+        }
+        Ok(dims)
+    }
+
+    /// Adds an operation. Its operands are known to fit, or `span` gets the graph's own message.
+    pub(crate) fn add(&mut self, op: Op, operands: &[linc_ir::Value], span: Span) -> Built<linc_ir::Value> {
+        let value = self.graph.push(op, operands).map_err(|e| self.error(span, e.to_string()))?;
+        let shape = &self.graph.ty(value).shape;
+        if elements(shape.0.iter().copied()).is_none() {
+            let message = format!("a tensor {shape} has more than {MAX_ELEMENTS} elements");
+            return Err(self.error(span, message));
+        }
+        Ok(value)
+    }
+}
+
+/// Bound of `trunc_normal(std)`: absolute, so that small std are in effect not truncated (as in PyTorch).
+const DEFAULT_BOUND: f64 = 2.0;
+
+/// Where a block last binds a name.
+fn last_definition(block: &Block, name: &str) -> Option<Span> {
+    block.statements.iter().rev().find_map(|s| match &s.kind {
+        StatementKind::Let { name: n, .. } | StatementKind::Assign { name: n, .. } => {
+            (n.text == name).then_some(s.span)
+        }
+        StatementKind::If { then, otherwise, .. } => {
+            otherwise.as_ref().and_then(|b| last_definition(b, name)).or_else(|| last_definition(then, name))
+        }
+        StatementKind::Param { .. }
+        | StatementKind::For { .. }
+        | StatementKind::Block { .. }
+        | StatementKind::Return { .. } => None,
+    })
+}
