@@ -37,7 +37,8 @@ fn run_error(kernel: &Kernel, buffers: &mut [Buffer], options: &Options) -> Stri
 #[test]
 fn unary_functions() {
     let x = [0.25f32, 1.0, 2.5];
-    let cases: [(&str, fn(f32) -> f32); 9] = [
+    type Function = (&'static str, fn(f32) -> f32);
+    let cases: [Function; 9] = [
         ("neg", |x| -x),
         ("abs", f32::abs),
         ("exp", f32::exp),
@@ -59,7 +60,8 @@ fn unary_functions() {
 #[test]
 fn binary_functions() {
     let (x, b) = ([3.0f32, -1.5, 0.1], 0.7f32);
-    let cases: [(&str, fn(f32, f32) -> f32); 6] = [
+    type Function = (&'static str, fn(f32, f32) -> f32);
+    let cases: [Function; 6] = [
         ("add", |a, b| a + b),
         ("sub", |a, b| a - b),
         ("mul", |a, b| a * b),
