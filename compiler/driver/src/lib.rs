@@ -1,1 +1,185 @@
-//! linc-driver
+//! The compiler as one call: a model and options in, a plan, a report and dumps out.
+//!
+//! Invariants: no file, clock or device is touched; texts come in and dumps go out as strings; a clock, where times
+//! are wanted, is the caller's.
+
+mod assemble;
+mod error;
+mod model;
+mod report;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use linc_passes::memory::PersistentLayout;
+use linc_passes::pipeline;
+
+pub use error::CompileError;
+pub use linc_ir::AdamWSpec;
+pub use linc_lang::{Diagnostics, Source};
+pub use linc_passes::PassError;
+pub use linc_passes::memory::PersistentLayout as Layout;
+pub use linc_passes::optimizer::OptimizerOptions;
+pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
+pub use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
+pub use linc_passes::recompute::Policy as RecomputePolicy;
+pub use linc_plan as plan;
+pub use model::{Model, Sizes};
+pub use report::{KernelRow, PassTime, Report};
+
+/// Names of the tensors that a caller feeds and reads.
+pub mod names {
+    pub use linc_passes::decode::POSITION;
+    pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
+    pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
+
+    /// Token ids, i32 `[batch, seq]`.
+    pub const TOKENS: &str = "tokens";
+}
+
+/// Options of one compilation.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Sequences at once.
+    pub batch: usize,
+    /// Tokens of a sequence; 1 for decoding.
+    pub seq: usize,
+    /// What the backward recomputes.
+    pub recompute: RecomputePolicy,
+    /// Optional passes that are switched off.
+    pub disabled: BTreeSet<String>,
+    /// Keep the texts of all stages.
+    pub dumps: bool,
+    /// Seconds on any clock; without one, passes take no time.
+    pub clock: Option<fn() -> f64>,
+}
+
+impl Options {
+    /// Defaults for a batch shape.
+    pub fn new(batch: usize, seq: usize) -> Self {
+        Options {
+            batch,
+            seq,
+            recompute: RecomputePolicy::default(),
+            disabled: BTreeSet::new(),
+            dumps: false,
+            clock: None,
+        }
+    }
+}
+
+/// A text of one stage, with the file name it should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dump {
+    /// Relative path, `graph/03-attention.ir`.
+    pub path: String,
+    /// Contents.
+    pub text: String,
+}
+
+/// The result of a compilation.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The program.
+    pub plan: plan::Plan,
+    /// What it is.
+    pub report: Report,
+    /// Texts of all stages, if asked for.
+    pub dumps: Vec<Dump>,
+}
+
+/// Compiles one program of a model. `layout` keeps persistent tensors in place across the programs of one arena.
+///
+/// # Errors
+/// [`CompileError`]: the model's, a setting's, or an internal one that names its pass.
+pub fn compile(
+    model: &Model,
+    entry: &Entry,
+    options: &Options,
+    layout: &mut PersistentLayout,
+) -> Result<Compiled, CompileError> {
+    let now = || options.clock.map_or(0.0, |clock| clock());
+    let (name, rope_len) = match entry {
+        Entry::Train(_) => ("train", options.seq),
+        Entry::Eval => ("eval", options.seq),
+        Entry::Decode { context } => ("decode", *context),
+    };
+    let mut last = now();
+    let mut graph = model.build(options.batch, options.seq, rope_len)?;
+    graph.name = format!("{} {name}", graph.name);
+
+    let mut dumps = vec![];
+    let mut times: Vec<PassTime> = vec![];
+    let mut malformed = None;
+    let settings = pipeline::Options {
+        kinds: model.kinds.clone(),
+        linear: model.linear_options(),
+        recompute: options.recompute,
+        disabled: options.disabled.clone(),
+    };
+    let memory = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {
+        let at = now();
+        times.push(PassTime { pass: pass.to_string(), seconds: at - last, nodes: graph.len() });
+        if malformed.is_none()
+            && (cfg!(debug_assertions) || options.dumps)
+            && let Err(error) = linc_ir::verify(graph)
+        {
+            malformed = Some(CompileError::Malformed { pass: pass.to_string(), error });
+        }
+        if options.dumps {
+            let path = format!("graph/{:02}-{pass}.ir", times.len());
+            dumps.push(Dump { path, text: linc_ir::print(graph) });
+        }
+        last = now();
+    })?;
+    if let Some(error) = malformed {
+        return Err(error);
+    }
+    let assembled = assemble::assemble(&graph, &memory, layout.bytes)?;
+    times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
+    if options.dumps {
+        dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
+        dumps.extend(plan_dumps(&assembled)?);
+    }
+    let report = Report::new(model, name, (options.batch, options.seq), &assembled.plan, times);
+    Ok(Compiled { plan: assembled.plan, report, dumps })
+}
+
+/// The plan, its memory map, and every kernel as tile program and as CPU IR.
+fn plan_dumps(assembled: &assemble::Assembled) -> Result<Vec<Dump>, CompileError> {
+    let plan = &assembled.plan;
+    let mut dumps = vec![
+        Dump { path: "plan.json".into(), text: serde_json::to_string_pretty(plan).unwrap_or_default() },
+        Dump { path: "memory.txt".into(), text: memory_map(plan) },
+    ];
+    for (kernel, entry) in assembled.kernels.iter().zip(&plan.kernels) {
+        dumps.push(Dump { path: format!("kernels/{}.tile", entry.name), text: entry.text.clone() });
+        let compiled = linc_codegen_cpu::compile(kernel, linc_codegen_cpu::Options { fma: true })?;
+        dumps.push(Dump { path: format!("kernels/{}.clif", entry.name), text: compiled.text() });
+    }
+    Ok(dumps)
+}
+
+/// Every buffer with its place and lifetime.
+fn memory_map(plan: &plan::Plan) -> String {
+    let mut text =
+        format!("persistent {} bytes, scratch {} bytes\n", plan.persistent_bytes, plan.scratch_bytes);
+    for b in &plan.buffers {
+        let space = match b.space {
+            plan::Space::Persistent => "persistent",
+            plan::Space::Scratch => "scratch",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{space:10} {:>14} +{:<14} {:16} steps {:>5}..={:<5} {}",
+            b.offset,
+            b.bytes,
+            b.category.name(),
+            b.live.0,
+            b.live.1,
+            b.name
+        );
+    }
+    text
+}

@@ -1,1 +1,85 @@
-//! linc-kernels
+//! From the scheduled graph to kernels: each node becomes tile programs from the library and library matmuls.
+//!
+//! Invariants: the only crate that sees both the graph and the tile IR; every match over operations is exhaustive; a
+//! call names memory as a place in the storage of a root value, so that the caller alone decides addresses. Which
+//! layouts an operation may have is the memory pass's contract (`passes/src/memory/rules.rs`).
+//!
+//! To add an operation: a branch in [`lower`] and in [`cost::cost`], with its kernel in `compiler/tile/src/library`.
+
+mod attention;
+pub mod cost;
+mod loss;
+mod lower;
+mod pointwise;
+mod view;
+
+use linc_ir::{DType, Value};
+use linc_tile as tile;
+use thiserror::Error;
+
+pub use cost::Cost;
+pub use lower::lower;
+
+/// A position in the storage of a root value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The value that owns the memory.
+    pub root: Value,
+    /// Offset in elements of `dtype`.
+    pub offset: usize,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl Place {
+    /// The place `elements` further.
+    #[must_use]
+    pub fn at(self, elements: usize) -> Self {
+        Place { offset: self.offset + elements, ..self }
+    }
+}
+
+/// `c = a·b` (+ c): operands as places with (row, column) strides in elements.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gemm {
+    /// Rows of c, columns of c, inner size.
+    pub size: (usize, usize, usize),
+    /// `[m, k]`
+    pub a: (Place, (usize, usize)),
+    /// `[k, n]`
+    pub b: (Place, (usize, usize)),
+    /// `[m, n]`
+    pub c: (Place, (usize, usize)),
+    /// Add to c.
+    pub accumulate: bool,
+}
+
+/// One launch.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Work {
+    /// A tile program with its pointer arguments.
+    Kernel(Box<tile::Kernel>, Vec<Place>),
+    /// A library matmul.
+    Gemm(Gemm),
+}
+
+/// One launch with its share of the node's cost.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Call {
+    /// What runs.
+    pub work: Work,
+    /// Floating-point operations and bytes.
+    pub cost: Cost,
+}
+
+/// No kernel exists for a node.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("{scope}: {op} cannot be lowered: {message}")]
+pub struct KernelError {
+    /// Where in the model.
+    pub scope: String,
+    /// The operation.
+    pub op: &'static str,
+    /// What is not supported, and what is.
+    pub message: String,
+}

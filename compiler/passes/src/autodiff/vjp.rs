@@ -232,9 +232,19 @@ impl Rule<'_> {
     fn sum_to(&mut self, g: Value, like: Value) -> Result<Value, IrError> {
         let (from, to) = (self.shape(g), self.shape(like));
         let lead = from.rank() - to.rank();
-        let axes: Vec<usize> =
-            (0..from.rank()).filter(|a| *a < lead || (to.0[a - lead] == 1 && from.0[*a] != 1)).collect();
-        let g = if axes.is_empty() { g } else { self.push(Op::Sum { axes, keep: false }, &[g])? };
+        let repeated = |a: usize| a < lead || (to.0[a - lead] == 1 && from.0[a] != 1);
+        // One sum per run of neighbouring axes, last run first, so that the earlier axes keep their numbers.
+        let mut g = g;
+        let mut end = from.rank();
+        while end > 0 {
+            if !repeated(end - 1) {
+                end -= 1;
+                continue;
+            }
+            let start = (0..end).rev().take_while(|a| repeated(*a)).last().unwrap_or(end - 1);
+            g = self.push(Op::Sum { axes: (start..end).collect(), keep: false }, &[g])?;
+            end = start;
+        }
         if self.shape(g) == to { Ok(g) } else { self.push(Op::Reshape { shape: to }, &[g]) }
     }
 

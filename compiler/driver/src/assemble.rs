@@ -1,0 +1,227 @@
+//! From a scheduled graph with its memory plan to the plain-data plan of the runtime.
+
+use std::collections::{BTreeMap, HashMap};
+
+use linc_ir::{DType, Graph, Init, NodeId, Op, TableKind, Value};
+use linc_kernels::{Call, Place, Work, lower};
+use linc_passes::memory::{Kind, MemoryPlan};
+use linc_plan as plan;
+use linc_tile as tile;
+
+use crate::error::CompileError;
+
+/// The plan, and the kernels behind its texts.
+pub(crate) struct Assembled {
+    pub(crate) plan: plan::Plan,
+    pub(crate) kernels: Vec<tile::Kernel>,
+}
+
+/// Lowers every node in order and puts the pieces together.
+pub(crate) fn assemble(
+    graph: &Graph,
+    memory: &MemoryPlan,
+    persistent_bytes: u64,
+) -> Result<Assembled, CompileError> {
+    let mut assembly = Assembly::new(memory);
+    for id in &memory.order {
+        let calls = lower(graph, *id, &memory.storage)?;
+        assembly.node(graph, *id, calls);
+    }
+    let bindings = assembly.bindings(graph);
+    let buffers = assembly.buffers(graph);
+    let plan = plan::Plan {
+        name: graph.name.clone(),
+        persistent_bytes,
+        scratch_bytes: memory.scratch_bytes,
+        buffers,
+        kernels: assembly.kernels.iter().map(kernel_entry).collect(),
+        steps: assembly.steps,
+        bindings,
+    };
+    Ok(Assembled { plan, kernels: assembly.kernels })
+}
+
+fn kernel_entry(kernel: &tile::Kernel) -> plan::Kernel {
+    plan::Kernel { name: kernel.name.clone(), text: tile::text::print(kernel), grid: kernel.grid }
+}
+
+struct Assembly<'a> {
+    memory: &'a MemoryPlan,
+    buffer_of: BTreeMap<Value, usize>,
+    kernels: Vec<tile::Kernel>,
+    /// Names encode specifications, so equal names are equal kernels. Looked up only, never iterated.
+    kernel_of: HashMap<String, usize>,
+    steps: Vec<plan::Step>,
+    /// Number of steps before each node of the order, and after the last.
+    first_step: Vec<usize>,
+}
+
+impl<'a> Assembly<'a> {
+    fn new(memory: &'a MemoryPlan) -> Self {
+        let buffer_of = memory.allocations.keys().enumerate().map(|(i, root)| (*root, i)).collect();
+        Assembly {
+            memory,
+            buffer_of,
+            kernels: vec![],
+            kernel_of: HashMap::new(),
+            steps: vec![],
+            first_step: vec![],
+        }
+    }
+
+    fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
+        self.first_step.push(self.steps.len());
+        let node = graph.node(id);
+        let label = if node.scope.is_empty() {
+            node.op.name().to_string()
+        } else {
+            format!("{} {}", node.scope, node.op.name())
+        };
+        for call in calls {
+            let action = match call.work {
+                Work::Kernel(kernel, args) => plan::Action::Launch {
+                    kernel: self.kernel(*kernel),
+                    args: args.into_iter().map(|p| self.at(p)).collect(),
+                },
+                Work::Gemm(g) => plan::Action::Gemm(plan::Gemm {
+                    m: g.size.0,
+                    n: g.size.1,
+                    k: g.size.2,
+                    a: self.at(g.a.0),
+                    a_strides: g.a.1,
+                    b: self.at(g.b.0),
+                    b_strides: g.b.1,
+                    c: self.at(g.c.0),
+                    c_strides: g.c.1,
+                    accumulate: g.accumulate,
+                    dtype: dtype(g.c.0.dtype),
+                }),
+            };
+            self.steps.push(plan::Step {
+                action,
+                label: label.clone(),
+                flops: call.cost.flops,
+                bytes: call.cost.bytes,
+            });
+        }
+    }
+
+    fn kernel(&mut self, kernel: tile::Kernel) -> usize {
+        if let Some(index) = self.kernel_of.get(&kernel.name) {
+            return *index;
+        }
+        self.kernel_of.insert(kernel.name.clone(), self.kernels.len());
+        self.kernels.push(kernel);
+        self.kernels.len() - 1
+    }
+
+    fn at(&self, place: Place) -> plan::Ref {
+        plan::Ref { buffer: self.buffer_of[&place.root], offset: (place.offset * place.dtype.bytes()) as u64 }
+    }
+
+    fn buffers(&self, graph: &Graph) -> Vec<plan::Buffer> {
+        let steps = self.steps.len();
+        let step_range = |live: (usize, usize)| {
+            let first = self.first_step[live.0].min(steps.saturating_sub(1));
+            let end = self.first_step.get(live.1 + 1).copied().unwrap_or(steps);
+            (first, end.saturating_sub(1).max(first))
+        };
+        let entry = |(root, a): (&Value, &linc_passes::memory::Allocation)| {
+            let node = graph.node(root.node);
+            let name = match node.op.leaf_name() {
+                Some(name) => name.to_string(),
+                None if root.port == 0 => format!("{} {}", node.scope, node.op.name()),
+                None => format!("{} {}.{}", node.scope, node.op.name(), root.port),
+            };
+            plan::Buffer {
+                name,
+                space: if a.persistent { plan::Space::Persistent } else { plan::Space::Scratch },
+                offset: a.offset,
+                bytes: a.bytes,
+                category: category(a.kind, &node.op),
+                live: step_range(a.live),
+            }
+        };
+        self.memory.allocations.iter().map(entry).collect()
+    }
+
+    fn bindings(&self, graph: &Graph) -> Vec<plan::Binding> {
+        let mut bindings = vec![];
+        for id in &self.memory.order {
+            let value = Value { node: *id, port: 0 };
+            let (role, init) = match graph.op(*id) {
+                Op::Input { .. } => (plan::Role::Input, plan::Init::Zeros),
+                Op::Param { init, .. } => (plan::Role::Param, initial(init)),
+                Op::State { .. } => (plan::Role::State, plan::Init::Zeros),
+                Op::Table { kind, ty, .. } => (plan::Role::Table, table(kind, ty.shape.0[1])),
+                _ => continue,
+            };
+            let name = graph.op(*id).leaf_name().unwrap_or_default();
+            bindings.push(self.binding(graph, value, name, role, init));
+        }
+        for (name, value) in &graph.outputs {
+            bindings.push(self.binding(graph, *value, name, plan::Role::Output, plan::Init::Zeros));
+        }
+        bindings
+    }
+
+    fn binding(
+        &self,
+        graph: &Graph,
+        value: Value,
+        name: &str,
+        role: plan::Role,
+        init: plan::Init,
+    ) -> plan::Binding {
+        let storage = &self.memory.storage[&value];
+        let ty = graph.ty(value);
+        let at = self.at(Place { root: storage.root, offset: storage.layout.offset, dtype: ty.dtype });
+        plan::Binding {
+            name: name.to_string(),
+            role,
+            dtype: dtype(ty.dtype),
+            shape: ty.shape.0.clone(),
+            at,
+            init,
+        }
+    }
+}
+
+fn dtype(dtype: DType) -> plan::DType {
+    match dtype {
+        // f64 exists in the interpreter only; the kernel lowering has refused it before.
+        DType::F32 | DType::F64 => plan::DType::F32,
+        DType::Bf16 => plan::DType::Bf16,
+        DType::I32 => plan::DType::I32,
+    }
+}
+
+fn initial(init: &Init) -> plan::Init {
+    match init {
+        Init::Zeros => plan::Init::Zeros,
+        Init::Ones => plan::Init::Ones,
+        Init::Normal { std } => plan::Init::Normal { std: *std },
+        Init::TruncNormal { std, bound } => plan::Init::TruncNormal { std: *std, bound: *bound },
+    }
+}
+
+fn table(kind: &TableKind, pairs: usize) -> plan::Init {
+    match kind {
+        TableKind::Rope { .. } => plan::Init::Rope { freqs: linc_ir::interp::rope_frequencies(kind, pairs) },
+    }
+}
+
+fn category(kind: Kind, op: &Op) -> plan::Category {
+    match kind {
+        Kind::Parameter => plan::Category::Parameters,
+        // Caches and recurrent states of decoding are inputs of the next token, moments are the optimizer's.
+        Kind::State if op.leaf_name().is_some_and(|n| n.contains(".exp_avg")) => {
+            plan::Category::OptimizerState
+        }
+        Kind::State | Kind::Input => plan::Category::Inputs,
+        Kind::Gradient => plan::Category::Gradients,
+        Kind::Activation => plan::Category::Activations,
+        Kind::Attention => plan::Category::Attention,
+        Kind::Workspace => plan::Category::Workspace,
+    }
+}

@@ -1,0 +1,144 @@
+//! A model as the driver knows it: its two texts, its numbers, and the attention kind of every layer.
+
+use linc_ir::{Graph, Op};
+use linc_lang::{Architecture, BuildShape, BuiltModel, LinearAttentionOptions, ModelConfig, Source, build};
+use linc_passes::attention::LinearOptions;
+use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
+
+use crate::error::CompileError;
+
+/// A parsed model with its layers' attention decided.
+#[derive(Clone, Debug)]
+pub struct Model {
+    architecture: Architecture,
+    config: ModelConfig,
+    /// Share of linear layers that was asked for.
+    pub ratio: Ratio,
+    /// Where the linear layers are.
+    pub placement: Placement,
+    /// Attention kind of every layer.
+    pub kinds: Vec<AttentionKind>,
+    /// Sizes of the model.
+    pub sizes: Sizes,
+}
+
+/// The sizes that reports and checks need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Layers.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Vocabulary.
+    pub vocab_size: usize,
+    /// Features of a token.
+    pub dim: usize,
+    /// Trainable numbers.
+    pub params: u64,
+    /// Trainable numbers that are only looked up (untied embedding).
+    pub embedding_params: u64,
+}
+
+impl Model {
+    /// Reads both texts, applies `overrides` (dotted key, number), and lays out the attention kinds.
+    ///
+    /// # Errors
+    /// [`CompileError::Model`] with source positions, [`CompileError::Pass`] for a bad placement.
+    pub fn new(
+        config: &Source,
+        architecture: &Source,
+        overrides: &[(String, f64)],
+        ratio: Ratio,
+        placement: Placement,
+    ) -> Result<Self, CompileError> {
+        let mut config = ModelConfig::parse(config)?;
+        for (key, value) in overrides {
+            config.override_number(key, *value)?;
+        }
+        let architecture = Architecture::parse(architecture)?;
+        let built = build(&architecture, &config, &BuildShape { batch: 1, seq: 1, rope_len: 1 })?;
+        let kinds = layer_kinds(built.n_layers, ratio, &placement)?;
+        let sizes = sizes(&built);
+        Ok(Model { architecture, config, ratio, placement, kinds, sizes })
+    }
+
+    /// The same model with other attention kinds, as a checkpoint's metadata gives them.
+    #[must_use]
+    pub fn with_kinds(self, kinds: Vec<AttentionKind>) -> Self {
+        Model { kinds, ..self }
+    }
+
+    /// Builds the graph for a batch shape.
+    pub(crate) fn build(&self, batch: usize, seq: usize, rope_len: usize) -> Result<Graph, CompileError> {
+        Ok(build(&self.architecture, &self.config, &BuildShape { batch, seq, rope_len })?.graph)
+    }
+
+    /// Options of the linear layers.
+    pub fn linear_options(&self) -> LinearOptions {
+        let LinearAttentionOptions { rope, temperature, chunk } = self.config.linear_attention();
+        LinearOptions { rope, temperature, chunk }
+    }
+
+    /// `name flavor`, as in `llama3 1B`.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.config.name, self.config.flavor)
+    }
+
+    /// The family's name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The size's name.
+    pub fn flavor(&self) -> &str {
+        &self.config.flavor
+    }
+
+    /// `LLLS LLLS ..`
+    pub fn layer_map(&self) -> String {
+        layer_map(&self.kinds)
+    }
+
+    /// Text of the architecture.
+    pub fn architecture_text(&self) -> &str {
+        &self.architecture.source().text
+    }
+
+    /// FLOPs per token of a training step in TorchTitan's convention: `6·(params - embedding)` and, per layer,
+    /// `12·heads·head_dim·seq` for softmax or `12·heads·head_dim²` for linear attention.
+    pub fn titan_flops_per_token(&self, seq: usize) -> u64 {
+        let s = &self.sizes;
+        let per_layer = |kind: &AttentionKind| {
+            let span = match kind {
+                AttentionKind::Softmax => seq,
+                AttentionKind::Linear => s.head_dim,
+            };
+            12 * (s.n_heads * s.head_dim * span) as u64
+        };
+        6 * (s.params - s.embedding_params) + self.kinds.iter().map(per_layer).sum::<u64>()
+    }
+}
+
+fn sizes(built: &BuiltModel) -> Sizes {
+    let looked_up_only = |graph: &Graph| {
+        let tables =
+            graph.nodes().filter(|n| matches!(graph.op(*n), Op::Embedding)).map(|n| graph.operands(n)[0]);
+        let only = tables
+            .filter(|t| graph.users(*t).iter().all(|(user, _)| matches!(graph.op(*user), Op::Embedding)));
+        only.map(|t| graph.ty(t).shape.numel() as u64).sum()
+    };
+    Sizes {
+        n_layers: built.n_layers,
+        n_heads: built.n_heads,
+        n_kv_heads: built.n_kv_heads,
+        head_dim: built.head_dim,
+        vocab_size: built.vocab_size,
+        dim: built.dim,
+        params: built.parameter_count() as u64,
+        embedding_params: looked_up_only(&built.graph),
+    }
+}

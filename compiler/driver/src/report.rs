@@ -1,0 +1,114 @@
+//! What a compilation says about the model: sizes, layers, FLOPs, memory, kernels.
+
+use std::collections::BTreeMap;
+
+use linc_plan::{Action, Category, Plan};
+use serde::Serialize;
+
+use crate::model::Model;
+
+/// One kernel or library call with its use in the plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KernelRow {
+    /// Kernel name, or `gemm`.
+    pub name: String,
+    /// Launches in one run.
+    pub launches: u64,
+    /// Floating-point operations of all launches.
+    pub flops: u64,
+    /// Bytes of all launches.
+    pub bytes: u64,
+}
+
+/// Time of one pass, by the caller's clock.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PassTime {
+    /// Pass name.
+    pub pass: String,
+    /// Seconds.
+    pub seconds: f64,
+    /// Nodes afterwards.
+    pub nodes: usize,
+}
+
+/// The report of one compilation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// `llama3 1B`
+    pub model: String,
+    /// Program: train, eval or decode.
+    pub entry: String,
+    /// Trainable numbers.
+    pub params: u64,
+    /// `softmax` or `linear` per layer.
+    pub layers: Vec<&'static str>,
+    /// `LLLS LLLS ..`
+    pub layer_map: String,
+    /// Sequences of a batch.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub seq: usize,
+    /// Floating-point operations per token, counted from the plan.
+    pub flops_per_token: u64,
+    /// The same in TorchTitan's convention (training only).
+    pub titan_flops_per_token: u64,
+    /// Size of the arena.
+    pub peak_bytes: u64,
+    /// Bytes by category at the peak.
+    pub memory: BTreeMap<&'static str, u64>,
+    /// All kernels, most FLOPs first.
+    pub kernels: Vec<KernelRow>,
+    /// Time per pass.
+    pub passes: Vec<PassTime>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        model: &Model,
+        entry: &str,
+        (batch, seq): (usize, usize),
+        plan: &Plan,
+        passes: Vec<PassTime>,
+    ) -> Self {
+        let memory =
+            plan.peak_by_category().into_iter().map(|(c, bytes)| (Category::name(c), bytes)).collect();
+        Report {
+            model: model.title(),
+            entry: entry.to_string(),
+            params: model.sizes.params,
+            layers: model.kinds.iter().map(|k| k.name()).collect(),
+            layer_map: model.layer_map(),
+            batch,
+            seq,
+            flops_per_token: plan.flops() / (batch * seq).max(1) as u64,
+            titan_flops_per_token: model.titan_flops_per_token(seq),
+            peak_bytes: plan.arena_bytes(),
+            memory,
+            kernels: kernel_rows(plan),
+            passes,
+        }
+    }
+}
+
+fn kernel_rows(plan: &Plan) -> Vec<KernelRow> {
+    let mut rows: BTreeMap<&str, KernelRow> = BTreeMap::new();
+    for step in &plan.steps {
+        let name = match &step.action {
+            Action::Launch { kernel, .. } => plan.kernels[*kernel].name.as_str(),
+            Action::Gemm(_) => "gemm",
+            Action::Copy { .. } => "copy",
+        };
+        let row = rows.entry(name).or_insert_with(|| KernelRow {
+            name: name.to_string(),
+            launches: 0,
+            flops: 0,
+            bytes: 0,
+        });
+        row.launches += 1;
+        row.flops += step.flops;
+        row.bytes += step.bytes;
+    }
+    let mut rows: Vec<KernelRow> = rows.into_values().collect();
+    rows.sort_by(|a, b| b.flops.cmp(&a.flops).then_with(|| a.name.cmp(&b.name)));
+    rows
+}

@@ -1,0 +1,169 @@
+//! Attention nodes to kernels, with their tile sizes.
+
+use linc_ir::{LinearSpec, Value};
+use linc_tile::library::attention::HeadShape;
+use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
+use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
+use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
+use linc_tile::library::linear_attention_bidirectional::{
+    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
+};
+use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
+use linc_tile::library::softmax_attention_backward::{
+    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+};
+
+use crate::KernelError;
+use crate::view::Lowering;
+
+/// Query rows and keys of a block: two operands, a score tile and an output tile of 64 rows stay in a second-level
+/// cache, and 64 is a multiple of every matrix instruction's shape.
+const BLOCK: usize = 64;
+
+/// Sizes of q `[B, N, H, D]` and k; an error if no kernel exists for them.
+fn head_shape(l: &Lowering<'_>, q: Value, k: Value) -> Result<HeadShape, KernelError> {
+    let (q, k) = (&l.shape(q).0, &l.shape(k).0);
+    if q[3] % 8 != 0 {
+        return l.fail(format!("head_dim is {}; attention kernels need a multiple of 8", q[3]));
+    }
+    Ok(HeadShape { batch: q[0], seq: q[1], heads: q[2], kv_heads: k[2], head_dim: q[3] })
+}
+
+pub(crate) fn softmax_forward(l: &mut Lowering<'_>, causal: bool, scale: f64) -> Result<(), KernelError> {
+    let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
+    let spec = SoftmaxForwardSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        shape: head_shape(l, q, k)?,
+        causal,
+        scale,
+        block_q: BLOCK,
+        block_k: BLOCK,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    let args = l.places(&[q, k, v, out, l.results[1]]);
+    l.launch(softmax_attention_forward(&spec), args);
+    Ok(())
+}
+
+pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -> Result<(), KernelError> {
+    let [q, k, v, out, lse, dout] = l.operands[..] else { return l.fail("takes six operands") };
+    let [dq, dk, dv, delta] = l.results[..] else { return l.fail("has four results") };
+    let spec = SoftmaxBackwardSpec {
+        elem: l.uniform_elem(&[q, k, v, out, dout, dq, dk, dv])?,
+        shape: head_shape(l, q, k)?,
+        causal,
+        scale,
+        block_q: BLOCK,
+        block_k: BLOCK,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+        dout: l.head_strides(dout),
+        dq: l.head_strides(dq),
+        dk: l.head_strides(dk),
+        dv: l.head_strides(dv),
+    };
+    let args = l.places(&[out, dout, delta]);
+    l.launch(softmax_attention_delta(&spec), args);
+    let args = l.places(&[q, k, v, dout, lse, delta, dk, dv]);
+    l.launch(softmax_attention_dkdv(&spec), args);
+    let args = l.places(&[q, k, v, dout, lse, delta, dq]);
+    l.launch(softmax_attention_dq(&spec), args);
+    Ok(())
+}
+
+pub(crate) fn linear_forward(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Result<(), KernelError> {
+    let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
+    let (ell, state) = (l.results[1], l.results[2]);
+    let spec = LinearForwardSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        shape: head_shape(l, q, k)?,
+        chunk: attributes.chunk,
+        temperature: attributes.temperature,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    if attributes.causal {
+        let args = l.places(&[q, k, v, out, ell, state]);
+        l.launch(linear_attention_forward(&spec), args);
+    } else {
+        let args = l.places(&[k, v, ell, state]);
+        l.launch(bidirectional_attention_state(&spec), args);
+        let args = l.places(&[q, state, out]);
+        l.launch(bidirectional_attention_out(&spec), args);
+    }
+    Ok(())
+}
+
+pub(crate) fn linear_gradient(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Result<(), KernelError> {
+    let [q, k, v, _, ell, state, dout] = l.operands[..] else { return l.fail("takes seven operands") };
+    let [dq, dk, dv] = l.results[..] else { return l.fail("has three results") };
+    let spec = LinearBackwardSpec {
+        elem: l.uniform_elem(&[q, k, v, dout, dq, dk, dv])?,
+        shape: head_shape(l, q, k)?,
+        chunk: attributes.chunk,
+        temperature: attributes.temperature,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        dout: l.head_strides(dout),
+        dq: l.head_strides(dq),
+        dk: l.head_strides(dk),
+        dv: l.head_strides(dv),
+    };
+    let kernel = if attributes.causal {
+        linear_attention_backward(&spec)
+    } else {
+        bidirectional_attention_backward(&spec)
+    };
+    let args = l.places(&[q, k, v, ell, state, dout, dq, dk, dv]);
+    l.launch(kernel, args);
+    Ok(())
+}
+
+pub(crate) fn decode_softmax(l: &mut Lowering<'_>, scale: f64) -> Result<(), KernelError> {
+    let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
+    let out = l.results[0];
+    let mut shape = head_shape(l, q, k)?;
+    shape.seq = l.shape(kcache).0[1];
+    let spec = SoftmaxDecodeSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        cache_elem: l.uniform_elem(&[kcache, vcache])?,
+        block_h: shape.heads / shape.kv_heads,
+        shape,
+        scale,
+        block_k: BLOCK,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    let args = l.places(&[q, k, v, kcache, vcache, pos, out]);
+    l.launch(softmax_decode(&spec), args);
+    Ok(())
+}
+
+pub(crate) fn decode_linear(l: &mut Lowering<'_>, temperature: f64) -> Result<(), KernelError> {
+    let [q, k, v, m, z, t, pos] = l.operands[..] else { return l.fail("takes seven operands") };
+    let out = l.results[0];
+    let shape = head_shape(l, q, k)?;
+    let spec = LinearDecodeSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        block_h: shape.heads / shape.kv_heads,
+        shape,
+        temperature,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    let args = l.places(&[q, k, v, m, z, t, pos, out]);
+    l.launch(linear_decode(&spec), args);
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The cost model: floating-point operations and bytes of every operation, counted from shapes.
+//!
+//! A multiply and an add are two operations; the masked half of causal attention is not counted (TorchTitan's
+//! convention, which counts it, is formed where it is reported). Bytes are those that must move at least once.
+
+use linc_ir::{Graph, LinearSpec, NodeId, Op, Value};
+
+/// Floating-point operations and bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cost {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written at least once.
+    pub bytes: u64,
+}
+
+impl std::ops::Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
+}
+
+/// Cost of one node.
+pub fn cost(graph: &Graph, id: NodeId) -> Cost {
+    let operands = graph.operands(id);
+    let moved: usize = operands.iter().copied().chain(graph.results(id)).map(|v| graph.ty(v).bytes()).sum();
+    let numel = |v: Value| graph.ty(v).shape.numel();
+    let out = Value { node: id, port: 0 };
+    let flops = match graph.op(id) {
+        Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } => {
+            return Cost::default();
+        }
+        // Views cost nothing; where one needs a copy, its bytes count.
+        Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Concat { .. } | Op::Pad { .. } => {
+            0
+        }
+        Op::Constant { .. } | Op::Broadcast { .. } | Op::Cast { .. } => 0,
+        Op::Unary(_) | Op::Binary(_) => numel(out),
+        Op::Fused(region) => region.shape.numel() * region.steps.len(),
+        Op::Sum { .. } => numel(operands[0]),
+        Op::MatMul { trans_a, .. } => {
+            let k = graph.ty(operands[0]).shape.0[usize::from(!trans_a)];
+            2 * numel(out) * k
+        }
+        Op::RmsNorm { .. } => 4 * numel(operands[0]),
+        Op::RmsNormGrad { .. } => 10 * numel(operands[0]),
+        Op::Rope { .. } => 3 * numel(operands[0]),
+        Op::Embedding => 0,
+        Op::EmbeddingGrad { .. } => numel(operands[1]),
+        Op::Attention(spec) => scores(graph, operands[0], operands[0], spec.causal) * 4,
+        Op::AttentionGrad(spec) => scores(graph, operands[0], operands[0], spec.causal) * 10,
+        Op::SoftmaxAttention { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 4,
+        Op::SoftmaxAttentionGrad { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 10,
+        Op::LinearAttention(spec) => linear(graph, operands[0], spec, 1),
+        Op::LinearAttentionGrad(spec) => linear(graph, operands[0], spec, 2),
+        Op::SoftmaxDecode { .. } => 4 * numel(operands[3]) * numel(operands[0]) / numel(operands[1]),
+        Op::LinearDecode { .. } => 4 * numel(operands[5]) * numel(operands[0]) / numel(operands[1]),
+        Op::CrossEntropy | Op::CrossEntropyGrad => 5 * numel(operands[0]),
+        Op::LinearCrossEntropy { .. } => head(graph, &operands, 1),
+        Op::LinearCrossEntropyGrad { .. } => head(graph, &operands, 3),
+        Op::GlobalNorm => operands.iter().map(|v| 2 * numel(*v)).sum(),
+        Op::AdamW(_) => 14 * numel(operands[0]),
+    };
+    Cost { flops: flops as u64, bytes: moved as u64 }
+}
+
+/// Number of (query, key) pairs over batch and heads times head_dim: 4 of these make a forward, 10 a backward.
+fn scores(graph: &Graph, q: Value, k: Value, causal: bool) -> usize {
+    let (q, k) = (&graph.ty(q).shape.0, &graph.ty(k).shape.0);
+    let pairs = if causal { q[1] * (q[1] + 1) / 2 } else { q[1] * k[1] };
+    q[0] * q[2] * pairs * q[3]
+}
+
+/// Per token and head `4d² + 2Cd` forward and twice the state terms backward, C·d halved by the causal triangle.
+fn linear(graph: &Graph, q: Value, spec: &LinearSpec, sweep: usize) -> usize {
+    let q = &graph.ty(q).shape.0;
+    let (tokens, d) = (q[0] * q[1] * q[2], q[3]);
+    let chunk = spec.chunk.min(q[1]);
+    let within = match (spec.causal, sweep) {
+        (false, _) => 0,
+        (true, 1) => 2 * chunk * d,
+        (true, _) => 5 * chunk * d,
+    };
+    tokens * (4 * sweep * d * d + within)
+}
+
+/// `products` matmuls of the output head and the sweep over its logits.
+fn head(graph: &Graph, operands: &[Value], products: usize) -> usize {
+    let (h, w) = (&graph.ty(operands[0]).shape.0, &graph.ty(operands[1]).shape.0);
+    h[0] * w[0] * (2 * h[1] * products + 5)
+}

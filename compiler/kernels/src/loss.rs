@@ -1,0 +1,77 @@
+//! The chunked output head: logits of some rows at a time, their loss, and their gradient in place.
+
+use linc_ir::Value;
+use linc_tile::Elem;
+use linc_tile::library::loss::{
+    CountTargetsSpec, CrossEntropyRowsSpec, MeanNllSpec, count_targets, cross_entropy_rows, mean_nll,
+};
+
+use crate::view::Lowering;
+use crate::{Gemm, KernelError};
+
+/// `(h, w, targets) -> (loss, logits, nll)`
+pub(crate) fn forward(l: &mut Lowering<'_>, chunk: usize) -> Result<(), KernelError> {
+    let (logits, nll) = (l.results[1], l.results[2]);
+    sweep(l, chunk, logits, nll, None)
+}
+
+/// `(h, w, targets, dloss) -> (loss, dh, dw, logits, nll)`
+pub(crate) fn gradient(l: &mut Lowering<'_>, chunk: usize) -> Result<(), KernelError> {
+    let (logits, nll) = (l.results[3], l.results[4]);
+    sweep(l, chunk, logits, nll, Some((l.operands[3], l.results[1], l.results[2])))
+}
+
+/// With `gradient` = (dloss, dh, dw) the gradients as well.
+fn sweep(
+    l: &mut Lowering<'_>,
+    chunk: usize,
+    logits: Value,
+    nll: Value,
+    gradient: Option<(Value, Value, Value)>,
+) -> Result<(), KernelError> {
+    let (h, w, targets) = (l.operands[0], l.operands[1], l.operands[2]);
+    let (tokens, dim, vocab) = (l.shape(h).0[0], l.shape(h).0[1], l.shape(w).0[0]);
+    if l.elem(h)? != Elem::F32 || l.elem(w)? != Elem::F32 {
+        return l.fail("the output head works on f32");
+    }
+    let inv_count = l.place(nll).at(tokens);
+    l.launch(count_targets(&CountTargetsSpec { tokens }), vec![l.place(targets), inv_count]);
+    for start in (0..tokens).step_by(chunk.max(1)) {
+        let rows = chunk.min(tokens - start);
+        let hidden = l.place(h).at(start * dim);
+        let scores = l.place(logits);
+        l.gemm(Gemm {
+            size: (rows, vocab, dim),
+            a: (hidden, (dim, 1)),
+            b: (l.place(w), (1, dim)),
+            c: (scores, (vocab, 1)),
+            accumulate: false,
+        });
+        let spec =
+            CrossEntropyRowsSpec { rows, vocab, logits: Elem::F32, in_place_gradient: gradient.is_some() };
+        let mut args = vec![scores, l.place(targets).at(start), l.place(nll).at(start)];
+        if let Some((dloss, ..)) = gradient {
+            args.extend([inv_count, l.place(dloss)]);
+        }
+        l.launch(cross_entropy_rows(&spec), args);
+        if let Some((_, dh, dw)) = gradient {
+            l.gemm(Gemm {
+                size: (rows, dim, vocab),
+                a: (scores, (vocab, 1)),
+                b: (l.place(w), (dim, 1)),
+                c: (l.place(dh).at(start * dim), (dim, 1)),
+                accumulate: false,
+            });
+            l.gemm(Gemm {
+                size: (vocab, dim, rows),
+                a: (scores, (1, vocab)),
+                b: (hidden, (dim, 1)),
+                c: (l.place(dw), (dim, 1)),
+                accumulate: start > 0,
+            });
+        }
+    }
+    let loss = l.place(l.results[0]);
+    l.launch(mean_nll(&MeanNllSpec { tokens }), vec![l.place(nll), inv_count, loss]);
+    Ok(())
+}

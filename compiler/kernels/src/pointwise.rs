@@ -1,0 +1,97 @@
+//! Pointwise nodes, fused or single: one sweep over rows and columns that suits all operands and results.
+
+use linc_ir::layout::{as_matrix, broadcast_strides};
+use linc_ir::{BinaryOp, DType, Op, PointOp, Pointwise, UnaryOp};
+use linc_tile::library::TILE;
+use linc_tile::library::pointwise::{
+    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
+};
+
+use crate::KernelError;
+use crate::view::Lowering;
+
+/// Lowers a fused region, or a single pointwise operation as a region of one step.
+pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), KernelError> {
+    let region = region_of(l)?;
+    let mut strides: Vec<Vec<usize>> =
+        l.operands.iter().map(|v| broadcast_strides(l.layout(*v), l.shape(*v), &region.shape)).collect();
+    strides.extend(l.results.iter().map(|v| l.layout(*v).strides.clone()));
+    let Some((rows, cols, strides)) = as_matrix(&region.shape, &strides) else {
+        return l.fail("no split into rows and columns suits all operands");
+    };
+    let (inputs, outputs) = strides.split_at(l.operands.len());
+    let mut spec = PointwiseSpec { rows, cols, inputs: vec![], steps: vec![], outputs: vec![], block: TILE };
+    for (value, (row_stride, col_stride)) in l.operands.iter().zip(inputs) {
+        spec.inputs.push(PointInput {
+            elem: l.elem(*value)?,
+            row_stride: *row_stride,
+            col_stride: *col_stride,
+        });
+    }
+    for step in &region.steps {
+        spec.steps.push(match step {
+            PointOp::Input(i) => PointStep::Input(*i),
+            PointOp::Const(value) => PointStep::Const(*value),
+            PointOp::Unary(f, a) => PointStep::Unary(unary(*f), *a),
+            PointOp::Binary(f, a, b) => PointStep::Binary(binary(*f), *a, *b),
+            PointOp::Cast(DType::Bf16, a) => PointStep::RoundBf16(*a),
+            // f32 arithmetic already: a widening cast is the value itself.
+            PointOp::Cast(DType::F32, a) => PointStep::Binary(PointBinary::Max, *a, *a),
+            PointOp::Cast(other, _) => return l.fail(format!("a cast to {other} within a pointwise region")),
+        });
+    }
+    for ((value, (row_stride, col_stride)), (step, _)) in l.results.iter().zip(outputs).zip(&region.outputs) {
+        if cols > 1 && *col_stride != 1 {
+            return l.fail("a result whose columns are not adjacent");
+        }
+        let row_stride = if rows == 1 { cols } else { *row_stride };
+        spec.outputs.push(PointOutput { step: *step, elem: l.elem(*value)?, row_stride });
+    }
+    let mut args = l.places(&l.operands);
+    args.extend(l.places(&l.results));
+    l.launch(pointwise(&spec), args);
+    Ok(())
+}
+
+fn region_of(l: &Lowering<'_>) -> Result<Pointwise, KernelError> {
+    let ty = l.ty(l.results[0]);
+    let single = |step: PointOp, inputs: usize| {
+        let mut steps: Vec<PointOp> = (0..inputs).map(PointOp::Input).collect();
+        steps.push(step);
+        Pointwise { shape: ty.shape.clone(), steps, outputs: vec![(inputs, ty.dtype)] }
+    };
+    Ok(match l.op() {
+        Op::Fused(region) => region.clone(),
+        Op::Unary(f) => single(PointOp::Unary(*f, 0), 1),
+        Op::Binary(f) => single(PointOp::Binary(*f, 0, 1), 2),
+        Op::Cast { dtype } => single(PointOp::Cast(*dtype, 0), 1),
+        other => return l.fail(format!("{} is not pointwise", other.name())),
+    })
+}
+
+fn unary(f: UnaryOp) -> PointUnary {
+    match f {
+        UnaryOp::Neg => PointUnary::Neg,
+        UnaryOp::Exp => PointUnary::Exp,
+        UnaryOp::Log => PointUnary::Log,
+        UnaryOp::Sqrt => PointUnary::Sqrt,
+        UnaryOp::Rsqrt => PointUnary::Rsqrt,
+        UnaryOp::Recip => PointUnary::Recip,
+        UnaryOp::Sigmoid => PointUnary::Sigmoid,
+        UnaryOp::Silu => PointUnary::Silu,
+        UnaryOp::Tanh => PointUnary::Tanh,
+        UnaryOp::Relu => PointUnary::Relu,
+    }
+}
+
+fn binary(f: BinaryOp) -> PointBinary {
+    match f {
+        BinaryOp::Add => PointBinary::Add,
+        BinaryOp::Sub => PointBinary::Sub,
+        BinaryOp::Mul => PointBinary::Mul,
+        BinaryOp::Div => PointBinary::Div,
+        BinaryOp::Max => PointBinary::Max,
+        BinaryOp::Min => PointBinary::Min,
+        BinaryOp::Greater => PointBinary::Greater,
+    }
+}

@@ -1,0 +1,124 @@
+//! A node as the lowering sees it: types, layouts and places of its operands and results.
+
+use std::collections::BTreeMap;
+
+use linc_ir::layout::{Layout, Storage};
+use linc_ir::{DType, Graph, NodeId, Op, Shape, TensorType, Value};
+use linc_tile as tile;
+use tile::Elem;
+use tile::library::attention::HeadStrides;
+
+use crate::cost::{Cost, cost};
+use crate::{Call, Gemm, KernelError, Place, Work};
+
+/// A node in its surroundings; collects calls.
+pub(crate) struct Lowering<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) id: NodeId,
+    pub(crate) operands: Vec<Value>,
+    pub(crate) results: Vec<Value>,
+    storage: &'a BTreeMap<Value, Storage>,
+    pub(crate) calls: Vec<Call>,
+}
+
+impl<'a> Lowering<'a> {
+    pub(crate) fn new(graph: &'a Graph, id: NodeId, storage: &'a BTreeMap<Value, Storage>) -> Self {
+        let (operands, results) = (graph.operands(id), graph.results(id).collect());
+        Lowering { graph, id, operands, results, storage, calls: vec![] }
+    }
+
+    pub(crate) fn op(&self) -> &'a Op {
+        self.graph.op(self.id)
+    }
+
+    pub(crate) fn ty(&self, value: Value) -> &'a TensorType {
+        self.graph.ty(value)
+    }
+
+    pub(crate) fn shape(&self, value: Value) -> &'a Shape {
+        &self.graph.ty(value).shape
+    }
+
+    pub(crate) fn layout(&self, value: Value) -> &'a Layout {
+        &self.storage[&value].layout
+    }
+
+    pub(crate) fn root(&self, value: Value) -> Value {
+        self.storage[&value].root
+    }
+
+    pub(crate) fn place(&self, value: Value) -> Place {
+        let storage = &self.storage[&value];
+        Place { root: storage.root, offset: storage.layout.offset, dtype: self.ty(value).dtype }
+    }
+
+    pub(crate) fn places(&self, values: &[Value]) -> Vec<Place> {
+        values.iter().map(|v| self.place(*v)).collect()
+    }
+
+    pub(crate) fn elem(&self, value: Value) -> Result<Elem, KernelError> {
+        match self.ty(value).dtype {
+            DType::F32 => Ok(Elem::F32),
+            DType::Bf16 => Ok(Elem::Bf16),
+            DType::I32 => Ok(Elem::I32),
+            DType::F64 => self.fail("f64 exists in the interpreter only"),
+        }
+    }
+
+    /// The element type of all float operands and results of an operation that wants one.
+    pub(crate) fn uniform_elem(&self, values: &[Value]) -> Result<Elem, KernelError> {
+        let first = self.elem(values[0])?;
+        for value in values {
+            if self.elem(*value)? != first {
+                return self.fail("operands of different element types");
+            }
+        }
+        Ok(first)
+    }
+
+    pub(crate) fn fail<T>(&self, message: impl Into<String>) -> Result<T, KernelError> {
+        let node = self.graph.node(self.id);
+        Err(KernelError { scope: node.scope.clone(), op: node.op.name(), message: message.into() })
+    }
+
+    /// Batch, sequence and head strides of a `[B, N, heads, D]` value.
+    pub(crate) fn head_strides(&self, value: Value) -> HeadStrides {
+        let s = &self.layout(value).strides;
+        HeadStrides { batch: s[0], seq: s[1], head: s[2] }
+    }
+
+    /// Adds a kernel launch. The node's cost is attached by [`Lowering::finish`].
+    pub(crate) fn launch(&mut self, kernel: tile::Kernel, args: Vec<Place>) {
+        self.calls.push(Call { work: Work::Kernel(Box::new(kernel), args), cost: Cost::default() });
+    }
+
+    /// Adds a matmul, which knows its own cost.
+    pub(crate) fn gemm(&mut self, gemm: Gemm) {
+        let (m, n, k) = gemm.size;
+        let width = |p: Place| p.dtype.bytes() as u64;
+        let bytes = (m * k) as u64 * width(gemm.a.0)
+            + (k * n) as u64 * width(gemm.b.0)
+            + (m * n) as u64 * width(gemm.c.0);
+        let cost = Cost { flops: 2 * (m * n * k) as u64, bytes };
+        self.calls.push(Call { work: Work::Gemm(gemm), cost });
+    }
+
+    /// The calls; what the node costs beyond its matmuls is spread evenly over the kernels.
+    pub(crate) fn finish(mut self) -> Vec<Call> {
+        let total = cost(self.graph, self.id);
+        let gemms: Cost = self.calls.iter().map(|c| c.cost).fold(Cost::default(), |a, b| a + b);
+        let kernels = self.calls.iter().filter(|c| matches!(c.work, Work::Kernel(..))).count() as u64;
+        if kernels > 0 {
+            let rest = Cost {
+                flops: total.flops.saturating_sub(gemms.flops) / kernels,
+                bytes: total.bytes.saturating_sub(gemms.bytes) / kernels,
+            };
+            for call in &mut self.calls {
+                if matches!(call.work, Work::Kernel(..)) {
+                    call.cost = rest;
+                }
+            }
+        }
+        self.calls
+    }
+}

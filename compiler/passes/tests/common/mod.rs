@@ -1,0 +1,82 @@
+//! A small Llama for pass tests, random bindings for it, and the pipeline with its settings.
+
+use std::collections::BTreeSet;
+
+use linc_ir::interp::{Bindings, Tensor};
+use linc_ir::{AdamWSpec, DType, Graph, Init, Op};
+use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
+use linc_passes::attention::LinearOptions;
+use linc_passes::optimizer::OptimizerOptions;
+use linc_passes::pipeline::Options;
+use linc_passes::placement::AttentionKind;
+use linc_passes::recompute::Policy;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Two layers, four query heads, two key/value heads, vocabulary 13.
+pub fn tiny_llama(batch: usize, seq: usize) -> Graph {
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let config = source("llama3_nano.toml", include_str!("../../../../models/llama3_nano.toml"));
+    let mut config = ModelConfig::parse(&config).expect("the nano model");
+    for (key, value) in [
+        ("dim", 32.0),
+        ("n_layers", 2.0),
+        ("n_heads", 4.0),
+        ("n_kv_heads", 2.0),
+        ("vocab_size", 13.0),
+        ("multiple_of", 8.0),
+    ] {
+        config.override_number(key, value).expect("a number of the model");
+    }
+    let text = source("llama3.linc", include_str!("../../../../models/llama3.linc"));
+    let architecture = Architecture::parse(&text).expect("llama3.linc");
+    build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq }).expect("a graph").graph
+}
+
+pub fn options(kinds: &str) -> Options {
+    let kind = |c| if c == 'L' { AttentionKind::Linear } else { AttentionKind::Softmax };
+    Options {
+        kinds: kinds.chars().map(kind).collect(),
+        linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4 },
+        recompute: Policy::Selective,
+        disabled: BTreeSet::new(),
+    }
+}
+
+pub fn optimizer() -> OptimizerOptions {
+    OptimizerOptions {
+        adamw: AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
+        max_norm: 1.0,
+    }
+}
+
+/// Random parameters (at a scale where gradients are not tiny), tokens, targets (one ignored), learning rate, step.
+pub fn bindings(graph: &Graph, vocab: i32) -> Bindings<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut bindings = Bindings::new();
+    for id in graph.nodes() {
+        let (name, ty, init) = match graph.op(id) {
+            Op::Input { name, ty } => (name, ty, None),
+            Op::Param { name, ty, init } => (name, ty, Some(init)),
+            _ => continue,
+        };
+        let n = ty.shape.numel();
+        let tensor = if ty.dtype == DType::I32 {
+            let mut ids: Vec<i32> = (0..n).map(|_| rng.random_range(0..vocab)).collect();
+            if name == linc_passes::loss::TARGETS {
+                ids[n / 2] = -1;
+            }
+            Tensor::int(ty.shape.clone(), ids)
+        } else {
+            let draw = |rng: &mut ChaCha8Rng| match init {
+                Some(Init::Ones) => 1.0 + 0.2 * rng.random_range(-1.0..1.0),
+                Some(_) => 0.4 * rng.random_range(-1.0..1.0),
+                None => 0.01,
+            };
+            Tensor::float(ty.shape.clone(), (0..n).map(|_| draw(&mut rng)).collect())
+        };
+        bindings.insert(name.clone(), tensor);
+    }
+    bindings.insert(linc_passes::optimizer::STEP.into(), Tensor::scalar(3.0));
+    bindings
+}
