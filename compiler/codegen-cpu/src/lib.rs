@@ -1,1 +1,79 @@
-//! linc-codegen-cpu
+//! Tile programs to machine code for CPUs: a [`linc_tile::Kernel`] becomes one `cranelift_codegen` function.
+//!
+//! The pipeline is `usage` (who reads what, how long) → `schedule` (statements become nodes, pointwise chains over one
+//! shape become one group) → `slots` (tiles get places in a per-thread scratch area) → `emit` and `fused` (CLIF).
+//!
+//! Invariants: a tile lives in scratch as a dense row-major array of 4-byte elements (a Bf16 tile as the f32 of equal
+//! value, a Bool tile as masks of all ones or zeros), in memory as the parameter says, or nowhere, when a single loop
+//! both makes and uses it. `dot`, transcendentals, reductions, scans and strided copies are calls of [`Primitive`]s,
+//! which the runtime supplies. The function contains no address of this process: it is data, and prints as text.
+//!
+//! To add a tile op: give it an arm in `usage`, `schedule` and `emit` (or `fused` if pointwise); the compiler lists the
+//! places, since no `match` over ops has a `_` arm.
+
+mod affine;
+mod emit;
+mod fused;
+mod node;
+mod primitive;
+mod schedule;
+mod slots;
+mod usage;
+
+pub use cranelift_codegen;
+pub use linc_tile as tile;
+pub use primitive::Primitive;
+
+use cranelift_codegen::ir::Function;
+
+/// What the target can do; decided by the runtime, since compiler crates look at no machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The machine has fused multiply-add; without it `fma` rounds twice.
+    pub fma: bool,
+}
+
+/// A kernel ready for machine code generation.
+#[derive(Debug)]
+pub struct Compiled {
+    /// `extern "C" fn(args: *const *mut u8, pid0: i64, pid1: i64, pid2: i64, scratch: *mut u8)`.
+    ///
+    /// `args` has one pointer per kernel parameter; `scratch` is aligned to [`SCRATCH_ALIGN`] and has
+    /// [`Compiled::scratch_bytes`] bytes. External names are `UserExternalName { namespace: 0, index }` where `index`
+    /// is the position in [`Primitive::ALL`].
+    pub function: Function,
+    /// Bytes of scratch that one program needs.
+    pub scratch_bytes: usize,
+    /// Primitives that the function calls, in the order of [`Primitive::ALL`].
+    pub externals: Vec<Primitive>,
+}
+
+impl Compiled {
+    /// The function as CLIF text.
+    pub fn text(&self) -> String {
+        self.function.display().to_string()
+    }
+}
+
+/// Alignment of the scratch area, in bytes.
+pub const SCRATCH_ALIGN: usize = 64;
+
+/// A kernel that this code generator cannot translate. Verified kernels within the limits of the tile IR do not
+/// cause it; it names the kernel and the operation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("kernel {kernel}: {message}")]
+pub struct CodegenError {
+    /// The kernel.
+    pub kernel: String,
+    /// What cannot be translated.
+    pub message: String,
+}
+
+/// Translates one verified kernel.
+pub fn compile(kernel: &tile::Kernel, options: Options) -> Result<Compiled, CodegenError> {
+    let usage = usage::Usage::of(kernel);
+    let schedule = schedule::schedule(kernel, &usage)
+        .map_err(|message| CodegenError { kernel: kernel.name.clone(), message })?;
+    let slots = slots::assign(&schedule);
+    emit::emit(kernel, &schedule, &slots, options)
+}

@@ -1,0 +1,621 @@
+//! Nodes to CLIF: control flow, scalars and calls of primitives. Pointwise loops are in `fused`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{
+    AbiParam, Block, BlockArg, Endianness, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder,
+    MemFlagsData, Signature, Type, UserExternalName, UserFuncName, Value, types,
+};
+use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use linc_tile::{Binary, Compare, Elem, Kernel, Op, Reduction, Unary, ValueId};
+
+use crate::node::{Array, Carry, Node, Place, ReduceTo, RegId, Schedule};
+use crate::primitive::Primitive;
+use crate::slots::Slots;
+use crate::{CodegenError, Compiled, Options};
+
+/// Memory is accessible, with any alignment.
+pub(crate) const MEM: MemFlagsData = MemFlagsData::new().with_notrap();
+
+/// Reinterpretation between vectors needs a byte order.
+pub(crate) const CAST: MemFlagsData = MemFlagsData::new().with_endianness(Endianness::Little);
+
+/// The state of one translation.
+pub(crate) struct Emitter<'a> {
+    pub(crate) b: FunctionBuilder<'a>,
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) slots: &'a Slots,
+    pub(crate) options: Options,
+    /// Scalars by value id.
+    values: BTreeMap<ValueId, Value>,
+    params: Vec<Value>,
+    pids: [Value; 3],
+    pub(crate) scratch: Value,
+    calls: BTreeMap<Primitive, FuncRef>,
+}
+
+/// A copy of whole registers at an edge of the control flow.
+type Move = (RegId, RegId, usize);
+
+/// Translates a scheduled kernel.
+pub(crate) fn emit(
+    kernel: &Kernel,
+    schedule: &Schedule,
+    slots: &Slots,
+    options: Options,
+) -> Result<Compiled, CodegenError> {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(types::I64); 5];
+    let mut function = Function::with_name_signature(UserFuncName::user(1, 0), signature);
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut function, &mut context);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let given = b.block_params(entry).to_vec();
+    let params = (0..kernel.params.len())
+        .map(|k| b.ins().load(types::I64, MEM.with_aligned().with_readonly(), given[0], 8 * k as i32))
+        .collect();
+    let mut emitter = Emitter {
+        b,
+        kernel,
+        slots,
+        options,
+        values: BTreeMap::new(),
+        params,
+        pids: [given[1], given[2], given[3]],
+        scratch: given[4],
+        calls: BTreeMap::new(),
+    };
+    emitter
+        .nodes(&schedule.nodes)
+        .map_err(|message| CodegenError { kernel: kernel.name.clone(), message })?;
+    emitter.b.ins().return_(&[]);
+    emitter.b.seal_all_blocks();
+    let externals: BTreeSet<Primitive> = emitter.calls.keys().copied().collect();
+    emitter.b.finalize(TargetFrontendConfig {
+        default_call_conv: CallConv::SystemV,
+        pointer_width: target_lexicon::PointerWidth::U64,
+        page_size_align_log2: 12,
+    });
+    Ok(Compiled { function, scratch_bytes: slots.bytes, externals: externals.into_iter().collect() })
+}
+
+impl Emitter<'_> {
+    pub(crate) fn scalar(&self, value: ValueId) -> Value {
+        self.values[&value]
+    }
+
+    pub(crate) fn iconst(&mut self, value: i64) -> Value {
+        self.b.ins().iconst(types::I64, value)
+    }
+
+    /// Address of an array's first element, and a constant to add to it.
+    pub(crate) fn address(&mut self, place: Place) -> (Value, i32) {
+        match place {
+            Place::Reg(reg) => (self.scratch, self.slots.offset[reg.0 as usize] as i32),
+            Place::Memory { param, offset } => {
+                let bytes = match self.kernel.param(param).elem {
+                    Elem::Bf16 => 1,
+                    Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => 2,
+                };
+                let offset = self.scalar(offset);
+                let offset = self.b.ins().ishl_imm_u(offset, bytes);
+                (self.b.ins().iadd(self.params[param.0 as usize], offset), 0)
+            }
+        }
+    }
+
+    /// Address of an array's first element.
+    fn pointer(&mut self, place: Place) -> Value {
+        let (base, offset) = self.address(place);
+        self.plus(base, i64::from(offset))
+    }
+
+    fn plus(&mut self, base: Value, bytes: i64) -> Value {
+        if bytes == 0 {
+            return base;
+        }
+        let bytes = self.iconst(bytes);
+        self.b.ins().iadd(base, bytes)
+    }
+
+    fn call(&mut self, primitive: Primitive, args: &[Value]) {
+        let function = match self.calls.get(&primitive) {
+            Some(function) => *function,
+            None => {
+                let signature = self.b.import_signature(primitive.signature());
+                let name = UserExternalName { namespace: 0, index: primitive.index() };
+                let name = self.b.func.declare_imported_user_function(name);
+                let data = ExtFuncData {
+                    name: ExternalName::user(name),
+                    signature,
+                    colocated: false,
+                    patchable: false,
+                };
+                let function = self.b.import_function(data);
+                self.calls.insert(primitive, function);
+                function
+            }
+        };
+        self.b.ins().call(function, args);
+    }
+
+    // ---- nodes ----
+
+    fn nodes(&mut self, nodes: &[Node]) -> Result<(), String> {
+        nodes.iter().try_for_each(|node| self.node(node))
+    }
+
+    fn node(&mut self, node: &Node) -> Result<(), String> {
+        match node {
+            Node::Scalar { result, op } => {
+                let value = self.scalar_op(*result, op)?;
+                self.values.insert(*result, value);
+            }
+            Node::StoreScalar { to, value } => self.store_scalar(*to, *value),
+            Node::Group(group) => self.group(group),
+            Node::Math { function, dst, src, numel } => {
+                let dst = self.pointer(Place::Reg(*dst));
+                let src = self.pointer(*src);
+                let numel = self.iconst(*numel as i64);
+                self.call(*function, &[dst, src, numel]);
+            }
+            Node::Load { dst, src, shape, bounds } => {
+                let dst = self.pointer(Place::Reg(*dst));
+                let primitive = if src.bf16 { Primitive::LoadBf16 } else { Primitive::Load32 };
+                self.transfer(primitive, dst, *src, *shape, *bounds);
+            }
+            Node::Store { dst, src, shape, bounds } => {
+                let src = self.pointer(Place::Reg(*src));
+                let primitive = if dst.bf16 { Primitive::StoreBf16 } else { Primitive::Store32 };
+                self.transfer(primitive, src, *dst, *shape, *bounds);
+            }
+            Node::Dot { dst, acc, a, b, sizes } => self.dot(*dst, *acc, a, b, *sizes),
+            Node::Reduce { op, to, src, shape, axis } => {
+                let primitive = match (op, axis) {
+                    (Reduction::Sum, 0) => Primitive::ColSum,
+                    (Reduction::Sum, _) => Primitive::RowSum,
+                    (Reduction::Max, 0) => Primitive::ColMax,
+                    (Reduction::Max, _) => Primitive::RowMax,
+                };
+                let dst = match to {
+                    ReduceTo::Reg(reg) => self.pointer(Place::Reg(*reg)),
+                    ReduceTo::Scalar(_) => self.plus(self.scratch, self.slots.scalar as i64),
+                };
+                let src_pointer = self.pointer(src.place);
+                let args = [shape[0] as i64, shape[1] as i64, src.strides[0]].map(|n| self.iconst(n));
+                self.call(primitive, &[dst, src_pointer, args[0], args[1], args[2]]);
+                if let ReduceTo::Scalar(value) = to {
+                    let result = self.b.ins().load(types::F32, MEM, dst, 0);
+                    self.values.insert(*value, result);
+                }
+            }
+            Node::Scan { dst, src, shape, axis, reverse } => {
+                let primitive = if *axis == 0 { Primitive::ScanCols } else { Primitive::ScanRows };
+                let dst = self.pointer(Place::Reg(*dst));
+                let src = self.pointer(Place::Reg(*src));
+                let args = [shape[0] as i64, shape[1] as i64, i64::from(*reverse)].map(|n| self.iconst(n));
+                self.call(primitive, &[dst, src, args[0], args[1], args[2]]);
+            }
+            Node::For { range, counter, scalars, tiles, body } => {
+                self.for_loop(*range, *counter, scalars, tiles, body)?;
+            }
+            Node::If { cond, scalars, tiles, then, otherwise } => {
+                let cond = self.scalar(*cond);
+                let [then_block, else_block, end] = [(); 3].map(|()| self.b.create_block());
+                self.b.ins().brif(cond, then_block, &[], else_block, &[]);
+                for [_, _, result] in scalars {
+                    let ty = clif_scalar(self.kernel.ty(*result).elem);
+                    self.b.append_block_param(end, ty);
+                }
+                for (block, nodes, side) in [(then_block, then, 0), (else_block, otherwise, 1)] {
+                    self.b.switch_to_block(block);
+                    self.nodes(nodes)?;
+                    let moves = tiles.iter().map(|(regs, numel)| (regs[side], regs[2], *numel)).collect();
+                    self.moves(moves);
+                    let args: Vec<BlockArg> = scalars.iter().map(|s| self.scalar(s[side]).into()).collect();
+                    self.b.ins().jump(end, &args);
+                }
+                self.b.switch_to_block(end);
+                for (k, [_, _, result]) in scalars.iter().enumerate() {
+                    let value = self.b.block_params(end)[k];
+                    self.values.insert(*result, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn transfer(
+        &mut self,
+        primitive: Primitive,
+        dense: Value,
+        array: Array,
+        shape: [usize; 2],
+        bounds: [Option<ValueId>; 2],
+    ) {
+        let pointer = self.pointer(array.place);
+        let [rows, cols] = shape.map(|n| self.iconst(n as i64));
+        let [rs, cs] = array.strides.map(|n| self.iconst(n));
+        let row_bound = bounds[0].map_or(rows, |v| self.scalar(v));
+        let col_bound = bounds[1].map_or(cols, |v| self.scalar(v));
+        let (dst, src) = match primitive {
+            Primitive::Store32 | Primitive::StoreBf16 => (pointer, dense),
+            _ => (dense, pointer),
+        };
+        self.call(primitive, &[dst, src, rows, cols, rs, cs, row_bound, col_bound]);
+    }
+
+    fn dot(&mut self, dst: RegId, acc: Option<RegId>, a: &Array, b: &Array, sizes: [usize; 3]) {
+        if let Some(acc) = acc {
+            self.moves(vec![(acc, dst, sizes[0] * sizes[1])]);
+        }
+        let [m, n, k] = sizes.map(|s| self.iconst(s as i64));
+        let left = self.pointer(a.place);
+        let right = self.pointer(b.place);
+        let [a_rs, a_cs] = a.strides.map(|s| self.iconst(s));
+        let [b_rs, b_cs] = b.strides.map(|s| self.iconst(s));
+        let c = self.pointer(Place::Reg(dst));
+        let accumulate = self.iconst(i64::from(acc.is_some()));
+        let pack = self.plus(self.scratch, self.slots.pack as i64);
+        self.call(Primitive::Dot, &[m, n, k, left, a_rs, a_cs, right, b_rs, b_cs, c, accumulate, pack]);
+    }
+
+    // ---- control ----
+
+    /// Copies registers whose places differ, as if all at once.
+    fn moves(&mut self, moves: Vec<Move>) {
+        let class = |reg: RegId| self.slots.class[reg.0 as usize];
+        let mut left: Vec<(usize, usize, usize, usize)> = moves
+            .into_iter()
+            .filter(|(from, to, _)| class(*from) != class(*to))
+            .map(|(from, to, numel)| {
+                let offset = |reg: RegId| self.slots.offset[reg.0 as usize];
+                (offset(from), offset(to), class(to), numel)
+            })
+            .collect();
+        while !left.is_empty() {
+            let free = left.iter().position(|(_, to, ..)| left.iter().all(|(from, ..)| from != to));
+            match free {
+                Some(at) => {
+                    let (from, to, _, numel) = left.remove(at);
+                    self.copy(from, to, numel);
+                }
+                None => {
+                    // Every target is still to be read: set one source aside.
+                    let (from, _, _, numel) = left[0];
+                    self.copy(from, self.slots.temporary, numel);
+                    left[0].0 = self.slots.temporary;
+                }
+            }
+        }
+    }
+
+    fn copy(&mut self, from: usize, to: usize, numel: usize) {
+        let to = self.plus(self.scratch, to as i64);
+        let from = self.plus(self.scratch, from as i64);
+        let [one, numel] = [1, numel as i64].map(|n| self.iconst(n));
+        self.call(Primitive::Load32, &[to, from, one, numel, numel, one, one, numel]);
+    }
+
+    fn for_loop(
+        &mut self,
+        range: [ValueId; 3],
+        counter: ValueId,
+        scalars: &[[ValueId; 4]],
+        tiles: &[Carry],
+        body: &[Node],
+    ) -> Result<(), String> {
+        let [lower, upper, step] = range.map(|v| self.scalar(v));
+        let [header, inside, end] = [(); 3].map(|()| self.b.create_block());
+        self.moves(tiles.iter().map(|t| (t.init, t.arg, t.numel)).collect());
+        let mut args: Vec<BlockArg> = vec![lower.into()];
+        args.extend(scalars.iter().map(|s| BlockArg::from(self.scalar(s[0]))));
+        self.b.ins().jump(header, &args);
+
+        self.b.switch_to_block(header);
+        let index = self.b.append_block_param(header, types::I64);
+        self.values.insert(counter, index);
+        for [_, arg, _, result] in scalars {
+            let value = self.b.append_block_param(header, clif_scalar(self.kernel.ty(*arg).elem));
+            self.values.insert(*arg, value);
+            self.values.insert(*result, value);
+        }
+        let more = self.b.ins().icmp(IntCC::SignedLessThan, index, upper);
+        self.b.ins().brif(more, inside, &[], end, &[]);
+
+        self.b.switch_to_block(inside);
+        self.nodes(body)?;
+        self.moves(tiles.iter().map(|t| (t.yielded, t.arg, t.numel)).collect());
+        let next = self.b.ins().iadd(index, step);
+        let mut args: Vec<BlockArg> = vec![next.into()];
+        args.extend(scalars.iter().map(|s| BlockArg::from(self.scalar(s[2]))));
+        self.b.ins().jump(header, &args);
+
+        self.b.switch_to_block(end);
+        self.moves(tiles.iter().map(|t| (t.arg, t.result, t.numel)).collect());
+        Ok(())
+    }
+
+    /// Runs `body` for `index` from `start` below `end` in steps; `known` says that there is a first round.
+    pub(crate) fn counted(
+        &mut self,
+        start: Value,
+        end: Value,
+        step: i64,
+        known: bool,
+        body: impl FnOnce(&mut Self, Value),
+    ) {
+        let [inside, after]: [Block; 2] = [(); 2].map(|()| self.b.create_block());
+        let index = self.b.append_block_param(inside, types::I64);
+        if known {
+            self.b.ins().jump(inside, &[start.into()]);
+        } else {
+            let any = self.b.ins().icmp(IntCC::SignedLessThan, start, end);
+            self.b.ins().brif(any, inside, &[start.into()], after, &[]);
+        }
+        self.b.switch_to_block(inside);
+        body(self, index);
+        let step = self.iconst(step);
+        let next = self.b.ins().iadd(index, step);
+        let more = self.b.ins().icmp(IntCC::SignedLessThan, next, end);
+        self.b.ins().brif(more, inside, &[next.into()], after, &[]);
+        self.b.switch_to_block(after);
+    }
+
+    // ---- scalars ----
+
+    fn store_scalar(&mut self, to: Place, value: ValueId) {
+        let address = self.pointer(to);
+        let bits = self.scalar(value);
+        match self.kernel.ty(value).elem {
+            Elem::Bf16 => {
+                let bits = self.b.ins().bitcast(types::I32, CAST, bits);
+                let bits = self.b.ins().ushr_imm_u(bits, 16);
+                self.b.ins().istore16(MEM, bits, address, 0);
+            }
+            Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => {
+                self.b.ins().store(MEM, bits, address, 0);
+            }
+        }
+    }
+
+    fn scalar_op(&mut self, result: ValueId, op: &Op) -> Result<Value, String> {
+        let elem = self.kernel.ty(result).elem;
+        let value = match op {
+            Op::ConstF(c) => self.b.ins().f32const(*c as f32),
+            Op::ConstI(c) => match elem {
+                Elem::I32 => self.b.ins().iconst(types::I32, i64::from(*c as i32 as u32)),
+                Elem::Index | Elem::F32 | Elem::Bf16 | Elem::Bool => self.iconst(*c),
+            },
+            Op::ProgramId(axis) => self.pids[*axis],
+            Op::Unary(op, a) => {
+                let a = self.scalar(*a);
+                self.scalar_unary(*op, a)
+            }
+            Op::Binary(op, a, b) => {
+                let (a, b) = (self.scalar(*a), self.scalar(*b));
+                self.binary(*op, elem, a, b)
+            }
+            Op::Fma(a, b, c) => {
+                let [a, b, c] = [*a, *b, *c].map(|v| self.scalar(v));
+                self.fma(a, b, c)
+            }
+            Op::Compare(op, a, b) => {
+                let elem = self.kernel.ty(*a).elem;
+                let (a, b) = (self.scalar(*a), self.scalar(*b));
+                self.compare(*op, elem, a, b)
+            }
+            Op::Select(c, a, b) => {
+                let [c, a, b] = [*c, *a, *b].map(|v| self.scalar(v));
+                self.b.ins().select(c, a, b)
+            }
+            Op::Cast(a) => {
+                let from = self.kernel.ty(*a).elem;
+                let a = self.scalar(*a);
+                match (from, elem) {
+                    (Elem::I32 | Elem::Index, Elem::F32) => self.b.ins().fcvt_from_sint(types::F32, a),
+                    (Elem::I32, Elem::Index) => self.b.ins().sextend(types::I64, a),
+                    (Elem::Index, Elem::I32) => self.b.ins().ireduce(types::I32, a),
+                    (Elem::F32, Elem::Bf16) => self.round_bf16(a),
+                    (Elem::Bf16, Elem::F32) => a,
+                    (from, to) => return Err(format!("a cast of a scalar from {from:?} to {to:?}")),
+                }
+            }
+            Op::Load(view) => {
+                let place = Place::Memory { param: view.param, offset: view.offset };
+                let address = self.pointer(place);
+                match elem {
+                    Elem::Bf16 => {
+                        let bits = self.b.ins().uload16(types::I32, MEM, address, 0);
+                        let bits = self.b.ins().ishl_imm_u(bits, 16);
+                        self.b.ins().bitcast(types::F32, CAST, bits)
+                    }
+                    Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => {
+                        self.b.ins().load(clif_scalar(elem), MEM, address, 0)
+                    }
+                }
+            }
+            Op::Splat(_)
+            | Op::Expand { .. }
+            | Op::Iota { .. }
+            | Op::Store(..)
+            | Op::Dot { .. }
+            | Op::Reduce { .. }
+            | Op::Scan { .. }
+            | Op::Transpose(_)
+            | Op::For { .. }
+            | Op::If { .. } => return Err(format!("{op:?} of a scalar")),
+        };
+        Ok(value)
+    }
+
+    fn scalar_unary(&mut self, op: Unary, a: Value) -> Value {
+        let function = match op {
+            Unary::Exp => Primitive::Exp,
+            Unary::Log => Primitive::Log,
+            Unary::Sigmoid => Primitive::Sigmoid,
+            Unary::Tanh => Primitive::Tanh,
+            Unary::Not => return self.b.ins().bxor_imm_u(a, 1),
+            Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Rsqrt | Unary::Recip => return self.unary(op, a),
+        };
+        let place = self.plus(self.scratch, self.slots.scalar as i64);
+        self.b.ins().store(MEM, a, place, 0);
+        let one = self.iconst(1);
+        self.call(function, &[place, place, one]);
+        self.b.ins().load(types::F32, MEM, place, 0)
+    }
+
+    /// Arithmetic of floats, of a scalar or vector.
+    pub(crate) fn unary(&mut self, op: Unary, a: Value) -> Value {
+        let ty = self.b.func.dfg.value_type(a);
+        match op {
+            Unary::Neg => self.b.ins().fneg(a),
+            Unary::Abs => self.b.ins().fabs(a),
+            Unary::Sqrt => self.b.ins().sqrt(a),
+            Unary::Rsqrt => {
+                let root = self.b.ins().sqrt(a);
+                let one = self.float(1.0, ty);
+                self.b.ins().fdiv(one, root)
+            }
+            Unary::Recip => {
+                let one = self.float(1.0, ty);
+                self.b.ins().fdiv(one, a)
+            }
+            Unary::Not => self.b.ins().bnot(a),
+            Unary::Exp | Unary::Log | Unary::Sigmoid | Unary::Tanh => {
+                unreachable!("transcendental functions are primitives")
+            }
+        }
+    }
+
+    fn float(&mut self, value: f32, ty: Type) -> Value {
+        let value = self.b.ins().f32const(value);
+        if ty.is_vector() { self.b.ins().splat(ty, value) } else { value }
+    }
+
+    /// `a·b + c`, of scalars or vectors.
+    pub(crate) fn fma(&mut self, a: Value, b: Value, c: Value) -> Value {
+        if self.options.fma {
+            return self.b.ins().fma(a, b, c);
+        }
+        let product = self.b.ins().fmul(a, b);
+        self.b.ins().fadd(product, c)
+    }
+
+    /// Arithmetic of scalars, or of vectors but for integer division.
+    pub(crate) fn binary(&mut self, op: Binary, elem: Elem, a: Value, b: Value) -> Value {
+        let float = matches!(elem, Elem::F32 | Elem::Bf16);
+        match op {
+            Binary::Add if float => self.b.ins().fadd(a, b),
+            Binary::Sub if float => self.b.ins().fsub(a, b),
+            Binary::Mul if float => self.b.ins().fmul(a, b),
+            Binary::Div if float => self.b.ins().fdiv(a, b),
+            Binary::Add => self.b.ins().iadd(a, b),
+            Binary::Sub => self.b.ins().isub(a, b),
+            Binary::Mul => self.b.ins().imul(a, b),
+            Binary::Div => self.divide(a, b, false),
+            Binary::Rem => self.divide(a, b, true),
+            Binary::Min => {
+                let less = self.compare(Compare::Lt, elem, a, b);
+                self.choose(less, a, b)
+            }
+            Binary::Max => {
+                let more = self.compare(Compare::Gt, elem, a, b);
+                self.choose(more, a, b)
+            }
+            Binary::And => self.b.ins().band(a, b),
+            Binary::Or => self.b.ins().bor(a, b),
+        }
+    }
+
+    /// Truncating division that never traps: by 0 it gives 0 (and the dividend as remainder), and it wraps.
+    fn divide(&mut self, a: Value, b: Value, remainder: bool) -> Value {
+        let ty = self.b.func.dfg.value_type(a);
+        let zero = self.b.ins().iconst(ty, 0);
+        let one = self.b.ins().iconst(ty, 1);
+        let minus_one = self.b.ins().iconst(ty, if ty == types::I32 { 0xffff_ffff } else { -1 });
+        let by_zero = self.b.ins().icmp(IntCC::Equal, b, zero);
+        let by_minus_one = self.b.ins().icmp(IntCC::Equal, b, minus_one);
+        let odd = self.b.ins().bor(by_zero, by_minus_one);
+        let safe = self.b.ins().select(odd, one, b);
+        if remainder {
+            let rest = self.b.ins().srem(a, safe);
+            return self.b.ins().select(by_zero, a, rest);
+        }
+        let quotient = self.b.ins().sdiv(a, safe);
+        let negative = self.b.ins().ineg(a);
+        let quotient = self.b.ins().select(by_minus_one, negative, quotient);
+        self.b.ins().select(by_zero, zero, quotient)
+    }
+
+    /// A comparison: a truth value for scalars, a mask for vectors.
+    pub(crate) fn compare(&mut self, op: Compare, elem: Elem, a: Value, b: Value) -> Value {
+        if matches!(elem, Elem::F32 | Elem::Bf16) {
+            let cc = match op {
+                Compare::Eq => FloatCC::Equal,
+                Compare::Ne => FloatCC::NotEqual,
+                Compare::Lt => FloatCC::LessThan,
+                Compare::Le => FloatCC::LessThanOrEqual,
+                Compare::Gt => FloatCC::GreaterThan,
+                Compare::Ge => FloatCC::GreaterThanOrEqual,
+            };
+            return self.b.ins().fcmp(cc, a, b);
+        }
+        let cc = match op {
+            Compare::Eq => IntCC::Equal,
+            Compare::Ne => IntCC::NotEqual,
+            Compare::Lt => IntCC::SignedLessThan,
+            Compare::Le => IntCC::SignedLessThanOrEqual,
+            Compare::Gt => IntCC::SignedGreaterThan,
+            Compare::Ge => IntCC::SignedGreaterThanOrEqual,
+        };
+        self.b.ins().icmp(cc, a, b)
+    }
+
+    /// `c ? a : b`, by a truth value or a mask.
+    pub(crate) fn choose(&mut self, c: Value, a: Value, b: Value) -> Value {
+        let ty = self.b.func.dfg.value_type(a);
+        if !ty.is_vector() {
+            return self.b.ins().select(c, a, b);
+        }
+        let mask = self.b.ins().bitcast(ty, CAST, c);
+        self.b.ins().bitselect(mask, a, b)
+    }
+
+    /// f32 to the nearest bf16, ties to even, as f32; NaN stays NaN.
+    pub(crate) fn round_bf16(&mut self, a: Value) -> Value {
+        let float = self.b.func.dfg.value_type(a);
+        let ty = if float.is_vector() { types::I32X4 } else { types::I32 };
+        let constant = |e: &mut Self, bits: u32| {
+            let c = e.b.ins().iconst(types::I32, i64::from(bits));
+            if ty.is_vector() { e.b.ins().splat(ty, c) } else { c }
+        };
+        let bits = self.b.ins().bitcast(ty, CAST, a);
+        let shifted = self.b.ins().ushr_imm_u(bits, 16);
+        let [one, half, high, quiet] =
+            [1, 0x7fff, 0xffff_0000, 0x0040_0000].map(|bits| constant(self, bits));
+        let odd = self.b.ins().band(shifted, one);
+        let sum = self.b.ins().iadd(bits, half);
+        let sum = self.b.ins().iadd(sum, odd);
+        let rounded = self.b.ins().band(sum, high);
+        let nan = self.b.ins().bor(bits, quiet);
+        let nan = self.b.ins().band(nan, high);
+        let is_nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
+        let bits = self.choose(is_nan, nan, rounded);
+        self.b.ins().bitcast(float, CAST, bits)
+    }
+}
+
+/// CLIF type of a scalar.
+pub(crate) fn clif_scalar(elem: Elem) -> Type {
+    match elem {
+        Elem::F32 | Elem::Bf16 => types::F32,
+        Elem::I32 => types::I32,
+        Elem::Index => types::I64,
+        Elem::Bool => types::I8,
+    }
+}

@@ -1,0 +1,683 @@
+//! Statements to nodes: decides what is fused, what is copied and what stays in memory.
+//!
+//! Pointwise statements wait in an open group per shape until something else needs one of their values, a store to
+//! memory could change what they read, or a region ends; then the group becomes one loop. Values that nothing outside
+//! the group reads never reach scratch. A store of a waiting value joins its group. Splats, iotas, expansions and
+//! transpositions are not computed at all but read with other strides.
+
+use std::collections::BTreeMap;
+
+use linc_tile::{Elem, Kernel, Op, ParamId, Region, Stmt, Unary, ValueId, View};
+
+use crate::affine::{Offsets, Relation};
+use crate::node::{Array, Carry, Group, Node, Place, PointOp, ReduceTo, RegId, Schedule};
+use crate::primitive::Primitive;
+use crate::usage::Usage;
+
+type Bounds = [Option<ValueId>; 2];
+type Shape = [usize; 2];
+
+/// Where the elements of a tile value come from.
+#[derive(Clone, Copy, Debug)]
+enum Location {
+    /// Scratch or memory; elements at or beyond a bound are 0.
+    Array(Array, Bounds),
+    /// A scalar repeated.
+    Splat(ValueId),
+    /// The index along an axis of `[rows, cols]`.
+    Iota(usize),
+    /// In the open group of this shape.
+    Waiting(Shape),
+}
+
+/// A group that still accepts operations.
+#[derive(Default)]
+struct Open {
+    ops: Vec<(PointOp, Elem)>,
+    /// Bounds of the reads that have some.
+    bounds: BTreeMap<usize, Bounds>,
+    /// Index of each value of the kernel that the group makes.
+    members: BTreeMap<ValueId, usize>,
+    /// Number of uses of a member within the group.
+    uses: BTreeMap<ValueId, u32>,
+    /// Index of what the group reads already.
+    reads: BTreeMap<(Array, Bounds), usize>,
+    stores: Vec<(usize, Array, Bounds)>,
+}
+
+impl Open {
+    fn push(&mut self, op: PointOp, elem: Elem) -> usize {
+        self.ops.push((op, elem));
+        self.ops.len() - 1
+    }
+
+    fn params_read(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
+        self.reads.keys().filter_map(|(array, _)| match array.place {
+            Place::Memory { param, offset } => Some((param, offset, array.strides)),
+            Place::Reg(_) => None,
+        })
+    }
+
+    fn params_stored(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
+        self.stores.iter().filter_map(|(_, array, _)| match array.place {
+            Place::Memory { param, offset } => Some((param, offset, array.strides)),
+            Place::Reg(_) => None,
+        })
+    }
+}
+
+/// What is known within a region.
+#[derive(Clone, Default)]
+struct Scope {
+    locations: BTreeMap<ValueId, Location>,
+    /// Registers that hold a splat or iota.
+    filled: BTreeMap<ValueId, RegId>,
+}
+
+struct Scheduler<'k> {
+    kernel: &'k Kernel,
+    usage: &'k Usage,
+    offsets: Offsets,
+    regs: Vec<usize>,
+    scope: Scope,
+    open: BTreeMap<Shape, Open>,
+    out: Vec<Node>,
+}
+
+/// Schedules a verified kernel; the error is a limit of this code generator.
+pub(crate) fn schedule(kernel: &Kernel, usage: &Usage) -> Result<Schedule, String> {
+    let mut scheduler = Scheduler {
+        kernel,
+        usage,
+        offsets: Offsets::of(kernel),
+        regs: vec![],
+        scope: Scope::default(),
+        open: BTreeMap::new(),
+        out: vec![],
+    };
+    scheduler.body(&kernel.body)?;
+    scheduler.flush_all();
+    Ok(Schedule { regs: scheduler.regs, nodes: scheduler.out })
+}
+
+/// Rows and columns of a tile shape.
+fn rows_cols(shape: &[usize]) -> Shape {
+    match shape {
+        [rows, cols] => [*rows, *cols],
+        [cols] => [1, *cols],
+        _ => [1, 1],
+    }
+}
+
+fn numel(shape: Shape) -> usize {
+    shape[0] * shape[1]
+}
+
+impl Scheduler<'_> {
+    fn shape(&self, value: ValueId) -> Shape {
+        rows_cols(&self.kernel.ty(value).shape)
+    }
+
+    fn is_scalar(&self, value: ValueId) -> bool {
+        self.kernel.ty(value).shape.is_empty()
+    }
+
+    fn reg(&mut self, elements: usize) -> RegId {
+        self.regs.push(elements);
+        RegId(self.regs.len() as u32 - 1)
+    }
+
+    fn place(&mut self, value: ValueId, location: Location) {
+        self.scope.locations.insert(value, location);
+    }
+
+    fn place_dense(&mut self, value: ValueId, reg: RegId) {
+        let array = Array::dense(reg, self.shape(value));
+        self.place(value, Location::Array(array, [None, None]));
+    }
+
+    /// The location of a tile; verified kernels define before use.
+    fn location(&self, value: ValueId) -> Location {
+        self.scope.locations[&value]
+    }
+
+    // ---- groups ----
+
+    /// Ends the group of a shape: it becomes a loop, and what others need of it gets a register.
+    fn flush(&mut self, shape: Shape) {
+        let Some(mut open) = self.open.remove(&shape) else { return };
+        let mut outputs: BTreeMap<usize, RegId> = BTreeMap::new();
+        for (value, index) in &open.members {
+            let inside = open.uses.get(value).copied().unwrap_or(0);
+            if self.usage.count[value.0 as usize] > inside {
+                let reg = match outputs.get(index) {
+                    Some(reg) => *reg,
+                    None => self.reg(numel(shape)),
+                };
+                outputs.insert(*index, reg);
+                self.place_dense(*value, reg);
+            }
+        }
+        let mut stores_after = vec![];
+        let limits = self.common_limits(&open, outputs.is_empty());
+        if limits.is_none() {
+            for (index, bounds) in &open.bounds {
+                let PointOp::Read(src) = open.ops[*index].0 else { continue };
+                let dst = self.reg(numel(shape));
+                self.out.push(Node::Load { dst, src, shape, bounds: *bounds });
+                open.ops[*index].0 = PointOp::Read(Array::dense(dst, shape));
+            }
+            let (bounded, free): (Vec<_>, Vec<_>) =
+                open.stores.into_iter().partition(|(_, _, b)| *b != [None, None]);
+            open.stores = free;
+            for (index, dst, bounds) in bounded {
+                let src = *outputs.entry(index).or_insert_with(|| {
+                    self.regs.push(numel(shape));
+                    RegId(self.regs.len() as u32 - 1)
+                });
+                stores_after.push(Node::Store { dst, src, shape, bounds });
+            }
+        }
+        if !outputs.is_empty() || !open.stores.is_empty() {
+            self.out.push(Node::Group(Group {
+                shape,
+                ops: open.ops,
+                outputs: outputs.into_iter().collect(),
+                stores: open.stores.into_iter().map(|(index, array, _)| (index, array)).collect(),
+                limits: limits.unwrap_or([None, None]),
+            }));
+        }
+        self.out.append(&mut stores_after);
+    }
+
+    /// One bound per axis that all bounded accesses of a group share, so that the loop itself can stop there.
+    fn common_limits(&self, open: &Open, no_outputs: bool) -> Option<Bounds> {
+        let all = open.bounds.values().chain(open.stores.iter().map(|(_, _, bounds)| bounds));
+        let mut limits: Bounds = [None, None];
+        for bounds in all {
+            for axis in 0..2 {
+                match (limits[axis], bounds[axis]) {
+                    (Some(a), Some(b)) if !self.offsets.equal(a, b) => return None,
+                    (None, Some(b)) => limits[axis] = Some(b),
+                    (Some(_), Some(_)) | (_, None) => {}
+                }
+            }
+        }
+        let stores_fit =
+            open.stores.iter().all(|(_, _, b)| (0..2).all(|axis| limits[axis].is_some() == b[axis].is_some()));
+        (limits == [None, None] || (no_outputs && stores_fit)).then_some(limits)
+    }
+
+    fn flush_all(&mut self) {
+        while let Some(shape) = self.open.keys().next().copied() {
+            self.flush(shape);
+        }
+    }
+
+    /// Ends the groups that hold back a store to a parameter.
+    fn flush_stores_to(&mut self, param: ParamId) {
+        let stores = |open: &Open| open.params_stored().any(|(p, ..)| p == param);
+        let shapes: Vec<Shape> = self.open.iter().filter(|(_, o)| stores(o)).map(|(s, _)| *s).collect();
+        for shape in shapes {
+            self.flush(shape);
+        }
+    }
+
+    /// Ends the groups that touch memory, but for one.
+    fn flush_memory(&mut self, except: Option<Shape>) {
+        let touches = |open: &Open| open.params_read().next().is_some() || !open.stores.is_empty();
+        let shapes: Vec<Shape> = self
+            .open
+            .iter()
+            .filter(|(shape, open)| Some(**shape) != except && touches(open))
+            .map(|(shape, _)| *shape)
+            .collect();
+        for shape in shapes {
+            self.flush(shape);
+        }
+    }
+
+    /// Index in the open group of `shape` of a tile operand.
+    fn operand(&mut self, value: ValueId, shape: Shape) -> usize {
+        if let Location::Waiting(other) = self.location(value)
+            && other != shape
+        {
+            self.flush(other);
+        }
+        if let Location::Array(array, _) = self.location(value)
+            && shape[1] > 1
+            && !matches!(array.strides[1], 0 | 1)
+        {
+            self.dense(value);
+        }
+        let elem = self.kernel.ty(value).elem;
+        let location = self.location(value);
+        let open = self.open.entry(shape).or_default();
+        *open.uses.entry(value).or_default() += 1;
+        if let Some(index) = open.members.get(&value) {
+            return *index;
+        }
+        match location {
+            Location::Array(array, bounds) => {
+                if let Some(index) = open.reads.get(&(array, bounds)) {
+                    return *index;
+                }
+                let index = open.push(PointOp::Read(array), elem);
+                open.reads.insert((array, bounds), index);
+                if bounds != [None, None] {
+                    open.bounds.insert(index, bounds);
+                }
+                index
+            }
+            Location::Splat(scalar) => open.push(PointOp::Splat(scalar), elem),
+            Location::Iota(axis) => open.push(PointOp::Iota(axis), elem),
+            Location::Waiting(_) => unreachable!("a waiting value is a member of its group"),
+        }
+    }
+
+    fn pointwise(&mut self, result: ValueId, operands: &[ValueId], op: impl FnOnce(&[usize]) -> PointOp) {
+        let shape = self.shape(result);
+        // Other groups end first: ending one must not happen between two operands.
+        for value in operands {
+            if let Location::Waiting(other) = self.location(*value)
+                && other != shape
+            {
+                self.flush(other);
+            }
+        }
+        let indices: Vec<usize> = operands.iter().map(|v| self.operand(*v, shape)).collect();
+        let elem = self.kernel.ty(result).elem;
+        let open = self.open.entry(shape).or_default();
+        let index = open.push(op(&indices), elem);
+        open.members.insert(result, index);
+        self.place(result, Location::Waiting(shape));
+    }
+
+    // ---- operands of other nodes ----
+
+    /// A tile that is not waiting.
+    fn settled(&mut self, value: ValueId) -> Location {
+        if let Location::Waiting(shape) = self.location(value) {
+            self.flush(shape);
+        }
+        self.location(value)
+    }
+
+    /// A register that holds the whole tile.
+    fn dense(&mut self, value: ValueId) -> RegId {
+        let shape = self.shape(value);
+        match self.settled(value) {
+            Location::Array(array, bounds) => {
+                if let Place::Reg(reg) = array.place
+                    && array.is_dense(shape)
+                    && self.regs[reg.0 as usize] == numel(shape)
+                {
+                    return reg;
+                }
+                let dst = self.reg(numel(shape));
+                self.out.push(Node::Load { dst, src: array, shape, bounds });
+                self.place_dense(value, dst);
+                dst
+            }
+            Location::Splat(_) | Location::Iota(_) => {
+                if let Some(reg) = self.scope.filled.get(&value) {
+                    return *reg;
+                }
+                let reg = self.fill(value);
+                self.scope.filled.insert(value, reg);
+                reg
+            }
+            Location::Waiting(_) => unreachable!("settled"),
+        }
+    }
+
+    /// A new register with a splat or iota.
+    fn fill(&mut self, value: ValueId) -> RegId {
+        let op = match self.location(value) {
+            Location::Splat(scalar) => PointOp::Splat(scalar),
+            Location::Iota(axis) => PointOp::Iota(axis),
+            Location::Array(..) | Location::Waiting(_) => unreachable!("only splats and iotas are filled in"),
+        };
+        let shape = self.shape(value);
+        let reg = self.reg(numel(shape));
+        let ops = vec![(op, self.kernel.ty(value).elem)];
+        self.out.push(Node::Group(Group {
+            shape,
+            ops,
+            outputs: vec![(0, reg)],
+            stores: vec![],
+            limits: [None, None],
+        }));
+        reg
+    }
+
+    /// An f32 array with any strides, without bounds.
+    fn strided(&mut self, value: ValueId) -> Array {
+        match self.settled(value) {
+            Location::Array(array, [None, None]) if !array.bf16 => array,
+            Location::Array(..) | Location::Splat(_) | Location::Iota(_) | Location::Waiting(_) => {
+                Array::dense(self.dense(value), self.shape(value))
+            }
+        }
+    }
+
+    // ---- statements ----
+
+    fn body(&mut self, body: &[Stmt]) -> Result<(), String> {
+        body.iter().try_for_each(|stmt| self.stmt(stmt))
+    }
+
+    fn array(&self, view: &View) -> (Array, Elem) {
+        let elem = self.kernel.param(view.param).elem;
+        let stride = |axis: usize| view.axes[axis].stride;
+        let strides = match view.axes.len() {
+            2 => [stride(0), stride(1)],
+            1 => [0, stride(0)],
+            _ => [0, 0],
+        };
+        let place = Place::Memory { param: view.param, offset: view.offset };
+        (Array { place, bf16: elem == Elem::Bf16, strides }, elem)
+    }
+
+    /// Bounds of a view, without those that the shape never reaches.
+    fn bounds(&self, view: &View, shape: Shape) -> Bounds {
+        let useful = |bound: Option<ValueId>, extent: usize| {
+            bound.filter(|b| self.offsets.constant(*b).is_none_or(|c| c < extent as i64))
+        };
+        match view.axes.as_slice() {
+            [rows, cols] => [useful(rows.bound, shape[0]), useful(cols.bound, shape[1])],
+            [cols] => [None, useful(cols.bound, shape[1])],
+            _ => [None, None],
+        }
+    }
+
+    fn load(&mut self, result: ValueId, view: &View) {
+        self.flush_stores_to(view.param);
+        if self.is_scalar(result) {
+            self.out.push(Node::Scalar { result, op: Op::Load(view.clone()) });
+            return;
+        }
+        let shape = self.shape(result);
+        let (src, _) = self.array(view);
+        let bounds = self.bounds(view, shape);
+        let id = result.0 as usize;
+        let lazy = self.usage.in_place[id]
+            && !self.usage.reused_by_dot[id]
+            && (bounds == [None, None] || !self.usage.used_deeper[id]);
+        if lazy {
+            self.place(result, Location::Array(src, bounds));
+        } else {
+            let dst = self.reg(numel(shape));
+            self.out.push(Node::Load { dst, src, shape, bounds });
+            self.place_dense(result, dst);
+        }
+    }
+
+    fn store(&mut self, view: &View, value: ValueId) {
+        let (dst, _) = self.array(view);
+        if self.is_scalar(value) {
+            self.flush_memory(None);
+            self.out.push(Node::StoreScalar { to: dst.place, value });
+            return;
+        }
+        let shape = self.shape(value);
+        let bounds = self.bounds(view, shape);
+        let in_register = match self.location(value) {
+            Location::Array(array, _) => {
+                matches!(array.place, Place::Reg(_)) || (array.strides[1] != 1 && shape[1] > 1)
+            }
+            Location::Splat(_) | Location::Iota(_) | Location::Waiting(_) => false,
+        };
+        let unit = shape[1] <= 1 || dst.strides[1] == 1;
+        if !in_register && unit && self.may_join(view.param, view.offset, dst.strides, shape) {
+            self.flush_memory(Some(shape));
+            let index = self.operand(value, shape);
+            let open = self.open.entry(shape).or_default();
+            open.stores.push((index, dst, bounds));
+            return;
+        }
+        let src = self.dense(value);
+        self.flush_memory(None);
+        self.out.push(Node::Store { dst, src, shape, bounds });
+    }
+
+    /// Whether a store may run in the loop of the open group: each element that the group also reads or stores through
+    /// the same parameter must be touched in the same iteration or not at all.
+    fn may_join(&self, param: ParamId, offset: ValueId, strides: [i64; 2], shape: Shape) -> bool {
+        let Some(open) = self.open.get(&shape) else { return true };
+        open.params_read().chain(open.params_stored()).filter(|(p, ..)| *p == param).all(|(_, o, s)| {
+            self.offsets.relation((o, s), (offset, strides), shape) != Relation::Unknown
+        })
+    }
+
+    fn math(&mut self, function: Primitive, result: ValueId, operand: ValueId) {
+        let shape = self.shape(operand);
+        let array = self.strided(operand);
+        let src = if array.is_dense(shape) { array.place } else { Place::Reg(self.dense(operand)) };
+        let dst = self.reg(numel(shape));
+        self.out.push(Node::Math { function, dst, src, numel: numel(shape) });
+        self.place_dense(result, dst);
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) -> Result<(), String> {
+        if let [result] = stmt.results.as_slice()
+            && self.is_scalar(*result)
+            && !matches!(stmt.op, Op::Load(_) | Op::Reduce { .. } | Op::For { .. } | Op::If { .. })
+        {
+            self.out.push(Node::Scalar { result: *result, op: stmt.op.clone() });
+            return Ok(());
+        }
+        let result = stmt.results.first().copied().unwrap_or(ValueId(u32::MAX));
+        match &stmt.op {
+            Op::ConstF(_) | Op::ConstI(_) | Op::ProgramId(_) => {
+                return Err(format!("a constant {:?} of type {:?}", stmt.op, self.kernel.ty(result)));
+            }
+            Op::Unary(op, a) => match op {
+                Unary::Exp => self.math(Primitive::Exp, result, *a),
+                Unary::Log => self.math(Primitive::Log, result, *a),
+                Unary::Sigmoid => self.math(Primitive::Sigmoid, result, *a),
+                Unary::Tanh => self.math(Primitive::Tanh, result, *a),
+                Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Rsqrt | Unary::Recip | Unary::Not => {
+                    self.pointwise(result, &[*a], |i| PointOp::Unary(*op, i[0]));
+                }
+            },
+            Op::Binary(op, a, b) => self.pointwise(result, &[*a, *b], |i| PointOp::Binary(*op, i[0], i[1])),
+            Op::Fma(a, b, c) => self.pointwise(result, &[*a, *b, *c], |i| PointOp::Fma(i[0], i[1], i[2])),
+            Op::Compare(op, a, b) => {
+                self.pointwise(result, &[*a, *b], |i| PointOp::Compare(*op, i[0], i[1]));
+            }
+            Op::Select(c, a, b) => {
+                self.pointwise(result, &[*c, *a, *b], |i| PointOp::Select(i[0], i[1], i[2]));
+            }
+            Op::Cast(a) => self.cast(result, *a)?,
+            Op::Splat(a) => self.place(result, Location::Splat(*a)),
+            Op::Iota { axis } => {
+                let axis = axis + 2 - self.kernel.ty(result).shape.len();
+                self.place(result, Location::Iota(axis));
+            }
+            Op::Expand { vector, axis } => {
+                let location = match (self.settled(*vector), axis) {
+                    (Location::Array(a, b), 0) => {
+                        Location::Array(Array { strides: [0, a.strides[1]], ..a }, [None, b[1]])
+                    }
+                    (Location::Array(a, b), _) => {
+                        Location::Array(Array { strides: [a.strides[1], 0], ..a }, [b[1], None])
+                    }
+                    (Location::Splat(scalar), _) => Location::Splat(scalar),
+                    (Location::Iota(_), 0) => Location::Iota(1),
+                    (Location::Iota(_), _) => Location::Iota(0),
+                    (Location::Waiting(_), _) => unreachable!("settled"),
+                };
+                self.place(result, location);
+            }
+            Op::Transpose(a) => {
+                let location = match self.settled(*a) {
+                    Location::Array(a, b) => {
+                        Location::Array(Array { strides: [a.strides[1], a.strides[0]], ..a }, [b[1], b[0]])
+                    }
+                    Location::Splat(scalar) => Location::Splat(scalar),
+                    Location::Iota(axis) => Location::Iota(1 - axis),
+                    Location::Waiting(_) => unreachable!("settled"),
+                };
+                self.place(result, location);
+            }
+            Op::Load(view) => self.load(result, view),
+            Op::Store(view, value) => self.store(view, *value),
+            Op::Dot { a, b, acc, trans_a, trans_b } => {
+                let [m, n] = self.shape(result);
+                let k = self.shape(*a)[usize::from(!trans_a)];
+                let turned = |array: Array, flag: bool| {
+                    let [r, c] = array.strides;
+                    Array { strides: if flag { [c, r] } else { [r, c] }, ..array }
+                };
+                let a = turned(self.strided(*a), *trans_a);
+                let b = turned(self.strided(*b), *trans_b);
+                let acc = match acc {
+                    Some(acc) => match self.settled(*acc) {
+                        Location::Splat(s) if self.usage.zero[s.0 as usize] => None,
+                        Location::Splat(_) | Location::Iota(_) | Location::Array(..) | Location::Waiting(_) => {
+                            Some(self.dense(*acc))
+                        }
+                    },
+                    None => None,
+                };
+                let dst = self.reg(m * n);
+                self.out.push(Node::Dot { dst, acc, a, b, sizes: [m, n, k] });
+                self.place_dense(result, dst);
+            }
+            Op::Reduce { op, axis, value } => {
+                if self.kernel.ty(*value).elem != Elem::F32 {
+                    return Err(format!("a reduction of {:?}", self.kernel.ty(*value)));
+                }
+                let mut shape = self.shape(*value);
+                let mut axis = axis + 2 - self.kernel.ty(*value).shape.len();
+                let mut src = self.strided(*value);
+                if shape[1] > 1 && src.strides[1] != 1 {
+                    if src.strides[0] == 1 {
+                        src.strides.swap(0, 1);
+                        shape.swap(0, 1);
+                        axis = 1 - axis;
+                    } else {
+                        src = Array::dense(self.dense(*value), shape);
+                    }
+                }
+                let to = if self.is_scalar(result) {
+                    ReduceTo::Scalar(result)
+                } else {
+                    let dst = self.reg(shape[1 - axis]);
+                    self.place_dense(result, dst);
+                    ReduceTo::Reg(dst)
+                };
+                self.out.push(Node::Reduce { op: *op, to, src, shape, axis });
+            }
+            Op::Scan { axis, reverse, value } => {
+                let shape = self.shape(*value);
+                let axis = axis + 2 - self.kernel.ty(*value).shape.len();
+                let src = self.dense(*value);
+                let dst = self.reg(numel(shape));
+                self.out.push(Node::Scan { dst, src, shape, axis, reverse: *reverse });
+                self.place_dense(result, dst);
+            }
+            Op::For { lower, upper, step, init, body } => {
+                self.for_loop([*lower, *upper, *step], init, body, &stmt.results)?;
+            }
+            Op::If { cond, then, otherwise } => self.branch(*cond, then, otherwise, &stmt.results)?,
+        }
+        Ok(())
+    }
+
+    fn cast(&mut self, result: ValueId, a: ValueId) -> Result<(), String> {
+        match (self.kernel.ty(a).elem, self.kernel.ty(result).elem) {
+            // A bf16 tile is kept as f32 of equal value.
+            (Elem::Bf16, Elem::F32) => {
+                if let Location::Waiting(shape) = self.location(a) {
+                    let index = self.operand(a, shape);
+                    self.open.entry(shape).or_default().members.insert(result, index);
+                }
+                self.place(result, self.location(a));
+            }
+            (Elem::F32, Elem::Bf16) => self.pointwise(result, &[a], |i| PointOp::RoundBf16(i[0])),
+            (Elem::I32, Elem::F32) => self.pointwise(result, &[a], |i| PointOp::IntToFloat(i[0])),
+            (from, to) => return Err(format!("a cast of a tile from {from:?} to {to:?}")),
+        }
+        Ok(())
+    }
+
+    // ---- control ----
+
+    /// Schedules a region on its own and returns its nodes and the registers of the tiles that it yields.
+    fn region(&mut self, region: &Region) -> Result<(Vec<Node>, Vec<RegId>), String> {
+        let scope = self.scope.clone();
+        let outer = std::mem::take(&mut self.out);
+        self.body(&region.body)?;
+        let tiles: Vec<ValueId> = region.yields.iter().copied().filter(|v| !self.is_scalar(*v)).collect();
+        let yields = tiles.into_iter().map(|v| self.dense(v)).collect();
+        self.flush_all();
+        // What was learnt about tiles of outer regions holds only here: the copies are made here.
+        self.scope = scope;
+        Ok((std::mem::replace(&mut self.out, outer), yields))
+    }
+
+    fn for_loop(
+        &mut self,
+        range: [ValueId; 3],
+        init: &[ValueId],
+        body: &Region,
+        results: &[ValueId],
+    ) -> Result<(), String> {
+        self.flush_all();
+        let (mut scalars, mut starts, mut args, mut ends) = (vec![], vec![], vec![], vec![]);
+        for (k, value) in init.iter().enumerate() {
+            let arg = body.args[k + 1];
+            if self.is_scalar(*value) {
+                scalars.push([*value, arg, body.yields[k], results[k]]);
+                continue;
+            }
+            // A constant start gets a register of its own, which the loop then owns.
+            let start = match self.settled(*value) {
+                Location::Splat(_) | Location::Iota(_) => self.fill(*value),
+                Location::Array(..) | Location::Waiting(_) => self.dense(*value),
+            };
+            let numel = numel(self.shape(*value));
+            let (arg_reg, result_reg) = (self.reg(numel), self.reg(numel));
+            self.place_dense(arg, arg_reg);
+            starts.push(start);
+            args.push(arg_reg);
+            ends.push((results[k], result_reg, numel));
+        }
+        let (nodes, yields) = self.region(body)?;
+        let mut tiles = vec![];
+        for (k, (value, result, numel)) in ends.into_iter().enumerate() {
+            self.place_dense(value, result);
+            tiles.push(Carry { init: starts[k], arg: args[k], yielded: yields[k], result, numel });
+        }
+        self.out.push(Node::For { range, counter: body.args[0], scalars, tiles, body: nodes });
+        Ok(())
+    }
+
+    fn branch(
+        &mut self,
+        cond: ValueId,
+        then: &Region,
+        otherwise: &Region,
+        results: &[ValueId],
+    ) -> Result<(), String> {
+        self.flush_all();
+        let (then_nodes, then_tiles) = self.region(then)?;
+        let (else_nodes, else_tiles) = self.region(otherwise)?;
+        let (mut scalars, mut tiles) = (vec![], vec![]);
+        for (k, result) in results.iter().enumerate() {
+            if self.is_scalar(*result) {
+                scalars.push([then.yields[k], otherwise.yields[k], *result]);
+            } else {
+                let numel = numel(self.shape(*result));
+                let reg = self.reg(numel);
+                self.place_dense(*result, reg);
+                let at = tiles.len();
+                tiles.push(([then_tiles[at], else_tiles[at], reg], numel));
+            }
+        }
+        self.out.push(Node::If { cond, scalars, tiles, then: then_nodes, otherwise: else_nodes });
+        Ok(())
+    }
+}
