@@ -294,12 +294,7 @@ impl<'a> Settings<'a> {
     }
 
     /// Takes a setting out; its default if it is not given or is wrong, which is then reported.
-    pub(crate) fn take<T: Setting>(
-        &mut self,
-        name: &str,
-        default: T,
-        checks: &[&Check<T>],
-    ) -> T {
+    pub(crate) fn take<T: Setting>(&mut self, name: &str, default: T, checks: &[&Check<T>]) -> T {
         let Some(entry) = self.given.remove(name) else { return default };
         let read = match &entry.value {
             Value::Toml(value) => T::from_toml(value),

@@ -1,0 +1,65 @@
+//! What is wrong with training data or a tokenizer, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// A reason why data cannot be used; the command line exits with [`DataError::EXIT_CODE`].
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what its fields are")]
+pub enum DataError {
+    #[error("{}: there is no such file or folder{}", path.display(), from_here(path))]
+    Missing { path: PathBuf },
+    #[error("{}: cannot be read: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("{pattern}: not a valid pattern: {reason}")]
+    BadPattern { pattern: String, reason: String },
+    #[error("{}: no data files found\n  help: linc reads .txt, .jsonl and .jsonl.gz files, in folders at any depth", path.display())]
+    NoFiles { path: PathBuf },
+    #[error("{}: there is no text in it", path.display())]
+    Empty { path: PathBuf },
+    #[error(
+        "{}: byte {offset} is NUL, so this is binary data or UTF-16, not UTF-8 text\n  help: convert UTF-16 with `iconv -f UTF-16 -t UTF-8 OLD > NEW`; leave out other files",
+        path.display()
+    )]
+    Binary { path: PathBuf, offset: usize },
+    #[error(
+        "{}: not UTF-8 text: byte {offset} is 0x{byte:02x}\n  help: if it is Latin-1 (or another encoding), convert it with `iconv -f LATIN1 -t UTF-8 OLD > NEW`",
+        path.display()
+    )]
+    NotUtf8 { path: PathBuf, offset: usize, byte: u8 },
+    #[error("{}:{line}: {reason}\n  help: each line must be a JSON object with a string `text`", path.display())]
+    JsonLine { path: PathBuf, line: usize, reason: String },
+    #[error("{}: the gzip file is cut off or damaged: {reason}\n  help: fetch or compress it again", path.display())]
+    Gzip { path: PathBuf, reason: String },
+    #[error(
+        "{source_name}: {tokens} tokens are fewer than one sequence of {needed} (training.seq_len + 1)\n  help: use a smaller training.seq_len or more data{}",
+        if *held_out { "; a part of the text is held out for validation (validation.fraction)" } else { "" }
+    )]
+    TooShort { source_name: String, tokens: u64, needed: u64, held_out: bool },
+    #[error(
+        "{source_name}: nothing is left to validate on\n  help: raise validation.fraction, add data, name other data with validation.dataset_path, or say validation.enable = false"
+    )]
+    NothingHeldOut { source_name: String },
+    #[error("{}: not a usable tokenizer: {reason}\n  help: model.tokenizer_path is a Hugging Face tokenizer.json or a folder with one; leave it out for bytes", path.display())]
+    Tokenizer { path: PathBuf, reason: String },
+    #[error("cannot tokenize {source_name}: {reason}")]
+    Tokenize { source_name: String, reason: String },
+    #[error(
+        "{tokens_of} has {needed} tokens, but the model's vocab_size is {vocab_size}\n  help: raise the model's vocab_size to at least {needed} ([model.overrides] vocab_size = {needed})"
+    )]
+    Vocabulary { tokens_of: String, needed: usize, vocab_size: usize },
+    #[error("cannot resume the data position: {reason}")]
+    Resume { reason: String },
+}
+
+impl DataError {
+    /// Exit status of a process that was given bad data.
+    pub const EXIT_CODE: i32 = 2;
+}
+
+/// For a relative path: where it starts.
+fn from_here(path: &Path) -> String {
+    match std::env::current_dir() {
+        Ok(folder) if path.is_relative() => format!("\n  help: paths start at {}", folder.display()),
+        Ok(_) | Err(_) => String::new(),
+    }
+}

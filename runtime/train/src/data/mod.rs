@@ -1,0 +1,307 @@
+//! Training and validation data: built-in tasks and text from disk, as batches of tokens.
+//!
+//! [`Data::open`] gives what a config asks for. Batches are a function of the config and of a small
+//! [`DataState`], which a checkpoint keeps: a restored run reads on with the same bits, without reading
+//! what came before. Validation batches are numbered and never change.
+//!
+//! To add a built-in task: a module with the two batch types, a variant in [`TrainingData`] and
+//! [`ValidationData`], and a word in `config::DatasetKind`.
+
+mod corpus;
+mod error;
+mod files;
+mod mqar;
+mod recall;
+mod rng;
+mod selftext;
+mod split;
+mod text;
+mod tokenizer;
+
+pub use error::DataError;
+pub use mqar::{MqarBatches, MqarValidation};
+pub use recall::{RecallAccuracy, Score};
+pub use text::{TextBatches, TextValidation};
+pub use tokenizer::{Encoded, Tokenizer};
+
+use crate::config::{DatasetKind, JobConfig};
+use corpus::Corpus;
+use serde::{Deserialize, Serialize};
+
+/// Inputs and targets of one forward pass, `B` sequences of `N` tokens, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// `[B * N]` token ids.
+    pub tokens: Vec<i32>,
+    /// `[B * N]` ids to predict at each token; -1 where nothing is.
+    pub targets: Vec<i32>,
+    /// UTF-8 bytes of the text that the targets stand for; in validation batches of text.
+    pub target_bytes: Option<u64>,
+    /// Where recall is tested; empty for text.
+    pub queries: Vec<Query>,
+}
+
+impl Batch {
+    /// A batch of token 0 with nothing to predict.
+    pub fn ignored(batch_size: usize, seq_len: usize) -> Self {
+        let count = batch_size * seq_len;
+        Self { tokens: vec![0; count], targets: vec![-1; count], target_bytes: None, queries: Vec::new() }
+    }
+
+    /// Number of targets that count.
+    pub fn target_count(&self) -> usize {
+        self.targets.iter().filter(|target| **target >= 0).count()
+    }
+}
+
+/// A recall query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Its position in the flattened `[B * N]` batch.
+    pub position: usize,
+    /// Number of pairs in its sequence.
+    pub pairs: usize,
+    /// Tokens between the last showing of its key and the query.
+    pub distance: usize,
+}
+
+/// Where in the data training is; kept in checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataState {
+    /// `text` or `mqar`.
+    pub kind: String,
+    /// `training.seed`.
+    pub seed: u64,
+    /// `training.shuffle`.
+    pub shuffle: bool,
+    /// `training.seq_len`.
+    pub seq_len: usize,
+    /// Tokens of the training part, or number of generated sequences.
+    pub size: u64,
+    /// Checksum of the training part, or of the settings that generate it.
+    pub checksum: u32,
+    /// Passes over the data that are complete.
+    pub epoch: u64,
+    /// Samples read in this pass.
+    pub index: u64,
+}
+
+impl DataState {
+    /// Whether a saved position means the same in the data that `self` is a position in.
+    fn check_same_data(&self, saved: &Self) -> Result<(), DataError> {
+        let differs = |what: &str, saved: String, now: String| {
+            Err(DataError::Resume { reason: format!("{what} was {saved} and is now {now}") })
+        };
+        if self.kind != saved.kind {
+            return differs("the kind of data", saved.kind.clone(), self.kind.clone());
+        }
+        if self.seq_len != saved.seq_len {
+            return differs("training.seq_len", saved.seq_len.to_string(), self.seq_len.to_string());
+        }
+        if self.seed != saved.seed {
+            return differs("training.seed", saved.seed.to_string(), self.seed.to_string());
+        }
+        if self.shuffle != saved.shuffle {
+            return differs("training.shuffle", saved.shuffle.to_string(), self.shuffle.to_string());
+        }
+        if (self.size, self.checksum) != (saved.size, saved.checksum) {
+            let reason = format!(
+                "the training data has changed since the checkpoint (size {} then, {} now); give the same files, tokenizer and validation.fraction",
+                saved.size, self.size
+            );
+            return Err(DataError::Resume { reason });
+        }
+        Ok(())
+    }
+}
+
+/// Endless training batches.
+#[derive(Debug)]
+pub enum TrainingData {
+    /// Text, built in or from disk.
+    Text(TextBatches),
+    /// Generated recall sequences.
+    Mqar(MqarBatches),
+}
+
+impl TrainingData {
+    /// The next batch of `training.batch_size` sequences.
+    pub fn next_batch(&mut self) -> Batch {
+        match self {
+            Self::Text(data) => data.next_batch(),
+            Self::Mqar(data) => data.next_batch(),
+        }
+    }
+
+    /// The position of the next batch.
+    pub fn state(&self) -> DataState {
+        match self {
+            Self::Text(data) => data.state(),
+            Self::Mqar(data) => data.state(),
+        }
+    }
+
+    /// Goes to a saved position.
+    ///
+    /// # Errors
+    /// The state is of other data, another seed or another sequence length.
+    pub fn restore(&mut self, state: &DataState) -> Result<(), DataError> {
+        match self {
+            Self::Text(data) => data.restore(state),
+            Self::Mqar(data) => data.restore(state),
+        }
+    }
+}
+
+/// Numbered validation batches.
+#[derive(Debug)]
+pub enum ValidationData {
+    /// Text that is not trained on.
+    Text(TextValidation),
+    /// Recall sequences that are not trained on.
+    Mqar(MqarValidation),
+}
+
+impl ValidationData {
+    /// Number of batches that cover the whole part; at least 1.
+    pub fn batches(&self) -> usize {
+        match self {
+            Self::Text(data) => data.batches(),
+            Self::Mqar(data) => data.batches(),
+        }
+    }
+
+    /// Number of batches of one measurement: at most `validation.steps`, all if that is -1.
+    pub fn batches_of(&self, steps: i64) -> usize {
+        usize::try_from(steps).map_or(self.batches(), |steps| steps.min(self.batches()))
+    }
+
+    /// Batch number `index`, below [`ValidationData::batches`].
+    pub fn batch(&self, index: usize) -> Batch {
+        match self {
+            Self::Text(data) => data.batch(index),
+            Self::Mqar(data) => data.batch(index),
+        }
+    }
+}
+
+/// All data of a run.
+#[derive(Debug)]
+pub struct Data {
+    /// What is trained on.
+    pub training: TrainingData,
+    /// What is validated on, if there is anything.
+    pub validation: Option<ValidationData>,
+    /// For text; `None` for recall, whose tokens are no text.
+    pub tokenizer: Option<Tokenizer>,
+    /// One line for people: what was read, how much of it.
+    pub summary: String,
+}
+
+impl Data {
+    /// Opens, or generates, what a config asks for. `vocab_size` is the model's.
+    ///
+    /// # Errors
+    /// Data or tokenizer is missing, unusable or too small, or has more tokens than the model.
+    pub fn open(config: &JobConfig, vocab_size: usize) -> Result<Self, DataError> {
+        match config.training.dataset {
+            DatasetKind::Mqar => Self::recall(config, vocab_size),
+            DatasetKind::Text | DatasetKind::Selftext => Self::text(config, vocab_size),
+        }
+    }
+
+    fn recall(config: &JobConfig, vocab_size: usize) -> Result<Self, DataError> {
+        let (training, mqar) = (&config.training, &config.mqar);
+        check_vocabulary("dataset \"mqar\" (training.mqar.vocab_size)", mqar.vocab_size, vocab_size)?;
+        let (batch_size, seq_len, seed) = (training.batch_size, training.seq_len, training.seed);
+        let examples = match mqar.num_examples {
+            0 => "endless".to_owned(),
+            count => count.to_string(),
+        };
+        let summary = format!(
+            "mqar: {examples} sequences of {seq_len} tokens with {:?} pairs, vocabulary {}",
+            mqar.num_kv_pairs, mqar.vocab_size
+        );
+        Ok(Self {
+            training: TrainingData::Mqar(MqarBatches::new(mqar, batch_size, seq_len, seed, training.shuffle)),
+            validation: Some(ValidationData::Mqar(MqarValidation::new(mqar, batch_size, seq_len, seed))),
+            tokenizer: None,
+            summary,
+        })
+    }
+
+    fn text(config: &JobConfig, vocab_size: usize) -> Result<Self, DataError> {
+        let (training, validation) = (&config.training, &config.validation);
+        let tokenizer = Tokenizer::from_setting(config.model.tokenizer_path.as_deref())?;
+        check_vocabulary(&tokenizer.name(), tokenizer.vocab_size(), vocab_size)?;
+        let (name, documents) = documents(training.dataset, training.dataset_path.as_deref())?;
+        let (documents, held_out, held_out_name) = match validation.dataset {
+            Some(kind) => {
+                let (name, held_out) = self::documents(kind, validation.dataset_path.as_deref())?;
+                (documents, held_out, name)
+            }
+            None => {
+                let parts = split::split(documents, validation.fraction);
+                (parts.training, parts.held_out, name.clone())
+            }
+        };
+        let held_out = Corpus::new(&held_out, &tokenizer, true)?;
+        let corpus = Corpus::new(&documents, &tokenizer, false)?;
+        drop(documents);
+        let shape = (training.batch_size, training.seq_len);
+        let takes_part = validation.dataset.is_none() && held_out.len() > 0;
+        let batches = TextBatches::new(corpus, shape, training.seed, training.shuffle, &name, takes_part)?;
+        let held_out = TextValidation::new(held_out, training.batch_size, training.seq_len);
+        if validation.enable && held_out.is_none() {
+            return Err(DataError::NothingHeldOut { source_name: held_out_name });
+        }
+        let summary = summary(&name, &batches, held_out.as_ref(), &tokenizer);
+        Ok(Self {
+            training: TrainingData::Text(batches),
+            validation: held_out.map(ValidationData::Text),
+            tokenizer: Some(tokenizer),
+            summary,
+        })
+    }
+}
+
+fn check_vocabulary(tokens_of: &str, needed: usize, vocab_size: usize) -> Result<(), DataError> {
+    if needed > vocab_size {
+        return Err(DataError::Vocabulary { tokens_of: tokens_of.to_owned(), needed, vocab_size });
+    }
+    Ok(())
+}
+
+/// The documents of a dataset, and its name for messages.
+fn documents(kind: DatasetKind, path: Option<&str>) -> Result<(String, Vec<String>), DataError> {
+    match (kind, path) {
+        (DatasetKind::Text, Some(path)) => Ok((path.to_owned(), files::read_documents(path)?)),
+        // The config has refused a missing path and text beside recall.
+        (DatasetKind::Text | DatasetKind::Mqar, _) => Err(DataError::Missing { path: "dataset_path".into() }),
+        (DatasetKind::Selftext, _) => Ok(("selftext".to_owned(), selftext::documents())),
+    }
+}
+
+fn summary(
+    name: &str,
+    training: &TextBatches,
+    held_out: Option<&TextValidation>,
+    tokenizer: &Tokenizer,
+) -> String {
+    let corpus = training.corpus();
+    let bytes_per_token = corpus.text_bytes() as f64 / corpus.len() as f64;
+    let held_out = held_out.map_or_else(
+        || "nothing held out".to_owned(),
+        |data| format!("{} tokens to validate on", data.corpus().len()),
+    );
+    format!(
+        "{name}: {} documents, {} tokens with {} ({bytes_per_token:.2} bytes per token), {held_out}",
+        corpus.documents(),
+        corpus.len(),
+        tokenizer.name()
+    )
+}
+
+#[cfg(test)]
+mod tests;
