@@ -162,6 +162,14 @@ fn hard_keys_at_full_size() {
 }
 
 #[test]
+fn errors_do_not_add_up_over_many_chunks() {
+    let case = case([1500, 1, 1, 8], true, 16);
+    for keys in [Keys::Normal, Keys::Uniform10] {
+        check(Machine::F32, case, &Problem::new(case.shape, keys, 15), 5e-6, &format!("{keys:?}"));
+    }
+}
+
+#[test]
 fn temperature_scales_queries_and_keys() {
     for causal in [false, true] {
         for keys in [Keys::Normal, Keys::Uniform100] {

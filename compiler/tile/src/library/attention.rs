@@ -20,6 +20,7 @@
 //! | `softmax_decode` | G, B, 1 | q, k, v, ~kcache, ~vcache, pos, =out |
 //! | `linear_decode` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
 
+use super::hash;
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, ParamId, Unary, ValueId};
 
@@ -75,10 +76,10 @@ impl HeadStrides {
     }
 }
 
-/// Strides as a part of a kernel name.
+/// Strides as a part of a kernel name: a hash, since those of eight tensors would not fit a file name.
 pub(crate) fn strides_tag(strides: &[HeadStrides]) -> String {
     let parts: Vec<String> = strides.iter().map(|s| format!("{}x{}x{}", s.batch, s.seq, s.head)).collect();
-    parts.join("_")
+    format!("{:016x}", hash(&parts.join(",")))
 }
 
 /// The rows (tokens) of one head in memory: row `i` starts at `base + i * stride`.

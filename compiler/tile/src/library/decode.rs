@@ -58,7 +58,7 @@ pub struct LinearDecodeSpec {
 }
 
 /// `(q, k, v, kcache [B, L, G, D], vcache, pos) -> out`: writes k and v at `pos` of the caches in place, then
-/// attends over positions `0..=pos`.
+/// attends over positions `0..=pos`. The caller keeps `pos` within `0..L`.
 pub fn softmax_decode(spec: &SoftmaxDecodeSpec) -> Kernel {
     let HeadShape { batch, seq: len, kv_heads, head_dim: dim, .. } = spec.shape;
     let name = format!(

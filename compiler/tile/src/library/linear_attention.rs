@@ -198,12 +198,15 @@ fn slow_chunk(
         });
         vec![step.m, step.z]
     });
-    let (m, z) = (ends[0], ends[1]);
+    // Summed once per chunk instead of token by token, z rounds less often.
+    let m = ends[0];
     let decay = b.sub(before.m, m);
     let decay = b.exp(decay);
-    let t = scale_rows(b, before.t, decay);
     let weights = with_each_row(b, Binary::Sub, chunk.keys, m);
     let weights = b.exp(weights);
+    let fresh = b.sum(0, weights);
+    let z = b.fma(before.z, decay, fresh);
+    let t = scale_rows(b, before.t, decay);
     let weights = b.cast(weights, spec.elem);
     let t = b.dot(weights, true, chunk.values, false, Some(t));
     vec![m, z, t]
