@@ -5,7 +5,7 @@
 
 use super::{TILE, bound, grid_indices, hash, tag};
 use crate::builder::Builder;
-use crate::ir::{Elem, Kernel, Mode};
+use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
 
 /// `dst[dst_offset + Σ i·dst_strides] = src[src_offset + Σ i·src_strides]` for every index of `shape`.
 #[derive(Clone, PartialEq, Debug)]
@@ -125,7 +125,7 @@ fn transposing(spec: &CopySpec, name: String, axes: &[CopyAxis], read: usize, wr
     b.finish()
 }
 
-type Begun = (Builder, crate::ir::ParamId, crate::ir::ParamId, Vec<usize>);
+type Begun = (Builder, ParamId, ParamId, Vec<usize>);
 
 /// Starts a kernel with one program per block; the last value is the number of blocks per axis.
 fn begin(spec: &CopySpec, name: String, axes: &[CopyAxis], blocks: &[usize]) -> Begun {
@@ -137,7 +137,7 @@ fn begin(spec: &CopySpec, name: String, axes: &[CopyAxis], blocks: &[usize]) -> 
     (b, src, dst, counts)
 }
 
-type Origin = (crate::ir::ValueId, crate::ir::ValueId, Vec<Option<crate::ir::ValueId>>);
+type Origin = (ValueId, ValueId, Vec<Option<ValueId>>);
 
 /// Offsets of the program's block in source and destination, and the bound of each axis.
 fn origin(b: &mut Builder, spec: &CopySpec, axes: &[CopyAxis], blocks: &[usize], counts: &[usize]) -> Origin {
@@ -159,10 +159,10 @@ fn origin(b: &mut Builder, spec: &CopySpec, axes: &[CopyAxis], blocks: &[usize],
 fn convert_store(
     b: &mut Builder,
     spec: &CopySpec,
-    dst: crate::ir::ParamId,
-    to: crate::ir::ValueId,
-    tile: crate::ir::ValueId,
-    axes: &[(usize, Option<crate::ir::ValueId>)],
+    dst: ParamId,
+    to: ValueId,
+    tile: ValueId,
+    axes: &[(usize, Option<ValueId>)],
 ) {
     let tile = if spec.src == spec.dst { tile } else { b.cast(tile, Elem::F32) };
     b.store(dst, to, tile, axes);

@@ -26,12 +26,13 @@
 //! | [`loss::cross_entropy_grad`] | logits, targets, dloss, dlogits |
 //! | [`optimizer::adamw`] | p, g, m, v, lr, step, clip |
 //!
-//! Parameters in brackets exist only if the specification asks for them.
+//! Parameters in brackets exist only if the specification asks for them. The attention kernels list theirs in
+//! [`softmax_attention`], [`linear_attention`] and their neighbours.
 //!
 //! To add a kernel: a function here, a row in the table, a test against plain loops under `tests/`.
 
 use crate::builder::Builder;
-use crate::ir::{Elem, ValueId};
+use crate::ir::{Elem, ParamId, ValueId};
 
 pub mod attention;
 pub mod copy;
@@ -110,7 +111,7 @@ fn bound(b: &mut Builder, total: usize, start: ValueId, block: usize) -> Option<
 }
 
 /// Loads one f32 from the start of a parameter.
-fn load_scalar(b: &mut Builder, param: crate::ir::ParamId) -> ValueId {
+fn load_scalar(b: &mut Builder, param: ParamId) -> ValueId {
     let zero = b.index(0);
     b.load_f32(param, zero, &[], &[])
 }

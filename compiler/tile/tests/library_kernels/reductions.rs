@@ -22,6 +22,7 @@ fn sum_over_the_middle() {
         (2, 63, 2),
         (5, 2, 1030),
         (40, 5, 2),
+        (5000, 5, 2),
         (1, 20000, 3),
     ];
     for (outer, mid, inner) in shapes {
