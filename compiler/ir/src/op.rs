@@ -326,7 +326,7 @@ pub enum Op {
     },
 
     // ---- contraction ----
-    /// `(a, b) -> [m, n]`: 2-D product of `a` ([m,k], or [k,m] if `trans_a`) and `b` ([k,n], or [n,k] if `trans_b`).
+    /// `(a, b) -> [m, n]`: 2-D product of `a` (`[m,k]`, or `[k,m]` if `trans_a`) and `b` (`[k,n]`, or `[n,k]` if `trans_b`).
     MatMul {
         /// Read `a` transposed.
         trans_a: bool,

@@ -1,4 +1,4 @@
-//! Reads the text form of a graph that [`crate::text`] prints.
+//! Reads the text form of a graph that [`mod@crate::text`] prints.
 //!
 //! The grammar, with `#` comments and free white space:
 //!
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A value is defined before it is read, so the text is in topological order. Node numbers are labels: any
-//! distinct numbers will do. Every parsed graph is well-formed in the sense of [`crate::verify`].
+//! distinct numbers will do. Every parsed graph is well-formed in the sense of [`mod@crate::verify`].
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ const MAX_DEPTH: usize = 8;
 /// Parses a graph and verifies it.
 ///
 /// # Errors
-/// [`IrError::Parse`] with line and column of what does not fit, be it syntax, types or a rule of [`crate::verify`].
+/// [`IrError::Parse`] with line and column of what does not fit, be it syntax, types or a rule of [`mod@crate::verify`].
 pub fn parse(text: &str) -> Result<Graph, IrError> {
     let tokens = lex(text)?;
     let mut parser = Parser {

@@ -1,4 +1,4 @@
-//! Prints a graph in its text form; [`crate::parse`] reads it back.
+//! Prints a graph in its text form; [`mod@crate::parse`] reads it back.
 //!
 //! ```text
 //! graph "example" {

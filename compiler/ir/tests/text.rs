@@ -6,7 +6,7 @@ use common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
     AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearSpec, Op, PointOp, Pointwise,
-    RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, parse, print, verify,
+    RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 use proptest::prelude::*;
 
@@ -152,6 +152,32 @@ fn every_operation_round_trips() {
         let (a, b) = (graph.node(a), parsed.node(b));
         assert!(a == b || matches!(&a.op, Op::Constant { value, .. } if value.is_nan()), "{a:?}\n{b:?}");
     }
+}
+
+#[test]
+fn dot_clusters_by_scope() {
+    let text = r#"graph "g" {
+        %0: f32[2] = input() {name = "x\"y"} @a/b
+        %1: f32[2] = add(%0, %0) @a
+        output "z" = %1
+    }"#;
+    let expected = r#"digraph "g" {
+  node [shape=box];
+  subgraph cluster0 {
+    label="a";
+    n1 [label="add\nf32[2]"];
+    subgraph cluster1 {
+      label="b";
+      n0 [label="input x\"y\nf32[2]"];
+    }
+  }
+  n0 -> n1 [label="0→0"];
+  n0 -> n1 [label="0→1"];
+  out0 [shape=oval, label="z"];
+  n1 -> out0;
+}
+"#;
+    assert_eq!(dot(&parse(text).unwrap()), expected);
 }
 
 #[test]
