@@ -4,6 +4,7 @@
 //! knows the tensor graph, a device, or a code generator. `README.md` is the guide.
 
 pub mod builder;
+pub mod cost;
 pub mod error;
 pub mod interp;
 pub mod ir;
