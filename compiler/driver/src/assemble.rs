@@ -42,7 +42,7 @@ pub(crate) fn assemble(
 }
 
 fn kernel_entry(kernel: &tile::Kernel) -> plan::Kernel {
-    plan::Kernel { name: kernel.name.clone(), text: tile::text::print(kernel), grid: kernel.grid }
+    plan::Kernel { name: kernel.name.clone(), text: kernel.to_string(), grid: kernel.grid }
 }
 
 struct Assembly<'a> {

@@ -102,6 +102,7 @@ pub fn compile(
     let (name, rope_len) = match entry {
         Entry::Train(_) => ("train", options.seq),
         Entry::Eval => ("eval", options.seq),
+        Entry::Forward => ("forward", options.seq),
         Entry::Decode { context } => ("decode", *context),
     };
     let mut last = now();

@@ -7,7 +7,7 @@ use linc_tile::library::loss::{
 };
 
 use crate::view::Lowering;
-use crate::{Gemm, KernelError};
+use crate::{Cost, Gemm, KernelError};
 
 /// `(h, w, targets) -> (loss, logits, nll)`
 pub(crate) fn forward(l: &mut Lowering<'_>, chunk: usize) -> Result<(), KernelError> {
@@ -53,7 +53,11 @@ fn sweep(
         if let Some((dloss, ..)) = gradient {
             args.extend([inv_count, l.place(dloss)]);
         }
-        l.launch(cross_entropy_rows(&spec), args);
+        // Two sweeps for the sum and the gradient, one more to write it.
+        let logits = (rows * vocab) as u64;
+        let sweeps = if gradient.is_some() { 3 } else { 1 };
+        let cost = Cost { flops: 5 * logits, bytes: 4 * sweeps * logits };
+        l.launch_costing(cost, cross_entropy_rows(&spec), args);
         if let Some((_, dh, dw)) = gradient {
             l.gemm(Gemm {
                 size: (rows, dim, vocab),

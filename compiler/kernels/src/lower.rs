@@ -16,7 +16,7 @@ use linc_tile::library::reduce::{
 use linc_tile::library::rope::{RopeSpec, rope};
 
 use crate::view::Lowering;
-use crate::{Call, Gemm, KernelError, attention, loss, pointwise};
+use crate::{Call, Cost, Gemm, KernelError, attention, loss, pointwise};
 
 /// The launches of one node, in order; none for leaves and for views that share storage.
 ///
@@ -292,7 +292,9 @@ fn global_norm(l: &mut Lowering<'_>) -> Result<(), KernelError> {
     for operand in l.operands.clone() {
         let spec = SumOfSquaresSpec { numel: l.shape(operand).numel(), x: l.elem(operand)? };
         let args = vec![l.place(operand), partials.at(count)];
-        l.launch(sum_of_squares(&spec), args);
+        let numel = spec.numel as u64;
+        let cost = Cost { flops: 2 * numel, bytes: numel * l.ty(operand).dtype.bytes() as u64 };
+        l.launch_costing(cost, sum_of_squares(&spec), args);
         count += spec.partials();
     }
     let args = vec![partials, l.place(norm)];

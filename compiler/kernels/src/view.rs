@@ -87,9 +87,14 @@ impl<'a> Lowering<'a> {
         HeadStrides { batch: s[0], seq: s[1], head: s[2] }
     }
 
-    /// Adds a kernel launch. The node's cost is attached by [`Lowering::finish`].
+    /// Adds a kernel launch with an even share of the node's cost.
     pub(crate) fn launch(&mut self, kernel: tile::Kernel, args: Vec<Place>) {
         self.calls.push(Call { work: Work::Kernel(Box::new(kernel), args), cost: Cost::default() });
+    }
+
+    /// Adds a kernel launch that knows its own cost.
+    pub(crate) fn launch_costing(&mut self, cost: Cost, kernel: tile::Kernel, args: Vec<Place>) {
+        self.calls.push(Call { work: Work::Kernel(Box::new(kernel), args), cost });
     }
 
     /// Adds a matmul, which knows its own cost.
@@ -103,21 +108,15 @@ impl<'a> Lowering<'a> {
         self.calls.push(Call { work: Work::Gemm(gemm), cost });
     }
 
-    /// The calls; what the node costs beyond its matmuls is spread evenly over the kernels.
+    /// The calls; what the node costs beyond those that know their own is spread evenly over the others.
     pub(crate) fn finish(mut self) -> Vec<Call> {
         let total = cost(self.graph, self.id);
-        let gemms: Cost = self.calls.iter().map(|c| c.cost).fold(Cost::default(), |a, b| a + b);
-        let kernels = self.calls.iter().filter(|c| matches!(c.work, Work::Kernel(..))).count() as u64;
-        if kernels > 0 {
-            let rest = Cost {
-                flops: total.flops.saturating_sub(gemms.flops) / kernels,
-                bytes: total.bytes.saturating_sub(gemms.bytes) / kernels,
-            };
-            for call in &mut self.calls {
-                if matches!(call.work, Work::Kernel(..)) {
-                    call.cost = rest;
-                }
-            }
+        let known: Cost = self.calls.iter().map(|c| c.cost).fold(Cost::default(), |a, b| a + b);
+        let open = self.calls.iter().filter(|c| c.cost == Cost::default()).count() as u64;
+        let share = |total: u64, known: u64| total.saturating_sub(known).checked_div(open).unwrap_or(0);
+        let rest = Cost { flops: share(total.flops, known.flops), bytes: share(total.bytes, known.bytes) };
+        for call in self.calls.iter_mut().filter(|c| c.cost == Cost::default()) {
+            call.cost = rest;
         }
         self.calls
     }

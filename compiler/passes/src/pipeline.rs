@@ -22,6 +22,8 @@ pub enum Entry {
     Train(OptimizerOptions),
     /// Forward and loss.
     Eval,
+    /// Forward with all logits as output.
+    Forward,
     /// One token with caches for `context` tokens.
     Decode {
         /// Longest sequence.
@@ -86,7 +88,9 @@ pub fn run(
         }
     }
     match entry {
-        Entry::Train(_) | Entry::Eval => attention::run(graph, &options.kinds, &options.linear)?,
+        Entry::Train(_) | Entry::Eval | Entry::Forward => {
+            attention::run(graph, &options.kinds, &options.linear)?
+        }
         Entry::Decode { context } => decode::run(graph, &options.kinds, &options.linear, *context)?,
     }
     observe("attention", graph);

@@ -1,4 +1,4 @@
-//! A total order of the nodes: program order, in-place updates after every other reader of what they overwrite,
+//! A total order of the nodes: as early as their operands allow, in-place updates after every other reader of what they overwrite,
 //! recomputed values as late as possible.
 
 use std::cmp::Reverse;
@@ -43,7 +43,7 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
         }
     }
     let priority = priorities(graph)?;
-    let mut ready: BinaryHeap<Reverse<((bool, NodeId), NodeId)>> =
+    let mut ready: BinaryHeap<Reverse<((bool, usize), NodeId)>> =
         graph.nodes().filter(|id| !missing.contains_key(id)).map(|id| Reverse((priority[&id], id))).collect();
     let mut order = Vec::with_capacity(graph.len());
     while let Some(Reverse((_, id))) = ready.pop() {
@@ -79,15 +79,13 @@ fn readers(graph: &Graph, value: Value) -> Vec<NodeId> {
     found
 }
 
-/// Among ready nodes the smallest goes first: recomputed nodes last, else by the oldest node that needs the result
-/// (a node that a pass put in another's place takes over its turn).
-fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, (bool, NodeId)>, PassError> {
-    let mut priority: BTreeMap<NodeId, (bool, NodeId)> = BTreeMap::new();
-    for id in graph.topological()?.into_iter().rev() {
-        let needed_by =
-            graph.results(id).flat_map(|v| graph.users(v)).map(|(user, _)| priority[&user].1).min();
-        let turn = needed_by.map_or(id, |user| user.min(id));
-        priority.insert(id, (graph.node(id).recompute, turn));
+/// Among ready nodes the smallest goes first: recomputed nodes last, else by the length of the longest way from a leaf.
+/// So a weight gradient runs as soon as its operands exist, which frees them.
+fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, (bool, usize)>, PassError> {
+    let mut priority: BTreeMap<NodeId, (bool, usize)> = BTreeMap::new();
+    for id in graph.topological()? {
+        let depth = graph.operands(id).iter().map(|v| priority[&v.node].1 + 1).max().unwrap_or(0);
+        priority.insert(id, (graph.node(id).recompute, depth));
     }
     Ok(priority)
 }

@@ -78,8 +78,17 @@ fn place_concat_parts(graph: &Graph, order: &[NodeId], persistent: &PersistentLa
         let joined = Value { node: *id, port: 0 };
         let parts = graph.operands(*id);
         if parts.iter().any(|p| graph.op(p.node).leaf_name().is_some()) {
-            if let Some(root) = adjacent_leaves(graph, *axis, &parts, persistent) {
-                placed.insert(joined, Storage { root, layout: Layout::dense(&graph.ty(joined).shape) });
+            // The first leaf stands for the whole range.
+            if adjacent_leaves(graph, *axis, &parts, persistent)
+                && !parts.iter().any(|p| placed.contains_key(p))
+            {
+                let whole = Layout::dense(&graph.ty(joined).shape);
+                let mut start = 0;
+                for part in &parts {
+                    placed.insert(*part, Storage { root: parts[0], layout: whole.slice(0, start) });
+                    start += graph.ty(*part).shape.0[0];
+                }
+                placed.insert(joined, Storage { root: parts[0], layout: whole });
             }
             continue;
         }
@@ -136,25 +145,16 @@ fn through_reshapes(graph: &Graph, mut value: Value, mut layout: Layout) -> Opti
     Some((value, layout))
 }
 
-/// The first part, if all parts are leaves that lie in this order without gaps.
-fn adjacent_leaves(
-    graph: &Graph,
-    axis: usize,
-    parts: &[Value],
-    persistent: &PersistentLayout,
-) -> Option<Value> {
-    if axis != 0 {
-        return None;
-    }
+/// True if all parts are leaves that lie in this order without gaps.
+fn adjacent_leaves(graph: &Graph, axis: usize, parts: &[Value], persistent: &PersistentLayout) -> bool {
     let mut end = None;
-    for part in parts {
-        let offset = persistent.offset(graph.op(part.node).leaf_name()?)?;
-        if end.is_some_and(|e| e != offset) {
-            return None;
-        }
-        end = Some(offset + graph.ty(*part).bytes() as u64);
-    }
-    parts.first().copied()
+    axis == 0
+        && parts.iter().all(|part| {
+            let offset = graph.op(part.node).leaf_name().and_then(|name| persistent.offset(name));
+            let fits = offset.is_some_and(|offset| end.is_none_or(|e| e == offset));
+            end = offset.map(|offset| offset + graph.ty(*part).bytes() as u64);
+            fits
+        })
 }
 
 /// Operands that their readers cannot take where they lie.

@@ -119,6 +119,7 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPla
     overwrite_dying_operands(graph, &order, &mut storage);
     let kinds = kinds(graph, &order, &storage);
     let mut allocations = BTreeMap::new();
+    let sizes = sizes(graph, &storage);
     for (root, live) in lifetimes(graph, &order, &storage) {
         let op = graph.op(root.node);
         let known = if is_persistent(op) { op.leaf_name().and_then(|n| persistent.offset(n)) } else { None };
@@ -127,7 +128,7 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPla
             Allocation {
                 persistent: known.is_some(),
                 offset: known.unwrap_or(0),
-                bytes: graph.ty(root).bytes() as u64,
+                bytes: sizes[&root],
                 live,
                 kind: kinds[&root],
             },
@@ -139,6 +140,19 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPla
 
 fn is_persistent(op: &Op) -> bool {
     matches!(op, Op::Param { .. } | Op::State { .. } | Op::Table { .. })
+}
+
+/// Bytes of every root: up to the last element of any value in its storage.
+fn sizes(graph: &Graph, storage: &BTreeMap<Value, Storage>) -> BTreeMap<Value, u64> {
+    let mut sizes: BTreeMap<Value, u64> = BTreeMap::new();
+    for (value, place) in storage {
+        let ty = graph.ty(*value);
+        let last: usize = ty.shape.0.iter().zip(&place.layout.strides).map(|(d, s)| (d - 1) * s).sum();
+        let bytes = ((place.layout.offset + last + 1) * ty.dtype.bytes()) as u64;
+        let size = sizes.entry(place.root).or_default();
+        *size = (*size).max(bytes);
+    }
+    sizes
 }
 
 /// First and last use of every root.
