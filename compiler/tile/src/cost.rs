@@ -76,7 +76,7 @@ const NOTHING: Cost = Cost {
 /// Programs that are looked at one by one; of more, evenly spaced ones stand for their neighbours.
 const MAX_PROGRAMS: u64 = 2048;
 
-/// Counts a launch of a kernel that [`crate::verify`] accepts.
+/// Counts a launch of a kernel that [`mod@crate::verify`] accepts.
 pub fn cost(kernel: &Kernel) -> Cost {
     let relevance = Relevance::of(kernel);
     // Axes along which programs may differ, and how many programs are alike.

@@ -15,7 +15,7 @@ pub enum TileError {
         /// What was found and what was expected.
         message: String,
     },
-    /// A rule of [`crate::verify`] is broken.
+    /// A rule of [`mod@crate::verify`] is broken.
     #[error("kernel {kernel}: {message}")]
     Verify {
         /// Kernel name.

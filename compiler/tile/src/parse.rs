@@ -10,7 +10,7 @@ use crate::verify::{MAX_DEPTH, check};
 
 mod op;
 
-/// Reads one kernel. Errors are [`TileError::Parse`], also for a kernel that breaks a rule of [`crate::verify`].
+/// Reads one kernel. Errors are [`TileError::Parse`], also for a kernel that breaks a rule of [`mod@crate::verify`].
 pub fn parse(text: &str) -> Result<Kernel, TileError> {
     let mut kernels = parse_all(text)?;
     match (kernels.pop(), kernels.is_empty()) {
@@ -237,6 +237,9 @@ impl Parser<'_> {
                 region.yields = self.value_list()?;
                 self.symbol('}')?;
                 break;
+            }
+            if !matches!(self.peek().kind, Kind::Word(_) | Kind::Value(_)) {
+                return self.expected("a statement or `}`");
             }
             let stmt = self.stmt(depth)?;
             region.body.push(stmt);

@@ -1,4 +1,4 @@
-//! The text form of a kernel, for people and for files: `kernel.to_string()` writes it, [`crate::parse`] reads it.
+//! The text form of a kernel, for people and for files: `kernel.to_string()` writes it, [`mod@crate::parse`] reads it.
 //!
 //! ```text
 //! kernel = "kernel" WORD "(" [param {"," param}] ")" "grid" "(" INT "," INT "," INT ")" region

@@ -206,7 +206,7 @@ fn errors_say_where_and_what() {
         ("splat %2", "splat %2 %3", 10, 3, "`:` was expected, found `%acc.1`"),
         ("store y[%7; 1], %acc.1", "store y[%7; 1], %5", 21, 19, "its region has ended"),
         ("%lo..%hi", "%lo.%hi", 10, 33, "unexpected character '.'"),
-        ("\n}\n", "\n", 22, 1, "found the end of the text"),
+        ("\n}\n", "\n", 22, 1, "a statement or `}` was expected, found the end of the text"),
     ];
     for (from, to, line, column, message) in cases {
         let found = error_of(from, to);
