@@ -325,10 +325,15 @@ fn split_heads(builder: &mut Builder<'_>, call: &Call<'_>) -> Built<Value> {
     let name = match last.name.strip_prefix(&format!("{} * ", heads.name)) {
         Some(rest) => rest.to_string(),
         None if *last.name == *last.size.to_string() => size.to_string(),
-        None => format!("({}) / {}", last.name, heads.name),
+        None => format!("{} / {}", grouped(&last.name), grouped(&heads.name)),
     };
     dims.extend([heads, Dim::new(size, name)]);
     call.add(builder, Op::Reshape { shape: shape(&dims) }, &[x.value], dims)
+}
+
+/// A name that can stand beside an operator.
+fn grouped(name: &str) -> String {
+    if name.contains(' ') { format!("({name})") } else { name.to_string() }
 }
 
 /// `[.., heads, d] -> [.., heads * d]`
@@ -464,8 +469,7 @@ fn reshape(builder: &mut Builder<'_>, call: &Call<'_>) -> Built<Value> {
             describe_shape(&x.dims),
             describe_shape(&dims)
         );
-        let error = builder.error(call.whole.span, message);
-        return Err(builder.blame(error, call.whole));
+        return Err(builder.error(call.whole.span, message));
     }
     call.add(builder, Op::Reshape { shape: shape(&dims) }, &[x.value], dims)
 }

@@ -76,6 +76,7 @@ pub(crate) fn check(path: &str, file: &File, outside: &Outside<'_>) -> Vec<Diagn
         mentioned: BTreeSet::new(),
         called: BTreeSet::new(),
         errors,
+        unused: Vec::new(),
     };
     for function in functions.values() {
         checker.function(function);
@@ -83,7 +84,8 @@ pub(crate) fn check(path: &str, file: &File, outside: &Outside<'_>) -> Vec<Diagn
     checker.model(model);
     checker.functions_used();
     checker.unused_outside();
-    checker.errors
+    // A misspelt name also leaves the right one unused; only the mistake itself is worth reading.
+    if checker.errors.is_empty() { checker.unused } else { checker.errors }
 }
 
 /// What a name stands for.
@@ -119,6 +121,8 @@ struct Checker<'a> {
     mentioned: BTreeSet<String>,
     called: BTreeSet<String>,
     errors: Vec<Diagnostic>,
+    /// What is defined or set and never read.
+    unused: Vec<Diagnostic>,
 }
 
 /// The walk through one function or the model.
@@ -214,7 +218,7 @@ impl<'a> Checker<'a> {
         for (name, function) in self.functions {
             if !self.called.contains(*name) && !name.starts_with('_') {
                 let message = format!("the function `{name}` is never called");
-                self.error(function.name.span, message, None);
+                self.unused.push(Diagnostic::new(self.path, function.name.span, message));
             }
         }
     }
@@ -232,21 +236,27 @@ impl<'a> Checker<'a> {
             });
         }
         // Take away functions that call none that is left; what stays calls in circles.
-        loop {
-            let before = calls.len();
-            let left: BTreeSet<&str> = calls.keys().copied().collect();
-            calls.retain(|_, callees| {
-                callees.retain(|c| left.contains(c.text.as_str()));
-                !callees.is_empty()
-            });
-            if calls.len() == before {
-                break;
+        let mut callers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (caller, callees) in &calls {
+            callees.iter().for_each(|c| callers.entry(&c.text).or_default().push(caller));
+        }
+        let mut open: BTreeMap<&str, usize> = calls.iter().map(|(name, c)| (*name, c.len())).collect();
+        let mut leaves: Vec<&str> = open.iter().filter(|(_, n)| **n == 0).map(|(name, _)| *name).collect();
+        while let Some(leaf) = leaves.pop() {
+            calls.remove(leaf);
+            for caller in callers.get(leaf).into_iter().flatten() {
+                if let Some(count) = open.get_mut(caller) {
+                    *count -= 1;
+                    if *count == 0 {
+                        leaves.push(caller);
+                    }
+                }
             }
         }
         let mut trail: Vec<&'a Name> = Vec::new();
         let mut at = *calls.keys().next()?;
         loop {
-            let call = *calls.get(at)?.first()?;
+            let call = *calls.get(at)?.iter().find(|c| calls.contains_key(c.text.as_str()))?;
             if let Some(start) = trail.iter().position(|n| n.text == call.text) {
                 return Some(trail.split_off(start));
             }
@@ -261,7 +271,7 @@ impl<'a> Checker<'a> {
             if !self.mentioned.contains(*name) && !STRUCTURAL.contains(name) {
                 let message = format!("`{name}` is set, but {} does not read it", self.path);
                 let error = Diagnostic::new(self.outside.path, span.clone(), message);
-                self.errors.push(error.help(did_you_mean(name, self.mentioned.iter().map(String::as_str))));
+                self.unused.push(error);
             }
         }
     }
@@ -450,9 +460,11 @@ impl Body<'_, '_> {
                     Diagnostic::new(path, span, message)
                 }
             };
+            let steps: Vec<String> = cycle.iter().map(|step| step.text.clone()).collect();
             for step in cycle {
                 error = error.label(path, step.span, format!("`{}` is defined here", step.text));
             }
+            self.reported.extend(steps);
             self.checker.errors.push(error);
             return;
         }
@@ -526,7 +538,8 @@ impl Body<'_, '_> {
                 let message = format!("{what}`{}` is never used", binding.name);
                 let help = format!("remove it, or call it `_{}` to keep it", binding.name);
                 let help = (binding.role != Role::Param && binding.role != Role::Given).then_some(help);
-                self.checker.error(binding.span, message, help);
+                let error = Diagnostic::new(self.checker.path, binding.span, message);
+                self.checker.unused.push(error.help(help));
             }
         }
     }

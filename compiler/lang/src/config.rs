@@ -353,8 +353,9 @@ impl ModelConfig {
         let Some(Setting { value, span: Some(span), overridden }) = all.get(name) else {
             return error;
         };
-        let how = if *overridden { "is overridden to" } else { "=" };
-        error.label(&self.source.path, span.clone(), format!("{name} {how} {value}"))
+        // The excerpt shows what the TOML says; only an override needs words.
+        let text = if *overridden { format!("overridden to {value}") } else { String::new() };
+        error.label(&self.source.path, span.clone(), text)
     }
 
     /// Where the TOML gives a visible name, if it does.

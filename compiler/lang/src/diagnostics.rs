@@ -121,7 +121,8 @@ impl Diagnostics {
                     if last != 0 && mark.line > last + 1 {
                         writeln!(f, "{:gutter$} |", "")?;
                     }
-                    writeln!(f, "{:>gutter$} | {}", mark.line, mark.excerpt)?;
+                    let gap = if mark.excerpt.is_empty() { "" } else { " " };
+                    writeln!(f, "{:>gutter$} |{gap}{}", mark.line, mark.excerpt)?;
                     last = mark.line;
                 }
                 let underline = if mark.primary { "^" } else { "-" }.repeat(mark.width);

@@ -16,13 +16,22 @@ const MAX_DEPTH: usize = 64;
 /// Parses a file.
 pub(crate) fn parse(source: &Source) -> Parsed<File> {
     let tokens = lex(source)?;
-    let mut parser =
-        Parser { path: &source.path, tokens, at: 0, depth: 0, stray: Vec::new(), open: Vec::new() };
+    let mut parser = Parser {
+        path: &source.path,
+        text: &source.text,
+        tokens,
+        at: 0,
+        depth: 0,
+        stray: Vec::new(),
+        open: Vec::new(),
+        suspect: None,
+    };
     parser.file()
 }
 
 struct Parser<'a> {
     path: &'a str,
+    text: &'a str,
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
@@ -30,6 +39,8 @@ struct Parser<'a> {
     stray: Vec<String>,
     /// Opening braces not yet closed.
     open: Vec<Span>,
+    /// The first braces of one block whose lines are indented differently.
+    suspect: Option<(Span, Span)>,
 }
 
 impl Parser<'_> {
@@ -87,6 +98,10 @@ impl Parser<'_> {
         if let Some(open) = self.open.last().filter(|_| at_end || self.is("fn") || self.is("model")) {
             error.message = format!("unclosed block: {}", error.message);
             error = error.label(self.path, *open, "this `{` is never closed");
+            if let Some((open, close)) = self.suspect {
+                error = error.label(self.path, open, "perhaps this block should end earlier");
+                error = error.label(self.path, close, "its `}` is indented differently");
+            }
             error = error.help("add the missing `}`".to_string());
         }
         Err(Box::new(error))
@@ -128,6 +143,13 @@ impl Parser<'_> {
         let message = format!("nested more than {MAX_DEPTH} levels deep");
         let help = "give parts of it a name with `let`".to_string();
         Err(Box::new(Diagnostic::new(self.path, span, message).help(help)))
+    }
+
+    /// White space at the start of the line of a token.
+    fn indent(&self, span: Span) -> &str {
+        let line = self.text[..span.start].rfind('\n').map_or(0, |i| i + 1);
+        let rest = &self.text[line..span.start];
+        &rest[..rest.len() - rest.trim_start().len()]
     }
 
     // ---- comments ----
@@ -182,7 +204,13 @@ impl Parser<'_> {
                     TokenKind::Word(word) => did_you_mean(word, ["model", "fn"]),
                     TokenKind::Int(_) | TokenKind::Float(_) | TokenKind::Symbol(_) | TokenKind::End => None,
                 };
-                return self.fail("`model` or `fn`").map_err(|e| Box::new(e.help(help)));
+                let before = (!items.is_empty()).then(|| self.previous());
+                return self.fail("`model` or `fn`").map_err(|mut e| {
+                    if let Some(end) = before {
+                        *e = e.label(self.path, end, "the definition before ends here");
+                    }
+                    Box::new(e.help(help))
+                });
             };
             self.adopt(&mut lead);
             items.push(Item { lead, kind });
@@ -240,6 +268,9 @@ impl Parser<'_> {
             }
             let tail = p.tail(statements.is_empty());
             p.stray = header;
+            if p.suspect.is_none() && p.indent(open) != p.indent(p.span()) {
+                p.suspect = Some((open, p.span()));
+            }
             p.bump();
             Ok(Block { statements, tail })
         })?;

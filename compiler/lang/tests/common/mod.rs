@@ -5,18 +5,18 @@
 use linc_lang::{Architecture, BuildShape, BuiltModel, ModelConfig, Source};
 
 /// `models/llama3.linc`
-pub const LLAMA3: &str = include_str!("../../../../models/llama3.linc");
+pub(crate) const LLAMA3: &str = include_str!("../../../../models/llama3.linc");
 
 /// `models/llama3_nano.toml`
-pub const NANO: &str = include_str!("../../../../models/llama3_nano.toml");
+pub(crate) const NANO: &str = include_str!("../../../../models/llama3_nano.toml");
 
 /// A text under `models/`.
-pub fn source(name: &str, text: &str) -> Source {
+pub(crate) fn source(name: &str, text: &str) -> Source {
     Source { path: format!("models/{name}"), text: text.to_string() }
 }
 
 /// The TOML of a flavour.
-pub fn flavor_text(flavor: &str) -> &'static str {
+pub(crate) fn flavor_text(flavor: &str) -> &'static str {
     match flavor {
         "nano" => NANO,
         "debugmodel" => include_str!("../../../../models/llama3_debugmodel.toml"),
@@ -30,7 +30,7 @@ pub fn flavor_text(flavor: &str) -> &'static str {
 }
 
 /// A shipped model.
-pub fn model(flavor: &str) -> (Architecture, ModelConfig) {
+pub(crate) fn model(flavor: &str) -> (Architecture, ModelConfig) {
     let arch = Architecture::parse(&source("llama3.linc", LLAMA3)).unwrap_or_else(|e| panic!("{e}"));
     let toml = source(&format!("llama3_{flavor}.toml"), flavor_text(flavor));
     let config = ModelConfig::parse(&toml).unwrap_or_else(|e| panic!("{e}"));
@@ -39,12 +39,12 @@ pub fn model(flavor: &str) -> (Architecture, ModelConfig) {
 }
 
 /// A build shape.
-pub fn shape(batch: usize, seq: usize, rope_len: usize) -> BuildShape {
+pub(crate) fn shape(batch: usize, seq: usize, rope_len: usize) -> BuildShape {
     BuildShape { batch, seq, rope_len }
 }
 
 /// A shipped model, built.
-pub fn built(flavor: &str) -> BuiltModel {
+pub(crate) fn built(flavor: &str) -> BuiltModel {
     let (arch, config) = model(flavor);
     linc_lang::build(&arch, &config, &shape(2, 8, 8)).unwrap_or_else(|e| panic!("{e}"))
 }
