@@ -1,1 +1,13 @@
-//! linc-exec
+//! Runs plans on a device: one arena, tensors by name, initial values, and a profile.
+//!
+//! Invariants: sister plans (train, eval, decode) share the persistent part of the arena by name, so that one reads what
+//! another wrote; nothing is allocated after [`Executor::new`]; initial values depend on seed and name only.
+
+mod executor;
+mod init;
+mod profile;
+
+pub use executor::{ExecError, Executor, TensorInfo};
+pub use linc_device as device;
+pub use linc_plan as plan;
+pub use profile::{Profile, ProfileRow};

@@ -1,0 +1,226 @@
+//! The executor: sister plans in one arena.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use linc_device::{Arena, Device, DeviceError, Program};
+use linc_plan::{Binding, DType, Plan, Ref, Role, Space};
+use thiserror::Error;
+
+use crate::init;
+use crate::profile::Profile;
+
+/// Why a program cannot run.
+#[derive(Debug, Error)]
+pub enum ExecError {
+    /// The device refuses.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The arena is larger than the memory of the machine.
+    #[error(
+        "the model needs {} and the machine has {} to give: lower training.batch_size, training.seq_len or the model's size, or set activation_checkpoint.mode = \"full\"",
+        gib(*needed), gib(*available)
+    )]
+    DoesNotFit {
+        /// Bytes of the arena.
+        needed: u64,
+        /// Bytes that are available.
+        available: u64,
+    },
+    /// A tensor that the plan does not have, or of another size: a bug of the caller.
+    #[error("tensor {name}: {message}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+/// A persistent tensor.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TensorInfo {
+    /// Name.
+    pub name: String,
+    /// Parameter, state or table.
+    pub role: Role,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: DType,
+}
+
+struct Loaded {
+    plan: Plan,
+    program: Program,
+}
+
+/// Sister plans, ready to run.
+pub struct Executor {
+    device: Box<dyn Device>,
+    arena: Arena,
+    plans: Vec<Loaded>,
+    /// Where scratch begins.
+    persistent_bytes: u64,
+    scratch_bytes: u64,
+    /// Persistent tensors by name, with their byte offset in the arena.
+    persistent: BTreeMap<String, (Binding, u64)>,
+}
+
+impl Executor {
+    /// Allocates one arena for all plans and loads them; programs are named by their position in `plans`.
+    ///
+    /// # Errors
+    /// [`ExecError::DoesNotFit`] before anything is allocated, or what the device refuses.
+    pub fn new(mut device: Box<dyn Device>, plans: Vec<Plan>) -> Result<Self, ExecError> {
+        let persistent_bytes = plans.iter().map(|p| p.persistent_bytes).max().unwrap_or(0);
+        let scratch_bytes = plans.iter().map(|p| p.scratch_bytes).max().unwrap_or(0);
+        let needed = persistent_bytes + scratch_bytes;
+        if let Some(available) = device.available_bytes().filter(|a| *a < needed) {
+            return Err(ExecError::DoesNotFit { needed, available });
+        }
+        let arena = device.allocate(needed)?;
+        let mut persistent = BTreeMap::new();
+        let mut loaded = vec![];
+        for plan in plans {
+            for binding in &plan.bindings {
+                if matches!(binding.role, Role::Param | Role::State | Role::Table) {
+                    let at = address(&plan, binding.at, persistent_bytes);
+                    persistent.entry(binding.name.clone()).or_insert_with(|| (binding.clone(), at));
+                }
+            }
+            let program = device.load(&plan, arena, persistent_bytes)?;
+            loaded.push(Loaded { plan, program });
+        }
+        Ok(Executor { device, arena, plans: loaded, persistent_bytes, scratch_bytes, persistent })
+    }
+
+    /// One line about the device.
+    pub fn describe_device(&self) -> String {
+        self.device.describe()
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.persistent_bytes + self.scratch_bytes
+    }
+
+    /// A loaded plan.
+    pub fn plan(&self, program: usize) -> &Plan {
+        &self.plans[program].plan
+    }
+
+    /// Fills all persistent tensors with their initial values.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn initialize(&mut self, seed: u64) -> Result<(), ExecError> {
+        for (binding, at) in self.persistent.values() {
+            let (device, arena) = (&mut self.device, self.arena);
+            init::fill(binding, seed, &mut |offset, bytes| device.write(arena, at + offset, bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Persistent tensors of a role, by name.
+    pub fn tensors(&self, role: Role) -> Vec<TensorInfo> {
+        let info = |b: &Binding| TensorInfo { name: b.name.clone(), role: b.role, shape: b.shape.clone(), dtype: b.dtype };
+        self.persistent.values().map(|(b, _)| b).filter(|b| b.role == role).map(info).collect()
+    }
+
+    /// Contents of a persistent tensor, little-endian.
+    ///
+    /// # Errors
+    /// [`ExecError::Tensor`] if there is none of that name.
+    pub fn read_tensor(&self, name: &str) -> Result<Vec<u8>, ExecError> {
+        let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
+        let mut bytes = vec![0; binding.bytes() as usize];
+        self.device.read(self.arena, *at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Replaces the contents of a persistent tensor.
+    ///
+    /// # Errors
+    /// [`ExecError::Tensor`] if there is none of that name and size.
+    pub fn write_tensor(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExecError> {
+        let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
+        check_size(binding, bytes.len())?;
+        Ok(self.device.write(self.arena, *at, bytes)?)
+    }
+
+    /// Feeds an input of a program.
+    ///
+    /// # Errors
+    /// [`ExecError::Tensor`] if the program has no such input, or one of another size.
+    pub fn write_input(&mut self, program: usize, name: &str, bytes: &[u8]) -> Result<(), ExecError> {
+        let plan = &self.plans[program].plan;
+        let binding = plan.binding(Role::Input, name).ok_or_else(|| missing(name))?;
+        check_size(binding, bytes.len())?;
+        let at = address(plan, binding.at, self.persistent_bytes);
+        Ok(self.device.write(self.arena, at, bytes)?)
+    }
+
+    /// Runs a program once.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn run(&mut self, program: usize) -> Result<(), ExecError> {
+        let Loaded { plan, program } = &self.plans[program];
+        self.device.launch(*program, 0..plan.steps.len())?;
+        Ok(self.device.synchronize()?)
+    }
+
+    /// Runs a program once and adds the time of each step to a profile.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn run_profiled(&mut self, program: usize, profile: &mut Profile) -> Result<(), ExecError> {
+        let Loaded { plan, program } = &self.plans[program];
+        let mut times = vec![Duration::ZERO; plan.steps.len()];
+        self.device.profile(*program, &mut times)?;
+        profile.add(plan, &times);
+        Ok(())
+    }
+
+    /// An f32 output of the last run of a program, valid until the next run.
+    ///
+    /// # Errors
+    /// [`ExecError::Tensor`] if the program has no such output.
+    pub fn output(&self, program: usize, name: &str) -> Result<Vec<f32>, ExecError> {
+        let plan = &self.plans[program].plan;
+        let binding = plan.binding(Role::Output, name).ok_or_else(|| missing(name))?;
+        if binding.dtype != DType::F32 {
+            return Err(ExecError::Tensor { name: name.into(), message: format!("is {:?}, not f32", binding.dtype) });
+        }
+        let mut values = vec![0f32; binding.shape.iter().product()];
+        let at = address(plan, binding.at, self.persistent_bytes);
+        self.device.read(self.arena, at, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+}
+
+fn address(plan: &Plan, at: Ref, persistent_bytes: u64) -> u64 {
+    let buffer = &plan.buffers[at.buffer];
+    let base = match buffer.space {
+        Space::Persistent => 0,
+        Space::Scratch => persistent_bytes,
+    };
+    base + buffer.offset + at.offset
+}
+
+fn missing(name: &str) -> ExecError {
+    ExecError::Tensor { name: name.into(), message: "does not exist".into() }
+}
+
+fn check_size(binding: &Binding, bytes: usize) -> Result<(), ExecError> {
+    if binding.bytes() == bytes as u64 {
+        return Ok(());
+    }
+    let message = format!("has {} bytes, {bytes} were given", binding.bytes());
+    Err(ExecError::Tensor { name: binding.name.clone(), message })
+}
