@@ -77,6 +77,16 @@ pub(super) fn one_of(value: &String, allowed: &[&str]) -> Check {
     )
 }
 
+pub(super) fn optional_passes(names: &Vec<String>) -> Check {
+    let known = linc_driver::OPTIONAL_PASSES;
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => {
+            Err(format!("no pass named \"{name}\" can be left out; those are {}", known.join(", ")))
+        }
+        None => Ok(()),
+    }
+}
+
 pub(super) fn only_one_rank(value: &i64) -> Check {
     require(
         matches!(value, 1 | -1),

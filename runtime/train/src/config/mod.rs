@@ -10,22 +10,21 @@ mod check;
 mod error;
 mod legacy;
 mod model_files;
-mod ratio;
 mod section;
 mod sections;
 mod settings;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
+pub use linc_driver::{Placement, Ratio, RecomputePolicy};
 pub use model_files::ModelFiles;
-pub use ratio::Ratio;
 pub use section::KeyInfo;
 pub use sections::{
-    ActivationCheckpoint, ActivationCheckpointMode, AsyncMode, Checkpoint, Compile, DatasetKind, DecayType,
-    Job, LrScheduler, Metrics, Model, MqarConfig, Optimizer, Parallelism, Profiling, Training, Validation,
+    ActivationCheckpoint, AsyncMode, Checkpoint, Compile, DatasetKind, DecayType, Job, LrScheduler, Metrics,
+    Model, MqarConfig, Optimizer, Parallelism, Profiling, Training, Validation,
 };
 pub use settings::Override;
-pub use value::{Placement, Scalar, Setting};
+pub use value::{Scalar, Setting};
 
 use section::Section;
 use settings::Settings;
@@ -173,6 +172,11 @@ impl JobConfig {
         }
     }
 
+    /// `[model.overrides]` as the compiler takes them: dotted key and number.
+    pub fn model_overrides(&self) -> Vec<(String, f64)> {
+        self.model_overrides.iter().map(|(key, value)| (key.clone(), value.to_f64())).collect()
+    }
+
     /// Fills in what other settings imply.
     fn complete(&mut self, settings: &mut Settings<'_>) {
         if self.training.dataset_path.is_some() && !settings.was_given("training.dataset") {
@@ -185,6 +189,12 @@ impl JobConfig {
             settings.warn(
                 "metrics.enable_tensorboard",
                 "TensorBoard files are not written; metrics.jsonl has the same values",
+            );
+        }
+        if self.activation_checkpoint.selective_ac_option != "op" {
+            settings.warn(
+                "activation_checkpoint.selective_ac_option",
+                "layers are not selected one by one; \"selective\" computes cheap operations again in all of them",
             );
         }
         if settings.was_given("training.deterministic") && !self.training.deterministic {

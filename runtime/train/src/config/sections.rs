@@ -1,9 +1,9 @@
 //! The sections of a job config, in TorchTitan's names, with defaults and limits.
 
 use super::check::{at_least, non_negative, one_of, only_one_rank, positive, share};
-use super::ratio::Ratio;
 use super::section::section;
-use super::value::{Placement, choice};
+use super::value::choice;
+use linc_driver::{Placement, Ratio, RecomputePolicy};
 
 section! {
     /// What the run is called and where it writes.
@@ -227,24 +227,12 @@ section! {
     }
 }
 
-choice! {
-    /// What the backward pass computes again instead of keeping.
-    ActivationCheckpointMode {
-        /// Nothing.
-        None = "none",
-        /// What `selective_ac_option` says.
-        Selective = "selective",
-        /// Everything inside each layer.
-        Full = "full",
-    }
-}
-
 section! {
     /// Trading time for memory.
     ActivationCheckpoint "activation_checkpoint" {
-        /// How much is computed again.
-        mode: ActivationCheckpointMode = ActivationCheckpointMode::None;
-        /// "op" to keep attention and every second matmul, or "2" for every second layer, and so on.
+        /// What the backward pass computes again instead of keeping: nothing, cheap operations, or whole layers.
+        mode: RecomputePolicy = RecomputePolicy::default();
+        /// Accepted for TorchTitan's configs; "selective" always goes by operation.
         selective_ac_option: String = "op".to_owned(), check super::check::selective_option;
     }
 }
@@ -283,7 +271,7 @@ section! {
         /// Accepted for TorchTitan's configs; linc has no uncompiled mode.
         enable: bool = true, aka ["training.compile"];
         /// Passes to leave out, by name.
-        disable_passes: Vec<String> = Vec::new();
+        disable_passes: Vec<String> = Vec::new(), check super::check::optional_passes;
         /// Write the graph after each pass, the plan and every kernel to the dump folder.
         dump: bool = false;
     }

@@ -66,7 +66,7 @@ fn flags_take_every_type() {
         ],
     );
     assert!(config.checkpoint.enable);
-    assert_eq!(config.model.linear_attn_ratio, Ratio::new(3, 4).expect("a share"));
+    assert_eq!(config.model.linear_attn_ratio, "0.75".parse().expect("a share"));
     assert_eq!(config.model.linear_attn_placement, Placement::Layers(vec![0, 2]));
     assert_eq!(config.compile.disable_passes, ["cse", "fusion"]);
     assert_eq!(config.optimizer.lr, 3e-4);
@@ -90,7 +90,7 @@ fn the_resolved_config_reads_back_the_same() {
         dim = 64
         theta = 1e6
         rope.factor = 8.0
-        "odd key" = "text"
+        "odd key" = true
         [lr_scheduler]
         decay_ratio = 0.1
         [training]
@@ -170,10 +170,10 @@ fn a_bad_flag_is_named() {
 #[test]
 fn wrong_types_and_ranges_point_at_the_value() {
     let refused = [
-        ("[model]\nlinear_attn_ratio = -0.1", "2:21", "below 0"),
-        ("[model]\nlinear_attn_ratio = 1.5", "2:21", "above 1"),
-        ("[model]\nlinear_attn_ratio = nan", "2:21", "NaN"),
-        ("[model]\nlinear_attn_ratio = \"x\"", "2:21", "not a number"),
+        ("[model]\nlinear_attn_ratio = -0.1", "2:21", "from 0 to 1"),
+        ("[model]\nlinear_attn_ratio = 1.5", "2:21", "found the number 1.5"),
+        ("[model]\nlinear_attn_ratio = nan", "2:21", "found the number nan"),
+        ("[model]\nlinear_attn_ratio = \"x\"", "2:21", "the string \"x\""),
         ("[model]\nlinear_attn_placement = \"up\"", "2:25", "uniform"),
         ("[training]\nseq_len = 0", "2:11", "at least 1"),
         ("[training]\nseq_len = -4", "2:11", "at least 0"),
@@ -193,6 +193,8 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ("[lr_scheduler]\ndecay_ratio = 2.0", "2:15", "0 to 1"),
         ("[lr_scheduler]\ndecay_type = \"step\"", "2:14", "cosine"),
         ("[parallelism]\ntensor_parallel_degree = 2", "2:26", "one device"),
+        ("[compile]\ndisable_passes = [\"cse\", \"inline\"]", "2:18", "no pass named \"inline\""),
+        ("[activation_checkpoint]\nmode = \"some\"", "2:8", "selective"),
         ("[checkpoint]\nenable = 1", "2:10", "true or false"),
         ("[validation]\nenable = true\nfraction = 0", "3:12", "no data is held out"),
         ("[training]\nsteps = ", "2:9", "not valid TOML"),
@@ -272,6 +274,32 @@ fn no_text_panics() {
         }
         if let Err(error) = load(&text, &[]) {
             assert!(!error.to_string().is_empty());
+        }
+    }
+}
+
+/// The configs that come with linc: valid, free of warnings, each with a model and a folder of its own.
+#[test]
+fn shipped_configs_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .expect("the folder of configs")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 9, "{names:?}");
+    for name in names {
+        let path = folder.join(&name);
+        let loaded = JobConfig::load_file(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(loaded.warnings, Vec::<String>::new(), "{name}");
+        let config = loaded.config;
+        let stem = name.trim_end_matches(".toml");
+        assert_eq!(config.job.dump_folder, format!("./outputs/{stem}"));
+        assert_ne!(config.job.description, Job::default().description, "{name}");
+        ModelFiles::resolve(&config.model, Some(&path)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        if let Some(ratio) = stem.strip_prefix("llama3_1b_linear_") {
+            assert_eq!(ratio.parse::<Ratio>().ok(), Some(config.model.linear_attn_ratio));
         }
     }
 }

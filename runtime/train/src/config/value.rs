@@ -1,6 +1,6 @@
 //! Values of settings: how each type is read from TOML or the command line, and written back.
 
-use super::ratio::Ratio;
+use linc_driver::{Placement, Ratio, RecomputePolicy};
 use toml::de::DeValue;
 
 /// A type that a setting can have.
@@ -189,24 +189,26 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
+/// The exact fraction of the decimal text, so that 0.7 is 7/10 when layers are placed.
 impl Setting for Ratio {
     fn expected() -> String {
-        "a number between 0 and 1, or a fraction such as \"3/4\"".to_owned()
+        "a number from 0 to 1 such as 0.75, or a fraction such as \"3/4\"".to_owned()
     }
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        match value {
-            DeValue::Float(number) => Self::parse(number.as_str()),
-            DeValue::Integer(number) => Self::parse(&number.to_string()),
-            DeValue::String(text) => Self::from_text(text),
+        let text = match value {
+            DeValue::Float(number) => number.to_string(),
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::String(text) => text.to_string(),
             DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                Err(mismatch::<Self>(value))
+                return Err(mismatch::<Self>(value));
             }
-        }
+        };
+        text.parse().map_err(|_| mismatch::<Self>(value))
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
-        Self::parse(text).map_err(|error| format!("expected {}: {error}", Self::expected()))
+        text.parse().map_err(|_| format!("expected {}, found `{text}`", Self::expected()))
     }
 
     fn to_toml(&self) -> Option<String> {
@@ -254,21 +256,6 @@ macro_rules! choice {
 }
 pub(crate) use choice;
 
-/// Which layers use linear attention, given how many.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// Spread evenly, the softmax layer last in each block.
-    Uniform,
-    /// The first layers.
-    Front,
-    /// The middle layers.
-    Middle,
-    /// The last layers.
-    Back,
-    /// Exactly these layers, counted from 0.
-    Layers(Vec<usize>),
-}
-
 impl Setting for Placement {
     fn expected() -> String {
         "one of \"uniform\", \"front\", \"middle\", \"back\", or a list of layers counted from 0".to_owned()
@@ -276,13 +263,7 @@ impl Setting for Placement {
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         match value {
-            DeValue::String(text) => match &**text {
-                "uniform" => Ok(Self::Uniform),
-                "front" => Ok(Self::Front),
-                "middle" => Ok(Self::Middle),
-                "back" => Ok(Self::Back),
-                _ => Err(mismatch::<Self>(value)),
-            },
+            DeValue::String(text) => text.parse().map_err(|_| mismatch::<Self>(value)),
             DeValue::Array(_) => Vec::<usize>::from_toml(value).map(Self::Layers),
             DeValue::Integer(_)
             | DeValue::Float(_)
@@ -293,27 +274,40 @@ impl Setting for Placement {
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let is_list = text.contains(|c: char| c == '[' || c == ',' || c.is_ascii_digit());
-        if is_list {
-            Vec::<usize>::from_text(text).map(Self::Layers)
-        } else {
-            Self::from_toml(&DeValue::String(text.into()))
+        match text.trim().starts_with('[') {
+            true => Vec::<usize>::from_text(text).map(Self::Layers),
+            false => Self::from_toml(&DeValue::String(text.into())),
         }
     }
 
     fn to_toml(&self) -> Option<String> {
         match self {
-            Self::Uniform => Some(quote("uniform")),
-            Self::Front => Some(quote("front")),
-            Self::Middle => Some(quote("middle")),
-            Self::Back => Some(quote("back")),
+            Self::Uniform | Self::Front | Self::Middle | Self::Back => Some(quote(&self.to_string())),
             Self::Layers(layers) => layers.to_toml(),
         }
     }
 }
 
+impl Setting for RecomputePolicy {
+    fn expected() -> String {
+        "one of \"none\", \"selective\", \"full\"".to_owned()
+    }
+
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        value.as_str().and_then(Self::from_name).ok_or_else(|| mismatch::<Self>(value))
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_toml(&DeValue::String(text.into()))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quote(self.name()))
+    }
+}
+
 /// A value whose type the config does not know: an override of a number of the model file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// An integer.
     Int(i64),
@@ -321,13 +315,22 @@ pub enum Scalar {
     Float(f64),
     /// True or false.
     Bool(bool),
-    /// A string.
-    Text(String),
+}
+
+impl Scalar {
+    /// As the compiler takes it; true is 1.
+    pub fn to_f64(self) -> f64 {
+        match self {
+            Self::Int(value) => value as f64,
+            Self::Float(value) => value,
+            Self::Bool(value) => f64::from(u8::from(value)),
+        }
+    }
 }
 
 impl Setting for Scalar {
     fn expected() -> String {
-        "a number, true, false or a string".to_owned()
+        "a number, true or false".to_owned()
     }
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
@@ -335,8 +338,9 @@ impl Setting for Scalar {
             DeValue::Integer(_) => i64::from_toml(value).map(Self::Int),
             DeValue::Float(_) => f64::from_toml(value).map(Self::Float),
             DeValue::Boolean(flag) => Ok(Self::Bool(*flag)),
-            DeValue::String(text) => Ok(Self::Text(text.clone().into_owned())),
-            DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => Err(mismatch::<Self>(value)),
+            DeValue::String(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                Err(mismatch::<Self>(value))
+            }
         }
     }
 
@@ -345,7 +349,6 @@ impl Setting for Scalar {
             Self::Int(value) => value.to_toml(),
             Self::Float(value) => value.to_toml(),
             Self::Bool(value) => value.to_toml(),
-            Self::Text(value) => value.to_toml(),
         }
     }
 }
@@ -384,11 +387,14 @@ mod tests {
 
     #[test]
     fn ratios_keep_their_decimal_text() {
-        assert_eq!(toml::<Ratio>("0.7").map(|r| (r.num(), r.den())), Ok((7, 10)));
-        assert_eq!(toml::<Ratio>("\"3/4\"").map(|r| (r.num(), r.den())), Ok((3, 4)));
-        assert_eq!(toml::<Ratio>("1").map(|r| (r.num(), r.den())), Ok((1, 1)));
-        for bad in ["nan", "-0.1", "1.5", "\"x\"", "true", "[0.5]", "inf", "0x10"] {
-            assert!(toml::<Ratio>(bad).is_err(), "{bad}");
+        let ratio = |text: &str| text.parse::<Ratio>().map_err(|_| text.to_owned());
+        assert_eq!(toml::<Ratio>("0.7"), ratio("7/10"));
+        assert_eq!(toml::<Ratio>("\"3/4\""), ratio("0.75"));
+        assert_eq!(toml::<Ratio>("1"), ratio("1/1"));
+        assert_eq!(toml::<Ratio>("0"), Ok(Ratio::ZERO));
+        for bad in ["nan", "-0.1", "1.5", "\"x\"", "true", "[0.5]", "inf", "0x10", "\"1/0\"", "\"\""] {
+            let error = toml::<Ratio>(bad).expect_err(bad);
+            assert!(error.contains("from 0 to 1") && error.contains("found"), "{bad}: {error}");
         }
     }
 
@@ -411,7 +417,9 @@ mod tests {
             let written = number.to_toml().expect("a number is always set");
             assert_eq!(toml::<f64>(&written), Ok(number));
         }
-        let third = Ratio::new(1, 3).expect("a share");
-        assert_eq!(toml::<Ratio>(&third.to_toml().expect("set")), Ok(third));
+        for text in ["1/3", "0.7", "0", "1", "1/1000000007", "0.0000001"] {
+            let ratio: Ratio = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(toml::<Ratio>(&ratio.to_toml().expect("set")), Ok(ratio));
+        }
     }
 }

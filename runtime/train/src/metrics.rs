@@ -1,0 +1,205 @@
+//! What a run reports: TorchTitan's console line and `metrics.jsonl`.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// One line of `metrics.jsonl`: a training step, or a validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Mean loss of the step, nats per token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loss: Option<f64>,
+    /// Global gradient norm before clipping.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grad_norm: Option<f64>,
+    /// Learning rate of the step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lr: Option<f64>,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    /// Tokens per second since the last record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tps: Option<f64>,
+    /// Milliseconds per step since the last record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub step_ms: Option<f64>,
+    /// Milliseconds per step spent on data since the last record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub data_ms: Option<f64>,
+    /// Model FLOP/s in TFLOP/s, TorchTitan's convention.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tflops: Option<f64>,
+    /// Percent of peak, TorchTitan's convention.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mfu: Option<f64>,
+    /// Percent of peak by the operations that the plan counts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub true_mfu: Option<f64>,
+    /// Bytes of the arena by category at its peak.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub memory: BTreeMap<String, u64>,
+    /// Validation loss, nats per token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_loss: Option<f64>,
+    /// Validation loss in bits per byte of text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_bits_per_byte: Option<f64>,
+    /// Share of recall queries answered right.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_accuracy: Option<f64>,
+}
+
+impl Record {
+    /// An empty record of a step.
+    pub fn new(step: usize, tokens: u64) -> Self {
+        Record {
+            step,
+            loss: None,
+            grad_norm: None,
+            lr: None,
+            tokens,
+            tps: None,
+            step_ms: None,
+            data_ms: None,
+            tflops: None,
+            mfu: None,
+            true_mfu: None,
+            memory: BTreeMap::new(),
+            validation_loss: None,
+            validation_bits_per_byte: None,
+            validation_accuracy: None,
+        }
+    }
+}
+
+/// Appends records to `metrics.jsonl`.
+#[derive(Debug)]
+pub struct MetricsFile {
+    file: File,
+}
+
+impl MetricsFile {
+    /// Opens the file of a run that goes on after `step`: later records, of a run that went further before, are dropped.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn open(path: &Path, step: usize) -> io::Result<Self> {
+        let kept = match File::open(path) {
+            Ok(file) if step > 0 => keep_until(file, step)?,
+            _ => String::new(),
+        };
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
+        file.write_all(kept.as_bytes())?;
+        Ok(MetricsFile { file })
+    }
+
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_string(record)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())
+    }
+}
+
+/// The lines of records up to a step; a line that does not parse, such as one cut off by a crash, is dropped.
+fn keep_until(file: File, step: usize) -> io::Result<String> {
+    let mut kept = String::new();
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        if serde_json::from_str::<Record>(&line).is_ok_and(|r| r.step <= step) {
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    }
+    Ok(kept)
+}
+
+/// Foreground colours of the console line, by field.
+const COLORS: [&str; 6] = ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[36m", "\x1b[35m"];
+const RESET: &str = "\x1b[39m";
+
+/// TorchTitan's console line of a training step. `memory` is (arena bytes, bytes of the machine).
+pub fn console_line(record: &Record, memory: (u64, u64), color: bool) -> String {
+    let gib = memory.0 as f64 / f64::from(1 << 30);
+    let percent = 100.0 * memory.0 as f64 / memory.1.max(1) as f64;
+    let value = |x: Option<f64>| x.unwrap_or(f64::NAN);
+    let fields = [
+        format!("step: {:2}", record.step),
+        format!("loss: {:7.4}", value(record.loss)),
+        format!("grad_norm: {:7.4}", value(record.grad_norm)),
+        format!("memory: {gib:5.2}GiB({percent:.2}%)"),
+        format!("tps: {}", thousands(value(record.tps).round() as u64)),
+        format!("tflops: {:.2}", value(record.tflops)),
+        format!("mfu: {:.2}%", value(record.mfu)),
+    ];
+    let paint = |(i, field): (usize, &String)| {
+        if color { format!("{}{field}{RESET}", COLORS[i % COLORS.len()]) } else { field.clone() }
+    };
+    fields.iter().enumerate().map(paint).collect::<Vec<_>>().join("  ")
+}
+
+/// `1234567` as `1,234,567`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_reads_like_torchtitans() {
+        let record = Record {
+            loss: Some(6.2345),
+            grad_norm: Some(2.249),
+            tps: Some(399_989.4),
+            tflops: Some(28.61),
+            mfu: Some(2.89),
+            ..Record::new(4, 0)
+        };
+        let line = console_line(&record, (1_148_903_751, 107_374_182_400), false);
+        assert_eq!(
+            line,
+            "step:  4  loss:  6.2345  grad_norm:  2.2490  memory:  1.07GiB(1.07%)  tps: 399,989  tflops: 28.61  mfu: 2.89%"
+        );
+    }
+
+    #[test]
+    fn a_resumed_run_drops_later_records() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).expect("a file");
+        for step in 1..=5 {
+            file.write(&Record::new(step, 0)).expect("written");
+        }
+        drop(file);
+        let mut file = MetricsFile::open(&path, 3).expect("a file");
+        file.write(&Record::new(4, 7)).expect("written");
+        let text = std::fs::read_to_string(&path).expect("text");
+        let steps: Vec<usize> =
+            text.lines().map(|l| serde_json::from_str::<Record>(l).expect("a record").step).collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn thousands_are_separated() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
