@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod validate;
+
 /// Alignment of every buffer, in bytes: a cache line and the widest vector.
 pub const ALIGN: u64 = 64;
 
