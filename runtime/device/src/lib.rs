@@ -1,1 +1,12 @@
-//! linc-device
+//! Machines that run plans: one trait, and the CPU behind it.
+//!
+//! Invariants: this is the only crate with `unsafe`; a plan is checked before any of its code runs, so that every pointer
+//! a step gets lies inside the arena; results do not depend on the number of threads.
+
+#![allow(unsafe_code, reason = "generated code, vector instructions and raw memory are what this crate is for")]
+
+pub mod cpu;
+mod device;
+
+pub use device::{Arena, Device, DeviceError, Program};
+pub use linc_plan as plan;

@@ -1,0 +1,168 @@
+//! Lanes of AVX-512F: sixteen f32.
+
+use std::arch::x86_64::*;
+
+use super::lanes::{Lanes, max_or_nan};
+
+/// Sixteen f32 in a zmm register.
+#[derive(Clone, Copy)]
+pub(super) struct Zmm(__m512);
+
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Lanes for Zmm {
+    const N: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: AVX-512F is available, as the caller promises; so in all functions here.
+        Zmm(unsafe { _mm512_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller promises sixteen readable elements.
+        Zmm(unsafe { _mm512_loadu_ps(p) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self {
+        // SAFETY: masked lanes are not read.
+        Zmm(unsafe { _mm512_maskz_loadu_ps(first(n), p) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller promises sixteen writable elements.
+        unsafe { _mm512_storeu_ps(p, self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize) {
+        // SAFETY: masked lanes are not written.
+        unsafe { _mm512_mask_storeu_ps(p, first(n), self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_add_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_sub_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_mul_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_div_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, b: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_min_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_max_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_abs_ps(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn with_sign(self, b: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe {
+            let sign = _mm512_set1_epi32(i32::MIN);
+            let bits = _mm512_and_epi32(sign, _mm512_castps_si512(b.0));
+            _mm512_castsi512_ps(_mm512_or_epi32(_mm512_castps_si512(self.0), bits))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn split(self) -> (Self, Self) {
+        // SAFETY: AVX-512F is available.
+        unsafe {
+            let small = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, _mm512_set1_ps(f32::MIN_POSITIVE));
+            let x = _mm512_mask_mul_ps(self.0, small, self.0, _mm512_set1_ps(8_388_608.0));
+            let root = _mm512_set1_epi32(0x3f35_04f3);
+            let bits = _mm512_sub_epi32(_mm512_castps_si512(x), root);
+            let e = _mm512_cvtepi32_ps(_mm512_srai_epi32::<23>(bits));
+            let e = _mm512_mask_sub_ps(e, small, e, _mm512_set1_ps(23.0));
+            let fraction = _mm512_and_epi32(bits, _mm512_set1_epi32(0x007f_ffff));
+            (Zmm(_mm512_castsi512_ps(_mm512_add_epi32(fraction, root))), Zmm(e))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn less_select(self, b: Self, x: Self, y: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, b.0), y.0, x.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn nan_select(self, x: Self, y: Self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0), y.0, x.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut lanes = [0.0; 16];
+        // SAFETY: the array has sixteen elements.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut half = 8;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    unsafe fn top(self) -> f32 {
+        let mut lanes = [0.0; 16];
+        // SAFETY: the array has sixteen elements.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes.into_iter().fold(f32::NEG_INFINITY, max_or_nan)
+    }
+}

@@ -1,0 +1,109 @@
+//! Transcendental functions of whole arrays, about one unit in the last place wide.
+//!
+//! The polynomials are interpolations at Chebyshev nodes of the functions named beside them.
+
+use super::lanes::Lanes;
+
+/// `e^x`: x = n·ln2 + r, e^r by a polynomial of degree 6.
+#[inline(always)]
+pub(super) unsafe fn exp<L: Lanes>(x: L) -> L {
+    // (e^r - 1 - r) / r² on |r| <= ln2/2
+    const P: [f32; 5] = [0.5, 0.166_665_77, 0.041_666_555, 0.008_363_178, 0.001_392_618_2];
+    // SAFETY: forwarded from the caller; so in all functions here.
+    unsafe {
+        // Beyond these e^x is 0 or infinite, and inside them 2^n can be reached. NaN passes as the second operand.
+        let x = L::splat(89.0).min(L::splat(-104.0).max(x));
+        let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
+        let r = n.fma(L::splat(-0.693_145_75), x);
+        let r = n.fma(L::splat(-1.428_606_8e-6), r);
+        let mut p = L::splat(P[4]);
+        for c in P[..4].iter().rev() {
+            p = p.fma(r, L::splat(*c));
+        }
+        let p = p.fma(r.mul(r), r).add(L::splat(1.0));
+        p.scale(n)
+    }
+}
+
+/// Natural logarithm: x = m·2^e, log m = f - s(f - zR(z)) with f = m-1, s = f/(2+f), z = s².
+#[inline(always)]
+pub(super) unsafe fn log<L: Lanes>(x: L) -> L {
+    // (log((1+s)/(1-s))/s - 2) / z
+    const R: [f32; 4] = [0.666_666_67, 0.400_001_26, 0.285_503_97, 0.233_419_43];
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        let (m, e) = x.split();
+        let f = m.sub(L::splat(1.0));
+        let s = f.div(f.add(L::splat(2.0)));
+        let z = s.mul(s);
+        let mut r = L::splat(R[3]);
+        for c in R[..3].iter().rev() {
+            r = r.fma(z, L::splat(*c));
+        }
+        let small = e.fma(L::splat(1.428_606_8e-6), L::splat(0.0));
+        let body = f.sub(s.mul(f.sub(z.mul(r))).sub(small));
+        let value = e.fma(L::splat(0.693_145_75), body);
+        let zero = L::splat(0.0);
+        let infinity = L::splat(f32::INFINITY);
+        // inf and NaN stay; 0 gives -inf; what is below gives NaN.
+        let value = x.less_select(infinity, value, x);
+        let value = zero.less_select(x, value, L::splat(f32::NEG_INFINITY));
+        let value = x.less_select(zero, L::splat(f32::NAN), value);
+        x.nan_select(x, value)
+    }
+}
+
+/// 1/(1+e^-x)
+#[inline(always)]
+pub(super) unsafe fn sigmoid<L: Lanes>(x: L) -> L {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        let one = L::splat(1.0);
+        one.div(one.add(exp(L::splat(0.0).sub(x))))
+    }
+}
+
+/// Hyperbolic tangent: a polynomial near 0, `1 - 2/(e^2|x| + 1)` elsewhere.
+#[inline(always)]
+pub(super) unsafe fn tanh<L: Lanes>(x: L) -> L {
+    // (tanh(x)/x - 1) / x², in x²
+    const P: [f32; 6] =
+        [-0.333_333_33, 0.133_333_02, -0.053_958_933, 0.021_766_272, -0.008_335_324, 0.002_283_024_4];
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        let a = x.abs();
+        let z = x.mul(x);
+        let mut p = L::splat(P[5]);
+        for c in P[..5].iter().rev() {
+            p = p.fma(z, L::splat(*c));
+        }
+        let near = p.mul(z).fma(a, a);
+        let one = L::splat(1.0);
+        let far = one.sub(L::splat(2.0).div(exp(a.add(a)).add(one)));
+        a.less_select(L::splat(0.625), near, far).with_sign(x)
+    }
+}
+
+/// Applies a function to `n` elements; `dst` may be `src`.
+///
+/// # Safety
+/// The instruction set of `L` is available; `src` and `dst` are valid for `n` elements and equal or disjoint.
+#[inline(always)]
+pub(super) unsafe fn map<L: Lanes>(dst: *mut f32, src: *const f32, n: i64, f: impl Fn(L) -> L) {
+    let n = n as usize;
+    let mut i = 0;
+    // SAFETY: all indices are below n.
+    unsafe {
+        while i + 2 * L::N <= n {
+            let (a, b) = (L::load(src.add(i)), L::load(src.add(i + L::N)));
+            f(a).store(dst.add(i));
+            f(b).store(dst.add(i + L::N));
+            i += 2 * L::N;
+        }
+        while i < n {
+            let left = (n - i).min(L::N);
+            f(L::load_part(src.add(i), left)).store_part(dst.add(i), left);
+            i += L::N;
+        }
+    }
+}

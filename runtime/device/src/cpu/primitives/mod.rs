@@ -1,0 +1,305 @@
+//! The whole-tile operations that generated code calls, for each instruction set.
+//!
+//! One source per operation, written over [`lanes::Lanes`]; the modules `portable`, `avx2` and `avx512` supply the lanes,
+//! and the macro below compiles every operation for each. All are deterministic; different levels may differ in the
+//! last bits, since they add in another order.
+
+use linc_codegen_cpu::Primitive;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dot;
+mod lanes;
+mod math;
+mod portable;
+mod reduce;
+mod transfer;
+
+/// An instruction set to compute with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Any machine.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512F besides.
+    Avx512,
+}
+
+impl Level {
+    /// The levels of this machine, lowest first.
+    pub fn available() -> Vec<Level> {
+        let mut levels = vec![Level::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                levels.push(Level::Avx2);
+                if is_x86_feature_detected!("avx512f") {
+                    levels.push(Level::Avx512);
+                }
+            }
+        }
+        levels
+    }
+
+    /// The highest level of this machine.
+    pub fn detect() -> Level {
+        Level::available().into_iter().max().unwrap_or(Level::Portable)
+    }
+
+    /// Name in reports and options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Address of a primitive.
+    ///
+    /// The level must be [`Level::available`] where the function is called.
+    pub(crate) fn address(self, primitive: Primitive) -> *const u8 {
+        match self {
+            Level::Portable => plain::address(primitive),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => wide::address(primitive),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => widest::address(primitive),
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => plain::address(primitive),
+        }
+    }
+}
+
+/// Compiles all primitives for one kind of lanes: module, lanes, vectors of a dot's widest panel, transposition, and the
+/// attribute that enables the instruction set.
+macro_rules! level {
+    ($module:ident, $lanes:path, $wide:expr, $transpose:path, $attr:meta) => {
+        #[expect(clippy::too_many_arguments, reason = "the signatures of the primitives")]
+        mod $module {
+            use linc_codegen_cpu::Primitive;
+
+            use super::dot::{Block, Dot, Operands};
+            use super::transfer::View;
+            use super::{dot, math, reduce, transfer};
+
+            type L = $lanes;
+
+            #[$attr]
+            unsafe fn block<const MR: usize, const NV: usize, const ROWS: bool, const PART: bool>(t: &Block) {
+                // SAFETY: the caller keeps the promises of `Dot::block`.
+                unsafe { dot::block::<L, MR, NV, ROWS, PART>(t) };
+            }
+
+            impl Dot for L {
+                const WIDE: usize = $wide;
+
+                #[inline(always)]
+                unsafe fn block<const MR: usize, const NV: usize, const ROWS: bool, const PART: bool>(
+                    t: &Block,
+                ) {
+                    // SAFETY: the caller promises the instruction set and valid pointers.
+                    unsafe { block::<MR, NV, ROWS, PART>(t) };
+                }
+            }
+
+            unsafe extern "C" fn multiply(
+                m: i64,
+                n: i64,
+                k: i64,
+                a: *const f32,
+                a_rs: i64,
+                a_cs: i64,
+                b: *const f32,
+                b_rs: i64,
+                b_cs: i64,
+                c: *mut f32,
+                accumulate: i64,
+                pack: *mut f32,
+            ) {
+                let operands = Operands {
+                    sizes: [m, n, k],
+                    a,
+                    a_strides: [a_rs, a_cs],
+                    b,
+                    b_strides: [b_rs, b_cs],
+                    c,
+                    accumulate: accumulate != 0,
+                    pack,
+                };
+                // SAFETY: generated code passes operands as the primitive asks for them.
+                unsafe { dot::dot::<L>(&operands, $transpose) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn exp(dst: *mut f32, src: *const f32, n: i64) {
+                // SAFETY: generated code passes valid arrays of n elements, equal or disjoint.
+                unsafe { math::map::<L>(dst, src, n, |x| math::exp(x)) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn log(dst: *mut f32, src: *const f32, n: i64) {
+                // SAFETY: generated code passes valid arrays of n elements, equal or disjoint.
+                unsafe { math::map::<L>(dst, src, n, |x| math::log(x)) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn sigmoid(dst: *mut f32, src: *const f32, n: i64) {
+                // SAFETY: generated code passes valid arrays of n elements, equal or disjoint.
+                unsafe { math::map::<L>(dst, src, n, |x| math::sigmoid(x)) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn tanh(dst: *mut f32, src: *const f32, n: i64) {
+                // SAFETY: generated code passes valid arrays of n elements, equal or disjoint.
+                unsafe { math::map::<L>(dst, src, n, |x| math::tanh(x)) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn row_sum(dst: *mut f32, src: *const f32, rows: i64, cols: i64, stride: i64) {
+                // SAFETY: generated code passes valid arrays of these sizes.
+                unsafe { reduce::row_sum::<L>(dst, src, rows, cols, stride) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn row_max(dst: *mut f32, src: *const f32, rows: i64, cols: i64, stride: i64) {
+                // SAFETY: generated code passes valid arrays of these sizes.
+                unsafe { reduce::row_max::<L>(dst, src, rows, cols, stride) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn col_sum(dst: *mut f32, src: *const f32, rows: i64, cols: i64, stride: i64) {
+                // SAFETY: generated code passes valid arrays of these sizes.
+                unsafe { reduce::col_sum::<L>(dst, src, rows, cols, stride) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn col_max(dst: *mut f32, src: *const f32, rows: i64, cols: i64, stride: i64) {
+                // SAFETY: generated code passes valid arrays of these sizes.
+                unsafe { reduce::col_max::<L>(dst, src, rows, cols, stride) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn scan_rows(dst: *mut f32, src: *const f32, rows: i64, cols: i64, reverse: i64) {
+                // SAFETY: generated code passes valid arrays of these sizes.
+                unsafe { reduce::scan_rows(dst, src, rows, cols, reverse) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn scan_cols(dst: *mut f32, src: *const f32, rows: i64, cols: i64, reverse: i64) {
+                // SAFETY: generated code passes valid arrays of these sizes.
+                unsafe { reduce::scan_cols::<L>(dst, src, rows, cols, reverse) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn load_32(
+                dst: *mut u32,
+                src: *const u32,
+                rows: i64,
+                cols: i64,
+                row_stride: i64,
+                col_stride: i64,
+                row_bound: i64,
+                col_bound: i64,
+            ) {
+                let view = View {
+                    shape: [rows, cols],
+                    strides: [row_stride, col_stride],
+                    bounds: [row_bound, col_bound],
+                };
+                // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
+                unsafe { transfer::load_32(dst, src, &view, $transpose) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn load_bf16(
+                dst: *mut u32,
+                src: *const u16,
+                rows: i64,
+                cols: i64,
+                row_stride: i64,
+                col_stride: i64,
+                row_bound: i64,
+                col_bound: i64,
+            ) {
+                let view = View {
+                    shape: [rows, cols],
+                    strides: [row_stride, col_stride],
+                    bounds: [row_bound, col_bound],
+                };
+                // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
+                unsafe { transfer::load_bf16(dst, src, &view) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn store_32(
+                dst: *mut u32,
+                src: *const u32,
+                rows: i64,
+                cols: i64,
+                row_stride: i64,
+                col_stride: i64,
+                row_bound: i64,
+                col_bound: i64,
+            ) {
+                let view = View {
+                    shape: [rows, cols],
+                    strides: [row_stride, col_stride],
+                    bounds: [row_bound, col_bound],
+                };
+                // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
+                unsafe { transfer::store_32(dst, src, &view) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn store_bf16(
+                dst: *mut u16,
+                src: *const u32,
+                rows: i64,
+                cols: i64,
+                row_stride: i64,
+                col_stride: i64,
+                row_bound: i64,
+                col_bound: i64,
+            ) {
+                let view = View {
+                    shape: [rows, cols],
+                    strides: [row_stride, col_stride],
+                    bounds: [row_bound, col_bound],
+                };
+                // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
+                unsafe { transfer::store_bf16(dst, src, &view) };
+            }
+
+            /// Address of a primitive.
+            pub(super) fn address(primitive: Primitive) -> *const u8 {
+                match primitive {
+                    Primitive::Exp => exp as *const u8,
+                    Primitive::Log => log as *const u8,
+                    Primitive::Sigmoid => sigmoid as *const u8,
+                    Primitive::Tanh => tanh as *const u8,
+                    Primitive::Dot => multiply as *const u8,
+                    Primitive::RowSum => row_sum as *const u8,
+                    Primitive::RowMax => row_max as *const u8,
+                    Primitive::ColSum => col_sum as *const u8,
+                    Primitive::ColMax => col_max as *const u8,
+                    Primitive::ScanRows => scan_rows as *const u8,
+                    Primitive::ScanCols => scan_cols as *const u8,
+                    Primitive::Load32 => load_32 as *const u8,
+                    Primitive::LoadBf16 => load_bf16 as *const u8,
+                    Primitive::Store32 => store_32 as *const u8,
+                    Primitive::StoreBf16 => store_bf16 as *const u8,
+                }
+            }
+        }
+    };
+}
+
+level!(plain, super::portable::Plain, 1, transfer::transpose_plain, inline(never));
+#[cfg(target_arch = "x86_64")]
+level!(wide, super::avx2::Ymm, 2, transfer::transpose_avx2, target_feature(enable = "avx2,fma"));
+#[cfg(target_arch = "x86_64")]
+level!(widest, super::avx512::Zmm, 4, transfer::transpose_avx2, target_feature(enable = "avx512f,avx2,fma"));

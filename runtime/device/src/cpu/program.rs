@@ -1,0 +1,257 @@
+//! A plan with addresses: what each step calls, with which offsets, and how its work is cut.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+use linc_codegen_cpu::SCRATCH_ALIGN;
+use linc_plan::validate::validate;
+use linc_plan::{ALIGN, Action, DType, Plan, Ref, Space};
+
+use super::gemm::{Product, Split};
+use super::jit::{Code, Jit};
+use super::pool::Pool;
+use crate::DeviceError;
+
+/// Steps with less work than this run on the calling thread: waking others would take longer.
+const SMALL: u64 = 50_000;
+
+/// Bytes per piece of a large copy.
+const COPY_PIECE: usize = 1 << 20;
+
+/// One memory area per thread, for the tiles of generated code.
+pub(super) struct Scratch {
+    areas: Vec<*mut u8>,
+    bytes: usize,
+}
+
+// SAFETY: each area is used by one thread at a time: the pool numbers its threads.
+unsafe impl Sync for Scratch {}
+// SAFETY: the areas belong to this value.
+unsafe impl Send for Scratch {}
+
+impl Scratch {
+    /// No bytes for each of `threads`.
+    pub(super) fn new(threads: usize) -> Scratch {
+        Scratch { areas: vec![std::ptr::null_mut(); threads], bytes: 0 }
+    }
+
+    fn layout(bytes: usize) -> Option<Layout> {
+        Layout::from_size_align(bytes.next_multiple_of(4096), SCRATCH_ALIGN.max(4096)).ok()
+    }
+
+    /// Makes every area at least `bytes` long.
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), DeviceError> {
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        let needed = (bytes * self.areas.len()) as u64;
+        let refused = DeviceError::OutOfMemory { needed, available: 0 };
+        let Some(layout) = Self::layout(bytes) else { return Err(refused) };
+        self.free();
+        for area in &mut self.areas {
+            // SAFETY: `bytes` is greater than 0.
+            *area = unsafe { alloc_zeroed(layout) };
+        }
+        self.bytes = bytes;
+        if self.areas.iter().any(|area| area.is_null()) {
+            self.free();
+            return Err(refused);
+        }
+        Ok(())
+    }
+
+    fn free(&mut self) {
+        if let Some(layout) = Self::layout(self.bytes) {
+            for area in &mut self.areas {
+                if !area.is_null() {
+                    // SAFETY: allocated in `reserve` with this layout.
+                    unsafe { dealloc(*area, layout) };
+                    *area = std::ptr::null_mut();
+                }
+            }
+        }
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.free();
+    }
+}
+
+/// Offsets are bytes from the start of the arena.
+enum Work {
+    Launch { code: Code, args: Vec<usize>, programs: usize, chunk: usize, alone: bool },
+    Gemm { product: Product, split: Split, a: usize, b: usize, c: usize },
+    Copy { from: usize, to: usize, bytes: usize },
+}
+
+/// A plan that is ready to run.
+pub(super) struct Loaded {
+    steps: Vec<Work>,
+    scratch: usize,
+}
+
+// SAFETY: the products' pointers are null until a step runs.
+unsafe impl Send for Loaded {}
+
+impl Loaded {
+    /// Validates and compiles a plan for an arena of `arena` bytes whose scratch part begins at `scratch`.
+    pub(super) fn new(
+        plan: &Plan,
+        scratch: u64,
+        arena: u64,
+        jit: &mut Jit,
+        threads: usize,
+    ) -> Result<Loaded, DeviceError> {
+        let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
+        validate(plan).map_err(|e| invalid(e.to_string()))?;
+        let fits = scratch.checked_add(plan.scratch_bytes).is_some_and(|end| end <= arena);
+        if !fits || plan.persistent_bytes > scratch || !scratch.is_multiple_of(ALIGN) {
+            let (persistent, own) = (plan.persistent_bytes, plan.scratch_bytes);
+            return Err(invalid(format!(
+                "{persistent} persistent and {own} scratch bytes do not fit an arena of {arena} with scratch at {scratch}"
+            )));
+        }
+        let texts: Vec<&str> = plan.kernels.iter().map(|k| k.text.as_str()).collect();
+        let codes = jit.compile(&texts, threads)?;
+        for (kernel, code) in plan.kernels.iter().zip(&codes) {
+            if kernel.grid != code.grid {
+                let (name, a, b) = (&kernel.name, kernel.grid, code.grid);
+                return Err(invalid(format!("kernel {name}: the plan's grid is {a:?}, the text's {b:?}")));
+            }
+        }
+        let at = |r: &Ref| {
+            let buffer = &plan.buffers[r.buffer];
+            let base = if buffer.space == Space::Persistent { 0 } else { scratch };
+            (base + buffer.offset + r.offset) as usize
+        };
+        let mut steps = vec![];
+        for step in &plan.steps {
+            steps.push(match &step.action {
+                Action::Launch { kernel, args } => {
+                    let code = codes[*kernel];
+                    if args.len() != code.params {
+                        let (label, given, params) = (&step.label, args.len(), code.params);
+                        return Err(invalid(format!("{label}: {given} arguments for {params} parameters")));
+                    }
+                    let programs = code
+                        .grid
+                        .iter()
+                        .try_fold(1usize, |n, axis| n.checked_mul(*axis as usize))
+                        .ok_or_else(|| invalid(format!("{}: the grid overflows", step.label)))?;
+                    let alone = step.flops.saturating_add(step.bytes) < SMALL;
+                    let chunk = (programs / 64).max(1);
+                    Work::Launch { code, args: args.iter().map(at).collect(), programs, chunk, alone }
+                }
+                Action::Gemm(g) => {
+                    if g.dtype != DType::F32 {
+                        return Err(invalid(format!("{}: a matmul of {:?}", step.label, g.dtype)));
+                    }
+                    let product = Product {
+                        m: g.m,
+                        n: g.n,
+                        k: g.k,
+                        a: std::ptr::null(),
+                        a_strides: g.a_strides,
+                        b: std::ptr::null(),
+                        b_strides: g.b_strides,
+                        c: std::ptr::null_mut(),
+                        c_strides: g.c_strides,
+                        accumulate: g.accumulate,
+                    };
+                    let split = Split::of(g.m, g.n, g.k);
+                    Work::Gemm { product, split, a: at(&g.a), b: at(&g.b), c: at(&g.c) }
+                }
+                Action::Copy { from, to, bytes } => {
+                    Work::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
+                }
+            });
+        }
+        let scratch = codes.iter().map(|code| code.scratch).max().unwrap_or(0);
+        Ok(Loaded { steps, scratch })
+    }
+
+    /// Number of steps.
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Bytes of scratch that each thread needs.
+    pub(super) fn scratch_bytes(&self) -> usize {
+        self.scratch
+    }
+
+    /// Runs one step.
+    ///
+    /// # Safety
+    /// `arena` is the arena that the plan was validated for, and nobody else uses it; `scratch` has an area of
+    /// [`Loaded::scratch_bytes`] for each thread of the pool.
+    pub(super) unsafe fn run(&self, step: usize, arena: *mut u8, pool: &mut Pool, scratch: &Scratch) {
+        match &self.steps[step] {
+            Work::Launch { code, args, programs, chunk, alone } => {
+                // SAFETY: the offsets are within the arena.
+                let args: Vec<*mut u8> = args.iter().map(|at| unsafe { arena.add(*at) }).collect();
+                let args = Pointers(args);
+                let [x, y, _] = code.grid.map(|axis| axis as usize);
+                let work = |worker: usize, range: std::ops::Range<usize>| {
+                    let area = scratch.areas[worker];
+                    for program in range {
+                        let at = [program % x, program / x % y, program / x / y].map(|p| p as i64);
+                        // SAFETY: the code is for as many pointers; each points into a live buffer of the arena;
+                        // programs of one launch touch different elements.
+                        unsafe { (code.entry)(args.get(), at[0], at[1], at[2], area) };
+                    }
+                };
+                if *alone {
+                    work(0, 0..*programs);
+                } else {
+                    pool.run(*programs, *chunk, &work);
+                }
+            }
+            Work::Gemm { product, split, a, b, c } => {
+                let mut product = *product;
+                // SAFETY: the offsets are within the arena.
+                unsafe {
+                    product.a = arena.add(*a).cast_const().cast();
+                    product.b = arena.add(*b).cast_const().cast();
+                    product.c = arena.add(*c).cast();
+                }
+                let product = &product;
+                pool.run(split.pieces(), 1, &|_, range| {
+                    for piece in range {
+                        // SAFETY: the plan's extents are validated, and each piece is run once.
+                        unsafe { product.piece(split, piece) };
+                    }
+                });
+            }
+            Work::Copy { from, to, bytes } => {
+                // SAFETY: both ranges are within the arena.
+                let ends = unsafe { Pointers(vec![arena.add(*from), arena.add(*to)]) };
+                pool.run(bytes.div_ceil(COPY_PIECE), 1, &|_, range| {
+                    for piece in range {
+                        let at = piece * COPY_PIECE;
+                        let len = COPY_PIECE.min(bytes - at);
+                        // SAFETY: the validated ranges are disjoint, and each piece is copied once.
+                        unsafe {
+                            let [from, to] = [0, 1].map(|k| (*ends.get().add(k)).add(at));
+                            std::ptr::copy_nonoverlapping(from, to, len);
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Arena pointers that threads may share.
+struct Pointers(Vec<*mut u8>);
+
+// SAFETY: the pointers are only read from this list; what they point to is kept apart by the plan.
+unsafe impl Sync for Pointers {}
+
+impl Pointers {
+    fn get(&self) -> *const *mut u8 {
+        self.0.as_ptr()
+    }
+}

@@ -1,0 +1,92 @@
+//! What a machine must be able to do, and how it fails.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use linc_plan::Plan;
+
+/// Names an arena of one device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arena(pub(crate) usize);
+
+/// Names a loaded plan of one device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Program(pub(crate) usize);
+
+/// A machine.
+pub trait Device {
+    /// One line for people: kind, instruction set, threads.
+    fn describe(&self) -> String;
+
+    /// Bytes that can be allocated now without swapping, as far as the system says; nothing if it does not.
+    fn available_bytes(&self) -> Option<u64>;
+
+    /// Reserves zeroed memory, aligned to [`linc_plan::ALIGN`]. Errors: [`DeviceError::OutOfMemory`].
+    fn allocate(&mut self, bytes: u64) -> Result<Arena, DeviceError>;
+
+    /// Copies bytes into an arena. Errors: [`DeviceError::OutOfBounds`].
+    fn write(&mut self, arena: Arena, offset: u64, bytes: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies bytes out of an arena, after all launches. Errors: [`DeviceError::OutOfBounds`].
+    fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Validates a plan and makes it ready to run in an arena whose scratch part begins at `scratch` bytes.
+    ///
+    /// Errors: [`DeviceError::Plan`] for a plan that breaks its rules or does not fit the arena, [`DeviceError::Kernel`]
+    /// for a kernel that cannot be compiled.
+    fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError>;
+
+    /// Runs some steps of a program in order. Errors: [`DeviceError::OutOfBounds`] for steps that do not exist.
+    fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError>;
+
+    /// Runs all steps and adds the time of each to `times`, one entry per step.
+    /// Errors: [`DeviceError::OutOfBounds`] for another number of entries.
+    fn profile(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError>;
+
+    /// Waits for all launches.
+    fn synchronize(&mut self) -> Result<(), DeviceError>;
+}
+
+/// What can go wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// The memory is not there.
+    #[error("{needed} bytes are needed and {available} are available")]
+    OutOfMemory {
+        /// Requested bytes.
+        needed: u64,
+        /// Bytes that could be had.
+        available: u64,
+    },
+    /// An access outside of an arena or program: a bug of the caller.
+    #[error("{what} {from}..{to} of {len}")]
+    OutOfBounds {
+        /// What was accessed.
+        what: &'static str,
+        /// First element.
+        from: u64,
+        /// End, exclusive.
+        to: u64,
+        /// Existing elements.
+        len: u64,
+    },
+    /// A plan that breaks its rules: a bug of the compiler, or a file that was changed.
+    #[error("plan {plan}: {message}")]
+    Plan {
+        /// The plan.
+        plan: String,
+        /// The broken rule.
+        message: String,
+    },
+    /// A kernel that cannot be compiled.
+    #[error("kernel {kernel}: {message}")]
+    Kernel {
+        /// The kernel.
+        kernel: String,
+        /// Why.
+        message: String,
+    },
+    /// The machine cannot do it at all.
+    #[error("{0}")]
+    Unsupported(String),
+}
