@@ -77,7 +77,7 @@ pub(super) fn one_of(value: &String, allowed: &[&str]) -> Check {
     )
 }
 
-pub(super) fn optional_passes(names: &Vec<String>) -> Check {
+pub(super) fn optional_passes(names: &[String]) -> Check {
     let known = linc_driver::OPTIONAL_PASSES;
     match names.iter().find(|name| !known.contains(&name.as_str())) {
         Some(name) => {

@@ -271,7 +271,7 @@ section! {
         /// Accepted for TorchTitan's configs; linc has no uncompiled mode.
         enable: bool = true, aka ["training.compile"];
         /// Passes to leave out, by name.
-        disable_passes: Vec<String> = Vec::new(), check super::check::optional_passes;
+        disable_passes: Vec<String> = Vec::new(), check |names: &Vec<String>| super::check::optional_passes(names);
         /// Write the graph after each pass, the plan and every kernel to the dump folder.
         dump: bool = false;
     }

@@ -197,9 +197,9 @@ impl Setting for Ratio {
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         let text = match value {
-            DeValue::Float(number) => number.to_string(),
+            DeValue::Float(number) => plain_decimal(number.as_str()),
             DeValue::Integer(number) => number.to_string(),
-            DeValue::String(text) => text.to_string(),
+            DeValue::String(text) => plain_decimal(text),
             DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
                 return Err(mismatch::<Self>(value));
             }
@@ -208,13 +208,27 @@ impl Setting for Ratio {
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("expected {}, found `{text}`", Self::expected()))
+        plain_decimal(text).parse().map_err(|_| format!("expected {}, found `{text}`", Self::expected()))
     }
 
     fn to_toml(&self) -> Option<String> {
         let text = self.to_string();
         Some(if text.contains('/') { quote(&text) } else { text })
     }
+}
+
+/// `7.5e-1` as `0.75`, which TOML calls the same number; anything else as it is.
+fn plain_decimal(text: &str) -> String {
+    let expanded = || {
+        let (mantissa, exponent) = text.split_once(['e', 'E'])?;
+        let exponent: i64 = exponent.parse().ok().filter(|exponent| (-15..=15).contains(exponent))?;
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = format!("{:0>16}{:0<15}", format!("{whole}{fraction}"), "");
+        let point = digits.len() as i64 - 15 - fraction.len() as i64 + exponent;
+        let (before, after) = digits.split_at_checked(usize::try_from(point).ok()?)?;
+        Some(format!("{}.{after}", before.trim_start_matches('0')))
+    };
+    expanded().unwrap_or_else(|| text.to_owned())
 }
 
 /// Declares a setting that is one of a few words.
@@ -391,6 +405,15 @@ mod tests {
         assert_eq!(toml::<Ratio>("0.7"), ratio("7/10"));
         assert_eq!(toml::<Ratio>("\"3/4\""), ratio("0.75"));
         assert_eq!(toml::<Ratio>("1"), ratio("1/1"));
+        for same in ["7.5e-1", "0.75e0", "75E-2", "0.0075e2", ".75"] {
+            assert_eq!(Ratio::from_text(same), ratio("3/4"), "{same}");
+        }
+        assert_eq!(toml::<Ratio>("1e-9"), ratio("1/1000000000"));
+        assert!(
+            toml::<Ratio>("-1e-1").is_err()
+                && toml::<Ratio>("2e0").is_err()
+                && toml::<Ratio>("1e99").is_err()
+        );
         assert_eq!(toml::<Ratio>("0"), Ok(Ratio::ZERO));
         for bad in ["nan", "-0.1", "1.5", "\"x\"", "true", "[0.5]", "inf", "0x10", "\"1/0\"", "\"\""] {
             let error = toml::<Ratio>(bad).expect_err(bad);

@@ -4,9 +4,13 @@ use super::error::DataError;
 use super::tokenizer::{Encoded, Tokenizer};
 use rayon::prelude::*;
 
+/// So much text is tokenized at once; bounds the memory of what is not packed yet.
+const GROUP_BYTES: usize = 64 << 20;
+
 /// Token ids in the smallest integer that holds the vocabulary.
 #[derive(Debug)]
 enum Ids {
+    U8(Vec<u8>),
     U16(Vec<u16>),
     U32(Vec<u32>),
 }
@@ -30,44 +34,65 @@ impl Corpus {
     /// # Errors
     /// The tokenizer has no tokens for some text.
     pub(super) fn new(
-        documents: &[String],
+        documents: Vec<String>,
         tokenizer: &Tokenizer,
         count_bytes: bool,
     ) -> Result<Self, DataError> {
-        let encoded: Result<Vec<Encoded>, DataError> =
-            documents.par_iter().map(|document| tokenizer.encode(document)).collect();
-        let mut ids = match tokenizer.vocab_size() {
-            0..=0x1_0000 => Ids::U16(Vec::new()),
+        let ids = match tokenizer.vocab_size() {
+            0..=0x100 => Ids::U8(Vec::new()),
+            0x101..=0x1_0000 => Ids::U16(Vec::new()),
             _ => Ids::U32(Vec::new()),
         };
-        let mut bytes = count_bytes.then(Vec::new);
-        let mut starts = vec![0];
+        let bytes = count_bytes.then(Vec::new);
+        let mut corpus = Self { ids, bytes, starts: vec![0], text_bytes: 0, checksum: 0 };
         let mut checksum = crc32fast::Hasher::new();
-        let mut total = 0u64;
-        for document in encoded? {
-            let tokens = tokenizer.bos().into_iter().chain(document.ids).chain(tokenizer.eos());
-            let before = total;
-            for token in tokens {
-                checksum.update(&token.to_le_bytes());
-                match &mut ids {
-                    // Ids are below vocab_size, which fits.
-                    Ids::U16(ids) => ids.push(token as u16),
-                    Ids::U32(ids) => ids.push(token),
-                }
-                total += 1;
+        let mut rest = documents.into_iter().peekable();
+        while rest.peek().is_some() {
+            let mut group = Vec::new();
+            let mut size = 0;
+            while let Some(document) = rest.next_if(|next| size == 0 || size + next.len() <= GROUP_BYTES) {
+                size += document.len().max(1);
+                group.push(document);
             }
-            if let Some(bytes) = &mut bytes {
-                // BOS and EOS stand for no text.
-                bytes.extend(tokenizer.bos().map(|_| 0));
-                bytes.extend(document.bytes);
-                bytes.extend(tokenizer.eos().map(|_| 0));
-            }
-            if total > before {
-                starts.push(total);
+            let encoded: Result<Vec<Encoded>, DataError> =
+                group.par_iter().map(|document| tokenizer.encode(document)).collect();
+            for (text, document) in group.iter().zip(encoded?) {
+                corpus.push(text, document, tokenizer, &mut checksum);
             }
         }
-        let text_bytes = documents.iter().map(|document| document.len() as u64).sum();
-        Ok(Self { ids, bytes, starts, text_bytes, checksum: checksum.finalize() })
+        corpus.checksum = checksum.finalize();
+        Ok(corpus)
+    }
+
+    fn push(
+        &mut self,
+        text: &str,
+        document: Encoded,
+        tokenizer: &Tokenizer,
+        checksum: &mut crc32fast::Hasher,
+    ) {
+        let (bos, eos) = (tokenizer.bos(), tokenizer.eos());
+        let mut end = self.len();
+        for token in bos.into_iter().chain(document.ids).chain(eos) {
+            checksum.update(&token.to_le_bytes());
+            match &mut self.ids {
+                // Ids are below vocab_size, for which the width was chosen.
+                Ids::U8(ids) => ids.push(token as u8),
+                Ids::U16(ids) => ids.push(token as u16),
+                Ids::U32(ids) => ids.push(token),
+            }
+            end += 1;
+        }
+        if let Some(bytes) = &mut self.bytes {
+            // BOS and EOS stand for no text.
+            bytes.extend(bos.map(|_| 0));
+            bytes.extend(document.bytes);
+            bytes.extend(eos.map(|_| 0));
+        }
+        if end > self.len() {
+            self.starts.push(end);
+        }
+        self.text_bytes += text.len() as u64;
     }
 
     /// Number of tokens.
@@ -109,6 +134,7 @@ impl Corpus {
     pub(super) fn copy(&self, from: u64, out: &mut [i32]) {
         let range = from as usize..from as usize + out.len();
         match &self.ids {
+            Ids::U8(ids) => out.iter_mut().zip(&ids[range]).for_each(|(out, id)| *out = i32::from(*id)),
             Ids::U16(ids) => out.iter_mut().zip(&ids[range]).for_each(|(out, id)| *out = i32::from(*id)),
             Ids::U32(ids) => out.iter_mut().zip(&ids[range]).for_each(|(out, id)| *out = *id as i32),
         }
@@ -128,7 +154,7 @@ mod tests {
     #[test]
     fn documents_are_delimited() {
         let documents = ["ab".to_owned(), "c".to_owned()];
-        let corpus = Corpus::new(&documents, &Tokenizer::bytes(), true).expect("bytes");
+        let corpus = Corpus::new(documents.to_vec(), &Tokenizer::bytes(), true).expect("bytes");
         let mut out = [0; 5];
         corpus.copy(0, &mut out);
         assert_eq!(out, [0, 97, 98, 0, 99]);
@@ -138,7 +164,7 @@ mod tests {
         let mut tail = [-1; 4];
         assert_eq!(corpus.copy_document(0, 1, &mut tail), 2);
         assert_eq!(tail, [97, 98, -1, -1]);
-        let other = Corpus::new(&["abc".to_owned()], &Tokenizer::bytes(), false).expect("bytes");
+        let other = Corpus::new(vec!["abc".to_owned()], &Tokenizer::bytes(), false).expect("bytes");
         assert_ne!(corpus.checksum(), other.checksum());
     }
 }

@@ -225,7 +225,7 @@ impl Data {
         );
         Ok(Self {
             training: TrainingData::Mqar(MqarBatches::new(mqar, batch_size, seq_len, seed, training.shuffle)),
-            validation: Some(ValidationData::Mqar(MqarValidation::new(mqar, batch_size, seq_len, seed))),
+            validation: Some(ValidationData::Mqar(MqarValidation::new(mqar, batch_size, seq_len))),
             tokenizer: None,
             summary,
         })
@@ -246,9 +246,8 @@ impl Data {
                 (parts.training, parts.held_out, name.clone())
             }
         };
-        let held_out = Corpus::new(&held_out, &tokenizer, true)?;
-        let corpus = Corpus::new(&documents, &tokenizer, false)?;
-        drop(documents);
+        let held_out = Corpus::new(held_out, &tokenizer, true)?;
+        let corpus = Corpus::new(documents, &tokenizer, false)?;
         let shape = (training.batch_size, training.seq_len);
         let takes_part = validation.dataset.is_none() && held_out.len() > 0;
         let batches = TextBatches::new(corpus, shape, training.seed, training.shuffle, &name, takes_part)?;

@@ -165,7 +165,7 @@ impl MqarBatches {
     }
 }
 
-/// Validation sequences, independent of those for training.
+/// Validation sequences, independent of those for training and the same for every training seed.
 #[derive(Debug)]
 pub struct MqarValidation {
     generator: Generator,
@@ -173,8 +173,8 @@ pub struct MqarValidation {
 }
 
 impl MqarValidation {
-    pub(super) fn new(config: &MqarConfig, batch_size: usize, seq_len: usize, seed: u64) -> Self {
-        Self { generator: Generator::new(config, seq_len, seed, Use::RecallValidation), batch_size }
+    pub(super) fn new(config: &MqarConfig, batch_size: usize, seq_len: usize) -> Self {
+        Self { generator: Generator::new(config, seq_len, 0, Use::RecallValidation), batch_size }
     }
 
     /// Number of batches that cover the validation sequences.
@@ -253,8 +253,7 @@ mod tests {
         // With one pair the first slot has the probability of its weight.
         let slots = |power_a: f64| {
             let config = MqarConfig { power_a, ..config(&[1]) };
-            let data =
-                MqarValidation::new(&MqarConfig { num_validation_examples: 4000, ..config }, 4000, 34, 9);
+            let data = MqarValidation::new(&MqarConfig { num_validation_examples: 4000, ..config }, 4000, 34);
             let batch = data.batch(0);
             batch.queries.iter().filter(|query| query.distance == 2).count() as f64 / 4000.0
         };
@@ -287,7 +286,7 @@ mod tests {
         let mut data = MqarBatches::new(&config, 4, 32, 1, false);
         let first = data.next_batch();
         assert_eq!(first, data.next_batch());
-        let validation = MqarValidation::new(&config, 4, 32, 1);
+        let validation = MqarValidation::new(&config, 4, 32);
         assert_ne!(validation.batch(0).tokens, first.tokens);
         assert_eq!(validation.batches(), 2);
         let last = validation.batch(1);

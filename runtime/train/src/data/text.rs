@@ -227,7 +227,7 @@ mod tests {
 
     fn corpus(documents: &[&str]) -> Corpus {
         let documents: Vec<String> = documents.iter().map(|text| (*text).to_owned()).collect();
-        Corpus::new(&documents, &Tokenizer::bytes(), true).expect("bytes")
+        Corpus::new(documents, &Tokenizer::bytes(), true).expect("bytes")
     }
 
     fn batches(documents: &[&str], shape: (usize, usize), seed: u64, shuffle: bool) -> TextBatches {

@@ -1,0 +1,65 @@
+//! Everything that can end a run.
+
+use std::io;
+use std::path::PathBuf;
+
+use linc_driver::CompileError;
+use linc_exec::ExecError;
+use thiserror::Error;
+
+use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
+use crate::data::DataError;
+
+/// Why a run ends early.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Data or tokenizer cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The device refuses.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The model does not fit, with the plan's table.
+    #[error("{error}\n{table}")]
+    DoesNotFit {
+        /// Needed and available bytes.
+        error: ExecError,
+        /// Bytes by category.
+        table: String,
+    },
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The dump folder cannot be written.
+    #[error("cannot {action} {}: {source}\n  help: choose another job.dump_folder, or make room", path.display())]
+    Output {
+        /// `create`, `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The loss or gradient norm is not a number; the update was not made.
+    #[error(
+        "step {step}: loss is {loss}, gradient norm is {grad_norm}; the run stops at its last checkpoint\n  help: lower optimizer.lr or raise lr_scheduler.warmup_steps"
+    )]
+    NotFinite {
+        /// The step.
+        step: usize,
+        /// Its loss.
+        loss: f32,
+        /// Its gradient norm.
+        grad_norm: f32,
+    },
+    /// A request that the model or checkpoint cannot fulfil.
+    #[error("{0}")]
+    Request(String),
+}

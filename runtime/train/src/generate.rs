@@ -1,0 +1,166 @@
+//! Generation: one token at a time by the decode program, greedy or sampled.
+
+use linc_driver::names;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::data::Tokenizer;
+use crate::error::TrainError;
+use crate::session::Session;
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most likely token.
+    pub temperature: f64,
+    /// Only this many of the most likely tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the most likely tokens that together have this probability; 1 for all.
+    pub top_p: f64,
+    /// Seed of the draw.
+    pub seed: u64,
+}
+
+/// Writes text with a model.
+pub struct Generator<'a> {
+    session: &'a mut Session,
+    program: usize,
+    context: usize,
+    vocab: usize,
+    tokenizer: Tokenizer,
+}
+
+impl<'a> Generator<'a> {
+    /// A generator over program `program` of a session, compiled for `context` tokens.
+    pub fn new(
+        session: &'a mut Session,
+        program: usize,
+        context: usize,
+        vocab: usize,
+        tokenizer: Tokenizer,
+    ) -> Self {
+        Generator { session, program, context, vocab, tokenizer }
+    }
+
+    /// Continues a prompt by up to `count` tokens; `emit` gets each new piece of text as it is decoded. Stops early
+    /// where the document ends.
+    ///
+    /// # Errors
+    /// [`TrainError::Request`] if prompt and continuation exceed the context, [`TrainError::Data`] if the prompt
+    /// cannot be tokenized.
+    pub fn generate(
+        &mut self,
+        prompt: &str,
+        count: usize,
+        sampling: &Sampling,
+        emit: &mut dyn FnMut(&str),
+    ) -> Result<String, TrainError> {
+        let mut ids: Vec<u32> = self.tokenizer.bos().into_iter().collect();
+        ids.extend(self.tokenizer.encode(prompt)?.ids);
+        if ids.is_empty() {
+            let message = "the prompt is empty and the tokenizer has no token to start with: give a prompt";
+            return Err(TrainError::Request(message.into()));
+        }
+        if ids.len() + count > self.context {
+            return Err(TrainError::Request(format!(
+                "the prompt has {} tokens; with {count} more that exceeds the context of {}: give a shorter prompt, fewer --tokens or a larger --context",
+                ids.len(),
+                self.context
+            )));
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+        let mut logits = vec![];
+        for (position, id) in ids.iter().enumerate() {
+            logits = self.step(*id, position)?;
+        }
+        let (start, mut shown) = (ids.len(), 0);
+        for _ in 0..count {
+            let next = choose(&logits[..self.vocab.min(logits.len())], sampling, &mut rng);
+            if self.tokenizer.ends_document(next) {
+                break;
+            }
+            ids.push(next);
+            // Only whole characters are shown: a token may be a part of one.
+            let text = self.tokenizer.decode(&ids[start..]);
+            if let Some(piece) = text.get(shown..).filter(|t| !t.ends_with('\u{fffd}')) {
+                emit(piece);
+                shown = text.len();
+            }
+            if ids.len() < start + count {
+                logits = self.step(next, ids.len() - 1)?;
+            }
+        }
+        Ok(self.tokenizer.decode(&ids[start..]))
+    }
+
+    /// Feeds the token at a position; returns the logits of the next one.
+    fn step(&mut self, id: u32, position: usize) -> Result<Vec<f32>, TrainError> {
+        let x = &mut self.session.executor;
+        x.write_input(self.program, names::TOKENS, bytemuck::bytes_of(&(id as i32)))?;
+        x.write_input(self.program, names::POSITION, bytemuck::bytes_of(&(position as i32)))?;
+        x.run(self.program)?;
+        Ok(x.output(self.program, names::LOGITS)?)
+    }
+}
+
+/// Draws a token from a row of logits.
+fn choose(logits: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> u32 {
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let logit = |i: &u32| logits[*i as usize];
+    order.sort_by(|a, b| logit(b).total_cmp(&logit(a)).then(a.cmp(b)));
+    if sampling.temperature <= 0.0 {
+        return order.first().copied().unwrap_or(0);
+    }
+    if sampling.top_k > 0 {
+        order.truncate(sampling.top_k);
+    }
+    let best = order.first().map_or(0.0, |i| f64::from(logit(i)));
+    let mut weights: Vec<f64> =
+        order.iter().map(|i| ((f64::from(logit(i)) - best) / sampling.temperature).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut kept = 0.0;
+    let within = weights.iter().position(|w| {
+        kept += w / total;
+        kept >= sampling.top_p
+    });
+    weights.truncate(within.map_or(weights.len(), |i| i + 1));
+    let mut point = rng.random::<f64>() * weights.iter().sum::<f64>();
+    for (id, weight) in order.iter().zip(&weights) {
+        point -= weight;
+        if point <= 0.0 {
+            return *id;
+        }
+    }
+    order.get(weights.len().saturating_sub(1)).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(sampling: Sampling) -> Vec<u32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        (0..2000).map(|_| choose(&[0.0, 2.0, 1.0, -5.0], &sampling, &mut rng)).collect()
+    }
+
+    const ALL: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 };
+
+    #[test]
+    fn greedy_takes_the_best() {
+        assert!(draw(Sampling { temperature: 0.0, ..ALL }).iter().all(|i| *i == 1));
+    }
+
+    #[test]
+    fn sampling_follows_the_softmax() {
+        let draws = draw(ALL);
+        let share = draws.iter().filter(|i| **i == 1).count() as f64 / draws.len() as f64;
+        let expected = 2f64.exp() / (1.0 + 2f64.exp() + 1f64.exp() + (-5f64).exp());
+        assert!((share - expected).abs() < 0.04, "{share} vs {expected}");
+    }
+
+    #[test]
+    fn top_k_and_top_p_cut_the_tail() {
+        assert!(draw(Sampling { top_k: 2, ..ALL }).iter().all(|i| [1, 2].contains(i)));
+        assert!(draw(Sampling { top_p: 0.5, ..ALL }).iter().all(|i| *i == 1));
+    }
+}

@@ -1,0 +1,91 @@
+//! A model on a device: the programs of one model, compiled and loaded together.
+
+use std::collections::BTreeMap;
+
+use linc_driver::plan::Role;
+use linc_driver::{CompileError, Compiled, Entry, Layout, Model, Options, Report, names};
+use linc_exec::device::Device;
+use linc_exec::{ExecError, Executor};
+
+use crate::error::TrainError;
+
+/// Compiled programs of one model in one arena.
+pub struct Session {
+    /// Runs them.
+    pub executor: Executor,
+    /// What each program is.
+    pub reports: Vec<Report>,
+    /// The stages of each program, where dumps were asked for.
+    pub dumps: Vec<Vec<linc_driver::Dump>>,
+}
+
+impl Session {
+    /// Compiles the entries (in this order, which numbers the programs) and loads them.
+    ///
+    /// # Errors
+    /// [`TrainError::Compile`], or [`TrainError::DoesNotFit`] before anything is allocated.
+    pub fn new(model: &Model, entries: &[(Entry, Options)], device: Box<dyn Device>) -> Result<Self, TrainError> {
+        let mut layout = Layout::default();
+        let compiled: Vec<Compiled> = entries
+            .iter()
+            .map(|(entry, options)| linc_driver::compile(model, entry, options, &mut layout))
+            .collect::<Result<_, CompileError>>()?;
+        let (mut plans, mut reports, mut dumps) = (vec![], vec![], vec![]);
+        for c in compiled {
+            plans.push(c.plan);
+            reports.push(c.report);
+            dumps.push(c.dumps);
+        }
+        let executor = Executor::new(device, plans).map_err(|error| match error {
+            ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&reports) },
+            other => TrainError::Exec(other),
+        })?;
+        Ok(Session { executor, reports, dumps })
+    }
+
+    /// Runs a program on tokens and targets; returns the mean loss over targets that count.
+    ///
+    /// # Errors
+    /// [`TrainError::Exec`].
+    pub fn loss(&mut self, program: usize, tokens: &[i32], targets: &[i32]) -> Result<f32, TrainError> {
+        self.executor.write_input(program, names::TOKENS, bytemuck::cast_slice(tokens))?;
+        self.executor.write_input(program, names::TARGETS, bytemuck::cast_slice(targets))?;
+        self.executor.run(program)?;
+        self.scalar(program, names::LOSS)
+    }
+
+    /// A scalar output of the last run.
+    ///
+    /// # Errors
+    /// [`TrainError::Exec`].
+    pub fn scalar(&self, program: usize, name: &str) -> Result<f32, TrainError> {
+        Ok(self.executor.output(program, name)?.first().copied().unwrap_or(f32::NAN))
+    }
+
+    /// Names and shapes of the parameters.
+    pub fn params(&self) -> BTreeMap<String, Vec<usize>> {
+        self.executor.tensors(Role::Param).into_iter().map(|t| (t.name, t.shape)).collect()
+    }
+
+    /// Names and shapes of the optimizer's moments.
+    pub fn moments(&self) -> BTreeMap<String, Vec<usize>> {
+        let is_moment = |name: &str| name.ends_with(".exp_avg") || name.ends_with(".exp_avg_sq");
+        let states = self.executor.tensors(Role::State).into_iter().filter(|t| is_moment(&t.name));
+        states.map(|t| (t.name, t.shape)).collect()
+    }
+}
+
+/// Bytes by category of each program, for people.
+pub fn memory_table(reports: &[Report]) -> String {
+    let mut text = String::new();
+    for report in reports {
+        text.push_str(&format!("  memory of the {} program:\n", report.entry));
+        for (category, bytes) in &report.memory {
+            if *bytes > 0 {
+                text.push_str(&format!("    {category:16} {:>10.2} MiB\n", *bytes as f64 / f64::from(1 << 20)));
+            }
+        }
+        text.push_str(&format!("    {:16} {:>10.2} MiB\n", "arena", report.peak_bytes as f64 / f64::from(1 << 20)));
+    }
+    text
+}
