@@ -43,6 +43,9 @@ pub trait Device {
     /// Errors: [`DeviceError::OutOfBounds`] for another number of entries.
     fn profile(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError>;
 
+    /// Floating-point operations per second that the machine could do at most, measured or known.
+    fn peak_flops(&mut self) -> f64;
+
     /// Waits for all launches.
     fn synchronize(&mut self) -> Result<(), DeviceError>;
 }

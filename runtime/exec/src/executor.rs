@@ -104,6 +104,11 @@ impl Executor {
         self.device.describe()
     }
 
+    /// Floating-point operations per second that the device could do at most.
+    pub fn peak_flops(&mut self) -> f64 {
+        self.device.peak_flops()
+    }
+
     /// Bytes of the arena.
     pub fn arena_bytes(&self) -> u64 {
         self.persistent_bytes + self.scratch_bytes

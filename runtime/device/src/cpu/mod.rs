@@ -8,6 +8,7 @@ mod primitives;
 mod program;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use linc_plan::Plan;
@@ -141,6 +142,26 @@ impl Device for Cpu {
             *time += start.elapsed();
         }
         Ok(())
+    }
+
+    fn peak_flops(&mut self) -> f64 {
+        const ROUNDS: usize = 100_000;
+        let pieces = 4 * self.pool.threads();
+        // The best of some tries: other work on the machine can only make it look slower.
+        let tries = (0..5).map(|_| {
+            let done = AtomicU64::new(0);
+            let start = Instant::now();
+            let level = self.level;
+            self.pool.run(pieces, 1, &|_, range| {
+                for _ in range {
+                    let (flops, value) = primitives::peak::multiply_adds(level, ROUNDS);
+                    std::hint::black_box(value);
+                    done.fetch_add(flops, Ordering::Relaxed);
+                }
+            });
+            done.into_inner() as f64 / start.elapsed().as_secs_f64()
+        });
+        tries.fold(0.0, f64::max)
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {

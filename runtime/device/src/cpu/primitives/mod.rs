@@ -13,6 +13,7 @@ mod avx512;
 mod dot;
 mod lanes;
 mod math;
+pub(crate) mod peak;
 mod portable;
 mod reduce;
 mod transfer;
