@@ -1,0 +1,296 @@
+//! Who may know whom: the table of crates, the few libraries that live in one crate only, and the rules inside the
+//! compiler: no contact with the machine, no pass that imports another, one place that reads the ratio.
+//!
+//! A new crate, or an arrow that the table lacks, is a decision: write it into the table here and into
+//! `compiler/README.md` or `runtime/README.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use linc_tests::rust::{code, names, paths};
+use linc_tests::tree::{TextFile, files, root, rust_files};
+use serde_json::Value;
+
+/// Each crate with its folder and the workspace crates that it may use.
+const CRATES: [(&str, &str, &[&str]); 13] = [
+    ("linc-ir", "compiler/ir", &[]),
+    ("linc-lang", "compiler/lang", &["linc-ir"]),
+    ("linc-passes", "compiler/passes", &["linc-ir"]),
+    ("linc-tile", "compiler/tile", &[]),
+    ("linc-kernels", "compiler/kernels", &["linc-ir", "linc-tile"]),
+    ("linc-codegen-cpu", "compiler/codegen-cpu", &["linc-tile"]),
+    ("linc-plan", "compiler/plan", &[]),
+    (
+        "linc-driver",
+        "compiler/driver",
+        &[
+            "linc-ir",
+            "linc-lang",
+            "linc-passes",
+            "linc-tile",
+            "linc-kernels",
+            "linc-codegen-cpu",
+            "linc-plan",
+        ],
+    ),
+    ("linc-device", "runtime/device", &["linc-plan", "linc-codegen-cpu"]),
+    ("linc-exec", "runtime/exec", &["linc-plan", "linc-device"]),
+    ("linc-train", "runtime/train", &["linc-exec", "linc-driver"]),
+    ("linc", "runtime/cli", &["linc-train", "linc-driver"]),
+    (
+        "linc-tests",
+        "tests",
+        &[
+            "linc-ir",
+            "linc-lang",
+            "linc-passes",
+            "linc-tile",
+            "linc-kernels",
+            "linc-codegen-cpu",
+            "linc-plan",
+            "linc-driver",
+            "linc-device",
+            "linc-exec",
+            "linc-train",
+        ],
+    ),
+];
+
+/// Libraries that only some crates may name, with the reason.
+const CONFINED: [(&str, &[&str], &str); 14] = [
+    ("petgraph", &["linc-ir"], "the graph is reached through ids and iterators"),
+    ("toml", &["linc-lang", "linc-train"], "models are read by the language, configs by training"),
+    (
+        "cranelift-codegen",
+        &["linc-codegen-cpu", "linc-device"],
+        "CLIF is written by one crate and run by another",
+    ),
+    ("cranelift-frontend", &["linc-codegen-cpu"], "CLIF is written by one crate"),
+    ("cranelift-jit", &["linc-device"], "machine code exists only in a device"),
+    ("cranelift-module", &["linc-device"], "machine code exists only in a device"),
+    ("cranelift-native", &["linc-device"], "only a device looks at the machine"),
+    ("gemm", &["linc-device"], "library matmuls belong to a device"),
+    ("cudarc", &["linc-device"], "CUDA belongs to a device"),
+    ("rayon", &["linc-device", "linc-train"], "the compiler runs on one thread"),
+    ("libc", &["linc-device", "linc-train"], "the compiler asks the system nothing"),
+    ("memmap2", &["linc-train"], "only training reads files"),
+    ("tokenizers", &["linc-train"], "text becomes tokens in training only"),
+    ("anyhow", &["linc"], "libraries have typed errors"),
+];
+
+/// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
+/// The right side is an item, or all items of a file.
+const SHARED: [(&str, &str); 10] = [
+    ("*", "error"),
+    ("attention", "placement::AttentionKind"),
+    ("decode", "placement::AttentionKind"),
+    ("decode", "attention::LinearOptions"),
+    ("decode", "attention::softmax_scale"),
+    ("optimizer", "autodiff::Gradients"),
+    ("memory", "schedule::in_place"),
+    ("memory", "schedule::run"),
+    ("memory", "loss::LOSS"),
+    ("pipeline", "*"),
+];
+
+struct Package {
+    name: String,
+    folder: String,
+    /// Normal and build dependencies.
+    dependencies: BTreeSet<String>,
+}
+
+/// The packages of the workspace as cargo sees them. Development dependencies are left out: tests may use anything.
+fn packages() -> Vec<Package> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |value: &Value| value.as_str().expect("a string").to_string();
+    let base = text(&metadata["workspace_root"]);
+    let package = |package: &Value| {
+        let manifest = text(&package["manifest_path"]);
+        let folder = manifest.strip_prefix(&base).and_then(|p| p.strip_suffix("Cargo.toml"));
+        let dependencies = package["dependencies"].as_array().expect("a list").iter();
+        Package {
+            name: text(&package["name"]),
+            folder: folder.expect("a path in the workspace").trim_matches(['/', '\\']).replace('\\', "/"),
+            dependencies: dependencies.filter(|d| d["kind"] != "dev").map(|d| text(&d["name"])).collect(),
+        }
+    };
+    metadata["packages"].as_array().expect("a list").iter().map(package).collect()
+}
+
+fn assert_none(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+/// The rust files of the compiler's libraries: `src` folders, without tests.
+fn compiler_sources() -> Vec<TextFile> {
+    let sources: Vec<TextFile> = rust_files()
+        .into_iter()
+        .filter(|f| f.path.starts_with("compiler/") && f.path.split('/').nth(2) == Some("src"))
+        .collect();
+    assert!(sources.len() > 80, "only {} sources of the compiler found", sources.len());
+    sources
+}
+
+#[test]
+fn arrows_are_only_those_of_the_table() {
+    let table: BTreeMap<&str, (&str, &[&str])> =
+        CRATES.iter().map(|(name, folder, may)| (*name, (*folder, *may))).collect();
+    let packages = packages();
+    let known: BTreeSet<&str> = packages.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(known, table.keys().copied().collect(), "the crates of the workspace and of the table differ");
+    let mut wrong = vec![];
+    for package in &packages {
+        let (folder, may) = table[package.name.as_str()];
+        if package.folder != folder {
+            wrong.push(format!("{} is in {}, expected {folder}", package.name, package.folder));
+        }
+        for used in package.dependencies.iter().filter(|d| known.contains(d.as_str())) {
+            if !may.contains(&used.as_str()) {
+                wrong.push(format!("{} must not use {used}", package.name));
+            }
+        }
+    }
+    assert_none("arrows against the design", &wrong);
+}
+
+#[test]
+fn libraries_stay_where_they_belong() {
+    let mut wrong = vec![];
+    for package in packages() {
+        for (library, owners, reason) in CONFINED {
+            if package.dependencies.contains(library) && !owners.contains(&package.name.as_str()) {
+                wrong.push(format!("{} uses {library}: {reason}", package.name));
+            }
+        }
+    }
+    assert_none("libraries outside of their crates", &wrong);
+}
+
+#[test]
+fn petgraph_is_named_in_one_file() {
+    let naming: Vec<String> = rust_files()
+        .into_iter()
+        .filter(|f| names(&code(&f.text)).contains("petgraph"))
+        .map(|f| f.path)
+        .collect();
+    assert_eq!(naming, ["compiler/ir/src/graph.rs"]);
+}
+
+#[test]
+fn unsafe_code_is_in_the_device_crate_only() {
+    let naming: Vec<String> = rust_files()
+        .into_iter()
+        .filter(|f| {
+            let code = code(&f.text);
+            let names = names(&code);
+            names.contains("unsafe") || names.contains("unsafe_code")
+        })
+        .map(|f| f.path)
+        .collect();
+    assert!(!naming.is_empty(), "the device crate has unsafe code; has the search broken?");
+    let outside: Vec<String> =
+        naming.into_iter().filter(|path| !path.starts_with("runtime/device/src/")).collect();
+    assert_none("unsafe outside of runtime/device", &outside);
+    let manifest = linc_tests::tree::read("Cargo.toml");
+    assert!(manifest.contains("unsafe_code = \"deny\""), "the workspace denies unsafe code");
+    let without: Vec<String> = files()
+        .into_iter()
+        .filter(|f| f.path.ends_with("/Cargo.toml") && !f.text.contains("[lints]\nworkspace = true"))
+        .map(|f| f.path)
+        .collect();
+    assert_none("crates without the workspace's lints", &without);
+}
+
+/// Contacts with the machine in code: modules of `std`, and macros that print or read the environment.
+fn contacts(code: &str) -> Vec<String> {
+    const MODULES: [&str; 7] = ["fs", "env", "time", "thread", "process", "net", "os"];
+    const MACROS: [&str; 6] = ["println!", "eprintln!", "print!", "eprint!", "env!", "option_env!"];
+    let mut found: Vec<String> = paths(code, "std")
+        .into_iter()
+        .filter(|path| {
+            let module = path.split("::").nth(1).unwrap_or_default();
+            MODULES.contains(&module) || path.starts_with("std::io::std")
+        })
+        .collect();
+    let called = |name: &&str| {
+        code.match_indices(*name)
+            .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    found.extend(MACROS.iter().filter(|name| called(name)).map(|name| (*name).to_string()));
+    found
+}
+
+#[test]
+fn the_compiler_has_no_contact_with_the_machine() {
+    assert_eq!(contacts("use std::{fmt, fs::File};\nstd::env::var(x)"), ["std::env::var", "std::fs::File"]);
+    assert_eq!(contacts("writeln!(f, x); println!(x)"), ["println!"]);
+    let found: Vec<String> = compiler_sources()
+        .iter()
+        .flat_map(|f| contacts(&code(&f.text)).into_iter().map(|contact| format!("{}: {contact}", f.path)))
+        .collect();
+    assert_none("compiler sources that touch files, environment, clock, threads or the console", &found);
+}
+
+/// What the pass in `file` (a file or folder of `src`) takes from other passes without being allowed to.
+fn foreign(file: &str, code: &str) -> Vec<String> {
+    let allowed = |item: &str| {
+        SHARED.iter().any(|(who, what)| {
+            (*who == file || *who == "*")
+                && (*what == "*" || item == *what || item.starts_with(&format!("{what}::")))
+        })
+    };
+    paths(code, "crate")
+        .into_iter()
+        .filter_map(|path| path.strip_prefix("crate::").map(str::to_string))
+        .filter(|item| item.split("::").next() != Some(file) && !allowed(item))
+        .collect()
+}
+
+#[test]
+fn no_pass_imports_another() {
+    assert_eq!(foreign("cse", "use crate::{dce, error::PassError};"), ["dce"]);
+    assert_eq!(
+        foreign("memory", "crate::schedule::run(g); crate::schedule::priorities(g)"),
+        ["schedule::priorities"]
+    );
+    let mut found = vec![];
+    for file in compiler_sources() {
+        let Some(inside) = file.path.strip_prefix("compiler/passes/src/") else { continue };
+        let pass = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        if pass != "lib" {
+            found.extend(foreign(pass, &code(&file.text)).into_iter().map(|item| format!("{pass}: {item}")));
+        }
+    }
+    assert_none("passes that know other passes", &found);
+}
+
+#[test]
+fn the_ratio_is_read_in_one_place() {
+    let ratio = |f: &TextFile| {
+        let code = code(&f.text);
+        let names = names(&code);
+        ["Ratio", "linear_attn_ratio"].iter().any(|name| names.contains(name))
+    };
+    let naming: Vec<String> = compiler_sources()
+        .iter()
+        .filter(|f| !f.path.starts_with("compiler/driver/"))
+        .filter(|f| ratio(f))
+        .map(|f| f.path.clone())
+        .collect();
+    assert_eq!(naming, ["compiler/passes/src/placement.rs"]);
+    // The driver takes it from its caller and hands it to the placement: nothing that compiles or reports sees it.
+    let driver: Vec<String> = compiler_sources()
+        .iter()
+        .filter(|f| f.path.starts_with("compiler/driver/") && ratio(f))
+        .map(|f| f.path.clone())
+        .collect();
+    assert_eq!(driver, ["compiler/driver/src/lib.rs", "compiler/driver/src/model.rs"]);
+}

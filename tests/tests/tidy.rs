@@ -1,0 +1,161 @@
+//! What a review would ask for anyway: every file says what it is, none is too long, nothing is unfinished, no match
+//! over operations has a wildcard arm, no path of one machine, no dead link, and every crate states its invariants.
+
+use linc_tests::rust::{code, matches};
+use linc_tests::tree::{TextFile, files, read, root, rust_files};
+
+/// No file is longer.
+const MAX_LINES: usize = 800;
+/// A library file that is longer needs a place in [`LONG`].
+const USUAL_LINES: usize = 400;
+/// Library files that are longer, because what they hold is one table or one walk over the operations.
+const LONG: [&str; 0] = [];
+
+fn assert_none(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+fn sources() -> Vec<TextFile> {
+    let sources = rust_files();
+    assert!(sources.len() > 150, "only {} Rust files found", sources.len());
+    sources
+}
+
+fn lines_with(file: &TextFile, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let numbered = file.text.lines().enumerate().filter(|(_, line)| wanted(line));
+    numbered.map(|(i, line)| format!("{}:{}: {}", file.path, i + 1, line.trim())).collect()
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent: Vec<String> = sources()
+        .into_iter()
+        .filter(|f| !f.text.starts_with("//! ") && !f.text.starts_with("#![doc = include_str!("))
+        .map(|f| f.path)
+        .collect();
+    assert_none("files that do not start with `//! ` and what they are", &silent);
+}
+
+#[test]
+fn files_stay_readable() {
+    let lines = |f: &TextFile| f.text.lines().count();
+    let too_long: Vec<String> = sources()
+        .iter()
+        .filter(|f| lines(f) > MAX_LINES)
+        .map(|f| format!("{} has {} lines", f.path, lines(f)))
+        .collect();
+    assert_none(&format!("files of more than {MAX_LINES} lines: split them by topic"), &too_long);
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|f| f.path.contains("/src/") && !f.path.ends_with("/tests.rs"))
+        .filter(|f| lines(f) > USUAL_LINES && !LONG.contains(&f.path.as_str()))
+        .map(|f| format!("{} has {} lines", f.path, lines(f)))
+        .collect();
+    assert_none(
+        &format!("library files of more than {USUAL_LINES} lines: split them, or give them a place in LONG"),
+        &long,
+    );
+    for path in LONG {
+        assert!(root().join(path).is_file(), "{path} is in LONG but does not exist");
+    }
+}
+
+#[test]
+fn nothing_is_unfinished() {
+    const UNFINISHED: [&str; 6] = ["todo!", "unimplemented!", "dbg!", "FIXME", "XXX", "TODO"];
+    let found: Vec<String> = sources()
+        .iter()
+        .filter(|f| f.path != "tests/tests/tidy.rs")
+        .flat_map(|f| lines_with(f, |line| UNFINISHED.iter().any(|word| line.contains(word))))
+        .collect();
+    assert_none("unfinished code", &found);
+}
+
+/// Dispatches over the operations of an IR: each names most variants, so that a new one must be decided here.
+#[test]
+fn matches_over_operations_have_no_wildcard() {
+    // The places that define an operation. Others are found by their size alone.
+    const DISPATCHES: [&str; 8] = [
+        "compiler/ir/src/infer.rs",
+        "compiler/ir/src/interp/mod.rs",
+        "compiler/passes/src/autodiff/vjp.rs",
+        "compiler/kernels/src/lower.rs",
+        "compiler/kernels/src/cost.rs",
+        "compiler/tile/src/walk.rs",
+        "compiler/tile/src/interp/eval.rs",
+        "compiler/tile/src/verify/typing.rs",
+    ];
+    let mut dispatching = vec![];
+    let mut wild = vec![];
+    for file in sources() {
+        for found in matches(&code(&file.text)) {
+            if found.variants("Op").len() >= 10 {
+                dispatching.push(file.path.clone());
+                if found.has_wildcard() {
+                    wild.push(format!("{}:{}", file.path, found.line));
+                }
+            }
+        }
+    }
+    for path in DISPATCHES {
+        assert!(dispatching.iter().any(|p| p == path), "no match over operations found in {path}");
+    }
+    assert_none("matches over operations with a `_` arm", &wild);
+}
+
+#[test]
+fn no_path_of_one_machine() {
+    // Written in two parts, so that this file does not find itself.
+    let places = ["work", "root", "home", "tmp", "Users"].map(|folder| format!("/{folder}/"));
+    let starts = |line: &str, place: &str| {
+        line.match_indices(place).any(|(at, _)| {
+            !line[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '/' | '}'))
+        })
+    };
+    assert!(starts("see \"/tmp/x\"", &places[3]) && !starts("../tmp/x and a/tmp/b", &places[3]));
+    let found: Vec<String> = files()
+        .iter()
+        .flat_map(|f| lines_with(f, |line| places.iter().any(|place| starts(line, place))))
+        .filter(|line| !line.starts_with("tests/tests/tidy.rs:"))
+        .collect();
+    assert_none("paths that exist on one machine only", &found);
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut dead = vec![];
+    let mut links = 0;
+    for file in files().iter().filter(|f| f.path.ends_with(".md")) {
+        let folder = root().join(&file.path).parent().expect("a folder").to_path_buf();
+        for (at, _) in file.text.match_indices("](") {
+            let target = file.text[at + 2..].split(')').next().unwrap_or_default();
+            let target = target.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            links += 1;
+            if !folder.join(target).exists() {
+                dead.push(format!("{}: {target}", file.path));
+            }
+        }
+    }
+    assert!(links > 5, "only {links} links found in the documents");
+    assert_none("dead links", &dead);
+}
+
+#[test]
+fn every_crate_states_its_invariants() {
+    let manifests =
+        files().into_iter().filter(|f| f.path.ends_with("/Cargo.toml") && !f.path.starts_with("tests/"));
+    let silent: Vec<String> = manifests
+        .map(|f| f.path.trim_end_matches("Cargo.toml").to_string())
+        .filter(|folder| {
+            let texts = ["README.md", "src/lib.rs", "src/main.rs"].map(|name| format!("{folder}{name}"));
+            !texts
+                .iter()
+                .filter(|path| root().join(path).is_file())
+                .any(|path| read(path).contains("nvariant"))
+        })
+        .collect();
+    assert_none("crates without a word on invariants in README.md or crate documentation", &silent);
+}
