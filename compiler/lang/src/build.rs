@@ -4,16 +4,17 @@
 //! functions are expanded, and each tensor operation adds nodes to the graph. No weights are allocated.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
-use linc_ir::{DType, Graph, Init, Op, RopeScaling, Shape, TensorType};
+use linc_ir::{Graph, Op, RopeScaling, Shape, TensorType};
 
 use crate::Architecture;
 use crate::ast::*;
 use crate::check::{self, Outside, RESULT};
 use crate::config::{ModelConfig, Number, Setting};
-use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::diagnostics::{Diagnostic, Diagnostics, Label};
 use crate::value::{Dim, MAX_ELEMENTS, Tensor, Value, describe_shape, elements, shape};
+
+mod param;
 
 /// The sizes that are not the model's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,11 +172,13 @@ impl<'a> Builder<'a> {
     /// Adds a remark at another place of the `.linc` file.
     pub(crate) fn with_label(
         &self,
-        error: Box<Diagnostic>,
+        mut error: Box<Diagnostic>,
         span: Span,
         text: impl Into<String>,
     ) -> Box<Diagnostic> {
-        Box::new(error.label(&self.arch.source().path, span, text))
+        let path = self.arch.source().path.clone();
+        error.labels.push(Label { path, span: span.into(), text: text.into() });
+        error
     }
 
     /// Points at the TOML lines of the model numbers that an expression reads.
@@ -358,100 +361,6 @@ impl<'a> Builder<'a> {
         result.map(|_| ())
     }
 
-    fn param(&mut self, name: &Name, shape: &[Expr], init: &Name, arguments: &[Argument]) -> Built<()> {
-        let dims = self.dims(shape)?;
-        if dims.is_empty() {
-            return Err(self.error(name.span, format!("`{}` has no axes", name.text)));
-        }
-        let full = format!("{}.weight", [self.prefix.as_slice(), &[name.text.clone()]].concat().join("."));
-        if let Some(first) = self.params.insert(full.clone(), name.span) {
-            let error = self.error(name.span, format!("the parameter `{full}` is defined twice"));
-            return Err(self.with_label(error, first, "first defined here"));
-        }
-        let init = self.init(init, arguments)?;
-        let ty = TensorType::new(DType::F32, self::shape(&dims));
-        let value = self.add(Op::Param { name: full, ty, init }, &[], name.span)?;
-        self.bind(&name.text, Value::Tensor(Tensor { value, dims }));
-        Ok(())
-    }
-
-    fn init(&mut self, init: &Name, arguments: &[Argument]) -> Built<Init> {
-        let (least, most) = match init.text.as_str() {
-            "zeros" | "ones" => (0, 0),
-            "normal" => (1, 1),
-            "trunc_normal" => (1, 2),
-            other => {
-                let known = ["zeros", "ones", "normal", "trunc_normal"];
-                let help = crate::suggest::did_you_mean(other, known)
-                    .unwrap_or_else(|| "one of zeros, ones, normal(std), trunc_normal(std, bound)".into());
-                let error = self.error(init.span, format!("unknown initial distribution `{other}`"));
-                return Err(Box::new(error.help(help)));
-            }
-        };
-        let mut numbers = Vec::new();
-        for argument in arguments {
-            if let Some(name) = &argument.name {
-                return Err(self.error(name.span, "arguments of a distribution have no names"));
-            }
-            let value = self.eval(&argument.value)?;
-            let positive = match &value {
-                Value::Number(n @ (Number::Int(_) | Number::Float(_))) => Some(n.as_f64()),
-                Value::Number(Number::Bool(_))
-                | Value::Tensor(_)
-                | Value::Shape(_)
-                | Value::Rope(_)
-                | Value::Scaling(_) => None,
-            };
-            let Some(number) = positive.filter(|n| *n > 0.0) else {
-                let message = format!("`{}` takes numbers above 0, found {}", init.text, value.describe());
-                let error = self.error(argument.value.span, message);
-                return Err(self.blame(error, &argument.value));
-            };
-            numbers.push(number);
-        }
-        if numbers.len() < least || numbers.len() > most {
-            let takes = if least == most { least.to_string() } else { format!("{least} or {most}") };
-            let message = format!("`{}` takes {takes} arguments, found {}", init.text, numbers.len());
-            return Err(self.error(init.span, message));
-        }
-        Ok(match (init.text.as_str(), numbers.as_slice()) {
-            ("ones", _) => Init::Ones,
-            ("normal", [std]) => Init::Normal { std: *std },
-            ("trunc_normal", [std]) => Init::TruncNormal { std: *std, bound: DEFAULT_BOUND },
-            ("trunc_normal", [std, bound]) => Init::TruncNormal { std: *std, bound: *bound },
-            (_, _) => Init::Zeros,
-        })
-    }
-
-    /// Evaluates the sizes of a shape; each keeps its text as a name.
-    pub(crate) fn dims(&mut self, sizes: &[Expr]) -> Built<Vec<Dim>> {
-        let mut dims = Vec::with_capacity(sizes.len());
-        for expr in sizes {
-            let value = self.eval(expr)?;
-            let size = match value {
-                Value::Number(Number::Int(size)) => usize::try_from(size).ok().filter(|s| *s > 0),
-                Value::Number(_)
-                | Value::Tensor(_)
-                | Value::Shape(_)
-                | Value::Rope(_)
-                | Value::Scaling(_) => None,
-            };
-            let Some(size) = size else {
-                let message = format!("a size must be a whole number from 1, found {}", value.describe());
-                let error = self.error(expr.span, message);
-                return Err(self.blame(error, expr));
-            };
-            dims.push(Dim { size, name: Rc::from(crate::format::expr(expr)) });
-        }
-        if let (Some(first), Some(last)) = (sizes.first(), sizes.last())
-            && elements(dims.iter().map(|d| d.size)).is_none()
-        {
-            let message = format!("{} has more than {MAX_ELEMENTS} elements", describe_shape(&dims));
-            return Err(self.error(first.span.to(last.span), message));
-        }
-        Ok(dims)
-    }
-
     /// Adds an operation. Its operands are known to fit, or `span` gets the graph's own message.
     pub(crate) fn add(&mut self, op: Op, operands: &[linc_ir::Value], span: Span) -> Built<linc_ir::Value> {
         let value = self.graph.push(op, operands).map_err(|e| self.error(span, e.to_string()))?;
@@ -463,9 +372,6 @@ impl<'a> Builder<'a> {
         Ok(value)
     }
 }
-
-/// Bound of `trunc_normal(std)`: absolute, so that small std are in effect not truncated (as in PyTorch).
-const DEFAULT_BOUND: f64 = 2.0;
 
 /// Where a block last binds a name.
 fn last_definition(block: &Block, name: &str) -> Option<Span> {

@@ -201,7 +201,7 @@ impl<'a> Mark<'a> {
         let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
         // A long line is cut to a window that starts a little before the marked text.
-        let skip = if column > LINE_WIDTH / 2 { column - LINE_WIDTH / 2 } else { 0 };
+        let skip = column.saturating_sub(LINE_WIDTH / 2);
         let shown = text[line_start..line_end].trim_end().chars().skip(skip).take(LINE_WIDTH);
         let excerpt: String = shown.map(printable).collect();
         let indent = column - 1 - skip;

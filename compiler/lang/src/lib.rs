@@ -27,6 +27,11 @@ pub use build::{BuildShape, BuiltModel, build};
 pub use config::{LinearAttentionOptions, ModelConfig};
 pub use diagnostics::{Diagnostic, Diagnostics, Label, Source};
 
+/// The names of the built-in functions, in the order of the README.
+pub fn function_names() -> impl Iterator<Item = &'static str> {
+    builtins::names()
+}
+
 /// A parsed `.linc` file.
 #[derive(Clone, Debug)]
 pub struct Architecture {

@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::time::Instant;
-
 use common::{built, model, shape};
 use linc_ir::{Init, Op, TableKind};
 
@@ -17,9 +15,7 @@ fn parameter_counts_are_those_of_the_published_models() {
         ("70b", 70_553_706_496),
         ("405b", 405_853_388_800),
     ] {
-        let start = Instant::now();
         assert_eq!(built(flavor).parameter_count(), count, "{flavor}");
-        assert!(start.elapsed().as_secs_f64() < 5.0, "{flavor} took {:?}", start.elapsed());
     }
 }
 

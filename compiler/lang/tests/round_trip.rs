@@ -40,7 +40,7 @@ fn _long(a,) {
   else if b == 2 { y = 2 } else {
     # nothing here
   }
-  return [a, (b), y.T.T][0] }
+  return f ( [ a , ( b ) , y.T . T ] ) }
 # last
 model m ( tokens : [ b , s ] int ) { # opening
   param w [ 3 , n * d ] init trunc_normal ( 0.02 , bound = 2 ) # weight
@@ -55,8 +55,47 @@ model m ( tokens : [ b , s ] int ) { # opening
 }
 # end
 ";
-    let text = text.replace("[a, (b), y.T.T][0]", "f([a, (b), y.T.T])");
-    insta::assert_snapshot!(format(&text), @r"");
+    insta::assert_snapshot!(format(text), @r"
+    # first
+    # second
+
+    fn gate(x, w) {
+      return x * sigmoid(x @ w.T)
+    }
+
+    # after the function
+    fn _long(a) {
+      let b = a - -1.5 + 1e-7 // 2
+
+      # before the condition
+      # odd
+      if not b >= 128256 and true or b != 3 {
+        y = 1
+      } else if b == 2 {
+        y = 2
+      } else {
+        # nothing here
+      }
+      return f([a, (b), y.T.T])
+    }
+
+    # last
+    model m(tokens: [b, s] int) {
+      # opening
+      param w [3, n * d] init trunc_normal(0.02, bound = 2)  # weight
+
+      block inner {
+        for i in layers {
+          # inside
+          x = f(q, k = v)
+        }
+      }
+      block empty {}
+
+      # tail
+    }
+    # end
+    ");
 }
 
 #[test]
