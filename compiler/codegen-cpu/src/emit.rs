@@ -519,17 +519,23 @@ impl Emitter<'_> {
             Binary::Mul => self.b.ins().imul(a, b),
             Binary::Div => self.divide(a, b, false),
             Binary::Rem => self.divide(a, b, true),
-            Binary::Min => {
-                let less = self.compare(Compare::Lt, elem, a, b);
-                self.choose(less, a, b)
-            }
-            Binary::Max => {
-                let more = self.compare(Compare::Gt, elem, a, b);
-                self.choose(more, a, b)
-            }
+            Binary::Min => self.extreme(Compare::Lt, elem, a, b),
+            Binary::Max => self.extreme(Compare::Gt, elem, a, b),
             Binary::And => self.b.ins().band(a, b),
             Binary::Or => self.b.ins().bor(a, b),
         }
+    }
+
+    /// The smaller or larger operand; NaN if either is.
+    fn extreme(&mut self, op: Compare, elem: Elem, a: Value, b: Value) -> Value {
+        let wins = self.compare(op, elem, a, b);
+        // In this form, which is one instruction for vectors, a NaN of `b` wins and one of `a` loses.
+        let value = self.choose(wins, a, b);
+        if !matches!(elem, Elem::F32 | Elem::Bf16) {
+            return value;
+        }
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
+        self.choose(nan, a, value)
     }
 
     /// Truncating division that never traps: by 0 it gives 0 (and the dividend as remainder), and it wraps.
@@ -596,8 +602,7 @@ impl Emitter<'_> {
         };
         let bits = self.b.ins().bitcast(ty, CAST, a);
         let shifted = self.b.ins().ushr_imm_u(bits, 16);
-        let [one, half, high, quiet] =
-            [1, 0x7fff, 0xffff_0000, 0x0040_0000].map(|bits| constant(self, bits));
+        let [one, half, high, quiet] = [1, 0x7fff, 0xffff_0000, 0x0040_0000].map(|bits| constant(self, bits));
         let odd = self.b.ins().band(shifted, one);
         let sum = self.b.ins().iadd(bits, half);
         let sum = self.b.ins().iadd(sum, odd);

@@ -96,7 +96,14 @@ impl Emitter<'_> {
         }
     }
 
-    fn row_access(&mut self, loops: &Loops, array: &Array, base: (Value, i32), elem: Elem, row: Value) -> RowAccess {
+    fn row_access(
+        &mut self,
+        loops: &Loops,
+        array: &Array,
+        base: (Value, i32),
+        elem: Elem,
+        row: Value,
+    ) -> RowAccess {
         let shift = if array.bf16 { 1 } else { 2 };
         let (mut address, offset) = base;
         if !loops.flat && array.strides[0] != 0 && loops.shape[0] > 1 {

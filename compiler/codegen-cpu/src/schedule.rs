@@ -203,8 +203,10 @@ impl Scheduler<'_> {
                 }
             }
         }
-        let stores_fit =
-            open.stores.iter().all(|(_, _, b)| (0..2).all(|axis| limits[axis].is_some() == b[axis].is_some()));
+        let stores_fit = open
+            .stores
+            .iter()
+            .all(|(_, _, b)| (0..2).all(|axis| limits[axis].is_some() == b[axis].is_some()));
         (limits == [None, None] || (no_outputs && stores_fit)).then_some(limits)
     }
 
@@ -398,14 +400,23 @@ impl Scheduler<'_> {
             return;
         }
         let shape = self.shape(result);
-        let (src, _) = self.array(view);
+        let (src, elem) = self.array(view);
         let bounds = self.bounds(view, shape);
         let id = result.0 as usize;
-        let lazy = self.usage.in_place[id]
-            && !self.usage.reused_by_dot[id]
-            && (bounds == [None, None] || !self.usage.used_deeper[id]);
-        if lazy {
+        let lazy = !self.usage.reused_by_dot[id] && (bounds == [None, None] || !self.usage.used_deeper[id]);
+        if lazy && self.usage.in_place[id] {
             self.place(result, Location::Array(src, bounds));
+        } else if lazy && (shape[1] <= 1 || matches!(src.strides[1], 0 | 1)) {
+            // A store may change the memory before the last use: the group reads it once, and keeps a copy if anything
+            // outside of the group needs one.
+            let open = self.open.entry(shape).or_default();
+            let index = open.push(PointOp::Read(src), elem);
+            open.reads.insert((src, bounds), index);
+            if bounds != [None, None] {
+                open.bounds.insert(index, bounds);
+            }
+            open.members.insert(result, index);
+            self.place(result, Location::Waiting(shape));
         } else {
             let dst = self.reg(numel(shape));
             self.out.push(Node::Load { dst, src, shape, bounds });
@@ -441,13 +452,20 @@ impl Scheduler<'_> {
         self.out.push(Node::Store { dst, src, shape, bounds });
     }
 
-    /// Whether a store may run in the loop of the open group: each element that the group also reads or stores through
-    /// the same parameter must be touched in the same iteration or not at all.
+    /// Whether a store may run in the loop of the open group: each element that the group also reads through the same
+    /// parameter must be touched in the same iteration or not at all, and none may be stored twice (the group may have to
+    /// reorder its stores).
     fn may_join(&self, param: ParamId, offset: ValueId, strides: [i64; 2], shape: Shape) -> bool {
         let Some(open) = self.open.get(&shape) else { return true };
-        open.params_read().chain(open.params_stored()).filter(|(p, ..)| *p == param).all(|(_, o, s)| {
-            self.offsets.relation((o, s), (offset, strides), shape) != Relation::Unknown
-        })
+        let relation = |(p, o, s): (ParamId, ValueId, [i64; 2])| {
+            if p == param {
+                self.offsets.relation((o, s), (offset, strides), shape)
+            } else {
+                Relation::Disjoint
+            }
+        };
+        open.params_read().all(|view| relation(view) != Relation::Unknown)
+            && open.params_stored().all(|view| relation(view) == Relation::Disjoint)
     }
 
     fn math(&mut self, function: Primitive, result: ValueId, operand: ValueId) {
@@ -535,9 +553,10 @@ impl Scheduler<'_> {
                 let acc = match acc {
                     Some(acc) => match self.settled(*acc) {
                         Location::Splat(s) if self.usage.zero[s.0 as usize] => None,
-                        Location::Splat(_) | Location::Iota(_) | Location::Array(..) | Location::Waiting(_) => {
-                            Some(self.dense(*acc))
-                        }
+                        Location::Splat(_)
+                        | Location::Iota(_)
+                        | Location::Array(..)
+                        | Location::Waiting(_) => Some(self.dense(*acc)),
                     },
                     None => None,
                 };

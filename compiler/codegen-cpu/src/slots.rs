@@ -149,7 +149,9 @@ impl Walker {
                 self.position += 1;
                 for carry in tiles {
                     self.read(carry.yielded, 0);
-                    self.lives[carry.arg.0 as usize].extra.push((self.position * 4 + 1, self.position * 4 + 2));
+                    self.lives[carry.arg.0 as usize]
+                        .extra
+                        .push((self.position * 4 + 1, self.position * 4 + 2));
                 }
                 self.loops.pop();
                 self.loop_ends[id] = self.position;

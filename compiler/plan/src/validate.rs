@@ -81,9 +81,7 @@ fn buffers(plan: &Plan) -> Result<(), Invalid> {
             Space::Scratch => plan.scratch_bytes,
         };
         let inside = b.offset.checked_add(b.bytes).is_some_and(|end| end <= part);
-        rule(inside, what, || {
-            format!("{} bytes at {} are not within the part's {part}", b.bytes, b.offset)
-        })?;
+        rule(inside, what, || format!("{} bytes at {} are not within the part's {part}", b.bytes, b.offset))?;
         if b.space == Space::Scratch {
             let steps = plan.steps.len();
             rule(b.live.0 <= b.live.1 && b.live.1 < steps.max(1), what, || {
@@ -256,7 +254,9 @@ mod tests {
         assert!(broken(|p| p.buffers[1].live = (1, 1)).contains("overlaps buffer"));
         assert!(broken(|p| p.buffers[2].live = (0, 0)).contains("lives (0, 0)"));
         assert!(broken(|p| p.buffers[0].bytes = 60).contains("64 bytes at 0 of buffer 0"));
-        assert!(broken(|p| p.steps[1].action = Action::Launch { kernel: 1, args: vec![] }).contains("kernel 1"));
+        assert!(
+            broken(|p| p.steps[1].action = Action::Launch { kernel: 1, args: vec![] }).contains("kernel 1")
+        );
         assert!(broken(|p| p.kernels[0].grid[1] = 0).contains("is empty"));
         assert!(broken(|p| p.kernels.push(p.kernels[0].clone())).contains("two kernels"));
         assert!(broken(|p| p.bindings[0].at.buffer = 9).contains("no buffer 9"));
@@ -272,7 +272,9 @@ mod tests {
             })
             .contains("76 bytes at 0 of buffer 2")
         );
-        assert!(broken(|p| p.steps[1].action = Action::Launch { kernel: 0, args: vec![at(2, 64)] })
-            .contains("1 bytes at 64"));
+        assert!(
+            broken(|p| p.steps[1].action = Action::Launch { kernel: 0, args: vec![at(2, 64)] })
+                .contains("1 bytes at 64")
+        );
     }
 }

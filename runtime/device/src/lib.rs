@@ -3,7 +3,10 @@
 //! Invariants: this is the only crate with `unsafe`; a plan is checked before any of its code runs, so that every pointer
 //! a step gets lies inside the arena; results do not depend on the number of threads.
 
-#![allow(unsafe_code, reason = "generated code, vector instructions and raw memory are what this crate is for")]
+#![allow(
+    unsafe_code,
+    reason = "generated code, vector instructions and raw memory are what this crate is for"
+)]
 
 pub mod cpu;
 mod device;

@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn pieces_cover_the_result() {
-        for (m, n, k) in [(1, 1, 1), (2048, 512, 512), (512, 512, 2048), (3, 4096, 512), (4096, 1, 7), (65, 129, 4000)] {
+        for (m, n, k) in
+            [(1, 1, 1), (2048, 512, 512), (512, 512, 2048), (3, 4096, 512), (4096, 1, 7), (65, 129, 4000)]
+        {
             let s = Split::of(m, n, k);
             assert!(s.pieces() >= 1 && s.pieces() <= 2 * MOST);
             assert!((s.rows - 1) * s.row_step < m && s.rows * s.row_step >= m);

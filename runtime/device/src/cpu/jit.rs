@@ -51,15 +51,15 @@ struct Translated {
 impl Jit {
     /// A compiler for this machine that calls the primitives of `level`.
     pub(super) fn new(level: Level) -> Result<Jit, DeviceError> {
-        let unsupported = |e: &dyn std::fmt::Display| DeviceError::Unsupported(format!("code generation: {e}"));
+        let unsupported =
+            |e: &dyn std::fmt::Display| DeviceError::Unsupported(format!("code generation: {e}"));
         let mut flags = settings::builder();
         for (name, value) in [("opt_level", "speed"), ("enable_verifier", "false"), ("is_pic", "false")] {
             flags.set(name, value).map_err(|e| unsupported(&e))?;
         }
         let isa = cranelift_native::builder().map_err(|e| unsupported(&e))?;
         let isa = isa.finish(settings::Flags::new(flags)).map_err(|e| unsupported(&e))?;
-        let mut builder =
-            JITBuilder::with_isa(Arc::clone(&isa), cranelift_module::default_libcall_names());
+        let mut builder = JITBuilder::with_isa(Arc::clone(&isa), cranelift_module::default_libcall_names());
         for primitive in Primitive::ALL {
             builder.symbol(primitive.name(), level.address(primitive));
         }
@@ -144,7 +144,9 @@ fn translate(text: &str, isa: &dyn TargetIsa, options: Options) -> Result<Transl
     let relocations = code.buffer.relocs().to_vec();
     let relocations = relocations
         .iter()
-        .map(|r| ModuleReloc::from_mach_reloc(r, &context.func, cranelift_module::FuncId::from_u32(u32::MAX - 1)))
+        .map(|r| {
+            ModuleReloc::from_mach_reloc(r, &context.func, cranelift_module::FuncId::from_u32(u32::MAX - 1))
+        })
         .collect();
     Ok(Translated {
         bytes,

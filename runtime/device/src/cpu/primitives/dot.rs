@@ -175,17 +175,7 @@ pub(super) unsafe fn dot<D: Dot>(o: &Operands, transpose: Transpose) {
             gather(to.cast(), o.b.cast(), [k, n], [b_rs, b_cs], transpose);
             (to.cast_const(), n)
         };
-        let whole = Block {
-            k,
-            a: o.a,
-            lda: 0,
-            b,
-            ldb,
-            c: o.c,
-            ldc: n,
-            last: 0,
-            accumulate: o.accumulate,
-        };
+        let whole = Block { k, a: o.a, lda: 0, b, ldb, c: o.c, ldc: n, last: 0, accumulate: o.accumulate };
         if (a_cs == 1 || k == 1) && a_rs >= 0 {
             panels::<D, true>(m, n, Block { lda: a_rs as usize, ..whole });
         } else if (a_rs == 1 || m == 1) && a_cs >= 0 && (a_cs < FAR as i64 || m <= 12) {

@@ -184,13 +184,25 @@ macro_rules! level {
             }
 
             #[$attr]
-            unsafe extern "C" fn scan_rows(dst: *mut f32, src: *const f32, rows: i64, cols: i64, reverse: i64) {
+            unsafe extern "C" fn scan_rows(
+                dst: *mut f32,
+                src: *const f32,
+                rows: i64,
+                cols: i64,
+                reverse: i64,
+            ) {
                 // SAFETY: generated code passes valid arrays of these sizes.
                 unsafe { reduce::scan_rows(dst, src, rows, cols, reverse) };
             }
 
             #[$attr]
-            unsafe extern "C" fn scan_cols(dst: *mut f32, src: *const f32, rows: i64, cols: i64, reverse: i64) {
+            unsafe extern "C" fn scan_cols(
+                dst: *mut f32,
+                src: *const f32,
+                rows: i64,
+                cols: i64,
+                reverse: i64,
+            ) {
                 // SAFETY: generated code passes valid arrays of these sizes.
                 unsafe { reduce::scan_cols::<L>(dst, src, rows, cols, reverse) };
             }

@@ -32,7 +32,7 @@ fn wide512(rounds: usize) -> f32 {
             *c = _mm512_fmadd_ps(*c, a, b);
         }
     }
-    chains.into_iter().map(_mm512_reduce_add_ps).sum()
+    chains.into_iter().map(|c| _mm512_reduce_add_ps(c)).sum()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -46,7 +46,7 @@ fn wide256(rounds: usize) -> f32 {
             *c = _mm256_fmadd_ps(*c, a, b);
         }
     }
-    chains.into_iter().map(_mm256_cvtss_f32).sum()
+    chains.into_iter().map(|c| _mm256_cvtss_f32(c)).sum()
 }
 
 fn plain(rounds: usize) -> f32 {

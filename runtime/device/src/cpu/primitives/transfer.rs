@@ -49,9 +49,8 @@ pub(super) unsafe fn transpose_avx2(
                 let high = |i: usize| _mm256_unpackhi_ps(x[i], x[i + 1]);
                 let (a0, a1, a2, a3) = (low(0), low(2), low(4), low(6));
                 let (b0, b1, b2, b3) = (high(0), high(2), high(4), high(6));
-                let pair = |x: __m256, y: __m256| {
-                    (_mm256_shuffle_ps::<0x44>(x, y), _mm256_shuffle_ps::<0xee>(x, y))
-                };
+                let pair =
+                    |x: __m256, y: __m256| (_mm256_shuffle_ps::<0x44>(x, y), _mm256_shuffle_ps::<0xee>(x, y));
                 let ((p0, p1), (p2, p3)) = (pair(a0, a1), pair(b0, b1));
                 let ((q0, q1), (q2, q3)) = (pair(a2, a3), pair(b2, b3));
                 for (i, (p, q)) in [(p0, q0), (p1, q1), (p2, q2), (p3, q3)].into_iter().enumerate() {
