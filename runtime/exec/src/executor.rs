@@ -133,7 +133,12 @@ impl Executor {
 
     /// Persistent tensors of a role, by name.
     pub fn tensors(&self, role: Role) -> Vec<TensorInfo> {
-        let info = |b: &Binding| TensorInfo { name: b.name.clone(), role: b.role, shape: b.shape.clone(), dtype: b.dtype };
+        let info = |b: &Binding| TensorInfo {
+            name: b.name.clone(),
+            role: b.role,
+            shape: b.shape.clone(),
+            dtype: b.dtype,
+        };
         self.persistent.values().map(|(b, _)| b).filter(|b| b.role == role).map(info).collect()
     }
 
@@ -200,7 +205,10 @@ impl Executor {
         let plan = &self.plans[program].plan;
         let binding = plan.binding(Role::Output, name).ok_or_else(|| missing(name))?;
         if binding.dtype != DType::F32 {
-            return Err(ExecError::Tensor { name: name.into(), message: format!("is {:?}, not f32", binding.dtype) });
+            return Err(ExecError::Tensor {
+                name: name.into(),
+                message: format!("is {:?}, not f32", binding.dtype),
+            });
         }
         let mut values = vec![0f32; binding.shape.iter().product()];
         let at = address(plan, binding.at, self.persistent_bytes);

@@ -81,7 +81,8 @@ fn blocks(
 /// The random stream of a block of a tensor.
 fn stream(seed: u64, name: &str, block: usize) -> ChaCha8Rng {
     // FNV-1a: stable across platforms and versions, which a hasher of the standard library is not.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let mut key = [0u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());
@@ -96,8 +97,14 @@ mod tests {
 
     fn values(name: &str, init: Init, shape: Vec<usize>, seed: u64) -> Vec<f32> {
         let n = shape.iter().product();
-        let binding =
-            Binding { name: name.into(), role: Role::Param, dtype: DType::F32, shape, at: Ref { buffer: 0, offset: 0 }, init };
+        let binding = Binding {
+            name: name.into(),
+            role: Role::Param,
+            dtype: DType::F32,
+            shape,
+            at: Ref { buffer: 0, offset: 0 },
+            init,
+        };
         let mut out = vec![0f32; n];
         fill(&binding, seed, &mut |at, bytes| {
             let bytes_of: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
@@ -129,6 +136,8 @@ mod tests {
     fn rope_tables_are_cosines_and_sines() {
         let a = values("rope", Init::Rope { freqs: vec![1.0, 0.1] }, vec![3, 2, 2], 1);
         assert_eq!(a[..4], [1.0, 0.0, 1.0, 0.0]);
-        assert!((f64::from(a[8]) - 2f64.cos()).abs() < 1e-7 && (f64::from(a[11]) - 0.2f64.sin()).abs() < 1e-7);
+        assert!(
+            (f64::from(a[8]) - 2f64.cos()).abs() < 1e-7 && (f64::from(a[11]) - 0.2f64.sin()).abs() < 1e-7
+        );
     }
 }

@@ -137,7 +137,7 @@ pub struct Tensor<'a> {
     pub read: Box<dyn Fn() -> Vec<u8> + 'a>,
 }
 
-impl View for Tensor<'_> {
+impl View for &Tensor<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -328,11 +328,15 @@ pub fn open(path: &Path) -> Result<State, CheckpointError> {
         let path = path.join(name);
         let found = record_of(&path)?;
         if found.bytes != expected.bytes {
-            let message = format!("it has {} bytes, {} were written: it is truncated", found.bytes, expected.bytes);
+            let message =
+                format!("it has {} bytes, {} were written: it is truncated", found.bytes, expected.bytes);
             return Err(CheckpointError::Corrupt { path, message });
         }
         if found.crc32 != expected.crc32 {
-            return Err(CheckpointError::Corrupt { path, message: "its checksum is wrong: it was altered".into() });
+            return Err(CheckpointError::Corrupt {
+                path,
+                message: "its checksum is wrong: it was altered".into(),
+            });
         }
     }
     Ok(state)
@@ -358,7 +362,8 @@ pub fn load(
     let data = fs::read(path).map_err(io_error("read", path))?;
     let corrupt = |message: String| CheckpointError::Corrupt { path: path.to_path_buf(), message };
     let mismatch = |message: String| CheckpointError::Mismatch { path: path.to_path_buf(), message };
-    let tensors = SafeTensors::deserialize(&data).map_err(|e| corrupt(format!("not a safetensors file: {e}")))?;
+    let tensors =
+        SafeTensors::deserialize(&data).map_err(|e| corrupt(format!("not a safetensors file: {e}")))?;
     for name in tensors.names() {
         if !wanted.contains_key(name) {
             return Err(mismatch(format!("it has a tensor {name} that the model does not have")));

@@ -24,7 +24,11 @@ impl Session {
     ///
     /// # Errors
     /// [`TrainError::Compile`], or [`TrainError::DoesNotFit`] before anything is allocated.
-    pub fn new(model: &Model, entries: &[(Entry, Options)], device: Box<dyn Device>) -> Result<Self, TrainError> {
+    pub fn new(
+        model: &Model,
+        entries: &[(Entry, Options)],
+        device: Box<dyn Device>,
+    ) -> Result<Self, TrainError> {
         let mut layout = Layout::default();
         let compiled: Vec<Compiled> = entries
             .iter()
@@ -82,10 +86,17 @@ pub fn memory_table(reports: &[Report]) -> String {
         text.push_str(&format!("  memory of the {} program:\n", report.entry));
         for (category, bytes) in &report.memory {
             if *bytes > 0 {
-                text.push_str(&format!("    {category:16} {:>10.2} MiB\n", *bytes as f64 / f64::from(1 << 20)));
+                text.push_str(&format!(
+                    "    {category:16} {:>10.2} MiB\n",
+                    *bytes as f64 / f64::from(1 << 20)
+                ));
             }
         }
-        text.push_str(&format!("    {:16} {:>10.2} MiB\n", "arena", report.peak_bytes as f64 / f64::from(1 << 20)));
+        text.push_str(&format!(
+            "    {:16} {:>10.2} MiB\n",
+            "arena",
+            report.peak_bytes as f64 / f64::from(1 << 20)
+        ));
     }
     text
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use linc_driver::plan::Role;
-use linc_driver::{AdamWSpec, Entry, Model, Options, OptimizerOptions, Placement, Source, names};
+use linc_driver::{AdamWSpec, Entry, Model, OptimizerOptions, Options, Placement, Source, names};
 use linc_exec::Profile;
 use linc_exec::device::Device;
 
@@ -86,11 +85,15 @@ pub struct Trainer {
 ///
 /// # Errors
 /// The model's files are missing, malformed, or do not fit the settings.
-pub fn open_model(config: &JobConfig, config_path: Option<&Path>) -> Result<(Model, ModelRecord), TrainError> {
+pub fn open_model(
+    config: &JobConfig,
+    config_path: Option<&Path>,
+) -> Result<(Model, ModelRecord), TrainError> {
     let files = ModelFiles::resolve(&config.model, config_path)?;
     let overrides: Vec<(String, f64)> =
         config.model_overrides.iter().map(|(key, value)| (key.clone(), value.to_f64())).collect();
-    let source = |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
+    let source =
+        |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
     let toml = source(&files.model_path, &files.model_text);
     let architecture = source(&files.architecture_path, &files.architecture_text);
     let (ratio, placement) = (config.model.linear_attn_ratio, config.model.linear_attn_placement.clone());
@@ -278,7 +281,10 @@ impl Trainer {
                 observer.message(&format!("Saved checkpoint {}", path.display()));
             }
             if interrupted {
-                observer.message(&format!("Interrupted after step {}; run the same command again to go on", self.step));
+                observer.message(&format!(
+                    "Interrupted after step {}; run the same command again to go on",
+                    self.step
+                ));
                 break;
             }
         }
@@ -365,7 +371,11 @@ impl Trainer {
                     let logits = logits(&mut self.session, &batch.tokens)?;
                     let vocab = self.model.sizes.vocab_size;
                     let row = |position: usize| &logits[position * vocab..(position + 1) * vocab];
-                    nats += batch.queries.iter().map(|q| nll(row(q.position), batch.targets[q.position])).sum::<f64>();
+                    nats += batch
+                        .queries
+                        .iter()
+                        .map(|q| nll(row(q.position), batch.targets[q.position]))
+                        .sum::<f64>();
                     accuracy.add(&batch, |position| argmax(row(position)));
                 }
             }
@@ -387,8 +397,10 @@ impl Trainer {
         let Some(tokenizer) = self.data.tokenizer.clone() else { return Ok(None) };
         let sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, seed: self.config.training.seed };
         let context = self.config.training.seq_len;
-        let mut generator = Generator::new(&mut self.session, DECODE, context, self.model.sizes.vocab_size, tokenizer);
-        let text = generator.generate("", SAMPLE_TOKENS.min(context.saturating_sub(1)), &sampling, &mut |_| {})?;
+        let mut generator =
+            Generator::new(&mut self.session, DECODE, context, self.model.sizes.vocab_size, tokenizer);
+        let text =
+            generator.generate("", SAMPLE_TOKENS.min(context.saturating_sub(1)), &sampling, &mut |_| {})?;
         Ok(Some(text))
     }
 
@@ -456,7 +468,9 @@ impl Trainer {
         if with_optimizer {
             if !state.files.contains_key(checkpoint::OPTIMIZER_FILE) {
                 let message = "it has the weights only; use it as checkpoint.initial_load_path".to_string();
-                return Err(checkpoint::CheckpointError::Mismatch { path: path.to_path_buf(), message }.into());
+                return Err(
+                    checkpoint::CheckpointError::Mismatch { path: path.to_path_buf(), message }.into()
+                );
             }
             wanted.push((checkpoint::OPTIMIZER_FILE, self.session.moments()));
         }
@@ -510,7 +524,9 @@ fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<()
     };
     match differs {
         None => Ok(()),
-        Some(message) => Err(checkpoint::CheckpointError::Mismatch { path: path.to_path_buf(), message }.into()),
+        Some(message) => {
+            Err(checkpoint::CheckpointError::Mismatch { path: path.to_path_buf(), message }.into())
+        }
     }
 }
 

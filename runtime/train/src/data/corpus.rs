@@ -46,6 +46,10 @@ impl Corpus {
         let bytes = count_bytes.then(Vec::new);
         let mut corpus = Self { ids, bytes, starts: vec![0], text_bytes: 0, checksum: 0 };
         let mut checksum = crc32fast::Hasher::new();
+        let encode = |document: &String| match count_bytes {
+            true => tokenizer.encode(document),
+            false => Ok(Encoded { ids: tokenizer.encode_ids(document)?, bytes: Vec::new() }),
+        };
         let mut rest = documents.into_iter().peekable();
         while rest.peek().is_some() {
             let mut group = Vec::new();
@@ -54,8 +58,7 @@ impl Corpus {
                 size += document.len().max(1);
                 group.push(document);
             }
-            let encoded: Result<Vec<Encoded>, DataError> =
-                group.par_iter().map(|document| tokenizer.encode(document)).collect();
+            let encoded: Result<Vec<Encoded>, DataError> = group.par_iter().map(encode).collect();
             for (text, document) in group.iter().zip(encoded?) {
                 corpus.push(text, document, tokenizer, &mut checksum);
             }

@@ -122,15 +122,13 @@ impl Tokenizer {
         }
     }
 
-    /// Tokens of a text, without BOS and EOS.
+    /// Tokens of a text, without BOS and EOS, and the size of the text behind each.
     ///
     /// # Errors
     /// The tokenizer has no token for some part of the text and none for "unknown".
     pub fn encode(&self, text: &str) -> Result<Encoded, DataError> {
         match &self.kind {
-            Kind::Bytes => {
-                Ok(Encoded { ids: text.bytes().map(u32::from).collect(), bytes: vec![1; text.len()] })
-            }
+            Kind::Bytes => Ok(Encoded { ids: byte_ids(text), bytes: vec![1; text.len()] }),
             Kind::HuggingFace { inner, .. } => {
                 let pieces: Result<Vec<Encoded>, DataError> =
                     pieces(text).into_par_iter().map(|piece| self.encode_piece(inner, piece)).collect();
@@ -144,11 +142,29 @@ impl Tokenizer {
         }
     }
 
+    /// Tokens of a text, without BOS and EOS; the same as [`Tokenizer::encode`]'s, in less time.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_ids(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        match &self.kind {
+            Kind::Bytes => Ok(byte_ids(text)),
+            Kind::HuggingFace { inner, .. } => {
+                let encode = |piece| inner.encode_fast(piece, false).map_err(|error| self.failure(&error));
+                let pieces: Result<Vec<_>, DataError> =
+                    pieces(text).into_par_iter().map(|piece| Ok(encode(piece)?.get_ids().to_vec())).collect();
+                Ok(pieces?.concat())
+            }
+        }
+    }
+
+    fn failure(&self, error: &tokenizers::Error) -> DataError {
+        let source_name = format!("the text with {}", self.name());
+        DataError::Tokenize { source_name, reason: error.to_string() }
+    }
+
     fn encode_piece(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Encoded, DataError> {
-        let encoding = inner.encode(text, false).map_err(|error| DataError::Tokenize {
-            source_name: format!("the text with {}", self.name()),
-            reason: error.to_string(),
-        })?;
+        let encoding = inner.encode(text, false).map_err(|error| self.failure(&error))?;
         // Offsets may leave out spaces, or repeat a character that several tokens share: each token
         // stands for what lies between the end of those before it and its own end.
         let mut end = 0;
@@ -175,6 +191,10 @@ impl Tokenizer {
             Kind::HuggingFace { inner, .. } => inner.decode(ids, true).unwrap_or_default(),
         }
     }
+}
+
+fn byte_ids(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
 }
 
 /// A text in pieces of about [`PIECE_BYTES`], each but the last ending after a line.
@@ -332,6 +352,7 @@ mod tests {
                     ids,
                     "{file}: {case:?}"
                 );
+                assert_eq!(tokenizer.encode_ids(case), Ok(encoded.ids.clone()), "{file}: {case:?}");
                 if !ids.is_empty() {
                     assert_eq!(encoded.bytes.iter().sum::<u32>() as usize, case.len(), "{file}: {case:?}");
                 }

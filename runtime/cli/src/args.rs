@@ -1,0 +1,144 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Compiles, trains and runs language models in which a chosen share of the layers uses linear attention.
+#[derive(Debug, Parser)]
+#[command(name = "linc", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model; `--section.key value` overrides any setting of the config
+    Train(TrainArgs),
+    /// Lower a model, plan its memory and generate its kernels; allocates no weights
+    Compile(CompileArgs),
+    /// Show a model's card: layers, kernels, parameters, FLOPs, memory; or a checkpoint's
+    Inspect(InspectArgs),
+    /// Continue a prompt with a trained model
+    Generate(GenerateArgs),
+}
+
+/// `linc train`
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// The run, such as configs/quickstart.toml
+    pub(crate) config: PathBuf,
+    /// Print where the time goes, by kernel, at the end
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Print all settings with their defaults
+    #[arg(long)]
+    pub(crate) list_settings: bool,
+    /// Settings: --section.key value
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+/// Which of a model's layers are linear.
+#[derive(Debug, Args)]
+pub(crate) struct LayerArgs {
+    /// Share of the layers that use linear attention: a number from 0 to 1 or a fraction
+    #[arg(long, default_value = "0", allow_negative_numbers = true)]
+    pub(crate) ratio: String,
+    /// Where they are: uniform, front, middle, back, or a list such as 0,2,5
+    #[arg(long, default_value = "uniform")]
+    pub(crate) placement: String,
+    /// Replace a number of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch_size: usize,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 2048)]
+    pub(crate) seq_len: usize,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables for people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// `linc compile`
+#[derive(Debug, Args)]
+pub(crate) struct CompileArgs {
+    /// The model, such as models/llama3_1b.toml
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) layers: LayerArgs,
+    /// Program to compile: train, eval, forward or decode
+    #[arg(long, default_value = "train")]
+    pub(crate) entry: String,
+    /// What the backward recomputes: none, selective or full
+    #[arg(long, default_value = "selective")]
+    pub(crate) recompute: String,
+    /// Switch an optional pass off, repeatable
+    #[arg(long, value_name = "PASS")]
+    pub(crate) disable_pass: Vec<String>,
+    /// Print the graph after this pass
+    #[arg(long, value_name = "PASS")]
+    pub(crate) dump: Option<String>,
+    /// Write graphs, plan and kernels to this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// `linc inspect`
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A model file, or a checkpoint folder
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) layers: LayerArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// `linc generate`
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// A step-N folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) checkpoint: PathBuf,
+    /// The text to continue
+    #[arg(long, default_value = "")]
+    pub(crate) prompt: String,
+    /// Tokens to write at most
+    #[arg(long, default_value_t = 200)]
+    pub(crate) tokens: usize,
+    /// Take the most likely token each time
+    #[arg(long)]
+    pub(crate) greedy: bool,
+    /// Divides the logits before sampling
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) temperature: f64,
+    /// Sample from this many most likely tokens; 0 for all
+    #[arg(long, default_value_t = 40)]
+    pub(crate) top_k: usize,
+    /// Sample from the most likely tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) top_p: f64,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Longest prompt and continuation together; the training length if not given
+    #[arg(long)]
+    pub(crate) context: Option<usize>,
+    /// Threads; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+}

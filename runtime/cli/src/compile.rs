@@ -1,0 +1,144 @@
+//! `linc compile`: the pipeline without running anything.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use linc_driver::{
+    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, RecomputePolicy, Report, Source,
+};
+use linc_train::config::ModelFiles;
+use linc_train::metrics::thousands;
+use linc_train::system;
+use linc_train::trainer::write_dump;
+
+use crate::args::{CompileArgs, Format, LayerArgs};
+use crate::table::{bytes, flops, table};
+
+pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
+    let begun = system::seconds();
+    let model = open(&args.model, &args.layers)?;
+    let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
+        bail!("--recompute is \"{}\"; expected none, selective or full", args.recompute);
+    };
+    let mut options = options(&args.layers)?;
+    options.recompute = recompute;
+    options.disabled = args.disable_pass.iter().cloned().collect();
+    options.dumps = args.out.is_some() || args.dump.is_some();
+    let entry = entry(&args.entry, &args.layers)?;
+    if matches!(entry, Entry::Decode { .. }) {
+        options.seq = 1;
+    }
+    let compiled = linc_driver::compile(&model, &entry, &options, &mut Layout::default())?;
+    if let Some(pass) = &args.dump {
+        return print_dump(&compiled, pass);
+    }
+    match args.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&compiled.report)?),
+        Format::Text => {
+            print_card(&compiled.report);
+            let rows: Vec<Vec<String>> = compiled
+                .report
+                .passes
+                .iter()
+                .map(|p| vec![p.pass.clone(), format!("{:.1} ms", 1e3 * p.seconds), p.nodes.to_string()])
+                .collect();
+            println!("\n{}", table(&["pass", "time", "nodes"], &rows));
+            println!("\nCompiled in {:.2} s", system::seconds() - begun);
+        }
+    }
+    if let Some(folder) = &args.out {
+        for dump in &compiled.dumps {
+            write_dump(folder, dump)?;
+        }
+        if args.format == Format::Text {
+            println!("Wrote {} files to {}", compiled.dumps.len(), folder.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a model file with the layers that the command line asks for.
+pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
+    let files = ModelFiles::read(path)?;
+    let mut overrides = vec![];
+    for text in &layers.set {
+        let value = text
+            .split_once('=')
+            .and_then(|(key, value)| Some((key.trim().to_string(), value.trim().parse().ok()?)));
+        let Some(pair) = value else {
+            bail!("--set is \"{text}\"; expected key=number, such as --set n_layers=4")
+        };
+        overrides.push(pair);
+    }
+    let source =
+        |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
+    Ok(Model::new(
+        &source(&files.model_path, &files.model_text),
+        &source(&files.architecture_path, &files.architecture_text),
+        &overrides,
+        layers.ratio.parse()?,
+        layers.placement.parse()?,
+    )?)
+}
+
+/// Compiler options for a batch shape.
+pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
+    if layers.batch_size == 0 || layers.seq_len == 0 {
+        bail!("--batch-size and --seq-len must be at least 1");
+    }
+    let mut options = Options::new(layers.batch_size, layers.seq_len);
+    options.clock = Some(system::seconds);
+    Ok(options)
+}
+
+/// The program of that name, with TorchTitan's optimizer defaults.
+pub(crate) fn entry(name: &str, layers: &LayerArgs) -> Result<Entry> {
+    let adamw = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    Ok(match name {
+        "train" => Entry::Train(OptimizerOptions { adamw, max_norm: 1.0 }),
+        "eval" => Entry::Eval,
+        "forward" => Entry::Forward,
+        "decode" => Entry::Decode { context: layers.seq_len },
+        other => bail!("--entry is \"{other}\"; expected train, eval, forward or decode"),
+    })
+}
+
+fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
+    let wanted = format!("-{pass}.ir");
+    match compiled.dumps.iter().find(|d| d.path.ends_with(&wanted)) {
+        Some(dump) => {
+            println!("{}", dump.text);
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            let passes: Vec<&str> = compiled.report.passes.iter().map(|p| p.pass.as_str()).collect();
+            bail!("--dump is \"{pass}\"; the passes are {}", passes.join(", "))
+        }
+    }
+}
+
+/// The model card.
+pub(crate) fn print_card(report: &Report) {
+    println!(
+        "Model       {} ({} program, batch {} x {} tokens)",
+        report.model, report.entry, report.batch, report.seq
+    );
+    println!("Parameters  {}", thousands(report.params));
+    println!("Layers      {}", report.layer_map);
+    println!(
+        "FLOPs       {} per token ({} in TorchTitan's convention)",
+        flops(report.flops_per_token),
+        flops(report.titan_flops_per_token)
+    );
+    println!("Peak memory {}", bytes(report.peak_bytes));
+    for (category, n) in report.memory.iter().filter(|(_, n)| **n > 0) {
+        println!("  {category:16} {:>12}", bytes(*n));
+    }
+    let rows: Vec<Vec<String>> = report
+        .kernels
+        .iter()
+        .map(|k| vec![k.name.clone(), k.launches.to_string(), flops(k.flops), bytes(k.bytes)])
+        .collect();
+    println!("\n{}", table(&["kernel", "launches", "FLOPs", "bytes"], &rows));
+}
