@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         }
         let paths: Vec<String> = missing.iter().map(|k| format!("`{}`", k.path())).collect();
         let lines: Vec<String> =
-            missing.iter().map(|k| format!("`{} = ` {}", k.name, k.kind.describe())).collect();
+            missing.iter().map(|k| format!("`{} = ...` ({})", k.name, k.kind.describe())).collect();
         let plural = if missing.len() == 1 { "key" } else { "keys" };
         let message = format!("missing {plural} {}", paths.join(", "));
         self.error(span, message, Some(format!("add {}", lines.join(", "))));
