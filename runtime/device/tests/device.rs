@@ -1,0 +1,173 @@
+//! The device interface: matmuls against plain loops, copies, and what is refused.
+
+mod support;
+
+use std::time::Duration;
+
+use linc_device::cpu::{Cpu, CpuOptions, Level};
+use linc_device::plan::{Action, Buffer, Category, DType, Gemm, Kernel, Plan, Ref, Space, Step};
+use linc_device::{Device, DeviceError};
+use support::Random;
+
+fn cpu(threads: usize) -> Cpu {
+    Cpu::new(CpuOptions { threads: Some(threads), level: None }).expect("a CPU")
+}
+
+fn buffer(offset: u64, bytes: u64) -> Buffer {
+    Buffer {
+        name: format!("at{offset}"),
+        space: Space::Persistent,
+        offset,
+        bytes,
+        category: Category::Inputs,
+        live: (0, 0),
+    }
+}
+
+fn plan(buffers: Vec<Buffer>, actions: Vec<Action>) -> Plan {
+    let steps =
+        actions.into_iter().map(|action| Step { action, label: "step".into(), flops: 1 << 30, bytes: 0 });
+    Plan {
+        name: "test".into(),
+        persistent_bytes: buffers.iter().map(|b| b.offset + b.bytes).max().unwrap_or(0).next_multiple_of(64),
+        scratch_bytes: 0,
+        steps: steps.collect(),
+        buffers,
+        kernels: vec![],
+        bindings: vec![],
+    }
+}
+
+fn at(buffer: usize) -> Ref {
+    Ref { buffer, offset: 0 }
+}
+
+fn to_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn read(cpu: &Cpu, arena: linc_device::Arena, offset: u64, count: usize) -> Vec<f32> {
+    let mut bytes = vec![0; count * 4];
+    cpu.read(arena, offset, &mut bytes).expect("inside");
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+#[test]
+fn matmuls_equal_plain_loops() {
+    let mut random = Random::new(9);
+    for (m, n, k) in [(1, 1, 1), (3, 5, 7), (65, 33, 130), (257, 129, 64), (1, 300, 200), (400, 600, 100)] {
+        for (trans_a, trans_b, accumulate) in
+            [(false, false, false), (true, false, true), (false, true, false), (true, true, true)]
+        {
+            let mut values = |len: usize| (0..len).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+            let (a, b, c) = (values(m * k), values(k * n), values(m * n));
+            let a_strides = if trans_a { (1, m) } else { (k, 1) };
+            let b_strides = if trans_b { (1, k) } else { (n, 1) };
+            let sizes = [m * k, k * n, m * n].map(|len| (len * 4) as u64);
+            let b_at = sizes[0].next_multiple_of(64);
+            let c_at = b_at + sizes[1].next_multiple_of(64);
+            let gemm = Gemm {
+                m,
+                n,
+                k,
+                a: at(0),
+                a_strides,
+                b: at(1),
+                b_strides,
+                c: at(2),
+                c_strides: (n, 1),
+                accumulate,
+                dtype: DType::F32,
+            };
+            let buffers = vec![buffer(0, sizes[0]), buffer(b_at, sizes[1]), buffer(c_at, sizes[2])];
+            let plan = plan(buffers, vec![Action::Gemm(gemm)]);
+            let mut results = vec![];
+            for threads in [1, 2, 3] {
+                let mut cpu = cpu(threads);
+                let arena = cpu.allocate(plan.persistent_bytes).expect("memory");
+                let program = cpu.load(&plan, arena, plan.persistent_bytes).expect("a valid plan");
+                for (offset, data) in [(0, &a), (b_at, &b), (c_at, &c)] {
+                    cpu.write(arena, offset, &to_bytes(data)).expect("inside");
+                }
+                cpu.launch(program, 0..1).expect("one step");
+                results.push(read(&cpu, arena, c_at, m * n));
+            }
+            assert!(results[0] == results[1] && results[0] == results[2], "threads change bits");
+            for i in 0..m {
+                for j in 0..n {
+                    let mut sum = if accumulate { f64::from(c[i * n + j]) } else { 0.0 };
+                    for p in 0..k {
+                        let left = a[i * a_strides.0 + p * a_strides.1];
+                        sum += f64::from(left) * f64::from(b[p * b_strides.0 + j * b_strides.1]);
+                    }
+                    let off = (f64::from(results[0][i * n + j]) - sum).abs();
+                    assert!(off < 1e-4 * (k as f64).sqrt(), "{m}x{n}x{k}: ({i}, {j}) is off by {off}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_copy_and_profiles_time() {
+    let len = (3 << 20) + 100;
+    let plan = plan(
+        vec![buffer(0, len), buffer(len.next_multiple_of(64), len)],
+        vec![Action::Copy { from: at(0), to: at(1), bytes: len }],
+    );
+    let mut cpu = cpu(2);
+    let arena = cpu.allocate(plan.persistent_bytes).expect("memory");
+    let program = cpu.load(&plan, arena, plan.persistent_bytes).expect("a valid plan");
+    let data: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+    cpu.write(arena, 0, &data).expect("inside");
+    let mut times = [Duration::ZERO];
+    cpu.profile(program, &mut times).expect("one step");
+    assert!(times[0] > Duration::ZERO);
+    let mut copied = vec![0; data.len()];
+    cpu.read(arena, len.next_multiple_of(64), &mut copied).expect("inside");
+    assert!(copied == data);
+    assert!(cpu.profile(program, &mut []).is_err());
+    assert!(matches!(cpu.launch(program, 0..2), Err(DeviceError::OutOfBounds { to: 2, len: 1, .. })));
+}
+
+#[test]
+fn bad_plans_are_refused() {
+    let mut cpu = cpu(1);
+    let arena = cpu.allocate(128).expect("memory");
+    let refused = |cpu: &mut Cpu, plan: &Plan, scratch: u64| match cpu.load(plan, arena, scratch) {
+        Ok(_) => panic!("the plan was accepted"),
+        Err(error) => error.to_string(),
+    };
+    let good = plan(vec![buffer(0, 128)], vec![]);
+    assert!(refused(&mut cpu, &good, 64).contains("do not fit"));
+    let large = plan(vec![buffer(0, 256)], vec![]);
+    assert!(refused(&mut cpu, &large, 256).contains("do not fit an arena of 128"));
+    let outside = plan(vec![buffer(0, 64)], vec![Action::Copy { from: at(0), to: at(1), bytes: 1 }]);
+    assert!(refused(&mut cpu, &outside, 64).contains("there is no buffer 1"));
+
+    let mut launch = plan(vec![buffer(0, 64)], vec![Action::Launch { kernel: 0, args: vec![at(0)] }]);
+    launch.kernels = vec![Kernel {
+        name: "k".into(),
+        text: "kernel k(x: read f32) grid(1, 1, 1) {\n".into(),
+        grid: [1; 3],
+    }];
+    assert!(matches!(cpu.load(&launch, arena, 64), Err(DeviceError::Kernel { .. })));
+    launch.kernels[0].text = "kernel k(x: read f32, y: write f32) grid(1, 1, 1) {\n}\n".into();
+    assert!(refused(&mut cpu, &launch, 64).contains("1 arguments for 2 parameters"));
+    launch.kernels[0].text = "kernel k(x: read f32) grid(2, 1, 1) {\n}\n".into();
+    assert!(refused(&mut cpu, &launch, 64).contains("the plan's grid is [1, 1, 1]"));
+    launch.kernels[0].text = "kernel k(x: read f32) grid(1, 1, 1) {\n}\n".into();
+    let program = cpu.load(&launch, arena, 64).expect("an empty kernel");
+    cpu.launch(program, 0..1).expect("nothing to do");
+}
+
+#[test]
+fn bad_options_are_refused() {
+    let zero = Cpu::new(CpuOptions { threads: Some(0), level: None });
+    assert!(zero.is_err_and(|e| e.to_string().contains("at least 1")));
+    for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+        let made = Cpu::new(CpuOptions { threads: Some(1), level: Some(level) });
+        assert_eq!(made.is_ok(), Level::available().contains(&level));
+    }
+    assert!(matches!(cpu(1).allocate(1 << 60), Err(DeviceError::OutOfMemory { .. })));
+}
