@@ -71,7 +71,7 @@ const CONFINED: [(&str, &[&str], &str); 14] = [
     ("cranelift-native", &["linc-device"], "only a device looks at the machine"),
     ("gemm", &["linc-device"], "library matmuls belong to a device"),
     ("cudarc", &["linc-device"], "CUDA belongs to a device"),
-    ("rayon", &["linc-device", "linc-train"], "the compiler runs on one thread"),
+    ("rayon", &["linc-device", "linc-exec", "linc-train"], "the compiler runs on one thread"),
     ("libc", &["linc-device", "linc-train"], "the compiler asks the system nothing"),
     ("memmap2", &["linc-train"], "only training reads files"),
     ("tokenizers", &["linc-train"], "text becomes tokens in training only"),
