@@ -110,9 +110,13 @@ fn is_cheap(op: &Op) -> bool {
     )
 }
 
+fn is_view(op: &Op) -> bool {
+    matches!(op, Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. })
+}
+
 /// The value whose storage a view shares.
 fn root(graph: &Graph, mut value: Value) -> Value {
-    while matches!(graph.op(value.node), Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. }) {
+    while is_view(graph.op(value.node)) {
         value = graph.operands(value.node)[0];
     }
     value
@@ -131,9 +135,13 @@ fn kept_roots(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>) -> BT
     kept
 }
 
-/// True if the backward reads a result of the node.
+/// True if the backward reads a result of the node, directly or through views.
 fn feeds_backward(graph: &Graph, id: NodeId, forward: &BTreeSet<NodeId>) -> bool {
-    graph.results(id).any(|v| graph.users(v).iter().any(|(user, _)| !forward.contains(user)))
+    graph.results(id).any(|value| {
+        graph.users(value).iter().any(|(user, _)| {
+            !forward.contains(user) || (is_view(graph.op(*user)) && feeds_backward(graph, *user, forward))
+        })
+    })
 }
 
 /// The layer a node belongs to: the scope's `layers.<i>` prefix.

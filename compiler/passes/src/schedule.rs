@@ -43,7 +43,7 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
         }
     }
     let priority = priorities(graph)?;
-    let mut ready: BinaryHeap<Reverse<((bool, usize), NodeId)>> =
+    let mut ready: BinaryHeap<Reverse<(Priority, NodeId)>> =
         graph.nodes().filter(|id| !missing.contains_key(id)).map(|id| Reverse((priority[&id], id))).collect();
     let mut order = Vec::with_capacity(graph.len());
     while let Some(Reverse((_, id))) = ready.pop() {
@@ -79,13 +79,24 @@ fn readers(graph: &Graph, value: Value) -> Vec<NodeId> {
     found
 }
 
-/// Among ready nodes the smallest goes first: recomputed nodes last, else by the length of the longest way from a leaf.
-/// So a weight gradient runs as soon as its operands exist, which frees them.
-fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, (bool, usize)>, PassError> {
-    let mut priority: BTreeMap<NodeId, (bool, usize)> = BTreeMap::new();
-    for id in graph.topological()? {
-        let depth = graph.operands(id).iter().map(|v| priority[&v.node].1 + 1).max().unwrap_or(0);
-        priority.insert(id, (graph.node(id).recompute, depth));
+/// Position of a node in the order of ready nodes, see [`priorities`].
+type Priority = (usize, bool);
+
+/// Among ready nodes the smallest goes first: by the length of the longest way from a leaf, so that a weight gradient
+/// runs as soon as its operands exist, which frees them. A recomputed node, whose operands exist since the forward,
+/// goes just before the first of its readers.
+fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, Priority>, PassError> {
+    let order = graph.topological()?;
+    let mut priority: BTreeMap<NodeId, Priority> = BTreeMap::new();
+    for id in &order {
+        let depth = graph.operands(*id).iter().map(|v| priority[&v.node].0 + 1).max().unwrap_or(0);
+        priority.insert(*id, (depth, true));
+    }
+    for id in order.iter().rev().filter(|id| graph.node(**id).recompute) {
+        let readers = graph.results(*id).flat_map(|v| graph.users(v)).map(|(user, _)| priority[&user].0);
+        if let Some(first) = readers.min() {
+            priority.insert(*id, (first, false));
+        }
     }
     Ok(priority)
 }

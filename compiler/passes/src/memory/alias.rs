@@ -46,6 +46,9 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
             let own = Storage { root: value, layout: Layout::dense(shape) };
             let storage = if let Some(place) = placed.get(&value) {
                 place.clone()
+            } else if matches!(graph.op(*id), Op::Rope { .. }) && owns_its_part(graph, operands[0]) {
+                // A rotation reads each pair before it writes it, and nobody else wants the unrotated one.
+                storages[&operands[0]].clone()
             } else if let Some((_, operand)) = updated.iter().find(|(port, _)| *port == value.port) {
                 storages[&operands[*operand]].clone()
             } else {
@@ -55,6 +58,33 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
         }
     }
     storages
+}
+
+/// True if a value is read once, and is its producer's whole result or a part of it that no other part overlaps.
+fn owns_its_part(graph: &Graph, mut value: Value) -> bool {
+    loop {
+        if graph.users(value).len() != 1 || graph.is_result(value) || graph.op(value.node).leaf_name().is_some() {
+            return false;
+        }
+        let operands = graph.operands(value.node);
+        match graph.op(value.node) {
+            Op::Reshape { .. } => value = operands[0],
+            Op::Slice { axis, start, len } => {
+                let apart = |(user, _): &(NodeId, usize)| match graph.op(*user) {
+                    Op::Slice { axis: a, start: s, len: l } => {
+                        *user == value.node || (a == axis && (s + l <= *start || start + len <= *s))
+                    }
+                    _ => false,
+                };
+                let whole = operands[0];
+                return matches!(graph.op(whole.node), Op::MatMul { .. })
+                    && !graph.is_result(whole)
+                    && graph.users(whole).iter().all(apart);
+            }
+            Op::MatMul { .. } => return true,
+            _ => return false,
+        }
+    }
 }
 
 /// Storage of a view's result inside its operand's, if no copy is needed.
