@@ -10,6 +10,9 @@
 
 use crate::node::{Array, Carry, Node, Place, PointOp, ReduceTo, RegId, Schedule};
 
+/// First and last moment of a stretch of life.
+type Span = (usize, usize);
+
 /// Where everything is in scratch.
 pub(crate) struct Slots {
     /// Byte offset of each register.
@@ -36,7 +39,7 @@ struct Point {
 struct Life {
     def: Point,
     uses: Vec<Point>,
-    extra: Vec<(usize, usize)>,
+    extra: Vec<Span>,
 }
 
 /// A wish that two registers share a place.
@@ -185,10 +188,10 @@ impl Walker {
 /// Registers that share a place, with the times at which one of them lives.
 struct Classes {
     of: Vec<usize>,
-    ranges: Vec<Vec<(usize, usize)>>,
+    ranges: Vec<Vec<Span>>,
 }
 
-fn overlap(a: &[(usize, usize)], b: &[(usize, usize)]) -> bool {
+fn overlap(a: &[Span], b: &[Span]) -> bool {
     a.iter().any(|x| b.iter().any(|y| x.0 <= y.1 && y.0 <= x.1))
 }
 
@@ -275,14 +278,14 @@ fn place(schedule: &Schedule, classes: &Classes, walker: &Walker) -> Slots {
         let class = classes.of[reg];
         size[class] = bytes.max(size[class]);
     }
-    let nodes = |class: usize| -> Vec<(usize, usize)> {
+    let nodes = |class: usize| -> Vec<Span> {
         classes.ranges[class].iter().map(|(a, b)| (a / 4, b / 4)).collect()
     };
     let mut order: Vec<usize> = (0..count).filter(|c| size[*c] > 0).collect();
     order.sort_by_key(|c| (std::cmp::Reverse(size[*c]), *c));
     let scalar = 0;
     let mut end = LINE;
-    let mut placed: Vec<(usize, usize, Vec<(usize, usize)>)> = vec![];
+    let mut placed: Vec<(usize, usize, Vec<Span>)> = vec![];
     let mut at = vec![0; count];
     for class in order {
         let ranges = nodes(class);

@@ -101,15 +101,12 @@ impl Jit {
         let mut ids = vec![];
         for (text, translated) in missing.iter().zip(translated) {
             let translated = translated?;
-            let defined = self
-                .module
-                .declare_anonymous_function(&self.module.make_signature())
-                .and_then(|id| {
-                    let t = &translated;
-                    self.module.define_function_bytes(id, t.alignment, &t.bytes, &t.relocations)?;
-                    Ok(id)
-                })
-                .map_err(|e| DeviceError::Unsupported(format!("machine code: {e}")))?;
+            let failed =
+                |e: cranelift_module::ModuleError| DeviceError::Unsupported(format!("machine code: {e}"));
+            let signature = self.module.make_signature();
+            let defined = self.module.declare_anonymous_function(&signature).map_err(failed)?;
+            let Translated { alignment, bytes, relocations, .. } = &translated;
+            self.module.define_function_bytes(defined, *alignment, bytes, relocations).map_err(failed)?;
             ids.push((*text, defined, translated));
         }
         self.module

@@ -29,7 +29,7 @@ pub(super) unsafe fn exp<L: Lanes>(x: L) -> L {
 #[inline(always)]
 pub(super) unsafe fn log<L: Lanes>(x: L) -> L {
     // (log((1+s)/(1-s))/s - 2) / z
-    const R: [f32; 4] = [0.666_666_67, 0.400_001_26, 0.285_503_97, 0.233_419_43];
+    const R: [f32; 4] = [0.666_666_7, 0.400_001_26, 0.285_503_97, 0.233_419_43];
     // SAFETY: forwarded from the caller.
     unsafe {
         let (m, e) = x.split();

@@ -79,7 +79,6 @@ impl Level {
 /// attribute that enables the instruction set.
 macro_rules! level {
     ($module:ident, $lanes:path, $wide:expr, $transpose:path, $attr:meta) => {
-        #[expect(clippy::too_many_arguments, reason = "the signatures of the primitives")]
         mod $module {
             use linc_codegen_cpu::Primitive;
 

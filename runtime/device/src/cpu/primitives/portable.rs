@@ -15,11 +15,7 @@ fn map(a: Plain, f: impl Fn(f32) -> f32) -> Plain {
 
 #[inline(always)]
 fn zip(a: Plain, b: Plain, f: impl Fn(f32, f32) -> f32) -> Plain {
-    let mut out = [0.0; N];
-    for i in 0..N {
-        out[i] = f(a.0[i], b.0[i]);
-    }
-    Plain(out)
+    Plain(std::array::from_fn(|i| f(a.0[i], b.0[i])))
 }
 
 impl Lanes for Plain {
@@ -135,20 +131,12 @@ impl Lanes for Plain {
 
     #[inline(always)]
     unsafe fn less_select(self, b: Self, x: Self, y: Self) -> Self {
-        let mut out = [0.0; N];
-        for i in 0..N {
-            out[i] = if self.0[i] < b.0[i] { x.0[i] } else { y.0[i] };
-        }
-        Plain(out)
+        Plain(std::array::from_fn(|i| if self.0[i] < b.0[i] { x.0[i] } else { y.0[i] }))
     }
 
     #[inline(always)]
     unsafe fn nan_select(self, x: Self, y: Self) -> Self {
-        let mut out = [0.0; N];
-        for i in 0..N {
-            out[i] = if self.0[i].is_nan() { x.0[i] } else { y.0[i] };
-        }
-        Plain(out)
+        Plain(std::array::from_fn(|i| if self.0[i].is_nan() { x.0[i] } else { y.0[i] }))
     }
 
     #[inline(always)]
