@@ -1,1 +1,81 @@
-//! The interpreter as a reference: random bindings for a graph, and the distance of two results.
+//! The interpreter as the reference: random bindings for a graph, a loss worked out by hand, distances.
+
+use std::collections::BTreeMap;
+
+use linc_driver::names::{LEARNING_RATE, STEP, TARGETS};
+use linc_ir::interp::{Bindings, Results, Tensor};
+use linc_ir::{DType, Graph, Init, Op};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Learning rate of every reference step.
+pub const RATE: f64 = 0.01;
+
+/// Values for the inputs, parameters and states of a graph, each an f32 number so that every precision starts from the
+/// same. Parameters are of a size at which no gradient vanishes. Every fifth target is not counted, if there are more
+/// than one. Moments start at zero unless `warm`, then as if after some steps.
+pub fn bindings(graph: &Graph, vocab: usize, seed: u64, warm: bool) -> Bindings<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut bindings = Bindings::new();
+    for id in graph.nodes() {
+        let mut uniform = |low: f64, high: f64, n: usize| -> Vec<f64> {
+            (0..n).map(|_| f64::from(rng.random_range(low..high) as f32)).collect()
+        };
+        let (name, ty, values) = match graph.op(id) {
+            Op::Input { name, ty } if ty.dtype == DType::I32 => {
+                let n = ty.shape.numel();
+                let mut ids: Vec<i32> = (0..n).map(|_| rng.random_range(0..vocab as i32)).collect();
+                if name == TARGETS {
+                    ids.iter_mut().skip(1).step_by(5).for_each(|id| *id = -1);
+                }
+                bindings.insert(name.clone(), Tensor::int(ty.shape.clone(), ids));
+                continue;
+            }
+            Op::Input { name, ty } if name == STEP => (name, ty, vec![3.0]),
+            Op::Input { name, ty } if name == LEARNING_RATE => (name, ty, vec![f64::from(RATE as f32)]),
+            Op::Input { name, ty } => (name, ty, uniform(-1.0, 1.0, ty.shape.numel())),
+            Op::Param { name, ty, init: Init::Ones } => (name, ty, uniform(0.7, 1.3, ty.shape.numel())),
+            Op::Param { name, ty, .. } => (name, ty, uniform(-0.5, 0.5, ty.shape.numel())),
+            Op::State { name, ty } if warm => {
+                let (low, high) = if name.ends_with("_sq") { (0.05, 0.2) } else { (-0.1, 0.1) };
+                (name, ty, uniform(low, high, ty.shape.numel()))
+            }
+            _ => continue,
+        };
+        bindings.insert(name.clone(), Tensor::float(ty.shape.clone(), values));
+    }
+    bindings
+}
+
+/// Mean cross-entropy of logits `[.., vocab]`; negative targets do not count.
+pub fn cross_entropy(logits: &[f64], targets: &[i32], vocab: usize) -> f64 {
+    let rows = logits.chunks(vocab).zip(targets).filter(|(_, target)| **target >= 0);
+    let row = |(logits, target): (&[f64], &i32)| {
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|x| (x - max).exp()).sum();
+        max + sum.ln() - logits[*target as usize]
+    };
+    let losses: Vec<f64> = rows.map(row).collect();
+    losses.iter().sum::<f64>() / losses.len().max(1) as f64
+}
+
+/// Outputs and updates by name, in double precision.
+pub fn doubles(results: &Results<f64>) -> BTreeMap<String, Vec<f64>> {
+    let all = results.outputs.iter().chain(&results.updates);
+    all.map(|(name, tensor)| (name.clone(), tensor.doubles())).collect()
+}
+
+/// Euclidean length.
+pub fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// Length of the difference; infinite if the lengths or one element do not compare.
+pub fn distance(a: &[f64], b: &[f64]) -> f64 {
+    let difference: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    if a.len() != b.len() || difference.iter().any(|d| d.is_nan()) {
+        f64::INFINITY
+    } else {
+        norm(&difference)
+    }
+}

@@ -1,0 +1,198 @@
+//! Random `.linc` models: the passes keep the meaning of the graph that the language builds, the gradients are those of
+//! its loss, decoding token by token gives the logits of the whole sequence, and the compiled program computes what the
+//! interpreter computes.
+//!
+//! The seed is fixed, so that a run is repeatable; raise `CASES` to look further.
+
+use std::collections::BTreeMap;
+
+use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, TARGETS, TOKENS};
+use linc_driver::{Entry, Layout, Model, Options};
+use linc_ir::Graph;
+use linc_ir::interp::{Bindings, Tensor, run};
+use linc_lang::{BuildShape, ModelConfig, Source, build};
+use linc_passes::{attention, pipeline};
+use linc_tests::models::training;
+use linc_tests::random::{Architecture, architecture};
+use linc_tests::reference::{bindings, cross_entropy, distance, doubles, norm};
+use linc_tests::{compiled, models};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+const CASES: u32 = 48;
+/// Head sizes for the interpreter.
+const ANY: &[usize] = &[1, 2, 3, 4, 5, 6, 8];
+/// Head sizes that the attention kernels take.
+const KERNELS: &[usize] = &[8, 16, 24];
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: CASES,
+        rng_seed: RngSeed::Fixed(20_240_614),
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    }
+}
+
+/// The graph as the language builds it, nothing lowered.
+fn built(case: &Architecture, (batch, seq): (usize, usize)) -> Graph {
+    let config = ModelConfig::parse(&Source { path: "random.toml".into(), text: case.toml() });
+    let text = Source { path: "random.linc".into(), text: case.linc() };
+    let architecture = linc_lang::Architecture::parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    let shape = BuildShape { batch, seq, rope_len: case.shape.1 };
+    build(&architecture, &config.unwrap_or_else(|e| panic!("{e}")), &shape)
+        .unwrap_or_else(|e| panic!("{e}"))
+        .graph
+}
+
+/// The graph after all passes that are on.
+fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usize)) -> Graph {
+    let mut graph = built(case, shape);
+    let options = pipeline::Options {
+        kinds: model.kinds.clone(),
+        linear: model.linear_options(),
+        recompute: case.recompute,
+        disabled: case.disabled.clone(),
+    };
+    pipeline::run(&mut graph, entry, &options, &mut Layout::default(), &mut |pass, graph| {
+        linc_ir::verify(graph).unwrap_or_else(|e| panic!("after {pass}: {e}"));
+    })
+    .unwrap_or_else(|e| panic!("{e}"));
+    graph
+}
+
+fn evaluate(graph: &Graph, bindings: &Bindings<f64>) -> BTreeMap<String, Vec<f64>> {
+    doubles(&run::<f64>(graph, bindings).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// Logits by the shortest way: the built graph with its attentions chosen, and no other pass.
+fn logits(case: &Architecture, model: &Model, bindings: &Bindings<f64>) -> Vec<f64> {
+    let mut graph = built(case, case.shape);
+    attention::run(&mut graph, &model.kinds, &model.linear_options()).unwrap_or_else(|e| panic!("{e}"));
+    evaluate(&graph, bindings).remove(LOGITS).expect("logits")
+}
+
+fn loss(case: &Architecture, model: &Model, bindings: &Bindings<f64>) -> f64 {
+    let targets = bindings[TARGETS].ints().expect("targets");
+    cross_entropy(&logits(case, model, bindings), targets, case.vocab)
+}
+
+fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) -> Result<(), TestCaseError> {
+    let (distance, norm) = (distance(found, expected), norm(expected));
+    prop_assert!(
+        distance <= tolerance,
+        "{what}: differs by {distance:e} (norm {norm:e}, tolerance {tolerance:e})"
+    );
+    Ok(())
+}
+
+/// The gradients that AdamW saw, by parameter: the first moment after a step from zero, unclipped.
+fn gradients(results: &BTreeMap<String, Vec<f64>>) -> BTreeMap<&str, Vec<f64>> {
+    let clip = (1.0 / results[GRAD_NORM][0].max(f64::MIN_POSITIVE)).min(1.0);
+    let moments = results.iter().filter_map(|(name, m)| Some((name.strip_suffix(".exp_avg")?, m)));
+    moments.map(|(name, m)| (name, m.iter().map(|m| m / (0.1 * clip)).collect())).collect()
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn passes_keep_the_loss_of_the_built_graph_and_differentiate_it(case in architecture(ANY)) {
+        let model = case.model();
+        let graph = lowered(&case, &model, &training(), case.shape);
+        let at = bindings(&graph, case.vocab, case.seed, false);
+        let results = evaluate(&graph, &at);
+        let expected = loss(&case, &model, &at);
+        close(LOSS, &results[LOSS], &[expected], 1e-9 * (1.0 + expected.abs()))?;
+
+        // The loss along a random direction, by central differences: its slope is the gradient's share of it.
+        let gradients = gradients(&results);
+        let direction = bindings(&graph, case.vocab, !case.seed, false);
+        let moved = |h: f64| {
+            let mut there = at.clone();
+            for name in gradients.keys() {
+                let step = direction[*name].doubles();
+                let values = at[*name].doubles().iter().zip(step).map(|(x, d)| x + h * d).collect();
+                there.insert((*name).to_string(), Tensor::float(at[*name].shape.clone(), values));
+            }
+            loss(&case, &model, &there)
+        };
+        let h = 1e-5;
+        let slope = (moved(h) - moved(-h)) / (2.0 * h);
+        let dot = |name: &str, g: &Vec<f64>| -> f64 {
+            direction[name].doubles().iter().zip(g).map(|(d, g)| d * g).sum()
+        };
+        let share: f64 = gradients.iter().map(|(name, g)| dot(name, g)).sum();
+        let size: f64 = gradients.values().map(|g| norm(g)).sum();
+        close("slope of the loss", &[share], &[slope], 1e-6 * (1.0 + size))?;
+    }
+
+    #[test]
+    fn optional_passes_keep_every_update(case in architecture(ANY)) {
+        let model = case.model();
+        let plain = Architecture {
+            disabled: linc_driver::OPTIONAL_PASSES.iter().map(|p| (*p).to_string()).collect(),
+            ..case.clone()
+        };
+        let reference = lowered(&plain, &model, &training(), case.shape);
+        let at = bindings(&reference, case.vocab, case.seed, true);
+        let expected = evaluate(&reference, &at);
+        let found = evaluate(&lowered(&case, &model, &training(), case.shape), &at);
+        prop_assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, value) in &expected {
+            close(name, &found[name], value, 1e-9 * (1.0 + norm(value)))?;
+        }
+    }
+
+    #[test]
+    fn decoding_gives_the_logits_of_the_whole_sequence(case in architecture(ANY)) {
+        let case = Architecture {
+            with: linc_tests::random::Switches { causal: true, ..case.with },
+            shape: (1, case.shape.1),
+            ..case
+        };
+        let model = case.model();
+        let whole = lowered(&case, &model, &Entry::Forward, case.shape);
+        let at = bindings(&whole, case.vocab, case.seed, false);
+        let expected = evaluate(&whole, &at).remove(LOGITS).expect("logits");
+        let step = lowered(&case, &model, &Entry::Decode { context: case.shape.1 }, (1, 1));
+        let mut state = at.clone();
+        let mut found = vec![];
+        for (position, token) in at[TOKENS].ints().expect("tokens").iter().enumerate() {
+            state.insert(TOKENS.into(), Tensor::int([1, 1], vec![*token]));
+            state.insert(POSITION.into(), Tensor::int([1], vec![position as i32]));
+            let results = run::<f64>(&step, &state).unwrap_or_else(|e| panic!("{e}"));
+            found.extend(results.outputs[LOGITS].doubles());
+            state.extend(results.updates);
+        }
+        close(LOGITS, &found, &expected, 1e-9 * (1.0 + norm(&expected)))?;
+    }
+
+    #[test]
+    fn the_compiled_program_computes_what_the_interpreter_computes(case in architecture(KERNELS)) {
+        let model = case.model();
+        let options = Options {
+            recompute: case.recompute,
+            disabled: case.disabled.clone(),
+            ..Options::new(case.shape.0, case.shape.1)
+        };
+        let plan = models::compiled(&model, &training(), &options).plan;
+        let graph = lowered(&case, &model, &training(), case.shape);
+
+        // From zero moments, the new ones are the gradients; parameters move by their signs, which rounding can turn.
+        let at = bindings(&graph, case.vocab, case.seed, false);
+        let (expected, found) = (evaluate(&graph, &at), compiled::run(&plan, &at, 2));
+        let floor = 1e-5 * expected[GRAD_NORM][0].min(1.0);
+        for (name, value) in expected.iter().filter(|(name, _)| !at.contains_key(*name)) {
+            let squares = if name.ends_with("_sq") { floor } else { 1.0 };
+            close(name, &found[name], value, 1e-4 * norm(value) + floor * squares)?;
+        }
+        // From moments as after some steps, parameters move smoothly.
+        let at = bindings(&graph, case.vocab, case.seed, true);
+        let (expected, found) = (evaluate(&graph, &at), compiled::run(&plan, &at, 1));
+        for (name, value) in &expected {
+            close(name, &found[name], value, 1e-4 * norm(value))?;
+        }
+    }
+}
