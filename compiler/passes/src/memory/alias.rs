@@ -63,7 +63,10 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
 /// True if a value is read once, and is its producer's whole result or a part of it that no other part overlaps.
 fn owns_its_part(graph: &Graph, mut value: Value) -> bool {
     loop {
-        if graph.users(value).len() != 1 || graph.is_result(value) || graph.op(value.node).leaf_name().is_some() {
+        if graph.users(value).len() != 1
+            || graph.is_result(value)
+            || graph.op(value.node).leaf_name().is_some()
+        {
             return false;
         }
         let operands = graph.operands(value.node);
