@@ -212,7 +212,7 @@ prop_compose! {
         kv_heads in 1usize..=2,
         group in 1usize..=3,
         head_dim in prop::sample::select(head_dims),
-        (dim, ffn, vocab) in (2usize..=13, 1usize..=11, 2usize..=17),
+        (dim, ffn, vocab) in (3usize..=13, 1usize..=11, 2usize..=17),
         (batch, seq, chunk) in (1usize..=2, 1usize..=9, 1usize..=5),
         temperature in prop::sample::select(vec![0.5, 1.0, 2.0]),
         norm in prop::sample::select(NORMS.to_vec()),

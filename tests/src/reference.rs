@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{LEARNING_RATE, STEP, TARGETS};
-use linc_ir::interp::{Bindings, Results, Tensor};
+use linc_ir::interp::{Bindings, Data, Real, Results, Tensor};
 use linc_ir::{DType, Graph, Init, Op};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -60,9 +60,18 @@ pub fn cross_entropy(logits: &[f64], targets: &[i32], vocab: usize) -> f64 {
 }
 
 /// Outputs and updates by name, in double precision.
-pub fn doubles(results: &Results<f64>) -> BTreeMap<String, Vec<f64>> {
+pub fn doubles<T: Real>(results: &Results<T>) -> BTreeMap<String, Vec<f64>> {
     let all = results.outputs.iter().chain(&results.updates);
     all.map(|(name, tensor)| (name.clone(), tensor.doubles())).collect()
+}
+
+/// The same bindings in single precision.
+pub fn single(bindings: &Bindings<f64>) -> Bindings<f32> {
+    let tensor = |tensor: &Tensor<f64>| match &tensor.data {
+        Data::Float(x) => Tensor::float(tensor.shape.clone(), x.iter().map(|x| *x as f32).collect()),
+        Data::Int(x) => Tensor::int(tensor.shape.clone(), x.clone()),
+    };
+    bindings.iter().map(|(name, x)| (name.clone(), tensor(x))).collect()
 }
 
 /// Euclidean length.
