@@ -109,7 +109,7 @@ impl Device for Cpu {
 
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
         let len = self.memory(arena)?.len() as u64;
-        let loaded = Loaded::new(plan, scratch, len, &mut self.jit, self.pool.threads())?;
+        let loaded = Loaded::new(plan, scratch, len, &mut self.jit, self.level, self.pool.threads())?;
         self.scratch.reserve(loaded.scratch_bytes())?;
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))

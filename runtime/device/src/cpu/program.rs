@@ -9,6 +9,7 @@ use linc_plan::{ALIGN, Action, DType, Plan, Ref, Space};
 use super::gemm::{Product, Split};
 use super::jit::{Code, Jit};
 use super::pool::Pool;
+use super::primitives::Level;
 use crate::DeviceError;
 
 /// Steps with less work than this run on the calling thread: waking others would take longer.
@@ -102,6 +103,7 @@ impl Loaded {
         scratch: u64,
         arena: u64,
         jit: &mut Jit,
+        level: Level,
         threads: usize,
     ) -> Result<Loaded, DeviceError> {
         let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
@@ -127,6 +129,7 @@ impl Loaded {
             (base + buffer.offset + r.offset) as usize
         };
         let mut steps = vec![];
+        let mut packing = 0;
         for step in &plan.steps {
             steps.push(match &step.action {
                 Action::Launch { kernel, args } => {
@@ -160,7 +163,8 @@ impl Loaded {
                         c_strides: g.c_strides,
                         accumulate: g.accumulate,
                     };
-                    let split = Split::of(g.m, g.n, g.k);
+                    let split = Split::of(&product, level);
+                    packing = packing.max(split.scratch_bytes());
                     Work::Gemm { product, split, a: at(&g.a), b: at(&g.b), c: at(&g.c) }
                 }
                 Action::Copy { from, to, bytes } => {
@@ -168,7 +172,7 @@ impl Loaded {
                 }
             });
         }
-        let scratch = codes.iter().map(|code| code.scratch).max().unwrap_or(0);
+        let scratch = codes.iter().map(|code| code.scratch).fold(packing, usize::max);
         Ok(Loaded { steps, scratch })
     }
 
@@ -218,10 +222,10 @@ impl Loaded {
                     product.c = arena.add(*c).cast();
                 }
                 let product = &product;
-                pool.run(split.pieces(), 1, &|_, range| {
-                    for piece in range {
-                        // SAFETY: the plan's extents are validated, and each piece is run once.
-                        unsafe { product.piece(split, piece) };
+                pool.run(split.parts(), 1, &|worker, range| {
+                    for part in range {
+                        // SAFETY: the plan's extents are validated, and each part is run once.
+                        unsafe { product.part(split, part, scratch.areas[worker]) };
                     }
                 });
             }

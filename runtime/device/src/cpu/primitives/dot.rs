@@ -172,7 +172,7 @@ pub(super) unsafe fn dot<D: Dot>(o: &Operands, transpose: Transpose) {
         } else {
             let to = pack;
             pack = pack.add((k * n).next_multiple_of(16));
-            gather(to.cast(), o.b.cast(), [k, n], [b_rs, b_cs], transpose);
+            gather(to.cast(), o.b.cast(), [k, n, n], [b_rs, b_cs], transpose);
             (to.cast_const(), n)
         };
         let whole = Block { k, a: o.a, lda: 0, b, ldb, c: o.c, ldc: n, last: 0, accumulate: o.accumulate };
@@ -182,7 +182,7 @@ pub(super) unsafe fn dot<D: Dot>(o: &Operands, transpose: Transpose) {
             panels::<D, false>(m, n, Block { lda: a_cs as usize, ..whole });
         } else {
             // By columns, as `a` is contiguous in that direction or in none.
-            gather(pack.cast(), o.a.cast(), [k, m], [a_cs, a_rs], transpose);
+            gather(pack.cast(), o.a.cast(), [k, m, m], [a_cs, a_rs], transpose);
             panels::<D, false>(m, n, Block { a: pack, lda: m, ..whole });
         }
     }

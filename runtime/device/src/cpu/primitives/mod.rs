@@ -13,6 +13,7 @@ mod avx512;
 mod dot;
 mod lanes;
 mod math;
+pub(crate) mod matmul;
 pub(crate) mod peak;
 mod portable;
 mod reduce;
@@ -59,6 +60,19 @@ impl Level {
         }
     }
 
+    /// The level's own matmul.
+    pub(crate) fn matmul(self) -> Matmul {
+        match self {
+            Level::Portable => plain::matmul,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => wide::matmul,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => widest::matmul,
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => plain::matmul,
+        }
+    }
+
     /// Address of a primitive.
     ///
     /// The level must be [`Level::available`] where the function is called.
@@ -75,6 +89,9 @@ impl Level {
     }
 }
 
+/// See [`matmul::matmul`].
+pub(crate) type Matmul = unsafe fn(&matmul::Part, *mut f32);
+
 /// Compiles all primitives for one kind of lanes: module, lanes, vectors of a dot's widest panel, transposition, and the
 /// attribute that enables the instruction set.
 macro_rules! level {
@@ -84,7 +101,7 @@ macro_rules! level {
 
             use super::dot::{Block, Dot, Operands};
             use super::transfer::View;
-            use super::{dot, math, reduce, transfer};
+            use super::{dot, math, matmul, reduce, transfer};
 
             type L = $lanes;
 
@@ -284,6 +301,27 @@ macro_rules! level {
                 };
                 // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
                 unsafe { transfer::store_bf16(dst, src, &view) };
+            }
+
+            #[$attr]
+            unsafe fn thin(part: &matmul::Part) {
+                // SAFETY: forwarded from the caller.
+                unsafe { matmul::thin::<L>(part) };
+            }
+
+            /// A part of a matmul.
+            ///
+            /// # Safety
+            /// As `matmul::matmul`.
+            pub(super) unsafe fn matmul(part: &matmul::Part, pack: *mut f32) {
+                // SAFETY: forwarded from the caller.
+                unsafe {
+                    if matmul::is_thin(part) {
+                        thin(part);
+                    } else {
+                        matmul::matmul::<L>(part, pack, $transpose);
+                    }
+                }
             }
 
             /// Address of a primitive.

@@ -71,25 +71,12 @@ pub(super) unsafe fn transpose_avx2(
     }
 }
 
-/// A strided `[rows, cols]` array to a dense one.
+/// A strided `[rows, cols]` array to the beginnings of dense rows of `width`.
 ///
 /// # Safety
 /// Both arrays are valid for the sizes and disjoint.
 #[inline(always)]
 pub(super) unsafe fn gather(
-    dst: *mut u32,
-    src: *const u32,
-    [rows, cols]: [usize; 2],
-    strides: [i64; 2],
-    transpose: Transpose,
-) {
-    // SAFETY: forwarded from the caller.
-    unsafe { load_4(dst, src, [rows, cols, cols], strides, transpose) };
-}
-
-/// The first `rows × cols` elements of dense rows of `width`.
-#[inline(always)]
-unsafe fn load_4(
     dst: *mut u32,
     src: *const u32,
     [rows, cols, width]: [usize; 3],
@@ -167,7 +154,7 @@ impl View {
 pub(super) unsafe fn load_32(dst: *mut u32, src: *const u32, view: &View, transpose: Transpose) {
     // SAFETY: forwarded from the caller.
     unsafe {
-        load_4(dst, src, view.inside(), view.strides, transpose);
+        gather(dst, src, view.inside(), view.strides, transpose);
         view.zero_outside(dst);
     }
 }

@@ -1,0 +1,293 @@
+//! Prints the speed of the CPU device: dots of tiles, transcendentals, streaming kernels, attention and matmuls, one
+//! line each. `cargo run --release -p linc-device --example speed [threads] [portable|avx2|avx512]`
+
+use std::time::{Duration, Instant};
+
+use linc_codegen_cpu::tile::library::attention::{HeadShape, HeadStrides};
+use linc_codegen_cpu::tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
+use linc_codegen_cpu::tile::library::linear_attention_backward::{
+    LinearBackwardSpec, linear_attention_backward,
+};
+use linc_codegen_cpu::tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
+use linc_codegen_cpu::tile::library::optimizer::{AdamWSpec, adamw};
+use linc_codegen_cpu::tile::library::pointwise::{
+    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
+};
+use linc_codegen_cpu::tile::library::rope::{RopeSpec, rope};
+use linc_codegen_cpu::tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
+use linc_codegen_cpu::tile::library::softmax_attention_backward::{
+    SoftmaxBackwardSpec, softmax_attention_dkdv, softmax_attention_dq,
+};
+use linc_codegen_cpu::tile::{Builder, Elem, Kernel, Mode, Unary};
+use linc_device::Device;
+use linc_device::cpu::{Cpu, CpuOptions, Level};
+use linc_device::plan::{self, Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
+
+/// Runs a one-step plan for a while and returns the best seconds of a run.
+fn time(cpu: &mut Cpu, sizes: &[u64], action: Action, kernel: Option<&Kernel>) -> f64 {
+    let mut end = 0;
+    let mut buffers = vec![];
+    for bytes in sizes {
+        buffers.push(Buffer {
+            name: String::new(),
+            space: Space::Persistent,
+            offset: end,
+            bytes: *bytes,
+            category: Category::Inputs,
+            live: (0, 0),
+        });
+        end += bytes.next_multiple_of(plan::ALIGN);
+    }
+    let entry = |k: &Kernel| plan::Kernel { name: k.name.clone(), text: k.to_string(), grid: k.grid };
+    let plan = Plan {
+        name: "speed".into(),
+        persistent_bytes: end,
+        scratch_bytes: 0,
+        buffers,
+        kernels: kernel.map(entry).into_iter().collect(),
+        steps: vec![Step { action, label: "speed".into(), flops: 1 << 40, bytes: 0 }],
+        bindings: vec![],
+    };
+    let arena = cpu.allocate(end).expect("memory");
+    // Small positive numbers everywhere: nothing is subnormal, and the pages are there.
+    let values: Vec<u8> =
+        (0..end as usize / 4).flat_map(|i| (0.01f32 + (i % 97) as f32 * 0.01).to_le_bytes()).collect();
+    cpu.write(arena, 0, &values).expect("inside");
+    let program = cpu.load(&plan, arena, end).expect("a valid plan");
+    let mut best = f64::INFINITY;
+    let begin = Instant::now();
+    let mut runs = 0;
+    while runs < 5 || begin.elapsed() < Duration::from_millis(300) {
+        let start = Instant::now();
+        cpu.launch(program, 0..1).expect("one step");
+        best = best.min(start.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    best
+}
+
+fn launch(cpu: &mut Cpu, kernel: &Kernel, sizes: &[usize]) -> f64 {
+    let bytes: Vec<u64> = sizes.iter().map(|n| 4 * *n as u64).collect();
+    let args = (0..sizes.len()).map(|buffer| Ref { buffer, offset: 0 }).collect();
+    time(cpu, &bytes, Action::Launch { kernel: 0, args }, Some(kernel))
+}
+
+fn report(name: &str, seconds: f64, flops: f64, bytes: f64) {
+    let (gflops, gb) = (flops / seconds / 1e9, bytes / seconds / 1e9);
+    println!("{name:44} {:10.1} us {gflops:8.1} GFLOP/s {gb:7.1} GB/s", seconds * 1e6);
+}
+
+/// `rounds` dots of one tile pair that stays in the first-level cache.
+fn dots(m: usize, n: usize, k: usize, trans_a: bool, trans_b: bool, rounds: usize) -> Kernel {
+    let mut b = Builder::new("dots", [1, 1, 1]);
+    let pa = b.param("a", Elem::F32, Mode::Read);
+    let pb = b.param("b", Elem::F32, Mode::Read);
+    let pc = b.param("c", Elem::F32, Mode::Write);
+    let zero = b.index(0);
+    let sa = if trans_a { [k, m] } else { [m, k] };
+    let sb = if trans_b { [n, k] } else { [k, n] };
+    let ta = b.load(pa, zero, &sa, &[(sa[1], None), (1, None)]);
+    let tb = b.load(pb, zero, &sb, &[(sb[1], None), (1, None)]);
+    let start = b.full(0.0, &[m, n]);
+    let end = b.index(rounds);
+    let acc =
+        b.for_loop(zero, end, 1, &[start], |b, _, acc| vec![b.dot(ta, trans_a, tb, trans_b, Some(acc[0]))]);
+    b.store(pc, zero, acc[0], &[(n, None), (1, None)]);
+    b.finish()
+}
+
+/// A function over one tile, many times.
+fn unary(op: Unary, n: usize, rounds: usize) -> Kernel {
+    let mut b = Builder::new("unary", [1, 1, 1]);
+    let x = b.param("x", Elem::F32, Mode::Read);
+    let y = b.param("y", Elem::F32, Mode::Write);
+    let (zero, end) = (b.index(0), b.index(rounds));
+    let tile = b.load(x, zero, &[n], &[(1, None)]);
+    let last = b.for_loop(zero, end, 1, &[tile], |b, _, _| vec![b.unary(op, tile)]);
+    b.store(y, zero, last[0], &[(1, None)]);
+    b.finish()
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let threads = args.next().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let wanted = args.next();
+    let level = Level::available().into_iter().find(|l| Some(l.name()) == wanted.as_deref());
+    let mut cpu = Cpu::new(CpuOptions { threads: Some(threads), level }).expect("a CPU");
+    println!("{}, peak {:.1} GFLOP/s", cpu.describe(), cpu.peak_flops() / 1e9);
+    tiles(&mut cpu);
+    streams(&mut cpu);
+    attention(&mut cpu);
+    matmuls(&mut cpu);
+}
+
+fn tiles(cpu: &mut Cpu) {
+    for (m, n, k, ta, tb) in [
+        (64, 64, 64, false, false),
+        (64, 64, 64, false, true),
+        (64, 64, 64, true, false),
+        (32, 64, 64, false, false),
+        (64, 32, 64, false, true),
+        (128, 128, 128, false, false),
+        (16, 16, 16, false, false),
+    ] {
+        let rounds = 1000;
+        let seconds = launch(cpu, &dots(m, n, k, ta, tb, rounds), &[m * k, k * n, m * n]);
+        let flops = (2 * m * n * k * rounds) as f64;
+        report(&format!("dot {m}x{n}x{k} {ta} {tb} (x{rounds})"), seconds, flops, 0.0);
+    }
+    for op in [Unary::Exp, Unary::Log, Unary::Sigmoid, Unary::Tanh] {
+        let (n, rounds) = (4096, 1000);
+        let seconds = launch(cpu, &unary(op, n, rounds), &[n, n]);
+        report(&format!("{op:?} of {n} (x{rounds})"), seconds, 0.0, (8 * n * rounds) as f64);
+    }
+}
+
+fn streams(cpu: &mut Cpu) {
+    let (rows, d) = (2048, 512);
+    let numel = rows * 1536;
+    let dense = || PointInput { elem: Elem::F32, row_stride: 1536, col_stride: 1 };
+    let output = |step| PointOutput { step, elem: Elem::F32, row_stride: 1536 };
+    let add = PointwiseSpec {
+        rows,
+        cols: 1536,
+        inputs: vec![dense(), dense()],
+        steps: vec![PointStep::Input(0), PointStep::Input(1), PointStep::Binary(PointBinary::Add, 0, 1)],
+        outputs: vec![output(2)],
+        block: 4096,
+    };
+    let seconds = launch(cpu, &pointwise(&add), &[numel; 3]);
+    report("add 2048x1536", seconds, 0.0, (12 * numel) as f64);
+    let gate = PointwiseSpec {
+        steps: vec![
+            PointStep::Input(0),
+            PointStep::Unary(PointUnary::Silu, 0),
+            PointStep::Input(1),
+            PointStep::Binary(PointBinary::Mul, 1, 2),
+        ],
+        outputs: vec![output(3)],
+        ..add
+    };
+    let seconds = launch(cpu, &pointwise(&gate), &[numel; 3]);
+    report("silu(a)*b 2048x1536", seconds, 0.0, (12 * numel) as f64);
+    let (x, w, y) = (Elem::F32, Elem::F32, Elem::F32);
+    let norm = RmsNormSpec { rows, d, eps: 1e-5, x_stride: d, x, w, y, residual: false };
+    let seconds = launch(cpu, &rms_norm(&norm), &[rows * d, d, rows * d]);
+    report("rms_norm 2048x512", seconds, 0.0, (8 * rows * d) as f64);
+    let grad =
+        RmsNormGradSpec { rows, d, eps: 1e-5, blocks: 16, x_stride: d, x, w, dy: x, dx: x, residual: true };
+    let sizes = [rows * d, d, rows * d, rows * d, rows * d, 16 * d];
+    let seconds = launch(cpu, &rms_norm_grad(&grad), &sizes);
+    report("rms_norm_grad 2048x512 (+residual)", seconds, 0.0, (16 * rows * d) as f64);
+    let strides = [2048 * 512, 512, 64];
+    let spec = RopeSpec {
+        batch: 1,
+        seq: 2048,
+        heads: 8,
+        dim: 64,
+        x: Elem::F32,
+        x_strides: strides,
+        y: Elem::F32,
+        y_strides: strides,
+        table_len: 2048,
+        start: false,
+        inverse: false,
+    };
+    let seconds = launch(cpu, &rope(&spec), &[rows * d, 2048 * 64, rows * d]);
+    report("rope 2048x8x64", seconds, 0.0, (8 * rows * d) as f64);
+    let numel = 4 << 20;
+    let spec = AdamWSpec { numel, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, g: Elem::F32 };
+    let seconds = launch(cpu, &adamw(&spec), &[numel, numel, numel, numel, 16, 16, 16]);
+    report("adamw 4M", seconds, 0.0, (28 * numel) as f64);
+}
+
+fn attention(cpu: &mut Cpu) {
+    let elem = Elem::F32;
+    for (seq, batch) in [(512, 4), (2048, 1)] {
+        let shape = HeadShape { batch, seq, heads: 8, kv_heads: 4, head_dim: 64 };
+        let wide = HeadStrides::contiguous(seq, 8, 64);
+        let narrow = HeadStrides::contiguous(seq, 4, 64);
+        let (q_len, kv_len, rows) = (batch * seq * 512, batch * seq * 256, batch * seq * 8);
+        let (q, k, v, out) = (wide, narrow, narrow, wide);
+        let (causal, scale, block_q, block_k) = (true, 0.125, 64, 64);
+        let spec = SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, q, k, v, out };
+        let sizes = [q_len, kv_len, kv_len, q_len, rows];
+        let seconds = launch(cpu, &softmax_attention_forward(&spec), &sizes);
+        let flops = 2.0 * (batch * 8 * seq * seq * 64) as f64;
+        report(&format!("softmax forward {batch}x{seq}"), seconds, flops, 0.0);
+        let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
+        let spec = SoftmaxBackwardSpec {
+            elem,
+            shape,
+            causal,
+            scale,
+            block_q,
+            block_k,
+            q,
+            k,
+            v,
+            out,
+            dout,
+            dq,
+            dk,
+            dv,
+        };
+        let kernel = softmax_attention_dq(&spec);
+        let size = |name: &str| match name {
+            "q" | "out" | "dout" | "dq" => q_len,
+            "k" | "v" | "dk" | "dv" => kv_len,
+            _ => rows,
+        };
+        let sizes = |kernel: &Kernel| kernel.params.iter().map(|p| size(&p.name)).collect::<Vec<_>>();
+        let seconds = launch(cpu, &kernel, &sizes(&kernel));
+        report(&format!("softmax dq {batch}x{seq}"), seconds, flops * 1.5, 0.0);
+        let kernel = softmax_attention_dkdv(&spec);
+        let seconds = launch(cpu, &kernel, &sizes(&kernel));
+        report(&format!("softmax dkdv {batch}x{seq}"), seconds, flops * 2.0, 0.0);
+
+        let (chunk, temperature) = (64, 1.0);
+        let spec = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
+        let states = batch * 4 * seq.div_ceil(chunk);
+        let (ell, state) = (states * 64, states * 64 * 64);
+        let seconds =
+            launch(cpu, &linear_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state]);
+        report(&format!("linear forward {batch}x{seq}"), seconds, 0.0, 0.0);
+        let spec = LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
+        let sizes = [q_len, kv_len, kv_len, ell, state, q_len, q_len, kv_len, kv_len];
+        let seconds = launch(cpu, &linear_attention_backward(&spec), &sizes);
+        report(&format!("linear backward {batch}x{seq}"), seconds, 0.0, 0.0);
+    }
+}
+
+fn matmuls(cpu: &mut Cpu) {
+    for (m, n, k, trans_a, trans_b) in [
+        (2048, 512, 512, false, true),
+        (2048, 1024, 512, false, true),
+        (2048, 3072, 512, false, true),
+        (2048, 512, 1536, false, true),
+        (2048, 512, 3072, false, false),
+        (3072, 512, 2048, true, false),
+        (512, 4096, 512, false, true),
+        (4096, 512, 512, true, false),
+    ] {
+        let gemm = Gemm {
+            m,
+            n,
+            k,
+            a: Ref { buffer: 0, offset: 0 },
+            a_strides: if trans_a { (1, m) } else { (k, 1) },
+            b: Ref { buffer: 1, offset: 0 },
+            b_strides: if trans_b { (1, k) } else { (n, 1) },
+            c: Ref { buffer: 2, offset: 0 },
+            c_strides: (n, 1),
+            accumulate: false,
+            dtype: DType::F32,
+        };
+        let sizes = [m * k, k * n, m * n].map(|len| 4 * len as u64);
+        let seconds = time(cpu, &sizes, Action::Gemm(gemm), None);
+        let letter = |trans| if trans { 't' } else { 'n' };
+        let flops = 2.0 * (m * n * k) as f64;
+        let name = format!("matmul {m}x{n}x{k} {}{}", letter(trans_a), letter(trans_b));
+        report(&name, seconds, flops, 0.0);
+    }
+}
