@@ -16,7 +16,7 @@ import sys
 
 
 def run(args, names, values, common):
-    label = "_".join(f"{n.split('.')[-1]}-{v}" for n, v in zip(names, values))
+    label = "_".join(f"{n.split('.')[-1]}-{os.path.basename(v)}" for n, v in zip(names, values))
     folder = os.path.join(args.out, label)
     metrics = os.path.join(folder, "metrics.jsonl")
     if not os.path.exists(os.path.join(folder, "done")):
