@@ -90,7 +90,7 @@ impl ModelConfig {
     }
 
     /// Sets a number, as a command line or a test does. Keys of tables are dotted
-    /// (`linear_attention.chunk`, `constants.window`).
+    /// (`linear_attention.chunk`, `constants.window`). Flags take 0 and 1.
     ///
     /// # Errors
     /// An unknown key, or a value that the key does not take.
@@ -109,9 +109,15 @@ impl ModelConfig {
             return fail(Diagnostic::nowhere(message));
         }
         let whole = value.fract() == 0.0 && value.abs() < 2f64.powi(53);
-        let number = if whole { Number::Int(value as i64) } else { Number::Float(value) };
+        let is_flag = kind == Kind::Flag || matches!(self.number(key), Some(Number::Bool(_)));
+        let number = match value {
+            0.0 | 1.0 if is_flag => Number::Bool(value != 0.0),
+            _ if whole => Number::Int(value as i64),
+            _ => Number::Float(value),
+        };
         let Some(number) = kind.accept(number) else {
-            let message = format!("`{key}` must be {}, not {value}", kind.describe());
+            let flag = if kind == Kind::Flag { " (1 or 0)" } else { "" };
+            let message = format!("`{key}` must be {}{flag}, not {value}", kind.describe());
             return fail(Diagnostic::nowhere(message));
         };
         let span = self.settings.get(key).and_then(|s| s.span.clone());

@@ -4,6 +4,7 @@ mod common;
 
 use common::{built, model, shape};
 use linc_ir::{Init, Op, TableKind};
+use linc_lang::ModelConfig;
 
 #[test]
 fn parameter_counts_are_those_of_the_published_models() {
@@ -129,6 +130,23 @@ fn numbers_can_be_overridden() {
     assert_eq!(error, "error: the model has no number `n_layer`\n  = help: did you mean `n_layers`?\n");
     assert!(config.override_number("n_layers", 2.5).is_err());
     assert!(config.override_number("norm_eps", f64::NAN).is_err());
+}
+
+#[test]
+fn flags_can_be_overridden_by_0_and_1() {
+    let (arch, mut config) = model("nano");
+    config.override_number("linear_attention.rope", 1.0).expect("a flag");
+    assert!(config.linear_attention().rope);
+    config.override_number("linear_attention.rope", 0.0).expect("a flag");
+    assert!(!config.linear_attention().rope);
+    let error = config.override_number("linear_attention.rope", 2.0).expect_err("no flag").to_string();
+    assert!(error.contains("must be true or false (1 or 0), not 2"), "{error}");
+    let parameters = |config: &ModelConfig| {
+        linc_lang::build(&arch, config, &shape(1, 8, 8)).expect("builds").parameter_count()
+    };
+    let untied = parameters(&config);
+    config.override_number("tie_embeddings", 1.0).expect("a flag");
+    assert_eq!(untied - parameters(&config), 128 * 256, "the tied model has no output matrix of its own");
 }
 
 #[test]

@@ -28,7 +28,8 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// The run, such as configs/quickstart.toml
-    pub(crate) config: PathBuf,
+    #[arg(required_unless_present = "list_settings")]
+    pub(crate) config: Option<PathBuf>,
     /// Print where the time goes, by kernel, at the end
     #[arg(long)]
     pub(crate) profile: bool,
@@ -49,7 +50,7 @@ pub(crate) struct LayerArgs {
     /// Where they are: uniform, front, middle, back, or a list such as 0,2,5
     #[arg(long, default_value = "uniform")]
     pub(crate) placement: String,
-    /// Replace a number of the model file: key=value, repeatable
+    /// Replace a number or flag of the model file: key=value, repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Sequences of a batch
@@ -117,9 +118,9 @@ pub(crate) struct GenerateArgs {
     /// The text to continue
     #[arg(long, default_value = "")]
     pub(crate) prompt: String,
-    /// Tokens to write at most
-    #[arg(long, default_value_t = 200)]
-    pub(crate) tokens: usize,
+    /// Tokens to write at most; 200, or as many as the context has room for, if not given
+    #[arg(long)]
+    pub(crate) tokens: Option<usize>,
     /// Take the most likely token each time
     #[arg(long)]
     pub(crate) greedy: bool,

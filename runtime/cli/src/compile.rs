@@ -5,15 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use linc_driver::{
-    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, RecomputePolicy, Report, Source,
+    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, RecomputePolicy, Report,
+    Source,
 };
 use linc_train::config::ModelFiles;
-use linc_train::metrics::thousands;
+use linc_train::metrics::{bytes, thousands};
 use linc_train::system;
 use linc_train::trainer::write_dump;
 
 use crate::args::{CompileArgs, Format, LayerArgs};
-use crate::table::{bytes, flops, table};
+use crate::out;
+use crate::table::{flops, table};
 
 pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let begun = system::seconds();
@@ -33,26 +35,20 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     if let Some(pass) = &args.dump {
         return print_dump(&compiled, pass);
     }
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&compiled.report)?),
-        Format::Text => {
-            print_card(&compiled.report);
-            let rows: Vec<Vec<String>> = compiled
-                .report
-                .passes
-                .iter()
-                .map(|p| vec![p.pass.clone(), format!("{:.1} ms", 1e3 * p.seconds), p.nodes.to_string()])
-                .collect();
-            println!("\n{}", table(&["pass", "time", "nodes"], &rows));
-            println!("\nCompiled in {:.2} s", system::seconds() - begun);
-        }
-    }
     if let Some(folder) = &args.out {
         for dump in &compiled.dumps {
             write_dump(folder, dump)?;
         }
-        if args.format == Format::Text {
-            println!("Wrote {} files to {}", compiled.dumps.len(), folder.display());
+    }
+    match args.format {
+        Format::Json => out::line(serde_json::to_string_pretty(&compiled.report)?)?,
+        Format::Text => {
+            out::line(card(&model, &compiled.report))?;
+            out::line(format_args!("\n{}", passes(&compiled.report)))?;
+            out::line(format_args!("\nCompiled in {:.2} s", system::seconds() - begun))?;
+            if let Some(folder) = &args.out {
+                out::line(format_args!("Wrote {} files to {}", compiled.dumps.len(), folder.display()))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -63,13 +59,11 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
     let files = ModelFiles::read(path)?;
     let mut overrides = vec![];
     for text in &layers.set {
-        let value = text
-            .split_once('=')
-            .and_then(|(key, value)| Some((key.trim().to_string(), value.trim().parse().ok()?)));
-        let Some(pair) = value else {
-            bail!("--set is \"{text}\"; expected key=number, such as --set n_layers=4")
+        let Some(pair) = text.split_once('=').and_then(|(key, value)| Some((key, number(value.trim())?)))
+        else {
+            bail!("--set is \"{text}\"; expected key=number or key=true, such as --set n_layers=4")
         };
-        overrides.push(pair);
+        overrides.push((pair.0.trim().to_string(), pair.1));
     }
     let source =
         |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
@@ -80,6 +74,15 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
         layers.ratio.parse()?,
         layers.placement.parse()?,
     )?)
+}
+
+/// A number, or a flag as the number that it stands for.
+fn number(text: &str) -> Option<f64> {
+    match text {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        _ => text.parse().ok(),
+    }
 }
 
 /// Compiler options for a batch shape.
@@ -108,7 +111,7 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
     let wanted = format!("-{pass}.ir");
     match compiled.dumps.iter().find(|d| d.path.ends_with(&wanted)) {
         Some(dump) => {
-            println!("{}", dump.text);
+            out::line(dump.text.trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
         None => {
@@ -119,26 +122,35 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
 }
 
 /// The model card.
-pub(crate) fn print_card(report: &Report) {
-    println!(
-        "Model       {} ({} program, batch {} x {} tokens)",
-        report.model, report.entry, report.batch, report.seq
-    );
-    println!("Parameters  {}", thousands(report.params));
-    println!("Layers      {}", report.layer_map);
-    println!(
-        "FLOPs       {} per token ({} in TorchTitan's convention)",
-        flops(report.flops_per_token),
-        flops(report.titan_flops_per_token)
-    );
-    println!("Peak memory {}", bytes(report.peak_bytes));
-    for (category, n) in report.memory.iter().filter(|(_, n)| **n > 0) {
-        println!("  {category:16} {:>12}", bytes(*n));
-    }
+pub(crate) fn card(model: &Model, report: &Report) -> String {
+    let mut lines = vec![
+        format!(
+            "Model       {} ({} program, batch {} x {} tokens)",
+            report.model, report.entry, report.batch, report.seq
+        ),
+        format!("Parameters  {}", thousands(report.params)),
+        format!("Layers      {}", report.layer_map),
+        format!("Linear      ratio {}, {}", model.ratio, model.placement),
+        format!(
+            "FLOPs       {} per token ({} in TorchTitan's convention)",
+            flops(report.flops_per_token),
+            flops(report.titan_flops_per_token)
+        ),
+        format!("Peak memory {}", bytes(report.peak_bytes)),
+    ];
+    let parts = report.memory.iter().filter(|(_, n)| **n > 0);
+    lines.extend(parts.map(|(category, n)| format!("  {category:16} {:>12}", bytes(*n))));
     let rows: Vec<Vec<String>> = report
         .kernels
         .iter()
         .map(|k| vec![k.name.clone(), k.launches.to_string(), flops(k.flops), bytes(k.bytes)])
         .collect();
-    println!("\n{}", table(&["kernel", "launches", "FLOPs", "bytes"], &rows));
+    lines.push(format!("\n{}", table(&["kernel", "launches", "FLOPs", "bytes"], &rows)));
+    lines.join("\n")
+}
+
+/// Time and graph size per pass.
+fn passes(report: &Report) -> String {
+    let row = |p: &PassTime| vec![p.pass.clone(), format!("{:.1} ms", 1e3 * p.seconds), p.nodes.to_string()];
+    table(&["pass", "time", "nodes"], &report.passes.iter().map(row).collect::<Vec<_>>())
 }

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use linc_driver::Layout;
 use linc_train::checkpoint;
+use linc_train::metrics::thousands;
 use linc_train::trainer::model_of;
 
 use crate::args::{Format, InspectArgs};
-use crate::compile::{entry, open, options, print_card};
+use crate::compile::{card, entry, open, options};
+use crate::out;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let mut options = options(&args.layers)?;
@@ -16,7 +18,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
         let state = checkpoint::open(&args.path)?;
         options.seq = state.model.seq_len;
         if args.format == Format::Text {
-            println!("Checkpoint  {} (step {}, {} tokens)", args.path.display(), state.step, state.tokens);
+            let tokens = thousands(state.tokens);
+            let path = args.path.display();
+            out::line(format_args!("Checkpoint  {path} (step {}, {tokens} tokens)", state.step))?;
         }
         model_of(&state.model)?
     } else {
@@ -25,8 +29,8 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let entry = entry("train", &args.layers)?;
     let compiled = linc_driver::compile(&model, &entry, &options, &mut Layout::default())?;
     match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&compiled.report)?),
-        Format::Text => print_card(&compiled.report),
+        Format::Json => out::line(serde_json::to_string_pretty(&compiled.report)?)?,
+        Format::Text => out::line(card(&model, &compiled.report))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,18 +1,24 @@
 //! The binary `linc`: arguments, progress and tables; no logic.
 //!
-//! Exit codes: 0 done, 2 the user's input is at fault (message on standard error), 130 interrupted.
+//! Invariants: everything is printed through [`out`], which cannot panic; whatever goes wrong ends in a message and one
+//! of these exit codes: 0 done, 2 the user's input or machine is at fault (message on standard error), 130 interrupted,
+//! 141 the reader of standard output went away (as the shell reports it for other programs).
 
 mod args;
 mod compile;
+mod console;
 mod generate;
 mod inspect;
-mod progress;
+mod out;
 mod table;
 mod train;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use linc_driver::CompileError;
+use linc_train::TrainError;
 
 use crate::args::{Cli, Command};
 
@@ -23,23 +29,27 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            // A reader that went away, as in `linc ... | head`, is no error.
-            let broken_pipe = error
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
-            if !broken_pipe {
-                eprintln!("{}", prefixed(&error.to_string()));
-            }
-            ExitCode::from(2)
-        }
-    }
+    result.unwrap_or_else(|error| report(&error))
 }
 
-/// Messages with a source position say `error:` themselves.
-fn prefixed(message: &str) -> String {
-    let first = message.lines().next().unwrap_or_default();
-    if first.contains("error") { message.to_string() } else { format!("error: {message}") }
+/// Says what went wrong; the exit code for it.
+fn report(error: &anyhow::Error) -> ExitCode {
+    // Errors of files come with their path, in types of their own: a bare one is standard output's.
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return ExitCode::from(141);
+        }
+        out::complain(format_args!("error: cannot write to standard output: {error}"));
+        return ExitCode::from(2);
+    }
+    let of_a_model = matches!(error.downcast_ref(), Some(CompileError::Model(_)))
+        || matches!(error.downcast_ref(), Some(TrainError::Compile(CompileError::Model(_))));
+    let message = error.to_string();
+    let message = message.trim_end();
+    // Errors in a model's text begin with their place, for editors to jump to, and say `error:` themselves.
+    match of_a_model {
+        true => out::complain(message),
+        false => out::complain(format_args!("error: {message}")),
+    }
+    ExitCode::from(2)
 }

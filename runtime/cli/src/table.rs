@@ -19,16 +19,6 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     out.join("\n")
 }
 
-/// `1.23 GiB`, `4.56 MiB`, `789 B`.
-pub(crate) fn bytes(n: u64) -> String {
-    let n = n as f64;
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match units.iter().find(|(shift, _)| n >= f64::from(2u32).powi(*shift)) {
-        Some((shift, unit)) => format!("{:.2} {unit}", n / f64::from(2u32).powi(*shift)),
-        None => format!("{n} B"),
-    }
-}
-
 /// `1.23 GFLOP`.
 pub(crate) fn flops(n: u64) -> String {
     let n = n as f64;

@@ -4,16 +4,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use linc_train::config::{JobConfig, Override};
 use linc_train::exec::Profile;
 use linc_train::exec::device::Device;
 use linc_train::exec::device::cpu::{Cpu, CpuOptions};
+use linc_train::metrics::{bytes, thousands};
 use linc_train::trainer::{Summary, Trainer};
 
 use crate::args::TrainArgs;
-use crate::progress::Console;
-use crate::table::{bytes, table};
+use crate::console::Console;
+use crate::out;
+use crate::table::table;
 
 /// The CPU with a number of threads; 0 for all.
 pub(crate) fn cpu(threads: usize) -> Result<Box<dyn Device>> {
@@ -28,69 +30,70 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     if args.list_settings || switches.iter().any(|s| s == "--list-settings") {
         return list_settings();
     }
-    let loaded = JobConfig::load_file(&args.config, &Override::parse_all(&settings)?)?;
+    let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
+    let loaded = JobConfig::load_file(path, &Override::parse_all(&settings)?)?;
     let mut config = loaded.config;
     config.profiling.enable_profiling |= args.profile || !switches.is_empty();
-    let mut console = Console::new(config.training.steps, !config.metrics.disable_color_printing);
+    let stop = Arc::new(AtomicBool::new(false));
+    let color = !config.metrics.disable_color_printing;
+    let mut console = Console::new(config.training.steps, color, Arc::clone(&stop));
     for warning in &loaded.warnings {
         console.warn(warning);
     }
-    let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         // The second request does not wait for the step.
         if flag.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!(
-            "\nInterrupted: finishing this step and saving a checkpoint (press Ctrl-C again to quit at once)"
+        out::complain(
+            "\nInterrupted: finishing this step and saving a checkpoint (press Ctrl-C again to quit at once)",
         );
     })?;
     let device = cpu(config.training.threads)?;
-    let peak = {
-        let mut trainer = Trainer::new(config, Some(&args.config), device, &mut console)?;
-        let summary = trainer.run(&stop, &mut console)?;
-        console.finish();
-        print_summary(&summary);
-        summary.interrupted
-    };
-    Ok(if peak { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    let result = Trainer::new(config, Some(path), device, &mut console)
+        .and_then(|mut trainer| trainer.run(&stop, &mut console));
+    let console = console.finish();
+    let summary = result?;
+    console?;
+    if summary.interrupted {
+        return Ok(ExitCode::from(130));
+    }
+    out::line(summary_text(&summary))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list_settings() -> Result<ExitCode> {
     for key in JobConfig::keys() {
-        println!("--{} ({}; default {:?})\n    {}", key.name, key.expected, key.default, key.help);
+        let default = key.default.as_deref().unwrap_or("unset");
+        out::line(format_args!("--{} ({}; default {default})\n    {}", key.name, key.expected, key.help))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_summary(summary: &Summary) {
-    if summary.interrupted {
-        return;
-    }
-    println!("Training completed");
-    println!("  steps            {}", summary.step);
-    println!("  training loss    {:.4}", summary.loss);
+fn summary_text(summary: &Summary) -> String {
+    let mut rows = vec![("steps", thousands(summary.step as u64))];
+    rows.extend(summary.loss.map(|loss| ("training loss", format!("{loss:.4}"))));
     if let Some(record) = &summary.validation {
-        println!("  validation loss  {:.4}", record.validation_loss.unwrap_or(f64::NAN));
-        if let Some(bits) = record.validation_bits_per_byte {
-            println!("  bits per byte    {bits:.4}");
-        }
-        if let Some(accuracy) = record.validation_accuracy {
-            println!("  recall accuracy  {:.2}%", 100.0 * accuracy);
-        }
+        rows.extend(record.validation_loss.map(|loss| ("validation loss", format!("{loss:.4}"))));
+        rows.extend(record.validation_bits_per_byte.map(|bits| ("bits per byte", format!("{bits:.4}"))));
+        let accuracy = record.validation_accuracy;
+        rows.extend(accuracy.map(|share| ("recall accuracy", format!("{:.2}%", 100.0 * share))));
     }
-    println!("  tokens/s         {:.0}", summary.tps);
-    println!("  peak memory      {}", bytes(summary.peak_memory));
-    if let Some(path) = &summary.checkpoint {
-        println!("  checkpoint       {}", path.display());
+    rows.extend(summary.tps.map(|tps| ("tokens/s", thousands(tps.round() as u64))));
+    rows.push(("peak memory", bytes(summary.peak_memory)));
+    rows.extend(summary.checkpoint.as_ref().map(|path| ("checkpoint", path.display().to_string())));
+    let mut text = String::from("Training completed");
+    for (name, value) in rows {
+        text.push_str(&format!("\n  {name:16} {value}"));
     }
     if let Some(sample) = &summary.sample {
-        println!("  sample\n{}", indented(sample));
+        text.push_str(&format!("\n  sample\n{}", indented(sample)));
     }
     if let Some(profile) = &summary.profile {
-        println!("\n{}", profile_table(profile));
+        text.push_str(&format!("\n\n{}", profile_table(profile)));
     }
+    text
 }
 
 fn indented(text: &str) -> String {

@@ -12,6 +12,7 @@
 //! ones as they were.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -133,25 +134,35 @@ pub struct Tensor<'a> {
     pub name: String,
     /// Shape.
     pub shape: Vec<usize>,
-    /// Reads the little-endian f32 data.
-    pub read: Box<dyn Fn() -> Vec<u8> + 'a>,
+    /// Reads the little-endian f32 data, or says why it cannot be read.
+    pub read: Box<dyn Fn() -> Result<Vec<u8>, String> + 'a>,
 }
 
-impl View for &Tensor<'_> {
+/// A tensor on its way to a file. The writer of the file format has no errors of its sources: they are kept here.
+struct Source<'a> {
+    tensor: &'a Tensor<'a>,
+    failed: &'a RefCell<Option<String>>,
+}
+
+impl View for Source<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.tensor.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned((self.read)())
+        let data = (self.tensor.read)().unwrap_or_else(|error| {
+            *self.failed.borrow_mut() = Some(error);
+            vec![0; self.data_len()]
+        });
+        Cow::Owned(data)
     }
 
     fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * 4
+        self.tensor.shape.iter().product::<usize>() * 4
     }
 }
 
@@ -214,14 +225,15 @@ fn write_files(partial: &Path, contents: &mut Contents<'_>) -> Result<(), Checkp
             continue;
         }
         let path = partial.join(name);
-        let views = tensors.iter().map(|t| (t.name.clone(), t));
-        safetensors::serialize_to_file(views, Some(metadata.clone()), &path).map_err(|error| {
-            let source = match error {
-                safetensors::SafeTensorError::IoError(e) => e,
-                other => io::Error::other(other.to_string()),
-            };
-            CheckpointError::Io { action: "write", path: path.clone(), source }
-        })?;
+        let failed = RefCell::new(None);
+        let views = tensors.iter().map(|tensor| (&tensor.name, Source { tensor, failed: &failed }));
+        let written = safetensors::serialize_to_file(views, Some(metadata.clone()), &path);
+        let written = written.map_err(|error| match error {
+            safetensors::SafeTensorError::IoError(e) => e,
+            other => io::Error::other(other.to_string()),
+        });
+        let read = failed.into_inner().map_or(Ok(()), |error| Err(io::Error::other(error)));
+        written.and(read).map_err(io_error("write", &path))?;
         names.push(name);
     }
     if let Some(tokenizer) = &contents.tokenizer {
@@ -239,7 +251,14 @@ fn write_files(partial: &Path, contents: &mut Contents<'_>) -> Result<(), Checkp
         source: e.into(),
     })?;
     let mut file = File::create(&path).map_err(io_error("write", &path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error("write", &path))
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error("write", &path))?;
+    // Tensors are written through private temporary files; who may read this file may read all.
+    let permissions = file.metadata().map_err(io_error("read", &path))?.permissions();
+    for name in contents.state.files.keys() {
+        let path = partial.join(name);
+        fs::set_permissions(&path, permissions.clone()).map_err(io_error("set the permissions of", &path))?;
+    }
+    Ok(())
 }
 
 /// Size and checksum of a file, flushed to disk.
@@ -310,8 +329,8 @@ pub fn open(path: &Path) -> Result<State, CheckpointError> {
     let file = path.join(STATE_FILE);
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let message = format!("{} is not a checkpoint: it has no {STATE_FILE}", path.display());
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            let message = format!("{} is not a checkpoint: {}", path.display(), what_instead(path));
             return Err(CheckpointError::Missing { message });
         }
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -340,6 +359,19 @@ pub fn open(path: &Path) -> Result<State, CheckpointError> {
         }
     }
     Ok(state)
+}
+
+/// What is there where a checkpoint was looked for.
+fn what_instead(path: &Path) -> String {
+    let within = [path.to_path_buf(), path.join("checkpoint")];
+    let newest =
+        within.iter().find_map(|folder| Some(folder.join(format!("step-{}", steps(folder).last()?))));
+    match newest {
+        Some(newest) => format!("it holds checkpoints, the newest is {}", newest.display()),
+        None if path.is_dir() => format!("it has no {STATE_FILE}; name a step-N folder"),
+        None if path.exists() => "it is a file; name a step-N folder".to_string(),
+        None => "there is no such folder".to_string(),
+    }
 }
 
 fn record_of(path: &Path) -> Result<FileRecord, CheckpointError> {

@@ -21,6 +21,34 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+impl Sampling {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`TrainError::Request`].
+    pub fn check(&self) -> Result<(), TrainError> {
+        if !self.temperature.is_finite() || self.temperature < 0.0 {
+            let message = format!("the temperature is {}; expected 0 (greedy) or more", self.temperature);
+            return Err(TrainError::Request(message));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            let message = format!("top-p is {}; expected a share above 0, up to 1", self.top_p);
+            return Err(TrainError::Request(message));
+        }
+        Ok(())
+    }
+}
+
+/// Tokens that a prompt is continued by where nobody says how many.
+pub const USUAL_TOKENS: usize = 200;
+
+/// A tokenized prompt and the number of tokens to add to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    ids: Vec<u32>,
+    count: usize,
+}
+
 /// Writes text with a model.
 pub struct Generator<'a> {
     session: &'a mut Session,
@@ -42,55 +70,73 @@ impl<'a> Generator<'a> {
         Generator { session, program, context, vocab, tokenizer }
     }
 
-    /// Continues a prompt by up to `count` tokens; `emit` gets each new piece of text as it is decoded. Stops early
-    /// where the document ends.
+    /// Tokenizes a prompt that is to be continued by up to `count` tokens; without a count, by [`USUAL_TOKENS`] or as
+    /// many as there is room for.
     ///
     /// # Errors
     /// [`TrainError::Request`] if prompt and continuation exceed the context, [`TrainError::Data`] if the prompt
     /// cannot be tokenized.
-    pub fn generate(
-        &mut self,
-        prompt: &str,
-        count: usize,
-        sampling: &Sampling,
-        emit: &mut dyn FnMut(&str),
-    ) -> Result<String, TrainError> {
+    pub fn prompt(&self, text: &str, count: Option<usize>) -> Result<Prompt, TrainError> {
         let mut ids: Vec<u32> = self.tokenizer.bos().into_iter().collect();
-        ids.extend(self.tokenizer.encode(prompt)?.ids);
+        ids.extend(self.tokenizer.encode(text)?.ids);
         if ids.is_empty() {
             let message = "the prompt is empty and the tokenizer has no token to start with: give a prompt";
             return Err(TrainError::Request(message.into()));
         }
-        if ids.len() + count > self.context {
+        let room = self.context.saturating_sub(ids.len());
+        let count = count.unwrap_or(room.clamp(1, USUAL_TOKENS));
+        if count > room {
             return Err(TrainError::Request(format!(
                 "the prompt has {} tokens; with {count} more that exceeds the context of {}: give a shorter prompt, fewer --tokens or a larger --context",
                 ids.len(),
                 self.context
             )));
         }
+        Ok(Prompt { ids, count })
+    }
+
+    /// Continues a prompt; `emit` gets each new piece of text as it is decoded and says whether to go on. Stops early
+    /// where the document ends.
+    ///
+    /// # Errors
+    /// [`TrainError::Exec`].
+    pub fn generate(
+        &mut self,
+        prompt: &Prompt,
+        sampling: &Sampling,
+        emit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<String, TrainError> {
         let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+        let mut ids = prompt.ids.clone();
         let mut logits = vec![];
         for (position, id) in ids.iter().enumerate() {
             logits = self.step(*id, position)?;
         }
         let (start, mut shown) = (ids.len(), 0);
-        for _ in 0..count {
+        let mut text = String::new();
+        while ids.len() < start + prompt.count {
             let next = choose(&logits[..self.vocab.min(logits.len())], sampling, &mut rng);
             if self.tokenizer.ends_document(next) {
                 break;
             }
             ids.push(next);
+            text = self.tokenizer.decode(&ids[start..]);
             // Only whole characters are shown: a token may be a part of one.
-            let text = self.tokenizer.decode(&ids[start..]);
             if let Some(piece) = text.get(shown..).filter(|t| !t.ends_with('\u{fffd}')) {
-                emit(piece);
+                if !emit(piece) {
+                    return Ok(text);
+                }
                 shown = text.len();
             }
-            if ids.len() < start + count {
+            if ids.len() < start + prompt.count {
                 logits = self.step(next, ids.len() - 1)?;
             }
         }
-        Ok(self.tokenizer.decode(&ids[start..]))
+        // What never became whole.
+        if let Some(piece) = text.get(shown..).filter(|t| !t.is_empty()) {
+            emit(piece);
+        }
+        Ok(text)
     }
 
     /// Feeds the token at a position; returns the logits of the next one.

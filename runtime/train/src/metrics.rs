@@ -1,7 +1,7 @@
 //! What a run reports: TorchTitan's console line and `metrics.jsonl`.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
@@ -53,6 +53,9 @@ pub struct Record {
     /// Share of recall queries answered right.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub validation_accuracy: Option<f64>,
+    /// Tokens per second of the validation.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_tps: Option<f64>,
 }
 
 impl Record {
@@ -74,6 +77,7 @@ impl Record {
             validation_loss: None,
             validation_bits_per_byte: None,
             validation_accuracy: None,
+            validation_tps: None,
         }
     }
 }
@@ -86,16 +90,24 @@ pub struct MetricsFile {
 
 impl MetricsFile {
     /// Opens the file of a run that goes on after `step`: later records, of a run that went further before, are dropped.
+    /// The old file is replaced only when the new one is written.
     ///
     /// # Errors
     /// The file cannot be read or written.
     pub fn open(path: &Path, step: usize) -> io::Result<Self> {
         let kept = match File::open(path) {
             Ok(file) if step > 0 => keep_until(file, step)?,
-            _ => String::new(),
+            Ok(_) => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
         };
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
-        file.write_all(kept.as_bytes())?;
+        let partial = path.with_extension("jsonl.partial");
+        let mut file = File::create(&partial)?;
+        let replaced = file.write_all(kept.as_bytes()).and_then(|()| fs::rename(&partial, path));
+        if let Err(error) = replaced {
+            let _ = fs::remove_file(&partial);
+            return Err(error);
+        }
         Ok(MetricsFile { file })
     }
 
@@ -127,24 +139,66 @@ fn keep_until(file: File, step: usize) -> io::Result<String> {
 const COLORS: [&str; 6] = ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[36m", "\x1b[35m"];
 const RESET: &str = "\x1b[39m";
 
-/// TorchTitan's console line of a training step. `memory` is (arena bytes, bytes of the machine).
-pub fn console_line(record: &Record, memory: (u64, u64), color: bool) -> String {
-    let gib = memory.0 as f64 / f64::from(1 << 30);
-    let percent = 100.0 * memory.0 as f64 / memory.1.max(1) as f64;
+/// What the memory field shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of the arena.
+    pub arena: u64,
+    /// Bytes of the machine.
+    pub machine: u64,
+}
+
+impl Memory {
+    fn field(self) -> String {
+        let gib = self.arena as f64 / f64::from(1 << 30);
+        let percent = 100.0 * self.arena as f64 / self.machine.max(1) as f64;
+        format!("memory: {gib:5.2}GiB({percent:.2}%)")
+    }
+}
+
+/// TorchTitan's console line of a training step.
+pub fn console_line(record: &Record, memory: Memory, color: bool) -> String {
     let value = |x: Option<f64>| x.unwrap_or(f64::NAN);
     let fields = [
         format!("step: {:2}", record.step),
         format!("loss: {:7.4}", value(record.loss)),
         format!("grad_norm: {:7.4}", value(record.grad_norm)),
-        format!("memory: {gib:5.2}GiB({percent:.2}%)"),
+        memory.field(),
         format!("tps: {}", thousands(value(record.tps).round() as u64)),
         format!("tflops: {:.2}", value(record.tflops)),
         format!("mfu: {:.2}%", value(record.mfu)),
     ];
+    joined(&fields, color)
+}
+
+/// TorchTitan's console line of a validation, with what linc measures beside the loss.
+pub fn validation_line(record: &Record, memory: Memory, color: bool) -> String {
+    let value = |x: Option<f64>| x.unwrap_or(f64::NAN);
+    let mut fields = vec![
+        format!("validate step: {:2}", record.step),
+        format!("loss: {:7.4}", value(record.validation_loss)),
+    ];
+    fields.extend(record.validation_bits_per_byte.map(|bits| format!("bits/byte: {bits:.4}")));
+    fields.extend(record.validation_accuracy.map(|share| format!("accuracy: {:.2}%", 100.0 * share)));
+    fields.push(memory.field());
+    fields.push(format!("tps: {}", thousands(value(record.validation_tps).round() as u64)));
+    joined(&fields, color)
+}
+
+fn joined(fields: &[String], color: bool) -> String {
     let paint = |(i, field): (usize, &String)| {
         if color { format!("{}{field}{RESET}", COLORS[i % COLORS.len()]) } else { field.clone() }
     };
     fields.iter().enumerate().map(paint).collect::<Vec<_>>().join("  ")
+}
+
+/// `1.23 GiB`, `4.56 MiB`, `789 B`.
+pub fn bytes(n: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| n >> shift > 0) {
+        Some((shift, unit)) => format!("{:.2} {unit}", n as f64 / (1u64 << shift) as f64),
+        None => format!("{n} B"),
+    }
 }
 
 /// `1234567` as `1,234,567`.
@@ -174,7 +228,7 @@ mod tests {
             mfu: Some(2.89),
             ..Record::new(4, 0)
         };
-        let line = console_line(&record, (1_148_903_751, 107_374_182_400), false);
+        let line = console_line(&record, Memory { arena: 1_148_903_751, machine: 107_374_182_400 }, false);
         assert_eq!(
             line,
             "step:  4  loss:  6.2345  grad_norm:  2.2490  memory:  1.07GiB(1.07%)  tps: 399,989  tflops: 28.61  mfu: 2.89%"
@@ -196,6 +250,25 @@ mod tests {
         let steps: Vec<usize> =
             text.lines().map(|l| serde_json::from_str::<Record>(l).expect("a record").step).collect();
         assert_eq!(steps, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_validation_says_what_was_measured() {
+        let record = Record {
+            validation_loss: Some(1.5),
+            validation_bits_per_byte: Some(2.164),
+            validation_tps: Some(1234.5),
+            ..Record::new(30, 7)
+        };
+        let line = validation_line(&record, Memory { arena: 1 << 30, machine: 1 << 32 }, false);
+        let expected =
+            "validate step: 30  loss:  1.5000  bits/byte: 2.1640  memory:  1.00GiB(25.00%)  tps: 1,235";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!([0, 1023, 1536, 1 << 30].map(bytes), ["0 B", "1023 B", "1.50 KiB", "1.00 GiB"]);
     }
 
     #[test]

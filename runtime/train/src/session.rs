@@ -8,6 +8,7 @@ use linc_exec::device::Device;
 use linc_exec::{ExecError, Executor};
 
 use crate::error::TrainError;
+use crate::metrics::bytes;
 
 /// Compiled programs of one model in one arena.
 pub struct Session {
@@ -84,19 +85,10 @@ pub fn memory_table(reports: &[Report]) -> String {
     let mut text = String::new();
     for report in reports {
         text.push_str(&format!("  memory of the {} program:\n", report.entry));
-        for (category, bytes) in &report.memory {
-            if *bytes > 0 {
-                text.push_str(&format!(
-                    "    {category:16} {:>10.2} MiB\n",
-                    *bytes as f64 / f64::from(1 << 20)
-                ));
-            }
+        let parts = report.memory.iter().filter(|(_, n)| **n > 0).map(|(category, n)| (*category, *n));
+        for (name, n) in parts.chain([("together", report.peak_bytes)]) {
+            text.push_str(&format!("    {name:16} {:>12}\n", bytes(n)));
         }
-        text.push_str(&format!(
-            "    {:16} {:>10.2} MiB\n",
-            "arena",
-            report.peak_bytes as f64 / f64::from(1 << 20)
-        ));
     }
     text
 }

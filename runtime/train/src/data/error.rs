@@ -47,7 +47,9 @@ pub enum DataError {
         "{tokens_of} has {needed} tokens, but the model's vocab_size is {vocab_size}\n  help: raise the model's vocab_size to at least {needed} ([model.overrides] vocab_size = {needed})"
     )]
     Vocabulary { tokens_of: String, needed: usize, vocab_size: usize },
-    #[error("cannot resume the data position: {reason}")]
+    #[error(
+        "cannot go on where the checkpoint stopped: {reason}\n  help: restore that, or start a new run in another job.dump_folder"
+    )]
     Resume { reason: String },
 }
 

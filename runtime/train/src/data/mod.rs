@@ -25,6 +25,7 @@ pub use text::{TextBatches, TextValidation};
 pub use tokenizer::{Encoded, Tokenizer};
 
 use crate::config::{DatasetKind, JobConfig};
+use crate::metrics::thousands;
 use corpus::Corpus;
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +108,7 @@ impl DataState {
         }
         if (self.size, self.checksum) != (saved.size, saved.checksum) {
             let reason = format!(
-                "the training data has changed since the checkpoint (size {} then, {} now); give the same files, tokenizer and validation.fraction",
+                "the training data (files, tokenizer, validation.fraction) has changed, from {} tokens to {}",
                 saved.size, self.size
             );
             return Err(DataError::Resume { reason });
@@ -292,12 +293,12 @@ fn summary(
     let bytes_per_token = corpus.text_bytes() as f64 / corpus.len() as f64;
     let held_out = held_out.map_or_else(
         || "nothing held out".to_owned(),
-        |data| format!("{} tokens to validate on", data.corpus().len()),
+        |data| format!("{} tokens to validate on", thousands(data.corpus().len())),
     );
     format!(
         "{name}: {} documents, {} tokens with {} ({bytes_per_token:.2} bytes per token), {held_out}",
         corpus.documents(),
-        corpus.len(),
+        thousands(corpus.len()),
         tokenizer.name()
     )
 }

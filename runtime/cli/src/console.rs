@@ -1,39 +1,59 @@
 //! The console: TorchTitan's lines, and a progress bar where there is a terminal.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use linc_train::metrics::{Record, console_line, thousands};
+use linc_train::metrics::{Memory, Record, console_line, validation_line};
 use linc_train::trainer::Observer;
+
+use crate::out;
 
 /// Prints what a run tells.
 pub(crate) struct Console {
     bar: ProgressBar,
     color: bool,
+    /// Ends the run, after a checkpoint, when nobody can see any more how it goes.
+    stop: Arc<AtomicBool>,
+    failed: Option<io::Error>,
 }
 
 impl Console {
-    pub(crate) fn new(steps: usize, color: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+    pub(crate) fn new(steps: usize, color: bool, stop: Arc<AtomicBool>) -> Self {
+        let terminal = io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(steps as u64), target);
         let template = "{bar:32} step {pos}/{len}  {msg}  [{elapsed}<{eta}]";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Console { bar, color: color && std::io::stdout().is_terminal() }
+        Console { bar, color: color && io::stdout().is_terminal(), stop, failed: None }
     }
 
     pub(crate) fn warn(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("warning: {text}"));
+        self.bar.suspend(|| out::complain(format_args!("warning: {text}")));
     }
 
-    pub(crate) fn finish(&self) {
+    /// Removes the progress bar.
+    ///
+    /// # Errors
+    /// The first failure of standard output.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.bar.finish_and_clear();
+        self.failed.take().map_or(Ok(()), Err)
     }
 
-    fn line(&self, text: &str) {
-        self.bar.suspend(|| println!("[linc] {} - {text}", timestamp()));
+    fn line(&mut self, text: &str) {
+        if self.failed.is_some() {
+            return;
+        }
+        let line = format!("[linc] {} - root - INFO - {text}", timestamp());
+        if let Err(error) = self.bar.suspend(|| out::line(line)) {
+            self.failed = Some(error);
+            self.stop.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -42,39 +62,28 @@ impl Observer for Console {
         self.line(text);
     }
 
-    fn step(&mut self, step: usize, _steps: usize, loss: f32) {
+    fn step(&mut self, step: usize, loss: f32) {
         self.bar.set_position(step as u64);
         self.bar.set_message(format!("loss {loss:.4}"));
     }
 
-    fn record(&mut self, record: &Record, memory: (u64, u64)) {
+    fn record(&mut self, record: &Record, memory: Memory) {
         self.line(&console_line(record, memory, self.color));
     }
 
-    fn validation(&mut self, record: &Record) {
-        let mut text = format!(
-            "validate step: {:2}  loss: {:7.4}",
-            record.step,
-            record.validation_loss.unwrap_or(f64::NAN)
-        );
-        if let Some(bits) = record.validation_bits_per_byte {
-            text.push_str(&format!("  bits/byte: {bits:.4}"));
-        }
-        if let Some(accuracy) = record.validation_accuracy {
-            text.push_str(&format!("  accuracy: {:.2}%", 100.0 * accuracy));
-        }
-        text.push_str(&format!("  tokens: {}", thousands(record.tokens)));
-        self.line(&text);
+    fn validation(&mut self, record: &Record, memory: Memory) {
+        self.line(&validation_line(record, memory, self.color));
     }
 }
 
-/// `2026-01-31 12:34:56`, UTC.
+/// `2026-01-31 12:34:56,789`, UTC.
 fn timestamp() -> String {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, second) = (now / 86_400, now % 86_400);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
     let (year, month, day) = civil(days as i64);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let milli = now.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02},{milli:03}")
 }
 
 /// Year, month and day of a day counted from 1970-01-01 (proleptic Gregorian, eras of 400 years from March).

@@ -1,0 +1,121 @@
+//! The model and the programs of a run: from a config, or from a checkpoint's record of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use linc_driver::{AdamWSpec, Entry, Model, OptimizerOptions, Options, Placement, Source};
+
+use crate::checkpoint::ModelRecord;
+use crate::config::{JobConfig, ModelFiles};
+use crate::data::{Data, ValidationData};
+use crate::error::TrainError;
+use crate::system;
+
+/// Number of the training program in the session.
+pub(super) const TRAIN: usize = 0;
+/// Number of the evaluation program, where there is one.
+pub(super) const EVAL: usize = 1;
+/// Number of the program behind the sample at the end, where there is one.
+pub(super) const DECODE: usize = 2;
+
+/// The model of a config, with the record of it that checkpoints keep.
+///
+/// # Errors
+/// The model's files are missing, malformed, or do not fit the settings.
+pub fn open_model(
+    config: &JobConfig,
+    config_path: Option<&Path>,
+) -> Result<(Model, ModelRecord), TrainError> {
+    let files = ModelFiles::resolve(&config.model, config_path)?;
+    let overrides = config.model_overrides();
+    let source =
+        |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
+    let toml = source(&files.model_path, &files.model_text);
+    let architecture = source(&files.architecture_path, &files.architecture_text);
+    let (ratio, placement) = (config.model.linear_attn_ratio, config.model.linear_attn_placement.clone());
+    let model = Model::new(&toml, &architecture, &overrides, ratio, placement)?;
+    let record = ModelRecord {
+        name: model.name().to_string(),
+        flavor: model.flavor().to_string(),
+        linear_attn_ratio: ratio.to_string(),
+        linear_attn_placement: model.placement.to_string(),
+        layers: model.kinds.iter().map(|k| k.name().to_string()).collect(),
+        params: model.sizes.params,
+        model_path: toml.path,
+        model_toml: toml.text,
+        architecture_path: architecture.path,
+        architecture: architecture.text,
+        overrides,
+        seq_len: config.training.seq_len,
+    };
+    Ok((model, record))
+}
+
+/// The model that a checkpoint describes.
+///
+/// # Errors
+/// The texts in it do not parse (a checkpoint of another version).
+pub fn model_of(record: &ModelRecord) -> Result<Model, TrainError> {
+    let source = |path: &str, text: &str| Source { path: path.to_string(), text: text.to_string() };
+    let toml = source(&record.model_path, &record.model_toml);
+    let architecture = source(&record.architecture_path, &record.architecture);
+    let setting = |e: linc_driver::PassError| TrainError::Compile(e.into());
+    let ratio = record.linear_attn_ratio.parse().map_err(setting)?;
+    let placement: Placement = record.linear_attn_placement.parse().map_err(setting)?;
+    Ok(Model::new(&toml, &architecture, &record.overrides, ratio, placement)?)
+}
+
+/// Compile-time settings of a training run.
+pub fn train_entry(config: &JobConfig) -> Entry {
+    let o = &config.optimizer;
+    let adamw = AdamWSpec { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay };
+    Entry::Train(OptimizerOptions { adamw, max_norm: config.training.max_norm })
+}
+
+/// Compiler options of a training run.
+pub fn compile_options(config: &JobConfig) -> Options {
+    let mut options = Options::new(config.training.batch_size, config.training.seq_len);
+    options.recompute = config.activation_checkpoint.mode;
+    options.disabled = config.compile.disable_passes.iter().cloned().collect();
+    options.dumps = config.compile.dump;
+    options.clock = Some(system::seconds);
+    options
+}
+
+/// The programs of a run, numbered [`TRAIN`], [`EVAL`], [`DECODE`].
+pub(super) fn programs(config: &JobConfig, data: &Data) -> Vec<(Entry, Options)> {
+    let options = compile_options(config);
+    let mut entries = vec![(train_entry(config), options.clone())];
+    let sister = |batch: usize, seq: usize| {
+        let mut sister = Options::new(batch, seq);
+        sister.disabled = options.disabled.clone();
+        sister
+    };
+    let evaluation = match data.validation {
+        Some(ValidationData::Mqar(_)) => Entry::Forward,
+        Some(ValidationData::Text(_)) | None => Entry::Eval,
+    };
+    entries.push((evaluation, sister(options.batch, options.seq)));
+    if data.tokenizer.is_some() {
+        entries.push((Entry::Decode { context: options.seq }, sister(1, 1)));
+    }
+    entries
+}
+
+/// Writes a text of the compiler under a folder.
+///
+/// # Errors
+/// [`TrainError::Output`].
+pub fn write_dump(folder: &Path, dump: &linc_driver::Dump) -> Result<(), TrainError> {
+    let path = folder.join(&dump.path);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(output("create", parent))?;
+    }
+    fs::write(&path, &dump.text).map_err(output("write", &path))
+}
+
+/// The error of a file that a run cannot write.
+pub(super) fn output(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
+    let path: PathBuf = path.to_path_buf();
+    move |source| TrainError::Output { action, path, source }
+}

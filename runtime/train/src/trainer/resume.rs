@@ -1,0 +1,130 @@
+//! Where a run starts: at the beginning, at one of its checkpoints, or with another run's weights.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{self, CheckpointError, ModelRecord, State};
+use crate::config::JobConfig;
+use crate::data::TrainingData;
+use crate::error::TrainError;
+use crate::session::Session;
+
+/// The point that a run goes on from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Start {
+    /// Steps done.
+    pub(super) step: usize,
+    /// Tokens trained on.
+    pub(super) tokens: u64,
+    /// This run's own checkpoint, if it goes on from one.
+    pub(super) checkpoint: Option<PathBuf>,
+    /// What to tell.
+    pub(super) message: Option<String>,
+}
+
+/// The folder of a run's checkpoints.
+pub(super) fn checkpoint_folder(config: &JobConfig) -> PathBuf {
+    Path::new(&config.job.dump_folder).join(&config.checkpoint.folder)
+}
+
+/// Loads what the config asks to go on from into the session and the data.
+pub(super) fn restore(
+    config: &JobConfig,
+    record: &ModelRecord,
+    session: &mut Session,
+    data: &mut TrainingData,
+) -> Result<Start, TrainError> {
+    let c = &config.checkpoint;
+    let own = if c.enable || c.load_step >= 0 {
+        checkpoint::find(&checkpoint_folder(config), c.load_step)?
+    } else {
+        None
+    };
+    if let Some(path) = own {
+        let state = load(&path, record, session, true)?;
+        data.restore(&state.data)?;
+        let message = Some(format!("Resuming from {} (step {})", path.display(), state.step));
+        return Ok(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message });
+    }
+    let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(Start::default()) };
+    let state = load(path, record, session, !c.initial_load_model_only)?;
+    if c.initial_load_model_only {
+        let message = Some(format!("Starting from the weights of {}", path.display()));
+        return Ok(Start { message, ..Start::default() });
+    }
+    data.restore(&state.data)?;
+    let message = Some(format!("Going on from {} (step {})", path.display(), state.step));
+    Ok(Start { step: state.step, tokens: state.tokens, checkpoint: None, message })
+}
+
+/// Loads weights and, if asked for, the optimizer's state; checks first that they are of this model.
+fn load(
+    path: &Path,
+    record: &ModelRecord,
+    session: &mut Session,
+    with_optimizer: bool,
+) -> Result<State, TrainError> {
+    let state = checkpoint::open(path)?;
+    check_model(path, &state.model, record)?;
+    if with_optimizer && !state.files.contains_key(checkpoint::OPTIMIZER_FILE) {
+        let message =
+            "it has the weights only: name it in checkpoint.initial_load_path to start from them".to_string();
+        return Err(CheckpointError::Mismatch { path: path.to_path_buf(), message }.into());
+    }
+    load_weights(session, path)?;
+    if with_optimizer {
+        let moments = session.moments();
+        load_file(session, &path.join(checkpoint::OPTIMIZER_FILE), &moments)?;
+    }
+    Ok(state)
+}
+
+/// Loads a checkpoint's weights into a session of its model.
+///
+/// # Errors
+/// [`TrainError::Checkpoint`].
+pub fn load_weights(session: &mut Session, path: &Path) -> Result<(), TrainError> {
+    let params = session.params();
+    load_file(session, &path.join(checkpoint::MODEL_FILE), &params)
+}
+
+fn load_file(
+    session: &mut Session,
+    path: &Path,
+    wanted: &std::collections::BTreeMap<String, Vec<usize>>,
+) -> Result<(), TrainError> {
+    let mut failed = None;
+    checkpoint::load(path, wanted, &mut |name, bytes| {
+        if let Err(error) = session.executor.write_tensor(name, bytes) {
+            failed = Some(error);
+        }
+    })?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// A run can only go on with the model that it was started with.
+fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<(), TrainError> {
+    const REMEDY: &str = "use that model, or another job.dump_folder";
+    let message = if saved.params != now.params {
+        format!(
+            "it is of {} {} with {} parameters, the config asks for {} {} with {}; {REMEDY}",
+            saved.name, saved.flavor, saved.params, now.name, now.flavor, now.params
+        )
+    } else if saved.architecture != now.architecture {
+        format!("it was made with another text of {}; {REMEDY}", now.architecture_path)
+    } else if saved.layers != now.layers {
+        format!(
+            "its layers are {}, the config asks for {}; set model.linear_attn_ratio = {} and model.linear_attn_placement = \"{}\", or use another job.dump_folder",
+            letters(&saved.layers),
+            letters(&now.layers),
+            saved.linear_attn_ratio,
+            saved.linear_attn_placement
+        )
+    } else {
+        return Ok(());
+    };
+    Err(CheckpointError::Mismatch { path: path.to_path_buf(), message }.into())
+}
+
+fn letters(layers: &[String]) -> String {
+    layers.iter().filter_map(|l| l.chars().next()).map(|c| c.to_ascii_uppercase()).collect()
+}
