@@ -1,83 +1,173 @@
 #!/usr/bin/env python3
-"""linc beside PyTorch on the CPU, interleaved: A B A B .., each a whole training run of a few steps.
+"""linc beside PyTorch on the CPU, in rounds: linc, eager, torch.compile, linc, eager, ..., each a whole process that
+trains for a few steps.
 
-    python3 benches/compare.py --python VENV/bin/python --linc target/release/linc [--rounds 3] [--quick]
+    cargo build --release
+    python3 benches/compare.py --python VENV/bin/python                      # all cases; takes hours
+    python3 benches/compare.py --python VENV/bin/python --only 'ratio0 4x512' # cases by regular expression
+    python3 benches/compare.py --list
 
-Prints a Markdown table: median tokens per second and peak memory of both, and the ratio of linc to PyTorch (the median
-of the ratios of neighbouring runs). One thread is pinned to a core; OMP_WAIT_POLICY is PASSIVE.
+Prints Markdown: median tokens per second and peak memory of the process, and what linc reaches relative to PyTorch
+(median of the ratios within rounds). Memory without the library is PyTorch's peak less what `import torch` takes. One
+thread is pinned to a core. The machine should be idle: OMP_WAIT_POLICY is PASSIVE because OpenMP's waiting threads
+collapse beside other work, and the load at the start is printed.
 """
 import argparse
 import json
 import os
+import re
+import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-# ratio, batch, sequence, threads, torch.compile
-CASES = [
-    (0, 4, 512, 2, False),
-    (0, 4, 512, 2, True),
-    (0, 4, 512, 1, False),
-    (0, 1, 2048, 2, False),
-    (1, 1, 2048, 2, False),
-    (0, 1, 8192, 2, False),
-    (1, 1, 8192, 2, False),
+HERE = Path(__file__).resolve().parent
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Case:
+    ratio: int
+    batch: int
+    seq: int
+    threads: int
+
+    @property
+    def label(self):
+        return f"ratio{self.ratio} {self.batch}x{self.seq} {self.threads}t"
+
+
+SHAPES = [(0, 4, 512), (0, 1, 2048), (1, 4, 512), (1, 1, 2048), (0, 1, 8192), (1, 1, 8192)]
+CASES = [Case(*shape, threads) for shape, threads in product(SHAPES, (2, 1))]
+
+
+@dataclass(frozen=True)
+class Result:
+    tps: float
+    peak: int
+    library: int = 0
+
+
+def measure(command, threads, **kwargs):
+    """Runs a process to its end; its standard output and the peak of its resident memory in bytes."""
+    if threads == 1:
+        command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *command]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, **kwargs)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode != 0:
+            sys.exit(f"{shlex.join(command)}\nended with {process.returncode}:\n{err.read().decode()[-4000:]}")
+        return out.read().decode(), usage.ru_maxrss * 1024
+
+
+def run_linc(args, case):
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "job.dump_folder": folder,
+            "model.linear_attn_ratio": case.ratio,
+            "training.batch_size": case.batch,
+            "training.seq_len": case.seq,
+            "training.threads": case.threads,
+            "training.steps": args.steps,
+        }
+        command = [*shlex.split(args.linc), "train", args.config]
+        for name, value in settings.items():
+            command += [f"--{name}", str(value)]
+        _, peak = measure(command + shlex.split(args.linc_args), case.threads)
+        records = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    rates = [record["tps"] for record in records if "tps" in record]
+    return Result(statistics.median(rates[args.warmup:]), peak)
+
+
+def run_torch(args, case, compiled):
+    options = {"ratio": case.ratio, "batch": case.batch, "seq": case.seq, "threads": case.threads}
+    options |= {"steps": args.steps, "warmup": args.warmup}
+    command = [args.python, str(HERE / "torch_llama.py")]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    if compiled:
+        command.append("--compile")
+    text, peak = measure(command, case.threads, env=dict(os.environ, OMP_WAIT_POLICY="PASSIVE"))
+    result = json.loads(text.splitlines()[-1])
+    # The peak of torch.compile's workers is not the training process's: take its own word.
+    return Result(result["tps"], min(peak, result["peak_bytes"]), result["library_bytes"])
+
+
+def row(case, mode, linc, torch):
+    def median(values):
+        return statistics.median(list(values))
+
+    speed = median(a.tps / b.tps for a, b in zip(linc, torch, strict=True))
+    peaks = median(r.peak for r in linc), median(r.peak for r in torch)
+    bare = median(r.peak - r.library for r in torch)
+    cells = [
+        case.ratio, f"{case.batch} x {case.seq}", case.threads, mode,
+        f"{median(r.tps for r in linc):.0f}", f"{median(r.tps for r in torch):.0f}", f"**{speed:.2f}x**",
+        f"{peaks[0] / GIB:.2f}", f"{peaks[1] / GIB:.2f}", f"**{peaks[0] / peaks[1]:.2f}x**",
+        f"{bare / GIB:.2f}", f"{peaks[0] / bare:.2f}x",
+    ]
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+HEADER = [
+    "ratio", "batch x seq", "threads", "PyTorch", "linc tok/s", "PyTorch tok/s", "linc / PyTorch",
+    "linc GiB", "PyTorch GiB", "linc / PyTorch", "PyTorch GiB without library", "linc / that",
 ]
 
 
-def pinned(command, threads):
-    return ["taskset", "-c", "0"] + command if threads == 1 else command
-
-
-def run_linc(args, ratio, batch, seq, threads):
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            args.linc, "train", os.path.join(HERE, "cpu.toml"), "--job.dump_folder", folder,
-            "--model.linear_attn_ratio", str(ratio), "--training.batch_size", str(batch),
-            "--training.seq_len", str(seq), "--training.threads", str(threads), "--training.steps", str(args.steps),
-        ]
-        text = subprocess.run(pinned(["/usr/bin/env", "time", "-f", "%M"] + command, threads), capture_output=True, text=True, check=True)
-        with open(os.path.join(folder, "metrics.jsonl")) as lines:
-            rates = [json.loads(line)["tps"] for line in lines]
-    return statistics.median(rates[2:]), int(text.stderr.split()[-1]) * 1024
-
-
-def run_torch(args, ratio, batch, seq, threads, compiled):
-    command = [args.python, os.path.join(HERE, "torch_llama.py"), "--ratio", str(ratio), "--batch", str(batch),
-               "--seq", str(seq), "--threads", str(threads), "--steps", str(args.steps)]
-    if compiled:
-        command.append("--compile")
-    env = dict(os.environ, OMP_WAIT_POLICY="PASSIVE")
-    text = subprocess.run(pinned(command, threads), capture_output=True, text=True, check=True, env=env)
-    result = json.loads(text.stdout.splitlines()[-1])
-    return result["tps"], result["peak_bytes"]
+def describe(args):
+    version = subprocess.run(
+        [args.python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True
+    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    cores = len(os.sched_getaffinity(0))
+    return (f"{cpu}, {cores} cores, load {os.getloadavg()[0]:.2f} at the start; PyTorch {version.stdout.strip()}; "
+            f"{args.rounds} rounds of {args.steps} steps, the first {args.warmup} not counted.")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", required=True, help="a Python with torch")
-    parser.add_argument("--linc", default="target/release/linc")
+    parser.add_argument("--python", default=sys.executable, help="a Python with torch")
+    parser.add_argument("--linc", default="target/release/linc", help="command of linc")
+    parser.add_argument("--linc-args", default="", help="more arguments of `linc train`")
+    parser.add_argument("--config", default=str(HERE / "cpu.toml"), help="config of `linc train`")
+    parser.add_argument("--modes", default="eager,compile", help="PyTorch's modes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--cases", default="", help="numbers of the cases to run, from 0; all if not given")
+    parser.add_argument("--warmup", type=int, default=2, help="steps that are not counted")
+    parser.add_argument("--only", default="", help="regular expression on the labels of cases")
+    parser.add_argument("--list", action="store_true", help="print the labels of cases and end")
     args = parser.parse_args()
-    chosen = [int(c) for c in args.cases.split(",") if c] or range(len(CASES))
-    print("| ratio | batch x seq | threads | PyTorch | linc tok/s | PyTorch tok/s | ratio | linc GiB | PyTorch GiB | ratio |")
-    print("|---|---|---|---|--:|--:|--:|--:|--:|--:|")
-    for number in chosen:
-        ratio, batch, seq, threads, compiled = CASES[number]
-        linc, torch = [], []
-        for _ in range(args.rounds):
-            linc.append(run_linc(args, ratio, batch, seq, threads))
-            torch.append(run_torch(args, ratio, batch, seq, threads, compiled))
-        median = lambda runs, i: statistics.median(r[i] for r in runs)
-        speed = statistics.median(a[0] / b[0] for a, b in zip(linc, torch))
-        memory = median(linc, 1) / median(torch, 1)
-        kind = "torch.compile" if compiled else "eager"
-        gib = 2**30
-        print(f"| {ratio} | {batch} x {seq} | {threads} | {kind} | {median(linc, 0):.0f} | {median(torch, 0):.0f} | "
-              f"{speed:.2f}x | {median(linc, 1) / gib:.2f} | {median(torch, 1) / gib:.2f} | {memory:.2f}x |", flush=True)
+    cases = [case for case in CASES if re.search(args.only, case.label)]
+    modes = args.modes.split(",")
+    if unknown := set(modes) - {"eager", "compile"}:
+        parser.error(f"there is no mode {', '.join(sorted(unknown))}; there are eager and compile")
+    if not cases:
+        parser.error("no case has such a label; --list shows them")
+    if args.steps <= args.warmup:
+        parser.error("there is no step after the warmup")
+    if args.list:
+        print("\n".join(case.label for case in cases))
+        return
+    print(describe(args) + "\n")
+    print("| " + " | ".join(HEADER) + " |\n|" + "--:|" * len(HEADER), flush=True)
+    for case in cases:
+        linc, torch = [], {mode: [] for mode in modes}
+        for number in range(args.rounds):
+            linc.append(run_linc(args, case))
+            for mode in modes:
+                torch[mode].append(run_torch(args, case, mode == "compile"))
+            print(f"{case.label}: round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+        for mode in modes:
+            print(row(case, {"compile": "torch.compile"}.get(mode, mode), linc, torch[mode]), flush=True)
 
 
 if __name__ == "__main__":
