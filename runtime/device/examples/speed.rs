@@ -1,5 +1,5 @@
 //! Prints the speed of the CPU device: dots of tiles, transcendentals, streaming kernels, attention and matmuls, one
-//! line each. `cargo run --release -p linc-device --example speed [threads] [portable|avx2|avx512]`
+//! line each. `cargo run --release -p linc-device --example speed [threads] [portable|avx2|avx512] [part of a name]`
 
 use std::time::{Duration, Instant};
 
@@ -72,9 +72,22 @@ fn launch(cpu: &mut Cpu, kernel: &Kernel, sizes: &[usize]) -> f64 {
     time(cpu, &bytes, Action::Launch { kernel: 0, args }, Some(kernel))
 }
 
-fn report(name: &str, seconds: f64, flops: f64, bytes: f64) {
-    let (gflops, gb) = (flops / seconds / 1e9, bytes / seconds / 1e9);
-    println!("{name:44} {:10.1} us {gflops:8.1} GFLOP/s {gb:7.1} GB/s", seconds * 1e6);
+/// The device, and which lines to print.
+struct Bench {
+    cpu: Cpu,
+    only: String,
+}
+
+impl Bench {
+    /// Prints the speed of something that takes `flops` operations and moves `bytes`.
+    fn line(&mut self, name: &str, flops: f64, bytes: f64, seconds: impl FnOnce(&mut Cpu) -> f64) {
+        if !name.contains(&self.only) {
+            return;
+        }
+        let seconds = seconds(&mut self.cpu);
+        let (gflops, gb) = (flops / seconds / 1e9, bytes / seconds / 1e9);
+        println!("{name:40} {:10.1} us {gflops:8.1} GFLOP/s {gb:7.1} GB/s", seconds * 1e6);
+    }
 }
 
 /// `rounds` dots of one tile pair that stays in the first-level cache.
@@ -115,13 +128,14 @@ fn main() {
     let level = Level::available().into_iter().find(|l| Some(l.name()) == wanted.as_deref());
     let mut cpu = Cpu::new(CpuOptions { threads: Some(threads), level }).expect("a CPU");
     println!("{}, peak {:.1} GFLOP/s", cpu.describe(), cpu.peak_flops() / 1e9);
-    tiles(&mut cpu);
-    streams(&mut cpu);
-    attention(&mut cpu);
-    matmuls(&mut cpu);
+    let mut bench = Bench { cpu, only: args.next().unwrap_or_default() };
+    tiles(&mut bench);
+    streams(&mut bench);
+    attention(&mut bench);
+    matmuls(&mut bench);
 }
 
-fn tiles(cpu: &mut Cpu) {
+fn tiles(bench: &mut Bench) {
     for (m, n, k, ta, tb) in [
         (64, 64, 64, false, false),
         (64, 64, 64, false, true),
@@ -132,18 +146,22 @@ fn tiles(cpu: &mut Cpu) {
         (16, 16, 16, false, false),
     ] {
         let rounds = 1000;
-        let seconds = launch(cpu, &dots(m, n, k, ta, tb, rounds), &[m * k, k * n, m * n]);
-        let flops = (2 * m * n * k * rounds) as f64;
-        report(&format!("dot {m}x{n}x{k} {ta} {tb} (x{rounds})"), seconds, flops, 0.0);
+        bench.line(
+            &format!("dot {m}x{n}x{k} {ta} {tb} (x{rounds})"),
+            (2 * m * n * k * rounds) as f64,
+            0.0,
+            |cpu| launch(cpu, &dots(m, n, k, ta, tb, rounds), &[m * k, k * n, m * n]),
+        );
     }
     for op in [Unary::Exp, Unary::Log, Unary::Sigmoid, Unary::Tanh] {
         let (n, rounds) = (4096, 1000);
-        let seconds = launch(cpu, &unary(op, n, rounds), &[n, n]);
-        report(&format!("{op:?} of {n} (x{rounds})"), seconds, 0.0, (8 * n * rounds) as f64);
+        bench.line(&format!("{op:?} of {n} (x{rounds})"), 0.0, (8 * n * rounds) as f64, |cpu| {
+            launch(cpu, &unary(op, n, rounds), &[n, n])
+        });
     }
 }
 
-fn streams(cpu: &mut Cpu) {
+fn streams(bench: &mut Bench) {
     let (rows, d) = (2048, 512);
     let numel = rows * 1536;
     let dense = || PointInput { elem: Elem::F32, row_stride: 1536, col_stride: 1 };
@@ -156,8 +174,7 @@ fn streams(cpu: &mut Cpu) {
         outputs: vec![output(2)],
         block: 4096,
     };
-    let seconds = launch(cpu, &pointwise(&add), &[numel; 3]);
-    report("add 2048x1536", seconds, 0.0, (12 * numel) as f64);
+    bench.line("add 2048x1536", 0.0, (12 * numel) as f64, |cpu| launch(cpu, &pointwise(&add), &[numel; 3]));
     let gate = PointwiseSpec {
         steps: vec![
             PointStep::Input(0),
@@ -168,17 +185,20 @@ fn streams(cpu: &mut Cpu) {
         outputs: vec![output(3)],
         ..add
     };
-    let seconds = launch(cpu, &pointwise(&gate), &[numel; 3]);
-    report("silu(a)*b 2048x1536", seconds, 0.0, (12 * numel) as f64);
+    bench.line("silu(a)*b 2048x1536", 0.0, (12 * numel) as f64, |cpu| {
+        launch(cpu, &pointwise(&gate), &[numel; 3])
+    });
     let (x, w, y) = (Elem::F32, Elem::F32, Elem::F32);
     let norm = RmsNormSpec { rows, d, eps: 1e-5, x_stride: d, x, w, y, residual: false };
-    let seconds = launch(cpu, &rms_norm(&norm), &[rows * d, d, rows * d]);
-    report("rms_norm 2048x512", seconds, 0.0, (8 * rows * d) as f64);
+    bench.line("rms_norm 2048x512", 0.0, (8 * rows * d) as f64, |cpu| {
+        launch(cpu, &rms_norm(&norm), &[rows * d, d, rows * d])
+    });
     let grad =
         RmsNormGradSpec { rows, d, eps: 1e-5, blocks: 16, x_stride: d, x, w, dy: x, dx: x, residual: true };
     let sizes = [rows * d, d, rows * d, rows * d, rows * d, 16 * d];
-    let seconds = launch(cpu, &rms_norm_grad(&grad), &sizes);
-    report("rms_norm_grad 2048x512 (+residual)", seconds, 0.0, (16 * rows * d) as f64);
+    bench.line("rms_norm_grad 2048x512 (+residual)", 0.0, (16 * rows * d) as f64, |cpu| {
+        launch(cpu, &rms_norm_grad(&grad), &sizes)
+    });
     let strides = [2048 * 512, 512, 64];
     let spec = RopeSpec {
         batch: 1,
@@ -193,15 +213,17 @@ fn streams(cpu: &mut Cpu) {
         start: false,
         inverse: false,
     };
-    let seconds = launch(cpu, &rope(&spec), &[rows * d, 2048 * 64, rows * d]);
-    report("rope 2048x8x64", seconds, 0.0, (8 * rows * d) as f64);
+    bench.line("rope 2048x8x64", 0.0, (8 * rows * d) as f64, |cpu| {
+        launch(cpu, &rope(&spec), &[rows * d, 2048 * 64, rows * d])
+    });
     let numel = 4 << 20;
     let spec = AdamWSpec { numel, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, g: Elem::F32 };
-    let seconds = launch(cpu, &adamw(&spec), &[numel, numel, numel, numel, 16, 16, 16]);
-    report("adamw 4M", seconds, 0.0, (28 * numel) as f64);
+    bench.line("adamw 4M", 0.0, (28 * numel) as f64, |cpu| {
+        launch(cpu, &adamw(&spec), &[numel, numel, numel, numel, 16, 16, 16])
+    });
 }
 
-fn attention(cpu: &mut Cpu) {
+fn attention(bench: &mut Bench) {
     let elem = Elem::F32;
     for (seq, batch) in [(512, 4), (2048, 1)] {
         let shape = HeadShape { batch, seq, heads: 8, kv_heads: 4, head_dim: 64 };
@@ -212,9 +234,10 @@ fn attention(cpu: &mut Cpu) {
         let (causal, scale, block_q, block_k) = (true, 0.125, 64, 64);
         let spec = SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, q, k, v, out };
         let sizes = [q_len, kv_len, kv_len, q_len, rows];
-        let seconds = launch(cpu, &softmax_attention_forward(&spec), &sizes);
         let flops = 2.0 * (batch * 8 * seq * seq * 64) as f64;
-        report(&format!("softmax forward {batch}x{seq}"), seconds, flops, 0.0);
+        bench.line(&format!("softmax forward {batch}x{seq}"), flops, 0.0, |cpu| {
+            launch(cpu, &softmax_attention_forward(&spec), &sizes)
+        });
         let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
         let spec = SoftmaxBackwardSpec {
             elem,
@@ -239,27 +262,30 @@ fn attention(cpu: &mut Cpu) {
             _ => rows,
         };
         let sizes = |kernel: &Kernel| kernel.params.iter().map(|p| size(&p.name)).collect::<Vec<_>>();
-        let seconds = launch(cpu, &kernel, &sizes(&kernel));
-        report(&format!("softmax dq {batch}x{seq}"), seconds, flops * 1.5, 0.0);
+        bench.line(&format!("softmax dq {batch}x{seq}"), flops * 1.5, 0.0, |cpu| {
+            launch(cpu, &kernel, &sizes(&kernel))
+        });
         let kernel = softmax_attention_dkdv(&spec);
-        let seconds = launch(cpu, &kernel, &sizes(&kernel));
-        report(&format!("softmax dkdv {batch}x{seq}"), seconds, flops * 2.0, 0.0);
+        bench.line(&format!("softmax dkdv {batch}x{seq}"), flops * 2.0, 0.0, |cpu| {
+            launch(cpu, &kernel, &sizes(&kernel))
+        });
 
         let (chunk, temperature) = (64, 1.0);
         let spec = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
         let states = batch * 4 * seq.div_ceil(chunk);
         let (ell, state) = (states * 64, states * 64 * 64);
-        let seconds =
-            launch(cpu, &linear_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state]);
-        report(&format!("linear forward {batch}x{seq}"), seconds, 0.0, 0.0);
+        bench.line(&format!("linear forward {batch}x{seq}"), 0.0, 0.0, |cpu| {
+            launch(cpu, &linear_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state])
+        });
         let spec = LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
         let sizes = [q_len, kv_len, kv_len, ell, state, q_len, q_len, kv_len, kv_len];
-        let seconds = launch(cpu, &linear_attention_backward(&spec), &sizes);
-        report(&format!("linear backward {batch}x{seq}"), seconds, 0.0, 0.0);
+        bench.line(&format!("linear backward {batch}x{seq}"), 0.0, 0.0, |cpu| {
+            launch(cpu, &linear_attention_backward(&spec), &sizes)
+        });
     }
 }
 
-fn matmuls(cpu: &mut Cpu) {
+fn matmuls(bench: &mut Bench) {
     for (m, n, k, trans_a, trans_b) in [
         (2048, 512, 512, false, true),
         (2048, 1024, 512, false, true),
@@ -284,10 +310,9 @@ fn matmuls(cpu: &mut Cpu) {
             dtype: DType::F32,
         };
         let sizes = [m * k, k * n, m * n].map(|len| 4 * len as u64);
-        let seconds = time(cpu, &sizes, Action::Gemm(gemm), None);
         let letter = |trans| if trans { 't' } else { 'n' };
         let flops = 2.0 * (m * n * k) as f64;
         let name = format!("matmul {m}x{n}x{k} {}{}", letter(trans_a), letter(trans_b));
-        report(&name, seconds, flops, 0.0);
+        bench.line(&name, flops, 0.0, |cpu| time(cpu, &sizes, Action::Gemm(gemm), None));
     }
 }

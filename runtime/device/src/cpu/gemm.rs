@@ -1,19 +1,29 @@
 //! Matmuls of the graph, cut into parts whose sizes depend on the shapes only, so that any number of threads gives the
 //! same bits.
 //!
-//! With vector instructions the parts run on the device's own matmul, which is ahead of the `gemm` crate there
-//! (`examples/speed.rs`); the crate serves the portable level and results whose rows are not contiguous.
+//! With vector instructions they run on the device's own matmul, which is ahead of the `gemm` crate there; the crate
+//! serves the portable level, and results whose rows are not contiguous.
 
 use gemm::Parallelism;
 
-use super::primitives::matmul::{PACK_BYTES, Part, WIDTH};
+use super::pool::Pool;
+use super::primitives::matmul::{DEPTH, HEIGHT, PACK_BYTES, Part, Right, THIN, UNIT};
 use super::primitives::{Level, Matmul};
+use super::scratch::Areas;
 
-/// Work of a part, in floating-point operations: long enough for packing to vanish, short enough to balance.
-const PART: f64 = 64e6;
+/// Work of a part, in floating-point operations: long enough to be worth a hand-off, short enough to balance.
+const PART: f64 = 48e6;
 
-/// Rows of a part that packing its columns needs to pay.
-const ROWS: usize = 256;
+/// Columns of a part, and of one whose left operand has to be packed, which wide parts do less often.
+const WIDTH: usize = 256;
+/// As [`WIDTH`].
+const PACKED_WIDTH: usize = 512;
+
+/// Elements of the right operand that are packed at a time; larger operands are worked off in blocks of columns.
+const SHARED: usize = 2 << 20;
+
+/// Columns that one thread packs at a time.
+const PACK_COLS: usize = 128;
 
 /// Sizes, pointers and strides of `c = a·b (+ c)`.
 #[derive(Clone, Copy)]
@@ -30,134 +40,185 @@ pub(super) struct Product {
     pub(super) accumulate: bool,
 }
 
-// SAFETY: the pointers are used by `Product::part` only, whose callers keep the parts apart.
+// SAFETY: the pointers are used by functions whose callers keep the parts apart.
 unsafe impl Sync for Product {}
 
-/// How the result is cut.
+/// What computes a part.
+#[derive(Clone, Copy)]
+enum Engine {
+    /// The device's own matmul, with a packed right operand.
+    Packed(Matmul),
+    /// The device's own matmul for few rows.
+    Thin(Matmul),
+    /// The `gemm` crate.
+    Crate,
+}
+
+/// How a matmul is cut.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
-    rows: usize,
-    cols: usize,
+    engine: Engine,
     row_step: usize,
     col_step: usize,
-    /// The device's own matmul, if it is to be used.
-    own: Option<Matmul>,
+    /// Columns that are packed at a time.
+    block: usize,
 }
 
 impl Split {
     /// The cut for a matmul.
     pub(super) fn of(product: &Product, level: Level) -> Split {
         let Product { m, n, k, .. } = *product;
-        let own = (level > Level::Portable && product.c_strides.1 == 1).then(|| level.matmul());
-        // Where the left operand is packed too, wide parts pack it less often.
-        let widest = if product.a_strides.1 == 1 { WIDTH / 2 } else { WIDTH };
-        let col_step = n.div_ceil(n.div_ceil(widest).max(1)).next_multiple_of(64).clamp(1, widest);
+        let rows_together = product.a_strides.1 == 1;
+        let engine = if level == Level::Portable || product.c_strides.1 != 1 {
+            Engine::Crate
+        } else if m <= THIN && rows_together && product.b_strides.0 == 1 {
+            Engine::Thin(level.matmul())
+        } else {
+            Engine::Packed(level.matmul())
+        };
+        let widest = if rows_together { WIDTH } else { PACKED_WIDTH };
+        let block = match engine {
+            Engine::Packed(_) => (SHARED / k.max(1) / PACKED_WIDTH).max(1) * PACKED_WIDTH,
+            Engine::Thin(_) | Engine::Crate => n.max(1),
+        };
+        let block = block.min(n.max(1));
+        let col_step = block.div_ceil(block.div_ceil(widest)).next_multiple_of(UNIT);
         let wanted = PART / (2.0 * col_step as f64 * k.max(1) as f64);
-        let row_step = (wanted as usize).next_multiple_of(48).clamp(ROWS, m.max(ROWS));
-        Split { rows: m.div_ceil(row_step), cols: n.div_ceil(col_step), row_step, col_step, own }
-    }
-
-    /// Number of parts.
-    pub(super) fn parts(&self) -> usize {
-        self.rows * self.cols
+        let row_step = (wanted as usize).next_multiple_of(HEIGHT).clamp(HEIGHT, m.max(HEIGHT));
+        Split { engine, row_step, col_step, block }
     }
 
     /// Bytes of scratch that a thread needs.
     pub(super) fn scratch_bytes(&self) -> usize {
-        if self.own.is_some() { PACK_BYTES } else { 0 }
+        match self.engine {
+            Engine::Packed(_) => PACK_BYTES,
+            Engine::Thin(_) | Engine::Crate => 0,
+        }
+    }
+
+    /// Bytes that all threads share.
+    pub(super) fn shared_bytes(&self, product: &Product) -> usize {
+        match self.engine {
+            Engine::Packed(_) => 4 * product.k * self.block.next_multiple_of(UNIT),
+            Engine::Thin(_) | Engine::Crate => 0,
+        }
     }
 }
 
 impl Product {
-    /// Computes one part.
+    /// Computes the product.
     ///
     /// # Safety
-    /// The operands are valid for the sizes and strides, `c` overlaps neither of the others, `scratch` has
-    /// [`Split::scratch_bytes`], and no other part of the same number runs at the same time.
-    pub(super) unsafe fn part(&self, split: &Split, part: usize, scratch: *mut u8) {
-        // Neighbours share columns: what one has packed is still in a cache of the other.
-        let (row, col) = (part % split.rows * split.row_step, part / split.rows * split.col_step);
-        let (m, n) = ((self.m - row).min(split.row_step), (self.n - col).min(split.col_step));
-        // SAFETY: row and col are within the result, and so are the sizes.
-        let (a, b, c) = unsafe {
-            (
-                self.a.add(row * self.a_strides.0),
-                self.b.add(col * self.b_strides.1),
-                self.c.add(row * self.c_strides.0 + col * self.c_strides.1),
-            )
-        };
-        if let Some(own) = split.own {
-            let part = Part {
-                m,
-                n,
+    /// The operands are valid for the sizes and strides, `c` overlaps neither of the others, and the areas have the bytes
+    /// that `split` asks for.
+    pub(super) unsafe fn run(&self, split: &Split, pool: &mut Pool, areas: Areas) {
+        for from in (0..self.n).step_by(split.block) {
+            let n = (self.n - from).min(split.block);
+            let right = Right {
                 k: self.k,
-                a,
-                a_strides: self.a_strides.into(),
-                b,
-                b_strides: self.b_strides.into(),
-                c,
-                c_stride: self.c_strides.0,
-                accumulate: self.accumulate,
-            };
-            // SAFETY: as promised by the caller; the level is the device's.
-            unsafe { own(&part, scratch.cast()) };
-            return;
-        }
-        let signed = |(rs, cs): (usize, usize)| (rs as isize, cs as isize);
-        let ((a_rs, a_cs), (b_rs, b_cs)) = (signed(self.a_strides), signed(self.b_strides));
-        let (c_rs, c_cs) = signed(self.c_strides);
-        // SAFETY: as promised by the caller.
-        unsafe {
-            gemm::gemm(
-                m,
                 n,
-                self.k,
-                c,
-                c_cs,
-                c_rs,
-                self.accumulate,
-                a,
-                a_cs,
-                a_rs,
-                b,
-                b_cs,
-                b_rs,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
+                // SAFETY: column `from` exists.
+                b: unsafe { self.b.add(from * self.b_strides.1) },
+                strides: self.b_strides.into(),
+                panels: areas.shared().cast(),
+            };
+            let block = ColumnBlock { product: self, split, from, right };
+            if let Engine::Packed(own) = split.engine {
+                let (passes, groups) = (self.k.div_ceil(DEPTH), n.div_ceil(PACK_COLS));
+                // A small operand is packed by the caller before the others would be awake.
+                let chunk = if passes * groups < 4 { passes * groups } else { 1 };
+                let block = &block;
+                pool.run(passes * groups, chunk.max(1), &|_, range| {
+                    for piece in range {
+                        let (p, j) = (piece / groups * DEPTH, piece % groups * PACK_COLS);
+                        // SAFETY: each piece has panels of its own.
+                        unsafe { (own.pack)(&block.right, p, j, (j + PACK_COLS).min(n)) };
+                    }
+                });
+            }
+            let rows = self.m.div_ceil(split.row_step);
+            let cols = n.div_ceil(split.col_step);
+            let block = &block;
+            let areas = &areas;
+            pool.run(rows * cols, 1, &|worker, range| {
+                for part in range {
+                    // Neighbours share columns: the panels that one has read are in a cache of the other.
+                    let (row, col) = (part % rows * split.row_step, part / rows * split.col_step);
+                    // SAFETY: as promised by the caller; parts do not overlap.
+                    unsafe { block.part(row, col, areas.of(worker)) };
+                }
+            });
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Columns of a product that are worked off together.
+struct ColumnBlock<'a> {
+    product: &'a Product,
+    split: &'a Split,
+    /// First column.
+    from: usize,
+    right: Right,
+}
 
-    #[test]
-    fn parts_cover_the_result() {
-        for (m, n, k) in
-            [(1, 1, 1), (2048, 512, 512), (512, 512, 2048), (3, 4096, 512), (4096, 1, 7), (65, 129, 4000)]
-        {
-            let product = Product {
-                m,
+// SAFETY: as for `Product`.
+unsafe impl Sync for ColumnBlock<'_> {}
+
+impl ColumnBlock<'_> {
+    /// Computes the part that begins at a row and a column of the block.
+    ///
+    /// # Safety
+    /// As [`Product::run`]; the right operand is packed, and no other thread computes the same part.
+    unsafe fn part(&self, row: usize, col: usize, scratch: *mut u8) {
+        let Product { a_strides, b_strides, c_strides, .. } = *self.product;
+        let m = (self.product.m - row).min(self.split.row_step);
+        let n = (self.right.n - col).min(self.split.col_step);
+        // SAFETY: row and col are within the block, and so are the sizes.
+        unsafe {
+            let a = self.product.a.add(row * a_strides.0);
+            let c = self.product.c.add(row * c_strides.0 + (self.from + col) * c_strides.1);
+            let accumulate = self.product.accumulate;
+            let part = Part {
+                right: self.right,
+                col,
                 n,
-                k,
-                a: std::ptr::null(),
-                a_strides: (k, 1),
-                b: std::ptr::null(),
-                b_strides: (n, 1),
-                c: std::ptr::null_mut(),
-                c_strides: (n, 1),
-                accumulate: false,
+                m,
+                a,
+                a_strides: a_strides.into(),
+                c,
+                c_stride: c_strides.0,
+                accumulate,
             };
-            let s = Split::of(&product, Level::Portable);
-            assert!(s.col_step <= WIDTH && s.parts() >= 1);
-            assert!((s.rows - 1) * s.row_step < m && s.rows * s.row_step >= m);
-            assert!((s.cols - 1) * s.col_step < n && s.cols * s.col_step >= n);
+            match self.split.engine {
+                Engine::Packed(own) => (own.part)(&part, scratch.cast()),
+                Engine::Thin(own) => (own.thin)(&part),
+                Engine::Crate => {
+                    let signed = |(rs, cs): (usize, usize)| (rs as isize, cs as isize);
+                    let ((a_rs, a_cs), (b_rs, b_cs)) = (signed(a_strides), signed(b_strides));
+                    let (c_rs, c_cs) = signed(c_strides);
+                    gemm::gemm(
+                        m,
+                        n,
+                        self.right.k,
+                        c,
+                        c_cs,
+                        c_rs,
+                        accumulate,
+                        a,
+                        a_cs,
+                        a_rs,
+                        self.right.b.add(col * b_strides.1),
+                        b_cs,
+                        b_rs,
+                        1.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        Parallelism::None,
+                    );
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ mod jit;
 mod pool;
 mod primitives;
 mod program;
+mod scratch;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,8 @@ use arena::Memory;
 use jit::Jit;
 use pool::Pool;
 pub use primitives::Level;
-use program::{Loaded, Scratch};
+use program::Loaded;
+use scratch::Scratch;
 
 /// How to run on the CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,7 +112,7 @@ impl Device for Cpu {
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
         let len = self.memory(arena)?.len() as u64;
         let loaded = Loaded::new(plan, scratch, len, &mut self.jit, self.level, self.pool.threads())?;
-        self.scratch.reserve(loaded.scratch_bytes())?;
+        self.scratch.reserve(loaded.needs())?;
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))
     }

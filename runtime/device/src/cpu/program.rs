@@ -1,8 +1,5 @@
 //! A plan with addresses: what each step calls, with which offsets, and how its work is cut.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-
-use linc_codegen_cpu::SCRATCH_ALIGN;
 use linc_plan::validate::validate;
 use linc_plan::{ALIGN, Action, DType, Plan, Ref, Space};
 
@@ -10,6 +7,7 @@ use super::gemm::{Product, Split};
 use super::jit::{Code, Jit};
 use super::pool::Pool;
 use super::primitives::Level;
+use super::scratch::{Needs, Scratch};
 use crate::DeviceError;
 
 /// Steps with less work than this run on the calling thread: waking others would take longer.
@@ -17,68 +15,6 @@ const SMALL: u64 = 50_000;
 
 /// Bytes per piece of a large copy.
 const COPY_PIECE: usize = 1 << 20;
-
-/// One memory area per thread, for the tiles of generated code.
-pub(super) struct Scratch {
-    areas: Vec<*mut u8>,
-    bytes: usize,
-}
-
-// SAFETY: each area is used by one thread at a time: the pool numbers its threads.
-unsafe impl Sync for Scratch {}
-// SAFETY: the areas belong to this value.
-unsafe impl Send for Scratch {}
-
-impl Scratch {
-    /// No bytes for each of `threads`.
-    pub(super) fn new(threads: usize) -> Scratch {
-        Scratch { areas: vec![std::ptr::null_mut(); threads], bytes: 0 }
-    }
-
-    fn layout(bytes: usize) -> Option<Layout> {
-        Layout::from_size_align(bytes.next_multiple_of(4096), SCRATCH_ALIGN.max(4096)).ok()
-    }
-
-    /// Makes every area at least `bytes` long.
-    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), DeviceError> {
-        if bytes <= self.bytes {
-            return Ok(());
-        }
-        let needed = (bytes * self.areas.len()) as u64;
-        let refused = DeviceError::OutOfMemory { needed, available: 0 };
-        let Some(layout) = Self::layout(bytes) else { return Err(refused) };
-        self.free();
-        for area in &mut self.areas {
-            // SAFETY: `bytes` is greater than 0.
-            *area = unsafe { alloc_zeroed(layout) };
-        }
-        self.bytes = bytes;
-        if self.areas.iter().any(|area| area.is_null()) {
-            self.free();
-            return Err(refused);
-        }
-        Ok(())
-    }
-
-    fn free(&mut self) {
-        if let Some(layout) = Self::layout(self.bytes) {
-            for area in &mut self.areas {
-                if !area.is_null() {
-                    // SAFETY: allocated in `reserve` with this layout.
-                    unsafe { dealloc(*area, layout) };
-                    *area = std::ptr::null_mut();
-                }
-            }
-        }
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        self.free();
-    }
-}
 
 /// Offsets are bytes from the start of the arena.
 enum Work {
@@ -90,7 +26,7 @@ enum Work {
 /// A plan that is ready to run.
 pub(super) struct Loaded {
     steps: Vec<Work>,
-    scratch: usize,
+    needs: Needs,
 }
 
 // SAFETY: the products' pointers are null until a step runs.
@@ -129,7 +65,8 @@ impl Loaded {
             (base + buffer.offset + r.offset) as usize
         };
         let mut steps = vec![];
-        let mut packing = 0;
+        let own = codes.iter().map(|code| code.scratch).max().unwrap_or(0);
+        let mut needs = Needs { own, shared: 0 };
         for step in &plan.steps {
             steps.push(match &step.action {
                 Action::Launch { kernel, args } => {
@@ -164,7 +101,8 @@ impl Loaded {
                         accumulate: g.accumulate,
                     };
                     let split = Split::of(&product, level);
-                    packing = packing.max(split.scratch_bytes());
+                    needs.own = needs.own.max(split.scratch_bytes());
+                    needs.shared = needs.shared.max(split.shared_bytes(&product));
                     Work::Gemm { product, split, a: at(&g.a), b: at(&g.b), c: at(&g.c) }
                 }
                 Action::Copy { from, to, bytes } => {
@@ -172,8 +110,7 @@ impl Loaded {
                 }
             });
         }
-        let scratch = codes.iter().map(|code| code.scratch).fold(packing, usize::max);
-        Ok(Loaded { steps, scratch })
+        Ok(Loaded { steps, needs })
     }
 
     /// Number of steps.
@@ -181,17 +118,18 @@ impl Loaded {
         self.steps.len()
     }
 
-    /// Bytes of scratch that each thread needs.
-    pub(super) fn scratch_bytes(&self) -> usize {
-        self.scratch
+    /// Memory besides the arena that the steps need.
+    pub(super) fn needs(&self) -> Needs {
+        self.needs
     }
 
     /// Runs one step.
     ///
     /// # Safety
-    /// `arena` is the arena that the plan was validated for, and nobody else uses it; `scratch` has an area of
-    /// [`Loaded::scratch_bytes`] for each thread of the pool.
+    /// `arena` is the arena that the plan was validated for, and nobody else uses it; `scratch` has what
+    /// [`Loaded::needs`] says for each thread of the pool.
     pub(super) unsafe fn run(&self, step: usize, arena: *mut u8, pool: &mut Pool, scratch: &Scratch) {
+        let areas = scratch.areas();
         match &self.steps[step] {
             Work::Launch { code, args, programs, chunk, alone } => {
                 // SAFETY: the offsets are within the arena.
@@ -199,7 +137,7 @@ impl Loaded {
                 let args = Pointers(args);
                 let [x, y, _] = code.grid.map(|axis| axis as usize);
                 let work = |worker: usize, range: std::ops::Range<usize>| {
-                    let area = scratch.areas[worker];
+                    let area = areas.of(worker);
                     for program in range {
                         let at = [program % x, program / x % y, program / x / y].map(|p| p as i64);
                         // SAFETY: the code is for as many pointers; each points into a live buffer of the arena;
@@ -215,19 +153,13 @@ impl Loaded {
             }
             Work::Gemm { product, split, a, b, c } => {
                 let mut product = *product;
-                // SAFETY: the offsets are within the arena.
+                // SAFETY: the offsets are within the arena, and the plan's extents are validated.
                 unsafe {
                     product.a = arena.add(*a).cast_const().cast();
                     product.b = arena.add(*b).cast_const().cast();
                     product.c = arena.add(*c).cast();
+                    product.run(split, pool, areas);
                 }
-                let product = &product;
-                pool.run(split.parts(), 1, &|worker, range| {
-                    for part in range {
-                        // SAFETY: the plan's extents are validated, and each part is run once.
-                        unsafe { product.part(split, part, scratch.areas[worker]) };
-                    }
-                });
             }
             Work::Copy { from, to, bytes } => {
                 // SAFETY: both ranges are within the arena.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Lanes, max_or_nan};
+use super::lanes::Lanes;
 
 /// Eight f32 in a ymm register.
 #[derive(Clone, Copy)]
@@ -165,9 +165,14 @@ impl Lanes for Ymm {
 
     #[inline(always)]
     unsafe fn top(self) -> f32 {
-        let mut lanes = [0.0; 8];
-        // SAFETY: the array has eight elements.
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        lanes.into_iter().fold(f32::NEG_INFINITY, max_or_nan)
+        // SAFETY: AVX2 is available.
+        unsafe {
+            if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0)) != 0 {
+                return f32::NAN;
+            }
+            let four = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
     }
 }

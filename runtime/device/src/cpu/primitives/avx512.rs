@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Lanes, max_or_nan};
+use super::lanes::Lanes;
 
 /// Sixteen f32 in a zmm register.
 #[derive(Clone, Copy)]
@@ -145,24 +145,28 @@ impl Lanes for Zmm {
 
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
-        let mut lanes = [0.0; 16];
-        // SAFETY: the array has sixteen elements.
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        let mut half = 8;
-        while half > 0 {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
-            half /= 2;
+        // SAFETY: AVX-512F is available.
+        unsafe {
+            let high = _mm512_shuffle_f32x4::<0xee>(self.0, self.0);
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_castps512_ps256(high));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
-        lanes[0]
     }
 
     #[inline(always)]
     unsafe fn top(self) -> f32 {
-        let mut lanes = [0.0; 16];
-        // SAFETY: the array has sixteen elements.
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        lanes.into_iter().fold(f32::NEG_INFINITY, max_or_nan)
+        // SAFETY: AVX-512F is available.
+        unsafe {
+            if _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0) != 0 {
+                return f32::NAN;
+            }
+            let high = _mm512_shuffle_f32x4::<0xee>(self.0, self.0);
+            let eight = _mm256_max_ps(_mm512_castps512_ps256(self.0), _mm512_castps512_ps256(high));
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
     }
 }

@@ -1,5 +1,8 @@
-//! A part of a large matmul, by one thread: the right operand is packed into panels that stay in the second-level cache,
-//! the left one is read where it is if its rows are contiguous, and packed otherwise.
+//! A matmul in two phases: the right operand is packed into panels that all threads share, then parts of the result are
+//! computed, each by one thread.
+//!
+//! A panel is [`PANEL`] vectors wide and [`DEPTH`] steps deep, and stays in the first-level cache while the rows of a part
+//! go by. The left operand is read where it is if its rows are contiguous, and packed by each part otherwise.
 
 use super::dot::{Block, Dot};
 use super::lanes::Lanes;
@@ -8,11 +11,8 @@ use super::transfer::{Transpose, gather};
 /// Steps of the inner dimension per pass.
 pub(crate) const DEPTH: usize = 256;
 
-/// Most columns of a part.
-pub(crate) const WIDTH: usize = 512;
-
-/// Rows of a block of the left operand that is packed at a time; a multiple of the register block.
-const HEIGHT: usize = 96;
+/// Rows of the left operand that are packed at a time; a multiple of the register block.
+pub(crate) const HEIGHT: usize = 96;
 
 /// Rows of a register block.
 const MR: usize = 6;
@@ -20,26 +20,122 @@ const MR: usize = 6;
 /// Vectors of a panel.
 const PANEL: usize = 2;
 
-/// Bytes of packing space.
-pub(crate) const PACK_BYTES: usize = 4 * DEPTH * (WIDTH + HEIGHT);
+/// Columns of the widest panel; packed columns are padded to a multiple of it.
+pub(crate) const UNIT: usize = 32;
 
-/// `c[m,n] = a·b (+ c)`; strides in elements; rows of `c` are contiguous.
+/// Bytes of packing space for the left operand of a part.
+pub(crate) const PACK_BYTES: usize = 4 * DEPTH * HEIGHT;
+
+/// Most rows for which reading the right operand once, without packing, is all that counts.
+pub(crate) const THIN: usize = 4;
+
+/// The right operand `[k, n]`, strides in elements, and where its panels go.
+///
+/// The panels of one pass follow each other, those of the next pass come behind them.
+#[derive(Clone, Copy)]
+pub(crate) struct Right {
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) b: *const f32,
+    pub(crate) strides: [usize; 2],
+    /// Room for `k · n` elements, `n` rounded up to [`UNIT`].
+    pub(crate) panels: *mut f32,
+}
+
+impl Right {
+    /// First element of the panels of the pass that begins at step `p`, from column `j` on.
+    unsafe fn at(&self, p: usize, j: usize) -> *mut f32 {
+        let depth = (self.k - p).min(DEPTH);
+        // SAFETY: p is below k, and j at most n.
+        unsafe { self.panels.add(p * self.n.next_multiple_of(UNIT) + j * depth) }
+    }
+}
+
+/// A part of `c[m,n] = a·b (+ c)`; strides in elements; rows of `c` are contiguous.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
-    pub(crate) m: usize,
-    /// At most [`WIDTH`].
+    /// The right operand, packed.
+    pub(crate) right: Right,
+    /// First column of the right operand; a multiple of [`UNIT`].
+    pub(crate) col: usize,
+    /// Columns.
     pub(crate) n: usize,
-    pub(crate) k: usize,
+    /// Rows.
+    pub(crate) m: usize,
+    /// First row of the left operand.
     pub(crate) a: *const f32,
     pub(crate) a_strides: [usize; 2],
-    pub(crate) b: *const f32,
-    pub(crate) b_strides: [usize; 2],
+    /// First row and column of the result.
     pub(crate) c: *mut f32,
     pub(crate) c_stride: usize,
     pub(crate) accumulate: bool,
 }
 
-/// One pass over [`DEPTH`] steps: operands as the register blocks read them.
+/// Packs columns `from..to` of the pass that begins at step `p`.
+///
+/// # Safety
+/// The operand and the panels are valid for the sizes and disjoint; `p` is a multiple of [`DEPTH`] and `from` of
+/// [`UNIT`].
+pub(super) unsafe fn pack<D: Dot>(right: &Right, p: usize, from: usize, to: usize, transpose: Transpose) {
+    let wide = PANEL * D::N;
+    let depth = (right.k - p).min(DEPTH);
+    let strides = right.strides.map(|s| s as i64);
+    for j in (from..to).step_by(wide) {
+        let cols = (to - j).min(wide);
+        // SAFETY: column j and step p exist.
+        unsafe {
+            let source = right.b.add(p * right.strides[0] + j * right.strides[1]);
+            let target = right.at(p, j);
+            match (cols == wide && strides[1] == 1, wide) {
+                (true, 32) => copy_rows::<32>(target, source, depth, right.strides[0]),
+                (true, 16) => copy_rows::<16>(target, source, depth, right.strides[0]),
+                _ => gather(target.cast(), source.cast(), [depth, cols, wide], strides, transpose),
+            }
+        }
+    }
+}
+
+/// Rows of a fixed length, which take no call each.
+unsafe fn copy_rows<const W: usize>(to: *mut f32, from: *const f32, rows: usize, stride: usize) {
+    for p in 0..rows {
+        // SAFETY: both arrays have `rows` rows.
+        unsafe {
+            let row: [f32; W] = from.add(p * stride).cast::<[f32; W]>().read();
+            to.add(p * W).cast::<[f32; W]>().write(row);
+        }
+    }
+}
+
+/// The part.
+///
+/// # Safety
+/// The instruction set of `D` is available; the operands are valid for the sizes and strides; the panels of the part's
+/// columns are packed; `c` is disjoint from all; `scratch` has [`PACK_BYTES`].
+pub(super) unsafe fn part<D: Dot>(part: &Part, scratch: *mut f32) {
+    let [a_rs, a_cs] = part.a_strides;
+    // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements.
+    unsafe {
+        for p in (0..part.right.k).step_by(DEPTH) {
+            let depth = (part.right.k - p).min(DEPTH);
+            let panels = part.right.at(p, part.col).cast_const();
+            let accumulate = part.accumulate || p > 0;
+            for i in (0..part.m).step_by(HEIGHT) {
+                let height = (part.m - i).min(HEIGHT);
+                let a = part.a.add(p * a_cs + i * a_rs);
+                let c = part.c.add(i * part.c_stride);
+                let pass = Pass { depth, b: panels, c, ldc: part.c_stride, n: part.n, accumulate };
+                if a_cs == 1 {
+                    rows::<D, true>(&pass, height, a, a_rs);
+                } else {
+                    pack_rows(scratch, a, height, depth, part.a_strides);
+                    rows::<D, false>(&pass, height, scratch, 0);
+                }
+            }
+        }
+    }
+}
+
+/// Some rows in one pass.
 struct Pass {
     depth: usize,
     /// Panels of the right operand.
@@ -90,7 +186,7 @@ unsafe fn rows<D: Dot, const ROWS: bool>(pass: &Pass, m: usize, a: *const f32, l
 /// `M` rows against the columns of one panel.
 unsafe fn columns<D: Dot, const M: usize, const ROWS: bool>(block: &Block, left: usize) {
     let part = block.last != 0;
-    // SAFETY: forwarded from the caller; a panel has at most `WIDE` vectors.
+    // SAFETY: forwarded from the caller; a panel has `PANEL` vectors.
     unsafe {
         match (left.div_ceil(D::N), part) {
             (1, false) => D::block::<M, 1, ROWS, false>(block),
@@ -101,62 +197,58 @@ unsafe fn columns<D: Dot, const M: usize, const ROWS: bool>(block: &Block, left:
     }
 }
 
-/// The part.
-///
-/// # Safety
-/// The instruction set of `D` is available; the operands are valid for the sizes and strides; `c` is disjoint from both;
-/// `pack` has [`PACK_BYTES`].
-pub(super) unsafe fn matmul<D: Dot>(part: &Part, pack: *mut f32, transpose: Transpose) {
-    let wide = PANEL * D::N;
-    let [a_rs, a_cs] = part.a_strides;
-    let b_strides = part.b_strides.map(|s| s as i64);
-    // SAFETY: the right operand's panels take DEPTH·WIDTH elements, the left one's block DEPTH·HEIGHT.
+/// Blocks of `MR` rows, the elements of one step together.
+unsafe fn pack_rows(to: *mut f32, from: *const f32, m: usize, depth: usize, [rs, cs]: [usize; 2]) {
+    /// Steps between reading an element and asking for it.
+    const AHEAD: usize = 8;
+    let whole = if rs == 1 { m / MR * MR } else { 0 };
+    // SAFETY: `to` has room for whole blocks; row i + r and step p exist; a prefetch may name any address.
     unsafe {
-        let packed_a = pack.add(DEPTH * WIDTH);
-        for p in (0..part.k).step_by(DEPTH) {
-            let depth = (part.k - p).min(DEPTH);
-            for j in (0..part.n).step_by(wide) {
-                let cols = (part.n - j).min(wide);
-                let from = part.b.add(p * part.b_strides[0] + j * part.b_strides[1]);
-                pack_panel(pack.add(j * depth), from, [depth, cols, wide], b_strides, transpose);
+        // Step by step, since the rows of a step are neighbours in memory and the steps may be far apart.
+        for p in 0..depth {
+            let row = from.add(p * cs);
+            for line in (0..whole).step_by(16) {
+                prefetch(row.wrapping_add(AHEAD * cs + line));
             }
-            let accumulate = part.accumulate || p > 0;
-            let mut pass = Pass { depth, b: pack, c: part.c, ldc: part.c_stride, n: part.n, accumulate };
-            let a = part.a.add(p * a_cs);
-            for i in (0..part.m).step_by(HEIGHT) {
-                let height = (part.m - i).min(HEIGHT);
-                let a = a.add(i * a_rs);
-                pass.c = part.c.add(i * part.c_stride);
-                if a_cs == 1 {
-                    rows::<D, true>(&pass, height, a, a_rs);
-                } else {
-                    pack_rows(packed_a, a, height, depth, part.a_strides);
-                    rows::<D, false>(&pass, height, packed_a, 0);
+            for i in (0..whole).step_by(MR) {
+                let values: [f32; MR] = row.add(i).cast::<[f32; MR]>().read();
+                to.add(i * depth + p * MR).cast::<[f32; MR]>().write(values);
+            }
+        }
+        for i in (whole..m).step_by(MR) {
+            for p in 0..depth {
+                for r in 0..(m - i).min(MR) {
+                    *to.add(i * depth + p * MR + r) = *from.add(p * cs + (i + r) * rs);
                 }
             }
         }
     }
 }
 
-/// Most rows for which reading the right operand once, without packing, is all that counts.
-const THIN: usize = 4;
-
-/// Whether [`thin`] computes a part: few rows, and contiguous columns of the right operand.
-pub(super) fn is_thin(part: &Part) -> bool {
-    part.m <= THIN && part.a_strides[1] == 1 && part.b_strides[0] == 1
+#[inline(always)]
+fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
-/// A part of few rows, as one dot product per element.
+/// A part of at most [`THIN`] rows, as one dot product per element; rows of the left and columns of the right operand
+/// are contiguous, and the latter is not packed.
 ///
 /// # Safety
-/// As [`matmul`], for a part that [`is_thin`].
+/// The instruction set of `L` is available; the operands are valid for the sizes and strides; `c` is disjoint from both.
 #[inline(always)]
 pub(super) unsafe fn thin<L: Lanes>(part: &Part) {
-    let k = part.k;
+    let k = part.right.k;
     for j in 0..part.n {
         // SAFETY: column j and rows below m, with k elements each.
         unsafe {
-            let b = part.b.add(j * part.b_strides[1]);
+            let b = part.right.b.add((part.col + j) * part.right.strides[1]);
             let mut acc = [[L::splat(0.0); 2]; THIN];
             let mut p = 0;
             while p + 2 * L::N <= k {
@@ -181,56 +273,6 @@ pub(super) unsafe fn thin<L: Lanes>(part: &Part) {
                 let c = part.c.add(i * part.c_stride + j);
                 let sum = acc[0].add(acc[1]).sum();
                 *c = if part.accumulate { *c + sum } else { sum };
-            }
-        }
-    }
-}
-
-/// `[depth, cols]` elements with rows of `wide`.
-unsafe fn pack_panel(
-    to: *mut f32,
-    from: *const f32,
-    [depth, cols, wide]: [usize; 3],
-    strides: [i64; 2],
-    transpose: Transpose,
-) {
-    // SAFETY: forwarded from the caller.
-    unsafe {
-        match (cols == wide && strides[1] == 1, wide) {
-            (true, 32) => copy_rows::<32>(to, from, depth, strides[0]),
-            (true, 16) => copy_rows::<16>(to, from, depth, strides[0]),
-            _ => gather(to.cast(), from.cast(), [depth, cols, wide], strides, transpose),
-        }
-    }
-}
-
-/// Rows of a fixed length, which take no call each.
-unsafe fn copy_rows<const W: usize>(to: *mut f32, from: *const f32, rows: usize, stride: i64) {
-    for p in 0..rows {
-        // SAFETY: both arrays have `rows` rows.
-        unsafe {
-            let row: [f32; W] = from.offset(p as isize * stride as isize).cast::<[f32; W]>().read();
-            to.add(p * W).cast::<[f32; W]>().write(row);
-        }
-    }
-}
-
-/// Blocks of `MR` rows, the elements of one step together.
-unsafe fn pack_rows(to: *mut f32, from: *const f32, m: usize, depth: usize, [rs, cs]: [usize; 2]) {
-    let whole = if rs == 1 { m / MR * MR } else { 0 };
-    // SAFETY: `to` has room for whole blocks; row i + r and step p exist.
-    unsafe {
-        // Step by step, since the rows of a step are neighbours in memory and the steps may be far apart.
-        for p in 0..depth {
-            for i in (0..whole).step_by(MR) {
-                std::ptr::copy_nonoverlapping(from.add(p * cs + i), to.add(i * depth + p * MR), MR);
-            }
-        }
-        for i in (whole..m).step_by(MR) {
-            for p in 0..depth {
-                for r in 0..(m - i).min(MR) {
-                    *to.add(i * depth + p * MR + r) = *from.add(p * cs + (i + r) * rs);
-                }
             }
         }
     }

@@ -63,13 +63,13 @@ impl Level {
     /// The level's own matmul.
     pub(crate) fn matmul(self) -> Matmul {
         match self {
-            Level::Portable => plain::matmul,
+            Level::Portable => plain::MATMUL,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => wide::matmul,
+            Level::Avx2 => wide::MATMUL,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => widest::matmul,
+            Level::Avx512 => widest::MATMUL,
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => plain::matmul,
+            Level::Avx2 | Level::Avx512 => plain::MATMUL,
         }
     }
 
@@ -89,8 +89,16 @@ impl Level {
     }
 }
 
-/// See [`matmul::matmul`].
-pub(crate) type Matmul = unsafe fn(&matmul::Part, *mut f32);
+/// The pieces of a matmul on one level.
+#[derive(Clone, Copy)]
+pub(crate) struct Matmul {
+    /// See [`matmul::pack`].
+    pub(crate) pack: unsafe fn(&matmul::Right, usize, usize, usize),
+    /// See [`matmul::part`].
+    pub(crate) part: unsafe fn(&matmul::Part, *mut f32),
+    /// See [`matmul::thin`].
+    pub(crate) thin: unsafe fn(&matmul::Part),
+}
 
 /// Compiles all primitives for one kind of lanes: module, lanes, vectors of a dot's widest panel, transposition, and the
 /// attribute that enables the instruction set.
@@ -303,26 +311,23 @@ macro_rules! level {
                 unsafe { transfer::store_bf16(dst, src, &view) };
             }
 
+            unsafe fn pack(right: &matmul::Right, p: usize, from: usize, to: usize) {
+                // SAFETY: forwarded from the caller.
+                unsafe { matmul::pack::<L>(right, p, from, to, $transpose) };
+            }
+
+            unsafe fn part(part: &matmul::Part, scratch: *mut f32) {
+                // SAFETY: forwarded from the caller.
+                unsafe { matmul::part::<L>(part, scratch) };
+            }
+
             #[$attr]
             unsafe fn thin(part: &matmul::Part) {
                 // SAFETY: forwarded from the caller.
                 unsafe { matmul::thin::<L>(part) };
             }
 
-            /// A part of a matmul.
-            ///
-            /// # Safety
-            /// As `matmul::matmul`.
-            pub(super) unsafe fn matmul(part: &matmul::Part, pack: *mut f32) {
-                // SAFETY: forwarded from the caller.
-                unsafe {
-                    if matmul::is_thin(part) {
-                        thin(part);
-                    } else {
-                        matmul::matmul::<L>(part, pack, $transpose);
-                    }
-                }
-            }
+            pub(super) const MATMUL: super::Matmul = super::Matmul { pack, part, thin };
 
             /// Address of a primitive.
             pub(super) fn address(primitive: Primitive) -> *const u8 {
