@@ -146,7 +146,7 @@ fn checkpoints_that_are_damaged_or_of_another_model() {
 
     refuse(&["train", &config, "--training.steps", "8", "--model.linear_attn_ratio", "1"], &["linear"]);
     let other = folder
-        .file("other.toml", fs::read_to_string(&config).expect("config").replace("dim = 32", "dim = 40"));
+        .file("other.toml", fs::read_to_string(&config).expect("config").replace("dim = 32", "dim = 64"));
     refuse(&["train", &other, "--training.steps", "8"], &["checkpoint"]);
     fs::remove_file(step.join("state.json")).expect("remove");
     refuse(&generate, &["state.json"]);
@@ -168,12 +168,12 @@ fn dump_folders_that_cannot_be_written() {
 
 #[test]
 fn models_that_do_not_fit_in_memory_are_refused_before_the_first_step() {
-    let folder = Folder::new("memory");
-    let config = folder.config();
-    let size =
-        ["--model.overrides.n_layers", "4000", "--model.overrides.dim", "65536", "--training.steps", "1"];
-    let args: Vec<&str> = ["train", &config].into_iter().chain(size).collect();
+    let run = Folder::new("memory").path("run");
+    let dump_folder = run.display().to_string();
+    let model = ["--model.flavor", "405B", "--job.dump_folder", &dump_folder];
+    let args = [&["train", "configs/llama3_1b.toml"][..], &model].concat();
     let message = refuse(&args, &["GiB", "parameters", "optimizer_state"]);
+    assert!(!run.exists(), "a refused run writes nothing");
     assert!(!message.contains("step:"), "{message}");
 }
 
