@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the same small model under several settings and prints a Markdown table.
 
-    python3 benches/sweep.py --linc target/release/linc --config configs/quickstart.toml --out /tmp/sweep \
+    python3 benches/sweep.py --linc target/release/linc --config configs/quickstart.toml --out outputs/sweep \
         --vary model.linear_attn_ratio=0,0.25,0.5,0.75,1 -- --training.steps 400
 
 Every combination of the varied settings is one run with the same seed; what follows `--` goes to all runs. Each run
