@@ -417,6 +417,14 @@ impl Scheduler<'_> {
             }
             open.members.insert(result, index);
             self.place(result, Location::Waiting(shape));
+        } else if self.usage.reused_by_dot[id] && self.usage.only_transposed_right[id] {
+            let turned = Array { strides: [src.strides[1], src.strides[0]], ..src };
+            let dst = self.reg(numel(shape));
+            let [rows, cols] = shape;
+            let bounds = [bounds[1], bounds[0]];
+            self.out.push(Node::Load { dst, src: turned, shape: [cols, rows], bounds });
+            let array = Array { place: Place::Reg(dst), bf16: false, strides: [1, rows as i64] };
+            self.place(result, Location::Array(array, [None, None]));
         } else {
             let dst = self.reg(numel(shape));
             self.out.push(Node::Load { dst, src, shape, bounds });

@@ -278,9 +278,8 @@ fn place(schedule: &Schedule, classes: &Classes, walker: &Walker) -> Slots {
         let class = classes.of[reg];
         size[class] = bytes.max(size[class]);
     }
-    let nodes = |class: usize| -> Vec<Span> {
-        classes.ranges[class].iter().map(|(a, b)| (a / 4, b / 4)).collect()
-    };
+    let nodes =
+        |class: usize| -> Vec<Span> { classes.ranges[class].iter().map(|(a, b)| (a / 4, b / 4)).collect() };
     let mut order: Vec<usize> = (0..count).filter(|c| size[*c] > 0).collect();
     order.sort_by_key(|c| (std::cmp::Reverse(size[*c]), *c));
     let scalar = 0;

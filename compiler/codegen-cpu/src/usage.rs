@@ -15,6 +15,9 @@ pub(crate) struct Usage {
     pub(crate) in_place: Vec<bool>,
     /// For the result of a tile load: an operand of a dot in a deeper loop, so that a dense copy pays.
     pub(crate) reused_by_dot: Vec<bool>,
+    /// For the result of a tile load: of all uses, only as the transposed right operand of dots, so that the copy should
+    /// be transposed.
+    pub(crate) only_transposed_right: Vec<bool>,
     /// For the result of a tile load: used in a deeper loop.
     pub(crate) used_deeper: Vec<bool>,
     /// The value is the float constant 0.
@@ -37,6 +40,8 @@ struct Walker<'k> {
     loop_ends: Vec<usize>,
     stores: Vec<usize>,
     uses: Vec<Vec<Point>>,
+    /// By load: uses as the transposed right operand of a dot, and as a cast of equal value.
+    turned: Vec<usize>,
     /// Tile loads with their definition.
     loads: Vec<(ValueId, Point)>,
     /// The load that a value is a view of.
@@ -51,6 +56,7 @@ impl Usage {
             count: vec![0; n],
             in_place: vec![false; n],
             reused_by_dot: vec![false; n],
+            only_transposed_right: vec![false; n],
             used_deeper: vec![false; n],
             zero: vec![false; n],
         };
@@ -62,6 +68,7 @@ impl Usage {
             loop_ends: vec![],
             stores: vec![],
             uses: vec![],
+            turned: vec![],
             loads: vec![],
             root: vec![None; n],
         };
@@ -72,7 +79,7 @@ impl Usage {
 
 impl Walker<'_> {
     fn finish(mut self) -> Usage {
-        for ((value, def), uses) in self.loads.iter().zip(&self.uses) {
+        for (((value, def), uses), turned) in self.loads.iter().zip(&self.uses).zip(&self.turned) {
             let last = |p: &Point| match p.loops.get(def.loops.len()) {
                 Some(outermost) => self.loop_ends[*outermost],
                 None => p.position,
@@ -80,6 +87,7 @@ impl Walker<'_> {
             let last = uses.iter().map(last).max().unwrap_or(def.position);
             let stored = self.stores.iter().any(|s| def.position < *s && *s < last);
             self.usage.in_place[value.0 as usize] = !stored;
+            self.usage.only_transposed_right[value.0 as usize] = uses.len() == *turned && *turned > 0;
             self.usage.used_deeper[value.0 as usize] = uses.iter().any(|p| p.loops.len() > def.loops.len());
         }
         self.usage
@@ -102,8 +110,11 @@ impl Walker<'_> {
         }
     }
 
-    fn dot_operand(&mut self, value: ValueId) {
+    fn dot_operand(&mut self, value: ValueId, turned: bool) {
         self.read(value);
+        if turned && let Some(load) = self.root[value.0 as usize] {
+            self.turned[load] += 1;
+        }
         if let Some(load) = self.root[value.0 as usize] {
             let (loaded, def) = &self.loads[load];
             if self.loops.len() > def.loops.len() {
@@ -136,6 +147,9 @@ impl Walker<'_> {
                 self.read(*a);
                 if self.kernel.ty(*a).elem == Elem::Bf16 {
                     self.root[stmt.results[0].0 as usize] = self.root[a.0 as usize];
+                    if let Some(load) = self.root[a.0 as usize] {
+                        self.turned[load] += 1;
+                    }
                 }
             }
             Op::Expand { vector: a, .. } | Op::Transpose(a) => {
@@ -159,6 +173,7 @@ impl Walker<'_> {
                     let def = Point { position: self.position, loops: self.loops.clone() };
                     self.loads.push((result, def));
                     self.uses.push(vec![]);
+                    self.turned.push(0);
                 }
             }
             Op::Store(view, value) => {
@@ -166,9 +181,9 @@ impl Walker<'_> {
                 self.read(*value);
                 self.stores.push(self.position);
             }
-            Op::Dot { a, b, acc, .. } => {
-                self.dot_operand(*a);
-                self.dot_operand(*b);
+            Op::Dot { a, b, acc, trans_b, .. } => {
+                self.dot_operand(*a, false);
+                self.dot_operand(*b, *trans_b);
                 if let Some(acc) = acc {
                     self.read(*acc);
                 }
