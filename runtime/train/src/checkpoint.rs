@@ -5,24 +5,27 @@
 //! |---|---|
 //! | `model.safetensors` | parameters, TorchTitan's names, `[out, in]` |
 //! | `optimizer.safetensors` | first and second moments |
-//! | `state.json` | [`State`]: step, data position, model, checksums of the other files |
+//! | `state.json` | [`State`]: step, data position, model |
 //! | `tokenizer.json` | the tokenizer, unless the model reads bytes |
+//! | `checksums.json` | size and CRC-32 of each of these |
 //!
 //! A checkpoint is written under another name and renamed when it is whole, so a crash or a full disk leaves the older
 //! ones as they were.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+mod write;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::data::DataState;
+use write::{CHECKSUMS_FILE, record};
+pub use write::{FileRecord, Tensor};
 
 /// Name of the file with the weights.
 pub const MODEL_FILE: &str = "model.safetensors";
@@ -32,23 +35,29 @@ pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 const STATE_FILE: &str = "state.json";
 /// Raised when the meaning of a file changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// The operating system refuses; nothing was replaced.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error(
+        "cannot {action} {}: {source}\n  help: older checkpoints are as they were; make room, or choose another job.dump_folder",
+        path.display()
+    )]
     Io {
         /// `write`, `read`, ..
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Its reason.
+        /// The system's reason.
         source: io::Error,
     },
     /// A file is not what was written.
-    #[error("{}: {message}; use another checkpoint (checkpoint.load_step)", path.display())]
+    #[error(
+        "{}: {message}\n  help: name another checkpoint (checkpoint.load_step), or move this one away",
+        path.display()
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -56,12 +65,14 @@ pub enum CheckpointError {
         message: String,
     },
     /// The checkpoint is of another model.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}\n  help: {help}", path.display())]
     Mismatch {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs and what to do.
+        /// What differs.
         message: String,
+        /// What to do.
+        help: String,
     },
     /// There is no such checkpoint.
     #[error("{message}")]
@@ -115,55 +126,9 @@ pub struct State {
     pub data: DataState,
     /// The model.
     pub model: ModelRecord,
-    /// Size and CRC-32 of each other file.
+    /// Size and CRC-32 of each file; kept in a file of its own.
+    #[serde(skip)]
     pub files: BTreeMap<String, FileRecord>,
-}
-
-/// What a file must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileRecord {
-    /// Bytes.
-    pub bytes: u64,
-    /// CRC-32 (IEEE).
-    pub crc32: u32,
-}
-
-/// A tensor that is read when it is written to disk: name, shape, and a way to get its f32 bytes.
-pub struct Tensor<'a> {
-    /// Name in the file.
-    pub name: String,
-    /// Shape.
-    pub shape: Vec<usize>,
-    /// Reads the little-endian f32 data, or says why it cannot be read.
-    pub read: Box<dyn Fn() -> Result<Vec<u8>, String> + 'a>,
-}
-
-/// A tensor on its way to a file. The writer of the file format has no errors of its sources: they are kept here.
-struct Source<'a> {
-    tensor: &'a Tensor<'a>,
-    failed: &'a RefCell<Option<String>>,
-}
-
-impl View for Source<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.tensor.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let data = (self.tensor.read)().unwrap_or_else(|error| {
-            *self.failed.borrow_mut() = Some(error);
-            vec![0; self.data_len()]
-        });
-        Cow::Owned(data)
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.shape.iter().product::<usize>() * 4
-    }
 }
 
 /// What goes into a checkpoint.
@@ -174,7 +139,7 @@ pub struct Contents<'a> {
     pub optimizer: Vec<Tensor<'a>>,
     /// The tokenizer's file, if it has one.
     pub tokenizer: Option<PathBuf>,
-    /// The rest; `files` is filled in.
+    /// The rest.
     pub state: State,
 }
 
@@ -190,91 +155,43 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Chec
     move |source| CheckpointError::Io { action, path, source }
 }
 
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_path_buf();
+    move |error| CheckpointError::Corrupt { path, message: format!("it cannot be read: {error}") }
+}
+
 /// Writes `folder/step-N` and returns its path; an older checkpoint of that step is replaced at the end.
 ///
 /// # Errors
 /// [`CheckpointError::Io`]; existing checkpoints are then untouched.
-pub fn save(folder: &Path, mut contents: Contents<'_>) -> Result<PathBuf, CheckpointError> {
-    let target = folder.join(format!("step-{}", contents.state.step));
-    let partial = folder.join(format!(".step-{}.partial", contents.state.step));
-    let _ = fs::remove_dir_all(&partial);
+pub fn save(folder: &Path, contents: &Contents<'_>) -> Result<PathBuf, CheckpointError> {
+    let step = contents.state.step;
+    let target = folder.join(format!("step-{step}"));
+    let partial = folder.join(format!(".step-{step}.partial"));
+    remove_leftovers(folder);
     fs::create_dir_all(&partial).map_err(io_error("create", &partial))?;
-    let result = write_files(&partial, &mut contents);
-    if let Err(error) = result {
+    if let Err(error) = write::write_files(&partial, contents) {
         let _ = fs::remove_dir_all(&partial);
         return Err(error);
     }
+    let replaced = folder.join(format!(".step-{step}.replaced"));
     if target.exists() {
-        fs::remove_dir_all(&target).map_err(io_error("replace", &target))?;
+        fs::rename(&target, &replaced).map_err(io_error("replace", &target))?;
     }
     fs::rename(&partial, &target).map_err(io_error("create", &target))?;
+    remove_leftovers(folder);
     Ok(target)
 }
 
-fn write_files(partial: &Path, contents: &mut Contents<'_>) -> Result<(), CheckpointError> {
-    let model = &contents.state.model;
-    let metadata = HashMap::from([
-        ("format".to_string(), "pt".to_string()),
-        ("architecture".to_string(), format!("{} {}", model.name, model.flavor)),
-        ("linear_attn_ratio".to_string(), model.linear_attn_ratio.clone()),
-        ("layers".to_string(), model.layers.join(",")),
-    ]);
-    let mut names = vec![];
-    for (name, tensors) in [(MODEL_FILE, &contents.params), (OPTIMIZER_FILE, &contents.optimizer)] {
-        if tensors.is_empty() {
-            continue;
+/// Removes what a killed run did not finish, and what was replaced. It is in nobody's way if it stays.
+fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(".step-") && (name.ends_with(".partial") || name.ends_with(".replaced")) {
+            let _ = fs::remove_dir_all(entry.path());
         }
-        let path = partial.join(name);
-        let failed = RefCell::new(None);
-        let views = tensors.iter().map(|tensor| (&tensor.name, Source { tensor, failed: &failed }));
-        let written = safetensors::serialize_to_file(views, Some(metadata.clone()), &path);
-        let written = written.map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(e) => e,
-            other => io::Error::other(other.to_string()),
-        });
-        let read = failed.into_inner().map_or(Ok(()), |error| Err(io::Error::other(error)));
-        written.and(read).map_err(io_error("write", &path))?;
-        names.push(name);
-    }
-    if let Some(tokenizer) = &contents.tokenizer {
-        let path = partial.join(TOKENIZER_FILE);
-        fs::copy(tokenizer, &path).map_err(io_error("copy the tokenizer to", &path))?;
-        names.push(TOKENIZER_FILE);
-    }
-    for name in names {
-        contents.state.files.insert(name.to_string(), record(&partial.join(name))?);
-    }
-    let path = partial.join(STATE_FILE);
-    let text = serde_json::to_string_pretty(&contents.state).map_err(|e| CheckpointError::Io {
-        action: "write",
-        path: path.clone(),
-        source: e.into(),
-    })?;
-    let mut file = File::create(&path).map_err(io_error("write", &path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error("write", &path))?;
-    // Tensors are written through private temporary files; who may read this file may read all.
-    let permissions = file.metadata().map_err(io_error("read", &path))?.permissions();
-    for name in contents.state.files.keys() {
-        let path = partial.join(name);
-        fs::set_permissions(&path, permissions.clone()).map_err(io_error("set the permissions of", &path))?;
-    }
-    Ok(())
-}
-
-/// Size and checksum of a file, flushed to disk.
-fn record(path: &Path) -> Result<FileRecord, CheckpointError> {
-    let mut file = File::open(path).map_err(io_error("read", path))?;
-    file.sync_all().map_err(io_error("write", path))?;
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        let n = file.read(&mut buffer).map_err(io_error("read", path))?;
-        if n == 0 {
-            return Ok(FileRecord { bytes, crc32: hasher.finalize() });
-        }
-        hasher.update(&buffer[..n]);
-        bytes += n as u64;
     }
 }
 
@@ -306,12 +223,13 @@ pub fn find(folder: &Path, step: i64) -> Result<Option<PathBuf>, CheckpointError
     Err(CheckpointError::Missing { message })
 }
 
-/// Removes all but the newest `keep` checkpoints; 0 keeps all.
+/// Removes all but the newest `keep` checkpoints up to `step`; 0 keeps all. Later ones are of a run that went further
+/// before it was resumed at an earlier step: they are not this run's to remove.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] if one cannot be removed.
-pub fn purge(folder: &Path, keep: usize) -> Result<(), CheckpointError> {
-    let steps = steps(folder);
+pub fn purge(folder: &Path, keep: usize, step: usize) -> Result<(), CheckpointError> {
+    let steps: Vec<usize> = steps(folder).into_iter().filter(|s| *s <= step).collect();
     let old = if keep == 0 { 0 } else { steps.len().saturating_sub(keep) };
     for step in &steps[..old] {
         let path = folder.join(format!("step-{step}"));
@@ -326,39 +244,60 @@ pub fn purge(folder: &Path, keep: usize) -> Result<(), CheckpointError> {
 /// [`CheckpointError::Missing`], [`CheckpointError::Io`], or [`CheckpointError::Corrupt`] if a file is truncated or
 /// altered.
 pub fn open(path: &Path) -> Result<State, CheckpointError> {
-    let file = path.join(STATE_FILE);
-    let text = match fs::read_to_string(&file) {
+    let file = path.join(CHECKSUMS_FILE);
+    let text = match fs::read(&file) {
         Ok(text) => text,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             let message = format!("{} is not a checkpoint: {}", path.display(), what_instead(path));
             return Err(CheckpointError::Missing { message });
         }
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-            return Err(CheckpointError::Corrupt { path: file, message: "it is not text any more".into() });
-        }
-        Err(source) => return Err(CheckpointError::Io { action: "read", path: file, source }),
+        Err(error) => return Err(unreadable(&file)(error)),
     };
+    let files: BTreeMap<String, FileRecord> = parse(&file, &text)?;
+    for (name, expected) in &files {
+        check(&path.join(name), *expected)?;
+    }
+    let file = path.join(STATE_FILE);
     let corrupt = |message: String| CheckpointError::Corrupt { path: file.clone(), message };
-    let state: State = serde_json::from_str(&text).map_err(|e| corrupt(format!("it does not parse: {e}")))?;
-    if state.version != VERSION {
-        return Err(corrupt(format!("it has format version {}, this linc reads {VERSION}", state.version)));
+    if !files.contains_key(STATE_FILE) || !files.contains_key(MODEL_FILE) {
+        let message = format!("{CHECKSUMS_FILE} beside it does not name all files");
+        return Err(corrupt(message));
     }
-    for (name, expected) in &state.files {
-        let path = path.join(name);
-        let found = record_of(&path)?;
-        if found.bytes != expected.bytes {
-            let message =
-                format!("it has {} bytes, {} were written: it is truncated", found.bytes, expected.bytes);
-            return Err(CheckpointError::Corrupt { path, message });
-        }
-        if found.crc32 != expected.crc32 {
-            return Err(CheckpointError::Corrupt {
-                path,
-                message: "its checksum is wrong: it was altered".into(),
-            });
-        }
+    let text = fs::read(&file).map_err(unreadable(&file))?;
+    let version: Version = parse(&file, &text)?;
+    if version.version != VERSION {
+        let message = format!("it has format version {}, this linc reads {VERSION}", version.version);
+        return Err(corrupt(message));
     }
-    Ok(state)
+    let state: State = parse(&file, &text)?;
+    Ok(State { files, ..state })
+}
+
+/// What can be read of any version.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(path: &Path, text: &[u8]) -> Result<T, CheckpointError> {
+    let corrupt = |message: String| CheckpointError::Corrupt { path: path.to_path_buf(), message };
+    serde_json::from_slice(text).map_err(|e| corrupt(format!("it is damaged: {e}")))
+}
+
+/// Compares a file with what was written.
+fn check(path: &Path, expected: FileRecord) -> Result<(), CheckpointError> {
+    let corrupt = |message: String| Err(CheckpointError::Corrupt { path: path.to_path_buf(), message });
+    if !path.is_file() {
+        return corrupt("it is missing".into());
+    }
+    let found = record(path)?;
+    if found.bytes < expected.bytes {
+        return corrupt(format!("it is truncated: {} bytes are left of {}", found.bytes, expected.bytes));
+    }
+    if found != expected {
+        return corrupt("it was altered: its checksum is wrong".into());
+    }
+    Ok(())
 }
 
 /// What is there where a checkpoint was looked for.
@@ -368,17 +307,10 @@ fn what_instead(path: &Path) -> String {
         within.iter().find_map(|folder| Some(folder.join(format!("step-{}", steps(folder).last()?))));
     match newest {
         Some(newest) => format!("it holds checkpoints, the newest is {}", newest.display()),
-        None if path.is_dir() => format!("it has no {STATE_FILE}; name a step-N folder"),
+        None if path.is_dir() => format!("it has no {CHECKSUMS_FILE}; name a step-N folder"),
         None if path.exists() => "it is a file; name a step-N folder".to_string(),
         None => "there is no such folder".to_string(),
     }
-}
-
-fn record_of(path: &Path) -> Result<FileRecord, CheckpointError> {
-    if path.is_file() {
-        return record(path);
-    }
-    Err(CheckpointError::Corrupt { path: path.to_path_buf(), message: "it is missing".into() })
 }
 
 /// Reads all tensors of a file into `write(name, shape, little-endian f32 bytes)`, after checking that they are exactly
@@ -391,9 +323,13 @@ pub fn load(
     wanted: &BTreeMap<String, Vec<usize>>,
     write: &mut dyn FnMut(&str, &[u8]),
 ) -> Result<(), CheckpointError> {
-    let data = fs::read(path).map_err(io_error("read", path))?;
+    let data = fs::read(path).map_err(unreadable(path))?;
     let corrupt = |message: String| CheckpointError::Corrupt { path: path.to_path_buf(), message };
-    let mismatch = |message: String| CheckpointError::Mismatch { path: path.to_path_buf(), message };
+    let mismatch = |message: String| CheckpointError::Mismatch {
+        path: path.to_path_buf(),
+        message,
+        help: "use the model that it was made with".into(),
+    };
     let tensors =
         SafeTensors::deserialize(&data).map_err(|e| corrupt(format!("not a safetensors file: {e}")))?;
     for name in tensors.names() {
@@ -402,9 +338,7 @@ pub fn load(
         }
     }
     for (name, shape) in wanted {
-        let tensor = tensors
-            .tensor(name)
-            .map_err(|_| mismatch(format!("it has no tensor {name}: it is of another architecture")))?;
+        let tensor = tensors.tensor(name).map_err(|_| mismatch(format!("it has no tensor {name}")))?;
         if tensor.shape() != shape {
             return Err(mismatch(format!("{name} is {:?} in it, the model has {shape:?}", tensor.shape())));
         }

@@ -223,10 +223,10 @@ impl Trainer {
             }
             if interrupted {
                 // Without checkpoint.enable a run does not look for its checkpoints by itself.
-                let again = if c.enable {
+                let again = if c.enable && c.load_step < 0 {
                     "run the same command again".to_string()
                 } else {
-                    format!("add --checkpoint.load_step {} to the command", self.step)
+                    format!("say --checkpoint.load_step {}", self.step)
                 };
                 observer.message(&format!("Interrupted after step {}; to go on, {again}", self.step));
                 break;
@@ -353,8 +353,8 @@ impl Trainer {
                 self.record.clone(),
             ),
         };
-        let path = checkpoint::save(&folder, contents)?;
-        checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k)?;
+        let path = checkpoint::save(&folder, &contents)?;
+        checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k, self.step)?;
         self.last_checkpoint = Some(path.clone());
         Ok(path)
     }

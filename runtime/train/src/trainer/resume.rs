@@ -1,11 +1,16 @@
 //! Where a run starts: at the beginning, at one of its checkpoints, or with another run's weights.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use linc_driver::{Entry, Layout, Options};
+
+use super::programs::model_of;
 use crate::checkpoint::{self, CheckpointError, ModelRecord, State};
 use crate::config::JobConfig;
 use crate::data::TrainingData;
 use crate::error::TrainError;
+use crate::metrics::thousands;
 use crate::session::Session;
 
 /// The point that a run goes on from.
@@ -42,7 +47,13 @@ pub(super) fn restore(
     if let Some(path) = own {
         let state = load(&path, record, session, true)?;
         data.restore(&state.data)?;
-        let message = Some(format!("Resuming from {} (step {})", path.display(), state.step));
+        let mut message = format!("Resuming from {} (step {})", path.display(), state.step);
+        let steps = checkpoint::steps(&checkpoint_folder(config));
+        let later: Vec<String> = steps.iter().filter(|s| **s > state.step).map(usize::to_string).collect();
+        if !later.is_empty() {
+            message.push_str(&format!("; later checkpoints are left as they are: {}", later.join(", ")));
+        }
+        let message = Some(message);
         return Ok(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message });
     }
     let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(Start::default()) };
@@ -56,7 +67,7 @@ pub(super) fn restore(
     Ok(Start { step: state.step, tokens: state.tokens, checkpoint: None, message })
 }
 
-/// Loads weights and, if asked for, the optimizer's state; checks first that they are of this model.
+/// Loads weights and, if asked for, the optimizer's state of the same model.
 fn load(
     path: &Path,
     record: &ModelRecord,
@@ -64,11 +75,17 @@ fn load(
     with_optimizer: bool,
 ) -> Result<State, TrainError> {
     let state = checkpoint::open(path)?;
-    check_model(path, &state.model, record)?;
+    // Weights alone may start a model of another kind, such as a hybrid from a softmax model; names and shapes decide.
+    if with_optimizer {
+        check_model(path, &state.model, record)?;
+    }
     if with_optimizer && !state.files.contains_key(checkpoint::OPTIMIZER_FILE) {
-        let message =
-            "it has the weights only: name it in checkpoint.initial_load_path to start from them".to_string();
-        return Err(CheckpointError::Mismatch { path: path.to_path_buf(), message }.into());
+        return Err(CheckpointError::Mismatch {
+            path: path.to_path_buf(),
+            message: "it has the weights only, a run cannot go on from it".into(),
+            help: "start a new run with them: checkpoint.initial_load_path".into(),
+        }
+        .into());
     }
     load_weights(session, path)?;
     if with_optimizer {
@@ -90,7 +107,7 @@ pub fn load_weights(session: &mut Session, path: &Path) -> Result<(), TrainError
 fn load_file(
     session: &mut Session,
     path: &Path,
-    wanted: &std::collections::BTreeMap<String, Vec<usize>>,
+    wanted: &BTreeMap<String, Vec<usize>>,
 ) -> Result<(), TrainError> {
     let mut failed = None;
     checkpoint::load(path, wanted, &mut |name, bytes| {
@@ -103,26 +120,42 @@ fn load_file(
 
 /// A run can only go on with the model that it was started with.
 fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<(), TrainError> {
-    const REMEDY: &str = "use that model, or another job.dump_folder";
+    let title = |m: &ModelRecord| format!("{} {} with {} parameters", m.name, m.flavor, thousands(m.params));
+    let mut help = "use that model, or another job.dump_folder".to_string();
     let message = if saved.params != now.params {
-        format!(
-            "it is of {} {} with {} parameters, the config asks for {} {} with {}; {REMEDY}",
-            saved.name, saved.flavor, saved.params, now.name, now.flavor, now.params
-        )
-    } else if saved.architecture != now.architecture {
-        format!("it was made with another text of {}; {REMEDY}", now.architecture_path)
+        format!("it is of {}, the config asks for {}", title(saved), title(now))
     } else if saved.layers != now.layers {
-        format!(
-            "its layers are {}, the config asks for {}; set model.linear_attn_ratio = {} and model.linear_attn_placement = \"{}\", or use another job.dump_folder",
-            letters(&saved.layers),
-            letters(&now.layers),
-            saved.linear_attn_ratio,
-            saved.linear_attn_placement
-        )
+        help = format!(
+            "set model.linear_attn_ratio = {} and model.linear_attn_placement = \"{}\", or use another job.dump_folder",
+            saved.linear_attn_ratio, saved.linear_attn_placement
+        );
+        format!("its layers are {}, the config asks for {}", letters(&saved.layers), letters(&now.layers))
+    } else if !same_model(saved, now)? {
+        format!("it was made with another {} or {}", now.model_path, now.architecture_path)
     } else {
         return Ok(());
     };
-    Err(CheckpointError::Mismatch { path: path.to_path_buf(), message }.into())
+    Err(CheckpointError::Mismatch { path: path.to_path_buf(), message, help }.into())
+}
+
+/// Whether two records describe the same computation: by their texts, or else, since a comment changes nothing, by the
+/// graphs that they become.
+fn same_model(saved: &ModelRecord, now: &ModelRecord) -> Result<bool, TrainError> {
+    let texts = |m: &ModelRecord| {
+        (m.model_toml.clone(), m.architecture.clone(), m.overrides.clone(), m.layers.clone())
+    };
+    if texts(saved) == texts(now) {
+        return Ok(true);
+    }
+    Ok(attention_graph(saved)? == attention_graph(now)?)
+}
+
+/// The graph of a model once every layer's attention is decided.
+fn attention_graph(record: &ModelRecord) -> Result<Option<String>, TrainError> {
+    let options = Options { dumps: true, ..Options::new(1, 1) };
+    let compiled =
+        linc_driver::compile(&model_of(record)?, &Entry::Forward, &options, &mut Layout::default())?;
+    Ok(compiled.dumps.into_iter().find(|d| d.path.ends_with("-attention.ir")).map(|d| d.text))
 }
 
 fn letters(layers: &[String]) -> String {

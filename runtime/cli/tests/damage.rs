@@ -1,0 +1,141 @@
+//! Checkpoints that are not what was written, or of another model: refused with the file's name, nothing else touched.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Folder, refuse, succeed, workspace};
+
+/// Every file below a folder with its contents.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let contents = fs::read(&path).expect("read");
+                files.insert(path, contents);
+            }
+        }
+    }
+    files
+}
+
+/// A tokenizer with one token for each letter, in the format of Hugging Face.
+fn tokenizer(folder: &Folder) -> String {
+    let words: Vec<String> = ('a'..='z').enumerate().map(|(i, c)| format!("\"{c}\": {}", i + 3)).collect();
+    let vocab = format!("\"?\": 0, \" \": 1, \"\\n\": 2, {}", words.join(", "));
+    folder.file(
+        "tokenizer.json",
+        format!(
+            "{{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [], \
+             \"normalizer\": null, \"pre_tokenizer\": {{\"type\": \"Split\", \"pattern\": {{\"Regex\": \"[\\\\s\\\\S]\"}}, \
+             \"behavior\": \"Isolated\", \"invert\": false}}, \"post_processor\": null, \
+             \"decoder\": {{\"type\": \"Fuse\"}}, \
+             \"model\": {{\"type\": \"WordLevel\", \"unk_token\": \"?\", \"vocab\": {{{vocab}}}}}}}"
+        ),
+    )
+}
+
+#[test]
+fn damage_anywhere_is_found_and_named() {
+    let folder = Folder::new("damage");
+    let config = folder.config();
+    let tokenizer = tokenizer(&folder);
+    succeed(&["train", &config, "--model.tokenizer_path", &tokenizer]);
+    let step = folder.path("run/checkpoint/step-6");
+    let name = step.display().to_string();
+    let train = ["train", &config, "--model.tokenizer_path", &tokenizer, "--training.steps", "8"];
+    let generate = ["generate", "--checkpoint", &name, "--prompt", "the", "--tokens", "4"];
+    let inspect = ["inspect", &name];
+    let before = tree(&folder.path("run"));
+    let files: Vec<&PathBuf> = before.keys().filter(|path| path.starts_with(&step)).collect();
+    assert_eq!(files.len(), 5, "{files:?}");
+    for path in files {
+        let (whole, file) = (&before[path], path.file_name().expect("a name").to_str().expect("UTF-8"));
+        let refused = || {
+            let damaged = tree(&folder.path("run"));
+            // The checksums are all that their own damage can be seen by: it may seem to be another file's.
+            let named = if file == "checksums.json" { "step-6" } else { file };
+            for args in [&train[..], &generate, &inspect] {
+                refuse(args, &[named, "help:"]);
+            }
+            assert!(tree(&folder.path("run")) == damaged, "a refused run changed something");
+        };
+        for len in [0, 1, whole.len() / 2, whole.len() - 2] {
+            fs::write(path, &whole[..len]).expect("write");
+            refused();
+        }
+        for (i, bit) in [(0, 0), (7, 3), (whole.len() / 3, 0), (whole.len() / 2, 6), (whole.len() - 3, 1)] {
+            let mut flipped = whole.clone();
+            flipped[i] ^= 1 << bit;
+            fs::write(path, &flipped).expect("write");
+            refused();
+        }
+        fs::remove_file(path).expect("removed");
+        for args in [&train[..], &generate, &inspect] {
+            refuse(args, &[file]);
+        }
+        fs::write(path, whole).expect("write");
+    }
+    assert!(tree(&folder.path("run")) == before, "a refused run changed something");
+    succeed(&generate);
+    succeed(&train);
+}
+
+#[test]
+fn checkpoints_of_another_model_are_refused() {
+    let folder = Folder::new("another_model");
+    let model = fs::read_to_string(workspace().join("models/llama3_nano.toml")).expect("the model");
+    let architecture = fs::read_to_string(workspace().join("models/llama3.linc")).expect("the architecture");
+    let model = folder.file("llama3_nano.toml", model);
+    let linc = folder.file("llama3.linc", &architecture);
+    let config = folder.config();
+    succeed(&["train", &config, "--model.path", &model]);
+    let before = tree(&folder.path("run"));
+    let train = ["train", &config, "--model.path", &model, "--training.steps", "8"];
+    let refused = |settings: &[&str], expected: &[&str]| {
+        refuse(&[&train[..], settings].concat(), &[expected, &["checkpoint/step-6", "help:"]].concat());
+        assert!(tree(&folder.path("run")) == before, "a refused run changed something");
+    };
+    refused(&["--model.overrides.dim", "64"], &["parameters"]);
+    refused(&["--model.linear_attn_ratio", "1"], &["LS", "LL", "linear_attn_ratio = 0.5"]);
+    refused(&["--model.linear_attn_placement", "back"], &["LS", "SL"]);
+    refused(&["--model.overrides.norm_eps", "1e-4"], &["llama3_nano.toml"]);
+    refused(&["--model.overrides.linear_attention.rope", "true"], &["llama3_nano.toml"]);
+
+    let edited =
+        architecture.replace("silu(h @ w1.T)", "silu(h @ w3.T)").replace("* (h @ w3.T)", "* (h @ w1.T)");
+    assert_ne!(edited, architecture);
+    fs::write(&linc, edited).expect("write");
+    refused(&[], &["llama3.linc"]);
+    // A comment changes nothing.
+    fs::write(&linc, format!("# My model.\n{architecture}")).expect("write");
+    succeed(&train);
+}
+
+#[test]
+fn what_is_no_checkpoint_is_named() {
+    let folder = Folder::new("no_checkpoint");
+    let config = folder.config();
+    succeed(&["train", &config]);
+    let shown = |path: &str| folder.path(path).display().to_string();
+    let refused = |path: &str, expected: &[&str]| {
+        refuse(
+            &["generate", "--checkpoint", &shown(path)],
+            &[&[path, "not a checkpoint"], expected].concat(),
+        );
+    };
+    refused("run", &["step-6"]);
+    refused("run/checkpoint", &["step-6"]);
+    refused("text.txt", &["file"]);
+    refused("nothing", &["no such folder"]);
+    refuse(&["inspect", &shown("run")], &["step-6"]);
+    let load = ["train", &config, "--checkpoint.load_step", "5"];
+    refuse(&load, &["load_step is 5", "3, 6"]);
+}

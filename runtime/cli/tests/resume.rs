@@ -1,0 +1,218 @@
+//! A run that stops and goes on has the bits of one that never stopped: weights, optimizer, data position and metrics.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Folder, refuse, succeed};
+use serde_json::Value;
+
+/// The learning rate must not depend on the number of steps, for runs that are stopped at a step nobody knows before.
+const STEADY: [&str; 4] = ["--lr_scheduler.decay_ratio", "0", "--validation.freq", "2"];
+
+/// All files of a checkpoint.
+fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let file = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.expect("a file").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, fs::read(path).expect("read"))
+    };
+    entries.map(file).collect()
+}
+
+/// What a run measured, without times.
+fn measured(folder: &Path) -> Vec<String> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).expect("metrics.jsonl");
+    let timeless = |line: &str| {
+        let mut record: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        for key in ["tps", "step_ms", "data_ms", "tflops", "mfu", "true_mfu", "validation_tps"] {
+            record.as_object_mut().expect("an object").remove(key);
+        }
+        record.to_string()
+    };
+    text.lines().map(timeless).collect()
+}
+
+/// Runs a config into a folder; what it printed.
+fn train(folder: &Folder, name: &str, steps: usize, settings: &[&str]) -> String {
+    let (config, steps) = (folder.config(), steps.to_string());
+    let dump_folder = folder.path(name).display().to_string();
+    let args = ["train", &config, "--job.dump_folder", &dump_folder, "--training.steps", &steps];
+    succeed(&[&args[..], &STEADY, settings].concat())
+}
+
+/// A run that goes on until it is stopped, once it has done a few steps.
+fn start(folder: &Folder, name: &str, settings: &[&str], stdout: Stdio) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_linc"))
+        .args(["train", &folder.config(), "--training.steps", "1000000", "--checkpoint.interval", "1000000"])
+        .args(["--job.dump_folder", &folder.path(name).display().to_string()])
+        .args(STEADY)
+        .args(settings)
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("linc runs");
+    let begun = Instant::now();
+    let metrics = folder.path(name).join("metrics.jsonl");
+    while fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 4 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no step after a minute");
+        assert!(child.try_wait().expect("a status").is_none(), "the run ended");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+/// The only checkpoint of a run.
+fn only_step(folder: &Folder, name: &str) -> usize {
+    let steps: Vec<String> = fs::read_dir(folder.path(name).join("checkpoint"))
+        .expect("checkpoints")
+        .map(|e| e.expect("a checkpoint").file_name().to_string_lossy().into_owned())
+        .collect();
+    let [step] = &steps[..] else { panic!("not one checkpoint: {steps:?}") };
+    step.strip_prefix("step-").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{step}"))
+}
+
+#[test]
+fn a_run_resumed_at_a_step_has_the_same_bits_and_metrics() {
+    let folder = Folder::new("resume_bits");
+    for (name, settings) in [("shuffled", &[][..]), ("in_order", &["--training.shuffle", "false"])] {
+        train(&folder, name, 7, settings);
+        let whole = (checkpoint(&folder.path(name).join("checkpoint/step-7")), measured(&folder.path(name)));
+        // Step 3 again, with the later checkpoint there and then without.
+        let again = [settings, &["--checkpoint.load_step", "3"]].concat();
+        let text = train(&folder, name, 7, &again);
+        assert!(text.contains("step 3); later checkpoints are left as they are: 6, 7"), "{text}");
+        let last = folder.path(name).join("checkpoint/step-7");
+        assert_eq!((checkpoint(&last), measured(&folder.path(name))), whole, "{name}");
+        fs::remove_dir_all(&last).expect("removed");
+        let text = train(&folder, name, 7, settings);
+        assert!(text.contains("Resuming from") && text.contains("(step 6)"), "{text}");
+        assert_eq!((checkpoint(&last), measured(&folder.path(name))), whole, "{name}");
+    }
+}
+
+#[test]
+fn a_resumed_recall_run_has_the_same_bits() {
+    let folder = Folder::new("resume_recall");
+    let recall = [
+        "--training.dataset",
+        "mqar",
+        "--training.dataset_path=",
+        "--training.mqar.vocab_size",
+        "64",
+        "--training.mqar.num_kv_pairs",
+        "[2, 4]",
+        "--training.mqar.num_examples",
+        "12",
+        "--training.mqar.num_validation_examples",
+        "4",
+    ];
+    let recall: Vec<&str> = recall.into_iter().filter(|a| *a != "--training.dataset_path=").collect();
+    let config = fs::read_to_string(folder.config()).expect("the config");
+    let config: String =
+        config.lines().filter(|l| !l.starts_with("dataset")).map(|l| format!("{l}\n")).collect();
+    let config = folder.file("recall.toml", config);
+    let run = |settings: &[&str]| {
+        succeed(&[&["train", &config, "--training.steps", "7"][..], &recall, settings].concat());
+        (checkpoint(&folder.path("run/checkpoint/step-7")), measured(&folder.path("run")))
+    };
+    let whole = run(&[]);
+    assert_eq!(run(&["--checkpoint.load_step", "3"]), whole);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_goes_on_with_the_same_bits() {
+    let folder = Folder::new("resume_interrupted");
+    // Without checkpoint.enable too: Ctrl-C saves in any case.
+    for (name, settings) in [("on", &[][..]), ("off", &["--checkpoint.enable", "false"])] {
+        let child = start(&folder, name, settings, Stdio::piped());
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+        let output = child.wait_with_output().expect("an end");
+        assert_eq!(output.status.code(), Some(130));
+        let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("Interrupted: finishing this step and saving a checkpoint"), "{said}");
+        let step = only_step(&folder, name);
+        let remedy = match name {
+            "on" => "run the same command again".to_string(),
+            _ => format!("say --checkpoint.load_step {step}"),
+        };
+        assert!(text.contains("Saved checkpoint"), "{text}");
+        assert!(text.contains(&format!("Interrupted after step {step}; to go on, {remedy}")), "{text}");
+
+        let load = step.to_string();
+        train(&folder, name, step + 3, &["--checkpoint.load_step", &load]);
+        let never = format!("{name}_never_stopped");
+        train(&folder, &never, step + 3, &["--checkpoint.keep_latest_k", "1"]);
+        let last = format!("checkpoint/step-{}", step + 3);
+        assert_eq!(
+            checkpoint(&folder.path(name).join(&last)),
+            checkpoint(&folder.path(&never).join(&last)),
+            "{name}"
+        );
+        assert_eq!(measured(&folder.path(name)), measured(&folder.path(&never)), "{name}");
+    }
+}
+
+#[test]
+fn a_run_whose_output_nobody_reads_any_more_saves_and_stops_quietly() {
+    let folder = Folder::new("resume_pipe");
+    let mut child = start(&folder, "run", &[], Stdio::piped());
+    drop(child.stdout.take());
+    let status = child.wait().expect("an end");
+    assert_eq!(status.code(), Some(141));
+    let mut said = String::new();
+    child.stderr.take().expect("standard error").read_to_string(&mut said).expect("text");
+    assert_eq!(said, "");
+    let step = only_step(&folder, "run");
+    let text = train(&folder, "run", step + 1, &[]);
+    assert!(text.contains(&format!("Training starts at step {}", step + 1)), "{text}");
+}
+
+#[test]
+fn an_earlier_start_does_not_lose_its_new_checkpoints_to_the_later_ones() {
+    let folder = Folder::new("resume_keep");
+    train(&folder, "run", 9, &["--checkpoint.keep_latest_k", "0"]);
+    let keep =
+        ["--checkpoint.load_step", "3", "--checkpoint.keep_latest_k", "2", "--checkpoint.interval", "2"];
+    train(&folder, "run", 5, &keep);
+    let there = |step: usize| folder.path(&format!("run/checkpoint/step-{step}")).is_dir();
+    let steps: Vec<usize> = (1..=9).filter(|s| there(*s)).collect();
+    assert_eq!(steps, [4, 5, 6, 9], "the two latest of this run, and those it has not come to");
+}
+
+#[test]
+fn other_data_and_another_seed_are_refused() {
+    let folder = Folder::new("resume_data");
+    train(&folder, "run", 3, &[]);
+    let before = (checkpoint(&folder.path("run/checkpoint/step-3")), measured(&folder.path("run")));
+    let config = folder.config();
+    let other = folder.file("other.txt", "a stitch in time saves nine\n".repeat(300));
+    for (setting, value, named) in [
+        ("--training.dataset_path", other.as_str(), "training data"),
+        ("--training.seed", "1", "training.seed"),
+        ("--training.seq_len", "16", "training.seq_len"),
+    ] {
+        refuse(
+            &["train", &config, "--training.steps", "5", setting, value],
+            &[named, "help:", "dump_folder"],
+        );
+    }
+    assert_eq!((checkpoint(&folder.path("run/checkpoint/step-3")), measured(&folder.path("run"))), before);
+}
+
+#[test]
+fn the_weights_of_a_softmax_model_may_start_a_hybrid() {
+    let folder = Folder::new("resume_weights");
+    train(&folder, "softmax", 3, &["--model.linear_attn_ratio", "0"]);
+    let weights = folder.path("softmax/checkpoint/step-3").display().to_string();
+    let text = train(&folder, "hybrid", 3, &["--checkpoint.initial_load_path", &weights]);
+    assert!(text.contains("Starting from the weights of") && text.contains("starts at step 1."), "{text}");
+}

@@ -1,0 +1,175 @@
+//! Writes the files of a checkpoint. The same contents give the same bytes: the header of a safetensors file is written
+//! here, in order, because the crate that reads it writes metadata in a random one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    CheckpointError, Contents, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE, io_error, unreadable,
+};
+
+/// Name of the file with size and checksum of all others.
+pub(super) const CHECKSUMS_FILE: &str = "checksums.json";
+
+/// What a file must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Bytes.
+    pub bytes: u64,
+    /// CRC-32 (IEEE).
+    pub crc32: u32,
+}
+
+/// A tensor that is read when it is written to disk: name, shape, and a way to get its f32 bytes.
+pub struct Tensor<'a> {
+    /// Name in the file.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Reads the little-endian f32 data, or says why it cannot be read.
+    pub read: Box<dyn Fn() -> Result<Vec<u8>, String> + 'a>,
+}
+
+impl Tensor<'_> {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * 4
+    }
+}
+
+/// Writes all files of a checkpoint into a folder.
+pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), CheckpointError> {
+    let model = &contents.state.model;
+    let metadata = BTreeMap::from([
+        ("architecture", format!("{} {}", model.name, model.flavor)),
+        // What other readers of such files take for the layout of the tensors.
+        ("format", "pt".to_string()),
+        ("layers", model.layers.join(",")),
+        ("linear_attn_ratio", model.linear_attn_ratio.clone()),
+    ]);
+    let mut names = vec![];
+    for (name, tensors) in [(MODEL_FILE, &contents.params), (OPTIMIZER_FILE, &contents.optimizer)] {
+        if !tensors.is_empty() {
+            let path = folder.join(name);
+            write_tensors(&path, tensors, &metadata).map_err(io_error("write", &path))?;
+            names.push(name);
+        }
+    }
+    if let Some(tokenizer) = &contents.tokenizer {
+        let path = folder.join(TOKENIZER_FILE);
+        fs::copy(tokenizer, &path).map_err(io_error("copy the tokenizer to", &path))?;
+        names.push(TOKENIZER_FILE);
+    }
+    write_json(&folder.join(STATE_FILE), &contents.state)?;
+    names.push(STATE_FILE);
+    let mut records = BTreeMap::new();
+    for name in names {
+        records.insert(name, record(&folder.join(name))?);
+    }
+    write_json(&folder.join(CHECKSUMS_FILE), &records)
+}
+
+/// A safetensors file: the length of the header, the header, the tensors in the order of their names.
+fn write_tensors(path: &Path, tensors: &[Tensor<'_>], metadata: &BTreeMap<&str, String>) -> io::Result<()> {
+    let mut sorted: Vec<&Tensor<'_>> = tensors.iter().collect();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!(metadata));
+    let mut start = 0;
+    for tensor in &sorted {
+        let end = start + tensor.bytes();
+        let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });
+        header.insert(tensor.name.clone(), entry);
+        start = end;
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    // The data starts at a multiple of 8.
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    for tensor in sorted {
+        let data = (tensor.read)().map_err(io::Error::other)?;
+        if data.len() != tensor.bytes() {
+            let message =
+                format!("{} has {} bytes, its shape has {}", tensor.name, data.len(), tensor.bytes());
+            return Err(io::Error::other(message));
+        }
+        file.write_all(&data)?;
+    }
+    file.into_inner()?.sync_all()
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {
+    let write = || {
+        let mut text = serde_json::to_string_pretty(value)?;
+        text.push('\n');
+        let mut file = File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(io_error("write", path))
+}
+
+/// Size and checksum of a file, as it lies on disk.
+pub(super) fn record(path: &Path) -> Result<FileRecord, CheckpointError> {
+    let mut file = File::open(path).map_err(unreadable(path))?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        let n = file.read(&mut buffer).map_err(unreadable(path))?;
+        if n == 0 {
+            return Ok(FileRecord { bytes, crc32: hasher.finalize() });
+        }
+        hasher.update(&buffer[..n]);
+        bytes += n as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::SafeTensors;
+
+    fn tensor(name: &str, shape: &[usize], value: f32) -> Tensor<'static> {
+        let n: usize = shape.iter().product();
+        let read = move || Ok(value.to_le_bytes().repeat(n));
+        Tensor { name: name.into(), shape: shape.to_vec(), read: Box::new(read) }
+    }
+
+    #[test]
+    fn the_file_is_read_back_by_the_crate() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.safetensors");
+        let metadata = BTreeMap::from([("format", "pt".to_string())]);
+        let tensors = [tensor("b", &[2, 3], 1.5), tensor("a", &[], -2.0), tensor("c", &[0, 4], 0.0)];
+        write_tensors(&path, &tensors, &metadata).expect("written");
+        let data = fs::read(&path).expect("read");
+        let (_, header) = SafeTensors::read_metadata(&data).expect("a header");
+        assert_eq!(header.metadata().as_ref().map(|m| m["format"].as_str()), Some("pt"));
+        let read = SafeTensors::deserialize(&data).expect("a safetensors file");
+        assert_eq!(read.names().len(), 3);
+        let b = read.tensor("b").expect("b");
+        assert_eq!((b.shape(), b.data()), (&[2, 3][..], &1.5f32.to_le_bytes().repeat(6)[..]));
+        assert_eq!(read.tensor("a").expect("a").data(), (-2f32).to_le_bytes());
+        assert_eq!(read.tensor("c").expect("c").shape(), [0, 4]);
+    }
+
+    #[test]
+    fn a_tensor_that_cannot_be_read_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.safetensors");
+        let broken = Tensor { name: "a".into(), shape: vec![1], read: Box::new(|| Err("lost".into())) };
+        let error = write_tensors(&path, &[broken], &BTreeMap::new()).expect_err("an error");
+        assert_eq!(error.to_string(), "lost");
+        let short = Tensor { name: "a".into(), shape: vec![2], read: Box::new(|| Ok(vec![0; 4])) };
+        assert!(write_tensors(&path, &[short], &BTreeMap::new()).is_err());
+    }
+}
