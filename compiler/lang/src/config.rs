@@ -23,9 +23,9 @@ pub(crate) use self::keys::STRUCTURAL;
 /// Options of the linear attention layers (`[linear_attention]`).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LinearAttentionOptions {
-    /// Rotate q and k of linear layers by position; default false.
+    /// Rotate q and k of linear layers by position; default true.
     pub rope: bool,
-    /// Multiplier of q and k before their softmaxes; default 1.
+    /// Multiplier of q and k before their softmaxes; default 3.
     pub temperature: f64,
     /// Chunk length of the chunked evaluation; default 64.
     pub chunk: usize,

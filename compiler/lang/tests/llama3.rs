@@ -153,5 +153,5 @@ fn flags_can_be_overridden_by_0_and_1() {
 fn linear_attention_options_have_defaults() {
     let (_, config) = model("nano");
     let options = config.linear_attention();
-    assert_eq!((options.rope, options.temperature, options.chunk), (false, 1.0, 64));
+    assert_eq!((options.rope, options.temperature, options.chunk), (true, 3.0, 64));
 }

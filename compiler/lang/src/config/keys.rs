@@ -120,8 +120,8 @@ pub(super) const KEYS: [Key; 21] = [
     key(SCALING, "low_freq_factor", Kind::Positive, Absent::Error),
     key(SCALING, "high_freq_factor", Kind::Positive, Absent::Error),
     key(SCALING, "original_max_position_embeddings", Kind::Count, Absent::Error),
-    key(LINEAR, "rope", Kind::Flag, Absent::Default(Number::Bool(false))),
-    key(LINEAR, "temperature", Kind::Positive, Absent::Default(Number::Float(1.0))),
+    key(LINEAR, "rope", Kind::Flag, Absent::Default(Number::Bool(true))),
+    key(LINEAR, "temperature", Kind::Positive, Absent::Default(Number::Float(3.0))),
     key(LINEAR, "chunk", Kind::Count, Absent::Default(Number::Int(64))),
 ];
 
