@@ -1,16 +1,17 @@
-//! Nodes to CLIF: control flow, scalars and calls of primitives. Pointwise loops are in `fused`.
+//! Nodes to CLIF: control flow and calls of primitives. Pointwise loops are in `fused`, arithmetic in `arith`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, Block, BlockArg, Endianness, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder,
-    MemFlagsData, Signature, Type, UserExternalName, UserFuncName, Value, types,
+    MemFlagsData, Signature, UserExternalName, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use linc_tile::{Binary, Compare, Elem, Kernel, Op, Reduction, Unary, ValueId};
+use linc_tile::{Elem, Kernel, Reduction, ValueId};
 
+use crate::arith::clif_scalar;
 use crate::node::{Array, Carry, Node, Place, ReduceTo, RegId, Schedule};
 use crate::primitive::Primitive;
 use crate::slots::Slots;
@@ -31,7 +32,7 @@ pub(crate) struct Emitter<'a> {
     /// Scalars by value id.
     values: BTreeMap<ValueId, Value>,
     params: Vec<Value>,
-    pids: [Value; 3],
+    pub(crate) pids: [Value; 3],
     pub(crate) scratch: Value,
     calls: BTreeMap<Primitive, FuncRef>,
 }
@@ -109,12 +110,12 @@ impl Emitter<'_> {
     }
 
     /// Address of an array's first element.
-    fn pointer(&mut self, place: Place) -> Value {
+    pub(crate) fn pointer(&mut self, place: Place) -> Value {
         let (base, offset) = self.address(place);
         self.plus(base, i64::from(offset))
     }
 
-    fn plus(&mut self, base: Value, bytes: i64) -> Value {
+    pub(crate) fn plus(&mut self, base: Value, bytes: i64) -> Value {
         if bytes == 0 {
             return base;
         }
@@ -122,7 +123,7 @@ impl Emitter<'_> {
         self.b.ins().iadd(base, bytes)
     }
 
-    fn call(&mut self, primitive: Primitive, args: &[Value]) {
+    pub(crate) fn call(&mut self, primitive: Primitive, args: &[Value]) {
         let function = match self.calls.get(&primitive) {
             Some(function) => *function,
             None => {
@@ -269,24 +270,22 @@ impl Emitter<'_> {
     /// Copies registers whose places differ, as if all at once.
     fn moves(&mut self, moves: Vec<Move>) {
         let class = |reg: RegId| self.slots.class[reg.0 as usize];
-        let mut left: Vec<(usize, usize, usize, usize)> = moves
+        let offset = |reg: RegId| self.slots.offset[reg.0 as usize];
+        let mut left: Vec<(usize, usize, usize)> = moves
             .into_iter()
             .filter(|(from, to, _)| class(*from) != class(*to))
-            .map(|(from, to, numel)| {
-                let offset = |reg: RegId| self.slots.offset[reg.0 as usize];
-                (offset(from), offset(to), class(to), numel)
-            })
+            .map(|(from, to, numel)| (offset(from), offset(to), numel))
             .collect();
         while !left.is_empty() {
-            let free = left.iter().position(|(_, to, ..)| left.iter().all(|(from, ..)| from != to));
+            let free = left.iter().position(|(_, to, _)| left.iter().all(|(from, ..)| from != to));
             match free {
                 Some(at) => {
-                    let (from, to, _, numel) = left.remove(at);
+                    let (from, to, numel) = left.remove(at);
                     self.copy(from, to, numel);
                 }
                 None => {
                     // Every target is still to be read: set one source aside.
-                    let (from, _, _, numel) = left[0];
+                    let (from, _, numel) = left[0];
                     self.copy(from, self.slots.temporary, numel);
                     left[0].0 = self.slots.temporary;
                 }
@@ -364,263 +363,5 @@ impl Emitter<'_> {
         let more = self.b.ins().icmp(IntCC::SignedLessThan, next, end);
         self.b.ins().brif(more, inside, &[next.into()], after, &[]);
         self.b.switch_to_block(after);
-    }
-
-    // ---- scalars ----
-
-    fn store_scalar(&mut self, to: Place, value: ValueId) {
-        let address = self.pointer(to);
-        let bits = self.scalar(value);
-        match self.kernel.ty(value).elem {
-            Elem::Bf16 => {
-                let bits = self.b.ins().bitcast(types::I32, CAST, bits);
-                let bits = self.b.ins().ushr_imm_u(bits, 16);
-                self.b.ins().istore16(MEM, bits, address, 0);
-            }
-            Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => {
-                self.b.ins().store(MEM, bits, address, 0);
-            }
-        }
-    }
-
-    fn scalar_op(&mut self, result: ValueId, op: &Op) -> Result<Value, String> {
-        let elem = self.kernel.ty(result).elem;
-        let value = match op {
-            Op::ConstF(c) => self.b.ins().f32const(*c as f32),
-            Op::ConstI(c) => match elem {
-                Elem::I32 => self.b.ins().iconst(types::I32, i64::from(*c as i32 as u32)),
-                Elem::Index | Elem::F32 | Elem::Bf16 | Elem::Bool => self.iconst(*c),
-            },
-            Op::ProgramId(axis) => self.pids[*axis],
-            Op::Unary(op, a) => {
-                let a = self.scalar(*a);
-                self.scalar_unary(*op, a)
-            }
-            Op::Binary(op, a, b) => {
-                let (a, b) = (self.scalar(*a), self.scalar(*b));
-                self.binary(*op, elem, a, b)
-            }
-            Op::Fma(a, b, c) => {
-                let [a, b, c] = [*a, *b, *c].map(|v| self.scalar(v));
-                self.fma(a, b, c)
-            }
-            Op::Compare(op, a, b) => {
-                let elem = self.kernel.ty(*a).elem;
-                let (a, b) = (self.scalar(*a), self.scalar(*b));
-                self.compare(*op, elem, a, b)
-            }
-            Op::Select(c, a, b) => {
-                let [c, a, b] = [*c, *a, *b].map(|v| self.scalar(v));
-                self.b.ins().select(c, a, b)
-            }
-            Op::Cast(a) => {
-                let from = self.kernel.ty(*a).elem;
-                let a = self.scalar(*a);
-                match (from, elem) {
-                    (Elem::I32 | Elem::Index, Elem::F32) => self.b.ins().fcvt_from_sint(types::F32, a),
-                    (Elem::I32, Elem::Index) => self.b.ins().sextend(types::I64, a),
-                    (Elem::Index, Elem::I32) => self.b.ins().ireduce(types::I32, a),
-                    (Elem::F32, Elem::Bf16) => self.round_bf16(a),
-                    (Elem::Bf16, Elem::F32) => a,
-                    (from, to) => return Err(format!("a cast of a scalar from {from:?} to {to:?}")),
-                }
-            }
-            Op::Load(view) => {
-                let place = Place::Memory { param: view.param, offset: view.offset };
-                let address = self.pointer(place);
-                match elem {
-                    Elem::Bf16 => {
-                        let bits = self.b.ins().uload16(types::I32, MEM, address, 0);
-                        let bits = self.b.ins().ishl_imm_u(bits, 16);
-                        self.b.ins().bitcast(types::F32, CAST, bits)
-                    }
-                    Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => {
-                        self.b.ins().load(clif_scalar(elem), MEM, address, 0)
-                    }
-                }
-            }
-            Op::Splat(_)
-            | Op::Expand { .. }
-            | Op::Iota { .. }
-            | Op::Store(..)
-            | Op::Dot { .. }
-            | Op::Reduce { .. }
-            | Op::Scan { .. }
-            | Op::Transpose(_)
-            | Op::For { .. }
-            | Op::If { .. } => return Err(format!("{op:?} of a scalar")),
-        };
-        Ok(value)
-    }
-
-    fn scalar_unary(&mut self, op: Unary, a: Value) -> Value {
-        let function = match op {
-            Unary::Exp => Primitive::Exp,
-            Unary::Log => Primitive::Log,
-            Unary::Sigmoid => Primitive::Sigmoid,
-            Unary::Tanh => Primitive::Tanh,
-            Unary::Not => return self.b.ins().bxor_imm_u(a, 1),
-            Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Rsqrt | Unary::Recip => return self.unary(op, a),
-        };
-        let place = self.plus(self.scratch, self.slots.scalar as i64);
-        self.b.ins().store(MEM, a, place, 0);
-        let one = self.iconst(1);
-        self.call(function, &[place, place, one]);
-        self.b.ins().load(types::F32, MEM, place, 0)
-    }
-
-    /// Arithmetic of floats, of a scalar or vector.
-    pub(crate) fn unary(&mut self, op: Unary, a: Value) -> Value {
-        let ty = self.b.func.dfg.value_type(a);
-        match op {
-            Unary::Neg => self.b.ins().fneg(a),
-            Unary::Abs => self.b.ins().fabs(a),
-            Unary::Sqrt => self.b.ins().sqrt(a),
-            Unary::Rsqrt => {
-                let root = self.b.ins().sqrt(a);
-                let one = self.float(1.0, ty);
-                self.b.ins().fdiv(one, root)
-            }
-            Unary::Recip => {
-                let one = self.float(1.0, ty);
-                self.b.ins().fdiv(one, a)
-            }
-            Unary::Not => self.b.ins().bnot(a),
-            Unary::Exp | Unary::Log | Unary::Sigmoid | Unary::Tanh => {
-                unreachable!("transcendental functions are primitives")
-            }
-        }
-    }
-
-    fn float(&mut self, value: f32, ty: Type) -> Value {
-        let value = self.b.ins().f32const(value);
-        if ty.is_vector() { self.b.ins().splat(ty, value) } else { value }
-    }
-
-    /// `a·b + c`, of scalars or vectors.
-    pub(crate) fn fma(&mut self, a: Value, b: Value, c: Value) -> Value {
-        if self.options.fma {
-            return self.b.ins().fma(a, b, c);
-        }
-        let product = self.b.ins().fmul(a, b);
-        self.b.ins().fadd(product, c)
-    }
-
-    /// Arithmetic of scalars, or of vectors but for integer division.
-    pub(crate) fn binary(&mut self, op: Binary, elem: Elem, a: Value, b: Value) -> Value {
-        let float = matches!(elem, Elem::F32 | Elem::Bf16);
-        match op {
-            Binary::Add if float => self.b.ins().fadd(a, b),
-            Binary::Sub if float => self.b.ins().fsub(a, b),
-            Binary::Mul if float => self.b.ins().fmul(a, b),
-            Binary::Div if float => self.b.ins().fdiv(a, b),
-            Binary::Add => self.b.ins().iadd(a, b),
-            Binary::Sub => self.b.ins().isub(a, b),
-            Binary::Mul => self.b.ins().imul(a, b),
-            Binary::Div => self.divide(a, b, false),
-            Binary::Rem => self.divide(a, b, true),
-            Binary::Min => self.extreme(Compare::Lt, elem, a, b),
-            Binary::Max => self.extreme(Compare::Gt, elem, a, b),
-            Binary::And => self.b.ins().band(a, b),
-            Binary::Or => self.b.ins().bor(a, b),
-        }
-    }
-
-    /// The smaller or larger operand; NaN if either is.
-    fn extreme(&mut self, op: Compare, elem: Elem, a: Value, b: Value) -> Value {
-        let wins = self.compare(op, elem, a, b);
-        // In this form, which is one instruction for vectors, a NaN of `b` wins and one of `a` loses.
-        let value = self.choose(wins, a, b);
-        if !matches!(elem, Elem::F32 | Elem::Bf16) {
-            return value;
-        }
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
-        self.choose(nan, a, value)
-    }
-
-    /// Truncating division that never traps: by 0 it gives 0 (and the dividend as remainder), and it wraps.
-    fn divide(&mut self, a: Value, b: Value, remainder: bool) -> Value {
-        let ty = self.b.func.dfg.value_type(a);
-        let zero = self.b.ins().iconst(ty, 0);
-        let one = self.b.ins().iconst(ty, 1);
-        let minus_one = self.b.ins().iconst(ty, if ty == types::I32 { 0xffff_ffff } else { -1 });
-        let by_zero = self.b.ins().icmp(IntCC::Equal, b, zero);
-        let by_minus_one = self.b.ins().icmp(IntCC::Equal, b, minus_one);
-        let odd = self.b.ins().bor(by_zero, by_minus_one);
-        let safe = self.b.ins().select(odd, one, b);
-        if remainder {
-            let rest = self.b.ins().srem(a, safe);
-            return self.b.ins().select(by_zero, a, rest);
-        }
-        let quotient = self.b.ins().sdiv(a, safe);
-        let negative = self.b.ins().ineg(a);
-        let quotient = self.b.ins().select(by_minus_one, negative, quotient);
-        self.b.ins().select(by_zero, zero, quotient)
-    }
-
-    /// A comparison: a truth value for scalars, a mask for vectors.
-    pub(crate) fn compare(&mut self, op: Compare, elem: Elem, a: Value, b: Value) -> Value {
-        if matches!(elem, Elem::F32 | Elem::Bf16) {
-            let cc = match op {
-                Compare::Eq => FloatCC::Equal,
-                Compare::Ne => FloatCC::NotEqual,
-                Compare::Lt => FloatCC::LessThan,
-                Compare::Le => FloatCC::LessThanOrEqual,
-                Compare::Gt => FloatCC::GreaterThan,
-                Compare::Ge => FloatCC::GreaterThanOrEqual,
-            };
-            return self.b.ins().fcmp(cc, a, b);
-        }
-        let cc = match op {
-            Compare::Eq => IntCC::Equal,
-            Compare::Ne => IntCC::NotEqual,
-            Compare::Lt => IntCC::SignedLessThan,
-            Compare::Le => IntCC::SignedLessThanOrEqual,
-            Compare::Gt => IntCC::SignedGreaterThan,
-            Compare::Ge => IntCC::SignedGreaterThanOrEqual,
-        };
-        self.b.ins().icmp(cc, a, b)
-    }
-
-    /// `c ? a : b`, by a truth value or a mask.
-    pub(crate) fn choose(&mut self, c: Value, a: Value, b: Value) -> Value {
-        let ty = self.b.func.dfg.value_type(a);
-        if !ty.is_vector() {
-            return self.b.ins().select(c, a, b);
-        }
-        let mask = self.b.ins().bitcast(ty, CAST, c);
-        self.b.ins().bitselect(mask, a, b)
-    }
-
-    /// f32 to the nearest bf16, ties to even, as f32; NaN stays NaN.
-    pub(crate) fn round_bf16(&mut self, a: Value) -> Value {
-        let float = self.b.func.dfg.value_type(a);
-        let ty = if float.is_vector() { types::I32X4 } else { types::I32 };
-        let constant = |e: &mut Self, bits: u32| {
-            let c = e.b.ins().iconst(types::I32, i64::from(bits));
-            if ty.is_vector() { e.b.ins().splat(ty, c) } else { c }
-        };
-        let bits = self.b.ins().bitcast(ty, CAST, a);
-        let shifted = self.b.ins().ushr_imm_u(bits, 16);
-        let [one, half, high, quiet] = [1, 0x7fff, 0xffff_0000, 0x0040_0000].map(|bits| constant(self, bits));
-        let odd = self.b.ins().band(shifted, one);
-        let sum = self.b.ins().iadd(bits, half);
-        let sum = self.b.ins().iadd(sum, odd);
-        let rounded = self.b.ins().band(sum, high);
-        let nan = self.b.ins().bor(bits, quiet);
-        let nan = self.b.ins().band(nan, high);
-        let is_nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
-        let bits = self.choose(is_nan, nan, rounded);
-        self.b.ins().bitcast(float, CAST, bits)
-    }
-}
-
-/// CLIF type of a scalar.
-pub(crate) fn clif_scalar(elem: Elem) -> Type {
-    match elem {
-        Elem::F32 | Elem::Bf16 => types::F32,
-        Elem::I32 => types::I32,
-        Elem::Index => types::I64,
-        Elem::Bool => types::I8,
     }
 }

@@ -1,19 +1,24 @@
 //! Tile programs to machine code for CPUs: a [`linc_tile::Kernel`] becomes one `cranelift_codegen` function.
 //!
 //! The pipeline is `usage` (who reads what, how long) → `schedule` (statements become nodes, pointwise chains over one
-//! shape become one group) → `slots` (tiles get places in a per-thread scratch area) → `emit` and `fused` (CLIF).
+//! shape become one group, `group`) → `slots` (tiles get places in a per-thread scratch area) → `emit`, `arith` and `fused` (CLIF).
 //!
 //! Invariants: a tile lives in scratch as a dense row-major array of 4-byte elements (a Bf16 tile as the f32 of equal
 //! value, a Bool tile as masks of all ones or zeros), in memory as the parameter says, or nowhere, when a single loop
 //! both makes and uses it. `dot`, transcendentals, reductions, scans and strided copies are calls of [`Primitive`]s,
 //! which the runtime supplies. The function contains no address of this process: it is data, and prints as text.
 //!
+//! Two parameters may get the same memory only if every program loads all it reads there before it stores, element for
+//! element through equal views: a fused loop loads and stores an element in one iteration.
+//!
 //! To add a tile op: give it an arm in `usage`, `schedule` and `emit` (or `fused` if pointwise); the compiler lists the
 //! places, since no `match` over ops has a `_` arm.
 
 mod affine;
+mod arith;
 mod emit;
 mod fused;
+mod group;
 mod node;
 mod primitive;
 mod schedule;

@@ -7,81 +7,30 @@
 
 use std::collections::BTreeMap;
 
-use linc_tile::{Elem, Kernel, Op, ParamId, Region, Stmt, Unary, ValueId, View};
+use linc_tile::{Elem, Kernel, Op, Region, Stmt, Unary, ValueId, View};
 
-use crate::affine::{Offsets, Relation};
+use crate::affine::Offsets;
+use crate::group::{Bounds, Location, Open, Shape};
 use crate::node::{Array, Carry, Group, Node, Place, PointOp, ReduceTo, RegId, Schedule};
 use crate::primitive::Primitive;
 use crate::usage::Usage;
 
-type Bounds = [Option<ValueId>; 2];
-type Shape = [usize; 2];
-
-/// Where the elements of a tile value come from.
-#[derive(Clone, Copy, Debug)]
-enum Location {
-    /// Scratch or memory; elements at or beyond a bound are 0.
-    Array(Array, Bounds),
-    /// A scalar repeated.
-    Splat(ValueId),
-    /// The index along an axis of `[rows, cols]`.
-    Iota(usize),
-    /// In the open group of this shape.
-    Waiting(Shape),
-}
-
-/// A group that still accepts operations.
-#[derive(Default)]
-struct Open {
-    ops: Vec<(PointOp, Elem)>,
-    /// Bounds of the reads that have some.
-    bounds: BTreeMap<usize, Bounds>,
-    /// Index of each value of the kernel that the group makes.
-    members: BTreeMap<ValueId, usize>,
-    /// Number of uses of a member within the group.
-    uses: BTreeMap<ValueId, u32>,
-    /// Index of what the group reads already.
-    reads: BTreeMap<(Array, Bounds), usize>,
-    stores: Vec<(usize, Array, Bounds)>,
-}
-
-impl Open {
-    fn push(&mut self, op: PointOp, elem: Elem) -> usize {
-        self.ops.push((op, elem));
-        self.ops.len() - 1
-    }
-
-    fn params_read(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
-        self.reads.keys().filter_map(|(array, _)| match array.place {
-            Place::Memory { param, offset } => Some((param, offset, array.strides)),
-            Place::Reg(_) => None,
-        })
-    }
-
-    fn params_stored(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
-        self.stores.iter().filter_map(|(_, array, _)| match array.place {
-            Place::Memory { param, offset } => Some((param, offset, array.strides)),
-            Place::Reg(_) => None,
-        })
-    }
-}
-
 /// What is known within a region.
 #[derive(Clone, Default)]
-struct Scope {
-    locations: BTreeMap<ValueId, Location>,
+pub(crate) struct Scope {
+    pub(crate) locations: BTreeMap<ValueId, Location>,
     /// Registers that hold a splat or iota.
-    filled: BTreeMap<ValueId, RegId>,
+    pub(crate) filled: BTreeMap<ValueId, RegId>,
 }
 
-struct Scheduler<'k> {
-    kernel: &'k Kernel,
-    usage: &'k Usage,
-    offsets: Offsets,
-    regs: Vec<usize>,
-    scope: Scope,
-    open: BTreeMap<Shape, Open>,
-    out: Vec<Node>,
+pub(crate) struct Scheduler<'k> {
+    pub(crate) kernel: &'k Kernel,
+    pub(crate) usage: &'k Usage,
+    pub(crate) offsets: Offsets,
+    pub(crate) regs: Vec<usize>,
+    pub(crate) scope: Scope,
+    pub(crate) open: BTreeMap<Shape, Open>,
+    pub(crate) out: Vec<Node>,
 }
 
 /// Schedules a verified kernel; the error is a limit of this code generator.
@@ -109,12 +58,12 @@ fn rows_cols(shape: &[usize]) -> Shape {
     }
 }
 
-fn numel(shape: Shape) -> usize {
+pub(crate) fn numel(shape: Shape) -> usize {
     shape[0] * shape[1]
 }
 
 impl Scheduler<'_> {
-    fn shape(&self, value: ValueId) -> Shape {
+    pub(crate) fn shape(&self, value: ValueId) -> Shape {
         rows_cols(&self.kernel.ty(value).shape)
     }
 
@@ -122,177 +71,23 @@ impl Scheduler<'_> {
         self.kernel.ty(value).shape.is_empty()
     }
 
-    fn reg(&mut self, elements: usize) -> RegId {
+    pub(crate) fn reg(&mut self, elements: usize) -> RegId {
         self.regs.push(elements);
         RegId(self.regs.len() as u32 - 1)
     }
 
-    fn place(&mut self, value: ValueId, location: Location) {
+    pub(crate) fn place(&mut self, value: ValueId, location: Location) {
         self.scope.locations.insert(value, location);
     }
 
-    fn place_dense(&mut self, value: ValueId, reg: RegId) {
+    pub(crate) fn place_dense(&mut self, value: ValueId, reg: RegId) {
         let array = Array::dense(reg, self.shape(value));
         self.place(value, Location::Array(array, [None, None]));
     }
 
     /// The location of a tile; verified kernels define before use.
-    fn location(&self, value: ValueId) -> Location {
+    pub(crate) fn location(&self, value: ValueId) -> Location {
         self.scope.locations[&value]
-    }
-
-    // ---- groups ----
-
-    /// Ends the group of a shape: it becomes a loop, and what others need of it gets a register.
-    fn flush(&mut self, shape: Shape) {
-        let Some(mut open) = self.open.remove(&shape) else { return };
-        let mut outputs: BTreeMap<usize, RegId> = BTreeMap::new();
-        for (value, index) in &open.members {
-            let inside = open.uses.get(value).copied().unwrap_or(0);
-            if self.usage.count[value.0 as usize] > inside {
-                let reg = match outputs.get(index) {
-                    Some(reg) => *reg,
-                    None => self.reg(numel(shape)),
-                };
-                outputs.insert(*index, reg);
-                self.place_dense(*value, reg);
-            }
-        }
-        let mut stores_after = vec![];
-        let limits = self.common_limits(&open, outputs.is_empty());
-        if limits.is_none() {
-            for (index, bounds) in &open.bounds {
-                let PointOp::Read(src) = open.ops[*index].0 else { continue };
-                let dst = self.reg(numel(shape));
-                self.out.push(Node::Load { dst, src, shape, bounds: *bounds });
-                open.ops[*index].0 = PointOp::Read(Array::dense(dst, shape));
-            }
-            let (bounded, free): (Vec<_>, Vec<_>) =
-                open.stores.into_iter().partition(|(_, _, b)| *b != [None, None]);
-            open.stores = free;
-            for (index, dst, bounds) in bounded {
-                let src = *outputs.entry(index).or_insert_with(|| {
-                    self.regs.push(numel(shape));
-                    RegId(self.regs.len() as u32 - 1)
-                });
-                stores_after.push(Node::Store { dst, src, shape, bounds });
-            }
-        }
-        if !outputs.is_empty() || !open.stores.is_empty() {
-            self.out.push(Node::Group(Group {
-                shape,
-                ops: open.ops,
-                outputs: outputs.into_iter().collect(),
-                stores: open.stores.into_iter().map(|(index, array, _)| (index, array)).collect(),
-                limits: limits.unwrap_or([None, None]),
-            }));
-        }
-        self.out.append(&mut stores_after);
-    }
-
-    /// One bound per axis that all bounded accesses of a group share, so that the loop itself can stop there.
-    fn common_limits(&self, open: &Open, no_outputs: bool) -> Option<Bounds> {
-        let all = open.bounds.values().chain(open.stores.iter().map(|(_, _, bounds)| bounds));
-        let mut limits: Bounds = [None, None];
-        for bounds in all {
-            for axis in 0..2 {
-                match (limits[axis], bounds[axis]) {
-                    (Some(a), Some(b)) if !self.offsets.equal(a, b) => return None,
-                    (None, Some(b)) => limits[axis] = Some(b),
-                    (Some(_), Some(_)) | (_, None) => {}
-                }
-            }
-        }
-        let stores_fit = open
-            .stores
-            .iter()
-            .all(|(_, _, b)| (0..2).all(|axis| limits[axis].is_some() == b[axis].is_some()));
-        (limits == [None, None] || (no_outputs && stores_fit)).then_some(limits)
-    }
-
-    fn flush_all(&mut self) {
-        while let Some(shape) = self.open.keys().next().copied() {
-            self.flush(shape);
-        }
-    }
-
-    /// Ends the groups that hold back a store to a parameter.
-    fn flush_stores_to(&mut self, param: ParamId) {
-        let stores = |open: &Open| open.params_stored().any(|(p, ..)| p == param);
-        let shapes: Vec<Shape> = self.open.iter().filter(|(_, o)| stores(o)).map(|(s, _)| *s).collect();
-        for shape in shapes {
-            self.flush(shape);
-        }
-    }
-
-    /// Ends the groups that touch memory, but for one.
-    fn flush_memory(&mut self, except: Option<Shape>) {
-        let touches = |open: &Open| open.params_read().next().is_some() || !open.stores.is_empty();
-        let shapes: Vec<Shape> = self
-            .open
-            .iter()
-            .filter(|(shape, open)| Some(**shape) != except && touches(open))
-            .map(|(shape, _)| *shape)
-            .collect();
-        for shape in shapes {
-            self.flush(shape);
-        }
-    }
-
-    /// Index in the open group of `shape` of a tile operand.
-    fn operand(&mut self, value: ValueId, shape: Shape) -> usize {
-        if let Location::Waiting(other) = self.location(value)
-            && other != shape
-        {
-            self.flush(other);
-        }
-        if let Location::Array(array, _) = self.location(value)
-            && shape[1] > 1
-            && !matches!(array.strides[1], 0 | 1)
-        {
-            self.dense(value);
-        }
-        let elem = self.kernel.ty(value).elem;
-        let location = self.location(value);
-        let open = self.open.entry(shape).or_default();
-        *open.uses.entry(value).or_default() += 1;
-        if let Some(index) = open.members.get(&value) {
-            return *index;
-        }
-        match location {
-            Location::Array(array, bounds) => {
-                if let Some(index) = open.reads.get(&(array, bounds)) {
-                    return *index;
-                }
-                let index = open.push(PointOp::Read(array), elem);
-                open.reads.insert((array, bounds), index);
-                if bounds != [None, None] {
-                    open.bounds.insert(index, bounds);
-                }
-                index
-            }
-            Location::Splat(scalar) => open.push(PointOp::Splat(scalar), elem),
-            Location::Iota(axis) => open.push(PointOp::Iota(axis), elem),
-            Location::Waiting(_) => unreachable!("a waiting value is a member of its group"),
-        }
-    }
-
-    fn pointwise(&mut self, result: ValueId, operands: &[ValueId], op: impl FnOnce(&[usize]) -> PointOp) {
-        let shape = self.shape(result);
-        // Other groups end first: ending one must not happen between two operands.
-        for value in operands {
-            if let Location::Waiting(other) = self.location(*value)
-                && other != shape
-            {
-                self.flush(other);
-            }
-        }
-        let indices: Vec<usize> = operands.iter().map(|v| self.operand(*v, shape)).collect();
-        let elem = self.kernel.ty(result).elem;
-        let open = self.open.entry(shape).or_default();
-        let index = open.push(op(&indices), elem);
-        open.members.insert(result, index);
-        self.place(result, Location::Waiting(shape));
     }
 
     // ---- operands of other nodes ----
@@ -306,7 +101,7 @@ impl Scheduler<'_> {
     }
 
     /// A register that holds the whole tile.
-    fn dense(&mut self, value: ValueId) -> RegId {
+    pub(crate) fn dense(&mut self, value: ValueId) -> RegId {
         let shape = self.shape(value);
         match self.settled(value) {
             Location::Array(array, bounds) => {
@@ -458,22 +253,6 @@ impl Scheduler<'_> {
         let src = self.dense(value);
         self.flush_memory(None);
         self.out.push(Node::Store { dst, src, shape, bounds });
-    }
-
-    /// Whether a store may run in the loop of the open group: each element that the group also reads through the same
-    /// parameter must be touched in the same iteration or not at all, and none may be stored twice (the group may have to
-    /// reorder its stores).
-    fn may_join(&self, param: ParamId, offset: ValueId, strides: [i64; 2], shape: Shape) -> bool {
-        let Some(open) = self.open.get(&shape) else { return true };
-        let relation = |(p, o, s): (ParamId, ValueId, [i64; 2])| {
-            if p == param {
-                self.offsets.relation((o, s), (offset, strides), shape)
-            } else {
-                Relation::Disjoint
-            }
-        };
-        open.params_read().all(|view| relation(view) != Relation::Unknown)
-            && open.params_stored().all(|view| relation(view) == Relation::Disjoint)
     }
 
     fn math(&mut self, function: Primitive, result: ValueId, operand: ValueId) {

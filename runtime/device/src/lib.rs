@@ -1,7 +1,12 @@
 //! Machines that run plans: one trait, and the CPU behind it.
 //!
 //! Invariants: this is the only crate with `unsafe`; a plan is checked before any of its code runs, so that every pointer
-//! a step gets lies inside the arena; results do not depend on the number of threads.
+//! a step gets lies inside the arena; results do not depend on the number of threads. What a kernel does within the
+//! buffers it is given is the compiler's promise, which the tile interpreter checks in tests.
+//!
+//! To add a primitive: a variant of `linc_codegen_cpu::Primitive` with its signature, a body over lanes in
+//! `cpu/primitives/`, a line in the macro of `cpu/primitives/mod.rs`. To add a machine: a module that implements
+//! [`Device`].
 
 #![allow(
     unsafe_code,

@@ -303,7 +303,6 @@ fn generate(seed: u64) -> (Kernel, Vec<Buffer>) {
     let mut b = Builder::new(format!("random_{seed}"), [PROGRAMS, 1, 1]);
     let mut reads = vec![b.param("r0", Elem::F32, Mode::Read), b.param("r1", Elem::Bf16, Mode::Read)];
     reads.truncate(1 + random.below(2));
-    let unused = reads.len() == 1;
     let both = vec![b.param("w0", Elem::F32, Mode::ReadWrite), b.param("w1", Elem::Bf16, Mode::ReadWrite)];
     let pid = b.program_id(0);
     let mut g = Generator { random, b, sizes, reads, both, part, pid, stores: 0 };
@@ -319,7 +318,6 @@ fn generate(seed: u64) -> (Kernel, Vec<Buffer>) {
     g.store(last);
     let other = pool.tiles[g.random.below(pool.tiles.len())];
     g.store(other);
-    let _ = unused;
     let kernel = g.b.finish();
     let mut random = Random::new(seed + 1000);
     let len = PROGRAMS * part + 2 * largest * largest;
