@@ -43,7 +43,7 @@ pub fn source(name: &str) -> Source {
 /// # Panics
 /// If the model does not compile: the tests that ask for it cannot go on.
 pub fn flavor(name: &str, ratio: &str) -> Model {
-    with_numbers(name, &[], ratio)
+    sized(name, &[], ratio)
 }
 
 /// The small hybrid: one linear layer, then one softmax layer.
@@ -51,10 +51,14 @@ pub fn flavor(name: &str, ratio: &str) -> Model {
 /// # Panics
 /// As [`flavor`].
 pub fn small_hybrid() -> Model {
-    with_numbers("nano", &SMALL, "0.5")
+    sized("nano", &SMALL, "0.5")
 }
 
-fn with_numbers(name: &str, numbers: &[(&str, f64)], ratio: &str) -> Model {
+/// A flavour with other numbers, by their keys in the TOML.
+///
+/// # Panics
+/// As [`flavor`].
+pub fn sized(name: &str, numbers: &[(&str, f64)], ratio: &str) -> Model {
     let numbers: Vec<(String, f64)> = numbers.iter().map(|(key, value)| ((*key).into(), *value)).collect();
     let (config, architecture) = (source(&format!("llama3_{name}.toml")), source("llama3.linc"));
     let ratio = ratio.parse().unwrap_or_else(|e| panic!("{e}"));
