@@ -57,10 +57,11 @@ fn a_token_costs_the_same_in_any_sequence_of_a_linear_model_only() {
 fn full_logits_never_exist() {
     let (seq, vocab) = (8192, 128_256);
     let plan = compiled(&flavor("1b", "0.5"), &training(), &Options::new(1, seq)).plan;
-    let scratch =
-        plan.buffers.iter().filter(|b| b.space == Space::Scratch && b.category != Category::Gradients);
+    let scratch = plan.buffers.iter().filter(|b| b.space == Space::Scratch);
     let largest = scratch.max_by_key(|b| b.bytes).expect("scratch buffers");
-    assert!(largest.bytes < (seq * vocab * 4 / 8) as u64, "{} has {} bytes", largest.name, largest.bytes);
+    // The largest is a gradient of the embedding, a quarter of what the logits would take.
+    let logits = 4 * (seq * vocab) as u64;
+    assert!(largest.bytes <= logits / 4, "{} has {} bytes", largest.name, largest.bytes);
 }
 
 #[test]
