@@ -125,13 +125,13 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) greedy: bool,
     /// Divides the logits before sampling
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
     pub(crate) temperature: f64,
     /// Sample from this many most likely tokens; 0 for all
     #[arg(long, default_value_t = 40)]
     pub(crate) top_k: usize,
     /// Sample from the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) top_p: f64,
     /// Seed of the sampling
     #[arg(long, default_value_t = 0)]

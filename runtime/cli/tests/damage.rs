@@ -107,7 +107,7 @@ fn checkpoints_of_another_model_are_refused() {
     refused(&["--model.linear_attn_ratio", "1"], &["LS", "LL", "linear_attn_ratio = 0.5"]);
     refused(&["--model.linear_attn_placement", "back"], &["LS", "SL"]);
     refused(&["--model.overrides.norm_eps", "1e-4"], &["llama3_nano.toml"]);
-    refused(&["--model.overrides.linear_attention.rope", "true"], &["llama3_nano.toml"]);
+    refused(&["--model.overrides.linear_attention.rope", "false"], &["llama3_nano.toml"]);
 
     let edited =
         architecture.replace("silu(h @ w1.T)", "silu(h @ w3.T)").replace("* (h @ w3.T)", "* (h @ w1.T)");

@@ -101,19 +101,13 @@ fn a_run_resumed_at_a_step_has_the_same_bits_and_metrics() {
 fn a_resumed_recall_run_has_the_same_bits() {
     let folder = Folder::new("resume_recall");
     let recall = [
-        "--training.dataset",
-        "mqar",
-        "--training.dataset_path=",
-        "--training.mqar.vocab_size",
-        "64",
-        "--training.mqar.num_kv_pairs",
-        "[2, 4]",
-        "--training.mqar.num_examples",
-        "12",
-        "--training.mqar.num_validation_examples",
-        "4",
+        ["--training.dataset", "mqar"],
+        ["--training.mqar.vocab_size", "64"],
+        ["--training.mqar.num_kv_pairs", "[2, 4]"],
+        ["--training.mqar.num_examples", "12"],
+        ["--training.mqar.num_validation_examples", "4"],
     ];
-    let recall: Vec<&str> = recall.into_iter().filter(|a| *a != "--training.dataset_path=").collect();
+    let recall = recall.concat();
     let config = fs::read_to_string(folder.config()).expect("the config");
     let config: String =
         config.lines().filter(|l| !l.starts_with("dataset")).map(|l| format!("{l}\n")).collect();

@@ -1,0 +1,97 @@
+//! What generation, inspection and settings of a model are asked for on the command line, rightly and wrongly.
+
+mod common;
+
+use common::{Folder, refuse, succeed};
+
+const MODEL: &str = "models/llama3_nano.toml";
+
+#[test]
+fn generation_beyond_its_limits_is_refused_before_anything_is_printed() {
+    let folder = Folder::new("limits");
+    succeed(&["train", &folder.config()]);
+    let step = folder.path("run/checkpoint/step-6").display().to_string();
+    let generate = ["generate", "--checkpoint", &step, "--prompt"];
+    let long = "the quick brown fox jumps over the lazy dog";
+    // 43 bytes and the token at the start; trained on 32.
+    let refused = |args: &[&str], expected: &[&str]| {
+        let all = [&generate[..], args].concat();
+        refuse(&all, expected);
+        assert!(common::linc(&all).stdout.is_empty(), "{args:?} printed something");
+    };
+    refused(&[long], &["44 tokens", "context of 32", "--context"]);
+    refused(&["the", "--tokens", "100"], &["4 tokens", "100 more", "--tokens"]);
+    refused(&["the", "--temperature", "-1"], &["temperature is -1"]);
+    refused(&["the", "--temperature", "NaN"], &["temperature is NaN"]);
+    refused(&["the", "--top-p", "0"], &["top-p is 0"]);
+    refused(&["the", "--context", "0"], &["--context"]);
+    let text = succeed(&[&generate[..], &[long, "--context", "64", "--tokens", "5"]].concat());
+    assert!(text.starts_with(long), "{text}");
+    // As many as there is room for.
+    succeed(&[&generate[..], &["the"]].concat());
+}
+
+#[test]
+fn recall_models_write_no_text() {
+    let folder = Folder::new("no_text");
+    let config = std::fs::read_to_string(folder.config()).expect("the config");
+    let config: String =
+        config.lines().filter(|l| !l.starts_with("dataset")).map(|l| format!("{l}\n")).collect();
+    let config = folder.file("recall.toml", config);
+    let recall = ["--training.dataset", "mqar", "--training.mqar.vocab_size", "64", "--training.steps", "2"];
+    succeed(&[&["train", &config][..], &recall].concat());
+    let step = folder.path("run/checkpoint/step-2").display().to_string();
+    refuse(&["generate", "--checkpoint", &step], &["mqar", "no text"]);
+}
+
+#[test]
+fn numbers_and_flags_of_a_model_can_be_set() {
+    let text = |set: &[&str]| {
+        let args = ["compile", MODEL, "--ratio", "0.5", "--seq-len", "64", "--dump", "attention"];
+        succeed(&[&args[..], set].concat())
+    };
+    let ropes = |set: &[&str]| text(set).matches(" = rope(%").count();
+    let (with, without) =
+        (ropes(&["--set", "linear_attention.rope=true"]), ropes(&["--set", "linear_attention.rope=0"]));
+    assert!(with == 2 * without && without > 0, "{with} and {without} rotations");
+    let warm = text(&["--set", "linear_attention.temperature=7"]);
+    assert!(warm.contains("temperature = 7") || warm.contains("temperature=7"), "{warm}");
+    let card = succeed(&["inspect", MODEL, "--set", "tie_embeddings=true", "--format", "json"]);
+    let untied = succeed(&["inspect", MODEL, "--set", "tie_embeddings=false", "--format", "json"]);
+    assert_ne!(card, untied);
+    refuse(&["compile", MODEL, "--set", "tie_embeddings=maybe"], &["tie_embeddings=maybe", "key=true"]);
+    refuse(&["compile", MODEL, "--set", "tie_embeddings=2"], &["tie_embeddings", "true or false", "2"]);
+    refuse(&["compile", MODEL, "--set", "linear_attention.temperature=-2"], &["temperature", "above 0"]);
+
+    let folder = Folder::new("flags");
+    let config = folder.config();
+    let settings =
+        ["--model.overrides.linear_attention.rope", "false", "--model.overrides.tie_embeddings", "true"];
+    succeed(&[&["train", &config, "--training.steps", "1"][..], &settings].concat());
+    let resolved = std::fs::read_to_string(folder.path("run/config.toml")).expect("the config");
+    assert!(resolved.contains("linear_attention.rope = false"), "{resolved}");
+}
+
+#[test]
+fn what_is_no_config_is_named() {
+    refuse(&["train", "configs"], &["configs", "folder"]);
+    refuse(&["train", "configs/none.toml"], &["configs/none.toml", "no such file"]);
+    refuse(&["train", "models/llama3.linc"], &["models/llama3.linc:", "TOML"]);
+    refuse(&["compile", "models"], &["models", "folder"]);
+    refuse(&["inspect", "models/none.toml"], &["models/none.toml", "no such file"]);
+    let settings = succeed(&["train", "--list-settings"]);
+    assert!(settings.contains("--training.seq_len") && settings.contains("--model.linear_attn_ratio"));
+}
+
+#[test]
+fn the_largest_models_are_refused_with_the_plan_before_the_first_step() {
+    let folder = Folder::new("too_large");
+    let dump_folder = folder.path("run").display().to_string();
+    let settings = ["--model.flavor", "70B", "--job.dump_folder", &dump_folder];
+    let message = refuse(
+        &[&["train", "configs/llama3_1b.toml"][..], &settings].concat(),
+        &["GiB", "memory of the train program", "optimizer_state", "parameters", "together"],
+    );
+    assert!(!message.contains("step:"), "{message}");
+    assert!(!folder.path("run").exists(), "a refused run writes nothing");
+}

@@ -1,0 +1,75 @@
+//! Decoding with caches and recurrent states gives, token by token, the logits of the whole sequence: the compiled
+//! programs side by side in one arena, as training and `linc generate` run them.
+
+use linc_device::cpu::{Cpu, CpuOptions};
+use linc_driver::{Entry, Layout, Model, Options, compile, names};
+use linc_exec::Executor;
+use linc_tests::models;
+
+/// More than one chunk of the linear layers, and not a whole number of them.
+const SEQ: usize = 75;
+
+fn executor(model: &Model) -> Executor {
+    let mut layout = Layout::default();
+    let mut plan = |entry, seq| {
+        let options = Options::new(1, seq);
+        compile(model, &entry, &options, &mut layout).unwrap_or_else(|e| panic!("{e}")).plan
+    };
+    let plans = vec![plan(Entry::Forward, SEQ), plan(Entry::Decode { context: SEQ }, 1)];
+    let cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
+    let mut executor = Executor::new(Box::new(cpu), plans).unwrap_or_else(|e| panic!("{e}"));
+    executor.initialize(3).unwrap_or_else(|e| panic!("{e}"));
+    executor
+}
+
+/// Logits `[SEQ, vocab]` of the program for whole sequences.
+fn forward(executor: &mut Executor, tokens: &[i32]) -> Vec<f32> {
+    let bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes()).collect();
+    executor.write_input(0, names::TOKENS, &bytes).unwrap_or_else(|e| panic!("{e}"));
+    executor.run(0).unwrap_or_else(|e| panic!("{e}"));
+    executor.output(0, names::LOGITS).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The same, one token at a time.
+fn decode(executor: &mut Executor, tokens: &[i32]) -> Vec<f32> {
+    let mut logits = vec![];
+    for (position, token) in tokens.iter().enumerate() {
+        let position = i32::try_from(position).expect("a short sequence");
+        executor.write_input(1, names::TOKENS, &token.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        executor.write_input(1, names::POSITION, &position.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        executor.run(1).unwrap_or_else(|e| panic!("{e}"));
+        logits.extend(executor.output(1, names::LOGITS).unwrap_or_else(|e| panic!("{e}")));
+    }
+    logits
+}
+
+#[test]
+fn decoding_gives_the_logits_of_the_whole_sequence_at_every_position() {
+    for ratio in ["0", "0.5", "1"] {
+        let model = models::flavor("nano", ratio);
+        let mut executor = executor(&model);
+        let vocab = model.sizes.vocab_size;
+        let tokens: Vec<i32> = (0..SEQ).map(|i| ((i * i * 31 + 7 * i + 3) % vocab) as i32).collect();
+        let whole = forward(&mut executor, &tokens);
+        let scale = whole.iter().fold(0f32, |m, x| m.max(x.abs()));
+        assert!(scale > 0.1, "logits of size {scale} say nothing");
+        // A second text starts afresh where the first one was: position 0 forgets.
+        for round in 0..2 {
+            let single = decode(&mut executor, &tokens);
+            assert_eq!(whole.len(), single.len());
+            for (i, (a, b)) in whole.iter().zip(&single).enumerate() {
+                assert!(
+                    (a - b).abs() <= 1e-4 * scale.max(1.0),
+                    "ratio {ratio}, round {round}, position {}, token {}: {a} and {b}",
+                    i / vocab,
+                    i % vocab
+                );
+            }
+        }
+        let greedy = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
+        let single = decode(&mut executor, &tokens);
+        let same =
+            whole.chunks(vocab).zip(single.chunks(vocab)).filter(|(a, b)| greedy(a) == greedy(b)).count();
+        assert_eq!(same, SEQ, "ratio {ratio}: the most likely token differs somewhere");
+    }
+}
