@@ -218,6 +218,7 @@ fn category(kind: Kind, op: &Op) -> plan::Category {
         Kind::State if op.leaf_name().is_some_and(|n| n.contains(".exp_avg")) => {
             plan::Category::OptimizerState
         }
+        Kind::State if op.leaf_name().is_some_and(|n| n.ends_with(".grad")) => plan::Category::Gradients,
         Kind::State | Kind::Input => plan::Category::Inputs,
         Kind::Gradient => plan::Category::Gradients,
         Kind::Activation => plan::Category::Activations,

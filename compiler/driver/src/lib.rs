@@ -29,6 +29,7 @@ pub use report::{KernelRow, PassTime, Report};
 
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {
+    pub use linc_passes::accumulate::KEEP;
     pub use linc_passes::decode::POSITION;
     pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
     pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
@@ -99,14 +100,18 @@ pub fn compile(
     layout: &mut PersistentLayout,
 ) -> Result<Compiled, CompileError> {
     let now = || options.clock.map_or(0.0, |clock| clock());
-    let (name, rope_len) = match entry {
-        Entry::Train(_) => ("train", options.seq),
-        Entry::Eval => ("eval", options.seq),
-        Entry::Forward => ("forward", options.seq),
-        Entry::Decode { context } => ("decode", *context),
+    let whole = (options.batch, options.seq);
+    let (name, (batch, seq), rope_len) = match entry {
+        Entry::Train(_) => ("train", whole, options.seq),
+        Entry::Accumulate { .. } => ("accumulate", whole, options.seq),
+        // It has the parameters only.
+        Entry::Update(_) => ("update", (1, 1), 1),
+        Entry::Eval => ("eval", whole, options.seq),
+        Entry::Forward => ("forward", whole, options.seq),
+        Entry::Decode { context } => ("decode", whole, *context),
     };
     let mut last = now();
-    let mut graph = model.build(options.batch, options.seq, rope_len)?;
+    let mut graph = model.build(batch, seq, rope_len)?;
     graph.name = format!("{} {name}", graph.name);
 
     let mut dumps = vec![];

@@ -3,6 +3,7 @@
 //! Invariants: one file a pass; no pass knows another, only `pipeline.rs` knows the order; a pass that is on by default
 //! keeps results bitwise; every pass leaves a graph that verifies. The ratio is read in `placement.rs` and nowhere else.
 
+pub mod accumulate;
 pub mod attention;
 pub mod autodiff;
 pub mod canonicalize;

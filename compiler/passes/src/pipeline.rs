@@ -11,8 +11,8 @@ use crate::optimizer::OptimizerOptions;
 use crate::placement::AttentionKind;
 use crate::recompute::Policy;
 use crate::{
-    attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls, optimizer,
-    recompute,
+    accumulate, attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls,
+    optimizer, recompute,
 };
 
 /// Which program is made of the model.
@@ -20,6 +20,13 @@ use crate::{
 pub enum Entry {
     /// Forward, loss, backward, clip, AdamW.
     Train(OptimizerOptions),
+    /// Forward, loss, backward; gradients of the mean loss over `steps` batches are added up in states.
+    Accumulate {
+        /// Batches of one optimizer step.
+        steps: usize,
+    },
+    /// Clip and AdamW with the gradients that [`Entry::Accumulate`] left in the states.
+    Update(OptimizerOptions),
     /// Forward and loss.
     Eval,
     /// Forward with all logits as output.
@@ -68,7 +75,7 @@ pub fn run(
     let on = |name: &str| !options.disabled.contains(name);
     observe("build", graph);
     // Differentiation sees the abstract model, so that each attention has one derivative.
-    if matches!(entry, Entry::Train(_) | Entry::Eval) {
+    if matches!(entry, Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval) {
         loss::attach(graph)?;
         observe("loss", graph);
         if on("chunk_loss") {
@@ -77,21 +84,38 @@ pub fn run(
             observe("chunk_loss", graph);
         }
     }
-    if let Entry::Train(optimizer) = entry {
-        let gradients = autodiff::run(graph, loss::LOSS)?;
-        observe("autodiff", graph);
-        optimizer::run(graph, &gradients, optimizer)?;
-        observe("optimizer", graph);
-        if on("share_loss") {
-            loss::share(graph);
-            observe("share_loss", graph);
+    match entry {
+        Entry::Train(optimizer) => {
+            let gradients = autodiff::run(graph, loss::LOSS)?;
+            observe("autodiff", graph);
+            optimizer::run(graph, &gradients, optimizer)?;
+            observe("optimizer", graph);
         }
+        Entry::Accumulate { steps } => {
+            let gradients = autodiff::run_scaled(graph, loss::LOSS, 1.0 / (*steps).max(1) as f64)?;
+            observe("autodiff", graph);
+            accumulate::add(graph, &gradients)?;
+            observe("accumulate", graph);
+        }
+        Entry::Update(optimizer) => {
+            let gradients = accumulate::read(graph)?;
+            observe("accumulate", graph);
+            optimizer::run(graph, &gradients, optimizer)?;
+            observe("optimizer", graph);
+        }
+        Entry::Eval | Entry::Forward | Entry::Decode { .. } => {}
+    }
+    let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate { .. });
+    if differentiated && on("share_loss") {
+        loss::share(graph);
+        observe("share_loss", graph);
     }
     match entry {
-        Entry::Train(_) | Entry::Eval | Entry::Forward => {
+        Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval | Entry::Forward => {
             attention::run(graph, &options.kinds, &options.linear)?
         }
         Entry::Decode { context } => decode::run(graph, &options.kinds, &options.linear, *context)?,
+        Entry::Update(_) => {}
     }
     observe("attention", graph);
     if on("canonicalize") {
@@ -111,7 +135,7 @@ pub fn run(
         dce::run(graph);
         observe("merge_matmuls", graph);
     }
-    if matches!(entry, Entry::Train(_)) && on("recompute") {
+    if differentiated && on("recompute") {
         recompute::run(graph, options.recompute, loss::LOSS)?;
         dce::run(graph);
         observe("recompute", graph);

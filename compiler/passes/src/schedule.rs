@@ -18,6 +18,14 @@ pub fn in_place(op: &Op) -> Vec<(u32, usize)> {
     }
 }
 
+/// Leaves that the results of a pointwise node are written over, because the graph updates them with those.
+fn written_leaves(graph: &Graph, id: NodeId) -> Vec<NodeId> {
+    if !matches!(graph.op(id), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
+        return vec![];
+    }
+    graph.updates.iter().filter(|(_, value)| value.node == id).map(|(leaf, _)| *leaf).collect()
+}
+
 /// The order.
 ///
 /// # Errors
@@ -33,6 +41,13 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
         let sources: BTreeSet<NodeId> = graph.operands(id).iter().map(|v| v.node).collect();
         for source in sources {
             edge(source, id);
+        }
+        for leaf in written_leaves(graph, id) {
+            for reader in readers(graph, Value { node: leaf, port: 0 }) {
+                if reader != id {
+                    edge(reader, id);
+                }
+            }
         }
         for (_, operand) in in_place(graph.op(id)) {
             for reader in readers(graph, graph.operands(id)[operand]) {

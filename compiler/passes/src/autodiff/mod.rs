@@ -22,6 +22,14 @@ pub type Gradients = Vec<(NodeId, Value)>;
 /// [`PassError::Missing`] without such an output, [`PassError::NotDifferentiable`] at an operation without a
 /// derivative, [`PassError::UnusedParameter`] for a parameter the loss does not depend on.
 pub fn run(graph: &mut Graph, loss: &str) -> Result<Gradients, PassError> {
+    run_scaled(graph, loss, 1.0)
+}
+
+/// The same for `scale` times the loss, which itself stays as it is.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_scaled(graph: &mut Graph, loss: &str, scale: f64) -> Result<Gradients, PassError> {
     let root = graph
         .outputs
         .iter()
@@ -33,7 +41,7 @@ pub fn run(graph: &mut Graph, loss: &str) -> Result<Gradients, PassError> {
 
     let mut pending: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
     let outer = graph.set_scope("loss");
-    let seed = graph.push(Op::Constant { value: 1.0, ty: graph.ty(root).clone() }, &[])?;
+    let seed = graph.push(Op::Constant { value: scale, ty: graph.ty(root).clone() }, &[])?;
     pending.insert(root, vec![seed]);
 
     for id in order.into_iter().rev().filter(|id| active.contains(id)) {

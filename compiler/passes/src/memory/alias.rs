@@ -44,7 +44,9 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
         for value in graph.results(*id) {
             let shape = &graph.ty(value).shape;
             let own = Storage { root: value, layout: Layout::dense(shape) };
-            let storage = if let Some(place) = placed.get(&value) {
+            let storage = if let Some(leaf) = overwritten_leaf(graph, &operands, value, &storages) {
+                leaf
+            } else if let Some(place) = placed.get(&value) {
                 place.clone()
             } else if matches!(graph.op(*id), Op::Rope { .. }) && owns_its_part(graph, operands[0]) {
                 // A rotation reads each pair before it writes it, and nobody else wants the unrotated one.
@@ -58,6 +60,21 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
         }
     }
     storages
+}
+
+/// The storage of the leaf that a pointwise result updates: every operand there is read element by element where the
+/// result is written, and the schedule puts all other readers before.
+fn overwritten_leaf(graph: &Graph, operands: &[Value], value: Value, storages: &Storages) -> Option<Storage> {
+    if !matches!(graph.op(value.node), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
+        return None;
+    }
+    let (leaf, _) = graph.updates.iter().find(|(_, updated)| *updated == value)?;
+    let leaf = &storages[&Value { node: *leaf, port: 0 }];
+    let same_place = |v: &Value| {
+        let place = &storages[v];
+        place.root != leaf.root || (place == leaf && graph.ty(*v) == graph.ty(value))
+    };
+    operands.iter().all(same_place).then(|| leaf.clone())
 }
 
 /// True if a value is read once, and is its producer's whole result or a part of it that no other part overlaps.

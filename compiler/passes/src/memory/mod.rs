@@ -113,10 +113,16 @@ pub struct MemoryPlan {
 /// Plans all memory of a graph; may add explicit copies to it.
 ///
 /// # Errors
-/// [`PassError::Ir`] on a malformed graph.
+/// [`PassError::Ir`] on a malformed graph, [`PassError::Missing`] for an update that cannot be made in place.
 pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPlan, PassError> {
     let (order, mut storage) = alias::resolve(graph, persistent)?;
     overwrite_dying_operands(graph, &order, &mut storage);
+    for (leaf, value) in &graph.updates {
+        if storage[value] != storage[&Value { node: *leaf, port: 0 }] {
+            let name = graph.op(*leaf).leaf_name().unwrap_or_default();
+            return Err(PassError::Missing(format!("internal error: {name} is not updated in place")));
+        }
+    }
     let kinds = kinds(graph, &order, &storage);
     let mut allocations = BTreeMap::new();
     let sizes = sizes(graph, &storage);
