@@ -14,8 +14,8 @@ use linc_exec::Profile;
 use linc_exec::device::Device;
 
 use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
-use crate::config::{ConfigError, JobConfig};
-use crate::data::Data;
+use crate::config::JobConfig;
+use crate::data::{Batch, Data};
 use crate::error::TrainError;
 use crate::generate::{Generator, Sampling};
 use crate::lr::LrSchedule;
@@ -23,10 +23,10 @@ use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
 use crate::session::Session;
 use crate::system;
 
-pub use programs::{compile_options, model_of, open_model, train_entry, write_dump};
+pub use programs::{model_of, open_model, write_dump};
 pub use resume::load_weights;
 
-use programs::{DECODE, TRAIN, output};
+use programs::{TRAIN, output};
 
 /// Tokens of the sample at the end.
 const SAMPLE_TOKENS: usize = 160;
@@ -74,10 +74,16 @@ pub struct Trainer {
     model: Model,
     record: ModelRecord,
     session: Session,
+    /// Number of the decode program.
+    decode: Option<usize>,
+    /// Number of the program that updates, where [`TRAIN`] only adds up gradients.
+    update: Option<usize>,
     data: Data,
     schedule: LrSchedule,
     metrics: MetricsFile,
     step: usize,
+    /// Steps done before this run.
+    start_step: usize,
     tokens: u64,
     profile: Option<Profile>,
     last_checkpoint: Option<PathBuf>,
@@ -95,15 +101,10 @@ impl Trainer {
         device: Box<dyn Device>,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        if config.accumulation_steps() > 1 {
-            return Err(ConfigError::new("training.global_batch_size must equal training.batch_size")
-                .help("linc does not add up gradients over batches; raise training.batch_size")
-                .into());
-        }
         let (model, record) = open_model(&config, config_path)?;
         let mut data = Data::open(&config, model.sizes.vocab_size)?;
-        let entries = programs::programs(&config, &data);
-        let mut session = Session::new(&model, &entries, device)?;
+        let programs = programs::programs(&config, &data);
+        let mut session = Session::new(&model, &programs.entries, device)?;
 
         let folder = PathBuf::from(&config.job.dump_folder);
         fs::create_dir_all(&folder).map_err(output("create", &folder))?;
@@ -122,6 +123,7 @@ impl Trainer {
             metrics,
             schedule: LrSchedule::new(&config),
             step: start.step,
+            start_step: start.step,
             tokens: start.tokens,
             profile: config.profiling.enable_profiling.then(Profile::default),
             last_checkpoint: start.checkpoint,
@@ -130,6 +132,8 @@ impl Trainer {
             model,
             record,
             session,
+            decode: programs.decode,
+            update: programs.update,
             data,
         };
         trainer.announce(start.message, observer);
@@ -186,22 +190,21 @@ impl Trainer {
     /// [`TrainError::NotFinite`] before a bad update is kept, or what device and disk refuse.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
         let steps = self.config.training.steps;
+        let step_tokens = self.step_tokens();
         let start_tokens = self.tokens;
         let mut meter = Meter::default();
         let mut total = Duration::ZERO;
         let (mut last_loss, mut validation, mut interrupted) = (None, None, false);
         while self.step < steps {
             let begun = Instant::now();
-            let batch = self.data.training.next_batch();
-            meter.data += begun.elapsed();
-            let (loss, grad_norm) = self.train_step(&batch.tokens, &batch.targets)?;
+            let (loss, grad_norm) = self.train_step(&mut meter)?;
             last_loss = Some(loss);
             let elapsed = begun.elapsed();
             meter.time += elapsed;
             total += elapsed;
             meter.steps += 1;
-            meter.tokens += batch.tokens.len() as u64;
-            self.tokens += batch.tokens.len() as u64;
+            meter.tokens += step_tokens;
+            self.tokens += step_tokens;
             observer.step(self.step, loss);
             if self.step == 1 || self.step % self.config.metrics.log_freq == 0 || self.step == steps {
                 let record = self.training_record(loss, grad_norm, &std::mem::take(&mut meter));
@@ -247,29 +250,80 @@ impl Trainer {
         })
     }
 
-    fn train_step(&mut self, tokens: &[i32], targets: &[i32]) -> Result<(f32, f32), TrainError> {
-        let lr = self.schedule.lr(self.step) as f32;
-        let number = (self.step + 1) as f32;
-        let x = &mut self.session.executor;
-        x.write_input(TRAIN, names::TOKENS, bytemuck::cast_slice(tokens))?;
-        x.write_input(TRAIN, names::TARGETS, bytemuck::cast_slice(targets))?;
-        x.write_input(TRAIN, names::LEARNING_RATE, bytemuck::bytes_of(&lr))?;
-        x.write_input(TRAIN, names::STEP, bytemuck::bytes_of(&number))?;
-        match &mut self.profile {
-            Some(profile) => x.run_profiled(TRAIN, profile)?,
-            None => x.run(TRAIN)?,
+    /// Tokens of an optimizer step.
+    fn step_tokens(&self) -> u64 {
+        let training = &self.config.training;
+        (training.batch_size * self.config.accumulation_steps() * training.seq_len) as u64
+    }
+
+    /// One optimizer step: the mean of the batches' losses, and the norm of its gradient.
+    fn train_step(&mut self, meter: &mut Meter) -> Result<(f32, f32), TrainError> {
+        let batches = self.config.accumulation_steps();
+        // Of one batch it is exact.
+        let mut sum = 0.0;
+        for index in 0..batches {
+            let begun = Instant::now();
+            let batch = self.data.training.next_batch();
+            meter.data += begun.elapsed();
+            sum += f64::from(self.train_batch(&batch, index)?);
+        }
+        let loss = (sum / batches as f64) as f32;
+        if let Some(update) = self.update {
+            self.feed_optimizer(update)?;
+            self.run_program(update)?;
         }
         self.step += 1;
-        let loss = self.session.scalar(TRAIN, names::LOSS)?;
-        let grad_norm = self.session.scalar(TRAIN, names::GRAD_NORM)?;
+        if let Some(profile) = &mut self.profile {
+            // Times are shown per step, however many programs it takes.
+            profile.runs = (self.step - self.start_step) as u64;
+        }
+        let grad_norm = self.session.scalar(self.update.unwrap_or(TRAIN), names::GRAD_NORM)?;
         if loss.is_finite() && grad_norm.is_finite() {
             return Ok((loss, grad_norm));
         }
         Err(TrainError::NotFinite { step: self.step, loss, grad_norm })
     }
 
+    /// Runs the training program on batch `index` of a step; its loss.
+    fn train_batch(&mut self, batch: &Batch, index: usize) -> Result<f32, TrainError> {
+        let x = &mut self.session.executor;
+        x.write_input(TRAIN, names::TOKENS, bytemuck::cast_slice(&batch.tokens))?;
+        x.write_input(TRAIN, names::TARGETS, bytemuck::cast_slice(&batch.targets))?;
+        match self.update {
+            None => self.feed_optimizer(TRAIN)?,
+            Some(_) => {
+                let keep = if index == 0 { 0f32 } else { 1.0 };
+                x.write_input(TRAIN, names::KEEP, bytemuck::bytes_of(&keep))?;
+            }
+        }
+        self.run_program(TRAIN)?;
+        self.session.scalar(TRAIN, names::LOSS)
+    }
+
+    /// Learning rate and number of the step that is to be done.
+    fn feed_optimizer(&mut self, program: usize) -> Result<(), TrainError> {
+        let lr = self.schedule.lr(self.step) as f32;
+        let number = (self.step + 1) as f32;
+        let x = &mut self.session.executor;
+        x.write_input(program, names::LEARNING_RATE, bytemuck::bytes_of(&lr))?;
+        Ok(x.write_input(program, names::STEP, bytemuck::bytes_of(&number))?)
+    }
+
+    fn run_program(&mut self, program: usize) -> Result<(), TrainError> {
+        let x = &mut self.session.executor;
+        Ok(match &mut self.profile {
+            Some(profile) => x.run_profiled(program, profile)?,
+            None => x.run(program)?,
+        })
+    }
+
     fn training_record(&self, loss: f32, grad_norm: f32, meter: &Meter) -> Record {
         let report = &self.session.reports[TRAIN];
+        let flops_per_token: u64 = [Some(TRAIN), self.update]
+            .iter()
+            .flatten()
+            .map(|p| self.session.reports[*p].flops_per_token)
+            .sum();
         let tps = meter.tokens as f64 / meter.time.as_secs_f64().max(1e-9);
         let steps = meter.steps.max(1) as f64;
         let titan = report.titan_flops_per_token as f64 * tps;
@@ -283,7 +337,7 @@ impl Trainer {
             data_ms: Some(1e3 * meter.data.as_secs_f64() / steps),
             tflops: Some(titan / 1e12),
             mfu: Some(percent(titan)),
-            true_mfu: Some(percent(report.flops_per_token as f64 * tps)),
+            true_mfu: Some(percent(flops_per_token as f64 * tps)),
             memory: report.memory.iter().map(|(name, bytes)| (name.to_string(), *bytes)).collect(),
             ..Record::new(self.step, self.tokens)
         }
@@ -317,11 +371,13 @@ impl Trainer {
 
     /// Text from the trained model, where its tokens are text.
     fn sample(&mut self) -> Result<Option<String>, TrainError> {
-        let Some(tokenizer) = self.data.tokenizer.clone() else { return Ok(None) };
+        let (Some(tokenizer), Some(program)) = (self.data.tokenizer.clone(), self.decode) else {
+            return Ok(None);
+        };
         let sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, seed: self.config.training.seed };
         let context = self.config.training.seq_len;
         let mut generator =
-            Generator::new(&mut self.session, DECODE, context, self.model.sizes.vocab_size, tokenizer);
+            Generator::new(&mut self.session, program, context, self.model.sizes.vocab_size, tokenizer);
         // Tokenizers without a token to start with start with a line break, if they have one.
         let count = Some(SAMPLE_TOKENS.min(context.saturating_sub(1)));
         let Ok(prompt) = generator.prompt("", count).or_else(|_| generator.prompt("\n", count)) else {

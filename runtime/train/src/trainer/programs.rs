@@ -11,12 +11,10 @@ use crate::data::{Data, ValidationData};
 use crate::error::TrainError;
 use crate::system;
 
-/// Number of the training program in the session.
+/// Number of the program that runs once a batch, in the session.
 pub(super) const TRAIN: usize = 0;
-/// Number of the evaluation program, where there is one.
+/// Number of the evaluation program.
 pub(super) const EVAL: usize = 1;
-/// Number of the program behind the sample at the end, where there is one.
-pub(super) const DECODE: usize = 2;
 
 /// The model of a config, with the record of it that checkpoints keep.
 ///
@@ -65,15 +63,15 @@ pub fn model_of(record: &ModelRecord) -> Result<Model, TrainError> {
     Ok(Model::new(&toml, &architecture, &record.overrides, ratio, placement)?)
 }
 
-/// Compile-time settings of a training run.
-pub fn train_entry(config: &JobConfig) -> Entry {
+/// The optimizer of a training run.
+fn optimizer(config: &JobConfig) -> OptimizerOptions {
     let o = &config.optimizer;
     let adamw = AdamWSpec { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay };
-    Entry::Train(OptimizerOptions { adamw, max_norm: config.training.max_norm })
+    OptimizerOptions { adamw, max_norm: config.training.max_norm }
 }
 
 /// Compiler options of a training run.
-pub fn compile_options(config: &JobConfig) -> Options {
+fn compile_options(config: &JobConfig) -> Options {
     let mut options = Options::new(config.training.batch_size, config.training.seq_len);
     options.recompute = config.activation_checkpoint.mode;
     options.disabled = config.compile.disable_passes.iter().cloned().collect();
@@ -82,10 +80,24 @@ pub fn compile_options(config: &JobConfig) -> Options {
     options
 }
 
-/// The programs of a run, numbered [`TRAIN`], [`EVAL`], [`DECODE`].
-pub(super) fn programs(config: &JobConfig, data: &Data) -> Vec<(Entry, Options)> {
+/// The programs of a run: numbered [`TRAIN`] and [`EVAL`], and the numbers of those that not every run has.
+pub(super) struct Programs {
+    pub(super) entries: Vec<(Entry, Options)>,
+    /// Behind the sample at the end, where tokens are text.
+    pub(super) decode: Option<usize>,
+    /// The optimizer's step, where [`TRAIN`] only adds up gradients.
+    pub(super) update: Option<usize>,
+}
+
+/// The programs that a config asks for.
+pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     let options = compile_options(config);
-    let mut entries = vec![(train_entry(config), options.clone())];
+    let steps = config.accumulation_steps();
+    let train = match steps {
+        1 => Entry::Train(optimizer(config)),
+        _ => Entry::Accumulate { steps },
+    };
+    let mut entries = vec![(train, options.clone())];
     let sister = |batch: usize, seq: usize| {
         let mut sister = Options::new(batch, seq);
         sister.disabled = options.disabled.clone();
@@ -96,10 +108,16 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Vec<(Entry, Options)>
         Some(ValidationData::Text(_)) | None => Entry::Eval,
     };
     entries.push((evaluation, sister(options.batch, options.seq)));
-    if data.tokenizer.is_some() {
-        entries.push((Entry::Decode { context: options.seq }, sister(1, 1)));
-    }
-    entries
+    let mut push = |entry: Entry, options: Options| {
+        entries.push((entry, options));
+        entries.len() - 1
+    };
+    let context = options.seq;
+    let decode = data.tokenizer.as_ref().map(|_| push(Entry::Decode { context }, sister(1, 1)));
+    // Its operations count for all tokens of the step.
+    let update = (steps > 1)
+        .then(|| push(Entry::Update(optimizer(config)), sister(options.batch * steps, options.seq)));
+    Programs { entries, decode, update }
 }
 
 /// Writes a text of the compiler under a folder.
