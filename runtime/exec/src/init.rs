@@ -12,12 +12,11 @@ const BLOCK: usize = 1 << 16;
 /// Blocks that are computed at once: 16 MiB of f32.
 const BLOCKS: usize = 64;
 
+/// Receives bytes for a place in the tensor, given as an offset in bytes.
+type Sink<'a> = dyn FnMut(u64, &[u8]) -> Result<(), DeviceError> + 'a;
+
 /// Writes the initial values of a tensor through `write(byte offset, bytes)`.
-pub(crate) fn fill(
-    binding: &Binding,
-    seed: u64,
-    write: &mut dyn FnMut(u64, &[u8]) -> Result<(), DeviceError>,
-) -> Result<(), DeviceError> {
+pub(crate) fn fill(binding: &Binding, seed: u64, write: &mut Sink<'_>) -> Result<(), DeviceError> {
     let n: usize = binding.shape.iter().product();
     match &binding.init {
         // Arenas are zero at first, but a tensor may be initialized again.
@@ -56,7 +55,7 @@ pub(crate) fn fill(
                 for (i, value) in values.iter_mut().enumerate() {
                     let at = block * BLOCK + i;
                     let angle = (at / width) as f64 * freqs[at % width / 2];
-                    *value = if at % 2 == 0 { angle.cos() } else { angle.sin() } as f32;
+                    *value = if at.is_multiple_of(2) { angle.cos() } else { angle.sin() } as f32;
                 }
             })
         }
@@ -66,7 +65,7 @@ pub(crate) fn fill(
 /// Computes blocks in parallel and writes them in order.
 fn blocks(
     n: usize,
-    write: &mut dyn FnMut(u64, &[u8]) -> Result<(), DeviceError>,
+    write: &mut Sink<'_>,
     fill: &(dyn Fn(usize, &mut [f32]) + Sync),
 ) -> Result<(), DeviceError> {
     let mut values = vec![0f32; n.min(BLOCK * BLOCKS)];

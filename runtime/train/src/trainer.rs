@@ -206,13 +206,14 @@ impl Trainer {
             meter.tokens += step_tokens;
             self.tokens += step_tokens;
             observer.step(self.step, loss);
-            if self.step == 1 || self.step % self.config.metrics.log_freq == 0 || self.step == steps {
+            if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || self.step == steps
+            {
                 let record = self.training_record(loss, grad_norm, &std::mem::take(&mut meter));
                 self.write(&record)?;
                 observer.record(&record, self.memory());
             }
             let last = self.step == steps;
-            if self.validates() && (last || self.step % self.config.validation.freq == 0) {
+            if self.validates() && (last || self.step.is_multiple_of(self.config.validation.freq)) {
                 let record = self.validate()?;
                 self.write(&record)?;
                 observer.validation(&record, self.memory());
@@ -220,7 +221,7 @@ impl Trainer {
             }
             interrupted = stop.load(Ordering::Relaxed) && !last;
             let c = self.config.checkpoint.clone();
-            if (c.enable && (last || self.step % c.interval == 0)) || interrupted {
+            if (c.enable && (last || self.step.is_multiple_of(c.interval))) || interrupted {
                 let path = self.save(last)?;
                 observer.message(&format!("Saved checkpoint {}", path.display()));
             }
@@ -311,10 +312,11 @@ impl Trainer {
 
     fn run_program(&mut self, program: usize) -> Result<(), TrainError> {
         let x = &mut self.session.executor;
-        Ok(match &mut self.profile {
+        match &mut self.profile {
             Some(profile) => x.run_profiled(program, profile)?,
             None => x.run(program)?,
-        })
+        }
+        Ok(())
     }
 
     fn training_record(&self, loss: f32, grad_norm: f32, meter: &Meter) -> Record {

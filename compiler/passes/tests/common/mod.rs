@@ -1,5 +1,7 @@
 //! A small Llama for pass tests, random bindings for it, and the pipeline with its settings.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::collections::BTreeSet;
 
 use linc_ir::interp::{Bindings, Tensor};
@@ -14,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Two layers, four query heads, two key/value heads, vocabulary 13.
-pub fn tiny_llama(batch: usize, seq: usize) -> Graph {
+pub(crate) fn tiny_llama(batch: usize, seq: usize) -> Graph {
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let config = source("llama3_nano.toml", include_str!("../../../../models/llama3_nano.toml"));
     let mut config = ModelConfig::parse(&config).expect("the nano model");
@@ -33,7 +35,7 @@ pub fn tiny_llama(batch: usize, seq: usize) -> Graph {
     build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq }).expect("a graph").graph
 }
 
-pub fn options(kinds: &str) -> Options {
+pub(crate) fn options(kinds: &str) -> Options {
     let kind = |c| if c == 'L' { AttentionKind::Linear } else { AttentionKind::Softmax };
     Options {
         kinds: kinds.chars().map(kind).collect(),
@@ -43,7 +45,7 @@ pub fn options(kinds: &str) -> Options {
     }
 }
 
-pub fn optimizer() -> OptimizerOptions {
+pub(crate) fn optimizer() -> OptimizerOptions {
     OptimizerOptions {
         adamw: AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
         max_norm: 1.0,
@@ -51,7 +53,7 @@ pub fn optimizer() -> OptimizerOptions {
 }
 
 /// Random parameters (at a scale where gradients are not tiny), tokens, targets (one ignored), learning rate, step.
-pub fn bindings(graph: &Graph, vocab: i32) -> Bindings<f64> {
+pub(crate) fn bindings(graph: &Graph, vocab: i32) -> Bindings<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut bindings = Bindings::new();
     for id in graph.nodes() {
