@@ -80,13 +80,14 @@ const CONFINED: [(&str, &[&str], &str); 14] = [
 
 /// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
 /// The right side is an item, or all items of a file.
-const SHARED: [(&str, &str); 10] = [
+const SHARED: [(&str, &str); 11] = [
     ("*", "error"),
     ("attention", "placement::AttentionKind"),
     ("decode", "placement::AttentionKind"),
     ("decode", "attention::LinearOptions"),
     ("decode", "attention::softmax_scale"),
     ("optimizer", "autodiff::Gradients"),
+    ("accumulate", "autodiff::Gradients"),
     ("memory", "schedule::in_place"),
     ("memory", "schedule::run"),
     ("memory", "loss::LOSS"),
