@@ -20,10 +20,12 @@ struct Shape {
 impl Shape {
     fn model(&self) -> Model {
         let Shape { dim, heads, kv_heads, vocab, .. } = self;
-        // The smallest feed-forward network that is not a whole number of tiles.
+        // The smallest feed-forward network that is not a whole number of tiles. Weights are drawn so large that a
+        // temperature of 3 would saturate the softmaxes, whose gradients then are differences of equal numbers.
         let text = format!(
             "name = \"llama3\"\nflavor = \"shape\"\narchitecture = \"llama3.linc\"\nn_layers = 2\ndim = {dim}\n\
-             n_heads = {heads}\nn_kv_heads = {kv_heads}\nvocab_size = {vocab}\nffn_dim_multiplier = 0.3\nmultiple_of = 24\n"
+             n_heads = {heads}\nn_kv_heads = {kv_heads}\nvocab_size = {vocab}\nffn_dim_multiplier = 0.3\nmultiple_of = 24\n\
+             [linear_attention]\ntemperature = 1.0\n"
         );
         let config = Source { path: "shape.toml".into(), text };
         let ratio = "0.5".parse().unwrap_or_else(|e| panic!("{e}"));

@@ -61,6 +61,30 @@ impl Regions {
         self.members.insert(id, BTreeSet::from([id]));
     }
 
+    /// The nodes that are fused with a node, itself included.
+    fn with(&self, id: NodeId) -> Vec<NodeId> {
+        match self.of.get(&id) {
+            Some(region) => self.members[region].iter().copied().collect(),
+            None => vec![id],
+        }
+    }
+
+    /// The position behind which no way leads back before `last`, whatever regions it goes through.
+    fn horizon(&self, position: &BTreeMap<NodeId, usize>, last: usize) -> usize {
+        let span = |members: &BTreeSet<NodeId>| {
+            let at = members.iter().map(|id| position[id]);
+            (at.clone().min().unwrap_or(0), at.max().unwrap_or(0))
+        };
+        let mut horizon = last;
+        loop {
+            let reach = self.members.values().map(span).filter(|(first, _)| *first < horizon);
+            match reach.map(|(_, end)| end).max() {
+                Some(end) if end > horizon => horizon = end,
+                _ => return horizon,
+            }
+        }
+    }
+
     fn try_join(&mut self, graph: &Graph, position: &BTreeMap<NodeId, usize>, producer: NodeId, id: NodeId) {
         let (Some(a), Some(b)) = (self.of.get(&producer).copied(), self.of.get(&id).copied()) else { return };
         if a == b || shape(graph, producer) != shape(graph, id) {
@@ -70,7 +94,7 @@ impl Regions {
         if union.len() > MAX_STEPS || operands_of(graph, &union).len() > MAX_OPERANDS {
             return;
         }
-        if !is_convex(graph, position, &union) || !splits(graph, &union) {
+        if !is_convex(graph, position, self, &union) || !splits(graph, &union) {
             return;
         }
         for member in &self.members[&b] {
@@ -81,20 +105,33 @@ impl Regions {
     }
 }
 
-/// No path leaves the set and comes back.
-fn is_convex(graph: &Graph, position: &BTreeMap<NodeId, usize>, set: &BTreeSet<NodeId>) -> bool {
+/// No path leaves the set and comes back. Regions that were formed before count as one node each, since they will be:
+/// otherwise two regions could come to wait for each other.
+fn is_convex(
+    graph: &Graph,
+    position: &BTreeMap<NodeId, usize>,
+    regions: &Regions,
+    set: &BTreeSet<NodeId>,
+) -> bool {
     let last = set.iter().map(|id| position[id]).max().unwrap_or(0);
-    let outside_users =
+    let horizon = regions.horizon(position, last);
+    let users =
         |id: NodeId| graph.results(id).flat_map(|v| graph.users(v)).map(|(user, _)| user).collect::<Vec<_>>();
-    let mut stack: Vec<NodeId> =
-        set.iter().flat_map(|id| outside_users(*id)).filter(|u| !set.contains(u)).collect();
+    let mut stack: Vec<NodeId> = set.iter().flat_map(|id| users(*id)).filter(|u| !set.contains(u)).collect();
     let mut visited = BTreeSet::new();
     while let Some(id) = stack.pop() {
         if set.contains(&id) {
             return false;
         }
-        if position.get(&id).is_some_and(|p| *p < last) && visited.insert(id) {
-            stack.extend(outside_users(id));
+        if !visited.insert(id) {
+            continue;
+        }
+        for member in regions.with(id) {
+            visited.insert(member);
+            // What comes after the horizon cannot lead back into the set.
+            if position.get(&member).is_some_and(|p| *p < horizon) {
+                stack.extend(users(member));
+            }
         }
     }
     true
