@@ -12,13 +12,14 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 13] = [
+const CRATES: [(&str, &str, &[&str]); 14] = [
     ("linc-ir", "compiler/ir", &[]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
     ("linc-passes", "compiler/passes", &["linc-ir"]),
     ("linc-tile", "compiler/tile", &[]),
     ("linc-kernels", "compiler/kernels", &["linc-ir", "linc-tile"]),
     ("linc-codegen-cpu", "compiler/codegen-cpu", &["linc-tile"]),
+    ("linc-codegen-cuda", "compiler/codegen-cuda", &["linc-tile"]),
     ("linc-plan", "compiler/plan", &[]),
     (
         "linc-driver",

@@ -1,0 +1,96 @@
+//! Tile programs to CUDA C++ for NVIDIA GPUs: a [`linc_tile::Kernel`] becomes one self-contained source text.
+
+pub use linc_tile as tile;
+
+/// Device functions that all kernels call, with all inline PTX of linc. Replaced by a host twin in tests.
+pub const DEVICE_PRELUDE: &str = include_str!("prelude/device.cu");
+/// Device functions that are plain arithmetic on top of the others.
+pub const COMMON_PRELUDE: &str = include_str!("prelude/common.cu");
+
+/// A family of GPUs that code is generated for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Arch {
+    /// Ampere: A100.
+    Sm80,
+    /// Ada: L40, RTX 40.
+    Sm89,
+    /// Hopper with its own instructions: H100, H200.
+    Sm90a,
+}
+
+impl Arch {
+    /// All, oldest first.
+    pub const ALL: [Arch; 3] = [Arch::Sm80, Arch::Sm89, Arch::Sm90a];
+
+    /// The name that NVRTC knows it by, `sm_80`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::Sm80 => "sm_80",
+            Arch::Sm89 => "sm_89",
+            Arch::Sm90a => "sm_90a",
+        }
+    }
+
+    /// The architecture of that name.
+    pub fn from_name(name: &str) -> Option<Arch> {
+        Arch::ALL.into_iter().find(|a| a.name() == name)
+    }
+
+    /// Bytes of shared memory that one block may use at most.
+    pub fn shared_bytes(self) -> u32 {
+        match self {
+            Arch::Sm80 => 163 << 10,
+            Arch::Sm89 => 99 << 10,
+            Arch::Sm90a => 227 << 10,
+        }
+    }
+}
+
+/// What is known of a launch when its kernel is generated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The GPU.
+    pub arch: Arch,
+    /// Alignment of each pointer argument in bytes, over all launches: a power of two. One per parameter.
+    pub alignment: Vec<u32>,
+}
+
+/// A generated kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CudaKernel {
+    /// Name of the entry point, `extern "C"`; pointer parameters in the order of the tile program.
+    pub name: String,
+    /// The kernel's own text, without the prelude.
+    pub text: String,
+    /// Threads of a block, along x.
+    pub threads: u32,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared_bytes: u32,
+    /// Blocks per axis.
+    pub grid: [u32; 3],
+}
+
+impl CudaKernel {
+    /// The whole source: prelude and kernel. It includes nothing.
+    pub fn source(&self) -> String {
+        format!("{DEVICE_PRELUDE}\n{COMMON_PRELUDE}\n{}", self.text)
+    }
+}
+
+/// A kernel that this code generator cannot translate; it names the kernel and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("kernel {kernel}: {message}")]
+pub struct CodegenError {
+    /// The kernel.
+    pub kernel: String,
+    /// What cannot be translated.
+    pub message: String,
+}
+
+/// Translates one verified kernel.
+///
+/// # Errors
+/// [`CodegenError`]
+pub fn compile(kernel: &tile::Kernel, _options: &Options) -> Result<CudaKernel, CodegenError> {
+    Err(CodegenError { kernel: kernel.name.clone(), message: "no CUDA".into() })
+}

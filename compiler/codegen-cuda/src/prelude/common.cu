@@ -1,0 +1,24 @@
+// What generated kernels call and is plain arithmetic, the same on every machine.
+
+LINC_INLINE float from_bf16(bf16 x) { return bits_float((u32)x << 16); }
+LINC_INLINE float low_bf16(u32 packed) { return bits_float(packed << 16); }
+LINC_INLINE float high_bf16(u32 packed) { return bits_float(packed & 0xffff0000u); }
+// Rounds to bf16, to nearest even, and back.
+LINC_INLINE float round_bf16(float x) { return low_bf16(pack_bf16(x, 0.0f)); }
+
+// e^x; 0 for -inf.
+LINC_INLINE float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
+LINC_INLINE float sigmoid(float x) { return recip(1.0f + exp_fast(-x)); }
+
+LINC_INLINE index index_min(index a, index b) { return a < b ? a : b; }
+LINC_INLINE index index_max(index a, index b) { return a > b ? a : b; }
+// How many of `extent` positions lie below `bound`.
+LINC_INLINE int below(index bound, int extent) { return (int)index_max(0, index_min(bound, extent)); }
+
+// Byte offset of 16-byte piece `piece` of row `row` in a tile of PIECES (a power of two) pieces a row. Pieces are
+// exchanged within a row so that eight rows of one column, and eight pieces of one row, lie in different banks.
+template <int PIECES> LINC_INLINE u32 swizzled(u32 row, u32 piece) {
+  constexpr u32 ROWS_PER_LINE = PIECES >= 8 ? 1 : 8 / PIECES;
+  constexpr u32 MASK = (PIECES >= 8 ? 8 : PIECES) - 1;
+  return (row * PIECES + (piece ^ ((row / ROWS_PER_LINE) & MASK))) * 16;
+}
