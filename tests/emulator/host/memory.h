@@ -90,7 +90,7 @@ inline void touch_shared_read(uint32_t at, unsigned bytes, Actor actor, unsigned
     Cell& cell = shared.words[word];
     check_no_copy(cell, word, thread, what);
     if (cell.written < block.first_epoch) {
-      fault("uninitialised", thread, "%s at shared byte %u, which the block has not written", what, word * 4);
+      fault("uninitialised", thread, "%s at shared byte %u, which the block has not written yet", what, word * 4);
     }
     Actor other = other_writer(cell, actor);
     if (other != NOBODY) shared_race(word, thread, actor, "reads", other, "written");
