@@ -12,7 +12,7 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 15] = [
+const CRATES: [(&str, &str, &[&str]); 16] = [
     ("linc-ir", "compiler/ir", &[]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
     ("linc-passes", "compiler/passes", &["linc-ir"]),
@@ -55,6 +55,7 @@ const CRATES: [(&str, &str, &[&str]); 15] = [
             "linc-train",
         ],
     ),
+    ("linc-cases", "tests/cases", &["linc-tile"]),
     ("linc-emulator", "tests/emulator", &["linc-tile", "linc-codegen-cuda"]),
 ];
 

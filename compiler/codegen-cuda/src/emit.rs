@@ -244,8 +244,17 @@ impl<'k> Emitter<'k> {
 
     /// Announces a read of shared memory.
     pub(crate) fn reads(&mut self, range: Range) {
-        self.wait(self.state.hazards.before_read(range));
-        self.state.hazards.note_read(range);
+        self.reads_all(&[range]);
+    }
+
+    /// Announces reads that come together. All waiting is before all of them: a barrier ends what was noted before it.
+    pub(crate) fn reads_all(&mut self, ranges: &[Range]) {
+        for range in ranges {
+            self.wait(self.state.hazards.before_read(*range));
+        }
+        for range in ranges {
+            self.state.hazards.note_read(*range);
+        }
     }
 
     /// Announces a write of shared memory.

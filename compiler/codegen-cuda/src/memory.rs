@@ -47,10 +47,17 @@ impl<'k> Emitter<'k> {
         1 << common.trailing_zeros().min(3)
     }
 
-    /// What tells apart which thread touches which element.
-    fn map(&self, place: Place, view: &View) -> String {
+    /// What tells apart which thread touches which element. Several threads hold, and load, an element of a scalar and
+    /// of most vectors, of which one stores it.
+    fn map(&self, place: Place, view: &View, use_: &str) -> String {
         let strides: Vec<i64> = view.axes.iter().map(|a| a.stride).collect();
-        format!("{:?} {strides:?} {place:?}", self.root(view.offset))
+        let alone = match place {
+            Place::Scalar => false,
+            Place::Vector(axis) => axis.lanes * axis.warps == self.threads(),
+            Place::Matrix(_) => true,
+        };
+        let use_ = if alone { "" } else { use_ };
+        format!("{:?} {strides:?} {place:?}{use_}", self.root(view.offset))
     }
 
     /// A condition on positions along an axis, if there is one: `position < limit`.
@@ -127,7 +134,7 @@ impl<'k> Emitter<'k> {
 
     fn before_load(&mut self, place: Place, view: &View) {
         if self.kernel.param(view.param).mode == Mode::ReadWrite {
-            let map = self.map(place, view);
+            let map = self.map(place, view, " load");
             self.wait(self.state.hazards.before_load(view.param.0, &map));
             self.state.hazards.note_load(view.param.0, &map);
         }
@@ -271,7 +278,7 @@ impl<'k> Emitter<'k> {
                 .collect(),
         };
         for (_, range) in &fetches.tiles {
-            self.writes(*range);
+            self.wait(self.state.hazards.before_write(*range));
         }
         self.state.out.open(format!("const auto {} = [&](index {counter}, u32 stage)", fetches.function));
         let (defs, home) = (self.state.defs.clone(), self.state.home.clone());
@@ -336,7 +343,7 @@ impl<'k> Emitter<'k> {
 
     pub(crate) fn store(&mut self, value: ValueId, view: &View) -> Result<(), CodegenError> {
         let place = self.assignment.place(value);
-        let map = self.map(place, view);
+        let map = self.map(place, view, " store");
         self.wait(self.state.hazards.before_store(view.param.0, &map));
         self.state.hazards.note_store(view.param.0, &map);
         let elem = c_type(self.kernel.ty(value).elem);
