@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub converted: BTreeMap<(ValueId, Axis), (usize, String)>,
     body: usize,
     temporaries: usize,
+    /// A statement that its neighbour has written already, by address.
+    pub paired: Option<usize>,
 }
 
 /// Writes one kernel.
@@ -89,6 +91,7 @@ impl<'k> Emitter<'k> {
                 converted: BTreeMap::new(),
                 body: 0,
                 temporaries: 0,
+                paired: None,
             },
             bodies: 0,
             ahead,
@@ -282,7 +285,9 @@ impl<'k> Emitter<'k> {
             self.stage_if_needed(*arg)?;
         }
         for (i, stmt) in body.iter().enumerate() {
-            self.stmt(stmt)?;
+            if !self.pair(&body[i..]) {
+                self.stmt(stmt)?;
+            }
             let over: Vec<ValueId> = self
                 .state
                 .tiles
