@@ -159,12 +159,12 @@ fn values_are_rounded_as_on_the_device() {
         f32::NEG_INFINITY,
         f32::NAN,
         -f32::NAN,
-        1.003_906_25,
-        1.011_718_75,
-        -1.003_906_25,
+        f32::from_bits(0x3f80_8000),
+        f32::from_bits(0x3f81_8000),
+        f32::from_bits(0xbf80_8000),
         f32::MAX,
         f32::MIN_POSITIVE,
-        1.003_906_3,
+        f32::from_bits(0x3f80_8001),
     ];
     x.extend(noise(32 - x.len(), 11));
     let text = include_str!("kernels/numerics.cu");
