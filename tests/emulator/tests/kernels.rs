@@ -125,7 +125,10 @@ fn attention_with_tiles_copied_ahead() {
 fn several_kernels_in_one_program() {
     let Some(emulator) = Emulator::find() else { return };
     // Two of one name, and one twice.
-    let (right, other) = (scale(), scale().with("2.0f", "3.0f"));
+    let helped = scale()
+        .with("constexpr int COUNT", "__device__ float factor() { return 2.0f; }\nconstexpr int COUNT")
+        .with("fmaf(2.0f", "fmaf(factor()");
+    let (right, other) = (helped.clone(), helped.with("2.0f", "3.0f"));
     let kernels = [right.kernel.clone(), other.kernel.clone(), block_sum().kernel, right.kernel.clone()];
     let built = emulator.build(&kernels).unwrap();
     let run = |which: usize| {
