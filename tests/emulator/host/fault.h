@@ -17,7 +17,8 @@ constexpr int FAULT_STATUS = 3;
 [[noreturn, gnu::format(printf, 3, 4)]] inline void fault(const char* kind, int thread, const char* format, ...) {
   char text[1024];
   const LincIndex3& block = linc_block_index;
-  int size = snprintf(text, sizeof text, "fault %s\nblock %u %u %u\nthread %d\n", kind, block.x, block.y, block.z, thread);
+  int size = snprintf(text, sizeof text, "fault %s\nblock %u %u %u\nthread %d\n", kind, block.x, block.y, block.z,
+                      thread);
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(text + size, sizeof text - size, format, arguments);

@@ -65,14 +65,17 @@ struct Shared {
 inline Shared shared;
 
 inline void check_shared(uint32_t at, unsigned bytes, const char* what, unsigned thread) {
-  if (at % bytes != 0) fault("misaligned", thread, "%s of %u bytes at shared byte %u, which is no multiple", what, bytes, at);
+  if (at % bytes != 0) {
+    fault("misaligned", thread, "%s of %u bytes at shared byte %u, which is no multiple", what, bytes, at);
+  }
   if (uint64_t(at) + bytes > shared.bytes.size()) {
     fault("shared-bounds", thread, "%s of %u bytes at shared byte %u, but the block has %zu", what, bytes, at,
           shared.bytes.size());
   }
 }
 
-[[noreturn]] inline void shared_race(uint32_t word, unsigned thread, Actor actor, const char* does, Actor other, const char* did) {
+[[noreturn]] inline void shared_race(uint32_t word, unsigned thread, Actor actor, const char* does, Actor other,
+                                     const char* did) {
   fault("shared-race", thread, "%s %s shared byte %u, which %s has %s, with no barrier in between",
         actor_name(actor).c_str(), does, word * 4, actor_name(other).c_str(), did);
 }
@@ -155,7 +158,8 @@ inline Place check_global(const void* pointer, unsigned bytes, const char* what)
   unsigned thread = block.current->id;
   uint64_t region = (address + REGION / 2) >> REGION_BITS;
   if (region == 0 || region > parameters.size()) {
-    fault("out-of-bounds", thread, "%s of %u bytes at address %#" PRIx64 ", which belongs to no parameter", what, bytes, address);
+    fault("out-of-bounds", thread, "%s of %u bytes at address %#" PRIx64 ", which belongs to no parameter", what,
+          bytes, address);
   }
   unsigned number = region - 1;
   Parameter& parameter = parameters[number];
@@ -166,21 +170,26 @@ inline Place check_global(const void* pointer, unsigned bytes, const char* what)
           parameter.name.c_str(), index, parameter.name.c_str(), parameter.bytes.size() / parameter.element);
   }
   if (address % bytes != 0) {
-    fault("misaligned", thread, "%s of %u bytes at %s[%" PRId64 "], address %#" PRIx64 ", which is no multiple", what, bytes,
-          parameter.name.c_str(), offset / element, address);
+    fault("misaligned", thread, "%s of %u bytes at %s[%" PRId64 "], address %#" PRIx64 ", which is no multiple", what,
+          bytes, parameter.name.c_str(), offset / element, address);
   }
   return {number, parameter, uint64_t(offset)};
 }
 
-[[noreturn]] inline void global_race(const Parameter& parameter, size_t index, Actor actor, const char* does, Actor other, const char* did) {
+[[noreturn]] inline void global_race(const Parameter& parameter, size_t index, Actor actor, const char* does,
+                                     Actor other, const char* did) {
   fault("global-race", actor, "thread %u %s %s[%zu], which thread %u has %s, with no barrier in between", actor, does,
         parameter.name.c_str(), index, other, did);
 }
 
-[[noreturn]] inline void block_race(const Parameter& parameter, size_t index, const char* does, uint32_t epoch, const char* did) {
+[[noreturn]] inline void block_race(const Parameter& parameter, size_t index, const char* does, uint32_t epoch,
+                                    const char* did) {
   fault("block-race", block.current->id, "%s %s[%zu], which %s has %s", does, parameter.name.c_str(), index,
         block_of(epoch).c_str(), did);
 }
+
+// Whether a block before the running one did something in that epoch.
+inline bool another_block(uint32_t epoch) { return epoch != 0 && epoch < block.first_epoch; }
 
 inline void touch_global_read(Place place, unsigned bytes, const char* what) {
   Parameter& parameter = place.parameter;
@@ -194,7 +203,7 @@ inline void touch_global_read(Place place, unsigned bytes, const char* what) {
     Cell& cell = parameter.cells[i];
     Actor other = other_writer(cell, actor);
     if (other != NOBODY) global_race(parameter, i, actor, "reads", other, "written");
-    if (cell.written != 0 && cell.written < block.first_epoch) block_race(parameter, i, "reads", cell.written, "written");
+    if (another_block(cell.written)) block_race(parameter, i, "reads", cell.written, "written");
     note_read(cell, actor);
   }
 }
@@ -212,8 +221,8 @@ inline void touch_global_write(Place place, unsigned bytes, const char* what) {
     if (other != NOBODY) global_race(parameter, i, actor, "writes", other, "written");
     other = other_reader(cell, actor);
     if (other != NOBODY) global_race(parameter, i, actor, "writes", other, "read");
-    if (cell.written != 0 && cell.written < block.first_epoch) block_race(parameter, i, "writes", cell.written, "written");
-    if (cell.first_read != 0 && cell.first_read < block.first_epoch) block_race(parameter, i, "writes", cell.first_read, "read");
+    if (another_block(cell.written)) block_race(parameter, i, "writes", cell.written, "written");
+    if (another_block(cell.first_read)) block_race(parameter, i, "writes", cell.first_read, "read");
     note_write(cell, actor);
   }
 }
@@ -259,7 +268,9 @@ inline void land_copies(unsigned groups) {
 inline void check_copies_done() {
   unsigned thread = block.current->id;
   Copies& own = copies[thread];
-  if (!own.open.empty()) fault("copy-unfinished", thread, "thread %u ends with %zu copies not committed", thread, own.open.size());
+  if (!own.open.empty()) {
+    fault("copy-unfinished", thread, "thread %u ends with %zu copies not committed", thread, own.open.size());
+  }
   size_t under_way = 0;
   for (const auto& group : own.groups) under_way += group.size();
   if (under_way != 0) fault("copy-unfinished", thread, "thread %u ends with %zu copies under way", thread, under_way);

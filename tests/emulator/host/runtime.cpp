@@ -85,8 +85,8 @@ void read_parameter(size_t i, char expected) {
   }
   bool may_write = expected >= 'A' && expected <= 'Z';
   if ((expected | 0x20) != element || (parameter.mode != Mode::READ && !may_write)) {
-    fault("signature", NO_THREAD, "parameter %zu, %s, is %s %c here and %c in the kernel's text", i, parameter.name.c_str(),
-          mode.c_str(), element, expected);
+    fault("signature", NO_THREAD, "parameter %zu, %s, is %s %c here and %c in the kernel's text", i,
+          parameter.name.c_str(), mode.c_str(), element, expected);
   }
   launch.arguments.push_back(reinterpret_cast<void*>(static_cast<uintptr_t>(parameter.base)));
   parameters.push_back(std::move(parameter));
@@ -101,7 +101,9 @@ void read_request() {
   launch.order = read_order();
   alarm(number("time limit"));
   size_t count = number("parameters"), expected = strlen(launch.entry->signature);
-  if (count != expected) fault("signature", NO_THREAD, "%zu parameters here and %zu in the kernel's text", count, expected);
+  if (count != expected) {
+    fault("signature", NO_THREAD, "%zu parameters here and %zu in the kernel's text", count, expected);
+  }
   for (size_t i = 0; i < count; i++) read_parameter(i, launch.entry->signature[i]);
   if (getchar() != '\n') bad_request("end of line");
   for (Parameter& parameter : parameters) {
@@ -146,10 +148,11 @@ void write_response() {
     printf("shared %s ", name(Access(i)));
     write_traffic(shared_traffic[i]);
   }
-  for (int i = 0; i < 5; i++) {
+  for (int i = 0; i < OPERATIONS; i++) {
     printf("operation %s %llu\n", name(Operation(i)), (unsigned long long)block.operations[i]);
   }
-  printf("barriers %llu\nswitches %llu\ndata\n", (unsigned long long)block.barriers, (unsigned long long)block.switches);
+  printf("barriers %llu\nswitches %llu\n", (unsigned long long)block.barriers, (unsigned long long)block.switches);
+  printf("data\n");
   for (const Parameter& parameter : parameters) {
     if (parameter.mode != Mode::READ) fwrite(parameter.bytes.data(), 1, parameter.bytes.size(), stdout);
   }
@@ -160,7 +163,8 @@ void on_signal(int signal) {
   switch (signal) {
     case SIGALRM: fault("timeout", thread, "the launch has not ended within the time limit");
     case SIGFPE: fault("crash", thread, "an integer division by zero");
-    default: fault("crash", thread, "signal %d: the kernel follows a pointer itself, or its arrays overflow the stack", signal);
+    default:
+      fault("crash", thread, "signal %d: the kernel follows a pointer itself, or its arrays overflow the stack", signal);
   }
 }
 

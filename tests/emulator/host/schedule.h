@@ -16,6 +16,7 @@ constexpr unsigned WARP = 32;
 enum class State { READY, AT_BARRIER, IN_WARP, EXITED };
 
 enum class Operation { SHUFFLE_XOR, SHUFFLE, LOAD_MATRICES, LOAD_MATRICES_TRANSPOSED, MMA };
+constexpr int OPERATIONS = 5;
 inline const char* name(Operation operation) {
   switch (operation) {
     case Operation::SHUFFLE_XOR: return "shuffle_xor";
@@ -94,7 +95,7 @@ struct Block {
   // this one left behind, or nobody, is recognised by its epoch.
   uint32_t epoch = 0, first_epoch = 0;
   uint64_t switches = 0, barriers = 0;
-  uint64_t operations[5] = {};
+  uint64_t operations[OPERATIONS] = {};  // of whole warps
 };
 inline Block block;
 

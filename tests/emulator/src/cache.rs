@@ -47,7 +47,9 @@ impl Cache {
         if !path.exists() {
             let beside = unique(&path);
             make(&beside)?;
-            fs::rename(&beside, &path).map_err(|e| system(&path, &e))?;
+            let renamed = fs::rename(&beside, &path);
+            // Somebody else may have been there first; a folder cannot replace a folder.
+            renamed.or_else(|error| if path.exists() { Ok(()) } else { Err(system(&path, &error)) })?;
         }
         Ok(path)
     }

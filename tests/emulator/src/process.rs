@@ -124,7 +124,7 @@ impl Built {
 
 /// Everything that the runtime relies on.
 fn check(kernel: &CudaKernel, params: &[Param], buffers: &[Buffer], options: &Options) -> Result<(), String> {
-    if kernel.threads == 0 || kernel.threads % 32 != 0 || kernel.threads > 1024 {
+    if kernel.threads == 0 || !kernel.threads.is_multiple_of(32) || kernel.threads > 1024 {
         return Err(format!("{} threads: expected a multiple of 32 up to 1024", kernel.threads));
     }
     if params.len() != buffers.len() {

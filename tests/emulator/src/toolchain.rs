@@ -148,14 +148,14 @@ impl Emulator {
         })
     }
 
-    /// The key and the translation unit of a kernel. Its function is renamed, so that a program may have several
-    /// kernels of one name.
+    /// The key and the translation unit of a kernel. Its function is renamed and the rest of its text kept local, so
+    /// that a program may have several kernels with the same names in them.
     fn kernel_source(&self, kernel: &CudaKernel) -> (String, String) {
         let CudaKernel { name, text, .. } = kernel;
         let key = digest(&[&self.describe(KERNEL_OPTIMISATION), COMMON_PRELUDE, name, text]);
         let source = format!(
-            "#include \"emulator.h\"\n{COMMON_PRELUDE}\n#define {name} {name}_{key}\n#line 1 \"{name}\"\n{text}\n\
-             LINC_ENTRY(\"{key}\", {name})\n"
+            "#include \"emulator.h\"\n{COMMON_PRELUDE}\n#define {name} {name}_{key}\nnamespace {{\n\
+             #line 1 \"{name}\"\n{text}\n}}\nLINC_ENTRY(\"{key}\", {name})\n"
         );
         (key, source)
     }
