@@ -19,7 +19,12 @@ impl<'k> Emitter<'k> {
             return true;
         }
         let (Op::Load(even) | Op::Store(even, _)) = &first.op else { return false };
-        let between = |s: &&Stmt| matches!(s.op, Op::Cast(_)) && self.root(s.results[0]) != s.results[0];
+        // Between the halves may be what has no effect: casts of the first, and the second's offset.
+        let between = |s: &&Stmt| match s.op {
+            Op::Cast(_) => self.root(s.results[0]) != s.results[0],
+            Op::ConstI(_) | Op::Binary(..) => self.kernel.ty(s.results[0]).shape.is_empty(),
+            _ => false,
+        };
         let Some(second) = body[1..].iter().find(|s| !between(s)) else { return false };
         let halves = match (&first.op, &second.op) {
             (Op::Load(_), Op::Load(odd)) => Some((first.results[0], second.results[0], odd)),
