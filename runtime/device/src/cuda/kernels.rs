@@ -14,7 +14,7 @@ use crate::DeviceError;
 ///
 /// # Errors
 /// [`DeviceError::Kernel`] for a text that does not parse, or a program that cannot be translated.
-pub fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKernel, DeviceError> {
+pub(super) fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKernel, DeviceError> {
     let entry = &plan.kernels[index];
     let failed = |message: String| DeviceError::Kernel { kernel: entry.name.clone(), message };
     let kernel = tile::parse(&entry.text).map_err(|e| failed(e.to_string()))?;
@@ -38,7 +38,7 @@ pub fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKernel, De
 ///
 /// # Errors
 /// The [`DeviceError::Kernel`] of the first kernel that does not compile.
-pub fn compile(
+pub(super) fn compile(
     kernels: &[CudaKernel],
     nvrtc: &Nvrtc,
     cache: &Cache,
@@ -85,4 +85,59 @@ pub fn compile(
 fn take<'a>(next: &AtomicUsize, kernels: &'a [CudaKernel]) -> Option<(usize, &'a CudaKernel)> {
     let index = next.fetch_add(1, Ordering::Relaxed);
     Some((index, kernels.get(index)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(name: &str, body: &str) -> CudaKernel {
+        let text = format!("extern \"C\" __global__ void {name}(float* x) {{ {body} }}\n");
+        CudaKernel { name: name.into(), text, threads: 32, shared_bytes: 0, grid: [1, 1, 1] }
+    }
+
+    fn nvrtc() -> Option<Nvrtc> {
+        let found = Nvrtc::open();
+        if let Err(error) = &found {
+            eprintln!("skipped: {error}");
+        }
+        found.ok()
+    }
+
+    #[test]
+    fn the_second_time_comes_from_the_cache_unless_it_is_damaged() {
+        let Some(nvrtc) = nvrtc() else { return };
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path().to_path_buf());
+        let kernels: Vec<CudaKernel> =
+            (0..5).map(|i| kernel(&format!("k{i}"), &format!("x[threadIdx.x] += {i}.0f;"))).collect();
+        let run = |arch, threads| compile(&kernels, &nvrtc, &cache, arch, threads).expect("code");
+        let (first, cached) = run("sm_80", 3);
+        assert_eq!((first.len(), cached), (5, 0));
+        assert_eq!(run("sm_80", 2), (first.clone(), 5));
+        assert_eq!(run("sm_90a", 2).1, 0);
+        for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let mut bytes = std::fs::read(&path).expect("an entry");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+        }
+        assert_eq!(run("sm_80", 2), (first.clone(), 0));
+        assert_eq!(run("sm_80", 2), (first, 5));
+    }
+
+    #[test]
+    fn the_first_broken_kernel_is_named() {
+        let Some(nvrtc) = nvrtc() else { return };
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path().to_path_buf());
+        let kernels = [kernel("good", "x[0] = 1.0f;"), kernel("bad", "y[0] = 1.0f;"), kernel("worse", "?")];
+        for threads in [1, 2, 8] {
+            let error = compile(&kernels, &nvrtc, &cache, "sm_80", threads).expect_err("broken");
+            let DeviceError::Kernel { kernel, message } = error else { panic!("{error}") };
+            assert_eq!(kernel, "bad");
+            assert!(message.contains("identifier \"y\" is undefined"), "{message}");
+        }
+    }
 }
