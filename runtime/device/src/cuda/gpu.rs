@@ -54,7 +54,7 @@ impl Gpu {
         // SAFETY: the initialisers of the driver's library have no requirements.
         if !unsafe { sys::is_culib_present() } {
             return unsupported(
-                "there is no NVIDIA driver: libcuda.so.1 was not found\n  help: install the driver (inside a container, start it with its GPUs), or run with --device cpu"
+                "there is no NVIDIA driver: libcuda.so.1 was not found\n  help: install the driver (inside a container, start it with its GPUs), or choose the device cpu"
                     .into(),
             );
         }

@@ -32,7 +32,7 @@ impl Target {
     pub fn for_capability((major, minor): (i32, i32), shared_bytes: u32) -> Result<Target, DeviceError> {
         if major < 8 {
             return Err(DeviceError::Unsupported(format!(
-                "the GPU has compute capability {major}.{minor}; kernels need 8.0 (Ampere: A100, RTX 30) or later\n  help: run with --device cpu"
+                "the GPU has compute capability {major}.{minor}; kernels need 8.0 (Ampere: A100, RTX 30) or later\n  help: choose the device cpu"
             )));
         }
         if (major, minor) == (9, 0) {

@@ -16,6 +16,8 @@ mod profile;
 mod program;
 mod report;
 mod resources;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::{Arena, Device, DeviceError, Program};
 pub use cache::Cache;
 use gpu::Gpu;
 pub use linc_codegen_cuda::Arch;
+use linc_codegen_cuda::CudaKernel;
 use matmul::Matmuls;
 use memory::{Memory, Staging};
 pub use nvrtc::{Cubin, Nvrtc};
@@ -93,6 +96,33 @@ impl Cuda {
     }
 }
 
+impl Cuda {
+    /// Loads a validated plan with the kernels that its own were translated to.
+    fn load_kernels(
+        &mut self,
+        plan: &Plan,
+        kernels: &[CudaKernel],
+        arena: Arena,
+        scratch: u64,
+    ) -> Result<Program, DeviceError> {
+        let start = self.memory(arena)?.start();
+        let new: Vec<CudaKernel> = kernels.iter().filter(|k| !self.modules.has(k)).cloned().collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let real = &self.gpu.target.real;
+        let (cubins, cached) = kernels::compile(&new, &self.nvrtc, &self.cache, real, threads)?;
+        for (kernel, cubin) in new.iter().zip(&cubins) {
+            self.modules.load(kernel, cubin)?;
+        }
+        let loaded = Loaded::new(plan, kernels, &self.modules, &mut self.matmuls, start, scratch)?;
+        self.bf16 |=
+            plan.steps.iter().any(|s| matches!(&s.action, Action::Gemm(g) if g.dtype == DType::Bf16));
+        self.compiled.kernels += new.len();
+        self.compiled.cached += cached;
+        self.programs.push((arena, loaded));
+        Ok(Program(self.programs.len() - 1))
+    }
+}
+
 impl Device for Cuda {
     fn describe(&self) -> String {
         let Gpu { name, capability, driver, target, multiprocessors, .. } = &*self.gpu;
@@ -131,28 +161,14 @@ impl Device for Cuda {
     }
 
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
-        let memory = self.memory(arena)?;
-        let start = memory.start();
-        check_arena(plan, scratch, memory.len())?;
+        check_arena(plan, scratch, self.memory(arena)?.len())?;
         let begun = Instant::now();
-        let target = &self.gpu.target;
-        let indices = 0..plan.kernels.len();
-        let kernels: Vec<_> =
-            indices.map(|i| kernels::translate(plan, i, target.arch)).collect::<Result<_, _>>()?;
-        let new: Vec<_> = kernels.iter().filter(|k| !self.modules.has(k)).cloned().collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (cubins, cached) = kernels::compile(&new, &self.nvrtc, &self.cache, &target.real, threads)?;
-        for (kernel, cubin) in new.iter().zip(&cubins) {
-            self.modules.load(kernel, cubin)?;
-        }
-        let loaded = Loaded::new(plan, &kernels, &self.modules, &mut self.matmuls, start, scratch)?;
-        self.bf16 |=
-            plan.steps.iter().any(|s| matches!(&s.action, Action::Gemm(g) if g.dtype == DType::Bf16));
-        self.compiled.kernels += new.len();
-        self.compiled.cached += cached;
+        let arch = self.gpu.target.arch;
+        let kernels = (0..plan.kernels.len()).map(|i| kernels::translate(plan, i, arch));
+        let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
+        let program = self.load_kernels(plan, &kernels, arena, scratch)?;
         self.compiled.time += begun.elapsed();
-        self.programs.push((arena, loaded));
-        Ok(Program(self.programs.len() - 1))
+        Ok(program)
     }
 
     fn loading(&self) -> Option<String> {
@@ -160,7 +176,6 @@ impl Device for Cuda {
         let (arch, seconds) = (&self.gpu.target.real, time.as_secs_f64());
         Some(format!("{kernels} kernels for {arch} in {seconds:.1} s, {cached} of them from the cache"))
     }
-
     fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError> {
         let len = self.programs.len();
         let (_, loaded) =
