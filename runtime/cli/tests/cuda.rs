@@ -2,18 +2,10 @@
 
 mod common;
 
-use std::process::{Command, Output};
-
-use common::{Folder, linc, refuse, succeed, workspace};
+use common::{Folder, linc, refuse, succeed};
 use serde_json::Value;
 
 const MODEL: &str = "models/llama3_nano.toml";
-
-/// Runs `linc` where the driver, if there is one, sees no GPU.
-fn without_gpus(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_linc"));
-    command.args(args).current_dir(workspace()).env("CUDA_VISIBLE_DEVICES", "").output().expect("linc runs")
-}
 
 #[test]
 fn unknown_machines_are_refused_with_those_that_are_known() {
@@ -38,7 +30,7 @@ fn without_a_gpu_cuda_is_refused_and_auto_is_the_cpu() {
     let folder = Folder::new("no_gpu");
     let config = folder.config();
     let refused = |args: &[&str]| {
-        let output = without_gpus(args);
+        let output = linc(args);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(error.starts_with("error: there is no ") && !error.contains("panicked"), "{error}");
@@ -46,14 +38,14 @@ fn without_a_gpu_cuda_is_refused_and_auto_is_the_cpu() {
     refused(&["train", &config, "--training.device", "cuda"]);
     refused(&["train", &config, "--training.device", "cuda:7"]);
     assert!(!folder.path("run").exists(), "a refused run writes nothing");
-    let output = without_gpus(&["train", &config, "--training.steps", "2"]);
+    let output = linc(&["train", &config, "--training.device", "auto", "--training.steps", "2"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("Running on the CPU: there is no "), "{text}");
     let step = folder.path("run/checkpoint/step-2").display().to_string();
     let generate = ["generate", "--checkpoint", &step, "--prompt", "the", "--tokens", "2", "--device"];
     refused(&[&generate[..], &["cuda"]].concat());
-    assert!(without_gpus(&[&generate[..], &["cpu"]].concat()).stderr.is_empty());
-    let automatic = without_gpus(&[&generate[..], &["auto"]].concat());
+    assert!(linc(&[&generate[..], &["cpu"]].concat()).stderr.is_empty());
+    let automatic = linc(&[&generate[..], &["auto"]].concat());
     let note = String::from_utf8_lossy(&automatic.stderr);
     assert!(automatic.status.success() && note.lines().count() == 1, "{note}");
     // The choice is part of the run's record.

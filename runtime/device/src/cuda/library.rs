@@ -191,7 +191,7 @@ mod tests {
         let places = |explicit: &Path| Places { explicit: Some(explicit.into()), ..Places::default() };
         assert_eq!(places(folder.path()).candidates(&WANTED).len(), 3);
         let file = folder.path().join("mine.so");
-        assert_eq!(places(&file).candidates(&WANTED), [file.clone()]);
+        assert_eq!(places(&file).candidates(&WANTED), std::slice::from_ref(&file));
         let Err(message) = open(&WANTED, &places(&file)) else { panic!("nothing is there") };
         for expected in ["mine.so: no such file", "pip install nvidia-cuda-nvrtc", "LINC_NVRTC"] {
             assert!(message.contains(expected), "{message}");
