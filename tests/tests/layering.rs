@@ -12,7 +12,7 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 14] = [
+const CRATES: [(&str, &str, &[&str]); 16] = [
     ("linc-ir", "compiler/ir", &[]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
     ("linc-passes", "compiler/passes", &["linc-ir"]),
@@ -56,6 +56,8 @@ const CRATES: [(&str, &str, &[&str]); 14] = [
             "linc-train",
         ],
     ),
+    ("linc-cases", "tests/cases", &["linc-tile"]),
+    ("linc-emulator", "tests/emulator", &["linc-tile", "linc-codegen-cuda"]),
 ];
 
 /// Libraries that only some crates may name, with the reason.

@@ -1,5 +1,19 @@
 //! Tile programs to CUDA C++ for NVIDIA GPUs: a [`linc_tile::Kernel`] becomes one self-contained source text.
 
+mod assign;
+mod emit;
+mod layout;
+mod memory;
+mod pair;
+mod pointwise;
+mod product;
+mod reduce;
+mod shared;
+mod usage;
+mod writer;
+
+use std::fmt::Write as _;
+
 pub use linc_tile as tile;
 
 /// Device functions that all kernels call, with all inline PTX of linc. Replaced by a host twin in tests.
@@ -90,7 +104,75 @@ pub struct CodegenError {
 /// Translates one verified kernel.
 ///
 /// # Errors
-/// [`CodegenError`]
-pub fn compile(kernel: &tile::Kernel, _options: &Options) -> Result<CudaKernel, CodegenError> {
-    Err(CodegenError { kernel: kernel.name.clone(), message: "no CUDA".into() })
+/// [`CodegenError`] if the kernel needs more shared memory than a block has.
+pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, CodegenError> {
+    let limit = options.arch.shared_bytes();
+    let mut emitter = written(kernel, options, true)?;
+    if emitter.shared.peak() > limit {
+        // Loading a round ahead takes twice the memory.
+        emitter = written(kernel, options, false)?;
+    }
+    let shared_bytes = emitter.shared.peak();
+    if shared_bytes > limit {
+        return emitter.fail(format!(
+            "needs {shared_bytes} bytes of shared memory; {} has {limit}",
+            options.arch.name()
+        ));
+    }
+    Ok(CudaKernel {
+        name: kernel.name.clone(),
+        threads: emitter.threads() as u32,
+        shared_bytes,
+        grid: kernel.grid,
+        text: whole(kernel, options, emitter, shared_bytes),
+    })
+}
+
+fn written<'k>(
+    kernel: &'k tile::Kernel,
+    options: &'k Options,
+    ahead: bool,
+) -> Result<emit::Emitter<'k>, CodegenError> {
+    let mut emitter = emit::Emitter::new(kernel, options, ahead);
+    emitter.body(&[], &kernel.body, &[])?;
+    Ok(emitter)
+}
+
+/// Header comment, signature, positions, body.
+fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, shared_bytes: u32) -> String {
+    let threads = emitter.threads();
+    let [x, y, z] = kernel.grid;
+    let params: Vec<String> = kernel
+        .params
+        .iter()
+        .map(|p| {
+            let constant = if p.mode == tile::Mode::Read { "const " } else { "" };
+            format!("{constant}{}* {}", memory::memory_type(p.elem), p.name)
+        })
+        .collect();
+    let mut text = format!(
+        "// {}: grid {x} x {y} x {z}, {threads} threads, {shared_bytes} bytes of shared memory, {}\n",
+        kernel.name,
+        options.arch.name()
+    );
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "extern \"C\" __global__ void __launch_bounds__({threads}) {}({}) {{",
+        kernel.name,
+        params.join(", ")
+    );
+    text.push_str("  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;\n");
+    for (axis, name) in &emitter.axes {
+        let _ = writeln!(
+            text,
+            "  // Positions along an axis of {}.\n  const auto {name} = [base = {}](int slot) {{ return base + {}; }};",
+            axis.extent,
+            axis.base_text(),
+            axis.offset_text("slot")
+        );
+    }
+    text.push_str(&emitter.state.out.into_text());
+    text.push_str("}\n");
+    text
 }

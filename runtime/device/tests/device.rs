@@ -4,10 +4,10 @@ mod support;
 
 use std::time::Duration;
 
+use linc_cases::Random;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_device::plan::{Action, Buffer, Category, DType, Gemm, Kernel, Plan, Ref, Space, Step};
 use linc_device::{Device, DeviceError};
-use support::Random;
 
 fn cpu(threads: usize) -> Cpu {
     Cpu::new(CpuOptions { threads: Some(threads), level: None }).expect("a CPU")

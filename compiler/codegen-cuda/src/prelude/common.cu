@@ -22,3 +22,48 @@ template <int PIECES> LINC_INLINE u32 swizzled(u32 row, u32 piece) {
   constexpr u32 MASK = (PIECES >= 8 ? 8 : PIECES) - 1;
   return (row * PIECES + (piece ^ ((row / ROWS_PER_LINE) & MASK))) * 16;
 }
+
+#define LINC_INFINITY bits_float(0x7f800000u)
+
+LINC_INLINE int int_min(int a, int b) { return a < b ? a : b; }
+LINC_INLINE int int_max(int a, int b) { return a > b ? a : b; }
+
+template <int N> LINC_INLINE void clear(float* to) {
+#pragma unroll
+  for (int e = 0; e < N; ++e) to[e] = 0.0f;
+}
+template <int N> LINC_INLINE void clear(int* to) {
+#pragma unroll
+  for (int e = 0; e < N; ++e) to[e] = 0;
+}
+
+// The first `count` of N neighbours; zeros for the others, which are not read.
+template <int N, class To, class From> LINC_INLINE void load_some(To* to, const From* from, int count) {
+  if (count >= N) {
+    load<N>(to, from);
+  } else {
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      if (e < count) load<1>(to + e, from + e);
+      else to[e] = 0;
+    }
+  }
+}
+
+// Warp: the sum of v over the lanes up to this one, among the LANES lanes that differ in the bits from BIT on; from
+// the last one down if REVERSE.
+template <int LANES, int BIT, bool REVERSE> LINC_INLINE float scan_lanes(float v, int lane) {
+  const int own = (lane >> BIT) & (LANES - 1);
+#pragma unroll
+  for (int step = 1; step < LANES; step *= 2) {
+    const float other = shuffle(v, (REVERSE ? lane + (step << BIT) : lane - (step << BIT)) & 31);
+    if (REVERSE ? own + step < LANES : own >= step) v += other;
+  }
+  return v;
+}
+// Warp: the value of the last of these lanes; of the first if REVERSE.
+template <int LANES, int BIT, bool REVERSE> LINC_INLINE float last_lane(float v, int lane) {
+  if constexpr (LANES == 1) return v;
+  const int mask = (LANES - 1) << BIT;
+  return shuffle(v, REVERSE ? lane & ~mask : lane | mask);
+}

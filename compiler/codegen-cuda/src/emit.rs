@@ -1,0 +1,618 @@
+//! Writes the body of a kernel: statements in program order, with the state that the writing needs.
+//!
+//! Scalars become variables that every thread computes. Tiles become arrays of registers, one element a slot of the
+//! tile's layout; splats, iotas and expanded vectors are written where they are used and occupy nothing. Pointwise
+//! statements are collected and written as one loop (`pointwise`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linc_tile::{Binary, Compare, Elem, Kernel, Op, Region, Stmt, Unary, ValueId};
+
+use crate::assign::{Assignment, Place};
+use crate::layout::Axis;
+use crate::pointwise::Group;
+use crate::product::SharedTile;
+use crate::shared::{Allocator, Before, Hazards, Range};
+use crate::usage::{Usage, reads};
+use crate::writer::{Writer, float};
+use crate::{CodegenError, Options};
+
+/// How the text refers to a value.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Def {
+    /// A scalar expression.
+    Scalar(String),
+    /// An array of registers.
+    Array(String),
+    /// A scalar expression, for every element.
+    Splat(String),
+    /// The register array of a vector, repeated along the axis.
+    Expand(String, usize),
+    /// The position along the axis.
+    Iota(usize),
+    /// Nowhere in registers: products read it from shared memory.
+    SharedOnly,
+}
+
+/// What changes while statements are written; copied to try a loop's body.
+#[derive(Clone)]
+pub(crate) struct State {
+    pub out: Writer,
+    pub defs: BTreeMap<ValueId, Def>,
+    /// The body that defines a root, so that registers are only overwritten where they were made.
+    pub home: BTreeMap<ValueId, usize>,
+    pub group: Option<Group>,
+    pub hazards: Hazards,
+    pub tiles: BTreeMap<ValueId, SharedTile>,
+    /// Vectors in another layout than their own, valid in the body with this number.
+    pub converted: BTreeMap<(ValueId, Axis), (usize, String)>,
+    body: usize,
+    temporaries: usize,
+    /// A statement that its neighbour has written already, by address.
+    pub paired: Option<usize>,
+}
+
+/// Writes one kernel.
+pub(crate) struct Emitter<'k> {
+    pub kernel: &'k Kernel,
+    pub usage: Usage,
+    pub assignment: Assignment,
+    pub options: &'k Options,
+    pub names: Vec<String>,
+    pub shared: Allocator,
+    /// Axes whose positions the text uses, with the name of the function that gives them.
+    pub axes: BTreeMap<Axis, String>,
+    pub state: State,
+    /// Counts bodies, to tell them apart.
+    bodies: usize,
+    /// Whether loops may load for their next round.
+    pub ahead: bool,
+}
+
+impl<'k> Emitter<'k> {
+    pub(crate) fn new(kernel: &'k Kernel, options: &'k Options, ahead: bool) -> Self {
+        let usage = Usage::of(kernel);
+        let assignment = Assignment::of(kernel, &usage, &options.alignment);
+        Emitter {
+            kernel,
+            assignment,
+            usage,
+            options,
+            names: crate::writer::names(kernel),
+            shared: Allocator::default(),
+            axes: BTreeMap::new(),
+            state: State {
+                out: Writer::new(1),
+                defs: BTreeMap::new(),
+                home: BTreeMap::new(),
+                group: None,
+                hazards: Hazards::default(),
+                tiles: BTreeMap::new(),
+                converted: BTreeMap::new(),
+                body: 0,
+                temporaries: 0,
+                paired: None,
+            },
+            bodies: 0,
+            ahead,
+        }
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        32 * self.assignment.warps
+    }
+
+    pub(crate) fn fail<T>(&self, message: impl Into<String>) -> Result<T, CodegenError> {
+        Err(CodegenError { kernel: self.kernel.name.clone(), message: message.into() })
+    }
+
+    // ---- values ----
+
+    pub(crate) fn root(&self, value: ValueId) -> ValueId {
+        self.usage.root(value)
+    }
+
+    pub(crate) fn name(&self, value: ValueId) -> String {
+        self.names[value.0 as usize].clone()
+    }
+
+    /// A name that nothing else has.
+    pub(crate) fn temporary(&mut self, stem: &str) -> String {
+        self.state.temporaries += 1;
+        format!("{stem}_{}", self.state.temporaries)
+    }
+
+    pub(crate) fn define(&mut self, value: ValueId, def: Def) {
+        let root = self.root(value);
+        self.state.home.insert(root, self.state.body);
+        self.state.defs.insert(root, def);
+    }
+
+    pub(crate) fn def(&self, value: ValueId) -> &Def {
+        self.state.defs.get(&self.root(value)).expect("a verified kernel defines what it uses")
+    }
+
+    /// A scalar's text.
+    pub(crate) fn scalar(&self, value: ValueId) -> String {
+        match self.def(value) {
+            Def::Scalar(text) | Def::Splat(text) => text.clone(),
+            other => unreachable!("verified: {} is a scalar, not {other:?}", self.name(value)),
+        }
+    }
+
+    /// The element of a tile at slots `(row, column)`; a vector uses the first.
+    pub(crate) fn element(&mut self, value: ValueId, slots: [&str; 2]) -> String {
+        let place = self.assignment.place(value);
+        match self.def(value).clone() {
+            Def::Scalar(text) | Def::Splat(text) => text,
+            Def::Array(name) => match place {
+                Place::Scalar => name,
+                Place::Vector(_) => format!("{name}[{}]", slots[0]),
+                Place::Matrix(_) => format!("{name}[{}][{}]", slots[0], slots[1]),
+            },
+            // A column is repeated over columns, so the row says which; and the other way round.
+            Def::Expand(name, axis) => format!("{name}[{}]", slots[1 - axis]),
+            Def::Iota(axis) => match place {
+                Place::Vector(along) => self.position(along, slots[0]),
+                Place::Matrix(layout) => {
+                    self.position(if axis == 0 { layout.rows } else { layout.cols }, slots[axis])
+                }
+                Place::Scalar => unreachable!("verified: a scalar has no axis"),
+            },
+            Def::SharedOnly => unreachable!("{} is not in registers", self.name(value)),
+        }
+    }
+
+    /// Position of a slot along an axis, as C++.
+    pub(crate) fn position(&mut self, axis: Axis, slot: &str) -> String {
+        if axis.covered() == 1 {
+            return "0".into();
+        }
+        let count = self.axes.len();
+        let name = self.axes.entry(axis).or_insert_with(|| format!("at{count}"));
+        format!("{name}({slot})")
+    }
+
+    /// Declaration of an array of a value's element type.
+    pub(crate) fn declare(&self, value: ValueId, name: &str) -> String {
+        let elem = c_type(self.kernel.ty(value).elem);
+        match self.assignment.place(value) {
+            Place::Scalar => format!("{elem} {name}"),
+            Place::Vector(axis) => format!("{elem} {name}[{}]", axis.slots()),
+            Place::Matrix(l) => format!("{elem} {name}[{}][{}]", l.rows.slots(), l.cols.slots()),
+        }
+    }
+
+    /// Opens loops over all slots of a value and returns the names of the counters.
+    pub(crate) fn open_slots(&mut self, place: Place, step: usize) -> [&'static str; 2] {
+        match place {
+            Place::Scalar => self.state.out.open(""),
+            Place::Vector(axis) => self.state.out.unrolled("r", axis.slots(), step),
+            Place::Matrix(layout) => {
+                self.state.out.unrolled("r", layout.rows.slots(), 1);
+                self.state.out.unrolled("c", layout.cols.slots(), step);
+            }
+        }
+        ["r", "c"]
+    }
+
+    pub(crate) fn close_slots(&mut self, place: Place) {
+        self.state.out.close();
+        if let Place::Matrix(_) = place {
+            self.state.out.close();
+        }
+    }
+
+    /// Copies a value into an array or variable of that name.
+    fn copy_into(&mut self, value: ValueId, name: &str) {
+        let place = self.assignment.place(value);
+        if place == Place::Scalar {
+            let text = self.scalar(value);
+            if text != name {
+                self.state.out.line(format!("{name} = {text};"));
+            }
+            return;
+        }
+        if *self.def(value) == Def::Array(name.to_string()) {
+            return;
+        }
+        let slots = self.open_slots(place, 1);
+        let from = self.element(value, slots);
+        let at = match place {
+            Place::Matrix(_) => format!("{name}[r][c]"),
+            Place::Scalar | Place::Vector(_) => format!("{name}[r]"),
+        };
+        self.state.out.line(format!("{at} = {from};"));
+        self.close_slots(place);
+    }
+
+    // ---- waiting ----
+
+    pub(crate) fn barrier(&mut self) {
+        self.state.out.line("barrier();");
+        self.state.hazards.barrier();
+    }
+
+    pub(crate) fn wait(&mut self, before: Before) {
+        match before {
+            Before::Nothing => {}
+            Before::Barrier => self.barrier(),
+            Before::Arrival => {
+                self.state.out.line("copy_async_wait<0>();");
+                self.barrier();
+                self.state.hazards.arrival();
+            }
+        }
+    }
+
+    /// Announces a read of shared memory.
+    pub(crate) fn reads(&mut self, range: Range) {
+        self.reads_all(&[range]);
+    }
+
+    /// Announces reads that come together. All waiting is before all of them: a barrier ends what was noted before it.
+    pub(crate) fn reads_all(&mut self, ranges: &[Range]) {
+        for range in ranges {
+            self.wait(self.state.hazards.before_read(*range));
+        }
+        for range in ranges {
+            self.state.hazards.note_read(*range);
+        }
+    }
+
+    /// Announces a write of shared memory.
+    pub(crate) fn writes(&mut self, range: Range) {
+        self.wait(self.state.hazards.before_write(range));
+        self.state.hazards.note_write(range);
+    }
+
+    // ---- statements ----
+
+    /// Writes statements, and gives back the shared memory of what the body defined after its last use.
+    /// `args` are the values that the body starts with.
+    pub(crate) fn body(
+        &mut self,
+        args: &[ValueId],
+        body: &'k [Stmt],
+        yields: &[ValueId],
+    ) -> Result<(), CodegenError> {
+        let outer = self.state.body;
+        self.bodies += 1;
+        self.state.body = self.bodies;
+        for arg in args {
+            // Registers of its own, to be overwritten here.
+            self.state.home.insert(*arg, self.state.body);
+            self.stage_if_needed(*arg)?;
+        }
+        for (i, stmt) in body.iter().enumerate() {
+            if !self.pair(&body[i..]) {
+                self.stmt(stmt)?;
+            }
+            let over: Vec<ValueId> = self
+                .state
+                .tiles
+                .iter()
+                .filter(|(_, tile)| tile.body == self.state.body)
+                .map(|(value, _)| *value)
+                .filter(|value| {
+                    let root = self.root(*value);
+                    !yields.iter().any(|y| self.root(*y) == root)
+                        && !body[i + 1..].iter().any(|s| reads(&self.usage, s, root))
+                })
+                .collect();
+            for value in over {
+                self.release(value);
+            }
+        }
+        self.flush();
+        let left: Vec<ValueId> =
+            self.state.tiles.iter().filter(|(_, t)| t.body == self.state.body).map(|(v, _)| *v).collect();
+        left.into_iter().for_each(|value| self.release(value));
+        self.state.body = outer;
+        Ok(())
+    }
+
+    /// The number of the body being written.
+    pub(crate) fn current(&self) -> usize {
+        self.state.body
+    }
+
+    fn release(&mut self, value: ValueId) {
+        if let Some(tile) = self.state.tiles.remove(&value)
+            && tile.owned
+        {
+            self.shared.give(tile.range);
+        }
+    }
+
+    pub(crate) fn stmt(&mut self, stmt: &'k Stmt) -> Result<(), CodegenError> {
+        let scalar = stmt.results.iter().all(|r| self.kernel.ty(*r).shape.is_empty());
+        match &stmt.op {
+            Op::ConstF(value) => self.define(stmt.results[0], Def::Scalar(float(*value))),
+            Op::ConstI(value) => self.define(stmt.results[0], Def::Scalar(value.to_string())),
+            Op::ProgramId(axis) => {
+                let text = format!("(index)blockIdx.{}", ["x", "y", "z"][*axis]);
+                self.scalar_result(stmt.results[0], &text);
+            }
+            Op::Unary(..) | Op::Binary(..) | Op::Fma(..) | Op::Compare(..) | Op::Select(..) if scalar => {
+                let text = self.expression(&stmt.op, ["", ""]);
+                self.scalar_result(stmt.results[0], &text);
+            }
+            Op::Cast(operand) if scalar => {
+                let result = stmt.results[0];
+                if self.root(result) == result {
+                    let text = self.cast_text(*operand, result, ["", ""]);
+                    self.scalar_result(result, &text);
+                }
+            }
+            Op::Unary(..) | Op::Binary(..) | Op::Fma(..) | Op::Compare(..) | Op::Select(..) | Op::Cast(_) => {
+                self.collect(stmt)?;
+            }
+            Op::Splat(a) => {
+                let text = self.scalar(*a);
+                self.define(stmt.results[0], Def::Splat(text));
+                self.stage_if_needed(stmt.results[0])?;
+            }
+            Op::Iota { axis } => self.define(stmt.results[0], Def::Iota(*axis)),
+            Op::Expand { vector, axis } => {
+                self.expand(*vector, stmt.results[0], *axis);
+                self.stage_if_needed(stmt.results[0])?;
+            }
+            Op::Load(view) => self.load(stmt.results[0], view)?,
+            Op::Store(view, value) => {
+                self.flush();
+                self.store(*value, view)?;
+            }
+            Op::Dot { a, b, acc, trans_a, trans_b } => {
+                self.flush();
+                self.product(stmt.results[0], (*a, *trans_a), (*b, *trans_b), *acc)?;
+            }
+            Op::Reduce { op, axis, value } => {
+                self.flush();
+                self.reduce(*op, *axis, *value, stmt.results[0]);
+                self.stage_if_needed(stmt.results[0])?;
+            }
+            Op::Scan { axis, reverse, value } => {
+                self.flush();
+                self.scan(*axis, *reverse, *value, stmt.results[0])?;
+                self.stage_if_needed(stmt.results[0])?;
+            }
+            Op::Transpose(a) => {
+                self.flush();
+                self.transpose(*a, stmt.results[0]);
+                self.stage_if_needed(stmt.results[0])?;
+            }
+            Op::For { lower, upper, step, init, body } => {
+                self.flush();
+                self.for_loop(stmt, [*lower, *upper, *step], init, body)?;
+            }
+            Op::If { cond, then, otherwise } => {
+                self.flush();
+                self.branch(stmt, *cond, then, otherwise)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares a scalar, unless the text is as short as a name.
+    fn scalar_result(&mut self, result: ValueId, text: &str) {
+        let name = self.name(result);
+        let ty = c_type(self.kernel.ty(result).elem);
+        self.state.out.line(format!("const {ty} {name} = {text};"));
+        self.define(result, Def::Scalar(name));
+    }
+
+    /// A pointwise operation on elements at the slots.
+    pub(crate) fn expression(&mut self, op: &Op, slots: [&str; 2]) -> String {
+        let mut x = |v: &ValueId| self.element(*v, slots);
+        match op {
+            Op::Unary(f, a) => unary(*f, &x(a)),
+            Op::Binary(f, a, b) => {
+                let (left, right) = (x(a), x(b));
+                binary(*f, self.kernel.ty(*a).elem, &left, &right)
+            }
+            Op::Fma(a, b, c) => format!("fmaf({}, {}, {})", x(a), x(b), x(c)),
+            Op::Compare(f, a, b) => format!("{} {} {}", x(a), compare(*f), x(b)),
+            Op::Select(c, a, b) => format!("{} ? {} : {}", x(c), x(a), x(b)),
+            other => unreachable!("{other:?} is not pointwise"),
+        }
+    }
+
+    /// A cast that changes registers.
+    pub(crate) fn cast_text(&mut self, from: ValueId, to: ValueId, slots: [&str; 2]) -> String {
+        let x = self.element(from, slots);
+        match (self.kernel.ty(from).elem, self.kernel.ty(to).elem) {
+            (Elem::Bf16, Elem::F32) => format!("round_bf16({x})"),
+            (_, elem) => format!("({}){x}", c_type(elem)),
+        }
+    }
+
+    // ---- control ----
+
+    /// Variables for carried values, with their first values.
+    fn carried(&mut self, names: &[ValueId], init: &[ValueId]) {
+        for (arg, init) in names.iter().zip(init) {
+            let name = self.name(*arg);
+            let declaration = self.declare(*arg, &name);
+            self.state.out.line(format!("{declaration};"));
+            self.copy_into(*init, &name);
+        }
+    }
+
+    fn define_carried(&mut self, values: &[ValueId], named_after: &[ValueId]) {
+        for (value, named) in values.iter().zip(named_after) {
+            let name = self.name(*named);
+            let def =
+                if self.kernel.ty(*value).shape.is_empty() { Def::Scalar(name) } else { Def::Array(name) };
+            self.define(*value, def);
+        }
+    }
+
+    /// Assigns the yielded values to the variables, as if all at once.
+    fn assign(&mut self, to: &[ValueId], yields: &[ValueId]) {
+        let targets: BTreeSet<String> = to.iter().map(|v| self.name(*v)).collect();
+        let held = |def: &Def| match def {
+            Def::Scalar(name) | Def::Array(name) | Def::Splat(name) | Def::Expand(name, _) => {
+                Some(name.clone())
+            }
+            Def::Iota(_) | Def::SharedOnly => None,
+        };
+        // A value that lives in another target is saved before that target is overwritten.
+        let mut saved = vec![];
+        for (target, value) in to.iter().zip(yields) {
+            let source = held(self.def(*value));
+            let other = source.filter(|s| targets.contains(s) && *s != self.name(*target));
+            saved.push(other.map(|_| {
+                let copy = self.temporary("next");
+                let declaration = self.declare(*target, &copy);
+                self.state.out.line(format!("{declaration};"));
+                self.copy_into(*value, &copy);
+                copy
+            }));
+        }
+        for ((target, value), saved) in to.iter().zip(yields).zip(saved) {
+            let name = self.name(*target);
+            match saved {
+                None => self.copy_into(*value, &name),
+                Some(copy) => {
+                    let place = self.assignment.place(*target);
+                    let index = match place {
+                        Place::Scalar => "",
+                        Place::Vector(_) => "[r]",
+                        Place::Matrix(_) => "[r][c]",
+                    };
+                    self.open_slots(place, 1);
+                    self.state.out.line(format!("{name}{index} = {copy}{index};"));
+                    self.close_slots(place);
+                }
+            }
+        }
+    }
+
+    fn stage_all(&mut self, values: &[ValueId]) -> Result<(), CodegenError> {
+        values.iter().try_for_each(|v| self.stage_if_needed(*v))
+    }
+
+    fn for_loop(
+        &mut self,
+        stmt: &'k Stmt,
+        [lower, upper, step]: [ValueId; 3],
+        init: &[ValueId],
+        body: &'k Region,
+    ) -> Result<(), CodegenError> {
+        let (counter, carried) = (body.args[0], &body.args[1..]);
+        self.carried(carried, init);
+        self.define_carried(carried, carried);
+        let name = self.name(counter);
+        self.define(counter, Def::Scalar(name.clone()));
+        let [lower, upper, step] = [lower, upper, step].map(|v| self.scalar(v));
+        let fetched = self.begin_fetches(body, &name, &lower, &upper)?;
+
+        // What is under way at the end of a round is so at the start of the next: written again until that is covered.
+        let mut start = self.state.clone();
+        loop {
+            self.state = start.clone();
+            self.state.out.open(format!("for (index {name} = {lower}; {name} < {upper}; {name} += {step})"));
+            self.next_fetches(&fetched, &name, &upper, &step);
+            self.body(carried, &body.body, &body.yields)?;
+            self.assign(carried, &body.yields);
+            self.end_round(&fetched);
+            self.state.out.close();
+            let mut joined = start.hazards.clone();
+            joined.join(&self.state.hazards);
+            if joined == start.hazards {
+                break;
+            }
+            start.hazards = joined;
+        }
+        // A loop may run no round at all.
+        self.state.hazards.join(&start.hazards);
+        self.end_fetches(fetched);
+        self.define_carried(&stmt.results, carried);
+        self.stage_all(&stmt.results)
+    }
+
+    fn branch(
+        &mut self,
+        stmt: &'k Stmt,
+        cond: ValueId,
+        then: &'k Region,
+        otherwise: &'k Region,
+    ) -> Result<(), CodegenError> {
+        for result in &stmt.results {
+            let name = self.name(*result);
+            let declaration = self.declare(*result, &name);
+            self.state.out.line(format!("{declaration};"));
+        }
+        let before = self.state.hazards.clone();
+        let cond = self.scalar(cond);
+        self.state.out.open(format!("if ({cond})"));
+        self.body(&[], &then.body, &then.yields)?;
+        self.assign(&stmt.results, &then.yields);
+        let after = std::mem::replace(&mut self.state.hazards, before);
+        if !otherwise.body.is_empty() || !stmt.results.is_empty() {
+            self.state.out.close_with("} else {");
+            self.body(&[], &otherwise.body, &otherwise.yields)?;
+            self.assign(&stmt.results, &otherwise.yields);
+        }
+        self.state.out.close();
+        self.state.hazards.join(&after);
+        self.define_carried(&stmt.results, &stmt.results);
+        self.stage_all(&stmt.results)
+    }
+}
+
+/// The type of one element in registers.
+pub(crate) fn c_type(elem: Elem) -> &'static str {
+    match elem {
+        Elem::F32 | Elem::Bf16 => "float",
+        Elem::I32 => "int",
+        Elem::Index => "index",
+        Elem::Bool => "bool",
+    }
+}
+
+fn unary(op: Unary, x: &str) -> String {
+    match op {
+        Unary::Neg => format!("-{x}"),
+        Unary::Abs => format!("fabsf({x})"),
+        Unary::Exp => format!("exp_fast({x})"),
+        Unary::Log => format!("logf({x})"),
+        Unary::Sqrt => format!("sqrtf({x})"),
+        Unary::Rsqrt => format!("rsqrt({x})"),
+        Unary::Recip => format!("recip({x})"),
+        Unary::Sigmoid => format!("sigmoid({x})"),
+        Unary::Tanh => format!("tanhf({x})"),
+        Unary::Not => format!("!{x}"),
+    }
+}
+
+fn binary(op: Binary, elem: Elem, x: &str, y: &str) -> String {
+    let infix = |op: &str| format!("{x} {op} {y}");
+    match (op, elem) {
+        (Binary::Add, _) => infix("+"),
+        (Binary::Sub, _) => infix("-"),
+        (Binary::Mul, _) => infix("*"),
+        (Binary::Div, _) => infix("/"),
+        (Binary::Rem, _) => infix("%"),
+        (Binary::And, _) => infix("&&"),
+        (Binary::Or, _) => infix("||"),
+        (Binary::Min, Elem::F32 | Elem::Bf16) => format!("fminf({x}, {y})"),
+        (Binary::Max, Elem::F32 | Elem::Bf16) => format!("fmaxf({x}, {y})"),
+        (Binary::Min, Elem::Index) => format!("index_min({x}, {y})"),
+        (Binary::Max, Elem::Index) => format!("index_max({x}, {y})"),
+        (Binary::Min, Elem::I32 | Elem::Bool) => format!("int_min({x}, {y})"),
+        (Binary::Max, Elem::I32 | Elem::Bool) => format!("int_max({x}, {y})"),
+    }
+}
+
+fn compare(op: Compare) -> &'static str {
+    match op {
+        Compare::Eq => "==",
+        Compare::Ne => "!=",
+        Compare::Lt => "<",
+        Compare::Le => "<=",
+        Compare::Gt => ">",
+        Compare::Ge => ">=",
+    }
+}

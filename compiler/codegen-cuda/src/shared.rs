@@ -1,0 +1,203 @@
+//! Shared memory of a block: who lies where, and where threads have to wait for each other.
+//!
+//! Between two barriers no element may be written by one thread and touched by another. Every access of the emitted
+//! text is announced here, in program order, and the answer says whether a barrier has to come before it. Loops are
+//! emitted again until what is known at their start covers what is known at their end, so a barrier missing around
+//! the back edge shows. Background copies add one state: a range is pending until they are waited for.
+//!
+//! Global memory needs the same care within a block, for parameters that are stored to. Two accesses through the
+//! same view and layout touch an element from the same thread, so they are ordered anyway.
+
+use std::collections::BTreeSet;
+
+/// Bytes that a tile starts at a multiple of: all banks once.
+const ALIGN: u32 = 128;
+
+/// A range of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Range {
+    /// First byte.
+    pub at: u32,
+    /// Number of bytes.
+    pub bytes: u32,
+}
+
+impl Range {
+    fn meets(&self, other: &Range) -> bool {
+        self.at < other.at + other.bytes && other.at < self.at + self.bytes
+    }
+}
+
+/// An access since the last barrier.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Access {
+    SharedRead(Range),
+    SharedWrite(Range),
+    /// Parameter, and what tells its element-to-thread maps apart.
+    GlobalRead(u32, String),
+    GlobalWrite(u32, String),
+}
+
+/// What has to come before an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Before {
+    /// Nothing.
+    Nothing,
+    /// A barrier.
+    Barrier,
+    /// The end of the background copies, then a barrier.
+    Arrival,
+}
+
+/// What may be under way at a point of the program.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Hazards {
+    accesses: BTreeSet<Access>,
+    pending: BTreeSet<Range>,
+}
+
+impl Hazards {
+    /// Everything that is under way here or there.
+    pub(crate) fn join(&mut self, other: &Hazards) {
+        self.accesses.extend(other.accesses.iter().cloned());
+        self.pending.extend(&other.pending);
+    }
+
+    /// All threads have met.
+    pub(crate) fn barrier(&mut self) {
+        self.accesses.clear();
+    }
+
+    /// All threads have met, with their copies done.
+    pub(crate) fn arrival(&mut self) {
+        self.accesses.clear();
+        self.pending.clear();
+    }
+
+    /// Before reading a range. The caller then does what is asked and calls [`Hazards::note_read`].
+    pub(crate) fn before_read(&self, range: Range) -> Before {
+        if self.pending.iter().any(|p| p.meets(&range)) {
+            return Before::Arrival;
+        }
+        let conflict = |a: &Access| matches!(a, Access::SharedWrite(r) if r.meets(&range));
+        if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
+    }
+
+    /// Before writing a range, or starting a copy into it.
+    pub(crate) fn before_write(&self, range: Range) -> Before {
+        if self.pending.iter().any(|p| p.meets(&range)) {
+            return Before::Arrival;
+        }
+        let conflict =
+            |a: &Access| matches!(a, Access::SharedWrite(r) | Access::SharedRead(r) if r.meets(&range));
+        if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
+    }
+
+    /// Before loading from a parameter that is stored to as well.
+    pub(crate) fn before_load(&self, param: u32, map: &str) -> Before {
+        let conflict = |a: &Access| matches!(a, Access::GlobalWrite(p, m) if *p == param && m != map);
+        if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
+    }
+
+    /// Before storing to a parameter.
+    pub(crate) fn before_store(&self, param: u32, map: &str) -> Before {
+        let conflict = |a: &Access| matches!(a, Access::GlobalWrite(p, m) | Access::GlobalRead(p, m) if *p == param && m != map);
+        if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
+    }
+
+    pub(crate) fn note_read(&mut self, range: Range) {
+        self.accesses.insert(Access::SharedRead(range));
+    }
+
+    pub(crate) fn note_write(&mut self, range: Range) {
+        self.accesses.insert(Access::SharedWrite(range));
+    }
+
+    pub(crate) fn note_copy(&mut self, range: Range) {
+        self.pending.insert(range);
+    }
+
+    pub(crate) fn note_load(&mut self, param: u32, map: &str) {
+        self.accesses.insert(Access::GlobalRead(param, map.to_string()));
+    }
+
+    pub(crate) fn note_store(&mut self, param: u32, map: &str) {
+        self.accesses.insert(Access::GlobalWrite(param, map.to_string()));
+    }
+}
+
+/// Ranges in use, first fit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Allocator {
+    used: BTreeSet<Range>,
+    peak: u32,
+}
+
+impl Allocator {
+    /// A free range.
+    pub(crate) fn take(&mut self, bytes: u32) -> Range {
+        let bytes = bytes.next_multiple_of(ALIGN);
+        let mut at = 0;
+        for range in &self.used {
+            if range.at - at >= bytes {
+                break;
+            }
+            at = range.at + range.bytes;
+        }
+        let range = Range { at, bytes };
+        self.used.insert(range);
+        self.peak = self.peak.max(at + bytes);
+        range
+    }
+
+    /// The range may be taken again. What still reads it is the business of [`Hazards`].
+    pub(crate) fn give(&mut self, range: Range) {
+        self.used.remove(&range);
+    }
+
+    /// Bytes up to the end of all ranges that were ever taken.
+    pub(crate) fn peak(&self) -> u32 {
+        self.peak
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_reused_and_never_overlap() {
+        let mut shared = Allocator::default();
+        let (a, b) = (shared.take(100), shared.take(1000));
+        assert!(!a.meets(&b));
+        shared.give(a);
+        let c = shared.take(64);
+        assert_eq!((c.at, shared.peak()), (0, 128 + 1024));
+        assert_eq!(shared.take(4).at, 128 + 1024);
+    }
+
+    #[test]
+    fn conflicting_accesses_ask_for_a_barrier() {
+        let mut hazards = Hazards::default();
+        let (a, b) = (Range { at: 0, bytes: 128 }, Range { at: 128, bytes: 128 });
+        hazards.note_write(a);
+        assert_eq!(hazards.before_read(b), Before::Nothing);
+        assert_eq!(hazards.before_read(a), Before::Barrier);
+        hazards.barrier();
+        assert_eq!(hazards.before_read(a), Before::Nothing);
+        hazards.note_read(a);
+        assert_eq!((hazards.before_read(a), hazards.before_write(a)), (Before::Nothing, Before::Barrier));
+        hazards.note_copy(b);
+        assert_eq!(hazards.before_read(b), Before::Arrival);
+    }
+
+    #[test]
+    fn global_memory_is_ordered_between_different_maps_only() {
+        let mut hazards = Hazards::default();
+        hazards.note_store(0, "x");
+        assert_eq!(hazards.before_load(0, "x"), Before::Nothing);
+        assert_eq!(hazards.before_load(0, "y"), Before::Barrier);
+        assert_eq!(hazards.before_load(1, "y"), Before::Nothing);
+        assert_eq!(hazards.before_store(0, "y"), Before::Barrier);
+    }
+}
