@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::cpu::{Cpu, CpuOptions};
-use crate::cuda::Cuda;
+use crate::cuda::{Cuda, has_driver};
 use crate::{Device, DeviceError};
 
 /// A machine by its name.
@@ -37,8 +37,15 @@ impl Choice {
                 Ok(cuda) => (Box::new(cuda), None),
                 Err(error) => {
                     let error = error.to_string();
-                    let why = error.lines().next().unwrap_or_default();
-                    (Box::new(cpu()?), Some(format!("Running on the CPU: {why}")))
+                    let mut note =
+                        format!("Running on the CPU: {}", error.lines().next().unwrap_or_default());
+                    // Who has a GPU wants to know what it lacks.
+                    if has_driver()
+                        && let Some((_, help)) = error.rsplit_once("\n  help: ")
+                    {
+                        note.push_str(&format!("; {help}"));
+                    }
+                    (Box::new(cpu()?), Some(note))
                 }
             },
         })

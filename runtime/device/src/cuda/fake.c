@@ -160,7 +160,8 @@ status cublasLtMatrixLayoutDestroy(void *layout) { return drop(layout); }
 status cublasLtMatmulPreferenceCreate(void **preference) { return *preference = make(1), 0; }
 status cublasLtMatmulPreferenceDestroy(void *preference) { return drop(preference); }
 status cublasLtMatmulPreferenceSetAttribute(void *preference, int which, const void *value, size_t bytes) {
-  return which == 1 ? (bytes == 8 ? 0 : 7) : which >= 5 && which <= 8 && bytes == 4 ? 0 : 7;
+  int number = which == 3 || (which >= 5 && which <= 8);
+  return (which == 1 && bytes == 8) || (number && bytes == 4) ? 0 : 7;
 }
 static int heuristics;
 int fake_heuristics(void) { return heuristics; }

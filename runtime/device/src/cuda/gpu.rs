@@ -33,6 +33,12 @@ pub(super) struct Gpu {
 /// The driver's `cuEventElapsedTime`. cudarc calls its second version, which drivers before CUDA 12.8 lack.
 type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> i32;
 
+/// Whether there is a driver at all.
+pub fn has_driver() -> bool {
+    // SAFETY: the initialisers of the driver's library have no requirements.
+    unsafe { sys::is_culib_present() }
+}
+
 /// What the driver refuses.
 pub(super) fn failed(action: &'static str) -> impl Fn(DriverError) -> DeviceError {
     move |error| {
@@ -51,8 +57,7 @@ impl Gpu {
     /// [`DeviceError::Unsupported`] if there is no driver, no such GPU, or one that is too old.
     pub(super) fn open(number: usize) -> Result<Gpu, DeviceError> {
         let unsupported = |message: String| Err(DeviceError::Unsupported(message));
-        // SAFETY: the initialisers of the driver's library have no requirements.
-        if !unsafe { sys::is_culib_present() } {
+        if !has_driver() {
             return unsupported(
                 "there is no NVIDIA driver: libcuda.so.1 was not found\n  help: install the driver (inside a container, start it with its GPUs), or choose the device cpu"
                     .into(),

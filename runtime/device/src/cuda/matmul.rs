@@ -31,6 +31,10 @@ const WANTED: Wanted = Wanted {
 /// Bytes of workspace: what NVIDIA recommends for Hopper.
 const WORKSPACE: u64 = 32 << 20;
 
+/// `CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE`: a sum that is split over blocks is added up in f32 and rounded once, not
+/// in the type of the result.
+const REDUCTION: u32 = 2;
+
 /// A matrix in memory, column by column.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Stored {
@@ -236,7 +240,8 @@ impl Matmuls {
         let workspace = WORKSPACE;
         let [a, b, c] = key.alignment;
         // Without the alignments, cuBLASLt counts on 256 bytes.
-        let alignments = [
+        let numbers = [
+            (PrefAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, REDUCTION),
             (PrefAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a),
             (PrefAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b),
             (PrefAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
@@ -246,8 +251,8 @@ impl Matmuls {
         unsafe {
             let attribute = PrefAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             lt::set_matmul_pref_attribute(preference.0, attribute, (&raw const workspace).cast(), 8)?;
-            for (attribute, bytes) in alignments {
-                lt::set_matmul_pref_attribute(preference.0, attribute, (&raw const bytes).cast(), 4)?;
+            for (attribute, number) in numbers {
+                lt::set_matmul_pref_attribute(preference.0, attribute, (&raw const number).cast(), 4)?;
             }
             let [a, b, c] = prepared.layouts;
             let best = lt::get_matmul_algo_heuristic(self.handle, desc, a, b, c, c, preference.0)?;

@@ -63,6 +63,9 @@ impl Memory {
     /// once this returns.
     pub(super) fn write(&self, offset: u64, bytes: &[u8], staging: &mut Staging) -> Result<(), DeviceError> {
         let to = self.address(offset, bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.gpu.bind()?;
         let stream = self.gpu.stream.cu_stream();
         if let Some(staged) = staging.put(bytes)? {

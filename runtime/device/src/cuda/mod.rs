@@ -29,6 +29,7 @@ use crate::device::{check_arena, missing};
 use crate::{Arena, Device, DeviceError, Program};
 pub use cache::Cache;
 use gpu::Gpu;
+pub use gpu::has_driver;
 pub use linc_codegen_cuda::Arch;
 use linc_codegen_cuda::CudaKernel;
 use matmul::Matmuls;

@@ -28,14 +28,12 @@ impl Override {
         let mut rest = args.iter().peekable();
         while let Some(arg) = rest.next() {
             let Some(flag) = arg.strip_prefix("--").filter(|flag| flag.contains('.')) else {
+                let example = sectioned(arg).map_or_else(
+                    || ", for example `--training.steps 100`".to_owned(),
+                    |name| format!(": did you mean `--{name}`?"),
+                );
                 return Err(ConfigError::new(format!("unexpected argument `{arg}`"))
-                    .help(match sectioned(arg) {
-                    Some(name) => format!("did you mean `--{name}`?"),
-                    None => {
-                        "a setting is changed with `--section.key value`, for example `--training.steps 100`"
-                            .into()
-                    }
-                }));
+                    .help(format!("a setting is changed with `--section.key value`{example}")));
             };
             let (name, value) = match flag.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
