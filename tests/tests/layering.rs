@@ -31,10 +31,11 @@ const CRATES: [(&str, &str, &[&str]); 16] = [
             "linc-tile",
             "linc-kernels",
             "linc-codegen-cpu",
+            "linc-codegen-cuda",
             "linc-plan",
         ],
     ),
-    ("linc-device", "runtime/device", &["linc-plan", "linc-codegen-cpu"]),
+    ("linc-device", "runtime/device", &["linc-plan", "linc-codegen-cpu", "linc-codegen-cuda"]),
     ("linc-exec", "runtime/exec", &["linc-plan", "linc-device"]),
     ("linc-train", "runtime/train", &["linc-exec", "linc-driver"]),
     ("linc", "runtime/cli", &["linc-train", "linc-driver"]),
@@ -60,7 +61,7 @@ const CRATES: [(&str, &str, &[&str]); 16] = [
 ];
 
 /// Libraries that only some crates may name, with the reason.
-const CONFINED: [(&str, &[&str], &str); 14] = [
+const CONFINED: [(&str, &[&str], &str); 15] = [
     ("petgraph", &["linc-ir"], "the graph is reached through ids and iterators"),
     ("toml", &["linc-lang", "linc-train"], "models are read by the language, configs by training"),
     (
@@ -74,6 +75,7 @@ const CONFINED: [(&str, &[&str], &str); 14] = [
     ("cranelift-native", &["linc-device"], "only a device looks at the machine"),
     ("gemm", &["linc-device"], "library matmuls belong to a device"),
     ("cudarc", &["linc-device"], "CUDA belongs to a device"),
+    ("libloading", &["linc-device"], "only a device opens libraries"),
     ("rayon", &["linc-device", "linc-exec", "linc-train"], "the compiler runs on one thread"),
     ("libc", &["linc-device", "linc-train"], "the compiler asks the system nothing"),
     ("memmap2", &["linc-train"], "only training reads files"),

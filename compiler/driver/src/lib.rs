@@ -15,6 +15,7 @@ use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline;
 
 pub use error::CompileError;
+pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
@@ -51,6 +52,8 @@ pub struct Options {
     pub disabled: BTreeSet<String>,
     /// Keep the texts of all stages.
     pub dumps: bool,
+    /// Among them, kernels as CUDA C++ for this GPU instead of CPU IR.
+    pub cuda: Option<Arch>,
     /// Seconds on any clock; without one, passes take no time.
     pub clock: Option<fn() -> f64>,
 }
@@ -64,6 +67,7 @@ impl Options {
             recompute: RecomputePolicy::default(),
             disabled: BTreeSet::new(),
             dumps: false,
+            cuda: None,
             clock: None,
         }
     }
@@ -145,23 +149,33 @@ pub fn compile(
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
-        dumps.extend(plan_dumps(&assembled)?);
+        dumps.extend(plan_dumps(&assembled, options.cuda)?);
     }
     let report = Report::new(model, name, (options.batch, options.seq), &assembled.plan, times);
     Ok(Compiled { plan: assembled.plan, report, dumps })
 }
 
-/// The plan, its memory map, and every kernel as tile program and as CPU IR.
-fn plan_dumps(assembled: &assemble::Assembled) -> Result<Vec<Dump>, CompileError> {
+/// The plan, its memory map, and every kernel as tile program and as CPU IR or CUDA C++.
+fn plan_dumps(assembled: &assemble::Assembled, cuda: Option<Arch>) -> Result<Vec<Dump>, CompileError> {
     let plan = &assembled.plan;
     let mut dumps = vec![
         Dump { path: "plan.json".into(), text: serde_json::to_string_pretty(plan).unwrap_or_default() },
         Dump { path: "memory.txt".into(), text: memory_map(plan) },
     ];
-    for (kernel, entry) in assembled.kernels.iter().zip(&plan.kernels) {
+    for (index, (kernel, entry)) in assembled.kernels.iter().zip(&plan.kernels).enumerate() {
         dumps.push(Dump { path: format!("kernels/{}.tile", entry.name), text: entry.text.clone() });
-        let compiled = linc_codegen_cpu::compile(kernel, linc_codegen_cpu::Options { fma: true })?;
-        dumps.push(Dump { path: format!("kernels/{}.clif", entry.name), text: compiled.text() });
+        let (kind, text) = match cuda {
+            None => {
+                let options = linc_codegen_cpu::Options { fma: true };
+                ("clif", linc_codegen_cpu::compile(kernel, options)?.text())
+            }
+            Some(arch) => {
+                let alignment = plan.argument_alignment(index).into_iter().map(|a| a as u32).collect();
+                let options = linc_codegen_cuda::Options { arch, alignment };
+                ("cu", linc_codegen_cuda::compile(kernel, &options)?.source())
+            }
+        };
+        dumps.push(Dump { path: format!("kernels/{}.{kind}", entry.name), text });
     }
     Ok(dumps)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use linc_train::exec::device::Choice;
 
 /// Compiles, trains and runs language models in which a chosen share of the layers uses linear attention.
 #[derive(Debug, Parser)]
@@ -89,6 +90,12 @@ pub(crate) struct CompileArgs {
     /// Print the graph after this pass
     #[arg(long, value_name = "PASS")]
     pub(crate) dump: Option<String>,
+    /// Machine that kernels are generated for: cpu or cuda
+    #[arg(long, default_value = "cpu")]
+    pub(crate) target: String,
+    /// GPU of --target cuda: sm_80 (A100), sm_89 (L40S, RTX 40) or sm_90a (H100, H200); sm_90a if not given
+    #[arg(long)]
+    pub(crate) arch: Option<String>,
     /// Write graphs, plan and kernels to this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -139,7 +146,10 @@ pub(crate) struct GenerateArgs {
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long)]
     pub(crate) context: Option<usize>,
-    /// Threads; 0 for all
+    /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: Choice,
+    /// Threads of the CPU; 0 for all
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
 }

@@ -1,7 +1,6 @@
 //! A plan with addresses: what each step calls, with which offsets, and how its work is cut.
 
-use linc_plan::validate::validate;
-use linc_plan::{ALIGN, Action, DType, Plan, Ref, Space};
+use linc_plan::{Action, DType, Plan, Ref};
 
 use super::gemm::{Product, Split};
 use super::jit::{Code, Jit};
@@ -9,6 +8,7 @@ use super::pool::Pool;
 use super::primitives::Level;
 use super::scratch::{Needs, Scratch};
 use crate::DeviceError;
+use crate::device::{address, check_arena};
 
 /// Steps with less work than this run on the calling thread: waking others would take longer.
 const SMALL: u64 = 50_000;
@@ -43,14 +43,7 @@ impl Loaded {
         threads: usize,
     ) -> Result<Loaded, DeviceError> {
         let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
-        validate(plan).map_err(|e| invalid(e.to_string()))?;
-        let fits = scratch.checked_add(plan.scratch_bytes).is_some_and(|end| end <= arena);
-        if !fits || plan.persistent_bytes > scratch || !scratch.is_multiple_of(ALIGN) {
-            let (persistent, own) = (plan.persistent_bytes, plan.scratch_bytes);
-            return Err(invalid(format!(
-                "{persistent} persistent and {own} scratch bytes do not fit an arena of {arena} with scratch at {scratch}"
-            )));
-        }
+        check_arena(plan, scratch, arena)?;
         let texts: Vec<&str> = plan.kernels.iter().map(|k| k.text.as_str()).collect();
         let codes = jit.compile(&texts, threads)?;
         for (kernel, code) in plan.kernels.iter().zip(&codes) {
@@ -59,11 +52,7 @@ impl Loaded {
                 return Err(invalid(format!("kernel {name}: the plan's grid is {a:?}, the text's {b:?}")));
             }
         }
-        let at = |r: &Ref| {
-            let buffer = &plan.buffers[r.buffer];
-            let base = if buffer.space == Space::Persistent { 0 } else { scratch };
-            (base + buffer.offset + r.offset) as usize
-        };
+        let at = |r: &Ref| address(plan, r, scratch) as usize;
         let mut steps = vec![];
         let own = codes.iter().map(|code| code.scratch).max().unwrap_or(0);
         let mut needs = Needs { own, shared: 0 };

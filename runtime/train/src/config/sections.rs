@@ -4,6 +4,7 @@ use super::check::{at_least, non_negative, one_of, only_one_rank, positive, shar
 use super::section::section;
 use super::value::choice;
 use linc_driver::{Placement, Ratio, RecomputePolicy};
+use linc_exec::device::Choice;
 
 section! {
     /// What the run is called and where it writes.
@@ -146,6 +147,8 @@ section! {
         /// Number format of gradient reductions.
         mixed_precision_reduce: String = "float32".to_owned(),
             check |name: &String| one_of(name, &["float32"]);
+        /// Where to train; auto is the first NVIDIA GPU that can be used, else the CPU.
+        device: Choice = Choice::Auto;
         /// Threads of the CPU; 0 for all. Results do not depend on it.
         threads: usize = 0;
     }

@@ -1,6 +1,7 @@
 //! Values of settings: how each type is read from TOML or the command line, and written back.
 
 use linc_driver::{Placement, Ratio, RecomputePolicy};
+use linc_exec::device::Choice;
 use toml::de::DeValue;
 
 /// A type that a setting can have.
@@ -299,6 +300,24 @@ impl Setting for Placement {
             Self::Uniform | Self::Front | Self::Middle | Self::Back => Some(quote(&self.to_string())),
             Self::Layers(layers) => layers.to_toml(),
         }
+    }
+}
+
+impl Setting for Choice {
+    fn expected() -> String {
+        "one of \"auto\", \"cpu\", \"cuda\", or \"cuda:N\" for the GPU number N".to_owned()
+    }
+
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| mismatch::<Self>(value))
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_toml(&DeValue::String(text.into()))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quote(&self.to_string()))
     }
 }
 

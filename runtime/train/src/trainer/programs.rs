@@ -120,16 +120,16 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     Programs { entries, decode, update }
 }
 
-/// Writes a text of the compiler under a folder.
+/// Writes something that the compiler made under a folder.
 ///
 /// # Errors
 /// [`TrainError::Output`].
-pub fn write_dump(folder: &Path, dump: &linc_driver::Dump) -> Result<(), TrainError> {
-    let path = folder.join(&dump.path);
+pub fn write_file(folder: &Path, path: &str, contents: &[u8]) -> Result<(), TrainError> {
+    let path = folder.join(path);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(output("create", parent))?;
     }
-    fs::write(&path, &dump.text).map_err(output("write", &path))
+    fs::write(&path, contents).map_err(output("write", &path))
 }
 
 /// The error of a file that a run cannot write.
