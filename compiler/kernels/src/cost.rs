@@ -47,7 +47,7 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::RmsNorm { .. } => 4 * numel(operands[0]),
         Op::RmsNormGrad { .. } => 10 * numel(operands[0]),
         Op::Rope { .. } => 3 * numel(operands[0]),
-        Op::Embedding => 0,
+        Op::Embedding { .. } => 0,
         Op::EmbeddingGrad { .. } => numel(operands[1]),
         Op::Attention(spec) => scores(graph, operands[0], operands[0], spec.causal) * 4,
         Op::AttentionGrad(spec) => scores(graph, operands[0], operands[0], spec.causal) * 10,
