@@ -152,7 +152,7 @@ pub fn compile(
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
         dumps.extend(plan_dumps(&assembled)?);
     }
-    let report = Report::new(model, name, (options.batch, options.seq), &assembled.plan, times);
+    let report = Report::new(model, name, options, &assembled.plan, times);
     Ok(Compiled { plan: assembled.plan, report, dumps })
 }
 

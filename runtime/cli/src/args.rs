@@ -59,6 +59,9 @@ pub(crate) struct LayerArgs {
     /// Tokens of a sequence
     #[arg(long, default_value_t = 2048)]
     pub(crate) seq_len: usize,
+    /// Number format of activations and matmul operands: float32 or bfloat16
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: String,
 }
 
 /// How results are printed.
@@ -139,6 +142,9 @@ pub(crate) struct GenerateArgs {
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long)]
     pub(crate) context: Option<usize>,
+    /// Number format of activations, matmul operands and the KV cache: float32 or bfloat16
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: String,
     /// Threads; 0 for all
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,

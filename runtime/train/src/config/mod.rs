@@ -16,7 +16,7 @@ mod settings;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
-pub use linc_driver::{Placement, Ratio, RecomputePolicy};
+pub use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
 pub use model_files::ModelFiles;
 pub use section::KeyInfo;
 pub use sections::{

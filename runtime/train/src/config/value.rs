@@ -1,6 +1,6 @@
 //! Values of settings: how each type is read from TOML or the command line, and written back.
 
-use linc_driver::{Placement, Ratio, RecomputePolicy};
+use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
 use toml::de::DeValue;
 
 /// A type that a setting can have.
@@ -309,6 +309,33 @@ impl Setting for RecomputePolicy {
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_str().and_then(Self::from_name).ok_or_else(|| mismatch::<Self>(value))
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_toml(&DeValue::String(text.into()))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quote(self.name()))
+    }
+}
+
+impl Setting for Precision {
+    fn expected() -> String {
+        format!("one of {}", Self::ALL.map(|p| quote(p.name())).join(", "))
+    }
+
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let Some(text) = value.as_str() else { return Err(mismatch::<Self>(value)) };
+        let distance = |p: &Precision| strsim::damerau_levenshtein(text, p.name());
+        match Self::from_name(text) {
+            Some(precision) => Ok(precision),
+            // There are many names for these formats, so the nearest of the two is named however far it is.
+            None => Err(match Self::ALL.into_iter().min_by_key(distance) {
+                Some(near) => format!("{}; the nearest is {}", mismatch::<Self>(value), quote(near.name())),
+                None => mismatch::<Self>(value),
+            }),
+        }
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
