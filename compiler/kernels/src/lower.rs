@@ -31,7 +31,8 @@ pub fn lower(
     match l.op() {
         Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } => {}
         Op::Constant { value, .. } => constant(&mut l, *value)?,
-        Op::Unary(_) | Op::Binary(_) | Op::Cast { .. } | Op::Fused(_) => pointwise::lower(&mut l)?,
+        Op::Unary(_) | Op::Binary(_) | Op::Fused(_) => pointwise::lower(&mut l)?,
+        Op::Cast { .. } => cast(&mut l)?,
         Op::Broadcast { shape } => {
             let source =
                 linc_ir::layout::broadcast_strides(l.layout(l.operands[0]), l.shape(l.operands[0]), shape);
@@ -116,6 +117,17 @@ fn constant(l: &mut Lowering<'_>, value: f64) -> Result<(), KernelError> {
     let args = l.places(&[result]);
     l.launch(fill(&spec), args);
     Ok(())
+}
+
+/// Between float types a copy, whose name says what it is; else a pointwise step.
+fn cast(l: &mut Lowering<'_>) -> Result<(), KernelError> {
+    let (x, y) = (l.operands[0], l.results[0]);
+    if !l.ty(x).dtype.is_float() || !l.ty(y).dtype.is_float() {
+        return pointwise::lower(l);
+    }
+    let (shape, strides) = (l.shape(x).clone(), l.layout(x).strides.clone());
+    let target = l.layout(y).clone();
+    strided_copy(l, &shape, strides, &target, 0)
 }
 
 /// Copies operand `operand` over `shape` from strides to a layout of result 0, unless that is where it lies.
