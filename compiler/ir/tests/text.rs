@@ -106,10 +106,16 @@ fn everything() -> Graph {
     b.graph.set_scope("");
     let (h, w) = (b.f32([5, 4]), b.f32([3, 4]));
     b.add(Op::MatMul { trans_a: false, trans_b: true, dtype: DType::F32 }, &[h, w]);
+    let [narrow, w16] = [h, w].map(|x| b.add(Op::Cast { dtype: DType::Bf16 }, &[x])[0]);
+    for dtype in [DType::F32, DType::Bf16] {
+        b.add(Op::MatMul { trans_a: false, trans_b: true, dtype }, &[narrow, w16]);
+    }
+    b.add(Op::RmsNorm { eps: 1e-5 }, &[narrow, x]);
     b.add(Op::RmsNorm { eps: 1e-5 }, &[h, x]);
     b.add(Op::RmsNormGrad { eps: 1e-5 }, &[h, x, h]);
     let ids = b.i32([5]);
     b.add(Op::Embedding { dtype: DType::F32 }, &[w, ids]);
+    b.add(Op::Embedding { dtype: DType::Bf16 }, &[w, ids]);
     b.add(Op::EmbeddingGrad { vocab: 7 }, &[ids, h]);
     let (q, k, v) = (b.f32([2, 6, 4, 4]), b.f32([2, 6, 2, 4]), b.f32([2, 6, 2, 4]));
     let pos = b.i32([1]);

@@ -7,6 +7,7 @@
 //! To add a setting: add a line to its section in `sections.rs`. Nothing else needs to change.
 
 mod check;
+mod compiler_value;
 mod error;
 mod legacy;
 mod model_files;
