@@ -99,8 +99,8 @@ fn the_head_rounds_logits_and_their_gradient_to_its_workspace() {
     ]);
     let results = run::<f64>(&parse(text).unwrap(), &at).unwrap();
     // 1 + 1/128 is a bf16 number, 2 + 1/128 is not.
-    let logits = [1.0 + 1.0 / 128.0, 2.0];
-    let p = 1.0 / (1.0 + (logits[1] - logits[0] as f64).exp());
+    let logits: [f64; 2] = [1.0 + 1.0 / 128.0, 2.0];
+    let p = 1.0 / (1.0 + (logits[1] - logits[0]).exp());
     assert!((results.outputs["loss"].doubles()[0] + p.ln()).abs() < 1e-12);
     let gradient = [(p - 1.0).round_bf16(), (1.0 - p).round_bf16()];
     let dh = [gradient[0] + 2.0 * gradient[1], gradient[0] + gradient[1]];
