@@ -23,6 +23,7 @@ pub use linc_passes::memory::PersistentLayout as Layout;
 pub use linc_passes::optimizer::OptimizerOptions;
 pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
 pub use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
+pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::Policy as RecomputePolicy;
 pub use linc_plan as plan;
 pub use model::{Model, Sizes};
@@ -46,6 +47,8 @@ pub struct Options {
     pub batch: usize,
     /// Tokens of a sequence; 1 for decoding.
     pub seq: usize,
+    /// Number format of activations and matmul operands; masters of the weights are f32.
+    pub precision: Precision,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
     /// Optional passes that are switched off.
@@ -64,6 +67,7 @@ impl Options {
         Options {
             batch,
             seq,
+            precision: Precision::default(),
             recompute: RecomputePolicy::default(),
             disabled: BTreeSet::new(),
             dumps: false,
@@ -124,6 +128,7 @@ pub fn compile(
     let settings = pipeline::Options {
         kinds: model.kinds.clone(),
         linear: model.linear_options(),
+        precision: options.precision,
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };
@@ -151,7 +156,7 @@ pub fn compile(
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
         dumps.extend(plan_dumps(&assembled, options.cuda)?);
     }
-    let report = Report::new(model, name, (options.batch, options.seq), &assembled.plan, times);
+    let report = Report::new(model, name, options, &assembled.plan, times);
     Ok(Compiled { plan: assembled.plan, report, dumps })
 }
 

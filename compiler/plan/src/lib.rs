@@ -195,7 +195,8 @@ pub struct Kernel {
     pub grid: [u32; 3],
 }
 
-/// `c[i,j] = sum_p a[i,p]·b[p,j]` (+ c if `accumulate`), f32 accumulation; strides in elements as (row, column).
+/// `c[i,j] = sum_p a[i,p]·b[p,j]` (+ c if `accumulate`), summed in f32 and rounded once, to nearest even, where c is
+/// bf16; strides in elements as (row, column).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Gemm {
     /// Rows of c.
@@ -216,10 +217,12 @@ pub struct Gemm {
     pub c: Ref,
     /// Strides of c.
     pub c_strides: (usize, usize),
-    /// Add to c instead of overwriting it.
+    /// Add to c, which is f32, instead of overwriting it.
     pub accumulate: bool,
-    /// Element type of a, b and c.
+    /// Element type of a and b: f32 or bf16.
     pub dtype: DType,
+    /// Element type of c: that of a and b, or f32.
+    pub c_dtype: DType,
 }
 
 /// What one step does.

@@ -60,6 +60,9 @@ pub(crate) struct LayerArgs {
     /// Tokens of a sequence
     #[arg(long, default_value_t = 2048)]
     pub(crate) seq_len: usize,
+    /// Number format of activations and matmul operands: float32 or bfloat16
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: String,
 }
 
 /// How results are printed.
@@ -146,6 +149,9 @@ pub(crate) struct GenerateArgs {
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long)]
     pub(crate) context: Option<usize>,
+    /// Number format of activations, matmul operands and the KV cache: float32 or bfloat16
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: String,
     /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub(crate) device: Choice,

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use linc_driver::{
-    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, RecomputePolicy, Report,
-    Source,
+    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, Precision,
+    RecomputePolicy, Report, Source,
 };
-use linc_train::config::ModelFiles;
+use linc_train::config::{ModelFiles, Setting};
 use linc_train::metrics::{bytes, thousands};
 use linc_train::system;
 use linc_train::trainer::write_file;
@@ -110,8 +110,17 @@ pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
         bail!("--batch-size and --seq-len must be at least 1");
     }
     let mut options = Options::new(layers.batch_size, layers.seq_len);
+    options.precision = precision(&layers.precision)?;
     options.clock = Some(system::seconds);
     Ok(options)
+}
+
+/// The number format of that name.
+pub(crate) fn precision(name: &str) -> Result<Precision> {
+    match Precision::from_text(name) {
+        Ok(precision) => Ok(precision),
+        Err(message) => bail!("--precision is \"{name}\": {message}"),
+    }
 }
 
 /// The program of that name, with TorchTitan's optimizer defaults.
@@ -144,8 +153,8 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
 pub(crate) fn card(model: &Model, report: &Report) -> String {
     let mut lines = vec![
         format!(
-            "Model       {} ({} program, batch {} x {} tokens)",
-            report.model, report.entry, report.batch, report.seq
+            "Model       {} ({} program, batch {} x {} tokens, {})",
+            report.model, report.entry, report.batch, report.seq, report.precision
         ),
         format!("Parameters  {}", thousands(report.params)),
         format!("Layers      {}", report.layer_map),

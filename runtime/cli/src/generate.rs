@@ -11,6 +11,7 @@ use linc_train::session::Session;
 use linc_train::trainer::{load_weights, model_of};
 
 use crate::args::GenerateArgs;
+use crate::compile::precision;
 use crate::out;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
@@ -35,7 +36,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     if context == 0 {
         bail!("--context must be at least 1");
     }
-    let entries = [(Entry::Decode { context }, Options::new(1, 1))];
+    let options = Options { precision: precision(&args.precision)?, ..Options::new(1, 1) };
+    let entries = [(Entry::Decode { context }, options)];
     let (device, note) = args.device.open((args.threads > 0).then_some(args.threads))?;
     if let Some(note) = note {
         out::complain(note);

@@ -308,6 +308,7 @@ fn matmuls(bench: &mut Bench) {
             c_strides: (n, 1),
             accumulate: false,
             dtype: DType::F32,
+            c_dtype: DType::F32,
         };
         let sizes = [m * k, k * n, m * n].map(|len| 4 * len as u64);
         let letter = |trans| if trans { 't' } else { 'n' };

@@ -6,6 +6,7 @@ use super::gemm::{Product, Split};
 use super::jit::{Code, Jit};
 use super::pool::Pool;
 use super::primitives::Level;
+use super::primitives::matrix::{Elem, Matrix};
 use super::scratch::{Needs, Scratch};
 use crate::DeviceError;
 use crate::device::{address, check_arena};
@@ -74,19 +75,18 @@ impl Loaded {
                     Work::Launch { code, args: args.iter().map(at).collect(), programs, chunk, alone }
                 }
                 Action::Gemm(g) => {
-                    if g.dtype != DType::F32 {
-                        return Err(invalid(format!("{}: a matmul of {:?}", step.label, g.dtype)));
-                    }
+                    let matrix = |strides: (usize, usize), dtype: DType| match dtype {
+                        DType::F32 => Ok(unplaced(strides, Elem::F32)),
+                        DType::Bf16 => Ok(unplaced(strides, Elem::Bf16)),
+                        DType::I32 => Err(invalid(format!("{}: a matmul of i32", step.label))),
+                    };
                     let product = Product {
                         m: g.m,
                         n: g.n,
                         k: g.k,
-                        a: std::ptr::null(),
-                        a_strides: g.a_strides,
-                        b: std::ptr::null(),
-                        b_strides: g.b_strides,
-                        c: std::ptr::null_mut(),
-                        c_strides: g.c_strides,
+                        a: matrix(g.a_strides, g.dtype)?,
+                        b: matrix(g.b_strides, g.dtype)?,
+                        c: matrix(g.c_strides, g.c_dtype)?,
                         accumulate: g.accumulate,
                     };
                     let split = Split::of(&product, level);
@@ -144,9 +144,9 @@ impl Loaded {
                 let mut product = *product;
                 // SAFETY: the offsets are within the arena, and the plan's extents are validated.
                 unsafe {
-                    product.a = arena.add(*a).cast_const().cast();
-                    product.b = arena.add(*b).cast_const().cast();
-                    product.c = arena.add(*c).cast();
+                    product.a.at = arena.add(*a);
+                    product.b.at = arena.add(*b);
+                    product.c.at = arena.add(*c);
                     product.run(split, pool, areas);
                 }
             }
@@ -167,6 +167,11 @@ impl Loaded {
             }
         }
     }
+}
+
+/// A matrix whose place is not known before a step runs.
+fn unplaced(strides: (usize, usize), elem: Elem) -> Matrix {
+    Matrix { at: std::ptr::null_mut(), strides: strides.into(), elem }
 }
 
 /// Arena pointers that threads may share.

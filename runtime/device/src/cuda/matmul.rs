@@ -178,7 +178,7 @@ impl Matmuls {
     /// # Errors
     /// A text: what is not possible, or that no algorithm exists.
     pub(super) fn prepare(&mut self, g: &Gemm, at: [CUdeviceptr; 3]) -> Result<usize, String> {
-        let types = (g.dtype, g.dtype);
+        let types = (g.dtype, g.c_dtype);
         if !matches!(types, (DType::F32, DType::F32) | (DType::Bf16, DType::F32 | DType::Bf16)) {
             return Err(format!(
                 "a matmul of {:?} into {:?}; f32 into f32, bf16 into f32 or bf16",
@@ -338,7 +338,7 @@ mod tests {
         let at = Ref { buffer: 0, offset: 0 };
         let [a_strides, b_strides, c_strides] = strides;
         let dtype = DType::F32;
-        Gemm { m, n, k, a: at, a_strides, b: at, b_strides, c: at, c_strides, accumulate: false, dtype }
+        Gemm { m, n, k, a: at, a_strides, b: at, b_strides, c: at, c_strides, accumulate: false, dtype, c_dtype: dtype }
     }
 
     /// Strides of the four ways to store a matrix: by rows or columns, dense or as a part of a wider one.

@@ -77,6 +77,7 @@ fn plan() -> (Plan, CudaKernel) {
         c_strides: (3, 1),
         accumulate: true,
         dtype: DType::F32,
+        c_dtype: DType::F32,
     };
     let actions = [
         Action::Gemm(gemm),

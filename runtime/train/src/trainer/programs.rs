@@ -73,6 +73,7 @@ fn optimizer(config: &JobConfig) -> OptimizerOptions {
 /// Compiler options of a training run.
 fn compile_options(config: &JobConfig) -> Options {
     let mut options = Options::new(config.training.batch_size, config.training.seq_len);
+    options.precision = config.training.mixed_precision_param;
     options.recompute = config.activation_checkpoint.mode;
     options.disabled = config.compile.disable_passes.iter().cloned().collect();
     options.dumps = config.compile.dump;
@@ -100,6 +101,7 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     let mut entries = vec![(train, options.clone())];
     let sister = |batch: usize, seq: usize| {
         let mut sister = Options::new(batch, seq);
+        sister.precision = options.precision;
         sister.disabled = options.disabled.clone();
         sister
     };
