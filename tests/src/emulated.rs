@@ -46,7 +46,9 @@ impl<'p> Machine<'p> {
     fn load(plan: &'p Plan, emulator: &Emulator) -> Machine<'p> {
         let parse = |k: &linc_plan::Kernel| linc_tile::parse(&k.text).unwrap_or_else(|e| panic!("{e}"));
         let tiles: Vec<Kernel> = plan.kernels.iter().map(parse).collect();
-        let alignment: Vec<Vec<u32>> = (0..tiles.len()).map(|k| plan.argument_alignment(k)).collect();
+        let alignment: Vec<Vec<u32>> = (0..tiles.len())
+            .map(|k| plan.argument_alignment(k).iter().map(|bytes| *bytes as u32).collect())
+            .collect();
         let generate = |(tile, alignment): (&Kernel, &Vec<u32>)| {
             let options = Options { arch: Arch::Sm80, alignment: alignment.clone() };
             compile(tile, &options).unwrap_or_else(|e| panic!("{e}"))
@@ -67,8 +69,7 @@ impl<'p> Machine<'p> {
 
     /// Persistent tensors as the CPU's executor initializes them, then those that are given.
     fn initialize(&mut self, bindings: &Bindings<f64>) {
-        let cpu =
-            Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
+        let cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
         let mut executor =
             Executor::new(Box::new(cpu), vec![self.plan.clone()]).unwrap_or_else(|e| panic!("{e}"));
         executor.initialize(0).unwrap_or_else(|e| panic!("{e}"));
@@ -95,12 +96,20 @@ impl<'p> Machine<'p> {
         let ranges: Vec<_> = args.iter().map(|place| range(self, place)).collect();
         let mut buffers: Vec<Buffer> =
             params.iter().zip(&ranges).map(|(p, r)| buffer(p.elem, &self.arena[r.clone()])).collect();
+        let before = self.arena.clone();
         let launch = Launch { alignment: self.alignment[kernel].clone(), ..Launch::default() };
-        self.built.run(kernel, params, &mut buffers, &launch).unwrap_or_else(|e| panic!("{e}\n{}", self.kernels[kernel].text));
+        self.built
+            .run(kernel, params, &mut buffers, &launch)
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.kernels[kernel].text));
         for ((param, buffer), range) in params.iter().zip(&buffers).zip(ranges) {
             if param.mode != Mode::Read {
-                let bytes = raw(buffer);
-                self.arena[range.start..range.start + bytes.len()].copy_from_slice(&bytes);
+                // Only what has changed: another argument may lie in the same buffer.
+                let (new, old) = (raw(buffer), before[range.clone()].to_vec());
+                for (at, (new, old)) in new.iter().zip(&old).enumerate() {
+                    if new != old {
+                        self.arena[range.start + at] = *new;
+                    }
+                }
             }
         }
     }
@@ -111,25 +120,25 @@ impl<'p> Machine<'p> {
                 let bits = u16::from_le_bytes([self.arena[at], self.arena[at + 1]]);
                 f32::from_bits(u32::from(bits) << 16)
             }
-            DType::F32 | DType::I32 => {
-                f32::from_le_bytes([0, 1, 2, 3].map(|i| self.arena[at + i]))
-            }
+            DType::F32 | DType::I32 => f32::from_le_bytes([0, 1, 2, 3].map(|i| self.arena[at + i])),
         }
     }
 
     fn gemm(&mut self, g: &Gemm) {
         let (a, b, c) = (self.at(g.a), self.at(g.b), self.at(g.c));
-        let width = g.dtype.bytes() as usize;
+        let (width, c_width) = (g.dtype.bytes() as usize, g.c_dtype.bytes() as usize);
         for i in 0..g.m {
             for j in 0..g.n {
-                let to = c + (i * g.c_strides.0 + j * g.c_strides.1) * width;
-                let mut sum = if g.accumulate { self.load_float(g.dtype, to) } else { 0.0 };
+                let to = c + (i * g.c_strides.0 + j * g.c_strides.1) * c_width;
+                let mut sum = if g.accumulate { self.load_float(g.c_dtype, to) } else { 0.0 };
                 for p in 0..g.k {
                     let x = self.load_float(g.dtype, a + (i * g.a_strides.0 + p * g.a_strides.1) * width);
                     let y = self.load_float(g.dtype, b + (p * g.b_strides.0 + j * g.b_strides.1) * width);
                     sum += x * y;
                 }
-                self.arena[to..to + width].copy_from_slice(&sum.to_le_bytes());
+                let elem = if g.c_dtype == DType::Bf16 { Elem::Bf16 } else { Elem::F32 };
+                let rounded = Buffer::from_f64(elem, &[f64::from(sum)]).map(|b| raw(&b));
+                self.arena[to..to + c_width].copy_from_slice(&rounded.unwrap_or_default());
             }
         }
     }

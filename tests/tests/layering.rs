@@ -49,6 +49,8 @@ const CRATES: [(&str, &str, &[&str]); 16] = [
             "linc-tile",
             "linc-kernels",
             "linc-codegen-cpu",
+            "linc-codegen-cuda",
+            "linc-emulator",
             "linc-plan",
             "linc-driver",
             "linc-device",
