@@ -338,7 +338,20 @@ mod tests {
         let at = Ref { buffer: 0, offset: 0 };
         let [a_strides, b_strides, c_strides] = strides;
         let dtype = DType::F32;
-        Gemm { m, n, k, a: at, a_strides, b: at, b_strides, c: at, c_strides, accumulate: false, dtype, c_dtype: dtype }
+        Gemm {
+            m,
+            n,
+            k,
+            a: at,
+            a_strides,
+            b: at,
+            b_strides,
+            c: at,
+            c_strides,
+            accumulate: false,
+            dtype,
+            c_dtype: dtype,
+        }
     }
 
     /// Strides of the four ways to store a matrix: by rows or columns, dense or as a part of a wider one.
