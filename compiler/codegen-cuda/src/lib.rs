@@ -1,7 +1,10 @@
 //! Tile programs to CUDA C++ for NVIDIA GPUs: a [`linc_tile::Kernel`] becomes one self-contained source text.
 
+mod ahead;
 mod assign;
+mod control;
 mod emit;
+mod expression;
 mod layout;
 mod memory;
 mod pair;
