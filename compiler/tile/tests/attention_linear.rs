@@ -13,7 +13,7 @@ use linc_tile::library::linear_attention_bidirectional::{
 
 /// out, dq, dk, dv of the kernels.
 fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
-    let Case { shape, causal, chunk, temperature } = case;
+    let Case { shape, causal, chunk, .. } = case;
     let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
     let forward = case.forward(machine);
     let q = machine.input(&shape, heads, &problem.q);

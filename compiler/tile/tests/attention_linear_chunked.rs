@@ -9,7 +9,7 @@ use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::linear_attention_forward;
 use linc_tile::library::linear_attention_chunked::linear_attention_out;
 use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_grads,
+    linear_attention_chunk_grads, linear_attention_delta, linear_attention_grads, needs_delta,
 };
 use linc_tile::library::linear_attention_states::{
     linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
@@ -55,38 +55,31 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
     let Case { shape, chunk, .. } = case;
     let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
     let x = Operands::new(machine, problem);
-    let Operands { q, k, v, dout } = &x;
     let [ell, state] = states(machine, case, &x);
     let out = machine.output(&shape, heads);
-    let mut buffers = [q.clone(), k.clone(), v.clone(), ell, state, out];
+    let mut buffers = [x.q, x.k, x.v, ell, state, out];
     machine.run(&linear_attention_out(&case.forward(machine)), &mut buffers);
-    let [_, _, _, ell, state, out] = buffers;
+    let [q, k, v, ell, state, out] = buffers;
 
     let spec = case.backward(machine);
     let count = batch * kv_heads * seq.div_ceil(chunk) * dim;
-    let dq = machine.output(&shape, heads);
-    let (d, rho) = (machine.plain_output(count * dim), machine.plain_output(count));
-    let part = machine.plain_output(batch * seq * kv_heads * dim);
-    let mut buffers = [
-        q.clone(),
-        k.clone(),
-        v.clone(),
-        out,
-        ell.clone(),
-        state,
-        dout.clone(),
-        dq,
-        d,
-        rho,
-        part,
-    ];
-    machine.run(&linear_attention_chunk_grads(&spec), &mut buffers);
-    let [_, _, _, out, _, _, _, dq, d, rho, part] = buffers;
+    let mut operands = vec![q, k, v, ell, state, x.dout];
+    if needs_delta(&spec) {
+        operands.push(machine.plain_output(batch * heads * seq));
+        machine.run(&linear_attention_delta(&spec), &mut operands);
+    }
+    operands.push(machine.output(&shape, heads));
+    operands.push(machine.plain_output(count * dim));
+    operands.push(machine.plain_output(count));
+    operands.push(machine.plain_output(batch * seq * kv_heads * dim));
+    machine.run(&linear_attention_chunk_grads(&spec), &mut operands);
+    let [dq, d, rho, part] = operands.split_off(operands.len() - 4).try_into().expect("four results");
+    let [q, k, v, ell, _, dout] = operands.into_iter().take(6).collect::<Vec<_>>().try_into().expect("six");
     let mut buffers = [ell, d, rho];
     machine.run(&linear_attention_suffix(&spec), &mut buffers);
     let [ell, d, rho] = buffers;
     let (dk, dv) = (machine.output(&shape, kv_heads), machine.output(&shape, kv_heads));
-    let mut buffers = [q.clone(), k.clone(), v.clone(), ell, dout.clone(), d, rho, part, dk, dv];
+    let mut buffers = [q, k, v, ell, dout, d, rho, part, dk, dv];
     machine.run(&linear_attention_grads(&spec), &mut buffers);
     [
         machine.read(&shape, heads, &out),

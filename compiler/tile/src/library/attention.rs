@@ -18,7 +18,8 @@
 //! | `linear_attention_chunk_states` | S·D/F, G, B | k, v, =ell, =state |
 //! | `linear_attention_prefix` | D/4, G, B | ~ell, ~state |
 //! | `linear_attention_out` | S, G, B | q, k, v, ell, state, =out |
-//! | `linear_attention_chunk_grads` | S·D/F, G, B | q, k, v, out, ell, state, dout, =dq, =d, =rho, ~dk_part |
+//! | `linear_attention_delta` | S, G, B | q, k, v, ell, state, dout, =delta |
+//! | `linear_attention_chunk_grads` | S·D/F, G, B | q, k, v, ell, state, dout, \[delta,\] =dq, =d, =rho, ~dk_part |
 //! | `linear_attention_suffix` | D/4, G, B | ell, ~d, ~rho |
 //! | `linear_attention_grads` | S, G, B | q, k, v, ell, dout, d, rho, dk_part, =dk, =dv |
 //! | `bidirectional_attention_state` | G, B, 1 | k, v, =ell, =state |

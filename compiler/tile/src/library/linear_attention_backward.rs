@@ -36,8 +36,6 @@ pub struct LinearBackwardSpec {
     pub k: HeadStrides,
     /// Strides of v.
     pub v: HeadStrides,
-    /// Strides of out.
-    pub out: HeadStrides,
     /// Strides of dout.
     pub dout: HeadStrides,
     /// Strides of dq.
@@ -60,7 +58,7 @@ impl LinearBackwardSpec {
         linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
     }
 
-    /// Name of a kernel that computes all gradients, without `out`.
+    /// Name of a kernel that computes all gradients.
     pub(crate) fn whole_name(&self, kernel: &str) -> String {
         self.name(kernel, &[self.q, self.k, self.v, self.dout, self.dq, self.dk, self.dv])
     }

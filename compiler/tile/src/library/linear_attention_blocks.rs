@@ -106,6 +106,14 @@ impl ChunkHead {
         HeadRows::new(b, param, strides, self.sizes.shape.head_dim, self.batch, head)
     }
 
+    /// Offset of the chunk's first token of query head `head` in a contiguous tensor `[B, H, N]`.
+    pub(crate) fn row_offset(&self, b: &mut Builder, head: ValueId) -> ValueId {
+        let line = b.scale_index(self.batch, self.sizes.shape.heads);
+        let line = b.add(line, head);
+        let line = b.scale_index(line, self.sizes.shape.seq);
+        b.add(line, self.start)
+    }
+
     /// The pairs `vector [B, G, S, D]`, `matrix [B, G, S, D, D]` of this head.
     pub(crate) fn states(&self, b: &mut Builder, vector: ParamId, matrix: ParamId) -> SavedStates {
         let count = self.sizes.chunks();

@@ -3,35 +3,79 @@
 //!
 //! The walk from the end becomes three kernels. [`linear_attention_chunk_grads`] does what a chunk can do without knowing
 //! the later ones: dQ, what the chunk adds to `d` and `rho`, and dK from its own queries. [`linear_attention_suffix`]
-//! gives each chunk the `d` and `rho` of the later ones. [`linear_attention_grads`] finishes dK and makes dV. The
-//! softmax gradient of q needs `rowsum(P ⊙ dP)` over all features; that is `rowsum(out ⊙ dout)`, so blocks of features
-//! need nothing of each other.
+//! gives each chunk the `d` and `rho` of the later ones. [`linear_attention_grads`] finishes dK and makes dV.
+//!
+//! Blocks of features need of each other only `delta = rowsum(P ⊙ dP)`. Where there are several,
+//! [`linear_attention_delta`] makes it first. `rowsum(out ⊙ dout)` is the same number, but not the same rounding: where P
+//! is nearly 1, dQ is the small difference of dP and delta, and bf16 would leave little of it.
 //!
 //! [`linear_attention_suffix`]: super::linear_attention_states::linear_attention_suffix
 
 use super::attention::{HeadRows, HeadShape, HeadStrides, Triangle, temper, with_each_row};
 use super::grid_indices;
 use super::linear_attention_backward::{LinearBackwardSpec, centred_grad};
-use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax, column, each_block, from_row};
+use super::linear_attention_blocks::{
+    ChunkHead, KeyBlock, QuerySoftmax, Sizes, column, each_block, from_row,
+};
+use super::linear_attention_chunk::SavedStates;
 use super::linear_attention_states::HeadGrid;
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ParamId, ValueId};
 
-/// `(q, k, v, out, ell, state, dout) -> (dq, d, rho, dk_part)`, a program for each chunk and block of features.
+/// Whether blocks need [`linear_attention_delta`].
+pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
+    spec.sizes().width() < spec.shape.head_dim
+}
+
+/// `(q, k, v, ell, state, dout) -> delta [B, H, N]`: the row sums of `P ⊙ dP`, f32.
+///
+/// Live tiles: `1/Z`, P and dP; two more in the slow path, of L and of dA.
+pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
+    let sizes = spec.sizes();
+    let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
+    let name = spec.name("linear_attention_delta", &[spec.q, spec.k, spec.v, spec.dout]);
+    let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
+    let params = Params::declare(&mut b, spec.elem);
+    let delta = b.param("delta", Elem::F32, Mode::Write);
+    let index = b.program_id(0);
+    let chunk = ChunkHead::new(&mut b, sizes, index);
+    let head = Head::new(&mut b, spec, &chunk, &params);
+    chunk.each_query_head(&mut b, &[], |b, number, _| {
+        let query = Query::new(b, &head, number);
+        let init = b.full(0.0, &[spec.chunk]);
+        let sum = each_block(b, dim, &[init], |b, first, carried| {
+            let block = Block::new(b, &head, first);
+            let p = query.p.block(b, &chunk, first);
+            let dp = b.if_else(
+                block.keys.ok,
+                |b| vec![block.dp(b, &query)],
+                |b| {
+                    let ends = block.keys.prefixes(b, &chunk);
+                    vec![block.dp_slow(b, &query, ends)]
+                },
+            );
+            let product = b.mul(p, dp[0]);
+            let sum = b.sum(1, product);
+            vec![b.add(carried[0], sum)]
+        });
+        let at = chunk.row_offset(b, number);
+        b.store(delta, at, sum[0], &[(1, chunk.bound)]);
+        vec![]
+    });
+    b.finish()
+}
+
+/// `(q, k, v, ell, state, dout, [delta]) -> (dq, d, rho, dk_part)`, a program for each chunk and block of features;
+/// `delta` if [`needs_delta`].
 ///
 /// Live tiles: `1/Z`, the sum of dK, d (two if D = 128), P and dP.
 pub fn linear_attention_chunk_grads(spec: &LinearBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let HeadGrid { blocks, grid } = HeadGrid::new(&sizes);
-    let strides = [spec.q, spec.k, spec.v, spec.out, spec.dout, spec.dq];
+    let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dq];
     let mut b = Builder::new(spec.name("linear_attention_chunk_grads", &strides), grid);
-    let q = b.param("q", spec.elem, Mode::Read);
-    let k = b.param("k", spec.elem, Mode::Read);
-    let v = b.param("v", spec.elem, Mode::Read);
-    let out = b.param("out", spec.elem, Mode::Read);
-    let ell = b.param("ell", Elem::F32, Mode::Read);
-    let state = b.param("state", Elem::F32, Mode::Read);
-    let dout = b.param("dout", spec.elem, Mode::Read);
+    let params = Params::declare(&mut b, spec.elem);
+    let delta = needs_delta(spec).then(|| b.param("delta", Elem::F32, Mode::Read));
     let dq = b.param("dq", spec.elem, Mode::Write);
     let d = b.param("d", Elem::F32, Mode::Write);
     let rho = b.param("rho", Elem::F32, Mode::Write);
@@ -40,170 +84,240 @@ pub fn linear_attention_chunk_grads(spec: &LinearBackwardSpec) -> Kernel {
     let place = grid_indices(&mut b, &[sizes.chunks(), blocks]);
     let first = b.scale_index(place[1], sizes.width());
     let chunk = ChunkHead::new(&mut b, sizes, place[0]);
-    let k = chunk.rows(&mut b, k, spec.k);
-    let v = chunk.rows(&mut b, v, spec.v);
-    let saved = chunk.states(&mut b, ell, state);
     let adds = chunk.states(&mut b, rho, d).features(first, sizes.width());
-    let keys = KeyBlock::new(&mut b, &chunk, &k, &saved, first);
-    let state = saved.features(first, sizes.width()).load_state(&mut b, chunk.index);
-    let state = b.cast(state, spec.elem);
-    let values = chunk.load(&mut b, &v);
-    let own = Own { spec, chunk: &chunk, keys: &keys, q, out, dout, dq, state, values };
+    let head = Head::new(&mut b, spec, &chunk, &params);
+    let block = Block::new(&mut b, &head, first);
     let dk_part = part_rows(&mut b, &chunk, dk_part).features(&mut b, first, sizes.width());
-    let done = b.if_else(keys.ok, |b| own.fast(b, &dk_part), |b| own.slow(b, &dk_part));
+    let own = Own { block: &block, delta, dq, dk_part };
+    let done = b.if_else(block.keys.ok, |b| own.fast(b), |b| own.slow(b));
     adds.store(&mut b, chunk.index, done[1], done[0]);
     b.finish()
+}
+
+/// The operands of the kernels that need dP.
+struct Params {
+    q: ParamId,
+    k: ParamId,
+    v: ParamId,
+    ell: ParamId,
+    state: ParamId,
+    dout: ParamId,
+}
+
+impl Params {
+    fn declare(b: &mut Builder, elem: Elem) -> Self {
+        Params {
+            q: b.param("q", elem, Mode::Read),
+            k: b.param("k", elem, Mode::Read),
+            v: b.param("v", elem, Mode::Read),
+            ell: b.param("ell", Elem::F32, Mode::Read),
+            state: b.param("state", Elem::F32, Mode::Read),
+            dout: b.param("dout", elem, Mode::Read),
+        }
+    }
+}
+
+/// One chunk of one key/value head, for dP.
+struct Head<'a> {
+    spec: &'a LinearBackwardSpec,
+    chunk: &'a ChunkHead,
+    params: &'a Params,
+    k: HeadRows,
+    saved: SavedStates,
+    /// `[C, D]`
+    values: ValueId,
+}
+
+impl<'a> Head<'a> {
+    fn new(
+        b: &mut Builder,
+        spec: &'a LinearBackwardSpec,
+        chunk: &'a ChunkHead,
+        params: &'a Params,
+    ) -> Self {
+        let k = chunk.rows(b, params.k, spec.k);
+        let v = chunk.rows(b, params.v, spec.v);
+        let saved = chunk.states(b, params.ell, params.state);
+        let values = chunk.load(b, &v);
+        Head { spec, chunk, params, k, saved, values }
+    }
+}
+
+/// One query head.
+struct Query {
+    p: QuerySoftmax,
+    /// `[C, D]`
+    g: ValueId,
+    /// `tril(dout Vᵀ)`, f32 `[C, C]`.
+    da: ValueId,
+}
+
+impl Query {
+    fn new(b: &mut Builder, head: &Head, number: ValueId) -> Self {
+        let (spec, chunk) = (head.spec, head.chunk);
+        let dout = chunk.query_rows(b, head.params.dout, spec.dout, number);
+        let g = chunk.load(b, &dout);
+        let da = b.dot(g, false, head.values, true, None);
+        let da = Triangle { fill: 0.0, lower: true }.apply(b, da, None);
+        let q = chunk.query_rows(b, head.params.q, spec.q, number);
+        Query { p: QuerySoftmax::new(b, chunk, q), g, da }
+    }
+}
+
+/// One block of features of a head.
+struct Block<'a> {
+    head: &'a Head<'a>,
+    keys: KeyBlock,
+    /// In the element type, `[F, D]`.
+    state: ValueId,
+}
+
+impl<'a> Block<'a> {
+    fn new(b: &mut Builder, head: &'a Head<'a>, first: ValueId) -> Self {
+        let chunk = head.chunk;
+        let keys = KeyBlock::new(b, chunk, &head.k, &head.saved, first);
+        let state = head.saved.features(first, chunk.sizes.width()).load_state(b, chunk.index);
+        Block { head, keys, state: b.cast(state, head.spec.elem) }
+    }
+
+    /// dP `[C, F]` by matrix products.
+    fn dp(&self, b: &mut Builder, query: &Query) -> ValueId {
+        let da = b.cast(query.da, self.head.spec.elem);
+        let dp = b.dot(query.g, false, self.state, true, None);
+        let dp = b.dot(da, false, self.keys.small, false, Some(dp));
+        b.mul(dp, self.keys.inverse)
+    }
+
+    /// dP `[C, F]` key by key, for L of every token.
+    fn dp_slow(&self, b: &mut Builder, query: &Query, ends: ValueId) -> ValueId {
+        let chunk = self.head.chunk;
+        let dp = b.dot(query.g, false, self.state, true, None);
+        let start = self.keys.weights_of_start(b, ends);
+        let dp = b.mul(dp, start);
+        let done = chunk.each_token(b, &[dp], |b, row, carried| {
+            let weights = self.keys.weights_of(b, chunk, ends, row);
+            let da = column(b, query.da, row);
+            let da = b.expand_cols(da, chunk.sizes.width());
+            vec![b.fma(weights, da, carried[0])]
+        });
+        done[0]
+    }
+}
+
+/// What a program of [`linear_attention_chunk_grads`] works with.
+struct Own<'a> {
+    block: &'a Block<'a>,
+    delta: Option<ParamId>,
+    dq: ParamId,
+    /// Rows of the block, f32.
+    dk_part: HeadRows,
+}
+
+impl Own<'_> {
+    /// d and rho of nothing.
+    fn nothing(&self, b: &mut Builder) -> [ValueId; 2] {
+        let Sizes { shape, .. } = self.block.head.chunk.sizes;
+        let width = self.block.head.chunk.sizes.width();
+        [b.full(0.0, &[width, shape.head_dim]), b.full(0.0, &[width])]
+    }
+
+    /// Writes dQ of query head `number` and adds to d and rho: what both paths do once `q̃` and dP are known.
+    fn finish(
+        &self,
+        b: &mut Builder,
+        number: ValueId,
+        [p, g, q, dp]: [ValueId; 4],
+        carried: &[ValueId],
+    ) -> Vec<ValueId> {
+        let Head { spec, chunk, .. } = *self.block.head;
+        let delta = if let Some(delta) = self.delta {
+            let at = chunk.row_offset(b, number);
+            b.load(delta, at, &[spec.chunk], &[(1, chunk.bound)])
+        } else {
+            let product = b.mul(p, dp);
+            b.sum(1, product)
+        };
+        let grad = centred_grad(b, p, dp, delta, spec.temperature);
+        let dq = chunk.query_rows(b, self.dq, spec.dq, number);
+        let dq = dq.features(b, self.block.keys.first, chunk.sizes.width());
+        chunk.store(b, &dq, grad);
+        let x = b.mul(q, dp);
+        let rho = b.sum(0, x);
+        let q = b.cast(q, spec.elem);
+        let d = b.dot(q, true, g, false, Some(carried[0]));
+        vec![d, b.add(carried[1], rho)]
+    }
+
+    /// By matrix products; returns d and rho.
+    fn fast(&self, b: &mut Builder) -> Vec<ValueId> {
+        let (block, keys) = (self.block, &self.block.keys);
+        let Head { spec, chunk, .. } = *block.head;
+        // The suffix sum of x as a product, which adds to the sum that is carried anyway.
+        let later = b.full(-1.0, &[spec.chunk, spec.chunk]);
+        let later = Triangle { fill: 0.0, lower: false }.apply(b, later, None);
+        let later = b.cast(later, spec.elem);
+        let [d, rho] = self.nothing(b);
+        let bracket = b.full(0.0, &[spec.chunk, chunk.sizes.width()]);
+        let done = chunk.each_query_head(b, &[d, rho, bracket], |b, number, carried| {
+            let query = Query::new(b, block.head, number);
+            let p = query.p.block(b, chunk, keys.first);
+            let dp = block.dp(b, &query);
+            let q = b.mul(p, keys.inverse);
+            let q_small = b.cast(q, spec.elem);
+            let da = b.cast(query.da, spec.elem);
+            let bracket = b.dot(da, true, q_small, false, Some(carried[2]));
+            let x = b.mul(q, dp);
+            let x = b.cast(x, spec.elem);
+            let bracket = b.dot(later, false, x, false, Some(bracket));
+            let mut next = self.finish(b, number, [p, query.g, q, dp], carried);
+            next.push(bracket);
+            next
+        });
+        let k = keys.k_tilde(b, chunk);
+        let dk = b.mul(k, done[2]);
+        chunk.store(b, &self.dk_part, dk);
+        vec![done[0], done[1]]
+    }
+
+    /// Key by key, safe for any keys; returns d and rho. One more tile is live than in the fast path.
+    fn slow(&self, b: &mut Builder) -> Vec<ValueId> {
+        let (block, keys) = (self.block, &self.block.keys);
+        let Head { spec, chunk, .. } = *block.head;
+        let width = chunk.sizes.width();
+        let zero = b.full(0.0, &[spec.chunk, width]);
+        chunk.store(b, &self.dk_part, zero);
+        let ends = keys.prefixes(b, chunk);
+        let nothing = self.nothing(b);
+        chunk.each_query_head(b, &nothing, |b, number, carried| {
+            let query = Query::new(b, block.head, number);
+            let p = query.p.block(b, chunk, keys.first);
+            let dp = block.dp_slow(b, &query, ends);
+            chunk.each_token(b, &[], |b, row, _| {
+                let weights = keys.weights_of(b, chunk, ends, row);
+                let da = column(b, query.da, row);
+                let da = b.expand_cols(da, width);
+                let term = b.sub(da, dp);
+                let term = b.mul(p, term);
+                let term = b.mul(weights, term);
+                let term = from_row(b, term, row);
+                let term = b.sum(0, term);
+                let token = b.add(chunk.start, row);
+                let sum = self.dk_part.load_row(b, token);
+                let sum = b.add(sum, term);
+                self.dk_part.store_row(b, token, sum);
+                vec![]
+            });
+            let start = keys.weights_of_start(b, ends);
+            let q = b.mul(p, start);
+            self.finish(b, number, [p, query.g, q, dp], carried)
+        })
+    }
 }
 
 /// Rows of the gradient of k in f32, contiguous.
 fn part_rows(b: &mut Builder, chunk: &ChunkHead, dk_part: ParamId) -> HeadRows {
     let HeadShape { seq, kv_heads, head_dim, .. } = chunk.sizes.shape;
     chunk.rows(b, dk_part, HeadStrides::contiguous(seq, kv_heads, head_dim))
-}
-
-/// What a program of [`linear_attention_chunk_grads`] works with.
-struct Own<'a> {
-    spec: &'a LinearBackwardSpec,
-    chunk: &'a ChunkHead,
-    keys: &'a KeyBlock,
-    q: ParamId,
-    out: ParamId,
-    dout: ParamId,
-    dq: ParamId,
-    /// In the element type, `[F, D]`.
-    state: ValueId,
-    /// `[C, D]`
-    values: ValueId,
-}
-
-/// The tiles of one query head.
-struct Query {
-    /// `[C, F]`
-    p: ValueId,
-    /// `[C, D]`
-    g: ValueId,
-    /// `rowsum(out ⊙ dout)`, `[C]`.
-    delta: ValueId,
-    /// `tril(dout Vᵀ)`, f32 `[C, C]`.
-    da: ValueId,
-    dq: HeadRows,
-}
-
-impl Own<'_> {
-    fn query(&self, b: &mut Builder, head: ValueId) -> Query {
-        let (spec, chunk) = (self.spec, self.chunk);
-        let out = chunk.query_rows(b, self.out, spec.out, head);
-        let dout = chunk.query_rows(b, self.dout, spec.dout, head);
-        let g = chunk.load(b, &dout);
-        let out = chunk.load_f32(b, &out);
-        let wide = b.cast(g, Elem::F32);
-        let product = b.mul(out, wide);
-        let delta = b.sum(1, product);
-        let da = b.dot(g, false, self.values, true, None);
-        let da = Triangle { fill: 0.0, lower: true }.apply(b, da, None);
-        let q = chunk.query_rows(b, self.q, spec.q, head);
-        let p = QuerySoftmax::new(b, chunk, q).block(b, chunk, self.keys.first);
-        let dq = chunk.query_rows(b, self.dq, spec.dq, head);
-        let dq = dq.features(b, self.keys.first, chunk.sizes.width());
-        Query { p, g, delta, da, dq }
-    }
-
-    /// d and rho of nothing.
-    fn nothing(&self, b: &mut Builder) -> [ValueId; 2] {
-        let width = self.chunk.sizes.width();
-        [b.full(0.0, &[width, self.spec.shape.head_dim]), b.full(0.0, &[width])]
-    }
-
-    /// Writes dQ and adds to d and rho: what both paths do once `q̃` and dP are known.
-    fn finish(
-        &self,
-        b: &mut Builder,
-        query: &Query,
-        q: ValueId,
-        dp: ValueId,
-        carried: &[ValueId],
-    ) -> Vec<ValueId> {
-        let dq = centred_grad(b, query.p, dp, query.delta, self.spec.temperature);
-        self.chunk.store(b, &query.dq, dq);
-        let x = b.mul(q, dp);
-        let rho = b.sum(0, x);
-        let q = b.cast(q, self.spec.elem);
-        let d = b.dot(q, true, query.g, false, Some(carried[0]));
-        vec![d, b.add(carried[1], rho)]
-    }
-
-    /// By matrix products; returns d and rho.
-    fn fast(&self, b: &mut Builder, dk_part: &HeadRows) -> Vec<ValueId> {
-        let (elem, chunk, keys) = (self.spec.elem, self.chunk, self.keys);
-        let rows = chunk.sizes.chunk;
-        // The suffix sum of x as a product, which adds to the sum that is carried anyway.
-        let later = b.full(-1.0, &[rows, rows]);
-        let later = Triangle { fill: 0.0, lower: false }.apply(b, later, None);
-        let later = b.cast(later, elem);
-        let [d, rho] = self.nothing(b);
-        let bracket = b.full(0.0, &[rows, chunk.sizes.width()]);
-        let done = chunk.each_query_head(b, &[d, rho, bracket], |b, head, carried| {
-            let query = self.query(b, head);
-            let da = b.cast(query.da, elem);
-            let dp = b.dot(query.g, false, self.state, true, None);
-            let dp = b.dot(da, false, keys.small, false, Some(dp));
-            let dp = b.mul(dp, keys.inverse);
-            let q = b.mul(query.p, keys.inverse);
-            let q_small = b.cast(q, elem);
-            let bracket = b.dot(da, true, q_small, false, Some(carried[2]));
-            let x = b.mul(q, dp);
-            let x = b.cast(x, elem);
-            let bracket = b.dot(later, false, x, false, Some(bracket));
-            let mut next = self.finish(b, &query, q, dp, carried);
-            next.push(bracket);
-            next
-        });
-        let k = keys.k_tilde(b, chunk);
-        let dk = b.mul(k, done[2]);
-        chunk.store(b, dk_part, dk);
-        vec![done[0], done[1]]
-    }
-
-    /// Key by key, safe for any keys; returns d and rho. Two more tiles are live, of L and of dA.
-    fn slow(&self, b: &mut Builder, dk_part: &HeadRows) -> Vec<ValueId> {
-        let (chunk, keys) = (self.chunk, self.keys);
-        let width = chunk.sizes.width();
-        let zero = b.full(0.0, &[chunk.sizes.chunk, width]);
-        chunk.store(b, dk_part, zero);
-        let ends = keys.prefixes(b, chunk);
-        let nothing = self.nothing(b);
-        chunk.each_query_head(b, &nothing, |b, head, carried| {
-            let query = self.query(b, head);
-            let start = keys.weights_of_start(b, ends);
-            let dp = b.dot(query.g, false, self.state, true, None);
-            let dp = b.mul(dp, start);
-            let dp = chunk.each_token(b, &[dp], |b, row, carried| {
-                let weights = keys.weights_of(b, chunk, ends, row);
-                let da = column(b, query.da, row);
-                let da = b.expand_cols(da, width);
-                vec![b.fma(weights, da, carried[0])]
-            })[0];
-            let x = b.mul(query.p, dp);
-            chunk.each_token(b, &[], |b, row, _| {
-                let weights = keys.weights_of(b, chunk, ends, row);
-                let da = column(b, query.da, row);
-                let da = b.expand_cols(da, width);
-                let term = b.mul(query.p, da);
-                let term = b.sub(term, x);
-                let term = b.mul(weights, term);
-                let term = from_row(b, term, row);
-                let term = b.sum(0, term);
-                let token = b.add(chunk.start, row);
-                let sum = dk_part.load_row(b, token);
-                let sum = b.add(sum, term);
-                dk_part.store_row(b, token, sum);
-                vec![]
-            });
-            let start = keys.weights_of_start(b, ends);
-            let q = b.mul(query.p, start);
-            self.finish(b, &query, q, dp, carried)
-        })
-    }
 }
 
 /// `(q, k, v, ell, dout, d, rho, dk_part) -> (dk, dv)`, where `d` and `rho` are of the later chunks, seen from the

@@ -40,7 +40,7 @@ impl Case {
 
     pub fn backward(&self, machine: Machine) -> LinearBackwardSpec {
         let LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out } = self.forward(machine);
-        LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, out, dout: out, dq: q, dk: k, dv: v }
+        LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout: out, dq: q, dk: k, dv: v }
     }
 
     /// Compares out, dq, dk, dv with the naive computation.
