@@ -49,8 +49,7 @@ pub struct LinearBackwardSpec {
 impl LinearBackwardSpec {
     /// What it has in common with the other direction.
     pub(crate) fn sizes(&self) -> Sizes {
-        let Self { elem, shape, chunk, temperature, .. } = *self;
-        Sizes { elem, shape, chunk, temperature }
+        Sizes::new(self.elem, self.shape, self.chunk, self.temperature)
     }
 
     /// Name of a kernel of this spec that uses tensors of these strides.

@@ -9,36 +9,22 @@ use super::attention::{
     HeadRows, HeadShape, HeadStrides, RowStatistics, exponential_rows, for_group, group_head, softmax_part,
     softmax_rows, temper, with_each_row,
 };
-use super::bound;
 use super::linear_attention_chunk::{
     Factors, SavedStates, existing, extend_prefix, load_keys, start_of_chunk,
 };
+use super::{bound, grid_indices};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, ParamId, Unary, ValueId};
 
-/// Most features of a block: a matrix of 64 by 64 costs 32 registers of each of 128 threads.
+/// Most features of a block that is all of a program: a matrix of 64 by 64 costs 32 registers of each of 128 threads.
 const WIDEST: usize = 64;
+/// Most features of one of several blocks that a program does in turn, beside tiles with all value features.
+const NARROW: usize = 32;
 
-/// Features of a block, F: all blocks of a head are equal.
-pub(crate) fn feature_block(dim: usize) -> usize {
-    let mut widths = (1..=WIDEST.min(dim) / 8).rev().map(|eights| 8 * eights);
+/// The largest width that divides `dim` into equal blocks, at most `most`.
+fn feature_block(dim: usize, most: usize) -> usize {
+    let mut widths = (1..=most.min(dim) / 8).rev().map(|eights| 8 * eights);
     widths.find(|width| dim.is_multiple_of(*width)).expect("head_dim is a multiple of 8")
-}
-
-/// Runs `body` for the first feature (Index) of each block, carrying values.
-pub(crate) fn each_block(
-    b: &mut Builder,
-    dim: usize,
-    init: &[ValueId],
-    body: impl FnOnce(&mut Builder, ValueId, &[ValueId]) -> Vec<ValueId>,
-) -> Vec<ValueId> {
-    let zero = b.index(0);
-    let width = feature_block(dim);
-    if width == dim {
-        return body(b, zero, init);
-    }
-    let end = b.index(dim);
-    b.for_loop(zero, end, width, init, body)
 }
 
 /// What forward and backward specifications have in common.
@@ -52,17 +38,50 @@ pub(crate) struct Sizes {
     pub chunk: usize,
     /// Multiplier of q and k.
     pub temperature: f64,
+    /// Features of a block, F; all blocks of a head are equal.
+    pub width: usize,
 }
 
 impl Sizes {
+    /// With blocks as wide as they can be.
+    pub(crate) fn new(elem: Elem, shape: HeadShape, chunk: usize, temperature: f64) -> Self {
+        Sizes { elem, shape, chunk, temperature, width: feature_block(shape.head_dim, WIDEST) }
+    }
+
+    /// With narrow blocks, unless there is only one.
+    pub(crate) fn narrow(self) -> Self {
+        let width = if self.blocks() == 1 { self.width } else { feature_block(self.shape.head_dim, NARROW) };
+        Sizes { width, ..self }
+    }
+
+    /// Blocks of a head.
+    pub(crate) fn blocks(&self) -> usize {
+        self.shape.head_dim / self.width
+    }
+
     /// Number of chunks, S.
     pub(crate) fn chunks(&self) -> usize {
         self.shape.seq.div_ceil(self.chunk)
     }
 
-    /// F.
-    pub(crate) fn width(&self) -> usize {
-        feature_block(self.shape.head_dim)
+    /// The grid of kernels with a program for each chunk and block: both on the first axis, then heads and sequences.
+    pub(crate) fn block_grid(&self) -> [usize; 3] {
+        [self.chunks() * self.blocks(), self.shape.kv_heads, self.shape.batch]
+    }
+
+    /// Runs `body` for the first feature (Index) of each block, carrying values.
+    pub(crate) fn each_block(
+        &self,
+        b: &mut Builder,
+        init: &[ValueId],
+        body: impl FnOnce(&mut Builder, ValueId, &[ValueId]) -> Vec<ValueId>,
+    ) -> Vec<ValueId> {
+        let zero = b.index(0);
+        if self.blocks() == 1 {
+            return body(b, zero, init);
+        }
+        let end = b.index(self.shape.head_dim);
+        b.for_loop(zero, end, self.width, init, body)
     }
 }
 
@@ -88,6 +107,13 @@ impl ChunkHead {
         b.name(start, "start");
         let bound = bound(b, sizes.shape.seq, start, sizes.chunk);
         ChunkHead { sizes, index, start, bound, batch, kv_head }
+    }
+
+    /// The chunk of a program of [`Sizes::block_grid`], and the first feature of its block.
+    pub(crate) fn with_block(b: &mut Builder, sizes: Sizes) -> (Self, ValueId) {
+        let place = grid_indices(b, &[sizes.chunks(), sizes.blocks()]);
+        let first = b.scale_index(place[1], sizes.width);
+        (ChunkHead::new(b, sizes, place[0]), first)
     }
 
     /// Rows of the key/value head in a tensor `[B, N, G, D]`.
@@ -179,7 +205,7 @@ impl QuerySoftmax {
     pub(crate) fn new(b: &mut Builder, chunk: &ChunkHead, q: HeadRows) -> Self {
         let temperature = chunk.sizes.temperature;
         let x = chunk.load_f32(b, &q);
-        if chunk.sizes.width() == chunk.sizes.shape.head_dim {
+        if chunk.sizes.blocks() == 1 {
             return QuerySoftmax::Whole(softmax_rows(b, x, temperature));
         }
         QuerySoftmax::Parts(q, exponential_rows(b, x, temperature).1)
@@ -190,7 +216,7 @@ impl QuerySoftmax {
         match self {
             QuerySoftmax::Whole(p) => *p,
             QuerySoftmax::Parts(q, statistics) => {
-                let q = q.features(b, first, chunk.sizes.width());
+                let q = q.features(b, first, chunk.sizes.width);
                 let x = chunk.load_f32(b, &q);
                 softmax_part(b, x, chunk.sizes.temperature, *statistics)
             }
@@ -198,7 +224,8 @@ impl QuerySoftmax {
     }
 }
 
-/// The keys of one block of features.
+/// The keys of one block of features. What is little work to load again is not kept: a vector of features costs 16
+/// registers.
 pub(crate) struct KeyBlock {
     /// First feature, Index.
     pub first: ValueId,
@@ -209,8 +236,7 @@ pub(crate) struct KeyBlock {
     /// `1 / Z`, `[C, F]`.
     pub inverse: ValueId,
     k: HeadRows,
-    reference: ValueId,
-    z: ValueId,
+    saved: SavedStates,
 }
 
 impl KeyBlock {
@@ -223,7 +249,7 @@ impl KeyBlock {
         first: ValueId,
     ) -> Self {
         let Sizes { elem, temperature, .. } = chunk.sizes;
-        let width = chunk.sizes.width();
+        let width = chunk.sizes.width;
         let k = k.features(b, first, width);
         let saved = saved.features(first, width);
         let (reference, z) = start_of_chunk(b, &k, &saved, temperature, chunk.index);
@@ -232,13 +258,19 @@ impl KeyBlock {
         let ok = factors.in_range(b);
         let small = b.cast(factors.k, elem);
         let inverse = b.unary(Unary::Recip, factors.z);
-        KeyBlock { first, ok, small, inverse, k, reference, z }
+        KeyBlock { first, ok, small, inverse, k, saved }
     }
 
-    /// `k̃` in f32: computed again, which is cheaper than keeping it.
+    /// Reference and sum of weights of the keys before the chunk.
+    fn start(&self, b: &mut Builder, chunk: &ChunkHead) -> (ValueId, ValueId) {
+        start_of_chunk(b, &self.k, &self.saved, chunk.sizes.temperature, chunk.index)
+    }
+
+    /// `k̃` in f32.
     pub(crate) fn k_tilde(&self, b: &mut Builder, chunk: &ChunkHead) -> ValueId {
+        let (reference, _) = self.start(b, chunk);
         let keys = chunk.keys(b, &self.k);
-        let k = with_each_row(b, Binary::Sub, keys, self.reference);
+        let k = with_each_row(b, Binary::Sub, keys, reference);
         b.exp(k)
     }
 
@@ -265,7 +297,7 @@ impl KeyBlock {
                 let column = b.sum(1, weights);
                 vec![add_at(b, carried[0], 1, row, column)]
             });
-            let weights = self.weights_of_start(b, ends);
+            let weights = self.weights_of_start(b, chunk, ends);
             vec![b.mul(p, weights), done[0]]
         };
         let done = b.if_else(self.ok, fast, slow);
@@ -274,8 +306,9 @@ impl KeyBlock {
 
     /// The logsumexp L_t of the keys up to and including each token, `[C, F]`; 0 beyond the sequence.
     pub(crate) fn prefixes(&self, b: &mut Builder, chunk: &ChunkHead) -> ValueId {
-        let empty = b.full(0.0, &[chunk.sizes.chunk, chunk.sizes.width()]);
-        let done = chunk.each_token(b, &[self.reference, self.z, empty], |b, row, carried| {
+        let empty = b.full(0.0, &[chunk.sizes.chunk, chunk.sizes.width]);
+        let (reference, z) = self.start(b, chunk);
+        let done = chunk.each_token(b, &[reference, z, empty], |b, row, carried| {
             let key = self.key(b, chunk, row);
             let (m, z) = extend_prefix(b, key, carried[0], carried[1]);
             let log = b.unary(Unary::Log, z);
@@ -286,8 +319,9 @@ impl KeyBlock {
     }
 
     /// `exp(reference − L_t)`, `[C, F]`.
-    pub(crate) fn weights_of_start(&self, b: &mut Builder, ends: ValueId) -> ValueId {
-        weights_at(b, self.reference, ends)
+    pub(crate) fn weights_of_start(&self, b: &mut Builder, chunk: &ChunkHead, ends: ValueId) -> ValueId {
+        let (reference, _) = self.start(b, chunk);
+        weights_at(b, reference, ends)
     }
 
     /// `exp(K_s − L_t)` for the key in row s, `[C, F]`; 1 at most even for t < s, where it means nothing.

@@ -8,15 +8,16 @@
 
 use super::attention::{HeadShape, Triangle};
 use super::linear_attention::LinearForwardSpec;
-use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax, each_block};
+use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode};
 
 /// `(q, k, v, ell, state) -> out`, where `ell` and `state` are of the keys before each chunk.
 ///
-/// Live tiles: `1/Z`, `q̃`, `A` and the output, which is two tiles if D = 128; one more in the slow path.
+/// Live tiles: `1/Z`, `q̃`, `A` and the output; if D = 128 the first two are halves and the output two. One more in the
+/// slow path.
 pub fn linear_attention_out(spec: &LinearForwardSpec) -> Kernel {
-    let sizes = spec.sizes();
+    let sizes = spec.sizes().narrow();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let name = spec.name("linear_attention_out", &[spec.q, spec.k, spec.v, spec.out]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
@@ -34,11 +35,11 @@ pub fn linear_attention_out(spec: &LinearForwardSpec) -> Kernel {
     let values = chunk.load(&mut b, &v);
     let side = |b: &mut Builder, first| {
         let keys = KeyBlock::new(b, &chunk, &k, &saved, first);
-        let state = saved.features(first, sizes.width()).load_state(b, chunk.index);
+        let state = saved.features(first, sizes.width).load_state(b, chunk.index);
         (keys, b.cast(state, spec.elem))
     };
     // The key side of an only block serves all query heads.
-    let only = (sizes.width() == dim).then(|| {
+    let only = (sizes.blocks() == 1).then(|| {
         let first = b.index(0);
         side(&mut b, first)
     });
@@ -46,7 +47,7 @@ pub fn linear_attention_out(spec: &LinearForwardSpec) -> Kernel {
         let q = chunk.query_rows(b, q, spec.q, head);
         let p = QuerySoftmax::new(b, &chunk, q);
         let init = [b.full(0.0, &[spec.chunk, dim]), b.full(0.0, &[spec.chunk, spec.chunk])];
-        let done = each_block(b, dim, &init, |b, first, carried| {
+        let done = sizes.each_block(b, &init, |b, first, carried| {
             let fresh = only.is_none().then(|| side(b, first));
             let (keys, state) = only.as_ref().or(fresh.as_ref()).expect("one of the two");
             let p = p.block(b, &chunk, first);

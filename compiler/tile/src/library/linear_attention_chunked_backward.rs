@@ -12,19 +12,15 @@
 //! [`linear_attention_suffix`]: super::linear_attention_states::linear_attention_suffix
 
 use super::attention::{HeadRows, HeadShape, HeadStrides, Triangle, temper, with_each_row};
-use super::grid_indices;
 use super::linear_attention_backward::{LinearBackwardSpec, centred_grad};
-use super::linear_attention_blocks::{
-    ChunkHead, KeyBlock, QuerySoftmax, Sizes, column, each_block, from_row,
-};
+use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax, Sizes, column, from_row};
 use super::linear_attention_chunk::SavedStates;
-use super::linear_attention_states::HeadGrid;
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ParamId, ValueId};
 
 /// Whether blocks need [`linear_attention_delta`].
 pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
-    spec.sizes().width() < spec.shape.head_dim
+    spec.sizes().blocks() > 1
 }
 
 /// `(q, k, v, ell, state, dout) -> delta [B, H, N]`: the row sums of `P ⊙ dP`, f32.
@@ -32,7 +28,7 @@ pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
 /// Live tiles: `1/Z`, P and dP; two more in the slow path, of L and of dA.
 pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
-    let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
+    let HeadShape { batch, kv_heads, .. } = spec.shape;
     let name = spec.name("linear_attention_delta", &[spec.q, spec.k, spec.v, spec.dout]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
     let params = Params::declare(&mut b, spec.elem);
@@ -43,12 +39,15 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
     chunk.each_query_head(&mut b, &[], |b, number, _| {
         let query = Query::new(b, &head, number);
         let init = b.full(0.0, &[spec.chunk]);
-        let sum = each_block(b, dim, &[init], |b, first, carried| {
+        let sum = sizes.each_block(b, &[init], |b, first, carried| {
             let block = Block::new(b, &head, first);
             let p = query.p.block(b, &chunk, first);
             let dp = b.if_else(
                 block.keys.ok,
-                |b| vec![block.dp(b, &query)],
+                |b| {
+                    let da = b.cast(query.da, spec.elem);
+                    vec![block.dp(b, query.g, da, block.keys.inverse)]
+                },
                 |b| {
                     let ends = block.keys.prefixes(b, &chunk);
                     vec![block.dp_slow(b, &query, ends)]
@@ -68,12 +67,12 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
 /// `(q, k, v, ell, state, dout, [delta]) -> (dq, d, rho, dk_part)`, a program for each chunk and block of features;
 /// `delta` if [`needs_delta`].
 ///
-/// Live tiles: `1/Z`, the sum of dK, d (two if D = 128), P and dP.
+/// Live tiles: the sum of dK, d (two if D = 128), P, dP and, for a moment, `1/Z`.
 pub fn linear_attention_chunk_grads(spec: &LinearBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
-    let HeadGrid { blocks, grid } = HeadGrid::new(&sizes);
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dq];
-    let mut b = Builder::new(spec.name("linear_attention_chunk_grads", &strides), grid);
+    let name = spec.name("linear_attention_chunk_grads", &strides);
+    let mut b = Builder::new(name, sizes.block_grid());
     let params = Params::declare(&mut b, spec.elem);
     let delta = needs_delta(spec).then(|| b.param("delta", Elem::F32, Mode::Read));
     let dq = b.param("dq", spec.elem, Mode::Write);
@@ -81,13 +80,11 @@ pub fn linear_attention_chunk_grads(spec: &LinearBackwardSpec) -> Kernel {
     let rho = b.param("rho", Elem::F32, Mode::Write);
     let dk_part = b.param("dk_part", Elem::F32, Mode::ReadWrite);
 
-    let place = grid_indices(&mut b, &[sizes.chunks(), blocks]);
-    let first = b.scale_index(place[1], sizes.width());
-    let chunk = ChunkHead::new(&mut b, sizes, place[0]);
-    let adds = chunk.states(&mut b, rho, d).features(first, sizes.width());
+    let (chunk, first) = ChunkHead::with_block(&mut b, sizes);
+    let adds = chunk.states(&mut b, rho, d).features(first, sizes.width);
     let head = Head::new(&mut b, spec, &chunk, &params);
     let block = Block::new(&mut b, &head, first);
-    let dk_part = part_rows(&mut b, &chunk, dk_part).features(&mut b, first, sizes.width());
+    let dk_part = part_rows(&mut b, &chunk, dk_part).features(&mut b, first, sizes.width);
     let own = Own { block: &block, delta, dq, dk_part };
     let done = b.if_else(block.keys.ok, |b| own.fast(b), |b| own.slow(b));
     adds.store(&mut b, chunk.index, done[1], done[0]);
@@ -129,12 +126,7 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(
-        b: &mut Builder,
-        spec: &'a LinearBackwardSpec,
-        chunk: &'a ChunkHead,
-        params: &'a Params,
-    ) -> Self {
+    fn new(b: &mut Builder, spec: &'a LinearBackwardSpec, chunk: &'a ChunkHead, params: &'a Params) -> Self {
         let k = chunk.rows(b, params.k, spec.k);
         let v = chunk.rows(b, params.v, spec.v);
         let saved = chunk.states(b, params.ell, params.state);
@@ -176,28 +168,27 @@ impl<'a> Block<'a> {
     fn new(b: &mut Builder, head: &'a Head<'a>, first: ValueId) -> Self {
         let chunk = head.chunk;
         let keys = KeyBlock::new(b, chunk, &head.k, &head.saved, first);
-        let state = head.saved.features(first, chunk.sizes.width()).load_state(b, chunk.index);
+        let state = head.saved.features(first, chunk.sizes.width).load_state(b, chunk.index);
         Block { head, keys, state: b.cast(state, head.spec.elem) }
     }
 
-    /// dP `[C, F]` by matrix products.
-    fn dp(&self, b: &mut Builder, query: &Query) -> ValueId {
-        let da = b.cast(query.da, self.head.spec.elem);
-        let dp = b.dot(query.g, false, self.state, true, None);
+    /// dP `[C, F]` by matrix products, with `da` in the element type and `inverse = 1/Z`.
+    fn dp(&self, b: &mut Builder, g: ValueId, da: ValueId, inverse: ValueId) -> ValueId {
+        let dp = b.dot(g, false, self.state, true, None);
         let dp = b.dot(da, false, self.keys.small, false, Some(dp));
-        b.mul(dp, self.keys.inverse)
+        b.mul(dp, inverse)
     }
 
     /// dP `[C, F]` key by key, for L of every token.
     fn dp_slow(&self, b: &mut Builder, query: &Query, ends: ValueId) -> ValueId {
         let chunk = self.head.chunk;
         let dp = b.dot(query.g, false, self.state, true, None);
-        let start = self.keys.weights_of_start(b, ends);
+        let start = self.keys.weights_of_start(b, chunk, ends);
         let dp = b.mul(dp, start);
         let done = chunk.each_token(b, &[dp], |b, row, carried| {
             let weights = self.keys.weights_of(b, chunk, ends, row);
             let da = column(b, query.da, row);
-            let da = b.expand_cols(da, chunk.sizes.width());
+            let da = b.expand_cols(da, chunk.sizes.width);
             vec![b.fma(weights, da, carried[0])]
         });
         done[0]
@@ -217,18 +208,12 @@ impl Own<'_> {
     /// d and rho of nothing.
     fn nothing(&self, b: &mut Builder) -> [ValueId; 2] {
         let Sizes { shape, .. } = self.block.head.chunk.sizes;
-        let width = self.block.head.chunk.sizes.width();
+        let width = self.block.head.chunk.sizes.width;
         [b.full(0.0, &[width, shape.head_dim]), b.full(0.0, &[width])]
     }
 
-    /// Writes dQ of query head `number` and adds to d and rho: what both paths do once `q̃` and dP are known.
-    fn finish(
-        &self,
-        b: &mut Builder,
-        number: ValueId,
-        [p, g, q, dp]: [ValueId; 4],
-        carried: &[ValueId],
-    ) -> Vec<ValueId> {
+    /// Writes dQ of query head `number`.
+    fn write_dq(&self, b: &mut Builder, number: ValueId, p: ValueId, dp: ValueId) {
         let Head { spec, chunk, .. } = *self.block.head;
         let delta = if let Some(delta) = self.delta {
             let at = chunk.row_offset(b, number);
@@ -239,39 +224,40 @@ impl Own<'_> {
         };
         let grad = centred_grad(b, p, dp, delta, spec.temperature);
         let dq = chunk.query_rows(b, self.dq, spec.dq, number);
-        let dq = dq.features(b, self.block.keys.first, chunk.sizes.width());
+        let dq = dq.features(b, self.block.keys.first, chunk.sizes.width);
         chunk.store(b, &dq, grad);
-        let x = b.mul(q, dp);
-        let rho = b.sum(0, x);
-        let q = b.cast(q, spec.elem);
-        let d = b.dot(q, true, g, false, Some(carried[0]));
-        vec![d, b.add(carried[1], rho)]
     }
 
-    /// By matrix products; returns d and rho.
+    /// By matrix products; returns d and rho. The order keeps few tiles alive, and `1/Z` waits in memory where dK will
+    /// be.
     fn fast(&self, b: &mut Builder) -> Vec<ValueId> {
         let (block, keys) = (self.block, &self.block.keys);
         let Head { spec, chunk, .. } = *block.head;
+        chunk.store(b, &self.dk_part, keys.inverse);
         // The suffix sum of x as a product, which adds to the sum that is carried anyway.
-        let later = b.full(-1.0, &[spec.chunk, spec.chunk]);
-        let later = Triangle { fill: 0.0, lower: false }.apply(b, later, None);
-        let later = b.cast(later, spec.elem);
+        let earlier = b.full(-1.0, &[spec.chunk, spec.chunk]);
+        let earlier = Triangle { fill: 0.0, lower: true }.apply(b, earlier, None);
+        let earlier = b.cast(earlier, spec.elem);
         let [d, rho] = self.nothing(b);
-        let bracket = b.full(0.0, &[spec.chunk, chunk.sizes.width()]);
+        let bracket = b.full(0.0, &[spec.chunk, chunk.sizes.width]);
         let done = chunk.each_query_head(b, &[d, rho, bracket], |b, number, carried| {
             let query = Query::new(b, block.head, number);
-            let p = query.p.block(b, chunk, keys.first);
-            let dp = block.dp(b, &query);
-            let q = b.mul(p, keys.inverse);
-            let q_small = b.cast(q, spec.elem);
             let da = b.cast(query.da, spec.elem);
+            let inverse = chunk.load(b, &self.dk_part);
+            let dp = block.dp(b, query.g, da, inverse);
+            let p = query.p.block(b, chunk, keys.first);
+            self.write_dq(b, number, p, dp);
+            let inverse = chunk.load(b, &self.dk_part);
+            let q = b.mul(p, inverse);
+            b.name(q, "q_tilde");
+            let q_small = b.cast(q, spec.elem);
+            let d = b.dot(q_small, true, query.g, false, Some(carried[0]));
             let bracket = b.dot(da, true, q_small, false, Some(carried[2]));
             let x = b.mul(q, dp);
+            let rho = b.sum(0, x);
+            let rho = b.add(carried[1], rho);
             let x = b.cast(x, spec.elem);
-            let bracket = b.dot(later, false, x, false, Some(bracket));
-            let mut next = self.finish(b, number, [p, query.g, q, dp], carried);
-            next.push(bracket);
-            next
+            vec![d, rho, b.dot(earlier, true, x, false, Some(bracket))]
         });
         let k = keys.k_tilde(b, chunk);
         let dk = b.mul(k, done[2]);
@@ -283,7 +269,7 @@ impl Own<'_> {
     fn slow(&self, b: &mut Builder) -> Vec<ValueId> {
         let (block, keys) = (self.block, &self.block.keys);
         let Head { spec, chunk, .. } = *block.head;
-        let width = chunk.sizes.width();
+        let width = chunk.sizes.width;
         let zero = b.full(0.0, &[spec.chunk, width]);
         chunk.store(b, &self.dk_part, zero);
         let ends = keys.prefixes(b, chunk);
@@ -307,9 +293,14 @@ impl Own<'_> {
                 self.dk_part.store_row(b, token, sum);
                 vec![]
             });
-            let start = keys.weights_of_start(b, ends);
+            let start = keys.weights_of_start(b, chunk, ends);
             let q = b.mul(p, start);
-            self.finish(b, number, [p, query.g, q, dp], carried)
+            let x = b.mul(q, dp);
+            let rho = b.sum(0, x);
+            self.write_dq(b, number, p, dp);
+            let q = b.cast(q, spec.elem);
+            let d = b.dot(q, true, query.g, false, Some(carried[0]));
+            vec![d, b.add(carried[1], rho)]
         })
     }
 }
@@ -323,10 +314,10 @@ fn part_rows(b: &mut Builder, chunk: &ChunkHead, dk_part: ParamId) -> HeadRows {
 /// `(q, k, v, ell, dout, d, rho, dk_part) -> (dk, dv)`, where `d` and `rho` are of the later chunks, seen from the
 /// end of each.
 ///
-/// Live tiles: dV (two if D = 128), `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; one more in the
-/// slow path.
+/// Live tiles: dV, `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; if D = 128, dV is two tiles and all
+/// but `A` are halves. One more in the slow path.
 pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
-    let sizes = spec.sizes();
+    let sizes = spec.sizes().narrow();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dk, spec.dv];
     let name = spec.name("linear_attention_grads", &strides);
@@ -351,7 +342,7 @@ pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
     let saved = chunk.states(&mut b, ell, d);
     let future = chunk.states(&mut b, rho, d);
 
-    let only = (sizes.width() == dim).then(|| {
+    let only = (sizes.blocks() == 1).then(|| {
         let first = b.index(0);
         KeyBlock::new(&mut b, &chunk, &k, &saved, first)
     });
@@ -362,7 +353,7 @@ pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
         let p = QuerySoftmax::new(b, &chunk, q);
         let g = chunk.load(b, &dout);
         let init = b.full(0.0, &[spec.chunk, spec.chunk]);
-        let a = each_block(b, dim, &[init], |b, first, carried| {
+        let a = sizes.each_block(b, &[init], |b, first, carried| {
             let fresh = only.is_none().then(|| KeyBlock::new(b, &chunk, &k, &saved, first));
             let keys = only.as_ref().or(fresh.as_ref()).expect("one of the two");
             let p = p.block(b, &chunk, first);
@@ -374,8 +365,8 @@ pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
     });
 
     let values = chunk.load(&mut b, &v);
-    let width = sizes.width();
-    let done = each_block(&mut b, dim, &done, |b, first, carried| {
+    let width = sizes.width;
+    let done = sizes.each_block(&mut b, &done, |b, first, carried| {
         let (k, part, dk) =
             (k.features(b, first, width), dk_part.features(b, first, width), dk.features(b, first, width));
         let (saved, future) = (saved.features(first, width), future.features(first, width));
@@ -410,10 +401,6 @@ fn end_of_chunk(
     let next = b.add(chunk.index, one);
     let count = b.index(chunk.sizes.chunks());
     let exists = b.compare(Compare::Lt, next, count);
-    let width = chunk.sizes.width();
-    b.if_else(
-        exists,
-        |b| vec![load(b, next)],
-        |b| vec![b.full(f64::INFINITY, &[width])],
-    )[0]
+    let width = chunk.sizes.width;
+    b.if_else(exists, |b| vec![load(b, next)], |b| vec![b.full(f64::INFINITY, &[width])])[0]
 }

@@ -7,11 +7,11 @@
 //! once, so that it waits for memory only once for them.
 
 use super::attention::{scale_rows, with_each_row};
+use super::bound;
 use super::linear_attention::LinearForwardSpec;
 use super::linear_attention_backward::LinearBackwardSpec;
 use super::linear_attention_blocks::{ChunkHead, Sizes};
 use super::linear_attention_chunk::{Carried, SavedStates};
-use super::{bound, grid_indices};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
 
@@ -23,18 +23,16 @@ const WALK_CHUNKS: usize = 8;
 /// `(k, v) -> (ell [B, G, S, D], state [B, G, S, D, D])`: of each chunk's own keys. Two tiles are live.
 pub fn linear_attention_chunk_states(spec: &LinearForwardSpec) -> Kernel {
     let sizes = spec.sizes();
-    let HeadGrid { blocks, grid } = HeadGrid::new(&sizes);
-    let mut b = Builder::new(spec.name("linear_attention_chunk_states", &[spec.k, spec.v]), grid);
+    let name = spec.name("linear_attention_chunk_states", &[spec.k, spec.v]);
+    let mut b = Builder::new(name, sizes.block_grid());
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
     let ell = b.param("ell", Elem::F32, Mode::Write);
     let state = b.param("state", Elem::F32, Mode::Write);
-    let place = grid_indices(&mut b, &[sizes.chunks(), blocks]);
-    let first = b.scale_index(place[1], sizes.width());
-    let chunk = ChunkHead::new(&mut b, sizes, place[0]);
-    let k = chunk.rows(&mut b, k, spec.k).features(&mut b, first, sizes.width());
+    let (chunk, first) = ChunkHead::with_block(&mut b, sizes);
+    let k = chunk.rows(&mut b, k, spec.k).features(&mut b, first, sizes.width);
     let v = chunk.rows(&mut b, v, spec.v);
-    let saved = chunk.states(&mut b, ell, state).features(first, sizes.width());
+    let saved = chunk.states(&mut b, ell, state).features(first, sizes.width);
     let keys = chunk.keys(&mut b, &k);
     let values = chunk.load(&mut b, &v);
     let m = b.reduce_max(0, keys);
@@ -45,22 +43,6 @@ pub fn linear_attention_chunk_states(spec: &LinearForwardSpec) -> Kernel {
     let t = b.dot(weights, true, values, false, None);
     Carried { m, z, t }.save(&mut b, &saved, chunk.index);
     b.finish()
-}
-
-/// The grid of kernels with a program for each chunk and block of features.
-pub(crate) struct HeadGrid {
-    /// Blocks of a head.
-    pub blocks: usize,
-    /// Chunk and block, key/value head, sequence.
-    pub grid: [usize; 3],
-}
-
-impl HeadGrid {
-    /// For these sizes.
-    pub(crate) fn new(sizes: &Sizes) -> Self {
-        let blocks = sizes.shape.head_dim / sizes.width();
-        HeadGrid { blocks, grid: [sizes.chunks() * blocks, sizes.shape.kv_heads, sizes.shape.batch] }
-    }
 }
 
 /// In place from each chunk's own `(ell, state)` to those of all keys before it; 0 for the first chunk.
