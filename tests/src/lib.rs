@@ -1,7 +1,8 @@
-//! What the workspace's tests share: the tree as text, the shipped models, random models, and two ways to run one: the
-//! interpreter as the reference, and a device.
+//! What the workspace's tests share: the tree as text, the shipped models, random models, and the ways to run one: the
+//! interpreter as the reference, the CPU, and a GPU that is emulated.
 
 pub mod compiled;
+pub mod emulated;
 pub mod models;
 pub mod random;
 pub mod reference;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use linc_driver::{Model, OPTIONAL_PASSES, Placement, RecomputePolicy, Source};
+use linc_driver::{Model, OPTIONAL_PASSES, Placement, Precision, RecomputePolicy, Source};
 use proptest::prelude::*;
 
 /// An architecture with the settings to compile it.
@@ -40,6 +40,8 @@ pub struct Architecture {
     pub gate: &'static str,
     /// Switches of the architecture.
     pub with: Switches,
+    /// Number format; f32 unless a test asks for another.
+    pub precision: Precision,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
     /// Optional passes that are off.
@@ -229,6 +231,7 @@ prop_compose! {
         Architecture {
             layers, linear, placement, kv_heads, group, head_dim, dim, ffn, vocab,
             shape: (batch, seq), chunk, temperature, norm, gate, recompute,
+            precision: Precision::Float32,
             with: Switches { rope: with.rope && head_dim % 2 == 0, ..with },
             disabled: disabled.into_iter().map(str::to_string).collect(),
             seed,

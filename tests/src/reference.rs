@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_driver::names::{LEARNING_RATE, STEP, TARGETS};
+use linc_driver::names::{GRAD_NORM, LEARNING_RATE, STEP, TARGETS};
 use linc_ir::interp::{Bindings, Data, Real, Results, Tensor};
 use linc_ir::{DType, Graph, Init, Op};
 use rand::{Rng, SeedableRng};
@@ -63,6 +63,13 @@ pub fn cross_entropy(logits: &[f64], targets: &[i32], vocab: usize) -> f64 {
 pub fn doubles<T: Real>(results: &Results<T>) -> BTreeMap<String, Vec<f64>> {
     let all = results.outputs.iter().chain(&results.updates);
     all.map(|(name, tensor)| (name.clone(), tensor.doubles())).collect()
+}
+
+/// The gradients that AdamW saw, by parameter: the first moment after a step from zero, unclipped.
+pub fn gradients(results: &BTreeMap<String, Vec<f64>>) -> BTreeMap<&str, Vec<f64>> {
+    let clip = (1.0 / results[GRAD_NORM][0].max(f64::MIN_POSITIVE)).min(1.0);
+    let moments = results.iter().filter_map(|(name, m)| Some((name.strip_suffix(".exp_avg")?, m)));
+    moments.map(|(name, m)| (name, m.iter().map(|m| m / (0.1 * clip)).collect())).collect()
 }
 
 /// The same bindings in single precision.

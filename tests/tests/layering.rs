@@ -12,7 +12,7 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 14] = [
+const CRATES: [(&str, &str, &[&str]); 16] = [
     ("linc-ir", "compiler/ir", &[]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
     ("linc-passes", "compiler/passes", &["linc-ir"]),
@@ -31,10 +31,11 @@ const CRATES: [(&str, &str, &[&str]); 14] = [
             "linc-tile",
             "linc-kernels",
             "linc-codegen-cpu",
+            "linc-codegen-cuda",
             "linc-plan",
         ],
     ),
-    ("linc-device", "runtime/device", &["linc-plan", "linc-codegen-cpu"]),
+    ("linc-device", "runtime/device", &["linc-plan", "linc-codegen-cpu", "linc-codegen-cuda"]),
     ("linc-exec", "runtime/exec", &["linc-plan", "linc-device"]),
     ("linc-train", "runtime/train", &["linc-exec", "linc-driver"]),
     ("linc", "runtime/cli", &["linc-train", "linc-driver"]),
@@ -48,6 +49,8 @@ const CRATES: [(&str, &str, &[&str]); 14] = [
             "linc-tile",
             "linc-kernels",
             "linc-codegen-cpu",
+            "linc-codegen-cuda",
+            "linc-emulator",
             "linc-plan",
             "linc-driver",
             "linc-device",
@@ -55,10 +58,12 @@ const CRATES: [(&str, &str, &[&str]); 14] = [
             "linc-train",
         ],
     ),
+    ("linc-cases", "tests/cases", &["linc-tile"]),
+    ("linc-emulator", "tests/emulator", &["linc-tile", "linc-codegen-cuda"]),
 ];
 
 /// Libraries that only some crates may name, with the reason.
-const CONFINED: [(&str, &[&str], &str); 14] = [
+const CONFINED: [(&str, &[&str], &str); 15] = [
     ("petgraph", &["linc-ir"], "the graph is reached through ids and iterators"),
     ("toml", &["linc-lang", "linc-train"], "models are read by the language, configs by training"),
     (
@@ -72,6 +77,7 @@ const CONFINED: [(&str, &[&str], &str); 14] = [
     ("cranelift-native", &["linc-device"], "only a device looks at the machine"),
     ("gemm", &["linc-device"], "library matmuls belong to a device"),
     ("cudarc", &["linc-device"], "CUDA belongs to a device"),
+    ("libloading", &["linc-device"], "only a device opens libraries"),
     ("rayon", &["linc-device", "linc-exec", "linc-train"], "the compiler runs on one thread"),
     ("libc", &["linc-device", "linc-train"], "the compiler asks the system nothing"),
     ("memmap2", &["linc-train"], "only training reads files"),

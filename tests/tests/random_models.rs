@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, TARGETS, TOKENS};
-use linc_driver::{Entry, Layout, Model, Options};
+use linc_driver::{Entry, Layout, Model, Options, Precision};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};
 use linc_passes::{attention, pipeline};
 use linc_tests::models::training;
 use linc_tests::random::{Architecture, architecture};
-use linc_tests::reference::{bindings, cross_entropy, distance, doubles, norm, single};
+use linc_tests::reference::{bindings, cross_entropy, distance, doubles, gradients, norm, single};
 use linc_tests::{compiled, models};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -52,6 +52,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
     let options = pipeline::Options {
         kinds: model.kinds.clone(),
         linear: model.linear_options(),
+        precision: case.precision,
         recompute: case.recompute,
         disabled: case.disabled.clone(),
     };
@@ -85,13 +86,6 @@ fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) -> Result<
         "{what}: differs by {distance:e} (norm {norm:e}, tolerance {tolerance:e})"
     );
     Ok(())
-}
-
-/// The gradients that AdamW saw, by parameter: the first moment after a step from zero, unclipped.
-fn gradients(results: &BTreeMap<String, Vec<f64>>) -> BTreeMap<&str, Vec<f64>> {
-    let clip = (1.0 / results[GRAD_NORM][0].max(f64::MIN_POSITIVE)).min(1.0);
-    let moments = results.iter().filter_map(|(name, m)| Some((name.strip_suffix(".exp_avg")?, m)));
-    moments.map(|(name, m)| (name, m.iter().map(|m| m / (0.1 * clip)).collect())).collect()
 }
 
 /// Every wanted tensor within 1e-4 of its norm, more where plain f32 arithmetic is worse than that, too.
@@ -193,9 +187,47 @@ proptest! {
     }
 
     #[test]
+    fn recomputation_and_fusion_keep_every_bit_of_a_bf16_update(case in architecture(ANY)) {
+        let model = case.model();
+        let case = Architecture { precision: Precision::Bfloat16, ..case };
+        let mut plain = case.clone();
+        plain.disabled.extend(["recompute", "fusion"].map(String::from));
+        let reference = lowered(&plain, &model, &training(), case.shape);
+        let at = bindings(&reference, case.vocab, case.seed, true);
+        let expected = evaluate(&reference, &at);
+        prop_assert_eq!(evaluate(&lowered(&case, &model, &training(), case.shape), &at), expected);
+    }
+
+    #[test]
+    fn the_compiled_bf16_program_is_as_exact_as_the_interpreter(case in architecture(KERNELS)) {
+        let model = case.model();
+        let exact = lowered(&case, &model, &training(), case.shape);
+        let case = Architecture { precision: Precision::Bfloat16, ..case };
+        let options = Options {
+            precision: case.precision,
+            recompute: case.recompute,
+            disabled: case.disabled.clone(),
+            ..Options::new(case.shape.0, case.shape.1)
+        };
+        let plan = models::compiled(&model, &training(), &options).plan;
+        let graph = lowered(&case, &model, &training(), case.shape);
+        let at = bindings(&exact, case.vocab, case.seed, false);
+        let (exact, rounded) = (evaluate(&exact, &at), evaluate(&graph, &at));
+        let found = compiled::run(&plan, &at, 2);
+        // The gradients of all parameters together: single ones may be all rounding.
+        let (exact, rounded, found) = (gradients(&exact), gradients(&rounded), gradients(&found));
+        let all = |of: &BTreeMap<&str, Vec<f64>>| of.values().flatten().copied().collect::<Vec<f64>>();
+        let [exact, rounded, found] = [all(&exact), all(&rounded), all(&found)];
+        let error = distance(&rounded, &exact);
+        close("gradients", &found, &exact, 2.0 * error + norm(&exact) / 128.0)?;
+        close("gradients", &found, &rounded, 2.0 * error + norm(&exact) / 128.0)?;
+    }
+
+    #[test]
     fn the_compiled_program_computes_what_the_interpreter_computes(case in architecture(KERNELS)) {
         let model = case.model();
         let options = Options {
+            precision: case.precision,
             recompute: case.recompute,
             disabled: case.disabled.clone(),
             ..Options::new(case.shape.0, case.shape.1)

@@ -73,7 +73,7 @@ impl Assignment {
             copied: vec![false; n],
             unpacked: vec![false; n],
         };
-        assignment.places(kernel, usage);
+        assignment.places(kernel);
         assignment.operands(kernel, usage, alignment);
         assignment
     }
@@ -83,8 +83,8 @@ impl Assignment {
         self.place[value.0 as usize].expect("every value has a place")
     }
 
-    fn places(&mut self, kernel: &Kernel, usage: &Usage) {
-        let widest = if kernel.params.iter().any(|p| p.elem == Elem::Bf16) { 8 } else { 4 };
+    fn places(&mut self, kernel: &Kernel) {
+        let widest = widest_access(kernel);
         let (warps, products) = (self.warps, self.products);
         let layout = |m: usize, n: usize| {
             if products {
@@ -94,7 +94,7 @@ impl Assignment {
             let width = gcd(n as u64, widest) as usize;
             stream_layout(m, n, warps, width)
         };
-        let vectors = Vectors::of(kernel, usage, &layout);
+        let vectors = Vectors::of(kernel, &layout);
         for (id, ty) in kernel.types.iter().enumerate() {
             self.place[id] = Some(match ty.shape[..] {
                 [] => Place::Scalar,
@@ -126,6 +126,25 @@ impl Assignment {
             }
         });
     }
+}
+
+/// Elements of the widest access that suits all tiles in memory: where types differ, that of the larger, since a warp
+/// should touch one contiguous range at a time.
+fn widest_access(kernel: &Kernel) -> u64 {
+    let (mut widest, mut pairs) = (WIDE / 2, false);
+    kernel.for_each_stmt(|stmt| {
+        let (Op::Load(view) | Op::Store(view, _)) = &stmt.op else { return };
+        let Some(last) = view.axes.last() else { return };
+        widest = widest.min(WIDE / memory_bytes(kernel.param(view.param).elem));
+        pairs |= last.stride == 2;
+    });
+    // Even and odd elements are two tiles that one access moves.
+    if pairs { widest / 2 } else { widest }
+}
+
+/// Bytes of an element in memory.
+pub(crate) fn memory_bytes(elem: Elem) -> u64 {
+    if elem == Elem::Bf16 { 2 } else { 4 }
 }
 
 /// Where the left operand of a product can be read from.
@@ -161,9 +180,9 @@ struct Vectors {
 }
 
 impl Vectors {
-    fn of(kernel: &Kernel, usage: &Usage, layout: &dyn Fn(usize, usize) -> Layout) -> Vectors {
+    fn of(kernel: &Kernel, layout: &dyn Fn(usize, usize) -> Layout) -> Vectors {
         let mut vectors = Vectors { parent: (0..kernel.types.len()).collect(), axis: BTreeMap::new() };
-        vectors.tie_body(kernel, usage, &kernel.body);
+        vectors.tie_body(kernel, &kernel.body);
         let mut votes: BTreeMap<usize, BTreeMap<Axis, usize>> = BTreeMap::new();
         kernel.for_each_stmt(|stmt| {
             let (vector, matrix, axis) = match &stmt.op {
@@ -204,7 +223,7 @@ impl Vectors {
         }
     }
 
-    fn tie_body(&mut self, kernel: &Kernel, usage: &Usage, body: &[Stmt]) {
+    fn tie_body(&mut self, kernel: &Kernel, body: &[Stmt]) {
         for stmt in body {
             match &stmt.op {
                 Op::Unary(..)
@@ -241,7 +260,7 @@ impl Vectors {
                 | Op::Transpose(_) => {}
             }
             for Region { body, .. } in stmt.op.regions() {
-                self.tie_body(kernel, usage, body);
+                self.tie_body(kernel, body);
             }
         }
     }

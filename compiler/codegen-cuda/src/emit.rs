@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub converted: BTreeMap<(ValueId, Axis), (usize, String)>,
     body: usize,
     temporaries: usize,
+    /// A statement that its neighbour has written already, by address.
+    pub paired: Option<usize>,
 }
 
 /// Writes one kernel.
@@ -89,6 +91,7 @@ impl<'k> Emitter<'k> {
                 converted: BTreeMap::new(),
                 body: 0,
                 temporaries: 0,
+                paired: None,
             },
             bodies: 0,
             ahead,
@@ -244,8 +247,17 @@ impl<'k> Emitter<'k> {
 
     /// Announces a read of shared memory.
     pub(crate) fn reads(&mut self, range: Range) {
-        self.wait(self.state.hazards.before_read(range));
-        self.state.hazards.note_read(range);
+        self.reads_all(&[range]);
+    }
+
+    /// Announces reads that come together. All waiting is before all of them: a barrier ends what was noted before it.
+    pub(crate) fn reads_all(&mut self, ranges: &[Range]) {
+        for range in ranges {
+            self.wait(self.state.hazards.before_read(*range));
+        }
+        for range in ranges {
+            self.state.hazards.note_read(*range);
+        }
     }
 
     /// Announces a write of shared memory.
@@ -273,7 +285,9 @@ impl<'k> Emitter<'k> {
             self.stage_if_needed(*arg)?;
         }
         for (i, stmt) in body.iter().enumerate() {
-            self.stmt(stmt)?;
+            if !self.pair(&body[i..]) {
+                self.stmt(stmt)?;
+            }
             let over: Vec<ValueId> = self
                 .state
                 .tiles

@@ -65,12 +65,6 @@ impl Axis {
         self.covered() == self.extent
     }
 
-    /// Position of a slot relative to the thread's first.
-    pub(crate) fn offset(&self, slot: usize) -> usize {
-        let (rest, inner) = (slot / self.inner, slot % self.inner);
-        rest / self.mid * self.outer_step() + rest % self.mid * self.mid_step() + inner
-    }
-
     /// The thread's first position as C++, of `warp` and `lane`.
     pub(crate) fn base_text(&self) -> String {
         let digit = |name: &str, count: usize, bit: u32, of: usize, step: usize| {
@@ -186,11 +180,17 @@ pub(crate) fn stream_layout(m: usize, n: usize, warps: usize, width: usize) -> L
 mod tests {
     use super::*;
 
+    /// Position of a slot relative to the thread's first: what `offset_text` writes.
+    fn offset(axis: &Axis, slot: usize) -> usize {
+        let (rest, inner) = (slot / axis.inner, slot % axis.inner);
+        rest / axis.mid * axis.outer_step() + rest % axis.mid * axis.mid_step() + inner
+    }
+
     /// Positions along an axis that a thread holds.
     fn positions(axis: &Axis, warp: usize, lane: usize) -> Vec<usize> {
         let w = (warp >> axis.warp_bit) & (axis.warps - 1);
         let l = (lane >> axis.lane_bit) & (axis.lanes - 1);
-        (0..axis.slots()).map(|s| w * axis.warp_step() + l * axis.lane_step() + axis.offset(s)).collect()
+        (0..axis.slots()).map(|s| w * axis.warp_step() + l * axis.lane_step() + offset(axis, s)).collect()
     }
 
     /// Every element of the tile is held exactly once.

@@ -4,6 +4,7 @@ mod assign;
 mod emit;
 mod layout;
 mod memory;
+mod pair;
 mod pointwise;
 mod product;
 mod reduce;

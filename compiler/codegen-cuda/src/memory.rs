@@ -4,7 +4,7 @@
 use linc_tile::{Elem, Mode, Op, Region, Stmt, ValueId, View};
 
 use crate::CodegenError;
-use crate::assign::{Place, WIDE, by_pieces};
+use crate::assign::{Place, WIDE, by_pieces, memory_bytes};
 use crate::emit::{Def, Emitter, c_type};
 use crate::layout::Axis;
 use crate::product::SharedTile;
@@ -22,15 +22,10 @@ pub(crate) struct Fetches {
 impl<'k> Emitter<'k> {
     // ---- addresses ----
 
-    /// Bytes of an element in memory.
-    fn width(elem: Elem) -> u64 {
-        if elem == Elem::Bf16 { 2 } else { 4 }
-    }
-
     /// Neighbours along the last axis that one access moves.
     fn per_access(&self, place: Place, view: &View) -> usize {
         let param = self.kernel.param(view.param);
-        let size = Self::width(param.elem);
+        let size = memory_bytes(param.elem);
         let (axis, outer) = match place {
             Place::Scalar => return 1,
             Place::Vector(axis) => (axis, 0),
@@ -47,10 +42,17 @@ impl<'k> Emitter<'k> {
         1 << common.trailing_zeros().min(3)
     }
 
-    /// What tells apart which thread touches which element.
-    fn map(&self, place: Place, view: &View) -> String {
+    /// What tells apart which thread touches which element. Several threads hold, and load, an element of a scalar and
+    /// of most vectors, of which one stores it.
+    fn map(&self, place: Place, view: &View, use_: &str) -> String {
         let strides: Vec<i64> = view.axes.iter().map(|a| a.stride).collect();
-        format!("{:?} {strides:?} {place:?}", self.root(view.offset))
+        let alone = match place {
+            Place::Scalar => false,
+            Place::Vector(axis) => axis.lanes * axis.warps == self.threads(),
+            Place::Matrix(_) => true,
+        };
+        let use_ = if alone { "" } else { use_ };
+        format!("{:?} {strides:?} {place:?}{use_}", self.root(view.offset))
     }
 
     /// A condition on positions along an axis, if there is one: `position < limit`.
@@ -125,9 +127,9 @@ impl<'k> Emitter<'k> {
         self.stage_if_needed(result)
     }
 
-    fn before_load(&mut self, place: Place, view: &View) {
+    pub(crate) fn before_load(&mut self, place: Place, view: &View) {
         if self.kernel.param(view.param).mode == Mode::ReadWrite {
-            let map = self.map(place, view);
+            let map = self.map(place, view, " load");
             self.wait(self.state.hazards.before_load(view.param.0, &map));
             self.state.hazards.note_load(view.param.0, &map);
         }
@@ -139,23 +141,19 @@ impl<'k> Emitter<'k> {
         let declaration = self.declare(result, &name);
         self.state.out.line(format!("{declaration};"));
         let width = self.per_access(place, view);
-        let places = axes_of(place, view);
         self.state.out.open("");
-        let pointer = self.pointer(view, true);
-        let limits: Vec<Option<String>> =
-            places.iter().zip(&view.axes).map(|((axis, _), a)| self.limit(*axis, a.bound)).collect();
-        let slots = self.open_slots(place, width);
-        let (at, index) = self.positions(&places, slots);
-        let from = format!("{pointer} + ({})", Self::element_offset(&places, &at));
+        let (from, at, mut conditions) = self.open_view(view, place, width, true);
+        let index: String = ["[r]", "[c]"][..at.len()].concat();
         let to = format!("&{name}{index}");
-        let last = places.len() - 1;
+        let last = at.len() - 1;
         // A bound may cut an access in the middle.
         let partly = view.axes[last]
             .bound
             .filter(|b| !self.usage.divisor(*b).is_multiple_of(width as u64) && width > 1);
-        let mut conditions = conditions(&at, &limits);
-        if let (Some(_), Some(limit)) = (partly, &limits[last]) {
-            conditions.retain(|c| *c != format!("{} < {limit}", at[last]));
+        if partly.is_some() {
+            // The condition on the last axis is the last one: `j < limit`.
+            let cut = conditions.pop().unwrap_or_default();
+            let limit = cut.rsplit(' ').next().unwrap_or_default().to_string();
             let count = if conditions.is_empty() {
                 format!("{limit} - {}", at[last])
             } else {
@@ -173,17 +171,29 @@ impl<'k> Emitter<'k> {
         self.define(result, Def::Array(name));
     }
 
-    /// Declares the positions of the element at the slots; returns their names and the index into the array.
-    fn positions(&mut self, places: &[(Axis, i64)], slots: [&str; 2]) -> (Vec<String>, String) {
+    /// Opens the loops over a view's elements, `width` slots at a time; returns the address of an access, the names of
+    /// its positions, and the conditions under which it is there.
+    pub(crate) fn open_view(
+        &mut self,
+        view: &View,
+        place: Place,
+        width: usize,
+        constant: bool,
+    ) -> (String, Vec<String>, Vec<String>) {
+        let places = axes_of(place, view);
+        let pointer = self.pointer(view, constant);
+        let limits: Vec<Option<String>> =
+            places.iter().zip(&view.axes).map(|((axis, _), a)| self.limit(*axis, a.bound)).collect();
+        let slots = self.open_slots(place, width);
         let mut at = vec![];
-        let mut index = String::new();
         for (name, ((axis, _), slot)) in ["i", "j"].iter().zip(places.iter().zip(slots)) {
             let position = self.position(*axis, slot);
             self.state.out.line(format!("const int {name} = {position};"));
             at.push(name.to_string());
-            index.push_str(&format!("[{slot}]"));
         }
-        (at, index)
+        let address = format!("{pointer} + ({})", Self::element_offset(&places, &at));
+        let conditions = conditions(&at, &limits);
+        (address, at, conditions)
     }
 
     /// Starts the copies of a tile, zeros beyond its bounds and in its padding. Every thread copies some pieces.
@@ -271,7 +281,7 @@ impl<'k> Emitter<'k> {
                 .collect(),
         };
         for (_, range) in &fetches.tiles {
-            self.writes(*range);
+            self.wait(self.state.hazards.before_write(*range));
         }
         self.state.out.open(format!("const auto {} = [&](index {counter}, u32 stage)", fetches.function));
         let (defs, home) = (self.state.defs.clone(), self.state.home.clone());
@@ -334,11 +344,15 @@ impl<'k> Emitter<'k> {
 
     // ---- stores ----
 
-    pub(crate) fn store(&mut self, value: ValueId, view: &View) -> Result<(), CodegenError> {
-        let place = self.assignment.place(value);
-        let map = self.map(place, view);
+    pub(crate) fn before_store(&mut self, place: Place, view: &View) {
+        let map = self.map(place, view, " store");
         self.wait(self.state.hazards.before_store(view.param.0, &map));
         self.state.hazards.note_store(view.param.0, &map);
+    }
+
+    pub(crate) fn store(&mut self, value: ValueId, view: &View) -> Result<(), CodegenError> {
+        let place = self.assignment.place(value);
+        self.before_store(place, view);
         let elem = c_type(self.kernel.ty(value).elem);
         if place == Place::Scalar {
             let (param, offset) = (&self.kernel.param(view.param).name, self.scalar(view.offset));
@@ -360,20 +374,15 @@ impl<'k> Emitter<'k> {
             Some(bound) => gcd(width as u64, self.usage.divisor(bound)) as usize,
             None => width,
         };
-        let places = axes_of(place, view);
         match place {
             Place::Vector(axis) => self.open_writers(axis),
             Place::Scalar | Place::Matrix(_) => self.state.out.open(""),
         }
-        let pointer = self.pointer(view, false);
-        let limits: Vec<Option<String>> =
-            places.iter().zip(&view.axes).map(|((axis, _), a)| self.limit(*axis, a.bound)).collect();
-        let slots = self.open_slots(place, width);
-        let (at, _) = self.positions(&places, slots);
-        let last = places.len() - 1;
+        let (to, at, conditions) = self.open_view(view, place, width, false);
+        let last = at.len() - 1;
         let elements: Vec<String> = (0..width)
             .map(|e| {
-                let mut slots = slots.map(str::to_string);
+                let mut slots = ["r".to_string(), "c".to_string()];
                 if e > 0 {
                     slots[last] = format!("{} + {e}", slots[last]);
                 }
@@ -381,10 +390,8 @@ impl<'k> Emitter<'k> {
             })
             .collect();
         self.state.out.line(format!("const {elem} out[{width}] = {{{}}};", elements.join(", ")));
-        let conditions = conditions(&at, &limits);
         let guard =
             if conditions.is_empty() { String::new() } else { format!("if ({}) ", conditions.join(" && ")) };
-        let to = format!("{pointer} + ({})", Self::element_offset(&places, &at));
         self.state.out.line(format!("{guard}store<{width}>({to}, out);"));
         self.close_slots(place);
         self.state.out.close();

@@ -183,10 +183,8 @@ impl Emitter<'_> {
         if self.assignment.staged[a.0 as usize] {
             shared.push(a);
         }
-        for value in shared {
-            let range = self.state.tiles[&value].range;
-            self.reads(range);
-        }
+        let ranges: Vec<Range> = shared.iter().map(|value| self.state.tiles[value].range).collect();
+        self.reads_all(&ranges);
         let inner = self.kernel.ty(a).shape[usize::from(!trans_a)];
         if self.kernel.ty(a).elem == Elem::Bf16 {
             self.tensor_core(result, &name, (a, trans_a), (b, trans_b), inner);

@@ -109,8 +109,7 @@ impl Emitter<'_> {
         let range = self.scratch(along.warps * width);
         self.writes(range);
         let warp = digit("warp", along.warp_bit, along.warps);
-        // One lane of those that hold the same.
-        self.state.out.open(format!("if ({} == 0)", digit("lane", along.lane_bit, along.lanes)));
+        self.open_holders(along, other);
         let (element, at) = match other {
             Some(axis) => {
                 self.state.out.unrolled("o", axis.slots(), 1);
@@ -220,7 +219,7 @@ impl Emitter<'_> {
             Some(axis) => self.position(axis, "o"),
             None => "0".into(),
         };
-        self.state.out.open(format!("if ({} == 0)", digit("lane", along.lane_bit, along.lanes)));
+        self.open_holders(along, other);
         self.state.out.unrolled("o", count, 1);
         self.state.out.unrolled("b", along.outer, 1);
         self.state.out.line(format!(
@@ -251,6 +250,18 @@ impl Emitter<'_> {
         self.state.out.close();
         self.state.out.close();
         self.shared.give(range);
+    }
+
+    /// Opens a block for one lane of those that hold the same totals: the first along the axis, and of a vector, which
+    /// all other lanes and warps hold alike, the first of all.
+    fn open_holders(&mut self, along: Axis, other: Option<Axis>) {
+        let single = Axis { lanes: 1, ..along };
+        match other {
+            Some(_) => {
+                self.state.out.open(format!("if ({} == 0)", digit("lane", along.lane_bit, along.lanes)))
+            }
+            None => self.open_writers(single),
+        }
     }
 
     /// Through shared memory, with rows of odd length.

@@ -12,8 +12,6 @@ pub(crate) struct Usage {
     pub uses: Vec<usize>,
     /// A number that divides an Index; 0 divides by all (the value is 0).
     pub divisor: Vec<u64>,
-    /// The statement that makes a value: what of it is needed to know where its operands come from.
-    pub constant: Vec<Option<i64>>,
 }
 
 impl Usage {
@@ -24,7 +22,6 @@ impl Usage {
             exact: vec![false; n],
             uses: vec![0; n],
             divisor: vec![1; n],
-            constant: vec![None; n],
         };
         usage.body(kernel, &kernel.body);
         usage
@@ -63,9 +60,6 @@ impl Usage {
         }
         if let [result] = stmt.results[..] {
             let at = result.0 as usize;
-            if let Op::ConstI(value) = stmt.op {
-                self.constant[at] = Some(value);
-            }
             self.exact[at] |= matches!(stmt.op, Op::Load(_));
             self.divisor[at] = self.divisor_of(&stmt.op);
         }

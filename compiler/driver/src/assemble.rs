@@ -94,7 +94,8 @@ impl<'a> Assembly<'a> {
                     c: self.at(g.c.0),
                     c_strides: g.c.1,
                     accumulate: g.accumulate,
-                    dtype: dtype(g.c.0.dtype),
+                    dtype: dtype(g.a.0.dtype),
+                    c_dtype: dtype(g.c.0.dtype),
                 }),
             };
             self.steps.push(plan::Step {

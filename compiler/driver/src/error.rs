@@ -21,6 +21,9 @@ pub enum CompileError {
     /// A code generator refuses a kernel.
     #[error(transparent)]
     Codegen(#[from] linc_codegen_cpu::CodegenError),
+    /// As above, for GPUs.
+    #[error(transparent)]
+    Cuda(#[from] linc_codegen_cuda::CodegenError),
     /// A pass broke the graph: a bug, named with its pass.
     #[error("internal error: the graph after pass {pass} is malformed: {error}")]
     Malformed {

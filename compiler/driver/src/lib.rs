@@ -15,6 +15,7 @@ use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline;
 
 pub use error::CompileError;
+pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
@@ -22,6 +23,7 @@ pub use linc_passes::memory::PersistentLayout as Layout;
 pub use linc_passes::optimizer::OptimizerOptions;
 pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
 pub use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
+pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::Policy as RecomputePolicy;
 pub use linc_plan as plan;
 pub use model::{Model, Sizes};
@@ -45,12 +47,16 @@ pub struct Options {
     pub batch: usize,
     /// Tokens of a sequence; 1 for decoding.
     pub seq: usize,
+    /// Number format of activations and matmul operands; masters of the weights are f32.
+    pub precision: Precision,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
     /// Optional passes that are switched off.
     pub disabled: BTreeSet<String>,
     /// Keep the texts of all stages.
     pub dumps: bool,
+    /// Among them, kernels as CUDA C++ for this GPU instead of CPU IR.
+    pub cuda: Option<Arch>,
     /// Seconds on any clock; without one, passes take no time.
     pub clock: Option<fn() -> f64>,
 }
@@ -61,9 +67,11 @@ impl Options {
         Options {
             batch,
             seq,
+            precision: Precision::default(),
             recompute: RecomputePolicy::default(),
             disabled: BTreeSet::new(),
             dumps: false,
+            cuda: None,
             clock: None,
         }
     }
@@ -120,6 +128,7 @@ pub fn compile(
     let settings = pipeline::Options {
         kinds: model.kinds.clone(),
         linear: model.linear_options(),
+        precision: options.precision,
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };
@@ -145,23 +154,33 @@ pub fn compile(
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
-        dumps.extend(plan_dumps(&assembled)?);
+        dumps.extend(plan_dumps(&assembled, options.cuda)?);
     }
-    let report = Report::new(model, name, (options.batch, options.seq), &assembled.plan, times);
+    let report = Report::new(model, name, options, &assembled.plan, times);
     Ok(Compiled { plan: assembled.plan, report, dumps })
 }
 
-/// The plan, its memory map, and every kernel as tile program and as CPU IR.
-fn plan_dumps(assembled: &assemble::Assembled) -> Result<Vec<Dump>, CompileError> {
+/// The plan, its memory map, and every kernel as tile program and as CPU IR or CUDA C++.
+fn plan_dumps(assembled: &assemble::Assembled, cuda: Option<Arch>) -> Result<Vec<Dump>, CompileError> {
     let plan = &assembled.plan;
     let mut dumps = vec![
         Dump { path: "plan.json".into(), text: serde_json::to_string_pretty(plan).unwrap_or_default() },
         Dump { path: "memory.txt".into(), text: memory_map(plan) },
     ];
-    for (kernel, entry) in assembled.kernels.iter().zip(&plan.kernels) {
+    for (index, (kernel, entry)) in assembled.kernels.iter().zip(&plan.kernels).enumerate() {
         dumps.push(Dump { path: format!("kernels/{}.tile", entry.name), text: entry.text.clone() });
-        let compiled = linc_codegen_cpu::compile(kernel, linc_codegen_cpu::Options { fma: true })?;
-        dumps.push(Dump { path: format!("kernels/{}.clif", entry.name), text: compiled.text() });
+        let (kind, text) = match cuda {
+            None => {
+                let options = linc_codegen_cpu::Options { fma: true };
+                ("clif", linc_codegen_cpu::compile(kernel, options)?.text())
+            }
+            Some(arch) => {
+                let alignment = plan.argument_alignment(index).into_iter().map(|a| a as u32).collect();
+                let options = linc_codegen_cuda::Options { arch, alignment };
+                ("cu", linc_codegen_cuda::compile(kernel, &options)?.source())
+            }
+        };
+        dumps.push(Dump { path: format!("kernels/{}.{kind}", entry.name), text });
     }
     Ok(dumps)
 }

@@ -125,10 +125,13 @@ impl Model {
 
 fn sizes(built: &BuiltModel) -> Sizes {
     let looked_up_only = |graph: &Graph| {
-        let tables =
-            graph.nodes().filter(|n| matches!(graph.op(*n), Op::Embedding)).map(|n| graph.operands(n)[0]);
-        let only = tables
-            .filter(|t| graph.users(*t).iter().all(|(user, _)| matches!(graph.op(*user), Op::Embedding)));
+        let tables = graph
+            .nodes()
+            .filter(|n| matches!(graph.op(*n), Op::Embedding { .. }))
+            .map(|n| graph.operands(n)[0]);
+        let only = tables.filter(|t| {
+            graph.users(*t).iter().all(|(user, _)| matches!(graph.op(*user), Op::Embedding { .. }))
+        });
         only.map(|t| graph.ty(t).shape.numel() as u64).sum()
     };
     Sizes {

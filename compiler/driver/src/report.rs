@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use linc_plan::{Action, Category, Plan};
 use serde::Serialize;
 
+use crate::Options;
 use crate::model::Model;
 
 /// One kernel or library call with its use in the plan.
@@ -48,6 +49,8 @@ pub struct Report {
     pub batch: usize,
     /// Tokens of a sequence.
     pub seq: usize,
+    /// Number format of activations and matmul operands.
+    pub precision: &'static str,
     /// Floating-point operations per token, counted from the plan.
     pub flops_per_token: u64,
     /// The same in TorchTitan's convention (training only).
@@ -66,10 +69,11 @@ impl Report {
     pub(crate) fn new(
         model: &Model,
         entry: &str,
-        (batch, seq): (usize, usize),
+        options: &Options,
         plan: &Plan,
         passes: Vec<PassTime>,
     ) -> Self {
+        let Options { batch, seq, precision, .. } = *options;
         let memory =
             plan.peak_by_category().into_iter().map(|(c, bytes)| (Category::name(c), bytes)).collect();
         Report {
@@ -80,6 +84,7 @@ impl Report {
             layer_map: model.layer_map(),
             batch,
             seq,
+            precision: precision.name(),
             flops_per_token: plan.flops() / (batch * seq).max(1) as u64,
             titan_flops_per_token: model.titan_flops_per_token(seq),
             peak_bytes: plan.arena_bytes(),

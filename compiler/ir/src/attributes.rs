@@ -150,11 +150,14 @@ impl Attributes {
                 Op::Pad { axis, before, after: self.usize("after")? }
             }
             "concat" => Op::Concat { axis: self.usize("axis")? },
-            "matmul" => Op::MatMul { trans_a: self.bool("trans_a")?, trans_b: self.bool("trans_b")? },
+            "matmul" => {
+                let (trans_a, trans_b) = (self.bool("trans_a")?, self.bool("trans_b")?);
+                Op::MatMul { trans_a, trans_b, dtype: ty.dtype }
+            }
             "rms_norm" => Op::RmsNorm { eps: self.f64("eps")? },
             "rms_norm_grad" => Op::RmsNormGrad { eps: self.f64("eps")? },
             "rope" => Op::Rope { inverse: self.bool("inverse")? },
-            "embedding" => Op::Embedding,
+            "embedding" => Op::Embedding { dtype: ty.dtype },
             "embedding_grad" => Op::EmbeddingGrad { vocab: self.usize("vocab")? },
             "attention" => Op::Attention(self.attention()?),
             "attention_grad" => Op::AttentionGrad(self.attention()?),

@@ -256,6 +256,17 @@ impl Graph {
         seen
     }
 
+    /// True for a parameter, and for one that is only rounded, viewed or joined with others.
+    pub fn is_weight(&self, value: Value) -> bool {
+        match self.op(value.node) {
+            Op::Param { .. } => true,
+            op if op.is_view() || matches!(op, Op::Cast { .. }) => {
+                self.operands(value.node).into_iter().all(|v| self.is_weight(v))
+            }
+            _ => false,
+        }
+    }
+
     /// A named output.
     pub fn output(&self, name: &str) -> Option<Value> {
         self.outputs.iter().find(|(n, _)| n == name).map(|(_, v)| *v)

@@ -1,4 +1,12 @@
 //! Result types of every operation from its operand types, and with that the typing rules.
+//!
+//! Element types follow three rules. An operation gives what it takes, and operands that meet element by element are of
+//! one type. What is summed over many elements and read as a number of its own (a reduction, a statistic, a saved state,
+//! the gradient of a weight, a loss) is of [`DType::accumulator`], f32 for bf16. Where both make sense, the operation
+//! says which: `matmul`, `embedding`, `cast`.
+
+mod attention;
+mod loss;
 
 use crate::error::IrError;
 use crate::limits::{check_operands, check_shape};
@@ -96,41 +104,26 @@ impl Check<'_> {
         TensorType::new(self.dtype(i), shape)
     }
 
-    /// Checks q [B,N,H,D], k and v [B,M,G,D] and returns (B, N, H, G, D).
-    fn heads(&self) -> Result<(usize, usize, usize, usize, usize), IrError> {
-        for i in 0..3 {
-            self.rank(i, 4, "[batch, seq, heads, head_dim]")?;
-            self.float(i)?;
-        }
-        let (q, k) = (self.shape(0).dims(), self.shape(1).dims());
-        self.same(2, self.shape(1), "k")?;
-        if q[0] != k[0] || q[1] != k[1] || q[3] != k[3] {
-            return self.fail(format!(
-                "q is {} and k is {}: batch, seq and head_dim must agree",
-                self.shape(0),
-                self.shape(1)
-            ));
-        }
-        if k[2] == 0 || q[2] % k[2] != 0 {
-            return self.fail(format!("{} query heads are not a multiple of {} key/value heads", q[2], k[2]));
-        }
-        Ok((q[0], q[1], q[2], k[2], q[3]))
+    /// A sum of elements of operand `i`.
+    fn sum_of(&self, i: usize, shape: impl Into<Shape>) -> TensorType {
+        TensorType::new(self.dtype(i).accumulator(), shape)
     }
 
-    fn one_token(&self, n: usize) -> Result<(), IrError> {
-        if n == 1 { Ok(()) } else { self.fail(format!("decodes one token, q has {n}")) }
+    /// Checks that operands have one element type.
+    fn one_dtype(&self, operands: &[usize]) -> Result<(), IrError> {
+        match operands.iter().find(|i| self.dtype(**i) != self.dtype(operands[0])) {
+            None => Ok(()),
+            Some(i) => self.fail(format!(
+                "operand {i} is {}, operand {} is {}: their element types must agree",
+                self.operands[*i], operands[0], self.operands[operands[0]]
+            )),
+        }
     }
 
-    fn rope_table(&self, table: usize, x: usize) -> Result<(), IrError> {
-        self.rank(table, 3, "a rope table [len, head_dim/2, 2]")?;
-        let (t, x) = (self.shape(table).dims(), self.shape(x).dims());
-        if t[2] != 2 || t[1] * 2 != x[3] || t[0] < x[1] {
-            return self.fail(format!(
-                "rope table {} does not cover {} positions of {} features",
-                self.shape(table),
-                x[1],
-                x[3]
-            ));
+    /// Checks that operand `i`, a statistic or state, is not rounded to bf16.
+    fn full(&self, i: usize) -> Result<(), IrError> {
+        if self.dtype(i) == DType::Bf16 {
+            return self.fail(format!("operand {i} is {}, expected f32", self.operands[i]));
         }
         Ok(())
     }
@@ -180,7 +173,7 @@ impl Check<'_> {
             | Op::Slice { .. }
             | Op::Pad { .. }
             | Op::Concat { .. } => self.view(),
-            Op::MatMul { trans_a, trans_b } => self.matmul(*trans_a, *trans_b),
+            Op::MatMul { trans_a, trans_b, dtype } => self.matmul(*trans_a, *trans_b, *dtype),
             Op::RmsNorm { .. } => {
                 self.arity(2..=2)?;
                 self.float(0)?;
@@ -193,7 +186,8 @@ impl Check<'_> {
                 self.same(2, self.shape(0), "x")?;
                 let d = self.shape(0).last();
                 let rows = self.shape(0).numel() / d;
-                Ok(vec![self.like(0), self.of(1, [rows.min(RMS_NORM_ROW_BLOCKS), d])])
+                self.one_dtype(&[0, 2])?;
+                Ok(vec![self.like(0), self.sum_of(1, [rows.min(RMS_NORM_ROW_BLOCKS), d])])
             }
             Op::Rope { .. } => {
                 self.arity(2..=3)?;
@@ -204,13 +198,16 @@ impl Check<'_> {
                 }
                 Ok(vec![self.like(0)])
             }
-            Op::Embedding => {
+            Op::Embedding { dtype } => {
                 self.arity(2..=2)?;
                 self.rank(0, 2, "a table [vocab, dim]")?;
                 self.int(1)?;
                 let mut shape = self.shape(1).clone();
                 shape.0.push(self.shape(0).last());
-                Ok(vec![self.of(0, shape)])
+                if *dtype != self.dtype(0) && *dtype != DType::Bf16 {
+                    return self.fail(format!("rows of a {} table cannot be {dtype}", self.dtype(0)));
+                }
+                Ok(vec![TensorType::new(*dtype, shape)])
             }
             Op::EmbeddingGrad { vocab } => {
                 self.arity(2..=2)?;
@@ -218,7 +215,7 @@ impl Check<'_> {
                 let mut rows = self.shape(1).clone();
                 let d = rows.0.pop();
                 match d {
-                    Some(d) if rows == *self.shape(0) => Ok(vec![self.of(1, [*vocab, d])]),
+                    Some(d) if rows == *self.shape(0) => Ok(vec![self.sum_of(1, [*vocab, d])]),
                     _ => self.fail(format!("dy is {}, ids are {}", self.shape(1), self.shape(0))),
                 }
             }
@@ -238,7 +235,7 @@ impl Check<'_> {
                 self.arity(1..=usize::MAX)?;
                 let parts =
                     (0..self.operands.len()).map(|i| self.shape(i).numel().div_ceil(NORM_BLOCK)).sum();
-                Ok(vec![self.of(0, []), self.of(0, [parts])])
+                Ok(vec![self.sum_of(0, []), self.sum_of(0, [parts])])
             }
             Op::AdamW(_) => {
                 self.arity(7..=7)?;
@@ -247,6 +244,11 @@ impl Check<'_> {
                 }
                 for i in 4..7 {
                     self.same(i, &Shape::default(), "a scalar")?;
+                }
+                // A step is far smaller than what bf16 resolves.
+                self.one_dtype(&[0, 1, 2, 3, 4, 5, 6])?;
+                if self.dtype(0) == DType::Bf16 {
+                    return self.fail("updates masters of f32, these are bf16");
                 }
                 Ok(vec![self.like(0), self.like(2), self.like(3)])
             }
@@ -361,10 +363,10 @@ impl Check<'_> {
             other => unreachable!("{} is not a view", other.name()),
         }
         self.arity(1..=1)?;
-        Ok(vec![self.of(0, shape)])
+        Ok(vec![if matches!(self.op, Op::Sum { .. }) { self.sum_of(0, shape) } else { self.of(0, shape) }])
     }
 
-    fn matmul(&self, trans_a: bool, trans_b: bool) -> Types {
+    fn matmul(&self, trans_a: bool, trans_b: bool, dtype: DType) -> Types {
         self.arity(2..=2)?;
         for i in 0..2 {
             self.rank(i, 2, "a matrix")?;
@@ -376,138 +378,11 @@ impl Check<'_> {
         if ka != kb {
             return self.fail(format!("inner sizes differ: [{m}, {ka}] times [{kb}, {n}]"));
         }
-        Ok(vec![self.of(0, [m, n])])
-    }
-
-    fn attention(&self) -> Types {
-        let (b, n, h, g, d) = {
-            if self.operands.len() < 3 {
-                return self.fail("needs q, k and v");
-            }
-            self.heads()?
-        };
-        match self.op {
-            Op::Attention(spec) => {
-                self.arity(3 + usize::from(spec.rope)..=3 + usize::from(spec.rope))?;
-                if spec.rope {
-                    self.rope_table(3, 0)?;
-                }
-                Ok(vec![self.like(0)])
-            }
-            Op::AttentionGrad(spec) => {
-                self.arity(5 + usize::from(spec.rope)..=5 + usize::from(spec.rope))?;
-                self.same(3, self.shape(0), "q")?;
-                self.same(4, self.shape(0), "q")?;
-                if spec.rope {
-                    self.rope_table(5, 0)?;
-                }
-                Ok(vec![self.like(0), self.like(1), self.like(2)])
-            }
-            Op::SoftmaxAttention { .. } => {
-                self.arity(3..=3)?;
-                Ok(vec![self.like(0), TensorType::f32([b, h, n])])
-            }
-            Op::SoftmaxAttentionGrad { .. } => {
-                self.arity(6..=6)?;
-                self.same(3, self.shape(0), "q")?;
-                self.same(4, &[b, h, n].into(), "the row logsumexp")?;
-                self.same(5, self.shape(0), "q")?;
-                Ok(vec![self.like(0), self.like(1), self.like(2), TensorType::f32([b, h, n])])
-            }
-            Op::LinearAttention(spec) => {
-                self.arity(3..=3)?;
-                let s = spec.saved_states(n);
-                Ok(vec![self.like(0), TensorType::f32([b, g, s, d]), TensorType::f32([b, g, s, d, d])])
-            }
-            Op::LinearAttentionGrad(spec) => {
-                self.arity(7..=7)?;
-                let s = spec.saved_states(n);
-                self.same(3, self.shape(0), "q")?;
-                self.same(4, &[b, g, s, d].into(), "the key logsumexp")?;
-                self.same(5, &[b, g, s, d, d].into(), "the state")?;
-                self.same(6, self.shape(0), "q")?;
-                Ok(vec![self.like(0), self.like(1), self.like(2)])
-            }
-            Op::SoftmaxDecode { .. } => {
-                self.arity(6..=6)?;
-                self.one_token(n)?;
-                self.rank(3, 4, "a cache [batch, len, kv_heads, head_dim]")?;
-                let len = self.shape(3).dims()[1];
-                self.same(3, &[b, len, g, d].into(), "the cache")?;
-                self.same(4, &[b, len, g, d].into(), "the cache")?;
-                self.position(5)?;
-                Ok(vec![self.like(0), self.like(3), self.like(4)])
-            }
-            Op::LinearDecode { .. } => {
-                self.arity(7..=7)?;
-                self.same(3, &[b, g, d].into(), "the running maximum")?;
-                self.same(4, &[b, g, d].into(), "the running sum")?;
-                self.same(5, &[b, g, d, d].into(), "the state")?;
-                self.one_token(n)?;
-                self.position(6)?;
-                Ok(vec![self.like(0), self.like(3), self.like(4), self.like(5)])
-            }
-            other => unreachable!("{} is not attention", other.name()),
+        self.one_dtype(&[0, 1])?;
+        if dtype != self.dtype(0) && dtype != self.dtype(0).accumulator() {
+            return self.fail(format!("a product of {} cannot be {dtype}", self.dtype(0)));
         }
-    }
-
-    fn loss(&self) -> Types {
-        let scalar = TensorType::f32([]);
-        match self.op {
-            Op::CrossEntropy => {
-                self.arity(2..=2)?;
-                self.logits(0, 1)?;
-                Ok(vec![TensorType::new(self.dtype(0), [])])
-            }
-            Op::CrossEntropyGrad => {
-                self.arity(3..=3)?;
-                self.logits(0, 1)?;
-                self.same(2, &Shape::default(), "the gradient of the loss")?;
-                Ok(vec![self.like(0)])
-            }
-            Op::LinearCrossEntropy { chunk } => {
-                self.arity(3..=3)?;
-                let (t, v) = self.head()?;
-                Ok(vec![scalar, TensorType::f32([(*chunk).min(t), v]), TensorType::f32([t + 1])])
-            }
-            Op::LinearCrossEntropyGrad { chunk } => {
-                self.arity(4..=4)?;
-                let (t, v) = self.head()?;
-                self.same(3, &Shape::default(), "the gradient of the loss")?;
-                let chunk = TensorType::f32([(*chunk).min(t), v]);
-                Ok(vec![scalar, self.like(0), self.like(1), chunk, TensorType::f32([t + 1])])
-            }
-            other => unreachable!("{} is not a loss", other.name()),
-        }
-    }
-
-    fn logits(&self, logits: usize, targets: usize) -> Result<(), IrError> {
-        self.rank(logits, 2, "logits [tokens, vocab]")?;
-        self.int(targets)?;
-        self.same(targets, &[self.shape(logits).dims()[0]].into(), "the rows of the logits")
-    }
-
-    fn head(&self) -> Result<(usize, usize), IrError> {
-        self.rank(0, 2, "hidden states [tokens, dim]")?;
-        self.rank(1, 2, "an output weight [vocab, dim]")?;
-        self.int(2)?;
-        let (h, w) = (self.shape(0).dims(), self.shape(1).dims());
-        if h[1] != w[1] {
-            return self.fail(format!(
-                "hidden states are {}, the output weight is {}",
-                self.shape(0),
-                self.shape(1)
-            ));
-        }
-        self.same(2, &[h[0]].into(), "the rows of the hidden states")?;
-        Ok((h[0], w[0]))
-    }
-}
-
-impl crate::op::LinearSpec {
-    /// Number S of states kept for the backward of a sequence of `n` tokens.
-    pub fn saved_states(&self, n: usize) -> usize {
-        if self.causal { n.div_ceil(self.chunk) } else { 1 }
+        Ok(vec![TensorType::new(dtype, [m, n])])
     }
 }
 

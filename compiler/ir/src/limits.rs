@@ -58,7 +58,7 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         | Op::RmsNorm { .. }
         | Op::RmsNormGrad { .. }
         | Op::Rope { .. }
-        | Op::Embedding
+        | Op::Embedding { .. }
         | Op::Attention(_)
         | Op::AttentionGrad(_)
         | Op::SoftmaxAttention { .. }
@@ -132,7 +132,7 @@ fn integer_operands(op: &Op) -> Option<&'static [usize]> {
         | Op::GlobalNorm
         | Op::AdamW(_) => Some(&[]),
         Op::EmbeddingGrad { .. } => Some(&[0]),
-        Op::Embedding | Op::CrossEntropy | Op::CrossEntropyGrad => Some(&[1]),
+        Op::Embedding { .. } | Op::CrossEntropy | Op::CrossEntropyGrad => Some(&[1]),
         Op::Rope { .. } | Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => Some(&[2]),
         Op::SoftmaxDecode { .. } => Some(&[5]),
         Op::LinearDecode { .. } => Some(&[6]),

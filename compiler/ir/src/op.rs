@@ -284,7 +284,7 @@ pub enum Op {
     Fused(Pointwise),
 
     // ---- reductions, views ----
-    /// `(x) -> x without axes`: sum over the axes (kept as size 1 if `keep`).
+    /// `(x) -> x without axes`: sum over the axes (kept as size 1 if `keep`); bf16 is summed to f32.
     Sum {
         /// Axes, ascending.
         axes: Vec<usize>,
@@ -326,40 +326,46 @@ pub enum Op {
     },
 
     // ---- contraction ----
-    /// `(a, b) -> [m, n]`: 2-D product of `a` (`[m,k]`, or `[k,m]` if `trans_a`) and `b` (`[k,n]`, or `[n,k]` if `trans_b`).
+    /// `(a, b) -> [m, n]`: 2-D product of `a` (`[m,k]`, or `[k,m]` if `trans_a`) and `b` (`[k,n]`, or `[n,k]` if `trans_b`),
+    /// both of one type; summed in [`DType::accumulator`] and rounded once, to `dtype`: the operands' type or f32.
     MatMul {
         /// Read `a` transposed.
         trans_a: bool,
         /// Read `b` transposed.
         trans_b: bool,
+        /// Element type of the result.
+        dtype: DType,
     },
 
     // ---- norms, position, embedding ----
-    /// `(x [.., d], w [d]) -> y`: `x / sqrt(mean(x²) + eps) * w` (arXiv 1910.07467).
+    /// `(x [.., d], w [d]) -> y like x`: `x / sqrt(mean(x²) + eps) * w` (arXiv 1910.07467); `w` may be f32 where x is bf16.
     RmsNorm {
         /// Added to the mean square.
         eps: f64,
     },
-    /// `(x, w, dy) -> (dx, dw_partial [P, d])`: P row blocks, see [`RMS_NORM_ROW_BLOCKS`].
+    /// `(x, w, dy) -> (dx like x, dw_partial [P, d])`: P row blocks, see [`RMS_NORM_ROW_BLOCKS`]; partial sums are f32.
     RmsNormGrad {
         /// As in the forward.
         eps: f64,
     },
-    /// `(x [B,N,H,D], table [len,D/2,2], start i32[1]?) -> y`: rotates interleaved feature pairs by
-    /// position `start + n` (arXiv 2104.09864); `inverse` rotates back (its gradient).
+    /// `(x [B,N,H,D], table [len,D/2,2], start i32[1]?) -> y like x`: rotates interleaved feature pairs by
+    /// position `start + n` (arXiv 2104.09864); `inverse` rotates back (its gradient). The table is f32 for a bf16 x, too.
     Rope {
         /// Rotate by the negative angle.
         inverse: bool,
     },
-    /// `(table [V, d], ids i32[..]) -> [.., d]`
-    Embedding,
-    /// `(ids i32[..], dy [.., d]) -> dtable [V, d]`
+    /// `(table [V, d], ids i32[..]) -> [.., d]`: rows of the table, rounded to `dtype`: the table's type or bf16.
+    Embedding {
+        /// Element type of the result.
+        dtype: DType,
+    },
+    /// `(ids i32[..], dy [.., d]) -> dtable [V, d]`; bf16 is summed to f32.
     EmbeddingGrad {
         /// Rows of the table.
         vocab: usize,
     },
 
-    // ---- attention ----
+    // ---- attention: q, k, v, their gradients, out and dout are of one type; statistics and states are f32 ----
     /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], rope table?) -> out [B,N,H,D]`; abstract, one kind is chosen per layer.
     Attention(AttentionSpec),
     /// `(q, k, v, out, dout, rope table?) -> (dq, dk, dv)`; `out` names the forward node.
@@ -396,18 +402,20 @@ pub enum Op {
         temperature: f64,
     },
 
-    // ---- loss ----
+    // ---- loss: a bf16 head has bf16 logits and gradients of logits; the loss and dw are f32 ----
     /// `(logits [T,V], targets i32[T]) -> f32[]`: mean over targets >= 0 of the negative log likelihood.
     CrossEntropy,
-    /// `(logits, targets, dloss []) -> dlogits`
+    /// `(logits, targets, dloss []) -> dlogits like logits`
     CrossEntropyGrad,
     /// `(h [T,d], w [V,d], targets i32[T]) -> (loss [], logits [chunk,V], nll [T+1])`: [`Op::CrossEntropy`] of `h wᵀ`,
     /// `chunk` rows at a time; all but the loss are workspace; the last element of `nll` is 1/(number of targets >= 0).
+    /// h, w and logits are of one type, and logits are rounded to it.
     LinearCrossEntropy {
         /// Rows of logits that exist at once.
         chunk: usize,
     },
     /// `(h, w, targets, dloss []) -> (loss [], dh, dw, logits [chunk,V], nll [T+1])`: loss and gradients in one sweep.
+    /// The gradient of the logits takes their place, and so is rounded as they are; dh is like h, dw f32.
     LinearCrossEntropyGrad {
         /// Rows of logits that exist at once.
         chunk: usize,
@@ -451,7 +459,7 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::RmsNormGrad { .. } => "rms_norm_grad",
             Op::Rope { .. } => "rope",
-            Op::Embedding => "embedding",
+            Op::Embedding { .. } => "embedding",
             Op::EmbeddingGrad { .. } => "embedding_grad",
             Op::Attention(_) => "attention",
             Op::AttentionGrad(_) => "attention_grad",
@@ -468,6 +476,19 @@ impl Op {
             Op::GlobalNorm => "global_norm",
             Op::AdamW(_) => "adamw",
         }
+    }
+
+    /// True if it moves elements and computes nothing.
+    pub fn is_view(&self) -> bool {
+        matches!(
+            self,
+            Op::Reshape { .. }
+                | Op::Transpose { .. }
+                | Op::Slice { .. }
+                | Op::Pad { .. }
+                | Op::Concat { .. }
+                | Op::Broadcast { .. }
+        )
     }
 
     /// The binding name of a leaf.

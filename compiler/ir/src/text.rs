@@ -11,7 +11,7 @@
 //!
 //! Nodes are numbered in topological order, so equal programs print equal text, whatever passes did to the
 //! ids before. Floats print with `{:?}`, which Rust reads back to the same bits. Shapes and element types that
-//! the result type shows already (of leaves, `broadcast`, `reshape`, `cast`, `fused`) are not repeated.
+//! the result type shows already (of leaves, `broadcast`, `reshape`, `cast`, `fused`, `matmul`, `embedding`) are not repeated.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -107,7 +107,7 @@ fn attributes(op: &Op) -> Vec<String> {
         | Op::Broadcast { .. }
         | Op::Cast { .. }
         | Op::Reshape { .. }
-        | Op::Embedding
+        | Op::Embedding { .. }
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::GlobalNorm => vec![],
@@ -121,7 +121,7 @@ fn attributes(op: &Op) -> Vec<String> {
             vec![format!("axis = {axis}"), format!("before = {before}"), format!("after = {after}")]
         }
         Op::Concat { axis } => vec![format!("axis = {axis}")],
-        Op::MatMul { trans_a, trans_b } => {
+        Op::MatMul { trans_a, trans_b, .. } => {
             vec![format!("trans_a = {trans_a}"), format!("trans_b = {trans_b}")]
         }
         Op::RmsNorm { eps } | Op::RmsNormGrad { eps } => vec![format!("eps = {eps:?}")],

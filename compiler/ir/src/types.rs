@@ -33,6 +33,14 @@ impl DType {
         }
     }
 
+    /// The type in which sums of such elements are formed, and which a statistic of them has: f32 for bf16.
+    pub const fn accumulator(self) -> Self {
+        match self {
+            DType::Bf16 | DType::F32 => DType::F32,
+            DType::F64 | DType::I32 => self,
+        }
+    }
+
     /// The name used in the text form.
     pub const fn name(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Numbers, close, differences, eval1};
 use linc_ir::interp::{Tensor, eval};
-use linc_ir::{AttentionSpec, LinearSpec, Op, TableKind, TensorType};
+use linc_ir::{AttentionSpec, DType, LinearSpec, Op, TableKind, TensorType};
 
 /// Error of central differences with step 1e-5 on functions of order 1.
 const TOLERANCE: f64 = 2e-9;
@@ -69,7 +69,7 @@ fn embedding() {
     let ids = Tensor::int([2, 3], vec![4, 0, 4, 1, 1, 4]);
     let dy = numbers.tensor([2, 3, 3]);
     let found = eval1(&Op::EmbeddingGrad { vocab: 5 }, &[&ids, &dy]);
-    let expected = differences(&Op::Embedding, &[&table, &ids], 0, &dy.doubles());
+    let expected = differences(&Op::Embedding { dtype: DType::F32 }, &[&table, &ids], 0, &dy.doubles());
     close("dtable", &found.doubles(), &expected, TOLERANCE);
 }
 
@@ -176,7 +176,7 @@ fn linear_cross_entropy() {
         let expected = differences(&forward, &[&h, &w, &targets], i, &[-0.5]);
         close(["dh", "dw"][i], &found[1 + i].doubles(), &expected, TOLERANCE);
     }
-    let logits = eval1(&Op::MatMul { trans_a: false, trans_b: true }, &[&h, &w]);
+    let logits = eval1(&Op::MatMul { trans_a: false, trans_b: true, dtype: DType::F32 }, &[&h, &w]);
     let loss = eval1(&Op::CrossEntropy, &[&logits, &targets]);
     let both = eval(&forward, &[&h, &w, &targets]).unwrap();
     close("loss", &found[0].doubles(), &loss.doubles(), 1e-15);

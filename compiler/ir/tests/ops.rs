@@ -148,7 +148,10 @@ fn matmul_in_all_orientations() {
     for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
         let a = if trans_a { t(&a) } else { a.clone() };
         let b = if trans_b { t(&b) } else { b.clone() };
-        assert_eq!(eval1(&Op::MatMul { trans_a, trans_b }, &[&a, &b]).doubles(), [5., 11., 14., 23.]);
+        assert_eq!(
+            eval1(&Op::MatMul { trans_a, trans_b, dtype: DType::F32 }, &[&a, &b]).doubles(),
+            [5., 11., 14., 23.]
+        );
     }
 }
 
@@ -241,10 +244,11 @@ fn llama_31_rope_scaling() {
 fn embedding() {
     let table = matrix(3, &[1., 2., 3., 4., 5., 6.]);
     let ids = Tensor::int([2, 1], vec![2, 0]);
-    let found = eval1(&Op::Embedding, &[&table, &ids]);
+    let found = eval1(&Op::Embedding { dtype: DType::F32 }, &[&table, &ids]);
     assert_eq!((found.shape.dims(), found.doubles()), (&[2, 1, 2][..], vec![5., 6., 1., 2.]));
     for bad in [3, -1] {
-        let error = eval(&Op::Embedding, &[&table, &Tensor::int([1], vec![bad])]).unwrap_err();
+        let error =
+            eval(&Op::Embedding { dtype: DType::F32 }, &[&table, &Tensor::int([1], vec![bad])]).unwrap_err();
         assert_eq!(error.to_string(), format!("embedding: id {bad} is outside 0..3"));
     }
 }

@@ -105,11 +105,17 @@ fn everything() -> Graph {
 
     b.graph.set_scope("");
     let (h, w) = (b.f32([5, 4]), b.f32([3, 4]));
-    b.add(Op::MatMul { trans_a: false, trans_b: true }, &[h, w]);
+    b.add(Op::MatMul { trans_a: false, trans_b: true, dtype: DType::F32 }, &[h, w]);
+    let [narrow, w16] = [h, w].map(|x| b.add(Op::Cast { dtype: DType::Bf16 }, &[x])[0]);
+    for dtype in [DType::F32, DType::Bf16] {
+        b.add(Op::MatMul { trans_a: false, trans_b: true, dtype }, &[narrow, w16]);
+    }
+    b.add(Op::RmsNorm { eps: 1e-5 }, &[narrow, x]);
     b.add(Op::RmsNorm { eps: 1e-5 }, &[h, x]);
     b.add(Op::RmsNormGrad { eps: 1e-5 }, &[h, x, h]);
     let ids = b.i32([5]);
-    b.add(Op::Embedding, &[w, ids]);
+    b.add(Op::Embedding { dtype: DType::F32 }, &[w, ids]);
+    b.add(Op::Embedding { dtype: DType::Bf16 }, &[w, ids]);
     b.add(Op::EmbeddingGrad { vocab: 7 }, &[ids, h]);
     let (q, k, v) = (b.f32([2, 6, 4, 4]), b.f32([2, 6, 2, 4]), b.f32([2, 6, 2, 4]));
     let pos = b.i32([1]);
@@ -318,7 +324,11 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
             8 => Op::Slice { axis, start: numbers.below(2), len: 1 + numbers.below(2) },
             9 => Op::Pad { axis, before: numbers.below(2), after: numbers.below(2) },
             10 => Op::Concat { axis },
-            11 => Op::MatMul { trans_a: numbers.below(2) == 0, trans_b: numbers.below(2) == 0 },
+            11 => Op::MatMul {
+                trans_a: numbers.below(2) == 0,
+                trans_b: numbers.below(2) == 0,
+                dtype: DType::F32,
+            },
             12 => Op::RmsNorm { eps: value },
             13 => Op::RmsNormGrad { eps: value },
             14 => Op::SoftmaxAttention { causal: numbers.below(2) == 0, scale: value },
@@ -347,11 +357,15 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
                 let outputs = (0..1 + numbers.below(3)).map(|_| (numbers.below(5), DType::F32)).collect();
                 Op::Fused(Pointwise { shape: shape.clone(), steps, outputs })
             }
-            _ => Op::Embedding,
+            _ => Op::Embedding { dtype: DType::F32 },
         };
         let arity = match &op {
             Op::Param { .. } | Op::State { .. } | Op::Constant { .. } => 0,
-            Op::Binary(_) | Op::MatMul { .. } | Op::RmsNorm { .. } | Op::CrossEntropy | Op::Embedding => 2,
+            Op::Binary(_)
+            | Op::MatMul { .. }
+            | Op::RmsNorm { .. }
+            | Op::CrossEntropy
+            | Op::Embedding { .. } => 2,
             Op::RmsNormGrad { .. } | Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => 3,
             Op::Concat { .. } | Op::GlobalNorm => 1 + numbers.below(3),
             _ => 1,

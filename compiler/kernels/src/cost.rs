@@ -3,7 +3,7 @@
 //! A multiply and an add are two operations; the masked half of causal attention is not counted (TorchTitan's
 //! convention, which counts it, is formed where it is reported). Bytes are those that must move at least once.
 
-use linc_ir::{Graph, LinearSpec, NodeId, Op, Value};
+use linc_ir::{Graph, LinearSpec, NodeId, Op, PointOp, Value};
 
 /// Floating-point operations and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,7 +38,10 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         }
         Op::Constant { .. } | Op::Broadcast { .. } | Op::Cast { .. } => 0,
         Op::Unary(_) | Op::Binary(_) => numel(out),
-        Op::Fused(region) => region.shape.numel() * region.steps.len(),
+        Op::Fused(region) => {
+            let computes = region.steps.iter().filter(|step| !matches!(step, PointOp::Cast(..)));
+            region.shape.numel() * computes.count()
+        }
         Op::Sum { .. } => numel(operands[0]),
         Op::MatMul { trans_a, .. } => {
             let k = graph.ty(operands[0]).shape.0[usize::from(!trans_a)];
@@ -47,7 +50,7 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::RmsNorm { .. } => 4 * numel(operands[0]),
         Op::RmsNormGrad { .. } => 10 * numel(operands[0]),
         Op::Rope { .. } => 3 * numel(operands[0]),
-        Op::Embedding => 0,
+        Op::Embedding { .. } => 0,
         Op::EmbeddingGrad { .. } => numel(operands[1]),
         Op::Attention(spec) => scores(graph, operands[0], operands[0], spec.causal) * 4,
         Op::AttentionGrad(spec) => scores(graph, operands[0], operands[0], spec.causal) * 10,

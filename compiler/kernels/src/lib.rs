@@ -39,7 +39,7 @@ impl Place {
     }
 }
 
-/// `c = a·b` (+ c): operands as places with (row, column) strides in elements.
+/// `c = a·b` (+ c): operands as places with (row, column) strides in elements; a and b of one type, c of that or f32.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Gemm {
     /// Rows of c, columns of c, inner size.

@@ -1,7 +1,6 @@
 //! The chunked output head: logits of some rows at a time, their loss, and their gradient in place.
 
 use linc_ir::Value;
-use linc_tile::Elem;
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, MeanNllSpec, count_targets, cross_entropy_rows, mean_nll,
 };
@@ -31,9 +30,7 @@ fn sweep(
 ) -> Result<(), KernelError> {
     let (h, w, targets) = (l.operands[0], l.operands[1], l.operands[2]);
     let (tokens, dim, vocab) = (l.shape(h).0[0], l.shape(h).0[1], l.shape(w).0[0]);
-    if l.elem(h)? != Elem::F32 || l.elem(w)? != Elem::F32 {
-        return l.fail("the output head works on f32");
-    }
+    let elem = l.uniform_elem(&[h, w, logits])?;
     let inv_count = l.place(nll).at(tokens);
     l.launch(count_targets(&CountTargetsSpec { tokens }), vec![l.place(targets), inv_count]);
     for start in (0..tokens).step_by(chunk.max(1)) {
@@ -47,16 +44,16 @@ fn sweep(
             c: (scores, (vocab, 1)),
             accumulate: false,
         });
-        let spec =
-            CrossEntropyRowsSpec { rows, vocab, logits: Elem::F32, in_place_gradient: gradient.is_some() };
+        let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: gradient.is_some() };
         let mut args = vec![scores, l.place(targets).at(start), l.place(nll).at(start)];
         if let Some((dloss, ..)) = gradient {
             args.extend([inv_count, l.place(dloss)]);
         }
         // Two sweeps for the sum and the gradient, one more to write it.
-        let logits = (rows * vocab) as u64;
+        let numel = (rows * vocab) as u64;
         let sweeps = if gradient.is_some() { 3 } else { 1 };
-        let cost = Cost { flops: 5 * logits, bytes: 4 * sweeps * logits };
+        let bytes = l.ty(logits).dtype.bytes() as u64 * sweeps * numel;
+        let cost = Cost { flops: 5 * numel, bytes };
         l.launch_costing(cost, cross_entropy_rows(&spec), args);
         if let Some((_, dh, dw)) = gradient {
             l.gemm(Gemm {

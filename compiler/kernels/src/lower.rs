@@ -31,7 +31,8 @@ pub fn lower(
     match l.op() {
         Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } => {}
         Op::Constant { value, .. } => constant(&mut l, *value)?,
-        Op::Unary(_) | Op::Binary(_) | Op::Cast { .. } | Op::Fused(_) => pointwise::lower(&mut l)?,
+        Op::Unary(_) | Op::Binary(_) | Op::Fused(_) => pointwise::lower(&mut l)?,
+        Op::Cast { .. } => cast(&mut l)?,
         Op::Broadcast { shape } => {
             let source =
                 linc_ir::layout::broadcast_strides(l.layout(l.operands[0]), l.shape(l.operands[0]), shape);
@@ -46,11 +47,11 @@ pub fn lower(
             let target = l.layout(l.results[0]).slice(*axis, *before);
             part_copy(&mut l, 0, &target)?;
         }
-        Op::MatMul { trans_a, trans_b } => matmul(&mut l, *trans_a, *trans_b)?,
+        Op::MatMul { trans_a, trans_b, .. } => matmul(&mut l, *trans_a, *trans_b)?,
         Op::RmsNorm { eps } => norm(&mut l, *eps)?,
         Op::RmsNormGrad { eps } => norm_gradient(&mut l, *eps)?,
         Op::Rope { inverse } => rotate(&mut l, *inverse)?,
-        Op::Embedding => {
+        Op::Embedding { .. } => {
             let (table, ids, y) = (l.operands[0], l.operands[1], l.results[0]);
             let (vocab, d) = (l.shape(table).0[0], l.shape(table).0[1]);
             let tokens = l.shape(ids).numel();
@@ -116,6 +117,17 @@ fn constant(l: &mut Lowering<'_>, value: f64) -> Result<(), KernelError> {
     let args = l.places(&[result]);
     l.launch(fill(&spec), args);
     Ok(())
+}
+
+/// Between float types a copy, whose name says what it is; else a pointwise step.
+fn cast(l: &mut Lowering<'_>) -> Result<(), KernelError> {
+    let (x, y) = (l.operands[0], l.results[0]);
+    if !l.ty(x).dtype.is_float() || !l.ty(y).dtype.is_float() {
+        return pointwise::lower(l);
+    }
+    let (shape, strides) = (l.shape(x).clone(), l.layout(x).strides.clone());
+    let target = l.layout(y).clone();
+    strided_copy(l, &shape, strides, &target, 0)
 }
 
 /// Copies operand `operand` over `shape` from strides to a layout of result 0, unless that is where it lies.
@@ -208,9 +220,7 @@ fn matmul(l: &mut Lowering<'_>, trans_a: bool, trans_b: bool) -> Result<(), Kern
     };
     let (m, n) = (l.shape(c).0[0], l.shape(c).0[1]);
     let k = l.shape(a).0[usize::from(!trans_a)];
-    if l.uniform_elem(&[a, b, c])? != linc_tile::Elem::F32 {
-        return l.fail("matmul works on f32");
-    }
+    l.uniform_elem(&[a, b])?;
     l.gemm(Gemm {
         size: (m, n, k),
         a: (l.place(a), strides(a, trans_a)),

@@ -28,24 +28,31 @@ pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), KernelError> {
             col_stride: *col_stride,
         });
     }
+    // The kernel's step that holds the value of each step of the region.
+    let mut at: Vec<usize> = vec![];
     for step in &region.steps {
-        spec.steps.push(match step {
+        let step = match step {
             PointOp::Input(i) => PointStep::Input(*i),
             PointOp::Const(value) => PointStep::Const(*value),
-            PointOp::Unary(f, a) => PointStep::Unary(unary(*f), *a),
-            PointOp::Binary(f, a, b) => PointStep::Binary(binary(*f), *a, *b),
-            PointOp::Cast(DType::Bf16, a) => PointStep::RoundBf16(*a),
-            // f32 arithmetic already: a widening cast is the value itself.
-            PointOp::Cast(DType::F32, a) => PointStep::Binary(PointBinary::Max, *a, *a),
+            PointOp::Unary(f, a) => PointStep::Unary(unary(*f), at[*a]),
+            PointOp::Binary(f, a, b) => PointStep::Binary(binary(*f), at[*a], at[*b]),
+            PointOp::Cast(DType::Bf16, a) => PointStep::RoundBf16(at[*a]),
+            // Arithmetic is f32 anyway: a widening cast is the value itself.
+            PointOp::Cast(DType::F32, a) => {
+                at.push(at[*a]);
+                continue;
+            }
             PointOp::Cast(other, _) => return l.fail(format!("a cast to {other} within a pointwise region")),
-        });
+        };
+        spec.steps.push(step);
+        at.push(spec.steps.len() - 1);
     }
     for ((value, (row_stride, col_stride)), (step, _)) in l.results.iter().zip(outputs).zip(&region.outputs) {
         if cols > 1 && *col_stride != 1 {
             return l.fail("a result whose columns are not adjacent");
         }
         let row_stride = if rows == 1 { cols } else { *row_stride };
-        spec.outputs.push(PointOutput { step: *step, elem: l.elem(*value)?, row_stride });
+        spec.outputs.push(PointOutput { step: at[*step], elem: l.elem(*value)?, row_stride });
     }
     let mut args = l.places(&l.operands);
     args.extend(l.places(&l.results));

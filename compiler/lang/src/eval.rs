@@ -273,7 +273,8 @@ impl<'a> Builder<'a> {
         let (k, n) = (last.size, outer.size);
         let rows: usize = x.dims[..x.dims.len() - 1].iter().map(|d| d.size).product();
         let x_matrix = self.flatten(&x, [rows, k], left.span)?;
-        let op = Op::MatMul { trans_a: false, trans_b: transposed };
+        let dtype = self.graph.ty(x_matrix).dtype;
+        let op = Op::MatMul { trans_a: false, trans_b: transposed, dtype };
         let product = self.add(op, &[x_matrix, w.value], whole.span)?;
         let mut dims = x.dims[..x.dims.len() - 1].to_vec();
         dims.push(outer.clone());

@@ -59,7 +59,7 @@ fn is_constant(graph: &Graph, value: Value, expected: f64) -> bool {
 
 /// `matmul(transpose(a), b)` reads `a` transposed instead.
 fn fold_transposes(graph: &mut Graph, id: NodeId) -> Result<(), PassError> {
-    let Op::MatMul { mut trans_a, mut trans_b } = *graph.op(id) else { return Ok(()) };
+    let Op::MatMul { mut trans_a, mut trans_b, dtype } = *graph.op(id) else { return Ok(()) };
     let operands = graph.operands(id);
     for (position, operand) in operands.iter().enumerate() {
         if matches!(graph.op(operand.node), Op::Transpose { .. }) {
@@ -69,6 +69,6 @@ fn fold_transposes(graph: &mut Graph, id: NodeId) -> Result<(), PassError> {
             *flag = !*flag;
         }
     }
-    graph.node_mut(id).op = Op::MatMul { trans_a, trans_b };
+    graph.node_mut(id).op = Op::MatMul { trans_a, trans_b, dtype };
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_ir::layout::{Layout, as_matrix, broadcast_strides};
-use linc_ir::{Graph, NodeId, Op, PointOp, Pointwise, Shape, Value};
+use linc_ir::{DType, Graph, NodeId, Op, PointOp, Pointwise, Shape, Value};
 
 use crate::error::PassError;
 
@@ -168,6 +168,16 @@ fn splits(graph: &Graph, set: &BTreeSet<NodeId>) -> bool {
     as_matrix(region, &strides).is_some()
 }
 
+/// Appends a step, unless the region has it: readers of one value each widen it.
+fn push_once(region: &mut Pointwise, step: PointOp) -> usize {
+    let casts = matches!(step, PointOp::Cast(..));
+    if let Some(known) = region.steps.iter().position(|s| casts && *s == step) {
+        return known;
+    }
+    region.steps.push(step);
+    region.steps.len() - 1
+}
+
 /// Replaces the members by one fused node in the place of the last member, which keeps the program order.
 fn fuse(
     graph: &mut Graph,
@@ -210,13 +220,17 @@ fn fuse(
                 }
             });
         }
-        region.steps.push(match graph.op(*id) {
-            Op::Unary(f) => PointOp::Unary(*f, args[0]),
-            Op::Binary(f) => PointOp::Binary(*f, args[0], args[1]),
-            Op::Cast { dtype } => PointOp::Cast(*dtype, args[0]),
+        let value = Value { node: *id, port: 0 };
+        let step = match graph.op(*id) {
+            Op::Unary(f) => push_once(&mut region, PointOp::Unary(*f, args[0])),
+            Op::Binary(f) => push_once(&mut region, PointOp::Binary(*f, args[0], args[1])),
+            Op::Cast { dtype } => push_once(&mut region, PointOp::Cast(*dtype, args[0])),
             other => unreachable!("{} is not pointwise", other.name()),
-        });
-        step_of.insert(Value { node: *id, port: 0 }, region.steps.len() - 1);
+        };
+        // Steps compute in f32: what a node rounds, the region rounds.
+        let rounds = graph.ty(value).dtype == DType::Bf16 && !matches!(graph.op(*id), Op::Cast { .. });
+        let step = if rounds { push_once(&mut region, PointOp::Cast(DType::Bf16, step)) } else { step };
+        step_of.insert(value, step);
     }
     let mut results = vec![];
     for id in &order {

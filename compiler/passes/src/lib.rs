@@ -1,7 +1,7 @@
 //! Graph to graph: differentiation, optimizer, attention lowering, clean-up, fusion, schedule, memory.
 //!
 //! Invariants: one file a pass; no pass knows another, only `pipeline.rs` knows the order; a pass that is on by default
-//! keeps results bitwise; every pass leaves a graph that verifies. The ratio is read in `placement.rs` and nowhere else.
+//! keeps results bitwise (`precision` is asked for, and the only one that rounds); every pass leaves a graph that verifies. The ratio is read in `placement.rs` and nowhere else.
 
 pub mod accumulate;
 pub mod attention;
@@ -18,6 +18,7 @@ pub mod merge_matmuls;
 pub mod optimizer;
 pub mod pipeline;
 pub mod placement;
+pub mod precision;
 pub mod recompute;
 pub mod schedule;
 

@@ -64,7 +64,7 @@ fn sole_product(graph: &Graph, mut value: Value) -> Option<Value> {
         }
         match graph.op(value.node) {
             Op::Reshape { .. } => value = graph.operands(value.node)[0],
-            Op::MatMul { trans_a: false, trans_b: true } => return Some(value),
+            Op::MatMul { trans_a: false, trans_b: true, .. } => return Some(value),
             _ => return None,
         }
     }

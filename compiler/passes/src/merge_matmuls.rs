@@ -16,7 +16,7 @@ use crate::error::PassError;
 pub fn run(graph: &mut Graph) -> Result<(), PassError> {
     // Forward: x · wᵢᵀ with weights that can lie side by side. Backward: gᵢᵀ · x.
     let forward = groups(graph, |graph, id| match graph.op(id) {
-        Op::MatMul { trans_a: false, trans_b: true } => {
+        Op::MatMul { trans_a: false, trans_b: true, .. } => {
             let x = graph.operands(id);
             matches!(graph.op(x[1].node), Op::Param { .. }).then_some(x[0])
         }
@@ -26,7 +26,7 @@ pub fn run(graph: &mut Graph) -> Result<(), PassError> {
         merge(graph, &group, 1)?;
     }
     let backward = groups(graph, |graph, id| match graph.op(id) {
-        Op::MatMul { trans_a: true, trans_b: false } => Some(graph.operands(id)[1]),
+        Op::MatMul { trans_a: true, trans_b: false, .. } => Some(graph.operands(id)[1]),
         _ => None,
     });
     for group in backward {

@@ -9,10 +9,11 @@ use crate::error::PassError;
 use crate::memory::{MemoryPlan, PersistentLayout};
 use crate::optimizer::OptimizerOptions;
 use crate::placement::AttentionKind;
+use crate::precision::Precision;
 use crate::recompute::Policy;
 use crate::{
     accumulate, attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls,
-    optimizer, recompute,
+    optimizer, precision, recompute,
 };
 
 /// Which program is made of the model.
@@ -45,6 +46,8 @@ pub struct Options {
     pub kinds: Vec<AttentionKind>,
     /// Options of the linear layers.
     pub linear: LinearOptions,
+    /// Number format of activations and matmul operands.
+    pub precision: Precision,
     /// What the backward recomputes.
     pub recompute: Policy,
     /// Optional passes that are switched off.
@@ -134,6 +137,12 @@ pub fn run(
         cse::run(graph)?;
         dce::run(graph);
         observe("merge_matmuls", graph);
+    }
+    // Before what chooses where values are kept, so that neither recomputation nor fusion changes a number.
+    if options.precision == Precision::Bfloat16 {
+        precision::run(graph, loss::LOSS)?;
+        dce::run(graph);
+        observe("precision", graph);
     }
     if differentiated && on("recompute") {
         recompute::run(graph, options.recompute, loss::LOSS)?;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_ir::{Graph, NodeId, Op, Value};
+use linc_ir::{DType, Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
 
@@ -50,21 +50,22 @@ pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassErro
     let forward = &graph.ancestors(loss.node);
     let order: Vec<NodeId> = graph.topological()?.into_iter().filter(|id| forward.contains(id)).collect();
     let mut kept = kept_roots(graph, &order, forward);
+    let feeding = feeding_backward(graph, &order, forward);
     let mut copies: BTreeMap<NodeId, NodeId> = BTreeMap::new();
     for id in order {
-        if is_leaf(graph.op(id)) {
+        if is_leaf(graph, id) {
             continue;
         }
         let operands = graph.operands(id);
         let available = |v: &Value| {
             copies.contains_key(&v.node)
-                || is_leaf(graph.op(root(graph, *v).node))
+                || is_leaf(graph, root(graph, *v).node)
                 || kept.contains(&root(graph, *v))
         };
         let wanted = match policy {
             Policy::None => false,
             Policy::Selective => {
-                is_cheap(graph.op(id)) && feeds_backward(graph, id, forward) && operands.iter().all(available)
+                is_cheap(graph.op(id)) && feeding.contains(&id) && operands.iter().all(available)
             }
             // Copies that nothing reads in the end are dead code and go with it.
             Policy::Full => layer(graph, id).is_some() && !crosses_layers(graph, id, forward),
@@ -92,8 +93,12 @@ pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassErro
     Ok(())
 }
 
-fn is_leaf(op: &Op) -> bool {
-    op.leaf_name().is_some() || matches!(op, Op::Constant { .. })
+/// True for what exists anyway: leaves, and the bf16 form of weights, which is made once for the whole step.
+fn is_leaf(graph: &Graph, id: NodeId) -> bool {
+    let (op, value) = (graph.op(id), Value { node: id, port: 0 });
+    op.leaf_name().is_some()
+        || matches!(op, Op::Constant { .. })
+        || (graph.ty(value).dtype == DType::Bf16 && graph.is_weight(value))
 }
 
 fn is_cheap(op: &Op) -> bool {
@@ -135,13 +140,30 @@ fn kept_roots(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>) -> BT
     kept
 }
 
-/// True if the backward reads a result of the node, directly or through views.
-fn feeds_backward(graph: &Graph, id: NodeId, forward: &BTreeSet<NodeId>) -> bool {
-    graph.results(id).any(|value| {
-        graph.users(value).iter().any(|(user, _)| {
-            !forward.contains(user) || (is_view(graph.op(*user)) && feeds_backward(graph, *user, forward))
-        })
-    })
+/// Forward nodes of which the backward reads a result: directly, through views, or as the start of a pointwise chain
+/// that ends in a rounding which it reads.
+fn feeding_backward(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let (mut feeding, mut rounded) = (BTreeSet::new(), BTreeSet::new());
+    for id in order.iter().rev() {
+        let users: Vec<NodeId> =
+            graph.results(*id).flat_map(|value| graph.users(value)).map(|(user, _)| user).collect();
+        let feeds = |user: &NodeId| {
+            !forward.contains(user)
+                || (is_view(graph.op(*user)) && feeding.contains(user))
+                || rounded.contains(user)
+        };
+        let op = graph.op(*id);
+        if users.iter().any(feeds) {
+            feeding.insert(*id);
+        }
+        let rounds = matches!(op, Op::Cast { dtype: DType::Bf16 }) && feeding.contains(id);
+        let leads_on = matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Broadcast { .. } | Op::Cast { .. })
+            && users.iter().any(|user| rounded.contains(user));
+        if rounds || leads_on {
+            rounded.insert(*id);
+        }
+    }
+    feeding
 }
 
 /// The layer a node belongs to: the scope's `layers.<i>` prefix.

@@ -6,7 +6,7 @@ use linc_ir::Graph;
 use linc_passes::attention::{self, LinearOptions};
 use linc_passes::placement::AttentionKind;
 use linc_passes::recompute::{self, Policy};
-use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls};
+use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision};
 
 /// Runs the pass of a folder, and dead code elimination after passes that leave dead code to it.
 fn apply(pass: &str, graph: &mut Graph) {
@@ -22,6 +22,7 @@ fn apply(pass: &str, graph: &mut Graph) {
         "fusion" => fusion::run(graph).expect("fusion"),
         "loss" => loss::chunk(graph).expect("loss"),
         "merge_matmuls" => merge_matmuls::run(graph).expect("merge_matmuls"),
+        "precision" => precision::run(graph, "loss").expect("precision"),
         "recompute" => recompute::run(graph, Policy::Selective, "loss").expect("recompute"),
         other => panic!("filetests/{other} names no pass"),
     }

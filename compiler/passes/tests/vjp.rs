@@ -2,7 +2,7 @@
 
 use linc_ir::interp::{Bindings, Data, Tensor, run};
 use linc_ir::{
-    AttentionSpec, BinaryOp, Graph, Init, LinearSpec, Op, Shape, TableKind, TensorType, UnaryOp, Value,
+    AttentionSpec, BinaryOp, DType, Graph, Init, LinearSpec, Op, Shape, TableKind, TensorType, UnaryOp, Value,
 };
 use linc_passes::autodiff;
 use rand::{Rng, SeedableRng};
@@ -124,7 +124,7 @@ fn matmul_of_all_orientations() {
         check("matmul", (-1.0, 1.0), |g| {
             let a = param(g, "a", if trans_a { &[3, 2] } else { &[2, 3] });
             let b = param(g, "b", if trans_b { &[4, 3] } else { &[3, 4] });
-            g.push(Op::MatMul { trans_a, trans_b }, &[a, b]).expect("a product")
+            g.push(Op::MatMul { trans_a, trans_b, dtype: DType::F32 }, &[a, b]).expect("a product")
         });
     }
 }
@@ -136,7 +136,10 @@ fn products_that_meet_are_joined() {
         let mut parts = vec![];
         for (name, rows) in [("p", 2), ("q", 5)] {
             let w = param(g, name, &[rows, 4]);
-            parts.push(g.push(Op::MatMul { trans_a: false, trans_b: true }, &[x, w]).expect("a product"));
+            parts.push(
+                g.push(Op::MatMul { trans_a: false, trans_b: true, dtype: DType::F32 }, &[x, w])
+                    .expect("a product"),
+            );
         }
         g.push(Op::Concat { axis: 1 }, &parts).expect("a concat")
     });
@@ -158,7 +161,7 @@ fn norm_rope_embedding() {
     check("embedding", (-1.0, 1.0), |g| {
         let table = param(g, "table", &[4, 3]);
         let ids = g.push(Op::Input { name: "ids".into(), ty: TensorType::i32([5]) }, &[]).expect("ids");
-        g.push(Op::Embedding, &[table, ids]).expect("rows")
+        g.push(Op::Embedding { dtype: DType::F32 }, &[table, ids]).expect("rows")
     });
 }
 

@@ -195,7 +195,8 @@ pub struct Kernel {
     pub grid: [u32; 3],
 }
 
-/// `c[i,j] = sum_p a[i,p]·b[p,j]` (+ c if `accumulate`), f32 accumulation; strides in elements as (row, column).
+/// `c[i,j] = sum_p a[i,p]·b[p,j]` (+ c if `accumulate`), summed in f32 and rounded once, to nearest even, where c is
+/// bf16; strides in elements as (row, column).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Gemm {
     /// Rows of c.
@@ -216,10 +217,12 @@ pub struct Gemm {
     pub c: Ref,
     /// Strides of c.
     pub c_strides: (usize, usize),
-    /// Add to c instead of overwriting it.
+    /// Add to c, which is f32, instead of overwriting it.
     pub accumulate: bool,
-    /// Element type of a, b and c.
+    /// Element type of a and b: f32 or bf16.
     pub dtype: DType,
+    /// Element type of c: that of a and b, or f32.
+    pub c_dtype: DType,
 }
 
 /// What one step does.
@@ -289,6 +292,24 @@ impl Plan {
         self.bindings.iter().find(|b| b.role == role && b.name == name)
     }
 
+    /// The largest power of two, at most [`ALIGN`], that divides the address of each argument of a kernel in all its
+    /// launches, in bytes; empty if it is never launched. Both parts of an arena begin at multiples of [`ALIGN`].
+    pub fn argument_alignment(&self, kernel: usize) -> Vec<u64> {
+        let mut alignment = vec![];
+        for step in &self.steps {
+            let Action::Launch { kernel: launched, args } = &step.action else { continue };
+            if *launched != kernel {
+                continue;
+            }
+            alignment.resize(alignment.len().max(args.len()), ALIGN);
+            for (alignment, at) in alignment.iter_mut().zip(args) {
+                let address = self.buffers[at.buffer].offset + at.offset;
+                *alignment = (*alignment).min(1 << (address | ALIGN).trailing_zeros());
+            }
+        }
+        alignment
+    }
+
     /// Floating-point operations of one run.
     pub fn flops(&self) -> u64 {
         self.steps.iter().map(|s| s.flops).sum()
@@ -318,5 +339,50 @@ impl Plan {
             }
         }
         at(peak).to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_as_aligned_as_their_worst_launch() {
+        let buffer = |offset| Buffer {
+            name: "b".into(),
+            space: Space::Persistent,
+            offset,
+            bytes: 1024,
+            category: Category::Workspace,
+            live: (0, 0),
+        };
+        let launch = |kernel, places: &[(usize, u64)]| Step {
+            action: Action::Launch {
+                kernel,
+                args: places
+                    .iter()
+                    .map(|(buffer, offset)| Ref { buffer: *buffer, offset: *offset })
+                    .collect(),
+            },
+            label: "s".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        let plan = Plan {
+            name: "p".into(),
+            persistent_bytes: 1 << 20,
+            scratch_bytes: 0,
+            buffers: vec![buffer(0), buffer(1024), buffer(4096)],
+            kernels: vec![],
+            steps: vec![
+                launch(0, &[(0, 0), (1, 8), (2, 64)]),
+                launch(1, &[(0, 2), (0, 0)]),
+                launch(0, &[(1, 16), (1, 0), (2, 1024)]),
+            ],
+            bindings: vec![],
+        };
+        assert_eq!(plan.argument_alignment(0), [16, 8, 64]);
+        assert_eq!(plan.argument_alignment(1), [2, 64]);
+        assert_eq!(plan.argument_alignment(2), [0; 0]);
     }
 }

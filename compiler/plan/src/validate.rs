@@ -4,11 +4,12 @@
 //! 2. Scratch buffers that live at the same time do not overlap, and persistent buffers never do.
 //! 3. A step uses a scratch buffer only while it lives.
 //! 4. References point into their buffers; matmuls, copies and named tensors end within them.
-//! 5. A launch names an existing kernel; no grid is empty; names of kernels differ.
+//! 5. A matmul's operands are f32 or bf16, its result is of their type or f32, and it adds to f32 only.
+//! 6. A launch names an existing kernel; no grid is empty; names of kernels differ.
 
 use std::collections::BTreeSet;
 
-use crate::{ALIGN, Action, Gemm, Plan, Ref, Space};
+use crate::{ALIGN, Action, DType, Gemm, Plan, Ref, Space};
 
 /// A broken rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +45,10 @@ pub fn validate(plan: &Plan) -> Result<(), Invalid> {
                 args.iter().try_for_each(|r| at(r, Some(1)))?;
             }
             Action::Gemm(g) => {
+                let typed = g.dtype != DType::I32 && (g.c_dtype == g.dtype || g.c_dtype == DType::F32);
+                rule(typed, what, || format!("a matmul of {:?} to {:?}", g.dtype, g.c_dtype))?;
+                let exact = !g.accumulate || g.c_dtype == DType::F32;
+                rule(exact, what, || format!("a matmul adds to {:?}", g.c_dtype))?;
                 for (r, bytes) in gemm_extents(g) {
                     rule(bytes.is_some(), what, || "the sizes of the matmul overflow".into())?;
                     at(&r, bytes)?;
@@ -160,25 +165,25 @@ fn reference(
 
 /// Operands of a matmul with the bytes from the first to the last element; nothing if that overflows.
 fn gemm_extents(g: &Gemm) -> [(Ref, Option<u64>); 3] {
-    let extent = |rows: usize, cols: usize, (rs, cs): (usize, usize)| -> Option<u64> {
+    let extent = |rows: usize, cols: usize, (rs, cs): (usize, usize), dtype: DType| -> Option<u64> {
         if rows == 0 || cols == 0 {
             return Some(0);
         }
         let down = (rows as u64 - 1).checked_mul(rs as u64)?;
         let across = (cols as u64 - 1).checked_mul(cs as u64)?;
-        down.checked_add(across)?.checked_add(1)?.checked_mul(g.dtype.bytes())
+        down.checked_add(across)?.checked_add(1)?.checked_mul(dtype.bytes())
     };
     [
-        (g.a, extent(g.m, g.k, g.a_strides)),
-        (g.b, extent(g.k, g.n, g.b_strides)),
-        (g.c, extent(g.m, g.n, g.c_strides)),
+        (g.a, extent(g.m, g.k, g.a_strides, g.dtype)),
+        (g.b, extent(g.k, g.n, g.b_strides, g.dtype)),
+        (g.c, extent(g.m, g.n, g.c_strides, g.c_dtype)),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Binding, Buffer, Category, DType, Init, Kernel, Role, Step};
+    use crate::{Binding, Buffer, Category, Init, Kernel, Role, Step};
 
     fn buffer(name: &str, space: Space, offset: u64, bytes: u64, live: (usize, usize)) -> Buffer {
         Buffer { name: name.into(), space, offset, bytes, category: Category::Workspace, live }
@@ -206,6 +211,7 @@ mod tests {
             c_strides: (4, 1),
             accumulate: false,
             dtype: DType::F32,
+            c_dtype: DType::F32,
         };
         Plan {
             name: "p".into(),
@@ -272,6 +278,16 @@ mod tests {
             })
             .contains("76 bytes at 0 of buffer 2")
         );
+        let typed = |dtype, c_dtype, accumulate| {
+            broken(|p| {
+                if let Action::Gemm(g) = &mut p.steps[0].action {
+                    (g.dtype, g.c_dtype, g.accumulate) = (dtype, c_dtype, accumulate);
+                }
+            })
+        };
+        assert!(typed(DType::I32, DType::I32, false).contains("a matmul of I32 to I32"));
+        assert!(typed(DType::F32, DType::Bf16, false).contains("a matmul of F32 to Bf16"));
+        assert!(typed(DType::Bf16, DType::Bf16, true).contains("adds to Bf16"));
         assert!(
             broken(|p| p.steps[1].action = Action::Launch { kernel: 0, args: vec![at(2, 64)] })
                 .contains("1 bytes at 64")

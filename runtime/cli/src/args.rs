@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use linc_train::exec::device::Choice;
 
 /// Compiles, trains and runs language models in which a chosen share of the layers uses linear attention.
 #[derive(Debug, Parser)]
@@ -59,6 +60,9 @@ pub(crate) struct LayerArgs {
     /// Tokens of a sequence
     #[arg(long, default_value_t = 2048)]
     pub(crate) seq_len: usize,
+    /// Number format of activations and matmul operands: float32 or bfloat16
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: String,
 }
 
 /// How results are printed.
@@ -89,6 +93,12 @@ pub(crate) struct CompileArgs {
     /// Print the graph after this pass
     #[arg(long, value_name = "PASS")]
     pub(crate) dump: Option<String>,
+    /// Machine that kernels are generated for: cpu or cuda
+    #[arg(long, default_value = "cpu")]
+    pub(crate) target: String,
+    /// GPU of --target cuda: sm_80 (A100), sm_89 (L40S, RTX 40) or sm_90a (H100, H200); sm_90a if not given
+    #[arg(long)]
+    pub(crate) arch: Option<String>,
     /// Write graphs, plan and kernels to this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -139,7 +149,13 @@ pub(crate) struct GenerateArgs {
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long)]
     pub(crate) context: Option<usize>,
-    /// Threads; 0 for all
+    /// Number format of activations, matmul operands and the KV cache: float32 or bfloat16
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: String,
+    /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: Choice,
+    /// Threads of the CPU; 0 for all
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
 }

@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use linc_driver::{
-    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, RecomputePolicy, Report,
-    Source,
+    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, Precision,
+    RecomputePolicy, Report, Source,
 };
-use linc_train::config::ModelFiles;
+use linc_train::config::{ModelFiles, Setting};
 use linc_train::metrics::{bytes, thousands};
 use linc_train::system;
-use linc_train::trainer::write_dump;
+use linc_train::trainer::write_file;
 
 use crate::args::{CompileArgs, Format, LayerArgs};
+use crate::cuda;
 use crate::out;
 use crate::table::{flops, table};
 
@@ -27,6 +28,8 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     options.recompute = recompute;
     options.disabled = args.disable_pass.iter().cloned().collect();
     options.dumps = args.out.is_some() || args.dump.is_some();
+    let arch = cuda::arch(&args.target, args.arch.as_deref())?;
+    options.cuda = arch.filter(|_| args.out.is_some());
     let entry = entry(&args.entry, &args.layers)?;
     if matches!(entry, Entry::Decode { .. }) {
         options.seq = 1;
@@ -35,19 +38,35 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     if let Some(pass) = &args.dump {
         return print_dump(&compiled, pass);
     }
+    let gpu = arch.map(|arch| cuda::compile(&compiled.plan, arch, args.out.is_some())).transpose()?;
+    let mut files = 0;
     if let Some(folder) = &args.out {
         for dump in &compiled.dumps {
-            write_dump(folder, dump)?;
+            write_file(folder, &dump.path, dump.text.as_bytes())?;
         }
+        let code = gpu.as_ref().map_or(&[][..], |gpu| &gpu.inspection.files);
+        for (name, bytes) in code {
+            write_file(folder, &format!("kernels/{name}"), bytes)?;
+        }
+        files = compiled.dumps.len() + code.len();
     }
     match args.format {
-        Format::Json => out::line(serde_json::to_string_pretty(&compiled.report)?)?,
+        Format::Json => {
+            let mut report = serde_json::to_value(&compiled.report)?;
+            if let Some(gpu) = &gpu {
+                report["cuda"] = gpu.json()?;
+            }
+            out::line(serde_json::to_string_pretty(&report)?)?;
+        }
         Format::Text => {
             out::line(card(&model, &compiled.report))?;
+            if let Some(gpu) = &gpu {
+                out::line(format_args!("\n{}", gpu.text()))?;
+            }
             out::line(format_args!("\n{}", passes(&compiled.report)))?;
             out::line(format_args!("\nCompiled in {:.2} s", system::seconds() - begun))?;
             if let Some(folder) = &args.out {
-                out::line(format_args!("Wrote {} files to {}", compiled.dumps.len(), folder.display()))?;
+                out::line(format_args!("Wrote {files} files to {}", folder.display()))?;
             }
         }
     }
@@ -91,8 +110,17 @@ pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
         bail!("--batch-size and --seq-len must be at least 1");
     }
     let mut options = Options::new(layers.batch_size, layers.seq_len);
+    options.precision = precision(&layers.precision)?;
     options.clock = Some(system::seconds);
     Ok(options)
+}
+
+/// The number format of that name.
+pub(crate) fn precision(name: &str) -> Result<Precision> {
+    match Precision::from_text(name) {
+        Ok(precision) => Ok(precision),
+        Err(message) => bail!("--precision is \"{name}\": {message}"),
+    }
 }
 
 /// The program of that name, with TorchTitan's optimizer defaults.
@@ -125,8 +153,8 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
 pub(crate) fn card(model: &Model, report: &Report) -> String {
     let mut lines = vec![
         format!(
-            "Model       {} ({} program, batch {} x {} tokens)",
-            report.model, report.entry, report.batch, report.seq
+            "Model       {} ({} program, batch {} x {} tokens, {})",
+            report.model, report.entry, report.batch, report.seq, report.precision
         ),
         format!("Parameters  {}", thousands(report.params)),
         format!("Layers      {}", report.layer_map),

@@ -11,8 +11,8 @@ use linc_train::session::Session;
 use linc_train::trainer::{load_weights, model_of};
 
 use crate::args::GenerateArgs;
+use crate::compile::precision;
 use crate::out;
-use crate::train::cpu;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let temperature = if args.greedy { 0.0 } else { args.temperature };
@@ -36,8 +36,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     if context == 0 {
         bail!("--context must be at least 1");
     }
-    let entries = [(Entry::Decode { context }, Options::new(1, 1))];
-    let mut session = Session::new(&model, &entries, cpu(args.threads)?)?;
+    let options = Options { precision: precision(&args.precision)?, ..Options::new(1, 1) };
+    let entries = [(Entry::Decode { context }, options)];
+    let (device, note) = args.device.open((args.threads > 0).then_some(args.threads))?;
+    if let Some(note) = note {
+        out::complain(note);
+    }
+    let mut session = Session::new(&model, &entries, device)?;
     session.executor.initialize(state.seed)?;
     load_weights(&mut session, &args.checkpoint)?;
 

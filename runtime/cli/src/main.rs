@@ -7,6 +7,7 @@
 mod args;
 mod compile;
 mod console;
+mod cuda;
 mod generate;
 mod inspect;
 mod out;

@@ -7,21 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Result, bail};
 use linc_train::config::{JobConfig, Override};
 use linc_train::exec::Profile;
-use linc_train::exec::device::Device;
-use linc_train::exec::device::cpu::{Cpu, CpuOptions};
 use linc_train::metrics::{bytes, thousands};
-use linc_train::trainer::{Summary, Trainer};
+use linc_train::trainer::{Observer, Summary, Trainer};
 
 use crate::args::TrainArgs;
 use crate::console::Console;
 use crate::out;
 use crate::table::table;
-
-/// The CPU with a number of threads; 0 for all.
-pub(crate) fn cpu(threads: usize) -> Result<Box<dyn Device>> {
-    let threads = (threads > 0).then_some(threads);
-    Ok(Box::new(Cpu::new(CpuOptions { threads, ..CpuOptions::default() })?))
-}
 
 pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     // Switches after the config file arrive among the overrides.
@@ -50,7 +42,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
             "\nInterrupted: finishing this step and saving a checkpoint (press Ctrl-C again to quit at once)",
         );
     })?;
-    let device = cpu(config.training.threads)?;
+    let threads = config.training.threads;
+    let (device, note) = config.training.device.open((threads > 0).then_some(threads))?;
+    if let Some(note) = note {
+        console.message(&note);
+    }
     let result = Trainer::new(config, Some(path), device, &mut console)
         .and_then(|mut trainer| trainer.run(&stop, &mut console));
     let console = console.finish();

@@ -27,8 +27,11 @@ fn numbers(records: &[Value], key: &str) -> Vec<f64> {
 #[test]
 fn batches_that_are_added_up_train_like_one_large_batch() {
     let folder = Folder::new("accumulation");
-    for ratio in ["0", "0.5", "1"] {
-        let ratio = ["--model.linear_attn_ratio", ratio];
+    // In bf16, a gradient that is divided by the number of batches rounds to other numbers.
+    let cases =
+        [("0", "float32", 1.0), ("0.5", "float32", 1.0), ("1", "float32", 1.0), ("0.5", "bfloat16", 30.0)];
+    for (ratio, precision, looser) in cases {
+        let ratio = ["--model.linear_attn_ratio", ratio, "--training.mixed_precision_param", precision];
         let whole = train(&folder, "whole", &[&["--training.batch_size", "6"][..], &ratio].concat());
         let parts = train(&folder, "parts", &[&["--training.global_batch_size", "6"][..], &ratio].concat());
         // The validation of both is on the same text, in other batches.
@@ -37,7 +40,7 @@ fn batches_that_are_added_up_train_like_one_large_batch() {
             assert_eq!(whole.len(), parts.len(), "{key}");
             assert!(whole.len() >= 6, "{key}");
             for (a, b) in whole.iter().zip(&parts) {
-                assert!((a - b).abs() <= tolerance * a.abs(), "{ratio:?} {key}: {a} and {b}");
+                assert!((a - b).abs() <= looser * tolerance * a.abs(), "{ratio:?} {key}: {a} and {b}");
             }
         }
         fs::remove_dir_all(folder.path("whole")).expect("removed");

@@ -32,6 +32,32 @@ fn generation_beyond_its_limits_is_refused_before_anything_is_printed() {
 }
 
 #[test]
+fn precision_is_a_choice_of_each_program() {
+    let card = |precision: &str| {
+        succeed(&["compile", MODEL, "--ratio", "0.5", "--seq-len", "64", "--precision", precision])
+    };
+    let (exact, rounded) = (card("float32"), card("bfloat16"));
+    assert!(exact.contains("64 tokens, float32)") && !exact.contains("bf16"), "{exact}");
+    assert!(rounded.contains("64 tokens, bfloat16)"), "{rounded}");
+    // Casts of weights are kernels like any other.
+    assert!(rounded.lines().any(|l| l.starts_with("copy_384x128_f32_bf16")), "{rounded}");
+    refuse(
+        &["compile", MODEL, "--precision", "bf16"],
+        &["--precision is \"bf16\"", "\"float32\", \"bfloat16\"", "the nearest is \"bfloat16\""],
+    );
+    // Checkpoints hold the f32 masters, so either precision writes and reads the same files.
+    let folder = Folder::new("precision");
+    succeed(&["train", &folder.config(), "--training.mixed_precision_param", "bfloat16"]);
+    let step = folder.path("run/checkpoint/step-6").display().to_string();
+    for precision in ["float32", "bfloat16"] {
+        let args = ["--prompt", "the", "--greedy", "--tokens", "8", "--precision", precision];
+        let text = succeed(&[&["generate", "--checkpoint", &step][..], &args].concat());
+        assert!(text.starts_with("the"), "{text}");
+    }
+    succeed(&["train", &folder.config(), "--checkpoint.load_step", "3"]);
+}
+
+#[test]
 fn recall_models_write_no_text() {
     let folder = Folder::new("no_text");
     let config = std::fs::read_to_string(folder.config()).expect("the config");

@@ -81,7 +81,12 @@ fn only_step(folder: &Folder, name: &str) -> usize {
 #[test]
 fn a_run_resumed_at_a_step_has_the_same_bits_and_metrics() {
     let folder = Folder::new("resume_bits");
-    for (name, settings) in [("shuffled", &[][..]), ("in_order", &["--training.shuffle", "false"])] {
+    let runs = [
+        ("shuffled", &[][..]),
+        ("in_order", &["--training.shuffle", "false"]),
+        ("bf16", &["--training.mixed_precision_param", "bfloat16"]),
+    ];
+    for (name, settings) in runs {
         train(&folder, name, 7, settings);
         let whole = (checkpoint(&folder.path(name).join("checkpoint/step-7")), measured(&folder.path(name)));
         // Step 3 again, with the later checkpoint there and then without.

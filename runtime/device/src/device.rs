@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use linc_plan::Plan;
+use linc_plan::validate::validate;
+use linc_plan::{ALIGN, Plan, Ref, Space};
 
 /// Names an arena of one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +22,9 @@ pub trait Device {
     /// Bytes that can be allocated now without swapping, as far as the system says; nothing if it does not.
     fn available_bytes(&self) -> Option<u64>;
 
+    /// Bytes of memory that the machine has; nothing if it does not say.
+    fn total_bytes(&self) -> Option<u64>;
+
     /// Reserves zeroed memory, aligned to [`linc_plan::ALIGN`]. Errors: [`DeviceError::OutOfMemory`].
     fn allocate(&mut self, bytes: u64) -> Result<Arena, DeviceError>;
 
@@ -35,6 +39,9 @@ pub trait Device {
     /// Errors: [`DeviceError::Plan`] for a plan that breaks its rules or does not fit the arena, [`DeviceError::Kernel`]
     /// for a kernel that cannot be compiled.
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError>;
+
+    /// One line about what loading plans took, if it can take long.
+    fn loading(&self) -> Option<String>;
 
     /// Runs some steps of a program in order. Errors: [`DeviceError::OutOfBounds`] for steps that do not exist.
     fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError>;
@@ -89,7 +96,46 @@ pub enum DeviceError {
         /// Why.
         message: String,
     },
+    /// The driver of the machine reports a failure.
+    #[error("{action}: {message}")]
+    Driver {
+        /// What was being done.
+        action: &'static str,
+        /// What it says.
+        message: String,
+    },
     /// The machine cannot do it at all.
     #[error("{0}")]
     Unsupported(String),
+}
+
+/// The error of an index that does not exist.
+pub(crate) fn missing(what: &'static str, index: usize, len: usize) -> DeviceError {
+    DeviceError::OutOfBounds { what, from: index as u64, to: index as u64 + 1, len: len as u64 }
+}
+
+/// Validates a plan for an arena of `arena` bytes whose scratch part begins at `scratch`.
+///
+/// # Errors
+/// [`DeviceError::Plan`] with the broken rule.
+pub(crate) fn check_arena(plan: &Plan, scratch: u64, arena: u64) -> Result<(), DeviceError> {
+    let invalid = |message: String| Err(DeviceError::Plan { plan: plan.name.clone(), message });
+    if let Err(rule) = validate(plan) {
+        return invalid(rule.to_string());
+    }
+    let fits = scratch.checked_add(plan.scratch_bytes).is_some_and(|end| end <= arena);
+    if !fits || plan.persistent_bytes > scratch || !scratch.is_multiple_of(ALIGN) {
+        let (persistent, own) = (plan.persistent_bytes, plan.scratch_bytes);
+        return invalid(format!(
+            "{persistent} persistent and {own} scratch bytes do not fit an arena of {arena} with scratch at {scratch}"
+        ));
+    }
+    Ok(())
+}
+
+/// Bytes from the start of the arena to a place.
+pub(crate) fn address(plan: &Plan, at: &Ref, scratch: u64) -> u64 {
+    let buffer = &plan.buffers[at.buffer];
+    let base = if buffer.space == Space::Persistent { 0 } else { scratch };
+    base + buffer.offset + at.offset
 }

@@ -1,4 +1,4 @@
-//! Machines that run plans: one trait, and the CPU behind it.
+//! Machines that run plans: one trait, with the CPU and NVIDIA GPUs behind it.
 //!
 //! Invariants: this is the only crate with `unsafe`; a plan is checked before any of its code runs, so that every pointer
 //! a step gets lies inside the arena; results do not depend on the number of threads. What a kernel does within the
@@ -13,8 +13,11 @@
     reason = "generated code, vector instructions and raw memory are what this crate is for"
 )]
 
+mod choice;
 pub mod cpu;
+pub mod cuda;
 mod device;
 
+pub use choice::Choice;
 pub use device::{Arena, Device, DeviceError, Program};
 pub use linc_plan as plan;

@@ -4,10 +4,10 @@ mod support;
 
 use std::time::Duration;
 
+use linc_cases::Random;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_device::plan::{Action, Buffer, Category, DType, Gemm, Kernel, Plan, Ref, Space, Step};
 use linc_device::{Device, DeviceError};
-use support::Random;
 
 fn cpu(threads: usize) -> Cpu {
     Cpu::new(CpuOptions { threads: Some(threads), level: None }).expect("a CPU")
@@ -42,15 +42,39 @@ fn at(buffer: usize) -> Ref {
     Ref { buffer, offset: 0 }
 }
 
-fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+fn to_bytes(values: &[f32], dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::Bf16 => values.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect(),
+        DType::F32 | DType::I32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
 }
 
-fn read(cpu: &Cpu, arena: linc_device::Arena, offset: u64, count: usize) -> Vec<f32> {
-    let mut bytes = vec![0; count * 4];
+fn read(cpu: &Cpu, arena: linc_device::Arena, offset: u64, count: usize, dtype: DType) -> Vec<f32> {
+    let mut bytes = vec![0; count * dtype.bytes() as usize];
     cpu.read(arena, offset, &mut bytes).expect("inside");
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    let narrow = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+    match dtype {
+        DType::Bf16 => bytes.as_chunks().0.iter().map(narrow).collect(),
+        DType::F32 | DType::I32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+    }
 }
+
+/// Transposed operands, accumulation, types of operands and result, transposed result.
+const CASES: [(bool, bool, bool, [DType; 2], bool); 10] = {
+    let (f32, narrow, sums) = ([DType::F32; 2], [DType::Bf16; 2], [DType::Bf16, DType::F32]);
+    [
+        (false, false, false, f32, false),
+        (true, false, true, f32, false),
+        (false, true, false, f32, false),
+        (true, true, true, f32, false),
+        (false, false, false, narrow, false),
+        (false, true, false, narrow, false),
+        (true, false, false, narrow, true),
+        (true, false, true, sums, false),
+        (true, true, false, sums, false),
+        (false, true, true, sums, true),
+    ]
+};
 
 #[test]
 fn matmuls_equal_plain_loops() {
@@ -68,14 +92,18 @@ fn matmuls_equal_plain_loops() {
         (530, 1030, 20),
     ];
     for (m, n, k) in sizes {
-        for (trans_a, trans_b, accumulate) in
-            [(false, false, false), (true, false, true), (false, true, false), (true, true, true)]
-        {
-            let mut values = |len: usize| (0..len).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+        for (trans_a, trans_b, accumulate, [dtype, c_dtype], trans_c) in CASES {
+            // Numbers that either type holds.
+            let mut values = |len: usize| {
+                let number = |x: f64| f32::from_bits((x as f32).to_bits() & 0xffff_0000);
+                (0..len).map(|_| number(random.normal())).collect::<Vec<f32>>()
+            };
             let (a, b, c) = (values(m * k), values(k * n), values(m * n));
             let a_strides = if trans_a { (1, m) } else { (k, 1) };
             let b_strides = if trans_b { (1, k) } else { (n, 1) };
-            let sizes = [m * k, k * n, m * n].map(|len| (len * 4) as u64);
+            let c_strides = if trans_c { (1, m) } else { (n, 1) };
+            let typed = [(m * k, dtype), (k * n, dtype), (m * n, c_dtype)];
+            let sizes = typed.map(|(len, dtype)| len as u64 * dtype.bytes());
             let b_at = sizes[0].next_multiple_of(64);
             let c_at = b_at + sizes[1].next_multiple_of(64);
             let gemm = Gemm {
@@ -87,9 +115,10 @@ fn matmuls_equal_plain_loops() {
                 b: at(1),
                 b_strides,
                 c: at(2),
-                c_strides: (n, 1),
+                c_strides,
                 accumulate,
-                dtype: DType::F32,
+                dtype,
+                c_dtype,
             };
             let buffers = vec![buffer(0, sizes[0]), buffer(b_at, sizes[1]), buffer(c_at, sizes[2])];
             let plan = plan(buffers, vec![Action::Gemm(gemm)]);
@@ -99,26 +128,29 @@ fn matmuls_equal_plain_loops() {
                 let mut cpu = Cpu::new(options).expect("an available level");
                 let arena = cpu.allocate(plan.persistent_bytes).expect("memory");
                 let program = cpu.load(&plan, arena, plan.persistent_bytes).expect("a valid plan");
-                for (offset, data) in [(0, &a), (b_at, &b), (c_at, &c)] {
-                    cpu.write(arena, offset, &to_bytes(data)).expect("inside");
+                for (offset, data, dtype) in [(0, &a, dtype), (b_at, &b, dtype), (c_at, &c, c_dtype)] {
+                    cpu.write(arena, offset, &to_bytes(data, dtype)).expect("inside");
                 }
                 cpu.launch(program, 0..1).expect("one step");
-                results.push(read(&cpu, arena, c_at, m * n));
+                results.push(read(&cpu, arena, c_at, m * n, c_dtype));
             }
             for level in results.chunks(3) {
                 assert!(level[0] == level[1] && level[0] == level[2], "threads change bits");
             }
             for i in 0..m {
                 for j in 0..n {
-                    let mut sum = if accumulate { f64::from(c[i * n + j]) } else { 0.0 };
+                    let at = i * c_strides.0 + j * c_strides.1;
+                    let mut sum = if accumulate { f64::from(c[at]) } else { 0.0 };
                     for p in 0..k {
                         let left = a[i * a_strides.0 + p * a_strides.1];
                         sum += f64::from(left) * f64::from(b[p * b_strides.0 + j * b_strides.1]);
                     }
                     for result in &results {
-                        let off = (f64::from(result[i * n + j]) - sum).abs();
+                        let off = (f64::from(result[at]) - sum).abs();
+                        // One rounding of the sum, to eight bits.
+                        let rounding = if c_dtype == DType::Bf16 { sum.abs() / 256.0 } else { 0.0 };
                         assert!(
-                            off < 1e-5 * (k as f64).sqrt() + 1e-6,
+                            off < 1e-5 * (k as f64).sqrt() + 1e-6 + rounding,
                             "{m}x{n}x{k}: ({i}, {j}) is off by {off}"
                         );
                     }

@@ -2,381 +2,55 @@
 
 mod support;
 
-use linc_codegen_cpu::tile::interp::Buffer;
-use linc_codegen_cpu::tile::library::attention::{HeadShape, HeadStrides};
-use linc_codegen_cpu::tile::library::copy::{CopySpec, copy};
-use linc_codegen_cpu::tile::library::decode::{
-    LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode,
-};
-use linc_codegen_cpu::tile::library::embedding::{
-    EmbeddingGradSpec, EmbeddingSpec, embedding, embedding_grad,
-};
-use linc_codegen_cpu::tile::library::fill::{FillSpec, fill};
-use linc_codegen_cpu::tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
-use linc_codegen_cpu::tile::library::linear_attention_backward::{
-    LinearBackwardSpec, linear_attention_backward,
-};
-use linc_codegen_cpu::tile::library::linear_attention_bidirectional::{
-    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
-};
-use linc_codegen_cpu::tile::library::loss::{
-    CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy,
-    cross_entropy_grad, cross_entropy_rows, mean_nll,
-};
-use linc_codegen_cpu::tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_codegen_cpu::tile::library::optimizer::{AdamWSpec, adamw};
-use linc_codegen_cpu::tile::library::pointwise::{
-    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
-};
-use linc_codegen_cpu::tile::library::reduce::{
-    NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
-};
-use linc_codegen_cpu::tile::library::rope::{RopeSpec, rope};
-use linc_codegen_cpu::tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
-use linc_codegen_cpu::tile::library::softmax_attention_backward::{
-    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
-};
-use linc_codegen_cpu::tile::{Elem, Kernel};
-use support::{check, devices, inputs, reference};
+use linc_cases::{Case, library};
+use support::{check, devices};
 
-/// Errors of single precision, and one unit in the last place of bf16 besides.
-fn tolerance(elem: Elem) -> (f64, f64) {
-    if elem == Elem::Bf16 { (2e-2, 1.6e-2) } else { (1e-4, 1e-4) }
-}
-
-const ELEMS: [Elem; 2] = [Elem::F32, Elem::Bf16];
-
-/// Elements of each buffer: more than any kernel here needs.
-const LEN: usize = 30_000;
-
-fn check_all(kernels: Vec<(Kernel, Elem)>) {
+fn check_all(cases: &[Case]) {
     let mut devices = devices();
-    for (seed, (kernel, elem)) in kernels.into_iter().enumerate() {
-        let buffers = inputs(&kernel, LEN, 5, seed as u64 + 1);
-        check(&mut devices, &kernel, &buffers, tolerance(elem));
-    }
+    cases.iter().for_each(|case| check(&mut devices, case));
 }
 
 #[test]
 fn norms() {
-    let mut kernels = vec![];
-    for (rows, d) in [(1, 1), (3, 63), (65, 65), (9, 130), (257, 3), (2, 5001)] {
-        for elem in ELEMS {
-            for residual in [false, true] {
-                let (x, w, y) = (elem, Elem::F32, elem);
-                let spec = RmsNormSpec { rows, d, eps: 1e-5, x_stride: d + 3, x, w, y, residual };
-                kernels.push((rms_norm(&spec), elem));
-                let (dy, dx) = (elem, elem);
-                let spec =
-                    RmsNormGradSpec { rows, d, eps: 1e-5, blocks: 3, x_stride: d, x, w, dy, dx, residual };
-                kernels.push((rms_norm_grad(&spec), elem));
-            }
-        }
-    }
-    check_all(kernels);
+    check_all(&library::norms());
 }
 
 #[test]
 fn pointwise_programs() {
-    use PointStep::{Binary, Const, Input, RoundBf16, Unary};
-    let mut kernels = vec![];
-    for (rows, cols) in [(1, 1), (7, 64), (33, 35), (3, 4099), (1, 9000)] {
-        for elem in ELEMS {
-            let dense = PointInput { elem, row_stride: cols, col_stride: 1 };
-            let steps = vec![
-                Input(0),
-                Unary(PointUnary::Silu, 0),
-                Input(1),
-                Binary(PointBinary::Mul, 1, 2),
-                Const(0.5),
-                Binary(PointBinary::Greater, 3, 4),
-                Unary(PointUnary::Tanh, 3),
-                Binary(PointBinary::Add, 5, 6),
-                RoundBf16(7),
-                Unary(PointUnary::Relu, 7),
-                Unary(PointUnary::Exp, 6),
-                Binary(PointBinary::Div, 9, 10),
-            ];
-            let outputs = [3, 8, 11].map(|step| PointOutput { step, elem, row_stride: cols }).to_vec();
-            for second in [
-                dense.clone(),
-                PointInput { elem, row_stride: 0, col_stride: 1 },
-                PointInput { elem, row_stride: 1, col_stride: 0 },
-                PointInput { elem, row_stride: 0, col_stride: 0 },
-                PointInput { elem, row_stride: 1, col_stride: rows },
-            ] {
-                let inputs = vec![dense.clone(), second];
-                let (steps, outputs) = (steps.clone(), outputs.clone());
-                let spec = PointwiseSpec { rows, cols, inputs, steps, outputs, block: 4096 };
-                kernels.push((pointwise(&spec), Elem::Bf16));
-            }
-        }
-    }
-    check_all(kernels);
+    check_all(&library::pointwise_programs());
 }
 
 #[test]
 fn copies_and_fills() {
-    let mut kernels = vec![];
-    for elem in ELEMS {
-        let shapes: [(&[usize], &[usize], &[usize]); 4] = [
-            (&[7, 33], &[33, 1], &[1, 7]),
-            (&[3, 5, 65], &[65, 195, 1], &[325, 65, 1]),
-            (&[70, 70], &[1, 100], &[75, 1]),
-            (&[5, 9], &[0, 1], &[9, 1]),
-        ];
-        for (shape, src, dst) in shapes {
-            let spec = CopySpec {
-                shape: shape.to_vec(),
-                src: Elem::F32,
-                src_offset: 3,
-                src_strides: src.to_vec(),
-                dst: elem,
-                dst_offset: 5,
-                dst_strides: dst.to_vec(),
-            };
-            kernels.push((copy(&spec), elem));
-        }
-        let spec = FillSpec { rows: 13, cols: 77, offset: 9, row_stride: 80, elem, value: -1.5 };
-        kernels.push((fill(&spec), elem));
-    }
-    check_all(kernels);
+    check_all(&library::copies_and_fills());
 }
 
 #[test]
 fn reductions() {
-    let mut kernels = vec![];
-    for elem in ELEMS {
-        for (outer, mid, inner) in [(1, 100, 1), (3, 17, 33), (2, 130, 65), (5, 1, 7)] {
-            kernels.push((sum_middle(&SumMiddleSpec { outer, mid, inner, x: elem, y: Elem::F32 }), elem));
-        }
-        for numel in [1, 4097, 20_000] {
-            let spec = SumOfSquaresSpec { numel, x: elem };
-            kernels.push((sum_of_squares(&spec), elem));
-            let kernel = norm_finish(&NormFinishSpec { partials: spec.partials() });
-            let mut buffers = inputs(&kernel, LEN, 5, 1);
-            // Sums of squares are not negative.
-            if let Buffer::F32(partials) = &mut buffers[0] {
-                partials.iter_mut().for_each(|x| *x = x.abs());
-            }
-            check(&mut devices(), &kernel, &buffers, tolerance(elem));
-        }
-    }
-    check_all(kernels);
+    check_all(&library::reductions());
 }
 
 #[test]
 fn ropes() {
-    let mut kernels = vec![];
-    for elem in ELEMS {
-        for (seq, heads, dim) in [(5, 3, 8), (17, 8, 64), (1, 4, 16), (65, 1, 32)] {
-            for (start, inverse) in [(false, false), (true, true)] {
-                let strides = [seq * heads * dim, heads * dim, dim];
-                let spec = RopeSpec {
-                    batch: 2,
-                    seq,
-                    heads,
-                    dim,
-                    x: elem,
-                    x_strides: strides,
-                    y: elem,
-                    y_strides: strides,
-                    table_len: seq + 2,
-                    start,
-                    inverse,
-                };
-                kernels.push((rope(&spec), elem));
-            }
-        }
-    }
-    check_all(kernels);
+    check_all(&library::ropes());
 }
 
 #[test]
 fn embeddings_losses_and_optimizer() {
-    let mut kernels = vec![];
-    for elem in ELEMS {
-        for (tokens, d, vocab) in [(1, 1, 5), (33, 65, 7), (9, 256, 6)] {
-            kernels.push((embedding(&EmbeddingSpec { tokens, d, vocab, table: elem, y: elem }), elem));
-            kernels.push((embedding_grad(&EmbeddingGradSpec { tokens, d, vocab, dy: elem }), elem));
-        }
-        for (rows, vocab) in [(1, 5), (13, 33), (5, 5000)] {
-            for in_place_gradient in [false, true] {
-                let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient };
-                kernels.push((cross_entropy_rows(&spec), elem));
-            }
-            let spec = CrossEntropySpec { rows, vocab, logits: elem };
-            kernels.push((cross_entropy(&spec), elem));
-            kernels.push((cross_entropy_grad(&spec), elem));
-        }
-        let spec = AdamWSpec { numel: 9001, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, g: elem };
-        // Second moments and steps are positive.
-        let kernel = adamw(&spec);
-        let mut buffers = inputs(&kernel, 9001, 5, 3);
-        for k in [3, 5] {
-            if let Buffer::F32(v) = &mut buffers[k] {
-                v.iter_mut().for_each(|x| *x = x.abs() + 0.5);
-            }
-        }
-        check(&mut devices(), &kernel, &buffers, tolerance(elem));
-    }
-    for tokens in [1, 100] {
-        kernels.push((count_targets(&CountTargetsSpec { tokens }), Elem::F32));
-        kernels.push((mean_nll(&MeanNllSpec { tokens }), Elem::F32));
-    }
-    check_all(kernels);
-}
-
-fn shapes() -> Vec<HeadShape> {
-    [(1, 1, 1, 1, 8), (2, 63, 2, 1, 16), (1, 65, 4, 2, 24), (1, 130, 1, 1, 32)]
-        .into_iter()
-        .map(|(batch, seq, heads, kv_heads, head_dim)| HeadShape { batch, seq, heads, kv_heads, head_dim })
-        .collect()
+    check_all(&library::embeddings_losses_and_optimizer());
 }
 
 #[test]
 fn softmax_attention() {
-    let mut devices = devices();
-    for (seed, shape) in shapes().into_iter().enumerate() {
-        for elem in ELEMS {
-            for causal in [false, true] {
-                let wide = HeadStrides::contiguous(shape.seq, shape.heads, shape.head_dim);
-                let narrow = HeadStrides::contiguous(shape.seq, shape.kv_heads, shape.head_dim);
-                let (block_q, block_k, scale) = (32, 16, 0.25);
-                let spec = SoftmaxForwardSpec {
-                    elem,
-                    shape,
-                    causal,
-                    scale,
-                    block_q,
-                    block_k,
-                    q: wide,
-                    k: narrow,
-                    v: narrow,
-                    out: wide,
-                };
-                let forward = softmax_attention_forward(&spec);
-                let operands = inputs(&forward, LEN, 5, seed as u64 + 7);
-                check(&mut devices, &forward, &operands, tolerance(elem));
-                let saved = reference(&forward, &operands);
-                let spec = SoftmaxBackwardSpec {
-                    elem,
-                    shape,
-                    causal,
-                    scale,
-                    block_q,
-                    block_k,
-                    q: wide,
-                    k: narrow,
-                    v: narrow,
-                    out: wide,
-                    dout: wide,
-                    dq: wide,
-                    dk: narrow,
-                    dv: narrow,
-                };
-                let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| saved[i].clone());
-                let dout = operands[3].clone();
-                for kernel in [
-                    softmax_attention_delta(&spec),
-                    softmax_attention_dq(&spec),
-                    softmax_attention_dkdv(&spec),
-                ] {
-                    let named = |name: &str| match name {
-                        "q" => Some(q.clone()),
-                        "k" => Some(k.clone()),
-                        "v" => Some(v.clone()),
-                        "out" => Some(out.clone()),
-                        "lse" => Some(lse.clone()),
-                        "dout" => Some(dout.clone()),
-                        _ => None,
-                    };
-                    let mut buffers = inputs(&kernel, LEN, 5, 11);
-                    for (param, buffer) in kernel.params.iter().zip(&mut buffers) {
-                        if let Some(given) = named(&param.name) {
-                            *buffer = given;
-                        }
-                    }
-                    check(&mut devices, &kernel, &buffers, tolerance(elem));
-                }
-            }
-        }
-    }
+    check_all(&library::softmax_attention());
 }
 
 #[test]
 fn linear_attention() {
-    let mut devices = devices();
-    for (seed, shape) in shapes().into_iter().enumerate() {
-        for elem in ELEMS {
-            // Keys far apart take the way around the range check.
-            for (temperature, chunk) in [(1.0, 16), (1.0, 64), (40.0, 32)] {
-                let wide = HeadStrides::contiguous(shape.seq, shape.heads, shape.head_dim);
-                let narrow = HeadStrides::contiguous(shape.seq, shape.kv_heads, shape.head_dim);
-                let (q, k, v, out) = (wide, narrow, narrow, wide);
-                let forward = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
-                let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
-                let backward =
-                    LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
-                let tolerance = if temperature > 1.0 { (5e-2, 2e-2) } else { tolerance(elem) };
-
-                let kernel = linear_attention_forward(&forward);
-                let operands = inputs(&kernel, LEN, 5, seed as u64 + 3);
-                check(&mut devices, &kernel, &operands, tolerance);
-                let saved = reference(&kernel, &operands);
-                let kernel = linear_attention_backward(&backward);
-                let mut buffers = inputs(&kernel, LEN, 5, 11);
-                for (to, from) in [(0, 0), (1, 1), (2, 2), (3, 4), (4, 5)] {
-                    buffers[to] = saved[from].clone();
-                }
-                check(&mut devices, &kernel, &buffers, tolerance);
-
-                let kernel = bidirectional_attention_state(&forward);
-                let operands = inputs(&kernel, LEN, 5, seed as u64 + 4);
-                check(&mut devices, &kernel, &operands, tolerance);
-                let state = reference(&kernel, &operands);
-                let kernel = bidirectional_attention_out(&forward);
-                let mut buffers = inputs(&kernel, LEN, 5, 12);
-                for (i, param) in kernel.params.iter().enumerate() {
-                    if param.name == "state" {
-                        buffers[i] = state[3].clone();
-                    }
-                }
-                check(&mut devices, &kernel, &buffers, tolerance);
-                let kernel = bidirectional_attention_backward(&backward);
-                let mut buffers = inputs(&kernel, LEN, 5, 13);
-                for (to, from) in [(1, 0), (2, 1), (3, 2), (4, 3)] {
-                    buffers[to] = state[from].clone();
-                }
-                check(&mut devices, &kernel, &buffers, tolerance);
-            }
-        }
-    }
+    check_all(&library::linear_attention());
 }
 
 #[test]
 fn decoding() {
-    let mut devices = devices();
-    for elem in ELEMS {
-        for (batch, seq, heads, kv_heads, head_dim) in [(1, 40, 2, 1, 16), (2, 65, 6, 2, 8)] {
-            let shape = HeadShape { batch, seq, heads, kv_heads, head_dim };
-            let wide = HeadStrides::contiguous(1, heads, head_dim);
-            let narrow = HeadStrides::contiguous(1, kv_heads, head_dim);
-            let (q, k, v, out) = (wide, narrow, narrow, wide);
-            let block_h = shape.group();
-            let (scale, block_k) = (0.3, 16);
-            let spec =
-                SoftmaxDecodeSpec { elem, cache_elem: elem, shape, scale, block_h, block_k, q, k, v, out };
-            let kernel = softmax_decode(&spec);
-            for pos in [0, 15, 39] {
-                let mut buffers = inputs(&kernel, LEN, 5, 2);
-                buffers[5] = Buffer::I32(vec![pos; 4]);
-                check(&mut devices, &kernel, &buffers, tolerance(elem));
-            }
-            let shape = HeadShape { seq: 1, ..shape };
-            let spec = LinearDecodeSpec { elem, shape, temperature: 1.0, block_h, q, k, v, out };
-            let kernel = linear_decode(&spec);
-            check(&mut devices, &kernel, &inputs(&kernel, LEN, 5, 3), tolerance(elem));
-        }
-    }
+    check_all(&library::decoding());
 }

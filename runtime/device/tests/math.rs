@@ -2,10 +2,11 @@
 
 mod support;
 
+use linc_cases::Random;
 use linc_codegen_cpu::tile::interp::Buffer;
 use linc_codegen_cpu::tile::{Builder, Elem, Kernel, Mode, Unary};
 use linc_device::cpu::Cpu;
-use support::{Random, devices, run_on};
+use support::{devices, run_on};
 
 const N: usize = 4099;
 
@@ -146,7 +147,7 @@ fn extremes_keep_nan() {
         input[at] = f32::NAN;
     }
     let buffers = [Buffer::F32(input), Buffer::F32(vec![0.0; 2 * 7 * 37 + 44])];
-    let expected = support::reference(&kernel, &buffers);
+    let expected = linc_cases::reference(&kernel, &buffers);
     let marked = expected[1].to_f64().iter().filter(|x| x.is_nan()).count();
     assert!(marked > 12, "the interpreter keeps NaN");
     for mut cpu in devices() {

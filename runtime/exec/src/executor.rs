@@ -104,6 +104,16 @@ impl Executor {
         self.device.describe()
     }
 
+    /// Bytes of memory of the device; 0 if it does not say.
+    pub fn device_bytes(&self) -> u64 {
+        self.device.total_bytes().unwrap_or(0)
+    }
+
+    /// One line about what loading took, if it can take long.
+    pub fn loading(&self) -> Option<String> {
+        self.device.loading()
+    }
+
     /// Floating-point operations per second that the device could do at most.
     pub fn peak_flops(&mut self) -> f64 {
         self.device.peak_flops()

@@ -12,17 +12,7 @@ pub fn seconds() -> f64 {
 
 /// Largest resident memory of this process so far, in bytes; 0 where the system does not say.
 pub fn peak_memory() -> u64 {
-    kib("/proc/self/status", "VmHWM:")
-}
-
-/// Memory of the machine, in bytes; 0 where the system does not say.
-pub fn total_memory() -> u64 {
-    kib("/proc/meminfo", "MemTotal:")
-}
-
-/// The value of a `key:  123 kB` line, in bytes.
-fn kib(path: &str, key: &str) -> u64 {
-    let Ok(text) = fs::read_to_string(path) else { return 0 };
-    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let Ok(text) = fs::read_to_string("/proc/self/status") else { return 0 };
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
 }

@@ -23,7 +23,7 @@ use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
 use crate::session::Session;
 use crate::system;
 
-pub use programs::{model_of, open_model, write_dump};
+pub use programs::{model_of, open_model, write_file};
 pub use resume::load_weights;
 
 use programs::{TRAIN, output};
@@ -115,7 +115,7 @@ impl Trainer {
         let resolved = folder.join("config.toml");
         fs::write(&resolved, config.to_toml()).map_err(output("write", &resolved))?;
         for dump in session.dumps.iter_mut().flat_map(std::mem::take) {
-            write_dump(&folder.join("compile"), &dump)?;
+            write_file(&folder.join("compile"), &dump.path, dump.text.as_bytes())?;
         }
         let metrics_path = folder.join("metrics.jsonl");
         let metrics = MetricsFile::open(&metrics_path, start.step).map_err(output("write", &metrics_path))?;
@@ -149,7 +149,11 @@ impl Trainer {
             observer.message(&format!("Running with config:\n{}", self.config.to_toml()));
         }
         let device = self.session.executor.describe_device();
-        observer.message(&format!("Device: {device}, with {} of memory", bytes(system::total_memory())));
+        let memory = bytes(self.session.executor.device_bytes());
+        observer.message(&format!("Device: {device}, with {memory} of memory"));
+        if let Some(loading) = self.session.executor.loading() {
+            observer.message(&format!("Compiled {loading}"));
+        }
         let count = thousands(model.sizes.params);
         observer.message(&format!("Model {} size: {count} total parameters", model.title()));
         observer.message(&format!(
@@ -368,7 +372,7 @@ impl Trainer {
     }
 
     fn memory(&self) -> Memory {
-        Memory { arena: self.session.executor.arena_bytes(), machine: system::total_memory() }
+        Memory { arena: self.session.executor.arena_bytes(), machine: self.session.executor.device_bytes() }
     }
 
     /// Text from the trained model, where its tokens are text.

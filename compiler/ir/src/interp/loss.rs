@@ -2,9 +2,9 @@
 
 use super::dense::{product, row};
 use super::softmax::softmax;
-use super::tensor::{Args, Real, Tensor};
+use super::tensor::{Args, Real, Tensor, round};
 use crate::error::IrError;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 
 /// Number of targets that count; 1 if none does, so that loss and gradients are then 0.
 fn counted<T: Real>(targets: &[i32]) -> T {
@@ -45,10 +45,12 @@ pub(super) fn cross_entropy_grad<T: Real>(args: &Args<'_, T>) -> Result<Tensor<T
     Ok(Tensor::float(args.operands[0].shape.clone(), grad))
 }
 
-/// `h wᵀ`
-fn logits<T: Real>(args: &Args<'_, T>) -> Result<Vec<T>, IrError> {
+/// `h wᵀ`, as the workspace holds it.
+fn logits<T: Real>(args: &Args<'_, T>, workspace: DType) -> Result<Vec<T>, IrError> {
     let (tokens, vocab) = (args.dims(0)[0], args.dims(1)[0]);
-    Ok(product(args.floats(0)?, args.floats(1)?, [false, true], tokens, vocab))
+    let mut logits = product(args.floats(0)?, args.floats(1)?, [false, true], tokens, vocab);
+    round(&mut logits, workspace);
+    Ok(logits)
 }
 
 /// The logits workspace is zeros.
@@ -57,7 +59,7 @@ pub(super) fn linear_cross_entropy<T: Real>(
     types: &[TensorType],
 ) -> Result<Vec<Tensor<T>>, IrError> {
     let targets = args.ints(2)?;
-    let nll = rows(args, &mut logits(args)?, targets)?;
+    let nll = rows(args, &mut logits(args, types[1].dtype)?, targets)?;
     let loss = nll.iter().copied().sum::<T>() / counted(targets);
     let nll = Tensor::float(types[2].shape.clone(), nll);
     Ok(vec![Tensor::scalar(loss), Tensor::full(&types[1], 0.0), nll])
@@ -70,11 +72,12 @@ pub(super) fn linear_cross_entropy_grad<T: Real>(
 ) -> Result<Vec<Tensor<T>>, IrError> {
     let (h, w, targets) = (args.floats(0)?, args.floats(1)?, args.ints(2)?);
     let (tokens, dim, vocab) = (args.dims(0)[0], args.dims(0)[1], args.dims(1)[0]);
-    let mut dlogits = logits(args)?;
+    let mut dlogits = logits(args, types[3].dtype)?;
     let nll = rows(args, &mut dlogits, targets)?;
     let loss = nll.iter().copied().sum::<T>() / counted(targets);
     let factor = args.scalar(3)? / counted(targets);
     dlogits.iter_mut().for_each(|x| *x = *x * factor);
+    round(&mut dlogits, types[3].dtype);
     let dh = product(&dlogits, w, [false, false], tokens, dim);
     let dw = product(&dlogits, h, [true, false], vocab, dim);
     Ok(vec![

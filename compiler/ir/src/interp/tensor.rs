@@ -57,6 +57,13 @@ impl Real for f64 {
     }
 }
 
+/// Rounds numbers to those of an element type; see [`Tensor::rounded`].
+pub(super) fn round<T: Real>(x: &mut [T], dtype: DType) {
+    if dtype == DType::Bf16 {
+        x.iter_mut().for_each(|x| *x = x.round_bf16());
+    }
+}
+
 /// Elements of a tensor in row-major order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Data<T> {
@@ -140,8 +147,8 @@ impl<T: Real> Tensor<T> {
     /// Rounds the elements to what a tensor of the element type can hold: bf16 numbers, if it is bf16. f32 and
     /// f64 tensors hold any `T`, so that a whole graph can be evaluated in double precision.
     pub(super) fn rounded(mut self, dtype: DType) -> Self {
-        if let (Data::Float(x), DType::Bf16) = (&mut self.data, dtype) {
-            x.iter_mut().for_each(|x| *x = x.round_bf16());
+        if let Data::Float(x) = &mut self.data {
+            round(x, dtype);
         }
         self
     }

@@ -21,7 +21,8 @@ pub(super) fn embedding(builder: &mut Builder<'_>, call: &Call<'_>) -> Built<Val
         return call.wrong(builder, "a table [vocab_size, dim]", &Value::Tensor(table), table_expr);
     };
     let dims = ids.dims.iter().chain([features]).cloned().collect();
-    call.add(builder, Op::Embedding, &[table.value, ids.value], dims)
+    let dtype = builder.graph.ty(table.value).dtype;
+    call.add(builder, Op::Embedding { dtype }, &[table.value, ids.value], dims)
 }
 
 pub(super) fn rms_norm(builder: &mut Builder<'_>, call: &Call<'_>) -> Built<Value> {

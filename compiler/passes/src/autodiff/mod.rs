@@ -130,10 +130,11 @@ fn join_products(graph: &mut Graph, parts: &[Value]) -> Result<Option<Value>, Pa
         _ => v,
     };
     let products: Vec<Value> = parts.iter().map(|p| behind_reshape(graph, *p)).collect();
-    let Op::MatMul { trans_a, trans_b } = *graph.op(products[0].node) else { return Ok(None) };
+    let Op::MatMul { trans_a, trans_b, dtype } = *graph.op(products[0].node) else { return Ok(None) };
     let ty = graph.ty(products[0]).clone();
-    let alike =
-        products.iter().all(|p| *graph.op(p.node) == Op::MatMul { trans_a, trans_b } && *graph.ty(*p) == ty);
+    let alike = products
+        .iter()
+        .all(|p| *graph.op(p.node) == Op::MatMul { trans_a, trans_b, dtype } && *graph.ty(*p) == ty);
     if !alike {
         return Ok(None);
     }
@@ -143,7 +144,7 @@ fn join_products(graph: &mut Graph, parts: &[Value]) -> Result<Option<Value>, Pa
     let right: Vec<Value> = operands.iter().map(|o| o[1]).collect();
     let left = graph.push(Op::Concat { axis: usize::from(!trans_a) }, &left)?;
     let right = graph.push(Op::Concat { axis: usize::from(trans_b) }, &right)?;
-    let product = graph.push(Op::MatMul { trans_a, trans_b }, &[left, right])?;
+    let product = graph.push(Op::MatMul { trans_a, trans_b, dtype }, &[left, right])?;
     let shape = graph.ty(parts[0]).shape.clone();
     if graph.ty(product).shape == shape {
         return Ok(Some(product));

@@ -66,7 +66,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
             }
             parts
         }
-        Op::MatMul { trans_a, trans_b } => b.matmul(trans_a, trans_b, x[0], x[1], g)?,
+        Op::MatMul { trans_a, trans_b, .. } => b.matmul(trans_a, trans_b, x[0], x[1], g)?,
         Op::RmsNorm { eps } => {
             let grad = b.graph.add(Op::RmsNormGrad { eps }, &[x[0], x[1], g])?;
             let dw = b.push(Op::Sum { axes: vec![0], keep: false }, &[Value { node: grad, port: 1 }])?;
@@ -79,7 +79,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
             out[0] = Some(b.push(Op::Rope { inverse: !inverse }, &operands)?);
             out
         }
-        Op::Embedding => {
+        Op::Embedding { .. } => {
             let vocab = b.shape(x[0]).0[0];
             vec![Some(b.push(Op::EmbeddingGrad { vocab }, &[x[1], g])?), None]
         }
@@ -257,15 +257,16 @@ impl Rule<'_> {
         g: Value,
     ) -> Result<Grads, IrError> {
         // y = A B with A = aᵀ if trans_a, B = bᵀ if trans_b; dA = g Bᵀ, dB = Aᵀ g.
+        let dtype = self.graph.ty(g).dtype;
         let da = if trans_a {
-            self.push(Op::MatMul { trans_a: trans_b, trans_b: true }, &[b, g])?
+            self.push(Op::MatMul { trans_a: trans_b, trans_b: true, dtype }, &[b, g])?
         } else {
-            self.push(Op::MatMul { trans_a: false, trans_b: !trans_b }, &[g, b])?
+            self.push(Op::MatMul { trans_a: false, trans_b: !trans_b, dtype }, &[g, b])?
         };
         let db = if trans_b {
-            self.push(Op::MatMul { trans_a: true, trans_b: trans_a }, &[g, a])?
+            self.push(Op::MatMul { trans_a: true, trans_b: trans_a, dtype }, &[g, a])?
         } else {
-            self.push(Op::MatMul { trans_a: !trans_a, trans_b: false }, &[a, g])?
+            self.push(Op::MatMul { trans_a: !trans_a, trans_b: false, dtype }, &[a, g])?
         };
         Ok(vec![Some(da), Some(db)])
     }

@@ -269,7 +269,8 @@ fn kinds(graph: &Graph, order: &[NodeId], storage: &BTreeMap<Value, Storage>) ->
         .into_iter()
         .map(|root| {
             let kind = match graph.op(root.node) {
-                Op::Param { .. } => Kind::Parameter,
+                // Also in the form that matmuls read: one for the whole step.
+                _ if graph.is_weight(root) => Kind::Parameter,
                 Op::State { .. } => Kind::State,
                 Op::Input { .. } | Op::Table { .. } => Kind::Input,
                 _ if gradients.contains(&root) => Kind::Gradient,

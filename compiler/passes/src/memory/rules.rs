@@ -23,7 +23,7 @@ pub(super) fn reads(op: &Op, index: usize, ty: &TensorType, layout: &Layout) -> 
         }
         Op::RmsNorm { .. } | Op::RmsNormGrad { .. } => dense,
         Op::Sum { .. }
-        | Op::Embedding
+        | Op::Embedding { .. }
         | Op::EmbeddingGrad { .. }
         | Op::CrossEntropy
         | Op::CrossEntropyGrad

@@ -11,6 +11,7 @@ use linc_passes::attention::LinearOptions;
 use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::Options;
 use linc_passes::placement::AttentionKind;
+use linc_passes::precision::Precision;
 use linc_passes::recompute::Policy;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -40,6 +41,7 @@ pub(crate) fn options(kinds: &str) -> Options {
     Options {
         kinds: kinds.chars().map(kind).collect(),
         linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4 },
+        precision: Precision::Float32,
         recompute: Policy::Selective,
         disabled: BTreeSet::new(),
     }

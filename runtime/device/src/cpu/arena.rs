@@ -96,9 +96,7 @@ fn large_pages(start: *mut u8, len: usize) {
 
 /// Bytes that can be allocated without swapping: what the system says, cut by the limit of a control group.
 pub(super) fn available_bytes() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let system = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
+    let system = meminfo("MemAvailable:")?;
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let groups = [
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -106,6 +104,18 @@ pub(super) fn available_bytes() -> Option<u64> {
     ];
     let group = groups.iter().find_map(|(max, used)| Some(number(max)?.saturating_sub(number(used)?)));
     Some(group.map_or(system, |group| group.min(system)))
+}
+
+/// Bytes of memory of the machine.
+pub(super) fn total_bytes() -> Option<u64> {
+    meminfo("MemTotal:")
+}
+
+/// The value of a `key:  123 kB` line of the system's account of memory, in bytes.
+fn meminfo(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

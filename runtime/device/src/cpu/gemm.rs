@@ -1,23 +1,22 @@
 //! Matmuls of the graph, cut into parts whose sizes depend on the shapes only, so that any number of threads gives the
 //! same bits.
 //!
-//! With vector instructions they run on the device's own matmul, which is ahead of the `gemm` crate there; the crate
-//! serves the portable level, and results whose rows are not contiguous.
+//! With vector instructions they run on the device's own matmul, which is ahead of the `gemm` crate there, and so do
+//! those of bf16 operands anywhere; the crate serves the portable level, and results whose rows are not contiguous.
 
 use gemm::Parallelism;
 
 use super::pool::Pool;
-use super::primitives::matmul::{DEPTH, HEIGHT, PACK_BYTES, Part, Right, THIN, UNIT};
+use super::primitives::matmul::{DEPTH, HEIGHT, PACK_BYTES, Part, Right, SUMS_BYTES, THIN, UNIT, WIDEST};
+use super::primitives::matrix::{Elem, Matrix};
 use super::primitives::{Level, Matmul};
 use super::scratch::Areas;
 
 /// Work of a part, in floating-point operations: long enough to be worth a hand-off, short enough to balance.
 const PART: f64 = 48e6;
 
-/// Columns of a part, and of one whose left operand has to be packed, which wide parts do less often.
+/// Columns of a part; one whose left operand has to be packed is wider, which does that less often.
 const WIDTH: usize = 256;
-/// As [`WIDTH`].
-const PACKED_WIDTH: usize = 512;
 
 /// Elements of the right operand that are packed at a time; larger operands are worked off in blocks of columns.
 const SHARED: usize = 2 << 20;
@@ -25,18 +24,15 @@ const SHARED: usize = 2 << 20;
 /// Columns that one thread packs at a time.
 const PACK_COLS: usize = 128;
 
-/// Sizes, pointers and strides of `c = a·b (+ c)`.
+/// Sizes and operands of `c = a·b (+ c)`.
 #[derive(Clone, Copy)]
 pub(super) struct Product {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
-    pub(super) a: *const f32,
-    pub(super) a_strides: (usize, usize),
-    pub(super) b: *const f32,
-    pub(super) b_strides: (usize, usize),
-    pub(super) c: *mut f32,
-    pub(super) c_strides: (usize, usize),
+    pub(super) a: Matrix,
+    pub(super) b: Matrix,
+    pub(super) c: Matrix,
     pub(super) accumulate: bool,
 }
 
@@ -68,17 +64,18 @@ impl Split {
     /// The cut for a matmul.
     pub(super) fn of(product: &Product, level: Level) -> Split {
         let Product { m, n, k, .. } = *product;
-        let rows_together = product.a_strides.1 == 1;
-        let engine = if level == Level::Portable || product.c_strides.1 != 1 {
+        let is_f32 = product.a.elem == Elem::F32;
+        let [rows_together, whole_rows] = [product.a, product.c].map(|x| x.strides[1] == 1);
+        let engine = if is_f32 && (level == Level::Portable || !whole_rows) {
             Engine::Crate
-        } else if m <= THIN && rows_together && product.b_strides.0 == 1 {
+        } else if m <= THIN && rows_together && product.b.strides[0] == 1 {
             Engine::Thin(level.matmul())
         } else {
             Engine::Packed(level.matmul())
         };
-        let widest = if rows_together { WIDTH } else { PACKED_WIDTH };
+        let widest = if rows_together && is_f32 { WIDTH } else { WIDEST };
         let block = match engine {
-            Engine::Packed(_) => (SHARED / k.max(1) / PACKED_WIDTH).max(1) * PACKED_WIDTH,
+            Engine::Packed(_) => (SHARED / k.max(1) / WIDEST).max(1) * WIDEST,
             Engine::Thin(_) | Engine::Crate => n.max(1),
         };
         let block = block.min(n.max(1));
@@ -91,7 +88,7 @@ impl Split {
     /// Bytes of scratch that a thread needs.
     pub(super) fn scratch_bytes(&self) -> usize {
         match self.engine {
-            Engine::Packed(_) => PACK_BYTES,
+            Engine::Packed(_) => PACK_BYTES + SUMS_BYTES,
             Engine::Thin(_) | Engine::Crate => 0,
         }
     }
@@ -114,14 +111,7 @@ impl Product {
     pub(super) unsafe fn run(&self, split: &Split, pool: &mut Pool, areas: Areas) {
         for from in (0..self.n).step_by(split.block) {
             let n = (self.n - from).min(split.block);
-            let right = Right {
-                k: self.k,
-                n,
-                // SAFETY: column `from` exists.
-                b: unsafe { self.b.add(from * self.b_strides.1) },
-                strides: self.b_strides.into(),
-                panels: areas.shared().cast(),
-            };
+            let right = Right { k: self.k, n, b: self.b.from(0, from), panels: areas.shared().cast() };
             let block = ColumnBlock { product: self, split, from, right };
             if let Engine::Packed(own) = split.engine {
                 let (passes, groups) = (self.k.div_ceil(DEPTH), n.div_ceil(PACK_COLS));
@@ -170,44 +160,32 @@ impl ColumnBlock<'_> {
     /// # Safety
     /// As [`Product::run`]; the right operand is packed, and no other thread computes the same part.
     unsafe fn part(&self, row: usize, col: usize, scratch: *mut u8) {
-        let Product { a_strides, b_strides, c_strides, .. } = *self.product;
         let m = (self.product.m - row).min(self.split.row_step);
         let n = (self.right.n - col).min(self.split.col_step);
+        let (a, c) = (self.product.a.from(row, 0), self.product.c.from(row, self.from + col));
+        let accumulate = self.product.accumulate;
+        let part = Part { right: self.right, col, n, m, a, c, accumulate };
         // SAFETY: row and col are within the block, and so are the sizes.
         unsafe {
-            let a = self.product.a.add(row * a_strides.0);
-            let c = self.product.c.add(row * c_strides.0 + (self.from + col) * c_strides.1);
-            let accumulate = self.product.accumulate;
-            let part = Part {
-                right: self.right,
-                col,
-                n,
-                m,
-                a,
-                a_strides: a_strides.into(),
-                c,
-                c_stride: c_strides.0,
-                accumulate,
-            };
             match self.split.engine {
                 Engine::Packed(own) => (own.part)(&part, scratch.cast()),
                 Engine::Thin(own) => (own.thin)(&part),
                 Engine::Crate => {
-                    let signed = |(rs, cs): (usize, usize)| (rs as isize, cs as isize);
-                    let ((a_rs, a_cs), (b_rs, b_cs)) = (signed(a_strides), signed(b_strides));
-                    let (c_rs, c_cs) = signed(c_strides);
+                    let b = self.right.b.from(0, col);
+                    let [[a_rs, a_cs], [b_rs, b_cs], [c_rs, c_cs]] =
+                        [a, b, c].map(|x| x.strides.map(|s| s as isize));
                     gemm::gemm(
                         m,
                         n,
                         self.right.k,
-                        c,
+                        c.at.cast::<f32>(),
                         c_cs,
                         c_rs,
                         accumulate,
-                        a,
+                        a.at.cast::<f32>().cast_const(),
                         a_cs,
                         a_rs,
-                        self.right.b.add(col * b_strides.1),
+                        b.at.cast::<f32>().cast_const(),
                         b_cs,
                         b_rs,
                         1.0,

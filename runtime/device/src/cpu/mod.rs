@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use linc_plan::Plan;
 
+use crate::device::missing;
 use crate::{Arena, Device, DeviceError, Program};
 use arena::Memory;
 use jit::Jit;
@@ -79,10 +80,6 @@ impl Cpu {
     }
 }
 
-fn missing(what: &'static str, index: usize, len: usize) -> DeviceError {
-    DeviceError::OutOfBounds { what, from: index as u64, to: index as u64 + 1, len: len as u64 }
-}
-
 impl Device for Cpu {
     fn describe(&self) -> String {
         let threads = self.threads();
@@ -92,6 +89,10 @@ impl Device for Cpu {
 
     fn available_bytes(&self) -> Option<u64> {
         arena::available_bytes()
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        arena::total_bytes()
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Arena, DeviceError> {
@@ -115,6 +116,10 @@ impl Device for Cpu {
         self.scratch.reserve(loaded.needs())?;
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))
+    }
+
+    fn loading(&self) -> Option<String> {
+        None
     }
 
     fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError> {

@@ -1,14 +1,15 @@
 //! A plan with addresses: what each step calls, with which offsets, and how its work is cut.
 
-use linc_plan::validate::validate;
-use linc_plan::{ALIGN, Action, DType, Plan, Ref, Space};
+use linc_plan::{Action, DType, Plan, Ref};
 
 use super::gemm::{Product, Split};
 use super::jit::{Code, Jit};
 use super::pool::Pool;
 use super::primitives::Level;
+use super::primitives::matrix::{Elem, Matrix};
 use super::scratch::{Needs, Scratch};
 use crate::DeviceError;
+use crate::device::{address, check_arena};
 
 /// Steps with less work than this run on the calling thread: waking others would take longer.
 const SMALL: u64 = 50_000;
@@ -43,14 +44,7 @@ impl Loaded {
         threads: usize,
     ) -> Result<Loaded, DeviceError> {
         let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
-        validate(plan).map_err(|e| invalid(e.to_string()))?;
-        let fits = scratch.checked_add(plan.scratch_bytes).is_some_and(|end| end <= arena);
-        if !fits || plan.persistent_bytes > scratch || !scratch.is_multiple_of(ALIGN) {
-            let (persistent, own) = (plan.persistent_bytes, plan.scratch_bytes);
-            return Err(invalid(format!(
-                "{persistent} persistent and {own} scratch bytes do not fit an arena of {arena} with scratch at {scratch}"
-            )));
-        }
+        check_arena(plan, scratch, arena)?;
         let texts: Vec<&str> = plan.kernels.iter().map(|k| k.text.as_str()).collect();
         let codes = jit.compile(&texts, threads)?;
         for (kernel, code) in plan.kernels.iter().zip(&codes) {
@@ -59,11 +53,7 @@ impl Loaded {
                 return Err(invalid(format!("kernel {name}: the plan's grid is {a:?}, the text's {b:?}")));
             }
         }
-        let at = |r: &Ref| {
-            let buffer = &plan.buffers[r.buffer];
-            let base = if buffer.space == Space::Persistent { 0 } else { scratch };
-            (base + buffer.offset + r.offset) as usize
-        };
+        let at = |r: &Ref| address(plan, r, scratch) as usize;
         let mut steps = vec![];
         let own = codes.iter().map(|code| code.scratch).max().unwrap_or(0);
         let mut needs = Needs { own, shared: 0 };
@@ -85,19 +75,18 @@ impl Loaded {
                     Work::Launch { code, args: args.iter().map(at).collect(), programs, chunk, alone }
                 }
                 Action::Gemm(g) => {
-                    if g.dtype != DType::F32 {
-                        return Err(invalid(format!("{}: a matmul of {:?}", step.label, g.dtype)));
-                    }
+                    let matrix = |strides: (usize, usize), dtype: DType| match dtype {
+                        DType::F32 => Ok(unplaced(strides, Elem::F32)),
+                        DType::Bf16 => Ok(unplaced(strides, Elem::Bf16)),
+                        DType::I32 => Err(invalid(format!("{}: a matmul of i32", step.label))),
+                    };
                     let product = Product {
                         m: g.m,
                         n: g.n,
                         k: g.k,
-                        a: std::ptr::null(),
-                        a_strides: g.a_strides,
-                        b: std::ptr::null(),
-                        b_strides: g.b_strides,
-                        c: std::ptr::null_mut(),
-                        c_strides: g.c_strides,
+                        a: matrix(g.a_strides, g.dtype)?,
+                        b: matrix(g.b_strides, g.dtype)?,
+                        c: matrix(g.c_strides, g.c_dtype)?,
                         accumulate: g.accumulate,
                     };
                     let split = Split::of(&product, level);
@@ -155,9 +144,9 @@ impl Loaded {
                 let mut product = *product;
                 // SAFETY: the offsets are within the arena, and the plan's extents are validated.
                 unsafe {
-                    product.a = arena.add(*a).cast_const().cast();
-                    product.b = arena.add(*b).cast_const().cast();
-                    product.c = arena.add(*c).cast();
+                    product.a.at = arena.add(*a);
+                    product.b.at = arena.add(*b);
+                    product.c.at = arena.add(*c);
                     product.run(split, pool, areas);
                 }
             }
@@ -178,6 +167,11 @@ impl Loaded {
             }
         }
     }
+}
+
+/// A matrix whose place is not known before a step runs.
+fn unplaced(strides: (usize, usize), elem: Elem) -> Matrix {
+    Matrix { at: std::ptr::null_mut(), strides: strides.into(), elem }
 }
 
 /// Arena pointers that threads may share.

@@ -1,42 +1,12 @@
 //! Runs tile kernels through plans on the CPU and on the tile interpreter.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use linc_codegen_cpu::tile::interp::{Buffer, Options, run};
+use linc_cases::Case;
+use linc_codegen_cpu::tile::interp::Buffer;
 use linc_codegen_cpu::tile::{Kernel, Mode};
 use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_device::plan::{self, Action, Category, Plan, Ref, Space, Step};
-
-/// A small deterministic generator (xorshift64*).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(crate) fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// Below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        ((self.bits() >> 33) as usize) % limit
-    }
-
-    /// Uniform in (0, 1).
-    pub(crate) fn uniform(&mut self) -> f64 {
-        ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    /// Standard normal.
-    pub(crate) fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
 
 pub(crate) fn bytes(buffer: &Buffer) -> Vec<u8> {
     match buffer {
@@ -119,13 +89,6 @@ pub(crate) fn run_on(cpu: &mut Cpu, kernel: &Kernel, buffers: &[Buffer]) -> Vec<
     out
 }
 
-/// Runs a kernel on the interpreter.
-pub(crate) fn reference(kernel: &Kernel, buffers: &[Buffer]) -> Vec<Buffer> {
-    let mut out = buffers.to_vec();
-    run(kernel, &mut out, &Options::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
-    out
-}
-
 /// All devices that a kernel should give the same results on.
 pub(crate) fn devices() -> Vec<Cpu> {
     let mut devices = vec![];
@@ -140,10 +103,9 @@ pub(crate) fn devices() -> Vec<Cpu> {
 
 /// Compares a kernel on all devices with the interpreter: equal bits for any number of threads, and close to the
 /// reference by an absolute tolerance plus a share of each value.
-pub(crate) fn check(devices: &mut [Cpu], kernel: &Kernel, buffers: &[Buffer], tolerance: (f64, f64)) {
-    let expected = reference(kernel, buffers);
-    let bad = expected.iter().map(|b| b.to_f64().iter().filter(|x| x.is_nan()).count()).sum::<usize>();
-    assert_eq!(bad, 0, "{}: NaN in the reference proves nothing", kernel.name);
+pub(crate) fn check(devices: &mut [Cpu], case: &Case) {
+    let Case { kernel, buffers, .. } = case;
+    let expected = case.expected();
     let mut previous: Option<(Level, Vec<Buffer>)> = None;
     for cpu in devices {
         let actual = run_on(cpu, kernel, buffers);
@@ -158,34 +120,10 @@ pub(crate) fn check(devices: &mut [Cpu], kernel: &Kernel, buffers: &[Buffer], to
             if kernel.params[k].mode == Mode::Read {
                 assert!(bytes(a) == bytes(e), "{}: an input has changed", kernel.name);
             }
-            for (i, (a, e)) in a.to_f64().into_iter().zip(e.to_f64()).enumerate() {
-                let close = (a - e).abs() <= tolerance.0 + tolerance.1 * e.abs();
-                assert!(
-                    close || a == e,
-                    "{} on {}: {}[{i}] is {a}, expected {e}\n{kernel}",
-                    kernel.name,
-                    cpu.describe(),
-                    kernel.params[k].name
-                );
-            }
+        }
+        if let Some(difference) = case.difference(&actual, &expected) {
+            panic!("{difference} on {}\n{kernel}", cpu.describe());
         }
         previous = Some((cpu.level(), actual));
     }
-}
-
-/// A buffer for each parameter, as large as `len`: normal numbers, and integers below `ids`.
-pub(crate) fn inputs(kernel: &Kernel, len: usize, ids: usize, seed: u64) -> Vec<Buffer> {
-    use linc_codegen_cpu::tile::Elem;
-    let mut random = Random::new(seed);
-    kernel
-        .params
-        .iter()
-        .map(|param| match param.elem {
-            Elem::I32 => Buffer::I32((0..len).map(|_| random.below(ids) as i32).collect()),
-            elem => {
-                let values: Vec<f64> = (0..len).map(|_| random.normal()).collect();
-                Buffer::from_f64(elem, &values).expect("a float parameter")
-            }
-        })
-        .collect()
 }

@@ -63,7 +63,10 @@ const IGNORED: &[(&str, &str)] = &[
 
 /// Advice for settings whose refusal needs more than the allowed values.
 const HELP: &[(&str, &str)] = &[
-    ("training.mixed_precision_param", "leave it out, or say \"float32\""),
+    (
+        "training.mixed_precision_param",
+        "\"bfloat16\" halves the memory of activations; leave it out to compute in float32",
+    ),
     (
         "training.dataset",
         "\"selftext\" and \"mqar\" are built in; for other text say dataset = \"text\" and dataset_path = \"FILE, FOLDER or GLOB\"",

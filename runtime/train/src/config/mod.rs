@@ -7,6 +7,7 @@
 //! To add a setting: add a line to its section in `sections.rs`. Nothing else needs to change.
 
 mod check;
+mod compiler_value;
 mod error;
 mod legacy;
 mod model_files;
@@ -16,7 +17,7 @@ mod settings;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
-pub use linc_driver::{Placement, Ratio, RecomputePolicy};
+pub use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
 pub use model_files::ModelFiles;
 pub use section::KeyInfo;
 pub use sections::{

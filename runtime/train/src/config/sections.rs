@@ -3,7 +3,8 @@
 use super::check::{at_least, non_negative, one_of, only_one_rank, positive, share};
 use super::section::section;
 use super::value::choice;
-use linc_driver::{Placement, Ratio, RecomputePolicy};
+use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
+use linc_exec::device::Choice;
 
 section! {
     /// What the run is called and where it writes.
@@ -140,12 +141,14 @@ section! {
         dataset_path: Option<String> = None;
         /// Visit the data in an order drawn from the seed; in file order if false.
         shuffle: bool = true;
-        /// Number format of forward and backward.
-        mixed_precision_param: String = "float32".to_owned(),
-            check |name: &String| one_of(name, &["float32"]);
-        /// Number format of gradient reductions.
+        /// Number format of activations and matmul operands; weights, their gradients, sums and statistics are float32
+        /// in any case, and by default everything is (TorchTitan's default is "bfloat16").
+        mixed_precision_param: Precision = Precision::Float32;
+        /// Number format in which gradients of weights are added up.
         mixed_precision_reduce: String = "float32".to_owned(),
             check |name: &String| one_of(name, &["float32"]);
+        /// Where to train; auto is the first NVIDIA GPU that can be used, else the CPU.
+        device: Choice = Choice::Auto;
         /// Threads of the CPU; 0 for all. Results do not depend on it.
         threads: usize = 0;
     }

@@ -28,9 +28,12 @@ impl Override {
         let mut rest = args.iter().peekable();
         while let Some(arg) = rest.next() {
             let Some(flag) = arg.strip_prefix("--").filter(|flag| flag.contains('.')) else {
-                return Err(ConfigError::new(format!("unexpected argument `{arg}`")).help(
-                    "a setting is changed with `--section.key value`, for example `--training.steps 100`",
-                ));
+                let example = sectioned(arg).map_or_else(
+                    || ", for example `--training.steps 100`".to_owned(),
+                    |name| format!(": did you mean `--{name}`?"),
+                );
+                return Err(ConfigError::new(format!("unexpected argument `{arg}`"))
+                    .help(format!("a setting is changed with `--section.key value`{example}")));
             };
             let (name, value) = match flag.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
@@ -49,6 +52,13 @@ impl Override {
             None => format!("--{}", self.name),
         }
     }
+}
+
+/// The setting of which an argument is the key without its section.
+fn sectioned(arg: &str) -> Option<String> {
+    let key = arg.strip_prefix("--")?.split('=').next()?.replace('-', "_");
+    let names = super::JobConfig::keys().into_iter().map(|known| known.name);
+    names.into_iter().find(|name| name.rsplit('.').next() == Some(key.as_str()))
 }
 
 /// A limit of a setting: says what is allowed if the value is not.

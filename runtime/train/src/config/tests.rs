@@ -182,8 +182,15 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ("[training]\nseq_len = 999999999999", "2:11", "2147483647"),
         ("[training]\nglobal_batch_size = 9", "2:21", "not a multiple"),
         (
-            "[training]\nmixed_precision_param = \"bfloat16\"",
+            "[training]\nmixed_precision_param = \"bf16\"",
             "2:25",
+            "expected one of \"float32\", \"bfloat16\", found the string \"bf16\"; the nearest is \"bfloat16\"",
+        ),
+        ("[training]\nmixed_precision_param = \"fp32\"", "2:25", "the nearest is \"float32\""),
+        ("[training]\nmixed_precision_param = 16", "2:25", "found the integer 16"),
+        (
+            "[training]\nmixed_precision_reduce = \"bfloat16\"",
+            "2:26",
             "\"float32\" (what this version supports)",
         ),
         ("[training]\ndataset = \"c4\"", "2:11", "\"selftext\", \"mqar\", \"text\""),

@@ -1,6 +1,5 @@
 //! Values of settings: how each type is read from TOML or the command line, and written back.
 
-use linc_driver::{Placement, Ratio, RecomputePolicy};
 use toml::de::DeValue;
 
 /// A type that a setting can have.
@@ -189,48 +188,6 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// The exact fraction of the decimal text, so that 0.7 is 7/10 when layers are placed.
-impl Setting for Ratio {
-    fn expected() -> String {
-        "a number from 0 to 1 such as 0.75, or a fraction such as \"3/4\"".to_owned()
-    }
-
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        let text = match value {
-            DeValue::Float(number) => plain_decimal(number.as_str()),
-            DeValue::Integer(number) => number.to_string(),
-            DeValue::String(text) => plain_decimal(text),
-            DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                return Err(mismatch::<Self>(value));
-            }
-        };
-        text.parse().map_err(|_| mismatch::<Self>(value))
-    }
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        plain_decimal(text).parse().map_err(|_| format!("expected {}, found `{text}`", Self::expected()))
-    }
-
-    fn to_toml(&self) -> Option<String> {
-        let text = self.to_string();
-        Some(if text.contains('/') { quote(&text) } else { text })
-    }
-}
-
-/// `7.5e-1` as `0.75`, which TOML calls the same number; anything else as it is.
-fn plain_decimal(text: &str) -> String {
-    let expanded = || {
-        let (mantissa, exponent) = text.split_once(['e', 'E'])?;
-        let exponent: i64 = exponent.parse().ok().filter(|exponent| (-15..=15).contains(exponent))?;
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let digits = format!("{:0>16}{:0<15}", format!("{whole}{fraction}"), "");
-        let point = digits.len() as i64 - 15 - fraction.len() as i64 + exponent;
-        let (before, after) = digits.split_at_checked(usize::try_from(point).ok()?)?;
-        Some(format!("{}.{after}", before.trim_start_matches('0')))
-    };
-    expanded().unwrap_or_else(|| text.to_owned())
-}
-
 /// Declares a setting that is one of a few words.
 macro_rules! choice {
     ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident = $word:literal),+ $(,)? }) => {
@@ -269,56 +226,6 @@ macro_rules! choice {
     };
 }
 pub(crate) use choice;
-
-impl Setting for Placement {
-    fn expected() -> String {
-        "one of \"uniform\", \"front\", \"middle\", \"back\", or a list of layers counted from 0".to_owned()
-    }
-
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        match value {
-            DeValue::String(text) => text.parse().map_err(|_| mismatch::<Self>(value)),
-            DeValue::Array(_) => Vec::<usize>::from_toml(value).map(Self::Layers),
-            DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Table(_) => Err(mismatch::<Self>(value)),
-        }
-    }
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        match text.trim().starts_with('[') {
-            true => Vec::<usize>::from_text(text).map(Self::Layers),
-            false => Self::from_toml(&DeValue::String(text.into())),
-        }
-    }
-
-    fn to_toml(&self) -> Option<String> {
-        match self {
-            Self::Uniform | Self::Front | Self::Middle | Self::Back => Some(quote(&self.to_string())),
-            Self::Layers(layers) => layers.to_toml(),
-        }
-    }
-}
-
-impl Setting for RecomputePolicy {
-    fn expected() -> String {
-        "one of \"none\", \"selective\", \"full\"".to_owned()
-    }
-
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        value.as_str().and_then(Self::from_name).ok_or_else(|| mismatch::<Self>(value))
-    }
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        Self::from_toml(&DeValue::String(text.into()))
-    }
-
-    fn to_toml(&self) -> Option<String> {
-        Some(quote(self.name()))
-    }
-}
 
 /// A value whose type the config does not know: an override of a number of the model file.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -370,6 +277,7 @@ impl Setting for Scalar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use linc_driver::{Placement, Ratio};
 
     fn toml<T: Setting>(text: &str) -> Result<T, String> {
         T::from_toml(DeValue::parse(text).unwrap_or_else(|e| panic!("{text}: {e}")).get_ref())

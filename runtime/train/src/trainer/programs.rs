@@ -73,6 +73,7 @@ fn optimizer(config: &JobConfig) -> OptimizerOptions {
 /// Compiler options of a training run.
 fn compile_options(config: &JobConfig) -> Options {
     let mut options = Options::new(config.training.batch_size, config.training.seq_len);
+    options.precision = config.training.mixed_precision_param;
     options.recompute = config.activation_checkpoint.mode;
     options.disabled = config.compile.disable_passes.iter().cloned().collect();
     options.dumps = config.compile.dump;
@@ -100,6 +101,7 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     let mut entries = vec![(train, options.clone())];
     let sister = |batch: usize, seq: usize| {
         let mut sister = Options::new(batch, seq);
+        sister.precision = options.precision;
         sister.disabled = options.disabled.clone();
         sister
     };
@@ -120,16 +122,16 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     Programs { entries, decode, update }
 }
 
-/// Writes a text of the compiler under a folder.
+/// Writes something that the compiler made under a folder.
 ///
 /// # Errors
 /// [`TrainError::Output`].
-pub fn write_dump(folder: &Path, dump: &linc_driver::Dump) -> Result<(), TrainError> {
-    let path = folder.join(&dump.path);
+pub fn write_file(folder: &Path, path: &str, contents: &[u8]) -> Result<(), TrainError> {
+    let path = folder.join(path);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(output("create", parent))?;
     }
-    fs::write(&path, &dump.text).map_err(output("write", &path))
+    fs::write(&path, contents).map_err(output("write", &path))
 }
 
 /// The error of a file that a run cannot write.

@@ -2,10 +2,12 @@
 //! computed, each by one thread.
 //!
 //! A panel is [`PANEL`] vectors wide and [`DEPTH`] steps deep, and stays in the first-level cache while the rows of a part
-//! go by. The left operand is read where it is if its rows are contiguous, and packed by each part otherwise.
+//! go by. The left operand is read where it is if its rows are contiguous f32, and packed by each part otherwise.
+//! Panels are f32: bf16 operands are widened while they are packed, and a bf16 result is rounded once, from f32 sums.
 
 use super::dot::{Block, Dot};
 use super::lanes::Lanes;
+use super::matrix::{Bf16, Elem, Matrix, Stored, store, widen};
 use super::transfer::{Transpose, gather};
 
 /// Steps of the inner dimension per pass.
@@ -23,21 +25,26 @@ const PANEL: usize = 2;
 /// Columns of the widest panel; packed columns are padded to a multiple of it.
 pub(crate) const UNIT: usize = 32;
 
+/// Most columns of a part.
+pub(crate) const WIDEST: usize = 512;
+
 /// Bytes of packing space for the left operand of a part.
 pub(crate) const PACK_BYTES: usize = 4 * DEPTH * HEIGHT;
+
+/// Bytes of a part's rows before they are rounded; behind the packing space.
+pub(crate) const SUMS_BYTES: usize = 4 * HEIGHT * WIDEST;
 
 /// Most rows for which reading the right operand once, without packing, is all that counts.
 pub(crate) const THIN: usize = 4;
 
-/// The right operand `[k, n]`, strides in elements, and where its panels go.
+/// The right operand `[k, n]`, and where its panels go.
 ///
 /// The panels of one pass follow each other, those of the next pass come behind them.
 #[derive(Clone, Copy)]
 pub(crate) struct Right {
     pub(crate) k: usize,
     pub(crate) n: usize,
-    pub(crate) b: *const f32,
-    pub(crate) strides: [usize; 2],
+    pub(crate) b: Matrix,
     /// Room for `k · n` elements, `n` rounded up to [`UNIT`].
     pub(crate) panels: *mut f32,
 }
@@ -51,7 +58,7 @@ impl Right {
     }
 }
 
-/// A part of `c[m,n] = a·b (+ c)`; strides in elements; rows of `c` are contiguous.
+/// A part of `c[m,n] = a·b (+ c)`; a and b are of one type, and rows of an f32 `c` of f32 operands are contiguous.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     /// The right operand, packed.
@@ -62,12 +69,10 @@ pub(crate) struct Part {
     pub(crate) n: usize,
     /// Rows.
     pub(crate) m: usize,
-    /// First row of the left operand.
-    pub(crate) a: *const f32,
-    pub(crate) a_strides: [usize; 2],
-    /// First row and column of the result.
-    pub(crate) c: *mut f32,
-    pub(crate) c_stride: usize,
+    /// The left operand from the first row on.
+    pub(crate) a: Matrix,
+    /// The result from the first row and column on.
+    pub(crate) c: Matrix,
     pub(crate) accumulate: bool,
 }
 
@@ -79,16 +84,21 @@ pub(crate) struct Part {
 pub(super) unsafe fn pack<D: Dot>(right: &Right, p: usize, from: usize, to: usize, transpose: Transpose) {
     let wide = PANEL * D::N;
     let depth = (right.k - p).min(DEPTH);
-    let strides = right.strides.map(|s| s as i64);
+    let strides = right.b.strides.map(|s| s as i64);
     for j in (from..to).step_by(wide) {
         let cols = (to - j).min(wide);
         // SAFETY: column j and step p exist.
         unsafe {
-            let source = right.b.add(p * right.strides[0] + j * right.strides[1]);
+            let source = right.b.from(p, j);
             let target = right.at(p, j);
+            if source.elem == Elem::Bf16 {
+                widen(target, source.at.cast(), [depth, cols, wide], source.strides, transpose);
+                continue;
+            }
+            let source = source.at.cast::<f32>().cast_const();
             match (cols == wide && strides[1] == 1, wide) {
-                (true, 32) => copy_rows::<32>(target, source, depth, right.strides[0]),
-                (true, 16) => copy_rows::<16>(target, source, depth, right.strides[0]),
+                (true, 32) => copy_rows::<32>(target, source, depth, right.b.strides[0]),
+                (true, 16) => copy_rows::<16>(target, source, depth, right.b.strides[0]),
                 _ => gather(target.cast(), source.cast(), [depth, cols, wide], strides, transpose),
             }
         }
@@ -110,9 +120,20 @@ unsafe fn copy_rows<const W: usize>(to: *mut f32, from: *const f32, rows: usize,
 ///
 /// # Safety
 /// The instruction set of `D` is available; the operands are valid for the sizes and strides; the panels of the part's
-/// columns are packed; `c` is disjoint from all; `scratch` has [`PACK_BYTES`].
-pub(super) unsafe fn part<D: Dot>(part: &Part, scratch: *mut f32) {
-    let [a_rs, a_cs] = part.a_strides;
+/// columns are packed; `c` is disjoint from all; `scratch` has [`PACK_BYTES`], and for bf16 [`SUMS_BYTES`] behind them.
+pub(super) unsafe fn part<D: Dot>(part: &Part, scratch: *mut f32, transpose: Transpose) {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        match part.a.elem {
+            Elem::F32 => part_f32::<D>(part, scratch),
+            Elem::Bf16 => part_bf16::<D>(part, scratch, transpose),
+        }
+    }
+}
+
+unsafe fn part_f32<D: Dot>(part: &Part, scratch: *mut f32) {
+    let [a_rs, a_cs] = part.a.strides;
+    let ldc = part.c.strides[0];
     // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements.
     unsafe {
         for p in (0..part.right.k).step_by(DEPTH) {
@@ -121,14 +142,49 @@ pub(super) unsafe fn part<D: Dot>(part: &Part, scratch: *mut f32) {
             let accumulate = part.accumulate || p > 0;
             for i in (0..part.m).step_by(HEIGHT) {
                 let height = (part.m - i).min(HEIGHT);
-                let a = part.a.add(p * a_cs + i * a_rs);
-                let c = part.c.add(i * part.c_stride);
-                let pass = Pass { depth, b: panels, c, ldc: part.c_stride, n: part.n, accumulate };
+                let a = part.a.from(i, p).at.cast::<f32>().cast_const();
+                let c = part.c.from(i, 0).at.cast();
+                let pass = Pass { depth, b: panels, c, ldc, n: part.n, accumulate };
                 if a_cs == 1 {
                     rows::<D, true>(&pass, height, a, a_rs);
                 } else {
-                    pack_rows(scratch, a, height, depth, part.a_strides);
+                    pack_rows(scratch, a, height, depth, part.a.strides);
                     rows::<D, false>(&pass, height, scratch, 0);
+                }
+            }
+        }
+    }
+}
+
+/// All passes over some rows before the next rows, so that their sums can wait in f32 to be rounded once.
+unsafe fn part_bf16<D: Dot>(part: &Part, scratch: *mut f32, transpose: Transpose) {
+    let in_place = part.c.elem == Elem::F32 && part.c.strides[1] == 1;
+    // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements, and sums HEIGHT·WIDEST behind it.
+    unsafe {
+        let sums = scratch.add(DEPTH * HEIGHT);
+        for i in (0..part.m).step_by(HEIGHT) {
+            let height = (part.m - i).min(HEIGHT);
+            let c = part.c.from(i, 0);
+            let (to, ldc) = if in_place { (c.at.cast(), c.strides[0]) } else { (sums, WIDEST) };
+            for p in (0..part.right.k).step_by(DEPTH) {
+                let depth = (part.right.k - p).min(DEPTH);
+                let b = part.right.at(p, part.col).cast_const();
+                let accumulate = (in_place && part.accumulate) || p > 0;
+                let pass = Pass { depth, b, c: to, ldc, n: part.n, accumulate };
+                let a = part.a.from(i, p);
+                if a.strides[1] == 1 {
+                    widen(scratch, a.at.cast(), [height, depth, depth], a.strides, transpose);
+                    rows::<D, true>(&pass, height, scratch, depth);
+                } else {
+                    pack_rows(scratch, a.at.cast::<Bf16>().cast_const(), height, depth, a.strides);
+                    rows::<D, false>(&pass, height, scratch, 0);
+                }
+            }
+            if !in_place {
+                let sizes = [height, part.n, WIDEST];
+                match c.elem {
+                    Elem::F32 => store::<f32>(c, sums, sizes, part.accumulate),
+                    Elem::Bf16 => store::<Bf16>(c, sums, sizes, part.accumulate),
                 }
             }
         }
@@ -198,7 +254,7 @@ unsafe fn columns<D: Dot, const M: usize, const ROWS: bool>(block: &Block, left:
 }
 
 /// Blocks of `MR` rows, the elements of one step together.
-unsafe fn pack_rows(to: *mut f32, from: *const f32, m: usize, depth: usize, [rs, cs]: [usize; 2]) {
+unsafe fn pack_rows<E: Stored>(to: *mut f32, from: *const E, m: usize, depth: usize, [rs, cs]: [usize; 2]) {
     /// Steps between reading an element and asking for it.
     const AHEAD: usize = 8;
     let whole = if rs == 1 { m / MR * MR } else { 0 };
@@ -208,17 +264,17 @@ unsafe fn pack_rows(to: *mut f32, from: *const f32, m: usize, depth: usize, [rs,
         for p in 0..depth {
             let row = from.add(p * cs);
             for line in (0..whole).step_by(16) {
-                prefetch(row.wrapping_add(AHEAD * cs + line));
+                prefetch(row.wrapping_add(AHEAD * cs + line).cast());
             }
             for i in (0..whole).step_by(MR) {
-                let values: [f32; MR] = row.add(i).cast::<[f32; MR]>().read();
+                let values = row.add(i).cast::<[E; MR]>().read().map(E::wide);
                 to.add(i * depth + p * MR).cast::<[f32; MR]>().write(values);
             }
         }
         for i in (whole..m).step_by(MR) {
             for p in 0..depth {
                 for r in 0..(m - i).min(MR) {
-                    *to.add(i * depth + p * MR + r) = *from.add(p * cs + (i + r) * rs);
+                    *to.add(i * depth + p * MR + r) = (*from.add(p * cs + (i + r) * rs)).wide();
                 }
             }
         }
@@ -226,12 +282,12 @@ unsafe fn pack_rows(to: *mut f32, from: *const f32, m: usize, depth: usize, [rs,
 }
 
 #[inline(always)]
-fn prefetch(address: *const f32) {
+fn prefetch(address: *const i8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        _mm_prefetch::<_MM_HINT_T0>(address);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
@@ -244,35 +300,47 @@ fn prefetch(address: *const f32) {
 /// The instruction set of `L` is available; the operands are valid for the sizes and strides; `c` is disjoint from both.
 #[inline(always)]
 pub(super) unsafe fn thin<L: Lanes>(part: &Part) {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        match (part.right.b.elem, part.c.elem) {
+            (Elem::F32, _) => thin_of::<L, f32, f32>(part),
+            (Elem::Bf16, Elem::F32) => thin_of::<L, Bf16, f32>(part),
+            (Elem::Bf16, Elem::Bf16) => thin_of::<L, Bf16, Bf16>(part),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn thin_of<L: Lanes, E: Stored, C: Stored>(part: &Part) {
     let k = part.right.k;
+    let row = |i: usize| part.a.from(i, 0).at.cast::<E>().cast_const();
     for j in 0..part.n {
         // SAFETY: column j and rows below m, with k elements each.
         unsafe {
-            let b = part.right.b.add((part.col + j) * part.right.strides[1]);
+            let b = part.right.b.from(0, part.col + j).at.cast::<E>().cast_const();
             let mut acc = [[L::splat(0.0); 2]; THIN];
             let mut p = 0;
             while p + 2 * L::N <= k {
-                let right = [L::load(b.add(p)), L::load(b.add(p + L::N))];
+                let right: [L; 2] = [E::lanes(b.add(p)), E::lanes(b.add(p + L::N))];
                 for (i, acc) in acc.iter_mut().enumerate().take(part.m) {
-                    let a = part.a.add(i * part.a_strides[0] + p);
-                    acc[0] = L::load(a).fma(right[0], acc[0]);
-                    acc[1] = L::load(a.add(L::N)).fma(right[1], acc[1]);
+                    let a = row(i).add(p);
+                    acc[0] = E::lanes::<L>(a).fma(right[0], acc[0]);
+                    acc[1] = E::lanes::<L>(a.add(L::N)).fma(right[1], acc[1]);
                 }
                 p += 2 * L::N;
             }
             while p < k {
                 let left = (k - p).min(L::N);
-                let right = L::load_part(b.add(p), left);
+                let right = E::lanes_part::<L>(b.add(p), left);
                 for (i, acc) in acc.iter_mut().enumerate().take(part.m) {
-                    let a = part.a.add(i * part.a_strides[0] + p);
-                    acc[0] = L::load_part(a, left).fma(right, acc[0]);
+                    acc[0] = E::lanes_part::<L>(row(i).add(p), left).fma(right, acc[0]);
                 }
                 p += L::N;
             }
             for (i, acc) in acc.into_iter().enumerate().take(part.m) {
-                let c = part.c.add(i * part.c_stride + j);
+                let c = part.c.from(i, j).at.cast::<C>();
                 let sum = acc[0].add(acc[1]).sum();
-                *c = if part.accumulate { *c + sum } else { sum };
+                *c = C::nearest(if part.accumulate { (*c).wide() + sum } else { sum });
             }
         }
     }

@@ -14,6 +14,7 @@ mod dot;
 mod lanes;
 mod math;
 pub(crate) mod matmul;
+pub(crate) mod matrix;
 pub(crate) mod peak;
 mod portable;
 mod reduce;
@@ -318,7 +319,7 @@ macro_rules! level {
 
             unsafe fn part(part: &matmul::Part, scratch: *mut f32) {
                 // SAFETY: forwarded from the caller.
-                unsafe { matmul::part::<L>(part, scratch) };
+                unsafe { matmul::part::<L>(part, scratch, $transpose) };
             }
 
             #[$attr]

@@ -1,0 +1,84 @@
+//! Generated attention kernels on the emulator: errors no more than twice those of the same computation rounded where
+//! the kernel rounds, the same bits in every run, no bank conflicts, whole sectors. Skips without a C++ compiler.
+
+use linc_cases::attention::{Measured, softmax};
+use linc_codegen_cuda::tile::Elem;
+use linc_codegen_cuda::tile::library::attention::HeadShape;
+use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_emulator::{Access, Emulator, Options as Launch, Order, Report};
+
+/// What a plan gives: that of its buffers.
+const ALIGNMENT: u32 = 64;
+
+fn generate(measured: &Measured) -> CudaKernel {
+    let options = Options { arch: Arch::Sm80, alignment: vec![ALIGNMENT; measured.kernel.params.len()] };
+    compile(&measured.kernel, &options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Runs each kernel in two orders of its threads and returns what the runs counted.
+fn check(cases: &[Measured]) -> Option<Vec<Report>> {
+    let emulator = Emulator::find()?;
+    let kernels: Vec<CudaKernel> = cases.iter().map(generate).collect();
+    let built = emulator.build(&kernels).unwrap_or_else(|e| panic!("{e}"));
+    let (mut failures, mut reports) = (vec![], vec![]);
+    for (i, case) in cases.iter().enumerate() {
+        let run = |order| {
+            let mut buffers = case.buffers.clone();
+            let alignment = vec![ALIGNMENT; case.kernel.params.len()];
+            let launch = Launch { alignment, ..Launch::ordered(order) };
+            built.run(i, &case.kernel.params, &mut buffers, &launch).map(|report| (buffers, report))
+        };
+        let orders = [Order::ALL[i % Order::ALL.len()], Order::ALL[(i + 3) % Order::ALL.len()]];
+        match (run(orders[0]), run(orders[1])) {
+            (Ok((first, report)), Ok((second, _))) => {
+                failures.extend(case.worse(&first));
+                let bits = |buffers: &[_]| format!("{buffers:?}");
+                if bits(&first) != bits(&second) {
+                    failures.push(format!("{}: two runs differ", case.kernel.name));
+                }
+                reports.push(report);
+            }
+            (Err(error), _) | (_, Err(error)) => failures.push(error.to_string()),
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    Some(reports)
+}
+
+/// Every length with every head size; group sizes in turn.
+fn shapes() -> impl Iterator<Item = HeadShape> {
+    let lengths = [1, 63, 64, 65, 200, 257];
+    lengths.into_iter().enumerate().flat_map(|(i, seq)| {
+        [32, 64, 128].into_iter().enumerate().map(move |(j, head_dim)| {
+            let group = [1, 2, 4][(i + j) % 3];
+            let kv_heads = if group == 4 { 1 } else { 2 };
+            HeadShape { batch: 1, seq, heads: group * kv_heads, kv_heads, head_dim }
+        })
+    })
+}
+
+#[test]
+fn softmax_is_as_precise_as_its_rounding() {
+    let cases: Vec<Measured> = shapes()
+        .enumerate()
+        .flat_map(|(seed, shape)| softmax(shape, Elem::Bf16, seed % 4 != 3, (64, 64), seed as u64 + 1))
+        .collect();
+    check(&cases);
+}
+
+#[test]
+fn main_paths_have_no_bank_conflicts_and_whole_sectors() {
+    for head_dim in [64, 128] {
+        let shape = HeadShape { batch: 1, seq: 256, heads: 2, kv_heads: 1, head_dim };
+        let cases = softmax(shape, Elem::Bf16, true, (64, 64), 1);
+        let Some(reports) = check(&cases) else { return };
+        for (case, report) in cases.iter().zip(reports) {
+            let name = &case.kernel.name;
+            assert_eq!(report.bank_conflicts(), 0, "{name}: {:?}", report.shared);
+            for access in [Access::Load, Access::Store, Access::Copy] {
+                let share = report.sectors(access).efficiency();
+                assert!(share == 1.0, "{name}: {access:?} moves {share} of its sectors\n{:?}", report.global);
+            }
+        }
+    }
+}

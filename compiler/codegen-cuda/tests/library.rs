@@ -1,0 +1,103 @@
+//! Every kernel of the library at odd sizes, and random tile programs: the generated CUDA on the emulator against the
+//! tile interpreter. Skips with a message where there is no C++ compiler.
+
+use linc_cases::{Case, library};
+use linc_codegen_cuda::tile::Elem;
+use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_emulator::{Emulator, Options as Launch, Order};
+
+/// At least that of an element.
+fn alignments(case: &Case, alignment: u32) -> Vec<u32> {
+    let size = |elem| if elem == Elem::Bf16 { 2 } else { 4 };
+    case.kernel.params.iter().map(|p| alignment.max(size(p.elem))).collect()
+}
+
+fn generate(case: &Case, alignment: u32) -> CudaKernel {
+    let options = Options { arch: Arch::Sm80, alignment: alignments(case, alignment) };
+    compile(&case.kernel, &options).unwrap_or_else(|e| panic!("{e}\n{}", case.kernel))
+}
+
+/// Runs all cases in an order of the threads that changes from case to case, as aligned as `alignment` says.
+fn check_all(cases: &[Case], alignment: u32) {
+    let Some(emulator) = Emulator::find() else { return };
+    let kernels: Vec<CudaKernel> = cases.iter().map(|case| generate(case, alignment)).collect();
+    let built = emulator.build(&kernels).unwrap_or_else(|e| panic!("{e}"));
+    let mut failures = vec![];
+    for (i, (case, kernel)) in cases.iter().zip(&kernels).enumerate() {
+        let order = Order::ALL[i % Order::ALL.len()];
+        let mut buffers = case.buffers.clone();
+        let launch = Launch { alignment: alignments(case, alignment), ..Launch::ordered(order) };
+        match built.run(i, &case.kernel.params, &mut buffers, &launch) {
+            Ok(_) => failures.extend(case.difference(&buffers, &case.expected())),
+            Err(error) => failures.push(error.to_string()),
+        }
+        if std::env::var("LINC_SHOW").is_ok() && !failures.is_empty() {
+            panic!("{}\n{}\n{}", failures[0], kernel.text, case.kernel);
+        }
+    }
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+fn check(cases: &[Case]) {
+    check_all(cases, 16);
+}
+
+#[test]
+fn norms() {
+    check(&library::norms());
+}
+
+#[test]
+fn pointwise_programs() {
+    check(&library::pointwise_programs());
+}
+
+#[test]
+fn copies_and_fills() {
+    check(&library::copies_and_fills());
+}
+
+#[test]
+fn reductions() {
+    check(&library::reductions());
+}
+
+#[test]
+fn ropes() {
+    check(&library::ropes());
+}
+
+#[test]
+fn embeddings_losses_and_optimizer() {
+    check(&library::embeddings_losses_and_optimizer());
+}
+
+#[test]
+fn softmax_attention() {
+    check(&library::softmax_attention());
+}
+
+#[test]
+fn linear_attention() {
+    check(&library::linear_attention());
+}
+
+#[test]
+fn decoding() {
+    check(&library::decoding());
+}
+
+#[test]
+fn pointers_without_alignment() {
+    let mut cases = library::reductions();
+    cases.extend(library::copies_and_fills());
+    cases.extend(library::softmax_attention().into_iter().take(8));
+    check_all(&cases, 2);
+}
+
+#[test]
+fn random_programs() {
+    let count: u64 = std::env::var("LINC_RANDOM_KERNELS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let cases: Vec<Case> = (1..=count).map(linc_cases::random_kernel).collect();
+    check(&cases);
+}

@@ -1,0 +1,116 @@
+//! The tests test: bugs of every class that generated kernels could have, planted into right ones by substitution in
+//! their text, are caught by the emulator or by the comparison with exact results.
+
+use linc_cases::attention::{Measured, softmax};
+use linc_codegen_cuda::tile::Elem;
+use linc_codegen_cuda::tile::library::attention::HeadShape;
+use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_emulator::{Emulator, Options as Launch};
+
+/// A kernel whose text differs.
+struct Mutant {
+    bug: String,
+    case: usize,
+    kernel: CudaKernel,
+}
+
+fn cases() -> Vec<Measured> {
+    let shape = HeadShape { batch: 1, seq: 130, heads: 2, kv_heads: 1, head_dim: 64 };
+    softmax(shape, Elem::Bf16, true, (64, 64), 5)
+}
+
+fn generate(cases: &[Measured]) -> Vec<CudaKernel> {
+    let options = |m: &Measured| Options { arch: Arch::Sm80, alignment: vec![64; m.kernel.params.len()] };
+    cases.iter().map(|m| compile(&m.kernel, &options(m)).unwrap_or_else(|e| panic!("{e}"))).collect()
+}
+
+/// One mutant per occurrence of `from`.
+fn replaced(bug: &str, from: &str, to: &str, kernels: &[CudaKernel]) -> Vec<Mutant> {
+    let mut mutants = vec![];
+    for (case, kernel) in kernels.iter().enumerate() {
+        for (at, _) in kernel.text.match_indices(from) {
+            let mut kernel = kernel.clone();
+            kernel.text.replace_range(at..at + from.len(), to);
+            let line = kernel.text[..at].lines().count();
+            mutants.push(Mutant { bug: format!("{bug} at line {line} of {}", kernel.name), case, kernel });
+        }
+    }
+    assert!(!mutants.is_empty(), "{bug}: nothing to replace");
+    mutants
+}
+
+/// Runs the mutants and returns those that nobody noticed.
+fn survivors(cases: &[Measured], mutants: &[Mutant]) -> Vec<String> {
+    let Some(emulator) = Emulator::find() else { return vec![] };
+    let kernels: Vec<CudaKernel> = mutants.iter().map(|m| m.kernel.clone()).collect();
+    let built = emulator.build(&kernels).unwrap_or_else(|e| panic!("{e}"));
+    let survives = |(i, mutant): (usize, &Mutant)| {
+        let case = &cases[mutant.case];
+        let mut buffers = case.buffers.clone();
+        let launch = Launch { alignment: vec![64; buffers.len()], ..Launch::default() };
+        let fine = built.run(i, &case.kernel.params, &mut buffers, &launch).is_ok();
+        (fine && case.worse(&buffers).is_empty()).then(|| mutant.bug.clone())
+    };
+    mutants.iter().enumerate().filter_map(survives).collect()
+}
+
+fn assert_caught(bug: &str, from: &str, to: &str) {
+    let cases = cases();
+    let mutants = replaced(bug, from, to, &generate(&cases));
+    let survivors = survivors(&cases, &mutants);
+    assert!(
+        survivors.is_empty(),
+        "{} of {} survive:\n{}",
+        survivors.len(),
+        mutants.len(),
+        survivors.join("\n")
+    );
+}
+
+#[test]
+fn unchanged_kernels_pass() {
+    let cases = cases();
+    let kernels = generate(&cases);
+    let same: Vec<Mutant> = kernels
+        .into_iter()
+        .enumerate()
+        .map(|(case, kernel)| Mutant { bug: kernel.name.clone(), case, kernel })
+        .collect();
+    if Emulator::find().is_some() {
+        assert_eq!(survivors(&cases, &same).len(), same.len());
+    }
+}
+
+#[test]
+fn wrong_swizzle() {
+    assert_caught("pieces exchanged", "swizzled<8>(i, j)", "swizzled<8>(i, j ^ 1)");
+}
+
+#[test]
+fn missing_barrier() {
+    assert_caught("no barrier", "barrier();", "");
+}
+
+#[test]
+fn copies_not_waited_for() {
+    // At the start of a round. Behind a loop, which may have had no round, another wait can be one too many.
+    let round = "copy_async_wait<0>();\n    barrier();\n    if";
+    assert_caught("no wait", round, "barrier();\n    if");
+}
+
+#[test]
+fn mask_off_by_one() {
+    // Keys at or before the query, and queries at or after the key.
+    assert_caught("mask", " <= ", " < ");
+}
+
+#[test]
+fn wrong_lane_map() {
+    assert_caught("lanes shifted", "lane % 16", "(lane + 1) % 16");
+    assert_caught("halves exchanged", "lane / 16", "(1 - lane / 16)");
+}
+
+#[test]
+fn uninitialised_shared_memory() {
+    assert_caught("the last row is not copied", "copy_async16(", "if (i < 63) copy_async16(");
+}

@@ -1,0 +1,122 @@
+//! Kernels that stream through memory, at the sizes of a model: accesses move whole sectors, and wide ones.
+
+use linc_cases::{Case, inputs};
+use linc_codegen_cuda::tile::Elem;
+use linc_codegen_cuda::tile::library::TILE;
+use linc_codegen_cuda::tile::library::embedding::{EmbeddingSpec, embedding};
+use linc_codegen_cuda::tile::library::loss::{CrossEntropyRowsSpec, cross_entropy_rows};
+use linc_codegen_cuda::tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
+use linc_codegen_cuda::tile::library::optimizer::{AdamWSpec, adamw};
+use linc_codegen_cuda::tile::library::pointwise::{
+    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
+};
+use linc_codegen_cuda::tile::library::reduce::{SumMiddleSpec, SumOfSquaresSpec, sum_middle, sum_of_squares};
+use linc_codegen_cuda::tile::library::rope::{RopeSpec, rope};
+use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_emulator::{Access, Emulator, Options as Launch};
+
+const ROWS: usize = 8;
+const D: usize = 2048;
+
+fn kernels(elem: Elem) -> Vec<linc_codegen_cuda::tile::Kernel> {
+    let dense = |cols| PointInput { elem, row_stride: cols, col_stride: 1 };
+    let (x, w, y, eps) = (elem, Elem::F32, elem, 1e-5);
+    let (dy, dx) = (elem, elem);
+    let strides = [ROWS * D, D, 64];
+    vec![
+        rms_norm(&RmsNormSpec { rows: ROWS, d: D, eps, x_stride: D, x, w, y, residual: true }),
+        rms_norm_grad(&RmsNormGradSpec {
+            rows: ROWS,
+            d: D,
+            eps,
+            blocks: 2,
+            x_stride: D,
+            x,
+            w,
+            dy,
+            dx,
+            residual: true,
+        }),
+        pointwise(&PointwiseSpec {
+            rows: ROWS,
+            cols: D,
+            // gate and up side by side in one product
+            inputs: vec![
+                PointInput { row_stride: 2 * D, ..dense(D) },
+                PointInput { row_stride: 2 * D, ..dense(D) },
+            ],
+            steps: vec![
+                PointStep::Input(0),
+                PointStep::Unary(PointUnary::Silu, 0),
+                PointStep::Input(1),
+                PointStep::Binary(PointBinary::Mul, 1, 2),
+            ],
+            outputs: vec![PointOutput { step: 3, elem, row_stride: D }],
+            block: TILE,
+        }),
+        rope(&RopeSpec {
+            batch: 1,
+            seq: ROWS,
+            heads: 32,
+            dim: 64,
+            x: elem,
+            x_strides: strides,
+            y: elem,
+            y_strides: strides,
+            table_len: ROWS,
+            start: false,
+            inverse: false,
+        }),
+        embedding(&EmbeddingSpec { tokens: ROWS, d: D, vocab: 5, table: Elem::F32, y: elem }),
+        cross_entropy_rows(&CrossEntropyRowsSpec {
+            rows: 2,
+            vocab: 16032,
+            logits: elem,
+            in_place_gradient: true,
+        }),
+        adamw(&AdamWSpec {
+            numel: ROWS * D,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            g: Elem::F32,
+        }),
+        sum_of_squares(&SumOfSquaresSpec { numel: 4 * ROWS * D, x: elem }),
+        sum_middle(&SumMiddleSpec { outer: 1, mid: ROWS, inner: D, x: Elem::F32, y: Elem::F32 }),
+    ]
+}
+
+#[test]
+fn accesses_move_whole_sectors() {
+    let Some(emulator) = Emulator::find() else { return };
+    for elem in [Elem::F32, Elem::Bf16] {
+        let cases: Vec<Case> = kernels(elem)
+            .into_iter()
+            .map(|kernel| Case::new(&kernel, &inputs(&kernel, 70_000, 5, 1), (1.0, 1.0)))
+            .collect();
+        let generate = |case: &Case| {
+            let options = Options { arch: Arch::Sm90a, alignment: vec![64; case.kernel.params.len()] };
+            compile(&case.kernel, &options).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let generated: Vec<CudaKernel> = cases.iter().map(generate).collect();
+        let built = emulator.build(&generated).unwrap_or_else(|e| panic!("{e}"));
+        for (i, case) in cases.iter().enumerate() {
+            let mut buffers = case.buffers.clone();
+            let report = built.run(i, &case.kernel.params, &mut buffers, &Launch::default());
+            let report = report.unwrap_or_else(|e| panic!("{e}"));
+            let name = &case.kernel.name;
+            // A rotation's angles, and rows of logits in blocks that do not end with a sector, share some.
+            let least = if name.starts_with("rope") || name.starts_with("cross_entropy") { 0.7 } else { 1.0 };
+            for access in [Access::Load, Access::Store] {
+                let share = report.sectors(access).efficiency();
+                assert!(
+                    share >= least,
+                    "{name}: {access:?} uses {share} of its sectors\n{:?}",
+                    report.global
+                );
+            }
+            assert_eq!(report.bank_conflicts(), 0, "{name}: {:?}", report.shared);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Mixed precision: activations, matmul operands and attention in bf16; master weights, their gradients, and all
+//! statistics in f32. Every rounding is a `cast`, or the result type of an operation that offers the choice.
+//!
+//! | value | type |
+//! |---|---|
+//! | parameters, moments, accumulated gradients | f32, as stored |
+//! | weights as operands of matmuls and of the output head | bf16, cast once a step for all readers |
+//! | gains and biases, read by norms and pointwise operations | the f32 master itself |
+//! | results of matmuls, attention, norms, rotations, embedding; the residual stream; their gradients | bf16 |
+//! | pointwise chains | f32 between the bf16 values that they read and write |
+//! | reductions, log-sum-exps, states of linear attention, losses, gradients of parameters, outputs | f32 |
+//! | key/value caches | bf16 |
+//!
+//! A pointwise result is rounded where it is stored for somebody: where anything but a pointwise operation reads it, or
+//! the backward reads it from the forward. So results do not depend on what is fused or recomputed later, and a
+//! fused chain rounds once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linc_ir::{DType, Graph, NodeId, Op, Value};
+
+use crate::error::PassError;
+
+/// Number format of activations and matmul operands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// f32 throughout.
+    #[default]
+    Float32,
+    /// bf16 with f32 master weights, sums and statistics.
+    Bfloat16,
+}
+
+impl Precision {
+    /// All formats.
+    pub const ALL: [Precision; 2] = [Precision::Float32, Precision::Bfloat16];
+
+    /// Name in configs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Float32 => "float32",
+            Precision::Bfloat16 => "bfloat16",
+        }
+    }
+
+    /// Inverse of [`Precision::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
+}
+
+/// Gives every value of a lowered f32 graph its element type; what output `loss` depends on is the forward.
+///
+/// # Errors
+/// [`PassError::Ir`] on a malformed graph.
+pub fn run(graph: &mut Graph, loss: &str) -> Result<(), PassError> {
+    let order = graph.topological()?;
+    let mut rewrite = Rewrite::new(graph, &order, loss);
+    for id in order {
+        rewrite.node(id)?;
+    }
+    for (name, value) in &rewrite.old.outputs {
+        let wide = rewrite.wide(rewrite.at[value])?;
+        rewrite.new.outputs.push((name.clone(), wide));
+    }
+    for (leaf, value) in &rewrite.old.updates {
+        let leaf = rewrite.at[&Value { node: *leaf, port: 0 }];
+        let value = rewrite.at[value];
+        let value = if rewrite.is_narrow(leaf) { rewrite.narrow(value)? } else { rewrite.wide(value)? };
+        rewrite.new.updates.push((leaf.node, value));
+    }
+    *graph = rewrite.new;
+    Ok(())
+}
+
+fn is_pointwise(op: &Op) -> bool {
+    matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Cast { .. })
+}
+
+/// Values that only end up in f32: gradients of parameters on their way to the optimizer, and outputs. A matmul behind
+/// them gives its f32 sums as they are.
+fn exact_values(graph: &Graph, order: &[NodeId]) -> BTreeSet<Value> {
+    let mut exact = BTreeSet::new();
+    for id in order.iter().rev() {
+        for value in graph.results(*id) {
+            let passes_on = |user: NodeId| {
+                let op = graph.op(user);
+                matches!(op, Op::GlobalNorm | Op::AdamW(_))
+                    || ((op.is_view() || is_pointwise(op)) && exact.contains(&Value { node: user, port: 0 }))
+            };
+            let users = graph.users(value);
+            let is_read = graph.is_result(value) || !users.is_empty();
+            if is_read && users.iter().all(|(user, _)| passes_on(*user)) {
+                exact.insert(value);
+            }
+        }
+    }
+    exact
+}
+
+/// States that hold keys and values.
+fn caches(graph: &Graph) -> BTreeSet<NodeId> {
+    let decodes = graph.nodes().filter(|id| matches!(graph.op(*id), Op::SoftmaxDecode { .. }));
+    decodes.flat_map(|id| graph.operands(id)[3..5].to_vec()).map(|cache| cache.node).collect()
+}
+
+/// The graph that is left behind, and the one that takes its place.
+struct Rewrite<'a> {
+    old: &'a Graph,
+    new: Graph,
+    /// The new value of each old one.
+    at: BTreeMap<Value, Value>,
+    /// The bf16 form of new f32 values.
+    narrowed: BTreeMap<Value, Value>,
+    /// See [`exact_values`].
+    exact: BTreeSet<Value>,
+    /// Old values that are between the bf16 ones of a pointwise chain.
+    chained: BTreeSet<Value>,
+    /// States that hold keys and values.
+    caches: BTreeSet<NodeId>,
+    /// Nodes that the loss depends on, if there is a loss.
+    forward: Option<BTreeSet<NodeId>>,
+}
+
+impl<'a> Rewrite<'a> {
+    fn new(old: &'a Graph, order: &[NodeId], loss: &str) -> Self {
+        Rewrite {
+            old,
+            new: Graph::new(old.name.clone()),
+            at: BTreeMap::new(),
+            narrowed: BTreeMap::new(),
+            exact: exact_values(old, order),
+            chained: BTreeSet::new(),
+            caches: caches(old),
+            forward: old.output(loss).map(|loss| old.ancestors(loss.node)),
+        }
+    }
+
+    /// Appends an old node.
+    fn node(&mut self, id: NodeId) -> Result<(), PassError> {
+        self.new.set_scope(self.old.node(id).scope.clone());
+        let result = Value { node: id, port: 0 };
+        let old = self.old.operands(id);
+        let mut operands: Vec<Value> = old.iter().map(|v| self.at[v]).collect();
+        let mut op = self.old.op(id).clone();
+        let is_float = |v: &Value| self.old.ty(*v).dtype.is_float();
+        if is_pointwise(&op) && is_float(&result) && old.iter().all(is_float) {
+            let value = self.pointwise(result, op, &operands)?;
+            self.at.insert(result, value);
+            return Ok(());
+        }
+        if let Op::State { ty, .. } = &mut op
+            && self.caches.contains(&id)
+        {
+            ty.dtype = DType::Bf16;
+        }
+        if let Op::MatMul { dtype, .. } | Op::Embedding { dtype } = &mut op
+            && !self.exact.contains(&result)
+        {
+            *dtype = DType::Bf16;
+        }
+        let narrow = match operand_types(&op) {
+            Wanted::Any => vec![],
+            Wanted::Narrow(positions) => positions.to_vec(),
+            Wanted::Alike if operands.iter().any(|v| self.is_narrow(*v)) => (0..operands.len()).collect(),
+            Wanted::Alike => vec![],
+            Wanted::Wide => {
+                for operand in &mut operands {
+                    *operand = self.wide(*operand)?;
+                }
+                vec![]
+            }
+        };
+        for position in narrow {
+            operands[position] = self.narrow(operands[position])?;
+        }
+        let node = self.new.add(op, &operands)?;
+        for value in self.old.results(id) {
+            self.at.insert(value, Value { node, port: value.port });
+        }
+        Ok(())
+    }
+
+    /// Computes in f32, and rounds what is stored of a chain that reads bf16.
+    fn pointwise(&mut self, result: Value, op: Op, operands: &[Value]) -> Result<Value, PassError> {
+        let lowers = operands.iter().any(|v| self.is_narrow(*v))
+            || self.old.operands(result.node).iter().any(|v| self.chained.contains(v));
+        let operands = operands.iter().map(|v| self.wide(*v)).collect::<Result<Vec<_>, _>>()?;
+        let value = self.new.push(op, &operands)?;
+        if !lowers {
+            return Ok(value);
+        }
+        if !self.exact.contains(&result) && self.is_stored(result) {
+            return self.narrow(value);
+        }
+        self.chained.insert(result);
+        Ok(value)
+    }
+
+    /// True if anything but a pointwise operation of the same half of the step reads the value.
+    fn is_stored(&self, value: Value) -> bool {
+        let in_forward = |id: NodeId| self.forward.as_ref().is_none_or(|forward| forward.contains(&id));
+        let stored_for =
+            |user: NodeId| !is_pointwise(self.old.op(user)) || (in_forward(value.node) && !in_forward(user));
+        self.old.is_result(value) || self.old.users(value).iter().any(|(user, _)| stored_for(*user))
+    }
+
+    fn is_narrow(&self, value: Value) -> bool {
+        self.new.ty(value).dtype == DType::Bf16
+    }
+
+    /// The value in f32. Each reader has its own cast, which costs nothing where it is fused into the reader.
+    fn wide(&mut self, value: Value) -> Result<Value, PassError> {
+        if !self.is_narrow(value) {
+            return Ok(value);
+        }
+        Ok(self.new.push(Op::Cast { dtype: DType::F32 }, &[value])?)
+    }
+
+    /// The value in bf16: rounded once, where it is made; of views and joints, what they are made of.
+    fn narrow(&mut self, value: Value) -> Result<Value, PassError> {
+        if self.new.ty(value).dtype != DType::F32 {
+            return Ok(value);
+        }
+        if let Some(known) = self.narrowed.get(&value) {
+            return Ok(*known);
+        }
+        let op = self.new.op(value.node).clone();
+        let operands = self.new.operands(value.node);
+        let mut sources = vec![value];
+        if op.is_view() {
+            sources = operands.into_iter().map(|v| self.narrow(v)).collect::<Result<_, _>>()?;
+        }
+        let scope = self.new.node(value.node).scope.clone();
+        let outer = self.new.set_scope(scope);
+        let op = if op.is_view() { op } else { Op::Cast { dtype: DType::Bf16 } };
+        let narrow = self.new.push(op, &sources)?;
+        self.new.set_scope(outer);
+        self.narrowed.insert(value, narrow);
+        Ok(narrow)
+    }
+}
+
+/// What an operation takes.
+enum Wanted {
+    /// Operands as they are.
+    Any,
+    /// bf16 at these positions, the others as they are.
+    Narrow(&'static [usize]),
+    /// One type for all.
+    Alike,
+    /// f32.
+    Wide,
+}
+
+fn operand_types(op: &Op) -> Wanted {
+    match op {
+        Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } | Op::Constant { .. } => {
+            Wanted::Any
+        }
+        // Of integers, or computed in f32 whatever is read.
+        Op::Unary(_) | Op::Binary(_) | Op::Cast { .. } | Op::Fused(_) => Wanted::Any,
+        Op::Broadcast { .. }
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Sum { .. } => Wanted::Any,
+        Op::Concat { .. } => Wanted::Alike,
+        Op::MatMul { .. } => Wanted::Narrow(&[0, 1]),
+        Op::RmsNorm { .. } => Wanted::Narrow(&[0]),
+        Op::RmsNormGrad { .. } => Wanted::Narrow(&[0, 2]),
+        Op::Rope { .. } => Wanted::Narrow(&[0]),
+        Op::Embedding { .. } | Op::EmbeddingGrad { .. } => Wanted::Any,
+        Op::Attention(_) | Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => Wanted::Narrow(&[0, 1, 2]),
+        Op::AttentionGrad(_) => Wanted::Narrow(&[0, 1, 2, 3, 4]),
+        Op::SoftmaxAttentionGrad { .. } => Wanted::Narrow(&[0, 1, 2, 3, 5]),
+        Op::LinearAttentionGrad(_) => Wanted::Narrow(&[0, 1, 2, 3, 6]),
+        Op::SoftmaxDecode { .. } | Op::LinearDecode { .. } => Wanted::Narrow(&[0, 1, 2]),
+        Op::CrossEntropy | Op::CrossEntropyGrad => Wanted::Narrow(&[0]),
+        Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => Wanted::Narrow(&[0, 1]),
+        Op::GlobalNorm | Op::AdamW(_) => Wanted::Wide,
+    }
+}

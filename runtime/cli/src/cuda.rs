@@ -1,0 +1,174 @@
+//! `linc compile --target cuda`: what the kernels come to on a GPU, which need not be there.
+
+use anyhow::{Result, bail};
+use linc_driver::Arch;
+use linc_driver::plan::Plan;
+use linc_train::exec::device::cuda::gpus::ceilings;
+use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, Nvrtc, inspect};
+use serde_json::{Value, json};
+
+use crate::table::table;
+
+/// The GPU that the options ask for; nothing for the CPU.
+pub(crate) fn arch(target: &str, arch: Option<&str>) -> Result<Option<Arch>> {
+    match target {
+        "cpu" => match arch {
+            Some(arch) => bail!("--arch {arch} needs --target cuda"),
+            None => Ok(None),
+        },
+        "cuda" => {
+            let name = arch.unwrap_or(Arch::Sm90a.name());
+            let names: Vec<&str> = Arch::ALL.iter().map(|a| a.name()).collect();
+            match Arch::from_name(name) {
+                Some(arch) => Ok(Some(arch)),
+                None => bail!("--arch is \"{name}\"; expected {}", names.join(", ")),
+            }
+        }
+        other => bail!("--target is \"{other}\"; expected cpu or cuda"),
+    }
+}
+
+/// The kernels of a plan on a GPU.
+pub(crate) struct Gpu {
+    arch: Arch,
+    /// Version of the compiler, or why there is none.
+    nvrtc: Result<(i32, i32), String>,
+    pub(crate) inspection: Inspection,
+}
+
+/// Compiles the kernels, where NVRTC is found; with their files, if they are wanted.
+pub(crate) fn compile(plan: &Plan, arch: Arch, files: bool) -> Result<Gpu> {
+    let nvrtc = Nvrtc::open();
+    let inspection = inspect(plan, arch, nvrtc.as_ref().ok(), &Cache::of_environment(), files)?;
+    let nvrtc = nvrtc.map(|n| n.version()).map_err(|e| e.to_string());
+    Ok(Gpu { arch, nvrtc, inspection })
+}
+
+impl Gpu {
+    /// For programs.
+    pub(crate) fn json(&self) -> Result<Value> {
+        let version = self.nvrtc.as_ref().ok().map(|(major, minor)| format!("{major}.{minor}"));
+        Ok(json!({
+            "arch": self.arch.name(),
+            "gpu": ceilings(self.arch).name,
+            "nvrtc": version,
+            "nvrtc_missing": self.nvrtc.as_ref().err(),
+            "kernels": serde_json::to_value(&self.inspection.rows)?,
+        }))
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let header = [
+            "kernel",
+            "threads",
+            "registers",
+            "shared",
+            "spills",
+            "stack",
+            "blocks/SM",
+            "warps/SM",
+            "memory",
+            "compute",
+        ];
+        let rows: Vec<Vec<String>> = self.inspection.rows.iter().map(row).collect();
+        let (arch, gpu) = (self.arch.name(), ceilings(self.arch).name);
+        let compiler = match &self.nvrtc {
+            Ok((major, minor)) => format!("compiled by NVRTC {major}.{minor}"),
+            // Where it was looked for is of no use here; what it is and how to get it are.
+            Err(why) => {
+                let ends = [why.lines().next(), why.lines().last().map(str::trim)];
+                format!("not compiled\n{}", ends.into_iter().flatten().collect::<Vec<_>>().join("; "))
+            }
+        };
+        format!(
+            "Kernels for {arch}, {compiler}\nTimes are of one run if memory, or arithmetic, of a {gpu} were all that limits it\n\n{}",
+            table(&header, &rows)
+        )
+    }
+}
+
+fn row(k: &KernelReport) -> Vec<String> {
+    let known = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let resource = |of: fn(&linc_train::exec::device::cuda::Resources) -> u32| {
+        known(k.resources.as_ref().map(|r| of(r).to_string()))
+    };
+    let static_shared = k.resources.map_or(0, |r| r.static_shared);
+    vec![
+        k.name.clone(),
+        k.threads.to_string(),
+        resource(|r| r.registers),
+        (k.shared_bytes + static_shared).to_string(),
+        resource(|r| r.spill_stores + r.spill_loads),
+        resource(|r| r.stack),
+        known(k.blocks_per_sm.map(|b| b.to_string())),
+        known(k.warps_per_sm.map(|w| format!("{w}/{}", k.max_warps_per_sm))),
+        micros(k.memory_seconds),
+        micros(k.compute_seconds),
+    ]
+}
+
+fn micros(seconds: f64) -> String {
+    format!("{:.1} us", 1e6 * seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linc_train::exec::device::cuda::Resources;
+
+    fn report(compiled: bool) -> KernelReport {
+        let resources = Resources {
+            registers: 40,
+            spill_stores: 4,
+            spill_loads: 8,
+            static_shared: 24,
+            ..Resources::default()
+        };
+        KernelReport {
+            name: "softmax_forward".into(),
+            launches: 2,
+            blocks: 10,
+            threads: 128,
+            shared_bytes: 1000,
+            resources: compiled.then_some(resources),
+            blocks_per_sm: compiled.then_some(12),
+            warps_per_sm: compiled.then_some(48),
+            max_warps_per_sm: 64,
+            memory_seconds: 12.34e-6,
+            compute_seconds: 5e-7,
+        }
+    }
+
+    #[test]
+    fn the_table_has_every_limit() {
+        let inspection = Inspection { rows: vec![report(true)], files: vec![] };
+        let text = Gpu { arch: Arch::Sm90a, nvrtc: Ok((13, 0)), inspection }.text();
+        let row = text.lines().last().expect("a row").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(row, "softmax_forward 128 40 1024 12 0 12 48/64 12.3 us 0.5 us", "{text}");
+        assert!(text.contains("sm_90a, compiled by NVRTC 13.0") && text.contains("H200"), "{text}");
+    }
+
+    #[test]
+    fn without_a_compiler_the_rest_is_shown() {
+        let inspection = Inspection { rows: vec![report(false)], files: vec![] };
+        let why = "NVRTC was not found\n  looked for\n    here\n  help: pip install it".to_string();
+        let gpu = Gpu { arch: Arch::Sm80, nvrtc: Err(why), inspection };
+        let text = gpu.text();
+        assert!(text.contains("not compiled\nNVRTC was not found; help: pip install it\n"), "{text}");
+        assert!(
+            text.ends_with("128          -    1000       -      -          -         -  12.3 us   0.5 us"),
+            "{text}"
+        );
+        let json = gpu.json().expect("JSON");
+        assert_eq!(json["kernels"][0]["threads"], 128);
+        assert!(json["nvrtc"].is_null() && json["nvrtc_missing"].is_string(), "{json}");
+    }
+
+    #[test]
+    fn targets_are_named() {
+        assert_eq!(arch("cpu", None).expect("a target"), None);
+        assert_eq!(arch("cuda", None).expect("a target"), Some(Arch::Sm90a));
+        assert_eq!(arch("cuda", Some("sm_80")).expect("a target"), Some(Arch::Sm80));
+    }
+}

@@ -1,0 +1,184 @@
+//! Machine code on disk, so that a model that was run before starts at once.
+//!
+//! An entry is named by a hash of all that its code depends on. It is written beside its place and renamed when it is
+//! whole, and begins with a checksum: what is damaged is compiled again and replaced, never run. Anybody may delete any
+//! of it at any time. Without a folder that can be written there is no cache, and nothing else changes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use super::nvrtc::Cubin;
+use super::resources::Resources;
+
+/// First bytes of an entry; another format gets another number.
+const MAGIC: &[u8; 12] = b"linc-cubin 1";
+const CHECKSUM: usize = 32;
+
+/// A folder of entries.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: Option<PathBuf>,
+}
+
+impl Cache {
+    /// The user's: `$LINC_CACHE_DIR`, else `$XDG_CACHE_HOME/linc`, else `~/.cache/linc`.
+    pub fn of_environment() -> Cache {
+        let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let folder = path("LINC_CACHE_DIR")
+            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("linc")))
+            .or_else(|| Some(path("HOME")?.join(".cache/linc")));
+        Cache { folder: folder.map(|f| f.join("cubin")) }
+    }
+
+    /// One in a folder.
+    pub fn at(folder: PathBuf) -> Cache {
+        Cache { folder: Some(folder) }
+    }
+
+    /// The entry of a source and of all else that its code depends on.
+    pub(super) fn get(&self, source: &str, fingerprint: &str) -> Option<Cubin> {
+        let bytes = fs::read(self.path(source, fingerprint)?).ok()?;
+        decode(&bytes)
+    }
+
+    /// Writes an entry, in place of a damaged one if there is one. A disk that refuses is no error: the code is there.
+    pub(super) fn put(&self, source: &str, fingerprint: &str, cubin: &Cubin) {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let Some(path) = self.path(source, fingerprint) else { return };
+        let Some(folder) = path.parent() else { return };
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // Of this writer alone, among all processes and threads.
+        let beside = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
+        let written = fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&beside, encode(cubin)))
+            .and_then(|()| fs::rename(&beside, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+    }
+
+    fn path(&self, source: &str, fingerprint: &str) -> Option<PathBuf> {
+        let mut hash = Sha256::new();
+        // The length keeps the two texts apart.
+        hash.update((fingerprint.len() as u64).to_le_bytes());
+        hash.update(fingerprint);
+        hash.update(source);
+        let name: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(self.folder.as_ref()?.join(format!("{name}.cubin")))
+    }
+}
+
+/// Magic, checksum of the rest, length of the code, six numbers, code; all numbers little-endian.
+fn encode(cubin: &Cubin) -> Vec<u8> {
+    let Resources { registers, stack, spill_stores, spill_loads, static_shared, barriers } = cubin.resources;
+    let mut rest = (cubin.bytes.len() as u64).to_le_bytes().to_vec();
+    for number in [registers, stack, spill_stores, spill_loads, static_shared, barriers] {
+        rest.extend(number.to_le_bytes());
+    }
+    rest.extend(&cubin.bytes);
+    let checksum = Sha256::digest(&rest);
+    [&MAGIC[..], checksum.as_slice(), &rest].concat()
+}
+
+/// The entry, if it is whole.
+fn decode(bytes: &[u8]) -> Option<Cubin> {
+    let (checksum, rest) = bytes.strip_prefix(MAGIC)?.split_at_checked(CHECKSUM)?;
+    if Sha256::digest(rest).as_slice() != checksum {
+        return None;
+    }
+    let (len, rest) = rest.split_first_chunk::<8>()?;
+    let mut rest = rest;
+    let mut number = || -> Option<u32> {
+        let (number, after) = rest.split_first_chunk::<4>()?;
+        rest = after;
+        Some(u32::from_le_bytes(*number))
+    };
+    let resources = Resources {
+        registers: number()?,
+        stack: number()?,
+        spill_stores: number()?,
+        spill_loads: number()?,
+        static_shared: number()?,
+        barriers: number()?,
+    };
+    (rest.len() as u64 == u64::from_le_bytes(*len)).then(|| Cubin { bytes: rest.to_vec(), resources })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cubin(seed: u8) -> Cubin {
+        let resources = Resources { registers: 40, stack: 8, barriers: 1, ..Resources::default() };
+        Cubin { bytes: (0..1000).map(|i| (i % 251) as u8 ^ seed).collect(), resources }
+    }
+
+    #[test]
+    fn what_was_put_is_found_under_the_same_key_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path().join("new/below"));
+        assert_eq!(cache.get("source", "sm_80"), None);
+        cache.put("source", "sm_80", &cubin(1));
+        assert_eq!(cache.get("source", "sm_80"), Some(cubin(1)));
+        assert_eq!(cache.get("source", "sm_90a"), None);
+        assert_eq!(cache.get("source ", "sm_80"), None);
+        // The border between the two texts counts.
+        assert_eq!(cache.get("0source", "sm_8"), None);
+    }
+
+    #[test]
+    fn damage_is_noticed_and_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path().to_path_buf());
+        cache.put("source", "sm_80", &cubin(1));
+        let path = cache.path("source", "sm_80").expect("a path");
+        let good = fs::read(&path).expect("an entry");
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            assert_eq!(decode(&bad), None, "byte {at}");
+        }
+        for len in [0, 5, 11, 12, 43, 44, 50, 60, good.len() - 1] {
+            fs::write(&path, &good[..len]).expect("written");
+            assert_eq!(cache.get("source", "sm_80"), None, "{len} bytes");
+        }
+        fs::write(&path, [&good[..], b"more"].concat()).expect("written");
+        assert_eq!(cache.get("source", "sm_80"), None);
+        cache.put("source", "sm_80", &cubin(1));
+        assert_eq!(cache.get("source", "sm_80"), Some(cubin(1)));
+    }
+
+    #[test]
+    fn writers_do_not_disturb_each_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path().to_path_buf());
+        std::thread::scope(|scope| {
+            for seed in 0..8 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        cache.put("source", "sm_80", &cubin(seed));
+                        let found = cache.get("source", "sm_80").expect("a whole entry at all times");
+                        assert!((0..8).any(|seed| found == cubin(seed)));
+                    }
+                });
+            }
+        });
+        let names: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+        assert_eq!(names.len(), 1, "only the entry is left");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_no_cache() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "in the way").expect("written");
+        for cache in [Cache::at(file.join("below")), Cache { folder: None }] {
+            cache.put("source", "sm_80", &cubin(1));
+            assert_eq!(cache.get("source", "sm_80"), None);
+        }
+    }
+}

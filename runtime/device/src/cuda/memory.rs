@@ -1,0 +1,147 @@
+//! Memory of the GPU, and the way of small inputs there.
+
+use std::sync::Arc;
+
+use cudarc::driver::DriverError;
+use cudarc::driver::result as driver;
+use cudarc::driver::sys::{CUdeviceptr, CUresult};
+
+use super::gpu::{Gpu, failed};
+use crate::DeviceError;
+
+/// A block of memory on the GPU. The driver aligns it to 256 bytes.
+pub(super) struct Memory {
+    gpu: Arc<Gpu>,
+    start: CUdeviceptr,
+    len: u64,
+}
+
+impl Memory {
+    /// Zeroed memory.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] with both sizes.
+    pub(super) fn new(gpu: &Arc<Gpu>, bytes: u64) -> Result<Memory, DeviceError> {
+        gpu.bind()?;
+        let refused = || DeviceError::OutOfMemory {
+            needed: bytes,
+            available: gpu.memory().map_or(0, |(free, _)| free),
+        };
+        // The driver gives no block of 0 bytes.
+        let size = usize::try_from(bytes.max(1)).map_err(|_| refused())?;
+        // SAFETY: the memory is set below, before anything reads it.
+        let start = unsafe { driver::malloc_sync(size) }.map_err(|error| match error {
+            DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY) => refused(),
+            other => failed("allocating memory")(other),
+        })?;
+        let memory = Memory { gpu: Arc::clone(gpu), start, len: bytes };
+        // SAFETY: the range is the new block.
+        unsafe { driver::memset_d8_async(start, 0, size, gpu.stream.cu_stream()) }
+            .map_err(failed("clearing memory"))?;
+        Ok(memory)
+    }
+
+    /// Number of bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Address of the first byte.
+    pub(super) fn start(&self) -> CUdeviceptr {
+        self.start
+    }
+
+    fn address(&self, offset: u64, len: usize) -> Result<CUdeviceptr, DeviceError> {
+        let to = offset.saturating_add(len as u64);
+        if to > self.len {
+            return Err(DeviceError::OutOfBounds { what: "bytes", from: offset, to, len: self.len });
+        }
+        Ok(self.start + offset)
+    }
+
+    /// Copies bytes in, behind all that was launched before and before all that is launched after. They may change
+    /// once this returns.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8], staging: &mut Staging) -> Result<(), DeviceError> {
+        let to = self.address(offset, bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.gpu.bind()?;
+        let stream = self.gpu.stream.cu_stream();
+        if let Some(staged) = staging.put(bytes)? {
+            // SAFETY: the target is inside the block; the staged bytes stay until the stream was waited for.
+            return unsafe { driver::memcpy_htod_async(to, staged, stream) }
+                .map_err(failed("copying to the GPU"));
+        }
+        // SAFETY: the target is inside the block; the bytes are borrowed until the stream was waited for.
+        unsafe { driver::memcpy_htod_async(to, bytes, stream) }.map_err(failed("copying to the GPU"))?;
+        self.gpu.synchronize()
+    }
+
+    /// Copies bytes out, after all that was launched before.
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        let from = self.address(offset, bytes.len())?;
+        self.gpu.bind()?;
+        // SAFETY: the source is inside the block; the bytes are borrowed until the stream was waited for.
+        unsafe { driver::memcpy_dtoh_async(bytes, from, self.gpu.stream.cu_stream()) }
+            .map_err(failed("copying from the GPU"))?;
+        self.gpu.synchronize()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() && self.gpu.synchronize().is_ok() {
+            // SAFETY: allocated in `new`, and nothing that runs uses it any more.
+            let _ = unsafe { driver::free_sync(self.start) };
+        }
+    }
+}
+
+/// Pinned memory that small inputs are copied to, so that their way to the GPU overlaps with what is running there.
+pub(super) struct Staging {
+    gpu: Arc<Gpu>,
+    start: *mut u8,
+    /// Bytes in use by copies that may not have happened yet.
+    used: usize,
+}
+
+/// A batch of tokens and targets, and more.
+const STAGING: usize = 4 << 20;
+
+impl Staging {
+    pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Staging, DeviceError> {
+        gpu.bind()?;
+        // SAFETY: every byte is written before it is read.
+        let start = unsafe { driver::malloc_host(STAGING, 0) }.map_err(failed("allocating pinned memory"))?;
+        Ok(Staging { gpu: Arc::clone(gpu), start: start.cast(), used: 0 })
+    }
+
+    /// A copy of bytes in pinned memory that stays until the stream was waited for; nothing for large ones.
+    fn put(&mut self, bytes: &[u8]) -> Result<Option<&[u8]>, DeviceError> {
+        if bytes.len() > STAGING / 2 {
+            return Ok(None);
+        }
+        if self.used + bytes.len() > STAGING {
+            self.gpu.synchronize()?;
+            self.used = 0;
+        }
+        // SAFETY: the range is inside the buffer, and no copy that is under way reads it.
+        let staged = unsafe {
+            let at = self.start.add(self.used);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
+            std::slice::from_raw_parts(at.cast_const(), bytes.len())
+        };
+        self.used += bytes.len().next_multiple_of(64);
+        Ok(Some(staged))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() && self.gpu.synchronize().is_ok() {
+            // SAFETY: allocated in `new`, and no copy is under way.
+            let _ = unsafe { driver::free_host(self.start.cast()) };
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! NVIDIA GPUs: generated CUDA C++ that NVRTC compiles for kernels, cuBLASLt for matmuls, one stream, and a graph of all
+//! steps from the second run on.
+//!
+//! linc is built without any of NVIDIA's software. The driver, NVRTC and cuBLASLt are looked for when a GPU is asked
+//! for; what is missing is said with what to install.
+
+mod cache;
+mod gpu;
+pub mod gpus;
+mod kernels;
+mod library;
+mod matmul;
+mod memory;
+mod nvrtc;
+mod profile;
+mod program;
+mod report;
+mod resources;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linc_plan::{Action, DType, Plan};
+
+use crate::device::{check_arena, missing};
+use crate::{Arena, Device, DeviceError, Program};
+pub use cache::Cache;
+use gpu::Gpu;
+pub use gpu::has_driver;
+pub use linc_codegen_cuda::Arch;
+use linc_codegen_cuda::CudaKernel;
+use matmul::Matmuls;
+use memory::{Memory, Staging};
+pub use nvrtc::{Cubin, Nvrtc};
+use profile::Events;
+use program::{Loaded, Modules};
+pub use report::{Inspection, KernelReport, inspect};
+pub use resources::Resources;
+
+/// A GPU as a device.
+///
+/// Fields that use the GPU stand before it, and what uses memory before the memory: they are freed in this order.
+pub struct Cuda {
+    programs: Vec<(Arena, Loaded)>,
+    modules: Modules,
+    matmuls: Matmuls,
+    events: Events,
+    staging: Staging,
+    arenas: Vec<Memory>,
+    gpu: Arc<Gpu>,
+    number: usize,
+    nvrtc: Nvrtc,
+    cache: Cache,
+    /// A loaded plan multiplies matrices of bf16.
+    bf16: bool,
+    compiled: Compiled,
+}
+
+/// What loading plans took.
+#[derive(Default)]
+struct Compiled {
+    kernels: usize,
+    cached: usize,
+    time: Duration,
+}
+
+impl Cuda {
+    /// Opens a GPU by its number, and the libraries.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] that says what is missing or too old, and what to do.
+    pub fn new(number: usize) -> Result<Cuda, DeviceError> {
+        let gpu = Arc::new(Gpu::open(number)?);
+        let nvrtc = Nvrtc::open()?;
+        gpu.accepts(nvrtc.version(), "NVRTC")?;
+        Ok(Cuda {
+            programs: vec![],
+            modules: Modules::new(&gpu),
+            matmuls: Matmuls::new(&gpu)?,
+            events: Events::new(&gpu),
+            staging: Staging::new(&gpu)?,
+            arenas: vec![],
+            number,
+            nvrtc,
+            cache: Cache::of_environment(),
+            bf16: false,
+            compiled: Compiled::default(),
+            gpu,
+        })
+    }
+
+    fn memory(&self, arena: Arena) -> Result<&Memory, DeviceError> {
+        self.arenas.get(arena.0).ok_or_else(|| missing("arena", arena.0, self.arenas.len()))
+    }
+}
+
+impl Cuda {
+    /// Loads a validated plan with the kernels that its own were translated to.
+    fn load_kernels(
+        &mut self,
+        plan: &Plan,
+        kernels: &[CudaKernel],
+        arena: Arena,
+        scratch: u64,
+    ) -> Result<Program, DeviceError> {
+        let start = self.memory(arena)?.start();
+        let new: Vec<CudaKernel> = kernels.iter().filter(|k| !self.modules.has(k)).cloned().collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let real = &self.gpu.target.real;
+        let (cubins, cached) = kernels::compile(&new, &self.nvrtc, &self.cache, real, threads)?;
+        for (kernel, cubin) in new.iter().zip(&cubins) {
+            self.modules.load(kernel, cubin)?;
+        }
+        let loaded = Loaded::new(plan, kernels, &self.modules, &mut self.matmuls, start, scratch)?;
+        self.bf16 |=
+            plan.steps.iter().any(|s| matches!(&s.action, Action::Gemm(g) if g.dtype == DType::Bf16));
+        self.compiled.kernels += new.len();
+        self.compiled.cached += cached;
+        self.programs.push((arena, loaded));
+        Ok(Program(self.programs.len() - 1))
+    }
+}
+
+impl Device for Cuda {
+    fn describe(&self) -> String {
+        let Gpu { name, capability, driver, target, multiprocessors, .. } = &*self.gpu;
+        let ((a, b), (c, d), (e, f)) = (*capability, *driver, self.nvrtc.version());
+        let mut text = format!(
+            "cuda:{}, {name}, compute capability {a}.{b}, {multiprocessors} multiprocessors, driver of CUDA {c}.{d}, NVRTC {e}.{f}",
+            self.number
+        );
+        if target.real != target.arch.name() {
+            text.push_str(&format!(", kernels of {} compiled for {}", target.arch.name(), target.real));
+        }
+        text
+    }
+
+    fn available_bytes(&self) -> Option<u64> {
+        self.gpu.memory().map(|(free, _)| free)
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        self.gpu.memory().map(|(_, total)| total)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<Arena, DeviceError> {
+        self.arenas.push(Memory::new(&self.gpu, bytes)?);
+        Ok(Arena(self.arenas.len() - 1))
+    }
+
+    fn write(&mut self, arena: Arena, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let len = self.arenas.len();
+        let memory = self.arenas.get(arena.0).ok_or_else(|| missing("arena", arena.0, len))?;
+        memory.write(offset, bytes, &mut self.staging)
+    }
+
+    fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.memory(arena)?.read(offset, bytes)
+    }
+
+    fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
+        check_arena(plan, scratch, self.memory(arena)?.len())?;
+        let begun = Instant::now();
+        let arch = self.gpu.target.arch;
+        let kernels = (0..plan.kernels.len()).map(|i| kernels::translate(plan, i, arch));
+        let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
+        let program = self.load_kernels(plan, &kernels, arena, scratch)?;
+        self.compiled.time += begun.elapsed();
+        Ok(program)
+    }
+
+    fn loading(&self) -> Option<String> {
+        let Compiled { kernels, cached, time } = &self.compiled;
+        let (arch, seconds) = (&self.gpu.target.real, time.as_secs_f64());
+        Some(format!("{kernels} kernels for {arch} in {seconds:.1} s, {cached} of them from the cache"))
+    }
+    fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError> {
+        let len = self.programs.len();
+        let (_, loaded) =
+            self.programs.get_mut(program.0).ok_or_else(|| missing("program", program.0, len))?;
+        if steps.start > steps.end || steps.end > loaded.len() {
+            let (from, to, len) = (steps.start as u64, steps.end as u64, loaded.len() as u64);
+            return Err(DeviceError::OutOfBounds { what: "steps", from, to, len });
+        }
+        // SAFETY: arenas are freed after programs, and the plan was validated for its arena.
+        unsafe { loaded.run(steps, &self.gpu, &self.matmuls) }
+    }
+
+    fn profile(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {
+        let len = self.programs.len();
+        let (_, loaded) = self.programs.get(program.0).ok_or_else(|| missing("program", program.0, len))?;
+        if times.len() != loaded.len() {
+            return Err(missing("times", times.len(), loaded.len()));
+        }
+        let (gpu, matmuls) = (&self.gpu, &self.matmuls);
+        // SAFETY: as in `launch`, and the events bind the context.
+        self.events.time(times, &mut |step| unsafe { loaded.queue(step, gpu, matmuls) })
+    }
+
+    fn peak_flops(&mut self) -> f64 {
+        let Gpu { name, capability, multiprocessors, clock, .. } = &*self.gpu;
+        let (bf16, f32) = gpus::peak_flops(name, *capability, *multiprocessors, *clock);
+        if self.bf16 { bf16 } else { f32 }
+    }
+
+    fn synchronize(&mut self) -> Result<(), DeviceError> {
+        self.gpu.synchronize()
+    }
+}

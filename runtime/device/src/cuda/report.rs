@@ -1,0 +1,185 @@
+//! What the kernels of a plan come to on a GPU, without one: resources, occupancy, and the times that its limits allow.
+
+use linc_codegen_cuda::{Arch, CudaKernel, tile};
+use linc_plan::{Action, Plan};
+use serde::Serialize;
+
+use super::cache::Cache;
+use super::gpus::{self, Target};
+use super::kernels;
+use super::nvrtc::Nvrtc;
+use super::resources::Resources;
+use crate::DeviceError;
+
+/// One kernel on one architecture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KernelReport {
+    /// Its name.
+    pub name: String,
+    /// Launches in one run of the program.
+    pub launches: u64,
+    /// Blocks of a launch.
+    pub blocks: u64,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block, bytes.
+    pub shared_bytes: u32,
+    /// What its machine code takes; nothing if it was not compiled.
+    pub resources: Option<Resources>,
+    /// Blocks that run on one multiprocessor at once; 0 if it does not fit. Nothing if it was not compiled.
+    pub blocks_per_sm: Option<u32>,
+    /// Their warps.
+    pub warps_per_sm: Option<u32>,
+    /// Warps that a multiprocessor holds at most.
+    pub max_warps_per_sm: u32,
+    /// Seconds of all launches in one run if memory were the only limit, on the largest GPU of the architecture.
+    pub memory_seconds: f64,
+    /// The same for arithmetic, as the tile program has it: the slowest of products (of the matrix units where they are
+    /// of bf16), other operations on f32, and functions such as exp.
+    pub compute_seconds: f64,
+}
+
+/// All kernels of a plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inspection {
+    /// One row a kernel, in the order of the plan.
+    pub rows: Vec<KernelReport>,
+    /// `NAME.cubin` and `NAME.ptx` with their contents, if they were asked for and the kernels were compiled.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Translates the kernels of a plan and, with NVRTC, compiles them.
+///
+/// # Errors
+/// [`DeviceError::Kernel`] for one that cannot be translated or compiled.
+pub fn inspect(
+    plan: &Plan,
+    arch: Arch,
+    nvrtc: Option<&Nvrtc>,
+    cache: &Cache,
+    files: bool,
+) -> Result<Inspection, DeviceError> {
+    let kernels: Vec<CudaKernel> =
+        (0..plan.kernels.len()).map(|i| kernels::translate(plan, i, arch)).collect::<Result<_, _>>()?;
+    let target = Target::of(arch);
+    let mut inspection = Inspection::default();
+    let mut resources = vec![None; kernels.len()];
+    if let Some(nvrtc) = nvrtc {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (cubins, _) = kernels::compile(&kernels, nvrtc, cache, &target.real, threads)?;
+        for ((kernel, cubin), resources) in kernels.iter().zip(cubins).zip(&mut resources) {
+            *resources = Some(cubin.resources);
+            if files {
+                let ptx = nvrtc.ptx(&kernel.name, &kernel.source(), &target.real)?;
+                inspection.files.push((format!("{}.cubin", kernel.name), cubin.bytes));
+                inspection.files.push((format!("{}.ptx", kernel.name), ptx.into_bytes()));
+            }
+        }
+    }
+    let mut rows = vec![];
+    for (index, (kernel, resources)) in kernels.iter().zip(resources).enumerate() {
+        let program = tile::parse(&plan.kernels[index].text)
+            .map_err(|e| DeviceError::Kernel { kernel: kernel.name.clone(), message: e.to_string() })?;
+        let (launches, bytes) = work(plan, index);
+        let seconds = compute_seconds(&tile::cost::cost(&program), multiplies_bf16(&program), arch);
+        rows.push(row((launches, bytes, launches as f64 * seconds), kernel, resources, arch));
+    }
+    inspection.rows = rows;
+    Ok(inspection)
+}
+
+/// Launches and bytes of a kernel in one run.
+fn work(plan: &Plan, kernel: usize) -> (u64, u64) {
+    let launched = |action: &Action| matches!(action, Action::Launch { kernel: k, .. } if *k == kernel);
+    let steps = plan.steps.iter().filter(|step| launched(&step.action));
+    steps.fold((0, 0), |(launches, bytes), step| (launches + 1, bytes + step.bytes))
+}
+
+/// f32 operations in the time of one exp: a multiprocessor has 128 lanes that multiply and add, and 16 for functions.
+const FUNCTION: f64 = 16.0;
+
+/// Seconds of a launch if arithmetic were the only limit.
+fn compute_seconds(cost: &tile::cost::Cost, bf16: bool, arch: Arch) -> f64 {
+    let ceilings = gpus::ceilings(arch);
+    let products = cost.dot_flops as f64;
+    let pointwise = cost.pointwise_flops as f64;
+    let functions = FUNCTION * cost.transcendentals as f64;
+    let (on_matrix_units, on_lanes) = if bf16 { (products, pointwise) } else { (0.0, products + pointwise) };
+    (on_matrix_units / ceilings.bf16_flops).max(on_lanes.max(functions) / ceilings.f32_flops)
+}
+
+/// Whether a matmul inside the kernel has operands that the matrix units take.
+fn multiplies_bf16(kernel: &tile::Kernel) -> bool {
+    let mut found = false;
+    kernel.for_each_stmt(|stmt| {
+        if let tile::Op::Dot { a, b, .. } = &stmt.op {
+            found |= [*a, *b].into_iter().all(|operand| kernel.ty(operand).elem == tile::Elem::Bf16);
+        }
+    });
+    found
+}
+
+fn row(
+    (launches, bytes, compute_seconds): (u64, u64, f64),
+    kernel: &CudaKernel,
+    resources: Option<Resources>,
+    arch: Arch,
+) -> KernelReport {
+    let has = gpus::multiprocessor(arch);
+    let ceilings = gpus::ceilings(arch);
+    let occupancy = resources
+        .map(|r| gpus::occupancy(&has, kernel.threads, r.registers, kernel.shared_bytes + r.static_shared));
+    KernelReport {
+        name: kernel.name.clone(),
+        launches,
+        blocks: kernel.grid.iter().map(|axis| u64::from(*axis)).product(),
+        threads: kernel.threads,
+        shared_bytes: kernel.shared_bytes,
+        resources,
+        blocks_per_sm: occupancy.map(|o| o.blocks),
+        warps_per_sm: occupancy.map(|o| o.warps),
+        max_warps_per_sm: has.warps,
+        memory_seconds: bytes as f64 / ceilings.bytes_per_second,
+        compute_seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_limits_the_kernel() {
+        let kernel = CudaKernel {
+            name: "k".into(),
+            text: String::new(),
+            threads: 128,
+            shared_bytes: 64 << 10,
+            grid: [10, 2, 1],
+        };
+        let resources = Resources { registers: 128, ..Resources::default() };
+        let made = row((3, 4_800_000, 7e-6), &kernel, Some(resources), Arch::Sm90a);
+        assert_eq!((made.launches, made.blocks, made.max_warps_per_sm), (3, 20, 64));
+        // 228 KiB hold three times 65 KiB; registers would do for four blocks.
+        assert_eq!((made.blocks_per_sm, made.warps_per_sm), (Some(3), Some(12)));
+        assert!((made.memory_seconds - 1e-6).abs() < 1e-12, "{}", made.memory_seconds);
+        assert_eq!(made.compute_seconds, 7e-6);
+        assert_eq!(row((3, 0, 0.0), &kernel, None, Arch::Sm90a).blocks_per_sm, None);
+    }
+
+    #[test]
+    fn the_slowest_unit_counts() {
+        let cost = |dot_flops, pointwise_flops, transcendentals| tile::cost::Cost {
+            dot_flops,
+            pointwise_flops,
+            transcendentals,
+            ..tile::cost::Cost::default()
+        };
+        let micros = |cost, bf16| 1e6 * compute_seconds(&cost, bf16, Arch::Sm90a);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} for {b}");
+        close(micros(cost(989_000_000, 0, 0), true), 1.0);
+        close(micros(cost(989_000_000, 134_000_000, 0), true), 2.0);
+        close(micros(cost(67_000_000, 67_000_000, 0), false), 2.0);
+        close(micros(cost(67_000_000, 0, 67_000_000), false), 16.0);
+    }
+}

@@ -1,0 +1,223 @@
+//! Attention kernels in chains, forward before backward, with operands of a given distribution.
+
+use linc_tile::interp::{Buffer, Options, Precision, run};
+use linc_tile::library::attention::{HeadShape, HeadStrides};
+use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
+use linc_tile::library::softmax_attention_backward::{
+    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+};
+use linc_tile::{Elem, Kernel, Mode};
+
+use crate::Random;
+
+/// How keys are drawn; all other operands are normal.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Keys {
+    /// N(0, 1)
+    Normal,
+    /// Uniform between minus and plus this.
+    Uniform(f64),
+    /// From minus to plus this along the sequence.
+    Ramp(f64),
+    /// A step of 25 every other token.
+    Steps,
+    /// N(0, 1) with single keys of plus or minus 100.
+    Spikes,
+}
+
+impl Keys {
+    /// All distributions that a linear attention must be safe for.
+    pub const ALL: [Keys; 7] = [
+        Keys::Normal,
+        Keys::Uniform(10.0),
+        Keys::Uniform(100.0),
+        Keys::Ramp(100.0),
+        Keys::Ramp(-100.0),
+        Keys::Steps,
+        Keys::Spikes,
+    ];
+
+    /// Element of token `token` of `seq`.
+    fn draw(self, random: &mut Random, token: usize, seq: usize) -> f64 {
+        match self {
+            Keys::Normal => random.normal(),
+            Keys::Uniform(limit) => (2.0 * random.uniform() - 1.0) * limit,
+            Keys::Ramp(limit) => (2.0 * token as f64 / seq as f64 - 1.0) * limit + random.normal(),
+            Keys::Steps => 25.0 * (token % 2) as f64 + random.normal(),
+            Keys::Spikes => match random.below(97) {
+                0 => 100.0,
+                1 => -100.0,
+                _ => random.normal(),
+            },
+        }
+    }
+}
+
+/// A kernel with operands, its exact results, and those of the interpreter in the kernel's own precision.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Operands, and what results hold before.
+    pub buffers: Vec<Buffer>,
+    /// All buffers afterwards, computed without rounding.
+    pub exact: Vec<Vec<f64>>,
+    /// All buffers afterwards, rounded where the kernel rounds.
+    pub rounded: Vec<Buffer>,
+}
+
+impl Measured {
+    /// Runs the kernel on the interpreter, exactly and as it is.
+    pub fn of(kernel: Kernel, buffers: Vec<Buffer>) -> Measured {
+        let mut rounded = buffers.clone();
+        let options = Options { poison: true, ..Options::default() };
+        run(&kernel, &mut rounded, &options).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+        let mut exact: Vec<Buffer> = buffers
+            .iter()
+            .map(|b| if let Buffer::I32(_) = b { b.clone() } else { Buffer::F64(b.to_f64()) })
+            .collect();
+        let options = Options { precision: Precision::Exact, ..options };
+        run(&kernel, &mut exact, &options).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+        Measured { kernel, buffers, exact: exact.iter().map(Buffer::to_f64).collect(), rounded }
+    }
+
+    /// Results whose error is more than twice that of the rounded computation, in words. The errors are root mean
+    /// squares; a millionth of the result's own size is allowed in any case, since functions and order of sums differ.
+    pub fn worse(&self, actual: &[Buffer]) -> Vec<String> {
+        let rms = |values: &[f64]| (values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64).sqrt();
+        let error = |values: Vec<f64>, exact: &[f64]| {
+            rms(&values.iter().zip(exact).map(|(a, b)| a - b).collect::<Vec<f64>>())
+        };
+        let mut worse = vec![];
+        for (i, param) in self.kernel.params.iter().enumerate() {
+            if param.mode == Mode::Read {
+                continue;
+            }
+            let exact = &self.exact[i];
+            let allowed = 2.0 * error(self.rounded[i].to_f64(), exact) + 2e-6 * rms(exact);
+            let found = error(actual[i].to_f64(), exact);
+            if found.is_nan() || found > allowed {
+                let (kernel, name) = (&self.kernel.name, &param.name);
+                worse.push(format!("{kernel}: the error of {name} is {found:e}, allowed {allowed:e}"));
+            }
+        }
+        worse
+    }
+}
+
+/// Makes operands of one attention, and remembers tensors by name from kernel to kernel.
+pub struct Chain {
+    shape: HeadShape,
+    keys: Keys,
+    random: Random,
+    known: Vec<(String, Buffer)>,
+}
+
+impl Chain {
+    /// A chain whose operands depend on `seed`.
+    pub fn new(shape: HeadShape, keys: Keys, seed: u64) -> Chain {
+        Chain { shape, keys, random: Random::new(seed), known: vec![] }
+    }
+
+    /// Elements of a parameter, by its name.
+    fn len(&self, name: &str, states: usize) -> usize {
+        let HeadShape { batch, seq, heads, kv_heads, head_dim } = self.shape;
+        let per_state = batch * kv_heads * states * head_dim;
+        match name {
+            "q" | "out" | "dout" | "dq" => batch * seq * heads * head_dim,
+            "k" | "v" | "dk" | "dv" | "dk_part" => batch * seq * kv_heads * head_dim,
+            "lse" | "delta" => batch * heads * seq,
+            "ell" | "rho" => per_state,
+            "state" | "d" => per_state * head_dim,
+            other => panic!("a tensor called {other}"),
+        }
+    }
+
+    /// Runs a kernel on what is known so far; its results are known afterwards.
+    pub fn run(&mut self, kernel: Kernel, states: usize) -> Measured {
+        let mut buffers = vec![];
+        for param in &kernel.params {
+            let known = self.known.iter().find(|(name, _)| *name == param.name);
+            buffers.push(match known {
+                Some((_, buffer)) => buffer.clone(),
+                None => self.fresh(&param.name, param.elem, param.mode, states),
+            });
+        }
+        let measured = Measured::of(kernel, buffers);
+        for (param, (before, after)) in
+            measured.kernel.params.iter().zip(measured.buffers.iter().zip(&measured.rounded))
+        {
+            let value = if param.mode == Mode::Read { before } else { after };
+            self.known.retain(|(name, _)| *name != param.name);
+            self.known.push((param.name.clone(), value.clone()));
+        }
+        measured
+    }
+
+    fn fresh(&mut self, name: &str, elem: Elem, mode: Mode, states: usize) -> Buffer {
+        let len = self.len(name, states);
+        let (seq, row) = (self.shape.seq, self.shape.kv_heads * self.shape.head_dim);
+        let values: Vec<f64> = (0..len)
+            .map(|i| match name {
+                _ if mode == Mode::Write => 0.0,
+                "k" => self.keys.draw(&mut self.random, i / row % seq, seq),
+                _ => self.random.normal(),
+            })
+            .collect();
+        Buffer::from_f64(elem, &values).expect("attention works on floats")
+    }
+
+    fn strides(&self) -> (HeadStrides, HeadStrides) {
+        let HeadShape { seq, heads, kv_heads, head_dim, .. } = self.shape;
+        (HeadStrides::contiguous(seq, heads, head_dim), HeadStrides::contiguous(seq, kv_heads, head_dim))
+    }
+}
+
+/// Softmax attention: forward, delta, dq, dkdv.
+pub fn softmax(
+    shape: HeadShape,
+    elem: Elem,
+    causal: bool,
+    blocks: (usize, usize),
+    seed: u64,
+) -> Vec<Measured> {
+    let mut chain = Chain::new(shape, Keys::Normal, seed);
+    let (wide, narrow) = chain.strides();
+    let scale = (shape.head_dim as f64).powf(-0.5);
+    let (block_q, block_k) = blocks;
+    let forward = SoftmaxForwardSpec {
+        elem,
+        shape,
+        causal,
+        scale,
+        block_q,
+        block_k,
+        q: wide,
+        k: narrow,
+        v: narrow,
+        out: wide,
+    };
+    let backward = SoftmaxBackwardSpec {
+        elem,
+        shape,
+        causal,
+        scale,
+        block_q,
+        block_k,
+        q: wide,
+        k: narrow,
+        v: narrow,
+        out: wide,
+        dout: wide,
+        dq: wide,
+        dk: narrow,
+        dv: narrow,
+    };
+    let kernels = [
+        softmax_attention_forward(&forward),
+        softmax_attention_delta(&backward),
+        softmax_attention_dq(&backward),
+        softmax_attention_dkdv(&backward),
+    ];
+    kernels.into_iter().map(|kernel| chain.run(kernel, 1)).collect()
+}

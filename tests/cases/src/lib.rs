@@ -1,0 +1,107 @@
+//! Kernels with operands and expected results: what every code generator is tested with.
+//!
+//! Invariant: a case is a function of its name and seed; expected values are the tile interpreter's.
+
+pub mod attention;
+pub mod library;
+mod random;
+
+use linc_tile::interp::{Buffer, Options, run};
+use linc_tile::{Elem, Kernel};
+
+pub use random::random_kernel;
+
+/// A small deterministic generator (xorshift64*).
+pub struct Random(u64);
+
+impl Random {
+    /// The generator of a seed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// Any 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// Below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        ((self.bits() >> 33) as usize) % limit
+    }
+
+    /// Uniform in (0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Standard normal.
+    pub fn normal(&mut self) -> f64 {
+        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+/// A kernel with operands.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// One buffer per parameter.
+    pub buffers: Vec<Buffer>,
+    /// Absolute error of a result, and relative to its value.
+    pub tolerance: (f64, f64),
+}
+
+impl Case {
+    /// A case from its parts.
+    pub fn new(kernel: &Kernel, buffers: &[Buffer], tolerance: (f64, f64)) -> Case {
+        Case { kernel: kernel.clone(), buffers: buffers.to_vec(), tolerance }
+    }
+
+    /// The buffers after the interpreter has run the kernel. Panics if there is a NaN: it would prove nothing.
+    pub fn expected(&self) -> Vec<Buffer> {
+        let expected = reference(&self.kernel, &self.buffers);
+        let bad = expected.iter().map(|b| b.to_f64().iter().filter(|x| x.is_nan()).count()).sum::<usize>();
+        assert_eq!(bad, 0, "{}: NaN in the reference", self.kernel.name);
+        expected
+    }
+
+    /// The first element of `actual` that is too far from what is expected, in words.
+    pub fn difference(&self, actual: &[Buffer], expected: &[Buffer]) -> Option<String> {
+        for (param, (actual, expected)) in self.kernel.params.iter().zip(actual.iter().zip(expected)) {
+            for (i, (a, e)) in actual.to_f64().into_iter().zip(expected.to_f64()).enumerate() {
+                let close = (a - e).abs() <= self.tolerance.0 + self.tolerance.1 * e.abs();
+                if !close && a != e {
+                    return Some(format!("{}: {}[{i}] is {a}, expected {e}", self.kernel.name, param.name));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Runs a kernel on the interpreter.
+pub fn reference(kernel: &Kernel, buffers: &[Buffer]) -> Vec<Buffer> {
+    let mut out = buffers.to_vec();
+    run(kernel, &mut out, &Options::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+    out
+}
+
+/// A buffer for each parameter, as large as `len`: normal numbers, and integers below `ids`.
+pub fn inputs(kernel: &Kernel, len: usize, ids: usize, seed: u64) -> Vec<Buffer> {
+    let mut random = Random::new(seed);
+    kernel
+        .params
+        .iter()
+        .map(|param| match param.elem {
+            Elem::I32 => Buffer::I32((0..len).map(|_| random.below(ids) as i32).collect()),
+            elem => {
+                let values: Vec<f64> = (0..len).map(|_| random.normal()).collect();
+                Buffer::from_f64(elem, &values).expect("a float parameter")
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,158 @@
+// The host twin of device.cu: what a kernel's text sees when it is compiled for the emulator. Same names, signatures
+// and meaning; where device.cu has an instruction, this has a call into the runtime, which runs it and checks it.
+// Includes no library header, so that a kernel compiles in a fraction of a second.
+#pragma once
+#include "interface.h"
+
+#define __global__
+#define __device__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define LINC_INLINE __device__ __forceinline__
+#define threadIdx linc_thread_index
+#define blockIdx linc_block_index
+
+typedef unsigned short bf16;
+typedef unsigned int u32;
+typedef long long index;
+
+// The functions of CUDA's own that kernels use.
+extern "C" {
+float fmaxf(float, float);
+float fminf(float, float);
+float fmaf(float, float, float);
+float fabsf(float);
+float sqrtf(float);
+float logf(float);
+float tanhf(float);
+float rintf(float);
+float exp2f(float);
+}
+
+// ---- synchronisation and warps ----
+
+LINC_INLINE void barrier() { linc_barrier(); }
+LINC_INLINE float shuffle_xor(float v, int mask) { return linc_shuffle_xor(v, mask); }
+LINC_INLINE float shuffle(float v, int from) { return linc_shuffle(v, from); }
+
+// ---- bf16 and bits ----
+
+LINC_INLINE u32 float_bits(float x) {
+  u32 bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return bits;
+}
+LINC_INLINE float bits_float(u32 x) {
+  float value;
+  __builtin_memcpy(&value, &x, 4);
+  return value;
+}
+
+// Nearest even; every NaN becomes the one that the instruction gives.
+inline u32 linc_round_bf16(float x) {
+  u32 bits = float_bits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
+  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+LINC_INLINE u32 pack_bf16(float low, float high) { return linc_round_bf16(low) | linc_round_bf16(high) << 16; }
+
+// ---- mathematics ----
+
+// Zero of the same sign for what is smaller than the smallest normal number.
+LINC_INLINE float linc_flush(float x) {
+  u32 bits = float_bits(x);
+  return (bits & 0x7f800000u) == 0 ? bits_float(bits & 0x80000000u) : x;
+}
+LINC_INLINE float exp2_fast(float x) { return linc_flush(exp2f(linc_flush(x))); }
+LINC_INLINE float recip(float x) { return 1.0f / x; }
+LINC_INLINE float rsqrt(float x) { return 1.0f / sqrtf(x); }
+
+// ---- global memory ----
+
+template <int N> LINC_INLINE void load(float* to, const float* from) {
+  static_assert(N == 1 || N == 2 || N == 4, "an access has 4, 8 or 16 bytes");
+  linc_global_load(to, from, 4 * N);
+}
+template <int N> LINC_INLINE void load(int* to, const int* from) {
+  static_assert(N == 1 || N == 2 || N == 4, "an access has 4, 8 or 16 bytes");
+  linc_global_load(to, from, 4 * N);
+}
+template <int N> LINC_INLINE void load(float* to, const bf16* from) {
+  static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
+  bf16 narrow[N];
+  linc_global_load(narrow, from, 2 * N);
+  for (int i = 0; i < N; i++) to[i] = bits_float((u32)narrow[i] << 16);
+}
+
+template <int N> LINC_INLINE void store(float* to, const float* from) {
+  static_assert(N == 1 || N == 2 || N == 4, "an access has 4, 8 or 16 bytes");
+  linc_global_store(to, from, 4 * N);
+}
+template <int N> LINC_INLINE void store(int* to, const int* from) {
+  static_assert(N == 1 || N == 2 || N == 4, "an access has 4, 8 or 16 bytes");
+  linc_global_store(to, from, 4 * N);
+}
+template <int N> LINC_INLINE void store(bf16* to, const float* from) {
+  static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
+  bf16 narrow[N];
+  for (int i = 0; i < N; i++) narrow[i] = (bf16)linc_round_bf16(from[i]);
+  linc_global_store(to, narrow, 2 * N);
+}
+
+// ---- shared memory ----
+
+LINC_INLINE float shared_load(u32 at) {
+  float v;
+  linc_shared_load(&v, at, 4);
+  return v;
+}
+LINC_INLINE void shared_store(u32 at, float v) { linc_shared_store(at, &v, 4); }
+LINC_INLINE void shared_store_bf16x2(u32 at, u32 v) { linc_shared_store(at, &v, 4); }
+LINC_INLINE void shared_to_global16(void* to, u32 from) {
+  u32 piece[4];
+  linc_shared_load(piece, from, 16);
+  linc_global_store(to, piece, 16);
+}
+
+LINC_INLINE void copy_async16(u32 to, const void* from, bool valid) { linc_copy_async16(to, from, valid); }
+LINC_INLINE void copy_async_commit() { linc_copy_async_commit(); }
+template <int N> LINC_INLINE void copy_async_wait() { linc_copy_async_wait(N); }
+
+// ---- tensor cores ----
+
+LINC_INLINE void load_matrices(u32 (&r)[4], u32 at) { linc_load_matrices(r, at, false); }
+LINC_INLINE void load_matrices_transposed(u32 (&r)[4], u32 at) { linc_load_matrices(r, at, true); }
+LINC_INLINE void mma_bf16(float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4], u32 b0, u32 b1) {
+  float* const c[4] = {&c0, &c1, &c2, &c3};
+  linc_mma_bf16(c, a, b0, b1);
+}
+
+// ---- making a kernel known: LINC_ENTRY behind its text ----
+
+namespace linc {
+
+template <class Pointer> constexpr char LETTER = '?';
+template <> inline constexpr char LETTER<const float*> = 'f';
+template <> inline constexpr char LETTER<const bf16*> = 'b';
+template <> inline constexpr char LETTER<const int*> = 'i';
+template <> inline constexpr char LETTER<float*> = 'F';
+template <> inline constexpr char LETTER<bf16*> = 'B';
+template <> inline constexpr char LETTER<int*> = 'I';
+
+template <int... I> struct Indices {};
+template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I> struct Count<0, I...> {
+  typedef Indices<I...> type;
+};
+
+template <auto KERNEL, class Type = decltype(KERNEL)> struct Entry;
+template <auto KERNEL, class... P> struct Entry<KERNEL, void (*)(P...)> {
+  static constexpr char SIGNATURE[] = {LETTER<P>..., 0};
+  template <int... I> static void call(void* const* arguments, Indices<I...>) { KERNEL((P)arguments[I]...); }
+  static void launch(void* const* arguments) { call(arguments, typename Count<sizeof...(P)>::type()); }
+};
+
+}  // namespace linc
+
+#define LINC_ENTRY(key, name) \
+  static LincEntry linc_entry(key, linc::Entry<&name>::SIGNATURE, linc::Entry<&name>::launch);

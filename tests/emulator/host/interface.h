@@ -1,0 +1,40 @@
+// The border between a kernel's text (emulator.h) and the runtime: plain declarations, so that neither side includes
+// what the other needs. Pointers to global memory are numbers that the runtime hands out (memory.h) and nobody else
+// may follow; addresses of shared memory are byte offsets, as on the device.
+#pragma once
+
+struct LincIndex3 {
+  unsigned x, y, z;
+};
+
+// How a kernel's text makes itself known: one static object per entry point.
+struct LincEntry {
+  LincEntry(const char* key, const char* signature, void (*launch)(void* const*));
+  const char* key;
+  // One letter per parameter: `f` float, `b` bf16, `i` int; capital where the kernel may write.
+  const char* signature;
+  // Calls the kernel as the running thread.
+  void (*launch)(void* const* arguments);
+  LincEntry* next;
+};
+
+extern LincIndex3 linc_thread_index, linc_block_index;
+
+extern "C" {
+void linc_barrier();
+
+// Operations that all lanes of a warp do together.
+float linc_shuffle_xor(float v, int mask);
+float linc_shuffle(float v, int from);
+void linc_load_matrices(unsigned* r, unsigned at, bool transposed);
+void linc_mma_bf16(float* const* c, const unsigned* a, unsigned b0, unsigned b1);
+
+// Memory. `bytes` is the size of one access of one thread.
+void linc_global_load(void* to, const void* from, unsigned bytes);
+void linc_global_store(void* to, const void* from, unsigned bytes);
+void linc_shared_load(void* to, unsigned from, unsigned bytes);
+void linc_shared_store(unsigned to, const void* from, unsigned bytes);
+void linc_copy_async16(unsigned to, const void* from, bool valid);
+void linc_copy_async_commit();
+void linc_copy_async_wait(unsigned groups);
+}

@@ -1,0 +1,65 @@
+//! Whole training steps as a GPU runs them, emulated: every kernel of a hybrid with the memory, the aliases and the
+//! alignment that the plan gives it, against the CPU. Skips with a message where there is no C++ compiler.
+
+use std::collections::BTreeMap;
+
+use linc_driver::names::GRAD_NORM;
+use linc_driver::{Model, Options, Precision};
+use linc_tests::models::{compiled, sized, small_hybrid, training};
+use linc_tests::reference::bindings;
+use linc_tests::{compiled as cpu, emulated};
+
+/// Root mean square of the difference over that of the expected values.
+fn relative(found: &[f64], expected: &[f64]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let difference = square(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    (difference / square(&mut expected.iter().copied()).max(1e-30)).sqrt()
+}
+
+/// Two layers with heads of 64 features, in lengths that no tile divides.
+fn wide_heads() -> Model {
+    let numbers = [
+        ("dim", 128.0),
+        ("n_layers", 2.0),
+        ("n_heads", 2.0),
+        ("n_kv_heads", 1.0),
+        ("vocab_size", 40.0),
+        ("multiple_of", 8.0),
+        ("ffn_dim_multiplier", 0.5),
+    ];
+    sized("nano", &numbers, "0.5")
+}
+
+fn check(model: &Model, vocab: usize, (batch, seq): (usize, usize), precision: Precision, tolerance: f64) {
+    let options = Options { precision, dumps: true, ..Options::new(batch, seq) };
+    let compiled = compiled(model, &training(), &options);
+    let last = compiled.dumps.iter().rfind(|d| d.path.starts_with("graph/") && d.path.ends_with(".ir"));
+    let graph = linc_ir::parse(&last.expect("a graph").text).unwrap_or_else(|e| panic!("{e}"));
+    // From zero moments, the new ones are the gradients.
+    for warm in [false, true] {
+        let at = bindings(&graph, vocab, 7, warm);
+        let Some(found) = emulated::run(&compiled.plan, &at) else { return };
+        let expected: BTreeMap<String, Vec<f64>> = cpu::run(&compiled.plan, &at, 2);
+        assert!(expected[GRAD_NORM][0] > 0.1, "a step without gradients shows nothing");
+        for (name, expected) in &expected {
+            // A parameter moves by the sign of its gradient in the first step, which rounding can turn.
+            if !warm && at.contains_key(name) {
+                continue;
+            }
+            let error = relative(&found[name], expected);
+            assert!(error <= tolerance, "{name}: {error:e} from the CPU's");
+        }
+    }
+}
+
+#[test]
+fn a_step_in_float32() {
+    check(&small_hybrid(), 16, (2, 11), Precision::Float32, 1e-4);
+    check(&wide_heads(), 40, (1, 130), Precision::Float32, 1e-4);
+}
+
+#[test]
+fn a_step_in_bfloat16() {
+    check(&small_hybrid(), 16, (2, 11), Precision::Bfloat16, 2e-2);
+    check(&wide_heads(), 40, (1, 130), Precision::Bfloat16, 2e-2);
+}
