@@ -9,6 +9,7 @@ mod layout;
 mod memory;
 mod pair;
 mod pointwise;
+mod pressure;
 mod product;
 mod reduce;
 mod shared;
