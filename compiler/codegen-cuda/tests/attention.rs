@@ -1,7 +1,7 @@
 //! Generated attention kernels on the emulator: errors no more than twice those of the same computation rounded where
 //! the kernel rounds, the same bits in every run, no bank conflicts, whole sectors. Skips without a C++ compiler.
 
-use linc_cases::attention::{Measured, softmax};
+use linc_cases::attention::{Keys, Measured, linear_chunked, softmax};
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::tile::library::attention::HeadShape;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
@@ -62,6 +62,30 @@ fn softmax_is_as_precise_as_its_rounding() {
     let cases: Vec<Measured> = shapes()
         .enumerate()
         .flat_map(|(seed, shape)| softmax(shape, Elem::Bf16, seed % 4 != 3, (64, 64), seed as u64 + 1))
+        .collect();
+    check(&cases);
+}
+
+#[test]
+fn linear_is_as_precise_as_its_rounding() {
+    let cases: Vec<Measured> = shapes()
+        .enumerate()
+        .flat_map(|(seed, shape)| {
+            linear_chunked(shape, Elem::Bf16, Keys::ALL[seed % Keys::ALL.len()], 64, seed as u64 + 1)
+        })
+        .collect();
+    check(&cases);
+}
+
+#[test]
+fn linear_in_f32_and_with_odd_heads() {
+    let cases: Vec<Measured> = [(24, Elem::F32), (40, Elem::Bf16), (72, Elem::F32), (96, Elem::Bf16)]
+        .into_iter()
+        .flat_map(|(head_dim, elem)| {
+            let shape = HeadShape { batch: 2, seq: 100, heads: 2, kv_heads: 1, head_dim };
+            let keys = [Keys::Normal, Keys::Uniform(100.0)];
+            keys.into_iter().flat_map(move |keys| linear_chunked(shape, elem, keys, 32, 5))
+        })
         .collect();
     check(&cases);
 }

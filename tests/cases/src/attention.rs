@@ -2,6 +2,15 @@
 
 use linc_tile::interp::{Buffer, Options, Precision, run};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
+use linc_tile::library::linear_attention::LinearForwardSpec;
+use linc_tile::library::linear_attention_backward::LinearBackwardSpec;
+use linc_tile::library::linear_attention_chunked::linear_attention_out;
+use linc_tile::library::linear_attention_chunked_backward::{
+    linear_attention_chunk_grads, linear_attention_delta, linear_attention_grads, needs_delta,
+};
+use linc_tile::library::linear_attention_states::{
+    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
+};
 use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
 use linc_tile::library::softmax_attention_backward::{
     SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
@@ -220,4 +229,28 @@ pub fn softmax(
         softmax_attention_dkdv(&backward),
     ];
     kernels.into_iter().map(|kernel| chain.run(kernel, 1)).collect()
+}
+
+/// Causal linear attention with its chunks in parallel: states, prefix, out, then the gradients.
+pub fn linear_chunked(shape: HeadShape, elem: Elem, keys: Keys, chunk: usize, seed: u64) -> Vec<Measured> {
+    let mut chain = Chain::new(shape, keys, seed);
+    let (wide, narrow) = chain.strides();
+    let (q, k, v, out) = (wide, narrow, narrow, wide);
+    let temperature = 1.0;
+    let forward = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
+    let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
+    let backward = LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
+    let mut kernels = vec![
+        linear_attention_chunk_states(&forward),
+        linear_attention_prefix(&forward),
+        linear_attention_out(&forward),
+    ];
+    if needs_delta(&backward) {
+        kernels.push(linear_attention_delta(&backward));
+    }
+    kernels.push(linear_attention_chunk_grads(&backward));
+    kernels.push(linear_attention_suffix(&backward));
+    kernels.push(linear_attention_grads(&backward));
+    let states = shape.seq.div_ceil(chunk);
+    kernels.into_iter().map(|kernel| chain.run(kernel, states)).collect()
 }
