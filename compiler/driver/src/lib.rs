@@ -11,12 +11,15 @@ mod report;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use linc_ir::LinearForm;
+use linc_passes::attention::LinearOptions;
 use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline;
 
 pub use error::CompileError;
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
+pub use linc_kernels::Target;
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::memory::PersistentLayout as Layout;
@@ -49,6 +52,8 @@ pub struct Options {
     pub seq: usize,
     /// Number format of activations and matmul operands; masters of the weights are f32.
     pub precision: Precision,
+    /// The machine that kernels are shaped for. They run on any, but fast only there.
+    pub target: Target,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
     /// Optional passes that are switched off.
@@ -68,6 +73,7 @@ impl Options {
             batch,
             seq,
             precision: Precision::default(),
+            target: Target::default(),
             recompute: RecomputePolicy::default(),
             disabled: BTreeSet::new(),
             dumps: false,
@@ -125,9 +131,13 @@ pub fn compile(
     let mut dumps = vec![];
     let mut times: Vec<PassTime> = vec![];
     let mut malformed = None;
+    let form = match options.target {
+        Target::Cpu => LinearForm::Fused,
+        Target::Cuda => LinearForm::Chunked,
+    };
     let settings = pipeline::Options {
         kinds: model.kinds.clone(),
-        linear: model.linear_options(),
+        linear: LinearOptions { form, ..model.linear_options() },
         precision: options.precision,
         recompute: options.recompute,
         disabled: options.disabled.clone(),
@@ -150,7 +160,7 @@ pub fn compile(
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &memory, layout.bytes)?;
+    let assembled = assemble::assemble(&graph, &memory, options.target, layout.bytes)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });

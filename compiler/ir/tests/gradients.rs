@@ -4,7 +4,7 @@ mod common;
 
 use common::{Numbers, close, differences, eval1};
 use linc_ir::interp::{Tensor, eval};
-use linc_ir::{AttentionSpec, DType, LinearSpec, Op, TableKind, TensorType};
+use linc_ir::{AttentionSpec, DType, LinearForm, LinearSpec, Op, TableKind, TensorType};
 
 /// Error of central differences with step 1e-5 on functions of order 1.
 const TOLERANCE: f64 = 2e-9;
@@ -138,7 +138,7 @@ fn linear_attention() {
             let (k, v) = (numbers.tensor([b, n, groups, d]), numbers.tensor([b, n, groups, d]));
             let keys = k.doubles().iter().enumerate().map(|(i, x)| key(i / (d * groups) % n, *x)).collect();
             let k = Tensor::float([b, n, groups, d], keys);
-            let spec = LinearSpec { causal, chunk: 3, temperature };
+            let spec = LinearSpec { causal, chunk: 3, temperature, form: LinearForm::Fused };
             let forward = Op::LinearAttention(spec.clone());
             let saved = eval(&forward, &[&q, &k, &v]).unwrap();
             let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &dout];

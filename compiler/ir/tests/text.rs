@@ -5,8 +5,8 @@ mod common;
 use common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
-    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearSpec, Op, PointOp, Pointwise,
-    RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
+    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearForm, LinearSpec, Op, PointOp,
+    Pointwise, RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 use proptest::prelude::*;
 
@@ -126,9 +126,11 @@ fn everything() -> Graph {
     let softmax = b.add(Op::SoftmaxAttention { causal: true, scale: 0.5 }, &[q, k, v]);
     let grad = Op::SoftmaxAttentionGrad { causal: true, scale: 0.5 };
     b.add(grad, &[q, k, v, softmax[0], softmax[1], q]);
-    let spec = LinearSpec { causal: true, chunk: 4, temperature: 2.0 };
+    let spec = LinearSpec { causal: true, chunk: 4, temperature: 2.0, form: LinearForm::Fused };
     let linear = b.add(Op::LinearAttention(spec.clone()), &[q, k, v]);
-    b.add(Op::LinearAttentionGrad(spec), &[q, k, v, linear[0], linear[1], linear[2], q]);
+    let operands = [q, k, v, linear[0], linear[1], linear[2], q];
+    b.add(Op::LinearAttentionGrad(spec.clone()), &operands);
+    b.add(Op::LinearAttentionGrad(LinearSpec { form: LinearForm::Chunked, ..spec }), &operands);
     let (q, k) = (b.f32([2, 1, 4, 4]), b.f32([2, 1, 2, 4]));
     let cache = b.f32([2, 9, 2, 4]);
     b.add(Op::Rope { inverse: false }, &[q, table, pos]);
@@ -336,6 +338,7 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
                 causal: numbers.below(2) == 0,
                 chunk: 1 + numbers.below(3),
                 temperature: value,
+                form: LinearForm::Fused,
             }),
             16 => Op::CrossEntropy,
             17 => Op::GlobalNorm,
