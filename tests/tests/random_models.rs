@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, TARGETS, TOKENS};
-use linc_driver::{Entry, Layout, Model, Options, Precision, Target};
+use linc_driver::{Arch, Entry, Layout, Model, Options, Precision, Target};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};
@@ -234,7 +234,7 @@ proptest! {
         // From moments as after some steps, parameters move smoothly.
         let warm = bindings(&graph, case.vocab, case.seed, true);
         // What is shaped for another machine computes the same.
-        for target in [Target::Cpu, Target::Cuda] {
+        for target in [Target::Cpu, Target::Cuda(Arch::Sm90a)] {
             let options = Options {
                 precision: case.precision,
                 target,

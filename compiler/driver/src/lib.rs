@@ -19,7 +19,6 @@ use linc_passes::pipeline;
 pub use error::CompileError;
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
-pub use linc_kernels::Target;
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::memory::PersistentLayout as Layout;
@@ -43,6 +42,25 @@ pub mod names {
     pub const TOKENS: &str = "tokens";
 }
 
+/// The machine that a program is for. It runs on any, but fast only there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Target {
+    /// Few processors with large caches.
+    #[default]
+    Cpu,
+    /// A GPU of that family.
+    Cuda(Arch),
+}
+
+impl From<Target> for linc_kernels::Target {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Cpu => linc_kernels::Target::Cpu,
+            Target::Cuda(_) => linc_kernels::Target::Cuda,
+        }
+    }
+}
+
 /// Options of one compilation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -52,7 +70,7 @@ pub struct Options {
     pub seq: usize,
     /// Number format of activations and matmul operands; masters of the weights are f32.
     pub precision: Precision,
-    /// The machine that kernels are shaped for. They run on any, but fast only there.
+    /// The machine that kernels are shaped for, and that dumps have the code of.
     pub target: Target,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
@@ -60,8 +78,6 @@ pub struct Options {
     pub disabled: BTreeSet<String>,
     /// Keep the texts of all stages.
     pub dumps: bool,
-    /// Among them, kernels as CUDA C++ for this GPU instead of CPU IR.
-    pub cuda: Option<Arch>,
     /// Seconds on any clock; without one, passes take no time.
     pub clock: Option<fn() -> f64>,
 }
@@ -77,7 +93,6 @@ impl Options {
             recompute: RecomputePolicy::default(),
             disabled: BTreeSet::new(),
             dumps: false,
-            cuda: None,
             clock: None,
         }
     }
@@ -133,7 +148,7 @@ pub fn compile(
     let mut malformed = None;
     let form = match options.target {
         Target::Cpu => LinearForm::Fused,
-        Target::Cuda => LinearForm::Chunked,
+        Target::Cuda(_) => LinearForm::Chunked,
     };
     let settings = pipeline::Options {
         kinds: model.kinds.clone(),
@@ -160,18 +175,18 @@ pub fn compile(
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &memory, options.target, layout.bytes)?;
+    let assembled = assemble::assemble(&graph, &memory, options.target.into(), layout.bytes)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
-        dumps.extend(plan_dumps(&assembled, options.cuda)?);
+        dumps.extend(plan_dumps(&assembled, options.target)?);
     }
     let report = Report::new(model, name, options, &assembled.plan, times);
     Ok(Compiled { plan: assembled.plan, report, dumps })
 }
 
 /// The plan, its memory map, and every kernel as tile program and as CPU IR or CUDA C++.
-fn plan_dumps(assembled: &assemble::Assembled, cuda: Option<Arch>) -> Result<Vec<Dump>, CompileError> {
+fn plan_dumps(assembled: &assemble::Assembled, target: Target) -> Result<Vec<Dump>, CompileError> {
     let plan = &assembled.plan;
     let mut dumps = vec![
         Dump { path: "plan.json".into(), text: serde_json::to_string_pretty(plan).unwrap_or_default() },
@@ -179,12 +194,12 @@ fn plan_dumps(assembled: &assemble::Assembled, cuda: Option<Arch>) -> Result<Vec
     ];
     for (index, (kernel, entry)) in assembled.kernels.iter().zip(&plan.kernels).enumerate() {
         dumps.push(Dump { path: format!("kernels/{}.tile", entry.name), text: entry.text.clone() });
-        let (kind, text) = match cuda {
-            None => {
+        let (kind, text) = match target {
+            Target::Cpu => {
                 let options = linc_codegen_cpu::Options { fma: true };
                 ("clif", linc_codegen_cpu::compile(kernel, options)?.text())
             }
-            Some(arch) => {
+            Target::Cuda(arch) => {
                 let alignment = plan.argument_alignment(index).into_iter().map(|a| a as u32).collect();
                 let options = linc_codegen_cuda::Options { arch, alignment };
                 ("cu", linc_codegen_cuda::compile(kernel, &options)?.source())
