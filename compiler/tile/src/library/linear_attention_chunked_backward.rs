@@ -49,7 +49,8 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
                     vec![block.dp(b, query.g, da, block.keys.inverse)]
                 },
                 |b| {
-                    let ends = block.keys.prefixes(b, &chunk);
+                    let zero = b.full(0.0, &[spec.chunk, sizes.width]);
+                    let ends = block.keys.prefixes(b, &chunk, zero);
                     vec![block.dp_slow(b, &query, ends)]
                 },
             );
@@ -272,7 +273,7 @@ impl Own<'_> {
         let width = chunk.sizes.width;
         let zero = b.full(0.0, &[spec.chunk, width]);
         chunk.store(b, &self.dk_part, zero);
-        let ends = keys.prefixes(b, chunk);
+        let ends = keys.prefixes(b, chunk, zero);
         let nothing = self.nothing(b);
         chunk.each_query_head(b, &nothing, |b, number, carried| {
             let query = Query::new(b, block.head, number);
