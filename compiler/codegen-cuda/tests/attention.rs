@@ -94,7 +94,8 @@ fn linear_in_f32_and_with_odd_heads() {
 fn main_paths_have_no_bank_conflicts_and_whole_sectors() {
     for head_dim in [64, 128] {
         let shape = HeadShape { batch: 1, seq: 256, heads: 2, kv_heads: 1, head_dim };
-        let cases = softmax(shape, Elem::Bf16, true, (64, 64), 1);
+        let mut cases = softmax(shape, Elem::Bf16, true, (64, 64), 1);
+        cases.extend(linear_chunked(shape, Elem::Bf16, Keys::Normal, 64, 1));
         let Some(reports) = check(&cases) else { return };
         for (case, report) in cases.iter().zip(reports) {
             let name = &case.kernel.name;
