@@ -121,6 +121,12 @@ impl ChunkHead {
         HeadRows::new(b, param, strides, self.sizes.shape.head_dim, self.batch, self.kv_head)
     }
 
+    /// Rows of the key/value head in a contiguous tensor `[B, N, G, D]`.
+    pub(crate) fn part_rows(&self, b: &mut Builder, param: ParamId) -> HeadRows {
+        let HeadShape { seq, kv_heads, head_dim, .. } = self.sizes.shape;
+        self.rows(b, param, HeadStrides::contiguous(seq, kv_heads, head_dim))
+    }
+
     /// Rows of query head `head` in a tensor `[B, N, H, D]`.
     pub(crate) fn query_rows(
         &self,
