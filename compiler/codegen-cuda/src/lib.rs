@@ -1,11 +1,15 @@
 //! Tile programs to CUDA C++ for NVIDIA GPUs: a [`linc_tile::Kernel`] becomes one self-contained source text.
 
+mod ahead;
 mod assign;
+mod control;
 mod emit;
+mod expression;
 mod layout;
 mod memory;
 mod pair;
 mod pointwise;
+mod pressure;
 mod product;
 mod reduce;
 mod shared;
@@ -155,10 +159,11 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         kernel.name,
         options.arch.name()
     );
+    // One block is the least that has to fit: without it, the compiler spills registers to make room for more.
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "extern \"C\" __global__ void __launch_bounds__({threads}) {}({}) {{",
+        "extern \"C\" __global__ void __launch_bounds__({threads}, 1) {}({}) {{",
         kernel.name,
         params.join(", ")
     );

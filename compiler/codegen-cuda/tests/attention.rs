@@ -1,7 +1,7 @@
 //! Generated attention kernels on the emulator: errors no more than twice those of the same computation rounded where
 //! the kernel rounds, the same bits in every run, no bank conflicts, whole sectors. Skips without a C++ compiler.
 
-use linc_cases::attention::{Keys, Measured, linear_chunked, softmax};
+use linc_cases::attention::{Keys, Measured, linear, softmax};
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::tile::library::attention::HeadShape;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
@@ -70,24 +70,31 @@ fn softmax_is_as_precise_as_its_rounding() {
 fn linear_is_as_precise_as_its_rounding() {
     let cases: Vec<Measured> = shapes()
         .enumerate()
-        .flat_map(|(seed, shape)| {
-            linear_chunked(shape, Elem::Bf16, Keys::ALL[seed % Keys::ALL.len()], 64, seed as u64 + 1)
-        })
+        .flat_map(|(seed, shape)| linear(shape, Elem::Bf16, Keys::Normal, 3.0, seed as u64 + 1))
         .collect();
     check(&cases);
 }
 
 #[test]
-fn linear_in_f32_and_with_odd_heads() {
-    let cases: Vec<Measured> = [(24, Elem::F32), (40, Elem::Bf16), (72, Elem::F32), (96, Elem::Bf16)]
-        .into_iter()
-        .flat_map(|(head_dim, elem)| {
-            let shape = HeadShape { batch: 2, seq: 100, heads: 2, kv_heads: 1, head_dim };
-            let keys = [Keys::Normal, Keys::Uniform(100.0)];
-            keys.into_iter().flat_map(move |keys| linear_chunked(shape, elem, keys, 32, 5))
-        })
-        .collect();
-    check(&cases);
+fn linear_is_safe_for_any_keys() {
+    for (seed, keys) in Keys::ALL.into_iter().enumerate() {
+        for (head_dim, group) in [(64, 2), (128, 1)] {
+            let shape = HeadShape { batch: 1, seq: 150, heads: group, kv_heads: 1, head_dim };
+            for elem in [Elem::F32, Elem::Bf16] {
+                check(&linear(shape, elem, keys, 1.0, seed as u64 + 1));
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_with_odd_heads() {
+    for (head_dim, elem) in [(24, Elem::F32), (40, Elem::Bf16), (72, Elem::F32), (96, Elem::Bf16)] {
+        let shape = HeadShape { batch: 2, seq: 100, heads: 2, kv_heads: 1, head_dim };
+        for keys in [Keys::Normal, Keys::Uniform(100.0)] {
+            check(&linear(shape, elem, keys, 1.0, 5));
+        }
+    }
 }
 
 #[test]
@@ -95,7 +102,7 @@ fn main_paths_have_no_bank_conflicts_and_whole_sectors() {
     for head_dim in [64, 128] {
         let shape = HeadShape { batch: 1, seq: 256, heads: 2, kv_heads: 1, head_dim };
         let mut cases = softmax(shape, Elem::Bf16, true, (64, 64), 1);
-        cases.extend(linear_chunked(shape, Elem::Bf16, Keys::Normal, 64, 1));
+        cases.extend(linear(shape, Elem::Bf16, Keys::Normal, 1.0, 1));
         let Some(reports) = check(&cases) else { return };
         for (case, report) in cases.iter().zip(reports) {
             let name = &case.kernel.name;

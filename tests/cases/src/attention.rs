@@ -232,15 +232,15 @@ pub fn softmax(
     kernels.into_iter().map(|kernel| chain.run(kernel, 1)).collect()
 }
 
-/// Causal linear attention with its chunks in parallel: states, prefix, out, then the gradients.
-pub fn linear_chunked(shape: HeadShape, elem: Elem, keys: Keys, chunk: usize, seed: u64) -> Vec<Measured> {
+/// Linear attention with a program for each chunk: states, prefix, out; then the gradients.
+pub fn linear(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: u64) -> Vec<Measured> {
+    const CHUNK: usize = 64;
     let mut chain = Chain::new(shape, keys, seed);
     let (wide, narrow) = chain.strides();
     let (q, k, v, out) = (wide, narrow, narrow, wide);
-    let temperature = 1.0;
-    let forward = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
+    let forward = LinearForwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, out };
     let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
-    let backward = LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
+    let backward = LinearBackwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, dout, dq, dk, dv };
     let mut kernels = vec![
         linear_attention_chunk_states(&forward),
         linear_attention_prefix(&forward),
@@ -252,6 +252,5 @@ pub fn linear_chunked(shape: HeadShape, elem: Elem, keys: Keys, chunk: usize, se
     kernels.push(linear_attention_chunk_grads(&backward));
     kernels.push(linear_attention_suffix(&backward));
     kernels.push(linear_attention_grads(&backward));
-    let states = shape.seq.div_ceil(chunk);
-    kernels.into_iter().map(|kernel| chain.run(kernel, states)).collect()
+    kernels.into_iter().map(|kernel| chain.run(kernel, shape.seq.div_ceil(CHUNK))).collect()
 }

@@ -210,11 +210,24 @@ impl QuerySoftmax {
     /// Of the chunk's rows of q.
     pub(crate) fn new(b: &mut Builder, chunk: &ChunkHead, q: HeadRows) -> Self {
         let temperature = chunk.sizes.temperature;
-        let x = chunk.load_f32(b, &q);
         if chunk.sizes.blocks() == 1 {
+            let x = chunk.load_f32(b, &q);
             return QuerySoftmax::Whole(softmax_rows(b, x, temperature));
         }
-        QuerySoftmax::Parts(q, exponential_rows(b, x, temperature).1)
+        // Block by block, so that no tile has all features.
+        let rows = [chunk.sizes.chunk];
+        let init = [b.full(f64::NEG_INFINITY, &rows), b.full(0.0, &rows)];
+        let done = chunk.sizes.each_block(b, &init, |b, first, carried| {
+            let q = q.features(b, first, chunk.sizes.width);
+            let x = chunk.load_f32(b, &q);
+            let (fresh, max) = exponential_rows(b, x, temperature, Some(carried[0]));
+            let decay = b.sub(carried[0], max);
+            let decay = b.exp(decay);
+            let fresh = b.sum(1, fresh);
+            vec![max, b.fma(carried[1], decay, fresh)]
+        });
+        let statistics = RowStatistics { max: done[0], inverse: b.unary(Unary::Recip, done[1]) };
+        QuerySoftmax::Parts(q, statistics)
     }
 
     /// `P` `[C, F]` of the block that starts at feature `first`.
