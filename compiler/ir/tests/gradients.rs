@@ -153,6 +153,26 @@ fn linear_attention() {
 }
 
 #[test]
+fn the_chunked_form_has_workspaces_of_zeros() {
+    let mut numbers = Numbers(8);
+    let (wide, narrow) = ([2, 7, 4, 3], [2, 7, 2, 3]);
+    let (q, k, v) = (numbers.tensor(wide), numbers.tensor(narrow), numbers.tensor(narrow));
+    let spec = |causal, form| LinearSpec { causal, chunk: 3, temperature: 1.0, form };
+    let saved = eval(&Op::LinearAttention(spec(true, LinearForm::Chunked)), &[&q, &k, &v]).unwrap();
+    let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &q];
+    let fused = eval(&Op::LinearAttentionGrad(spec(true, LinearForm::Fused)), &operands).unwrap();
+    let chunked = eval(&Op::LinearAttentionGrad(spec(true, LinearForm::Chunked)), &operands).unwrap();
+    assert_eq!(fused, chunked[..3]);
+    let workspaces: [&[usize]; 4] = [&[2, 4, 7], &[2, 2, 3, 3, 3], &[2, 2, 3, 3], &[2, 7, 2, 3]];
+    for (workspace, shape) in chunked[3..].iter().zip(workspaces) {
+        assert_eq!(workspace.shape.dims(), shape);
+        assert!(workspace.doubles().iter().all(|x| *x == 0.0));
+    }
+    let error = eval(&Op::LinearAttention(spec(false, LinearForm::Chunked)), &[&q, &k, &v]).unwrap_err();
+    assert!(error.to_string().contains("only causal attention has a chunked form"), "{error}");
+}
+
+#[test]
 fn cross_entropy() {
     let mut numbers = Numbers(7);
     let logits = numbers.tensor([5, 6]);

@@ -285,6 +285,10 @@ fn errors_say_where_and_what() {
         ("  output \"\\x\" = %0", "line 4, column 11: a backslash is followed by `\"`, `\\` or `u{...}`"),
         ("  ;", "line 4, column 3: unexpected character ';'"),
         ("} extra", "line 4, column 3: expected the end of the text, found `extra`"),
+        (
+            "  %2: f32[2] = linear_attention(%0, %0, %0) {causal = true, chunk = 1, temperature = 1.0, form = wide}",
+            "line 4, column 91: there is no form `wide` (known: chunked)",
+        ),
     ];
     for (line, expected) in cases {
         let error = parse(&body(line)).expect_err(line);

@@ -10,8 +10,9 @@ use linc_tile::library::linear_attention_bidirectional::{
 };
 use linc_tile::library::linear_attention_chunked::linear_attention_out;
 use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_delta, linear_attention_grads, needs_delta,
+    linear_attention_chunk_grads, linear_attention_delta, needs_delta,
 };
+use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
 use linc_tile::library::linear_attention_states::{
     linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
 };
@@ -27,25 +28,26 @@ use crate::{KernelError, Target};
 /// cache, and 64 is a multiple of every matrix instruction's shape.
 const BLOCK: usize = 64;
 
-/// Query rows of a block of softmax attention.
-struct QueryRows {
+/// Rows of the tiles of softmax attention: what a program owns, and what it takes in a round.
+struct Blocks {
+    /// Queries of a program of the forward kernel.
     forward: usize,
-    /// Of `delta` and `dq`.
-    by_query: usize,
-    /// Of a round of `dkdv`.
-    by_key: usize,
+    /// Keys of a round of `dq`.
+    dq_round: usize,
+    /// Queries of a round of `dkdv`.
+    dkdv_round: usize,
 }
 
-impl QueryRows {
-    /// On a GPU a program's tiles share its registers: small heads leave room for more rows, and two gradients of
-    /// wide heads for fewer.
+impl Blocks {
+    /// On a GPU a program's tiles share its registers: small heads leave room for more rows, and gradients of wide
+    /// heads for fewer.
     fn of(target: Target, head_dim: usize) -> Self {
-        let (forward, by_key) = match target {
+        let (forward, round) = match target {
             Target::Cpu => (BLOCK, BLOCK),
             Target::Cuda if head_dim <= 64 => (2 * BLOCK, BLOCK),
             Target::Cuda => (BLOCK, BLOCK / 2),
         };
-        QueryRows { forward, by_query: BLOCK, by_key }
+        Blocks { forward, dq_round: round, dkdv_round: round }
     }
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn softmax_forward(l: &mut Lowering<'_>, causal: bool, scale: f64) ->
         shape,
         causal,
         scale,
-        block_q: QueryRows::of(l.target, shape.head_dim).forward,
+        block_q: Blocks::of(l.target, shape.head_dim).forward,
         block_k: BLOCK,
         q: l.head_strides(q),
         k: l.head_strides(k),
@@ -82,13 +84,13 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
     let [q, k, v, out, lse, dout] = l.operands[..] else { return l.fail("takes six operands") };
     let [dq, dk, dv, delta] = l.results[..] else { return l.fail("has four results") };
     let shape = head_shape(l, q, k)?;
-    let rows = QueryRows::of(l.target, shape.head_dim);
+    let blocks = Blocks::of(l.target, shape.head_dim);
     let spec = SoftmaxBackwardSpec {
         elem: l.uniform_elem(&[q, k, v, out, dout, dq, dk, dv])?,
         shape,
         causal,
         scale,
-        block_q: rows.by_query,
+        block_q: BLOCK,
         block_k: BLOCK,
         q: l.head_strides(q),
         k: l.head_strides(k),
@@ -102,9 +104,11 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
     let args = l.places(&[out, dout, delta]);
     l.launch(softmax_attention_delta(&spec), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dk, dv]);
-    l.launch(softmax_attention_dkdv(&SoftmaxBackwardSpec { block_q: rows.by_key, ..spec.clone() }), args);
+    let dkdv = SoftmaxBackwardSpec { block_q: blocks.dkdv_round, ..spec.clone() };
+    l.launch(softmax_attention_dkdv(&dkdv), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dq]);
-    l.launch(softmax_attention_dq(&spec), args);
+    let dq = SoftmaxBackwardSpec { block_k: blocks.dq_round, ..spec };
+    l.launch(softmax_attention_dq(&dq), args);
     Ok(())
 }
 

@@ -121,6 +121,12 @@ impl ChunkHead {
         HeadRows::new(b, param, strides, self.sizes.shape.head_dim, self.batch, self.kv_head)
     }
 
+    /// Rows of the key/value head in a contiguous tensor `[B, N, G, D]`.
+    pub(crate) fn part_rows(&self, b: &mut Builder, param: ParamId) -> HeadRows {
+        let HeadShape { seq, kv_heads, head_dim, .. } = self.sizes.shape;
+        self.rows(b, param, HeadStrides::contiguous(seq, kv_heads, head_dim))
+    }
+
     /// Rows of query head `head` in a tensor `[B, N, H, D]`.
     pub(crate) fn query_rows(
         &self,
@@ -302,26 +308,26 @@ impl KeyBlock {
             let small = b.cast(q, chunk.sizes.elem);
             vec![q, b.dot(small, false, self.small, true, Some(a))]
         };
+        // With M = L − ln P, `P exp(K − L) = exp(K − M)`: one tile instead of two.
         let slow = |b: &mut Builder| {
-            let ends = self.prefixes(b, chunk);
+            let log = b.unary(Unary::Log, p);
+            let log = b.scale(log, -1.0);
+            let ends = self.prefixes(b, chunk, log);
             let done = chunk.each_token(b, &[a], |b, row, carried| {
                 let weights = self.weights_of(b, chunk, ends, row);
-                let weights = b.mul(p, weights);
                 let column = b.sum(1, weights);
                 vec![add_at(b, carried[0], 1, row, column)]
             });
-            let weights = self.weights_of_start(b, chunk, ends);
-            vec![b.mul(p, weights), done[0]]
+            vec![self.weights_of_start(b, chunk, ends), done[0]]
         };
         let done = b.if_else(self.ok, fast, slow);
         (done[0], done[1])
     }
 
-    /// The logsumexp L_t of the keys up to and including each token, `[C, F]`; 0 beyond the sequence.
-    pub(crate) fn prefixes(&self, b: &mut Builder, chunk: &ChunkHead) -> ValueId {
-        let empty = b.full(0.0, &[chunk.sizes.chunk, chunk.sizes.width]);
+    /// `tile` `[C, F]` with the logsumexp L_t of the keys up to and including each token added to its row.
+    pub(crate) fn prefixes(&self, b: &mut Builder, chunk: &ChunkHead, tile: ValueId) -> ValueId {
         let (reference, z) = self.start(b, chunk);
-        let done = chunk.each_token(b, &[reference, z, empty], |b, row, carried| {
+        let done = chunk.each_token(b, &[reference, z, tile], |b, row, carried| {
             let key = self.key(b, chunk, row);
             let (m, z) = extend_prefix(b, key, carried[0], carried[1]);
             let log = b.unary(Unary::Log, z);
