@@ -14,7 +14,7 @@ const ROOTS: [&str; 9] =
     ["Cargo.toml", "README.md", "benches", "compiler", "configs", "docs", "models", "runtime", "tests"];
 const EXTENSIONS: [&str; 4] = ["rs", "md", "linc", "toml"];
 /// Files beyond this many bytes in all are left out, so that the program stays small.
-const MAX_BYTES: usize = 2 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let package = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);

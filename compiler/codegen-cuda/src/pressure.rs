@@ -108,7 +108,14 @@ impl Walk<'_> {
                     continue;
                 }
                 Op::Load(_) if scalar => continue,
-                _ => {}
+                Op::Load(_)
+                | Op::Store(..)
+                | Op::Dot { .. }
+                | Op::Reduce { .. }
+                | Op::Scan { .. }
+                | Op::Transpose(_)
+                | Op::For { .. }
+                | Op::If { .. } => {}
             }
             place = None;
             self.run += 1;
