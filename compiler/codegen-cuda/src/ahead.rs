@@ -38,7 +38,7 @@ impl<'k> Emitter<'k> {
             })
             .filter(|(_, view)| {
                 self.kernel.param(view.param).mode == Mode::Read
-                    && view.operands().all(|v| computable(&body.body, v))
+                    && view.operands().all(|v| computable(body, v))
             })
             .collect();
         if loads.is_empty() {
@@ -118,32 +118,34 @@ impl<'k> Emitter<'k> {
     }
 }
 
-/// Whether a scalar is known before the round: made outside, or by arithmetic on such.
-fn computable(body: &[Stmt], value: ValueId) -> bool {
-    match body.iter().find(|s| s.results.contains(&value)) {
-        None => true,
-        Some(stmt) => match &stmt.op {
-            Op::ConstF(_)
-            | Op::ConstI(_)
-            | Op::ProgramId(_)
-            | Op::Binary(..)
-            | Op::Cast(_)
-            | Op::Select(..) => stmt.op.operands().into_iter().all(|v| computable(body, v)),
-            Op::Compare(..) => stmt.op.operands().into_iter().all(|v| computable(body, v)),
-            Op::Unary(..)
-            | Op::Fma(..)
-            | Op::Splat(_)
-            | Op::Expand { .. }
-            | Op::Iota { .. }
-            | Op::Load(_)
-            | Op::Store(..)
-            | Op::Dot { .. }
-            | Op::Reduce { .. }
-            | Op::Scan { .. }
-            | Op::Transpose(_)
-            | Op::For { .. }
-            | Op::If { .. } => false,
-        },
+/// Whether a scalar is known before the round: made outside, the counter, or arithmetic on such. What is carried is known
+/// only when the round before has ended.
+fn computable(region: &Region, value: ValueId) -> bool {
+    if region.args[1..].contains(&value) {
+        return false;
+    }
+    let Some(stmt) = region.body.iter().find(|s| s.results.contains(&value)) else { return true };
+    match &stmt.op {
+        Op::ConstF(_)
+        | Op::ConstI(_)
+        | Op::ProgramId(_)
+        | Op::Binary(..)
+        | Op::Cast(_)
+        | Op::Compare(..)
+        | Op::Select(..) => stmt.op.operands().into_iter().all(|v| computable(region, v)),
+        Op::Unary(..)
+        | Op::Fma(..)
+        | Op::Splat(_)
+        | Op::Expand { .. }
+        | Op::Iota { .. }
+        | Op::Load(_)
+        | Op::Store(..)
+        | Op::Dot { .. }
+        | Op::Reduce { .. }
+        | Op::Scan { .. }
+        | Op::Transpose(_)
+        | Op::For { .. }
+        | Op::If { .. } => false,
     }
 }
 

@@ -28,15 +28,6 @@ pub(crate) enum Place {
     Matrix(Layout),
 }
 
-/// What a matrix product reads of an operand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
-    /// Whole rows of 16, as registers hold them.
-    Left,
-    /// The other side, or a transposed one: other threads' elements too.
-    Shared,
-}
-
 /// The decisions, by value id.
 pub(crate) struct Assignment {
     /// Warps of a block.
@@ -102,7 +93,7 @@ impl Assignment {
         assignment
     }
 
-    /// Place of a value, by its root's type.
+    /// Place of a value.
     pub(crate) fn place(&self, value: ValueId) -> Place {
         self.place[value.0 as usize].expect("every value has a place")
     }
@@ -129,10 +120,9 @@ impl Assignment {
         }
     }
 
-    /// Where the left operand of a product can be read from: registers have it if a warp has whole rows.
-    fn role(&self, kernel: &Kernel, a: ValueId, transposed: bool) -> Role {
-        let whole = kernel.ty(a).elem == Elem::Bf16 && !transposed && self.across == 1;
-        if whole { Role::Left } else { Role::Shared }
+    /// Whether the left operand of a product can be read from registers: a warp has whole rows of it.
+    fn in_rows(&self, kernel: &Kernel, a: ValueId, transposed: bool) -> bool {
+        kernel.ty(a).elem == Elem::Bf16 && !transposed && self.across == 1
     }
 
     /// Which operands of products are in shared memory, and how they get there.
@@ -140,9 +130,10 @@ impl Assignment {
         let mut by_product = vec![0; kernel.types.len()];
         kernel.for_each_stmt(|stmt| {
             if let Op::Dot { a, b, trans_a, .. } = &stmt.op {
-                for (operand, role) in [(a, self.role(kernel, *a, *trans_a)), (b, Role::Shared)] {
-                    by_product[usage.root(*operand).0 as usize] += 1;
-                    self.staged[operand.0 as usize] |= role == Role::Shared;
+                for (operand, in_rows) in [(a, self.in_rows(kernel, *a, *trans_a)), (b, false)] {
+                    // By value: what reads it under another name needs it in registers.
+                    by_product[operand.0 as usize] += 1;
+                    self.staged[operand.0 as usize] |= !in_rows;
                 }
             }
         });

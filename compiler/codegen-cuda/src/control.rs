@@ -100,6 +100,7 @@ impl<'k> Emitter<'k> {
             self.assign(carried, &body.yields);
             self.end_round(&fetched);
             self.state.out.close();
+            self.state.hazards.next_round(&start.hazards);
             let mut joined = start.hazards.clone();
             joined.join(&self.state.hazards);
             if joined == start.hazards {

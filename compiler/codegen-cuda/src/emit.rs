@@ -15,7 +15,7 @@ use crate::pointwise::Group;
 use crate::product::SharedTile;
 use crate::shared::{Allocator, Before, Hazards, Range};
 use crate::usage::{Usage, reads};
-use crate::writer::{Writer, float};
+use crate::writer::{Names, Writer, float, integer};
 use crate::{CodegenError, Options};
 
 /// How the text refers to a value.
@@ -59,7 +59,7 @@ pub(crate) struct Emitter<'k> {
     pub usage: Usage,
     pub assignment: Assignment,
     pub options: &'k Options,
-    pub names: Vec<String>,
+    pub names: Names,
     pub shared: Allocator,
     /// Axes whose positions the text uses, with the name of the function that gives them.
     pub axes: BTreeMap<Axis, String>,
@@ -79,7 +79,7 @@ impl<'k> Emitter<'k> {
             assignment,
             usage,
             options,
-            names: crate::writer::names(kernel),
+            names: Names::of(kernel),
             shared: Allocator::default(),
             axes: BTreeMap::new(),
             state: State {
@@ -114,13 +114,18 @@ impl<'k> Emitter<'k> {
     }
 
     pub(crate) fn name(&self, value: ValueId) -> String {
-        self.names[value.0 as usize].clone()
+        self.names.values[value.0 as usize].clone()
     }
 
     /// A name that nothing else has.
     pub(crate) fn temporary(&mut self, stem: &str) -> String {
-        self.state.temporaries += 1;
-        format!("{stem}_{}", self.state.temporaries)
+        loop {
+            self.state.temporaries += 1;
+            let name = format!("{stem}_{}", self.state.temporaries);
+            if !self.names.taken.contains(&name) {
+                return name;
+            }
+        }
     }
 
     pub(crate) fn define(&mut self, value: ValueId, def: Def) {
@@ -286,7 +291,7 @@ impl<'k> Emitter<'k> {
             self.stage_if_needed(*arg)?;
         }
         for (i, stmt) in body.iter().enumerate() {
-            if !self.pair(&body[i..]) {
+            if !self.pair(&body[i..])? {
                 self.stmt(stmt)?;
             }
             let over: Vec<ValueId> = self
@@ -330,7 +335,7 @@ impl<'k> Emitter<'k> {
         let scalar = stmt.results.iter().all(|r| self.kernel.ty(*r).shape.is_empty());
         match &stmt.op {
             Op::ConstF(value) => self.define(stmt.results[0], Def::Scalar(float(*value))),
-            Op::ConstI(value) => self.define(stmt.results[0], Def::Scalar(value.to_string())),
+            Op::ConstI(value) => self.define(stmt.results[0], Def::Scalar(integer(*value))),
             Op::ProgramId(axis) => {
                 let text = format!("(index)blockIdx.{}", ["x", "y", "z"][*axis]);
                 self.scalar_result(stmt.results[0], &text);
@@ -395,7 +400,7 @@ impl<'k> Emitter<'k> {
         Ok(())
     }
 
-    /// Declares a scalar, unless the text is as short as a name.
+    /// Declares a scalar.
     fn scalar_result(&mut self, result: ValueId, text: &str) {
         let name = self.name(result);
         let ty = c_type(self.kernel.ty(result).elem);

@@ -43,7 +43,7 @@ pub(crate) fn c_type(elem: Elem) -> &'static str {
 
 fn unary(op: Unary, x: &str) -> String {
     match op {
-        Unary::Neg => format!("-{x}"),
+        Unary::Neg => format!("-({x})"),
         Unary::Abs => format!("fabsf({x})"),
         Unary::Exp => format!("exp_fast({x})"),
         Unary::Log => format!("logf({x})"),
@@ -57,8 +57,15 @@ fn unary(op: Unary, x: &str) -> String {
 }
 
 fn binary(op: Binary, elem: Elem, x: &str, y: &str) -> String {
-    let infix = |op: &str| format!("{x} {op} {y}");
+    // Two literals would be computed in int.
+    let literals = elem == Elem::Index && [x, y].iter().all(|t| t.parse::<i64>().is_ok());
+    let long = if literals { "ll" } else { "" };
+    let infix = |op: &str| format!("{x}{long} {op} {y}");
     match (op, elem) {
+        // Overflow of int is undefined in C++; that of the tile program wraps.
+        (Binary::Add, Elem::I32) => format!("int_add({x}, {y})"),
+        (Binary::Sub, Elem::I32) => format!("int_sub({x}, {y})"),
+        (Binary::Mul, Elem::I32) => format!("int_mul({x}, {y})"),
         (Binary::Add, _) => infix("+"),
         (Binary::Sub, _) => infix("-"),
         (Binary::Mul, _) => infix("*"),
@@ -66,8 +73,8 @@ fn binary(op: Binary, elem: Elem, x: &str, y: &str) -> String {
         (Binary::Rem, _) => infix("%"),
         (Binary::And, _) => infix("&&"),
         (Binary::Or, _) => infix("||"),
-        (Binary::Min, Elem::F32 | Elem::Bf16) => format!("fminf({x}, {y})"),
-        (Binary::Max, Elem::F32 | Elem::Bf16) => format!("fmaxf({x}, {y})"),
+        (Binary::Min, Elem::F32 | Elem::Bf16) => format!("minimum({x}, {y})"),
+        (Binary::Max, Elem::F32 | Elem::Bf16) => format!("maximum({x}, {y})"),
         (Binary::Min, Elem::Index) => format!("index_min({x}, {y})"),
         (Binary::Max, Elem::Index) => format!("index_max({x}, {y})"),
         (Binary::Min, Elem::I32 | Elem::Bool) => format!("int_min({x}, {y})"),

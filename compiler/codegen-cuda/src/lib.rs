@@ -105,10 +105,13 @@ pub struct CodegenError {
     pub message: String,
 }
 
+/// More than this do not even compile in reasonable time: a thread has 255 registers.
+const MOST_REGISTERS: usize = 4096;
+
 /// Translates one verified kernel.
 ///
 /// # Errors
-/// [`CodegenError`] if the kernel needs more shared memory than a block has.
+/// [`CodegenError`] if the kernel needs more shared memory than a block has, or more registers by far than a thread.
 pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, CodegenError> {
     let limit = options.arch.shared_bytes();
     let mut emitter = written(kernel, options, true)?;
@@ -117,6 +120,10 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
         emitter = written(kernel, options, false)?;
     }
     let shared_bytes = emitter.shared.peak();
+    let registers = pressure::registers(kernel, &emitter.usage, &emitter.assignment);
+    if registers > MOST_REGISTERS {
+        return emitter.fail(format!("would hold {registers} numbers in a thread; its tiles are too large"));
+    }
     if shared_bytes > limit {
         return emitter.fail(format!(
             "needs {shared_bytes} bytes of shared memory; {} has {limit}",
@@ -149,9 +156,10 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
     let params: Vec<String> = kernel
         .params
         .iter()
-        .map(|p| {
+        .zip(&emitter.names.params)
+        .map(|(p, name)| {
             let constant = if p.mode == tile::Mode::Read { "const " } else { "" };
-            format!("{constant}{}* {}", memory::memory_type(p.elem), p.name)
+            format!("{constant}{}* {name}", memory::memory_type(p.elem))
         })
         .collect();
     let mut text = format!(

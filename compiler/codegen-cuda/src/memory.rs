@@ -59,13 +59,18 @@ impl<'k> Emitter<'k> {
         }
     }
 
+    /// The name of a view's parameter.
+    fn param_name(&self, view: &View) -> String {
+        self.names.params[view.param.0 as usize].clone()
+    }
+
     /// Pointer to the view's first element.
     fn pointer(&mut self, view: &View, constant: bool) -> String {
-        let param = self.kernel.param(view.param);
-        let name = self.temporary(&param.name);
-        let (offset, ty) = (self.scalar(view.offset), memory_type(param.elem));
+        let param = self.param_name(view);
+        let name = self.temporary(&param);
+        let (offset, ty) = (self.scalar(view.offset), memory_type(self.kernel.param(view.param).elem));
         let qualifier = if constant { "const " } else { "" };
-        self.state.out.line(format!("{qualifier}{ty}* {name} = {} + {offset};", param.name));
+        self.state.out.line(format!("{qualifier}{ty}* {name} = {param} + {offset};"));
         name
     }
 
@@ -90,7 +95,7 @@ impl<'k> Emitter<'k> {
         if place == Place::Scalar {
             self.before_load(place, view);
             let (name, ty) = (self.name(result), c_type(self.kernel.ty(result).elem));
-            let (param, offset) = (&self.kernel.param(view.param).name, self.scalar(view.offset));
+            let (param, offset) = (&self.param_name(view), self.scalar(view.offset));
             self.state.out.line(format!("{ty} {name};"));
             self.state.out.line(format!("load<1>(&{name}, {param} + {offset});"));
             self.define(result, Def::Scalar(name));
@@ -234,29 +239,35 @@ impl<'k> Emitter<'k> {
 
     // ---- stores ----
 
-    pub(crate) fn before_store(&mut self, place: Place, view: &View) {
-        let map = self.map(place, view, " store");
+    /// Announces a store that is written next.
+    pub(crate) fn before_store(&mut self, place: Place, view: &View, pieces: bool) {
+        let mut map = self.map(place, view, " store");
+        if pieces {
+            // Dealt out to the threads by pieces, whatever the layout in registers.
+            map.push_str(" pieces");
+        }
         self.wait(self.state.hazards.before_store(view.param.0, &map));
         self.state.hazards.note_store(view.param.0, &map);
     }
 
     pub(crate) fn store(&mut self, value: ValueId, view: &View) -> Result<(), CodegenError> {
         let place = self.assignment.place(value);
-        self.before_store(place, view);
+        let ty = self.kernel.ty(value);
+        let pieces = self.assignment.products
+            && by_pieces(self.kernel, &self.usage, &self.options.alignment, view, ty);
+        if pieces {
+            return self.store_pieces(value, view, place);
+        }
+        self.before_store(place, view, false);
         let elem = c_type(self.kernel.ty(value).elem);
         if place == Place::Scalar {
-            let (param, offset) = (&self.kernel.param(view.param).name, self.scalar(view.offset));
+            let (param, offset) = (&self.param_name(view), self.scalar(view.offset));
             let text = self.scalar(value);
             self.state.out.open("if (thread == 0)");
-            self.state.out.line(format!("const {elem} out[1] = {{{text}}};"));
-            self.state.out.line(format!("store<1>({param} + {offset}, out);"));
+            self.state.out.line(format!("const {elem} stored[1] = {{{text}}};"));
+            self.state.out.line(format!("store<1>({param} + {offset}, stored);"));
             self.state.out.close();
             return Ok(());
-        }
-        let ty = self.kernel.ty(value);
-        if self.assignment.products && by_pieces(self.kernel, &self.usage, &self.options.alignment, view, ty)
-        {
-            return self.store_pieces(value, view);
         }
         let width = self.per_access(place, view);
         let width = match view.axes.last().and_then(|a| a.bound) {
@@ -279,22 +290,25 @@ impl<'k> Emitter<'k> {
                 self.element(value, [&slots[0], &slots[1]])
             })
             .collect();
-        self.state.out.line(format!("const {elem} out[{width}] = {{{}}};", elements.join(", ")));
+        self.state.out.line(format!("const {elem} stored[{width}] = {{{}}};", elements.join(", ")));
         let guard =
             if conditions.is_empty() { String::new() } else { format!("if ({}) ", conditions.join(" && ")) };
-        self.state.out.line(format!("{guard}store<{width}>({to}, out);"));
+        self.state.out.line(format!("{guard}store<{width}>({to}, stored);"));
         self.close_slots(place);
         self.state.out.close();
         Ok(())
     }
 
     /// A bf16 matrix in the layout of products, by way of shared memory: a lane holds only pairs of neighbours.
-    fn store_pieces(&mut self, value: ValueId, view: &View) -> Result<(), CodegenError> {
+    fn store_pieces(&mut self, value: ValueId, view: &View, place: Place) -> Result<(), CodegenError> {
         let mut tile = SharedTile::of(self.kernel.ty(value), self.current());
         tile.range = self.shared.take(tile.bytes());
         tile.at = tile.range.at.to_string();
         self.write_tile(value, &tile);
         self.reads(tile.range);
+        self.before_store(place, view, true);
+        // The wait may have been a barrier, which ends what was noted before.
+        self.state.hazards.note_read(tile.range);
         self.state.out.open("");
         let pointer = self.pointer(view, false);
         let mut conditions = vec![];

@@ -3,6 +3,7 @@
 
 use linc_tile::{Binary, Op, Stmt, ValueId, View};
 
+use crate::CodegenError;
 use crate::assign::{Place, WIDE, memory_bytes};
 use crate::emit::{Def, Emitter};
 use crate::expression::c_type;
@@ -11,45 +12,45 @@ use crate::usage::gcd;
 impl<'k> Emitter<'k> {
     /// Writes the first of the statements if it is half of a pair: the first half writes both, the second nothing.
     /// False if it is to be written by itself.
-    pub(crate) fn pair(&mut self, body: &'k [Stmt]) -> bool {
+    pub(crate) fn pair(&mut self, body: &'k [Stmt]) -> Result<bool, CodegenError> {
         let first = &body[0];
         if let Some(done) = self.state.paired
             && done == address(first)
         {
             self.state.paired = None;
-            return true;
+            return Ok(true);
         }
-        let (Op::Load(even) | Op::Store(even, _)) = &first.op else { return false };
+        let (Op::Load(even) | Op::Store(even, _)) = &first.op else { return Ok(false) };
         // Between the halves may be what has no effect: casts of the first, and the second's offset.
         let between = |s: &&Stmt| match s.op {
             Op::Cast(_) => self.root(s.results[0]) != s.results[0],
             Op::ConstI(_) | Op::Binary(..) => self.kernel.ty(s.results[0]).shape.is_empty(),
             _ => false,
         };
-        let Some(second) = body[1..].iter().find(|s| !between(s)) else { return false };
+        let Some(second) = body[1..].iter().find(|s| !between(s)) else { return Ok(false) };
         let halves = match (&first.op, &second.op) {
             (Op::Load(_), Op::Load(odd)) => Some((first.results[0], second.results[0], odd)),
             (Op::Store(_, x), Op::Store(odd, y)) => Some((*x, *y, odd)),
             _ => None,
         };
-        let Some((x, y, odd)) = halves else { return false };
+        let Some((x, y, odd)) = halves else { return Ok(false) };
         let place = self.assignment.place(x);
         if place == Place::Scalar || place != self.assignment.place(y) || !self.are_neighbours(even, odd) {
-            return false;
+            return Ok(false);
         }
         let width = self.pairs_per_access(place, even);
         // An access that a bound cuts would need more care than it is worth.
         let last = even.axes.len() - 1;
         let whole = even.axes[last].bound.is_none_or(|b| self.usage.divisor(b).is_multiple_of(width as u64));
         if width == 0 || !whole {
-            return false;
+            return Ok(false);
         }
         match first.op {
-            Op::Load(_) => self.load_pair([x, y], even, place, width),
+            Op::Load(_) => self.load_pair([x, y], even, place, width)?,
             _ => self.store_pair([x, y], even, place, width),
         }
         self.state.paired = Some(address(second));
-        true
+        Ok(true)
     }
 
     /// Whether the views are the even and the odd elements of one range.
@@ -92,7 +93,13 @@ impl<'k> Emitter<'k> {
         (1 << common.trailing_zeros()) / 2
     }
 
-    fn load_pair(&mut self, values: [ValueId; 2], view: &View, place: Place, width: usize) {
+    fn load_pair(
+        &mut self,
+        values: [ValueId; 2],
+        view: &View,
+        place: Place,
+        width: usize,
+    ) -> Result<(), CodegenError> {
         self.before_load(place, view);
         let names = values.map(|v| self.name(v));
         for (value, name) in values.iter().zip(&names) {
@@ -120,11 +127,12 @@ impl<'k> Emitter<'k> {
         for (value, name) in values.iter().zip(names) {
             self.define(*value, Def::Array(name));
         }
+        values.iter().try_for_each(|value| self.stage_if_needed(*value))
     }
 
     fn store_pair(&mut self, values: [ValueId; 2], view: &View, place: Place, width: usize) {
         self.flush();
-        self.before_store(place, view);
+        self.before_store(place, view, false);
         let elem = c_type(self.kernel.ty(values[0]).elem);
         let (to, _, condition) = self.open_pairs(view, place, width, false);
         let last = view.axes.len() - 1;
@@ -139,9 +147,9 @@ impl<'k> Emitter<'k> {
             }
         }
         let count = 2 * width;
-        self.state.out.line(format!("const {elem} out[{count}] = {{{}}};", elements.join(", ")));
+        self.state.out.line(format!("const {elem} stored[{count}] = {{{}}};", elements.join(", ")));
         let guard = condition.map_or(String::new(), |c| format!("if ({c}) "));
-        self.state.out.line(format!("{guard}store<{count}>({to}, out);"));
+        self.state.out.line(format!("{guard}store<{count}>({to}, stored);"));
         self.close_slots(place);
         self.state.out.close();
     }

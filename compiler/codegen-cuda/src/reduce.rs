@@ -9,6 +9,7 @@ use crate::CodegenError;
 use crate::assign::Place;
 use crate::emit::{Def, Emitter};
 use crate::layout::Axis;
+use crate::pointwise::{from_float, to_float};
 
 impl Emitter<'_> {
     /// The axis that is combined, the other one if there is one.
@@ -45,7 +46,7 @@ impl Emitter<'_> {
         let (along, other) = self.split(value, axis);
         let (neutral, combine): (&str, fn(&str, &str) -> String) = match op {
             Reduction::Sum => ("0.0f", |a, b| format!("{a} + {b}")),
-            Reduction::Max => ("-LINC_INFINITY", |a, b| format!("fmaxf({a}, {b})")),
+            Reduction::Max => ("-LINC_INFINITY", |a, b| format!("maximum({a}, {b})")),
         };
         let natural = self.name(result);
         let natural = if self.moves(result, other) { self.temporary(&natural) } else { natural };
@@ -167,7 +168,7 @@ impl Emitter<'_> {
         self.state.out.unrolled("o", count, 1);
         // Slots are numbered outer, mid, inner; each group of `inner` neighbours is summed, then lanes, then `mid`.
         self.state.out.unrolled("b", along.outer, 1);
-        self.state.out.line("float before = 0.0f;");
+        self.state.out.line("float carry = 0.0f;");
         for mid in order(along.mid) {
             self.state.out.open("");
             self.state.out.line("float sum = 0.0f;");
@@ -184,13 +185,17 @@ impl Emitter<'_> {
             self.state
                 .out
                 .line(format!("const float upto = scan_lanes<{lanes}, {bit}, {reverse}>(sum, lane);"));
+            // The lanes before are added, not subtracted from what they all have: that would cancel.
+            self.state.out.line(format!(
+                "const float before = carry + lane_before<{lanes}, {bit}, {reverse}>(upto, lane);"
+            ));
             for e in order(along.inner) {
-                self.state.out.line(format!("{} += before + (upto - sum);", at(&slot(e))));
+                self.state.out.line(format!("{} += before;", at(&slot(e))));
             }
-            self.state.out.line(format!("before += last_lane<{lanes}, {bit}, {reverse}>(upto, lane);"));
+            self.state.out.line(format!("carry += last_lane<{lanes}, {bit}, {reverse}>(upto, lane);"));
             self.state.out.close();
         }
-        self.state.out.line(format!("{totals}[b][o] = before;"));
+        self.state.out.line(format!("{totals}[b][o] = carry;"));
         self.state.out.close();
         self.state.out.close();
         if along.warps > 1 || along.outer > 1 {
@@ -281,6 +286,8 @@ impl Emitter<'_> {
         } else {
             format!("if ({i} < {} && {j} < {}) ", from.rows.extent, from.cols.extent)
         };
+        let elem = self.kernel.ty(value).elem;
+        let element = to_float(elem, &element);
         self.state
             .out
             .line(format!("{guard}shared_store({} + ({i} * {pitch} + {j}) * 4, {element});", range.at));
@@ -296,10 +303,8 @@ impl Emitter<'_> {
                 *at = format!("int_min({at}, {})", axis.extent - 1);
             }
         }
-        self.state.out.line(format!(
-            "{name}[r][c] = shared_load({} + ({} * {pitch} + {}) * 4);",
-            range.at, at[1], at[0]
-        ));
+        let read = format!("shared_load({} + ({} * {pitch} + {}) * 4)", range.at, at[1], at[0]);
+        self.state.out.line(format!("{name}[r][c] = {};", from_float(elem, &read)));
         self.close_slots(turned);
         self.shared.give(range);
         self.define(result, Def::Array(name));

@@ -6,7 +6,8 @@
 //! the back edge shows. Background copies add one state: a range is pending until they are waited for.
 //!
 //! Global memory needs the same care within a block, for parameters that are stored to. Two accesses through the
-//! same view and layout touch an element from the same thread, so they are ordered anyway.
+//! same view and layout touch an element from the same thread, so they are ordered anyway; but not if they are of
+//! different rounds of a loop, in which the same view is at another place.
 
 use std::collections::BTreeSet;
 
@@ -38,6 +39,12 @@ enum Access {
     GlobalWrite(u32, String),
 }
 
+/// The map of an access of an earlier round, which equals no other.
+fn earlier(map: &str) -> String {
+    const MARK: &str = " earlier";
+    if map.ends_with(MARK) { map.to_string() } else { format!("{map}{MARK}") }
+}
+
 /// What has to come before an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
@@ -61,6 +68,20 @@ impl Hazards {
     pub(crate) fn join(&mut self, other: &Hazards) {
         self.accesses.extend(other.accesses.iter().cloned());
         self.pending.extend(&other.pending);
+    }
+
+    /// A round of a loop has ended that began as `start`: its views are not those of the next round.
+    pub(crate) fn next_round(&mut self, start: &Hazards) {
+        let accesses = std::mem::take(&mut self.accesses);
+        self.accesses = accesses
+            .into_iter()
+            .map(|access| match access {
+                fresh if start.accesses.contains(&fresh) => fresh,
+                Access::GlobalRead(param, map) => Access::GlobalRead(param, earlier(&map)),
+                Access::GlobalWrite(param, map) => Access::GlobalWrite(param, earlier(&map)),
+                shared @ (Access::SharedRead(_) | Access::SharedWrite(_)) => shared,
+            })
+            .collect();
     }
 
     /// All threads have met.
@@ -189,6 +210,18 @@ mod tests {
         assert_eq!((hazards.before_read(a), hazards.before_write(a)), (Before::Nothing, Before::Barrier));
         hazards.note_copy(b);
         assert_eq!(hazards.before_read(b), Before::Arrival);
+    }
+
+    #[test]
+    fn rounds_of_a_loop_are_at_different_places() {
+        let (start, mut hazards) = (Hazards::default(), Hazards::default());
+        hazards.note_store(0, "x");
+        hazards.next_round(&start);
+        assert_eq!(hazards.before_load(0, "x"), Before::Barrier);
+        assert_eq!(hazards.before_store(0, "x"), Before::Barrier);
+        let once = hazards.clone();
+        hazards.next_round(&start);
+        assert_eq!(hazards, once);
     }
 
     #[test]

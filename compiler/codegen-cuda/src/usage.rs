@@ -60,7 +60,7 @@ impl Usage {
         }
         if let [result] = stmt.results[..] {
             let at = result.0 as usize;
-            self.exact[at] |= matches!(stmt.op, Op::Load(_));
+            self.exact[at] |= matches!(stmt.op, Op::Load(_)) && kernel.ty(result).elem == Elem::Bf16;
             self.divisor[at] = self.divisor_of(&stmt.op);
         }
         if let Op::For { lower, step, body, .. } = &stmt.op {
@@ -93,8 +93,9 @@ impl Usage {
             Op::ConstI(value) => value.unsigned_abs(),
             Op::Binary(Binary::Mul, a, b) => {
                 let (a, b) = (self.divisor(*a), self.divisor(*b));
-                // Beyond any access width a divisor says nothing more.
-                if a == 0 || b == 0 { 0 } else { a.saturating_mul(b).min(1 << 40) }
+                // Where the product is too large, the powers of two in it: accesses ask for no other divisor.
+                let twos = (a.trailing_zeros() + b.trailing_zeros()).min(63);
+                if a == 0 || b == 0 { 0 } else { a.checked_mul(b).unwrap_or(1 << twos) }
             }
             Op::Binary(Binary::Add | Binary::Sub | Binary::Min | Binary::Max, a, b) | Op::Select(_, a, b) => {
                 gcd(self.divisor(*a), self.divisor(*b))

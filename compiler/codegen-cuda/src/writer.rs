@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use linc_tile::Kernel;
 use linc_tile::text::value_names;
 
+use crate::{COMMON_PRELUDE, DEVICE_PRELUDE};
+
 /// C++ text under construction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer {
@@ -21,7 +23,6 @@ impl Writer {
     /// Adds one line.
     pub(crate) fn line(&mut self, line: impl AsRef<str>) {
         let line = line.as_ref();
-        // Labels of the preprocessor start wherever; they are indented like the loops they belong to.
         for _ in 0..self.depth {
             self.text.push_str("  ");
         }
@@ -61,34 +62,69 @@ impl Writer {
     }
 }
 
-/// Words that a value must not be called: C++ and what the emitted text itself uses.
-const RESERVED: [&str; 47] = [
-    "auto", "bool", "break", "case", "char", "class", "const", "continue", "default", "delete", "do",
-    "double", "else", "enum", "extern", "float", "for", "if", "index", "inline", "int", "load", "long",
-    "new", "not", "or", "and", "operator", "private", "public", "return", "short", "signed", "sizeof",
-    "static", "store", "struct", "switch", "this", "thread", "lane", "warp", "typename", "union", "unsigned",
-    "void", "while",
-];
+/// Words of C++ and of the emitted text; those of the prelude come on top.
+const RESERVED: &str = "alignas alignof and asm auto bool break case catch char class compl concept const constexpr
+    const_cast continue decltype default delete do double dynamic_cast else enum explicit export extern false float for
+    friend goto if inline int long mutable namespace new noexcept not nullptr operator or private protected public
+    register requires return short signed sizeof static static_assert struct switch template this thread_local throw
+    true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor
+    thread lane warp base slot stage piece rows cols both stored packed left right sum upto before part
+    threadIdx blockIdx blockDim gridDim warpSize fmaf fabsf sqrtf logf tanhf main";
 
-/// A C++ name for every value, by id, after its name in the tile program.
-pub(crate) fn names(kernel: &Kernel) -> Vec<String> {
-    let mut taken: BTreeSet<String> = kernel.params.iter().map(|p| p.name.clone()).collect();
-    taken.extend(RESERVED.iter().map(|w| w.to_string()));
-    let name = |name: String| {
-        let mut word = name.replace('.', "_");
-        if word.starts_with(|c: char| c.is_ascii_digit()) {
-            word.insert(0, 't');
-        }
-        // Single letters are the emitted loops' counters.
-        if word.len() == 1 || taken.contains(&word) {
-            word.push_str("_tile");
-        }
-        while !taken.insert(word.clone()) {
-            word.push('_');
-        }
-        word
-    };
-    value_names(kernel).into_iter().map(name).collect()
+/// C++ names of a kernel's parameters and values, all different, and different from everything else in the text.
+pub(crate) struct Names {
+    /// By position.
+    pub params: Vec<String>,
+    /// By id, after their names in the tile program.
+    pub values: Vec<String>,
+    /// All names in use.
+    pub taken: BTreeSet<String>,
+}
+
+impl Names {
+    pub(crate) fn of(kernel: &Kernel) -> Names {
+        let prelude = [DEVICE_PRELUDE, COMMON_PRELUDE].concat();
+        let words = prelude.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let mut taken: BTreeSet<String> =
+            RESERVED.split_whitespace().chain(words).map(str::to_string).collect();
+        taken.insert(kernel.name.clone());
+        let mut unique = |mut word: String| {
+            // `at0` is a function of positions.
+            let position = word.strip_prefix("at").is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()));
+            if position {
+                word.push('_');
+            }
+            while !taken.insert(word.clone()) {
+                word.push('_');
+            }
+            word
+        };
+        // A parameter stands only outside of the loops over registers, whose counters are single letters.
+        let params: Vec<String> = kernel
+            .params
+            .iter()
+            .map(|p| if p.name.len() == 1 { p.name.clone() } else { unique(p.name.clone()) })
+            .collect();
+        let value = |name: String| {
+            let mut word = name.replace('.', "_");
+            if word.starts_with(|c: char| c.is_ascii_digit()) {
+                word.insert(0, 't');
+            }
+            if word.len() == 1 {
+                word.push_str("_tile");
+            }
+            unique(word)
+        };
+        let values = value_names(kernel).into_iter().map(value).collect();
+        taken.extend(params.iter().cloned());
+        Names { params, values, taken }
+    }
+}
+
+/// An integer constant.
+pub(crate) fn integer(value: i64) -> String {
+    // C++ has no negative literals, so that the smallest number has to be computed.
+    if value == i64::MIN { format!("(-{}ll - 1)", i64::MAX) } else { value.to_string() }
 }
 
 /// An f32 constant.

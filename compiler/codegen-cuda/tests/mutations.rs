@@ -1,4 +1,4 @@
-//! The tests test: bugs of every class that generated kernels could have, planted into right ones by substitution in
+//! The tests test: bugs of the usual classes, planted into right kernels of softmax attention by substitution in
 //! their text, are caught by the emulator or by the comparison with exact results.
 
 use linc_cases::attention::{Measured, softmax};

@@ -64,6 +64,8 @@ LINC_INLINE float linc_flush(float x) {
   return (bits & 0x7f800000u) == 0 ? bits_float(bits & 0x80000000u) : x;
 }
 LINC_INLINE float exp2_fast(float x) { return linc_flush(exp2f(linc_flush(x))); }
+LINC_INLINE float maximum(float a, float b) { return a != a ? a : b != b ? b : a > b ? a : b; }
+LINC_INLINE float minimum(float a, float b) { return a != a ? a : b != b ? b : a < b ? a : b; }
 LINC_INLINE float recip(float x) { return 1.0f / x; }
 LINC_INLINE float rsqrt(float x) { return 1.0f / sqrtf(x); }
 

@@ -1,12 +1,12 @@
 // What generated kernels call and is plain arithmetic, the same on every machine.
 
-LINC_INLINE float from_bf16(bf16 x) { return bits_float((u32)x << 16); }
 LINC_INLINE float low_bf16(u32 packed) { return bits_float(packed << 16); }
 LINC_INLINE float high_bf16(u32 packed) { return bits_float(packed & 0xffff0000u); }
 // Rounds to bf16, to nearest even, and back.
 LINC_INLINE float round_bf16(float x) { return low_bf16(pack_bf16(x, 0.0f)); }
 
-// e^x; 0 for -inf.
+// e^x; 0 for -inf, and where the result would be subnormal. The error grows with |x|, to some 40 units in the last
+// place at -80.
 LINC_INLINE float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
 LINC_INLINE float sigmoid(float x) { return recip(1.0f + exp_fast(-x)); }
 
@@ -27,6 +27,10 @@ template <int PIECES> LINC_INLINE u32 swizzled(u32 row, u32 piece) {
 
 LINC_INLINE int int_min(int a, int b) { return a < b ? a : b; }
 LINC_INLINE int int_max(int a, int b) { return a > b ? a : b; }
+// Arithmetic that wraps.
+LINC_INLINE int int_add(int a, int b) { return (int)((u32)a + (u32)b); }
+LINC_INLINE int int_sub(int a, int b) { return (int)((u32)a - (u32)b); }
+LINC_INLINE int int_mul(int a, int b) { return (int)((u32)a * (u32)b); }
 
 template <int N> LINC_INLINE void clear(float* to) {
 #pragma unroll
@@ -60,6 +64,13 @@ template <int LANES, int BIT, bool REVERSE> LINC_INLINE float scan_lanes(float v
     if (REVERSE ? own + step < LANES : own >= step) v += other;
   }
   return v;
+}
+// Warp: the value of the lane before this one among these lanes, 0 for the first; of the one after if REVERSE.
+template <int LANES, int BIT, bool REVERSE> LINC_INLINE float lane_before(float v, int lane) {
+  if constexpr (LANES == 1) return 0.0f;
+  const int own = (lane >> BIT) & (LANES - 1);
+  const float other = shuffle(v, (REVERSE ? lane + (1 << BIT) : lane - (1 << BIT)) & 31);
+  return own == (REVERSE ? LANES - 1 : 0) ? 0.0f : other;
 }
 // Warp: the value of the last of these lanes; of the first if REVERSE.
 template <int LANES, int BIT, bool REVERSE> LINC_INLINE float last_lane(float v, int lane) {

@@ -44,6 +44,17 @@ LINC_INLINE float recip(float x) {
   asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// The larger and the smaller of two; NaN if one is.
+LINC_INLINE float maximum(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+LINC_INLINE float minimum(float a, float b) {
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
 // 1/sqrt(x)
 LINC_INLINE float rsqrt(float x) { return rsqrtf(x); }
 
