@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use linc_tile::{Elem, Kernel, Mode, Op, Region, Stmt, TileType, ValueId, View};
 
 use crate::layout::{Axis, Layout, matrix_layout, stream_layout};
+use crate::pressure::registers;
 use crate::usage::{Usage, gcd};
 
 /// Bytes of the widest access.
 pub(crate) const WIDE: u64 = 16;
+/// Registers of a thread that tiles may occupy, of 255: addresses, fragments of operands and the compiler's own need the
+/// rest. Above it, twice the warps share the work.
+const ROOM: usize = 170;
 /// Elements per thread that a streaming kernel aims at: enough accesses in flight, few enough registers.
 const PER_THREAD: usize = 16;
 
@@ -37,6 +41,8 @@ pub(crate) enum Role {
 pub(crate) struct Assignment {
     /// Warps of a block.
     pub warps: usize,
+    /// Warps that share the rows of a matrix and divide its columns.
+    pub across: usize,
     /// The kernel has matrix products: all matrices have their layout.
     pub products: bool,
     place: Vec<Option<Place>>,
@@ -50,7 +56,6 @@ pub(crate) struct Assignment {
 
 impl Assignment {
     pub(crate) fn of(kernel: &Kernel, usage: &Usage, alignment: &[u32]) -> Assignment {
-        let n = kernel.types.len();
         let mut products = vec![];
         kernel.for_each_stmt(|s| {
             if let Op::Dot { .. } = s.op {
@@ -65,9 +70,28 @@ impl Assignment {
                 (most / (32 * PER_THREAD)).next_power_of_two().clamp(1, 8)
             }
         };
+        let products = !products.is_empty();
+        let one = Assignment::with(kernel, usage, alignment, warps, 1, products);
+        if products && warps < 8 && registers(kernel, usage, &one) > ROOM {
+            return Assignment::with(kernel, usage, alignment, 2 * warps, 2, products);
+        }
+        one
+    }
+
+    /// The assignment for blocks of so many warps, of which `across` share the rows of a matrix.
+    fn with(
+        kernel: &Kernel,
+        usage: &Usage,
+        alignment: &[u32],
+        warps: usize,
+        across: usize,
+        products: bool,
+    ) -> Assignment {
+        let n = kernel.types.len();
         let mut assignment = Assignment {
             warps,
-            products: !products.is_empty(),
+            across,
+            products,
             place: vec![None; n],
             staged: vec![false; n],
             copied: vec![false; n],
@@ -85,10 +109,10 @@ impl Assignment {
 
     fn places(&mut self, kernel: &Kernel) {
         let widest = widest_access(kernel);
-        let (warps, products) = (self.warps, self.products);
+        let (warps, across, products) = (self.warps, self.across, self.products);
         let layout = |m: usize, n: usize| {
             if products {
-                return matrix_layout(m, n, warps, 1);
+                return matrix_layout(m, n, warps, across);
             }
             // Neighbours of a thread never straddle the end of a row.
             let width = gcd(n as u64, widest) as usize;
@@ -105,12 +129,18 @@ impl Assignment {
         }
     }
 
+    /// Where the left operand of a product can be read from: registers have it if a warp has whole rows.
+    fn role(&self, kernel: &Kernel, a: ValueId, transposed: bool) -> Role {
+        let whole = kernel.ty(a).elem == Elem::Bf16 && !transposed && self.across == 1;
+        if whole { Role::Left } else { Role::Shared }
+    }
+
     /// Which operands of products are in shared memory, and how they get there.
     fn operands(&mut self, kernel: &Kernel, usage: &Usage, alignment: &[u32]) {
         let mut by_product = vec![0; kernel.types.len()];
         kernel.for_each_stmt(|stmt| {
             if let Op::Dot { a, b, trans_a, .. } = &stmt.op {
-                for (operand, role) in [(a, role(kernel, *a, *trans_a)), (b, Role::Shared)] {
+                for (operand, role) in [(a, self.role(kernel, *a, *trans_a)), (b, Role::Shared)] {
                     by_product[usage.root(*operand).0 as usize] += 1;
                     self.staged[operand.0 as usize] |= role == Role::Shared;
                 }
@@ -145,11 +175,6 @@ fn widest_access(kernel: &Kernel) -> u64 {
 /// Bytes of an element in memory.
 pub(crate) fn memory_bytes(elem: Elem) -> u64 {
     if elem == Elem::Bf16 { 2 } else { 4 }
-}
-
-/// Where the left operand of a product can be read from.
-fn role(kernel: &Kernel, a: ValueId, transposed: bool) -> Role {
-    if kernel.ty(a).elem == Elem::Bf16 && !transposed { Role::Left } else { Role::Shared }
 }
 
 /// Whether a bf16 matrix lies in memory as aligned pieces of 16 bytes, all there or all not.

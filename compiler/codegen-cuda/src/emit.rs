@@ -4,11 +4,12 @@
 //! tile's layout; splats, iotas and expanded vectors are written where they are used and occupy nothing. Pointwise
 //! statements are collected and written as one loop (`pointwise`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use linc_tile::{Binary, Compare, Elem, Kernel, Op, Region, Stmt, Unary, ValueId};
+use linc_tile::{Kernel, Op, Stmt, ValueId};
 
 use crate::assign::{Assignment, Place};
+use crate::expression::c_type;
 use crate::layout::Axis;
 use crate::pointwise::Group;
 use crate::product::SharedTile;
@@ -204,7 +205,7 @@ impl<'k> Emitter<'k> {
     }
 
     /// Copies a value into an array or variable of that name.
-    fn copy_into(&mut self, value: ValueId, name: &str) {
+    pub(crate) fn copy_into(&mut self, value: ValueId, name: &str) {
         let place = self.assignment.place(value);
         if place == Place::Scalar {
             let text = self.scalar(value);
@@ -400,219 +401,5 @@ impl<'k> Emitter<'k> {
         let ty = c_type(self.kernel.ty(result).elem);
         self.state.out.line(format!("const {ty} {name} = {text};"));
         self.define(result, Def::Scalar(name));
-    }
-
-    /// A pointwise operation on elements at the slots.
-    pub(crate) fn expression(&mut self, op: &Op, slots: [&str; 2]) -> String {
-        let mut x = |v: &ValueId| self.element(*v, slots);
-        match op {
-            Op::Unary(f, a) => unary(*f, &x(a)),
-            Op::Binary(f, a, b) => {
-                let (left, right) = (x(a), x(b));
-                binary(*f, self.kernel.ty(*a).elem, &left, &right)
-            }
-            Op::Fma(a, b, c) => format!("fmaf({}, {}, {})", x(a), x(b), x(c)),
-            Op::Compare(f, a, b) => format!("{} {} {}", x(a), compare(*f), x(b)),
-            Op::Select(c, a, b) => format!("{} ? {} : {}", x(c), x(a), x(b)),
-            other => unreachable!("{other:?} is not pointwise"),
-        }
-    }
-
-    /// A cast that changes registers.
-    pub(crate) fn cast_text(&mut self, from: ValueId, to: ValueId, slots: [&str; 2]) -> String {
-        let x = self.element(from, slots);
-        match (self.kernel.ty(from).elem, self.kernel.ty(to).elem) {
-            (Elem::Bf16, Elem::F32) => format!("round_bf16({x})"),
-            (_, elem) => format!("({}){x}", c_type(elem)),
-        }
-    }
-
-    // ---- control ----
-
-    /// Variables for carried values, with their first values.
-    fn carried(&mut self, names: &[ValueId], init: &[ValueId]) {
-        for (arg, init) in names.iter().zip(init) {
-            let name = self.name(*arg);
-            let declaration = self.declare(*arg, &name);
-            self.state.out.line(format!("{declaration};"));
-            self.copy_into(*init, &name);
-        }
-    }
-
-    fn define_carried(&mut self, values: &[ValueId], named_after: &[ValueId]) {
-        for (value, named) in values.iter().zip(named_after) {
-            let name = self.name(*named);
-            let def =
-                if self.kernel.ty(*value).shape.is_empty() { Def::Scalar(name) } else { Def::Array(name) };
-            self.define(*value, def);
-        }
-    }
-
-    /// Assigns the yielded values to the variables, as if all at once.
-    fn assign(&mut self, to: &[ValueId], yields: &[ValueId]) {
-        let targets: BTreeSet<String> = to.iter().map(|v| self.name(*v)).collect();
-        let held = |def: &Def| match def {
-            Def::Scalar(name) | Def::Array(name) | Def::Splat(name) | Def::Expand(name, _) => {
-                Some(name.clone())
-            }
-            Def::Iota(_) | Def::SharedOnly => None,
-        };
-        // A value that lives in another target is saved before that target is overwritten.
-        let mut saved = vec![];
-        for (target, value) in to.iter().zip(yields) {
-            let source = held(self.def(*value));
-            let other = source.filter(|s| targets.contains(s) && *s != self.name(*target));
-            saved.push(other.map(|_| {
-                let copy = self.temporary("next");
-                let declaration = self.declare(*target, &copy);
-                self.state.out.line(format!("{declaration};"));
-                self.copy_into(*value, &copy);
-                copy
-            }));
-        }
-        for ((target, value), saved) in to.iter().zip(yields).zip(saved) {
-            let name = self.name(*target);
-            match saved {
-                None => self.copy_into(*value, &name),
-                Some(copy) => {
-                    let place = self.assignment.place(*target);
-                    let index = match place {
-                        Place::Scalar => "",
-                        Place::Vector(_) => "[r]",
-                        Place::Matrix(_) => "[r][c]",
-                    };
-                    self.open_slots(place, 1);
-                    self.state.out.line(format!("{name}{index} = {copy}{index};"));
-                    self.close_slots(place);
-                }
-            }
-        }
-    }
-
-    fn stage_all(&mut self, values: &[ValueId]) -> Result<(), CodegenError> {
-        values.iter().try_for_each(|v| self.stage_if_needed(*v))
-    }
-
-    fn for_loop(
-        &mut self,
-        stmt: &'k Stmt,
-        [lower, upper, step]: [ValueId; 3],
-        init: &[ValueId],
-        body: &'k Region,
-    ) -> Result<(), CodegenError> {
-        let (counter, carried) = (body.args[0], &body.args[1..]);
-        self.carried(carried, init);
-        self.define_carried(carried, carried);
-        let name = self.name(counter);
-        self.define(counter, Def::Scalar(name.clone()));
-        let [lower, upper, step] = [lower, upper, step].map(|v| self.scalar(v));
-        let fetched = self.begin_fetches(body, &name, &lower, &upper)?;
-
-        // What is under way at the end of a round is so at the start of the next: written again until that is covered.
-        let mut start = self.state.clone();
-        loop {
-            self.state = start.clone();
-            self.state.out.open(format!("for (index {name} = {lower}; {name} < {upper}; {name} += {step})"));
-            self.next_fetches(&fetched, &name, &upper, &step);
-            self.body(carried, &body.body, &body.yields)?;
-            self.assign(carried, &body.yields);
-            self.end_round(&fetched);
-            self.state.out.close();
-            let mut joined = start.hazards.clone();
-            joined.join(&self.state.hazards);
-            if joined == start.hazards {
-                break;
-            }
-            start.hazards = joined;
-        }
-        // A loop may run no round at all.
-        self.state.hazards.join(&start.hazards);
-        self.end_fetches(fetched);
-        self.define_carried(&stmt.results, carried);
-        self.stage_all(&stmt.results)
-    }
-
-    fn branch(
-        &mut self,
-        stmt: &'k Stmt,
-        cond: ValueId,
-        then: &'k Region,
-        otherwise: &'k Region,
-    ) -> Result<(), CodegenError> {
-        for result in &stmt.results {
-            let name = self.name(*result);
-            let declaration = self.declare(*result, &name);
-            self.state.out.line(format!("{declaration};"));
-        }
-        let before = self.state.hazards.clone();
-        let cond = self.scalar(cond);
-        self.state.out.open(format!("if ({cond})"));
-        self.body(&[], &then.body, &then.yields)?;
-        self.assign(&stmt.results, &then.yields);
-        let after = std::mem::replace(&mut self.state.hazards, before);
-        if !otherwise.body.is_empty() || !stmt.results.is_empty() {
-            self.state.out.close_with("} else {");
-            self.body(&[], &otherwise.body, &otherwise.yields)?;
-            self.assign(&stmt.results, &otherwise.yields);
-        }
-        self.state.out.close();
-        self.state.hazards.join(&after);
-        self.define_carried(&stmt.results, &stmt.results);
-        self.stage_all(&stmt.results)
-    }
-}
-
-/// The type of one element in registers.
-pub(crate) fn c_type(elem: Elem) -> &'static str {
-    match elem {
-        Elem::F32 | Elem::Bf16 => "float",
-        Elem::I32 => "int",
-        Elem::Index => "index",
-        Elem::Bool => "bool",
-    }
-}
-
-fn unary(op: Unary, x: &str) -> String {
-    match op {
-        Unary::Neg => format!("-{x}"),
-        Unary::Abs => format!("fabsf({x})"),
-        Unary::Exp => format!("exp_fast({x})"),
-        Unary::Log => format!("logf({x})"),
-        Unary::Sqrt => format!("sqrtf({x})"),
-        Unary::Rsqrt => format!("rsqrt({x})"),
-        Unary::Recip => format!("recip({x})"),
-        Unary::Sigmoid => format!("sigmoid({x})"),
-        Unary::Tanh => format!("tanhf({x})"),
-        Unary::Not => format!("!{x}"),
-    }
-}
-
-fn binary(op: Binary, elem: Elem, x: &str, y: &str) -> String {
-    let infix = |op: &str| format!("{x} {op} {y}");
-    match (op, elem) {
-        (Binary::Add, _) => infix("+"),
-        (Binary::Sub, _) => infix("-"),
-        (Binary::Mul, _) => infix("*"),
-        (Binary::Div, _) => infix("/"),
-        (Binary::Rem, _) => infix("%"),
-        (Binary::And, _) => infix("&&"),
-        (Binary::Or, _) => infix("||"),
-        (Binary::Min, Elem::F32 | Elem::Bf16) => format!("fminf({x}, {y})"),
-        (Binary::Max, Elem::F32 | Elem::Bf16) => format!("fmaxf({x}, {y})"),
-        (Binary::Min, Elem::Index) => format!("index_min({x}, {y})"),
-        (Binary::Max, Elem::Index) => format!("index_max({x}, {y})"),
-        (Binary::Min, Elem::I32 | Elem::Bool) => format!("int_min({x}, {y})"),
-        (Binary::Max, Elem::I32 | Elem::Bool) => format!("int_max({x}, {y})"),
-    }
-}
-
-fn compare(op: Compare) -> &'static str {
-    match op {
-        Compare::Eq => "==",
-        Compare::Ne => "!=",
-        Compare::Lt => "<",
-        Compare::Le => "<=",
-        Compare::Gt => ">",
-        Compare::Ge => ">=",
     }
 }

@@ -1,11 +1,15 @@
 //! Tile programs to CUDA C++ for NVIDIA GPUs: a [`linc_tile::Kernel`] becomes one self-contained source text.
 
+mod ahead;
 mod assign;
+mod control;
 mod emit;
+mod expression;
 mod layout;
 mod memory;
 mod pair;
 mod pointwise;
+mod pressure;
 mod product;
 mod reduce;
 mod shared;

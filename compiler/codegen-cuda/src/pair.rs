@@ -4,7 +4,8 @@
 use linc_tile::{Binary, Op, Stmt, ValueId, View};
 
 use crate::assign::{Place, WIDE, memory_bytes};
-use crate::emit::{Def, Emitter, c_type};
+use crate::emit::{Def, Emitter};
+use crate::expression::c_type;
 use crate::usage::gcd;
 
 impl<'k> Emitter<'k> {

@@ -4,7 +4,8 @@ use linc_tile::{Elem, Op, Stmt, ValueId};
 
 use crate::CodegenError;
 use crate::assign::Place;
-use crate::emit::{Def, Emitter, c_type};
+use crate::emit::{Def, Emitter};
+use crate::expression::c_type;
 use crate::shared::Range;
 
 /// Statements that wait to be written together.

@@ -9,6 +9,8 @@ use linc_tile::{Elem, TileType, ValueId};
 use crate::CodegenError;
 use crate::assign::Place;
 use crate::emit::{Def, Emitter};
+use crate::layout::Axis;
+use crate::reduce::digit;
 use crate::shared::Range;
 
 /// A tile in shared memory.
@@ -145,9 +147,10 @@ impl Emitter<'_> {
         self.state.out.line("u32 packed[4];");
         let strip = self.strip(layout.rows, tile.rows);
         let line = format!(
-            "load_matrices(packed, {} + swizzled<{}>({strip} * 16 + lane % 16, n * 2 + lane / 16));",
+            "load_matrices(packed, {} + swizzled<{}>({strip} * 16 + lane % 16, {} * 2 + lane / 16));",
             tile.at,
-            tile.pieces()
+            tile.pieces(),
+            self.column_block(layout.cols, tile.cols)
         );
         self.state.out.line(line);
         self.state.out.unrolled("q", 4, 1);
@@ -160,14 +163,24 @@ impl Emitter<'_> {
     }
 
     /// Number of the 16 rows that this warp works on in round `i`; those without rows repeat the last.
-    fn strip(&self, rows: crate::layout::Axis, padded: usize) -> String {
-        let strip = match (rows.outer, rows.warps) {
+    fn strip(&self, rows: Axis, padded: usize) -> String {
+        Self::share(rows, "i", padded)
+    }
+
+    /// Number of the 16 columns that this warp works on in round `n`; those without columns repeat the last.
+    fn column_block(&self, cols: Axis, padded: usize) -> String {
+        Self::share(cols, "n", padded)
+    }
+
+    fn share(axis: Axis, round: &str, padded: usize) -> String {
+        let warp = digit("warp", axis.warp_bit, axis.warps);
+        let number = match (axis.outer, axis.warps) {
             (1, 1) => "0".into(),
-            (1, _) => "warp".into(),
-            (_, 1) => "i".into(),
-            (_, warps) => format!("(i * {warps} + warp)"),
+            (1, _) => warp,
+            (_, 1) => round.to_string(),
+            (_, warps) => format!("({round} * {warps} + {warp})"),
         };
-        if rows.covered() > padded { format!("int_min({strip}, {})", padded / 16 - 1) } else { strip }
+        if axis.covered() > padded { format!("int_min({number}, {})", padded / 16 - 1) } else { number }
     }
 
     /// `result = op(a)·op(b) + acc`
@@ -267,12 +280,14 @@ impl Emitter<'_> {
         let tile = self.state.tiles[&b].clone();
         let (at, pieces) = (&tile.at, tile.pieces());
         self.state.out.line(if trans_b {
+            let block = self.column_block(layout.cols, tile.rows);
             format!(
-                "load_matrices(right, {at} + swizzled<{pieces}>(n * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));"
+                "load_matrices(right, {at} + swizzled<{pieces}>({block} * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));"
             )
         } else {
+            let block = self.column_block(layout.cols, tile.cols);
             format!(
-                "load_matrices_transposed(right, {at} + swizzled<{pieces}>(k * 16 + lane % 16, n * 2 + lane / 16));"
+                "load_matrices_transposed(right, {at} + swizzled<{pieces}>(k * 16 + lane % 16, {block} * 2 + lane / 16));"
             )
         });
         self.state.out.unrolled("i", strips, 1);

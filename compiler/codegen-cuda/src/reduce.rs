@@ -307,7 +307,7 @@ impl Emitter<'_> {
 }
 
 /// A digit of the warp or lane number.
-fn digit(name: &str, bit: u32, count: usize) -> String {
+pub(crate) fn digit(name: &str, bit: u32, count: usize) -> String {
     match (bit, count) {
         (_, 1) => "0".into(),
         (0, _) => format!("({name} & {})", count - 1),

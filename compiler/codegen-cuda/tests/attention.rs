@@ -1,7 +1,7 @@
 //! Generated attention kernels on the emulator: errors no more than twice those of the same computation rounded where
 //! the kernel rounds, the same bits in every run, no bank conflicts, whole sectors. Skips without a C++ compiler.
 
-use linc_cases::attention::{Measured, softmax};
+use linc_cases::attention::{Keys, Measured, linear, softmax};
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::tile::library::attention::HeadShape;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
@@ -67,10 +67,32 @@ fn softmax_is_as_precise_as_its_rounding() {
 }
 
 #[test]
+fn linear_is_as_precise_as_its_rounding() {
+    let cases: Vec<Measured> = shapes()
+        .enumerate()
+        .flat_map(|(seed, shape)| linear(shape, Elem::Bf16, Keys::Normal, 3.0, seed as u64 + 1))
+        .collect();
+    check(&cases);
+}
+
+#[test]
+fn linear_is_safe_for_any_keys() {
+    for (seed, keys) in Keys::ALL.into_iter().enumerate() {
+        for (head_dim, group) in [(64, 2), (128, 1)] {
+            let shape = HeadShape { batch: 1, seq: 150, heads: group, kv_heads: 1, head_dim };
+            for elem in [Elem::F32, Elem::Bf16] {
+                check(&linear(shape, elem, keys, 1.0, seed as u64 + 1));
+            }
+        }
+    }
+}
+
+#[test]
 fn main_paths_have_no_bank_conflicts_and_whole_sectors() {
     for head_dim in [64, 128] {
         let shape = HeadShape { batch: 1, seq: 256, heads: 2, kv_heads: 1, head_dim };
-        let cases = softmax(shape, Elem::Bf16, true, (64, 64), 1);
+        let mut cases = softmax(shape, Elem::Bf16, true, (64, 64), 1);
+        cases.extend(linear(shape, Elem::Bf16, Keys::Normal, 1.0, 1));
         let Some(reports) = check(&cases) else { return };
         for (case, report) in cases.iter().zip(reports) {
             let name = &case.kernel.name;

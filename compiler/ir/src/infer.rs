@@ -5,6 +5,9 @@
 //! the gradient of a weight, a loss) is of [`DType::accumulator`], f32 for bf16. Where both make sense, the operation
 //! says which: `matmul`, `embedding`, `cast`.
 
+mod attention;
+mod loss;
+
 use crate::error::IrError;
 use crate::limits::{check_operands, check_shape};
 use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, RMS_NORM_ROW_BLOCKS, TableKind};
@@ -121,46 +124,6 @@ impl Check<'_> {
     fn full(&self, i: usize) -> Result<(), IrError> {
         if self.dtype(i) == DType::Bf16 {
             return self.fail(format!("operand {i} is {}, expected f32", self.operands[i]));
-        }
-        Ok(())
-    }
-
-    /// Checks q [B,N,H,D], k and v [B,M,G,D] and returns (B, N, H, G, D).
-    fn heads(&self) -> Result<(usize, usize, usize, usize, usize), IrError> {
-        for i in 0..3 {
-            self.rank(i, 4, "[batch, seq, heads, head_dim]")?;
-            self.float(i)?;
-        }
-        let (q, k) = (self.shape(0).dims(), self.shape(1).dims());
-        self.same(2, self.shape(1), "k")?;
-        self.one_dtype(&[0, 1, 2])?;
-        if q[0] != k[0] || q[1] != k[1] || q[3] != k[3] {
-            return self.fail(format!(
-                "q is {} and k is {}: batch, seq and head_dim must agree",
-                self.shape(0),
-                self.shape(1)
-            ));
-        }
-        if k[2] == 0 || q[2] % k[2] != 0 {
-            return self.fail(format!("{} query heads are not a multiple of {} key/value heads", q[2], k[2]));
-        }
-        Ok((q[0], q[1], q[2], k[2], q[3]))
-    }
-
-    fn one_token(&self, n: usize) -> Result<(), IrError> {
-        if n == 1 { Ok(()) } else { self.fail(format!("decodes one token, q has {n}")) }
-    }
-
-    fn rope_table(&self, table: usize, x: usize) -> Result<(), IrError> {
-        self.rank(table, 3, "a rope table [len, head_dim/2, 2]")?;
-        let (t, x) = (self.shape(table).dims(), self.shape(x).dims());
-        if t[2] != 2 || t[1] * 2 != x[3] || t[0] < x[1] {
-            return self.fail(format!(
-                "rope table {} does not cover {} positions of {} features",
-                self.shape(table),
-                x[1],
-                x[3]
-            ));
         }
         Ok(())
     }
@@ -420,146 +383,6 @@ impl Check<'_> {
             return self.fail(format!("a product of {} cannot be {dtype}", self.dtype(0)));
         }
         Ok(vec![TensorType::new(dtype, [m, n])])
-    }
-
-    fn attention(&self) -> Types {
-        let (b, n, h, g, d) = {
-            if self.operands.len() < 3 {
-                return self.fail("needs q, k and v");
-            }
-            self.heads()?
-        };
-        match self.op {
-            Op::Attention(spec) => {
-                self.arity(3 + usize::from(spec.rope)..=3 + usize::from(spec.rope))?;
-                if spec.rope {
-                    self.rope_table(3, 0)?;
-                }
-                Ok(vec![self.like(0)])
-            }
-            Op::AttentionGrad(spec) => {
-                self.arity(5 + usize::from(spec.rope)..=5 + usize::from(spec.rope))?;
-                self.same(3, self.shape(0), "q")?;
-                self.same(4, self.shape(0), "q")?;
-                self.one_dtype(&[0, 3, 4])?;
-                if spec.rope {
-                    self.rope_table(5, 0)?;
-                }
-                Ok(vec![self.like(0), self.like(1), self.like(2)])
-            }
-            Op::SoftmaxAttention { .. } => {
-                self.arity(3..=3)?;
-                Ok(vec![self.like(0), TensorType::f32([b, h, n])])
-            }
-            Op::SoftmaxAttentionGrad { .. } => {
-                self.arity(6..=6)?;
-                self.same(3, self.shape(0), "q")?;
-                self.same(4, &[b, h, n].into(), "the row logsumexp")?;
-                self.same(5, self.shape(0), "q")?;
-                self.one_dtype(&[0, 3, 5])?;
-                self.full(4)?;
-                Ok(vec![self.like(0), self.like(1), self.like(2), TensorType::f32([b, h, n])])
-            }
-            Op::LinearAttention(spec) => {
-                self.arity(3..=3)?;
-                let s = spec.saved_states(n);
-                Ok(vec![self.like(0), TensorType::f32([b, g, s, d]), TensorType::f32([b, g, s, d, d])])
-            }
-            Op::LinearAttentionGrad(spec) => {
-                self.arity(7..=7)?;
-                let s = spec.saved_states(n);
-                self.same(3, self.shape(0), "q")?;
-                self.same(4, &[b, g, s, d].into(), "the key logsumexp")?;
-                self.same(5, &[b, g, s, d, d].into(), "the state")?;
-                self.same(6, self.shape(0), "q")?;
-                self.one_dtype(&[0, 3, 6])?;
-                self.full(4)?;
-                self.full(5)?;
-                Ok(vec![self.like(0), self.like(1), self.like(2)])
-            }
-            Op::SoftmaxDecode { .. } => {
-                self.arity(6..=6)?;
-                self.one_token(n)?;
-                self.rank(3, 4, "a cache [batch, len, kv_heads, head_dim]")?;
-                let len = self.shape(3).dims()[1];
-                self.same(3, &[b, len, g, d].into(), "the cache")?;
-                self.same(4, &[b, len, g, d].into(), "the cache")?;
-                self.one_dtype(&[3, 4])?;
-                self.position(5)?;
-                Ok(vec![self.like(0), self.like(3), self.like(4)])
-            }
-            Op::LinearDecode { .. } => {
-                self.arity(7..=7)?;
-                self.same(3, &[b, g, d].into(), "the running maximum")?;
-                self.same(4, &[b, g, d].into(), "the running sum")?;
-                self.same(5, &[b, g, d, d].into(), "the state")?;
-                self.one_token(n)?;
-                (3..6).try_for_each(|i| self.full(i))?;
-                self.position(6)?;
-                Ok(vec![self.like(0), self.like(3), self.like(4), self.like(5)])
-            }
-            other => unreachable!("{} is not attention", other.name()),
-        }
-    }
-
-    fn loss(&self) -> Types {
-        let scalar = TensorType::f32([]);
-        match self.op {
-            Op::CrossEntropy => {
-                self.arity(2..=2)?;
-                self.logits(0, 1)?;
-                Ok(vec![self.sum_of(0, [])])
-            }
-            Op::CrossEntropyGrad => {
-                self.arity(3..=3)?;
-                self.logits(0, 1)?;
-                self.same(2, &Shape::default(), "the gradient of the loss")?;
-                Ok(vec![self.like(0)])
-            }
-            Op::LinearCrossEntropy { chunk } => {
-                self.arity(3..=3)?;
-                let (t, v) = self.head()?;
-                Ok(vec![scalar, self.of(0, [(*chunk).min(t), v]), TensorType::f32([t + 1])])
-            }
-            Op::LinearCrossEntropyGrad { chunk } => {
-                self.arity(4..=4)?;
-                let (t, v) = self.head()?;
-                self.same(3, &Shape::default(), "the gradient of the loss")?;
-                let (chunk, dw) = (self.of(0, [(*chunk).min(t), v]), self.sum_of(1, self.shape(1).clone()));
-                Ok(vec![scalar, self.like(0), dw, chunk, TensorType::f32([t + 1])])
-            }
-            other => unreachable!("{} is not a loss", other.name()),
-        }
-    }
-
-    fn logits(&self, logits: usize, targets: usize) -> Result<(), IrError> {
-        self.rank(logits, 2, "logits [tokens, vocab]")?;
-        self.int(targets)?;
-        self.same(targets, &[self.shape(logits).dims()[0]].into(), "the rows of the logits")
-    }
-
-    fn head(&self) -> Result<(usize, usize), IrError> {
-        self.rank(0, 2, "hidden states [tokens, dim]")?;
-        self.rank(1, 2, "an output weight [vocab, dim]")?;
-        self.int(2)?;
-        let (h, w) = (self.shape(0).dims(), self.shape(1).dims());
-        if h[1] != w[1] {
-            return self.fail(format!(
-                "hidden states are {}, the output weight is {}",
-                self.shape(0),
-                self.shape(1)
-            ));
-        }
-        self.one_dtype(&[0, 1])?;
-        self.same(2, &[h[0]].into(), "the rows of the hidden states")?;
-        Ok((h[0], w[0]))
-    }
-}
-
-impl crate::op::LinearSpec {
-    /// Number S of states kept for the backward of a sequence of `n` tokens.
-    pub fn saved_states(&self, n: usize) -> usize {
-        if self.causal { n.div_ceil(self.chunk) } else { 1 }
     }
 }
 

@@ -2,43 +2,20 @@
 
 mod attention_support;
 
-use attention_support::{Keys, Layout, Machine, Problem, Random, Reference, error};
+use attention_support::linear::Case;
+use attention_support::{Keys, Layout, Machine, Problem, Random, Reference};
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
-use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
+use linc_tile::library::linear_attention::linear_attention_forward;
+use linc_tile::library::linear_attention_backward::linear_attention_backward;
 use linc_tile::library::linear_attention_bidirectional::{
     bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
 };
 
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    shape: HeadShape,
-    causal: bool,
-    chunk: usize,
-    temperature: f64,
-}
-
-fn forward_spec(machine: Machine, case: Case) -> LinearForwardSpec {
-    let Case { shape, chunk, temperature, .. } = case;
-    let wide = machine.layout.strides(&shape, shape.heads);
-    let narrow = machine.layout.strides(&shape, shape.kv_heads);
-    LinearForwardSpec {
-        elem: machine.elem,
-        shape,
-        chunk,
-        temperature,
-        q: wide,
-        k: narrow,
-        v: narrow,
-        out: wide,
-    }
-}
-
 /// out, dq, dk, dv of the kernels.
 fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
-    let Case { shape, causal, chunk, temperature } = case;
+    let Case { shape, causal, chunk, .. } = case;
     let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
-    let forward = forward_spec(machine, case);
+    let forward = case.forward(machine);
     let q = machine.input(&shape, heads, &problem.q);
     let k = machine.input(&shape, kv_heads, &problem.k);
     let v = machine.input(&shape, kv_heads, &problem.v);
@@ -61,19 +38,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
         (out, ell, state)
     };
 
-    let backward = LinearBackwardSpec {
-        elem: machine.elem,
-        shape,
-        chunk,
-        temperature,
-        q: forward.q,
-        k: forward.k,
-        v: forward.v,
-        dout: forward.q,
-        dq: forward.q,
-        dk: forward.k,
-        dv: forward.v,
-    };
+    let backward = case.backward(machine);
     let kernel = if causal {
         linear_attention_backward(&backward)
     } else {
@@ -92,20 +57,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
 }
 
 fn check(machine: Machine, case: Case, problem: &Problem, tolerance: f64, what: &str) {
-    let Reference { out, dq, dk, dv, natural, .. } = problem.linear(case.causal, case.temperature);
-    let natural = natural * case.temperature;
-    let results = run(machine, case, problem);
-    let references = [(out, 0.0), (dq, natural), (dk, natural), (dv, 0.0)];
-    for ((result, (reference, floor)), name) in results.iter().zip(&references).zip(["out", "dq", "dk", "dv"])
-    {
-        let e = error(result, reference, *floor);
-        assert!(e <= tolerance, "{name}: error {e:.2e} > {tolerance:.0e} for {what} {case:?} on {machine:?}");
-    }
-}
-
-fn case([seq, heads, kv_heads, head_dim]: [usize; 4], causal: bool, chunk: usize) -> Case {
-    let shape = HeadShape { batch: 2, seq, heads, kv_heads, head_dim };
-    Case { shape, causal, chunk, temperature: 1.0 }
+    case.check(machine, problem, &run(machine, case, problem), tolerance, what);
 }
 
 #[test]
@@ -113,7 +65,7 @@ fn every_length() {
     for seq in [1, 63, 64, 65, 130, 200] {
         for causal in [false, true] {
             for chunk in [16, 64] {
-                let case = case([seq, 2, 1, 16], causal, chunk);
+                let case = Case::new([seq, 2, 1, 16], causal, chunk);
                 let problem = Problem::new(case.shape, Keys::Normal, seq as u64);
                 // One token has dq = 0, the difference of terms that are 100 times the natural scale.
                 let tolerance = if seq == 1 { 1e-5 } else { 2e-6 };
@@ -127,7 +79,7 @@ fn every_length() {
 fn every_head_size_and_group() {
     for (heads, kv_heads, head_dim) in [(2, 2, 32), (4, 1, 16), (4, 2, 64), (1, 1, 128), (3, 1, 24)] {
         for causal in [false, true] {
-            let case = case([100, heads, kv_heads, head_dim], causal, 64);
+            let case = Case::new([100, heads, kv_heads, head_dim], causal, 64);
             check(Machine::F32, case, &Problem::new(case.shape, Keys::Normal, 5), 3e-6, "normal keys");
         }
     }
@@ -138,7 +90,7 @@ fn every_family_of_keys() {
     for keys in Keys::ALL {
         for chunk in [16, 64] {
             for (seq, causal) in [(130, true), (128, true), (130, false)] {
-                let case = case([seq, 2, 1, 16], causal, chunk);
+                let case = Case::new([seq, 2, 1, 16], causal, chunk);
                 let problem = Problem::new(case.shape, keys, 10);
                 check(Machine::F32, case, &problem, keys.tolerance(), &format!("{keys:?}"));
                 check(Machine::F64, case, &problem, 1e-11, &format!("{keys:?}"));
@@ -150,7 +102,7 @@ fn every_family_of_keys() {
 #[test]
 fn hard_keys_at_full_size() {
     for keys in [Keys::Uniform100, Keys::RampUp, Keys::Steps] {
-        let case = case([130, 2, 1, 64], true, 64);
+        let case = Case::new([130, 2, 1, 64], true, 64);
         check(
             Machine::F32,
             case,
@@ -163,7 +115,7 @@ fn hard_keys_at_full_size() {
 
 #[test]
 fn errors_do_not_add_up_over_many_chunks() {
-    let case = case([1500, 1, 1, 8], true, 16);
+    let case = Case::new([1500, 1, 1, 8], true, 16);
     for keys in [Keys::Normal, Keys::Uniform10] {
         check(Machine::F32, case, &Problem::new(case.shape, keys, 15), 5e-6, &format!("{keys:?}"));
     }
@@ -173,7 +125,7 @@ fn errors_do_not_add_up_over_many_chunks() {
 fn temperature_scales_queries_and_keys() {
     for causal in [false, true] {
         for keys in [Keys::Normal, Keys::Uniform100] {
-            let mut case = case([100, 2, 1, 16], causal, 64);
+            let mut case = Case::new([100, 2, 1, 16], causal, 64);
             case.temperature = 2.5;
             let problem = Problem::new(case.shape, keys, 12);
             check(Machine::F32, case, &problem, 4.0 * keys.tolerance(), &format!("{keys:?}"));
@@ -185,7 +137,7 @@ fn temperature_scales_queries_and_keys() {
 #[test]
 fn bf16_tensors() {
     for causal in [false, true] {
-        let case = case([100, 4, 2, 32], causal, 64);
+        let case = Case::new([100, 4, 2, 32], causal, 64);
         let mut problem = Problem::new(case.shape, Keys::Normal, 9);
         problem.round_to_bf16();
         check(Machine::BF16, case, &problem, 1.5e-2, "normal keys");
@@ -208,7 +160,7 @@ fn the_saved_logsumexp_does_not_drift() {
         machine.plain_output(chunks * 8),
         machine.plain_output(chunks * 64),
     ];
-    machine.run(&linear_attention_forward(&forward_spec(machine, case)), &mut buffers);
+    machine.run(&linear_attention_forward(&case.forward(machine)), &mut buffers);
     let ell = buffers[4].to_f64();
     assert!(ell[..8].iter().all(|x| *x == 0.0), "the first chunk has no keys before it");
     let mut sums = [0.0; 8];

@@ -296,24 +296,30 @@ fn matmuls(bench: &mut Bench) {
         (512, 4096, 512, false, true),
         (4096, 512, 512, true, false),
     ] {
-        let gemm = Gemm {
-            m,
-            n,
-            k,
-            a: Ref { buffer: 0, offset: 0 },
-            a_strides: if trans_a { (1, m) } else { (k, 1) },
-            b: Ref { buffer: 1, offset: 0 },
-            b_strides: if trans_b { (1, k) } else { (n, 1) },
-            c: Ref { buffer: 2, offset: 0 },
-            c_strides: (n, 1),
-            accumulate: false,
-            dtype: DType::F32,
-            c_dtype: DType::F32,
-        };
-        let sizes = [m * k, k * n, m * n].map(|len| 4 * len as u64);
-        let letter = |trans| if trans { 't' } else { 'n' };
-        let flops = 2.0 * (m * n * k) as f64;
-        let name = format!("matmul {m}x{n}x{k} {}{}", letter(trans_a), letter(trans_b));
-        bench.line(&name, flops, 0.0, |cpu| time(cpu, &sizes, Action::Gemm(gemm), None));
+        for (dtype, c_dtype, types) in [
+            (DType::F32, DType::F32, ""),
+            (DType::Bf16, DType::Bf16, " bf16"),
+            (DType::Bf16, DType::F32, " bf16 to f32"),
+        ] {
+            let gemm = Gemm {
+                m,
+                n,
+                k,
+                a: Ref { buffer: 0, offset: 0 },
+                a_strides: if trans_a { (1, m) } else { (k, 1) },
+                b: Ref { buffer: 1, offset: 0 },
+                b_strides: if trans_b { (1, k) } else { (n, 1) },
+                c: Ref { buffer: 2, offset: 0 },
+                c_strides: (n, 1),
+                accumulate: false,
+                dtype,
+                c_dtype,
+            };
+            let sizes = [m * k, k * n, m * n].map(|len| 4 * len as u64);
+            let letter = |trans| if trans { 't' } else { 'n' };
+            let flops = 2.0 * (m * n * k) as f64;
+            let name = format!("matmul {m}x{n}x{k} {}{}{types}", letter(trans_a), letter(trans_b));
+            bench.line(&name, flops, 0.0, |cpu| time(cpu, &sizes, Action::Gemm(gemm), None));
+        }
     }
 }

@@ -2,6 +2,15 @@
 
 use linc_tile::interp::{Buffer, Options, Precision, run};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
+use linc_tile::library::linear_attention::LinearForwardSpec;
+use linc_tile::library::linear_attention_backward::LinearBackwardSpec;
+use linc_tile::library::linear_attention_chunked::linear_attention_out;
+use linc_tile::library::linear_attention_chunked_backward::{
+    linear_attention_chunk_grads, linear_attention_delta, linear_attention_grads, needs_delta,
+};
+use linc_tile::library::linear_attention_states::{
+    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
+};
 use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
 use linc_tile::library::softmax_attention_backward::{
     SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
@@ -220,4 +229,27 @@ pub fn softmax(
         softmax_attention_dkdv(&backward),
     ];
     kernels.into_iter().map(|kernel| chain.run(kernel, 1)).collect()
+}
+
+/// Linear attention with a program for each chunk: states, prefix, out; then the gradients.
+pub fn linear(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: u64) -> Vec<Measured> {
+    const CHUNK: usize = 64;
+    let mut chain = Chain::new(shape, keys, seed);
+    let (wide, narrow) = chain.strides();
+    let (q, k, v, out) = (wide, narrow, narrow, wide);
+    let forward = LinearForwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, out };
+    let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
+    let backward = LinearBackwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, dout, dq, dk, dv };
+    let mut kernels = vec![
+        linear_attention_chunk_states(&forward),
+        linear_attention_prefix(&forward),
+        linear_attention_out(&forward),
+    ];
+    if needs_delta(&backward) {
+        kernels.push(linear_attention_delta(&backward));
+    }
+    kernels.push(linear_attention_chunk_grads(&backward));
+    kernels.push(linear_attention_suffix(&backward));
+    kernels.push(linear_attention_grads(&backward));
+    kernels.into_iter().map(|kernel| chain.run(kernel, shape.seq.div_ceil(CHUNK))).collect()
 }

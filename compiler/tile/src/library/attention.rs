@@ -1,9 +1,10 @@
 //! What the attention kernels share: shapes, strides, and tiles of the rows of one head.
 //!
 //! Letters: `B` batch, `N` sequence, `H` query heads, `G` key/value heads, `D` features of a head, `C` chunk,
-//! `S` saved states (`ceil(N/C)` if causal, else 1). Tensors `[B, N, heads, D]` come with strides (in elements) of
+//! `S` saved states (`ceil(N/C)` if causal, else 1), `F` features of a block. Tensors `[B, N, heads, D]` come with strides (in elements) of
 //! batch, sequence and head and have adjacent features, so they may be slices of one packed qkv buffer.
-//! `lse`, `delta` `[B, H, N]`, `ell` `[B, G, S, D]`, `state` `[B, G, S, D, D]` are contiguous f32;
+//! `lse`, `delta` `[B, H, N]`, `ell`, `rho` `[B, G, S, D]`, `state`, `d` `[B, G, S, D, D]`, `dk_part` `[B, N, G, D]`
+//! are contiguous f32;
 //! `pos` is one i32 in memory. Everything else has the element type of the spec. Sums accumulate in f32.
 //!
 //! | kernel | grid | parameters in launch order (`=` written, `~` updated in place) |
@@ -14,6 +15,13 @@
 //! | `softmax_attention_dkdv` | ceil(N/block_k), G, B | q, k, v, dout, lse, delta, =dk, =dv |
 //! | `linear_attention_forward` | G, B, 1 | q, k, v, =out, =ell, =state |
 //! | `linear_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
+//! | `linear_attention_chunk_states` | S·D/F, G, B | k, v, =ell, =state |
+//! | `linear_attention_prefix` | D/4, G, B | ~ell, ~state |
+//! | `linear_attention_out` | S, G, B | q, k, v, ell, state, =out |
+//! | `linear_attention_delta` | S, G, B | q, k, v, ell, state, dout, =delta |
+//! | `linear_attention_chunk_grads` | S·D/F, G, B | q, k, v, ell, state, dout, \[delta,\] =dq, =d, =rho, ~dk_part |
+//! | `linear_attention_suffix` | D/4, G, B | ell, ~d, ~rho |
+//! | `linear_attention_grads` | S, G, B | q, k, v, ell, dout, d, rho, dk_part, =dk, =dv |
 //! | `bidirectional_attention_state` | G, B, 1 | k, v, =ell, =state |
 //! | `bidirectional_attention_out` | ceil(N/chunk), H, B | q, state, =out |
 //! | `bidirectional_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
@@ -105,6 +113,11 @@ impl HeadRows {
         HeadRows { param, base: b.add(batch, head), stride: strides.seq, dim }
     }
 
+    /// `width` features of the same rows, from feature `first` (Index) on.
+    pub(crate) fn features(&self, b: &mut Builder, first: ValueId, width: usize) -> HeadRows {
+        HeadRows { base: b.add(self.base, first), dim: width, ..*self }
+    }
+
     fn at(&self, b: &mut Builder, start: ValueId) -> ValueId {
         let rows = b.scale_index(start, self.stride);
         b.add(self.base, rows)
@@ -186,15 +199,44 @@ pub(crate) fn with_each_row(b: &mut Builder, op: Binary, tile: ValueId, vector: 
 
 /// Softmax of each row of `x * temperature`, f32.
 pub(crate) fn softmax_rows(b: &mut Builder, x: ValueId, temperature: f64) -> ValueId {
+    let (e, statistics) = exponential_rows(b, x, temperature);
+    scale_rows(b, e, statistics.inverse)
+}
+
+/// What the softmax of a part of a row needs of the whole row.
+#[derive(Clone, Copy)]
+pub(crate) struct RowStatistics {
+    /// Largest element after the temperature, `[rows]`.
+    pub max: ValueId,
+    /// 1 / the sum of `exp(x − max)`, `[rows]`.
+    pub inverse: ValueId,
+}
+
+/// `exp(x * temperature − max)` of each row, f32, and the statistics of the rows.
+pub(crate) fn exponential_rows(b: &mut Builder, x: ValueId, temperature: f64) -> (ValueId, RowStatistics) {
     let cols = b.ty(x).shape[1];
     let x = temper(b, x, temperature);
     let max = b.reduce_max(1, x);
-    let max = b.expand_cols(max, cols);
-    let shifted = b.sub(x, max);
+    let highest = b.expand_cols(max, cols);
+    let shifted = b.sub(x, highest);
     let e = b.exp(shifted);
     let sum = b.sum(1, e);
-    let inverse = b.unary(Unary::Recip, sum);
-    scale_rows(b, e, inverse)
+    (e, RowStatistics { max, inverse: b.unary(Unary::Recip, sum) })
+}
+
+/// The part `x` of rows that have these statistics, after the softmax of the whole rows.
+pub(crate) fn softmax_part(
+    b: &mut Builder,
+    x: ValueId,
+    temperature: f64,
+    statistics: RowStatistics,
+) -> ValueId {
+    let cols = b.ty(x).shape[1];
+    let x = temper(b, x, temperature);
+    let max = b.expand_cols(statistics.max, cols);
+    let shifted = b.sub(x, max);
+    let e = b.exp(shifted);
+    scale_rows(b, e, statistics.inverse)
 }
 
 /// Softmax of the vector `x * temperature`, f32.

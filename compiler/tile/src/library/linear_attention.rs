@@ -15,6 +15,7 @@ use super::attention::{
     HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, softmax_rows,
     softmax_vector, strides_tag, temper, with_each_row,
 };
+use super::linear_attention_blocks::Sizes;
 use super::linear_attention_chunk::{Carried, Factors, KeyChunk, PrefixStep, SavedStates};
 use super::{number, tag};
 use crate::builder::Builder;
@@ -42,6 +43,11 @@ pub struct LinearForwardSpec {
 }
 
 impl LinearForwardSpec {
+    /// What it has in common with the other direction.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes::new(self.elem, self.shape, self.chunk, self.temperature)
+    }
+
     /// Name of a kernel of this spec that uses tensors of these strides.
     pub(crate) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
         linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)

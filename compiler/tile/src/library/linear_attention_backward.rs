@@ -14,9 +14,10 @@ use super::attention::{
     softmax_vector, temper, with_each_row,
 };
 use super::linear_attention::linear_name;
-use super::linear_attention_chunk::{Factors, KeyChunk, PrefixStep, SavedStates};
+use super::linear_attention_blocks::Sizes;
+use super::linear_attention_chunk::{Factors, KeyChunk, PrefixStep, SavedStates, start_of_chunk};
 use crate::builder::Builder;
-use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 
 /// What the backward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,10 +47,19 @@ pub struct LinearBackwardSpec {
 }
 
 impl LinearBackwardSpec {
-    /// Name of a kernel of this spec.
-    pub(crate) fn name(&self, kernel: &str) -> String {
-        let strides = [self.q, self.k, self.v, self.dout, self.dq, self.dk, self.dv];
-        linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, &strides)
+    /// What it has in common with the other direction.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes::new(self.elem, self.shape, self.chunk, self.temperature)
+    }
+
+    /// Name of a kernel of this spec that uses tensors of these strides.
+    pub(crate) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
+        linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
+    }
+
+    /// Name of a kernel that computes all gradients.
+    pub(crate) fn whole_name(&self, kernel: &str) -> String {
+        self.name(kernel, &[self.q, self.k, self.v, self.dout, self.dq, self.dk, self.dv])
     }
 }
 
@@ -143,7 +153,7 @@ impl<'a> BackwardHead<'a> {
 pub fn linear_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
     let chunks = seq.div_ceil(spec.chunk);
-    let mut b = Builder::new(spec.name("linear_attention_backward"), [kv_heads, batch, 1]);
+    let mut b = Builder::new(spec.whole_name("linear_attention_backward"), [kv_heads, batch, 1]);
     let head = BackwardHead::new(&mut b, spec, chunks);
     let init = [
         b.full(0.0, &[dim, dim]),
@@ -156,7 +166,7 @@ pub fn linear_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
         let last = b.index(chunks - 1);
         let index = b.sub(last, round);
         let start = b.scale_index(index, spec.chunk);
-        let (reference, z) = start_of_chunk(b, &head, index);
+        let (reference, z) = start_of_chunk(b, &head.k, &head.saved, spec.temperature, index);
         let chunk = head.chunk(b, start);
         let factors = Factors::new(b, chunk.keys, reference, z);
         let ok = factors.in_range(b);
@@ -181,22 +191,6 @@ pub fn linear_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
         next
     });
     b.finish()
-}
-
-/// Reference and sum of weights of the keys before chunk `index`: `ell` and 1, or the first key and 0.
-fn start_of_chunk(b: &mut Builder, head: &BackwardHead, index: ValueId) -> (ValueId, ValueId) {
-    let dim = head.spec.shape.head_dim;
-    let zero = b.index(0);
-    let is_first = b.compare(Compare::Eq, index, zero);
-    let pair = b.if_else(
-        is_first,
-        |b| {
-            let key = head.k.load_row(b, zero);
-            vec![temper(b, key, head.spec.temperature), b.full(0.0, &[dim])]
-        },
-        |b| vec![head.saved.load_ell(b, index), b.full(1.0, &[dim])],
-    );
-    (pair[0], pair[1])
 }
 
 /// What a chunk sees of the tokens before it.
@@ -344,9 +338,20 @@ fn slow_chunk(
 
 /// Gradient of `softmax(q·temperature)` over rows: `temperature · P ⊙ (dP − rowsum(P ⊙ dP))`.
 pub(crate) fn softmax_rows_grad(b: &mut Builder, p: ValueId, dp: ValueId, temperature: f64) -> ValueId {
-    let cols = b.ty(p).shape[1];
     let product = b.mul(p, dp);
     let delta = b.sum(1, product);
+    centred_grad(b, p, dp, delta, temperature)
+}
+
+/// `temperature · P ⊙ (dP − delta)` for rows whose `delta` `[rows]` is known.
+pub(crate) fn centred_grad(
+    b: &mut Builder,
+    p: ValueId,
+    dp: ValueId,
+    delta: ValueId,
+    temperature: f64,
+) -> ValueId {
+    let cols = b.ty(p).shape[1];
     let delta = b.expand_cols(delta, cols);
     let centred = b.sub(dp, delta);
     let dq = b.mul(p, centred);

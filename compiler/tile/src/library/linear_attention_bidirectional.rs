@@ -80,7 +80,7 @@ pub fn bidirectional_attention_out(spec: &LinearForwardSpec) -> Kernel {
 pub fn bidirectional_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
     let elem = spec.elem;
-    let mut b = Builder::new(spec.name("bidirectional_attention_backward"), [kv_heads, batch, 1]);
+    let mut b = Builder::new(spec.whole_name("bidirectional_attention_backward"), [kv_heads, batch, 1]);
     let head = BackwardHead::new(&mut b, spec, 1);
     let (zero, end) = (b.index(0), b.index(seq));
     let ell = head.saved.load_ell(&mut b, zero);

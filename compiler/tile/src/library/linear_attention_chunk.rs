@@ -1,5 +1,5 @@
-//! What the forward and backward kernels of linear attention share: a chunk of keys, its factors, the walk's
-//! state, one row of the slow path.
+//! What all kernels of linear attention share: a chunk of keys, its factors, the walk's state, one row of the slow
+//! path.
 
 use super::attention::{HeadRows, HeadShape, mask_from, scale_rows, temper, with_each_row};
 use super::bound;
@@ -43,6 +43,15 @@ pub(crate) struct SavedStates {
     state: ParamId,
     first: ValueId,
     dim: usize,
+    window: Option<Window>,
+}
+
+/// Some rows of every pair: a block of features.
+#[derive(Clone, Copy)]
+struct Window {
+    first: ValueId,
+    rows: usize,
+    bound: Option<ValueId>,
 }
 
 impl SavedStates {
@@ -58,31 +67,52 @@ impl SavedStates {
     ) -> Self {
         let line = b.scale_index(batch, shape.kv_heads);
         let line = b.add(line, kv_head);
-        SavedStates { ell, state, first: b.scale_index(line, count), dim: shape.head_dim }
+        SavedStates { ell, state, first: b.scale_index(line, count), dim: shape.head_dim, window: None }
+    }
+
+    /// `rows` features of each pair from feature `first` (Index) on.
+    pub(crate) fn features(&self, first: ValueId, rows: usize) -> Self {
+        SavedStates { window: Some(Window { first, rows, bound: None }), ..*self }
+    }
+
+    /// The same features, but none from `bound` on.
+    pub(crate) fn bounded(&self, bound: Option<ValueId>) -> Self {
+        SavedStates { window: self.window.map(|window| Window { bound, ..window }), ..*self }
     }
 
     fn offsets(&self, b: &mut Builder, index: ValueId) -> (ValueId, ValueId) {
         let at = b.add(self.first, index);
-        (b.scale_index(at, self.dim), b.scale_index(at, self.dim * self.dim))
+        let (small, large) = (b.scale_index(at, self.dim), b.scale_index(at, self.dim * self.dim));
+        let Some(Window { first, .. }) = self.window else { return (small, large) };
+        let rows = b.scale_index(first, self.dim);
+        (b.add(small, first), b.add(large, rows))
+    }
+
+    /// Rows of a pair, and where they end.
+    fn rows(&self) -> (usize, Option<ValueId>) {
+        self.window.map_or((self.dim, None), |window| (window.rows, window.bound))
     }
 
     /// Writes the pair number `index`.
     pub(crate) fn store(&self, b: &mut Builder, index: ValueId, ell: ValueId, state: ValueId) {
         let (small, large) = self.offsets(b, index);
-        b.store(self.ell, small, ell, &[(1, None)]);
-        b.store(self.state, large, state, &[(self.dim, None), (1, None)]);
+        let (_, bound) = self.rows();
+        b.store(self.ell, small, ell, &[(1, bound)]);
+        b.store(self.state, large, state, &[(self.dim, bound), (1, None)]);
     }
 
-    /// Reads `ell [D]` number `index`.
+    /// Reads `ell` number `index`, `[D]` or the features of the window.
     pub(crate) fn load_ell(&self, b: &mut Builder, index: ValueId) -> ValueId {
         let (small, _) = self.offsets(b, index);
-        b.load(self.ell, small, &[self.dim], &[(1, None)])
+        let (rows, bound) = self.rows();
+        b.load(self.ell, small, &[rows], &[(1, bound)])
     }
 
-    /// Reads `state [D, D]` number `index`.
+    /// Reads `state` number `index`, `[D, D]` or the features of the window.
     pub(crate) fn load_state(&self, b: &mut Builder, index: ValueId) -> ValueId {
         let (_, large) = self.offsets(b, index);
-        b.load(self.state, large, &[self.dim, self.dim], &[(self.dim, None), (1, None)])
+        let (rows, bound) = self.rows();
+        b.load(self.state, large, &[rows, self.dim], &[(self.dim, bound), (1, None)])
     }
 }
 
@@ -110,12 +140,7 @@ impl KeyChunk {
         start: ValueId,
     ) -> Self {
         let bound = bound(b, seq, start, rows);
-        let keys = k.load_f32(b, start, rows, bound);
-        let keys = temper(b, keys, temperature);
-        let keys = match bound {
-            Some(bound) => mask_from(b, keys, 0, bound, f64::NEG_INFINITY),
-            None => keys,
-        };
+        let keys = load_keys(b, k, rows, temperature, start, bound);
         let values = v.load(b, start, rows, bound);
         KeyChunk { start, bound, keys, values }
     }
@@ -123,12 +148,67 @@ impl KeyChunk {
     /// Existing rows, Index.
     pub(crate) fn count(&self, b: &mut Builder) -> ValueId {
         let rows = b.ty(self.keys).shape[0];
-        let rows = b.index(rows);
-        match self.bound {
-            Some(bound) => b.min(bound, rows),
-            None => rows,
-        }
+        existing(b, rows, self.bound)
     }
+}
+
+/// `rows` keys from `start` on times temperature, f32; -inf from `bound` on.
+pub(crate) fn load_keys(
+    b: &mut Builder,
+    k: &HeadRows,
+    rows: usize,
+    temperature: f64,
+    start: ValueId,
+    bound: Option<ValueId>,
+) -> ValueId {
+    let keys = k.load_f32(b, start, rows, bound);
+    let keys = temper(b, keys, temperature);
+    match bound {
+        Some(bound) => mask_from(b, keys, 0, bound, f64::NEG_INFINITY),
+        None => keys,
+    }
+}
+
+/// How many of `rows` rows exist, Index.
+pub(crate) fn existing(b: &mut Builder, rows: usize, bound: Option<ValueId>) -> ValueId {
+    let rows = b.index(rows);
+    match bound {
+        Some(bound) => b.min(bound, rows),
+        None => rows,
+    }
+}
+
+/// Reference and sum of weights of the keys before chunk `index`, for as many features as `saved` has:
+/// `ell` and 1, or the first key and 0.
+pub(crate) fn start_of_chunk(
+    b: &mut Builder,
+    k: &HeadRows,
+    saved: &SavedStates,
+    temperature: f64,
+    index: ValueId,
+) -> (ValueId, ValueId) {
+    let (dim, _) = saved.rows();
+    let zero = b.index(0);
+    let is_first = b.compare(Compare::Eq, index, zero);
+    let pair = b.if_else(
+        is_first,
+        |b| {
+            let key = k.load_row(b, zero);
+            vec![temper(b, key, temperature), b.full(0.0, &[dim])]
+        },
+        |b| vec![saved.load_ell(b, index), b.full(1.0, &[dim])],
+    );
+    (pair[0], pair[1])
+}
+
+/// Adds a key to the prefix with largest key `m` and sum `z`, all `[D]`; returns both.
+pub(crate) fn extend_prefix(b: &mut Builder, key: ValueId, m: ValueId, z: ValueId) -> (ValueId, ValueId) {
+    let larger = b.max(m, key);
+    let decay = b.sub(m, larger);
+    let decay = b.exp(decay);
+    let fresh = b.sub(key, larger);
+    let fresh = b.exp(fresh);
+    (larger, b.fma(z, decay, fresh))
 }
 
 /// The factors of the fast path.
@@ -143,7 +223,7 @@ pub(crate) struct Factors {
 
 impl Factors {
     /// For keys `[C, D]`, reference `[D]` and the sum `z` `[D]` of the keys before.
-    pub(super) fn new(b: &mut Builder, keys: ValueId, reference: ValueId, z: ValueId) -> Self {
+    pub(crate) fn new(b: &mut Builder, keys: ValueId, reference: ValueId, z: ValueId) -> Self {
         let k = with_each_row(b, Binary::Sub, keys, reference);
         let k = b.exp(k);
         b.name(k, "k_tilde");
@@ -155,7 +235,7 @@ impl Factors {
     }
 
     /// Bool scalar: the fast path is exact (false also if a sum overflowed).
-    pub(super) fn in_range(&self, b: &mut Builder) -> ValueId {
+    pub(crate) fn in_range(&self, b: &mut Builder) -> ValueId {
         let worst = b.reduce_max(0, self.end);
         let limit = b.float(FAST_RANGE.exp());
         b.compare(Compare::Le, worst, limit)
@@ -186,12 +266,7 @@ impl PrefixStep {
     ) -> Self {
         let key = k.load_row(b, token);
         let key = temper(b, key, temperature);
-        let m = b.max(prefix[0], key);
-        let decay = b.sub(prefix[0], m);
-        let decay = b.exp(decay);
-        let fresh = b.sub(key, m);
-        let fresh = b.exp(fresh);
-        let z = b.fma(prefix[1], decay, fresh);
+        let (m, z) = extend_prefix(b, key, prefix[0], prefix[1]);
         let inverse = b.unary(Unary::Recip, z);
         let one = b.index(1);
         let seen = b.add(row, one);

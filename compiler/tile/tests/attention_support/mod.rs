@@ -1,6 +1,8 @@
 //! Naive float64 attention, straight from the definitions, and what the attention tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod linear;
+
 use linc_tile::interp::{Buffer, Options, Precision, run};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::{Elem, Kernel};

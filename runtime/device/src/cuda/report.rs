@@ -34,7 +34,8 @@ pub struct KernelReport {
     pub max_warps_per_sm: u32,
     /// Seconds of all launches in one run if memory were the only limit, on the largest GPU of the architecture.
     pub memory_seconds: f64,
-    /// The same for arithmetic: of the matrix units where it multiplies bf16, else of f32.
+    /// The same for arithmetic, as the tile program has it: the slowest of products (of the matrix units where they are
+    /// of bf16), other operations on f32, and functions such as exp.
     pub compute_seconds: f64,
 }
 
@@ -77,20 +78,34 @@ pub fn inspect(
     }
     let mut rows = vec![];
     for (index, (kernel, resources)) in kernels.iter().zip(resources).enumerate() {
-        let matrix_units = tile::parse(&plan.kernels[index].text).is_ok_and(|k| multiplies_bf16(&k));
-        rows.push(row(work(plan, index), kernel, resources, arch, matrix_units));
+        let program = tile::parse(&plan.kernels[index].text)
+            .map_err(|e| DeviceError::Kernel { kernel: kernel.name.clone(), message: e.to_string() })?;
+        let (launches, bytes) = work(plan, index);
+        let seconds = compute_seconds(&tile::cost::cost(&program), multiplies_bf16(&program), arch);
+        rows.push(row((launches, bytes, launches as f64 * seconds), kernel, resources, arch));
     }
     inspection.rows = rows;
     Ok(inspection)
 }
 
-/// Launches, operations and bytes of a kernel in one run.
-fn work(plan: &Plan, kernel: usize) -> (u64, u64, u64) {
+/// Launches and bytes of a kernel in one run.
+fn work(plan: &Plan, kernel: usize) -> (u64, u64) {
     let launched = |action: &Action| matches!(action, Action::Launch { kernel: k, .. } if *k == kernel);
-    plan.steps
-        .iter()
-        .filter(|step| launched(&step.action))
-        .fold((0, 0, 0), |(n, flops, bytes), step| (n + 1, flops + step.flops, bytes + step.bytes))
+    let steps = plan.steps.iter().filter(|step| launched(&step.action));
+    steps.fold((0, 0), |(launches, bytes), step| (launches + 1, bytes + step.bytes))
+}
+
+/// f32 operations in the time of one exp: a multiprocessor has 128 lanes that multiply and add, and 16 for functions.
+const FUNCTION: f64 = 16.0;
+
+/// Seconds of a launch if arithmetic were the only limit.
+fn compute_seconds(cost: &tile::cost::Cost, bf16: bool, arch: Arch) -> f64 {
+    let ceilings = gpus::ceilings(arch);
+    let products = cost.dot_flops as f64;
+    let pointwise = cost.pointwise_flops as f64;
+    let functions = FUNCTION * cost.transcendentals as f64;
+    let (on_matrix_units, on_lanes) = if bf16 { (products, pointwise) } else { (0.0, products + pointwise) };
+    (on_matrix_units / ceilings.bf16_flops).max(on_lanes.max(functions) / ceilings.f32_flops)
 }
 
 /// Whether a matmul inside the kernel has operands that the matrix units take.
@@ -105,17 +120,15 @@ fn multiplies_bf16(kernel: &tile::Kernel) -> bool {
 }
 
 fn row(
-    (launches, flops, bytes): (u64, u64, u64),
+    (launches, bytes, compute_seconds): (u64, u64, f64),
     kernel: &CudaKernel,
     resources: Option<Resources>,
     arch: Arch,
-    matrix_units: bool,
 ) -> KernelReport {
     let has = gpus::multiprocessor(arch);
     let ceilings = gpus::ceilings(arch);
     let occupancy = resources
         .map(|r| gpus::occupancy(&has, kernel.threads, r.registers, kernel.shared_bytes + r.static_shared));
-    let peak = if matrix_units { ceilings.bf16_flops } else { ceilings.f32_flops };
     KernelReport {
         name: kernel.name.clone(),
         launches,
@@ -127,7 +140,7 @@ fn row(
         warps_per_sm: occupancy.map(|o| o.warps),
         max_warps_per_sm: has.warps,
         memory_seconds: bytes as f64 / ceilings.bytes_per_second,
-        compute_seconds: flops as f64 / peak,
+        compute_seconds,
     }
 }
 
@@ -145,14 +158,28 @@ mod tests {
             grid: [10, 2, 1],
         };
         let resources = Resources { registers: 128, ..Resources::default() };
-        let made = row((3, 67_000_000, 4_800_000), &kernel, Some(resources), Arch::Sm90a, false);
+        let made = row((3, 4_800_000, 7e-6), &kernel, Some(resources), Arch::Sm90a);
         assert_eq!((made.launches, made.blocks, made.max_warps_per_sm), (3, 20, 64));
         // 228 KiB hold three times 65 KiB; registers would do for four blocks.
         assert_eq!((made.blocks_per_sm, made.warps_per_sm), (Some(3), Some(12)));
         assert!((made.memory_seconds - 1e-6).abs() < 1e-12, "{}", made.memory_seconds);
-        assert!((made.compute_seconds - 1e-6).abs() < 1e-12, "{}", made.compute_seconds);
-        let faster = row((3, 989_000_000, 0), &kernel, None, Arch::Sm90a, true);
-        assert!((faster.compute_seconds - 1e-6).abs() < 1e-12, "{}", faster.compute_seconds);
-        assert_eq!(faster.blocks_per_sm, None);
+        assert_eq!(made.compute_seconds, 7e-6);
+        assert_eq!(row((3, 0, 0.0), &kernel, None, Arch::Sm90a).blocks_per_sm, None);
+    }
+
+    #[test]
+    fn the_slowest_unit_counts() {
+        let cost = |dot_flops, pointwise_flops, transcendentals| tile::cost::Cost {
+            dot_flops,
+            pointwise_flops,
+            transcendentals,
+            ..tile::cost::Cost::default()
+        };
+        let micros = |cost, bf16| 1e6 * compute_seconds(&cost, bf16, Arch::Sm90a);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} for {b}");
+        close(micros(cost(989_000_000, 0, 0), true), 1.0);
+        close(micros(cost(989_000_000, 134_000_000, 0), true), 2.0);
+        close(micros(cost(67_000_000, 67_000_000, 0), false), 2.0);
+        close(micros(cost(67_000_000, 0, 67_000_000), false), 16.0);
     }
 }

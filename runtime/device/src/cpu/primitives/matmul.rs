@@ -310,25 +310,6 @@ pub(super) unsafe fn thin<L: Lanes>(part: &Part) {
     }
 }
 
-/// Up to a vector of elements as f32, zeros behind them.
-#[inline(always)]
-unsafe fn lanes<L: Lanes, E: Stored>(p: *const E, n: usize) -> L {
-    let mut wide = [0f32; 16];
-    // SAFETY: the caller promises n readable elements; no vector is longer than the buffer.
-    unsafe {
-        if n == L::N {
-            for (i, wide) in wide.iter_mut().enumerate().take(L::N) {
-                *wide = (*p.add(i)).wide();
-            }
-        } else {
-            for (i, wide) in wide.iter_mut().enumerate().take(n) {
-                *wide = (*p.add(i)).wide();
-            }
-        }
-        L::load(wide.as_ptr())
-    }
-}
-
 #[inline(always)]
 unsafe fn thin_of<L: Lanes, E: Stored, C: Stored>(part: &Part) {
     let k = part.right.k;
@@ -340,19 +321,19 @@ unsafe fn thin_of<L: Lanes, E: Stored, C: Stored>(part: &Part) {
             let mut acc = [[L::splat(0.0); 2]; THIN];
             let mut p = 0;
             while p + 2 * L::N <= k {
-                let right: [L; 2] = [lanes(b.add(p), L::N), lanes(b.add(p + L::N), L::N)];
+                let right: [L; 2] = [E::lanes(b.add(p)), E::lanes(b.add(p + L::N))];
                 for (i, acc) in acc.iter_mut().enumerate().take(part.m) {
                     let a = row(i).add(p);
-                    acc[0] = lanes::<L, E>(a, L::N).fma(right[0], acc[0]);
-                    acc[1] = lanes::<L, E>(a.add(L::N), L::N).fma(right[1], acc[1]);
+                    acc[0] = E::lanes::<L>(a).fma(right[0], acc[0]);
+                    acc[1] = E::lanes::<L>(a.add(L::N)).fma(right[1], acc[1]);
                 }
                 p += 2 * L::N;
             }
             while p < k {
                 let left = (k - p).min(L::N);
-                let right = lanes::<L, E>(b.add(p), left);
+                let right = E::lanes_part::<L>(b.add(p), left);
                 for (i, acc) in acc.iter_mut().enumerate().take(part.m) {
-                    acc[0] = lanes::<L, E>(row(i).add(p), left).fma(right, acc[0]);
+                    acc[0] = E::lanes_part::<L>(row(i).add(p), left).fma(right, acc[0]);
                 }
                 p += L::N;
             }

@@ -1,5 +1,6 @@
 //! Matrices in memory, of f32 or bf16. What a matmul reads is widened to f32 on the way, what it writes is rounded.
 
+use super::lanes::Lanes;
 use super::transfer::Transpose;
 
 /// Element type in memory.
@@ -46,6 +47,18 @@ pub(super) trait Stored: Copy {
 
     /// The nearest number, ties to even.
     fn nearest(x: f32) -> Self;
+
+    /// A vector of elements.
+    ///
+    /// # Safety
+    /// The instruction set of `L` is available; `p` is valid for `L::N` reads.
+    unsafe fn lanes<L: Lanes>(p: *const Self) -> L;
+
+    /// The first `n` elements of a vector, zeros behind them.
+    ///
+    /// # Safety
+    /// As [`Stored::lanes`], but for `n` reads, fewer than `L::N`.
+    unsafe fn lanes_part<L: Lanes>(p: *const Self, n: usize) -> L;
 }
 
 impl Stored for f32 {
@@ -58,7 +71,22 @@ impl Stored for f32 {
     fn nearest(x: f32) -> f32 {
         x
     }
+
+    #[inline(always)]
+    unsafe fn lanes<L: Lanes>(p: *const f32) -> L {
+        // SAFETY: forwarded from the caller.
+        unsafe { L::load(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_part<L: Lanes>(p: *const f32, n: usize) -> L {
+        // SAFETY: forwarded from the caller.
+        unsafe { L::load_part(p, n) }
+    }
 }
+
+/// Lanes of the longest vector.
+const LONGEST: usize = 16;
 
 /// The bits of a bfloat16.
 #[derive(Clone, Copy)]
@@ -77,6 +105,30 @@ impl Stored for Bf16 {
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
         // Rounding could carry the bits of a NaN over into those of an infinity.
         Bf16(if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { (rounded >> 16) as u16 })
+    }
+
+    #[inline(always)]
+    unsafe fn lanes<L: Lanes>(p: *const Bf16) -> L {
+        let mut wide = [0f32; LONGEST];
+        // SAFETY: the caller promises L::N readable elements, of which the buffer has room for the most there are.
+        unsafe {
+            for (i, wide) in wide.iter_mut().enumerate().take(L::N) {
+                *wide = (*p.add(i)).wide();
+            }
+            L::load(wide.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn lanes_part<L: Lanes>(p: *const Bf16, n: usize) -> L {
+        let mut wide = [0f32; LONGEST];
+        // SAFETY: the caller promises n readable elements.
+        unsafe {
+            for (i, wide) in wide.iter_mut().enumerate().take(n) {
+                *wide = (*p.add(i)).wide();
+            }
+            L::load(wide.as_ptr())
+        }
     }
 }
 

@@ -1,0 +1,66 @@
+//! Causal linear attention, forward, all chunks in parallel: the form for machines with many processors.
+//!
+//! The mathematics is that of [`super::linear_attention`]. There one program walks over the sequence; here three kernels
+//! share the work: [`super::linear_attention_states`] has the two that give each chunk the state before it, the one
+//! here has a program for each chunk. It works in blocks of features (see [`super::linear_attention_blocks`]).
+//!
+//! A block contributes `q̃ state` and a part of the attention matrix `A`; `tril(A) V` comes last.
+
+use super::attention::{HeadShape, Triangle};
+use super::linear_attention::LinearForwardSpec;
+use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax};
+use crate::builder::Builder;
+use crate::ir::{Elem, Kernel, Mode};
+
+/// `(q, k, v, ell, state) -> out`, where `ell` and `state` are of the keys before each chunk.
+///
+/// Live tiles: `1/Z`, `q̃`, `A` and the output; if D = 128 the first two are halves and the output two. One more in the
+/// slow path.
+pub fn linear_attention_out(spec: &LinearForwardSpec) -> Kernel {
+    let sizes = spec.sizes().narrow();
+    let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
+    let name = spec.name("linear_attention_out", &[spec.q, spec.k, spec.v, spec.out]);
+    let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
+    let q = b.param("q", spec.elem, Mode::Read);
+    let k = b.param("k", spec.elem, Mode::Read);
+    let v = b.param("v", spec.elem, Mode::Read);
+    let ell = b.param("ell", Elem::F32, Mode::Read);
+    let state = b.param("state", Elem::F32, Mode::Read);
+    let out = b.param("out", spec.elem, Mode::Write);
+    let index = b.program_id(0);
+    let chunk = ChunkHead::new(&mut b, sizes, index);
+    let k = chunk.rows(&mut b, k, spec.k);
+    let v = chunk.rows(&mut b, v, spec.v);
+    let saved = chunk.states(&mut b, ell, state);
+    let values = chunk.load(&mut b, &v);
+    let side = |b: &mut Builder, first| {
+        let keys = KeyBlock::new(b, &chunk, &k, &saved, first);
+        let state = saved.features(first, sizes.width).load_state(b, chunk.index);
+        (keys, b.cast(state, spec.elem))
+    };
+    // The key side of an only block serves all query heads.
+    let only = (sizes.blocks() == 1).then(|| {
+        let first = b.index(0);
+        side(&mut b, first)
+    });
+    chunk.each_query_head(&mut b, &[], |b, head, _| {
+        let q = chunk.query_rows(b, q, spec.q, head);
+        let p = QuerySoftmax::new(b, &chunk, q);
+        let init = [b.full(0.0, &[spec.chunk, dim]), b.full(0.0, &[spec.chunk, spec.chunk])];
+        let done = sizes.each_block(b, &init, |b, first, carried| {
+            let fresh = only.is_none().then(|| side(b, first));
+            let (keys, state) = only.as_ref().or(fresh.as_ref()).expect("one of the two");
+            let p = p.block(b, &chunk, first);
+            let (q, a) = keys.scores(b, &chunk, p, carried[1]);
+            let q = b.cast(q, spec.elem);
+            vec![b.dot(q, false, *state, false, Some(carried[0])), a]
+        });
+        let a = Triangle { fill: 0.0, lower: true }.apply(b, done[1], None);
+        let a = b.cast(a, spec.elem);
+        let result = b.dot(a, false, values, false, Some(done[0]));
+        let out = chunk.query_rows(b, out, spec.out, head);
+        chunk.store(b, &out, result);
+        vec![]
+    });
+    b.finish()
+}

@@ -1,0 +1,180 @@
+//! Chunk-parallel linear attention: the states between the chunks.
+//!
+//! The state is a monoid, so each chunk makes its own in parallel ([`linear_attention_chunk_states`] forward,
+//! [`super::linear_attention_chunked_backward`] backward), and a walk over the chunks, in place, gives each the sum of
+//! those before it ([`linear_attention_prefix`]) or after it ([`linear_attention_suffix`]). The walks touch little
+//! memory but have a long chain; a program takes few features, so that there are many, and loads several chunks at
+//! once, so that it waits for memory only once for them.
+
+use super::attention::{scale_rows, with_each_row};
+use super::bound;
+use super::linear_attention::LinearForwardSpec;
+use super::linear_attention_backward::LinearBackwardSpec;
+use super::linear_attention_blocks::{ChunkHead, Sizes};
+use super::linear_attention_chunk::{Carried, SavedStates};
+use crate::builder::Builder;
+use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
+
+/// Features of a program of a walk.
+const WALK_FEATURES: usize = 4;
+/// Chunks that a walk loads at once.
+const WALK_CHUNKS: usize = 8;
+
+/// `(k, v) -> (ell [B, G, S, D], state [B, G, S, D, D])`: of each chunk's own keys. Two tiles are live.
+pub fn linear_attention_chunk_states(spec: &LinearForwardSpec) -> Kernel {
+    let sizes = spec.sizes();
+    let name = spec.name("linear_attention_chunk_states", &[spec.k, spec.v]);
+    let mut b = Builder::new(name, sizes.block_grid());
+    let k = b.param("k", spec.elem, Mode::Read);
+    let v = b.param("v", spec.elem, Mode::Read);
+    let ell = b.param("ell", Elem::F32, Mode::Write);
+    let state = b.param("state", Elem::F32, Mode::Write);
+    let (chunk, first) = ChunkHead::with_block(&mut b, sizes);
+    let k = chunk.rows(&mut b, k, spec.k).features(&mut b, first, sizes.width);
+    let v = chunk.rows(&mut b, v, spec.v);
+    let saved = chunk.states(&mut b, ell, state).features(first, sizes.width);
+    let keys = chunk.keys(&mut b, &k);
+    let values = chunk.load(&mut b, &v);
+    let m = b.reduce_max(0, keys);
+    let weights = with_each_row(&mut b, Binary::Sub, keys, m);
+    let weights = b.exp(weights);
+    let z = b.sum(0, weights);
+    let weights = b.cast(weights, spec.elem);
+    let t = b.dot(weights, true, values, false, None);
+    Carried { m, z, t }.save(&mut b, &saved, chunk.index);
+    b.finish()
+}
+
+/// In place from each chunk's own `(ell, state)` to those of all keys before it; 0 for the first chunk.
+pub fn linear_attention_prefix(spec: &LinearForwardSpec) -> Kernel {
+    let sizes = spec.sizes();
+    let mut b = Builder::new(spec.name("linear_attention_prefix", &[]), walk_grid(&sizes));
+    let ell = b.param("ell", Elem::F32, Mode::ReadWrite);
+    let state = b.param("state", Elem::F32, Mode::ReadWrite);
+    let states = walk_states(&mut b, &sizes, ell, state);
+    let (z, t) = zeros(&mut b, &sizes);
+    // No key is the largest so far.
+    let m = b.full(f64::NEG_INFINITY, &[WALK_FEATURES]);
+    let walk = Walk { count: sizes.chunks(), from_end: false };
+    let load = |b: &mut Builder, at: &Stop| {
+        let states = at.window(&states);
+        vec![states.load_ell(b, at.index), states.load_state(b, at.index)]
+    };
+    walk.run(&mut b, &[m, z, t], load, |b, at, own, carried| {
+        let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
+        before.save(b, &at.window(&states), at.index);
+        let m = b.max(before.m, own[0]);
+        let decay = b.sub(before.m, m);
+        let decay = b.exp(decay);
+        let fresh = b.sub(own[0], m);
+        let fresh = b.exp(fresh);
+        let z = b.fma(before.z, decay, fresh);
+        let t = scale_rows(b, before.t, decay);
+        let fresh = b.expand_cols(fresh, sizes.shape.head_dim);
+        vec![m, z, b.fma(own[1], fresh, t)]
+    });
+    b.finish()
+}
+
+/// `ell`, and in place from what each chunk adds to `(d, rho)`, seen from its start, to the sum of what all later chunks
+/// add, seen from its end; 0 for the last chunk.
+pub fn linear_attention_suffix(spec: &LinearBackwardSpec) -> Kernel {
+    let sizes = spec.sizes();
+    let mut b = Builder::new(spec.name("linear_attention_suffix", &[]), walk_grid(&sizes));
+    let ell = b.param("ell", Elem::F32, Mode::Read);
+    let d = b.param("d", Elem::F32, Mode::ReadWrite);
+    let rho = b.param("rho", Elem::F32, Mode::ReadWrite);
+    let befores = walk_states(&mut b, &sizes, ell, d);
+    let futures = walk_states(&mut b, &sizes, rho, d);
+    let (no_rho, no_d) = zeros(&mut b, &sizes);
+    // Nothing comes after the last chunk: whatever refers to its end has weight exp(x − ∞) = 0.
+    let end = b.full(f64::INFINITY, &[WALK_FEATURES]);
+    let walk = Walk { count: sizes.chunks(), from_end: true };
+    let load = |b: &mut Builder, at: &Stop| {
+        let ell = at.window(&befores).load_ell(b, at.index);
+        let futures = at.window(&futures);
+        vec![ell, futures.load_ell(b, at.index), futures.load_state(b, at.index)]
+    };
+    walk.run(&mut b, &[end, no_rho, no_d], load, |b, at, own, carried| {
+        let [ell, own_rho, own_d] = own[..] else { unreachable!("three are loaded") };
+        let [end, rho, d] = carried[..] else { unreachable!("three are carried") };
+        at.window(&futures).store(b, at.index, rho, d);
+        let decay = b.sub(ell, end);
+        let decay = b.exp(decay);
+        let rho = b.fma(rho, decay, own_rho);
+        let decay = b.expand_cols(decay, sizes.shape.head_dim);
+        vec![ell, rho, b.fma(d, decay, own_d)]
+    });
+    b.finish()
+}
+
+/// A program for some features of each head.
+fn walk_grid(sizes: &Sizes) -> [usize; 3] {
+    [sizes.shape.head_dim / WALK_FEATURES, sizes.shape.kv_heads, sizes.shape.batch]
+}
+
+/// The pairs of this program's head, its features only.
+fn walk_states(b: &mut Builder, sizes: &Sizes, vector: ParamId, matrix: ParamId) -> SavedStates {
+    let (block, kv_head, batch) = (b.program_id(0), b.program_id(1), b.program_id(2));
+    let first = b.scale_index(block, WALK_FEATURES);
+    let states = SavedStates::new(b, vector, matrix, &sizes.shape, sizes.chunks(), batch, kv_head);
+    states.features(first, WALK_FEATURES)
+}
+
+/// A vector and a matrix of zeros for this program's features.
+fn zeros(b: &mut Builder, sizes: &Sizes) -> (ValueId, ValueId) {
+    (b.full(0.0, &[WALK_FEATURES]), b.full(0.0, &[WALK_FEATURES, sizes.shape.head_dim]))
+}
+
+/// A chunk on a walk.
+struct Stop {
+    /// Its number, Index; some number if it does not exist.
+    index: ValueId,
+    /// Bound of the features: none exist in a chunk that does not.
+    bound: Option<ValueId>,
+}
+
+impl Stop {
+    fn window(&self, states: &SavedStates) -> SavedStates {
+        states.bounded(self.bound)
+    }
+}
+
+/// A walk over the chunks.
+struct Walk {
+    count: usize,
+    from_end: bool,
+}
+
+impl Walk {
+    /// Carries values over the chunks: `step(builder, chunk, what load gave for it, carried)`.
+    fn run(
+        &self,
+        b: &mut Builder,
+        init: &[ValueId],
+        load: impl Fn(&mut Builder, &Stop) -> Vec<ValueId>,
+        step: impl Fn(&mut Builder, &Stop, &[ValueId], &[ValueId]) -> Vec<ValueId>,
+    ) {
+        let round = WALK_CHUNKS.min(self.count);
+        let (zero, end, last) = (b.index(0), b.index(self.count), b.index(self.count - 1));
+        b.for_loop(zero, end, round, init, |b, start, carried| {
+            let left = bound(b, self.count, start, round);
+            let stops: Vec<Stop> = (0..round)
+                .map(|i| {
+                    let i = b.index(i);
+                    let at = b.add(start, i);
+                    let bound = left.map(|left| {
+                        let left = b.sub(left, i);
+                        b.scale_index(left, WALK_FEATURES)
+                    });
+                    Stop { index: if self.from_end { b.sub(last, at) } else { at }, bound }
+                })
+                .collect();
+            let loaded: Vec<Vec<ValueId>> = stops.iter().map(|stop| load(b, stop)).collect();
+            stops
+                .iter()
+                .zip(&loaded)
+                .fold(carried.to_vec(), |carried, (stop, loaded)| step(b, stop, loaded, &carried))
+        });
+    }
+}

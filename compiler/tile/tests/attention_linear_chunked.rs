@@ -1,0 +1,208 @@
+//! The chunk-parallel kernels of linear attention against float64 loops, on the same keys as the others.
+
+mod attention_support;
+
+use attention_support::linear::Case;
+use attention_support::{Keys, Machine, Problem};
+use linc_tile::interp::Buffer;
+use linc_tile::library::attention::HeadShape;
+use linc_tile::library::linear_attention::linear_attention_forward;
+use linc_tile::library::linear_attention_chunked::linear_attention_out;
+use linc_tile::library::linear_attention_chunked_backward::{
+    linear_attention_chunk_grads, linear_attention_delta, linear_attention_grads, needs_delta,
+};
+use linc_tile::library::linear_attention_states::{
+    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
+};
+
+/// A problem in the buffers of a machine.
+struct Operands {
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    dout: Buffer,
+}
+
+impl Operands {
+    fn new(machine: Machine, problem: &Problem) -> Self {
+        let shape = &problem.shape;
+        let HeadShape { heads, kv_heads, .. } = *shape;
+        Operands {
+            q: machine.input(shape, heads, &problem.q),
+            k: machine.input(shape, kv_heads, &problem.k),
+            v: machine.input(shape, kv_heads, &problem.v),
+            dout: machine.input(shape, heads, &problem.dout),
+        }
+    }
+}
+
+/// `[ell, state]` before each chunk.
+fn states(machine: Machine, case: Case, x: &Operands) -> [Buffer; 2] {
+    let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = case.shape;
+    let count = batch * kv_heads * seq.div_ceil(case.chunk) * dim;
+    let spec = case.forward(machine);
+    let mut buffers =
+        [x.k.clone(), x.v.clone(), machine.plain_output(count), machine.plain_output(count * dim)];
+    machine.run(&linear_attention_chunk_states(&spec), &mut buffers);
+    let [_, _, ell, state] = buffers;
+    let mut buffers = [ell, state];
+    machine.run(&linear_attention_prefix(&spec), &mut buffers);
+    buffers
+}
+
+/// out, dq, dk, dv of the kernels.
+fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
+    let Case { shape, chunk, .. } = case;
+    let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
+    let x = Operands::new(machine, problem);
+    let [ell, state] = states(machine, case, &x);
+    let out = machine.output(&shape, heads);
+    let mut buffers = [x.q, x.k, x.v, ell, state, out];
+    machine.run(&linear_attention_out(&case.forward(machine)), &mut buffers);
+    let [q, k, v, ell, state, out] = buffers;
+
+    let spec = case.backward(machine);
+    let count = batch * kv_heads * seq.div_ceil(chunk) * dim;
+    let mut operands = vec![q, k, v, ell, state, x.dout];
+    if needs_delta(&spec) {
+        operands.push(machine.plain_output(batch * heads * seq));
+        machine.run(&linear_attention_delta(&spec), &mut operands);
+    }
+    operands.push(machine.output(&shape, heads));
+    operands.push(machine.plain_output(count * dim));
+    operands.push(machine.plain_output(count));
+    operands.push(machine.plain_output(batch * seq * kv_heads * dim));
+    machine.run(&linear_attention_chunk_grads(&spec), &mut operands);
+    let [dq, d, rho, part] = operands.split_off(operands.len() - 4).try_into().expect("four results");
+    let [q, k, v, ell, _, dout] = operands.into_iter().take(6).collect::<Vec<_>>().try_into().expect("six");
+    let mut buffers = [ell, d, rho];
+    machine.run(&linear_attention_suffix(&spec), &mut buffers);
+    let [ell, d, rho] = buffers;
+    let (dk, dv) = (machine.output(&shape, kv_heads), machine.output(&shape, kv_heads));
+    let mut buffers = [q, k, v, ell, dout, d, rho, part, dk, dv];
+    machine.run(&linear_attention_grads(&spec), &mut buffers);
+    [
+        machine.read(&shape, heads, &out),
+        machine.read(&shape, heads, &dq),
+        machine.read(&shape, kv_heads, &buffers[8]),
+        machine.read(&shape, kv_heads, &buffers[9]),
+    ]
+}
+
+fn check(machine: Machine, case: Case, keys: Keys, tolerance: f64) {
+    let mut problem = Problem::new(case.shape, keys, 10);
+    if machine.elem == linc_tile::Elem::Bf16 {
+        problem.round_to_bf16();
+    }
+    case.check(machine, &problem, &run(machine, case, &problem), tolerance, &format!("{keys:?}"));
+}
+
+#[test]
+fn every_length() {
+    for seq in [1, 63, 64, 65, 200, 257] {
+        for chunk in [16, 64] {
+            // One token has dq = 0, the difference of terms that are 100 times the natural scale.
+            let tolerance = if seq == 1 { 1e-5 } else { 2e-6 };
+            check(Machine::F32, Case::new([seq, 2, 1, 16], true, chunk), Keys::Normal, tolerance);
+        }
+    }
+}
+
+#[test]
+fn every_head_size_and_group() {
+    for (heads, kv_heads, dim) in
+        [(1, 1, 24), (2, 2, 32), (2, 1, 40), (4, 1, 64), (4, 2, 96), (2, 1, 128), (1, 1, 136)]
+    {
+        check(Machine::F32, Case::new([100, heads, kv_heads, dim], true, 64), Keys::Normal, 3e-6);
+    }
+}
+
+#[test]
+fn every_family_of_keys() {
+    for keys in Keys::ALL {
+        for chunk in [16, 64] {
+            for seq in [130, 128] {
+                let case = Case::new([seq, 2, 1, 16], true, chunk);
+                check(Machine::F32, case, keys, keys.tolerance());
+                check(Machine::F64, case, keys, 1e-11);
+            }
+        }
+    }
+}
+
+#[test]
+fn hard_keys_at_full_size() {
+    for keys in [Keys::Uniform100, Keys::RampUp, Keys::Steps] {
+        for dim in [64, 128] {
+            check(Machine::F32, Case::new([130, 2, 1, dim], true, 64), keys, keys.tolerance());
+        }
+    }
+}
+
+/// Blocks of one head on either path: the first features have hard keys, the others normal ones.
+#[test]
+fn blocks_decide_alone() {
+    let case = Case::new([130, 2, 1, 128], true, 64);
+    let mut problem = Problem::new(case.shape, Keys::Normal, 3);
+    for (i, key) in problem.k.iter_mut().enumerate() {
+        if i % 128 < 64 {
+            *key *= 30.0;
+        }
+    }
+    for (machine, tolerance) in [(Machine::F32, 2e-5), (Machine::F64, 1e-11)] {
+        case.check(machine, &problem, &run(machine, case, &problem), tolerance, "mixed keys");
+    }
+}
+
+#[test]
+fn errors_do_not_add_up_over_many_chunks() {
+    for keys in [Keys::Normal, Keys::Uniform10] {
+        check(Machine::F32, Case::new([1500, 1, 1, 8], true, 16), keys, 5e-6);
+    }
+}
+
+#[test]
+fn temperature_scales_queries_and_keys() {
+    for keys in [Keys::Normal, Keys::Uniform100] {
+        for dim in [16, 72] {
+            let mut case = Case::new([100, 2, 1, dim], true, 64);
+            case.temperature = 2.5;
+            check(Machine::F32, case, keys, 4.0 * keys.tolerance());
+            check(Machine::F64, case, keys, 1e-11);
+        }
+    }
+}
+
+#[test]
+fn bf16_tensors() {
+    for (keys, tolerance) in [(Keys::Normal, 1.5e-2), (Keys::Steps, 1.5e-2)] {
+        for dim in [32, 128] {
+            check(Machine::BF16, Case::new([100, 4, 2, dim], true, 64), keys, tolerance);
+        }
+    }
+}
+
+/// Both forms save the same: what one of them saved, the other could read.
+#[test]
+fn the_states_are_those_of_the_walk() {
+    let case = Case::new([200, 1, 1, 24], true, 16);
+    let machine = Machine::F64;
+    let problem = Problem::new(case.shape, Keys::Uniform10, 4);
+    let x = Operands::new(machine, &problem);
+    let [ell, state] = states(machine, case, &x);
+    let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = case.shape;
+    let count = batch * kv_heads * seq.div_ceil(case.chunk) * dim;
+    let mut buffers = [
+        x.q,
+        x.k,
+        x.v,
+        machine.output(&case.shape, 1),
+        machine.plain_output(count),
+        machine.plain_output(count * dim),
+    ];
+    machine.run(&linear_attention_forward(&case.forward(machine)), &mut buffers);
+    for (found, expected) in [(&ell, &buffers[4]), (&state, &buffers[5])] {
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12 * (1.0 + b.abs());
+        assert!(found.to_f64().iter().zip(&expected.to_f64()).all(close));
+    }
+}

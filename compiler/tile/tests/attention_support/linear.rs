@@ -1,0 +1,68 @@
+//! A linear attention to test: its specifications and its check.
+
+use linc_tile::library::attention::HeadShape;
+use linc_tile::library::linear_attention::LinearForwardSpec;
+use linc_tile::library::linear_attention_backward::LinearBackwardSpec;
+
+use super::{Machine, Problem, Reference, error};
+
+/// One linear attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub shape: HeadShape,
+    pub causal: bool,
+    pub chunk: usize,
+    pub temperature: f64,
+}
+
+impl Case {
+    /// Two sequences, temperature 1.
+    pub fn new([seq, heads, kv_heads, head_dim]: [usize; 4], causal: bool, chunk: usize) -> Self {
+        let shape = HeadShape { batch: 2, seq, heads, kv_heads, head_dim };
+        Case { shape, causal, chunk, temperature: 1.0 }
+    }
+
+    pub fn forward(&self, machine: Machine) -> LinearForwardSpec {
+        let Case { shape, chunk, temperature, .. } = *self;
+        let wide = machine.layout.strides(&shape, shape.heads);
+        let narrow = machine.layout.strides(&shape, shape.kv_heads);
+        LinearForwardSpec {
+            elem: machine.elem,
+            shape,
+            chunk,
+            temperature,
+            q: wide,
+            k: narrow,
+            v: narrow,
+            out: wide,
+        }
+    }
+
+    pub fn backward(&self, machine: Machine) -> LinearBackwardSpec {
+        let LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out } = self.forward(machine);
+        LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout: out, dq: q, dk: k, dv: v }
+    }
+
+    /// Compares out, dq, dk, dv with the naive computation.
+    pub fn check(
+        &self,
+        machine: Machine,
+        problem: &Problem,
+        results: &[Vec<f64>; 4],
+        tolerance: f64,
+        what: &str,
+    ) {
+        let Reference { out, dq, dk, dv, natural, .. } = problem.linear(self.causal, self.temperature);
+        let natural = natural * self.temperature;
+        let references = [(out, 0.0), (dq, natural), (dk, natural), (dv, 0.0)];
+        for ((result, (reference, floor)), name) in
+            results.iter().zip(&references).zip(["out", "dq", "dk", "dv"])
+        {
+            let e = error(result, reference, *floor);
+            assert!(
+                e <= tolerance,
+                "{name}: error {e:.2e} > {tolerance:.0e} for {what} {self:?} on {machine:?}"
+            );
+        }
+    }
+}
