@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::GRAD_NORM;
-use linc_driver::{Model, Options, Precision};
+use linc_driver::{Arch, Model, Options, Precision, Target};
 use linc_tests::models::{compiled, sized, small_hybrid, training};
 use linc_tests::reference::bindings;
 use linc_tests::{compiled as cpu, emulated};
@@ -31,7 +31,8 @@ fn wide_heads() -> Model {
 }
 
 fn check(model: &Model, vocab: usize, (batch, seq): (usize, usize), precision: Precision, tolerance: f64) {
-    let options = Options { precision, dumps: true, ..Options::new(batch, seq) };
+    let options =
+        Options { precision, target: Target::Cuda(Arch::Sm90a), dumps: true, ..Options::new(batch, seq) };
     let compiled = compiled(model, &training(), &options);
     let last = compiled.dumps.iter().rfind(|d| d.path.starts_with("graph/") && d.path.ends_with(".ir"));
     let graph = linc_ir::parse(&last.expect("a graph").text).unwrap_or_else(|e| panic!("{e}"));

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, TARGETS, TOKENS};
-use linc_driver::{Entry, Layout, Model, Options, Precision};
+use linc_driver::{Arch, Entry, Layout, Model, Options, Precision, Target};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};
@@ -226,22 +226,25 @@ proptest! {
     #[test]
     fn the_compiled_program_computes_what_the_interpreter_computes(case in architecture(KERNELS)) {
         let model = case.model();
-        let options = Options {
-            precision: case.precision,
-            recompute: case.recompute,
-            disabled: case.disabled.clone(),
-            ..Options::new(case.shape.0, case.shape.1)
-        };
-        let plan = models::compiled(&model, &training(), &options).plan;
         let graph = lowered(&case, &model, &training(), case.shape);
-
         // From zero moments, the new ones are the gradients; parameters move by their signs, which rounding can turn.
-        let at = bindings(&graph, case.vocab, case.seed, false);
-        let floor = 1e-5 * evaluate(&graph, &at)[GRAD_NORM][0].min(1.0);
-        let is_gradient = |name: &str| !at.contains_key(name);
-        same(&graph, &at, &compiled::run(&plan, &at, 2), floor, is_gradient)?;
+        let cold = bindings(&graph, case.vocab, case.seed, false);
+        let floor = 1e-5 * evaluate(&graph, &cold)[GRAD_NORM][0].min(1.0);
+        let is_gradient = |name: &str| !cold.contains_key(name);
         // From moments as after some steps, parameters move smoothly.
-        let at = bindings(&graph, case.vocab, case.seed, true);
-        same(&graph, &at, &compiled::run(&plan, &at, 1), 0.0, |_| true)?;
+        let warm = bindings(&graph, case.vocab, case.seed, true);
+        // What is shaped for another machine computes the same.
+        for target in [Target::Cpu, Target::Cuda(Arch::Sm90a)] {
+            let options = Options {
+                precision: case.precision,
+                target,
+                recompute: case.recompute,
+                disabled: case.disabled.clone(),
+                ..Options::new(case.shape.0, case.shape.1)
+            };
+            let plan = models::compiled(&model, &training(), &options).plan;
+            same(&graph, &cold, &compiled::run(&plan, &cold, 2), floor, is_gradient)?;
+            same(&graph, &warm, &compiled::run(&plan, &warm, 1), 0.0, |_| true)?;
+        }
     }
 }

@@ -92,6 +92,8 @@ impl<'k> Emitter<'k> {
         let mut start = self.state.clone();
         loop {
             self.state = start.clone();
+            // Rounds are large: unrolled, they would only compete for registers.
+            self.state.out.line("#pragma unroll 1");
             self.state.out.open(format!("for (index {name} = {lower}; {name} < {upper}; {name} += {step})"));
             self.next_fetches(&fetched, &name, &upper, &step);
             self.body(carried, &body.body, &body.yields)?;

@@ -159,10 +159,11 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         kernel.name,
         options.arch.name()
     );
+    // One block is the least that has to fit: without it, the compiler spills registers to make room for more.
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "extern \"C\" __global__ void __launch_bounds__({threads}) {}({}) {{",
+        "extern \"C\" __global__ void __launch_bounds__({threads}, 1) {}({}) {{",
         kernel.name,
         params.join(", ")
     );

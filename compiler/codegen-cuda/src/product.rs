@@ -241,7 +241,15 @@ impl Emitter<'_> {
             unreachable!("verified: a product is a matrix")
         };
         let strips = layout.rows.outer;
-        self.state.out.unrolled("k", inner.div_ceil(16), 1);
+        let rounds = inner.div_ceil(16);
+        if self.assignment.across == 1 {
+            self.state.out.unrolled("k", rounds, 1);
+        } else {
+            // Registers are scarce, or the rows were not shared: fewer addresses alive at once. Both operands are in
+            // shared memory, so that no array of registers is indexed by k.
+            self.state.out.line("#pragma unroll 2");
+            self.state.out.open(format!("for (int k = 0; k < {rounds}; ++k)"));
+        }
         self.state.out.line(format!("u32 left[{strips}][4];"));
         self.state.out.unrolled("i", strips, 1);
         if let Some(tile) = self.state.tiles.get(&a).cloned() {

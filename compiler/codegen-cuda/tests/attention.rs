@@ -88,6 +88,16 @@ fn linear_is_safe_for_any_keys() {
 }
 
 #[test]
+fn linear_with_odd_heads() {
+    for (head_dim, elem) in [(24, Elem::F32), (40, Elem::Bf16), (72, Elem::F32), (96, Elem::Bf16)] {
+        let shape = HeadShape { batch: 2, seq: 100, heads: 2, kv_heads: 1, head_dim };
+        for keys in [Keys::Normal, Keys::Uniform(100.0)] {
+            check(&linear(shape, elem, keys, 1.0, 5));
+        }
+    }
+}
+
+#[test]
 fn main_paths_have_no_bank_conflicts_and_whole_sectors() {
     for head_dim in [64, 128] {
         let shape = HeadShape { batch: 1, seq: 256, heads: 2, kv_heads: 1, head_dim };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, TableKind, Value};
-use linc_kernels::{Call, Place, Work, lower};
+use linc_kernels::{Call, Place, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan};
 use linc_plan as plan;
 use linc_tile as tile;
@@ -20,11 +20,12 @@ pub(crate) struct Assembled {
 pub(crate) fn assemble(
     graph: &Graph,
     memory: &MemoryPlan,
+    target: Target,
     persistent_bytes: u64,
 ) -> Result<Assembled, CompileError> {
     let mut assembly = Assembly::new(memory);
     for id in &memory.order {
-        let calls = lower(graph, *id, &memory.storage)?;
+        let calls = lower(graph, *id, &memory.storage, target)?;
         assembly.node(graph, *id, calls);
     }
     let bindings = assembly.bindings(graph);

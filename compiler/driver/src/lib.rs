@@ -11,6 +11,8 @@ mod report;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use linc_ir::LinearForm;
+use linc_passes::attention::LinearOptions;
 use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline;
 
@@ -40,6 +42,25 @@ pub mod names {
     pub const TOKENS: &str = "tokens";
 }
 
+/// The machine that a program is for. It runs on any, but fast only there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Target {
+    /// Few processors with large caches.
+    #[default]
+    Cpu,
+    /// A GPU of that family.
+    Cuda(Arch),
+}
+
+impl From<Target> for linc_kernels::Target {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Cpu => linc_kernels::Target::Cpu,
+            Target::Cuda(_) => linc_kernels::Target::Cuda,
+        }
+    }
+}
+
 /// Options of one compilation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -49,14 +70,14 @@ pub struct Options {
     pub seq: usize,
     /// Number format of activations and matmul operands; masters of the weights are f32.
     pub precision: Precision,
+    /// The machine that kernels are shaped for, and that dumps have the code of.
+    pub target: Target,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
     /// Optional passes that are switched off.
     pub disabled: BTreeSet<String>,
     /// Keep the texts of all stages.
     pub dumps: bool,
-    /// Among them, kernels as CUDA C++ for this GPU instead of CPU IR.
-    pub cuda: Option<Arch>,
     /// Seconds on any clock; without one, passes take no time.
     pub clock: Option<fn() -> f64>,
 }
@@ -68,10 +89,10 @@ impl Options {
             batch,
             seq,
             precision: Precision::default(),
+            target: Target::default(),
             recompute: RecomputePolicy::default(),
             disabled: BTreeSet::new(),
             dumps: false,
-            cuda: None,
             clock: None,
         }
     }
@@ -125,9 +146,13 @@ pub fn compile(
     let mut dumps = vec![];
     let mut times: Vec<PassTime> = vec![];
     let mut malformed = None;
+    let form = match options.target {
+        Target::Cpu => LinearForm::Fused,
+        Target::Cuda(_) => LinearForm::Chunked,
+    };
     let settings = pipeline::Options {
         kinds: model.kinds.clone(),
-        linear: model.linear_options(),
+        linear: LinearOptions { form, ..model.linear_options() },
         precision: options.precision,
         recompute: options.recompute,
         disabled: options.disabled.clone(),
@@ -150,18 +175,18 @@ pub fn compile(
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &memory, layout.bytes)?;
+    let assembled = assemble::assemble(&graph, &memory, options.target.into(), layout.bytes)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
-        dumps.extend(plan_dumps(&assembled, options.cuda)?);
+        dumps.extend(plan_dumps(&assembled, options.target)?);
     }
     let report = Report::new(model, name, options, &assembled.plan, times);
     Ok(Compiled { plan: assembled.plan, report, dumps })
 }
 
 /// The plan, its memory map, and every kernel as tile program and as CPU IR or CUDA C++.
-fn plan_dumps(assembled: &assemble::Assembled, cuda: Option<Arch>) -> Result<Vec<Dump>, CompileError> {
+fn plan_dumps(assembled: &assemble::Assembled, target: Target) -> Result<Vec<Dump>, CompileError> {
     let plan = &assembled.plan;
     let mut dumps = vec![
         Dump { path: "plan.json".into(), text: serde_json::to_string_pretty(plan).unwrap_or_default() },
@@ -169,12 +194,12 @@ fn plan_dumps(assembled: &assemble::Assembled, cuda: Option<Arch>) -> Result<Vec
     ];
     for (index, (kernel, entry)) in assembled.kernels.iter().zip(&plan.kernels).enumerate() {
         dumps.push(Dump { path: format!("kernels/{}.tile", entry.name), text: entry.text.clone() });
-        let (kind, text) = match cuda {
-            None => {
+        let (kind, text) = match target {
+            Target::Cpu => {
                 let options = linc_codegen_cpu::Options { fma: true };
                 ("clif", linc_codegen_cpu::compile(kernel, options)?.text())
             }
-            Some(arch) => {
+            Target::Cuda(arch) => {
                 let alignment = plan.argument_alignment(index).into_iter().map(|a| a as u32).collect();
                 let options = linc_codegen_cuda::Options { arch, alignment };
                 ("cu", linc_codegen_cuda::compile(kernel, &options)?.source())

@@ -1,6 +1,6 @@
 //! A model as the driver knows it: its two texts, its numbers, and the attention kind of every layer.
 
-use linc_ir::{Graph, Op};
+use linc_ir::{Graph, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, BuiltModel, LinearAttentionOptions, ModelConfig, Source, build};
 use linc_passes::attention::LinearOptions;
 use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
@@ -77,10 +77,10 @@ impl Model {
         Ok(build(&self.architecture, &self.config, &BuildShape { batch, seq, rope_len })?.graph)
     }
 
-    /// Options of the linear layers.
+    /// Options of the linear layers, in the default form.
     pub fn linear_options(&self) -> LinearOptions {
         let LinearAttentionOptions { rope, temperature, chunk } = self.config.linear_attention();
-        LinearOptions { rope, temperature, chunk }
+        LinearOptions { rope, temperature, chunk, form: LinearForm::default() }
     }
 
     /// `name flavor`, as in `llama3 1B`.

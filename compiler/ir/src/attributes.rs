@@ -3,8 +3,8 @@
 use crate::error::IrError;
 use crate::lex::Position;
 use crate::op::{
-    AdamWSpec, AttentionSpec, BinaryOp, Init, LinearSpec, Op, PointOp, Pointwise, RopeScaling, TableKind,
-    UnaryOp,
+    AdamWSpec, AttentionSpec, BinaryOp, Init, LinearForm, LinearSpec, Op, PointOp, Pointwise, RopeScaling,
+    TableKind, UnaryOp,
 };
 use crate::types::{DType, TensorType};
 
@@ -192,7 +192,21 @@ impl Attributes {
 
     fn linear(&mut self) -> Result<LinearSpec, IrError> {
         let (causal, chunk) = (self.bool("causal")?, self.usize("chunk")?);
-        Ok(LinearSpec { causal, chunk, temperature: self.f64("temperature")? })
+        let temperature = self.f64("temperature")?;
+        let form = if self.has("form") {
+            let form = self.call("form")?;
+            match form.name.as_str() {
+                "chunked" => {}
+                other => {
+                    return Err(form.at.error(format!("there is no form `{other}` (known: chunked)")));
+                }
+            }
+            form.finish()?;
+            LinearForm::Chunked
+        } else {
+            LinearForm::Fused
+        };
+        Ok(LinearSpec { causal, chunk, temperature, form })
     }
 
     fn init(&mut self) -> Result<Init, IrError> {

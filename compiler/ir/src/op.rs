@@ -171,6 +171,17 @@ pub struct AttentionSpec {
     pub rope: bool,
 }
 
+/// How causal linear attention is evaluated. The result is the same; what suits a machine differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LinearForm {
+    /// One walk over the sequence per key/value head: least work and memory, for few processors.
+    #[default]
+    Fused,
+    /// All chunks at once, with the states passed from chunk to chunk in between: for many processors. The gradient has
+    /// workspaces.
+    Chunked,
+}
+
 /// Attributes of causal efficient attention (Shen et al., arXiv 1812.01243, made causal).
 #[derive(Clone, PartialEq, Debug)]
 pub struct LinearSpec {
@@ -180,6 +191,8 @@ pub struct LinearSpec {
     pub chunk: usize,
     /// Multiplier of q and k before their softmaxes.
     pub temperature: f64,
+    /// How it is evaluated; `Fused` if not causal.
+    pub form: LinearForm,
 }
 
 /// AdamW hyperparameters that are fixed at compile time (arXiv 1711.05101, decoupled decay).
@@ -387,7 +400,8 @@ pub enum Op {
     /// `(q, k, v) -> (out, ell [B,G,S,D], state [B,G,S,D,D])`, S = number of saved states: ceil(N/C) causal
     /// (the state before each chunk), 1 otherwise. `ell` is the logsumexp of k so far, `state` the normalised sum of k̂ vᵀ.
     LinearAttention(LinearSpec),
-    /// `(q, k, v, out, ell, state, dout) -> (dq, dk, dv)`
+    /// `(q, k, v, out, ell, state, dout) -> (dq, dk, dv)`; in the chunked form also workspaces, all f32:
+    /// `delta [B,H,N]`, `d [B,G,S,D,D]`, `rho [B,G,S,D]` and `dk_part [B,N,G,D]`.
     LinearAttentionGrad(LinearSpec),
     /// `(q [B,1,H,D], k [B,1,G,D], v [B,1,G,D], kcache [B,L,G,D], vcache [B,L,G,D], pos i32[1])
     /// -> (out [B,1,H,D], kcache', vcache')`: writes k, v at `pos`, attends over `0..=pos`.

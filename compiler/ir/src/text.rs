@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::graph::{Graph, NodeId, Value};
-use crate::op::{Init, Op, PointOp, Pointwise, TableKind};
+use crate::op::{Init, LinearForm, Op, PointOp, Pointwise, TableKind};
 use crate::types::TensorType;
 
 /// The text of a graph. A cyclic graph (a bug) prints in order of creation and does not parse.
@@ -135,11 +135,18 @@ fn attributes(op: &Op) -> Vec<String> {
         Op::SoftmaxAttention { causal, scale } | Op::SoftmaxAttentionGrad { causal, scale } => {
             vec![format!("causal = {causal}"), format!("scale = {scale:?}")]
         }
-        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) => vec![
-            format!("causal = {}", spec.causal),
-            format!("chunk = {}", spec.chunk),
-            format!("temperature = {:?}", spec.temperature),
-        ],
+        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) => {
+            let mut attributes = vec![
+                format!("causal = {}", spec.causal),
+                format!("chunk = {}", spec.chunk),
+                format!("temperature = {:?}", spec.temperature),
+            ];
+            match spec.form {
+                LinearForm::Fused => {}
+                LinearForm::Chunked => attributes.push("form = chunked".into()),
+            }
+            attributes
+        }
         Op::SoftmaxDecode { scale } => vec![format!("scale = {scale:?}")],
         Op::LinearDecode { temperature } => vec![format!("temperature = {temperature:?}")],
         Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {

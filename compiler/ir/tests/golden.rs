@@ -4,7 +4,7 @@ mod common;
 
 use common::close;
 use linc_ir::interp::{Tensor, eval};
-use linc_ir::{LinearSpec, Op};
+use linc_ir::{LinearForm, LinearSpec, Op};
 
 struct Case {
     name: String,
@@ -20,7 +20,12 @@ impl Case {
     }
 
     fn spec(&self) -> LinearSpec {
-        LinearSpec { causal: self.sizes[6] == 1, chunk: self.sizes[5], temperature: self.temperature }
+        LinearSpec {
+            causal: self.sizes[6] == 1,
+            chunk: self.sizes[5],
+            temperature: self.temperature,
+            form: LinearForm::Fused,
+        }
     }
 
     fn operand(&self, name: &str) -> Tensor<f64> {

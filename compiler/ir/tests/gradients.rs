@@ -4,7 +4,7 @@ mod common;
 
 use common::{Numbers, close, differences, eval1};
 use linc_ir::interp::{Tensor, eval};
-use linc_ir::{AttentionSpec, DType, LinearSpec, Op, TableKind, TensorType};
+use linc_ir::{AttentionSpec, DType, LinearForm, LinearSpec, Op, TableKind, TensorType};
 
 /// Error of central differences with step 1e-5 on functions of order 1.
 const TOLERANCE: f64 = 2e-9;
@@ -138,7 +138,7 @@ fn linear_attention() {
             let (k, v) = (numbers.tensor([b, n, groups, d]), numbers.tensor([b, n, groups, d]));
             let keys = k.doubles().iter().enumerate().map(|(i, x)| key(i / (d * groups) % n, *x)).collect();
             let k = Tensor::float([b, n, groups, d], keys);
-            let spec = LinearSpec { causal, chunk: 3, temperature };
+            let spec = LinearSpec { causal, chunk: 3, temperature, form: LinearForm::Fused };
             let forward = Op::LinearAttention(spec.clone());
             let saved = eval(&forward, &[&q, &k, &v]).unwrap();
             let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &dout];
@@ -150,6 +150,26 @@ fn linear_attention() {
             }
         }
     }
+}
+
+#[test]
+fn the_chunked_form_has_workspaces_of_zeros() {
+    let mut numbers = Numbers(8);
+    let (wide, narrow) = ([2, 7, 4, 3], [2, 7, 2, 3]);
+    let (q, k, v) = (numbers.tensor(wide), numbers.tensor(narrow), numbers.tensor(narrow));
+    let spec = |causal, form| LinearSpec { causal, chunk: 3, temperature: 1.0, form };
+    let saved = eval(&Op::LinearAttention(spec(true, LinearForm::Chunked)), &[&q, &k, &v]).unwrap();
+    let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &q];
+    let fused = eval(&Op::LinearAttentionGrad(spec(true, LinearForm::Fused)), &operands).unwrap();
+    let chunked = eval(&Op::LinearAttentionGrad(spec(true, LinearForm::Chunked)), &operands).unwrap();
+    assert_eq!(fused, chunked[..3]);
+    let workspaces: [&[usize]; 4] = [&[2, 4, 7], &[2, 2, 3, 3, 3], &[2, 2, 3, 3], &[2, 7, 2, 3]];
+    for (workspace, shape) in chunked[3..].iter().zip(workspaces) {
+        assert_eq!(workspace.shape.dims(), shape);
+        assert!(workspace.doubles().iter().all(|x| *x == 0.0));
+    }
+    let error = eval(&Op::LinearAttention(spec(false, LinearForm::Chunked)), &[&q, &k, &v]).unwrap_err();
+    assert!(error.to_string().contains("only causal attention has a chunked form"), "{error}");
 }
 
 #[test]

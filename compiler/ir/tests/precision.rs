@@ -1,7 +1,7 @@
 //! Element types: what operations of bf16 give, what they refuse, and where they round.
 
 use linc_ir::interp::{Bindings, Real, Tensor, run};
-use linc_ir::{AdamWSpec, DType, Graph, LinearSpec, Op, TensorType, Value, parse};
+use linc_ir::{AdamWSpec, DType, Graph, LinearForm, LinearSpec, Op, TensorType, Value, parse};
 
 /// Result types of an operation on operands such as `bf16[2, 3]`.
 fn typed(op: &Op, operands: &[&str]) -> Result<Vec<String>, String> {
@@ -46,7 +46,7 @@ fn sums_and_statistics_of_bf16_are_f32() {
     let q = "bf16[1, 4, 2, 8]";
     let softmax = Op::SoftmaxAttention { causal: true, scale: 1.0 };
     gives(softmax, &[q, q, q], &[q, "f32[1, 2, 4]"]);
-    let spec = LinearSpec { causal: true, chunk: 2, temperature: 1.0 };
+    let spec = LinearSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
     let (ell, state) = ("f32[1, 2, 2, 8]", "f32[1, 2, 2, 8, 8]");
     gives(Op::LinearAttention(spec.clone()), &[q, q, q], &[q, ell, state]);
     gives(Op::LinearAttentionGrad(spec.clone()), &[q, q, q, q, ell, state, q], &[q, q, q]);

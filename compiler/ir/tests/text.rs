@@ -5,8 +5,8 @@ mod common;
 use common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
-    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearSpec, Op, PointOp, Pointwise,
-    RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
+    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearForm, LinearSpec, Op, PointOp,
+    Pointwise, RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 use proptest::prelude::*;
 
@@ -126,9 +126,11 @@ fn everything() -> Graph {
     let softmax = b.add(Op::SoftmaxAttention { causal: true, scale: 0.5 }, &[q, k, v]);
     let grad = Op::SoftmaxAttentionGrad { causal: true, scale: 0.5 };
     b.add(grad, &[q, k, v, softmax[0], softmax[1], q]);
-    let spec = LinearSpec { causal: true, chunk: 4, temperature: 2.0 };
+    let spec = LinearSpec { causal: true, chunk: 4, temperature: 2.0, form: LinearForm::Fused };
     let linear = b.add(Op::LinearAttention(spec.clone()), &[q, k, v]);
-    b.add(Op::LinearAttentionGrad(spec), &[q, k, v, linear[0], linear[1], linear[2], q]);
+    let operands = [q, k, v, linear[0], linear[1], linear[2], q];
+    b.add(Op::LinearAttentionGrad(spec.clone()), &operands);
+    b.add(Op::LinearAttentionGrad(LinearSpec { form: LinearForm::Chunked, ..spec }), &operands);
     let (q, k) = (b.f32([2, 1, 4, 4]), b.f32([2, 1, 2, 4]));
     let cache = b.f32([2, 9, 2, 4]);
     b.add(Op::Rope { inverse: false }, &[q, table, pos]);
@@ -283,6 +285,10 @@ fn errors_say_where_and_what() {
         ("  output \"\\x\" = %0", "line 4, column 11: a backslash is followed by `\"`, `\\` or `u{...}`"),
         ("  ;", "line 4, column 3: unexpected character ';'"),
         ("} extra", "line 4, column 3: expected the end of the text, found `extra`"),
+        (
+            "  %2: f32[2] = linear_attention(%0, %0, %0) {causal = true, chunk = 1, temperature = 1.0, form = wide}",
+            "line 4, column 91: there is no form `wide` (known: chunked)",
+        ),
     ];
     for (line, expected) in cases {
         let error = parse(&body(line)).expect_err(line);
@@ -336,6 +342,7 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
                 causal: numbers.below(2) == 0,
                 chunk: 1 + numbers.below(3),
                 temperature: value,
+                form: LinearForm::Fused,
             }),
             16 => Op::CrossEntropy,
             17 => Op::GlobalNorm,

@@ -1,6 +1,6 @@
 //! Attention nodes to kernels, with their tile sizes.
 
-use linc_ir::{LinearSpec, Value};
+use linc_ir::{LinearForm, LinearSpec, Value};
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
 use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
@@ -8,17 +8,48 @@ use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_a
 use linc_tile::library::linear_attention_bidirectional::{
     bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
 };
+use linc_tile::library::linear_attention_chunked::linear_attention_out;
+use linc_tile::library::linear_attention_chunked_backward::{
+    linear_attention_chunk_grads, linear_attention_delta, needs_delta,
+};
+use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
+use linc_tile::library::linear_attention_states::{
+    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
+};
 use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
 use linc_tile::library::softmax_attention_backward::{
     SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
 };
 
-use crate::KernelError;
 use crate::view::Lowering;
+use crate::{KernelError, Target};
 
 /// Query rows and keys of a block: two operands, a score tile and an output tile of 64 rows stay in a second-level
 /// cache, and 64 is a multiple of every matrix instruction's shape.
 const BLOCK: usize = 64;
+
+/// Rows of the tiles of softmax attention: what a program owns, and what it takes in a round.
+struct Blocks {
+    /// Queries of a program of the forward kernel.
+    forward: usize,
+    /// Keys of a round of `dq`.
+    dq_round: usize,
+    /// Queries of a round of `dkdv`.
+    dkdv_round: usize,
+}
+
+impl Blocks {
+    /// On a GPU a program's tiles share its registers: small heads leave room for more rows, and gradients of wide
+    /// heads for fewer.
+    fn of(target: Target, head_dim: usize) -> Self {
+        let (forward, round) = match target {
+            Target::Cpu => (BLOCK, BLOCK),
+            Target::Cuda if head_dim <= 64 => (2 * BLOCK, BLOCK),
+            Target::Cuda => (BLOCK, BLOCK / 2),
+        };
+        Blocks { forward, dq_round: round, dkdv_round: round }
+    }
+}
 
 /// Sizes of q `[B, N, H, D]` and k; an error if no kernel exists for them.
 fn head_shape(l: &Lowering<'_>, q: Value, k: Value) -> Result<HeadShape, KernelError> {
@@ -31,12 +62,13 @@ fn head_shape(l: &Lowering<'_>, q: Value, k: Value) -> Result<HeadShape, KernelE
 
 pub(crate) fn softmax_forward(l: &mut Lowering<'_>, causal: bool, scale: f64) -> Result<(), KernelError> {
     let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
+    let shape = head_shape(l, q, k)?;
     let spec = SoftmaxForwardSpec {
         elem: l.uniform_elem(&[q, k, v, out])?,
-        shape: head_shape(l, q, k)?,
+        shape,
         causal,
         scale,
-        block_q: BLOCK,
+        block_q: Blocks::of(l.target, shape.head_dim).forward,
         block_k: BLOCK,
         q: l.head_strides(q),
         k: l.head_strides(k),
@@ -51,9 +83,11 @@ pub(crate) fn softmax_forward(l: &mut Lowering<'_>, causal: bool, scale: f64) ->
 pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -> Result<(), KernelError> {
     let [q, k, v, out, lse, dout] = l.operands[..] else { return l.fail("takes six operands") };
     let [dq, dk, dv, delta] = l.results[..] else { return l.fail("has four results") };
+    let shape = head_shape(l, q, k)?;
+    let blocks = Blocks::of(l.target, shape.head_dim);
     let spec = SoftmaxBackwardSpec {
         elem: l.uniform_elem(&[q, k, v, out, dout, dq, dk, dv])?,
-        shape: head_shape(l, q, k)?,
+        shape,
         causal,
         scale,
         block_q: BLOCK,
@@ -70,9 +104,11 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
     let args = l.places(&[out, dout, delta]);
     l.launch(softmax_attention_delta(&spec), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dk, dv]);
-    l.launch(softmax_attention_dkdv(&spec), args);
+    let dkdv = SoftmaxBackwardSpec { block_q: blocks.dkdv_round, ..spec.clone() };
+    l.launch(softmax_attention_dkdv(&dkdv), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dq]);
-    l.launch(softmax_attention_dq(&spec), args);
+    let dq = SoftmaxBackwardSpec { block_k: blocks.dq_round, ..spec };
+    l.launch(softmax_attention_dq(&dq), args);
     Ok(())
 }
 
@@ -89,21 +125,33 @@ pub(crate) fn linear_forward(l: &mut Lowering<'_>, attributes: &LinearSpec) -> R
         v: l.head_strides(v),
         out: l.head_strides(out),
     };
-    if attributes.causal {
-        let args = l.places(&[q, k, v, out, ell, state]);
-        l.launch(linear_attention_forward(&spec), args);
-    } else {
-        let args = l.places(&[k, v, ell, state]);
-        l.launch(bidirectional_attention_state(&spec), args);
-        let args = l.places(&[q, state, out]);
-        l.launch(bidirectional_attention_out(&spec), args);
+    match (attributes.causal, attributes.form) {
+        (true, LinearForm::Fused) => {
+            let args = l.places(&[q, k, v, out, ell, state]);
+            l.launch(linear_attention_forward(&spec), args);
+        }
+        (true, LinearForm::Chunked) => {
+            let args = l.places(&[k, v, ell, state]);
+            l.launch(linear_attention_chunk_states(&spec), args);
+            let args = l.places(&[ell, state]);
+            l.launch(linear_attention_prefix(&spec), args);
+            let args = l.places(&[q, k, v, ell, state, out]);
+            l.launch(linear_attention_out(&spec), args);
+        }
+        (false, _) => {
+            let args = l.places(&[k, v, ell, state]);
+            l.launch(bidirectional_attention_state(&spec), args);
+            let args = l.places(&[q, state, out]);
+            l.launch(bidirectional_attention_out(&spec), args);
+        }
     }
     Ok(())
 }
 
 pub(crate) fn linear_gradient(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Result<(), KernelError> {
     let [q, k, v, _, ell, state, dout] = l.operands[..] else { return l.fail("takes seven operands") };
-    let [dq, dk, dv] = l.results[..] else { return l.fail("has three results") };
+    let [dq, dk, dv, ref workspaces @ ..] = l.results[..] else { return l.fail("has three results") };
+    let workspaces = workspaces.to_vec();
     let spec = LinearBackwardSpec {
         elem: l.uniform_elem(&[q, k, v, dout, dq, dk, dv])?,
         shape: head_shape(l, q, k)?,
@@ -117,13 +165,36 @@ pub(crate) fn linear_gradient(l: &mut Lowering<'_>, attributes: &LinearSpec) -> 
         dk: l.head_strides(dk),
         dv: l.head_strides(dv),
     };
-    let kernel = if attributes.causal {
-        linear_attention_backward(&spec)
-    } else {
-        bidirectional_attention_backward(&spec)
+    let kernel = match (attributes.causal, attributes.form) {
+        (true, LinearForm::Fused) => linear_attention_backward(&spec),
+        (true, LinearForm::Chunked) => return chunked_gradient(l, &spec, &workspaces),
+        (false, _) => bidirectional_attention_backward(&spec),
     };
     let args = l.places(&[q, k, v, ell, state, dout, dq, dk, dv]);
     l.launch(kernel, args);
+    Ok(())
+}
+
+/// The launches of the chunked form.
+fn chunked_gradient(
+    l: &mut Lowering<'_>,
+    spec: &LinearBackwardSpec,
+    workspaces: &[Value],
+) -> Result<(), KernelError> {
+    let [q, k, v, _, ell, state, dout] = l.operands[..] else { return l.fail("takes seven operands") };
+    let (dq, dk, dv) = (l.results[0], l.results[1], l.results[2]);
+    let [delta, d, rho, dk_part] = *workspaces else { return l.fail("has seven results") };
+    let mut args = l.places(&[q, k, v, ell, state, dout]);
+    if needs_delta(spec) {
+        args.push(l.place(delta));
+        l.launch(linear_attention_delta(spec), args.clone());
+    }
+    args.extend(l.places(&[dq, d, rho, dk_part]));
+    l.launch(linear_attention_chunk_grads(spec), args);
+    let args = l.places(&[ell, d, rho]);
+    l.launch(linear_attention_suffix(spec), args);
+    let args = l.places(&[q, k, v, ell, dout, d, rho, dk_part, dk, dv]);
+    l.launch(linear_attention_grads(spec), args);
     Ok(())
 }
 

@@ -80,6 +80,7 @@ fn scores(graph: &Graph, q: Value, k: Value, causal: bool) -> usize {
     q[0] * q[2] * pairs * q[3]
 }
 
+/// The form does not change what has to be computed, only how often a part of it is.
 /// Per token and head `4d² + 2Cd` forward and twice the state terms backward, C·d halved by the causal triangle.
 fn linear(graph: &Graph, q: Value, spec: &LinearSpec, sweep: usize) -> usize {
     let q = &graph.ty(q).shape.0;

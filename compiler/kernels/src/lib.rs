@@ -20,6 +20,16 @@ use thiserror::Error;
 pub use cost::Cost;
 pub use lower::lower;
 
+/// The machine that kernels are shaped for: sizes of tiles, and which of several forms. The programs run on any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Target {
+    /// Few processors with large caches.
+    #[default]
+    Cpu,
+    /// Many processors, with tiles in registers.
+    Cuda,
+}
+
 /// A position in the storage of a root value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {

@@ -16,7 +16,7 @@ use linc_tile::library::reduce::{
 use linc_tile::library::rope::{RopeSpec, rope};
 
 use crate::view::Lowering;
-use crate::{Call, Cost, Gemm, KernelError, attention, loss, pointwise};
+use crate::{Call, Cost, Gemm, KernelError, Target, attention, loss, pointwise};
 
 /// The launches of one node, in order; none for leaves and for views that share storage.
 ///
@@ -26,8 +26,9 @@ pub fn lower(
     graph: &Graph,
     id: NodeId,
     storage: &BTreeMap<Value, Storage>,
+    target: Target,
 ) -> Result<Vec<Call>, KernelError> {
-    let mut l = Lowering::new(graph, id, storage);
+    let mut l = Lowering::new(graph, id, storage, target);
     match l.op() {
         Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } => {}
         Op::Constant { value, .. } => constant(&mut l, *value)?,

@@ -9,7 +9,7 @@ use tile::Elem;
 use tile::library::attention::HeadStrides;
 
 use crate::cost::{Cost, cost};
-use crate::{Call, Gemm, KernelError, Place, Work};
+use crate::{Call, Gemm, KernelError, Place, Target, Work};
 
 /// A node in its surroundings; collects calls.
 pub(crate) struct Lowering<'a> {
@@ -18,13 +18,19 @@ pub(crate) struct Lowering<'a> {
     pub(crate) operands: Vec<Value>,
     pub(crate) results: Vec<Value>,
     storage: &'a BTreeMap<Value, Storage>,
+    pub(crate) target: Target,
     pub(crate) calls: Vec<Call>,
 }
 
 impl<'a> Lowering<'a> {
-    pub(crate) fn new(graph: &'a Graph, id: NodeId, storage: &'a BTreeMap<Value, Storage>) -> Self {
+    pub(crate) fn new(
+        graph: &'a Graph,
+        id: NodeId,
+        storage: &'a BTreeMap<Value, Storage>,
+        target: Target,
+    ) -> Self {
         let (operands, results) = (graph.operands(id), graph.results(id).collect());
-        Lowering { graph, id, operands, results, storage, calls: vec![] }
+        Lowering { graph, id, operands, results, storage, target, calls: vec![] }
     }
 
     pub(crate) fn op(&self) -> &'a Op {

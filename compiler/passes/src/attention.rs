@@ -1,6 +1,6 @@
 //! Attention lowering: every abstract attention node becomes softmax or linear attention, by the kind of its layer.
 
-use linc_ir::{AttentionSpec, Graph, LinearSpec, NodeId, Op, Value};
+use linc_ir::{AttentionSpec, Graph, LinearForm, LinearSpec, NodeId, Op, Value};
 
 use crate::error::PassError;
 use crate::placement::AttentionKind;
@@ -14,6 +14,8 @@ pub struct LinearOptions {
     pub temperature: f64,
     /// Chunk length.
     pub chunk: usize,
+    /// How the causal ones are evaluated.
+    pub form: LinearForm,
 }
 
 /// Lowers all attention nodes; `kinds` has one entry per layer.
@@ -84,7 +86,8 @@ fn lower_forward(
 }
 
 fn linear_spec(spec: &AttentionSpec, options: &LinearOptions) -> LinearSpec {
-    LinearSpec { causal: spec.causal, chunk: options.chunk, temperature: options.temperature }
+    let form = if spec.causal { options.form } else { LinearForm::Fused };
+    LinearSpec { causal: spec.causal, chunk: options.chunk, temperature: options.temperature, form }
 }
 
 fn lower_backward(

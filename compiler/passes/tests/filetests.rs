@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use linc_ir::Graph;
+use linc_ir::{Graph, LinearForm};
 use linc_passes::attention::{self, LinearOptions};
 use linc_passes::placement::AttentionKind;
 use linc_passes::recompute::{self, Policy};
@@ -13,7 +13,7 @@ fn apply(pass: &str, graph: &mut Graph) {
     match pass {
         "attention" => {
             let kinds = [AttentionKind::Linear, AttentionKind::Softmax];
-            let options = LinearOptions { rope: false, temperature: 1.0, chunk: 64 };
+            let options = LinearOptions { rope: false, temperature: 1.0, chunk: 64, form: LinearForm::Fused };
             attention::run(graph, &kinds, &options).expect("attention");
         }
         "canonicalize" => canonicalize::run(graph).expect("canonicalize"),

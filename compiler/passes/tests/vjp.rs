@@ -2,7 +2,8 @@
 
 use linc_ir::interp::{Bindings, Data, Tensor, run};
 use linc_ir::{
-    AttentionSpec, BinaryOp, DType, Graph, Init, LinearSpec, Op, Shape, TableKind, TensorType, UnaryOp, Value,
+    AttentionSpec, BinaryOp, DType, Graph, Init, LinearForm, LinearSpec, Op, Shape, TableKind, TensorType,
+    UnaryOp, Value,
 };
 use linc_passes::autodiff;
 use rand::{Rng, SeedableRng};
@@ -183,7 +184,7 @@ fn attention_of_every_kind() {
         });
         check("linear", (-1.5, 1.5), |g| {
             let qkv = heads(g);
-            let spec = LinearSpec { causal, chunk: 2, temperature: 1.5 };
+            let spec = LinearSpec { causal, chunk: 2, temperature: 1.5, form: LinearForm::Fused };
             g.push(Op::LinearAttention(spec), &qkv).expect("attention")
         });
         check("abstract", (-1.5, 1.5), |g| {

@@ -9,8 +9,9 @@ use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::linear_attention_forward;
 use linc_tile::library::linear_attention_chunked::linear_attention_out;
 use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_delta, linear_attention_grads, needs_delta,
+    linear_attention_chunk_grads, linear_attention_delta, needs_delta,
 };
+use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
 use linc_tile::library::linear_attention_states::{
     linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
 };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use linc_driver::{
     AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, Precision,
-    RecomputePolicy, Report, Source,
+    RecomputePolicy, Report, Source, Target,
 };
 use linc_train::config::{ModelFiles, Setting};
 use linc_train::metrics::{bytes, thousands};
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     options.disabled = args.disable_pass.iter().cloned().collect();
     options.dumps = args.out.is_some() || args.dump.is_some();
     let arch = cuda::arch(&args.target, args.arch.as_deref())?;
-    options.cuda = arch.filter(|_| args.out.is_some());
+    options.target = arch.map_or(Target::Cpu, Target::Cuda);
     let entry = entry(&args.entry, &args.layers)?;
     if matches!(entry, Entry::Decode { .. }) {
         options.seq = 1;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use linc_codegen_cuda::Arch;
 use linc_plan::validate::validate;
 use linc_plan::{ALIGN, Plan, Ref, Space};
 
@@ -18,6 +19,9 @@ pub struct Program(pub(crate) usize);
 pub trait Device {
     /// One line for people: kind, instruction set, threads.
     fn describe(&self) -> String;
+
+    /// The family of GPUs that programs should be compiled for; nothing for a CPU.
+    fn arch(&self) -> Option<Arch>;
 
     /// Bytes that can be allocated now without swapping, as far as the system says; nothing if it does not.
     fn available_bytes(&self) -> Option<u64>;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::plan::Role;
-use linc_driver::{CompileError, Compiled, Entry, Layout, Model, Options, Report, names};
+use linc_driver::{CompileError, Compiled, Entry, Layout, Model, Options, Report, Target, names};
 use linc_exec::device::Device;
 use linc_exec::{ExecError, Executor};
 
@@ -21,7 +21,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Compiles the entries (in this order, which numbers the programs) and loads them.
+    /// Compiles the entries (in this order, which numbers the programs) for the device and loads them.
     ///
     /// # Errors
     /// [`TrainError::Compile`], or [`TrainError::DoesNotFit`] before anything is allocated.
@@ -31,9 +31,11 @@ impl Session {
         device: Box<dyn Device>,
     ) -> Result<Self, TrainError> {
         let mut layout = Layout::default();
+        let target = device.arch().map_or(Target::Cpu, Target::Cuda);
         let compiled: Vec<Compiled> = entries
             .iter()
-            .map(|(entry, options)| linc_driver::compile(model, entry, options, &mut layout))
+            .map(|(entry, options)| (entry, Options { target, ..options.clone() }))
+            .map(|(entry, options)| linc_driver::compile(model, entry, &options, &mut layout))
             .collect::<Result<_, CompileError>>()?;
         let (mut plans, mut reports, mut dumps) = (vec![], vec![], vec![]);
         for c in compiled {

@@ -2,7 +2,7 @@
 
 use super::{Check, Types};
 use crate::error::IrError;
-use crate::op::Op;
+use crate::op::{LinearForm, LinearSpec, Op};
 use crate::types::TensorType;
 
 impl Check<'_> {
@@ -86,11 +86,13 @@ impl Check<'_> {
             }
             Op::LinearAttention(spec) => {
                 self.arity(3..=3)?;
+                self.form(spec)?;
                 let s = spec.saved_states(n);
                 Ok(vec![self.like(0), TensorType::f32([b, g, s, d]), TensorType::f32([b, g, s, d, d])])
             }
             Op::LinearAttentionGrad(spec) => {
                 self.arity(7..=7)?;
+                self.form(spec)?;
                 let s = spec.saved_states(n);
                 self.same(3, self.shape(0), "q")?;
                 self.same(4, &[b, g, s, d].into(), "the key logsumexp")?;
@@ -99,7 +101,14 @@ impl Check<'_> {
                 self.one_dtype(&[0, 3, 6])?;
                 self.full(4)?;
                 self.full(5)?;
-                Ok(vec![self.like(0), self.like(1), self.like(2)])
+                let mut results = vec![self.like(0), self.like(1), self.like(2)];
+                if spec.form == LinearForm::Chunked {
+                    results.push(TensorType::f32([b, h, n]));
+                    results.push(TensorType::f32([b, g, s, d, d]));
+                    results.push(TensorType::f32([b, g, s, d]));
+                    results.push(TensorType::f32([b, n, g, d]));
+                }
+                Ok(results)
             }
             Op::SoftmaxDecode { .. } => {
                 self.arity(6..=6)?;
@@ -125,9 +134,16 @@ impl Check<'_> {
             other => unreachable!("{} is not attention", other.name()),
         }
     }
+
+    fn form(&self, spec: &LinearSpec) -> Result<(), IrError> {
+        if spec.form == LinearForm::Chunked && !spec.causal {
+            return self.fail("only causal attention has a chunked form");
+        }
+        Ok(())
+    }
 }
 
-impl crate::op::LinearSpec {
+impl LinearSpec {
     /// Number S of states kept for the backward of a sequence of `n` tokens.
     pub fn saved_states(&self, n: usize) -> usize {
         if self.causal { n.div_ceil(self.chunk) } else { 1 }

@@ -10,6 +10,7 @@ use super::softmax::{Heads, softmax};
 use super::tensor::{Args, Real};
 use crate::error::IrError;
 use crate::op::LinearSpec;
+use crate::types::TensorType;
 
 /// Σ exp(K) and Σ exp(K) Vᵀ over the keys seen, both relative to the maximum `m`.
 #[derive(Clone)]
@@ -125,8 +126,12 @@ pub(super) fn attention<T: Real>(args: &Args<'_, T>, spec: &LinearSpec) -> Resul
     Ok(vec![out, ells, states])
 }
 
-/// `[dq, dk, dv]`, recomputed from q, k, v and dout.
-pub(super) fn attention_grad<T: Real>(args: &Args<'_, T>, spec: &LinearSpec) -> Result<Vec<Vec<T>>, IrError> {
+/// `[dq, dk, dv]`, recomputed from q, k, v and dout; then the workspaces of the chunked form, which are zeros.
+pub(super) fn attention_grad<T: Real>(
+    args: &Args<'_, T>,
+    spec: &LinearSpec,
+    types: &[TensorType],
+) -> Result<Vec<Vec<T>>, IrError> {
     let x = Inputs::of(args, spec.temperature)?;
     let dout = args.floats(6)?;
     let mut grads = [vec![T::zero(); x.p.len()], vec![T::zero(); x.k.len()], vec![T::zero(); x.k.len()]];
@@ -141,7 +146,9 @@ pub(super) fn attention_grad<T: Real>(args: &Args<'_, T>, spec: &LinearSpec) -> 
     for scaled in dq.iter_mut().chain(&mut dk) {
         *scaled = *scaled * T::of(spec.temperature);
     }
-    Ok(vec![dq, dk, dv])
+    let mut results = vec![dq, dk, dv];
+    results.extend(types[3..].iter().map(|ty| vec![T::zero(); ty.shape.numel()]));
+    Ok(results)
 }
 
 /// `dP = S dout` for the normalised state S [d, d].

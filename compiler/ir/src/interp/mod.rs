@@ -192,7 +192,7 @@ fn eval_typed<T: Real>(
             shaped(softmax::attention_grad(&args, *causal, *scale)?)
         }
         Op::LinearAttention(spec) => shaped(linear::attention(&args, spec)?),
-        Op::LinearAttentionGrad(spec) => shaped(linear::attention_grad(&args, spec)?),
+        Op::LinearAttentionGrad(spec) => shaped(linear::attention_grad(&args, spec, types)?),
         Op::SoftmaxDecode { scale } => shaped(softmax::decode(&args, *scale)?),
         Op::LinearDecode { temperature } => shaped(linear::decode(&args, *temperature)?),
         Op::CrossEntropy => vec![loss::cross_entropy(&args)?],

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use linc_ir::interp::{Bindings, Tensor};
-use linc_ir::{AdamWSpec, DType, Graph, Init, Op};
+use linc_ir::{AdamWSpec, DType, Graph, Init, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::LinearOptions;
 use linc_passes::optimizer::OptimizerOptions;
@@ -40,7 +40,7 @@ pub(crate) fn options(kinds: &str) -> Options {
     let kind = |c| if c == 'L' { AttentionKind::Linear } else { AttentionKind::Softmax };
     Options {
         kinds: kinds.chars().map(kind).collect(),
-        linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4 },
+        linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
         precision: Precision::Float32,
         recompute: Policy::Selective,
         disabled: BTreeSet::new(),

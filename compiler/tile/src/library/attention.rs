@@ -199,8 +199,10 @@ pub(crate) fn with_each_row(b: &mut Builder, op: Binary, tile: ValueId, vector: 
 
 /// Softmax of each row of `x * temperature`, f32.
 pub(crate) fn softmax_rows(b: &mut Builder, x: ValueId, temperature: f64) -> ValueId {
-    let (e, statistics) = exponential_rows(b, x, temperature);
-    scale_rows(b, e, statistics.inverse)
+    let (e, _) = exponential_rows(b, x, temperature, None);
+    let sum = b.sum(1, e);
+    let inverse = b.unary(Unary::Recip, sum);
+    scale_rows(b, e, inverse)
 }
 
 /// What the softmax of a part of a row needs of the whole row.
@@ -212,16 +214,20 @@ pub(crate) struct RowStatistics {
     pub inverse: ValueId,
 }
 
-/// `exp(x * temperature − max)` of each row, f32, and the statistics of the rows.
-pub(crate) fn exponential_rows(b: &mut Builder, x: ValueId, temperature: f64) -> (ValueId, RowStatistics) {
+/// `exp(x * temperature − max)` of each row, f32, and `max`: the largest element of the row, or `at_least` that.
+pub(crate) fn exponential_rows(
+    b: &mut Builder,
+    x: ValueId,
+    temperature: f64,
+    at_least: Option<ValueId>,
+) -> (ValueId, ValueId) {
     let cols = b.ty(x).shape[1];
     let x = temper(b, x, temperature);
     let max = b.reduce_max(1, x);
+    let max = at_least.map_or(max, |least| b.max(least, max));
     let highest = b.expand_cols(max, cols);
     let shifted = b.sub(x, highest);
-    let e = b.exp(shifted);
-    let sum = b.sum(1, e);
-    (e, RowStatistics { max, inverse: b.unary(Unary::Recip, sum) })
+    (b.exp(shifted), max)
 }
 
 /// The part `x` of rows that have these statistics, after the softmax of the whole rows.

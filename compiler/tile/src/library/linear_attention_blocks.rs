@@ -121,6 +121,12 @@ impl ChunkHead {
         HeadRows::new(b, param, strides, self.sizes.shape.head_dim, self.batch, self.kv_head)
     }
 
+    /// Rows of the key/value head in a contiguous tensor `[B, N, G, D]`.
+    pub(crate) fn part_rows(&self, b: &mut Builder, param: ParamId) -> HeadRows {
+        let HeadShape { seq, kv_heads, head_dim, .. } = self.sizes.shape;
+        self.rows(b, param, HeadStrides::contiguous(seq, kv_heads, head_dim))
+    }
+
     /// Rows of query head `head` in a tensor `[B, N, H, D]`.
     pub(crate) fn query_rows(
         &self,
@@ -204,11 +210,24 @@ impl QuerySoftmax {
     /// Of the chunk's rows of q.
     pub(crate) fn new(b: &mut Builder, chunk: &ChunkHead, q: HeadRows) -> Self {
         let temperature = chunk.sizes.temperature;
-        let x = chunk.load_f32(b, &q);
         if chunk.sizes.blocks() == 1 {
+            let x = chunk.load_f32(b, &q);
             return QuerySoftmax::Whole(softmax_rows(b, x, temperature));
         }
-        QuerySoftmax::Parts(q, exponential_rows(b, x, temperature).1)
+        // Block by block, so that no tile has all features.
+        let rows = [chunk.sizes.chunk];
+        let init = [b.full(f64::NEG_INFINITY, &rows), b.full(0.0, &rows)];
+        let done = chunk.sizes.each_block(b, &init, |b, first, carried| {
+            let q = q.features(b, first, chunk.sizes.width);
+            let x = chunk.load_f32(b, &q);
+            let (fresh, max) = exponential_rows(b, x, temperature, Some(carried[0]));
+            let decay = b.sub(carried[0], max);
+            let decay = b.exp(decay);
+            let fresh = b.sum(1, fresh);
+            vec![max, b.fma(carried[1], decay, fresh)]
+        });
+        let statistics = RowStatistics { max: done[0], inverse: b.unary(Unary::Recip, done[1]) };
+        QuerySoftmax::Parts(q, statistics)
     }
 
     /// `P` `[C, F]` of the block that starts at feature `first`.
@@ -289,26 +308,26 @@ impl KeyBlock {
             let small = b.cast(q, chunk.sizes.elem);
             vec![q, b.dot(small, false, self.small, true, Some(a))]
         };
+        // With M = L − ln P, `P exp(K − L) = exp(K − M)`: one tile instead of two.
         let slow = |b: &mut Builder| {
-            let ends = self.prefixes(b, chunk);
+            let log = b.unary(Unary::Log, p);
+            let log = b.scale(log, -1.0);
+            let ends = self.prefixes(b, chunk, log);
             let done = chunk.each_token(b, &[a], |b, row, carried| {
                 let weights = self.weights_of(b, chunk, ends, row);
-                let weights = b.mul(p, weights);
                 let column = b.sum(1, weights);
                 vec![add_at(b, carried[0], 1, row, column)]
             });
-            let weights = self.weights_of_start(b, chunk, ends);
-            vec![b.mul(p, weights), done[0]]
+            vec![self.weights_of_start(b, chunk, ends), done[0]]
         };
         let done = b.if_else(self.ok, fast, slow);
         (done[0], done[1])
     }
 
-    /// The logsumexp L_t of the keys up to and including each token, `[C, F]`; 0 beyond the sequence.
-    pub(crate) fn prefixes(&self, b: &mut Builder, chunk: &ChunkHead) -> ValueId {
-        let empty = b.full(0.0, &[chunk.sizes.chunk, chunk.sizes.width]);
+    /// `tile` `[C, F]` with the logsumexp L_t of the keys up to and including each token added to its row.
+    pub(crate) fn prefixes(&self, b: &mut Builder, chunk: &ChunkHead, tile: ValueId) -> ValueId {
         let (reference, z) = self.start(b, chunk);
-        let done = chunk.each_token(b, &[reference, z, empty], |b, row, carried| {
+        let done = chunk.each_token(b, &[reference, z, tile], |b, row, carried| {
             let key = self.key(b, chunk, row);
             let (m, z) = extend_prefix(b, key, carried[0], carried[1]);
             let log = b.unary(Unary::Log, z);

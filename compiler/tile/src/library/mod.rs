@@ -46,6 +46,7 @@ mod linear_attention_blocks;
 mod linear_attention_chunk;
 pub mod linear_attention_chunked;
 pub mod linear_attention_chunked_backward;
+pub mod linear_attention_chunked_grads;
 pub mod linear_attention_states;
 pub mod loss;
 pub mod norm;

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use linc_codegen_cuda::Arch;
 use linc_plan::Plan;
 
 use crate::device::missing;
@@ -85,6 +86,10 @@ impl Device for Cpu {
         let threads = self.threads();
         let plural = if threads == 1 { "" } else { "s" };
         format!("cpu, {}, {threads} thread{plural}", self.level.name())
+    }
+
+    fn arch(&self) -> Option<Arch> {
+        None
     }
 
     fn available_bytes(&self) -> Option<u64> {

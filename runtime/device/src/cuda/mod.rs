@@ -138,6 +138,10 @@ impl Device for Cuda {
         text
     }
 
+    fn arch(&self) -> Option<Arch> {
+        Some(self.gpu.target.arch)
+    }
+
     fn available_bytes(&self) -> Option<u64> {
         self.gpu.memory().map(|(free, _)| free)
     }
