@@ -203,7 +203,9 @@ if wanted bench; then
     model=models/llama3_nano.toml dims=16 seqs=64,128 lengths=64 ratios=0,0.5 heads=(--heads 4 --kv-heads 2)
     runs=(--rounds 2 --warmup 1)
   fi
-  bench attention --both attention --head-dim "$dims" --seq "$seqs" "${heads[@]}" "${runs[@]}"
+  for dim in ${dims//,/ }; do
+    bench "attention-$dim" --both attention --head-dim "$dim" --seq "$seqs" "${heads[@]}" "${runs[@]}"
+  done
   for length in ${lengths//,/ }; do
     bench "train-$length" --both train "$model" --seq "$length" --ratio "$ratios" "${runs[@]}"
   done

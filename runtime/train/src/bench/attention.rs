@@ -1,16 +1,14 @@
 //! Attention by itself: a model of one layer per kind of attention, with projections as thin as the language allows, of
 //! whose training step only attention's launches are counted. Softmax and linear attention run in the same step.
 
-use linc_driver::{
-    AttentionKind, Entry, Layout, Model, Placement, Precision, Ratio, RecomputePolicy, Source,
-};
-use linc_exec::Executor;
+use linc_driver::{AttentionKind, Entry, Model, Placement, Precision, Ratio, RecomputePolicy, Source};
 use serde::Serialize;
 
 use super::{
     Feed, Open, Tell, Times, Timing, check_loss, compile_options, operation, seconds_of, train_entry,
 };
 use crate::error::TrainError;
+use crate::session::Session;
 
 /// Features of a token: just enough to draw q, k and v from.
 const DIM: usize = 128;
@@ -166,8 +164,7 @@ fn one_size(
     let entry = if backward { train_entry() } else { Entry::Eval };
     // Nothing runs twice, so that a step has one forward.
     let options = compile_options(bench.batch, seq, bench.precision, RecomputePolicy::None);
-    let plan = linc_driver::compile(&model, &entry, &options, &mut Layout::default())?.plan;
-    let mut executor = Executor::new(open()?, vec![plan])?;
+    let mut executor = Session::new(&model, &[(entry, options)], open()?)?.executor;
     executor.initialize(0)?;
     // Weights stay as they are drawn.
     let feed = Feed::new(bench.batch * seq, VOCAB, 0.0);

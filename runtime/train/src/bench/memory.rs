@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use linc_driver::plan::{self, Action, Buffer, Category, Plan, Ref, Space, Step};
-use linc_driver::{Layout, Model, Precision, RecomputePolicy};
+use linc_driver::{Layout, Model, Options, Precision, RecomputePolicy};
 use linc_exec::{ExecError, Executor};
 use serde::Serialize;
 
 use super::{Feed, Open, Tell, Times, Timing, check_loss, compile_options, operation, train_entry};
 use crate::error::TrainError;
-use crate::session::memory_table;
+use crate::session::{memory_table, target};
 
 /// The copy moves as many bytes as the largest kernel, within these: more than caches hold, and little of a device.
 const COPY_BYTES: [u64; 2] = [1 << 20, 1 << 30];
@@ -88,7 +88,9 @@ pub fn memory(
         return Err(TrainError::Request("sequences and tokens must be at least 1".into()));
     }
     tell(&format!("memory: {}, {batch} x {seq} tokens", model.title()));
-    let options = compile_options(*batch, *seq, bench.precision, RecomputePolicy::None);
+    let device = open()?;
+    let target = target(&*device);
+    let options = Options { target, ..compile_options(*batch, *seq, bench.precision, RecomputePolicy::None) };
     let compiled = linc_driver::compile(model, &train_entry(), &options, &mut Layout::default())?;
     let report = compiled.report;
     let kinds = kinds(&compiled.plan);
@@ -96,7 +98,7 @@ pub fn memory(
     let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);
     let copied = copied / plan::ALIGN * plan::ALIGN;
     let plans = vec![compiled.plan, copy_plan(copied)];
-    let mut executor = Executor::new(open()?, plans).map_err(|error| match error {
+    let mut executor = Executor::new(device, plans).map_err(|error| match error {
         ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&[report]) },
         other => TrainError::Exec(other),
     })?;
@@ -177,7 +179,7 @@ fn kinds(plan: &Plan) -> Vec<Kind> {
     // Of a few bytes, the time of a launch is all there is to see.
     let largest = kinds.values().map(|kind| kind.bytes).max().unwrap_or(0);
     let mut kinds: Vec<Kind> = kinds.into_values().filter(|kind| kind.bytes * SMALL > largest).collect();
-    kinds.sort_by(|a, b| b.bytes.cmp(&a.bytes));
+    kinds.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
     kinds
 }
 
