@@ -8,6 +8,7 @@ range is that of all of them. Ratios above 1 are linc's advantage. TFLOP/s of bo
 linc's plan counts, without the masked half; so are shares of the peak.
 """
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -135,7 +136,6 @@ def where_it_crosses(points):
         return f"linear is faster from {points[0][0]} tokens, the shortest measured, on"
     for (n, a), (m, b) in zip(points, points[1:]):
         if b >= 1:
-            import math
             share = -math.log(a) / (math.log(b) - math.log(a))
             return f"equal at about {round(n * (m / n) ** share, -2):,.0f} tokens"
     return f"softmax is faster up to {points[-1][0]} tokens, the longest measured"
