@@ -45,7 +45,9 @@ for program in linc linc-gpu-check; do
     exit 2
   fi
 done
+bin=$(cd "$bin" && pwd)
 linc=$bin/linc check=$bin/linc-gpu-check
+if [[ $python == */* && $python != /* ]]; then python=$PWD/$python; fi
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 # Paths in configs start where linc is started.
