@@ -11,13 +11,14 @@
 # Needs the programs linc and linc-gpu-check in DIR (bin/ beside tests/, or target/release), NVRTC and cuBLASLt (LINC_NVRTC
 # and LINC_CUBLASLT, an nvrtc/ folder beside tests/, or PYTHON's packages), and for PyTorch's side a PYTHON with torch.
 # tests/gpu-pack.sh puts all that is to be carried into one archive. A failed step does not stop those after it; the
-# last lines say how each went. Exit code 1 if results are wrong or could not be checked; timings do not count.
+# last lines say how each went. Exit code 1 if results are wrong or could not be checked, 2 without a GPU; timings do not
+# count.
 # With --device cpu all but the GPU's own steps run, on small sizes: that tests this script.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 device=cuda bin='' out=$root/outputs/gpu python=python3 only='' rounds='' quick=false
-usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 while [ $# -gt 0 ]; do
   case $1 in
     --device | --bin | --out | --python | --only | --rounds)
@@ -98,6 +99,11 @@ if command -v nvidia-smi >/dev/null; then
 fi
 if $gpu; then echo "NVRTC: ${LINC_NVRTC:-where linc finds it}; cuBLASLt: ${LINC_CUBLASLT:-where linc finds it}"; fi
 "$linc" --version
+"$check" kernels --device "$device" --group reductions --quick >"$out/probe.log"
+if [ $? -eq 2 ]; then
+  echo "there is nothing to run on: --device cpu tries this script out" >&2
+  exit 2
+fi
 
 if wanted kernels; then
   # One process for each group: a GPU is lost to a process whose kernel has failed.
