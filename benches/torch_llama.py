@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The PyTorch side of the CPU comparison: the same Llama, the same training step, tokens per second and peak memory.
+torch_gpu.py takes model and operator from here.
 
 Softmax layers use scaled_dot_product_attention. Linear layers are causal efficient attention in the chunked Z form,
 batched over heads and chunks, with ordinary tensor operations. Everything is what measured fastest here: the query
@@ -15,6 +16,7 @@ import os
 import resource
 import statistics
 import time
+from fractions import Fraction
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -32,7 +34,7 @@ def rotate(x, angles, use_complex):
         return torch.view_as_real(pairs * angles[:, None]).flatten(3)
     cos, sin = angles[:, None, :, 0], angles[:, None, :, 1]
     even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(3)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(3).type_as(x)
 
 
 def chunk_states(k, v, end, ell):
@@ -41,32 +43,38 @@ def chunk_states(k, v, end, ell):
     k, v [B, H, C, CHUNK, D]; end and ell [B, H, C, D] are the logsumexp of k within each chunk and up to its end.
     """
     chunks = k.shape[2]
-    own = torch.exp(k - end[:, :, :, None]).transpose(-1, -2) @ v
+    own = torch.exp(k - end[:, :, :, None]).type_as(v).transpose(-1, -2) @ v
     # Share of chunk j in the state after chunk i; never above 1.
     share = end[:, :, None] - ell[:, :, :, None]
-    past = torch.ones(chunks, chunks, dtype=torch.bool).tril()
-    share = share.masked_fill(~past[..., None], -math.inf).exp()
+    past = torch.ones(chunks, chunks, dtype=torch.bool, device=k.device).tril()
+    share = share.masked_fill(~past[..., None], -math.inf).exp().type_as(v)
     share = torch.cat([torch.zeros_like(share[:, :, :1]), share[:, :, :-1]], 2)
     return (share.permute(0, 1, 4, 2, 3) @ own.transpose(2, 3)).transpose(2, 3)
 
 
 def linear_attention(q, k, v, chunk=CHUNK):
-    """Causal efficient attention of q [B, H, N, D] with k, v [B, G, N, D]; N is a multiple of the chunk."""
+    """Causal efficient attention of q [B, H, N, D] with k, v [B, G, N, D]; N is a multiple of the chunk.
+
+    Exponents and their sums are at least f32; products are in the type of v.
+    """
     b, h, n, d = q.shape
     groups, chunks = k.shape[1], n // chunk
     per_group = h // groups
+    wide = torch.promote_types(k.dtype, torch.float32)
+    q, k = q.to(wide), k.to(wide)
     k, v = (x.reshape(b, groups, chunks, chunk, d) for x in (k, v))
     end = torch.logsumexp(k, 3)
     ell = torch.logcumsumexp(end, 2)
     # With the logsumexp up to the chunk as reference, exp(K_s - L_t) is kt_s / z_t. The first chunk has none.
     reference = torch.cat([k[:, :, :1, 0], ell[:, :, :-1]], 2)
     kt = torch.exp(k - reference[:, :, :, None])
-    before = torch.ones(chunks, 1, 1, dtype=q.dtype)
+    before = torch.ones(chunks, 1, 1, dtype=wide, device=q.device)
     before[0] = 0
     z = kt.cumsum(3) + before
     qt = q.softmax(-1).reshape(b, groups, per_group, chunks, chunk, d) / z[:, :, None]
-    qt = qt.transpose(2, 3).reshape(b, groups, chunks, per_group * chunk, d)
-    mask = torch.ones(chunk, chunk, dtype=torch.bool).tril().repeat(per_group, 1)
+    qt = qt.transpose(2, 3).reshape(b, groups, chunks, per_group * chunk, d).type_as(v)
+    kt = kt.type_as(v)
+    mask = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril().repeat(per_group, 1)
     scores = (qt @ kt.transpose(-1, -2)).masked_fill(~mask, 0)
     out = qt @ chunk_states(k, v, end, ell) + scores @ v
     return out.view(b, groups, chunks, per_group, chunk, d).transpose(2, 3).reshape(b, h, n, d)
@@ -89,8 +97,7 @@ class Block(nn.Module):
         q = self.wq(h).view(b, n, self.heads, self.head_dim)
         k = self.wk(h).view(b, n, self.kv_heads, self.head_dim)
         v = self.wv(h).view(b, n, self.kv_heads, self.head_dim)
-        if not self.linear:
-            q, k = rotate(q, angles, use_complex), rotate(k, angles, use_complex)
+        q, k = rotate(q, angles, use_complex), rotate(k, angles, use_complex)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         if self.linear:
             out = linear_attention(q, k, v)
@@ -99,29 +106,41 @@ class Block(nn.Module):
         return self.wo(out.transpose(1, 2).reshape(b, n, -1))
 
     def forward(self, x, angles, use_complex):
-        x = x + self.attention(self.attention_norm(x), angles, use_complex)
-        h = self.ffn_norm(x)
+        x = x + self.attention(self.attention_norm(x).type_as(x), angles, use_complex)
+        h = self.ffn_norm(x).type_as(x)
         return x + self.w2(F.silu(self.w1(h)) * self.w3(h))
 
 
+def linear_layers(layers, ratio):
+    """Which layers are linear: softmax ones evenly spread, last in each block, as linc's uniform placement."""
+    keep = 1 - Fraction(ratio)
+    return [math.floor((i + 1) * keep) == math.floor(i * keep) for i in range(layers)]
+
+
 class Llama(nn.Module):
-    def __init__(self, a):
+    def __init__(self, a, tied=False, dtype=torch.float32):
         super().__init__()
         self.use_complex = not a.compile
+        # Of activations; parameters are f32.
+        self.dtype = dtype
         self.embedding = nn.Embedding(a.vocab, a.dim)
-        self.blocks = nn.ModuleList(Block(a.dim, a.heads, a.kv_heads, a.ffn, a.ratio == 1) for _ in range(a.layers))
+        kinds = linear_layers(a.layers, a.ratio)
+        self.blocks = nn.ModuleList(Block(a.dim, a.heads, a.kv_heads, a.ffn, linear) for linear in kinds)
         self.norm = nn.RMSNorm(a.dim, 1e-5)
         self.output = nn.Linear(a.dim, a.vocab, bias=False)
+        if tied:
+            nn.init.normal_(self.embedding.weight, std=a.dim**-0.5)
+            self.output.weight = self.embedding.weight
         half = a.dim // a.heads // 2
         turns = torch.outer(torch.arange(a.seq), 10000.0 ** (-torch.arange(half) / half))
         angles = torch.polar(torch.ones_like(turns), turns)
         self.register_buffer("angles", angles if self.use_complex else torch.view_as_real(angles))
 
     def forward(self, tokens, targets):
-        x = self.embedding(tokens)
+        x = self.embedding(tokens).to(self.dtype)
         for block in self.blocks:
             x = block(x, self.angles, self.use_complex)
-        return F.cross_entropy(self.output(self.norm(x)).flatten(0, 1), targets.flatten())
+        return F.cross_entropy(self.output(self.norm(x).type_as(x)).flatten(0, 1), targets.flatten())
 
 
 def check():

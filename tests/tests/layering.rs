@@ -12,7 +12,7 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 16] = [
+const CRATES: [(&str, &str, &[&str]); 17] = [
     ("linc-ir", "compiler/ir", &[]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
     ("linc-passes", "compiler/passes", &["linc-ir"]),
@@ -58,8 +58,9 @@ const CRATES: [(&str, &str, &[&str]); 16] = [
             "linc-train",
         ],
     ),
-    ("linc-cases", "tests/cases", &["linc-tile"]),
+    ("linc-cases", "tests/cases", &["linc-plan", "linc-tile"]),
     ("linc-emulator", "tests/emulator", &["linc-tile", "linc-codegen-cuda"]),
+    ("linc-gpu-check", "tests/gpu", &["linc-cases", "linc-device", "linc-tile"]),
 ];
 
 /// Libraries that only some crates may name, with the reason.

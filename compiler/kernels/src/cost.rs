@@ -28,6 +28,10 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
     let moved: usize = operands.iter().copied().chain(graph.results(id)).map(|v| graph.ty(v).bytes()).sum();
     let numel = |v: Value| graph.ty(v).shape.numel();
     let out = Value { node: id, port: 0 };
+    // Of a table, only the rows that are looked up.
+    let unread =
+        |table: Value| graph.ty(table).bytes().saturating_sub(numel(out) * graph.ty(table).dtype.bytes());
+    let moved = if let Op::Embedding { .. } = graph.op(id) { moved - unread(operands[0]) } else { moved };
     let flops = match graph.op(id) {
         Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } => {
             return Cost::default();

@@ -23,6 +23,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Continue a prompt with a trained model
     Generate(GenerateArgs),
+    /// Measure attention, training steps, or the kernels that memory limits
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// `linc train`
@@ -158,4 +161,129 @@ pub(crate) struct GenerateArgs {
     /// Threads of the CPU; 0 for all
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+}
+
+/// `linc bench`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Time softmax and linear attention by themselves, forward and backward
+    Attention(BenchAttentionArgs),
+    /// Time whole training steps of a model on random tokens
+    Train(BenchTrainArgs),
+    /// Time the kernels of a model's training step that memory limits, as shares of the speed of a copy
+    Memory(BenchMemoryArgs),
+}
+
+/// How to measure.
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArgs {
+    /// Number format of activations and matmul operands: float32 or bfloat16
+    #[arg(long, default_value = "float32")]
+    pub(crate) precision: String,
+    /// Runs that are timed; medians, fastest and slowest are printed
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rounds: usize,
+    /// Runs before them
+    #[arg(long, default_value_t = 3)]
+    pub(crate) warmup: usize,
+    /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: Choice,
+    /// Threads of the CPU; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// Kinds of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Softmax over keys
+    Softmax,
+    /// Causal efficient attention
+    Linear,
+}
+
+/// Halves of attention's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Half {
+    /// Output
+    Forward,
+    /// Gradients
+    Backward,
+}
+
+/// `linc bench attention`
+#[derive(Debug, Args)]
+pub(crate) struct BenchAttentionArgs {
+    /// Features of a head, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "64,128")]
+    pub(crate) head_dim: Vec<usize>,
+    /// Tokens of a sequence, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1024")]
+    pub(crate) seq: Vec<usize>,
+    /// Query heads
+    #[arg(long, default_value_t = 32)]
+    pub(crate) heads: usize,
+    /// Key and value heads
+    #[arg(long, default_value_t = 8)]
+    pub(crate) kv_heads: usize,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch_size: usize,
+    /// Which attention
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "softmax,linear")]
+    pub(crate) kind: Vec<Kind>,
+    /// Which half of its work
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "forward,backward")]
+    pub(crate) pass: Vec<Half>,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+/// `linc bench train`
+#[derive(Debug, Args)]
+pub(crate) struct BenchTrainArgs {
+    /// The model, such as models/llama3_1b.toml
+    pub(crate) model: PathBuf,
+    /// Shares of linear layers, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "0", allow_negative_numbers = true)]
+    pub(crate) ratio: Vec<String>,
+    /// Where they are: uniform, front, middle, back
+    #[arg(long, default_value = "uniform")]
+    pub(crate) placement: String,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a sequence, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "2048")]
+    pub(crate) seq: Vec<usize>,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch_size: usize,
+    /// What the backward recomputes: none, selective or full
+    #[arg(long, default_value = "selective")]
+    pub(crate) recompute: String,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+/// `linc bench memory`
+#[derive(Debug, Args)]
+pub(crate) struct BenchMemoryArgs {
+    /// The model whose sizes count, such as models/llama3_1b.toml; one layer of it is run
+    pub(crate) model: PathBuf,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 2048)]
+    pub(crate) seq: usize,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
 }

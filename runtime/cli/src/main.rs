@@ -5,6 +5,7 @@
 //! 141 the reader of standard output went away (as the shell reports it for other programs).
 
 mod args;
+mod bench;
 mod compile;
 mod console;
 mod cuda;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Bench(command) => bench::run(&command),
     };
     result.unwrap_or_else(|error| report(&error))
 }

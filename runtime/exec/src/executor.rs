@@ -195,15 +195,24 @@ impl Executor {
         Ok(self.device.synchronize()?)
     }
 
+    /// Runs a program once and returns the time of each step, by the device's own clock.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn step_times(&mut self, program: usize) -> Result<Vec<Duration>, ExecError> {
+        let Loaded { plan, program } = &self.plans[program];
+        let mut times = vec![Duration::ZERO; plan.steps.len()];
+        self.device.profile(*program, &mut times)?;
+        Ok(times)
+    }
+
     /// Runs a program once and adds the time of each step to a profile.
     ///
     /// # Errors
     /// What the device refuses.
     pub fn run_profiled(&mut self, program: usize, profile: &mut Profile) -> Result<(), ExecError> {
-        let Loaded { plan, program } = &self.plans[program];
-        let mut times = vec![Duration::ZERO; plan.steps.len()];
-        self.device.profile(*program, &mut times)?;
-        profile.add(plan, &times);
+        let times = self.step_times(program)?;
+        profile.add(&self.plans[program].plan, &times);
         Ok(())
     }
 

@@ -31,7 +31,7 @@ impl Session {
         device: Box<dyn Device>,
     ) -> Result<Self, TrainError> {
         let mut layout = Layout::default();
-        let target = device.arch().map_or(Target::Cpu, Target::Cuda);
+        let target = target(&*device);
         let compiled: Vec<Compiled> = entries
             .iter()
             .map(|(entry, options)| (entry, Options { target, ..options.clone() }))
@@ -80,6 +80,11 @@ impl Session {
         let states = self.executor.tensors(Role::State).into_iter().filter(|t| is_moment(&t.name));
         states.map(|t| (t.name, t.shape)).collect()
     }
+}
+
+/// What programs of a device are compiled for.
+pub(crate) fn target(device: &dyn Device) -> Target {
+    device.arch().map_or(Target::Cpu, Target::Cuda)
 }
 
 /// Bytes by category of each program, for people.

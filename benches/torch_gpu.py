@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""PyTorch's side of `linc bench`: the same sizes, the same JSON, on a GPU (or, to try it out, on the CPU).
+
+    python3 benches/torch_gpu.py attention --head-dim 64,128 --seq 1024,8192
+    python3 benches/torch_gpu.py train models/llama3_1b.toml --seq 2048 --ratio 0,0.75
+
+Softmax attention is scaled_dot_product_attention with whichever of its implementations is fastest at that size and
+pass; linear attention is torch_llama.py's chunked operator under torch.compile. A training step is torch.compile of
+the model, f32 parameters with bf16 activations (autocast), clipping and fused AdamW. Times are CUDA events, of attention
+with the GPU's cache emptied before each run, since linc's are taken amid a training step. What runs out of memory is a row with `error`. Stopped
+before its end, it still prints the rows it has.
+"""
+import argparse
+import contextlib
+import gc
+import json
+import signal
+import statistics
+import sys
+import time
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from torch_llama import CHUNK, Llama, linear_attention
+
+BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+# More than the second-level cache of any GPU, and long enough that what is timed is queued before the GPU comes to it.
+FLUSH_BYTES = 1 << 30
+
+
+class Timer:
+    """Milliseconds of one call: by events on a GPU, by the clock elsewhere."""
+
+    def __init__(self, device, flush):
+        self.cuda = device.startswith("cuda")
+        self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device) if flush and self.cuda else None
+
+    def __call__(self, function):
+        if not self.cuda:
+            begun = time.perf_counter()
+            function()
+            return 1e3 * (time.perf_counter() - begun)
+        if self.flush is not None:
+            self.flush.zero_()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        function()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end)
+
+
+def times(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": len(values)}
+
+
+def tell(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def softmax_attention(backend):
+    """SDPA by one implementation, or by the one that PyTorch chooses."""
+    def run(q, k, v):
+        with sdpa_kernel(BACKENDS[backend]) if backend in BACKENDS else contextlib.nullcontext():
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+    return run
+
+
+def candidates(a, kind):
+    """Implementations to choose from, by name."""
+    if kind == "linear":
+        return {"compiled": torch.compile(linear_attention, dynamic=False)}
+    names = ["default", *BACKENDS] if a.device.startswith("cuda") else ["default"]
+    return {name: softmax_attention(name) for name in names}
+
+
+def attention_size(a, head_dim, seq, rows):
+    def draw(heads):
+        # As a projection leaves it: heads beside each other in a token.
+        x = torch.randn(a.batch_size, seq, heads, head_dim, dtype=a.dtype, device=a.device)
+        return x.transpose(1, 2).detach().requires_grad_()
+
+    q, k, v = draw(a.heads), draw(a.kv_heads), draw(a.kv_heads)
+    gradient = torch.randn(a.batch_size, a.heads, seq, head_dim, dtype=a.dtype, device=a.device)
+    timer = Timer(a.device, flush=True)
+    runs = {}
+    for kind in a.kind:
+        if kind == "linear" and seq % CHUNK != 0:
+            tell(f"linear attention needs a multiple of {CHUNK} tokens, not {seq}")
+            continue
+        for name, attend in candidates(a, kind).items():
+            def forward(attend=attend):
+                return attend(q, k, v)
+
+            def backward(state):
+                torch.autograd.grad(state["out"], (q, k, v), gradient)
+
+            try:
+                for _ in range(a.warmup):
+                    backward({"out": forward()})
+            except (RuntimeError, torch.OutOfMemoryError) as error:
+                tell(f"{kind} {name}, {head_dim} features, {seq} tokens: {str(error).splitlines()[0]}")
+                continue
+            runs[kind, name] = (forward, backward, {"forward": [], "backward": []})
+    for _ in range(a.rounds):
+        for forward, backward, found in runs.values():
+            state = {}
+            found["forward"].append(timer(lambda: state.update(out=forward())))
+            if "backward" in a.passes:
+                found["backward"].append(timer(lambda: backward(state)))
+    for kind in a.kind:
+        for pass_name in a.passes:
+            measured = [(times(found[pass_name]), name) for (k_, name), (_, _, found) in runs.items() if k_ == kind]
+            if measured:
+                ms, name = min(measured, key=lambda entry: entry[0]["median"])
+                rows.append({"kind": kind, "pass": pass_name, "backend": name, "head_dim": head_dim, "heads": a.heads,
+                             "kv_heads": a.kv_heads, "batch": a.batch_size, "seq": seq, "ms": ms})
+
+
+def attention(a, rows):
+    for head_dim in a.head_dim:
+        for seq in a.seq:
+            tell(f"attention: {head_dim} features, {a.batch_size} x {seq} tokens")
+            attention_size(a, head_dim, seq, rows)
+            free(a)
+
+
+def free(a):
+    torch._dynamo.reset()
+    gc.collect()
+    if a.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def sizes(path, seq, ratio):
+    """The numbers of a model file, as llama3.linc reads them."""
+    toml = tomllib.loads(Path(path).read_text())
+    dim, multiple = toml["dim"], toml.get("multiple_of", 256)
+    hidden = int(toml.get("ffn_dim_multiplier", 1.0) * (8 * dim // 3))
+    return toml, SimpleNamespace(
+        dim=dim, layers=toml["n_layers"], heads=toml["n_heads"], kv_heads=toml.get("n_kv_heads", toml["n_heads"]),
+        ffn=-(-hidden // multiple) * multiple, vocab=toml["vocab_size"], seq=seq, ratio=ratio, compile=True,
+    )
+
+
+def train_size(a, seq, ratio):
+    toml, numbers = sizes(a.model, seq, ratio)
+    row = {"model": f"{toml['name']} {toml['flavor']}", "ratio": float(ratio), "batch": a.batch_size, "seq": seq}
+    cuda = a.device.startswith("cuda")
+    torch.manual_seed(0)
+    begun = time.perf_counter()
+    try:
+        with torch.device(a.device):
+            model = Llama(numbers, toml.get("tie_embeddings", False), a.dtype)
+        loss_of = torch.compile(model, dynamic=False)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+        batch = torch.randint(numbers.vocab, (2, a.batch_size, seq))
+        if cuda:
+            batch = batch.pin_memory()
+        loss = None
+
+        def step():
+            nonlocal loss
+            tokens, targets = batch.to(a.device, non_blocking=True)
+            with torch.autocast(a.device.split(":")[0], dtype=torch.bfloat16, enabled=a.dtype == torch.bfloat16):
+                loss = loss_of(tokens, targets)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            # linc's step ends on the host as well.
+            if cuda:
+                torch.cuda.synchronize()
+
+        step()
+        row["first_step_s"] = time.perf_counter() - begun
+        for _ in range(1, a.warmup):
+            step()
+        found = []
+        for _ in range(a.rounds):
+            start = time.perf_counter()
+            step()
+            found.append(1e3 * (time.perf_counter() - start))
+        row["ms"] = times(found)
+        row["tokens_per_s"] = 1e3 * a.batch_size * seq / row["ms"]["median"]
+        row["loss"] = loss.item()
+        if cuda:
+            row["bytes"] = torch.cuda.max_memory_allocated()
+    except torch.OutOfMemoryError as error:
+        row["error"] = str(error).splitlines()[0]
+    return row
+
+
+def train(a, rows):
+    for seq in a.seq:
+        for ratio in a.ratio:
+            if ratio > 0 and seq % CHUNK != 0:
+                tell(f"linear attention needs a multiple of {CHUNK} tokens, not {seq}")
+                continue
+            tell(f"train: ratio {ratio}, {a.batch_size} x {seq} tokens")
+            rows.append(train_size(a, seq, ratio))
+            free(a)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="bench", required=True)
+    numbers = lambda text: [int(part) for part in text.split(",")]
+    words = lambda text: text.split(",")
+    one = commands.add_parser("attention")
+    one.add_argument("--head-dim", type=numbers, default=[64, 128])
+    one.add_argument("--heads", type=int, default=32)
+    one.add_argument("--kv-heads", type=int, default=8)
+    one.add_argument("--kind", type=words, default=["softmax", "linear"])
+    one.add_argument("--pass", dest="passes", type=words, default=["forward", "backward"])
+    two = commands.add_parser("train")
+    two.add_argument("model")
+    two.add_argument("--ratio", type=lambda text: [Fraction(part) for part in text.split(",")], default=[Fraction(0)])
+    for command, seq in ((one, [1024]), (two, [2048])):
+        command.add_argument("--seq", type=numbers, default=seq)
+        command.add_argument("--batch-size", type=int, default=1)
+        command.add_argument("--rounds", type=int, default=10)
+        command.add_argument("--warmup", type=int, default=3)
+        command.add_argument("--device", default="cuda")
+        command.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    return parser.parse_args()
+
+
+def main():
+    a = arguments()
+    a.dtype = getattr(torch, a.precision)
+    rows = []
+
+    def stop(*_):
+        raise SystemExit(1)
+
+    signal.signal(signal.SIGTERM, stop)
+    name = torch.cuda.get_device_name(a.device) if a.device.startswith("cuda") else "CPU"
+    try:
+        {"attention": attention, "train": train}[a.bench](a, rows)
+    finally:
+        report = {"tool": "torch", "bench": a.bench, "precision": a.precision,
+                  "device": f"{name}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}", "rows": rows}
+        print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+//! `linc bench`: tables of what the device reaches.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use linc_driver::{AttentionKind, Model, RecomputePolicy};
+use linc_train::bench::{
+    AttentionBench, AttentionRow, MemoryBench, MemoryReport, Open, Pass, Times, Timing, TrainingBench,
+    TrainingReport, attention, memory, training,
+};
+use linc_train::exec::device::Device;
+use linc_train::metrics::{bytes, thousands};
+use linc_train::{TrainError, exec::ExecError};
+use serde_json::json;
+
+use crate::args::{
+    BenchAttentionArgs, BenchCommand, BenchMemoryArgs, BenchTrainArgs, Format, Half, Kind, LayerArgs,
+    MeasureArgs,
+};
+use crate::compile;
+use crate::out;
+use crate::table::table;
+
+pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
+    match command {
+        BenchCommand::Attention(args) => run_attention(args),
+        BenchCommand::Train(args) => run_training(args),
+        BenchCommand::Memory(args) => run_memory(args),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
+    let kind = |kind: &Kind| match kind {
+        Kind::Softmax => AttentionKind::Softmax,
+        Kind::Linear => AttentionKind::Linear,
+    };
+    let pass = |half: &Half| match half {
+        Half::Forward => Pass::Forward,
+        Half::Backward => Pass::Backward,
+    };
+    let bench = AttentionBench {
+        head_dims: args.head_dim.clone(),
+        seqs: args.seq.clone(),
+        heads: args.heads,
+        kv_heads: args.kv_heads,
+        batch: args.batch_size,
+        kinds: distinct(args.kind.iter().map(kind)),
+        passes: distinct(args.pass.iter().map(pass)),
+        precision: compile::precision(&args.measure.precision)?,
+        timing: timing(&args.measure)?,
+    };
+    let (device, rows) = attention(&bench, &mut opener(&args.measure), &mut tell)?;
+    match args.measure.format {
+        Format::Text => {
+            heading(&device, &args.measure)?;
+            out::line(attention_table(&rows))?;
+        }
+        Format::Json => print("attention", &args.measure, json!({ "device": device, "rows": rows }))?,
+    }
+    Ok(())
+}
+
+fn run_training(args: &BenchTrainArgs) -> Result<()> {
+    let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
+        bail!("--recompute is \"{}\"; expected none, selective or full", args.recompute);
+    };
+    let open = |ratio: &String| open(&args.model, ratio, &args.placement, args.set.clone());
+    let bench = TrainingBench {
+        models: args.ratio.iter().map(open).collect::<Result<_>>()?,
+        seqs: args.seq.clone(),
+        batch: args.batch_size,
+        precision: compile::precision(&args.measure.precision)?,
+        recompute,
+        timing: timing(&args.measure)?,
+    };
+    let report = training(&bench, &mut opener(&args.measure), &mut tell)?;
+    match args.measure.format {
+        Format::Text => {
+            heading(&report.device, &args.measure)?;
+            out::line(format_args!("Peak {:.1} TFLOP/s\n", report.peak_flops / 1e12))?;
+            out::line(training_table(&report))?;
+        }
+        Format::Json => print("train", &args.measure, serde_json::to_value(&report)?)?,
+    }
+    Ok(())
+}
+
+fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
+    // A user's own number of layers comes later, and wins.
+    let set = [&["n_layers=1".to_string()], &args.set[..]].concat();
+    let bench = MemoryBench {
+        model: open(&args.model, "0", "uniform", set)?,
+        seq: args.seq,
+        batch: args.batch_size,
+        precision: compile::precision(&args.measure.precision)?,
+        timing: timing(&args.measure)?,
+    };
+    let report = memory(&bench, &mut opener(&args.measure), &mut tell)?;
+    match args.measure.format {
+        Format::Text => {
+            heading(&report.device, &args.measure)?;
+            out::line(memory_table(&report))?;
+        }
+        Format::Json => print("memory", &args.measure, serde_json::to_value(&report)?)?,
+    }
+    Ok(())
+}
+
+/// Each once, in the order in which they were named.
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.fold(vec![], |mut seen, item| {
+        if !seen.contains(&item) {
+            seen.push(item);
+        }
+        seen
+    })
+}
+
+fn timing(args: &MeasureArgs) -> Result<Timing> {
+    if args.rounds == 0 {
+        bail!("--rounds is 0; expected at least 1");
+    }
+    Ok(Timing { warmup: args.warmup, rounds: args.rounds })
+}
+
+fn open(path: &Path, ratio: &str, placement: &str, set: Vec<String>) -> Result<Model> {
+    let layers = LayerArgs {
+        ratio: ratio.to_string(),
+        placement: placement.to_string(),
+        set,
+        batch_size: 1,
+        seq_len: 1,
+        precision: String::new(),
+    };
+    compile::open(path, &layers)
+}
+
+/// Opens the device again and again; says once why it is the CPU.
+fn opener(args: &MeasureArgs) -> Box<Open<'static>> {
+    let (choice, threads) = (args.device, args.threads);
+    let mut said = false;
+    Box::new(move || -> Result<Box<dyn Device>, TrainError> {
+        let (device, note) = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
+        if let Some(note) = note
+            && !std::mem::replace(&mut said, true)
+        {
+            out::complain(note);
+        }
+        Ok(device)
+    })
+}
+
+/// Progress, where it is not in the way of the results.
+fn tell(what: &str) {
+    out::complain(what);
+}
+
+fn heading(device: &str, args: &MeasureArgs) -> Result<()> {
+    let (precision, rounds, warmup) = (&args.precision, args.rounds, args.warmup);
+    Ok(out::line(format_args!("{device}\n{precision}, {rounds} rounds after {warmup} to warm up\n"))?)
+}
+
+/// One object: what ran, and its results.
+fn print(bench: &str, args: &MeasureArgs, results: serde_json::Value) -> Result<()> {
+    let mut object = json!({ "tool": "linc", "bench": bench, "precision": args.precision });
+    if let (Some(object), serde_json::Value::Object(results)) = (object.as_object_mut(), results) {
+        object.extend(results);
+    }
+    Ok(out::line(serde_json::to_string_pretty(&object)?)?)
+}
+
+/// Milliseconds, with as many digits as they deserve.
+fn ms(value: f64) -> String {
+    format!("{value:.*}", if value < 10.0 { 3 } else { 1 })
+}
+
+fn times(times: &Times) -> [String; 3] {
+    [times.median, times.min, times.max].map(ms)
+}
+
+fn attention_table(rows: &[AttentionRow]) -> String {
+    let row = |row: &AttentionRow| {
+        let [median, min, max] = times(&row.ms);
+        let size = format!("{} x {} x {}/{}", row.batch, row.seq, row.heads, row.kv_heads);
+        let kind = format!("{} {}", row.kind, row.pass.name());
+        let speeds = [format!("{:.3}", row.tflops), format!("{:.1}", row.gbytes)];
+        let [tflops, gbytes] = speeds;
+        vec![kind, row.head_dim.to_string(), size, row.launches.to_string(), median, min, max, tflops, gbytes]
+    };
+    let header =
+        ["attention", "head dim", "batch x seq x heads", "kernels", "ms", "min", "max", "TFLOP/s", "GB/s"];
+    table(&header, &rows.iter().map(row).collect::<Vec<_>>())
+}
+
+fn training_table(report: &TrainingReport) -> String {
+    let number = |value: Option<f64>, digits: usize, unit: &str| {
+        value.map_or(String::new(), |value| format!("{value:.digits$}{unit}"))
+    };
+    let percent = |share: Option<f64>| number(share.map(|share| 100.0 * share), 2, "%");
+    let mut failures = vec![];
+    let mut rows = vec![];
+    for row in &report.rows {
+        if let Some(error) = &row.error {
+            failures.push(format!("ratio {}, {} x {}: {error}", row.ratio, row.batch, row.seq));
+        }
+        let [median, min, max] = row.ms.as_ref().map(times).unwrap_or_default();
+        rows.push(vec![
+            format!("{} {}", row.model, row.ratio),
+            format!("{} x {}", row.batch, row.seq),
+            median,
+            min,
+            max,
+            row.tokens_per_s.map_or(String::new(), |tps| thousands(tps.round() as u64)),
+            percent(row.mfu),
+            percent(row.titan_mfu),
+            row.bytes.map_or(String::new(), bytes),
+            number(row.compile_s, 2, ""),
+            number(row.first_step_s, 2, ""),
+        ]);
+    }
+    let header = [
+        "model and ratio",
+        "batch x seq",
+        "ms",
+        "min",
+        "max",
+        "tokens/s",
+        "MFU",
+        "TorchTitan's",
+        "memory",
+        "compile s",
+        "first step s",
+    ];
+    let mut text = table(&header, &rows);
+    for failure in failures {
+        text.push_str(&format!("\n{failure}"));
+    }
+    text
+}
+
+fn memory_table(report: &MemoryReport) -> String {
+    let line = |step: &str, kernel: &str, launches: usize, moved: u64, ms: &Times, speed: (f64, f64)| {
+        let [median, min, max] = times(ms);
+        vec![
+            step.to_string(),
+            kernel.to_string(),
+            launches.to_string(),
+            bytes(moved),
+            median,
+            min,
+            max,
+            format!("{:.1}", speed.0),
+            format!("{:.1}%", 100.0 * speed.1),
+        ]
+    };
+    let copy = &report.copy;
+    let mut rows = vec![line("copy", "", 1, copy.bytes, &copy.ms, (copy.gbytes, 1.0))];
+    for row in &report.rows {
+        let speed = (row.gbytes, row.share);
+        rows.push(line(&row.step, &row.kernel, row.launches, row.bytes, &row.ms, speed));
+    }
+    table(&["step", "kernel", "launches", "moves", "ms", "min", "max", "GB/s", "of copy"], &rows)
+}

@@ -1,0 +1,138 @@
+//! `linc bench` on tiny sizes: rows for all that was asked for, numbers that fit together, and what is refused.
+
+mod common;
+
+use common::{refuse, succeed};
+use serde_json::Value;
+
+const MODEL: &str = "models/llama3_nano.toml";
+const QUICK: [&str; 6] = ["--device", "cpu", "--rounds", "2", "--warmup", "1"];
+
+fn json(args: &[&str]) -> Value {
+    let text = succeed(&[&["bench"], args, &QUICK, &["--format", "json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn rows(report: &Value) -> &Vec<Value> {
+    report["rows"].as_array().expect("rows")
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn check_times(ms: &Value) {
+    let [min, median, max] = ["min", "median", "max"].map(|name| number(&ms[name]));
+    assert!(0.0 <= min && min <= median && median <= max && max > 0.0, "{ms}");
+    assert_eq!(ms["runs"], 2);
+}
+
+const HEADS: [&str; 6] = ["--head-dim", "16,32", "--heads", "4", "--kv-heads", "2"];
+
+#[test]
+fn attention_has_a_row_for_each_kind_pass_and_size() {
+    for precision in ["float32", "bfloat16"] {
+        let args = [&["attention"], &HEADS[..], &["--seq", "32,70", "--precision", precision]].concat();
+        let report = json(&args);
+        assert_eq!(report["bench"], "attention");
+        assert_eq!(report["precision"], precision);
+        assert_eq!(rows(&report).len(), 2 * 2 * 2 * 2);
+        for row in rows(&report) {
+            check_times(&row["ms"]);
+            let [seq, head_dim, flops] = ["seq", "head_dim", "flops"].map(|name| number(&row[name]));
+            assert!(number(&row["tflops"]) > 0.0 && number(&row["gbytes"]) > 0.0, "{row}");
+            if row["kind"] == "softmax" {
+                // Two products forward and five backward, over the pairs that are not masked.
+                let products = if row["pass"] == "forward" { 4.0 } else { 10.0 };
+                let expected = products * 4.0 * head_dim * seq * (seq + 1.0) / 2.0;
+                // A backward of several kernels shares its operations out evenly.
+                assert!((flops - expected).abs() < 4.0, "{row}: expected {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_measures_what_is_asked_for() {
+    let args = ["attention", "--head-dim", "16", "--seq", "40", "--kind", "linear", "--pass", "forward"];
+    let report = json(&args);
+    let [row] = &rows(&report)[..] else { panic!("{report}") };
+    assert_eq!((&row["kind"], &row["pass"]), (&"linear".into(), &"forward".into()));
+    let twice = json(&["attention", "--head-dim", "16", "--seq", "40", "--kind", "softmax,softmax"]);
+    assert_eq!(rows(&twice).len(), 2);
+    let args = ["bench", "attention", "--head-dim", "16", "--seq", "40"];
+    let text = succeed(&[&args[..], &QUICK].concat());
+    for expected in ["TFLOP/s", "softmax forward", "linear backward", "2 rounds", "cpu, "] {
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn training_steps_at_every_ratio_and_length() {
+    let report = json(&["train", MODEL, "--ratio", "0,0.5,1", "--seq", "32,64", "--batch-size", "2"]);
+    assert!(number(&report["peak_flops"]) > 0.0);
+    let found: Vec<(f64, f64)> =
+        rows(&report).iter().map(|row| (number(&row["seq"]), number(&row["ratio"]))).collect();
+    assert_eq!(found, [(32.0, 0.0), (32.0, 0.5), (32.0, 1.0), (64.0, 0.0), (64.0, 0.5), (64.0, 1.0)]);
+    for row in rows(&report) {
+        check_times(&row["ms"]);
+        let tokens = 2.0 * number(&row["seq"]) / number(&row["ms"]["median"]) * 1e3;
+        assert!((number(&row["tokens_per_s"]) / tokens - 1.0).abs() < 1e-6, "{row}");
+        for name in ["mfu", "titan_mfu", "bytes", "compile_s"] {
+            assert!(number(&row[name]) > 0.0, "{row}");
+        }
+        assert!(number(&row["first_step_s"]) >= number(&row["compile_s"]), "{row}");
+        // Random tokens of 256 are not learned.
+        assert!((number(&row["loss"]) - 256f64.ln()).abs() < 1.0, "{row}");
+    }
+    let args = ["bench", "train", MODEL, "--seq", "32", "--ratio", "3/4", "--precision", "bfloat16"];
+    let text = succeed(&[&args[..], &QUICK].concat());
+    for expected in ["tokens/s", "TorchTitan's", "llama3 nano 0.75", "MiB"] {
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn kernels_beside_a_copy() {
+    let report = json(&["memory", MODEL, "--seq", "64", "--precision", "bfloat16"]);
+    let copy = number(&report["copy"]["gbytes"]);
+    check_times(&report["copy"]["ms"]);
+    let steps: Vec<&str> = rows(&report).iter().filter_map(|row| row["step"].as_str()).collect();
+    for expected in ["rms_norm", "rms_norm_grad", "rope", "adamw", "embedding", "fused", "cross_entropy"] {
+        assert!(steps.iter().any(|step| step.contains(expected)), "{expected} is not among {steps:?}");
+    }
+    assert!(!steps.iter().any(|step| step.contains("attention ") && step.contains("softmax")), "{steps:?}");
+    for row in rows(&report) {
+        assert!((number(&row["share"]) * copy / number(&row["gbytes"]) - 1.0).abs() < 1e-6, "{row}");
+    }
+    let text = succeed(&[&["bench", "memory", MODEL, "--seq", "32"][..], &QUICK].concat());
+    assert!(text.contains("of copy") && text.contains("100.0%"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let attention = |args: &[&str], expected: &[&str]| {
+        refuse(&[&["bench", "attention", "--device", "cpu"], args].concat(), expected);
+    };
+    attention(&["--heads", "3", "--kv-heads", "2"], &["3 query heads", "2 key/value heads"]);
+    attention(&["--head-dim", "12"], &["head_dim is 12", "multiple of 8"]);
+    attention(&["--seq", "0"], &["at least 1"]);
+    attention(&["--batch-size", "0"], &["at least 1"]);
+    attention(&["--kind", "softmx"], &["softmx", "softmax, linear"]);
+    attention(&["--pass", "sideways"], &["sideways", "forward, backward"]);
+    attention(&["--seq", "1k"], &["1k"]);
+    attention(&["--rounds", "0"], &["--rounds"]);
+    attention(&["--precision", "float16"], &["--precision", "float16", "bfloat16"]);
+    let train = |args: &[&str], expected: &[&str]| {
+        refuse(&[&["bench", "train", "--device", "cpu"], args].concat(), expected);
+    };
+    train(&["models/none.toml"], &["none.toml"]);
+    train(&[MODEL, "--ratio", "0,2"], &["\"2\"", "from 0 to 1"]);
+    train(&[MODEL, "--seq", "0"], &["at least 1"]);
+    train(&[MODEL, "--recompute", "some"], &["--recompute", "selective"]);
+    train(&["models/llama3_405b.toml"], &["GiB", "parameters"]);
+    refuse(&["bench", "memory", "--device", "cpu", MODEL, "--set", "n_layers"], &["--set"]);
+    refuse(&["bench", "train", MODEL, "--device", "cuda:x"], &["cuda:N"]);
+    refuse(&["bench", "train", MODEL, "--device", "cuda"], &["there is no "]);
+    refuse(&["bench", "speed"], &["speed"]);
+}

@@ -1,0 +1,234 @@
+//! Kernels that memory limits, as shares of the device's copy bandwidth: of a training step of the model, all kernels
+//! that are neither matrix product nor attention. Of each kind the launch that moves most bytes stands for it.
+
+use std::collections::BTreeMap;
+
+use linc_driver::plan::{self, Action, Buffer, Category, Plan, Ref, Space, Step};
+use linc_driver::{Layout, Model, Options, Precision, RecomputePolicy};
+use linc_exec::{ExecError, Executor};
+use serde::Serialize;
+
+use super::{Feed, Open, Tell, Times, Timing, check_loss, compile_options, operation, train_entry};
+use crate::error::TrainError;
+use crate::session::{memory_table, target};
+
+/// The copy moves as many bytes as the largest kernel, within these: more than caches hold, and little of a device.
+const COPY_BYTES: [u64; 2] = [1 << 20, 1 << 30];
+
+/// A kernel that moves less than the largest by this factor is left out.
+const SMALL: u64 = 5000;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct MemoryBench {
+    /// The model; a layer of it is enough.
+    pub model: Model,
+    /// Tokens of a sequence.
+    pub seq: usize,
+    /// Sequences of a batch.
+    pub batch: usize,
+    /// Number format of activations.
+    pub precision: Precision,
+    /// Runs.
+    pub timing: Timing,
+}
+
+/// One kind of kernel.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemoryRow {
+    /// Where in the model: `feed_forward rms_norm`.
+    pub step: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Launches of it in a step, over which times are averaged.
+    pub launches: usize,
+    /// One launch.
+    pub ms: Times,
+    /// Bytes that a launch must move.
+    pub bytes: u64,
+    /// 10^9 bytes per second.
+    pub gbytes: f64,
+    /// Of the copy's bytes per second.
+    pub share: f64,
+}
+
+/// The yardstick: a copy on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CopySpeed {
+    /// Read and written.
+    pub bytes: u64,
+    /// One copy.
+    pub ms: Times,
+    /// 10^9 bytes per second.
+    pub gbytes: f64,
+}
+
+/// All rows, most bytes first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemoryReport {
+    /// The device in words.
+    pub device: String,
+    /// The yardstick.
+    pub copy: CopySpeed,
+    /// One per kind of kernel.
+    pub rows: Vec<MemoryRow>,
+}
+
+/// Measures kernels that memory limits, and a copy in the same rounds.
+///
+/// # Errors
+/// [`TrainError`]: a model that does not compile or fit, or what the device refuses.
+pub fn memory(
+    bench: &MemoryBench,
+    open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
+) -> Result<MemoryReport, TrainError> {
+    let MemoryBench { model, seq, batch, timing, .. } = bench;
+    if *batch == 0 || *seq == 0 {
+        return Err(TrainError::Request("sequences and tokens must be at least 1".into()));
+    }
+    tell(&format!("memory: {}, {batch} x {seq} tokens", model.title()));
+    let device = open()?;
+    let target = target(&*device);
+    let options = Options { target, ..compile_options(*batch, *seq, bench.precision, RecomputePolicy::None) };
+    let compiled = linc_driver::compile(model, &train_entry(), &options, &mut Layout::default())?;
+    let report = compiled.report;
+    let kinds = kinds(&compiled.plan);
+    let largest = kinds.iter().map(|kind| kind.bytes).max().unwrap_or(0);
+    let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);
+    let copied = copied / plan::ALIGN * plan::ALIGN;
+    let plans = vec![compiled.plan, copy_plan(copied)];
+    let mut executor = Executor::new(device, plans).map_err(|error| match error {
+        ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&[report]) },
+        other => TrainError::Exec(other),
+    })?;
+    executor.initialize(0)?;
+    let feed = Feed::new(batch * seq, model.sizes.vocab_size, 1e-5);
+    let (mut seconds, mut copies) = (vec![vec![]; kinds.len()], vec![]);
+    for round in 0..timing.warmup + timing.rounds {
+        feed.step(&mut executor, 0, round + 1)?;
+        let times = executor.step_times(0)?;
+        check_loss(&executor, 0)?;
+        let copy = executor.step_times(1)?;
+        if round < timing.warmup {
+            continue;
+        }
+        copies.push(copy[0].as_secs_f64());
+        for (seconds, kind) in seconds.iter_mut().zip(&kinds) {
+            let total: f64 = kind.steps.iter().map(|step| times[*step].as_secs_f64()).sum();
+            seconds.push(total / kind.steps.len() as f64);
+        }
+    }
+    let ms = Times::of(copies);
+    let copy = CopySpeed { bytes: 2 * copied, ms, gbytes: ms.giga(2 * copied) };
+    let row = |(kind, seconds): (Kind, Vec<f64>)| {
+        let ms = Times::of(seconds);
+        let gbytes = ms.giga(kind.bytes);
+        MemoryRow {
+            step: kind.step,
+            kernel: kind.kernel,
+            launches: kind.steps.len(),
+            ms,
+            bytes: kind.bytes,
+            gbytes,
+            share: gbytes / copy.gbytes,
+        }
+    };
+    let rows = kinds.into_iter().zip(seconds).map(row).collect();
+    Ok(MemoryReport { device: executor.describe_device(), copy, rows })
+}
+
+/// Launches of one kernel that stand for their kind.
+struct Kind {
+    step: String,
+    kernel: String,
+    bytes: u64,
+    /// Positions in the plan.
+    steps: Vec<usize>,
+}
+
+/// The kinds of a plan, most bytes first.
+fn kinds(plan: &Plan) -> Vec<Kind> {
+    let mut kinds: BTreeMap<(String, String), Kind> = BTreeMap::new();
+    for (index, step) in plan.steps.iter().enumerate() {
+        let Action::Launch { kernel, .. } = step.action else { continue };
+        let (kernel, operation) = (&plan.kernels[kernel].name, operation(&step.label));
+        if step.bytes == 0 || operation.contains("attention") {
+            continue;
+        }
+        // Fused regions differ in what they compute; other kernels of a name differ in their sizes only.
+        let family = if operation == "fused" { kernel.clone() } else { family(kernel) };
+        let kind = kinds.entry((operation.to_string(), family)).or_insert_with(|| Kind {
+            step: String::new(),
+            kernel: String::new(),
+            bytes: 0,
+            steps: vec![],
+        });
+        if step.bytes > kind.bytes {
+            let scope = step.label.split_once('/').map_or(step.label.as_str(), |(_, inner)| inner);
+            *kind = Kind {
+                step: scope.to_string(),
+                kernel: kernel.clone(),
+                bytes: step.bytes,
+                steps: vec![index],
+            };
+        } else if *kernel == kind.kernel {
+            kind.steps.push(index);
+        }
+    }
+    // Of a few bytes, the time of a launch is all there is to see.
+    let largest = kinds.values().map(|kind| kind.bytes).max().unwrap_or(0);
+    let mut kinds: Vec<Kind> = kinds.into_values().filter(|kind| kind.bytes * SMALL > largest).collect();
+    kinds.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
+    kinds
+}
+
+/// A kernel's name without its sizes: up to the first word that has a digit.
+fn family(kernel: &str) -> String {
+    let words = kernel.split('_').take_while(|word| !word.contains(|c: char| c.is_ascii_digit()));
+    words.collect::<Vec<_>>().join("_")
+}
+
+/// Copies the first bytes of the persistent part, which are parameters, into the scratch part.
+fn copy_plan(bytes: u64) -> Plan {
+    let buffer = |name: &str, space| Buffer {
+        name: name.into(),
+        space,
+        offset: 0,
+        bytes,
+        category: Category::Workspace,
+        live: (0, 0),
+    };
+    let at = |buffer| Ref { buffer, offset: 0 };
+    Plan {
+        name: "copy".into(),
+        persistent_bytes: bytes,
+        scratch_bytes: bytes,
+        buffers: vec![buffer("from", Space::Persistent), buffer("to", Space::Scratch)],
+        kernels: vec![],
+        steps: vec![Step {
+            action: Action::Copy { from: at(0), to: at(1), bytes },
+            label: "copy".into(),
+            flops: 0,
+            bytes: 2 * bytes,
+        }],
+        bindings: vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_of_kernels() {
+        assert_eq!(family("rms_norm_grad_2048x2048_p64_s2048_eps1em5"), "rms_norm_grad");
+        assert_eq!(family("cross_entropy_rows_grad_64x128256_bf16"), "cross_entropy_rows_grad");
+        assert_eq!(family("fill"), "fill");
+    }
+
+    #[test]
+    fn the_copy_is_a_valid_plan() {
+        linc_driver::plan::validate::validate(&copy_plan(4096)).expect("valid");
+    }
+}

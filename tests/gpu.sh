@@ -1,0 +1,238 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one go, on a machine with neither Rust nor a network:
+#
+#   1. kernels    every kernel and matmul against the interpreter, twice, with equal bits
+#   2. losses     100 training steps of a hybrid in bf16, beside the same steps on the CPU
+#   3. sanitizer  compute-sanitizer over two small steps, where it is installed
+#   4. bench      linc bench beside PyTorch, in turns, and the tables of both in OUT/bench.md
+#
+#   tests/gpu.sh [--device cuda|cuda:N|cpu] [--bin DIR] [--out DIR] [--python PYTHON] [--only STEP,..] [--rounds N] [--quick]
+#
+# Needs the programs linc and linc-gpu-check in DIR (bin/ beside tests/, or target/release), NVRTC and cuBLASLt (LINC_NVRTC
+# and LINC_CUBLASLT, an nvrtc/ folder beside tests/, or PYTHON's packages), and for PyTorch's side a PYTHON with torch.
+# tests/gpu-pack.sh puts all that is to be carried into one archive. A failed step does not stop those after it; the
+# last lines say how each went. Exit code 1 if results are wrong or could not be checked, 2 without a GPU; timings do not
+# count.
+# With --device cpu all but the GPU's own steps run, on small sizes: that tests this script.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+device=cuda bin='' out=$root/outputs/gpu python=python3 only='' rounds='' quick=false
+usage() { sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --device | --bin | --out | --python | --only | --rounds)
+      if [ $# -lt 2 ]; then echo "error: $1 needs a value" >&2; exit 2; fi
+      declare "${1#--}=$2"
+      shift
+      ;;
+    --quick) quick=true ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "error: $1 means nothing here; --help shows what does" >&2; exit 2 ;;
+  esac
+  shift
+done
+for step in ${only//,/ }; do
+  case $step in
+    kernels | losses | sanitizer | bench) ;;
+    *) echo "error: there is no step $step; there are kernels, losses, sanitizer and bench" >&2; exit 2 ;;
+  esac
+done
+if [ -z "$bin" ]; then bin=$root/bin; fi
+if [ ! -x "$bin/linc" ]; then bin=$root/target/release; fi
+for program in linc linc-gpu-check; do
+  if [ ! -x "$bin/$program" ]; then
+    echo "error: there is no $bin/$program: cargo build --release -p linc -p linc-gpu-check, or say --bin DIR" >&2
+    exit 2
+  fi
+done
+bin=$(cd "$bin" && pwd)
+linc=$bin/linc check=$bin/linc-gpu-check
+if [[ $python == */* && $python != /* ]]; then python=$PWD/$python; fi
+mkdir -p "$out" || exit 2
+out=$(cd "$out" && pwd)
+# Paths in configs start where linc is started.
+cd "$root" || exit 2
+gpu=true
+if [ "$device" = cpu ]; then gpu=false quick=true; fi
+
+# The newest library of that name in PYTHON's packages.
+packaged() {
+  "$python" - "$1" 2>/dev/null <<'PYTHON'
+import glob, site, sys, sysconfig
+folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages(), *sys.path}
+found = [f for folder in folders if folder for f in glob.glob(f"{folder}/nvidia/**/{sys.argv[1]}.so.*", recursive=True)]
+print(max(f for f in found if ".alt." not in f))
+PYTHON
+}
+if $gpu; then
+  if [ -z "${LINC_NVRTC:-}" ] && [ -d "$root/nvrtc" ]; then export LINC_NVRTC=$root/nvrtc; fi
+  for pair in LINC_NVRTC:libnvrtc LINC_CUBLASLT:libcublasLt; do
+    variable=${pair%%:*}
+    if [ -z "${!variable:-}" ] && library=$(packaged "${pair##*:}"); then export "$variable=$library"; fi
+  done
+  export LINC_CACHE_DIR=${LINC_CACHE_DIR:-$out/cache}
+fi
+
+results=() wrong=false
+heading() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
+wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
+result() { results+=("$(printf '%-34s %s' "$1" "$2")"); }
+# Runs a command of a correctness step, within a time.
+checked() {
+  local name=$1 limit=$2 code=0
+  shift 2
+  timeout -k 10 "$limit" "$@" || code=$?
+  case $code in
+    0) result "$name" ok ;;
+    124 | 137) result "$name" "FAILED: not done after $limit s" ;;
+    *) result "$name" "FAILED: exit code $code" ;;
+  esac
+  if [ $code -ne 0 ]; then wrong=true; fi
+  return $code
+}
+
+heading "machine"
+uname -sr
+if command -v nvidia-smi >/dev/null; then
+  nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv || true
+fi
+if $gpu; then echo "NVRTC: ${LINC_NVRTC:-where linc finds it}; cuBLASLt: ${LINC_CUBLASLT:-where linc finds it}"; fi
+"$linc" --version
+"$check" kernels --device "$device" --group reductions --quick >"$out/probe.log"
+if [ $? -eq 2 ]; then
+  echo "there is nothing to run on: --device cpu tries this script out" >&2
+  exit 2
+fi
+
+if wanted kernels; then
+  # One process for each group: a GPU is lost to a process whose kernel has failed.
+  heading "kernels against the interpreter, on $device"
+  extent=()
+  if $quick; then extent=(--quick); fi
+  for group in $("$check" kernels --list); do
+    checked "kernels: $group" 300 "$check" kernels --device "$device" --group "$group" "${extent[@]}"
+  done
+fi
+
+# 100 steps on a device; the name of the run, the device, and more settings.
+steps=100
+if $quick; then steps=20; fi
+train() {
+  local name=$1 where=$2
+  shift 2
+  rm -rf "$out/$name"
+  timeout -k 10 600 "$linc" train configs/debug_model.toml --training.device "$where" --training.steps "$steps" \
+    --training.mixed_precision_param bfloat16 --metrics.disable_color_printing true --job.dump_folder "$out/$name" "$@" \
+    >"$out/$name.log" 2>&1 || { tail -5 "$out/$name.log"; return 1; }
+  grep -E 'Device:|Compiled|tokens/s' "$out/$name.log"
+}
+if wanted losses; then
+  heading "losses of $steps steps on $device and on the CPU"
+  # bf16 moves losses by 0.0016 at most on the CPU (beside f32, in these 100 steps); two ways to sum, each rounded to
+  # bf16, may differ by as much each. On the CPU itself nothing may change.
+  tolerance=0.005 settings=()
+  if ! $gpu; then tolerance=0 settings=(--training.threads 1); fi
+  if train losses-cpu cpu && train losses-device "$device" "${settings[@]}"; then
+    checked "losses of $steps steps" 60 "$check" losses "$out/losses-cpu/metrics.jsonl" \
+      "$out/losses-device/metrics.jsonl" --tolerance "$tolerance"
+  else
+    result "losses of $steps steps" "FAILED: no training"
+    wrong=true
+  fi
+fi
+
+if wanted sanitizer; then
+  heading "compute-sanitizer"
+  sanitizer=$(command -v compute-sanitizer || true)
+  if [ -z "$sanitizer" ] && [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer" ]; then
+    sanitizer=${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer
+  fi
+  if ! $gpu; then
+    result sanitizer "skipped: the device is the CPU"
+  elif [ -z "$sanitizer" ]; then
+    result sanitizer "skipped: compute-sanitizer is not installed"
+  else
+    # Both kinds of attention, both lengths of tiles, and a sequence that no tile divides.
+    small=(--training.seq_len 200 --training.batch_size 1 --training.steps 2 --model.overrides.n_layers 2)
+    tools=(memcheck racecheck synccheck)
+    if $quick; then tools=(memcheck); fi
+    for tool in "${tools[@]}"; do
+      rm -rf "$out/sanitizer-$tool"
+      checked "sanitizer: $tool" 500 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "$linc" train \
+        configs/debug_model.toml --training.device "$device" --training.mixed_precision_param bfloat16 "${small[@]}" \
+        --metrics.disable_color_printing true --job.dump_folder "$out/sanitizer-$tool"
+    done
+  fi
+fi
+
+# linc and PyTorch in turns, so that a clock that drifts drifts for both; each turn is a file of JSON.
+bench() {
+  local name=$1
+  shift
+  local code=0 linc_args=() torch_args=() part=linc
+  for arg in "$@"; do
+    case $arg in
+      --linc) part=linc ;;
+      --torch) part=torch ;;
+      --both) part=both ;;
+      *)
+        if [ $part != torch ]; then linc_args+=("$arg"); fi
+        if [ $part != linc ]; then torch_args+=("$arg"); fi
+        ;;
+    esac
+  done
+  for ((round = 1; round <= turns; round++)); do
+    heading "bench: $name, turn $round of $turns"
+    timeout -k 10 540 "$linc" bench "${linc_args[@]}" --device "$device" --precision bfloat16 --format json \
+      >"$out/$name.linc.$round.json" 2>"$out/$name.linc.log" || { code=1; tail -5 "$out/$name.linc.log"; }
+    if $torch && [ ${#torch_args[@]} -gt 0 ]; then
+      timeout -k 10 540 "$python" benches/torch_gpu.py "${torch_args[@]}" --device "${device/auto/cuda}" \
+        >"$out/$name.torch.$round.json" 2>"$out/$name.torch.log" || { code=1; tail -5 "$out/$name.torch.log"; }
+    fi
+  done
+  case $code in
+    0) result "bench: $name" ok ;;
+    *) result "bench: $name" "not all of it was measured" ;;
+  esac
+}
+if wanted bench; then
+  torch=false turns=${rounds:-2}
+  if "$python" -c 'import torch, sys; sys.exit(sys.argv[1] != "cpu" and not torch.cuda.is_available())' "$device" 2>/dev/null; then
+    torch=true
+  else
+    echo "no PyTorch for $device in $python: linc is measured by itself"
+  fi
+  rm -f "$out"/*.linc.*.json "$out"/*.torch.*.json
+  model=models/llama3_1b.toml dims=64,128 seqs=1024,2048,4096,8192,16384,32768 lengths=2048,8192,32768
+  ratios=0,0.5,0.75,1 heads=(--heads 32 --kv-heads 8) runs=(--rounds 10)
+  if $quick; then seqs=1024,8192 lengths=2048 ratios=0,0.75 turns=${rounds:-1} runs=(--rounds 5); fi
+  if ! $gpu; then
+    model=models/llama3_nano.toml dims=16 seqs=64,128 lengths=64 ratios=0,0.5 heads=(--heads 4 --kv-heads 2)
+    runs=(--rounds 2 --warmup 1)
+  fi
+  for dim in ${dims//,/ }; do
+    bench "attention-$dim" --both attention --head-dim "$dim" --seq "$seqs" "${heads[@]}" "${runs[@]}"
+  done
+  for length in ${lengths//,/ }; do
+    bench "train-$length" --both train "$model" --seq "$length" --ratio "$ratios" "${runs[@]}"
+  done
+  bench memory --linc memory "$model" "${runs[@]}"
+  heading "tables"
+  # Without PyTorch there are no files of its.
+  shopt -s nullglob
+  if "$python" benches/gpu_table.py "$out"/*.linc.*.json "$out"/*.torch.*.json >"$out/bench.md" 2>"$out/table.log"; then
+    cat "$out/bench.md"
+    result "bench: tables" "$out/bench.md"
+  else
+    tail -5 "$out/table.log"
+    result "bench: tables" "none; the numbers are in $out"
+  fi
+fi
+
+heading "summary"
+printf '%s\n' "${results[@]}"
+if $wrong; then
+  echo "FAILED"
+  exit 1
+fi
