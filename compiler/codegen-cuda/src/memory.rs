@@ -11,6 +11,31 @@ use crate::layout::Axis;
 use crate::product::SharedTile;
 use crate::usage::gcd;
 
+/// One access in a loop over a view.
+pub(crate) struct Access {
+    /// Address of its first element.
+    pub address: String,
+    /// Names of its positions along the axes.
+    pub at: Vec<String>,
+    /// How far each axis goes, if not all of the layout exists.
+    limits: Vec<Option<String>>,
+}
+
+impl Access {
+    /// Whether it is inside along the first `axes` axes, if it may not be.
+    pub(crate) fn condition(&self, axes: usize) -> Option<String> {
+        let limited = self.at.iter().zip(&self.limits).take(axes);
+        let conditions: Vec<String> =
+            limited.filter_map(|(at, limit)| Some(format!("{at} < {}", limit.as_ref()?))).collect();
+        (!conditions.is_empty()).then(|| conditions.join(" && "))
+    }
+
+    /// What stands before an access that may not be inside.
+    pub(crate) fn guard(&self) -> String {
+        self.condition(self.at.len()).map_or(String::new(), |inside| format!("if ({inside}) "))
+    }
+}
+
 impl<'k> Emitter<'k> {
     // ---- addresses ----
 
@@ -139,44 +164,33 @@ impl<'k> Emitter<'k> {
         self.state.out.line(format!("{declaration};"));
         let width = self.per_access(place, view);
         self.state.out.open("");
-        let (from, at, mut conditions) = self.open_view(view, place, width, true);
+        let access = self.open_view(view, place, width, true);
+        let Access { address: from, at, limits } = &access;
         let index: String = ["[r]", "[c]"][..at.len()].concat();
         let to = format!("&{name}{index}");
         let last = at.len() - 1;
         // A bound may cut an access in the middle.
-        let partly = view.axes[last]
-            .bound
-            .filter(|b| !self.usage.divisor(*b).is_multiple_of(width as u64) && width > 1);
-        if partly.is_some() {
-            // The condition on the last axis is the last one: `j < limit`.
-            let cut = conditions.pop().unwrap_or_default();
-            let limit = cut.rsplit(' ').next().unwrap_or_default().to_string();
-            let count = if conditions.is_empty() {
-                format!("{limit} - {}", at[last])
-            } else {
-                format!("{} ? {limit} - {} : 0", conditions.join(" && "), at[last])
-            };
-            self.state.out.line(format!("load_some<{width}>({to}, {from}, {count});"));
-        } else if conditions.is_empty() {
-            self.state.out.line(format!("load<{width}>({to}, {from});"));
-        } else {
-            self.state.out.line(format!("if ({}) load<{width}>({to}, {from});", conditions.join(" && ")));
-            self.state.out.line(format!("else clear<{width}>({to});"));
-        }
+        let cut = view.axes[last].bound.is_some_and(|b| !self.usage.divisor(b).is_multiple_of(width as u64));
+        let line = match (&limits[last], access.condition(at.len()), access.condition(last)) {
+            (Some(limit), _, outer) if cut && width > 1 => {
+                let left = format!("{limit} - {}", at[last]);
+                let count = outer.map_or(left.clone(), |outer| format!("{outer} ? {left} : 0"));
+                format!("load_some<{width}>({to}, {from}, {count});")
+            }
+            (_, None, _) => format!("load<{width}>({to}, {from});"),
+            (_, Some(inside), _) => {
+                self.state.out.line(format!("if ({inside}) load<{width}>({to}, {from});"));
+                format!("else clear<{width}>({to});")
+            }
+        };
+        self.state.out.line(line);
         self.close_slots(place);
         self.state.out.close();
         self.define(result, Def::Array(name));
     }
 
-    /// Opens the loops over a view's elements, `width` slots at a time; returns the address of an access, the names of
-    /// its positions, and the conditions under which it is there.
-    pub(crate) fn open_view(
-        &mut self,
-        view: &View,
-        place: Place,
-        width: usize,
-        constant: bool,
-    ) -> (String, Vec<String>, Vec<String>) {
+    /// Opens the loops over a view's elements, `width` slots at a time.
+    pub(crate) fn open_view(&mut self, view: &View, place: Place, width: usize, constant: bool) -> Access {
         let places = axes_of(place, view);
         let pointer = self.pointer(view, constant);
         let limits: Vec<Option<String>> =
@@ -189,8 +203,7 @@ impl<'k> Emitter<'k> {
             at.push(name.to_string());
         }
         let address = format!("{pointer} + ({})", Self::element_offset(&places, &at));
-        let conditions = conditions(&at, &limits);
-        (address, at, conditions)
+        Access { address, at, limits }
     }
 
     /// Starts the copies of a tile, zeros beyond its bounds and in its padding. Every thread copies some pieces.
@@ -279,8 +292,8 @@ impl<'k> Emitter<'k> {
             Place::Vector(axis) => self.open_writers(axis),
             Place::Scalar | Place::Matrix(_) => self.state.out.open(""),
         }
-        let (to, at, conditions) = self.open_view(view, place, width, false);
-        let last = at.len() - 1;
+        let access = self.open_view(view, place, width, false);
+        let last = access.at.len() - 1;
         let elements: Vec<String> = (0..width)
             .map(|e| {
                 let mut slots = ["r".to_string(), "c".to_string()];
@@ -291,8 +304,7 @@ impl<'k> Emitter<'k> {
             })
             .collect();
         self.state.out.line(format!("const {elem} stored[{width}] = {{{}}};", elements.join(", ")));
-        let guard =
-            if conditions.is_empty() { String::new() } else { format!("if ({}) ", conditions.join(" && ")) };
+        let (to, guard) = (&access.address, access.guard());
         self.state.out.line(format!("{guard}store<{width}>({to}, stored);"));
         self.close_slots(place);
         self.state.out.close();
@@ -342,10 +354,6 @@ fn axes_of(place: Place, view: &View) -> Vec<(Axis, i64)> {
         Place::Vector(axis) => vec![(axis, view.axes[0].stride)],
         Place::Matrix(l) => vec![(l.rows, view.axes[0].stride), (l.cols, view.axes[1].stride)],
     }
-}
-
-fn conditions(at: &[String], limits: &[Option<String>]) -> Vec<String> {
-    at.iter().zip(limits).filter_map(|(at, limit)| Some(format!("{at} < {}", limit.as_ref()?))).collect()
 }
 
 /// Type of an element in memory.

@@ -166,13 +166,14 @@ impl<'k> Emitter<'k> {
             Place::Vector(axis) if !constant => self.open_writers(axis),
             Place::Scalar | Place::Vector(_) | Place::Matrix(_) => self.state.out.open(""),
         }
-        let (from, at, conditions) = self.open_view(view, place, width, constant);
-        let matrix = at.len() == 2;
+        let access = self.open_view(view, place, width, constant);
+        let matrix = access.at.len() == 2;
         let index = move |e: usize| {
             let last = if e == 0 { String::new() } else { format!(" + {e}") };
             if matrix { format!("[r][c{last}]") } else { format!("[r{last}]") }
         };
-        (from, index, (!conditions.is_empty()).then(|| conditions.join(" && ")))
+        let condition = access.condition(access.at.len());
+        (access.address, index, condition)
     }
 }
 

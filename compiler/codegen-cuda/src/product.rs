@@ -250,17 +250,44 @@ impl Emitter<'_> {
             self.state.out.line("#pragma unroll 2");
             self.state.out.open(format!("for (int k = 0; k < {rounds}; ++k)"));
         }
-        self.state.out.line(format!("u32 left[{strips}][4];"));
+        self.left_fragments((a, trans_a), layout.rows, inner);
+        self.state.out.unrolled("n", layout.cols.outer, 1);
+        self.right_fragments((b, trans_b), layout.cols);
         self.state.out.unrolled("i", strips, 1);
+        for half in 0..2 {
+            let at = |r: usize, c: usize| {
+                let row = if r == 0 { "i * 2".to_string() } else { format!("i * 2 + {r}") };
+                let col = if c == 0 { "n * 4".to_string() } else { format!("n * 4 + {c}") };
+                format!("{name}[{row}][{col}]")
+            };
+            let c = 2 * half;
+            self.state.out.line(format!(
+                "mma_bf16({}, {}, {}, {}, left[i], right[{c}], right[{}]);",
+                at(0, c),
+                at(0, c + 1),
+                at(1, c),
+                at(1, c + 1),
+                c + 1
+            ));
+        }
+        self.state.out.close();
+        self.state.out.close();
+        self.state.out.close();
+    }
+
+    /// `left[i]`: what a thread holds of 16 inner positions from `16 k` on, of the rows of each strip `i`.
+    fn left_fragments(&mut self, (a, trans_a): (ValueId, bool), rows: Axis, inner: usize) {
+        self.state.out.line(format!("u32 left[{}][4];", rows.outer));
+        self.state.out.unrolled("i", rows.outer, 1);
         if let Some(tile) = self.state.tiles.get(&a).cloned() {
             let (at, pieces) = (&tile.at, tile.pieces());
             let line = if trans_a {
-                let strip = self.strip(layout.rows, tile.cols);
+                let strip = self.strip(rows, tile.cols);
                 format!(
                     "load_matrices_transposed(left[i], {at} + swizzled<{pieces}>(k * 16 + lane / 16 * 8 + lane % 8, {strip} * 2 + lane / 8 % 2));"
                 )
             } else {
-                let strip = self.strip(layout.rows, tile.rows);
+                let strip = self.strip(rows, tile.rows);
                 format!(
                     "load_matrices(left[i], {at} + swizzled<{pieces}>({strip} * 16 + lane % 16, k * 2 + lane / 16));"
                 )
@@ -283,41 +310,24 @@ impl Emitter<'_> {
             self.state.out.close();
         }
         self.state.out.close();
-        self.state.out.unrolled("n", layout.cols.outer, 1);
+    }
+
+    /// `right`: what a thread holds of 16 inner positions from `16 k` on, of the 16 columns of block `n`.
+    fn right_fragments(&mut self, (b, trans_b): (ValueId, bool), cols: Axis) {
         self.state.out.line("u32 right[4];");
         let tile = self.state.tiles[&b].clone();
         let (at, pieces) = (&tile.at, tile.pieces());
         self.state.out.line(if trans_b {
-            let block = self.column_block(layout.cols, tile.rows);
+            let block = self.column_block(cols, tile.rows);
             format!(
                 "load_matrices(right, {at} + swizzled<{pieces}>({block} * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));"
             )
         } else {
-            let block = self.column_block(layout.cols, tile.cols);
+            let block = self.column_block(cols, tile.cols);
             format!(
                 "load_matrices_transposed(right, {at} + swizzled<{pieces}>(k * 16 + lane % 16, {block} * 2 + lane / 16));"
             )
         });
-        self.state.out.unrolled("i", strips, 1);
-        for half in 0..2 {
-            let at = |r: usize, c: usize| {
-                let row = if r == 0 { "i * 2".to_string() } else { format!("i * 2 + {r}") };
-                let col = if c == 0 { "n * 4".to_string() } else { format!("n * 4 + {c}") };
-                format!("{name}[{row}][{col}]")
-            };
-            let c = 2 * half;
-            self.state.out.line(format!(
-                "mma_bf16({}, {}, {}, {}, left[i], right[{c}], right[{}]);",
-                at(0, c),
-                at(0, c + 1),
-                at(1, c),
-                at(1, c + 1),
-                c + 1
-            ));
-        }
-        self.state.out.close();
-        self.state.out.close();
-        self.state.out.close();
     }
 
     fn multiply_add(
