@@ -28,26 +28,23 @@ use crate::{KernelError, Target};
 /// cache, and 64 is a multiple of every matrix instruction's shape.
 const BLOCK: usize = 64;
 
-/// Rows of the tiles of softmax attention: what a program owns, and what it takes in a round.
+/// Rows of the tiles of softmax attention that depend on the machine.
 struct Blocks {
     /// Queries of a program of the forward kernel.
     forward: usize,
     /// Keys of a round of `dq`.
     dq_round: usize,
-    /// Queries of a round of `dkdv`.
-    dkdv_round: usize,
 }
 
 impl Blocks {
     /// On a GPU a program's tiles share its registers: small heads leave room for more rows, and gradients of wide
     /// heads for fewer.
     fn of(target: Target, head_dim: usize) -> Self {
-        let (forward, round) = match target {
-            Target::Cpu => (BLOCK, BLOCK),
-            Target::Cuda if head_dim <= 64 => (2 * BLOCK, BLOCK),
-            Target::Cuda => (BLOCK, BLOCK / 2),
-        };
-        Blocks { forward, dq_round: round, dkdv_round: round }
+        match target {
+            Target::Cpu => Blocks { forward: BLOCK, dq_round: BLOCK },
+            Target::Cuda if head_dim <= 64 => Blocks { forward: 2 * BLOCK, dq_round: BLOCK },
+            Target::Cuda => Blocks { forward: BLOCK, dq_round: BLOCK / 2 },
+        }
     }
 }
 
@@ -104,8 +101,7 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
     let args = l.places(&[out, dout, delta]);
     l.launch(softmax_attention_delta(&spec), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dk, dv]);
-    let dkdv = SoftmaxBackwardSpec { block_q: blocks.dkdv_round, ..spec.clone() };
-    l.launch(softmax_attention_dkdv(&dkdv), args);
+    l.launch(softmax_attention_dkdv(&spec), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dq]);
     let dq = SoftmaxBackwardSpec { block_k: blocks.dq_round, ..spec };
     l.launch(softmax_attention_dq(&dq), args);
