@@ -146,6 +146,10 @@ fn written<'k>(
 ) -> Result<emit::Emitter<'k>, CodegenError> {
     let mut emitter = emit::Emitter::new(kernel, options, ahead);
     emitter.body(&[], &kernel.body, &[])?;
+    if emitter.state.hazards.copying() {
+        // What was copied for a branch or a loop that was not run must still arrive before the thread ends.
+        emitter.state.out.line("copy_async_wait<0>();");
+    }
     Ok(emitter)
 }
 

@@ -95,6 +95,11 @@ impl Hazards {
         self.pending.clear();
     }
 
+    /// Whether background copies may be under way.
+    pub(crate) fn copying(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Before reading a range. The caller then does what is asked and calls [`Hazards::note_read`].
     pub(crate) fn before_read(&self, range: Range) -> Before {
         if self.pending.iter().any(|p| p.meets(&range)) {
