@@ -46,9 +46,7 @@ impl<'p> Machine<'p> {
     fn load(plan: &'p Plan, emulator: &Emulator) -> Machine<'p> {
         let parse = |k: &linc_plan::Kernel| linc_tile::parse(&k.text).unwrap_or_else(|e| panic!("{e}"));
         let tiles: Vec<Kernel> = plan.kernels.iter().map(parse).collect();
-        let alignment: Vec<Vec<u32>> = (0..tiles.len())
-            .map(|k| plan.argument_alignment(k).iter().map(|bytes| *bytes as u32).collect())
-            .collect();
+        let alignment: Vec<Vec<u32>> = (0..tiles.len()).map(|k| plan.argument_alignment(k)).collect();
         let generate = |(tile, alignment): (&Kernel, &Vec<u32>)| {
             let options = Options { arch: Arch::Sm80, alignment: alignment.clone() };
             compile(tile, &options).unwrap_or_else(|e| panic!("{e}"))

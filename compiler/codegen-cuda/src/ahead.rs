@@ -6,7 +6,7 @@ use linc_tile::{Mode, Op, Region, Stmt, ValueId, View};
 use crate::CodegenError;
 use crate::emit::Emitter;
 use crate::product::SharedTile;
-use crate::shared::Range;
+use crate::shared::{Before, Range};
 
 /// Tiles that a loop loads one round ahead.
 pub(crate) struct Fetches {
@@ -87,9 +87,7 @@ impl<'k> Emitter<'k> {
     /// At the start of a round: its tiles are here, everyone is done with the other places, the next may come.
     pub(crate) fn next_fetches(&mut self, fetches: &Option<Fetches>, counter: &str, upper: &str, step: &str) {
         let Some(Fetches { tiles, function, stage }) = fetches else { return };
-        self.state.out.line("copy_async_wait<0>();");
-        self.state.out.line("barrier();");
-        self.state.hazards.arrival();
+        self.wait(Before::Arrival);
         self.state
             .out
             .line(format!("if ({counter} + {step} < {upper}) {function}({counter} + {step}, {stage} ^ 1);"));

@@ -55,18 +55,18 @@ impl<'k> Emitter<'k> {
 
     /// Whether the views are the even and the odd elements of one range.
     fn are_neighbours(&self, even: &View, odd: &View) -> bool {
-        let sum = self.definition(odd.offset);
-        let next = match sum {
+        if even.param != odd.param || even.axes != odd.axes || even.axes.last().is_none_or(|a| a.stride != 2)
+        {
+            return false;
+        }
+        match self.definition(odd.offset) {
             Some(Op::Binary(Binary::Add, a, b)) => {
                 let one = |v: &ValueId| matches!(self.definition(*v), Some(Op::ConstI(1)));
                 (self.root(*a) == self.root(even.offset) && one(b))
                     || (self.root(*b) == self.root(even.offset) && one(a))
             }
             _ => false,
-        };
-        next && even.param == odd.param
-            && even.axes == odd.axes
-            && even.axes.last().is_some_and(|a| a.stride == 2)
+        }
     }
 
     fn definition(&self, value: ValueId) -> Option<&'k Op> {

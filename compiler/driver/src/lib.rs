@@ -200,7 +200,7 @@ fn plan_dumps(assembled: &assemble::Assembled, target: Target) -> Result<Vec<Dum
                 ("clif", linc_codegen_cpu::compile(kernel, options)?.text())
             }
             Target::Cuda(arch) => {
-                let alignment = plan.argument_alignment(index).into_iter().map(|a| a as u32).collect();
+                let alignment = plan.argument_alignment(index);
                 let options = linc_codegen_cuda::Options { arch, alignment };
                 ("cu", linc_codegen_cuda::compile(kernel, &options)?.source())
             }

@@ -294,14 +294,14 @@ impl Plan {
 
     /// The largest power of two, at most [`ALIGN`], that divides the address of each argument of a kernel in all its
     /// launches, in bytes; empty if it is never launched. Both parts of an arena begin at multiples of [`ALIGN`].
-    pub fn argument_alignment(&self, kernel: usize) -> Vec<u64> {
+    pub fn argument_alignment(&self, kernel: usize) -> Vec<u32> {
         let mut alignment = vec![];
         for step in &self.steps {
             let Action::Launch { kernel: launched, args } = &step.action else { continue };
             if *launched != kernel {
                 continue;
             }
-            alignment.resize(alignment.len().max(args.len()), ALIGN);
+            alignment.resize(alignment.len().max(args.len()), ALIGN as u32);
             for (alignment, at) in alignment.iter_mut().zip(args) {
                 let address = self.buffers[at.buffer].offset + at.offset;
                 *alignment = (*alignment).min(1 << (address | ALIGN).trailing_zeros());

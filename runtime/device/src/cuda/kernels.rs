@@ -19,7 +19,7 @@ pub(super) fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKer
     let failed = |message: String| DeviceError::Kernel { kernel: entry.name.clone(), message };
     let kernel = tile::parse(&entry.text).map_err(|e| failed(e.to_string()))?;
     tile::verify(&kernel).map_err(|e| failed(e.to_string()))?;
-    let mut alignment: Vec<u32> = plan.argument_alignment(index).into_iter().map(|a| a as u32).collect();
+    let mut alignment = plan.argument_alignment(index);
     if alignment.is_empty() {
         // Never launched: nothing is at an address that a buffer could not have.
         alignment = vec![ALIGN as u32; kernel.params.len()];
