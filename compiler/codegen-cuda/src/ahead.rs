@@ -51,7 +51,7 @@ impl<'k> Emitter<'k> {
                 .iter()
                 .map(|(s, _)| {
                     let tile = SharedTile::of(self.kernel.ty(s.results[0]), 0);
-                    (s.results[0], self.shared.take(2 * tile.bytes()))
+                    (s.results[0], self.shared.take(2 * tile.bytes(), tile.align()))
                 })
                 .collect(),
         };

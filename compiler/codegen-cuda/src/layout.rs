@@ -120,26 +120,27 @@ pub(crate) struct Layout {
 }
 
 /// The layout of matrix instructions for `[m, n]`: a warp owns 16 rows, eight lanes a column of eight rows, four lanes
-/// the pairs of eight columns (PTX ISA, `mma.m16n8k16`). `across` warps share the rows and divide the columns.
+/// the pairs of eight columns (PTX ISA, `mma.m16n8k16`). `across` warps share the rows and divide the columns into
+/// ranges. Warps that follow each other have rows that do: four of them are a warpgroup with 64 rows of one range, whose
+/// registers are those of `wgmma.m64nNk16`.
 pub(crate) fn matrix_layout(m: usize, n: usize, warps: usize, across: usize) -> Layout {
     let down = warps / across;
-    let (warp_bit, lane_bit) = (across.trailing_zeros(), 2);
     let rows = Axis {
         extent: m,
         outer: m.div_ceil(16 * down),
         warps: down,
-        warp_bit,
+        warp_bit: 0,
         mid: 2,
         lanes: 8,
-        lane_bit,
+        lane_bit: 2,
         inner: 1,
     };
     let cols = Axis {
         extent: n,
-        outer: n.div_ceil(16 * across),
+        outer: 1,
         warps: across,
-        warp_bit: 0,
-        mid: 2,
+        warp_bit: down.trailing_zeros(),
+        mid: 2 * n.div_ceil(16 * across),
         lanes: 4,
         lane_bit: 0,
         inner: 2,

@@ -129,9 +129,7 @@ impl<'k> Emitter<'k> {
         if self.assignment.copied[at] {
             if !self.state.tiles.contains_key(&result) {
                 self.before_load(place, view);
-                let mut tile = SharedTile::of(self.kernel.ty(result), self.current());
-                tile.range = self.shared.take(tile.bytes());
-                tile.at = tile.range.at.to_string();
+                let tile = self.new_tile(result);
                 self.wait(self.state.hazards.before_write(tile.range));
                 self.copy(view, &tile, &tile.at.clone());
                 self.state.out.line("copy_async_commit();");
@@ -229,8 +227,8 @@ impl<'k> Emitter<'k> {
         let valid = if conditions.is_empty() { "true".into() } else { conditions.join(" && ") };
         self.open_pieces(tile.rows, pieces);
         self.state.out.line(format!(
-            "copy_async16({at} + swizzled<{}>(i, j), {pointer} + ((index)i * {} + j * 8), {valid});",
-            tile.pieces(),
+            "copy_async16({}, {pointer} + ((index)i * {} + j * 8), {valid});",
+            tile.piece_of(at, "i", "j"),
             view.axes[0].stride
         ));
         self.state.out.close();
@@ -313,9 +311,7 @@ impl<'k> Emitter<'k> {
 
     /// A bf16 matrix in the layout of products, by way of shared memory: a lane holds only pairs of neighbours.
     fn store_pieces(&mut self, value: ValueId, view: &View, place: Place) -> Result<(), CodegenError> {
-        let mut tile = SharedTile::of(self.kernel.ty(value), self.current());
-        tile.range = self.shared.take(tile.bytes());
-        tile.at = tile.range.at.to_string();
+        let tile = self.new_tile(value);
         self.write_tile(value, &tile);
         self.reads(tile.range);
         self.before_store(place, view, true);
@@ -335,10 +331,9 @@ impl<'k> Emitter<'k> {
         let guard =
             if conditions.is_empty() { String::new() } else { format!("if ({}) ", conditions.join(" && ")) };
         self.state.out.line(format!(
-            "{guard}shared_to_global16({pointer} + ((index)i * {} + j * 8), {} + swizzled<{}>(i, j));",
+            "{guard}shared_to_global16({pointer} + ((index)i * {} + j * 8), {});",
             view.axes[0].stride,
-            tile.at,
-            tile.pieces()
+            tile.piece("i", "j")
         ));
         self.state.out.close();
         self.state.out.close();

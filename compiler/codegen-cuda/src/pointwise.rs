@@ -6,7 +6,7 @@ use crate::CodegenError;
 use crate::assign::Place;
 use crate::emit::{Def, Emitter};
 use crate::expression::c_type;
-use crate::shared::Range;
+use crate::shared::{ALIGN, Range};
 
 /// Statements that wait to be written together.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ impl<'k> Emitter<'k> {
         to: crate::layout::Axis,
     ) -> String {
         let elem = self.kernel.ty(vector).elem;
-        let range = self.shared.take(4 * from.extent as u32);
+        let range = self.shared.take(4 * from.extent as u32, ALIGN);
         let name = self.temporary("moved");
         self.flush();
         self.writes(range);
@@ -182,7 +182,7 @@ impl<'k> Emitter<'k> {
 
     /// Scratch for a moment.
     pub(crate) fn scratch(&mut self, floats: usize) -> Range {
-        self.shared.take(4 * floats as u32)
+        self.shared.take(4 * floats as u32, ALIGN)
     }
 }
 

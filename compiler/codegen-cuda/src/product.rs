@@ -2,7 +2,9 @@
 //! multiply-adds.
 //!
 //! A bf16 tile in shared memory has rows of 16-byte pieces, exchanged within a row (`swizzled` in the prelude), padded
-//! with zeros to multiples of 16 so that a product never needs a mask. An f32 tile has rows of odd length.
+//! with zeros to multiples of 16 so that a product never needs a mask. Where a row has more than eight pieces, the tile
+//! is cut into panels of eight, one behind the other: the form in which Hopper's matrix instructions read tiles
+//! themselves. An f32 tile has rows of odd length.
 
 use linc_tile::{Elem, TileType, ValueId};
 
@@ -11,7 +13,7 @@ use crate::assign::Place;
 use crate::emit::{Def, Emitter};
 use crate::layout::Axis;
 use crate::reduce::digit;
-use crate::shared::Range;
+use crate::shared::{ALIGN, Range};
 
 /// A tile in shared memory.
 #[derive(Clone, Debug)]
@@ -46,17 +48,44 @@ impl SharedTile {
         SharedTile { range, at: String::new(), extent, rows, cols, elem: ty.elem, body, owned: true }
     }
 
-    /// Pieces of a row, as many as the exchange needs.
+    /// Pieces of a row of a panel: 2, 4 or 8.
     pub(crate) fn pieces(&self) -> usize {
-        (self.cols / 8).next_power_of_two()
+        (self.cols / 8).next_power_of_two().min(8)
+    }
+
+    /// Bytes of a panel.
+    pub(crate) fn panel(&self) -> usize {
+        self.rows * self.pieces() * 16
     }
 
     pub(crate) fn bytes(&self) -> u32 {
         let bytes = match self.elem {
-            Elem::Bf16 => self.rows * self.pieces() * 16,
+            Elem::Bf16 => (self.cols / 8).div_ceil(self.pieces()) * self.panel(),
             Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => self.rows * self.cols * 4,
         };
         (bytes as u32).next_multiple_of(128)
+    }
+
+    /// Bytes that the tile starts at a multiple of. The exchange goes by bits of the address that eight rows use.
+    pub(crate) fn align(&self) -> u32 {
+        match self.elem {
+            Elem::Bf16 => 8 * 16 * self.pieces() as u32,
+            Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => ALIGN,
+        }
+    }
+
+    /// Address of a 16-byte piece of a bf16 tile that starts at `at`, as C++.
+    pub(crate) fn piece_of(&self, at: &str, row: &str, piece: &str) -> String {
+        let pieces = self.pieces();
+        if self.cols <= 8 * pieces {
+            return format!("{at} + swizzled<{pieces}>({row}, {piece})");
+        }
+        format!("{at} + swizzled<{pieces}, {}>({row}, {piece})", self.rows)
+    }
+
+    /// Address of a 16-byte piece of a bf16 tile, as C++.
+    pub(crate) fn piece(&self, row: &str, piece: &str) -> String {
+        self.piece_of(&self.at, row, piece)
     }
 }
 
@@ -67,12 +96,18 @@ impl Emitter<'_> {
             return Ok(());
         }
         self.flush();
-        let mut tile = SharedTile::of(self.kernel.ty(value), self.current());
-        tile.range = self.shared.take(tile.bytes());
-        tile.at = tile.range.at.to_string();
+        let tile = self.new_tile(value);
         self.write_tile(value, &tile);
         self.state.tiles.insert(value, tile);
         Ok(())
+    }
+
+    /// Shared memory for a matrix.
+    pub(crate) fn new_tile(&mut self, value: ValueId) -> SharedTile {
+        let mut tile = SharedTile::of(self.kernel.ty(value), self.current());
+        tile.range = self.shared.take(tile.bytes(), tile.align());
+        tile.at = tile.range.at.to_string();
+        tile
     }
 
     /// Writes a matrix from registers into a tile, with its padding.
@@ -119,12 +154,8 @@ impl Emitter<'_> {
         }
         let guard = if guards.is_empty() { String::new() } else { format!("if ({}) ", guards.join(" && ")) };
         let text = if pair == 2 {
-            format!(
-                "shared_store_bf16x2({} + swizzled<{}>(i, j / 8) + j % 8 * 2, pack_bf16({}));",
-                tile.at,
-                tile.pieces(),
-                elements.join(", ")
-            )
+            let piece = tile.piece("i", "j / 8");
+            format!("shared_store_bf16x2({piece} + j % 8 * 2, pack_bf16({}));", elements.join(", "))
         } else {
             format!("shared_store({} + (i * {} + j) * 4, {});", tile.at, tile.cols, elements[0])
         };
@@ -143,16 +174,12 @@ impl Emitter<'_> {
         let declaration = self.declare(value, &name);
         self.state.out.line(format!("{declaration};"));
         self.state.out.unrolled("i", layout.rows.outer, 1);
-        self.state.out.unrolled("n", layout.cols.outer, 1);
+        self.state.out.unrolled("n", column_blocks(layout.cols), 1);
         self.state.out.line("u32 packed[4];");
         let strip = self.strip(layout.rows, tile.rows);
-        let line = format!(
-            "load_matrices(packed, {} + swizzled<{}>({strip} * 16 + lane % 16, {} * 2 + lane / 16));",
-            tile.at,
-            tile.pieces(),
-            self.column_block(layout.cols, tile.cols)
-        );
-        self.state.out.line(line);
+        let block = self.column_block(layout.cols, tile.cols);
+        let piece = tile.piece(&format!("{strip} * 16 + lane % 16"), &format!("{block} * 2 + lane / 16"));
+        self.state.out.line(format!("load_matrices(packed, {piece});"));
         self.state.out.unrolled("q", 4, 1);
         self.state.out.line(format!("{name}[i * 2 + q % 2][n * 4 + q / 2 * 2] = low_bf16(packed[q]);"));
         self.state.out.line(format!("{name}[i * 2 + q % 2][n * 4 + q / 2 * 2 + 1] = high_bf16(packed[q]);"));
@@ -164,21 +191,28 @@ impl Emitter<'_> {
 
     /// Number of the 16 rows that this warp works on in round `i`; those without rows repeat the last.
     fn strip(&self, rows: Axis, padded: usize) -> String {
-        Self::share(rows, "i", padded)
+        Self::share(rows, "i", rows.warps, 1, padded)
     }
 
     /// Number of the 16 columns that this warp works on in round `n`; those without columns repeat the last.
     fn column_block(&self, cols: Axis, padded: usize) -> String {
-        Self::share(cols, "n", padded)
+        Self::share(cols, "n", 1, column_blocks(cols), padded)
     }
 
-    fn share(axis: Axis, round: &str, padded: usize) -> String {
-        let warp = digit("warp", axis.warp_bit, axis.warps);
-        let number = match (axis.outer, axis.warps) {
-            (1, 1) => "0".into(),
-            (1, _) => warp,
-            (_, 1) => round.to_string(),
-            (_, warps) => format!("({round} * {warps} + {warp})"),
+    /// `round * per_round + warp * per_warp`, where the axis has several of them.
+    fn share(axis: Axis, round: &str, per_round: usize, per_warp: usize, padded: usize) -> String {
+        let times = |digit: String, by: usize| if by == 1 { digit } else { format!("{digit} * {by}") };
+        let mut parts = vec![];
+        if axis.covered() > 16 * axis.warps {
+            parts.push(times(round.to_string(), per_round));
+        }
+        if axis.warps > 1 {
+            parts.push(times(digit("warp", axis.warp_bit, axis.warps), per_warp));
+        }
+        let number = match &parts[..] {
+            [] => "0".into(),
+            [one] if !one.contains(' ') => one.clone(),
+            parts => format!("({})", parts.join(" + ")),
         };
         if axis.covered() > padded { format!("int_min({number}, {})", padded / 16 - 1) } else { number }
     }
@@ -251,7 +285,7 @@ impl Emitter<'_> {
             self.state.out.open(format!("for (int k = 0; k < {rounds}; ++k)"));
         }
         self.left_fragments((a, trans_a), layout.rows, inner);
-        self.state.out.unrolled("n", layout.cols.outer, 1);
+        self.state.out.unrolled("n", column_blocks(layout.cols), 1);
         self.right_fragments((b, trans_b), layout.cols);
         self.state.out.unrolled("i", strips, 1);
         for half in 0..2 {
@@ -280,17 +314,13 @@ impl Emitter<'_> {
         self.state.out.line(format!("u32 left[{}][4];", rows.outer));
         self.state.out.unrolled("i", rows.outer, 1);
         if let Some(tile) = self.state.tiles.get(&a).cloned() {
-            let (at, pieces) = (&tile.at, tile.pieces());
             let line = if trans_a {
-                let strip = self.strip(rows, tile.cols);
-                format!(
-                    "load_matrices_transposed(left[i], {at} + swizzled<{pieces}>(k * 16 + lane / 16 * 8 + lane % 8, {strip} * 2 + lane / 8 % 2));"
-                )
+                let piece = format!("{} * 2 + lane / 8 % 2", self.strip(rows, tile.cols));
+                let piece = tile.piece("k * 16 + lane / 16 * 8 + lane % 8", &piece);
+                format!("load_matrices_transposed(left[i], {piece});")
             } else {
-                let strip = self.strip(rows, tile.rows);
-                format!(
-                    "load_matrices(left[i], {at} + swizzled<{pieces}>({strip} * 16 + lane % 16, k * 2 + lane / 16));"
-                )
+                let row = format!("{} * 16 + lane % 16", self.strip(rows, tile.rows));
+                format!("load_matrices(left[i], {});", tile.piece(&row, "k * 2 + lane / 16"))
             };
             self.state.out.line(line);
         } else {
@@ -316,18 +346,14 @@ impl Emitter<'_> {
     fn right_fragments(&mut self, (b, trans_b): (ValueId, bool), cols: Axis) {
         self.state.out.line("u32 right[4];");
         let tile = self.state.tiles[&b].clone();
-        let (at, pieces) = (&tile.at, tile.pieces());
-        self.state.out.line(if trans_b {
-            let block = self.column_block(cols, tile.rows);
-            format!(
-                "load_matrices(right, {at} + swizzled<{pieces}>({block} * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));"
-            )
+        let line = if trans_b {
+            let row = format!("{} * 16 + lane / 16 * 8 + lane % 8", self.column_block(cols, tile.rows));
+            format!("load_matrices(right, {});", tile.piece(&row, "k * 2 + lane / 8 % 2"))
         } else {
-            let block = self.column_block(cols, tile.cols);
-            format!(
-                "load_matrices_transposed(right, {at} + swizzled<{pieces}>(k * 16 + lane % 16, {block} * 2 + lane / 16));"
-            )
-        });
+            let piece = format!("{} * 2 + lane / 16", self.column_block(cols, tile.cols));
+            format!("load_matrices_transposed(right, {});", tile.piece("k * 16 + lane % 16", &piece))
+        };
+        self.state.out.line(line);
     }
 
     fn multiply_add(
@@ -366,4 +392,9 @@ impl Emitter<'_> {
         self.close_slots(place);
         self.state.out.close();
     }
+}
+
+/// Blocks of 16 columns of a warp.
+fn column_blocks(cols: Axis) -> usize {
+    cols.mid / 2
 }

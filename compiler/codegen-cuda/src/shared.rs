@@ -11,8 +11,8 @@
 
 use std::collections::BTreeSet;
 
-/// Bytes that a tile starts at a multiple of: all banks once.
-const ALIGN: u32 = 128;
+/// Bytes that everything starts at a multiple of: all banks once.
+pub(crate) const ALIGN: u32 = 128;
 
 /// A range of bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -160,15 +160,15 @@ pub(crate) struct Allocator {
 }
 
 impl Allocator {
-    /// A free range.
-    pub(crate) fn take(&mut self, bytes: u32) -> Range {
-        let bytes = bytes.next_multiple_of(ALIGN);
-        let mut at = 0;
+    /// A free range that starts at a multiple of `align`, a power of two.
+    pub(crate) fn take(&mut self, bytes: u32, align: u32) -> Range {
+        let (bytes, align) = (bytes.next_multiple_of(ALIGN), align.max(ALIGN));
+        let mut at: u32 = 0;
         for range in &self.used {
-            if range.at - at >= bytes {
+            if at + bytes <= range.at {
                 break;
             }
-            at = range.at + range.bytes;
+            at = (range.at + range.bytes).next_multiple_of(align);
         }
         let range = Range { at, bytes };
         self.used.insert(range);
@@ -194,12 +194,14 @@ mod tests {
     #[test]
     fn ranges_are_reused_and_never_overlap() {
         let mut shared = Allocator::default();
-        let (a, b) = (shared.take(100), shared.take(1000));
+        let (a, b) = (shared.take(100, ALIGN), shared.take(1000, ALIGN));
         assert!(!a.meets(&b));
         shared.give(a);
-        let c = shared.take(64);
+        let c = shared.take(64, ALIGN);
         assert_eq!((c.at, shared.peak()), (0, 128 + 1024));
-        assert_eq!(shared.take(4).at, 128 + 1024);
+        assert_eq!(shared.take(4, ALIGN).at, 128 + 1024);
+        shared.give(b);
+        assert_eq!((shared.take(1024, 1024).at, shared.take(4, ALIGN).at), (2048, 128));
     }
 
     #[test]

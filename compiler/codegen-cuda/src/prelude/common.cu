@@ -15,12 +15,14 @@ LINC_INLINE index index_max(index a, index b) { return a > b ? a : b; }
 // How many of `extent` positions lie below `bound`.
 LINC_INLINE int below(index bound, int extent) { return (int)index_max(0, index_min(bound, extent)); }
 
-// Byte offset of 16-byte piece `piece` of row `row` in a tile of PIECES (a power of two) pieces a row. Pieces are
-// exchanged within a row so that eight rows of one column, and eight pieces of one row, lie in different banks.
-template <int PIECES> LINC_INLINE u32 swizzled(u32 row, u32 piece) {
-  constexpr u32 ROWS_PER_LINE = PIECES >= 8 ? 1 : 8 / PIECES;
-  constexpr u32 MASK = (PIECES >= 8 ? 8 : PIECES) - 1;
-  return (row * PIECES + (piece ^ ((row / ROWS_PER_LINE) & MASK))) * 16;
+// Byte offset of 16-byte piece `piece` of row `row` in a tile of PIECES (2, 4 or 8) pieces a row. Pieces are exchanged
+// within a row so that eight rows of one column, and eight pieces of one row, lie in different banks: the patterns of 32,
+// 64 and 128 bytes of Hopper's matrix instructions. Of more pieces, each PIECES are a panel of ROWS rows.
+template <int PIECES, int ROWS = 0> LINC_INLINE u32 swizzled(u32 row, u32 piece) {
+  static_assert(PIECES == 2 || PIECES == 4 || PIECES == 8, "a row of a panel has 32, 64 or 128 bytes");
+  if constexpr (ROWS > 0) return piece / PIECES * (ROWS * PIECES * 16) + swizzled<PIECES>(row, piece % PIECES);
+  constexpr u32 ROWS_PER_LINE = 8 / PIECES;
+  return (row * PIECES + (piece ^ ((row / ROWS_PER_LINE) & (PIECES - 1)))) * 16;
 }
 
 #define LINC_INFINITY bits_float(0x7f800000u)
