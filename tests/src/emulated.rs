@@ -48,7 +48,7 @@ impl<'p> Machine<'p> {
         let tiles: Vec<Kernel> = plan.kernels.iter().map(parse).collect();
         let alignment: Vec<Vec<u32>> = (0..tiles.len()).map(|k| plan.argument_alignment(k)).collect();
         let generate = |(tile, alignment): (&Kernel, &Vec<u32>)| {
-            let options = Options { arch: Arch::Sm80, alignment: alignment.clone() };
+            let options = Options { arch: Arch::Sm90a, alignment: alignment.clone() };
             compile(tile, &options).unwrap_or_else(|e| panic!("{e}"))
         };
         let kernels: Vec<CudaKernel> = tiles.iter().zip(&alignment).map(generate).collect();

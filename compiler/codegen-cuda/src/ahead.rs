@@ -5,7 +5,7 @@ use linc_tile::{Mode, Op, Region, Stmt, ValueId, View};
 
 use crate::CodegenError;
 use crate::emit::Emitter;
-use crate::product::SharedTile;
+use crate::operand::SharedTile;
 use crate::shared::{Before, Range};
 
 /// Tiles that a loop loads one round ahead.
@@ -87,6 +87,9 @@ impl<'k> Emitter<'k> {
     /// At the start of a round: its tiles are here, everyone is done with the other places, the next may come.
     pub(crate) fn next_fetches(&mut self, fetches: &Option<Fetches>, counter: &str, upper: &str, step: &str) {
         let Some(Fetches { tiles, function, stage }) = fetches else { return };
+        for (value, range) in tiles {
+            self.note_operand(*value, *range);
+        }
         self.wait(Before::Arrival);
         self.state
             .out

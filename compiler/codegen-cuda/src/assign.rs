@@ -1,13 +1,15 @@
 //! Decides how many warps run a program, which layout each tile has, and which tiles matrix products read from shared
 //! memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use linc_tile::{Elem, Kernel, Mode, Op, Region, Stmt, TileType, ValueId, View};
 
 use crate::layout::{Axis, Layout, matrix_layout, stream_layout};
 use crate::pressure::registers;
 use crate::usage::{Usage, gcd};
+use crate::wgmma::suits;
+use crate::{Arch, Options};
 
 /// Bytes of the widest access.
 pub(crate) const WIDE: u64 = 16;
@@ -43,10 +45,14 @@ pub(crate) struct Assignment {
     pub copied: Vec<bool>,
     /// Loads of `copied` that are also needed in registers.
     pub unpacked: Vec<bool>,
+    /// Results of products that warpgroups do.
+    pub wgmma: Vec<bool>,
+    /// Operands that warpgroups read from shared memory.
+    pub described: Vec<bool>,
 }
 
 impl Assignment {
-    pub(crate) fn of(kernel: &Kernel, usage: &Usage, alignment: &[u32]) -> Assignment {
+    pub(crate) fn of(kernel: &Kernel, usage: &Usage, options: &Options) -> Assignment {
         let mut products = vec![];
         kernel.for_each_stmt(|s| {
             if let Op::Dot { .. } = s.op {
@@ -62,9 +68,9 @@ impl Assignment {
             }
         };
         let products = !products.is_empty();
-        let one = Assignment::with(kernel, usage, alignment, warps, 1, products);
+        let one = Assignment::with(kernel, usage, options, warps, 1, products);
         if products && warps < 8 && registers(kernel, usage, &one) > ROOM {
-            return Assignment::with(kernel, usage, alignment, 2 * warps, 2, products);
+            return Assignment::with(kernel, usage, options, 2 * warps, 2, products);
         }
         one
     }
@@ -73,7 +79,7 @@ impl Assignment {
     fn with(
         kernel: &Kernel,
         usage: &Usage,
-        alignment: &[u32],
+        options: &Options,
         warps: usize,
         across: usize,
         products: bool,
@@ -87,10 +93,37 @@ impl Assignment {
             staged: vec![false; n],
             copied: vec![false; n],
             unpacked: vec![false; n],
+            wgmma: vec![false; n],
+            described: vec![false; n],
         };
         assignment.places(kernel);
-        assignment.operands(kernel, usage, alignment);
+        assignment.operands(kernel, usage, &options.alignment);
+        if options.arch == Arch::Sm90a {
+            assignment.warpgroups(kernel);
+        }
         assignment
+    }
+
+    /// Which products warpgroups do.
+    fn warpgroups(&mut self, kernel: &Kernel) {
+        kernel.for_each_stmt(|stmt| {
+            let Op::Dot { a, b, trans_b, .. } = stmt.op else { return };
+            let result = stmt.results[0];
+            if suits(kernel, self, result, (b, trans_b)) {
+                self.wgmma[result.0 as usize] = true;
+                self.described[b.0 as usize] = true;
+                self.described[a.0 as usize] |= self.staged[a.0 as usize];
+            }
+        });
+    }
+
+    /// Columns of the products of one warpgroup.
+    pub(crate) fn wgmma_columns(&self) -> BTreeSet<usize> {
+        let columns = |(id, _): (usize, &bool)| match self.place[id] {
+            Some(Place::Matrix(layout)) => Some(layout.cols.covered() / layout.cols.warps),
+            Some(Place::Scalar | Place::Vector(_)) | None => None,
+        };
+        self.wgmma.iter().enumerate().filter(|(_, does)| **does).filter_map(columns).collect()
     }
 
     /// Place of a value.

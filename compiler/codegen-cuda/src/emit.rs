@@ -11,8 +11,8 @@ use linc_tile::{Kernel, Op, Stmt, ValueId};
 use crate::assign::{Assignment, Place};
 use crate::expression::c_type;
 use crate::layout::Axis;
+use crate::operand::SharedTile;
 use crate::pointwise::Group;
-use crate::product::SharedTile;
 use crate::shared::{Allocator, Before, Hazards, Range};
 use crate::usage::{Usage, reads};
 use crate::writer::{Names, Writer, float, integer};
@@ -73,7 +73,7 @@ pub(crate) struct Emitter<'k> {
 impl<'k> Emitter<'k> {
     pub(crate) fn new(kernel: &'k Kernel, options: &'k Options, ahead: bool) -> Self {
         let usage = Usage::of(kernel);
-        let assignment = Assignment::of(kernel, &usage, &options.alignment);
+        let assignment = Assignment::of(kernel, &usage, options);
         Emitter {
             kernel,
             assignment,
@@ -235,6 +235,10 @@ impl<'k> Emitter<'k> {
     // ---- waiting ----
 
     pub(crate) fn barrier(&mut self) {
+        if self.state.hazards.fence() {
+            // Warpgroups read operands by another way than threads write them.
+            self.state.out.line("fence_async();");
+        }
         self.state.out.line("barrier();");
         self.state.hazards.barrier();
     }
@@ -245,8 +249,8 @@ impl<'k> Emitter<'k> {
             Before::Barrier => self.barrier(),
             Before::Arrival => {
                 self.state.out.line("copy_async_wait<0>();");
-                self.barrier();
                 self.state.hazards.arrival();
+                self.barrier();
             }
         }
     }

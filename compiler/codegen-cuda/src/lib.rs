@@ -7,6 +7,7 @@ mod emit;
 mod expression;
 mod layout;
 mod memory;
+mod operand;
 mod pair;
 mod pointwise;
 mod pressure;
@@ -14,6 +15,7 @@ mod product;
 mod reduce;
 mod shared;
 mod usage;
+mod wgmma;
 mod writer;
 
 use std::fmt::Write as _;
@@ -78,6 +80,8 @@ pub struct Options {
 pub struct CudaKernel {
     /// Name of the entry point, `extern "C"`; pointer parameters in the order of the tile program.
     pub name: String,
+    /// The device functions for products of warpgroups that the kernel calls, a part of its prelude.
+    pub instructions: String,
     /// The kernel's own text, without the prelude.
     pub text: String,
     /// Threads of a block, along x.
@@ -91,7 +95,7 @@ pub struct CudaKernel {
 impl CudaKernel {
     /// The whole source: prelude and kernel. It includes nothing.
     pub fn source(&self) -> String {
-        format!("{DEVICE_PRELUDE}\n{COMMON_PRELUDE}\n{}", self.text)
+        format!("{DEVICE_PRELUDE}\n{}{COMMON_PRELUDE}\n{}", self.instructions, self.text)
     }
 }
 
@@ -135,6 +139,7 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
         threads: emitter.threads() as u32,
         shared_bytes,
         grid: kernel.grid,
+        instructions: wgmma::instructions(&emitter.assignment.wgmma_columns()),
         text: whole(kernel, options, emitter, shared_bytes),
     })
 }

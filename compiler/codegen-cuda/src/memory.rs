@@ -8,7 +8,7 @@ use crate::assign::{Place, WIDE, by_pieces, memory_bytes};
 use crate::emit::{Def, Emitter};
 use crate::expression::c_type;
 use crate::layout::Axis;
-use crate::product::SharedTile;
+use crate::operand::SharedTile;
 use crate::usage::gcd;
 
 /// One access in a loop over a view.
@@ -134,6 +134,7 @@ impl<'k> Emitter<'k> {
                 self.copy(view, &tile, &tile.at.clone());
                 self.state.out.line("copy_async_commit();");
                 self.state.hazards.note_copy(tile.range);
+                self.note_operand(result, tile.range);
                 self.state.tiles.insert(result, tile);
             }
             if self.assignment.unpacked[at] {

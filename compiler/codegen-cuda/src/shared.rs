@@ -61,6 +61,8 @@ pub(crate) enum Before {
 pub(crate) struct Hazards {
     accesses: BTreeSet<Access>,
     pending: BTreeSet<Range>,
+    /// Written, or copied to, for products of warpgroups, which have to be told before the barrier.
+    unfenced: BTreeSet<Range>,
 }
 
 impl Hazards {
@@ -68,6 +70,7 @@ impl Hazards {
     pub(crate) fn join(&mut self, other: &Hazards) {
         self.accesses.extend(other.accesses.iter().cloned());
         self.pending.extend(&other.pending);
+        self.unfenced.extend(&other.unfenced);
     }
 
     /// A round of a loop has ended that began as `start`: its views are not those of the next round.
@@ -89,10 +92,21 @@ impl Hazards {
         self.accesses.clear();
     }
 
-    /// All threads have met, with their copies done.
+    /// All copies have arrived. Others than the threads that started them need a barrier.
     pub(crate) fn arrival(&mut self) {
-        self.accesses.clear();
         self.pending.clear();
+    }
+
+    /// Products of warpgroups are told of all that is written. False if there is nothing new for them.
+    pub(crate) fn fence(&mut self) -> bool {
+        let before = self.unfenced.len();
+        self.unfenced.retain(|range| self.pending.iter().any(|p| p.meets(range)));
+        self.unfenced.len() < before
+    }
+
+    /// What is written to the range, or under way to it, is for products of warpgroups.
+    pub(crate) fn note_unfenced(&mut self, range: Range) {
+        self.unfenced.insert(range);
     }
 
     /// Whether background copies may be under way.
@@ -217,6 +231,21 @@ mod tests {
         assert_eq!((hazards.before_read(a), hazards.before_write(a)), (Before::Nothing, Before::Barrier));
         hazards.note_copy(b);
         assert_eq!(hazards.before_read(b), Before::Arrival);
+    }
+
+    #[test]
+    fn products_are_told_once_and_of_nothing_that_is_under_way() {
+        let mut hazards = Hazards::default();
+        let (a, b) = (Range { at: 0, bytes: 128 }, Range { at: 128, bytes: 128 });
+        assert!(!hazards.fence());
+        hazards.note_unfenced(a);
+        hazards.note_copy(b);
+        hazards.note_unfenced(b);
+        assert!(hazards.fence());
+        assert!(!hazards.fence());
+        hazards.arrival();
+        assert!(hazards.fence());
+        assert!(!hazards.fence());
     }
 
     #[test]

@@ -5,20 +5,28 @@ use linc_cases::attention::{Keys, Measured, linear, softmax};
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::tile::library::attention::HeadShape;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Access, Emulator, Options as Launch, Order, Report};
+use linc_emulator::{Access, Emulator, Operation, Options as Launch, Order, Report};
 
 /// What a plan gives: that of its buffers.
 const ALIGNMENT: u32 = 64;
 
-fn generate(measured: &Measured) -> CudaKernel {
-    let options = Options { arch: Arch::Sm80, alignment: vec![ALIGNMENT; measured.kernel.params.len()] };
+/// With products of warps, and of warpgroups.
+const ARCHES: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
+
+fn generate(measured: &Measured, arch: Arch) -> CudaKernel {
+    let options = Options { arch, alignment: vec![ALIGNMENT; measured.kernel.params.len()] };
     compile(&measured.kernel, &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Runs each kernel in two orders of its threads and returns what the runs counted.
+/// Runs each kernel of each architecture in two orders of its threads; returns what the runs counted.
 fn check(cases: &[Measured]) -> Option<Vec<Report>> {
+    let reports = ARCHES.into_iter().map(|arch| check_on(cases, arch)).collect::<Option<Vec<_>>>()?;
+    Some(reports.concat())
+}
+
+fn check_on(cases: &[Measured], arch: Arch) -> Option<Vec<Report>> {
     let emulator = Emulator::find()?;
-    let kernels: Vec<CudaKernel> = cases.iter().map(generate).collect();
+    let kernels: Vec<CudaKernel> = cases.iter().map(|case| generate(case, arch)).collect();
     let built = emulator.build(&kernels).unwrap_or_else(|e| panic!("{e}"));
     let (mut failures, mut reports) = (vec![], vec![]);
     for (i, case) in cases.iter().enumerate() {
@@ -34,7 +42,7 @@ fn check(cases: &[Measured]) -> Option<Vec<Report>> {
                 failures.extend(case.worse(&first));
                 let bits = |buffers: &[_]| format!("{buffers:?}");
                 if bits(&first) != bits(&second) {
-                    failures.push(format!("{}: two runs differ", case.kernel.name));
+                    failures.push(format!("{} for {}: two runs differ", case.kernel.name, arch.name()));
                 }
                 reports.push(report);
             }
@@ -103,13 +111,21 @@ fn main_paths_have_no_bank_conflicts_and_whole_sectors() {
         let shape = HeadShape { batch: 1, seq: 256, heads: 2, kv_heads: 1, head_dim };
         let mut cases = softmax(shape, Elem::Bf16, true, (64, 64), 1);
         cases.extend(linear(shape, Elem::Bf16, Keys::Normal, 1.0, 1));
-        let Some(reports) = check(&cases) else { return };
-        for (case, report) in cases.iter().zip(reports) {
-            let name = &case.kernel.name;
-            assert_eq!(report.bank_conflicts(), 0, "{name}: {:?}", report.shared);
-            for access in [Access::Load, Access::Store, Access::Copy] {
-                let share = report.sectors(access).efficiency();
-                assert!(share == 1.0, "{name}: {access:?} moves {share} of its sectors\n{:?}", report.global);
+        for arch in ARCHES {
+            let Some(reports) = check_on(&cases, arch) else { return };
+            for (case, report) in cases.iter().zip(reports) {
+                let name = format!("{} for {}", case.kernel.name, arch.name());
+                assert_eq!(report.bank_conflicts(), 0, "{name}: {:?}", report.shared);
+                for access in [Access::Load, Access::Store, Access::Copy] {
+                    let share = report.sectors(access).efficiency();
+                    assert!(
+                        share == 1.0,
+                        "{name}: {access:?} moves {share} of its sectors\n{:?}",
+                        report.global
+                    );
+                }
+                let by_warps = [Operation::Mma, Operation::LoadMatrices].map(|o| report.count(o));
+                println!("{name}: {by_warps:?} {}", report.count(Operation::Wgmma));
             }
         }
     }

@@ -19,8 +19,8 @@ fn cases() -> Vec<Measured> {
     softmax(shape, Elem::Bf16, true, (64, 64), 5)
 }
 
-fn generate(cases: &[Measured]) -> Vec<CudaKernel> {
-    let options = |m: &Measured| Options { arch: Arch::Sm80, alignment: vec![64; m.kernel.params.len()] };
+fn generate(cases: &[Measured], arch: Arch) -> Vec<CudaKernel> {
+    let options = |m: &Measured| Options { arch, alignment: vec![64; m.kernel.params.len()] };
     cases.iter().map(|m| compile(&m.kernel, &options(m)).unwrap_or_else(|e| panic!("{e}"))).collect()
 }
 
@@ -55,8 +55,12 @@ fn survivors(cases: &[Measured], mutants: &[Mutant]) -> Vec<String> {
 }
 
 fn assert_caught(bug: &str, from: &str, to: &str) {
+    assert_caught_on(Arch::Sm80, bug, from, to);
+}
+
+fn assert_caught_on(arch: Arch, bug: &str, from: &str, to: &str) {
     let cases = cases();
-    let mutants = replaced(bug, from, to, &generate(&cases));
+    let mutants = replaced(bug, from, to, &generate(&cases, arch));
     let survivors = survivors(&cases, &mutants);
     assert!(
         survivors.is_empty(),
@@ -70,14 +74,15 @@ fn assert_caught(bug: &str, from: &str, to: &str) {
 #[test]
 fn unchanged_kernels_pass() {
     let cases = cases();
-    let kernels = generate(&cases);
-    let same: Vec<Mutant> = kernels
-        .into_iter()
-        .enumerate()
-        .map(|(case, kernel)| Mutant { bug: kernel.name.clone(), case, kernel })
-        .collect();
-    if Emulator::find().is_some() {
-        assert_eq!(survivors(&cases, &same).len(), same.len());
+    for arch in [Arch::Sm80, Arch::Sm90a] {
+        let same: Vec<Mutant> = generate(&cases, arch)
+            .into_iter()
+            .enumerate()
+            .map(|(case, kernel)| Mutant { bug: kernel.name.clone(), case, kernel })
+            .collect();
+        if Emulator::find().is_some() {
+            assert_eq!(survivors(&cases, &same).len(), same.len());
+        }
     }
 }
 
@@ -113,4 +118,24 @@ fn wrong_lane_map() {
 #[test]
 fn uninitialised_shared_memory() {
     assert_caught("the last row is not copied", "copy_async16(", "if (i < 63) copy_async16(");
+}
+
+#[test]
+fn products_of_warpgroups_out_of_order() {
+    let caught = |bug, from, to| assert_caught_on(Arch::Sm90a, bug, from, to);
+    // At the start of a round; behind a loop, which may have had no round, another one can be one too many.
+    caught("operands not announced", "fence_async();\n    barrier();\n    if", "barrier();\n    if");
+    caught("registers not announced", "wgmma_fence();", "");
+    caught("no wait", "wgmma_wait<0>();", "");
+    caught("no barrier", "barrier();", "");
+}
+
+#[test]
+fn wrong_descriptors() {
+    let caught = |bug, from, to| assert_caught_on(Arch::Sm90a, bug, from, to);
+    caught("another step along the rows", "right + k * 2", "right + k * 4");
+    caught("another step down the rows", "right + k * 128", "right + k * 64");
+    caught("another pattern", "matrix_descriptor<8>", "matrix_descriptor<4>");
+    caught("not transposed", "wgmma_bf16<1>", "wgmma_bf16<0>");
+    caught("nothing added", "128, true)", "128, k > 0)");
 }

@@ -7,19 +7,25 @@ use linc_codegen_cuda::tile::interp::{Buffer, Options as RunOptions, run};
 use linc_codegen_cuda::{Arch, Options, compile, tile};
 use linc_emulator::{Emulator, Options as Launch, Order};
 
-/// Runs a program on both; differences beyond a ten thousandth are failures.
+/// Runs a program on both, for the oldest and the newest architecture; differences beyond a ten thousandth are failures.
 fn one(name: &str, text: &str, buffers: Vec<Buffer>) {
+    for arch in [Arch::Sm80, Arch::Sm90a] {
+        one_on(arch, &format!("{name} for {}", arch.name()), text, &buffers);
+    }
+}
+
+fn one_on(arch: Arch, name: &str, text: &str, buffers: &[Buffer]) {
     let Some(emulator) = Emulator::find() else { return };
     let kernel = tile::parse(text).unwrap_or_else(|e| panic!("{name}: {e}"));
     tile::verify(&kernel).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let mut expected = buffers.clone();
+    let mut expected = buffers.to_vec();
     run(&kernel, &mut expected, &RunOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let alignment = vec![64; kernel.params.len()];
-    let options = Options { arch: Arch::Sm80, alignment: alignment.clone() };
+    let options = Options { arch, alignment: alignment.clone() };
     let cuda = compile(&kernel, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let built = emulator.build(&[cuda]).unwrap_or_else(|e| panic!("{name}: {e}"));
     for order in Order::ALL {
-        let mut actual = buffers.clone();
+        let mut actual = buffers.to_vec();
         let launch = Launch { alignment: alignment.clone(), ..Launch::ordered(order) };
         built.run(0, &kernel.params, &mut actual, &launch).unwrap_or_else(|e| panic!("{name}: {e}"));
         for (param, (actual, expected)) in kernel.params.iter().zip(actual.iter().zip(&expected)) {

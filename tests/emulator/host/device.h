@@ -7,6 +7,7 @@
 #include "memory.h"
 #include "schedule.h"
 #include "traffic.h"
+#include "warpgroup.h"
 
 // Not inlined, so that the return address tells the calls in a kernel apart.
 #define LINC_CALLED extern "C" __attribute__((noinline, used))
@@ -85,13 +86,6 @@ struct Mma {
   const uint32_t* a;
   uint32_t b[2];
 };
-
-inline float widen(uint32_t bits) {
-  bits <<= 16;
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
-}
 
 // Row `row` of matrix `i` lies at the address that lane 8i + row gives. The reader is the warp: what a lane wrote for
 // itself reaches the other lanes only by a barrier.
@@ -179,4 +173,28 @@ LINC_CALLED void linc_load_matrices(unsigned* r, unsigned at, bool transposed) {
 LINC_CALLED void linc_mma_bf16(float* const* c, const unsigned* a, unsigned b0, unsigned b1) {
   linc::Mma own{c, a, {b0, b1}};
   linc::meet(linc::Operation::MMA, &own, linc::mma);
+}
+
+// ---- warpgroups ----
+
+LINC_CALLED void linc_fence_async() {
+  linc::async_fences[linc::block.current->id].push_back(linc::block.epoch);
+}
+
+LINC_CALLED void linc_wgmma_fence() { linc::products[linc::block.current->id].fenced = true; }
+
+LINC_CALLED void linc_wgmma_commit() {
+  linc::Products& own = linc::products[linc::block.current->id];
+  own.committed++;
+  own.fenced = false;
+}
+
+LINC_CALLED void linc_wgmma_wait(unsigned groups) { linc::land_products(groups); }
+
+LINC_CALLED void linc_wgmma_bf16(float* upper, float* lower, unsigned columns, const unsigned* left,
+                                 unsigned long long left_at, bool left_across, unsigned long long right_at,
+                                 bool right_across, bool add) {
+  linc::Product own{upper, lower, columns, left, left_at, right_at, left_across, right_across, add};
+  unsigned group = linc::block.current->id / linc::WARPGROUP;
+  linc::meet_warpgroup(linc::Operation::WGMMA, &own, [=](void* const* operands) { linc::multiply(operands, group); });
 }

@@ -14,6 +14,7 @@
 
 typedef unsigned short bf16;
 typedef unsigned int u32;
+typedef unsigned long long u64;
 typedef long long index;
 
 // The functions of CUDA's own that kernels use.
@@ -103,6 +104,7 @@ template <int N> LINC_INLINE void store(bf16* to, const float* from) {
 
 // ---- shared memory ----
 
+LINC_INLINE u32 shared_address(u32 at) { return at; }
 LINC_INLINE float shared_load(u32 at) {
   float v;
   linc_shared_load(&v, at, 4);
@@ -127,6 +129,26 @@ LINC_INLINE void load_matrices_transposed(u32 (&r)[4], u32 at) { linc_load_matri
 LINC_INLINE void mma_bf16(float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4], u32 b0, u32 b1) {
   float* const c[4] = {&c0, &c1, &c2, &c3};
   linc_mma_bf16(c, a, b0, b1);
+}
+
+// ---- products of warpgroups ----
+
+LINC_INLINE void fence_async() { linc_fence_async(); }
+LINC_INLINE void wgmma_fence() { linc_wgmma_fence(); }
+LINC_INLINE void wgmma_commit() { linc_wgmma_commit(); }
+template <int N> LINC_INLINE void wgmma_wait() { linc_wgmma_wait(N); }
+// Registers are memory here, which a call may read and write.
+template <int R, int C> LINC_INLINE void pin(float (&v)[R][C]) {}
+template <int K, int R, int C> LINC_INLINE void pin(u32 (&v)[K][R][C]) {}
+
+// One for all numbers of columns, which device text is generated for as needed.
+template <int TRANS_B, int C>
+LINC_INLINE void wgmma_bf16(float (&upper)[C], float (&lower)[C], const u32 (&a)[4], u64 b, bool add) {
+  linc_wgmma_bf16(upper, lower, 4 * C, a, 0, false, b, TRANS_B, add);
+}
+template <int TRANS_A, int TRANS_B, int C>
+LINC_INLINE void wgmma_bf16(float (&upper)[C], float (&lower)[C], u64 a, u64 b, bool add) {
+  linc_wgmma_bf16(upper, lower, 4 * C, nullptr, a, TRANS_A, b, TRANS_B, add);
 }
 
 // ---- making a kernel known: LINC_ENTRY behind its text ----

@@ -29,6 +29,15 @@ float linc_shuffle(float v, int from);
 void linc_load_matrices(unsigned* r, unsigned at, bool transposed);
 void linc_mma_bf16(float* const* c, const unsigned* a, unsigned b0, unsigned b1);
 
+// Operations of the four warps of a warpgroup.
+void linc_fence_async();
+void linc_wgmma_fence();
+void linc_wgmma_commit();
+void linc_wgmma_wait(unsigned groups);
+// The left operand is in `left`, or where `left_at` says.
+void linc_wgmma_bf16(float* upper, float* lower, unsigned columns, const unsigned* left, unsigned long long left_at,
+                     bool left_across, unsigned long long right_at, bool right_across, bool add);
+
 // Memory. `bytes` is the size of one access of one thread.
 void linc_global_load(void* to, const void* from, unsigned bytes);
 void linc_global_store(void* to, const void* from, unsigned bytes);

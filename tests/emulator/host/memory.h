@@ -17,12 +17,14 @@
 
 namespace linc {
 
-// Who touches memory: a thread by its number, or, where lanes read for each other, a whole warp.
+// Who touches memory: a thread by its number, or, where threads read for each other, a whole warp or warpgroup.
 typedef uint16_t Actor;
 constexpr Actor FIRST_WARP = 1024;  // the most threads that a block has
+constexpr Actor FIRST_GROUP = FIRST_WARP + 32;
 constexpr Actor NOBODY = 0xffff;
 
 inline std::string actor_name(Actor actor) {
+  if (actor >= FIRST_GROUP) return "warpgroup " + std::to_string(actor - FIRST_GROUP);
   if (actor >= FIRST_WARP) return "warp " + std::to_string(actor - FIRST_WARP) + " as a whole";
   return "thread " + std::to_string(actor);
 }
@@ -61,8 +63,18 @@ inline Actor other_reader(const Cell& cell, Actor actor) {
 struct Shared {
   std::vector<unsigned char> bytes;
   std::vector<Cell> words;
+  // Fences of the writer, as in `async_fences`, before it wrote the word.
+  std::vector<uint32_t> fences_before;
 };
 inline Shared shared;
+
+// When each thread has said that products may see what it wrote: the epochs, in order, of this block.
+inline std::vector<std::vector<uint32_t>> async_fences;
+
+inline void note_shared_write(uint32_t word, Actor actor) {
+  note_write(shared.words[word], actor);
+  shared.fences_before[word] = async_fences[actor].size();
+}
 
 inline void check_shared(uint32_t at, unsigned bytes, const char* what, unsigned thread) {
   if (at % bytes != 0) {
@@ -110,7 +122,7 @@ inline void touch_shared_write(uint32_t at, unsigned bytes, Actor actor, const c
     if (other != NOBODY) shared_race(word, actor, actor, "writes", other, "written");
     other = other_reader(cell, actor);
     if (other != NOBODY) shared_race(word, actor, actor, "writes", other, "read");
-    note_write(cell, actor);
+    note_shared_write(word, actor);
   }
 }
 
@@ -258,7 +270,7 @@ inline void land_copies(unsigned groups) {
       else memset(&shared.bytes[copy.to], 0, 16);
       for (uint32_t word = copy.to / 4; word < copy.to / 4 + 4; word++) {
         shared.words[word].copying = 0;
-        note_write(shared.words[word], actor);
+        note_shared_write(word, actor);
       }
     }
   }

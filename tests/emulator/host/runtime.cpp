@@ -98,6 +98,7 @@ void read_request() {
   launch.threads = number("threads");
   shared.bytes.resize(number("shared memory"));
   shared.words.resize(shared.bytes.size() / 4);
+  shared.fences_before.resize(shared.words.size());
   launch.order = read_order();
   alarm(number("time limit"));
   size_t count = number("parameters"), expected = strlen(launch.entry->signature);
@@ -114,6 +115,7 @@ void read_request() {
 void run_one_thread() {
   launch.entry->launch(launch.arguments.data());
   check_copies_done();
+  check_products_done();
   leave();
 }
 
@@ -121,11 +123,13 @@ void run_launch() {
   Stacks stacks(launch.threads);
   prepare_threads(launch.order, launch.threads);
   copies.resize(launch.threads);
+  products.resize(launch.threads);
   global_traffic.resize(parameters.size() * ACCESSES);
   const LincIndex3& grid = launch.grid;
   for (unsigned at : block_order(launch.order, grid.x * grid.y * grid.z)) {
     linc_block_index = {at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y};
     block_starts.push_back({block.epoch + 1, linc_block_index});
+    async_fences.assign(launch.threads, {});
     run_threads(stacks, run_one_thread);
     global_accesses.finish_block();
     shared_accesses.finish_block();

@@ -11,12 +11,12 @@
 
 namespace linc {
 
-constexpr unsigned WARP = 32;
+constexpr unsigned WARP = 32, WARPGROUP = 128;
 
-enum class State { READY, AT_BARRIER, IN_WARP, EXITED };
+enum class State { READY, AT_BARRIER, IN_WARP, IN_WARPGROUP, EXITED };
 
-enum class Operation { SHUFFLE_XOR, SHUFFLE, LOAD_MATRICES, LOAD_MATRICES_TRANSPOSED, MMA };
-constexpr int OPERATIONS = 5;
+enum class Operation { SHUFFLE_XOR, SHUFFLE, LOAD_MATRICES, LOAD_MATRICES_TRANSPOSED, MMA, WGMMA };
+constexpr int OPERATIONS = 6;
 inline const char* name(Operation operation) {
   switch (operation) {
     case Operation::SHUFFLE_XOR: return "shuffle_xor";
@@ -24,6 +24,7 @@ inline const char* name(Operation operation) {
     case Operation::LOAD_MATRICES: return "load_matrices";
     case Operation::LOAD_MATRICES_TRANSPOSED: return "load_matrices_transposed";
     case Operation::MMA: return "mma_bf16";
+    case Operation::WGMMA: return "wgmma_bf16";
   }
   return "";
 }
@@ -35,11 +36,11 @@ struct Thread {
   State state;
 };
 
-// The operation that lanes of a warp have come to, until the last one comes.
+// The operation that threads of a warp or warpgroup have come to, until the last one comes.
 struct Meeting {
   Operation operation;
   unsigned arrived = 0;
-  void* operand[WARP];
+  void* operand[WARPGROUP];
 };
 
 // The order in which threads get their turn.
@@ -85,6 +86,7 @@ inline std::vector<unsigned> block_order(const Order& order, unsigned count) {
 struct Block {
   std::vector<Thread> threads;
   std::vector<Meeting> meetings;   // one per warp
+  std::vector<Meeting> groups;     // one per warpgroup
   std::vector<unsigned> order;     // threads by position
   std::vector<uint64_t> ready;     // a bit per position
   bool greedy;
@@ -95,7 +97,7 @@ struct Block {
   // this one left behind, or nobody, is recognised by its epoch.
   uint32_t epoch = 0, first_epoch = 0;
   uint64_t switches = 0, barriers = 0;
-  uint64_t operations[OPERATIONS] = {};  // of whole warps
+  uint64_t operations[OPERATIONS] = {};  // of whole warps and warpgroups
 };
 inline Block block;
 
@@ -130,6 +132,7 @@ inline std::string describe(const Thread& thread) {
     case State::READY: return place + " runs";
     case State::AT_BARRIER: return place + " waits at a barrier";
     case State::IN_WARP: return place + " waits in " + name(block.meetings[thread.warp].operation);
+    case State::IN_WARPGROUP: return place + " waits in " + name(block.groups[thread.id / WARPGROUP].operation);
     case State::EXITED: return place + " has ended";
   }
   return place;
@@ -144,6 +147,13 @@ inline std::string describe(const Thread& thread) {
     auto missing = find([=](const Thread& t) { return t.warp == warp && t.state != State::IN_WARP; });
     fault("divergence", missing->id, "%u of 32 lanes of warp %u wait in %s for the others, but %s", meeting.arrived,
           warp, name(meeting.operation), describe(*missing).c_str());
+  }
+  for (const Meeting& meeting : block.groups) {
+    if (meeting.arrived == 0) continue;
+    unsigned group = &meeting - block.groups.data();
+    auto missing = find([=](const Thread& t) { return t.id / WARPGROUP == group && t.state != State::IN_WARPGROUP; });
+    fault("divergence", missing->id, "%u of 128 threads of warpgroup %u wait in %s for the others, but %s",
+          meeting.arrived, group, name(meeting.operation), describe(*missing).c_str());
   }
   auto missing = find([](const Thread& t) { return t.state != State::AT_BARRIER; });
   fault("barrier", missing->id, "%u of %zu threads wait at a barrier for the others, but %s", block.waiting,
@@ -178,24 +188,38 @@ inline void park(State state) {
   __builtin_unreachable();
 }
 
-// Waits until all lanes of the warp are here with the same operation. The last one computes for all of them: `compute`
-// reads and writes the operands, which lie on the lanes' stacks.
-template <class Compute> inline void meet(Operation operation, void* operand, Compute compute) {
+// Waits until all `count` threads that share the meeting are here with the same operation. The last one computes for
+// all of them: `compute` reads and writes the operands, which lie on the threads' stacks.
+template <class Compute>
+inline void meet(Meeting& meeting, unsigned count, const char* of, State state, Operation operation, void* operand,
+                 Compute compute) {
   Thread& self = *block.current;
-  Meeting& meeting = block.meetings[self.warp];
   if (meeting.arrived > 0 && meeting.operation != operation) {
-    fault("divergence", self.id, "thread %u (warp %u, lane %u) comes to %s while %u other lanes of its warp wait in %s",
-          self.id, self.warp, self.lane, name(operation), meeting.arrived, name(meeting.operation));
+    fault("divergence", self.id, "thread %u (warp %u, lane %u) comes to %s while %u other %s wait in %s", self.id,
+          self.warp, self.lane, name(operation), meeting.arrived, of, name(meeting.operation));
   }
   meeting.operation = operation;
-  meeting.operand[self.lane] = operand;
-  if (++meeting.arrived < WARP) return park(State::IN_WARP);
+  meeting.operand[self.id % count] = operand;
+  if (++meeting.arrived < count) return park(state);
   meeting.arrived = 0;
   block.operations[static_cast<int>(operation)]++;
   compute(meeting.operand);
-  for (unsigned lane = 0; lane < WARP; lane++) {
-    if (lane != self.lane) make_ready(block.threads[self.warp * WARP + lane]);
+  for (unsigned id = self.id / count * count, end = id + count; id < end; id++) {
+    if (id != self.id) make_ready(block.threads[id]);
   }
+}
+
+template <class Compute> inline void meet(Operation operation, void* operand, Compute compute) {
+  Meeting& meeting = block.meetings[block.current->warp];
+  meet(meeting, WARP, "lanes of its warp", State::IN_WARP, operation, operand, compute);
+}
+
+template <class Compute> inline void meet_warpgroup(Operation operation, void* operand, Compute compute) {
+  unsigned id = block.current->id, group = id / WARPGROUP;
+  if (group >= block.groups.size()) {
+    fault("divergence", id, "thread %u comes to %s, but is in no whole warpgroup", id, name(operation));
+  }
+  meet(block.groups[group], WARPGROUP, "threads of its warpgroup", State::IN_WARPGROUP, operation, operand, compute);
 }
 
 inline void wait_at_barrier() {
@@ -212,6 +236,7 @@ inline void wait_at_barrier() {
 inline void prepare_threads(const Order& order, unsigned count) {
   block.threads.resize(count);
   block.meetings.resize(count / WARP);
+  block.groups.resize(count / WARPGROUP);
   block.ready.resize((count + 63) / 64);
   block.greedy = order.kind == Order::GREEDY;
   block.order = thread_order(order, count);

@@ -27,8 +27,14 @@ pub enum FaultKind {
     CopyPending,
     /// A thread that ends with background copies under way or not committed.
     CopyUnfinished,
-    /// Lanes of a warp that do not come to the same operation.
+    /// Lanes of a warp, or threads of a warpgroup, that do not come to the same operation.
     Divergence,
+    /// A matrix descriptor that means nothing.
+    Descriptor,
+    /// A product of a warpgroup with no fence behind what its operands or registers were written by.
+    Unfenced,
+    /// Registers that are changed while a product reads them, or a thread that ends with products under way.
+    ProductPending,
     /// A barrier that some threads do not come to.
     Barrier,
     /// Parameters in the kernel's text that are not those of the tile program.
@@ -42,7 +48,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    const NAMES: [(&str, FaultKind); 17] = [
+    const NAMES: [(&str, FaultKind); 20] = [
         ("out-of-bounds", FaultKind::OutOfBounds),
         ("misaligned", FaultKind::Misaligned),
         ("read-only", FaultKind::ReadOnly),
@@ -55,6 +61,9 @@ impl FaultKind {
         ("copy-pending", FaultKind::CopyPending),
         ("copy-unfinished", FaultKind::CopyUnfinished),
         ("divergence", FaultKind::Divergence),
+        ("descriptor", FaultKind::Descriptor),
+        ("unfenced", FaultKind::Unfenced),
+        ("product-pending", FaultKind::ProductPending),
         ("barrier", FaultKind::Barrier),
         ("signature", FaultKind::Signature),
         ("crash", FaultKind::Crash),

@@ -13,7 +13,7 @@ pub enum Access {
     Matrices,
 }
 
-/// An operation that the lanes of a warp do together.
+/// An operation that the lanes of a warp, or the threads of a warpgroup, do together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// `shuffle_xor`
@@ -26,6 +26,8 @@ pub enum Operation {
     LoadMatricesTransposed,
     /// `mma_bf16`
     Mma,
+    /// `wgmma_bf16`, by a whole warpgroup
+    Wgmma,
 }
 
 /// The cost of accesses, each by a whole warp: sectors of 32 bytes in global memory, wavefronts in shared memory.
@@ -81,7 +83,7 @@ pub struct Report {
     pub global: Vec<Global>,
     /// By kind; what did not happen is left out.
     pub shared: Vec<Shared>,
-    /// Operations of whole warps.
+    /// Operations of whole warps and warpgroups.
     pub operations: Vec<(Operation, u64)>,
     /// Barriers that blocks passed.
     pub barriers: u64,
@@ -157,6 +159,7 @@ fn operation(word: &str) -> Option<Operation> {
         "load_matrices" => Operation::LoadMatrices,
         "load_matrices_transposed" => Operation::LoadMatricesTransposed,
         "mma_bf16" => Operation::Mma,
+        "wgmma_bf16" => Operation::Wgmma,
         _ => return None,
     })
 }

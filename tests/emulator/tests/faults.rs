@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Case, attention, block_sum, matmul, nans, noise, scale, through_shared, warp_sum};
+use common::{Case, attention, block_sum, matmul, nans, noise, scale, through_shared, warp_sum, warpgroup};
 use linc_emulator::tile::interp::Buffer;
 use linc_emulator::tile::ir::Mode;
 use linc_emulator::{Emulator, Fault, FaultKind, Options, Order};
@@ -263,6 +263,52 @@ fn copies_at_the_end_of_a_thread() {
     found(case.clone(), FaultKind::CopyUnfinished, "with 1 copies not committed");
     let case = case.with("x, true);", "x, true); copy_async_commit();");
     found(case, FaultKind::CopyUnfinished, "with 1 copies under way");
+}
+
+// ---- products of warpgroups ----
+
+#[test]
+fn products_need_fences() {
+    found(warpgroup().with("fence_async();", ""), FaultKind::Unfenced, "with no fence_async() and barrier");
+    let late = warpgroup().with("fence_async();\n  barrier();", "barrier();\n  fence_async();");
+    found(late, FaultKind::Unfenced, "with no fence_async() and barrier");
+    found(warpgroup().with("wgmma_fence();", ""), FaultKind::Unfenced, "with no wgmma_fence()");
+    let early = warpgroup()
+        .with("copy_async_wait<0>();\n  fence_async();", "fence_async();\n  copy_async_wait<0>();");
+    found(early, FaultKind::Unfenced, "with no fence_async() and barrier");
+}
+
+#[test]
+fn products_that_nobody_waits_for() {
+    found(
+        warpgroup().with("wgmma_wait<0>();", ""),
+        FaultKind::ProductPending,
+        "ends with products under way",
+    );
+    found(warpgroup().with("wgmma_wait<0>", "wgmma_wait<1>"), FaultKind::ProductPending, "under way");
+    let changed = warpgroup().with("wgmma_wait<0>();", "left[3][0][1] ^= 1;\n  wgmma_wait<0>();");
+    found(changed, FaultKind::ProductPending, "changes registers");
+    let written = "barrier(); shared_store(t * 4, 0.0f); wgmma_wait<0>();";
+    found(warpgroup().with("wgmma_wait<0>();", written), FaultKind::SharedRace, "which thread");
+}
+
+#[test]
+fn descriptors_of_nothing() {
+    let zero = warpgroup().with("right = matrix_descriptor<8>(B_TILE, 512)", "right = 0");
+    found(zero, FaultKind::Descriptor, "without a pattern");
+    let far = warpgroup().with("matrix_descriptor<8>(B_TILE, 512)", "matrix_descriptor<8>(2 * B_TILE, 512)");
+    found(far, FaultKind::SharedBounds, "wgmma_bf16");
+}
+
+#[test]
+fn a_warpgroup_that_does_not_agree() {
+    let apart = warpgroup().with("right + k * 2", "right + k * 2 + (t == 77)");
+    found(apart, FaultKind::Divergence, "another product");
+    let absent = warpgroup().with("float sums", "if (t == 77) return;\n  float sums");
+    found(absent, FaultKind::Divergence, "");
+    let mut small = warpgroup();
+    small.kernel.threads = 64;
+    found(small.with("i += 128", "i += 64"), FaultKind::Divergence, "in no whole warpgroup");
 }
 
 // ---- threads that wait ----

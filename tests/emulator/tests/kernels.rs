@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{attention, block_sum, matmul, narrow, noise, scale, through_shared, warp_sum, widen};
+use common::{
+    Case, attention, bf16_noise, block_sum, matmul, nans, narrow, noise, scale, through_shared, warp_sum,
+    warpgroup, widen,
+};
 use linc_emulator::tile::interp::Buffer;
 use linc_emulator::tile::ir::Mode;
 use linc_emulator::{Emulator, Error, Operation, Options, Order};
@@ -220,4 +223,74 @@ fn launches_that_do_not_fit_are_refused() {
     let error = scale().with("load<4>", "load<3>").run(&emulator, &Options::default()).unwrap_err();
     assert!(matches!(&error, Error::Compile { what, .. } if what == "kernel scale"), "{error}");
     assert!(error.to_string().contains("an access has 4, 8 or 16 bytes"), "{error}");
+}
+
+#[test]
+fn products_of_a_warpgroup() {
+    let Some(emulator) = Emulator::find() else { return };
+    for order in Order::ALL {
+        let mut case = warpgroup();
+        let report = case.run(&emulator, &Options::ordered(order)).unwrap();
+        let (a, b) = (case.bf16(0), case.bf16(1));
+        let mut expected = vec![0.0f32; 64 * 64];
+        for (at, sum) in expected.iter_mut().enumerate() {
+            let (m, n) = (at / 64, at % 64);
+            *sum = (0..64).fold(0.0, |sum, k| sum + a[k * 64 + m] * b[k * 64 + n]);
+            *sum = (0..64).fold(*sum, |sum, k| sum + a[m * 64 + k] * b[n * 64 + k]);
+        }
+        assert_eq!(case.f32(2), expected);
+        assert_eq!(report.count(Operation::Wgmma), 8);
+    }
+}
+
+/// A panel is 64 columns; a narrower tile has the pattern of its row.
+#[test]
+fn patterns_of_all_widths() {
+    let Some(emulator) = Emulator::find() else { return };
+    for (columns, rows) in [(16, 64), (32, 64), (64, 64), (128, 64), (192, 64)] {
+        let pieces = (columns / 8usize).min(8);
+        let text = format!(
+            "extern \"C\" __global__ void __launch_bounds__(128) wide(const bf16* a, const bf16* b, float* c) {{
+              int t = threadIdx.x, warp = t / 32, lane = t % 32;
+              for (int i = t; i < 64 * {columns} / 8; i += 128) {{
+                int row = i / ({columns} / 8), piece = i % ({columns} / 8);
+                copy_async16(swizzled<{pieces}, {rows}>(row, piece), a + row * {columns} + piece * 8, true);
+                copy_async16({bytes} + swizzled<{pieces}, {rows}>(row, piece), b + row * {columns} + piece * 8, true);
+              }}
+              copy_async_commit();
+              copy_async_wait<0>();
+              fence_async();
+              barrier();
+              float sums[2][16];
+              const u64 left = matrix_descriptor<{pieces}>(0, 1), right = matrix_descriptor<{pieces}>({bytes}, 1);
+              wgmma_fence();
+              for (int k = 0; k < {columns} / 16; k++) {{
+                const int at = k / {steps} * {panel} + k % {steps} * 2;
+                wgmma_bf16<0, 0>(sums[0], sums[1], left + at, right + at, k > 0);
+              }}
+              wgmma_commit();
+              wgmma_wait<0>();
+              for (int n = 0; n < 8; n++) {{
+                int row = warp * 16 + lane / 4, column = n * 8 + lane % 4 * 2;
+                store<2>(c + row * 64 + column, &sums[0][n * 2]);
+                store<2>(c + (row + 8) * 64 + column, &sums[1][n * 2]);
+              }}
+            }}",
+            bytes = rows * columns * 2,
+            steps = pieces / 2,
+            panel = rows * pieces,
+        );
+        let bytes = (2 * rows * columns * 2) as u32;
+        let mut case = Case::new("wide", &text, 128, bytes, 1)
+            .param("a", Mode::Read, bf16_noise(64 * columns, 4))
+            .param("b", Mode::Read, bf16_noise(64 * columns, 5))
+            .param("c", Mode::Write, nans(64 * 64));
+        case.run(&emulator, &Options::default()).unwrap();
+        let (a, b) = (case.bf16(0), case.bf16(1));
+        let dot = |m: usize, n: usize| {
+            (0..columns).fold(0.0f32, |sum, k| sum + a[m * columns + k] * b[n * columns + k])
+        };
+        let expected: Vec<f32> = (0..64 * 64).map(|at| dot(at / 64, at % 64)).collect();
+        assert_eq!(case.f32(2), expected, "{columns} columns");
+    }
 }

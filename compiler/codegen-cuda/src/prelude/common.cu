@@ -25,6 +25,13 @@ template <int PIECES, int ROWS = 0> LINC_INLINE u32 swizzled(u32 row, u32 piece)
   return (row * PIECES + (piece ^ ((row / ROWS_PER_LINE) & (PIECES - 1)))) * 16;
 }
 
+// The matrix that starts at `at` in a tile of PIECES pieces a row, exchanged as by `swizzled`. Eight rows follow the
+// eight before them; panels are `panel` pieces apart. Adding to a descriptor moves it by so many pieces.
+template <int PIECES> LINC_INLINE u64 matrix_descriptor(u32 at, u32 panel) {
+  constexpr u64 PATTERN = PIECES == 8 ? 1 : PIECES == 4 ? 2 : 3;
+  return PATTERN << 62 | (u64)(8 * PIECES) << 32 | (u64)panel << 16 | (shared_address(at) & 0x3ffff) >> 4;
+}
+
 #define LINC_INFINITY bits_float(0x7f800000u)
 
 LINC_INLINE int int_min(int a, int b) { return a < b ? a : b; }

@@ -5,6 +5,7 @@
 
 typedef unsigned short bf16;
 typedef unsigned int u32;
+typedef unsigned long long u64;
 typedef long long index;
 
 extern __shared__ __align__(1024) unsigned char linc_shared[];
@@ -184,4 +185,25 @@ LINC_INLINE void mma_bf16(float& c0, float& c1, float& c2, float& c3, const u32 
                "{%0, %1, %2, %3};"
                : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ---- products of warpgroups (sm_90a): 128 threads, the four warps of a warpgroup, come together ----
+
+// What this thread has written to shared memory, or waited for, can be read by products after the next barrier.
+LINC_INLINE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Registers that were written before can be read and added to by the products that follow.
+LINC_INLINE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Ends a group of products.
+LINC_INLINE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Waits until at most N groups of products are under way. Until then their registers and operands must not be touched.
+template <int N> LINC_INLINE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+
+// Keeps the compiler from moving accesses to registers from one side of this to the other.
+template <int R, int C> LINC_INLINE void pin(float (&v)[R][C]) {
+#pragma unroll
+  for (int i = 0; i < R * C; ++i) asm volatile("" : "+f"(v[i / C][i % C])::"memory");
+}
+template <int K, int R, int C> LINC_INLINE void pin(u32 (&v)[K][R][C]) {
+#pragma unroll
+  for (int i = 0; i < K * R * C; ++i) asm volatile("" : "+r"(v[i / (R * C)][i / C % R][i % C])::"memory");
 }

@@ -93,7 +93,14 @@ mod tests {
 
     fn kernel(name: &str, body: &str) -> CudaKernel {
         let text = format!("extern \"C\" __global__ void {name}(float* x) {{ {body} }}\n");
-        CudaKernel { name: name.into(), text, threads: 32, shared_bytes: 0, grid: [1, 1, 1] }
+        CudaKernel {
+            name: name.into(),
+            instructions: String::new(),
+            text,
+            threads: 32,
+            shared_bytes: 0,
+            grid: [1, 1, 1],
+        }
     }
 
     fn nvrtc() -> Option<Nvrtc> {

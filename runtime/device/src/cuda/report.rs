@@ -152,6 +152,7 @@ mod tests {
     fn a_row_says_what_limits_the_kernel() {
         let kernel = CudaKernel {
             name: "k".into(),
+            instructions: String::new(),
             text: String::new(),
             threads: 128,
             shared_bytes: 64 << 10,

@@ -95,7 +95,17 @@ fn plan() -> (Plan, CudaKernel) {
         bindings: vec![],
     };
     let text = "extern \"C\" __global__ void k(float* x) {}".into();
-    (plan, CudaKernel { name: "k".into(), text, threads: 64, shared_bytes: 100 << 10, grid: [3, 1, 1] })
+    (
+        plan,
+        CudaKernel {
+            name: "k".into(),
+            instructions: String::new(),
+            text,
+            threads: 64,
+            shared_bytes: 100 << 10,
+            grid: [3, 1, 1],
+        },
+    )
 }
 
 fn write(cuda: &mut Cuda, arena: Arena, offset: u64, values: &[f32]) {

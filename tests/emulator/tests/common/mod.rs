@@ -18,8 +18,14 @@ pub(crate) struct Case {
 impl Case {
     /// `grid` blocks of `threads` threads.
     pub(crate) fn new(name: &str, text: &str, threads: u32, shared_bytes: u32, grid: u32) -> Case {
-        let kernel =
-            CudaKernel { name: name.into(), text: text.into(), threads, shared_bytes, grid: [grid, 1, 1] };
+        let kernel = CudaKernel {
+            name: name.into(),
+            instructions: String::new(),
+            text: text.into(),
+            threads,
+            shared_bytes,
+            grid: [grid, 1, 1],
+        };
         Case { kernel, params: vec![], buffers: vec![] }
     }
 
@@ -111,6 +117,13 @@ pub(crate) fn warp_sum() -> Case {
 
 pub(crate) fn matmul() -> Case {
     Case::new("matmul", include_str!("../kernels/matmul.cu"), 128, 2 * 64 * 64 * 2, 1)
+        .param("a", Mode::Read, bf16_noise(64 * 64, 4))
+        .param("b", Mode::Read, bf16_noise(64 * 64, 5))
+        .param("c", Mode::Write, nans(64 * 64))
+}
+
+pub(crate) fn warpgroup() -> Case {
+    Case::new("warpgroup", include_str!("../kernels/warpgroup.cu"), 128, 2 * 64 * 64 * 2, 1)
         .param("a", Mode::Read, bf16_noise(64 * 64, 4))
         .param("b", Mode::Read, bf16_noise(64 * 64, 5))
         .param("c", Mode::Write, nans(64 * 64))
