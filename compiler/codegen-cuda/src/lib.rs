@@ -88,14 +88,21 @@ pub struct CudaKernel {
     pub threads: u32,
     /// Dynamic shared memory of a block, in bytes.
     pub shared_bytes: u32,
+    /// Numbers of tiles that a thread holds at once, by the model: the least registers that it needs. 0 for a kernel
+    /// without matrix products, which does not lack any.
+    pub registers: u32,
     /// Blocks per axis.
     pub grid: [u32; 3],
 }
 
 impl CudaKernel {
-    /// The whole source: prelude and kernel. It includes nothing.
-    pub fn source(&self) -> String {
-        format!("{DEVICE_PRELUDE}\n{}{COMMON_PRELUDE}\n{}", self.instructions, self.text)
+    /// The whole source: prelude and kernel. It includes nothing. The compiler leaves so many registers free that
+    /// `blocks` blocks run on a multiprocessor at once; asked for too many, it moves tiles to memory.
+    pub fn source(&self, blocks: u32) -> String {
+        format!(
+            "{DEVICE_PRELUDE}\n{}{COMMON_PRELUDE}\n// Of a multiprocessor, at least.\nconstexpr int BLOCKS = {blocks};\n\n{}",
+            self.instructions, self.text
+        )
     }
 }
 
@@ -138,6 +145,7 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
         name: kernel.name.clone(),
         threads: emitter.threads() as u32,
         shared_bytes,
+        registers: if emitter.assignment.products { registers as u32 } else { 0 },
         grid: kernel.grid,
         instructions: wgmma::instructions(&emitter.assignment.wgmma_columns()),
         text: whole(kernel, options, emitter, shared_bytes),
@@ -176,11 +184,11 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         kernel.name,
         options.arch.name()
     );
-    // One block is the least that has to fit: without it, the compiler spills registers to make room for more.
+    // Without a number of blocks, the compiler spills registers to make room for one more.
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "extern \"C\" __global__ void __launch_bounds__({threads}, 1) {}({}) {{",
+        "extern \"C\" __global__ void __launch_bounds__({threads}, BLOCKS) {}({}) {{",
         kernel.name,
         params.join(", ")
     );

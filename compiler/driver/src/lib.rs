@@ -202,7 +202,7 @@ fn plan_dumps(assembled: &assemble::Assembled, target: Target) -> Result<Vec<Dum
             Target::Cuda(arch) => {
                 let alignment = plan.argument_alignment(index);
                 let options = linc_codegen_cuda::Options { arch, alignment };
-                ("cu", linc_codegen_cuda::compile(kernel, &options)?.source())
+                ("cu", linc_codegen_cuda::compile(kernel, &options)?.source(1))
             }
         };
         dumps.push(Dump { path: format!("kernels/{}.{kind}", entry.name), text });

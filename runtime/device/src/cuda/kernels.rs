@@ -7,6 +7,7 @@ use linc_codegen_cuda::{Arch, CudaKernel, Options, tile};
 use linc_plan::{ALIGN, Plan};
 
 use super::cache::Cache;
+use super::gpus::{self, Target};
 use super::nvrtc::{Cubin, Nvrtc};
 use crate::DeviceError;
 
@@ -34,6 +35,55 @@ pub(super) fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKer
     linc_codegen_cuda::compile(&kernel, &Options { arch, alignment }).map_err(|e| failed(e.message))
 }
 
+/// Machine code of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Code {
+    /// The code.
+    pub cubin: Cubin,
+    /// Blocks that it was compiled for to run on a multiprocessor at once.
+    pub blocks: u32,
+}
+
+/// More blocks than this hide no more of the time that a block waits.
+const MOST_BLOCKS: u32 = 4;
+
+/// Blocks that a multiprocessor could run if a thread had no registers but those of its tiles.
+fn most_blocks(kernel: &CudaKernel, arch: Arch) -> u32 {
+    if kernel.registers == 0 {
+        return 1;
+    }
+    let has = gpus::multiprocessor(arch);
+    gpus::occupancy(&has, kernel.threads, kernel.registers, kernel.shared_bytes).blocks.clamp(1, MOST_BLOCKS)
+}
+
+/// Compiles one kernel for as many blocks of a multiprocessor as leave its tiles in registers. True if all that was
+/// tried was in the cache.
+fn code(
+    kernel: &CudaKernel,
+    nvrtc: &Nvrtc,
+    cache: &Cache,
+    target: &Target,
+    fingerprint: &str,
+) -> Result<(Code, bool), DeviceError> {
+    let (mut blocks, mut cached) = (most_blocks(kernel, target.arch), true);
+    loop {
+        let source = kernel.source(blocks);
+        let cubin = match cache.get(&source, fingerprint) {
+            Some(cubin) => cubin,
+            None => {
+                cached = false;
+                let cubin = nvrtc.cubin(&kernel.name, &source, &target.real)?;
+                cache.put(&source, fingerprint, &cubin);
+                cubin
+            }
+        };
+        if blocks == 1 || !cubin.resources.leaves_registers() {
+            return Ok((Code { cubin, blocks }, cached));
+        }
+        blocks -= 1;
+    }
+}
+
 /// Machine code for all kernels in order, and how many of them the cache had. `threads` compile at a time.
 ///
 /// # Errors
@@ -42,25 +92,19 @@ pub(super) fn compile(
     kernels: &[CudaKernel],
     nvrtc: &Nvrtc,
     cache: &Cache,
-    real_arch: &str,
+    target: &Target,
     threads: usize,
-) -> Result<(Vec<Cubin>, usize), DeviceError> {
-    let fingerprint = nvrtc.fingerprint(real_arch);
+) -> Result<(Vec<Code>, usize), DeviceError> {
+    let fingerprint = nvrtc.fingerprint(&target.real);
     let (next, cached) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let results: Mutex<Vec<Option<Result<Cubin, DeviceError>>>> = Mutex::new(vec![None; kernels.len()]);
+    let results: Mutex<Vec<Option<Result<Code, DeviceError>>>> = Mutex::new(vec![None; kernels.len()]);
     let work = || {
         // In order, so that the first error does not depend on the threads.
         while let Some((index, kernel)) = take(&next, kernels) {
-            let source = kernel.source();
-            let result = match cache.get(&source, &fingerprint) {
-                Some(cubin) => {
-                    cached.fetch_add(1, Ordering::Relaxed);
-                    Ok(cubin)
-                }
-                None => nvrtc
-                    .cubin(&kernel.name, &source, real_arch)
-                    .inspect(|cubin| cache.put(&source, &fingerprint, cubin)),
-            };
+            let result = code(kernel, nvrtc, cache, target, &fingerprint).map(|(code, known)| {
+                cached.fetch_add(usize::from(known), Ordering::Relaxed);
+                code
+            });
             if result.is_err() {
                 // Nobody starts another one.
                 next.fetch_max(kernels.len(), Ordering::Relaxed);
@@ -78,8 +122,8 @@ pub(super) fn compile(
     });
     let results = results.into_inner().unwrap_or_default();
     // What an error kept from starting stands behind it.
-    let cubins: Vec<Cubin> = results.into_iter().flatten().collect::<Result<_, _>>()?;
-    Ok((cubins, cached.into_inner()))
+    let codes: Vec<Code> = results.into_iter().flatten().collect::<Result<_, _>>()?;
+    Ok((codes, cached.into_inner()))
 }
 
 fn take<'a>(next: &AtomicUsize, kernels: &'a [CudaKernel]) -> Option<(usize, &'a CudaKernel)> {
@@ -99,6 +143,7 @@ mod tests {
             text,
             threads: 32,
             shared_bytes: 0,
+            registers: 0,
             grid: [1, 1, 1],
         }
     }
@@ -118,11 +163,12 @@ mod tests {
         let cache = Cache::at(folder.path().to_path_buf());
         let kernels: Vec<CudaKernel> =
             (0..5).map(|i| kernel(&format!("k{i}"), &format!("x[threadIdx.x] += {i}.0f;"))).collect();
-        let run = |arch, threads| compile(&kernels, &nvrtc, &cache, arch, threads).expect("code");
-        let (first, cached) = run("sm_80", 3);
+        let run =
+            |arch, threads| compile(&kernels, &nvrtc, &cache, &Target::of(arch), threads).expect("code");
+        let (first, cached) = run(Arch::Sm80, 3);
         assert_eq!((first.len(), cached), (5, 0));
-        assert_eq!(run("sm_80", 2), (first.clone(), 5));
-        assert_eq!(run("sm_90a", 2).1, 0);
+        assert_eq!(run(Arch::Sm80, 2), (first.clone(), 5));
+        assert_eq!(run(Arch::Sm90a, 2).1, 0);
         for entry in std::fs::read_dir(folder.path()).expect("a folder") {
             let path = entry.expect("an entry").path();
             let mut bytes = std::fs::read(&path).expect("an entry");
@@ -130,8 +176,42 @@ mod tests {
             bytes[middle] ^= 1;
             std::fs::write(&path, bytes).expect("written");
         }
-        assert_eq!(run("sm_80", 2), (first.clone(), 0));
-        assert_eq!(run("sm_80", 2), (first, 5));
+        assert_eq!(run(Arch::Sm80, 2), (first.clone(), 0));
+        assert_eq!(run(Arch::Sm80, 2), (first, 5));
+    }
+
+    /// A kernel of 512 threads that hold so many numbers at once.
+    fn holding(numbers: usize, registers: u32) -> CudaKernel {
+        let text = format!(
+            "extern \"C\" __global__ void __launch_bounds__(512, BLOCKS) many(float* x) {{
+  float v[{numbers}];
+  #pragma unroll
+  for (int i = 0; i < {numbers}; ++i) v[i] = x[threadIdx.x + 512 * i];
+  barrier();
+  #pragma unroll
+  for (int i = 0; i < {numbers}; ++i) x[threadIdx.x + 512 * i] = v[i] * v[(i * 7 + 1) % {numbers}];
+}}"
+        );
+        CudaKernel { text, threads: 512, registers, ..kernel("many", "") }
+    }
+
+    #[test]
+    fn as_many_blocks_as_leave_numbers_in_registers() {
+        // A multiprocessor has 128 registers for each of 512 threads.
+        let most = [(0, 1), (64, 2), (30, 4), (10, 4)];
+        for (registers, blocks) in most {
+            assert_eq!(most_blocks(&holding(8, registers), Arch::Sm80), blocks, "{registers} registers");
+        }
+        let Some(nvrtc) = nvrtc() else { return };
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path().to_path_buf());
+        for (numbers, blocks) in [(8, 4), (40, 2), (64, 1)] {
+            let compile = || compile(&[holding(numbers, 10)], &nvrtc, &cache, &Target::of(Arch::Sm80), 1);
+            let (codes, cached) = compile().expect("code");
+            assert_eq!((codes[0].blocks, cached), (blocks, 0), "{numbers} numbers");
+            assert!(!codes[0].cubin.resources.leaves_registers());
+            assert_eq!(compile().expect("code"), (codes, 1));
+        }
     }
 
     #[test]
@@ -141,7 +221,8 @@ mod tests {
         let cache = Cache::at(folder.path().to_path_buf());
         let kernels = [kernel("good", "x[0] = 1.0f;"), kernel("bad", "y[0] = 1.0f;"), kernel("worse", "?")];
         for threads in [1, 2, 8] {
-            let error = compile(&kernels, &nvrtc, &cache, "sm_80", threads).expect_err("broken");
+            let error =
+                compile(&kernels, &nvrtc, &cache, &Target::of(Arch::Sm80), threads).expect_err("broken");
             let DeviceError::Kernel { kernel, message } = error else { panic!("{error}") };
             assert_eq!(kernel, "bad");
             assert!(message.contains("identifier \"y\" is undefined"), "{message}");

@@ -109,10 +109,9 @@ impl Cuda {
         let start = self.memory(arena)?.start();
         let new: Vec<CudaKernel> = kernels.iter().filter(|k| !self.modules.has(k)).cloned().collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let real = &self.gpu.target.real;
-        let (cubins, cached) = kernels::compile(&new, &self.nvrtc, &self.cache, real, threads)?;
-        for (kernel, cubin) in new.iter().zip(&cubins) {
-            self.modules.load(kernel, cubin)?;
+        let (codes, cached) = kernels::compile(&new, &self.nvrtc, &self.cache, &self.gpu.target, threads)?;
+        for (kernel, code) in new.iter().zip(&codes) {
+            self.modules.load(kernel, &code.cubin)?;
         }
         let loaded = Loaded::new(plan, kernels, &self.modules, &mut self.matmuls, start, scratch)?;
         self.bf16 |=

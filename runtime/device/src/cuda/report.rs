@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::cache::Cache;
 use super::gpus::{self, Target};
-use super::kernels;
+use super::kernels::{self, Code};
 use super::nvrtc::Nvrtc;
 use super::resources::Resources;
 use crate::DeviceError;
@@ -66,11 +66,11 @@ pub fn inspect(
     let mut resources = vec![None; kernels.len()];
     if let Some(nvrtc) = nvrtc {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (cubins, _) = kernels::compile(&kernels, nvrtc, cache, &target.real, threads)?;
-        for ((kernel, cubin), resources) in kernels.iter().zip(cubins).zip(&mut resources) {
+        let (codes, _) = kernels::compile(&kernels, nvrtc, cache, &target, threads)?;
+        for ((kernel, Code { cubin, blocks }), resources) in kernels.iter().zip(codes).zip(&mut resources) {
             *resources = Some(cubin.resources);
             if files {
-                let ptx = nvrtc.ptx(&kernel.name, &kernel.source(), &target.real)?;
+                let ptx = nvrtc.ptx(&kernel.name, &kernel.source(blocks), &target.real)?;
                 inspection.files.push((format!("{}.cubin", kernel.name), cubin.bytes));
                 inspection.files.push((format!("{}.ptx", kernel.name), ptx.into_bytes()));
             }
@@ -155,6 +155,7 @@ mod tests {
             instructions: String::new(),
             text: String::new(),
             threads: 128,
+            registers: 0,
             shared_bytes: 64 << 10,
             grid: [10, 2, 1],
         };

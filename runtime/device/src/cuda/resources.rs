@@ -19,6 +19,13 @@ pub struct Resources {
     pub barriers: u32,
 }
 
+impl Resources {
+    /// Whether something of a thread is in memory for want of registers.
+    pub fn leaves_registers(&self) -> bool {
+        self.stack > 0 || self.spill_stores > 0 || self.spill_loads > 0
+    }
+}
+
 /// Reads the assembler's report on the kernel `name`; nothing if the log has none.
 ///
 /// The lines are `Function properties for NAME`, `0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads` and

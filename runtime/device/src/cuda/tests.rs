@@ -103,6 +103,7 @@ fn plan() -> (Plan, CudaKernel) {
             text,
             threads: 64,
             shared_bytes: 100 << 10,
+            registers: 0,
             grid: [3, 1, 1],
         },
     )

@@ -24,6 +24,7 @@ impl Case {
             text: text.into(),
             threads,
             shared_bytes,
+            registers: 0,
             grid: [grid, 1, 1],
         };
         Case { kernel, params: vec![], buffers: vec![] }
