@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go, on a machine with neither Rust nor a network:
 #
-#   1. kernels    every kernel and matmul against the interpreter, twice, with equal bits
+#   1. kernels    every kernel and matmul against the interpreter, twice, with equal bits; on Hopper, attention also with
+#                 the kernels of Ampere
 #   2. losses     100 training steps of a hybrid in bf16, beside the same steps on the CPU
 #   3. sanitizer  compute-sanitizer over two small steps, where it is installed
 #   4. bench      linc bench beside PyTorch, in turns, and the tables of both in OUT/bench.md
@@ -18,7 +19,7 @@ set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 device=cuda bin='' out=$root/outputs/gpu python=python3 only='' rounds='' quick=false
-usage() { sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 while [ $# -gt 0 ]; do
   case $1 in
     --device | --bin | --out | --python | --only | --rounds)
@@ -99,6 +100,10 @@ if command -v nvidia-smi >/dev/null; then
 fi
 if $gpu; then echo "NVRTC: ${LINC_NVRTC:-where linc finds it}; cuBLASLt: ${LINC_CUBLASLT:-where linc finds it}"; fi
 "$linc" --version
+hopper=false
+if $gpu && LINC_CUDA_ARCH=sm_90a "$check" kernels --device "$device" --group reductions --quick >/dev/null 2>&1; then
+  hopper=true
+fi
 "$check" kernels --device "$device" --group reductions --quick >"$out/probe.log"
 if [ $? -eq 2 ]; then
   echo "there is nothing to run on: --device cpu tries this script out" >&2
@@ -113,6 +118,12 @@ if wanted kernels; then
   for group in $("$check" kernels --list); do
     checked "kernels: $group" 300 "$check" kernels --device "$device" --group "$group" "${extent[@]}"
   done
+  if $hopper; then
+    for group in softmax-attention linear-attention; do
+      LINC_CUDA_ARCH=sm_80 checked "kernels of sm_80: $group" 300 "$check" kernels --device "$device" \
+        --group "$group" "${extent[@]}"
+    done
+  fi
 fi
 
 # 100 steps on a device; the name of the run, the device, and more settings.
@@ -203,7 +214,7 @@ if wanted bench; then
   else
     echo "no PyTorch for $device in $python: linc is measured by itself"
   fi
-  rm -f "$out"/*.linc.*.json "$out"/*.torch.*.json
+  rm -rf "$out"/*.linc.*.json "$out"/*.torch.*.json "$out/sm_80"
   model=models/llama3_1b.toml dims=64,128 seqs=1024,2048,4096,8192,16384,32768 lengths=2048,8192,32768
   ratios=0,0.5,0.75,1 heads=(--heads 32 --kv-heads 8) runs=(--rounds 10)
   if $quick; then seqs=1024,8192 lengths=2048 ratios=0,0.75 turns=${rounds:-1} runs=(--rounds 5); fi
@@ -214,6 +225,14 @@ if wanted bench; then
   for dim in ${dims//,/ }; do
     bench "attention-$dim" --both attention --head-dim "$dim" --seq "$seqs" "${heads[@]}" "${runs[@]}"
   done
+  if $hopper; then
+    # What Hopper's own instructions gain; in a folder of its own, since it is another table.
+    mkdir -p "$out/sm_80"
+    for dim in ${dims//,/ }; do
+      LINC_CUDA_ARCH=sm_80 bench "sm_80/attention-$dim" --linc attention --head-dim "$dim" --seq "$seqs" "${heads[@]}" \
+        "${runs[@]}"
+    done
+  fi
   for length in ${lengths//,/ }; do
     bench "train-$length" --both train "$model" --seq "$length" --ratio "$ratios" "${runs[@]}"
   done
@@ -222,6 +241,10 @@ if wanted bench; then
   # Without PyTorch there are no files of its.
   shopt -s nullglob
   if "$python" benches/gpu_table.py "$out"/*.linc.*.json "$out"/*.torch.*.json >"$out/bench.md" 2>"$out/table.log"; then
+    if $hopper; then
+      printf '\n## Attention with the kernels of sm_80\n\n' >>"$out/bench.md"
+      "$python" benches/gpu_table.py "$out"/sm_80/*.linc.*.json >>"$out/bench.md" 2>>"$out/table.log"
+    fi
     cat "$out/bench.md"
     result "bench: tables" "$out/bench.md"
   else

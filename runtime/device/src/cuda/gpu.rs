@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 
-use super::gpus::Target;
+use super::gpus::{ARCH_VARIABLE, Target};
 use crate::DeviceError;
 
 /// An open GPU.
@@ -85,7 +85,9 @@ impl Gpu {
             |which| context.attribute(which).map(|v| v.max(0) as u32).map_err(failed("asking the GPU"));
         let capability = context.compute_capability().map_err(failed("asking the GPU"))?;
         let shared_bytes = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
-        let target = Target::for_capability(capability, shared_bytes)?;
+        let named = std::env::var(ARCH_VARIABLE).ok();
+        let target = Target::for_capability(capability, shared_bytes)?
+            .with_kernels_of(named.as_deref(), shared_bytes)?;
         let Some(elapsed) = elapsed() else {
             return unsupported("the NVIDIA driver has no cuEventElapsedTime; install a current one".into());
         };

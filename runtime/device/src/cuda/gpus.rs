@@ -41,7 +41,36 @@ impl Target {
         let arch = if shared_bytes >= Arch::Sm80.shared_bytes() { Arch::Sm80 } else { Arch::Sm89 };
         Ok(Target { arch, real: format!("sm_{major}{minor}") })
     }
+
+    /// The kernels of an architecture that the user names, compiled for this GPU: to compare, or where its own fail.
+    /// Nothing named is the target as it is.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] for a name that is none, and for kernels that the GPU has no instructions or not
+    /// enough shared memory for.
+    pub fn with_kernels_of(self, name: Option<&str>, shared_bytes: u32) -> Result<Target, DeviceError> {
+        let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(self) };
+        let names: Vec<&str> = Arch::ALL.iter().map(|arch| arch.name()).collect();
+        let unsupported = |what: String| {
+            let help = format!("set {ARCH_VARIABLE} to one of {}, or not at all", names.join(", "));
+            Err(DeviceError::Unsupported(format!("{ARCH_VARIABLE} is \"{name}\": {what}\n  help: {help}")))
+        };
+        let Some(arch) = Arch::from_name(name) else { return unsupported("no such architecture".into()) };
+        if arch == Arch::Sm90a && self.arch != Arch::Sm90a {
+            return unsupported(format!("the GPU, {}, lacks the instructions of Hopper", self.real));
+        }
+        if arch.shared_bytes() > shared_bytes {
+            let (needed, has) = (arch.shared_bytes(), shared_bytes);
+            return unsupported(format!(
+                "its kernels may need {needed} bytes of shared memory, the GPU has {has}"
+            ));
+        }
+        Ok(Target { arch, real: self.real })
+    }
 }
+
+/// The variable by which users name the architecture whose kernels a GPU gets.
+pub const ARCH_VARIABLE: &str = "LINC_CUDA_ARCH";
 
 /// What one multiprocessor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +218,26 @@ mod tests {
         ];
         for (capability, kib, arch, real) in all {
             assert_eq!(target(capability, kib), Target { arch, real: real.into() });
+        }
+        let hopper = || target((9, 0), 227);
+        let with = |target: Target, name, kib: u32| target.with_kernels_of(name, kib << 10);
+        for none in [None, Some("")] {
+            assert_eq!(with(hopper(), none, 227).expect("itself"), hopper());
+        }
+        let ampere = with(hopper(), Some("sm_80"), 227).expect("older kernels");
+        assert_eq!((ampere.arch, ampere.real.as_str()), (Arch::Sm80, "sm_90a"));
+        for (target, name, kib, why) in [
+            (
+                hopper(),
+                "sm_75",
+                227,
+                "no such architecture\n  help: set LINC_CUDA_ARCH to one of sm_80, sm_89, sm_90a",
+            ),
+            (target((8, 0), 163), "sm_90a", 163, "the GPU, sm_80, lacks the instructions of Hopper"),
+            (target((8, 6), 99), "sm_80", 99, "of shared memory, the GPU has 101376"),
+        ] {
+            let error = with(target, Some(name), kib).expect_err("cannot run").to_string();
+            assert!(error.contains(why), "{error}");
         }
         let old = Target::for_capability((7, 5), 64 << 10).expect_err("too old").to_string();
         assert!(old.contains("7.5") && old.contains("8.0"), "{old}");
