@@ -97,6 +97,7 @@ impl Emitter<'_> {
     fn scalar_unary(&mut self, op: Unary, a: Value) -> Value {
         let function = match op {
             Unary::Exp => Primitive::Exp,
+            Unary::Exp2 => Primitive::Exp2,
             Unary::Log => Primitive::Log,
             Unary::Sigmoid => Primitive::Sigmoid,
             Unary::Tanh => Primitive::Tanh,
@@ -127,7 +128,7 @@ impl Emitter<'_> {
                 self.b.ins().fdiv(one, a)
             }
             Unary::Not => self.b.ins().bnot(a),
-            Unary::Exp | Unary::Log | Unary::Sigmoid | Unary::Tanh => {
+            Unary::Exp | Unary::Exp2 | Unary::Log | Unary::Sigmoid | Unary::Tanh => {
                 unreachable!("transcendental functions are primitives")
             }
         }

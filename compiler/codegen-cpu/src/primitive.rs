@@ -9,6 +9,8 @@ use cranelift_codegen::isa::CallConv;
 pub enum Primitive {
     /// `(dst, src, n)`: e^x; `dst` may be `src`.
     Exp,
+    /// `(dst, src, n)`: 2^x; `dst` may be `src`.
+    Exp2,
     /// `(dst, src, n)`: natural logarithm; `dst` may be `src`.
     Log,
     /// `(dst, src, n)`: 1/(1+e^-x); `dst` may be `src`.
@@ -43,8 +45,9 @@ pub enum Primitive {
 
 impl Primitive {
     /// All, in the order of their indices in external names.
-    pub const ALL: [Primitive; 15] = [
+    pub const ALL: [Primitive; 16] = [
         Primitive::Exp,
+        Primitive::Exp2,
         Primitive::Log,
         Primitive::Sigmoid,
         Primitive::Tanh,
@@ -65,6 +68,7 @@ impl Primitive {
     pub const fn name(self) -> &'static str {
         match self {
             Primitive::Exp => "linc_exp_f32",
+            Primitive::Exp2 => "linc_exp2_f32",
             Primitive::Log => "linc_log_f32",
             Primitive::Sigmoid => "linc_sigmoid_f32",
             Primitive::Tanh => "linc_tanh_f32",
@@ -85,7 +89,7 @@ impl Primitive {
     /// Number of arguments.
     pub const fn arity(self) -> usize {
         match self {
-            Primitive::Exp | Primitive::Log | Primitive::Sigmoid | Primitive::Tanh => 3,
+            Primitive::Exp | Primitive::Exp2 | Primitive::Log | Primitive::Sigmoid | Primitive::Tanh => 3,
             Primitive::Dot => 12,
             Primitive::RowSum
             | Primitive::RowMax

@@ -279,6 +279,7 @@ impl Scheduler<'_> {
             }
             Op::Unary(op, a) => match op {
                 Unary::Exp => self.math(Primitive::Exp, result, *a),
+                Unary::Exp2 => self.math(Primitive::Exp2, result, *a),
                 Unary::Log => self.math(Primitive::Log, result, *a),
                 Unary::Sigmoid => self.math(Primitive::Sigmoid, result, *a),
                 Unary::Tanh => self.math(Primitive::Tanh, result, *a),

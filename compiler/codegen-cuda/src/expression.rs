@@ -46,6 +46,7 @@ fn unary(op: Unary, x: &str) -> String {
         Unary::Neg => format!("-({x})"),
         Unary::Abs => format!("fabsf({x})"),
         Unary::Exp => format!("exp_fast({x})"),
+        Unary::Exp2 => format!("exp2_fast({x})"),
         Unary::Log => format!("logf({x})"),
         Unary::Sqrt => format!("sqrtf({x})"),
         Unary::Rsqrt => format!("rsqrt({x})"),

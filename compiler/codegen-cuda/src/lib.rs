@@ -100,7 +100,7 @@ impl CudaKernel {
     /// `blocks` blocks run on a multiprocessor at once; asked for too many, it moves tiles to memory.
     pub fn source(&self, blocks: u32) -> String {
         format!(
-            "{DEVICE_PRELUDE}\n{}{COMMON_PRELUDE}\n// Of a multiprocessor, at least.\nconstexpr int BLOCKS = {blocks};\n\n{}",
+            "{DEVICE_PRELUDE}\n{}{COMMON_PRELUDE}\n// Blocks of a multiprocessor at once, at least: what is loaded has more while tiles stay in registers.\nconstexpr int BLOCKS = {blocks};\n\n{}",
             self.instructions, self.text
         )
     }
@@ -185,6 +185,7 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         options.arch.name()
     );
     // Without a number of blocks, the compiler spills registers to make room for one more.
+    //
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
@@ -192,7 +193,10 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         kernel.name,
         params.join(", ")
     );
-    text.push_str("  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;\n");
+    // Descriptors that depend on the warp are in registers of the whole warp then.
+    let warp =
+        if emitter.assignment.wgmma_columns().is_empty() { "thread / 32" } else { "uniform(thread / 32)" };
+    let _ = writeln!(text, "  const int thread = threadIdx.x, lane = thread % 32, warp = {warp};");
     for (axis, name) in &emitter.axes {
         let _ = writeln!(
             text,

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use linc_tile::{Elem, Kernel, ValueId};
 
 use crate::assign::{Assignment, Place};
-use crate::emit::{Def, Emitter};
+use crate::emit::Emitter;
 use crate::layout::Layout;
 use crate::operand::SharedTile;
 
@@ -99,29 +99,24 @@ impl Emitter<'_> {
         self.state.out.line("wgmma_wait<0>();");
         self.state.out.line(format!("pin({name});"));
         self.state.out.close();
-        self.define(result, Def::Array(name.to_string()));
     }
 
     /// Declares the descriptor of an operand that starts `offset` pieces into its tile; `across` if its inner axis goes
     /// down the rows of the tile.
-    fn descriptor(&mut self, name: &str, tile: &SharedTile, across: bool, offset: String) {
+    fn descriptor(&mut self, name: &str, tile: &SharedTile, across: bool, offset: Option<String>) {
         let pieces = tile.pieces();
         // Where the inner axis goes along the rows, one step stays in one panel.
         let panel = if across { tile.panel() / 16 } else { 1 };
-        let offset = if offset == "0" { offset } else { format!(" + {offset}") };
-        let offset = offset.trim_start_matches('0');
+        let offset = offset.map_or(String::new(), |offset| format!(" + {offset}"));
         self.state
             .out
             .line(format!("const u64 {name} = matrix_descriptor<{pieces}>({}, {panel}){offset};", tile.at));
     }
 
-    /// Pieces from the start of a left operand to the first row of a warpgroup.
-    fn row_group(&self, tile: &SharedTile, layout: Layout, trans_a: bool) -> String {
+    /// Pieces from the start of a left operand to the first row of a warpgroup, if there are several.
+    fn row_group(&self, tile: &SharedTile, layout: Layout, trans_a: bool) -> Option<String> {
         let groups = layout.rows.warps / WARPS;
-        if groups == 1 {
-            return "0".into();
-        }
-        format!("warp / {WARPS} % {groups} * {}", group_step(tile, trans_a))
+        (groups > 1).then(|| format!("warp / {WARPS} % {groups} * {}", group_step(tile, trans_a)))
     }
 
     /// Pieces between the rows of a warpgroup and its next ones.
@@ -135,15 +130,12 @@ fn group_step(tile: &SharedTile, trans_a: bool) -> usize {
     if trans_a { tile.panel() / 16 } else { ROWS * tile.pieces() }
 }
 
-/// Pieces from the start of a right operand to the first column of a warpgroup.
-fn column_range(tile: &SharedTile, layout: Layout, trans_b: bool) -> String {
+/// Pieces from the start of a right operand to the first column of a warpgroup, if several divide the columns.
+fn column_range(tile: &SharedTile, layout: Layout, trans_b: bool) -> Option<String> {
     let cols = layout.cols;
-    if cols.warps == 1 {
-        return "0".into();
-    }
     let (share, pieces) = (cols.covered() / cols.warps, tile.pieces());
     let step = if trans_b { share * pieces } else { share / (8 * pieces) * (tile.panel() / 16) };
-    format!("(warp >> {}) * {step}", cols.warp_bit)
+    (cols.warps > 1).then(|| format!("(warp >> {}) * {step}", cols.warp_bit))
 }
 
 /// Pieces from the start of an operand to inner position `16 k`, as C++.

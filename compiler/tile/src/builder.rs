@@ -161,6 +161,11 @@ impl Builder {
         self.unary(Unary::Exp, a)
     }
 
+    /// 2^x
+    pub fn exp2(&mut self, a: ValueId) -> ValueId {
+        self.unary(Unary::Exp2, a)
+    }
+
     /// A comparison.
     pub fn compare(&mut self, op: Compare, a: ValueId, b: ValueId) -> ValueId {
         let ty = self.ty(a);

@@ -207,6 +207,7 @@ impl Counter<'_> {
             Op::Unary(op, a) => match op {
                 Unary::Neg | Unary::Abs => pointwise(ty(a), 1),
                 Unary::Exp
+                | Unary::Exp2
                 | Unary::Log
                 | Unary::Sqrt
                 | Unary::Rsqrt

@@ -85,6 +85,8 @@ pub enum Unary {
     Abs,
     /// e^x; 0 for -inf
     Exp,
+    /// 2^x; 0 for -inf. What GPUs have an instruction for.
+    Exp2,
     /// natural logarithm
     Log,
     /// √x

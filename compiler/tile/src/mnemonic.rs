@@ -40,6 +40,7 @@ words!(Unary {
     Neg => "neg",
     Abs => "abs",
     Exp => "exp",
+    Exp2 => "exp2",
     Log => "log",
     Sqrt => "sqrt",
     Rsqrt => "rsqrt",

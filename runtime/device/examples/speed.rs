@@ -153,7 +153,7 @@ fn tiles(bench: &mut Bench) {
             |cpu| launch(cpu, &dots(m, n, k, ta, tb, rounds), &[m * k, k * n, m * n]),
         );
     }
-    for op in [Unary::Exp, Unary::Log, Unary::Sigmoid, Unary::Tanh] {
+    for op in [Unary::Exp, Unary::Exp2, Unary::Log, Unary::Sigmoid, Unary::Tanh] {
         let (n, rounds) = (4096, 1000);
         bench.line(&format!("{op:?} of {n} (x{rounds})"), 0.0, (8 * n * rounds) as f64, |cpu| {
             launch(cpu, &unary(op, n, rounds), &[n, n])

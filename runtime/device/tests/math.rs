@@ -64,6 +64,9 @@ fn functions_are_accurate() {
     worst(Unary::Exp, f64::exp, wide, 1.5);
     worst(Unary::Exp, f64::exp, near, 1.5);
     worst(Unary::Exp, f64::exp, |r| (-87.0 - r.uniform() * 16.0) as f32, 1.5);
+    worst(Unary::Exp2, f64::exp2, |r| ((r.uniform() - 0.5) * 250.0) as f32, 1.5);
+    worst(Unary::Exp2, f64::exp2, near, 1.5);
+    worst(Unary::Exp2, f64::exp2, |r| (-126.0 - r.uniform() * 22.0) as f32, 1.5);
     worst(Unary::Log, f64::ln, positive, 1.5);
     worst(Unary::Log, f64::ln, one, 1.5);
     worst(Unary::Log, f64::ln, |r| (r.uniform() * 1e-39) as f32, 1.5);
@@ -79,7 +82,7 @@ fn functions_are_accurate() {
 fn special_values() {
     const INF: f32 = f32::INFINITY;
     const NAN: f32 = f32::NAN;
-    let cases: [(Unary, &[(f32, f32)]); 4] = [
+    let cases: [(Unary, &[(f32, f32)]); 5] = [
         (
             Unary::Exp,
             &[
@@ -91,6 +94,21 @@ fn special_values() {
                 (-200.0, 0.0),
                 (f32::MIN, 0.0),
                 (89.5, INF),
+            ],
+        ),
+        (
+            Unary::Exp2,
+            &[
+                (-INF, 0.0),
+                (INF, INF),
+                (NAN, NAN),
+                (0.0, 1.0),
+                (10.0, 1024.0),
+                (-126.0, f32::MIN_POSITIVE),
+                (-200.0, 0.0),
+                (f32::MIN, 0.0),
+                (128.0, INF),
+                (f32::MAX, INF),
             ],
         ),
         (

@@ -35,6 +35,7 @@ float exp2f(float);
 LINC_INLINE void barrier() { linc_barrier(); }
 LINC_INLINE float shuffle_xor(float v, int mask) { return linc_shuffle_xor(v, mask); }
 LINC_INLINE float shuffle(float v, int from) { return linc_shuffle(v, from); }
+LINC_INLINE int uniform(int v) { return v; }
 
 // ---- bf16 and bits ----
 

@@ -21,6 +21,8 @@ LINC_INLINE void barrier() { __syncthreads(); }
 LINC_INLINE float shuffle_xor(float v, int mask) { return __shfl_xor_sync(~0u, v, mask); }
 // Warp: the value of lane `from`.
 LINC_INLINE float shuffle(float v, int from) { return __shfl_sync(~0u, v, from); }
+// Warp: a number that all lanes have alike, so that the compiler knows it too.
+LINC_INLINE int uniform(int v) { return __shfl_sync(~0u, v, 0); }
 
 // ---- bf16 ----
 

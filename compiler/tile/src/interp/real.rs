@@ -78,6 +78,7 @@ macro_rules! real {
                     Unary::Neg => -x,
                     Unary::Abs => x.abs(),
                     Unary::Exp => x.exp(),
+                    Unary::Exp2 => x.exp2(),
                     Unary::Log => x.ln(),
                     Unary::Sqrt => x.sqrt(),
                     Unary::Rsqrt => 1.0 / x.sqrt(),

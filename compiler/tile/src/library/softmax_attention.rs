@@ -1,8 +1,11 @@
 //! Softmax attention, forward, in the manner of FlashAttention: no N×N buffer, each score is computed once.
 //!
 //! A program owns `block_q` query rows of one head and walks over blocks of keys with a running maximum `m`, sum `l`
-//! and unnormalised output. Blocks of keys above the diagonal are skipped, the mask is applied only
+//! and unnormalised output. Scores are scaled where they are exponentiated: with `c = scale·log2(e)`, a positive number,
+//! `exp(scale·(s - m)) = 2^(c·s - c·m)` is one multiply-add and one power of two. Blocks of keys above the diagonal are skipped, the mask is applied only
 //! to blocks on the diagonal and to the ragged last block, in code of their own after the main loop.
+
+use std::f64::consts::LOG2_E;
 
 use super::attention::{HeadRows, HeadShape, HeadStrides, Triangle, mask_from, scale_rows, strides_tag};
 use super::{bound, number, tag};
@@ -74,18 +77,18 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
         let k_tile = k.load(b, start, cols, bound);
         let v_tile = v.load(b, start, cols, bound);
         let s = b.dot(q_tile, false, k_tile, true, None);
-        let s = b.scale(s, spec.scale);
         let s = mask.map_or(s, |mask| mask.hide(b, s, start));
         b.name(s, "scores");
         let (m, l, acc) = (carried[0], carried[1], carried[2]);
         let top = b.reduce_max(1, s);
         let top = b.max(m, top);
         b.name(top, "m");
-        let wide = b.expand_cols(top, cols);
-        let p = b.sub(s, wide);
-        let p = b.exp(p);
+        let shift = b.scale(top, -spec.scale * LOG2_E);
+        let shift = b.expand_cols(shift, cols);
+        let p = scaled_exp(b, s, spec.scale, shift);
         let alpha = b.sub(m, top);
-        let alpha = b.exp(alpha);
+        let alpha = b.scale(alpha, spec.scale * LOG2_E);
+        let alpha = b.exp2(alpha);
         let fresh = b.sum(1, p);
         let l = b.fma(l, alpha, fresh);
         let acc = scale_rows(b, acc, alpha);
@@ -98,10 +101,19 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
     let result = scale_rows(&mut b, acc, inverse);
     out.store(&mut b, place.start, result, place.bound);
     let log = b.unary(Unary::Log, l);
+    let m = b.scale(m, spec.scale);
     let log = b.add(m, log);
     let at = place.row_offset(&mut b, &spec.shape);
     b.store(lse, at, log, &[(1, place.bound)]);
     b.finish()
+}
+
+/// `exp(scale·s)` with a shift of the exponent, which is to base 2: `2^(scale·log2(e)·s + shift)`.
+pub(crate) fn scaled_exp(b: &mut Builder, s: ValueId, scale: f64, shift: ValueId) -> ValueId {
+    let shape = b.ty(s).shape.clone();
+    let factor = b.full(scale * LOG2_E, &shape);
+    let exponent = b.fma(s, factor, shift);
+    b.exp2(exponent)
 }
 
 /// The query rows that a program of grid `(blocks, heads, batch)` owns.

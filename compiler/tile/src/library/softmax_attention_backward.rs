@@ -1,11 +1,13 @@
 //! Softmax attention, backward, as three deterministic kernels: every gradient is summed by one program.
 //!
-//! With P = exp(q kᵀ·scale − lse) recomputed: dV = Pᵀ dO, dS = P ⊙ (dO Vᵀ − delta), dQ = scale·dS K,
-//! dK = scale·dSᵀ Q, delta = rowsum(out ⊙ dout). `dkdv` works on transposed scores, so that no tile is
+//! With P = exp(q kᵀ·scale − lse) recomputed, to base 2 as in the forward: dV = Pᵀ dO, dS = P ⊙ (dO Vᵀ − delta),
+//! dQ = scale·dS K, dK = scale·dSᵀ Q, delta = rowsum(out ⊙ dout). `dkdv` works on transposed scores, so that no tile is
 //! transposed, and sums the query heads of a group itself. Rows beyond the sequence load as 0 and so add nothing.
 
+use std::f64::consts::LOG2_E;
+
 use super::attention::{HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, strides_tag};
-use super::softmax_attention::{KeyWalk, QueryBlock};
+use super::softmax_attention::{KeyWalk, QueryBlock, scaled_exp};
 use super::{bound, number, tag};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
@@ -100,6 +102,7 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
     let at = place.row_offset(&mut b, &spec.shape);
     let lse = b.load(lse, at, &[rows], &[(1, place.bound)]);
     let delta = b.load(delta, at, &[rows], &[(1, place.bound)]);
+    let shift = b.scale(lse, -LOG2_E);
 
     let acc = b.full(0.0, &[rows, dim]);
     let walk = KeyWalk { seq, rows, cols, causal: spec.causal, start: place.start };
@@ -108,11 +111,11 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
         let k_tile = k.load(b, start, cols, bound);
         let v_tile = v.load(b, start, cols, bound);
         let s = b.dot(q_tile, false, k_tile, true, None);
-        let s = b.scale(s, spec.scale);
         let s = mask.map_or(s, |mask| mask.hide(b, s, start));
         let dp = b.dot(dout_tile, false, v_tile, true, None);
-        let (lse, delta) = (b.expand_cols(lse, cols), b.expand_cols(delta, cols));
-        let ds = gradient_of_scores(b, s, lse, dp, delta).1;
+        let (shift, delta) = (b.expand_cols(shift, cols), b.expand_cols(delta, cols));
+        let p = scaled_exp(b, s, spec.scale, shift);
+        let ds = gradient_of_scores(b, p, dp, delta);
         let ds = b.cast(ds, spec.elem);
         vec![b.dot(ds, false, k_tile, false, Some(carried[0]))]
     });
@@ -157,15 +160,16 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
             let lse = b.load(lse, at, &[rows], &[(1, bound)]);
             let delta = b.load(delta, at, &[rows], &[(1, bound)]);
             // Scores and their gradient are [keys, queries] here.
-            let s = b.dot(k_tile, false, q_tile, true, None);
-            let mut s = b.scale(s, spec.scale);
+            let mut s = b.dot(k_tile, false, q_tile, true, None);
             if masked {
                 let upper = Triangle { fill: f64::NEG_INFINITY, lower: false };
                 s = upper.apply(b, s, Some((keys, start)));
             }
             let dp = b.dot(v_tile, false, dout_tile, true, None);
-            let (lse, delta) = (b.expand_rows(lse, cols), b.expand_rows(delta, cols));
-            let (p, ds) = gradient_of_scores(b, s, lse, dp, delta);
+            let shift = b.scale(lse, -LOG2_E);
+            let (shift, delta) = (b.expand_rows(shift, cols), b.expand_rows(delta, cols));
+            let p = scaled_exp(b, s, spec.scale, shift);
+            let ds = gradient_of_scores(b, p, dp, delta);
             let p = b.cast(p, spec.elem);
             let dv = b.dot(p, false, dout_tile, false, Some(carried[1]));
             let ds = b.cast(ds, spec.elem);
@@ -208,19 +212,11 @@ fn inputs(b: &mut Builder, elem: Elem) -> [ParamId; 6] {
     ]
 }
 
-/// `p = exp(s - lse)` and `ds = p ⊙ (dp - delta)`, all of one shape.
-fn gradient_of_scores(
-    b: &mut Builder,
-    s: ValueId,
-    lse: ValueId,
-    dp: ValueId,
-    delta: ValueId,
-) -> (ValueId, ValueId) {
-    let p = b.sub(s, lse);
-    let p = b.exp(p);
+/// `ds = p ⊙ (dp - delta)`, all of one shape.
+fn gradient_of_scores(b: &mut Builder, p: ValueId, dp: ValueId, delta: ValueId) -> ValueId {
     b.name(p, "p");
     let centred = b.sub(dp, delta);
     let ds = b.mul(p, centred);
     b.name(ds, "ds");
-    (p, ds)
+    ds
 }

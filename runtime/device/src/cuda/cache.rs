@@ -14,7 +14,7 @@ use super::nvrtc::Cubin;
 use super::resources::Resources;
 
 /// First bytes of an entry; another format gets another number.
-const MAGIC: &[u8; 12] = b"linc-cubin 1";
+const MAGIC: &[u8; 12] = b"linc-cubin 2";
 const CHECKSUM: usize = 32;
 
 /// A folder of entries.
@@ -71,11 +71,14 @@ impl Cache {
     }
 }
 
-/// Magic, checksum of the rest, length of the code, six numbers, code; all numbers little-endian.
+/// Magic, checksum of the rest, length of the code, seven numbers, code; all numbers little-endian.
 fn encode(cubin: &Cubin) -> Vec<u8> {
-    let Resources { registers, stack, spill_stores, spill_loads, static_shared, barriers } = cubin.resources;
+    let Resources { registers, stack, spill_stores, spill_loads, static_shared, barriers, serialised } =
+        cubin.resources;
     let mut rest = (cubin.bytes.len() as u64).to_le_bytes().to_vec();
-    for number in [registers, stack, spill_stores, spill_loads, static_shared, barriers] {
+    for number in
+        [registers, stack, spill_stores, spill_loads, static_shared, barriers, u32::from(serialised)]
+    {
         rest.extend(number.to_le_bytes());
     }
     rest.extend(&cubin.bytes);
@@ -103,6 +106,7 @@ fn decode(bytes: &[u8]) -> Option<Cubin> {
         spill_loads: number()?,
         static_shared: number()?,
         barriers: number()?,
+        serialised: number()? != 0,
     };
     (rest.len() as u64 == u64::from_le_bytes(*len)).then(|| Cubin { bytes: rest.to_vec(), resources })
 }
@@ -112,7 +116,8 @@ mod tests {
     use super::*;
 
     fn cubin(seed: u8) -> Cubin {
-        let resources = Resources { registers: 40, stack: 8, barriers: 1, ..Resources::default() };
+        let resources =
+            Resources { registers: 40, stack: 8, barriers: 1, serialised: true, ..Resources::default() };
         Cubin { bytes: (0..1000).map(|i| (i % 251) as u8 ^ seed).collect(), resources }
     }
 

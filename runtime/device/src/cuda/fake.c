@@ -109,7 +109,11 @@ status cuModuleLoadData(char **module, const char *image) {
 }
 status cuModuleUnload(void *module) { return drop(module); }
 status cuModuleGetFunction(void **function, void *module, const char *name) { return *function = module, 0; }
-status cuFuncSetAttribute(void *function, int attribute, int value) { return attribute == 8 && value > 48 << 10 ? 0 : 1; }
+// Dynamic shared memory beyond what needs no word, and the share of it that a kernel prefers, in percent.
+status cuFuncSetAttribute(void *function, int attribute, int value) {
+  int known = (attribute == 8 && value > 48 << 10) || (attribute == 9 && value == 100);
+  return known ? 0 : 1;
+}
 status cuLaunchKernel(void *f, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
                       unsigned shared, void *stream, void **args, void **extra) {
   if (tx % 32 || ty != 1 || tz != 1) return 1;

@@ -48,11 +48,12 @@ pub(super) struct Code {
 const MOST_BLOCKS: u32 = 4;
 
 /// Blocks that a multiprocessor could run if a thread had no registers but those of its tiles.
-fn most_blocks(kernel: &CudaKernel, arch: Arch) -> u32 {
+fn most_blocks(kernel: &CudaKernel, target: &Target) -> u32 {
     if kernel.registers == 0 {
         return 1;
     }
-    let has = gpus::multiprocessor(arch);
+    // That of the GPU, where kernels of another architecture run on it.
+    let has = gpus::multiprocessor(Arch::from_name(&target.real).unwrap_or(target.arch));
     gpus::occupancy(&has, kernel.threads, kernel.registers, kernel.shared_bytes).blocks.clamp(1, MOST_BLOCKS)
 }
 
@@ -65,7 +66,7 @@ fn code(
     target: &Target,
     fingerprint: &str,
 ) -> Result<(Code, bool), DeviceError> {
-    let (mut blocks, mut cached) = (most_blocks(kernel, target.arch), true);
+    let (mut blocks, mut cached) = (most_blocks(kernel, target), true);
     loop {
         let source = kernel.source(blocks);
         let cubin = match cache.get(&source, fingerprint) {
@@ -200,7 +201,11 @@ mod tests {
         // A multiprocessor has 128 registers for each of 512 threads.
         let most = [(0, 1), (64, 2), (30, 4), (10, 4)];
         for (registers, blocks) in most {
-            assert_eq!(most_blocks(&holding(8, registers), Arch::Sm80), blocks, "{registers} registers");
+            assert_eq!(
+                most_blocks(&holding(8, registers), &Target::of(Arch::Sm80)),
+                blocks,
+                "{registers} registers"
+            );
         }
         let Some(nvrtc) = nvrtc() else { return };
         let folder = tempfile::tempdir().expect("a folder");

@@ -73,6 +73,13 @@ impl Modules {
                 unsafe { driver::function::set_function_attribute(function, attribute, bytes) }
                     .map_err(said)?;
             }
+            if kernel.shared_bytes > 0 {
+                // As many blocks at once as were compiled for need all of it; what is left is cache.
+                let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+                // SAFETY: the function is of the module that was just loaded.
+                unsafe { driver::function::set_function_attribute(function, attribute, 100) }
+                    .map_err(said)?;
+            }
             Ok(function)
         });
         let function = function.inspect_err(|_| {

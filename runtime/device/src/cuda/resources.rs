@@ -17,6 +17,8 @@ pub struct Resources {
     pub static_shared: u32,
     /// Barriers that are used.
     pub barriers: u32,
+    /// Products of warpgroups that the assembler makes wait for each other, since something touches their registers.
+    pub serialised: bool,
 }
 
 impl Resources {
@@ -31,7 +33,8 @@ impl Resources {
 /// The lines are `Function properties for NAME`, `0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads` and
 /// `Used 14 registers, used 1 barriers, 1024 bytes smem`; a part that is 0 may be missing.
 pub(super) fn parse(log: &str, name: &str) -> Option<Resources> {
-    let mut resources = Resources::default();
+    // Its remarks on them have numbers of their own, C7510 and its neighbours.
+    let mut resources = Resources { serialised: log.contains("(C75"), ..Resources::default() };
     let mut ours = false;
     for line in log.lines() {
         if let Some(kernel) = between(line, "Compiling entry function '", "'") {
@@ -81,6 +84,15 @@ ptxas info    : Function properties for axpy
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 14 registers, used 1 barriers, 1024 bytes smem, 368 bytes cmem[0]
 ";
+
+    #[test]
+    fn products_that_wait_for_each_other_are_noticed() {
+        let remark =
+            "ptxas info : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized";
+        let read = |log: &str| parse(log, "big").expect("a report").serialised;
+        assert!(!read(LOG));
+        assert!(read(&format!("{remark}\n{LOG}")));
+    }
 
     #[test]
     fn the_report_of_the_kernel_is_read() {

@@ -4,11 +4,9 @@
 
 use super::lanes::Lanes;
 
-/// `e^x`: x = n·ln2 + r, e^r by a polynomial of degree 6.
+/// `e^x`: x = n·ln2 + r.
 #[inline(always)]
 pub(super) unsafe fn exp<L: Lanes>(x: L) -> L {
-    // (e^r - 1 - r) / r² on |r| <= ln2/2
-    const P: [f32; 5] = [0.5, 0.166_665_77, 0.041_666_555, 0.008_363_178, 0.001_392_618_2];
     // SAFETY: forwarded from the caller; so in all functions here.
     unsafe {
         // Beyond these e^x is 0 or infinite, and inside them 2^n can be reached. NaN passes as the second operand.
@@ -16,6 +14,28 @@ pub(super) unsafe fn exp<L: Lanes>(x: L) -> L {
         let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
         let r = n.fma(L::splat(-0.693_145_75), x);
         let r = n.fma(L::splat(-1.428_606_8e-6), r);
+        scaled_exp(r, n)
+    }
+}
+
+/// `2^x`: x = n + r/ln2.
+#[inline(always)]
+pub(super) unsafe fn exp2<L: Lanes>(x: L) -> L {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        let x = L::splat(128.5).min(L::splat(-150.5).max(x));
+        let n = x.round();
+        scaled_exp(x.sub(n).mul(L::splat(std::f32::consts::LN_2)), n)
+    }
+}
+
+/// `e^r · 2^n` for |r| <= ln2/2, by a polynomial of degree 6.
+#[inline(always)]
+unsafe fn scaled_exp<L: Lanes>(r: L, n: L) -> L {
+    // (e^r - 1 - r) / r²
+    const P: [f32; 5] = [0.5, 0.166_665_77, 0.041_666_555, 0.008_363_178, 0.001_392_618_2];
+    // SAFETY: forwarded from the caller.
+    unsafe {
         let mut p = L::splat(P[4]);
         for c in P[..4].iter().rev() {
             p = p.fma(r, L::splat(*c));

@@ -167,6 +167,12 @@ macro_rules! level {
             }
 
             #[$attr]
+            unsafe extern "C" fn exp2(dst: *mut f32, src: *const f32, n: i64) {
+                // SAFETY: generated code passes valid arrays of n elements, equal or disjoint.
+                unsafe { math::map::<L>(dst, src, n, |x| math::exp2(x)) };
+            }
+
+            #[$attr]
             unsafe extern "C" fn log(dst: *mut f32, src: *const f32, n: i64) {
                 // SAFETY: generated code passes valid arrays of n elements, equal or disjoint.
                 unsafe { math::map::<L>(dst, src, n, |x| math::log(x)) };
@@ -334,6 +340,7 @@ macro_rules! level {
             pub(super) fn address(primitive: Primitive) -> *const u8 {
                 match primitive {
                     Primitive::Exp => exp as *const u8,
+                    Primitive::Exp2 => exp2 as *const u8,
                     Primitive::Log => log as *const u8,
                     Primitive::Sigmoid => sigmoid as *const u8,
                     Primitive::Tanh => tanh as *const u8,
