@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn f16_at_the_ends() {
-        assert_eq!(f16_from_f64(65519.999_999), 0x7bff);
+        assert_eq!(f16_from_f64(65_519.999_999), 0x7bff);
         assert_eq!(f16_from_f64(65520.0), 0x7c00);
         assert_eq!(f16_from_f64(-1e300), 0xfc00);
         assert!(f16::from_bits(f16_from_f64(f64::NAN)).is_nan());
