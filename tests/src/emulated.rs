@@ -114,9 +114,11 @@ impl<'p> Machine<'p> {
 
     fn load_float(&self, dtype: DType, at: usize) -> f32 {
         match dtype {
-            DType::Bf16 => {
+            DType::Bf16 | DType::F16 => {
                 let bits = u16::from_le_bytes([self.arena[at], self.arena[at + 1]]);
-                f32::from_bits(u32::from(bits) << 16)
+                let narrow =
+                    if dtype == DType::Bf16 { Buffer::Bf16(vec![bits]) } else { Buffer::F16(vec![bits]) };
+                narrow.to_f64()[0] as f32
             }
             DType::F32 | DType::I32 => f32::from_le_bytes([0, 1, 2, 3].map(|i| self.arena[at + i])),
         }
@@ -134,7 +136,11 @@ impl<'p> Machine<'p> {
                     let y = self.load_float(g.dtype, b + (p * g.b_strides.0 + j * g.b_strides.1) * width);
                     sum += x * y;
                 }
-                let elem = if g.c_dtype == DType::Bf16 { Elem::Bf16 } else { Elem::F32 };
+                let elem = match g.c_dtype {
+                    DType::Bf16 => Elem::Bf16,
+                    DType::F16 => Elem::F16,
+                    DType::F32 | DType::I32 => Elem::F32,
+                };
                 let rounded = Buffer::from_f64(elem, &[f64::from(sum)]).map(|b| raw(&b));
                 self.arena[to..to + c_width].copy_from_slice(&rounded.unwrap_or_default());
             }
@@ -150,10 +156,12 @@ impl<'p> Machine<'p> {
 
 fn buffer(elem: Elem, bytes: &[u8]) -> Buffer {
     let words = || bytes.as_chunks::<4>().0.iter();
+    let halves = || bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b));
     match elem {
         Elem::F32 => Buffer::F32(words().map(|b| f32::from_le_bytes(*b)).collect()),
         Elem::I32 => Buffer::I32(words().map(|b| i32::from_le_bytes(*b)).collect()),
-        Elem::Bf16 => Buffer::Bf16(bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect()),
+        Elem::Bf16 => Buffer::Bf16(halves().collect()),
+        Elem::F16 => Buffer::F16(halves().collect()),
         Elem::Index | Elem::Bool => panic!("no memory holds {elem}"),
     }
 }
@@ -161,7 +169,7 @@ fn buffer(elem: Elem, bytes: &[u8]) -> Buffer {
 fn raw(buffer: &Buffer) -> Vec<u8> {
     match buffer {
         Buffer::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Buffer::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Buffer::Bf16(x) | Buffer::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::I32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::F64(_) => panic!("no memory holds f64"),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_driver::names::{GRAD_NORM, LEARNING_RATE, STEP, TARGETS};
+use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS_SCALE_STATES, STEP, TARGETS};
 use linc_ir::interp::{Bindings, Data, Real, Results, Tensor};
 use linc_ir::{DType, Graph, Init, Op};
 use rand::{Rng, SeedableRng};
@@ -36,6 +36,9 @@ pub fn bindings(graph: &Graph, vocab: usize, seed: u64, warm: bool) -> Bindings<
             Op::Input { name, ty } => (name, ty, uniform(-1.0, 1.0, ty.shape.numel())),
             Op::Param { name, ty, init: Init::Ones } => (name, ty, uniform(0.7, 1.3, ty.shape.numel())),
             Op::Param { name, ty, .. } => (name, ty, uniform(-0.5, 0.5, ty.shape.numel())),
+            // Small enough for gradients of random weights; the counts begin at 0.
+            Op::State { name, ty } if *name == format!("{LOSS_SCALE_STATES}scale") => (name, ty, vec![16.0]),
+            Op::State { name, .. } if name.starts_with(LOSS_SCALE_STATES) => continue,
             Op::State { name, ty } if warm => {
                 let (low, high) = if name.ends_with("_sq") { (0.05, 0.2) } else { (-0.1, 0.1) };
                 (name, ty, uniform(low, high, ty.shape.numel()))

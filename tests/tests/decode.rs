@@ -53,6 +53,11 @@ fn decoding_in_bf16_does_so_within_its_roundings() {
     same_logits(Precision::Bfloat16, 3e-2);
 }
 
+#[test]
+fn decoding_in_f16_does_so_within_its_roundings() {
+    same_logits(Precision::Float16, 4e-3);
+}
+
 fn same_logits(precision: Precision, tolerance: f32) {
     for ratio in ["0", "0.5", "1"] {
         let model = models::flavor("nano", ratio);

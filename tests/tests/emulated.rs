@@ -64,3 +64,9 @@ fn a_step_in_bfloat16() {
     check(&small_hybrid(), 16, (2, 11), Precision::Bfloat16, 2e-2);
     check(&wide_heads(), 40, (1, 130), Precision::Bfloat16, 2e-2);
 }
+
+#[test]
+fn a_step_in_float16() {
+    check(&small_hybrid(), 16, (2, 11), Precision::Float16, 3e-3);
+    check(&wide_heads(), 40, (1, 130), Precision::Float16, 3e-3);
+}

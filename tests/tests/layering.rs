@@ -88,13 +88,14 @@ const CONFINED: [(&str, &[&str], &str); 15] = [
 
 /// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
 /// The right side is an item, or all items of a file.
-const SHARED: [(&str, &str); 11] = [
+const SHARED: [(&str, &str); 12] = [
     ("*", "error"),
     ("attention", "placement::AttentionKind"),
     ("decode", "placement::AttentionKind"),
     ("decode", "attention::LinearOptions"),
     ("decode", "attention::softmax_scale"),
     ("optimizer", "autodiff::Gradients"),
+    ("optimizer", "loss_scale::Scaling"),
     ("accumulate", "autodiff::Gradients"),
     ("memory", "schedule::in_place"),
     ("memory", "schedule::run"),

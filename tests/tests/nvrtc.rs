@@ -8,7 +8,7 @@ use linc_device::cuda::{Cache, Nvrtc, inspect};
 use linc_driver::{Arch, Options, Precision, Target};
 use linc_tests::models::{compiled, flavor, training};
 
-fn check(model: &str) {
+fn check(model: &str, precision: Precision) {
     let nvrtc = match Nvrtc::open() {
         Ok(nvrtc) => nvrtc,
         Err(error) => {
@@ -20,8 +20,7 @@ fn check(model: &str) {
     fs::create_dir_all(folder).expect("a folder below target");
     let mut bad = vec![];
     for arch in [Arch::Sm80, Arch::Sm90a] {
-        let (precision, target) = (Precision::Bfloat16, Target::Cuda(arch));
-        let options = Options { precision, target, ..Options::new(1, 2048) };
+        let options = Options { precision, target: Target::Cuda(arch), ..Options::new(1, 2048) };
         let plan = compiled(&flavor(model, "0.5"), &training(), &options).plan;
         let cache = Cache::at(format!("{folder}/cache").into());
         let inspection = inspect(&plan, arch, Some(&nvrtc), &cache, false).unwrap_or_else(|e| panic!("{e}"));
@@ -45,7 +44,8 @@ fn check(model: &str) {
             // Writing to a String cannot fail.
             let _ = writeln!(table, "{line}");
         }
-        fs::write(format!("{folder}/{model}-{}.txt", arch.name()), table).expect("a file below target");
+        fs::write(format!("{folder}/{model}-{}-{}.txt", precision.name(), arch.name()), table)
+            .expect("a file below target");
     }
     assert!(
         bad.is_empty(),
@@ -56,10 +56,15 @@ fn check(model: &str) {
 
 #[test]
 fn kernels_of_llama3_1b_stay_in_registers() {
-    check("1b");
+    check("1b", Precision::Bfloat16);
+}
+
+#[test]
+fn kernels_of_llama3_1b_in_f16_stay_in_registers() {
+    check("1b", Precision::Float16);
 }
 
 #[test]
 fn kernels_of_llama3_8b_stay_in_registers() {
-    check("8b");
+    check("8b", Precision::Bfloat16);
 }

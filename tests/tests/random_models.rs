@@ -53,6 +53,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         kinds: model.kinds.clone(),
         linear: model.linear_options(),
         precision: case.precision,
+        loss_scale: Default::default(),
         recompute: case.recompute,
         disabled: case.disabled.clone(),
     };

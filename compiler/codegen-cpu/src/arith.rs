@@ -5,6 +5,7 @@ use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 use linc_tile::{Binary, Compare, Elem, Op, Unary, ValueId};
 
 use crate::emit::{CAST, Emitter, MEM};
+use crate::half::Half;
 use crate::node::Place;
 use crate::primitive::Primitive;
 
@@ -12,15 +13,11 @@ impl Emitter<'_> {
     pub(crate) fn store_scalar(&mut self, to: Place, value: ValueId) {
         let address = self.pointer(to);
         let bits = self.scalar(value);
-        match self.kernel.ty(value).elem {
-            Elem::Bf16 => {
-                let bits = self.b.ins().bitcast(types::I32, CAST, bits);
-                let bits = self.b.ins().ushr_imm_u(bits, 16);
-                self.b.ins().istore16(MEM, bits, address, 0);
-            }
-            Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => {
-                self.b.ins().store(MEM, bits, address, 0);
-            }
+        if let Some(half) = Half::of(self.kernel.ty(value).elem) {
+            let bits = self.narrow(half, bits);
+            self.b.ins().istore16(MEM, bits, address, 0);
+        } else {
+            self.b.ins().store(MEM, bits, address, 0);
         }
     }
 
@@ -30,7 +27,7 @@ impl Emitter<'_> {
             Op::ConstF(c) => self.b.ins().f32const(*c as f32),
             Op::ConstI(c) => match elem {
                 Elem::I32 => self.b.ins().iconst(types::I32, i64::from(*c as i32 as u32)),
-                Elem::Index | Elem::F32 | Elem::Bf16 | Elem::Bool => self.iconst(*c),
+                Elem::Index | Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::Bool => self.iconst(*c),
             },
             Op::ProgramId(axis) => self.pids[*axis],
             Op::Unary(op, a) => {
@@ -61,23 +58,20 @@ impl Emitter<'_> {
                     (Elem::I32 | Elem::Index, Elem::F32) => self.b.ins().fcvt_from_sint(types::F32, a),
                     (Elem::I32, Elem::Index) => self.b.ins().sextend(types::I64, a),
                     (Elem::Index, Elem::I32) => self.b.ins().ireduce(types::I32, a),
-                    (Elem::F32, Elem::Bf16) => self.round_bf16(a),
-                    (Elem::Bf16, Elem::F32) => a,
+                    (Elem::F32, Elem::Bf16) => self.round(Half::Bf16, a),
+                    (Elem::F32, Elem::F16) => self.round(Half::F16, a),
+                    (Elem::Bf16 | Elem::F16, Elem::F32) => a,
                     (from, to) => return Err(format!("a cast of a scalar from {from:?} to {to:?}")),
                 }
             }
             Op::Load(view) => {
                 let place = Place::Memory { param: view.param, offset: view.offset };
                 let address = self.pointer(place);
-                match elem {
-                    Elem::Bf16 => {
-                        let bits = self.b.ins().uload16(types::I32, MEM, address, 0);
-                        let bits = self.b.ins().ishl_imm_u(bits, 16);
-                        self.b.ins().bitcast(types::F32, CAST, bits)
-                    }
-                    Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => {
-                        self.b.ins().load(clif_scalar(elem), MEM, address, 0)
-                    }
+                if let Some(half) = Half::of(elem) {
+                    let bits = self.b.ins().uload16(types::I32, MEM, address, 0);
+                    self.widen(half, bits)
+                } else {
+                    self.b.ins().load(clif_scalar(elem), MEM, address, 0)
                 }
             }
             Op::Splat(_)
@@ -150,7 +144,7 @@ impl Emitter<'_> {
 
     /// Arithmetic of scalars, or of vectors but for integer division.
     pub(crate) fn binary(&mut self, op: Binary, elem: Elem, a: Value, b: Value) -> Value {
-        let float = matches!(elem, Elem::F32 | Elem::Bf16);
+        let float = is_float(elem);
         match op {
             Binary::Add if float => self.b.ins().fadd(a, b),
             Binary::Sub if float => self.b.ins().fsub(a, b),
@@ -173,7 +167,7 @@ impl Emitter<'_> {
         let wins = self.compare(op, elem, a, b);
         // In this form, which is one instruction for vectors, a NaN of `b` wins and one of `a` loses.
         let value = self.choose(wins, a, b);
-        if !matches!(elem, Elem::F32 | Elem::Bf16) {
+        if !is_float(elem) {
             return value;
         }
         let nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
@@ -202,7 +196,7 @@ impl Emitter<'_> {
 
     /// A comparison: a truth value for scalars, a mask for vectors.
     pub(crate) fn compare(&mut self, op: Compare, elem: Elem, a: Value, b: Value) -> Value {
-        if matches!(elem, Elem::F32 | Elem::Bf16) {
+        if is_float(elem) {
             let cc = match op {
                 Compare::Eq => FloatCC::Equal,
                 Compare::Ne => FloatCC::NotEqual,
@@ -233,36 +227,19 @@ impl Emitter<'_> {
         let mask = self.b.ins().bitcast(ty, CAST, c);
         self.b.ins().bitselect(mask, a, b)
     }
-
-    /// f32 to the nearest bf16, ties to even, as f32; NaN stays NaN.
-    pub(crate) fn round_bf16(&mut self, a: Value) -> Value {
-        let float = self.b.func.dfg.value_type(a);
-        let ty = if float.is_vector() { types::I32X4 } else { types::I32 };
-        let constant = |e: &mut Self, bits: u32| {
-            let c = e.b.ins().iconst(types::I32, i64::from(bits));
-            if ty.is_vector() { e.b.ins().splat(ty, c) } else { c }
-        };
-        let bits = self.b.ins().bitcast(ty, CAST, a);
-        let shifted = self.b.ins().ushr_imm_u(bits, 16);
-        let [one, half, high, quiet] = [1, 0x7fff, 0xffff_0000, 0x0040_0000].map(|bits| constant(self, bits));
-        let odd = self.b.ins().band(shifted, one);
-        let sum = self.b.ins().iadd(bits, half);
-        let sum = self.b.ins().iadd(sum, odd);
-        let rounded = self.b.ins().band(sum, high);
-        let nan = self.b.ins().bor(bits, quiet);
-        let nan = self.b.ins().band(nan, high);
-        let is_nan = self.b.ins().fcmp(FloatCC::Unordered, a, a);
-        let bits = self.choose(is_nan, nan, rounded);
-        self.b.ins().bitcast(float, CAST, bits)
-    }
 }
 
 /// CLIF type of a scalar.
 pub(crate) fn clif_scalar(elem: Elem) -> Type {
     match elem {
-        Elem::F32 | Elem::Bf16 => types::F32,
+        Elem::F32 | Elem::Bf16 | Elem::F16 => types::F32,
         Elem::I32 => types::I32,
         Elem::Index => types::I64,
         Elem::Bool => types::I8,
     }
+}
+
+/// Whether values of the type are f32 in registers.
+fn is_float(elem: Elem) -> bool {
+    elem == Elem::F32 || elem.is_narrow()
 }

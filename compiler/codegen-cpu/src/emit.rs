@@ -9,9 +9,10 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use linc_tile::{Elem, Kernel, Reduction, ValueId};
+use linc_tile::{Kernel, Reduction, ValueId};
 
 use crate::arith::clif_scalar;
+use crate::half::Half;
 use crate::node::{Array, Carry, Node, Place, ReduceTo, RegId, Schedule};
 use crate::primitive::Primitive;
 use crate::slots::Slots;
@@ -98,12 +99,9 @@ impl Emitter<'_> {
         match place {
             Place::Reg(reg) => (self.scratch, self.slots.offset[reg.0 as usize] as i32),
             Place::Memory { param, offset } => {
-                let bytes = match self.kernel.param(param).elem {
-                    Elem::Bf16 => 1,
-                    Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => 2,
-                };
+                let shift = if self.kernel.param(param).elem.is_narrow() { 1 } else { 2 };
                 let offset = self.scalar(offset);
-                let offset = self.b.ins().ishl_imm_u(offset, bytes);
+                let offset = self.b.ins().ishl_imm_u(offset, shift);
                 (self.b.ins().iadd(self.params[param.0 as usize], offset), 0)
             }
         }
@@ -166,12 +164,20 @@ impl Emitter<'_> {
             }
             Node::Load { dst, src, shape, bounds } => {
                 let dst = self.pointer(Place::Reg(*dst));
-                let primitive = if src.bf16 { Primitive::LoadBf16 } else { Primitive::Load32 };
+                let primitive = match src.half {
+                    None => Primitive::Load32,
+                    Some(Half::Bf16) => Primitive::LoadBf16,
+                    Some(Half::F16) => Primitive::LoadF16,
+                };
                 self.transfer(primitive, dst, *src, *shape, *bounds);
             }
             Node::Store { dst, src, shape, bounds } => {
                 let src = self.pointer(Place::Reg(*src));
-                let primitive = if dst.bf16 { Primitive::StoreBf16 } else { Primitive::Store32 };
+                let primitive = match dst.half {
+                    None => Primitive::Store32,
+                    Some(Half::Bf16) => Primitive::StoreBf16,
+                    Some(Half::F16) => Primitive::StoreF16,
+                };
                 self.transfer(primitive, src, *dst, *shape, *bounds);
             }
             Node::Dot { dst, acc, a, b, sizes } => self.dot(*dst, *acc, a, b, *sizes),
@@ -244,7 +250,7 @@ impl Emitter<'_> {
         let row_bound = bounds[0].map_or(rows, |v| self.scalar(v));
         let col_bound = bounds[1].map_or(cols, |v| self.scalar(v));
         let (dst, src) = match primitive {
-            Primitive::Store32 | Primitive::StoreBf16 => (pointer, dense),
+            Primitive::Store32 | Primitive::StoreBf16 | Primitive::StoreF16 => (pointer, dense),
             _ => (dense, pointer),
         };
         self.call(primitive, &[dst, src, rows, cols, rs, cs, row_bound, col_bound]);

@@ -4,7 +4,7 @@ use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value, types};
 use linc_tile::{Binary, Elem, Unary, ValueId};
 
 use crate::emit::{CAST, Emitter, MEM};
-use crate::node::{Array, Group, Place, PointOp};
+use crate::node::{Array, Group, PointOp};
 
 /// Elements per vector.
 const LANES: usize = 4;
@@ -55,7 +55,7 @@ impl Emitter<'_> {
                 | PointOp::Compare(..)
                 | PointOp::Select(..)
                 | PointOp::IntToFloat(_)
-                | PointOp::RoundBf16(_) => true,
+                | PointOp::Round(..) => true,
             });
         let shape = if flat { [1, group.shape[0] * group.shape[1]] } else { group.shape };
         let mut bases = vec![];
@@ -70,7 +70,7 @@ impl Emitter<'_> {
                 | PointOp::Compare(..)
                 | PointOp::Select(..)
                 | PointOp::IntToFloat(_)
-                | PointOp::RoundBf16(_) => None,
+                | PointOp::Round(..) => None,
             });
         }
         let store_bases = group.stores.iter().map(|(_, array)| self.address(array.place)).collect();
@@ -104,7 +104,7 @@ impl Emitter<'_> {
         elem: Elem,
         row: Value,
     ) -> RowAccess {
-        let shift = if array.bf16 { 1 } else { 2 };
+        let shift = array.shift();
         let (mut address, offset) = base;
         if !loops.flat && array.strides[0] != 0 && loops.shape[0] > 1 {
             let distance = self.iconst(array.strides[0] << shift);
@@ -185,7 +185,7 @@ impl Emitter<'_> {
                 PointOp::Read(array) => match reads[index] {
                     Some(RowAccess::Address(base, offset)) => {
                         let address = self.element_address(base, array, at);
-                        let offset = offset + (at.plus << if array.bf16 { 1 } else { 2 }) as i32;
+                        let offset = offset + (at.plus << array.shift()) as i32;
                         if at.vector {
                             self.read_four(array, *elem, address, offset)
                         } else {
@@ -223,55 +223,49 @@ impl Emitter<'_> {
                     let ty = if at.vector { types::F32X4 } else { types::F32 };
                     self.b.ins().fcvt_from_sint(ty, values[*a])
                 }
-                PointOp::RoundBf16(a) => self.round_bf16(values[*a]),
+                PointOp::Round(half, a) => self.round(*half, values[*a]),
             };
             values.push(value);
         }
         for (index, array, access) in writes {
             let RowAccess::Address(base, offset) = access else { continue };
             let address = self.element_address(*base, array, at);
-            let offset = offset + (at.plus << if array.bf16 { 1 } else { 2 }) as i32;
+            let offset = offset + (at.plus << array.shift()) as i32;
             self.write(array, values[*index], address, offset, at.vector);
         }
     }
 
     fn element_address(&mut self, base: Value, array: &Array, at: At) -> Value {
-        let distance = self.b.ins().ishl_imm_u(at.col, if array.bf16 { 1 } else { 2 });
+        let distance = self.b.ins().ishl_imm_u(at.col, array.shift());
         self.b.ins().iadd(base, distance)
     }
 
     fn read_one(&mut self, array: &Array, elem: Elem, address: Value, offset: i32) -> Value {
-        if array.bf16 {
+        if let Some(half) = array.half {
             let bits = self.b.ins().uload16(types::I32, MEM, address, offset);
-            let bits = self.b.ins().ishl_imm_u(bits, 16);
-            return self.b.ins().bitcast(types::F32, CAST, bits);
+            return self.widen(half, bits);
         }
         self.b.ins().load(element(elem), MEM, address, offset)
     }
 
     fn read_four(&mut self, array: &Array, elem: Elem, address: Value, offset: i32) -> Value {
-        if array.bf16 {
+        if let Some(half) = array.half {
             let bits = self.b.ins().uload16x4(MEM, address, offset);
-            let bits = self.b.ins().ishl_imm_u(bits, 16);
-            return self.b.ins().bitcast(types::F32X4, CAST, bits);
+            return self.widen(half, bits);
         }
         self.b.ins().load(vector(elem), MEM, address, offset)
     }
 
     fn write(&mut self, array: &Array, value: Value, address: Value, offset: i32, wide: bool) {
-        let memory = matches!(array.place, Place::Memory { .. });
-        if !(memory && array.bf16) {
+        let Some(half) = array.half else {
             self.b.ins().store(MEM, value, address, offset);
             return;
-        }
+        };
+        let bits = self.narrow(half, value);
         if !wide {
-            let bits = self.b.ins().bitcast(types::I32, CAST, value);
-            let bits = self.b.ins().ushr_imm_u(bits, 16);
             self.b.ins().istore16(MEM, bits, address, offset);
             return;
         }
-        let bits = self.b.ins().bitcast(types::I32X4, CAST, value);
-        let bits = self.b.ins().ushr_imm_u(bits, 16);
         let narrow = self.b.ins().unarrow(bits, bits);
         let pair = self.b.ins().bitcast(types::I64X2, CAST, narrow);
         let low = self.b.ins().extractlane(pair, 0);
@@ -348,7 +342,7 @@ fn unroll(ops: usize, cols: usize, dynamic: bool) -> usize {
 /// CLIF type of one element in a loop; truth values are masks.
 fn element(elem: Elem) -> Type {
     match elem {
-        Elem::F32 | Elem::Bf16 => types::F32,
+        Elem::F32 | Elem::Bf16 | Elem::F16 => types::F32,
         Elem::I32 | Elem::Bool => types::I32,
         Elem::Index => types::I64,
     }
@@ -357,7 +351,7 @@ fn element(elem: Elem) -> Type {
 /// CLIF type of four elements.
 fn vector(elem: Elem) -> Type {
     match elem {
-        Elem::F32 | Elem::Bf16 => types::F32X4,
+        Elem::F32 | Elem::Bf16 | Elem::F16 => types::F32X4,
         Elem::I32 | Elem::Bool | Elem::Index => types::I32X4,
     }
 }

@@ -1,10 +1,10 @@
 //! Tile programs to machine code for CPUs: a [`linc_tile::Kernel`] becomes one `cranelift_codegen` function.
 //!
 //! The pipeline is `usage` (who reads what, how long) → `schedule` (statements become nodes, pointwise chains over one
-//! shape become one group, `group`) → `slots` (tiles get places in a per-thread scratch area) → `emit`, `arith` and `fused` (CLIF).
+//! shape become one group, `group`) → `slots` (tiles get places in a per-thread scratch area) → `emit`, `arith`, `half` and `fused` (CLIF).
 //!
-//! Invariants: a tile lives in scratch as a dense row-major array of 4-byte elements (a Bf16 tile as the f32 of equal
-//! value, a Bool tile as masks of all ones or zeros), in memory as the parameter says, or nowhere, when a single loop
+//! Invariants: a tile lives in scratch as a dense row-major array of 4-byte elements (a Bf16 or F16 tile as the f32 of
+//! equal value, a Bool tile as masks of all ones or zeros), in memory as the parameter says, or nowhere, when a single loop
 //! both makes and uses it. `dot`, transcendentals, reductions, scans and strided copies are calls of [`Primitive`]s,
 //! which the runtime supplies. The function contains no address of this process: it is data, and prints as text.
 //!
@@ -19,6 +19,7 @@ mod arith;
 mod emit;
 mod fused;
 mod group;
+mod half;
 mod node;
 mod primitive;
 mod schedule;

@@ -2,6 +2,7 @@
 
 use linc_tile::{Binary, Compare, Elem, Op, ParamId, Reduction, Unary, ValueId};
 
+use crate::half::Half;
 use crate::primitive::Primitive;
 
 /// A tile-sized place in scratch, written by one node.
@@ -27,8 +28,8 @@ pub(crate) enum Place {
 pub(crate) struct Array {
     /// First element.
     pub(crate) place: Place,
-    /// Elements are bf16 in memory instead of 4 bytes wide.
-    pub(crate) bf16: bool,
+    /// The type of elements in memory that are not 4 bytes wide.
+    pub(crate) half: Option<Half>,
     /// Strides of rows and columns, in elements.
     pub(crate) strides: [i64; 2],
 }
@@ -36,7 +37,12 @@ pub(crate) struct Array {
 impl Array {
     /// A whole register of a shape.
     pub(crate) fn dense(reg: RegId, shape: [usize; 2]) -> Array {
-        Array { place: Place::Reg(reg), bf16: false, strides: [shape[1] as i64, 1] }
+        Array { place: Place::Reg(reg), half: None, strides: [shape[1] as i64, 1] }
+    }
+
+    /// Binary logarithm of an element's bytes.
+    pub(crate) fn shift(&self) -> i64 {
+        if self.half.is_some() { 1 } else { 2 }
     }
 
     /// Elements in row-major order without gaps.
@@ -66,8 +72,8 @@ pub(crate) enum PointOp {
     Select(usize, usize, usize),
     /// I32 to F32.
     IntToFloat(usize),
-    /// F32 rounded to bf16 precision.
-    RoundBf16(usize),
+    /// F32 rounded to the precision of a narrow type.
+    Round(Half, usize),
 }
 
 /// A pointwise loop over one shape.

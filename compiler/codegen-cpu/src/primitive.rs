@@ -37,15 +37,19 @@ pub enum Primitive {
     Load32,
     /// As `Load32`, from bf16 to f32.
     LoadBf16,
+    /// As `Load32`, from f16 to f32.
+    LoadF16,
     /// `(dst, src, rows, cols, dst_rs, dst_cs, row_bound, col_bound)`: a dense tile to memory, within the bounds.
     Store32,
     /// As `Store32`, to bf16 from f32 of bf16 precision.
     StoreBf16,
+    /// As `Store32`, to f16 from f32 of f16 precision.
+    StoreF16,
 }
 
 impl Primitive {
     /// All, in the order of their indices in external names.
-    pub const ALL: [Primitive; 16] = [
+    pub const ALL: [Primitive; 18] = [
         Primitive::Exp,
         Primitive::Exp2,
         Primitive::Log,
@@ -60,8 +64,10 @@ impl Primitive {
         Primitive::ScanCols,
         Primitive::Load32,
         Primitive::LoadBf16,
+        Primitive::LoadF16,
         Primitive::Store32,
         Primitive::StoreBf16,
+        Primitive::StoreF16,
     ];
 
     /// Symbol name.
@@ -81,8 +87,10 @@ impl Primitive {
             Primitive::ScanCols => "linc_scan_cols_f32",
             Primitive::Load32 => "linc_load_32",
             Primitive::LoadBf16 => "linc_load_bf16",
+            Primitive::LoadF16 => "linc_load_f16",
             Primitive::Store32 => "linc_store_32",
             Primitive::StoreBf16 => "linc_store_bf16",
+            Primitive::StoreF16 => "linc_store_f16",
         }
     }
 
@@ -97,7 +105,12 @@ impl Primitive {
             | Primitive::ColMax
             | Primitive::ScanRows
             | Primitive::ScanCols => 5,
-            Primitive::Load32 | Primitive::LoadBf16 | Primitive::Store32 | Primitive::StoreBf16 => 8,
+            Primitive::Load32
+            | Primitive::LoadBf16
+            | Primitive::LoadF16
+            | Primitive::Store32
+            | Primitive::StoreBf16
+            | Primitive::StoreF16 => 8,
         }
     }
 

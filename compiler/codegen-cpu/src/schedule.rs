@@ -11,6 +11,7 @@ use linc_tile::{Elem, Kernel, Op, Region, Stmt, Unary, ValueId, View};
 
 use crate::affine::Offsets;
 use crate::group::{Bounds, Location, Open, Shape};
+use crate::half::Half;
 use crate::node::{Array, Carry, Group, Node, Place, PointOp, ReduceTo, RegId, Schedule};
 use crate::primitive::Primitive;
 use crate::usage::Usage;
@@ -151,7 +152,7 @@ impl Scheduler<'_> {
     /// An f32 array with any strides, without bounds.
     fn strided(&mut self, value: ValueId) -> Array {
         match self.settled(value) {
-            Location::Array(array, [None, None]) if !array.bf16 => array,
+            Location::Array(array, [None, None]) if array.half.is_none() => array,
             Location::Array(..) | Location::Splat(_) | Location::Iota(_) | Location::Waiting(_) => {
                 Array::dense(self.dense(value), self.shape(value))
             }
@@ -173,7 +174,7 @@ impl Scheduler<'_> {
             _ => [0, 0],
         };
         let place = Place::Memory { param: view.param, offset: view.offset };
-        (Array { place, bf16: elem == Elem::Bf16, strides }, elem)
+        (Array { place, half: Half::of(elem), strides }, elem)
     }
 
     /// Bounds of a view, without those that the shape never reaches.
@@ -218,7 +219,7 @@ impl Scheduler<'_> {
             let [rows, cols] = shape;
             let bounds = [bounds[1], bounds[0]];
             self.out.push(Node::Load { dst, src: turned, shape: [cols, rows], bounds });
-            let array = Array { place: Place::Reg(dst), bf16: false, strides: [1, rows as i64] };
+            let array = Array { place: Place::Reg(dst), half: None, strides: [1, rows as i64] };
             self.place(result, Location::Array(array, [None, None]));
         } else {
             let dst = self.reg(numel(shape));
@@ -395,15 +396,16 @@ impl Scheduler<'_> {
 
     fn cast(&mut self, result: ValueId, a: ValueId) -> Result<(), String> {
         match (self.kernel.ty(a).elem, self.kernel.ty(result).elem) {
-            // A bf16 tile is kept as f32 of equal value.
-            (Elem::Bf16, Elem::F32) => {
+            // A narrow tile is kept as f32 of equal value.
+            (Elem::Bf16 | Elem::F16, Elem::F32) => {
                 if let Location::Waiting(shape) = self.location(a) {
                     let index = self.operand(a, shape);
                     self.open.entry(shape).or_default().members.insert(result, index);
                 }
                 self.place(result, self.location(a));
             }
-            (Elem::F32, Elem::Bf16) => self.pointwise(result, &[a], |i| PointOp::RoundBf16(i[0])),
+            (Elem::F32, Elem::Bf16) => self.pointwise(result, &[a], |i| PointOp::Round(Half::Bf16, i[0])),
+            (Elem::F32, Elem::F16) => self.pointwise(result, &[a], |i| PointOp::Round(Half::F16, i[0])),
             (Elem::I32, Elem::F32) => self.pointwise(result, &[a], |i| PointOp::IntToFloat(i[0])),
             (from, to) => return Err(format!("a cast of a tile from {from:?} to {to:?}")),
         }

@@ -5,7 +5,7 @@
 //! it and its last use, in program order and around loops. This holds for stores through any parameter, because a plan
 //! may give two parameters the same buffer when a kernel reads all of a tile before it writes it.
 
-use linc_tile::{Elem, Kernel, Op, Region, Stmt, ValueId, View};
+use linc_tile::{Kernel, Op, Region, Stmt, ValueId, View};
 
 /// Uses and load decisions, by value id.
 pub(crate) struct Usage {
@@ -145,7 +145,7 @@ impl Walker<'_> {
             Op::Unary(_, a) | Op::Splat(a) => self.read(*a),
             Op::Cast(a) => {
                 self.read(*a);
-                if self.kernel.ty(*a).elem == Elem::Bf16 {
+                if self.kernel.ty(*a).elem.is_narrow() {
                     self.root[stmt.results[0].0 as usize] = self.root[a.0 as usize];
                     if let Some(load) = self.root[a.0 as usize] {
                         self.turned[load] += 1;

@@ -155,7 +155,7 @@ impl Assignment {
 
     /// Whether the left operand of a product can be read from registers: a warp has whole rows of it.
     fn in_rows(&self, kernel: &Kernel, a: ValueId, transposed: bool) -> bool {
-        kernel.ty(a).elem == Elem::Bf16 && !transposed && self.across == 1
+        kernel.ty(a).elem.is_narrow() && !transposed && self.across == 1
     }
 
     /// Which operands of products are in shared memory, and how they get there.
@@ -198,10 +198,10 @@ fn widest_access(kernel: &Kernel) -> u64 {
 
 /// Bytes of an element in memory.
 pub(crate) fn memory_bytes(elem: Elem) -> u64 {
-    if elem == Elem::Bf16 { 2 } else { 4 }
+    if elem.is_narrow() { 2 } else { 4 }
 }
 
-/// Whether a bf16 matrix lies in memory as aligned pieces of 16 bytes, all there or all not.
+/// Whether a matrix of 16-bit elements lies in memory as aligned pieces of 16 bytes, all there or all not.
 pub(crate) fn by_pieces(
     kernel: &Kernel,
     usage: &Usage,
@@ -209,7 +209,7 @@ pub(crate) fn by_pieces(
     view: &View,
     ty: &TileType,
 ) -> bool {
-    let ([rows, cols], Elem::Bf16) = (&view.axes[..], ty.elem) else { return false };
+    let ([rows, cols], true) = (&view.axes[..], ty.elem.is_narrow()) else { return false };
     let piece = WIDE / 2;
     let whole = |n: u64| n.is_multiple_of(piece);
     let read_only = kernel.param(view.param).mode != Mode::ReadWrite;

@@ -26,6 +26,7 @@ impl Emitter<'_> {
         let x = self.element(from, slots);
         match (self.kernel.ty(from).elem, self.kernel.ty(to).elem) {
             (Elem::Bf16, Elem::F32) => format!("round_bf16({x})"),
+            (Elem::F16, Elem::F32) => format!("round_f16({x})"),
             (_, elem) => format!("({}){x}", c_type(elem)),
         }
     }
@@ -34,7 +35,7 @@ impl Emitter<'_> {
 /// The type of one element in registers.
 pub(crate) fn c_type(elem: Elem) -> &'static str {
     match elem {
-        Elem::F32 | Elem::Bf16 => "float",
+        Elem::F32 | Elem::Bf16 | Elem::F16 => "float",
         Elem::I32 => "int",
         Elem::Index => "index",
         Elem::Bool => "bool",
@@ -74,8 +75,8 @@ fn binary(op: Binary, elem: Elem, x: &str, y: &str) -> String {
         (Binary::Rem, _) => infix("%"),
         (Binary::And, _) => infix("&&"),
         (Binary::Or, _) => infix("||"),
-        (Binary::Min, Elem::F32 | Elem::Bf16) => format!("minimum({x}, {y})"),
-        (Binary::Max, Elem::F32 | Elem::Bf16) => format!("maximum({x}, {y})"),
+        (Binary::Min, Elem::F32 | Elem::Bf16 | Elem::F16) => format!("minimum({x}, {y})"),
+        (Binary::Max, Elem::F32 | Elem::Bf16 | Elem::F16) => format!("maximum({x}, {y})"),
         (Binary::Min, Elem::Index) => format!("index_min({x}, {y})"),
         (Binary::Max, Elem::Index) => format!("index_max({x}, {y})"),
         (Binary::Min, Elem::I32 | Elem::Bool) => format!("int_min({x}, {y})"),

@@ -310,7 +310,7 @@ impl<'k> Emitter<'k> {
         Ok(())
     }
 
-    /// A bf16 matrix in the layout of products, by way of shared memory: a lane holds only pairs of neighbours.
+    /// A matrix of 16-bit elements in the layout of products, by way of shared memory: a lane holds only pairs of neighbours.
     fn store_pieces(&mut self, value: ValueId, view: &View, place: Place) -> Result<(), CodegenError> {
         let tile = self.new_tile(value);
         self.write_tile(value, &tile);
@@ -357,6 +357,7 @@ pub(crate) fn memory_type(elem: Elem) -> &'static str {
     match elem {
         Elem::F32 => "float",
         Elem::Bf16 => "bf16",
+        Elem::F16 => "f16",
         Elem::I32 | Elem::Index | Elem::Bool => "int",
     }
 }

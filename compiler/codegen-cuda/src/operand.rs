@@ -1,6 +1,6 @@
 //! Operands of matrix products in shared memory.
 //!
-//! A bf16 tile has rows of 16-byte pieces, exchanged within a row (`swizzled` in the prelude), padded with zeros to
+//! A tile of 16-bit elements has rows of 16-byte pieces, exchanged within a row (`swizzled` in the prelude), padded with zeros to
 //! multiples of 16 so that a product never needs a mask. Where a row has more than eight pieces, the tile is cut into
 //! panels of eight, one behind the other: the form in which Hopper's matrix instructions read tiles themselves. An f32
 //! tile has rows of odd length.
@@ -10,6 +10,7 @@ use linc_tile::{Elem, TileType, ValueId};
 use crate::CodegenError;
 use crate::assign::Place;
 use crate::emit::{Def, Emitter};
+use crate::memory::memory_type;
 use crate::product::column_blocks;
 use crate::shared::{ALIGN, Range};
 
@@ -39,7 +40,7 @@ impl SharedTile {
     pub(crate) fn of(ty: &TileType, body: usize) -> Self {
         let extent = [ty.shape[0], ty.shape[1]];
         let (rows, cols) = match ty.elem {
-            Elem::Bf16 => (extent[0].next_multiple_of(16), extent[1].next_multiple_of(16)),
+            Elem::Bf16 | Elem::F16 => (extent[0].next_multiple_of(16), extent[1].next_multiple_of(16)),
             Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => (extent[0], extent[1] | 1),
         };
         let range = Range { at: 0, bytes: 0 };
@@ -58,7 +59,7 @@ impl SharedTile {
 
     pub(crate) fn bytes(&self) -> u32 {
         let bytes = match self.elem {
-            Elem::Bf16 => (self.cols / 8).div_ceil(self.pieces()) * self.panel(),
+            Elem::Bf16 | Elem::F16 => (self.cols / 8).div_ceil(self.pieces()) * self.panel(),
             Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => self.rows * self.cols * 4,
         };
         (bytes as u32).next_multiple_of(128)
@@ -67,12 +68,12 @@ impl SharedTile {
     /// Bytes that the tile starts at a multiple of. The exchange goes by bits of the address that eight rows use.
     pub(crate) fn align(&self) -> u32 {
         match self.elem {
-            Elem::Bf16 => 8 * 16 * self.pieces() as u32,
+            Elem::Bf16 | Elem::F16 => 8 * 16 * self.pieces() as u32,
             Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => ALIGN,
         }
     }
 
-    /// Address of a 16-byte piece of a bf16 tile that starts at `at`, as C++.
+    /// Address of a 16-byte piece of a tile of 16-bit elements that starts at `at`, as C++.
     pub(crate) fn piece_of(&self, at: &str, row: &str, piece: &str) -> String {
         let pieces = self.pieces();
         if self.cols <= 8 * pieces {
@@ -81,7 +82,7 @@ impl SharedTile {
         format!("{at} + swizzled<{pieces}, {}>({row}, {piece})", self.rows)
     }
 
-    /// Address of a 16-byte piece of a bf16 tile, as C++.
+    /// Address of a 16-byte piece of a tile of 16-bit elements, as C++.
     pub(crate) fn piece(&self, row: &str, piece: &str) -> String {
         self.piece_of(&self.at, row, piece)
     }
@@ -121,7 +122,7 @@ impl Emitter<'_> {
         self.writes(tile.range);
         let place = self.assignment.place(value);
         let Place::Matrix(layout) = place else { unreachable!("verified: products are of matrices") };
-        let pair = if tile.elem == Elem::Bf16 { 2 } else { 1 };
+        let pair = if tile.elem.is_narrow() { 2 } else { 1 };
         let slots = self.open_slots(place, pair);
         let (i, j) = (self.position(layout.rows, slots[0]), self.position(layout.cols, slots[1]));
         self.state.out.line(format!("const int i = {i}, j = {j};"));
@@ -130,7 +131,7 @@ impl Emitter<'_> {
             elements.push(self.element(value, [slots[0], &format!("{} + 1", slots[1])]));
         }
         let mut guards = vec![];
-        if tile.elem == Elem::Bf16 {
+        if tile.elem.is_narrow() {
             // What the layout holds beyond the tile becomes the zeros of the padding.
             let mut real = vec![];
             if layout.rows.covered() > tile.extent[0] {
@@ -161,7 +162,11 @@ impl Emitter<'_> {
         let guard = if guards.is_empty() { String::new() } else { format!("if ({}) ", guards.join(" && ")) };
         let text = if pair == 2 {
             let piece = tile.piece("i", "j / 8");
-            format!("shared_store_bf16x2({piece} + j % 8 * 2, pack_bf16({}));", elements.join(", "))
+            format!(
+                "shared_store_bf16x2({piece} + j % 8 * 2, pack_{}({}));",
+                memory_type(tile.elem),
+                elements.join(", ")
+            )
         } else {
             format!("shared_store({} + (i * {} + j) * 4, {});", tile.at, tile.cols, elements[0])
         };
@@ -187,8 +192,9 @@ impl Emitter<'_> {
         let piece = tile.piece(&format!("{strip} * 16 + lane % 16"), &format!("{block} * 2 + lane / 16"));
         self.state.out.line(format!("load_matrices(packed, {piece});"));
         self.state.out.unrolled("q", 4, 1);
-        self.state.out.line(format!("{name}[i * 2 + q % 2][n * 4 + q / 2 * 2] = low_bf16(packed[q]);"));
-        self.state.out.line(format!("{name}[i * 2 + q % 2][n * 4 + q / 2 * 2 + 1] = high_bf16(packed[q]);"));
+        let ty = memory_type(tile.elem);
+        self.state.out.line(format!("{name}[i * 2 + q % 2][n * 4 + q / 2 * 2] = low_{ty}(packed[q]);"));
+        self.state.out.line(format!("{name}[i * 2 + q % 2][n * 4 + q / 2 * 2 + 1] = high_{ty}(packed[q]);"));
         self.state.out.close();
         self.state.out.close();
         self.state.out.close();

@@ -189,14 +189,14 @@ impl<'k> Emitter<'k> {
 /// The bits of an element as a float, since shared memory moves floats.
 pub(crate) fn to_float(elem: Elem, text: &str) -> String {
     match elem {
-        Elem::F32 | Elem::Bf16 => text.to_string(),
+        Elem::F32 | Elem::Bf16 | Elem::F16 => text.to_string(),
         Elem::I32 | Elem::Index | Elem::Bool => format!("bits_float((u32){text})"),
     }
 }
 
 pub(crate) fn from_float(elem: Elem, text: &str) -> String {
     match elem {
-        Elem::F32 | Elem::Bf16 => text.to_string(),
+        Elem::F32 | Elem::Bf16 | Elem::F16 => text.to_string(),
         Elem::I32 | Elem::Index | Elem::Bool => format!("({})float_bits({text})", c_type(elem)),
     }
 }

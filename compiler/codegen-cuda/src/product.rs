@@ -1,12 +1,13 @@
-//! Matrix products: operands in shared memory or, for the left one, in registers; bf16 on tensor cores, f32 by
+//! Matrix products: operands in shared memory or, for the left one, in registers; bf16 and f16 on tensor cores, f32 by
 //! multiply-adds.
 
-use linc_tile::{Elem, ValueId};
+use linc_tile::ValueId;
 
 use crate::CodegenError;
 use crate::assign::Place;
 use crate::emit::{Def, Emitter};
 use crate::layout::Axis;
+use crate::memory::memory_type;
 use crate::reduce::digit;
 use crate::shared::Range;
 
@@ -58,7 +59,7 @@ impl Emitter<'_> {
         let inner = self.kernel.ty(a).shape[usize::from(!trans_a)];
         if together {
             self.warpgroup_product(result, &name, (a, trans_a), (b, trans_b), inner, acc.is_some());
-        } else if self.kernel.ty(a).elem == Elem::Bf16 {
+        } else if self.kernel.ty(a).elem.is_narrow() {
             self.tensor_core(result, &name, (a, trans_a), (b, trans_b), inner);
         } else {
             self.multiply_add(result, &name, (a, trans_a), (b, trans_b), inner);
@@ -117,6 +118,7 @@ impl Emitter<'_> {
         self.state.out.unrolled("n", column_blocks(layout.cols), 1);
         self.right_fragments((b, trans_b), layout.cols);
         self.state.out.unrolled("i", strips, 1);
+        let ty = memory_type(self.kernel.ty(a).elem);
         for half in 0..2 {
             let at = |r: usize, c: usize| {
                 let row = if r == 0 { "i * 2".to_string() } else { format!("i * 2 + {r}") };
@@ -125,7 +127,7 @@ impl Emitter<'_> {
             };
             let c = 2 * half;
             self.state.out.line(format!(
-                "mma_bf16({}, {}, {}, {}, left[i], right[{c}], right[{}]);",
+                "mma_{ty}({}, {}, {}, {}, left[i], right[{c}], right[{}]);",
                 at(0, c),
                 at(0, c + 1),
                 at(1, c),
@@ -172,7 +174,11 @@ impl Emitter<'_> {
                 *element = format!("{at} < {inner} ? {element} : 0.0f");
             }
         }
-        self.state.out.line(format!("{fragment}[q] = pack_bf16({});", elements.join(", ")));
+        self.state.out.line(format!(
+            "{fragment}[q] = pack_{}({});",
+            memory_type(self.kernel.ty(a).elem),
+            elements.join(", ")
+        ));
         self.state.out.close();
         self.state.out.close();
     }

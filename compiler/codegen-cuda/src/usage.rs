@@ -4,7 +4,7 @@ use linc_tile::{Binary, Elem, Kernel, Op, Region, Stmt, ValueId};
 
 /// Facts by value id.
 pub(crate) struct Usage {
-    /// The value whose registers hold this one: a cast to bf16 is rounded where it is used, not where it is made.
+    /// The value whose registers hold this one: a cast to 16 bits is rounded where it is used, not where it is made.
     pub root: Vec<ValueId>,
     /// The registers of the root hold the value exactly: rounding them again would change nothing.
     pub exact: Vec<bool>,
@@ -60,7 +60,7 @@ impl Usage {
         }
         if let [result] = stmt.results[..] {
             let at = result.0 as usize;
-            self.exact[at] |= matches!(stmt.op, Op::Load(_)) && kernel.ty(result).elem == Elem::Bf16;
+            self.exact[at] |= matches!(stmt.op, Op::Load(_)) && kernel.ty(result).elem.is_narrow();
             self.divisor[at] = self.divisor_of(&stmt.op);
         }
         if let Op::For { lower, step, body, .. } = &stmt.op {
@@ -77,8 +77,8 @@ impl Usage {
         let (Op::Cast(operand), [result]) = (&stmt.op, &stmt.results[..]) else { return false };
         let (from, to) = (kernel.ty(*operand).elem, kernel.ty(*result).elem);
         let same = match (from, to) {
-            (Elem::F32, Elem::Bf16) => true,
-            (Elem::Bf16, Elem::F32) => self.exact[operand.0 as usize],
+            (Elem::F32, Elem::Bf16 | Elem::F16) => true,
+            (Elem::Bf16 | Elem::F16, Elem::F32) => self.exact[operand.0 as usize],
             _ => false,
         };
         if same {

@@ -65,11 +65,16 @@ fn shapes() -> impl Iterator<Item = HeadShape> {
     })
 }
 
+/// f16 for every third case, else bf16.
+fn narrow(case: usize) -> Elem {
+    if case % 3 == 2 { Elem::F16 } else { Elem::Bf16 }
+}
+
 #[test]
 fn softmax_is_as_precise_as_its_rounding() {
     let cases: Vec<Measured> = shapes()
         .enumerate()
-        .flat_map(|(seed, shape)| softmax(shape, Elem::Bf16, seed % 4 != 3, (64, 64), seed as u64 + 1))
+        .flat_map(|(seed, shape)| softmax(shape, narrow(seed), seed % 4 != 3, (64, 64), seed as u64 + 1))
         .collect();
     check(&cases);
 }
@@ -78,7 +83,7 @@ fn softmax_is_as_precise_as_its_rounding() {
 fn linear_is_as_precise_as_its_rounding() {
     let cases: Vec<Measured> = shapes()
         .enumerate()
-        .flat_map(|(seed, shape)| linear(shape, Elem::Bf16, Keys::Normal, 3.0, seed as u64 + 1))
+        .flat_map(|(seed, shape)| linear(shape, narrow(seed), Keys::Normal, 3.0, seed as u64 + 1))
         .collect();
     check(&cases);
 }
@@ -88,7 +93,7 @@ fn linear_is_safe_for_any_keys() {
     for (seed, keys) in Keys::ALL.into_iter().enumerate() {
         for (head_dim, group) in [(64, 2), (128, 1)] {
             let shape = HeadShape { batch: 1, seq: 150, heads: group, kv_heads: 1, head_dim };
-            for elem in [Elem::F32, Elem::Bf16] {
+            for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
                 check(&linear(shape, elem, keys, 1.0, seed as u64 + 1));
             }
         }
@@ -97,7 +102,9 @@ fn linear_is_safe_for_any_keys() {
 
 #[test]
 fn linear_with_odd_heads() {
-    for (head_dim, elem) in [(24, Elem::F32), (40, Elem::Bf16), (72, Elem::F32), (96, Elem::Bf16)] {
+    for (head_dim, elem) in
+        [(24, Elem::F32), (40, Elem::Bf16), (72, Elem::F32), (96, Elem::Bf16), (40, Elem::F16)]
+    {
         let shape = HeadShape { batch: 2, seq: 100, heads: 2, kv_heads: 1, head_dim };
         for keys in [Keys::Normal, Keys::Uniform(100.0)] {
             check(&linear(shape, elem, keys, 1.0, 5));

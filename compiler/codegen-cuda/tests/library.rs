@@ -8,7 +8,7 @@ use linc_emulator::{Emulator, Options as Launch, Order};
 
 /// At least that of an element.
 fn alignments(case: &Case, alignment: u32) -> Vec<u32> {
-    let size = |elem| if elem == Elem::Bf16 { 2 } else { 4 };
+    let size = |elem: Elem| if elem.is_narrow() { 2 } else { 4 };
     case.kernel.params.iter().map(|p| alignment.max(size(p.elem))).collect()
 }
 

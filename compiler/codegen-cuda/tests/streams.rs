@@ -81,6 +81,7 @@ fn kernels(elem: Elem) -> Vec<linc_codegen_cuda::tile::Kernel> {
             eps: 1e-8,
             weight_decay: 0.1,
             g: Elem::F32,
+            guarded: false,
         }),
         sum_of_squares(&SumOfSquaresSpec { numel: 4 * ROWS * D, x: elem }),
         sum_middle(&SumMiddleSpec { outer: 1, mid: ROWS, inner: D, x: Elem::F32, y: Elem::F32 }),

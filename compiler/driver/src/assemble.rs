@@ -194,6 +194,7 @@ fn dtype(dtype: DType) -> plan::DType {
         // f64 exists in the interpreter only; the kernel lowering has refused it before.
         DType::F32 | DType::F64 => plan::DType::F32,
         DType::Bf16 => plan::DType::Bf16,
+        DType::F16 => plan::DType::F16,
         DType::I32 => plan::DType::I32,
     }
 }

@@ -21,6 +21,7 @@ pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
+pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout as Layout;
 pub use linc_passes::optimizer::OptimizerOptions;
 pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
@@ -36,6 +37,7 @@ pub mod names {
     pub use linc_passes::accumulate::KEEP;
     pub use linc_passes::decode::POSITION;
     pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
+    pub use linc_passes::loss_scale::{LOSS_SCALE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES};
     pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
 
     /// Token ids, i32 `[batch, seq]`.
@@ -70,6 +72,8 @@ pub struct Options {
     pub seq: usize,
     /// Number format of activations and matmul operands; masters of the weights are f32.
     pub precision: Precision,
+    /// How the scale of the loss changes; only f16 has one.
+    pub loss_scale: LossScale,
     /// The machine that kernels are shaped for, and that dumps have the code of.
     pub target: Target,
     /// What the backward recomputes.
@@ -89,6 +93,7 @@ impl Options {
             batch,
             seq,
             precision: Precision::default(),
+            loss_scale: LossScale::default(),
             target: Target::default(),
             recompute: RecomputePolicy::default(),
             disabled: BTreeSet::new(),
@@ -154,6 +159,7 @@ pub fn compile(
         kinds: model.kinds.clone(),
         linear: LinearOptions { form, ..model.linear_options() },
         precision: options.precision,
+        loss_scale: options.loss_scale,
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };

@@ -2,7 +2,7 @@
 //!
 //! Element types follow three rules. An operation gives what it takes, and operands that meet element by element are of
 //! one type. What is summed over many elements and read as a number of its own (a reduction, a statistic, a saved state,
-//! the gradient of a weight, a loss) is of [`DType::accumulator`], f32 for bf16. Where both make sense, the operation
+//! the gradient of a weight, a loss) is of [`DType::accumulator`], f32 for bf16 and f16. Where both make sense, the operation
 //! says which: `matmul`, `embedding`, `cast`.
 
 mod attention;
@@ -120,9 +120,9 @@ impl Check<'_> {
         }
     }
 
-    /// Checks that operand `i`, a statistic or state, is not rounded to bf16.
+    /// Checks that operand `i`, a statistic or state, is not rounded to 16 bits.
     fn full(&self, i: usize) -> Result<(), IrError> {
-        if self.dtype(i) == DType::Bf16 {
+        if self.dtype(i).is_narrow() {
             return self.fail(format!("operand {i} is {}, expected f32", self.operands[i]));
         }
         Ok(())
@@ -204,7 +204,8 @@ impl Check<'_> {
                 self.int(1)?;
                 let mut shape = self.shape(1).clone();
                 shape.0.push(self.shape(0).last());
-                if *dtype != self.dtype(0) && *dtype != DType::Bf16 {
+                let rounds = dtype.is_narrow() && !self.dtype(0).is_narrow();
+                if *dtype != self.dtype(0) && !rounds {
                     return self.fail(format!("rows of a {} table cannot be {dtype}", self.dtype(0)));
                 }
                 Ok(vec![TensorType::new(*dtype, shape)])
@@ -238,17 +239,17 @@ impl Check<'_> {
                 Ok(vec![self.sum_of(0, []), self.sum_of(0, [parts])])
             }
             Op::AdamW(_) => {
-                self.arity(7..=7)?;
+                self.arity(7..=8)?;
                 for i in 1..4 {
                     self.same(i, self.shape(0), "the parameter")?;
                 }
-                for i in 4..7 {
+                for i in 4..self.operands.len() {
                     self.same(i, &Shape::default(), "a scalar")?;
                 }
-                // A step is far smaller than what bf16 resolves.
-                self.one_dtype(&[0, 1, 2, 3, 4, 5, 6])?;
-                if self.dtype(0) == DType::Bf16 {
-                    return self.fail("updates masters of f32, these are bf16");
+                // A step is far smaller than what 16 bits resolve.
+                self.one_dtype(&(0..self.operands.len()).collect::<Vec<_>>())?;
+                if self.dtype(0).is_narrow() {
+                    return self.fail(format!("updates masters of f32, these are {}", self.dtype(0)));
                 }
                 Ok(vec![self.like(0), self.like(2), self.like(3)])
             }

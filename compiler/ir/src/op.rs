@@ -297,7 +297,7 @@ pub enum Op {
     Fused(Pointwise),
 
     // ---- reductions, views ----
-    /// `(x) -> x without axes`: sum over the axes (kept as size 1 if `keep`); bf16 is summed to f32.
+    /// `(x) -> x without axes`: sum over the axes (kept as size 1 if `keep`); bf16 and f16 are summed to f32.
     Sum {
         /// Axes, ascending.
         axes: Vec<usize>,
@@ -351,7 +351,7 @@ pub enum Op {
     },
 
     // ---- norms, position, embedding ----
-    /// `(x [.., d], w [d]) -> y like x`: `x / sqrt(mean(x²) + eps) * w` (arXiv 1910.07467); `w` may be f32 where x is bf16.
+    /// `(x [.., d], w [d]) -> y like x`: `x / sqrt(mean(x²) + eps) * w` (arXiv 1910.07467); `w` may be f32 where x is bf16 or f16.
     RmsNorm {
         /// Added to the mean square.
         eps: f64,
@@ -362,17 +362,17 @@ pub enum Op {
         eps: f64,
     },
     /// `(x [B,N,H,D], table [len,D/2,2], start i32[1]?) -> y like x`: rotates interleaved feature pairs by
-    /// position `start + n` (arXiv 2104.09864); `inverse` rotates back (its gradient). The table is f32 for a bf16 x, too.
+    /// position `start + n` (arXiv 2104.09864); `inverse` rotates back (its gradient). The table is f32 for an x of 16 bits, too.
     Rope {
         /// Rotate by the negative angle.
         inverse: bool,
     },
-    /// `(table [V, d], ids i32[..]) -> [.., d]`: rows of the table, rounded to `dtype`: the table's type or bf16.
+    /// `(table [V, d], ids i32[..]) -> [.., d]`: rows of the table, rounded to `dtype`: the table's type, bf16 or f16.
     Embedding {
         /// Element type of the result.
         dtype: DType,
     },
-    /// `(ids i32[..], dy [.., d]) -> dtable [V, d]`; bf16 is summed to f32.
+    /// `(ids i32[..], dy [.., d]) -> dtable [V, d]`; bf16 and f16 are summed to f32.
     EmbeddingGrad {
         /// Rows of the table.
         vocab: usize,
@@ -416,7 +416,7 @@ pub enum Op {
         temperature: f64,
     },
 
-    // ---- loss: a bf16 head has bf16 logits and gradients of logits; the loss and dw are f32 ----
+    // ---- loss: a head of bf16 or f16 has such logits and gradients of logits; the loss and dw are f32 ----
     /// `(logits [T,V], targets i32[T]) -> f32[]`: mean over targets >= 0 of the negative log likelihood.
     CrossEntropy,
     /// `(logits, targets, dloss []) -> dlogits like logits`
@@ -439,7 +439,8 @@ pub enum Op {
     /// `(gs..) -> (norm [], partials [P])`: global L2 norm over all operands; `partials` is workspace,
     /// one sum of squares per [`NORM_BLOCK`] elements of each operand.
     GlobalNorm,
-    /// `(p, g, m, v, lr [], step [], clip []) -> (p', m', v')`: AdamW on `clip*g`, bias-corrected by `step` (from 1).
+    /// `(p, g, m, v, lr [], step [], clip [], [update []]) -> (p', m', v')`: AdamW on `clip*g`, bias-corrected by `step`
+    /// (from 1). If `update` is there and 0, p, m and v stay, whatever the other operands are.
     AdamW(AdamWSpec),
 }
 

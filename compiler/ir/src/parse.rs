@@ -243,7 +243,7 @@ impl Parser<'_> {
         let at = self.at();
         let name = self.word("a type such as `f32[2, 3]`")?;
         let Some(dtype) = DType::from_name(&name) else {
-            return Err(at.error(format!("`{name}` is not an element type (f32, f64, bf16, i32)")));
+            return Err(at.error(format!("`{name}` is not an element type (f32, f64, bf16, f16, i32)")));
         };
         self.symbol('[')?;
         let dims = self.separated(']', Self::size)?;

@@ -11,6 +11,8 @@ pub enum DType {
     F64,
     /// bfloat16: f32 with the lower 16 mantissa bits rounded away (round to nearest even).
     Bf16,
+    /// IEEE binary16: 11 bits of mantissa, from 6e-8 (subnormal; 6.1e-5 normal) to 65504.
+    F16,
     /// Signed 32-bit integer: token ids, labels, positions.
     I32,
 }
@@ -21,22 +23,30 @@ impl DType {
         match self {
             DType::F64 => 8,
             DType::F32 | DType::I32 => 4,
-            DType::Bf16 => 2,
+            DType::Bf16 | DType::F16 => 2,
         }
     }
 
     /// True for the types that carry gradients.
     pub const fn is_float(self) -> bool {
         match self {
-            DType::F32 | DType::F64 | DType::Bf16 => true,
+            DType::F32 | DType::F64 | DType::Bf16 | DType::F16 => true,
             DType::I32 => false,
         }
     }
 
-    /// The type in which sums of such elements are formed, and which a statistic of them has: f32 for bf16.
+    /// True for the types of 16 bits, which are rounded to and not computed in.
+    pub const fn is_narrow(self) -> bool {
+        match self {
+            DType::Bf16 | DType::F16 => true,
+            DType::F32 | DType::F64 | DType::I32 => false,
+        }
+    }
+
+    /// The type in which sums of such elements are formed, and which a statistic of them has: f32 for narrow types.
     pub const fn accumulator(self) -> Self {
         match self {
-            DType::Bf16 | DType::F32 => DType::F32,
+            DType::Bf16 | DType::F16 | DType::F32 => DType::F32,
             DType::F64 | DType::I32 => self,
         }
     }
@@ -47,13 +57,14 @@ impl DType {
             DType::F32 => "f32",
             DType::F64 => "f64",
             DType::Bf16 => "bf16",
+            DType::F16 => "f16",
             DType::I32 => "i32",
         }
     }
 
     /// Inverse of [`DType::name`].
     pub fn from_name(name: &str) -> Option<Self> {
-        [DType::F32, DType::F64, DType::Bf16, DType::I32].into_iter().find(|d| d.name() == name)
+        [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::I32].into_iter().find(|d| d.name() == name)
     }
 }
 

@@ -80,6 +80,37 @@ fn casts_round_to_bf16_ties_to_even_and_truncate_to_i32() {
 }
 
 #[test]
+fn casts_round_to_f16_ties_to_even_with_subnormals_and_overflow() {
+    let tiny = 2f64.powi(-24);
+    let exact = [
+        (1.0 + 2f64.powi(-11), 1.0),
+        (1.0 + 3.0 * 2f64.powi(-11), 1.0 + 2f64.powi(-9)),
+        // Just beside a tie, by less than f32 can tell.
+        (1.0 + 2f64.powi(-11) + 2f64.powi(-40), 1.0 + 2f64.powi(-10)),
+        (1.0 + 3.0 * 2f64.powi(-11) - 2f64.powi(-40), 1.0 + 2f64.powi(-10)),
+        (65519.9, 65504.0),
+        (65520.0, f64::INFINITY),
+        (-1e300, f64::NEG_INFINITY),
+        // Subnormal numbers are multiples of 2^-24.
+        (2f64.powi(-14) - 0.25 * tiny, 2f64.powi(-14)),
+        (2.5 * tiny, 2.0 * tiny),
+        (0.5 * tiny, 0.0),
+        (0.5000001 * tiny, tiny),
+        (1e-300, 0.0),
+    ];
+    for (x, rounded) in exact {
+        assert_eq!(x.round_f16(), rounded, "{x}");
+        assert_eq!((-x).round_f16(), -rounded, "-{x}");
+        let single = x as f32;
+        assert_eq!(f64::from(single.round_f16()), f64::from(single).round_f16(), "{single}");
+    }
+    assert_eq!((-1e-30f64).round_f16().to_bits(), (-0.0f64).to_bits());
+    assert!(f64::NAN.round_f16().is_nan());
+    let cast = eval1(&Op::Cast { dtype: DType::F16 }, &[&vector(&[0.1, 7e4])]);
+    assert_eq!(cast.doubles(), [0.0999755859375, f64::INFINITY]);
+}
+
+#[test]
 fn every_result_of_bf16_type_is_rounded() {
     let text = r#"graph "g" {
         %0: bf16[2] = input() {name = "x"}
@@ -330,6 +361,22 @@ fn adamw_two_steps() {
     close("p", &p.doubles(), &[once * (1.0 - lr * 0.1) - update], 1e-15);
     close("m", &m.doubles(), &[2.0 * (1.0 - 0.81)], 1e-15);
     close("v", &v.doubles(), &[4.0 * (1.0 - 0.99 * 0.99)], 1e-15);
+}
+
+#[test]
+fn adamw_can_be_told_to_do_nothing() {
+    let spec = AdamWSpec { beta1: 0.9, beta2: 0.99, eps: 1e-3, weight_decay: 0.1 };
+    let (p, m, v) = (vector(&[1.0, -2.0]), vector(&[0.1, 0.2]), vector(&[0.3, 0.4]));
+    let g = vector(&[f64::INFINITY, f64::NAN]);
+    let [lr, step, clip] = [0.01, 0.0, f64::NAN].map(Tensor::scalar);
+    let run = |g: &Tensor<f64>, step: &Tensor<f64>, clip: &Tensor<f64>, update: f64| {
+        let update = Tensor::scalar(update);
+        eval(&Op::AdamW(spec.clone()), &[&p, g, &m, &v, &lr, step, clip, &update]).unwrap()
+    };
+    assert_eq!(run(&g, &step, &clip, 0.0), [p.clone(), m.clone(), v.clone()]);
+    let (g, one) = (vector(&[1.0, 2.0]), Tensor::scalar(1.0));
+    let seven = eval(&Op::AdamW(spec.clone()), &[&p, &g, &m, &v, &lr, &one, &one]).unwrap();
+    assert_eq!(run(&g, &one, &one, 1.0), seven);
 }
 
 #[test]

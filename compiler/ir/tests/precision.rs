@@ -1,4 +1,4 @@
-//! Element types: what operations of bf16 give, what they refuse, and where they round.
+//! Element types: what operations of bf16 and f16 give, what they refuse, and where they round.
 
 use linc_ir::interp::{Bindings, Real, Tensor, run};
 use linc_ir::{AdamWSpec, DType, Graph, LinearForm, LinearSpec, Op, TensorType, Value, parse};
@@ -32,6 +32,19 @@ fn refuses(op: Op, operands: &[&str], message: &str) {
 
 fn matmul(dtype: DType) -> Op {
     Op::MatMul { trans_a: false, trans_b: false, dtype }
+}
+
+#[test]
+fn f16_has_the_rules_of_bf16() {
+    gives(Op::Sum { axes: vec![0], keep: false }, &["f16[2, 3]"], &["f32[3]"]);
+    gives(matmul(DType::F16), &["f16[2, 3]", "f16[3, 4]"], &["f16[2, 4]"]);
+    gives(matmul(DType::F32), &["f16[2, 3]", "f16[3, 4]"], &["f32[2, 4]"]);
+    refuses(matmul(DType::Bf16), &["f16[2, 3]", "f16[3, 4]"], "a product of f16 cannot be bf16");
+    gives(Op::Embedding { dtype: DType::F16 }, &["f32[5, 3]", "i32[2]"], &["f16[2, 3]"]);
+    refuses(Op::Embedding { dtype: DType::F16 }, &["bf16[5, 3]", "i32[2]"], "cannot be f16");
+    let adamw = Op::AdamW(AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 });
+    let (low, scalar) = ("f16[3]", "f16[]");
+    refuses(adamw, &[low, low, low, low, scalar, scalar, scalar], "masters of f32, these are f16");
 }
 
 #[test]

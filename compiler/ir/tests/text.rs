@@ -86,7 +86,7 @@ fn everything() -> Graph {
     }
     b.graph.set_scope("views/inner");
     b.add(Op::Broadcast { shape: [2, 4].into() }, &[x]);
-    for dtype in [DType::F32, DType::F64, DType::Bf16, DType::I32] {
+    for dtype in [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::I32] {
         b.add(Op::Cast { dtype }, &[x]);
     }
     let mut steps = vec![PointOp::Input(0), PointOp::Input(1), PointOp::Const(-1.5e-7)];
@@ -143,7 +143,8 @@ fn everything() -> Graph {
     b.add(Op::LinearCrossEntropyGrad { chunk: 2 }, &[h, w, ids, loss]);
     let norm = b.add(Op::GlobalNorm, &[h, w])[0];
     let spec = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    let new = b.add(Op::AdamW(spec), &[x, x, m, m, norm, norm, loss]);
+    let new = b.add(Op::AdamW(spec.clone()), &[x, x, m, m, norm, norm, loss]);
+    b.add(Op::AdamW(spec), &[x, x, m, m, norm, norm, loss, norm]);
     b.graph.node_mut(norm.node).recompute = true;
     b.graph.outputs.extend([("loss".into(), loss), ("β".into(), new[2])]);
     b.graph.updates.push((m.node, new[1]));
@@ -236,7 +237,7 @@ fn errors_say_where_and_what() {
         ("  output \"y\" = %7", "line 4, column 16: `%7` is not defined above"),
         ("  output \"y\" = %0.1", "line 4, column 16: `%0` has 1 results, there is no `.1`"),
         ("  %2: f32[2] = nog(%0)", "line 4, column 16: there is no operation `nog`"),
-        ("  %2: f16[2] = neg(%0)", "line 4, column 7: `f16` is not an element type (f32, f64, bf16, i32)"),
+        ("  %2: f8[2] = neg(%0)", "line 4, column 7: `f8` is not an element type (f32, f64, bf16, f16, i32)"),
         ("  %2: f32[0] = neg(%0)", "line 4, column 11: expected the size of an axis, at least 1, found `0`"),
         ("  %2: f32[3] = neg(%0)", "line 4, column 3: the results of neg are f32[2], but f32[3] is written"),
         ("  %0: f32[2] = neg(%0)", "line 4, column 3: `%0` is defined twice"),
@@ -323,7 +324,7 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
             0 => Op::Unary(UnaryOp::ALL[numbers.below(10)]),
             1 | 2 => Op::Binary(BinaryOp::ALL[numbers.below(7)]),
             3 => Op::Broadcast { shape: Shape([&[2], shape.dims()].concat()) },
-            4 => Op::Cast { dtype: [DType::F32, DType::Bf16, DType::I32][numbers.below(3)] },
+            4 => Op::Cast { dtype: [DType::F32, DType::Bf16, DType::F16, DType::I32][numbers.below(4)] },
             5 => Op::Sum { axes: vec![axis], keep: numbers.below(2) == 0 },
             6 => Op::Reshape { shape: [shape.numel()].into() },
             7 => Op::Transpose { perm: (0..shape.rank()).rev().collect() },
@@ -417,7 +418,7 @@ fn bindings(graph: &Graph, seed: u64) -> Bindings<f64> {
             let data: Vec<usize> = (0..ty.shape.numel()).map(|_| numbers.below(3)).collect();
             let tensor = match ty.dtype {
                 DType::I32 => Tensor::int(ty.shape, data.iter().map(|x| *x as i32).collect()),
-                DType::F32 | DType::F64 | DType::Bf16 => {
+                DType::F32 | DType::F64 | DType::Bf16 | DType::F16 => {
                     Tensor::float(ty.shape, data.iter().map(|x| *x as f64).collect())
                 }
             };

@@ -97,6 +97,7 @@ pub fn lower(
                 eps: spec.eps,
                 weight_decay: spec.weight_decay,
                 g: l.elem(l.operands[1])?,
+                guarded: l.operands.len() > 7,
             };
             let args = l.places(&l.operands);
             l.launch(adamw(&spec), args);

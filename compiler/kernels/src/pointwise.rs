@@ -37,6 +37,7 @@ pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), KernelError> {
             PointOp::Unary(f, a) => PointStep::Unary(unary(*f), at[*a]),
             PointOp::Binary(f, a, b) => PointStep::Binary(binary(*f), at[*a], at[*b]),
             PointOp::Cast(DType::Bf16, a) => PointStep::RoundBf16(at[*a]),
+            PointOp::Cast(DType::F16, a) => PointStep::RoundF16(at[*a]),
             // Arithmetic is f32 anyway: a widening cast is the value itself.
             PointOp::Cast(DType::F32, a) => {
                 at.push(at[*a]);

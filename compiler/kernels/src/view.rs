@@ -66,6 +66,7 @@ impl<'a> Lowering<'a> {
         match self.ty(value).dtype {
             DType::F32 => Ok(Elem::F32),
             DType::Bf16 => Ok(Elem::Bf16),
+            DType::F16 => Ok(Elem::F16),
             DType::I32 => Ok(Elem::I32),
             DType::F64 => self.fail("f64 exists in the interpreter only"),
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_ir::layout::{Layout, as_matrix, broadcast_strides};
-use linc_ir::{DType, Graph, NodeId, Op, PointOp, Pointwise, Shape, Value};
+use linc_ir::{Graph, NodeId, Op, PointOp, Pointwise, Shape, Value};
 
 use crate::error::PassError;
 
@@ -228,8 +228,9 @@ fn fuse(
             other => unreachable!("{} is not pointwise", other.name()),
         };
         // Steps compute in f32: what a node rounds, the region rounds.
-        let rounds = graph.ty(value).dtype == DType::Bf16 && !matches!(graph.op(*id), Op::Cast { .. });
-        let step = if rounds { push_once(&mut region, PointOp::Cast(DType::Bf16, step)) } else { step };
+        let dtype = graph.ty(value).dtype;
+        let rounds = dtype.is_narrow() && !matches!(graph.op(*id), Op::Cast { .. });
+        let step = if rounds { push_once(&mut region, PointOp::Cast(dtype, step)) } else { step };
         step_of.insert(value, step);
     }
     let mut results = vec![];

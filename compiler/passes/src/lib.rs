@@ -13,6 +13,7 @@ pub mod decode;
 pub mod error;
 pub mod fusion;
 pub mod loss;
+pub mod loss_scale;
 pub mod memory;
 pub mod merge_matmuls;
 pub mod optimizer;

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use linc_ir::Graph;
 
 use crate::attention::LinearOptions;
+use crate::autodiff::Seed;
 use crate::error::PassError;
+use crate::loss_scale::{LossScale, Scaling};
 use crate::memory::{MemoryPlan, PersistentLayout};
 use crate::optimizer::OptimizerOptions;
 use crate::placement::AttentionKind;
@@ -48,6 +50,8 @@ pub struct Options {
     pub linear: LinearOptions,
     /// Number format of activations and matmul operands.
     pub precision: Precision,
+    /// How the scale of the loss changes, where the precision needs one.
+    pub loss_scale: LossScale,
     /// What the backward recomputes.
     pub recompute: Policy,
     /// Optional passes that are switched off.
@@ -87,15 +91,27 @@ pub fn run(
             observe("chunk_loss", graph);
         }
     }
+    let scaling = |graph: &mut Graph| {
+        let wanted = options.precision.scales_loss();
+        wanted.then(|| Scaling::new(graph, options.loss_scale)).transpose()
+    };
+    let seed = |graph: &mut Graph, scaling: &Option<Scaling>, factor: f64| match scaling {
+        None => Ok(Seed::Factor(factor)),
+        Some(scaling) => scaling.seed(graph, factor).map(Seed::Value),
+    };
     match entry {
         Entry::Train(optimizer) => {
-            let gradients = autodiff::run(graph, loss::LOSS)?;
+            let scaling = scaling(graph)?;
+            let seed = seed(graph, &scaling, 1.0)?;
+            let gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
             observe("autodiff", graph);
-            optimizer::run(graph, &gradients, optimizer)?;
+            optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
         Entry::Accumulate { steps } => {
-            let gradients = autodiff::run_scaled(graph, loss::LOSS, 1.0 / (*steps).max(1) as f64)?;
+            let scaling = scaling(graph)?;
+            let seed = seed(graph, &scaling, 1.0 / (*steps).max(1) as f64)?;
+            let gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
             observe("autodiff", graph);
             accumulate::add(graph, &gradients)?;
             observe("accumulate", graph);
@@ -103,7 +119,8 @@ pub fn run(
         Entry::Update(optimizer) => {
             let gradients = accumulate::read(graph)?;
             observe("accumulate", graph);
-            optimizer::run(graph, &gradients, optimizer)?;
+            let scaling = scaling(graph)?;
+            optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
         Entry::Eval | Entry::Forward | Entry::Decode { .. } => {}
@@ -139,8 +156,8 @@ pub fn run(
         observe("merge_matmuls", graph);
     }
     // Before what chooses where values are kept, so that neither recomputation nor fusion changes a number.
-    if options.precision == Precision::Bfloat16 {
-        precision::run(graph, loss::LOSS)?;
+    if let Some(narrow) = options.precision.narrow() {
+        precision::run(graph, loss::LOSS, narrow)?;
         dce::run(graph);
         observe("precision", graph);
     }

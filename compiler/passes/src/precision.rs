@@ -1,15 +1,15 @@
-//! Mixed precision: activations, matmul operands and attention in bf16; master weights, their gradients, and all
-//! statistics in f32. Every rounding is a `cast`, or the result type of an operation that offers the choice.
+//! Mixed precision: activations, matmul operands and attention in a narrow type, bf16 or f16; master weights, their
+//! gradients, and all statistics in f32. Every rounding is a `cast`, or the result type of an operation that offers the choice.
 //!
 //! | value | type |
 //! |---|---|
 //! | parameters, moments, accumulated gradients | f32, as stored |
-//! | weights as operands of matmuls and of the output head | bf16, cast once a step for all readers |
+//! | weights as operands of matmuls and of the output head | narrow, cast once a step for all readers |
 //! | gains and biases, read by norms and pointwise operations | the f32 master itself |
-//! | results of matmuls, attention, norms, rotations, embedding; the residual stream; their gradients | bf16 |
-//! | pointwise chains | f32 between the bf16 values that they read and write |
+//! | results of matmuls, attention, norms, rotations, embedding; the residual stream; their gradients | narrow |
+//! | pointwise chains | f32 between the narrow values that they read and write |
 //! | reductions, log-sum-exps, states of linear attention, losses, gradients of parameters, outputs | f32 |
-//! | key/value caches | bf16 |
+//! | key/value caches | narrow |
 //!
 //! A pointwise result is rounded where it is stored for somebody: where anything but a pointwise operation reads it, or
 //! the backward reads it from the forward. So results do not depend on what is fused or recomputed later, and a
@@ -29,17 +29,37 @@ pub enum Precision {
     Float32,
     /// bf16 with f32 master weights, sums and statistics.
     Bfloat16,
+    /// The same with f16, and a scale of the loss ([`crate::loss_scale`]).
+    Float16,
 }
 
 impl Precision {
     /// All formats.
-    pub const ALL: [Precision; 2] = [Precision::Float32, Precision::Bfloat16];
+    pub const ALL: [Precision; 3] = [Precision::Float32, Precision::Bfloat16, Precision::Float16];
 
     /// Name in configs.
     pub const fn name(self) -> &'static str {
         match self {
             Precision::Float32 => "float32",
             Precision::Bfloat16 => "bfloat16",
+            Precision::Float16 => "float16",
+        }
+    }
+
+    /// The type of what is not f32.
+    pub const fn narrow(self) -> Option<DType> {
+        match self {
+            Precision::Float32 => None,
+            Precision::Bfloat16 => Some(DType::Bf16),
+            Precision::Float16 => Some(DType::F16),
+        }
+    }
+
+    /// True if gradients would be lost in the type without a scale.
+    pub const fn scales_loss(self) -> bool {
+        match self {
+            Precision::Float32 | Precision::Bfloat16 => false,
+            Precision::Float16 => true,
         }
     }
 
@@ -49,13 +69,13 @@ impl Precision {
     }
 }
 
-/// Gives every value of a lowered f32 graph its element type; what output `loss` depends on is the forward.
+/// Gives every value of a lowered f32 graph its element type, f32 or `narrow`; what output `loss` depends on is the forward.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
-pub fn run(graph: &mut Graph, loss: &str) -> Result<(), PassError> {
+pub fn run(graph: &mut Graph, loss: &str, narrow: DType) -> Result<(), PassError> {
     let order = graph.topological()?;
-    let mut rewrite = Rewrite::new(graph, &order, loss);
+    let mut rewrite = Rewrite::new(graph, &order, loss, narrow);
     for id in order {
         rewrite.node(id)?;
     }
@@ -108,13 +128,15 @@ fn caches(graph: &Graph) -> BTreeSet<NodeId> {
 struct Rewrite<'a> {
     old: &'a Graph,
     new: Graph,
+    /// The type of what is not f32.
+    narrow: DType,
     /// The new value of each old one.
     at: BTreeMap<Value, Value>,
-    /// The bf16 form of new f32 values.
+    /// The narrow form of new f32 values.
     narrowed: BTreeMap<Value, Value>,
     /// See [`exact_values`].
     exact: BTreeSet<Value>,
-    /// Old values that are between the bf16 ones of a pointwise chain.
+    /// Old values that are between the narrow ones of a pointwise chain.
     chained: BTreeSet<Value>,
     /// States that hold keys and values.
     caches: BTreeSet<NodeId>,
@@ -123,9 +145,10 @@ struct Rewrite<'a> {
 }
 
 impl<'a> Rewrite<'a> {
-    fn new(old: &'a Graph, order: &[NodeId], loss: &str) -> Self {
+    fn new(old: &'a Graph, order: &[NodeId], loss: &str, narrow: DType) -> Self {
         Rewrite {
             old,
+            narrow,
             new: Graph::new(old.name.clone()),
             at: BTreeMap::new(),
             narrowed: BTreeMap::new(),
@@ -152,12 +175,12 @@ impl<'a> Rewrite<'a> {
         if let Op::State { ty, .. } = &mut op
             && self.caches.contains(&id)
         {
-            ty.dtype = DType::Bf16;
+            ty.dtype = self.narrow;
         }
         if let Op::MatMul { dtype, .. } | Op::Embedding { dtype } = &mut op
             && !self.exact.contains(&result)
         {
-            *dtype = DType::Bf16;
+            *dtype = self.narrow;
         }
         let narrow = match operand_types(&op) {
             Wanted::Any => vec![],
@@ -181,7 +204,7 @@ impl<'a> Rewrite<'a> {
         Ok(())
     }
 
-    /// Computes in f32, and rounds what is stored of a chain that reads bf16.
+    /// Computes in f32, and rounds what is stored of a chain that reads narrow values.
     fn pointwise(&mut self, result: Value, op: Op, operands: &[Value]) -> Result<Value, PassError> {
         let lowers = operands.iter().any(|v| self.is_narrow(*v))
             || self.old.operands(result.node).iter().any(|v| self.chained.contains(v));
@@ -206,7 +229,7 @@ impl<'a> Rewrite<'a> {
     }
 
     fn is_narrow(&self, value: Value) -> bool {
-        self.new.ty(value).dtype == DType::Bf16
+        self.new.ty(value).dtype == self.narrow
     }
 
     /// The value in f32. Each reader has its own cast, which costs nothing where it is fused into the reader.
@@ -217,7 +240,7 @@ impl<'a> Rewrite<'a> {
         Ok(self.new.push(Op::Cast { dtype: DType::F32 }, &[value])?)
     }
 
-    /// The value in bf16: rounded once, where it is made; of views and joints, what they are made of.
+    /// The value in the narrow type: rounded once, where it is made; of views and joints, what they are made of.
     fn narrow(&mut self, value: Value) -> Result<Value, PassError> {
         if self.new.ty(value).dtype != DType::F32 {
             return Ok(value);
@@ -233,7 +256,7 @@ impl<'a> Rewrite<'a> {
         }
         let scope = self.new.node(value.node).scope.clone();
         let outer = self.new.set_scope(scope);
-        let op = if op.is_view() { op } else { Op::Cast { dtype: DType::Bf16 } };
+        let op = if op.is_view() { op } else { Op::Cast { dtype: self.narrow } };
         let narrow = self.new.push(op, &sources)?;
         self.new.set_scope(outer);
         self.narrowed.insert(value, narrow);
@@ -245,7 +268,7 @@ impl<'a> Rewrite<'a> {
 enum Wanted {
     /// Operands as they are.
     Any,
-    /// bf16 at these positions, the others as they are.
+    /// Narrow at these positions, the others as they are.
     Narrow(&'static [usize]),
     /// One type for all.
     Alike,

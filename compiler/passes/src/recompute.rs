@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_ir::{DType, Graph, NodeId, Op, Value};
+use linc_ir::{Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
 
@@ -93,12 +93,12 @@ pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassErro
     Ok(())
 }
 
-/// True for what exists anyway: leaves, and the bf16 form of weights, which is made once for the whole step.
+/// True for what exists anyway: leaves, and the narrow form of weights, which is made once for the whole step.
 fn is_leaf(graph: &Graph, id: NodeId) -> bool {
     let (op, value) = (graph.op(id), Value { node: id, port: 0 });
     op.leaf_name().is_some()
         || matches!(op, Op::Constant { .. })
-        || (graph.ty(value).dtype == DType::Bf16 && graph.is_weight(value))
+        || (graph.ty(value).dtype.is_narrow() && graph.is_weight(value))
 }
 
 fn is_cheap(op: &Op) -> bool {
@@ -156,7 +156,7 @@ fn feeding_backward(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>)
         if users.iter().any(feeds) {
             feeding.insert(*id);
         }
-        let rounds = matches!(op, Op::Cast { dtype: DType::Bf16 }) && feeding.contains(id);
+        let rounds = matches!(op, Op::Cast { dtype } if dtype.is_narrow()) && feeding.contains(id);
         let leads_on = matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Broadcast { .. } | Op::Cast { .. })
             && users.iter().any(|user| rounded.contains(user));
         if rounds || leads_on {

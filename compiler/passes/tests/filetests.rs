@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use linc_ir::{Graph, LinearForm};
+use linc_ir::{DType, Graph, LinearForm};
 use linc_passes::attention::{self, LinearOptions};
 use linc_passes::placement::AttentionKind;
 use linc_passes::recompute::{self, Policy};
@@ -22,7 +22,7 @@ fn apply(pass: &str, graph: &mut Graph) {
         "fusion" => fusion::run(graph).expect("fusion"),
         "loss" => loss::chunk(graph).expect("loss"),
         "merge_matmuls" => merge_matmuls::run(graph).expect("merge_matmuls"),
-        "precision" => precision::run(graph, "loss").expect("precision"),
+        "precision" => precision::run(graph, "loss", DType::Bf16).expect("precision"),
         "recompute" => recompute::run(graph, Policy::Selective, "loss").expect("recompute"),
         other => panic!("filetests/{other} names no pass"),
     }

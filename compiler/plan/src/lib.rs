@@ -21,6 +21,8 @@ pub enum DType {
     F32,
     /// bfloat16.
     Bf16,
+    /// IEEE binary16.
+    F16,
     /// Signed 32-bit integer.
     I32,
 }
@@ -30,7 +32,7 @@ impl DType {
     pub const fn bytes(self) -> u64 {
         match self {
             DType::F32 | DType::I32 => 4,
-            DType::Bf16 => 2,
+            DType::Bf16 | DType::F16 => 2,
         }
     }
 }
@@ -196,7 +198,7 @@ pub struct Kernel {
 }
 
 /// `c[i,j] = sum_p a[i,p]·b[p,j]` (+ c if `accumulate`), summed in f32 and rounded once, to nearest even, where c is
-/// bf16; strides in elements as (row, column).
+/// bf16 or f16; strides in elements as (row, column).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Gemm {
     /// Rows of c.
@@ -219,7 +221,7 @@ pub struct Gemm {
     pub c_strides: (usize, usize),
     /// Add to c, which is f32, instead of overwriting it.
     pub accumulate: bool,
-    /// Element type of a and b: f32 or bf16.
+    /// Element type of a and b: f32, bf16 or f16.
     pub dtype: DType,
     /// Element type of c: that of a and b, or f32.
     pub c_dtype: DType,

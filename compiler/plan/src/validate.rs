@@ -4,7 +4,7 @@
 //! 2. Scratch buffers that live at the same time do not overlap, and persistent buffers never do.
 //! 3. A step uses a scratch buffer only while it lives.
 //! 4. References point into their buffers; matmuls, copies and named tensors end within them.
-//! 5. A matmul's operands are f32 or bf16, its result is of their type or f32, and it adds to f32 only.
+//! 5. A matmul's operands are f32, bf16 or f16, its result is of their type or f32, and it adds to f32 only.
 //! 6. A launch names an existing kernel; no grid is empty; names of kernels differ.
 
 use std::collections::BTreeSet;
@@ -287,6 +287,7 @@ mod tests {
         };
         assert!(typed(DType::I32, DType::I32, false).contains("a matmul of I32 to I32"));
         assert!(typed(DType::F32, DType::Bf16, false).contains("a matmul of F32 to Bf16"));
+        assert!(typed(DType::F16, DType::Bf16, false).contains("a matmul of F16 to Bf16"));
         assert!(typed(DType::Bf16, DType::Bf16, true).contains("adds to Bf16"));
         assert!(
             broken(|p| p.steps[1].action = Action::Launch { kernel: 0, args: vec![at(2, 64)] })

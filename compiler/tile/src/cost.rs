@@ -201,7 +201,7 @@ impl Counter<'_> {
         let ty = |value: &ValueId| self.kernel.ty(*value);
         let pointwise = |ty: &TileType, each: u64| match ty.elem {
             Elem::F32 => Cost { pointwise_flops: each * ty.numel() as u64, ..NOTHING },
-            Elem::Bf16 | Elem::I32 | Elem::Index | Elem::Bool => NOTHING,
+            Elem::Bf16 | Elem::F16 | Elem::I32 | Elem::Index | Elem::Bool => NOTHING,
         };
         match &stmt.op {
             Op::Unary(op, a) => match op {
@@ -250,7 +250,7 @@ impl Counter<'_> {
     fn bytes(&self, view: &View, ty: &TileType) -> (u64, bool) {
         let width = match ty.elem {
             Elem::F32 | Elem::I32 => 4,
-            Elem::Bf16 => 2,
+            Elem::Bf16 | Elem::F16 => 2,
             Elem::Index | Elem::Bool => 0,
         };
         let mut exact = true;

@@ -19,10 +19,12 @@ mod real;
 pub enum Buffer {
     /// For F32.
     F32(Vec<f32>),
-    /// For F32 and Bf16 when computing in f64: memory that does not round.
+    /// For F32, Bf16 and F16 when computing in f64: memory that does not round.
     F64(Vec<f64>),
     /// For Bf16, as bits.
     Bf16(Vec<u16>),
+    /// For F16, as bits.
+    F16(Vec<u16>),
     /// For I32.
     I32(Vec<i32>),
 }
@@ -33,7 +35,7 @@ impl Buffer {
         match self {
             Buffer::F32(data) => data.len(),
             Buffer::F64(data) => data.len(),
-            Buffer::Bf16(data) => data.len(),
+            Buffer::Bf16(data) | Buffer::F16(data) => data.len(),
             Buffer::I32(data) => data.len(),
         }
     }
@@ -49,15 +51,17 @@ impl Buffer {
             Buffer::F32(data) => data.iter().map(|x| f64::from(*x)).collect(),
             Buffer::F64(data) => data.clone(),
             Buffer::Bf16(data) => data.iter().map(|x| half::bf16::from_bits(*x).to_f64()).collect(),
+            Buffer::F16(data) => data.iter().map(|x| half::f16::from_bits(*x).to_f64()).collect(),
             Buffer::I32(data) => data.iter().map(|x| f64::from(*x)).collect(),
         }
     }
 
-    /// A buffer for an F32 or Bf16 parameter with values rounded to nearest even; nothing for other element types.
+    /// A buffer for a parameter of F32, Bf16 or F16 with values rounded to nearest even; nothing for other element types.
     pub fn from_f64(elem: Elem, values: &[f64]) -> Option<Buffer> {
         match elem {
             Elem::F32 => Some(Buffer::F32(values.iter().map(|x| *x as f32).collect())),
             Elem::Bf16 => Some(Buffer::Bf16(values.iter().map(|x| real::bf16_from_f64(*x)).collect())),
+            Elem::F16 => Some(Buffer::F16(values.iter().map(|x| real::f16_from_f64(*x)).collect())),
             Elem::I32 | Elem::Index | Elem::Bool => None,
         }
     }
@@ -67,6 +71,7 @@ impl Buffer {
             Buffer::F32(_) => "f32",
             Buffer::F64(_) => "f64",
             Buffer::Bf16(_) => "bf16",
+            Buffer::F16(_) => "f16",
             Buffer::I32(_) => "i32",
         }
     }
@@ -77,6 +82,7 @@ impl Buffer {
             Buffer::F32(data) => data.fill(f32::NAN),
             Buffer::F64(data) => data.fill(f64::NAN),
             Buffer::Bf16(data) => data.fill(half::bf16::NAN.to_bits()),
+            Buffer::F16(data) => data.fill(half::f16::NAN.to_bits()),
             Buffer::I32(data) => data.fill(i32::MIN),
         }
     }
@@ -88,9 +94,9 @@ pub enum Precision {
     /// In f32, as machines do.
     #[default]
     F32,
-    /// In f64; casts to Bf16 round.
+    /// In f64; casts to 16 bits round.
     F64,
-    /// In f64, and casts to Bf16 keep the value: the reference for kernels of any precision.
+    /// In f64, and casts to 16 bits keep the value: the reference for kernels of any precision.
     Exact,
 }
 
@@ -142,9 +148,10 @@ fn check_buffers(kernel: &Kernel, buffers: &[Buffer], precision: Precision) -> R
     }
     for (param, buffer) in kernel.params.iter().zip(buffers) {
         let fits = match (param.elem, buffer) {
-            (Elem::F32, Buffer::F32(_)) | (Elem::Bf16, Buffer::Bf16(_)) | (Elem::I32, Buffer::I32(_)) => true,
-            (Elem::F32 | Elem::Bf16, Buffer::F64(_)) => precision != Precision::F32,
-            (Elem::F32 | Elem::Bf16 | Elem::I32 | Elem::Index | Elem::Bool, _) => false,
+            (Elem::F32, Buffer::F32(_)) | (Elem::I32, Buffer::I32(_)) => true,
+            (Elem::Bf16, Buffer::Bf16(_)) | (Elem::F16, Buffer::F16(_)) => true,
+            (Elem::F32 | Elem::Bf16 | Elem::F16, Buffer::F64(_)) => precision != Precision::F32,
+            (Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::I32 | Elem::Index | Elem::Bool, _) => false,
         };
         if !fits {
             let (name, elem, kind) = (&param.name, param.elem, buffer.kind());

@@ -12,12 +12,24 @@ pub enum Elem {
     F32,
     /// bfloat16, storage only: cast to f32 before arithmetic.
     Bf16,
+    /// IEEE binary16, storage only as well. Beyond 65504 there is infinity, below 6e-8 (2^-24) zero.
+    F16,
     /// Signed 32-bit integer.
     I32,
     /// Signed 64-bit scalar for addresses, loop counters and grid positions; never a tile.
     Index,
     /// Truth value of a comparison.
     Bool,
+}
+
+impl Elem {
+    /// Whether it is a float of 16 bits, which is stored and multiplied but not computed in.
+    pub const fn is_narrow(self) -> bool {
+        match self {
+            Elem::Bf16 | Elem::F16 => true,
+            Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => false,
+        }
+    }
 }
 
 /// Type of a value: a scalar (empty shape), a vector `[n]`, or a matrix `[rows, cols]`.
@@ -212,7 +224,7 @@ pub enum Op {
     Compare(Compare, ValueId, ValueId),
     /// `c ? a : b`, pointwise.
     Select(ValueId, ValueId, ValueId),
-    /// Conversion to the result's element type: F32↔Bf16 (round to nearest even), I32→F32, I32↔Index.
+    /// Conversion to the result's element type: F32↔Bf16 and F32↔F16 (round to nearest even), I32→F32, I32↔Index.
     Cast(ValueId),
     /// A scalar repeated to the result's shape.
     Splat(ValueId),

@@ -32,7 +32,7 @@ macro_rules! words {
     };
 }
 
-words!(Elem { F32 => "f32", Bf16 => "bf16", I32 => "i32", Index => "index", Bool => "bool" });
+words!(Elem { F32 => "f32", Bf16 => "bf16", F16 => "f16", I32 => "i32", Index => "index", Bool => "bool" });
 
 words!(Mode { Read => "read", Write => "write", ReadWrite => "readwrite" });
 

@@ -206,7 +206,7 @@ impl Parser<'_> {
     }
 
     fn elem(&mut self) -> Parsed<Elem> {
-        self.named("an element type (`f32`, `bf16`, `i32`, `index`, `bool`)", Elem::from_name)
+        self.named("an element type (`f32`, `bf16`, `f16`, `i32`, `index`, `bool`)", Elem::from_name)
     }
 
     fn ty(&mut self) -> Parsed<TileType> {

@@ -5,7 +5,7 @@
 //! param  = WORD ":" mode elem                       mode = "read" | "write" | "readwrite"
 //! region = "{" {stmt} ["yield" values] "}"
 //! stmt   = [def {"," def} "="] op                   def  = VALUE ":" type
-//! type   = elem ["[" INT {"," INT} "]"]             elem = "f32" | "bf16" | "i32" | "index" | "bool"
+//! type   = elem ["[" INT {"," INT} "]"]             elem = "f32" | "bf16" | "f16" | "i32" | "index" | "bool"
 //! values = VALUE {"," VALUE}
 //! op     = "const" NUMBER                           NUMBER also inf, -inf, NaN
 //!        | "program_id" INT

@@ -3,7 +3,7 @@
 //!
 //! Kernel:
 //! 1. The names of the kernel and of its parameters are words ([`crate::text::is_word`]); parameter names differ.
-//! 2. Parameters hold F32, Bf16 or I32. Every grid axis has at least one program.
+//! 2. Parameters hold F32, Bf16, F16 or I32. Every grid axis has at least one program.
 //! 3. `types` and `names` have the same length. Types have rank 0 to 2, axes of at least one element and at most
 //!    [`MAX_ELEMENTS`] elements; Index is only scalar.
 //!
@@ -15,13 +15,13 @@
 //!
 //! Operations have the operands and results of their documentation ([`crate::ir::Op`]), and:
 //! 7. Arithmetic, comparisons, reductions and scans are on F32; binary functions (but `and`, `or`) and comparisons also on
-//!    I32 and Index; `rem` is for integers only, `and`, `or`, `not` are for Bool only. Bf16 is loaded, stored, cast,
-//!    moved (splat, expand, transpose, select) and an operand of `dot`, nothing else.
+//!    I32 and Index; `rem` is for integers only, `and`, `or`, `not` are for Bool only. Bf16 and F16 are loaded, stored,
+//!    cast, moved (splat, expand, transpose, select) and operands of `dot`, nothing else.
 //! 8. Constants are scalars of F32, I32 (within its range) or Index.
-//! 9. Casts are F32↔Bf16, I32→F32, I32↔Index (scalars).
+//! 9. Casts are F32↔Bf16, F32↔F16, I32→F32, I32↔Index (scalars).
 //! 10. Loads are from `read` and `readwrite`, stores to `write` and `readwrite` parameters; tile and parameter have
 //!     the same element type; a view has one axis per tile axis; offsets and bounds are Index scalars.
-//! 11. The operands of `dot` are both F32 or both Bf16; accumulator and result are F32.
+//! 11. The operands of `dot` are both F32, both Bf16 or both F16; accumulator and result are F32.
 //! 12. A constant loop step is positive. (A step that is computed must be positive when it runs.)
 
 use crate::error::TileError;
@@ -75,9 +75,9 @@ fn header(kernel: &Kernel) -> Result<(), String> {
             return Err(format!("two parameters are called `{name}`"));
         }
         match param.elem {
-            Elem::F32 | Elem::Bf16 | Elem::I32 => {}
+            Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::I32 => {}
             elem @ (Elem::Index | Elem::Bool) => {
-                return Err(format!("parameter `{name}` holds {elem}; memory holds f32, bf16 or i32"));
+                return Err(format!("parameter `{name}` holds {elem}; memory holds f32, bf16, f16 or i32"));
             }
         }
     }

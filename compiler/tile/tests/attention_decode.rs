@@ -39,7 +39,8 @@ fn compare(machine: Machine, shape: &HeadShape, out: &Buffer, reference: &[f64],
 
 fn softmax_steps(machine: Machine, shape: HeadShape, len: usize, block_h: usize, keys: Keys, tolerance: f64) {
     let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
-    let problem = Problem::new(shape, keys, 21);
+    let mut problem = Problem::new(shape, keys, 21);
+    problem.round_to(machine.elem);
     let scale = (dim as f64).powf(-0.5);
     let reference = problem.softmax(true, scale).out;
     let one = HeadShape { seq: 1, ..shape };
@@ -86,9 +87,7 @@ fn linear_steps(machine: Machine, shape: HeadShape, block_h: usize, keys: Keys, 
     let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
     let temperature = 2.0;
     let mut problem = Problem::new(shape, keys, 22);
-    if machine.elem == Elem::Bf16 {
-        problem.round_to_bf16();
-    }
+    problem.round_to(machine.elem);
     let reference = problem.linear(true, temperature).out;
     let one = HeadShape { seq: 1, ..shape };
     let (wide, narrow) = (machine.layout.strides(&one, heads), machine.layout.strides(&one, kv_heads));
@@ -124,6 +123,7 @@ fn softmax_decode_is_causal_attention() {
         let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
         softmax_steps(Machine::F32, shape, 40, block_h, Keys::Normal, 2e-6);
         softmax_steps(Machine::F64, shape, 37, block_h, Keys::Uniform100, 1e-11);
+        softmax_steps(Machine::F16, shape, 37, block_h, Keys::Normal, 1.9e-3);
     }
 }
 
@@ -136,5 +136,6 @@ fn linear_decode_is_causal_attention() {
         }
         linear_steps(Machine::F64, shape, block_h, Keys::Steps, 1e-11);
         linear_steps(Machine::BF16, shape, block_h, Keys::Normal, 1e-2);
+        linear_steps(Machine::F16, shape, block_h, Keys::Normal, 1.3e-3);
     }
 }

@@ -139,8 +139,21 @@ fn bf16_tensors() {
     for causal in [false, true] {
         let case = Case::new([100, 4, 2, 32], causal, 64);
         let mut problem = Problem::new(case.shape, Keys::Normal, 9);
-        problem.round_to_bf16();
+        problem.round_to(Machine::BF16.elem);
         check(Machine::BF16, case, &problem, 1.5e-2, "normal keys");
+    }
+}
+
+#[test]
+fn f16_is_safe_for_any_keys() {
+    for keys in Keys::ALL {
+        for causal in [false, true] {
+            let case = Case::new([150, 4, 2, 32], causal, 64);
+            let mut problem = Problem::new(case.shape, keys, 9);
+            problem.round_to(Machine::F16.elem);
+            let results = run(Machine::F16, case, &problem);
+            case.check_naive(Machine::F16, &problem, &results, keys.floor(), &format!("{keys:?}"));
+        }
     }
 }
 

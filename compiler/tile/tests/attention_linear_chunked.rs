@@ -92,9 +92,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
 
 fn check(machine: Machine, case: Case, keys: Keys, tolerance: f64) {
     let mut problem = Problem::new(case.shape, keys, 10);
-    if machine.elem == linc_tile::Elem::Bf16 {
-        problem.round_to_bf16();
-    }
+    problem.round_to(machine.elem);
     case.check(machine, &problem, &run(machine, case, &problem), tolerance, &format!("{keys:?}"));
 }
 
@@ -180,6 +178,38 @@ fn bf16_tensors() {
         for dim in [32, 128] {
             check(Machine::BF16, Case::new([100, 4, 2, dim], true, 64), keys, tolerance);
         }
+    }
+}
+
+#[test]
+fn f16_is_safe_for_any_keys() {
+    for keys in Keys::ALL {
+        for dim in [32, 128] {
+            let case = Case::new([150, 2, 1, dim], true, 64);
+            let mut problem = Problem::new(case.shape, keys, 10);
+            problem.round_to(Machine::F16.elem);
+            let results = run(Machine::F16, case, &problem);
+            case.check_naive(Machine::F16, &problem, &results, keys.floor(), &format!("{keys:?}"));
+        }
+    }
+}
+
+/// One key that is larger than the logsumexp of those before it, in all features at once, by more and more: through the
+/// range of the fast path, and out of it.
+#[test]
+fn f16_at_the_edge_of_its_range() {
+    for jump in [4.0, 6.0, 6.5, 6.7, 9.0, 11.0, 14.0] {
+        let case = Case::new([130, 2, 1, 128], true, 64);
+        let mut problem = Problem::new(case.shape, Keys::Normal, 6);
+        for (i, key) in problem.k.iter_mut().enumerate() {
+            *key *= 0.1;
+            if i / 128 % 130 == 70 {
+                *key += 4.16 + jump;
+            }
+        }
+        problem.round_to(Machine::F16.elem);
+        let results = run(Machine::F16, case, &problem);
+        case.check_naive(Machine::F16, &problem, &results, 0.0, &format!("a jump by {jump}"));
     }
 }
 

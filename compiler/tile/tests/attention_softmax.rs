@@ -155,13 +155,15 @@ fn saturated_scores() {
 }
 
 #[test]
-fn bf16_tensors() {
+fn narrow_tensors() {
     for layout in [Layout::Packed, Layout::Sliced] {
-        let machine = Machine { layout, ..Machine::BF16 };
-        let case = case([100, 4, 2, 32], true, 64, 64);
-        let mut problem = Problem::new(case.shape, Keys::Normal, 9);
-        problem.round_to_bf16();
-        check(machine, case, &problem, 1.5e-2);
+        for (machine, tolerance) in [(Machine::BF16, 1.5e-2), (Machine::F16, 1.9e-3)] {
+            let machine = Machine { layout, ..machine };
+            let case = case([100, 4, 2, 32], true, 64, 64);
+            let mut problem = Problem::new(case.shape, Keys::Normal, 9);
+            problem.round_to(machine.elem);
+            check(machine, case, &problem, tolerance);
+        }
     }
 }
 

@@ -180,6 +180,20 @@ fn bf16_rounds_to_nearest_even() {
 }
 
 #[test]
+fn f16_rounds_to_nearest_even_and_ends_at_both_ends() {
+    let tiny = 2f32.powi(-24);
+    let x = [1.0 + 2f32.powi(-11), 1.0 + 3.0 * 2f32.powi(-11), 65519.9, 65520.0, 1.5 * tiny, -0.5 * tiny];
+    let rounded = [1.0, 1.0 + 2f32.powi(-9), 65504.0, f32::INFINITY, 2.0 * tiny, -0.0];
+    let body = "%a: f32[6] = load a[%z; 1] %h: f16[6] = cast %a store h[%z; 1], %h \
+        %b: f16[6] = load h[%z; 1] %y: f32[6] = cast %b store y[%z; 1], %y";
+    let kernel = kernel("a: read f32, h: readwrite f16, y: write f32", body);
+    let mut buffers = [Buffer::F32(x.to_vec()), Buffer::F16(vec![0; 6]), Buffer::F32(vec![9.0; 6])];
+    run(&kernel, &mut buffers, &Options::default()).unwrap();
+    assert_eq!(buffers[1], Buffer::F16(vec![0x3c00, 0x3c02, 0x7bff, 0x7c00, 2, 0x8000]));
+    assert_eq!(f32s(&buffers[2]), rounded);
+}
+
+#[test]
 fn precisions() {
     let body = "%a: f32[1] = load a[%z; 1] %t: f32[1] = mul %a, %a %h: bf16[1] = cast %t \
         %u: f32[1] = cast %h store y[%z; 1], %u";

@@ -33,6 +33,8 @@ fn well_formed_bodies() {
         "%r: bf16[4] = select %b, %g, %g",
         "%r: bf16[4, 8] = expand %g axis 1 %t: bf16[8, 4] = transpose %r",
         "%r: bool[3, 4] = expand %b axis 0 %t: bool[2] = splat %c",
+        "%r: f16[4] = cast %v %u: f32[4] = cast %r",
+        "%r: f16[8, 8] = cast %s %u: f32[8, 8] = dot %r, trans %r",
         "%r: bf16[4] = cast %v store h[%i; 2 < %i], %r store y[%i; 1], %v",
     ] {
         parse(&text(body)).unwrap_or_else(|e| panic!("{body}: {e}"));
@@ -68,6 +70,7 @@ fn pointwise_types() {
         ("%r: i32 = cast %f", "there is no cast from f32 to i32"),
         ("%r: f32 = cast %i", "there is no cast from index to f32"),
         ("%r: f32[4] = cast %b", "there is no cast from bool to f32"),
+        ("%r: f16[4] = cast %g", "there is no cast from bf16 to f16"),
         ("%r: bf16[8] = cast %v", "a cast keeps the shape, found `%v: f32[4]` to bf16[8]"),
         ("%r: f32[4], %t: f32[4] = neg %v", "the operation has one result, 2 are defined"),
         ("neg %v", "the operation has one result, 0 are defined"),
@@ -164,7 +167,7 @@ fn header_rules() {
     assert!(same.contains("two parameters are called `x`"), "{same}");
     for elem in ["index", "bool"] {
         let memory = header(&format!("kernel k(x: read {elem}) grid(1, 1, 1) {{ }}"));
-        assert!(memory.contains("memory holds f32, bf16 or i32"), "{memory}");
+        assert!(memory.contains("memory holds f32, bf16, f16 or i32"), "{memory}");
     }
     let grid = header("kernel k() grid(1, 0, 1) { }");
     assert!(grid.contains("an axis without programs"), "{grid}");

@@ -63,7 +63,7 @@ pub(crate) struct LayerArgs {
     /// Tokens of a sequence
     #[arg(long, default_value_t = 2048)]
     pub(crate) seq_len: usize,
-    /// Number format of activations and matmul operands: float32 or bfloat16
+    /// Number format of activations and matmul operands: float32, bfloat16 or float16
     #[arg(long, default_value = "float32")]
     pub(crate) precision: String,
 }
@@ -152,7 +152,7 @@ pub(crate) struct GenerateArgs {
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long)]
     pub(crate) context: Option<usize>,
-    /// Number format of activations, matmul operands and the KV cache: float32 or bfloat16
+    /// Number format of activations, matmul operands and the KV cache: float32, bfloat16 or float16
     #[arg(long, default_value = "float32")]
     pub(crate) precision: String,
     /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
@@ -177,7 +177,7 @@ pub(crate) enum BenchCommand {
 /// How to measure.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArgs {
-    /// Number format of activations and matmul operands: float32 or bfloat16
+    /// Number format of activations and matmul operands: float32, bfloat16 or float16
     #[arg(long, default_value = "float32")]
     pub(crate) precision: String,
     /// Runs that are timed; medians, fastest and slowest are printed

@@ -31,7 +31,7 @@ const HEADS: [&str; 6] = ["--head-dim", "16,32", "--heads", "4", "--kv-heads", "
 
 #[test]
 fn attention_has_a_row_for_each_kind_pass_and_size() {
-    for precision in ["float32", "bfloat16"] {
+    for precision in ["float32", "bfloat16", "float16"] {
         let args = [&["attention"], &HEADS[..], &["--seq", "32,70", "--precision", precision]].concat();
         let report = json(&args);
         assert_eq!(report["bench"], "attention");
@@ -122,7 +122,7 @@ fn what_cannot_be_measured_is_refused() {
     attention(&["--pass", "sideways"], &["sideways", "forward, backward"]);
     attention(&["--seq", "1k"], &["1k"]);
     attention(&["--rounds", "0"], &["--rounds"]);
-    attention(&["--precision", "float16"], &["--precision", "float16", "bfloat16"]);
+    attention(&["--precision", "fp16"], &["--precision", "fp16", "bfloat16", "float16"]);
     let train = |args: &[&str], expected: &[&str]| {
         refuse(&[&["bench", "train", "--device", "cpu"], args].concat(), expected);
     };

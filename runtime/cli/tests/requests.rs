@@ -43,18 +43,23 @@ fn precision_is_a_choice_of_each_program() {
     assert!(rounded.lines().any(|l| l.starts_with("copy_384x128_f32_bf16")), "{rounded}");
     refuse(
         &["compile", MODEL, "--precision", "bf16"],
-        &["--precision is \"bf16\"", "\"float32\", \"bfloat16\"", "the nearest is \"bfloat16\""],
+        &["--precision is \"bf16\"", "\"float32\", \"bfloat16\", \"float16\"", "the nearest is \"bfloat16\""],
     );
-    // Checkpoints hold the f32 masters, so either precision writes and reads the same files.
+    // Checkpoints hold the f32 masters, so every precision reads what another wrote.
     let folder = Folder::new("precision");
     succeed(&["train", &folder.config(), "--training.mixed_precision_param", "bfloat16"]);
     let step = folder.path("run/checkpoint/step-6").display().to_string();
-    for precision in ["float32", "bfloat16"] {
+    for precision in ["float32", "bfloat16", "float16"] {
         let args = ["--prompt", "the", "--greedy", "--tokens", "8", "--precision", precision];
         let text = succeed(&[&["generate", "--checkpoint", &step][..], &args].concat());
         assert!(text.starts_with("the"), "{text}");
     }
-    succeed(&["train", &folder.config(), "--checkpoint.load_step", "3"]);
+    let go_on =
+        ["train", &folder.config(), "--checkpoint.load_step", "3", "--training.mixed_precision_param"];
+    let text = succeed(&[&go_on[..], &["float16"]].concat());
+    assert!(text.contains("loss_scale: 65536") && text.contains("skipped: 0"), "{text}");
+    let text = succeed(&[&go_on[..], &["float32"]].concat());
+    assert!(!text.contains("loss_scale"), "{text}");
 }
 
 #[test]

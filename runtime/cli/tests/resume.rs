@@ -85,6 +85,7 @@ fn a_run_resumed_at_a_step_has_the_same_bits_and_metrics() {
         ("shuffled", &[][..]),
         ("in_order", &["--training.shuffle", "false"]),
         ("bf16", &["--training.mixed_precision_param", "bfloat16"]),
+        ("f16", &["--training.mixed_precision_param", "float16"]),
     ];
     for (name, settings) in runs {
         train(&folder, name, 7, settings);

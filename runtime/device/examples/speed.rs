@@ -217,7 +217,15 @@ fn streams(bench: &mut Bench) {
         launch(cpu, &rope(&spec), &[rows * d, 2048 * 64, rows * d])
     });
     let numel = 4 << 20;
-    let spec = AdamWSpec { numel, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, g: Elem::F32 };
+    let spec = AdamWSpec {
+        numel,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        g: Elem::F32,
+        guarded: false,
+    };
     bench.line("adamw 4M", 0.0, (28 * numel) as f64, |cpu| {
         launch(cpu, &adamw(&spec), &[numel, numel, numel, numel, 16, 16, 16])
     });

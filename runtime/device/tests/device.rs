@@ -44,6 +44,7 @@ fn at(buffer: usize) -> Ref {
 
 fn to_bytes(values: &[f32], dtype: DType) -> Vec<u8> {
     match dtype {
+        DType::F16 => values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
         DType::Bf16 => values.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect(),
         DType::F32 | DType::I32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
     }
@@ -54,14 +55,16 @@ fn read(cpu: &Cpu, arena: linc_device::Arena, offset: u64, count: usize, dtype: 
     cpu.read(arena, offset, &mut bytes).expect("inside");
     let narrow = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
     match dtype {
+        DType::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         DType::Bf16 => bytes.as_chunks().0.iter().map(narrow).collect(),
         DType::F32 | DType::I32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
     }
 }
 
 /// Transposed operands, accumulation, types of operands and result, transposed result.
-const CASES: [(bool, bool, bool, [DType; 2], bool); 10] = {
+const CASES: [(bool, bool, bool, [DType; 2], bool); 14] = {
     let (f32, narrow, sums) = ([DType::F32; 2], [DType::Bf16; 2], [DType::Bf16, DType::F32]);
+    let (half, half_sums) = ([DType::F16; 2], [DType::F16, DType::F32]);
     [
         (false, false, false, f32, false),
         (true, false, true, f32, false),
@@ -73,6 +76,10 @@ const CASES: [(bool, bool, bool, [DType; 2], bool); 10] = {
         (true, false, true, sums, false),
         (true, true, false, sums, false),
         (false, true, true, sums, true),
+        (false, true, false, half, false),
+        (true, false, false, half, true),
+        (true, false, true, half_sums, false),
+        (false, true, true, half_sums, true),
     ]
 };
 
@@ -93,9 +100,11 @@ fn matmuls_equal_plain_loops() {
     ];
     for (m, n, k) in sizes {
         for (trans_a, trans_b, accumulate, [dtype, c_dtype], trans_c) in CASES {
-            // Numbers that either type holds.
+            // Numbers that every type holds: bf16 that are not so small that f16 has fewer bits for them.
             let mut values = |len: usize| {
-                let number = |x: f64| f32::from_bits((x as f32).to_bits() & 0xffff_0000);
+                let number = |x: f64| {
+                    if x.abs() < 1e-3 { 0.0 } else { f32::from_bits((x as f32).to_bits() & 0xffff_0000) }
+                };
                 (0..len).map(|_| number(random.normal())).collect::<Vec<f32>>()
             };
             let (a, b, c) = (values(m * k), values(k * n), values(m * n));
@@ -147,8 +156,12 @@ fn matmuls_equal_plain_loops() {
                     }
                     for result in &results {
                         let off = (f64::from(result[at]) - sum).abs();
-                        // One rounding of the sum, to eight bits.
-                        let rounding = if c_dtype == DType::Bf16 { sum.abs() / 256.0 } else { 0.0 };
+                        // One rounding of the sum, to eight or eleven bits.
+                        let rounding = match c_dtype {
+                            DType::Bf16 => sum.abs() / 256.0,
+                            DType::F16 => sum.abs() / 2048.0,
+                            DType::F32 | DType::I32 => 0.0,
+                        };
                         assert!(
                             off < 1e-5 * (k as f64).sqrt() + 1e-6 + rounding,
                             "{m}x{n}x{k}: ({i}, {j}) is off by {off}"

@@ -4,7 +4,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `model.safetensors` | parameters, TorchTitan's names, `[out, in]` |
-//! | `optimizer.safetensors` | first and second moments |
+//! | `optimizer.safetensors` | first and second moments; in f16, the state of the loss's scale |
 //! | `state.json` | [`State`]: step, data position, model |
 //! | `tokenizer.json` | the tokenizer, unless the model reads bytes |
 //! | `checksums.json` | size and CRC-32 of each of these |
@@ -29,7 +29,7 @@ pub use write::{FileRecord, Tensor};
 
 /// Name of the file with the weights.
 pub const MODEL_FILE: &str = "model.safetensors";
-/// Name of the file with the moments.
+/// Name of the file with the optimizer's state.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Name of the file with the tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -313,8 +313,14 @@ fn what_instead(path: &Path) -> String {
     }
 }
 
+/// Whether only a run in f16 has the tensor, the scale of the loss. A run in another precision goes on without it, and one
+/// in f16 that goes on from another precision begins with the initial scale.
+fn is_of_one_precision(name: &str) -> bool {
+    name.starts_with(linc_driver::names::LOSS_SCALE_STATES)
+}
+
 /// Reads all tensors of a file into `write(name, shape, little-endian f32 bytes)`, after checking that they are exactly
-/// the wanted ones.
+/// the wanted ones, but for the scale of the loss.
 ///
 /// # Errors
 /// [`CheckpointError::Corrupt`] if it is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ.
@@ -333,11 +339,14 @@ pub fn load(
     let tensors =
         SafeTensors::deserialize(&data).map_err(|e| corrupt(format!("not a safetensors file: {e}")))?;
     for name in tensors.names() {
-        if !wanted.contains_key(name) {
+        if !wanted.contains_key(name) && !is_of_one_precision(name) {
             return Err(mismatch(format!("it has a tensor {name} that the model does not have")));
         }
     }
     for (name, shape) in wanted {
+        if is_of_one_precision(name) && tensors.tensor(name).is_err() {
+            continue;
+        }
         let tensor = tensors.tensor(name).map_err(|_| mismatch(format!("it has no tensor {name}")))?;
         if tensor.shape() != shape {
             return Err(mismatch(format!("{name} is {:?} in it, the model has {shape:?}", tensor.shape())));

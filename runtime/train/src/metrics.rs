@@ -18,6 +18,12 @@ pub struct Record {
     /// Global gradient norm before clipping.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grad_norm: Option<f64>,
+    /// Scale of the step's loss, in f16.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loss_scale: Option<f64>,
+    /// Steps so far whose gradients overflowed, and which updated nothing, in f16.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub skipped_steps: Option<u64>,
     /// Learning rate of the step.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lr: Option<f64>,
@@ -65,6 +71,8 @@ impl Record {
             step,
             loss: None,
             grad_norm: None,
+            loss_scale: None,
+            skipped_steps: None,
             lr: None,
             tokens,
             tps: None,
@@ -156,10 +164,10 @@ impl Memory {
     }
 }
 
-/// TorchTitan's console line of a training step.
+/// TorchTitan's console line of a training step; in f16, with the scale of the loss and the skipped steps.
 pub fn console_line(record: &Record, memory: Memory, color: bool) -> String {
     let value = |x: Option<f64>| x.unwrap_or(f64::NAN);
-    let fields = [
+    let mut fields = vec![
         format!("step: {:2}", record.step),
         format!("loss: {:7.4}", value(record.loss)),
         format!("grad_norm: {:7.4}", value(record.grad_norm)),
@@ -168,6 +176,8 @@ pub fn console_line(record: &Record, memory: Memory, color: bool) -> String {
         format!("tflops: {:.2}", value(record.tflops)),
         format!("mfu: {:.2}%", value(record.mfu)),
     ];
+    fields.extend(record.loss_scale.map(|scale| format!("loss_scale: {scale}")));
+    fields.extend(record.skipped_steps.map(|steps| format!("skipped: {steps}")));
     joined(&fields, color)
 }
 
@@ -233,6 +243,13 @@ mod tests {
             line,
             "step:  4  loss:  6.2345  grad_norm:  2.2490  memory:  1.07GiB(1.07%)  tps: 399,989  tflops: 28.61  mfu: 2.89%"
         );
+    }
+
+    #[test]
+    fn the_line_of_f16_says_how_the_loss_is_scaled() {
+        let record = Record { loss_scale: Some(32768.0), skipped_steps: Some(1), ..Record::new(4, 0) };
+        let line = console_line(&record, Memory { arena: 0, machine: 1 }, false);
+        assert!(line.ends_with("  loss_scale: 32768  skipped: 1"), "{line}");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub use resume::load_weights;
 
 use programs::{TRAIN, output};
 
+/// The smallest scale of the loss at which an overflow is not the end of a run: gradients of 1 are beyond f16 by then.
+const SMALLEST_SCALE: f32 = 1.0 / 65536.0;
+
 /// Tokens of the sample at the end.
 const SAMPLE_TOKENS: usize = 160;
 
@@ -201,7 +204,8 @@ impl Trainer {
         let (mut last_loss, mut validation, mut interrupted) = (None, None, false);
         while self.step < steps {
             let begun = Instant::now();
-            let (loss, grad_norm) = self.train_step(&mut meter)?;
+            let done = self.train_step(&mut meter)?;
+            let loss = done.loss;
             last_loss = Some(loss);
             let elapsed = begun.elapsed();
             meter.time += elapsed;
@@ -212,7 +216,7 @@ impl Trainer {
             observer.step(self.step, loss);
             if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || self.step == steps
             {
-                let record = self.training_record(loss, grad_norm, &std::mem::take(&mut meter));
+                let record = self.training_record(&done, &std::mem::take(&mut meter));
                 self.write(&record)?;
                 observer.record(&record, self.memory());
             }
@@ -261,8 +265,8 @@ impl Trainer {
         (training.batch_size * self.config.accumulation_steps() * training.seq_len) as u64
     }
 
-    /// One optimizer step: the mean of the batches' losses, and the norm of its gradient.
-    fn train_step(&mut self, meter: &mut Meter) -> Result<(f32, f32), TrainError> {
+    /// One optimizer step.
+    fn train_step(&mut self, meter: &mut Meter) -> Result<StepDone, TrainError> {
         let batches = self.config.accumulation_steps();
         // Of one batch it is exact.
         let mut sum = 0.0;
@@ -282,9 +286,18 @@ impl Trainer {
             // Times are shown per step, however many programs it takes.
             profile.runs = (self.step - self.start_step) as u64;
         }
-        let grad_norm = self.session.scalar(self.update.unwrap_or(TRAIN), names::GRAD_NORM)?;
-        if loss.is_finite() && grad_norm.is_finite() {
-            return Ok((loss, grad_norm));
+        let program = self.update.unwrap_or(TRAIN);
+        let grad_norm = self.session.scalar(program, names::GRAD_NORM)?;
+        let scaling = if self.config.training.mixed_precision_param.scales_loss() {
+            let scale = self.session.scalar(program, names::LOSS_SCALE)?;
+            Some((scale, self.session.scalar(program, names::SKIPPED_STEPS)?))
+        } else {
+            None
+        };
+        // A gradient that overflows is what the scale is there to find out, until no scale helps.
+        let may_overflow = scaling.is_some_and(|(scale, _)| scale > SMALLEST_SCALE);
+        if loss.is_finite() && (grad_norm.is_finite() || may_overflow) {
+            return Ok(StepDone { loss, grad_norm, scaling });
         }
         Err(TrainError::NotFinite { step: self.step, loss, grad_norm })
     }
@@ -323,7 +336,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn training_record(&self, loss: f32, grad_norm: f32, meter: &Meter) -> Record {
+    fn training_record(&self, done: &StepDone, meter: &Meter) -> Record {
         let report = &self.session.reports[TRAIN];
         let flops_per_token: u64 = [Some(TRAIN), self.update]
             .iter()
@@ -335,8 +348,10 @@ impl Trainer {
         let titan = report.titan_flops_per_token as f64 * tps;
         let percent = |flops: f64| 100.0 * flops / self.peak_flops.max(1.0);
         Record {
-            loss: Some(f64::from(loss)),
-            grad_norm: Some(f64::from(grad_norm)),
+            loss: Some(f64::from(done.loss)),
+            grad_norm: Some(f64::from(done.grad_norm)),
+            loss_scale: done.scaling.map(|(scale, _)| f64::from(scale)),
+            skipped_steps: done.scaling.map(|(_, skipped)| skipped as u64),
             lr: Some(self.schedule.lr(self.step - 1)),
             tps: Some(tps),
             step_ms: Some(1e3 * meter.time.as_secs_f64() / steps),
@@ -402,10 +417,10 @@ impl Trainer {
             Tensor { name, shape, read: Box::new(read) }
         };
         let model_only = last && self.config.checkpoint.last_save_model_only;
-        let moments = if model_only { Default::default() } else { self.session.moments() };
+        let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
         let contents = Contents {
             params: self.session.params().into_iter().map(|(n, s)| read(n, s)).collect(),
-            optimizer: moments.into_iter().map(|(n, s)| read(n, s)).collect(),
+            optimizer: kept.into_iter().map(|(n, s)| read(n, s)).collect(),
             tokenizer: self.config.model.tokenizer_path.as_deref().map(tokenizer_file),
             state: State::new(
                 self.step,
@@ -426,6 +441,16 @@ impl Trainer {
 fn tokenizer_file(path: &str) -> PathBuf {
     let path = PathBuf::from(path);
     if path.is_dir() { path.join("tokenizer.json") } else { path }
+}
+
+/// What a step gave.
+struct StepDone {
+    /// Mean of the batches' losses.
+    loss: f32,
+    /// Norm of its gradient.
+    grad_norm: f32,
+    /// In f16, the scale of the loss, and the steps skipped so far.
+    scaling: Option<(f32, f32)>,
 }
 
 /// Time and tokens since the last record.

@@ -111,7 +111,7 @@ pub fn launches(cases: &[(&Kernel, &[Buffer])]) -> (Plan, Vec<Span>) {
 pub fn bytes(buffer: &Buffer) -> Vec<u8> {
     match buffer {
         Buffer::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Buffer::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Buffer::Bf16(x) | Buffer::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::I32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::F64(_) => panic!("no machine buffer holds f64"),
     }
@@ -120,12 +120,12 @@ pub fn bytes(buffer: &Buffer) -> Vec<u8> {
 /// Memory as a buffer of the type of `like`.
 pub fn from_bytes(like: &Buffer, bytes: &[u8]) -> Buffer {
     let words = || bytes.as_chunks::<4>().0.iter().copied();
+    let halves = || bytes.as_chunks().0.iter().copied().map(u16::from_le_bytes);
     match like {
         Buffer::F32(_) => Buffer::F32(words().map(f32::from_le_bytes).collect()),
         Buffer::I32(_) => Buffer::I32(words().map(i32::from_le_bytes).collect()),
-        Buffer::Bf16(_) => {
-            Buffer::Bf16(bytes.as_chunks().0.iter().copied().map(u16::from_le_bytes).collect())
-        }
+        Buffer::Bf16(_) => Buffer::Bf16(halves().collect()),
+        Buffer::F16(_) => Buffer::F16(halves().collect()),
         Buffer::F64(_) => panic!("no machine buffer holds f64"),
     }
 }

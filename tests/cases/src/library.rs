@@ -32,12 +32,16 @@ use linc_tile::{Elem, Kernel};
 
 use crate::{Case, inputs, reference};
 
-/// Errors of single precision, and one unit in the last place of bf16 besides.
+/// Errors of single precision, and one unit in the last place of the narrow types besides.
 fn tolerance(elem: Elem) -> (f64, f64) {
-    if elem == Elem::Bf16 { (2e-2, 1.6e-2) } else { (1e-4, 1e-4) }
+    match elem {
+        Elem::Bf16 => (2e-2, 1.6e-2),
+        Elem::F16 => (2.5e-3, 2e-3),
+        Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => (1e-4, 1e-4),
+    }
 }
 
-const ELEMS: [Elem; 2] = [Elem::F32, Elem::Bf16];
+const ELEMS: [Elem; 3] = [Elem::F32, Elem::Bf16, Elem::F16];
 
 /// Elements of each buffer: more than any kernel here needs.
 const LEN: usize = 30_000;
@@ -73,7 +77,7 @@ pub fn norms() -> Vec<Case> {
 
 /// Fused pointwise regions with every kind of operand.
 pub fn pointwise_programs() -> Vec<Case> {
-    use PointStep::{Binary, Const, Input, RoundBf16, Unary};
+    use PointStep::{Binary, Const, Input, RoundBf16, RoundF16, Unary};
     let mut kernels = vec![];
     let mut cases = vec![];
     for (rows, cols) in [(1, 1), (7, 64), (33, 35), (3, 4099), (1, 9000)] {
@@ -88,7 +92,7 @@ pub fn pointwise_programs() -> Vec<Case> {
                 Binary(PointBinary::Greater, 3, 4),
                 Unary(PointUnary::Tanh, 3),
                 Binary(PointBinary::Add, 5, 6),
-                RoundBf16(7),
+                if elem == Elem::F16 { RoundF16(7) } else { RoundBf16(7) },
                 Unary(PointUnary::Relu, 7),
                 Unary(PointUnary::Exp, 6),
                 Binary(PointBinary::Div, 9, 10),
@@ -104,7 +108,7 @@ pub fn pointwise_programs() -> Vec<Case> {
                 let inputs = vec![dense.clone(), second];
                 let (steps, outputs) = (steps.clone(), outputs.clone());
                 let spec = PointwiseSpec { rows, cols, inputs, steps, outputs, block: 4096 };
-                kernels.push((pointwise(&spec), Elem::Bf16));
+                kernels.push((pointwise(&spec), if elem == Elem::F16 { elem } else { Elem::Bf16 }));
             }
         }
     }
@@ -213,16 +217,29 @@ pub fn embeddings_losses_and_optimizer() -> Vec<Case> {
             kernels.push((cross_entropy(&spec), elem));
             kernels.push((cross_entropy_grad(&spec), elem));
         }
-        let spec = AdamWSpec { numel: 9001, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, g: elem };
-        // Second moments and steps are positive.
-        let kernel = adamw(&spec);
-        let mut buffers = inputs(&kernel, 9001, 5, 3);
-        for k in [3, 5] {
-            if let Buffer::F32(v) = &mut buffers[k] {
-                v.iter_mut().for_each(|x| *x = x.abs() + 0.5);
+        for update in [None, Some(1.0), Some(0.0)] {
+            let spec = AdamWSpec {
+                numel: 9001,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                g: elem,
+                guarded: update.is_some(),
+            };
+            // Second moments and steps are positive.
+            let kernel = adamw(&spec);
+            let mut buffers = inputs(&kernel, 9001, 5, 3);
+            for k in [3, 5] {
+                if let Buffer::F32(v) = &mut buffers[k] {
+                    v.iter_mut().for_each(|x| *x = x.abs() + 0.5);
+                }
             }
+            if let Some(update) = update {
+                buffers[7] = Buffer::F32(vec![update]);
+            }
+            cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
         }
-        cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
     }
     for tokens in [1, 100] {
         kernels.push((count_targets(&CountTargetsSpec { tokens }), Elem::F32));

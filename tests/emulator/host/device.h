@@ -85,6 +85,7 @@ struct Mma {
   float* const* c;
   const uint32_t* a;
   uint32_t b[2];
+  bool half;
 };
 
 // Row `row` of matrix `i` lies at the address that lane 8i + row gives. The reader is the warp: what a lane wrote for
@@ -120,11 +121,12 @@ inline void mma(void* const* operands) {
     unsigned group = lane / 4, pair = lane % 4 * 2;
     for (unsigned i = 0; i < 4; i++) {
       unsigned row = group + i % 2 * 8, column = pair + i / 2 * 8;
-      a[row][column] = widen(own.a[i] & 0xffff), a[row][column + 1] = widen(own.a[i] >> 16);
+      a[row][column] = widen(own.a[i] & 0xffff, own.half), a[row][column + 1] = widen(own.a[i] >> 16, own.half);
       c[group + i / 2 * 8][pair + i % 2] = *own.c[i];
     }
     for (unsigned i = 0; i < 2; i++) {
-      b[pair + i * 8][group] = widen(own.b[i] & 0xffff), b[pair + i * 8 + 1][group] = widen(own.b[i] >> 16);
+      b[pair + i * 8][group] = widen(own.b[i] & 0xffff, own.half);
+      b[pair + i * 8 + 1][group] = widen(own.b[i] >> 16, own.half);
     }
   }
   for (unsigned row = 0; row < 16; row++) {
@@ -170,8 +172,8 @@ LINC_CALLED void linc_load_matrices(unsigned* r, unsigned at, bool transposed) {
   memcpy(r, own.r, sizeof own.r);
 }
 
-LINC_CALLED void linc_mma_bf16(float* const* c, const unsigned* a, unsigned b0, unsigned b1) {
-  linc::Mma own{c, a, {b0, b1}};
+LINC_CALLED void linc_mma(float* const* c, const unsigned* a, unsigned b0, unsigned b1, bool half) {
+  linc::Mma own{c, a, {b0, b1}, half};
   linc::meet(linc::Operation::MMA, &own, linc::mma);
 }
 

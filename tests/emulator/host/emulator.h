@@ -13,6 +13,9 @@
 #define blockIdx linc_block_index
 
 typedef unsigned short bf16;
+struct f16 {
+  unsigned short bits;
+};
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long index;
@@ -37,7 +40,7 @@ LINC_INLINE float shuffle_xor(float v, int mask) { return linc_shuffle_xor(v, ma
 LINC_INLINE float shuffle(float v, int from) { return linc_shuffle(v, from); }
 LINC_INLINE int uniform(int v) { return v; }
 
-// ---- bf16 and bits ----
+// ---- bf16, f16 and bits ----
 
 LINC_INLINE u32 float_bits(float x) {
   u32 bits;
@@ -57,6 +60,24 @@ inline u32 linc_round_bf16(float x) {
   return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 LINC_INLINE u32 pack_bf16(float low, float high) { return linc_round_bf16(low) | linc_round_bf16(high) << 16; }
+
+// f16 from the compiler's own type, which rounds to nearest even; every NaN becomes the one that the instruction gives.
+inline u32 linc_round_f16(float x) {
+  if (x != x) return 0x7fff;
+  _Float16 narrow = (_Float16)x;
+  unsigned short bits;
+  __builtin_memcpy(&bits, &narrow, 2);
+  return bits;
+}
+inline float linc_widen_f16(u32 bits) {
+  unsigned short low = (unsigned short)bits;
+  _Float16 narrow;
+  __builtin_memcpy(&narrow, &low, 2);
+  return (float)narrow;
+}
+LINC_INLINE u32 pack_f16(float low, float high) { return linc_round_f16(low) | linc_round_f16(high) << 16; }
+LINC_INLINE float low_f16(u32 packed) { return linc_widen_f16(packed & 0xffff); }
+LINC_INLINE float high_f16(u32 packed) { return linc_widen_f16(packed >> 16); }
 
 // ---- mathematics ----
 
@@ -87,6 +108,12 @@ template <int N> LINC_INLINE void load(float* to, const bf16* from) {
   linc_global_load(narrow, from, 2 * N);
   for (int i = 0; i < N; i++) to[i] = bits_float((u32)narrow[i] << 16);
 }
+template <int N> LINC_INLINE void load(float* to, const f16* from) {
+  static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
+  f16 narrow[N];
+  linc_global_load(narrow, from, 2 * N);
+  for (int i = 0; i < N; i++) to[i] = linc_widen_f16(narrow[i].bits);
+}
 
 template <int N> LINC_INLINE void store(float* to, const float* from) {
   static_assert(N == 1 || N == 2 || N == 4, "an access has 4, 8 or 16 bytes");
@@ -100,6 +127,12 @@ template <int N> LINC_INLINE void store(bf16* to, const float* from) {
   static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
   bf16 narrow[N];
   for (int i = 0; i < N; i++) narrow[i] = (bf16)linc_round_bf16(from[i]);
+  linc_global_store(to, narrow, 2 * N);
+}
+template <int N> LINC_INLINE void store(f16* to, const float* from) {
+  static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
+  f16 narrow[N];
+  for (int i = 0; i < N; i++) narrow[i].bits = (unsigned short)linc_round_f16(from[i]);
   linc_global_store(to, narrow, 2 * N);
 }
 
@@ -129,7 +162,11 @@ LINC_INLINE void load_matrices(u32 (&r)[4], u32 at) { linc_load_matrices(r, at, 
 LINC_INLINE void load_matrices_transposed(u32 (&r)[4], u32 at) { linc_load_matrices(r, at, true); }
 LINC_INLINE void mma_bf16(float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4], u32 b0, u32 b1) {
   float* const c[4] = {&c0, &c1, &c2, &c3};
-  linc_mma_bf16(c, a, b0, b1);
+  linc_mma(c, a, b0, b1, false);
+}
+LINC_INLINE void mma_f16(float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4], u32 b0, u32 b1) {
+  float* const c[4] = {&c0, &c1, &c2, &c3};
+  linc_mma(c, a, b0, b1, true);
 }
 
 // ---- products of warpgroups ----
@@ -159,9 +196,11 @@ namespace linc {
 template <class Pointer> constexpr char LETTER = '?';
 template <> inline constexpr char LETTER<const float*> = 'f';
 template <> inline constexpr char LETTER<const bf16*> = 'b';
+template <> inline constexpr char LETTER<const f16*> = 'h';
 template <> inline constexpr char LETTER<const int*> = 'i';
 template <> inline constexpr char LETTER<float*> = 'F';
 template <> inline constexpr char LETTER<bf16*> = 'B';
+template <> inline constexpr char LETTER<f16*> = 'H';
 template <> inline constexpr char LETTER<int*> = 'I';
 
 template <int... I> struct Indices {};

@@ -11,7 +11,7 @@ struct LincIndex3 {
 struct LincEntry {
   LincEntry(const char* key, const char* signature, void (*launch)(void* const*));
   const char* key;
-  // One letter per parameter: `f` float, `b` bf16, `i` int; capital where the kernel may write.
+  // One letter per parameter: `f` float, `b` bf16, `h` f16, `i` int; capital where the kernel may write.
   const char* signature;
   // Calls the kernel as the running thread.
   void (*launch)(void* const* arguments);
@@ -27,7 +27,8 @@ void linc_barrier();
 float linc_shuffle_xor(float v, int mask);
 float linc_shuffle(float v, int from);
 void linc_load_matrices(unsigned* r, unsigned at, bool transposed);
-void linc_mma_bf16(float* const* c, const unsigned* a, unsigned b0, unsigned b1);
+// Operands are f16 if `half`, else bf16.
+void linc_mma(float* const* c, const unsigned* a, unsigned b0, unsigned b1, bool half);
 
 // Operations of the four warps of a warpgroup.
 void linc_fence_async();

@@ -72,7 +72,7 @@ void read_parameter(size_t i, char expected) {
   std::string mode = word("mode");
   parameter.mode = mode == "read" ? Mode::READ : mode == "write" ? Mode::WRITE : Mode::READ_WRITE;
   char element = word("element type")[0];
-  parameter.element = element == 'b' ? 2 : 4;
+  parameter.element = element == 'b' || element == 'h' ? 2 : 4;
   size_t elements = number("size");
   // Aligned to what is promised and to no more.
   parameter.base = region_base(i) + number("alignment");

@@ -53,7 +53,14 @@ struct Products {
 };
 inline std::vector<Products> products;
 
-inline float widen(uint32_t bits) {
+// A number of 16 bits: f16 if `half`, else bf16.
+inline float widen(uint32_t bits, bool half = false) {
+  if (half) {
+    uint16_t low = bits;
+    _Float16 value;
+    memcpy(&value, &low, 2);
+    return value;
+  }
   bits <<= 16;
   float value;
   memcpy(&value, &bits, 4);

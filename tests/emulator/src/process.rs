@@ -139,7 +139,7 @@ fn check(kernel: &CudaKernel, params: &[Param], buffers: &[Buffer], options: &Op
     for (i, (param, buffer)) in params.iter().zip(buffers).enumerate() {
         let size = match (param.elem, buffer) {
             (Elem::F32, Buffer::F32(_)) | (Elem::I32, Buffer::I32(_)) => 4,
-            (Elem::Bf16, Buffer::Bf16(_)) => 2,
+            (Elem::Bf16, Buffer::Bf16(_)) | (Elem::F16, Buffer::F16(_)) => 2,
             _ => return Err(format!("parameter {} is {:?}, but its buffer is not", param.name, param.elem)),
         };
         let alignment = options.alignment.get(i).copied().unwrap_or(256);
@@ -176,6 +176,7 @@ fn request(
         let elem = match param.elem {
             Elem::F32 => 'f',
             Elem::Bf16 => 'b',
+            Elem::F16 => 'h',
             Elem::I32 | Elem::Index | Elem::Bool => 'i',
         };
         let alignment = options.alignment.get(i).copied().unwrap_or(256);
@@ -190,7 +191,7 @@ fn append(bytes: &mut Vec<u8>, buffer: &Buffer) {
     match buffer {
         Buffer::F32(data) => bytes.extend(data.iter().flat_map(|x| x.to_ne_bytes())),
         Buffer::F64(data) => bytes.extend(data.iter().flat_map(|x| x.to_ne_bytes())),
-        Buffer::Bf16(data) => bytes.extend(data.iter().flat_map(|x| x.to_ne_bytes())),
+        Buffer::Bf16(data) | Buffer::F16(data) => bytes.extend(data.iter().flat_map(|x| x.to_ne_bytes())),
         Buffer::I32(data) => bytes.extend(data.iter().flat_map(|x| x.to_ne_bytes())),
     }
 }
@@ -208,7 +209,7 @@ fn take(bytes: &mut &[u8], buffer: &mut Buffer) -> Option<()> {
     match buffer {
         Buffer::F32(data) => fill(bytes, data, f32::from_ne_bytes),
         Buffer::F64(data) => fill(bytes, data, f64::from_ne_bytes),
-        Buffer::Bf16(data) => fill(bytes, data, u16::from_ne_bytes),
+        Buffer::Bf16(data) | Buffer::F16(data) => fill(bytes, data, u16::from_ne_bytes),
         Buffer::I32(data) => fill(bytes, data, i32::from_ne_bytes),
     }
 }

@@ -24,7 +24,7 @@ pub enum Operation {
     LoadMatrices,
     /// `load_matrices_transposed`
     LoadMatricesTransposed,
-    /// `mma_bf16`
+    /// `mma_bf16` and `mma_f16`
     Mma,
     /// `wgmma_bf16`, by a whole warpgroup
     Wgmma,
@@ -158,7 +158,7 @@ fn operation(word: &str) -> Option<Operation> {
         "shuffle" => Operation::Shuffle,
         "load_matrices" => Operation::LoadMatrices,
         "load_matrices_transposed" => Operation::LoadMatricesTransposed,
-        "mma_bf16" => Operation::Mma,
+        "mma" => Operation::Mma,
         "wgmma_bf16" => Operation::Wgmma,
         _ => return None,
     })

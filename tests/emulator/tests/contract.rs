@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use linc_emulator::cuda::{COMMON_PRELUDE, DEVICE_PRELUDE};
 
 /// What `device.cu` uses itself and kernels do not call.
-const DEVICE_ONLY: [&str; 1] = ["widen_bf16"];
+const DEVICE_ONLY: [&str; 4] = ["widen", "pack", "load_narrow", "store_narrow"];
 /// What the host has as templates and the device as text for the numbers of columns that a kernel needs.
 const GENERATED: &str = "wgmma_bf16";
 

@@ -138,7 +138,7 @@ fn chains(linear: bool) -> Vec<Chain> {
         let shape = HeadShape { batch: 1, seq, heads: group * kv_heads, kv_heads, head_dim };
         let kind = linear.then_some((Keys::Normal, 3.0));
         let seed = (seq * head_dim) as u64;
-        [Elem::Bf16, Elem::F32].map(|elem| Chain {
+        [Elem::Bf16, Elem::F16, Elem::F32].map(|elem| Chain {
             shape,
             elem,
             linear: kind,
@@ -156,7 +156,7 @@ fn extremes() -> Vec<Chain> {
     for (seed, keys) in Keys::ALL.into_iter().enumerate() {
         for (head_dim, heads) in [(64, 2), (128, 1)] {
             let shape = HeadShape { batch: 1, seq: 150, heads, kv_heads: 1, head_dim };
-            for elem in [Elem::F32, Elem::Bf16] {
+            for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
                 let linear = Some((keys, 1.0));
                 chains.push(Chain { shape, elem, linear, causal: true, seed: seed as u64 + 1 });
             }

@@ -1,8 +1,11 @@
 //! Matmuls of the device, which on a GPU are a library's, against plain loops: every layout that plans have.
 
 use linc_cases::Random;
+use linc_cases::launch::{bytes, from_bytes};
 use linc_device::plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
 use linc_device::{Device, DeviceError};
+use linc_tile::Elem;
+use linc_tile::interp::Buffer as Memory;
 
 use crate::check::Outcome;
 
@@ -19,8 +22,9 @@ const SIZES: [(usize, usize, usize); 8] = [
 ];
 
 /// Transposed operands, accumulation, types of operands and result, transposed result.
-const KINDS: [(bool, bool, bool, [DType; 2], bool); 12] = {
+const KINDS: [(bool, bool, bool, [DType; 2], bool); 16] = {
     let (f32, narrow, sums) = ([DType::F32; 2], [DType::Bf16; 2], [DType::Bf16, DType::F32]);
+    let (half, half_sums) = ([DType::F16; 2], [DType::F16, DType::F32]);
     [
         (false, false, false, f32, false),
         (true, false, true, f32, false),
@@ -34,6 +38,10 @@ const KINDS: [(bool, bool, bool, [DType; 2], bool); 12] = {
         (true, false, true, sums, false),
         (true, true, false, sums, false),
         (false, true, true, sums, true),
+        (false, true, false, half, false),
+        (true, false, false, half, true),
+        (true, false, true, half_sums, false),
+        (false, true, true, half_sums, true),
     ]
 };
 
@@ -46,10 +54,12 @@ pub fn run(device: &mut dyn Device, every: usize) -> Result<Outcome, DeviceError
     let mut random = Random::new(3);
     let all = SIZES.iter().flat_map(|size| KINDS.iter().map(move |kind| (*size, *kind)));
     for ((m, n, k), (trans_a, trans_b, accumulate, [dtype, c_dtype], trans_c)) in all.step_by(every) {
-        // Numbers that either type holds.
-        let mut draw = |len: usize| -> Vec<f32> {
-            (0..len).map(|_| f32::from_bits((random.normal() as f32).to_bits() & 0xffff_0000)).collect()
+        // Numbers that every type holds: bf16 that are not so small that f16 has fewer bits for them.
+        let mut number = || {
+            let x = random.normal() as f32;
+            if x.abs() < 1e-3 { 0.0 } else { f32::from_bits(x.to_bits() & 0xffff_0000) }
         };
+        let mut draw = |len: usize| -> Vec<f32> { (0..len).map(|_| number()).collect() };
         let operands = [(draw(m * k), dtype), (draw(k * n), dtype), (draw(m * n), c_dtype)];
         let mut at = 0;
         let mut buffers = vec![];
@@ -119,21 +129,26 @@ fn multiply(
     let arena = device.allocate(plan.persistent_bytes)?;
     let program = device.load(plan, arena, plan.persistent_bytes)?;
     for ((values, dtype), buffer) in operands.iter().zip(&plan.buffers) {
-        let bytes: Vec<u8> = match dtype {
-            DType::Bf16 => values.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect(),
-            DType::F32 | DType::I32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
-        device.write(arena, buffer.offset, &bytes)?;
+        let values: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
+        device.write(arena, buffer.offset, &bytes(&stored(*dtype, &values)))?;
     }
     device.launch(program, 0..1)?;
     device.synchronize()?;
-    let mut bytes = vec![0; plan.buffers[2].bytes as usize];
-    device.read(arena, plan.buffers[2].offset, &mut bytes)?;
-    let narrow = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
-    Ok(match operands[2].1 {
-        DType::Bf16 => bytes.as_chunks().0.iter().map(narrow).collect(),
-        DType::F32 | DType::I32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-    })
+    let mut result = vec![0; plan.buffers[2].bytes as usize];
+    device.read(arena, plan.buffers[2].offset, &mut result)?;
+    let found = from_bytes(&stored(operands[2].1, &[]), &result);
+    Ok(found.to_f64().iter().map(|x| *x as f32).collect())
+}
+
+/// Numbers as a matrix of that type.
+fn stored(dtype: DType, values: &[f64]) -> Memory {
+    let elem = match dtype {
+        DType::F32 => Elem::F32,
+        DType::Bf16 => Elem::Bf16,
+        DType::F16 => Elem::F16,
+        DType::I32 => unreachable!("no kind of matmul has integers"),
+    };
+    Memory::from_f64(elem, values).expect("a float type")
 }
 
 /// The first element that is too far from the sum in double precision.
@@ -147,8 +162,12 @@ fn compare(g: &Gemm, operands: &[(Vec<f32>, DType)], found: &[f32]) -> Option<St
                 let left = f64::from(a[i * g.a_strides.0 + p * g.a_strides.1]);
                 sum += left * f64::from(b[p * g.b_strides.0 + j * g.b_strides.1]);
             }
-            // Sums are in f32, in any order; a result of bf16 is rounded once, to eight bits.
-            let rounding = if g.c_dtype == DType::Bf16 { sum.abs() / 256.0 } else { 0.0 };
+            // Sums are in f32, in any order; a narrow result is rounded once, to eight or eleven bits.
+            let rounding = match g.c_dtype {
+                DType::Bf16 => sum.abs() / 256.0,
+                DType::F16 => sum.abs() / 2048.0,
+                DType::F32 | DType::I32 => 0.0,
+            };
             let allowed = 2e-5 * (g.k as f64).sqrt() + 1e-6 + rounding;
             let off = (f64::from(found[at]) - sum).abs();
             if off > allowed || off.is_nan() {

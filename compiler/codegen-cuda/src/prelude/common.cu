@@ -2,8 +2,9 @@
 
 LINC_INLINE float low_bf16(u32 packed) { return bits_float(packed << 16); }
 LINC_INLINE float high_bf16(u32 packed) { return bits_float(packed & 0xffff0000u); }
-// Rounds to bf16, to nearest even, and back.
+// Rounds, to nearest even, and back.
 LINC_INLINE float round_bf16(float x) { return low_bf16(pack_bf16(x, 0.0f)); }
+LINC_INLINE float round_f16(float x) { return low_f16(pack_f16(x, 0.0f)); }
 
 // e^x; 0 for -inf, and where the result would be subnormal. The error grows with |x|, to some 40 units in the last
 // place at -80.

@@ -4,6 +4,9 @@
 #define LINC_INLINE __device__ __forceinline__
 
 typedef unsigned short bf16;
+struct f16 {
+  unsigned short bits;
+};
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long index;
@@ -24,13 +27,29 @@ LINC_INLINE float shuffle(float v, int from) { return __shfl_sync(~0u, v, from);
 // Warp: a number that all lanes have alike, so that the compiler knows it too.
 LINC_INLINE int uniform(int v) { return __shfl_sync(~0u, v, 0); }
 
-// ---- bf16 ----
+// ---- bf16 and f16 ----
 
 // Two values rounded to nearest even, the first in the low half.
 LINC_INLINE u32 pack_bf16(float low, float high) {
   u32 packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+
+LINC_INLINE u32 pack_f16(float low, float high) {
+  u32 packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+LINC_INLINE float low_f16(u32 packed) {
+  float x;
+  asm("{\n\t.reg .b16 l, h;\n\tmov.b32 {l, h}, %1;\n\tcvt.f32.f16 %0, l;\n\t}" : "=f"(x) : "r"(packed));
+  return x;
+}
+LINC_INLINE float high_f16(u32 packed) {
+  float x;
+  asm("{\n\t.reg .b16 l, h;\n\tmov.b32 {l, h}, %1;\n\tcvt.f32.f16 %0, h;\n\t}" : "=f"(x) : "r"(packed));
+  return x;
 }
 
 // ---- mathematics: approximations of the special-function unit, a few units in the last place of f32 ----
@@ -64,7 +83,7 @@ LINC_INLINE float rsqrt(float x) { return rsqrtf(x); }
 LINC_INLINE u32 float_bits(float x) { return __float_as_uint(x); }
 LINC_INLINE float bits_float(u32 x) { return __uint_as_float(x); }
 
-// ---- global memory: N neighbouring elements in one access, aligned to its size; bf16 is widened and rounded ----
+// ---- global memory: N neighbouring elements in one access, aligned to its size; 16 bits are widened and rounded to ----
 
 template <int N> LINC_INLINE void load(float* to, const float* from) {
   static_assert(N == 1 || N == 2 || N == 4, "an access has 4, 8 or 16 bytes");
@@ -92,24 +111,29 @@ template <int N> LINC_INLINE void load(int* to, const int* from) {
   }
 }
 
-LINC_INLINE void widen_bf16(float* to, u32 packed) {
+LINC_INLINE void widen(float* to, u32 packed, const bf16*) {
   to[0] = __uint_as_float(packed << 16), to[1] = __uint_as_float(packed & 0xffff0000u);
 }
+LINC_INLINE void widen(float* to, u32 packed, const f16*) { to[0] = low_f16(packed), to[1] = high_f16(packed); }
 
-template <int N> LINC_INLINE void load(float* to, const bf16* from) {
+template <int N, class Narrow> LINC_INLINE void load_narrow(float* to, const Narrow* from) {
   static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
   if constexpr (N == 1) {
-    to[0] = __uint_as_float((u32)*from << 16);
+    float pair[2];
+    widen(pair, *reinterpret_cast<const unsigned short*>(from), from);
+    to[0] = pair[0];
   } else if constexpr (N == 2) {
-    widen_bf16(to, *reinterpret_cast<const u32*>(from));
+    widen(to, *reinterpret_cast<const u32*>(from), from);
   } else if constexpr (N == 4) {
     uint2 v = *reinterpret_cast<const uint2*>(from);
-    widen_bf16(to, v.x), widen_bf16(to + 2, v.y);
+    widen(to, v.x, from), widen(to + 2, v.y, from);
   } else {
     uint4 v = *reinterpret_cast<const uint4*>(from);
-    widen_bf16(to, v.x), widen_bf16(to + 2, v.y), widen_bf16(to + 4, v.z), widen_bf16(to + 6, v.w);
+    widen(to, v.x, from), widen(to + 2, v.y, from), widen(to + 4, v.z, from), widen(to + 6, v.w, from);
   }
 }
+template <int N> LINC_INLINE void load(float* to, const bf16* from) { load_narrow<N>(to, from); }
+template <int N> LINC_INLINE void load(float* to, const f16* from) { load_narrow<N>(to, from); }
 
 template <int N> LINC_INLINE void store(float* to, const float* from) {
   static_assert(N == 1 || N == 2 || N == 4, "an access has 4, 8 or 16 bytes");
@@ -125,25 +149,30 @@ template <int N> LINC_INLINE void store(int* to, const int* from) {
   else *reinterpret_cast<int4*>(to) = make_int4(from[0], from[1], from[2], from[3]);
 }
 
-template <int N> LINC_INLINE void store(bf16* to, const float* from) {
+LINC_INLINE u32 pack(float low, float high, const bf16*) { return pack_bf16(low, high); }
+LINC_INLINE u32 pack(float low, float high, const f16*) { return pack_f16(low, high); }
+
+template <int N, class Narrow> LINC_INLINE void store_narrow(Narrow* to, const float* from) {
   static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
   if constexpr (N == 1) {
-    *to = (bf16)pack_bf16(from[0], 0.0f);
+    *reinterpret_cast<unsigned short*>(to) = (unsigned short)pack(from[0], 0.0f, to);
   } else if constexpr (N == 2) {
-    *reinterpret_cast<u32*>(to) = pack_bf16(from[0], from[1]);
+    *reinterpret_cast<u32*>(to) = pack(from[0], from[1], to);
   } else if constexpr (N == 4) {
-    *reinterpret_cast<uint2*>(to) = make_uint2(pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]));
+    *reinterpret_cast<uint2*>(to) = make_uint2(pack(from[0], from[1], to), pack(from[2], from[3], to));
   } else {
-    *reinterpret_cast<uint4*>(to) = make_uint4(pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]),
-                                               pack_bf16(from[4], from[5]), pack_bf16(from[6], from[7]));
+    *reinterpret_cast<uint4*>(to) = make_uint4(pack(from[0], from[1], to), pack(from[2], from[3], to),
+                                               pack(from[4], from[5], to), pack(from[6], from[7], to));
   }
 }
+template <int N> LINC_INLINE void store(bf16* to, const float* from) { store_narrow<N>(to, from); }
+template <int N> LINC_INLINE void store(f16* to, const float* from) { store_narrow<N>(to, from); }
 
 // ---- shared memory ----
 
 LINC_INLINE float shared_load(u32 at) { return *reinterpret_cast<const float*>(linc_shared + at); }
 LINC_INLINE void shared_store(u32 at, float v) { *reinterpret_cast<float*>(linc_shared + at) = v; }
-// Two packed bf16.
+// Two packed numbers of 16 bits.
 LINC_INLINE void shared_store_bf16x2(u32 at, u32 v) { *reinterpret_cast<u32*>(linc_shared + at) = v; }
 // 16 bytes from shared to global memory.
 LINC_INLINE void shared_to_global16(void* to, u32 from) {
@@ -163,7 +192,7 @@ template <int N> LINC_INLINE void copy_async_wait() { asm volatile("cp.async.wai
 
 // ---- tensor cores ----
 
-// Warp: four 8x8 matrices of bf16; lanes 8i..8i+7 give the addresses of the rows of matrix i. Lane l gets the elements
+// Warp: four 8x8 matrices of 16-bit elements; lanes 8i..8i+7 give the addresses of the rows of matrix i. Lane l gets the elements
 // (l/4, 2(l%4)) and (l/4, 2(l%4)+1) of matrix i in r[i].
 LINC_INLINE void load_matrices(u32 (&r)[4], u32 at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -184,6 +213,13 @@ LINC_INLINE void load_matrices_transposed(u32 (&r)[4], u32 at) {
 // (2(l%4)+{0,1}, l/4) in b0 and (2(l%4)+8+{0,1}, l/4) in b1.
 LINC_INLINE void mma_bf16(float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4], u32 b0, u32 b1) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+               "{%0, %1, %2, %3};"
+               : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// The same of f16.
+LINC_INLINE void mma_f16(float& c0, float& c1, float& c2, float& c3, const u32 (&a)[4], u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                "{%0, %1, %2, %3};"
                : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

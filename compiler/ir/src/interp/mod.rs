@@ -1,7 +1,7 @@
 //! Reference interpreter: the meaning of every operation, in `f64` or `f32`.
 //!
 //! It is the specification that kernels and passes are compared with, so it is written for clarity: one plain
-//! formula per operation, no blocking, no reuse of buffers. Values of bf16 type are rounded to bf16 wherever
+//! formula per operation, no blocking, no reuse of buffers. Values of bf16 or f16 type are rounded to it wherever
 //! they are produced; f32 and f64 values have the precision of the number type it runs in.
 //!
 //! ```
@@ -144,7 +144,7 @@ fn bound<'a, T: Real>(
 ) -> Result<Cow<'a, Tensor<T>>, IrError> {
     match tensor.mismatch(ty) {
         Some(message) => Err(IrError::Input { name: name.into(), message }),
-        None if ty.dtype == DType::Bf16 => Ok(Cow::Owned(tensor.clone().rounded(ty.dtype))),
+        None if ty.dtype.is_narrow() => Ok(Cow::Owned(tensor.clone().rounded(ty.dtype))),
         None => Ok(Cow::Borrowed(tensor)),
     }
 }

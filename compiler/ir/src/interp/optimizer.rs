@@ -27,6 +27,9 @@ pub(super) fn adamw<T: Real>(args: &Args<'_, T>, spec: &AdamWSpec) -> Result<Vec
     let correction2 = one - beta2.powf(step);
     let (mut p, mut m, mut v) =
         (args.floats(0)?.to_vec(), args.floats(2)?.to_vec(), args.floats(3)?.to_vec());
+    if args.operands.len() > 7 && args.scalar(7)? == T::zero() {
+        return Ok(vec![p, m, v]);
+    }
     for (i, g) in args.floats(1)?.iter().enumerate() {
         let g = clip * *g;
         m[i] = beta1 * m[i] + (one - beta1) * g;

@@ -66,14 +66,14 @@ pub(super) fn binary_tensor<T: Real>(op: BinaryOp, args: &Args<'_, T>) -> Result
     Ok(Tensor { shape: args.operands[0].shape.clone(), data })
 }
 
-/// Conversion; to i32 by truncation. The caller rounds to bf16.
+/// Conversion; to i32 by truncation. The caller rounds to 16 bits.
 pub(super) fn cast<T: Real>(x: &Tensor<T>, dtype: DType) -> Tensor<T> {
     let data = match (&x.data, dtype) {
         (Data::Float(x), DType::I32) => Data::Int(x.iter().map(|x| x.double() as i32).collect()),
-        (Data::Int(x), DType::F32 | DType::F64 | DType::Bf16) => {
+        (Data::Int(x), DType::F32 | DType::F64 | DType::Bf16 | DType::F16) => {
             Data::Float(x.iter().map(|x| T::of(f64::from(*x))).collect())
         }
-        (data @ Data::Float(_), DType::F32 | DType::F64 | DType::Bf16)
+        (data @ Data::Float(_), DType::F32 | DType::F64 | DType::Bf16 | DType::F16)
         | (data @ Data::Int(_), DType::I32) => data.clone(),
     };
     Tensor { shape: x.shape.clone(), data }
@@ -100,6 +100,7 @@ pub(super) fn fused<T: Real>(
                 values[*x].iter().zip(&values[*y]).map(|(x, y)| binary(*b, *x, *y)).collect()
             }
             PointOp::Cast(DType::Bf16, a) => values[*a].iter().map(|x| x.round_bf16()).collect(),
+            PointOp::Cast(DType::F16, a) => values[*a].iter().map(|x| x.round_f16()).collect(),
             PointOp::Cast(DType::F32 | DType::F64, a) => values[*a].clone(),
             PointOp::Cast(DType::I32, a) => {
                 values[*a].iter().map(|x| T::of(f64::from(x.double() as i32))).collect()

@@ -15,6 +15,23 @@ pub trait Real:
     fn double(self) -> f64;
     /// The nearest bfloat16 number, ties to even.
     fn round_bf16(self) -> Self;
+    /// The nearest binary16 number, ties to even; infinite from 65520 on.
+    fn round_f16(self) -> Self;
+}
+
+/// [`Real::round_f16`]. The spacing of binary16 around x is a power of two, so scaling by it is exact, and only the rounding
+/// to an integer rounds.
+fn nearest_f16(x: f64) -> f64 {
+    const EXPONENT: u64 = 0x7ff;
+    const BIAS: u64 = 1023;
+    // 2^-14 begins the smallest binade; below it the spacing stays.
+    let exponent = ((x.to_bits() >> 52) & EXPONENT).max(BIAS - 14);
+    if exponent == EXPONENT {
+        return x;
+    }
+    let spacing = f64::from_bits((exponent - 10) << 52);
+    let near = (x / spacing).round_ties_even() * spacing;
+    if near.abs() > 65504.0 { f64::INFINITY.copysign(x) } else { near }
 }
 
 impl Real for f32 {
@@ -33,6 +50,10 @@ impl Real for f32 {
         let bits = self.to_bits();
         let half = 0x7fff + ((bits >> 16) & 1);
         f32::from_bits((bits + half) & 0xffff_0000)
+    }
+
+    fn round_f16(self) -> Self {
+        nearest_f16(f64::from(self)) as f32
     }
 }
 
@@ -55,19 +76,25 @@ impl Real for f64 {
         }
         f64::from(near.round_bf16())
     }
+
+    fn round_f16(self) -> Self {
+        nearest_f16(self)
+    }
 }
 
 /// Rounds numbers to those of an element type; see [`Tensor::rounded`].
 pub(super) fn round<T: Real>(x: &mut [T], dtype: DType) {
-    if dtype == DType::Bf16 {
-        x.iter_mut().for_each(|x| *x = x.round_bf16());
+    match dtype {
+        DType::Bf16 => x.iter_mut().for_each(|x| *x = x.round_bf16()),
+        DType::F16 => x.iter_mut().for_each(|x| *x = x.round_f16()),
+        DType::F32 | DType::F64 | DType::I32 => {}
     }
 }
 
 /// Elements of a tensor in row-major order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Data<T> {
-    /// Elements of a float type. Those of a bf16 tensor are bf16 numbers.
+    /// Elements of a float type. Those of a bf16 or f16 tensor are such numbers.
     Float(Vec<T>),
     /// Elements of an i32 tensor.
     Int(Vec<i32>),
@@ -103,7 +130,9 @@ impl<T: Real> Tensor<T> {
         let n = ty.shape.numel();
         match ty.dtype {
             DType::I32 => Self::int(ty.shape.clone(), vec![value as i32; n]),
-            DType::F32 | DType::F64 | DType::Bf16 => Self::float(ty.shape.clone(), vec![T::of(value); n]),
+            DType::F32 | DType::F64 | DType::Bf16 | DType::F16 => {
+                Self::float(ty.shape.clone(), vec![T::of(value); n])
+            }
         }
     }
 
@@ -144,7 +173,7 @@ impl<T: Real> Tensor<T> {
         }
     }
 
-    /// Rounds the elements to what a tensor of the element type can hold: bf16 numbers, if it is bf16. f32 and
+    /// Rounds the elements to what a tensor of the element type can hold: bf16 numbers if it is bf16, likewise f16. f32 and
     /// f64 tensors hold any `T`, so that a whole graph can be evaluated in double precision.
     pub(super) fn rounded(mut self, dtype: DType) -> Self {
         if let Data::Float(x) = &mut self.data {

@@ -22,14 +22,23 @@ pub type Gradients = Vec<(NodeId, Value)>;
 /// [`PassError::Missing`] without such an output, [`PassError::NotDifferentiable`] at an operation without a
 /// derivative, [`PassError::UnusedParameter`] for a parameter the loss does not depend on.
 pub fn run(graph: &mut Graph, loss: &str) -> Result<Gradients, PassError> {
-    run_scaled(graph, loss, 1.0)
+    run_from(graph, loss, Seed::Factor(1.0))
 }
 
-/// The same for `scale` times the loss, which itself stays as it is.
+/// Where a backward starts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Seed {
+    /// A constant factor of the loss.
+    Factor(f64),
+    /// A factor that the graph computes, f32 scalar.
+    Value(Value),
+}
+
+/// The same for a multiple of the loss, which itself stays as it is.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_scaled(graph: &mut Graph, loss: &str, scale: f64) -> Result<Gradients, PassError> {
+pub fn run_from(graph: &mut Graph, loss: &str, seed: Seed) -> Result<Gradients, PassError> {
     let root = graph
         .outputs
         .iter()
@@ -41,7 +50,10 @@ pub fn run_scaled(graph: &mut Graph, loss: &str, scale: f64) -> Result<Gradients
 
     let mut pending: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
     let outer = graph.set_scope("loss");
-    let seed = graph.push(Op::Constant { value: scale, ty: graph.ty(root).clone() }, &[])?;
+    let seed = match seed {
+        Seed::Factor(value) => graph.push(Op::Constant { value, ty: graph.ty(root).clone() }, &[])?,
+        Seed::Value(value) => value,
+    };
     pending.insert(root, vec![seed]);
 
     for id in order.into_iter().rev().filter(|id| active.contains(id)) {

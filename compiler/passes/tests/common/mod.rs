@@ -8,6 +8,7 @@ use linc_ir::interp::{Bindings, Tensor};
 use linc_ir::{AdamWSpec, DType, Graph, Init, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::LinearOptions;
+use linc_passes::loss_scale::LossScale;
 use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::Options;
 use linc_passes::placement::AttentionKind;
@@ -42,6 +43,7 @@ pub(crate) fn options(kinds: &str) -> Options {
         kinds: kinds.chars().map(kind).collect(),
         linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
         precision: Precision::Float32,
+        loss_scale: LossScale::default(),
         recompute: Policy::Selective,
         disabled: BTreeSet::new(),
     }

@@ -14,7 +14,7 @@ use crate::text::{stmt_line, value_names};
 /// A value. Tiles are row-major; a scalar tile has one element. Clones are cheap.
 #[derive(Clone)]
 pub(super) enum Data<R> {
-    /// F32 and Bf16.
+    /// F32, Bf16 and F16.
     Real(Rc<Vec<R>>),
     /// I32.
     Int(Rc<Vec<i32>>),
@@ -297,13 +297,17 @@ impl<R: Real> Machine<'_, R> {
                 let round = |x: &R| R::from_f32(half::bf16::from_bits(x.to_bf16()).to_f32());
                 Data::reals(x.iter().map(round).collect())
             }
+            (Data::Real(x), Elem::F16) if self.round_casts && from != Elem::F16 => {
+                let round = |x: &R| R::from_f32(half::f16::from_bits(x.to_f16()).to_f32());
+                Data::reals(x.iter().map(round).collect())
+            }
             (Data::Int(x), Elem::F32) => Data::reals(x.iter().map(|x| R::from_i32(*x)).collect()),
             (Data::Int(x), Elem::Index) => Data::Index(i64::from(x[0])),
             (Data::Index(x), Elem::I32) => {
                 let x = i32::try_from(*x).map_err(|_| format!("{x} does not fit i32"))?;
                 Data::ints(vec![x])
             }
-            (x, Elem::F32 | Elem::Bf16 | Elem::I32 | Elem::Index | Elem::Bool) => x.clone(),
+            (x, Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::I32 | Elem::Index | Elem::Bool) => x.clone(),
         })
     }
 

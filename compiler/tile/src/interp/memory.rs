@@ -119,6 +119,10 @@ impl<'a> Memory<'a> {
                 let widen = |bits| R::from_f32(half::bf16::from_bits(bits).to_f32());
                 Data::reals(gather(&span, data, numel, R::ZERO, widen))
             }
+            Buffer::F16(data) => {
+                let widen = |bits| R::from_f32(half::f16::from_bits(bits).to_f32());
+                Data::reals(gather(&span, data, numel, R::ZERO, widen))
+            }
             Buffer::I32(data) => Data::ints(gather(&span, data, numel, 0, |x| x)),
         })
     }
@@ -135,6 +139,7 @@ impl<'a> Memory<'a> {
             Buffer::F32(data) => scatter(&span, data, value.as_reals(), R::to_f32),
             Buffer::F64(data) => scatter(&span, data, value.as_reals(), R::to_f64),
             Buffer::Bf16(data) => scatter(&span, data, value.as_reals(), R::to_bf16),
+            Buffer::F16(data) => scatter(&span, data, value.as_reals(), R::to_f16),
             Buffer::I32(data) => scatter(&span, data, value.as_ints(), |x| x),
         }
         Ok(())

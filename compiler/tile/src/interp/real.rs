@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::ir::Unary;
 
@@ -27,6 +27,8 @@ pub(super) trait Real:
     fn to_f64(self) -> f64;
     /// Rounds to nearest even, once.
     fn to_bf16(self) -> u16;
+    /// Rounds to nearest even, once; infinite from 65520 on.
+    fn to_f16(self) -> u16;
     /// A function on floats. `Not`, which is none, does not pass the verifier; it returns its operand.
     fn unary(op: Unary, x: Self) -> Self;
 
@@ -44,7 +46,7 @@ pub(super) trait Real:
 }
 
 macro_rules! real {
-    ($ty:ident, $to_bf16:expr) => {
+    ($ty:ident, $to_bf16:expr, $to_f16:expr) => {
         impl Real for $ty {
             const ZERO: Self = 0.0;
             const NEG_INFINITY: Self = $ty::NEG_INFINITY;
@@ -73,6 +75,10 @@ macro_rules! real {
                 $to_bf16(self)
             }
 
+            fn to_f16(self) -> u16 {
+                $to_f16(self)
+            }
+
             fn unary(op: Unary, x: Self) -> Self {
                 match op {
                     Unary::Neg => -x,
@@ -92,22 +98,32 @@ macro_rules! real {
     };
 }
 
-real!(f32, |x| bf16::from_f32(x).to_bits());
-real!(f64, bf16_from_f64);
+real!(f32, |x| bf16::from_f32(x).to_bits(), |x| f16::from_f32(x).to_bits());
+real!(f64, bf16_from_f64, f16_from_f64);
 
-/// Rounds f64 to bf16, to nearest even. The way over f32 must not round to nearest as well, or values just beside the
-/// middle of two bf16 would go the wrong way: f32 takes the value rounded towards zero, with the last bit set if
-/// anything was lost.
+/// Rounds f64 to bf16, to nearest even.
 pub(super) fn bf16_from_f64(x: f64) -> u16 {
+    bf16::from_f32(odd_f32(x)).to_bits()
+}
+
+/// Rounds f64 to f16, to nearest even.
+pub(super) fn f16_from_f64(x: f64) -> u16 {
+    f16::from_f32(odd_f32(x)).to_bits()
+}
+
+/// What to round to fewer bits in place of `x`. The way over f32 must not round to nearest as well, or values just
+/// beside the middle of two narrow numbers would go the wrong way: f32 takes the value rounded towards zero, with the
+/// last bit set if anything was lost.
+fn odd_f32(x: f64) -> f32 {
     let nearest = x as f32;
     let exact = f64::from(nearest);
     if exact == x || x.is_nan() {
-        return bf16::from_f32(nearest).to_bits();
+        return nearest;
     }
     let bits = nearest.to_bits();
     // Among floats of one sign, the next one towards zero has the next smaller bits.
     let towards_zero = if exact.abs() > x.abs() { bits - 1 } else { bits };
-    bf16::from_f32(f32::from_bits(towards_zero | 1)).to_bits()
+    f32::from_bits(towards_zero | 1)
 }
 
 #[cfg(test)]
@@ -140,6 +156,33 @@ mod tests {
         let step = last - f64::from(bf16::from_bits(0x7f7e));
         assert_eq!(bf16_from_f64(last + step * 0.499_999_999_9), 0x7f7f);
         assert_eq!(bf16_from_f64(last + step * 0.5), 0x7f80);
+    }
+
+    #[test]
+    fn f16_rounds_once() {
+        let middle = 1.0 + 2f64.powi(-11);
+        assert_eq!(f16_from_f64(middle), 0x3c00, "a tie goes to the even one");
+        // Both round to the tie in f32.
+        assert_eq!(f16_from_f64(middle + 1e-12), 0x3c01);
+        assert_eq!(f16_from_f64(middle - 1e-12), 0x3c00);
+        assert_eq!(f16_from_f64(-(middle + 1e-12)), 0xbc01);
+        assert_eq!(f16_from_f64(1.0 + 3.0 * 2f64.powi(-11)), 0x3c02);
+    }
+
+    #[test]
+    fn f16_at_the_ends() {
+        assert_eq!(f16_from_f64(65_519.999_999), 0x7bff);
+        assert_eq!(f16_from_f64(65520.0), 0x7c00);
+        assert_eq!(f16_from_f64(-1e300), 0xfc00);
+        assert!(f16::from_bits(f16_from_f64(f64::NAN)).is_nan());
+        // Subnormal numbers are multiples of 2^-24, with ties to even as elsewhere.
+        let tiny = 2f64.powi(-24);
+        assert_eq!(f16_from_f64(0.5 * tiny), 0);
+        assert_eq!(f16_from_f64(0.500_000_000_1 * tiny), 1);
+        assert_eq!(f16_from_f64(-1.5 * tiny), 0x8002);
+        assert_eq!(f16_from_f64(2.5 * tiny), 2);
+        assert_eq!(f16_from_f64(1023.5 * tiny), 0x400, "up to the smallest normal number");
+        assert_eq!(f16_from_f64(-1e-300), 0x8000);
     }
 
     #[test]

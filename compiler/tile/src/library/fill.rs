@@ -15,7 +15,7 @@ pub struct FillSpec {
     pub offset: usize,
     /// Distance of rows, in elements.
     pub row_stride: usize,
-    /// Element type: F32, Bf16, or I32 (the value is then truncated to an integer).
+    /// Element type: F32, Bf16, F16, or I32 (the value is then truncated to an integer).
     pub elem: Elem,
     /// The value.
     pub value: f64,

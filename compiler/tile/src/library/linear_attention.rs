@@ -5,18 +5,19 @@
 //! key/value head walks over the chunks and carries, per feature, a reference `m` (the largest key so far),
 //! `z = Σ exp(K_s − m)` and `t = Σ exp(K_s − m) V_sᵀ`. Inside a chunk
 //! `k̃ = exp(K − m)`, `Z = z + running sum of k̃`, `q̃ = P / Z`: plain matrix products give
-//! `out = q̃ t + tril(q̃ k̃ᵀ) V`. That is exact while Z stays below e^30; otherwise, rarely, the chunk is computed row
+//! `out = q̃ t + tril(q̃ k̃ᵀ) V`. That is exact while Z stays below e^30 (e^6.6 in f16); otherwise, rarely, the chunk is computed row
 //! by row with exponents that are never positive. `z` is never turned into a logarithm and back, so the
-//! logsumexp does not drift on long sequences. The first chunk takes its first key as the reference: then `Z ≥ 1` everywhere.
+//! logsumexp does not drift on long sequences. The first chunk takes its first key as the reference: then `Z ≥ 1` everywhere
+//! (in f16 a little above it).
 //!
 //! Saved for the backward pass, before each chunk: `ell = m + ln z` and `state = t / z`, both 0 before the first chunk.
 
 use super::attention::{
     HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, softmax_rows,
-    softmax_vector, strides_tag, temper, with_each_row,
+    softmax_vector, strides_tag, with_each_row,
 };
 use super::linear_attention_blocks::Sizes;
-use super::linear_attention_chunk::{Carried, Factors, KeyChunk, PrefixStep, SavedStates};
+use super::linear_attention_chunk::{Carried, Factors, KeyChunk, PrefixStep, SavedStates, first_reference};
 use super::{number, tag};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
@@ -94,17 +95,16 @@ pub fn linear_attention_forward(spec: &LinearForwardSpec) -> Kernel {
     let queries = Queries { spec, q, out, batch, kv_head };
 
     let zero = b.index(0);
-    let first = k.load_row(&mut b, zero);
-    let first = temper(&mut b, first, spec.temperature);
+    let first = first_reference(&mut b, spec.elem, &k, zero, spec.temperature);
     let init = [first, b.full(0.0, &[dim]), b.full(0.0, &[dim, dim])];
     let end = b.index(seq);
     b.for_loop(zero, end, spec.chunk, &init, |b, start, carried| {
         let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
         let size = b.index(spec.chunk);
         let index = b.div(start, size);
-        before.save(b, &saved, index);
+        let before = before.save_to_go_on(b, spec.elem, &saved, index);
         let chunk = KeyChunk::load(b, &k, &v, seq, spec.chunk, spec.temperature, start);
-        let factors = Factors::new(b, chunk.keys, before.m, before.z);
+        let factors = Factors::new(b, spec.elem, chunk.keys, before.m, before.z);
         let ok = factors.in_range(b);
         b.if_else(
             ok,

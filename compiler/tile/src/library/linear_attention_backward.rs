@@ -15,7 +15,9 @@ use super::attention::{
 };
 use super::linear_attention::linear_name;
 use super::linear_attention_blocks::Sizes;
-use super::linear_attention_chunk::{Factors, KeyChunk, PrefixStep, SavedStates, start_of_chunk};
+use super::linear_attention_chunk::{
+    Factors, KeyChunk, PrefixStep, SavedStates, narrow_future, of_future, start_of_chunk,
+};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 
@@ -166,9 +168,9 @@ pub fn linear_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
         let last = b.index(chunks - 1);
         let index = b.sub(last, round);
         let start = b.scale_index(index, spec.chunk);
-        let (reference, z) = start_of_chunk(b, &head.k, &head.saved, spec.temperature, index);
+        let (reference, z) = start_of_chunk(b, spec.elem, &head.k, &head.saved, spec.temperature, index);
         let chunk = head.chunk(b, start);
-        let factors = Factors::new(b, chunk.keys, reference, z);
+        let factors = Factors::new(b, spec.elem, chunk.keys, reference, z);
         let ok = factors.in_range(b);
         // d and rho, seen from the start of the chunk.
         let decay = b.sub(reference, carried[2]);
@@ -228,11 +230,13 @@ fn fast_chunk(
 ) -> Vec<ValueId> {
     let (spec, elem) = (head.spec, head.spec.elem);
     let k_small = b.cast(factors.k, elem);
-    let d_small = b.cast(future.d_start, elem);
+    let d_small = narrow_future(b, elem, future.d_start);
     let state = b.cast(before.state, elem);
     let inverse = b.unary(Unary::Recip, factors.z);
     let dv = b.dot(k_small, false, d_small, false, None);
+    let dv = of_future(b, elem, dv);
     let bracket = b.dot(chunk.values, false, d_small, true, None);
+    let bracket = of_future(b, elem, bracket);
     let bracket = with_each_row(b, Binary::Sub, bracket, future.rho_start);
     let x = b.full(0.0, &[spec.chunk, spec.shape.head_dim]);
     let done = head.each_query_head(b, &[dv, bracket, x, future.d_start], |b, query, carried| {
@@ -282,10 +286,12 @@ fn slow_chunk(
     let values = b.cast(chunk.values, Elem::F32);
     let late = with_each_row(b, Binary::Sub, chunk.keys, future.end);
     let late = b.exp(late);
-    let late_small = b.cast(late, spec.elem);
-    let d_small = b.cast(future.d, spec.elem);
+    let late_small = of_future(b, spec.elem, late);
+    let late_small = b.cast(late_small, spec.elem);
+    let d_small = narrow_future(b, spec.elem, future.d);
     let dv = b.dot(late_small, false, d_small, false, None);
     let dk = b.dot(chunk.values, false, d_small, true, None);
+    let dk = of_future(b, spec.elem, dk);
     let dk = with_each_row(b, Binary::Sub, dk, future.rho);
     let dk = b.mul(dk, late);
     let init = [before.reference, before.z, dk, dv, future.d_start, future.rho_start];

@@ -9,7 +9,7 @@
 use super::attention::{HeadRows, HeadShape, scale_rows, softmax_rows, temper, with_each_row};
 use super::linear_attention::LinearForwardSpec;
 use super::linear_attention_backward::{BackwardHead, LinearBackwardSpec, softmax_rows_grad};
-use super::linear_attention_chunk::{Carried, KeyChunk, SavedStates};
+use super::linear_attention_chunk::{Carried, KeyChunk, SavedStates, narrow_future, of_future};
 use super::softmax_attention::QueryBlock;
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode};
@@ -104,16 +104,18 @@ pub fn bidirectional_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
     let dstate = done[0];
     let rho = b.mul(state, dstate);
     let rho = b.sum(1, rho);
-    let dstate = b.cast(dstate, elem);
+    let dstate = narrow_future(&mut b, elem, dstate);
     b.for_loop(zero, end, spec.chunk, &[], |b, start, _| {
         let chunk = head.chunk(b, start);
         let weights = with_each_row(b, Binary::Sub, chunk.keys, ell);
         let weights = b.exp(weights);
         let dw = b.dot(chunk.values, false, dstate, true, None);
+        let dw = of_future(b, elem, dw);
         let dw = with_each_row(b, Binary::Sub, dw, rho);
         let dk = b.mul(weights, dw);
         let dk = temper(b, dk, spec.temperature);
         head.dk.store(b, start, dk, chunk.bound);
+        let weights = of_future(b, elem, weights);
         let weights = b.cast(weights, elem);
         let dv = b.dot(weights, false, dstate, false, None);
         head.dv.store(b, start, dv, chunk.bound);

@@ -271,9 +271,9 @@ impl KeyBlock {
         let width = chunk.sizes.width;
         let k = k.features(b, first, width);
         let saved = saved.features(first, width);
-        let (reference, z) = start_of_chunk(b, &k, &saved, temperature, chunk.index);
+        let (reference, z) = start_of_chunk(b, elem, &k, &saved, temperature, chunk.index);
         let keys = chunk.keys(b, &k);
-        let factors = Factors::new(b, keys, reference, z);
+        let factors = Factors::new(b, elem, keys, reference, z);
         let ok = factors.in_range(b);
         let small = b.cast(factors.k, elem);
         let inverse = b.unary(Unary::Recip, factors.z);
@@ -282,7 +282,8 @@ impl KeyBlock {
 
     /// Reference and sum of weights of the keys before the chunk.
     fn start(&self, b: &mut Builder, chunk: &ChunkHead) -> (ValueId, ValueId) {
-        start_of_chunk(b, &self.k, &self.saved, chunk.sizes.temperature, chunk.index)
+        let Sizes { elem, temperature, .. } = chunk.sizes;
+        start_of_chunk(b, elem, &self.k, &self.saved, temperature, chunk.index)
     }
 
     /// `k̃` in f32.

@@ -4,17 +4,78 @@
 use super::attention::{HeadRows, HeadShape, mask_from, scale_rows, temper, with_each_row};
 use super::bound;
 use crate::builder::Builder;
-use crate::ir::{Binary, Compare, ParamId, Unary, ValueId};
+use crate::ir::{Binary, Compare, Elem, ParamId, Unary, ValueId};
 
-/// A chunk takes the fast path while every sum of `exp(K − reference)` stays below e to this power.
-/// e^30 leaves f32 (and bf16) room for the products of two factors.
-const FAST_RANGE: f64 = 30.0;
+/// A chunk takes the fast path while every sum Z of `exp(K − reference)` stays below e to this power, by the type in
+/// which the factors of matrix products are rounded.
+///
+/// f32 and bf16 have the same exponents; e^30 leaves room for the products of two factors.
+///
+/// f16 keeps relative precision from 2^-14 to 2^16 only, and rounds to multiples of 2^-24 below. `k̃` is at most Z and must
+/// not overflow: Z < e^11. `q̃ = P / Z` must keep its precision: rounded to 2^-24, it is off by 2^-25 at most, 2^-25.8 on
+/// average, and `k̃ ≤ Z` multiplies that. Over D features with random signs the attention weight is off by
+/// `√D · 2^-25.8 · Z`, which for D = 128 stays below f16's own rounding of a weight near 1, 2^-12.8 on average, while
+/// Z < 2^9.5 = e^6.6. What rounds to 0 among the `k̃` loses nothing: it is below 2^-25 of a sum of at least 1.
+fn fast_range(elem: Elem) -> f64 {
+    match elem {
+        Elem::F16 => 6.6,
+        Elem::F32 | Elem::Bf16 | Elem::I32 | Elem::Index | Elem::Bool => 30.0,
+    }
+}
+
+/// How far above the first key of a sequence the reference of the first chunk is. Before it there is no sum that the
+/// reference has to be near to, and with the key itself Z would be `64 / exp(K_0)` at the end: for keys of N(0, 1) more
+/// than f16 has room for. `q̃` is up to e^5 then, and a `k̃` that rounds to 0 is below 2^-17 of the sum.
+fn first_headroom(elem: Elem) -> Option<f64> {
+    match elem {
+        Elem::F16 => Some(5.0),
+        Elem::F32 | Elem::Bf16 | Elem::I32 | Elem::Index | Elem::Bool => None,
+    }
+}
+
+/// The reference of the first chunk, whose first token is `zero` (Index); `[D]` or the features that `k` has.
+pub(crate) fn first_reference(
+    b: &mut Builder,
+    elem: Elem,
+    k: &HeadRows,
+    zero: ValueId,
+    temperature: f64,
+) -> ValueId {
+    let key = k.load_row(b, zero);
+    let key = temper(b, key, temperature);
+    let Some(headroom) = first_headroom(elem) else { return key };
+    let headroom = b.full(headroom, &b.ty(key).shape);
+    b.add(key, headroom)
+}
+
+/// What the gradient of a state is divided by where it is rounded, and products with it multiplied by.
+///
+/// It is a sum over all later tokens, and the gradients of single keys and values are products of it and of weights that
+/// are small when it is large. In f16 it would overflow long before they need a scale. Random signs make it as much
+/// larger as the root of the number of tokens, here of 4096.
+fn future_scale(elem: Elem) -> Option<f64> {
+    match elem {
+        Elem::F16 => Some(64.0),
+        Elem::F32 | Elem::Bf16 | Elem::I32 | Elem::Index | Elem::Bool => None,
+    }
+}
+
+/// The gradient of a state as a factor of matrix products, each of which needs [`of_future`].
+pub(crate) fn narrow_future(b: &mut Builder, elem: Elem, d: ValueId) -> ValueId {
+    let d = future_scale(elem).map_or(d, |scale| b.scale(d, 1.0 / scale));
+    b.cast(d, elem)
+}
+
+/// A product with what [`narrow_future`] gave, or its other factor if that is at most 1, as it is without the division.
+pub(crate) fn of_future(b: &mut Builder, elem: Elem, value: ValueId) -> ValueId {
+    future_scale(elem).map_or(value, |scale| b.scale(value, scale))
+}
 
 /// What the walk carries: reference, sum and weighted values of the keys so far.
 pub(crate) struct Carried {
     /// Reference per feature, `[D]`.
     pub m: ValueId,
-    /// `Σ exp(K − m)`, `[D]`; 0 before the first chunk, at least 1 after it.
+    /// `Σ exp(K − m)`, `[D]`; 0 before the first chunk.
     pub z: ValueId,
     /// `Σ exp(K − m) Vᵀ`, `[D, D]`.
     pub t: ValueId,
@@ -23,6 +84,12 @@ pub(crate) struct Carried {
 impl Carried {
     /// Writes `ell` and the normalised `state`; both are 0 before the first chunk.
     pub(crate) fn save(&self, b: &mut Builder, saved: &SavedStates, index: ValueId) {
+        let (ell, state, _) = self.normalised(b);
+        saved.store(b, index, ell, state);
+    }
+
+    /// `ell`, the state, and whether there was a key for the feature (`[D]`).
+    fn normalised(&self, b: &mut Builder) -> (ValueId, ValueId, ValueId) {
         let shape = b.ty(self.z).shape;
         let zero = b.full(0.0, &shape);
         let one = b.full(1.0, &shape);
@@ -32,8 +99,28 @@ impl Carried {
         let ell = b.add(self.m, log);
         let ell = b.select(some, ell, zero);
         let inverse = b.unary(Unary::Recip, z);
-        let state = scale_rows(b, self.t, inverse);
+        (ell, scale_rows(b, self.t, inverse), some)
+    }
+
+    /// What the factors of a chunk refer to, if they are rounded to `elem`; saves it as well.
+    ///
+    /// Relative to the largest key, the sums grow with the number of keys, which bf16 holds and f16 does not: there the
+    /// walk goes on from the normalised state, as the kernels do that start at a chunk.
+    pub(crate) fn save_to_go_on(
+        self,
+        b: &mut Builder,
+        elem: Elem,
+        saved: &SavedStates,
+        index: ValueId,
+    ) -> Carried {
+        let (ell, state, some) = self.normalised(b);
         saved.store(b, index, ell, state);
+        if elem != Elem::F16 {
+            return self;
+        }
+        let shape = b.ty(self.z).shape;
+        let one = b.full(1.0, &shape);
+        Carried { m: b.select(some, ell, self.m), z: b.select(some, one, self.z), t: state }
     }
 }
 
@@ -179,9 +266,10 @@ pub(crate) fn existing(b: &mut Builder, rows: usize, bound: Option<ValueId>) -> 
 }
 
 /// Reference and sum of weights of the keys before chunk `index`, for as many features as `saved` has:
-/// `ell` and 1, or the first key and 0.
+/// `ell` and 1, or [`first_reference`] and 0.
 pub(crate) fn start_of_chunk(
     b: &mut Builder,
+    elem: Elem,
     k: &HeadRows,
     saved: &SavedStates,
     temperature: f64,
@@ -192,10 +280,7 @@ pub(crate) fn start_of_chunk(
     let is_first = b.compare(Compare::Eq, index, zero);
     let pair = b.if_else(
         is_first,
-        |b| {
-            let key = k.load_row(b, zero);
-            vec![temper(b, key, temperature), b.full(0.0, &[dim])]
-        },
+        |b| vec![first_reference(b, elem, k, zero, temperature), b.full(0.0, &[dim])],
         |b| vec![saved.load_ell(b, index), b.full(1.0, &[dim])],
     );
     (pair[0], pair[1])
@@ -219,11 +304,12 @@ pub(crate) struct Factors {
     pub z: ValueId,
     /// Z after the chunk, `[D]`.
     pub end: ValueId,
+    elem: Elem,
 }
 
 impl Factors {
-    /// For keys `[C, D]`, reference `[D]` and the sum `z` `[D]` of the keys before.
-    pub(crate) fn new(b: &mut Builder, keys: ValueId, reference: ValueId, z: ValueId) -> Self {
+    /// For keys `[C, D]`, reference `[D]` and the sum `z` `[D]` of the keys before; to be rounded to `elem`.
+    pub(crate) fn new(b: &mut Builder, elem: Elem, keys: ValueId, reference: ValueId, z: ValueId) -> Self {
         let k = with_each_row(b, Binary::Sub, keys, reference);
         let k = b.exp(k);
         b.name(k, "k_tilde");
@@ -231,13 +317,13 @@ impl Factors {
         let running = with_each_row(b, Binary::Add, running, z);
         let end = b.sum(0, k);
         let end = b.add(end, z);
-        Factors { k, z: running, end }
+        Factors { k, z: running, end, elem }
     }
 
     /// Bool scalar: the fast path is exact (false also if a sum overflowed).
     pub(crate) fn in_range(&self, b: &mut Builder) -> ValueId {
         let worst = b.reduce_max(0, self.end);
-        let limit = b.float(FAST_RANGE.exp());
+        let limit = b.float(fast_range(self.elem).exp());
         b.compare(Compare::Le, worst, limit)
     }
 }

@@ -4,6 +4,7 @@
 use super::attention::{HeadShape, Triangle, temper, with_each_row};
 use super::linear_attention_backward::LinearBackwardSpec;
 use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax};
+use super::linear_attention_chunk::{narrow_future, of_future};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
 
@@ -70,11 +71,13 @@ pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
         let keys = chunk.keys(b, &k);
         let late = with_each_row(b, Binary::Sub, keys, end);
         let late = b.exp(late);
-        let late_small = b.cast(late, spec.elem);
+        let late_small = of_future(b, spec.elem, late);
+        let late_small = b.cast(late_small, spec.elem);
         let d = future.load_state(b, chunk.index);
-        let d = b.cast(d, spec.elem);
+        let d = narrow_future(b, spec.elem, d);
         let dv = b.dot(late_small, false, d, false, Some(carried[0]));
         let bracket = b.dot(values, false, d, true, None);
+        let bracket = of_future(b, spec.elem, bracket);
         let rho = future.load_ell(b, chunk.index);
         let bracket = with_each_row(b, Binary::Sub, bracket, rho);
         let part = chunk.load_f32(b, &part);

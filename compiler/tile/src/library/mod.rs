@@ -24,7 +24,7 @@
 //! | [`loss::mean_nll`] | nll, inv_count, loss |
 //! | [`loss::cross_entropy`] | logits, targets, loss |
 //! | [`loss::cross_entropy_grad`] | logits, targets, dloss, dlogits |
-//! | [`optimizer::adamw`] | p, g, m, v, lr, step, clip |
+//! | [`optimizer::adamw`] | p, g, m, v, lr, step, clip, \[update\] |
 //!
 //! Parameters in brackets exist only if the specification asks for them. The attention kernels list theirs in
 //! [`softmax_attention`], [`linear_attention`] and their neighbours.
@@ -69,6 +69,7 @@ fn tag(elem: Elem) -> &'static str {
     match elem {
         Elem::F32 => "f32",
         Elem::Bf16 => "bf16",
+        Elem::F16 => "f16",
         Elem::I32 => "i32",
         Elem::Index => "index",
         Elem::Bool => "bool",

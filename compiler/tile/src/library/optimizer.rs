@@ -2,7 +2,7 @@
 
 use super::{TILE, bound, load_scalar, number, tag};
 use crate::builder::Builder;
-use crate::ir::{Compare, Elem, Kernel, Mode, Unary, ValueId};
+use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 
 /// One update of a dense parameter.
 #[derive(Clone, PartialEq, Debug)]
@@ -19,10 +19,12 @@ pub struct AdamWSpec {
     pub weight_decay: f64,
     /// Element type of the gradient; parameter and moments are f32.
     pub g: Elem,
+    /// Whether there is an operand that says if anything is updated.
+    pub guarded: bool,
 }
 
-/// Parameters: p, g, m, v, lr, step, clip. `p`, `m`, `v` are updated in place; `lr`, `step` (from 1) and `clip` are one
-/// f32 each.
+/// Parameters: p, g, m, v, lr, step, clip, \[update\]. `p`, `m`, `v` are updated in place; `lr`, `step` (from 1), `clip` and
+/// `update` are one f32 each. If `update` is 0 nothing is read of the rest, so that no NaN among it can get anywhere.
 ///
 /// `g ← clip·g; p ← p·(1 − lr·weight_decay); m ← m + (1−β1)(g − m); v ← β2·v + (1−β2)g²;`
 /// `p ← p − lr/(1−β1^step) · m/(√v/√(1−β2^step) + eps)`.
@@ -38,57 +40,90 @@ pub fn adamw(spec: &AdamWSpec) -> Kernel {
     let step = b.param("step", Elem::F32, Mode::Read);
     let clip = b.param("clip", Elem::F32, Mode::Read);
 
-    let (lr, step, clip) = (load_scalar(&mut b, lr), load_scalar(&mut b, step), load_scalar(&mut b, clip));
-    let correction1 = one_minus_power(&mut b, spec.beta1, step);
-    let correction2 = one_minus_power(&mut b, spec.beta2, step);
-    let rate = b.div(lr, correction1);
-    let root2 = b.unary(Unary::Sqrt, correction2);
-    let (one, decay) = (b.float(1.0), b.scale(lr, spec.weight_decay));
-    let keep = b.sub(one, decay);
-    let shape = [size];
-    let [clip, rate, root2, keep] = [clip, rate, root2, keep].map(|scalar| b.splat(scalar, &shape));
-
-    let block = b.program_id(0);
-    let start = b.scale_index(block, size);
-    let axes = [(1, bound(&mut b, numel, start, size))];
-    let gradient = b.load_f32(g, start, &shape, &axes);
-    let gradient = b.mul(gradient, clip);
-
-    let first = b.load(m, start, &shape, &axes);
-    let change = b.sub(gradient, first);
-    let new_share = b.full(1.0 - spec.beta1, &shape);
-    let first = b.fma(change, new_share, first);
-    b.store(m, start, first, &axes);
-
-    let second = b.load(v, start, &shape, &axes);
-    let second = b.scale(second, spec.beta2);
-    let square = b.mul(gradient, gradient);
-    let new_share = b.full(1.0 - spec.beta2, &shape);
-    let second = b.fma(square, new_share, second);
-    b.store(v, start, second, &axes);
-
-    let root = b.unary(Unary::Sqrt, second);
-    let root = b.div(root, root2);
-    let eps = b.full(spec.eps, &shape);
-    let denominator = b.add(root, eps);
-    let direction = b.div(first, denominator);
-    let value = b.load(p, start, &shape, &axes);
-    let value = b.mul(value, keep);
-    let update = b.mul(rate, direction);
-    let value = b.sub(value, update);
-    b.store(p, start, value, &axes);
+    let pointers = Pointers { p, g, m, v, lr, step, clip };
+    if spec.guarded {
+        let update = b.param("update", Elem::F32, Mode::Read);
+        let (update, zero) = (load_scalar(&mut b, update), b.float(0.0));
+        let update = b.compare(Compare::Ne, update, zero);
+        let run = |b: &mut Builder| {
+            pointers.update(b, spec);
+            vec![]
+        };
+        b.if_else(update, run, |_| vec![]);
+    } else {
+        pointers.update(&mut b, spec);
+    }
     b.finish()
+}
+
+/// The parameters of the kernel.
+struct Pointers {
+    p: ParamId,
+    g: ParamId,
+    m: ParamId,
+    v: ParamId,
+    lr: ParamId,
+    step: ParamId,
+    clip: ParamId,
+}
+
+impl Pointers {
+    /// Updates one block of elements.
+    fn update(&self, b: &mut Builder, spec: &AdamWSpec) {
+        let Pointers { p, g, m, v, lr, step, clip } = *self;
+        let size = spec.numel.min(TILE);
+        let (lr, step, clip) = (load_scalar(b, lr), load_scalar(b, step), load_scalar(b, clip));
+        let correction1 = one_minus_power(b, spec.beta1, step);
+        let correction2 = one_minus_power(b, spec.beta2, step);
+        let rate = b.div(lr, correction1);
+        let root2 = b.unary(Unary::Sqrt, correction2);
+        let (one, decay) = (b.float(1.0), b.scale(lr, spec.weight_decay));
+        let keep = b.sub(one, decay);
+        let shape = [size];
+        let [clip, rate, root2, keep] = [clip, rate, root2, keep].map(|scalar| b.splat(scalar, &shape));
+
+        let block = b.program_id(0);
+        let start = b.scale_index(block, size);
+        let axes = [(1, bound(b, spec.numel, start, size))];
+        let gradient = b.load_f32(g, start, &shape, &axes);
+        let gradient = b.mul(gradient, clip);
+
+        let first = b.load(m, start, &shape, &axes);
+        let change = b.sub(gradient, first);
+        let new_share = b.full(1.0 - spec.beta1, &shape);
+        let first = b.fma(change, new_share, first);
+        b.store(m, start, first, &axes);
+
+        let second = b.load(v, start, &shape, &axes);
+        let second = b.scale(second, spec.beta2);
+        let square = b.mul(gradient, gradient);
+        let new_share = b.full(1.0 - spec.beta2, &shape);
+        let second = b.fma(square, new_share, second);
+        b.store(v, start, second, &axes);
+
+        let root = b.unary(Unary::Sqrt, second);
+        let root = b.div(root, root2);
+        let eps = b.full(spec.eps, &shape);
+        let denominator = b.add(root, eps);
+        let direction = b.div(first, denominator);
+        let value = b.load(p, start, &shape, &axes);
+        let value = b.mul(value, keep);
+        let update = b.mul(rate, direction);
+        let value = b.sub(value, update);
+        b.store(p, start, value, &axes);
+    }
 }
 
 fn name(spec: &AdamWSpec) -> String {
     format!(
-        "adamw_{}_b{}_b{}_eps{}_wd{}_{}",
+        "adamw_{}_b{}_b{}_eps{}_wd{}_{}{}",
         spec.numel,
         number(spec.beta1),
         number(spec.beta2),
         number(spec.eps),
         number(spec.weight_decay),
-        tag(spec.g)
+        tag(spec.g),
+        if spec.guarded { "_guarded" } else { "" }
     )
 }
 

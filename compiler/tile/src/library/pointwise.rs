@@ -88,6 +88,8 @@ pub enum PointStep {
     Binary(PointBinary, usize, usize),
     /// Rounding to bf16 and back.
     RoundBf16(usize),
+    /// Rounding to f16 and back.
+    RoundF16(usize),
 }
 
 /// A pointwise program over `[rows, cols]`.
@@ -246,14 +248,17 @@ fn evaluate(b: &mut Builder, spec: &PointwiseSpec, tiles: &[ValueId], shape: &[u
             PointStep::Const(value) => b.full(*value, shape),
             PointStep::Unary(op, x) => unary(b, *op, values[*x], shape),
             PointStep::Binary(op, x, y) => binary(b, *op, values[*x], values[*y], shape),
-            PointStep::RoundBf16(x) => {
-                let rounded = b.cast(values[*x], Elem::Bf16);
-                b.cast(rounded, Elem::F32)
-            }
+            PointStep::RoundBf16(x) => round(b, Elem::Bf16, values[*x]),
+            PointStep::RoundF16(x) => round(b, Elem::F16, values[*x]),
         };
         values.push(value);
     }
     values
+}
+
+fn round(b: &mut Builder, elem: Elem, x: ValueId) -> ValueId {
+    let rounded = b.cast(x, elem);
+    b.cast(rounded, Elem::F32)
 }
 
 fn unary(b: &mut Builder, op: PointUnary, x: ValueId, shape: &[usize]) -> ValueId {

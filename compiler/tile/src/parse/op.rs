@@ -105,7 +105,7 @@ impl Parser<'_> {
         let elem = results.first().map(|r| self.kernel.ty(*r).elem);
         match elem {
             Some(Elem::I32 | Elem::Index) => Ok(Op::ConstI(self.int("an integer")?)),
-            Some(Elem::F32 | Elem::Bf16 | Elem::Bool) | None => Ok(Op::ConstF(self.float()?)),
+            Some(Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::Bool) | None => Ok(Op::ConstF(self.float()?)),
         }
     }
 

@@ -187,7 +187,7 @@ impl Typing<'_> {
         match ty.elem {
             Elem::Index => Ok(()),
             Elem::I32 => rule(i32::try_from(value).is_ok(), || format!("{value} does not fit i32")),
-            Elem::F32 | Elem::Bf16 | Elem::Bool => {
+            Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::Bool => {
                 Err(format!("an integer constant is i32 or index, not {ty}"))
             }
         }
@@ -198,8 +198,8 @@ impl Typing<'_> {
         rule(from.shape == to.shape, || format!("a cast keeps the shape, found {} to {to}", self.show(a)))?;
         let known = matches!(
             (from.elem, to.elem),
-            (Elem::F32, Elem::Bf16)
-                | (Elem::Bf16, Elem::F32)
+            (Elem::F32, Elem::Bf16 | Elem::F16)
+                | (Elem::Bf16 | Elem::F16, Elem::F32)
                 | (Elem::I32, Elem::F32)
                 | (Elem::I32, Elem::Index)
                 | (Elem::Index, Elem::I32)
@@ -248,7 +248,7 @@ impl Typing<'_> {
         };
         let ((m, ka), (kb, n)) = (matrix(a)?, matrix(b)?);
         rule(ka == kb, || format!("dot of [{m}, {ka}] and [{kb}, {n}]: the inner sizes differ"))?;
-        self.elem_in(a.0, &[Elem::F32, Elem::Bf16])?;
+        self.elem_in(a.0, &[Elem::F32, Elem::Bf16, Elem::F16])?;
         rule(self.ty(a.0).elem == self.ty(b.0).elem, || {
             format!("dot of two element types, {} and {}", self.show(a.0), self.show(b.0))
         })?;

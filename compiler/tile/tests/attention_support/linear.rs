@@ -1,5 +1,6 @@
 //! A linear attention to test: its specifications and its check.
 
+use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::LinearForwardSpec;
 use linc_tile::library::linear_attention_backward::LinearBackwardSpec;
@@ -62,6 +63,39 @@ impl Case {
             assert!(
                 e <= tolerance,
                 "{name}: error {e:.2e} > {tolerance:.0e} for {what} {self:?} on {machine:?}"
+            );
+        }
+    }
+
+    /// Compares out, dq, dk, dv with the exact computation: root mean squares of errors are at most twice those of the
+    /// naive computation, rounded to the machine's type, and nothing is infinite or NaN. `floor`, in units of the
+    /// natural scale of dq and dk, is allowed in any case.
+    pub fn check_naive(
+        &self,
+        machine: Machine,
+        problem: &Problem,
+        results: &[Vec<f64>; 4],
+        floor: f64,
+        what: &str,
+    ) {
+        let exact = problem.linear(self.causal, self.temperature);
+        let round = |x: f64| Buffer::from_f64(machine.elem, &[x]).expect("a float type").to_f64()[0];
+        let naive = problem.naive_linear(self.causal, self.temperature, &round);
+        let rms = |values: &[f64], exact: &[f64]| {
+            let squares = values.iter().zip(exact).map(|(a, b)| (a - b).powi(2));
+            (squares.sum::<f64>() / exact.len() as f64).sqrt()
+        };
+        // What the naive computation keeps exact and then stores is rounded, too.
+        let stored = |x: &[f64]| x.iter().map(|x| round(*x)).collect::<Vec<f64>>();
+        let natural = exact.natural;
+        let pairs =
+            [(&exact.out, naive.out), (&exact.dq, naive.dq), (&exact.dk, naive.dk), (&exact.dv, naive.dv)];
+        for ((result, (exact, naive)), name) in results.iter().zip(&pairs).zip(["out", "dq", "dk", "dv"]) {
+            let found = rms(result, exact);
+            let allowed = (2.0 * rms(&stored(naive), exact)).max(floor * 100.0 * natural);
+            assert!(
+                found <= allowed,
+                "{name}: error {found:.2e} > {allowed:.2e} for {what} {self:?} on {machine:?}"
             );
         }
     }

@@ -65,6 +65,20 @@ impl Keys {
         }
     }
 
+    /// What [`linear::Case::check_naive`] allows for f16 in any case: where one key has all the weight, dk is the
+    /// difference of equal numbers, which the naive computation rounds alike.
+    pub fn floor(self) -> f64 {
+        match self {
+            Keys::Spike => 2f64.powi(-14),
+            Keys::Normal
+            | Keys::Uniform10
+            | Keys::Uniform100
+            | Keys::RampUp
+            | Keys::RampDown
+            | Keys::Steps => 0.0,
+        }
+    }
+
     fn value(self, t: usize, d: usize, n: usize, random: &mut Random) -> f64 {
         let along = if n > 1 { t as f64 / (n - 1) as f64 } else { 0.0 };
         match self {
@@ -123,10 +137,12 @@ impl Problem {
         }
     }
 
-    /// Rounds all operands to bfloat16.
-    pub fn round_to_bf16(&mut self) {
-        for x in [&mut self.q, &mut self.k, &mut self.v, &mut self.dout].into_iter().flatten() {
-            *x = half::bf16::from_f32(*x).to_f32();
+    /// Rounds all operands to numbers of the type.
+    pub fn round_to(&mut self, elem: Elem) {
+        for x in [&mut self.q, &mut self.k, &mut self.v, &mut self.dout] {
+            let values: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+            let stored = Buffer::from_f64(elem, &values).expect("a float type");
+            *x = stored.to_f64().iter().map(|x| *x as f32).collect();
         }
     }
 
@@ -208,13 +224,19 @@ impl Problem {
 
     /// Linear attention and its gradients.
     pub fn linear(&self, causal: bool, temperature: f64) -> Reference {
+        self.naive_linear(causal, temperature, &|x| x)
+    }
+
+    /// Linear attention and its gradients as whoever does not know better computes them: all pairs of tokens, with what
+    /// multiplies something else rounded by `r`, and all sums exact.
+    pub fn naive_linear(&self, causal: bool, temperature: f64, r: &dyn Fn(f64) -> f64) -> Reference {
         let HeadShape { seq, heads, kv_heads, head_dim: dim, .. } = self.shape;
         let mut result = self.empty();
         self.each_head(temperature, |b, h, q, k, v, dout| {
             let g = h / (heads / kv_heads);
             for t in 0..seq {
                 let end = if causal { t + 1 } else { seq };
-                let p = softmax(&q[t]);
+                let p: Vec<f64> = softmax(&q[t]).iter().map(|p| r(*p)).collect();
                 // Column softmax of the keys that t sees.
                 let lse: Vec<f64> = (0..dim)
                     .map(|d| {
@@ -223,8 +245,8 @@ impl Problem {
                     })
                     .collect();
                 let w: Vec<Vec<f64>> =
-                    k[..end].iter().map(|k| (0..dim).map(|d| (k[d] - lse[d]).exp()).collect()).collect();
-                let vg: Vec<f64> = v[..end].iter().map(|v| dot(v, &dout[t])).collect();
+                    k[..end].iter().map(|k| (0..dim).map(|d| r((k[d] - lse[d]).exp())).collect()).collect();
+                let vg: Vec<f64> = v[..end].iter().map(|v| r(dot(v, &dout[t]))).collect();
                 result.natural = vg.iter().fold(result.natural, |a, x| a.max(x.abs() * 1e-2));
                 let mut dp = vec![0.0; dim];
                 for s in 0..end {
@@ -232,6 +254,7 @@ impl Problem {
                         dp[d] += w[s][d] * vg[s];
                     }
                 }
+                dp.iter_mut().for_each(|x| *x = r(*x));
                 let delta = dot(&p, &dp);
                 let at = self.at(heads, b, t, h);
                 for d in 0..dim {
@@ -239,11 +262,11 @@ impl Problem {
                 }
                 for s in 0..end {
                     let at_s = self.at(kv_heads, b, s, g);
-                    let a = dot(&p, &w[s]);
+                    let a = r(dot(&p, &w[s]));
                     for d in 0..dim {
                         result.out[at + d] += a * v[s][d];
                         result.dv[at_s + d] += a * dout[t][d];
-                        result.dk[at_s + d] += temperature * w[s][d] * p[d] * (vg[s] - dp[d]);
+                        result.dk[at_s + d] += temperature * w[s][d] * (r(p[d] * vg[s]) - r(p[d] * dp[d]));
                     }
                 }
             }
@@ -294,6 +317,8 @@ impl Machine {
     pub const F64: Machine = Machine { elem: Elem::F32, precision: Precision::Exact, layout: Layout::Packed };
     /// bf16 tensors, f32 accumulation.
     pub const BF16: Machine = Machine { elem: Elem::Bf16, precision: Precision::F32, layout: Layout::Packed };
+    /// f16 tensors, f32 accumulation.
+    pub const F16: Machine = Machine { elem: Elem::F16, ..Machine::BF16 };
 
     /// A buffer of an element type.
     pub fn buffer(&self, elem: Elem, values: &[f64]) -> Buffer {

@@ -19,7 +19,7 @@ const SHAPES: [(usize, usize, usize); 8] = [
 #[test]
 fn rows_are_gathered() {
     for (tokens, d, vocab) in SHAPES {
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             let table: Vec<f32> = random(vocab * d, 1).into_iter().map(|x| round(x, elem)).collect();
             let ids = random_ids(tokens, vocab, 2);
             let expected: Vec<f32> =
@@ -63,7 +63,7 @@ fn ids_out_of_range_touch_nothing() {
 #[test]
 fn gradient_sums_every_token() {
     for (tokens, d, vocab) in SHAPES {
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             let ids = random_ids(tokens, vocab, 2);
             let dy: Vec<f32> = random(tokens * d, 3).into_iter().map(|x| round(x, elem)).collect();
             let mut expected = vec![0.0; vocab * d];

@@ -3,7 +3,7 @@
 use linc_tile::interp::{Buffer, Options};
 use linc_tile::{Elem, Kernel, interp};
 
-/// What destinations hold before a kernel runs; a bf16 too.
+/// What destinations hold before a kernel runs; a bf16 or f16 too.
 pub(crate) const SENTINEL: f32 = -768.0;
 
 /// The argument of one parameter.
@@ -25,7 +25,8 @@ impl Data {
 
     /// Values as a float type.
     pub(crate) fn of(elem: Elem, values: &[f32]) -> Self {
-        if elem == Elem::Bf16 { Self::bf16(values) } else { Self::f32(values) }
+        let values: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
+        Data(Buffer::from_f64(elem, &values).expect("a float type"))
     }
 }
 
@@ -66,7 +67,16 @@ pub(crate) fn random_ids(count: usize, limit: usize, seed: u64) -> Vec<i32> {
 
 /// A number as an element type holds it.
 pub(crate) fn round(x: f32, elem: Elem) -> f32 {
-    if elem == Elem::Bf16 { half::bf16::from_f32(x).to_f32() } else { x }
+    floats(&Data::of(elem, &[x]))[0]
+}
+
+/// Relative error of one rounding to a narrow type, or what is given for f32.
+pub(crate) fn unit(elem: Elem, single: f64) -> f64 {
+    match elem {
+        Elem::Bf16 => 1.0 / 256.0,
+        Elem::F16 => 1.0 / 2048.0,
+        Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => single,
+    }
 }
 
 /// Exact comparison.

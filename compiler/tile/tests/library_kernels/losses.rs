@@ -6,7 +6,7 @@ use linc_tile::library::loss::{
     cross_entropy_grad, cross_entropy_rows, mean_nll,
 };
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, random_ids, round, run};
+use crate::harness::{Data, SENTINEL, assert_close, floats, random, random_ids, round, run, unit};
 
 const SHAPES: [(usize, usize); 9] =
     [(1, 1), (3, 2), (5, 63), (65, 65), (63, 257), (257, 3), (2, 4097), (3, 9001), (1, 128_256)];
@@ -50,13 +50,13 @@ impl Case {
 }
 
 fn tolerance(elem: Elem) -> f64 {
-    if elem == Elem::Bf16 { 1.0 / 256.0 } else { 1e-5 }
+    unit(elem, 1e-5)
 }
 
 #[test]
 fn rows_and_their_mean() {
     for (rows, vocab) in SHAPES {
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             let case = case(rows, vocab, elem);
             let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: false };
             let what = format!("{spec:?}");
@@ -89,7 +89,7 @@ fn rows_and_their_mean() {
 #[test]
 fn gradients() {
     for (rows, vocab) in SHAPES {
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             let case = case(rows, vocab, elem);
             let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: true };
             let what = format!("{spec:?}");

@@ -98,7 +98,15 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     all.push(cross_entropy(&CrossEntropySpec { rows, vocab, logits: elem }));
     all.push(cross_entropy_grad(&CrossEntropySpec { rows, vocab, logits: elem }));
     let (beta1, beta2, eps, weight_decay) = (0.9, 0.95, 1e-8, 0.1);
-    all.push(adamw(&AdamWSpec { numel: rows * cols, beta1, beta2, eps, weight_decay, g: elem }));
+    all.push(adamw(&AdamWSpec {
+        numel: rows * cols,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        g: elem,
+        guarded: false,
+    }));
     if elem == Elem::F32 {
         all.push(norm_finish(&NormFinishSpec { partials: rows }));
         all.push(count_targets(&CountTargetsSpec { tokens }));
@@ -110,7 +118,7 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
 #[test]
 fn all_kernels_are_valid_and_read_back() {
     for (rows, cols) in [(1, 1), (3, 65), (257, 63), (2048, 512), (7, 128_256)] {
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             for kernel in kernels(rows, cols, elem) {
                 verify(&kernel).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
                 let text = kernel.to_string();
@@ -125,7 +133,7 @@ fn all_kernels_are_valid_and_read_back() {
 fn names_stand_for_specifications() {
     let mut texts = BTreeMap::new();
     for (rows, cols) in [(3, 65), (65, 3), (257, 63), (2048, 512)] {
-        let list = || [Elem::F32, Elem::Bf16].map(|elem| kernels(rows, cols, elem)).concat();
+        let list = || [Elem::F32, Elem::Bf16, Elem::F16].map(|elem| kernels(rows, cols, elem)).concat();
         // Different specifications, different names.
         let names: BTreeSet<String> = list().into_iter().map(|kernel| kernel.name).collect();
         assert_eq!(names.len(), list().len());

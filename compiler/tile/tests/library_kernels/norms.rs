@@ -3,7 +3,7 @@
 use linc_tile::Elem;
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run};
+use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
 
 const EPS: f64 = 1e-5;
 
@@ -37,7 +37,7 @@ fn forward(rows: usize, d: usize, x_stride: usize, elem: Elem, residual: bool) {
         expected.extend(row.iter().zip(&w).map(|(x, w)| x * scale * f64::from(*w)));
     }
     let blank = vec![SENTINEL; rows * d];
-    let tolerance = if elem == Elem::Bf16 { 1.0 / 256.0 } else { 2e-6 };
+    let tolerance = unit(elem, 2e-6);
     if residual {
         let args = vec![
             Data::of(elem, &strided),
@@ -59,7 +59,7 @@ fn forward(rows: usize, d: usize, x_stride: usize, elem: Elem, residual: bool) {
 #[test]
 fn forward_of_odd_sizes() {
     for (rows, d) in [(1, 1), (3, 63), (65, 65), (63, 257), (257, 3), (2, 5001)] {
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             forward(rows, d, d, elem, false);
             forward(rows, d, d + 5, elem, false);
             forward(rows, d, d, elem, true);
@@ -108,7 +108,7 @@ fn gradient(rows: usize, d: usize, blocks: usize, elem: Elem, residual: bool, x_
     args.push(Data::f32(&vec![SENTINEL; blocks * d]));
     let out = run(&rms_norm_grad(&spec), args);
     let first = if residual { 4 } else { 3 };
-    let tolerance = if elem == Elem::Bf16 { 1.0 / 256.0 } else { 1e-5 };
+    let tolerance = unit(elem, 1e-5);
     assert_close(&floats(&out[first]), &dx, 1e-5, tolerance, &what);
     assert_close(&floats(&out[first + 1]), &dw, 1e-5 * (rows as f64).sqrt(), 1e-5, &what);
 }
@@ -116,7 +116,7 @@ fn gradient(rows: usize, d: usize, blocks: usize, elem: Elem, residual: bool, x_
 #[test]
 fn gradient_of_odd_sizes() {
     for (rows, d, blocks) in [(1, 1, 1), (3, 63, 64), (65, 65, 64), (257, 63, 8), (300, 3, 7), (3, 5001, 2)] {
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             gradient(rows, d, blocks, elem, false, d);
             gradient(rows, d, blocks, elem, true, d);
         }

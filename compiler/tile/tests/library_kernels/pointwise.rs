@@ -6,7 +6,7 @@ use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run};
+use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
 
 /// Evaluates one element in f64, with the roundings that the program asks for.
 fn element(spec: &PointwiseSpec, inputs: &[Vec<f32>], i: usize, j: usize) -> Vec<f64> {
@@ -18,6 +18,7 @@ fn element(spec: &PointwiseSpec, inputs: &[Vec<f32>], i: usize, j: usize) -> Vec
                 f64::from(inputs[*n][i * input.row_stride + j * input.col_stride])
             }
             PointStep::Const(value) => *value,
+            PointStep::RoundF16(x) => f64::from(round(values[*x] as f32, Elem::F16)),
             PointStep::RoundBf16(x) => f64::from(round(values[*x] as f32, Elem::Bf16)),
             PointStep::Unary(op, x) => unary(*op, values[*x]),
             PointStep::Binary(op, x, y) => binary(*op, values[*x], values[*y]),
@@ -74,7 +75,7 @@ fn check(spec: &PointwiseSpec, inputs: &[Vec<f32>]) {
     }
     let out = run(&pointwise(spec), args);
     for (i, values) in expected.iter().enumerate() {
-        let tolerance = if spec.outputs[i].elem == Elem::Bf16 { 1.0 / 256.0 } else { 5e-6 };
+        let tolerance = unit(spec.outputs[i].elem, 5e-6);
         assert_close(&floats(&out[spec.inputs.len() + i]), values, 1e-6, tolerance, &what);
     }
 }

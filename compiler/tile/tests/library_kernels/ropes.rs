@@ -3,7 +3,7 @@
 use linc_tile::Elem;
 use linc_tile::library::rope::{RopeSpec, rope};
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run};
+use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
 
 fn table(len: usize, half: usize) -> Vec<f32> {
     let angle = |p: usize, i: usize| p as f64 * 10000f64.powf(-(i as f64) / half as f64);
@@ -49,7 +49,7 @@ fn check(spec: &RopeSpec, start: i32) {
     }
     args.push(Data::of(spec.y, &vec![SENTINEL; y_len]));
     let out = run(&rope(spec), args);
-    let tolerance = if spec.y == Elem::Bf16 { 1.0 / 256.0 } else { 1e-6 };
+    let tolerance = unit(spec.y, 1e-6);
     assert_close(&floats(out.last().expect("y")), &expected, 1e-6, tolerance, &what);
 }
 
@@ -86,7 +86,7 @@ fn dense_layouts() {
         for inverse in [false, true] {
             check(&RopeSpec { inverse, table_len: seq + 3, ..spec(batch, seq, heads, dim) }, 0);
         }
-        for elem in [Elem::F32, Elem::Bf16] {
+        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
             check(&RopeSpec { x: elem, y: elem, ..spec(batch, seq, heads, dim) }, 0);
         }
     }

@@ -2,7 +2,7 @@
 //! same bits.
 //!
 //! With vector instructions they run on the device's own matmul, which is ahead of the `gemm` crate there, and so do
-//! those of bf16 operands anywhere; the crate serves the portable level, and results whose rows are not contiguous.
+//! those of narrow operands anywhere; the crate serves the portable level, and results whose rows are not contiguous.
 
 use gemm::Parallelism;
 

@@ -78,6 +78,7 @@ impl Loaded {
                     let matrix = |strides: (usize, usize), dtype: DType| match dtype {
                         DType::F32 => Ok(unplaced(strides, Elem::F32)),
                         DType::Bf16 => Ok(unplaced(strides, Elem::Bf16)),
+                        DType::F16 => Ok(unplaced(strides, Elem::F16)),
                         DType::I32 => Err(invalid(format!("{}: a matmul of i32", step.label))),
                     };
                     let product = Product {

@@ -179,9 +179,15 @@ impl Matmuls {
     /// A text: what is not possible, or that no algorithm exists.
     pub(super) fn prepare(&mut self, g: &Gemm, at: [CUdeviceptr; 3]) -> Result<usize, String> {
         let types = (g.dtype, g.c_dtype);
-        if !matches!(types, (DType::F32, DType::F32) | (DType::Bf16, DType::F32 | DType::Bf16)) {
+        let known = matches!(
+            types,
+            (DType::F32, DType::F32)
+                | (DType::Bf16, DType::F32 | DType::Bf16)
+                | (DType::F16, DType::F32 | DType::F16)
+        );
+        if !known {
             return Err(format!(
-                "a matmul of {:?} into {:?}; f32 into f32, bf16 into f32 or bf16",
+                "a matmul of {:?} into {:?}; f32 gives f32, bf16 and f16 give their type or f32",
                 types.0, types.1
             ));
         }
@@ -308,6 +314,7 @@ fn data_type(dtype: DType) -> DataType {
     match dtype {
         DType::F32 => DataType::CUDA_R_32F,
         DType::Bf16 => DataType::CUDA_R_16BF,
+        DType::F16 => DataType::CUDA_R_16F,
         DType::I32 => DataType::CUDA_R_32I,
     }
 }

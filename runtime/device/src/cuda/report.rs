@@ -81,7 +81,7 @@ pub fn inspect(
         let program = tile::parse(&plan.kernels[index].text)
             .map_err(|e| DeviceError::Kernel { kernel: kernel.name.clone(), message: e.to_string() })?;
         let (launches, bytes) = work(plan, index);
-        let seconds = compute_seconds(&tile::cost::cost(&program), multiplies_bf16(&program), arch);
+        let seconds = compute_seconds(&tile::cost::cost(&program), multiplies_narrow(&program), arch);
         rows.push(row((launches, bytes, launches as f64 * seconds), kernel, resources, arch));
     }
     inspection.rows = rows;
@@ -99,21 +99,22 @@ fn work(plan: &Plan, kernel: usize) -> (u64, u64) {
 const FUNCTION: f64 = 16.0;
 
 /// Seconds of a launch if arithmetic were the only limit.
-fn compute_seconds(cost: &tile::cost::Cost, bf16: bool, arch: Arch) -> f64 {
+fn compute_seconds(cost: &tile::cost::Cost, narrow: bool, arch: Arch) -> f64 {
     let ceilings = gpus::ceilings(arch);
     let products = cost.dot_flops as f64;
     let pointwise = cost.pointwise_flops as f64;
     let functions = FUNCTION * cost.transcendentals as f64;
-    let (on_matrix_units, on_lanes) = if bf16 { (products, pointwise) } else { (0.0, products + pointwise) };
+    let (on_matrix_units, on_lanes) =
+        if narrow { (products, pointwise) } else { (0.0, products + pointwise) };
     (on_matrix_units / ceilings.bf16_flops).max(on_lanes.max(functions) / ceilings.f32_flops)
 }
 
 /// Whether a matmul inside the kernel has operands that the matrix units take.
-fn multiplies_bf16(kernel: &tile::Kernel) -> bool {
+fn multiplies_narrow(kernel: &tile::Kernel) -> bool {
     let mut found = false;
     kernel.for_each_stmt(|stmt| {
         if let tile::Op::Dot { a, b, .. } = &stmt.op {
-            found |= [*a, *b].into_iter().all(|operand| kernel.ty(operand).elem == tile::Elem::Bf16);
+            found |= [*a, *b].into_iter().all(|operand| kernel.ty(operand).elem.is_narrow());
         }
     });
     found

@@ -127,7 +127,7 @@ impl Setting for Precision {
         let distance = |p: &Precision| strsim::damerau_levenshtein(text, p.name());
         match Self::from_name(text) {
             Some(precision) => Ok(precision),
-            // There are many names for these formats, so the nearest of the two is named however far it is.
+            // There are many names for these formats, so the nearest of them is named however far it is.
             None => Err(match Self::ALL.into_iter().min_by_key(distance) {
                 Some(near) => format!("{}; the nearest is {}", mismatch::<Self>(value), quote(near.name())),
                 None => mismatch::<Self>(value),

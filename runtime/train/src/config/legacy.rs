@@ -65,7 +65,7 @@ const IGNORED: &[(&str, &str)] = &[
 const HELP: &[(&str, &str)] = &[
     (
         "training.mixed_precision_param",
-        "\"bfloat16\" halves the memory of activations; leave it out to compute in float32",
+        "\"bfloat16\" and \"float16\" halve the memory of activations; leave it out to compute in float32",
     ),
     (
         "training.dataset",

@@ -142,7 +142,8 @@ section! {
         /// Visit the data in an order drawn from the seed; in file order if false.
         shuffle: bool = true;
         /// Number format of activations and matmul operands; weights, their gradients, sums and statistics are float32
-        /// in any case, and by default everything is (TorchTitan's default is "bfloat16").
+        /// in any case, and by default everything is (TorchTitan's default is "bfloat16"). "float16" scales the loss as
+        /// torch.amp.GradScaler does.
         mixed_precision_param: Precision = Precision::Float32;
         /// Number format in which gradients of weights are added up.
         mixed_precision_reduce: String = "float32".to_owned(),

@@ -184,9 +184,10 @@ fn wrong_types_and_ranges_point_at_the_value() {
         (
             "[training]\nmixed_precision_param = \"bf16\"",
             "2:25",
-            "expected one of \"float32\", \"bfloat16\", found the string \"bf16\"; the nearest is \"bfloat16\"",
+            "expected one of \"float32\", \"bfloat16\", \"float16\", found the string \"bf16\"; the nearest is \"bfloat16\"",
         ),
         ("[training]\nmixed_precision_param = \"fp32\"", "2:25", "the nearest is \"float32\""),
+        ("[training]\nmixed_precision_param = \"fp16\"", "2:25", "the nearest is \"float16\""),
         ("[training]\nmixed_precision_param = 16", "2:25", "found the integer 16"),
         (
             "[training]\nmixed_precision_reduce = \"bfloat16\"",

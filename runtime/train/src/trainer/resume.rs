@@ -89,8 +89,8 @@ fn load(
     }
     load_weights(session, path)?;
     if with_optimizer {
-        let moments = session.moments();
-        load_file(session, &path.join(checkpoint::OPTIMIZER_FILE), &moments)?;
+        let wanted = session.optimizer_state();
+        load_file(session, &path.join(checkpoint::OPTIMIZER_FILE), &wanted)?;
     }
     Ok(state)
 }

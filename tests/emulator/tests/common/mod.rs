@@ -34,6 +34,7 @@ impl Case {
         let elem = match &buffer {
             Buffer::F32(_) | Buffer::F64(_) => Elem::F32,
             Buffer::Bf16(_) => Elem::Bf16,
+            Buffer::F16(_) => Elem::F16,
             Buffer::I32(_) => Elem::I32,
         };
         self.params.push(Param { name: name.into(), elem, mode });

@@ -3,11 +3,12 @@
 //!
 //! A panel is [`PANEL`] vectors wide and [`DEPTH`] steps deep, and stays in the first-level cache while the rows of a part
 //! go by. The left operand is read where it is if its rows are contiguous f32, and packed by each part otherwise.
-//! Panels are f32: bf16 operands are widened while they are packed, and a bf16 result is rounded once, from f32 sums.
+//! Panels are f32: narrow operands are widened while they are packed, and a narrow result is rounded once, from f32 sums.
 
 use super::dot::{Block, Dot};
+use super::half::{Bf16, F16};
 use super::lanes::Lanes;
-use super::matrix::{Bf16, Elem, Matrix, Stored, store, widen};
+use super::matrix::{Elem, Matrix, Stored, store, widen};
 use super::transfer::{Transpose, gather};
 
 /// Steps of the inner dimension per pass.
@@ -58,7 +59,7 @@ impl Right {
     }
 }
 
-/// A part of `c[m,n] = a·b (+ c)`; a and b are of one type, and rows of an f32 `c` of f32 operands are contiguous.
+/// A part of `c[m,n] = a·b (+ c)`; a and b are of one type, c is of theirs or f32, and rows of an f32 `c` of f32 operands are contiguous.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     /// The right operand, packed.
@@ -91,15 +92,22 @@ pub(super) unsafe fn pack<D: Dot>(right: &Right, p: usize, from: usize, to: usiz
         unsafe {
             let source = right.b.from(p, j);
             let target = right.at(p, j);
-            if source.elem == Elem::Bf16 {
-                widen(target, source.at.cast(), [depth, cols, wide], source.strides, transpose);
-                continue;
-            }
-            let source = source.at.cast::<f32>().cast_const();
-            match (cols == wide && strides[1] == 1, wide) {
-                (true, 32) => copy_rows::<32>(target, source, depth, right.b.strides[0]),
-                (true, 16) => copy_rows::<16>(target, source, depth, right.b.strides[0]),
-                _ => gather(target.cast(), source.cast(), [depth, cols, wide], strides, transpose),
+            let sizes = [depth, cols, wide];
+            match source.elem {
+                Elem::Bf16 => {
+                    widen::<Bf16>(target, source.at.cast(), sizes, source.strides, transpose);
+                }
+                Elem::F16 => {
+                    widen::<F16>(target, source.at.cast(), sizes, source.strides, transpose);
+                }
+                Elem::F32 => {
+                    let source = source.at.cast::<f32>().cast_const();
+                    match (cols == wide && strides[1] == 1, wide) {
+                        (true, 32) => copy_rows::<32>(target, source, depth, right.b.strides[0]),
+                        (true, 16) => copy_rows::<16>(target, source, depth, right.b.strides[0]),
+                        _ => gather(target.cast(), source.cast(), sizes, strides, transpose),
+                    }
+                }
             }
         }
     }
@@ -120,13 +128,14 @@ unsafe fn copy_rows<const W: usize>(to: *mut f32, from: *const f32, rows: usize,
 ///
 /// # Safety
 /// The instruction set of `D` is available; the operands are valid for the sizes and strides; the panels of the part's
-/// columns are packed; `c` is disjoint from all; `scratch` has [`PACK_BYTES`], and for bf16 [`SUMS_BYTES`] behind them.
+/// columns are packed; `c` is disjoint from all; `scratch` has [`PACK_BYTES`], and for narrow operands [`SUMS_BYTES`] behind them.
 pub(super) unsafe fn part<D: Dot>(part: &Part, scratch: *mut f32, transpose: Transpose) {
     // SAFETY: forwarded from the caller.
     unsafe {
         match part.a.elem {
             Elem::F32 => part_f32::<D>(part, scratch),
-            Elem::Bf16 => part_bf16::<D>(part, scratch, transpose),
+            Elem::Bf16 => part_narrow::<D, Bf16>(part, scratch, transpose),
+            Elem::F16 => part_narrow::<D, F16>(part, scratch, transpose),
         }
     }
 }
@@ -157,7 +166,7 @@ unsafe fn part_f32<D: Dot>(part: &Part, scratch: *mut f32) {
 }
 
 /// All passes over some rows before the next rows, so that their sums can wait in f32 to be rounded once.
-unsafe fn part_bf16<D: Dot>(part: &Part, scratch: *mut f32, transpose: Transpose) {
+unsafe fn part_narrow<D: Dot, E: Stored>(part: &Part, scratch: *mut f32, transpose: Transpose) {
     let in_place = part.c.elem == Elem::F32 && part.c.strides[1] == 1;
     // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements, and sums HEIGHT·WIDEST behind it.
     unsafe {
@@ -173,10 +182,10 @@ unsafe fn part_bf16<D: Dot>(part: &Part, scratch: *mut f32, transpose: Transpose
                 let pass = Pass { depth, b, c: to, ldc, n: part.n, accumulate };
                 let a = part.a.from(i, p);
                 if a.strides[1] == 1 {
-                    widen(scratch, a.at.cast(), [height, depth, depth], a.strides, transpose);
+                    widen::<E>(scratch, a.at.cast(), [height, depth, depth], a.strides, transpose);
                     rows::<D, true>(&pass, height, scratch, depth);
                 } else {
-                    pack_rows(scratch, a.at.cast::<Bf16>().cast_const(), height, depth, a.strides);
+                    pack_rows(scratch, a.at.cast::<E>().cast_const(), height, depth, a.strides);
                     rows::<D, false>(&pass, height, scratch, 0);
                 }
             }
@@ -184,7 +193,7 @@ unsafe fn part_bf16<D: Dot>(part: &Part, scratch: *mut f32, transpose: Transpose
                 let sizes = [height, part.n, WIDEST];
                 match c.elem {
                     Elem::F32 => store::<f32>(c, sums, sizes, part.accumulate),
-                    Elem::Bf16 => store::<Bf16>(c, sums, sizes, part.accumulate),
+                    Elem::Bf16 | Elem::F16 => store::<E>(c, sums, sizes, part.accumulate),
                 }
             }
         }
@@ -305,7 +314,9 @@ pub(super) unsafe fn thin<L: Lanes>(part: &Part) {
         match (part.right.b.elem, part.c.elem) {
             (Elem::F32, _) => thin_of::<L, f32, f32>(part),
             (Elem::Bf16, Elem::F32) => thin_of::<L, Bf16, f32>(part),
-            (Elem::Bf16, Elem::Bf16) => thin_of::<L, Bf16, Bf16>(part),
+            (Elem::Bf16, Elem::Bf16 | Elem::F16) => thin_of::<L, Bf16, Bf16>(part),
+            (Elem::F16, Elem::F32) => thin_of::<L, F16, f32>(part),
+            (Elem::F16, Elem::Bf16 | Elem::F16) => thin_of::<L, F16, F16>(part),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Matrices in memory, of f32 or bf16. What a matmul reads is widened to f32 on the way, what it writes is rounded.
+//! Matrices in memory, of f32, bf16 or f16. What a matmul reads is widened to f32 on the way, what it writes is rounded.
 
 use super::lanes::Lanes;
 use super::transfer::Transpose;
@@ -10,6 +10,8 @@ pub(crate) enum Elem {
     F32,
     /// bfloat16.
     Bf16,
+    /// IEEE binary16.
+    F16,
 }
 
 impl Elem {
@@ -17,7 +19,7 @@ impl Elem {
     const fn bytes(self) -> usize {
         match self {
             Elem::F32 => 4,
-            Elem::Bf16 => 2,
+            Elem::Bf16 | Elem::F16 => 2,
         }
     }
 }
@@ -48,6 +50,9 @@ pub(super) trait Stored: Copy {
     /// The nearest number, ties to even.
     fn nearest(x: f32) -> Self;
 
+    /// A number that is one of the type.
+    fn exact(x: f32) -> Self;
+
     /// A vector of elements.
     ///
     /// # Safety
@@ -73,6 +78,11 @@ impl Stored for f32 {
     }
 
     #[inline(always)]
+    fn exact(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
     unsafe fn lanes<L: Lanes>(p: *const f32) -> L {
         // SAFETY: forwarded from the caller.
         unsafe { L::load(p) }
@@ -85,53 +95,6 @@ impl Stored for f32 {
     }
 }
 
-/// Lanes of the longest vector.
-const LONGEST: usize = 16;
-
-/// The bits of a bfloat16.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(super) struct Bf16(u16);
-
-impl Stored for Bf16 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
-    }
-
-    #[inline(always)]
-    fn nearest(x: f32) -> Bf16 {
-        let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        // Rounding could carry the bits of a NaN over into those of an infinity.
-        Bf16(if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { (rounded >> 16) as u16 })
-    }
-
-    #[inline(always)]
-    unsafe fn lanes<L: Lanes>(p: *const Bf16) -> L {
-        let mut wide = [0f32; LONGEST];
-        // SAFETY: the caller promises L::N readable elements, of which the buffer has room for the most there are.
-        unsafe {
-            for (i, wide) in wide.iter_mut().enumerate().take(L::N) {
-                *wide = (*p.add(i)).wide();
-            }
-            L::load(wide.as_ptr())
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn lanes_part<L: Lanes>(p: *const Bf16, n: usize) -> L {
-        let mut wide = [0f32; LONGEST];
-        // SAFETY: the caller promises n readable elements.
-        unsafe {
-            for (i, wide) in wide.iter_mut().enumerate().take(n) {
-                *wide = (*p.add(i)).wide();
-            }
-            L::load(wide.as_ptr())
-        }
-    }
-}
-
 /// Side of the blocks in which columns are widened before they are transposed.
 const SIDE: usize = 32;
 
@@ -139,9 +102,9 @@ const SIDE: usize = 32;
 ///
 /// # Safety
 /// Both arrays are valid for the sizes and disjoint; `transpose` may be called.
-pub(super) unsafe fn widen(
+pub(super) unsafe fn widen<E: Stored>(
     dst: *mut f32,
-    src: *const Bf16,
+    src: *const E,
     [rows, cols, width]: [usize; 3],
     [rs, cs]: [usize; 2],
     transpose: Transpose,
@@ -199,25 +162,6 @@ pub(super) unsafe fn store<E: Stored>(
                 let x = *src.add(i * width + j);
                 *to = E::nearest(if accumulate { (*to).wide() + x } else { x });
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounding_is_to_the_nearest_even_and_keeps_nan() {
-        let nearest = |x: f32| Bf16::nearest(x).wide();
-        assert_eq!(nearest(1.0 + 2f32.powi(-8)), 1.0);
-        assert_eq!(nearest(1.0 + 3.0 * 2f32.powi(-8)), 1.0 + 2f32.powi(-6));
-        assert_eq!(nearest(1.0 + 2f32.powi(-8) + 2f32.powi(-20)), 1.0 + 2f32.powi(-7));
-        assert_eq!(nearest(-0.0).to_bits(), (-0.0f32).to_bits());
-        assert_eq!(nearest(f32::MAX), f32::INFINITY);
-        assert_eq!(nearest(f32::NEG_INFINITY), f32::NEG_INFINITY);
-        for bits in [0x7fc0_0000, 0x7f80_0001, 0xffff_ffff] {
-            assert!(nearest(f32::from_bits(bits)).is_nan());
         }
     }
 }

@@ -11,6 +11,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dot;
+mod half;
 mod lanes;
 mod math;
 pub(crate) mod matmul;
@@ -110,7 +111,7 @@ macro_rules! level {
 
             use super::dot::{Block, Dot, Operands};
             use super::transfer::View;
-            use super::{dot, math, matmul, reduce, transfer};
+            use super::{dot, half, math, matmul, reduce, transfer};
 
             type L = $lanes;
 
@@ -261,7 +262,7 @@ macro_rules! level {
             #[$attr]
             unsafe extern "C" fn load_bf16(
                 dst: *mut u32,
-                src: *const u16,
+                src: *const half::Bf16,
                 rows: i64,
                 cols: i64,
                 row_stride: i64,
@@ -275,7 +276,27 @@ macro_rules! level {
                     bounds: [row_bound, col_bound],
                 };
                 // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
-                unsafe { transfer::load_bf16(dst, src, &view) };
+                unsafe { transfer::load_narrow(dst, src, &view) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn load_f16(
+                dst: *mut u32,
+                src: *const half::F16,
+                rows: i64,
+                cols: i64,
+                row_stride: i64,
+                col_stride: i64,
+                row_bound: i64,
+                col_bound: i64,
+            ) {
+                let view = View {
+                    shape: [rows, cols],
+                    strides: [row_stride, col_stride],
+                    bounds: [row_bound, col_bound],
+                };
+                // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
+                unsafe { transfer::load_narrow(dst, src, &view) };
             }
 
             #[$attr]
@@ -300,7 +321,7 @@ macro_rules! level {
 
             #[$attr]
             unsafe extern "C" fn store_bf16(
-                dst: *mut u16,
+                dst: *mut half::Bf16,
                 src: *const u32,
                 rows: i64,
                 cols: i64,
@@ -315,7 +336,27 @@ macro_rules! level {
                     bounds: [row_bound, col_bound],
                 };
                 // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
-                unsafe { transfer::store_bf16(dst, src, &view) };
+                unsafe { transfer::store_narrow(dst, src, &view) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn store_f16(
+                dst: *mut half::F16,
+                src: *const u32,
+                rows: i64,
+                cols: i64,
+                row_stride: i64,
+                col_stride: i64,
+                row_bound: i64,
+                col_bound: i64,
+            ) {
+                let view = View {
+                    shape: [rows, cols],
+                    strides: [row_stride, col_stride],
+                    bounds: [row_bound, col_bound],
+                };
+                // SAFETY: generated code passes a dense tile and memory that is valid within the bounds.
+                unsafe { transfer::store_narrow(dst, src, &view) };
             }
 
             unsafe fn pack(right: &matmul::Right, p: usize, from: usize, to: usize) {
@@ -353,8 +394,10 @@ macro_rules! level {
                     Primitive::ScanCols => scan_cols as *const u8,
                     Primitive::Load32 => load_32 as *const u8,
                     Primitive::LoadBf16 => load_bf16 as *const u8,
+                    Primitive::LoadF16 => load_f16 as *const u8,
                     Primitive::Store32 => store_32 as *const u8,
                     Primitive::StoreBf16 => store_bf16 as *const u8,
+                    Primitive::StoreF16 => store_f16 as *const u8,
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Copies between strided memory and dense tiles.
 
+use super::matrix::Stored;
+
 /// `dst[r·ld_dst + c] = src[c·ld_src + r]` for `rows × cols` elements of `dst`.
 pub(super) type Transpose = unsafe fn(*mut u32, usize, *const u32, usize, usize, usize);
 
@@ -159,12 +161,12 @@ pub(super) unsafe fn load_32(dst: *mut u32, src: *const u32, view: &View, transp
     }
 }
 
-/// bf16 memory to a dense tile of f32.
+/// Memory of a narrow type to a dense tile of f32.
 ///
 /// # Safety
 /// As [`load_32`].
 #[inline(always)]
-pub(super) unsafe fn load_bf16(dst: *mut u32, src: *const u16, view: &View) {
+pub(super) unsafe fn load_narrow<E: Stored>(dst: *mut u32, src: *const E, view: &View) {
     let [rows, cols, width] = view.inside();
     let [rs, cs] = view.strides;
     // SAFETY: within the bounds.
@@ -174,11 +176,11 @@ pub(super) unsafe fn load_bf16(dst: *mut u32, src: *const u16, view: &View) {
             let to = dst.add(i * width);
             if cs == 1 {
                 for j in 0..cols {
-                    *to.add(j) = u32::from(*from.add(j)) << 16;
+                    *to.add(j) = (*from.add(j)).wide().to_bits();
                 }
             } else {
                 for j in 0..cols {
-                    *to.add(j) = u32::from(*from.offset(j as isize * cs as isize)) << 16;
+                    *to.add(j) = (*from.offset(j as isize * cs as isize)).wide().to_bits();
                 }
             }
         }
@@ -215,12 +217,12 @@ pub(super) unsafe fn store_32(dst: *mut u32, src: *const u32, view: &View) {
     }
 }
 
-/// A dense tile of f32 with bf16 precision to bf16 memory.
+/// A dense tile of f32 with the precision of a narrow type to memory of that type.
 ///
 /// # Safety
 /// As [`store_32`].
 #[inline(always)]
-pub(super) unsafe fn store_bf16(dst: *mut u16, src: *const u32, view: &View) {
+pub(super) unsafe fn store_narrow<E: Stored>(dst: *mut E, src: *const u32, view: &View) {
     let [rows, cols, width] = view.inside();
     let [rs, cs] = view.strides;
     // SAFETY: within the bounds.
@@ -230,11 +232,11 @@ pub(super) unsafe fn store_bf16(dst: *mut u16, src: *const u32, view: &View) {
             let from = src.add(i * width);
             if cs == 1 {
                 for j in 0..cols {
-                    *to.add(j) = (*from.add(j) >> 16) as u16;
+                    *to.add(j) = E::exact(f32::from_bits(*from.add(j)));
                 }
             } else {
                 for j in 0..cols {
-                    *to.offset(j as isize * cs as isize) = (*from.add(j) >> 16) as u16;
+                    *to.offset(j as isize * cs as isize) = E::exact(f32::from_bits(*from.add(j)));
                 }
             }
         }
