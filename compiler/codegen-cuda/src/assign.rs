@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use linc_tile::{Elem, Kernel, Mode, Op, Region, Stmt, TileType, ValueId, View};
 
 use crate::layout::{Axis, Layout, matrix_layout, stream_layout};
+use crate::memory::memory_type;
 use crate::pressure::registers;
 use crate::usage::{Usage, gcd};
 use crate::wgmma::suits;
@@ -117,13 +118,18 @@ impl Assignment {
         });
     }
 
-    /// Columns of the products of one warpgroup.
-    pub(crate) fn wgmma_columns(&self) -> BTreeSet<usize> {
-        let columns = |(id, _): (usize, &bool)| match self.place[id] {
-            Some(Place::Matrix(layout)) => Some(layout.cols.covered() / layout.cols.warps),
-            Some(Place::Scalar | Place::Vector(_)) | None => None,
-        };
-        self.wgmma.iter().enumerate().filter(|(_, does)| **does).filter_map(columns).collect()
+    /// Element type and columns of the products of one warpgroup.
+    pub(crate) fn wgmma_products(&self, kernel: &Kernel) -> BTreeSet<(&'static str, usize)> {
+        let mut products = BTreeSet::new();
+        kernel.for_each_stmt(|stmt| {
+            let Op::Dot { b, .. } = stmt.op else { return };
+            let result = stmt.results[0];
+            if let (true, Place::Matrix(layout)) = (self.wgmma[result.0 as usize], self.place(result)) {
+                let columns = layout.cols.covered() / layout.cols.warps;
+                products.insert((memory_type(kernel.ty(b).elem), columns));
+            }
+        });
+        products
     }
 
     /// Place of a value.

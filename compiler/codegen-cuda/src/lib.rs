@@ -147,7 +147,7 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
         shared_bytes,
         registers: if emitter.assignment.products { registers as u32 } else { 0 },
         grid: kernel.grid,
-        instructions: wgmma::instructions(&emitter.assignment.wgmma_columns()),
+        instructions: wgmma::instructions(&emitter.assignment.wgmma_products(kernel)),
         text: whole(kernel, options, emitter, shared_bytes),
     })
 }
@@ -194,8 +194,11 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         params.join(", ")
     );
     // Descriptors that depend on the warp are in registers of the whole warp then.
-    let warp =
-        if emitter.assignment.wgmma_columns().is_empty() { "thread / 32" } else { "uniform(thread / 32)" };
+    let warp = if emitter.assignment.wgmma_products(kernel).is_empty() {
+        "thread / 32"
+    } else {
+        "uniform(thread / 32)"
+    };
     let _ = writeln!(text, "  const int thread = threadIdx.x, lane = thread % 32, warp = {warp};");
     for (axis, name) in &emitter.axes {
         let _ = writeln!(

@@ -163,7 +163,7 @@ impl Emitter<'_> {
         let text = if pair == 2 {
             let piece = tile.piece("i", "j / 8");
             format!(
-                "shared_store_bf16x2({piece} + j % 8 * 2, pack_{}({}));",
+                "shared_store_pair({piece} + j % 8 * 2, pack_{}({}));",
                 memory_type(tile.elem),
                 elements.join(", ")
             )

@@ -8,11 +8,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use linc_tile::{Elem, Kernel, ValueId};
+use linc_tile::{Kernel, ValueId};
 
 use crate::assign::{Assignment, Place};
 use crate::emit::Emitter;
 use crate::layout::Layout;
+use crate::memory::memory_type;
 use crate::operand::SharedTile;
 
 /// Columns of the widest instruction.
@@ -22,10 +23,11 @@ const ROWS: usize = 64;
 /// Warps of a warpgroup.
 const WARPS: usize = 4;
 
-/// Whether warpgroups can do a product of two bf16 tiles: each has 64 rows of the result and a range of its columns, no
+/// Whether warpgroups can do a product of two bf16 or f16 tiles: each has 64 rows of the result and a range of its columns, no
 /// more and no less than there are, that starts and ends at the border of a panel.
 pub(crate) fn suits(kernel: &Kernel, assignment: &Assignment, result: ValueId, b: (ValueId, bool)) -> bool {
-    let (Place::Matrix(Layout { rows, cols }), Elem::Bf16) = (assignment.place(result), kernel.ty(b.0).elem)
+    let (Place::Matrix(Layout { rows, cols }), true) =
+        (assignment.place(result), kernel.ty(b.0).elem.is_narrow())
     else {
         return false;
     };
@@ -89,7 +91,8 @@ impl Emitter<'_> {
             Some(_) => format!("{}, {}", u8::from(trans_a), u8::from(!trans_b)),
         };
         self.state.out.line(format!(
-            "wgmma_bf16<{transposed}>({name}[i * 2], {name}[i * 2 + 1], {left}, right + {}, {});",
+            "wgmma_{}<{transposed}>({name}[i * 2], {name}[i * 2 + 1], {left}, right + {}, {});",
+            memory_type(right.elem),
             inner_step(&right, !trans_b),
             if add { "true" } else { "k > 0" }
         ));
@@ -152,9 +155,9 @@ fn inner_step(tile: &SharedTile, across: bool) -> String {
     }
 }
 
-/// The device functions for products with so many columns in a warpgroup.
-pub(crate) fn instructions(columns: &BTreeSet<usize>) -> String {
-    columns.iter().map(|n| instruction(*n)).collect()
+/// The device functions for products of such elements with so many columns in a warpgroup.
+pub(crate) fn instructions(products: &BTreeSet<(&'static str, usize)>) -> String {
+    products.iter().map(|(elem, columns)| instruction(elem, *columns)).collect()
 }
 
 /// Register `i` of the accumulators of a thread: eight columns after each other, in each two of the upper row and two of
@@ -164,12 +167,12 @@ fn accumulator(i: usize) -> String {
     format!("\"+f\"({row}[{}])", i / 4 * 2 + i % 2)
 }
 
-fn instruction(n: usize) -> String {
+fn instruction(elem: &str, n: usize) -> String {
     let (per_row, registers) = (n / 4, n / 2);
     let place = |i: usize| format!("%{i}");
     let list = |from: usize, count: usize| (from..from + count).map(place).collect::<Vec<_>>().join(", ");
     let outputs = (0..registers).map(accumulator).collect::<Vec<_>>().join(", ");
-    let name = format!("wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16");
+    let name = format!("wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{elem}.{elem}");
     let mut text = String::new();
     for in_registers in [true, false] {
         let (flags, param, left, inputs) = if in_registers {
@@ -193,7 +196,7 @@ fn instruction(n: usize) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "template <{flags}>\nLINC_INLINE void wgmma_bf16(float (&upper)[{per_row}], float (&lower)[{per_row}], {param}, u64 b, bool add) {{\n  \
+            "template <{flags}>\nLINC_INLINE void wgmma_{elem}(float (&upper)[{per_row}], float (&lower)[{per_row}], {param}, u64 b, bool add) {{\n  \
              asm volatile(\"{{.reg .pred add; setp.ne.b32 add, {add}, 0; \"\n               \
              \"{name} {{{}}}, \"\n               \"{left}, {right}, add, 1, 1, {trans};}}\"\n               \
              : {outputs}\n               : {inputs}, \"l\"(b), \"r\"((int)add), {immediates});\n}}",
@@ -209,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_instruction_names_its_operands_in_order() {
-        let text = instruction(16);
+        let text = instruction("bf16", 16);
         let instruction =
             "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, ";
         assert_eq!(text.matches(instruction).count(), 2);

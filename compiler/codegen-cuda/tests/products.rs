@@ -8,6 +8,8 @@ use linc_codegen_cuda::{Arch, CudaKernel, Options, compile, tile};
 use linc_emulator::{Emulator, Operation, Options as Launch};
 
 struct Form {
+    /// Element type of the operands.
+    elem: Elem,
     /// Rows, columns, inner positions.
     sizes: [usize; 3],
     /// Which operands are stored transposed.
@@ -20,7 +22,7 @@ struct Form {
 
 impl Form {
     fn text(&self) -> String {
-        let [m, n, k] = self.sizes;
+        let ([m, n, k], elem) = (self.sizes, if self.elem == Elem::F16 { "f16" } else { "bf16" });
         let shape = |transposed: bool, rows: usize, cols: usize| {
             if transposed { (cols, rows) } else { (rows, cols) }
         };
@@ -28,7 +30,7 @@ impl Form {
         let ((ar, ac), (br, bc)) = (shape(self.transposed[0], m, k), shape(self.transposed[1], k, n));
         let left = if self.computed {
             format!(
-                "  %w: f32[{ar}, {ac}] = cast %x\n  %z: f32[{ar}, {ac}] = add %w, %w\n  %a: bf16[{ar}, {ac}] = cast %z\n"
+                "  %w: f32[{ar}, {ac}] = cast %x\n  %z: f32[{ar}, {ac}] = add %w, %w\n  %a: {elem}[{ar}, {ac}] = cast %z\n"
             )
         } else {
             String::new()
@@ -39,10 +41,10 @@ impl Form {
             ("", String::new())
         };
         format!(
-            "kernel product(x: read bf16, v: read bf16, y: readwrite f32) grid(1, 1, 1) {{
+            "kernel product(x: read {elem}, v: read {elem}, y: readwrite f32) grid(1, 1, 1) {{
   %o: index = const 0
-  %x: bf16[{ar}, {ac}] = load x[%o; {ac}, 1]
-  %b: bf16[{br}, {bc}] = load v[%o; {bc}, 1]
+  %x: {elem}[{ar}, {ac}] = load x[%o; {ac}, 1]
+  %b: {elem}[{br}, {bc}] = load v[%o; {bc}, 1]
 {left}{start}  %d: f32[{m}, {n}] = dot {}{}, {}%b{acc}
   store y[%o; {n}, 1], %d
 }}",
@@ -59,7 +61,7 @@ impl Form {
             (0..count).map(number).collect::<Vec<f64>>()
         };
         let buffer = |elem, count, seed| Buffer::from_f64(elem, &numbers(count, seed)).expect("numbers");
-        vec![buffer(Elem::Bf16, m * k, 1), buffer(Elem::Bf16, k * n, 2), buffer(Elem::F32, m * n, 3)]
+        vec![buffer(self.elem, m * k, 1), buffer(self.elem, k * n, 2), buffer(Elem::F32, m * n, 3)]
     }
 }
 
@@ -82,7 +84,8 @@ fn forms() -> Vec<Form> {
         for flags in 0..8 {
             let flag = |bit: usize| flags >> bit & 1 == 1;
             let transposed = [flag(0), flag(1)];
-            forms.push(Form { sizes, transposed, computed: flag(2), added: (i + flags) % 3 == 0 });
+            let elem = if (i + flags) % 4 == 0 { Elem::F16 } else { Elem::Bf16 };
+            forms.push(Form { elem, sizes, transposed, computed: flag(2), added: (i + flags) % 3 == 0 });
         }
     }
     forms

@@ -193,10 +193,10 @@ LINC_CALLED void linc_wgmma_commit() {
 
 LINC_CALLED void linc_wgmma_wait(unsigned groups) { linc::land_products(groups); }
 
-LINC_CALLED void linc_wgmma_bf16(float* upper, float* lower, unsigned columns, const unsigned* left,
-                                 unsigned long long left_at, bool left_across, unsigned long long right_at,
-                                 bool right_across, bool add) {
-  linc::Product own{upper, lower, columns, left, left_at, right_at, left_across, right_across, add};
+LINC_CALLED void linc_wgmma(float* upper, float* lower, unsigned columns, const unsigned* left,
+                            unsigned long long left_at, bool left_across, unsigned long long right_at,
+                            bool right_across, bool add, bool half) {
+  linc::Product own{upper, lower, columns, left, left_at, right_at, left_across, right_across, add, half};
   unsigned group = linc::block.current->id / linc::WARPGROUP;
   linc::meet_warpgroup(linc::Operation::WGMMA, &own, [=](void* const* operands) { linc::multiply(operands, group); });
 }

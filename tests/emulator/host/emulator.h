@@ -145,7 +145,7 @@ LINC_INLINE float shared_load(u32 at) {
   return v;
 }
 LINC_INLINE void shared_store(u32 at, float v) { linc_shared_store(at, &v, 4); }
-LINC_INLINE void shared_store_bf16x2(u32 at, u32 v) { linc_shared_store(at, &v, 4); }
+LINC_INLINE void shared_store_pair(u32 at, u32 v) { linc_shared_store(at, &v, 4); }
 LINC_INLINE void shared_to_global16(void* to, u32 from) {
   u32 piece[4];
   linc_shared_load(piece, from, 16);
@@ -182,11 +182,19 @@ template <int K, int R, int C> LINC_INLINE void pin(u32 (&v)[K][R][C]) {}
 // One for all numbers of columns, which device text is generated for as needed.
 template <int TRANS_B, int C>
 LINC_INLINE void wgmma_bf16(float (&upper)[C], float (&lower)[C], const u32 (&a)[4], u64 b, bool add) {
-  linc_wgmma_bf16(upper, lower, 4 * C, a, 0, false, b, TRANS_B, add);
+  linc_wgmma(upper, lower, 4 * C, a, 0, false, b, TRANS_B, add, false);
 }
 template <int TRANS_A, int TRANS_B, int C>
 LINC_INLINE void wgmma_bf16(float (&upper)[C], float (&lower)[C], u64 a, u64 b, bool add) {
-  linc_wgmma_bf16(upper, lower, 4 * C, nullptr, a, TRANS_A, b, TRANS_B, add);
+  linc_wgmma(upper, lower, 4 * C, nullptr, a, TRANS_A, b, TRANS_B, add, false);
+}
+template <int TRANS_B, int C>
+LINC_INLINE void wgmma_f16(float (&upper)[C], float (&lower)[C], const u32 (&a)[4], u64 b, bool add) {
+  linc_wgmma(upper, lower, 4 * C, a, 0, false, b, TRANS_B, add, true);
+}
+template <int TRANS_A, int TRANS_B, int C>
+LINC_INLINE void wgmma_f16(float (&upper)[C], float (&lower)[C], u64 a, u64 b, bool add) {
+  linc_wgmma(upper, lower, 4 * C, nullptr, a, TRANS_A, b, TRANS_B, add, true);
 }
 
 // ---- making a kernel known: LINC_ENTRY behind its text ----

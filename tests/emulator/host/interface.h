@@ -35,9 +35,9 @@ void linc_fence_async();
 void linc_wgmma_fence();
 void linc_wgmma_commit();
 void linc_wgmma_wait(unsigned groups);
-// The left operand is in `left`, or where `left_at` says.
-void linc_wgmma_bf16(float* upper, float* lower, unsigned columns, const unsigned* left, unsigned long long left_at,
-                     bool left_across, unsigned long long right_at, bool right_across, bool add);
+// The left operand is in `left`, or where `left_at` says; f16 if `half`, else bf16.
+void linc_wgmma(float* upper, float* lower, unsigned columns, const unsigned* left, unsigned long long left_at,
+                bool left_across, unsigned long long right_at, bool right_across, bool add, bool half);
 
 // Memory. `bytes` is the size of one access of one thread.
 void linc_global_load(void* to, const void* from, unsigned bytes);

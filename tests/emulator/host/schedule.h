@@ -24,7 +24,7 @@ inline const char* name(Operation operation) {
     case Operation::LOAD_MATRICES: return "load_matrices";
     case Operation::LOAD_MATRICES_TRANSPOSED: return "load_matrices_transposed";
     case Operation::MMA: return "mma";
-    case Operation::WGMMA: return "wgmma_bf16";
+    case Operation::WGMMA: return "wgmma";
   }
   return "";
 }

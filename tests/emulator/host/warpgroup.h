@@ -23,7 +23,7 @@ struct Product {
   const uint32_t* left;    // the thread's part of the left operand, or none: it is in shared memory
   uint64_t left_at, right_at;
   bool left_across, right_across;  // the inner axis goes down the rows of the tile
-  bool add;
+  bool add, half;
 
   unsigned per_row() const { return columns / 4; }
 };
@@ -103,14 +103,14 @@ inline void check_fenced(uint32_t at, unsigned thread) {
     uint32_t before = shared.fences_before[word];
     if (before >= fences.size() || fences[before] >= block.epoch) {
       fault("unfenced", thread,
-            "wgmma_bf16 reads shared byte %u, which thread %u has written with no fence_async() and barrier behind",
+            "wgmma reads shared byte %u, which thread %u has written with no fence_async() and barrier behind",
             word * 4, writer);
     }
   }
 }
 
 // One operand: `count` times 16 elements.
-inline std::vector<float> read_operand(uint64_t bits, unsigned count, bool across, unsigned group,
+inline std::vector<float> read_operand(uint64_t bits, unsigned count, bool across, bool half, unsigned group,
                                        std::vector<uint32_t>& pieces) {
   unsigned thread = group * WARPGROUP;
   Descriptor descriptor(bits, thread);
@@ -119,13 +119,13 @@ inline std::vector<float> read_operand(uint64_t bits, unsigned count, bool acros
   for (unsigned outer = 0; outer < count; outer += outer_step) {
     for (unsigned inner = 0; inner < STEP; inner += inner_step) {
       uint32_t at = descriptor.piece(outer, inner, across);
-      touch_shared_read(at, 16, FIRST_GROUP + group, thread, "wgmma_bf16");
+      touch_shared_read(at, 16, FIRST_GROUP + group, thread, "wgmma");
       check_fenced(at, thread);
       pieces.push_back(at);
       uint16_t elements[8];
       memcpy(elements, &shared.bytes[at], 16);
       for (unsigned e = 0; e < 8; e++) {
-        values[across ? (outer + e) * STEP + inner : outer * STEP + inner + e] = widen(elements[e]);
+        values[across ? (outer + e) * STEP + inner : outer * STEP + inner + e] = widen(elements[e], half);
       }
     }
   }
@@ -139,7 +139,7 @@ inline std::vector<float> left_in_registers(void* const* operands) {
     unsigned lane = thread % WARP, row = thread / WARP * 16 + lane / 4, column = lane % 4 * 2;
     for (unsigned i = 0; i < 4; i++) {
       float* to = &values[(row + i % 2 * 8) * STEP + column + i / 2 * 8];
-      to[0] = widen(own.left[i] & 0xffff), to[1] = widen(own.left[i] >> 16);
+      to[0] = widen(own.left[i] & 0xffff, own.half), to[1] = widen(own.left[i] >> 16, own.half);
     }
   }
   return values;
@@ -165,16 +165,16 @@ inline void multiply(void* const* operands, unsigned group) {
     unsigned id = group * WARPGROUP + thread;
     bool same = own.columns == first.columns && !own.left == !first.left && own.left_at == first.left_at &&
                 own.right_at == first.right_at && own.left_across == first.left_across &&
-                own.right_across == first.right_across && own.add == first.add;
+                own.right_across == first.right_across && own.add == first.add && own.half == first.half;
     if (!same) fault("divergence", id, "thread %u brings another product than the first of its warpgroup", id);
     if (!products[id].fenced) {
-      fault("unfenced", id, "thread %u comes to wgmma_bf16 with no wgmma_fence() behind what it did before", id);
+      fault("unfenced", id, "thread %u comes to wgmma with no wgmma_fence() behind what it did before", id);
     }
   }
   std::vector<uint32_t> pieces;
   std::vector<float> left = first.left ? left_in_registers(operands)
-                                       : read_operand(first.left_at, GROUP_ROWS, first.left_across, group, pieces);
-  std::vector<float> right = read_operand(first.right_at, first.columns, first.right_across, group, pieces);
+                                       : read_operand(first.left_at, GROUP_ROWS, first.left_across, first.half, group, pieces);
+  std::vector<float> right = read_operand(first.right_at, first.columns, first.right_across, first.half, group, pieces);
   for (unsigned thread = 0; thread < WARPGROUP; thread++) {
     const Product& own = *static_cast<Product*>(operands[thread]);
     Products& state = products[group * WARPGROUP + thread];

@@ -26,7 +26,7 @@ pub enum Operation {
     LoadMatricesTransposed,
     /// `mma_bf16` and `mma_f16`
     Mma,
-    /// `wgmma_bf16`, by a whole warpgroup
+    /// `wgmma_bf16` and `wgmma_f16`, by a whole warpgroup
     Wgmma,
 }
 
@@ -159,7 +159,7 @@ fn operation(word: &str) -> Option<Operation> {
         "load_matrices" => Operation::LoadMatrices,
         "load_matrices_transposed" => Operation::LoadMatricesTransposed,
         "mma" => Operation::Mma,
-        "wgmma_bf16" => Operation::Wgmma,
+        "wgmma" => Operation::Wgmma,
         _ => return None,
     })
 }

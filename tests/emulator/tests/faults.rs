@@ -297,7 +297,7 @@ fn descriptors_of_nothing() {
     let zero = warpgroup().with("right = matrix_descriptor<8>(B_TILE, 512)", "right = 0");
     found(zero, FaultKind::Descriptor, "without a pattern");
     let far = warpgroup().with("matrix_descriptor<8>(B_TILE, 512)", "matrix_descriptor<8>(2 * B_TILE, 512)");
-    found(far, FaultKind::SharedBounds, "wgmma_bf16");
+    found(far, FaultKind::SharedBounds, "wgmma");
 }
 
 #[test]

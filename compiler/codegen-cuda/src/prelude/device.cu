@@ -173,7 +173,7 @@ template <int N> LINC_INLINE void store(f16* to, const float* from) { store_narr
 LINC_INLINE float shared_load(u32 at) { return *reinterpret_cast<const float*>(linc_shared + at); }
 LINC_INLINE void shared_store(u32 at, float v) { *reinterpret_cast<float*>(linc_shared + at) = v; }
 // Two packed numbers of 16 bits.
-LINC_INLINE void shared_store_bf16x2(u32 at, u32 v) { *reinterpret_cast<u32*>(linc_shared + at) = v; }
+LINC_INLINE void shared_store_pair(u32 at, u32 v) { *reinterpret_cast<u32*>(linc_shared + at) = v; }
 // 16 bytes from shared to global memory.
 LINC_INLINE void shared_to_global16(void* to, u32 from) {
   *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(linc_shared + from);
