@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, TableKind, Value};
+use linc_kernels::tiles::Tiles;
 use linc_kernels::{Call, Place, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan};
 use linc_plan as plan;
@@ -21,12 +22,13 @@ pub(crate) fn assemble(
     graph: &Graph,
     memory: &MemoryPlan,
     target: Target,
+    tiles: &Tiles,
     persistent_bytes: u64,
 ) -> Result<Assembled, CompileError> {
     let mut assembly = Assembly::new(memory);
     for id in &memory.order {
         let in_place = memory.in_place.contains(id);
-        let calls = if in_place { vec![] } else { lower(graph, *id, &memory.storage, target)? };
+        let calls = if in_place { vec![] } else { lower(graph, *id, &memory.storage, target, tiles)? };
         assembly.node(graph, *id, calls);
     }
     let bindings = assembly.bindings(graph);
