@@ -81,7 +81,7 @@ fn graph_with_gradients() {
 #[test]
 fn graph_of_the_optimizer() {
     let text = lines(graph(&small(), "optimizer"), |l| computes(l) && l.contains("@optimizer"));
-    assert_eq!(text.matches("= adamw(").count(), 21, "one update a parameter");
+    assert_eq!(text.matches("= adamw(").count(), 1, "one update for all parameters");
     check("graph__optimizer", &text);
 }
 
@@ -150,7 +150,7 @@ fn tile_programs() {
 #[test]
 fn cpu_code_of_a_small_kernel() {
     let dumps = small();
-    let mut named = dumps.iter().filter(|(path, _)| path.starts_with("kernels/sum_of_squares_32"));
+    let mut named = dumps.iter().filter(|(path, _)| path.starts_with("kernels/sum_of_squares_"));
     let (_, text) = named.find(|(path, _)| path.ends_with(".clif")).expect("the kernel's CLIF");
     check("clif__sum_of_squares", text);
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, TableKind, Value};
+use linc_kernels::tiles::Tiles;
 use linc_kernels::{Call, Place, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan};
 use linc_plan as plan;
@@ -21,11 +22,13 @@ pub(crate) fn assemble(
     graph: &Graph,
     memory: &MemoryPlan,
     target: Target,
+    tiles: &Tiles,
     persistent_bytes: u64,
 ) -> Result<Assembled, CompileError> {
     let mut assembly = Assembly::new(memory);
     for id in &memory.order {
-        let calls = lower(graph, *id, &memory.storage, target)?;
+        let in_place = memory.in_place.contains(id);
+        let calls = if in_place { vec![] } else { lower(graph, *id, &memory.storage, target, tiles)? };
         assembly.node(graph, *id, calls);
     }
     let bindings = assembly.bindings(graph);
@@ -131,6 +134,9 @@ impl<'a> Assembly<'a> {
         let entry = |(root, a): (&Value, &linc_passes::memory::Allocation)| {
             let node = graph.node(root.node);
             let name = match node.op.leaf_name() {
+                Some(name) if a.bytes > graph.ty(*root).bytes() as u64 => {
+                    format!("{name} .. {}", self.last_leaf(graph, *root))
+                }
                 Some(name) => name.to_string(),
                 None if root.port == 0 => format!("{} {}", node.scope, node.op.name()),
                 None => format!("{} {}.{}", node.scope, node.op.name(), root.port),
@@ -145,6 +151,14 @@ impl<'a> Assembly<'a> {
             }
         };
         self.memory.allocations.iter().map(entry).collect()
+    }
+
+    /// The leaf at the end of a storage that many share.
+    fn last_leaf<'g>(&self, graph: &'g Graph, root: Value) -> &'g str {
+        let shared = self.memory.storage.iter().filter(|(_, place)| place.root == root);
+        let leaves =
+            shared.filter_map(|(v, place)| Some((place.layout.offset, graph.op(v.node).leaf_name()?)));
+        leaves.max().map_or("", |(_, name)| name)
     }
 
     fn bindings(&self, graph: &Graph) -> Vec<plan::Binding> {

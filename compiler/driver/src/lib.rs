@@ -7,6 +7,7 @@ mod assemble;
 mod error;
 mod model;
 mod report;
+mod trial;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,6 +20,7 @@ use linc_passes::pipeline;
 pub use error::CompileError;
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
+pub use linc_kernels::tiles;
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::loss_scale::LossScale;
@@ -31,6 +33,7 @@ pub use linc_passes::recompute::Policy as RecomputePolicy;
 pub use linc_plan as plan;
 pub use model::{Model, Sizes};
 pub use report::{KernelRow, PassTime, Report};
+pub use trial::trial;
 
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {
@@ -78,6 +81,8 @@ pub struct Options {
     pub target: Target,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
+    /// Tile sizes of attention that replace linc's own.
+    pub tiles: tiles::Tiles,
     /// Optional passes that are switched off.
     pub disabled: BTreeSet<String>,
     /// Keep the texts of all stages.
@@ -96,6 +101,7 @@ impl Options {
             loss_scale: LossScale::default(),
             target: Target::default(),
             recompute: RecomputePolicy::default(),
+            tiles: tiles::Tiles::new(),
             disabled: BTreeSet::new(),
             dumps: false,
             clock: None,
@@ -119,6 +125,8 @@ pub struct Compiled {
     pub plan: plan::Plan,
     /// What it is.
     pub report: Report,
+    /// Kernels whose tile sizes can be chosen.
+    pub sites: BTreeSet<tiles::Site>,
     /// Texts of all stages, if asked for.
     pub dumps: Vec<Dump>,
 }
@@ -181,14 +189,15 @@ pub fn compile(
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &memory, options.target.into(), layout.bytes)?;
+    let assembled = assemble::assemble(&graph, &memory, options.target.into(), &options.tiles, layout.bytes)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
         dumps.extend(plan_dumps(&assembled, options.target)?);
     }
     let report = Report::new(model, name, options, &assembled.plan, times);
-    Ok(Compiled { plan: assembled.plan, report, dumps })
+    let sites = memory.order.iter().flat_map(|id| tiles::Site::of_node(&graph, *id)).collect();
+    Ok(Compiled { plan: assembled.plan, report, sites, dumps })
 }
 
 /// The plan, its memory map, and every kernel as tile program and as CPU IR or CUDA C++.

@@ -21,32 +21,9 @@ use linc_tile::library::softmax_attention_backward::{
     SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
 };
 
+use crate::KernelError;
+use crate::tiles::{BLOCK, Family};
 use crate::view::Lowering;
-use crate::{KernelError, Target};
-
-/// Query rows and keys of a block: two operands, a score tile and an output tile of 64 rows stay in a second-level
-/// cache, and 64 is a multiple of every matrix instruction's shape.
-const BLOCK: usize = 64;
-
-/// Rows of the tiles of softmax attention that depend on the machine.
-struct Blocks {
-    /// Queries of a program of the forward kernel.
-    forward: usize,
-    /// Keys of a round of `dq`.
-    dq_round: usize,
-}
-
-impl Blocks {
-    /// On a GPU a program's tiles share its registers: small heads leave room for more rows, and gradients of wide
-    /// heads for fewer.
-    fn of(target: Target, head_dim: usize) -> Self {
-        match target {
-            Target::Cpu => Blocks { forward: BLOCK, dq_round: BLOCK },
-            Target::Cuda if head_dim <= 64 => Blocks { forward: 2 * BLOCK, dq_round: BLOCK },
-            Target::Cuda => Blocks { forward: BLOCK, dq_round: BLOCK / 2 },
-        }
-    }
-}
 
 /// Sizes of q `[B, N, H, D]` and k; an error if no kernel exists for them.
 fn head_shape(l: &Lowering<'_>, q: Value, k: Value) -> Result<HeadShape, KernelError> {
@@ -60,13 +37,14 @@ fn head_shape(l: &Lowering<'_>, q: Value, k: Value) -> Result<HeadShape, KernelE
 pub(crate) fn softmax_forward(l: &mut Lowering<'_>, causal: bool, scale: f64) -> Result<(), KernelError> {
     let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
     let shape = head_shape(l, q, k)?;
+    let tile = l.tile(Family::Forward)?;
     let spec = SoftmaxForwardSpec {
         elem: l.uniform_elem(&[q, k, v, out])?,
         shape,
         causal,
         scale,
-        block_q: Blocks::of(l.target, shape.head_dim).forward,
-        block_k: BLOCK,
+        block_q: tile.queries,
+        block_k: tile.keys,
         q: l.head_strides(q),
         k: l.head_strides(k),
         v: l.head_strides(v),
@@ -81,7 +59,7 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
     let [q, k, v, out, lse, dout] = l.operands[..] else { return l.fail("takes six operands") };
     let [dq, dk, dv, delta] = l.results[..] else { return l.fail("has four results") };
     let shape = head_shape(l, q, k)?;
-    let blocks = Blocks::of(l.target, shape.head_dim);
+    let (dq_tile, dkdv_tile) = (l.tile(Family::Dq)?, l.tile(Family::Dkdv)?);
     let spec = SoftmaxBackwardSpec {
         elem: l.uniform_elem(&[q, k, v, out, dout, dq, dk, dv])?,
         shape,
@@ -101,9 +79,10 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
     let args = l.places(&[out, dout, delta]);
     l.launch(softmax_attention_delta(&spec), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dk, dv]);
-    l.launch(softmax_attention_dkdv(&spec), args);
+    let dkdv = SoftmaxBackwardSpec { block_q: dkdv_tile.queries, block_k: dkdv_tile.keys, ..spec.clone() };
+    l.launch(softmax_attention_dkdv(&dkdv), args);
     let args = l.places(&[q, k, v, dout, lse, delta, dq]);
-    let dq = SoftmaxBackwardSpec { block_k: blocks.dq_round, ..spec };
+    let dq = SoftmaxBackwardSpec { block_q: dq_tile.queries, block_k: dq_tile.keys, ..spec };
     l.launch(softmax_attention_dq(&dq), args);
     Ok(())
 }

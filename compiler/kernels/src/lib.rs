@@ -11,6 +11,7 @@ pub mod cost;
 mod loss;
 mod lower;
 mod pointwise;
+pub mod tiles;
 mod view;
 
 use linc_ir::{DType, Value};

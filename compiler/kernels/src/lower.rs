@@ -15,10 +15,12 @@ use linc_tile::library::reduce::{
 };
 use linc_tile::library::rope::{RopeSpec, rope};
 
+use crate::tiles::Tiles;
 use crate::view::Lowering;
 use crate::{Call, Cost, Gemm, KernelError, Target, attention, loss, pointwise};
 
-/// The launches of one node, in order; none for leaves and for views that share storage.
+/// The launches of one node, in order; none for leaves and for views that share storage. `tiles` are the sizes that
+/// somebody chose.
 ///
 /// # Errors
 /// [`KernelError`] names the node and what no kernel exists for.
@@ -27,8 +29,9 @@ pub fn lower(
     id: NodeId,
     storage: &BTreeMap<Value, Storage>,
     target: Target,
+    tiles: &Tiles,
 ) -> Result<Vec<Call>, KernelError> {
-    let mut l = Lowering::new(graph, id, storage, target);
+    let mut l = Lowering::new(graph, id, storage, target, tiles);
     match l.op() {
         Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } => {}
         Op::Constant { value, .. } => constant(&mut l, *value)?,

@@ -9,6 +9,7 @@ use tile::Elem;
 use tile::library::attention::HeadStrides;
 
 use crate::cost::{Cost, cost};
+use crate::tiles::{Family, Site, Tile, Tiles};
 use crate::{Call, Gemm, KernelError, Place, Target, Work};
 
 /// A node in its surroundings; collects calls.
@@ -18,7 +19,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) operands: Vec<Value>,
     pub(crate) results: Vec<Value>,
     storage: &'a BTreeMap<Value, Storage>,
-    pub(crate) target: Target,
+    target: Target,
+    tiles: &'a Tiles,
     pub(crate) calls: Vec<Call>,
 }
 
@@ -28,9 +30,10 @@ impl<'a> Lowering<'a> {
         id: NodeId,
         storage: &'a BTreeMap<Value, Storage>,
         target: Target,
+        tiles: &'a Tiles,
     ) -> Self {
         let (operands, results) = (graph.operands(id), graph.results(id).collect());
-        Lowering { graph, id, operands, results, storage, target, calls: vec![] }
+        Lowering { graph, id, operands, results, storage, target, tiles, calls: vec![] }
     }
 
     pub(crate) fn op(&self) -> &'a Op {
@@ -81,6 +84,15 @@ impl<'a> Lowering<'a> {
             }
         }
         Ok(first)
+    }
+
+    /// The tile size of one of the node's kernels: the one that was chosen, else linc's own.
+    pub(crate) fn tile(&self, family: Family) -> Result<Tile, KernelError> {
+        let sites = Site::of_node(self.graph, self.id);
+        let Some(site) = sites.iter().find(|site| site.family == family) else {
+            return self.fail("its tiles cannot be chosen");
+        };
+        Ok(self.tiles.get(site).copied().unwrap_or_else(|| site.default_tile(self.target)))
     }
 
     pub(crate) fn fail<T>(&self, message: impl Into<String>) -> Result<T, KernelError> {

@@ -14,25 +14,75 @@ use crate::error::PassError;
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
 pub fn run(graph: &mut Graph) -> Result<(), PassError> {
-    // Forward: x · wᵢᵀ with weights that can lie side by side. Backward: gᵢᵀ · x.
-    let forward = groups(graph, |graph, id| match graph.op(id) {
+    for group in projections(graph) {
+        merge(graph, &group, 1)?;
+    }
+    // Backward: gᵢᵀ · x.
+    let gradients = groups(graph, |graph, id| match graph.op(id) {
+        Op::MatMul { trans_a: true, trans_b: false, .. } => Some(graph.operands(id)[1]),
+        _ => None,
+    });
+    for group in gradients {
+        for piece in in_one_piece(graph, group) {
+            merge(graph, &piece, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Groups of parameters that this pass would join.
+pub fn joined_params(graph: &Graph) -> Vec<Vec<NodeId>> {
+    let params = |group: Vec<NodeId>| group.iter().map(|id| graph.operands(*id)[1].node).collect();
+    projections(graph).into_iter().map(params).collect()
+}
+
+/// Forward: x · wᵢᵀ with weights that can lie side by side.
+fn projections(graph: &Graph) -> Vec<Vec<NodeId>> {
+    groups(graph, |graph, id| match graph.op(id) {
         Op::MatMul { trans_a: false, trans_b: true, .. } => {
             let x = graph.operands(id);
             matches!(graph.op(x[1].node), Op::Param { .. }).then_some(x[0])
         }
         _ => None,
-    });
-    for group in forward {
-        merge(graph, &group, 1)?;
+    })
+}
+
+/// Gradients that the optimizer reads as parts of one vector: only what is next to each other in it can be one result.
+fn in_one_piece(graph: &Graph, group: Vec<NodeId>) -> Vec<Vec<NodeId>> {
+    let mut free = vec![];
+    let mut parts: BTreeMap<(NodeId, usize), NodeId> = BTreeMap::new();
+    for id in group {
+        match part_of_vector(graph, Value { node: id, port: 0 }) {
+            Some(place) => {
+                parts.insert(place, id);
+            }
+            None => free.push(id),
+        }
     }
-    let backward = groups(graph, |graph, id| match graph.op(id) {
-        Op::MatMul { trans_a: true, trans_b: false, .. } => Some(graph.operands(id)[1]),
-        _ => None,
-    });
-    for group in backward {
-        merge(graph, &group, 0)?;
+    let mut pieces = vec![free];
+    let mut last = None;
+    for ((vector, position), id) in parts {
+        if last.is_none_or(|(v, p)| (v, p + 1) != (vector, position)) {
+            pieces.push(vec![]);
+        }
+        pieces.last_mut().expect("a piece").push(id);
+        last = Some((vector, position));
     }
-    Ok(())
+    pieces.retain(|piece| piece.len() > 1);
+    pieces
+}
+
+/// The concat of vectors that is the only reader of a value, and the value's position among its parts.
+fn part_of_vector(graph: &Graph, mut value: Value) -> Option<(NodeId, usize)> {
+    loop {
+        let [(user, operand)] = graph.users(value)[..] else { return None };
+        let next = Value { node: user, port: 0 };
+        match graph.op(user) {
+            Op::Reshape { .. } => value = next,
+            Op::Concat { .. } if graph.ty(next).shape.rank() == 1 => return Some((user, operand)),
+            _ => return None,
+        }
+    }
 }
 
 /// Matmuls by shared operand, each group in program order.

@@ -22,8 +22,11 @@ pub const STEP: &str = "step";
 /// Name of the output with the gradient norm before clipping.
 pub const GRAD_NORM: &str = "grad_norm";
 
-/// Appends clipping and the update of every parameter; moments are states `<param>.exp_avg` and `.exp_avg_sq`. With
+/// Appends clipping and the update of all parameters as one; moments are states `<param>.exp_avg` and `.exp_avg_sq`. With
 /// `scaling`, the gradients are scaled, and nothing is updated if one overflowed.
+///
+/// The update reads and writes vectors in the order of `gradients`: parameters joined, gradients joined, moments joined.
+/// Where each of these lies in one range, as the memory pass sees to, it is one kernel for the whole model.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
@@ -37,8 +40,11 @@ pub fn run(
     let scalar = TensorType::f32([]);
     let lr = graph.push(Op::Input { name: LEARNING_RATE.into(), ty: scalar.clone() }, &[])?;
     let step = graph.push(Op::Input { name: STEP.into(), ty: scalar.clone() }, &[])?;
-    let grads: Vec<Value> = gradients.iter().map(|(_, g)| *g).collect();
-    let norm = graph.push(Op::GlobalNorm, &grads)?;
+    let params: Vec<NodeId> = gradients.iter().map(|(param, _)| *param).collect();
+    let grads: Vec<Value> = gradients.iter().map(|(_, grad)| *grad).collect();
+    let (m, v) = (moments(graph, &params, "exp_avg")?, moments(graph, &params, "exp_avg_sq")?);
+    let grads = join(graph, &grads)?;
+    let norm = graph.push(Op::GlobalNorm, &[grads])?;
     let guard = scaling.map(|scaling| scaling.guard(graph, norm, step)).transpose()?;
     let norm = guard.as_ref().map_or(norm, |guard| guard.norm);
     graph.outputs.push((GRAD_NORM.into(), norm));
@@ -50,19 +56,53 @@ pub fn run(
             vec![lr, guard.step, clip, guard.update]
         }
     };
-    for (param, grad) in gradients {
-        let name = graph.op(*param).leaf_name().unwrap_or_default().to_string();
-        let ty = graph.ty(Value { node: *param, port: 0 }).clone();
-        let m = graph.add(Op::State { name: format!("{name}.exp_avg"), ty: ty.clone() }, &[])?;
-        let v = graph.add(Op::State { name: format!("{name}.exp_avg_sq"), ty }, &[])?;
-        let first = |node: NodeId| Value { node, port: 0 };
-        let operands = [vec![first(*param), *grad, first(m), first(v)], scalars.clone()].concat();
-        let update = graph.add(Op::AdamW(options.adamw.clone()), &operands)?;
-        for (leaf, port) in [(*param, 0), (m, 1), (v, 2)] {
-            graph.updates.push((leaf, Value { node: update, port }));
-        }
+    let leaves = [&params, &m, &v].map(|leaves| leaves.iter().map(|id| result(*id)).collect::<Vec<_>>());
+    let [p_all, m_all, v_all] = leaves.map(|leaves| join(graph, &leaves));
+    let operands = [vec![p_all?, grads, m_all?, v_all?], scalars].concat();
+    let update = graph.add(Op::AdamW(options.adamw.clone()), &operands)?;
+    for (port, leaves) in [params, m, v].into_iter().enumerate() {
+        split(graph, Value { node: update, port: port as u32 }, &leaves)?;
     }
     graph.set_scope(outer);
+    Ok(())
+}
+
+fn result(node: NodeId) -> Value {
+    Value { node, port: 0 }
+}
+
+/// States of one role, like their parameters.
+fn moments(graph: &mut Graph, params: &[NodeId], role: &str) -> Result<Vec<NodeId>, PassError> {
+    let state = |param: &NodeId| {
+        let name = format!("{}.{role}", graph.op(*param).leaf_name().unwrap_or_default());
+        Op::State { name, ty: graph.ty(result(*param)).clone() }
+    };
+    let states: Vec<Op> = params.iter().map(state).collect();
+    states.into_iter().map(|state| Ok(graph.add(state, &[])?)).collect()
+}
+
+/// All elements of some tensors as one vector.
+fn join(graph: &mut Graph, tensors: &[Value]) -> Result<Value, PassError> {
+    let mut parts = vec![];
+    for tensor in tensors {
+        let shape = [graph.ty(*tensor).shape.numel()].into();
+        parts.push(graph.push(Op::Reshape { shape }, &[*tensor])?);
+    }
+    // One part is the whole; a concat of it would be a copy.
+    Ok(if parts.len() == 1 { parts[0] } else { graph.push(Op::Concat { axis: 0 }, &parts)? })
+}
+
+/// Updates leaves with the parts of a vector that are theirs.
+fn split(graph: &mut Graph, whole: Value, leaves: &[NodeId]) -> Result<(), PassError> {
+    let mut start = 0;
+    for leaf in leaves {
+        let shape = graph.ty(result(*leaf)).shape.clone();
+        let len = shape.numel();
+        let part = graph.push(Op::Slice { axis: 0, start, len }, &[whole])?;
+        let part = graph.push(Op::Reshape { shape }, &[part])?;
+        graph.updates.push((*leaf, part));
+        start += len;
+    }
     Ok(())
 }
 

@@ -81,6 +81,7 @@ pub fn run(
     }
     let on = |name: &str| !options.disabled.contains(name);
     observe("build", graph);
+    place_params(graph, persistent)?;
     // Differentiation sees the abstract model, so that each attention has one derivative.
     if matches!(entry, Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval) {
         loss::attach(graph)?;
@@ -103,8 +104,9 @@ pub fn run(
         Entry::Train(optimizer) => {
             let scaling = scaling(graph)?;
             let seed = seed(graph, &scaling, 1.0)?;
-            let gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
+            let mut gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
             observe("autodiff", graph);
+            sort_as_placed(graph, &mut gradients, persistent);
             optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
@@ -117,9 +119,10 @@ pub fn run(
             observe("accumulate", graph);
         }
         Entry::Update(optimizer) => {
-            let gradients = accumulate::read(graph)?;
+            let mut gradients = accumulate::read(graph)?;
             observe("accumulate", graph);
             let scaling = scaling(graph)?;
+            sort_as_placed(graph, &mut gradients, persistent);
             optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
@@ -175,4 +178,19 @@ pub fn run(
     let plan = memory::run(graph, persistent)?;
     observe("memory", graph);
     Ok(plan)
+}
+
+/// Places parameters that a matmul will read together side by side. Looks at the model in its canonical form, so that
+/// the order, and with it the order of the sum in the gradients' norm, does not depend on which passes are on.
+fn place_params(graph: &Graph, persistent: &mut PersistentLayout) -> Result<(), PassError> {
+    let mut model = graph.clone();
+    canonicalize::run(&mut model)?;
+    cse::run(&mut model)?;
+    persistent.place_params(graph, &merge_matmuls::joined_params(&model));
+    Ok(())
+}
+
+/// The optimizer takes parameters in the order in which they lie.
+fn sort_as_placed(graph: &Graph, gradients: &mut autodiff::Gradients, persistent: &PersistentLayout) {
+    gradients.sort_by_key(|(param, _)| graph.op(*param).leaf_name().and_then(|name| persistent.offset(name)));
 }

@@ -50,9 +50,11 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
             }
         }
         for (_, operand) in in_place(graph.op(id)) {
-            for reader in readers(graph, graph.operands(id)[operand]) {
-                if reader != id {
-                    edge(reader, id);
+            for source in viewed(graph, graph.operands(id)[operand]) {
+                for reader in readers(graph, source) {
+                    if reader != id {
+                        edge(reader, id);
+                    }
                 }
             }
         }
@@ -76,6 +78,16 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
     match missing.keys().next() {
         None => Ok(order),
         Some(node) => Err(IrError::Cycle { node: *node, op: graph.op(*node).name() }.into()),
+    }
+}
+
+/// What a value is a view of, down to what is none.
+fn viewed(graph: &Graph, value: Value) -> Vec<Value> {
+    match graph.op(value.node) {
+        Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Concat { .. } => {
+            graph.operands(value.node).into_iter().flat_map(|v| viewed(graph, v)).collect()
+        }
+        _ => vec![value],
     }
 }
 

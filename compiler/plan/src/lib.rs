@@ -1,8 +1,10 @@
 //! The compiled program as plain data: what the compiler hands to the runtime, and all that the runtime sees.
 //!
 //! A plan addresses one arena. Its persistent part (parameters, optimizer state, tables, caches) is laid out by name and
-//! shared by sister plans (train, eval, decode); its scratch part is private to a run. Offsets are bytes, aligned to
-//! [`ALIGN`]. Steps run in order; each is deterministic for any number of workers.
+//! shared by sister plans (train, eval, decode); its scratch part is private to a run. Offsets are bytes. Parts of the
+//! arena, and buffers that stand alone, begin at multiples of [`ALIGN`]; what a kernel takes as one range (all
+//! parameters, all gradients) lies side by side without gaps. Steps run in order; each is deterministic for any number
+//! of workers.
 //!
 //! Nothing here assumes one rank: a collective is one more kind of step.
 
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod validate;
 
-/// Alignment of every buffer, in bytes: a cache line and the widest vector.
+/// Alignment of a buffer that stands alone, in bytes: a cache line and the widest vector.
 pub const ALIGN: u64 = 64;
 
 /// Element type of a buffer.

@@ -216,3 +216,43 @@ fn the_weights_of_a_softmax_model_may_start_a_hybrid() {
     let text = train(&folder, "hybrid", 3, &["--checkpoint.initial_load_path", &weights]);
     assert!(text.contains("Starting from the weights of") && text.contains("starts at step 1."), "{text}");
 }
+
+#[test]
+fn measured_tiles_are_recorded_and_a_resumed_run_keeps_them() {
+    let folder = Folder::new("resume_tiles");
+    let tune = |name: &str, steps: &str, settings: &[&str]| {
+        let (config, dump_folder) = (folder.config(), folder.path(name).display().to_string());
+        // Two layers of softmax, over enough tokens that some size of tile usually wins.
+        let own = ["train", &config, "--job.dump_folder", &dump_folder, "--training.steps", steps];
+        let model = ["--model.linear_attn_ratio", "0", "--training.seq_len", "192"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_linc"));
+        command.args(own).args(model).args(STEADY).args(settings);
+        let output = command.env("LINC_CACHE_DIR", folder.path("cache")).output().expect("linc runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let on = ["--compile.autotune_seconds", "60"];
+    let text = tune("run", "6", &on);
+    assert_eq!(text.matches("(measured)").count(), 3, "{text}");
+    let last = folder.path("run/checkpoint/step-6");
+    let whole = checkpoint(&last);
+    let state: Value = serde_json::from_slice(&whole["state.json"]).expect("state.json");
+    let tiles = state["tiles"].as_object().expect("the choice");
+    assert_eq!(tiles.len(), text.matches("x as fast").count(), "{text}");
+
+    // Without the cache, and with and without asking: the same sizes and bits, and no measurement.
+    fs::remove_dir_all(folder.path("cache")).expect("the cache");
+    for settings in [&on[..], &[]] {
+        fs::remove_dir_all(&last).expect("removed");
+        let text = tune("run", "6", settings);
+        assert!(text.contains("(step 3)") && !text.contains("measured"), "{text}");
+        assert_eq!(text.matches("as the run was started with").count(), tiles.len(), "{text}");
+        assert_eq!(checkpoint(&last), whole);
+    }
+
+    // A run that was started with linc's own sizes says that it stays with them.
+    tune("plain", "3", &[]);
+    let text = tune("plain", "6", &on);
+    assert!(text.contains("Tile sizes are linc's own") && !text.contains("measured"), "{text}");
+}

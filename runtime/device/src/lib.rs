@@ -17,7 +17,9 @@ mod choice;
 pub mod cpu;
 pub mod cuda;
 mod device;
+mod folder;
 
 pub use choice::Choice;
 pub use device::{Arena, Device, DeviceError, Program};
+pub use folder::{cache_folder, write_entry};
 pub use linc_plan as plan;

@@ -126,6 +126,9 @@ pub struct State {
     pub data: DataState,
     /// The model.
     pub model: ModelRecord,
+    /// Measured tile sizes that the run was started with, by target and kernel; see [`crate::autotune`].
+    #[serde(default)]
+    pub tiles: BTreeMap<String, String>,
     /// Size and CRC-32 of each file; kept in a file of its own.
     #[serde(skip)]
     pub files: BTreeMap<String, FileRecord>,
@@ -146,7 +149,8 @@ pub struct Contents<'a> {
 impl State {
     /// The state of a new checkpoint.
     pub fn new(step: usize, tokens: u64, seed: u64, data: DataState, model: ModelRecord) -> Self {
-        State { version: VERSION, step, tokens, seed, data, model, files: BTreeMap::new() }
+        let (tiles, files) = (BTreeMap::new(), BTreeMap::new());
+        State { version: VERSION, step, tokens, seed, data, model, tiles, files }
     }
 }
 
@@ -244,6 +248,26 @@ pub fn purge(folder: &Path, keep: usize, step: usize) -> Result<(), CheckpointEr
 /// [`CheckpointError::Missing`], [`CheckpointError::Io`], or [`CheckpointError::Corrupt`] if a file is truncated or
 /// altered.
 pub fn open(path: &Path) -> Result<State, CheckpointError> {
+    let files = checksums(path)?;
+    for (name, expected) in &files {
+        check(&path.join(name), *expected)?;
+    }
+    state(path, files)
+}
+
+/// What a checkpoint says of itself, without reading its tensors.
+///
+/// # Errors
+/// As [`open`], but for damage of other files.
+pub fn describe(path: &Path) -> Result<State, CheckpointError> {
+    let files = checksums(path)?;
+    if let Some(expected) = files.get(STATE_FILE) {
+        check(&path.join(STATE_FILE), *expected)?;
+    }
+    state(path, files)
+}
+
+fn checksums(path: &Path) -> Result<BTreeMap<String, FileRecord>, CheckpointError> {
     let file = path.join(CHECKSUMS_FILE);
     let text = match fs::read(&file) {
         Ok(text) => text,
@@ -253,10 +277,10 @@ pub fn open(path: &Path) -> Result<State, CheckpointError> {
         }
         Err(error) => return Err(unreadable(&file)(error)),
     };
-    let files: BTreeMap<String, FileRecord> = parse(&file, &text)?;
-    for (name, expected) in &files {
-        check(&path.join(name), *expected)?;
-    }
+    parse(&file, &text)
+}
+
+fn state(path: &Path, files: BTreeMap<String, FileRecord>) -> Result<State, CheckpointError> {
     let file = path.join(STATE_FILE);
     let corrupt = |message: String| CheckpointError::Corrupt { path: file.clone(), message };
     if !files.contains_key(STATE_FILE) || !files.contains_key(MODEL_FILE) {

@@ -3,6 +3,7 @@
 //! Invariants: nothing prints (an [`trainer::Observer`] is told); a run is a function of its config, data and seed; a
 //! checkpoint holds all that the rest of the run depends on.
 
+pub mod autotune;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;

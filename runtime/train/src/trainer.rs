@@ -4,6 +4,7 @@ mod programs;
 mod resume;
 mod validation;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use linc_driver::{Model, names};
 use linc_exec::Profile;
 use linc_exec::device::Device;
 
+use crate::autotune;
 use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
 use crate::config::JobConfig;
 use crate::data::{Batch, Data};
@@ -20,7 +22,7 @@ use crate::error::TrainError;
 use crate::generate::{Generator, Sampling};
 use crate::lr::LrSchedule;
 use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::system;
 
 pub use programs::{model_of, open_model, write_file};
@@ -81,6 +83,8 @@ pub struct Trainer {
     decode: Option<usize>,
     /// Number of the program that updates, where [`TRAIN`] only adds up gradients.
     update: Option<usize>,
+    /// What checkpoints record of the tile sizes.
+    tiles: BTreeMap<String, String>,
     data: Data,
     schedule: LrSchedule,
     metrics: MetricsFile,
@@ -106,7 +110,12 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let (model, record) = open_model(&config, config_path)?;
         let mut data = Data::open(&config, model.sizes.vocab_size)?;
-        let programs = programs::programs(&config, &data);
+        let mut programs = programs::programs(&config, &data);
+        let target = session::target(&*device);
+        let tiles = programs::tiles(&config, &model, &programs, target, observer)?;
+        for (_, options) in &mut programs.entries {
+            options.tiles = tiles.clone();
+        }
         let mut session = Session::new(&model, &programs.entries, device)?;
 
         let folder = PathBuf::from(&config.job.dump_folder);
@@ -137,6 +146,7 @@ impl Trainer {
             session,
             decode: programs.decode,
             update: programs.update,
+            tiles: autotune::record(&tiles, target),
             data,
         };
         trainer.announce(start.message, observer);
@@ -422,13 +432,16 @@ impl Trainer {
             params: self.session.params().into_iter().map(|(n, s)| read(n, s)).collect(),
             optimizer: kept.into_iter().map(|(n, s)| read(n, s)).collect(),
             tokenizer: self.config.model.tokenizer_path.as_deref().map(tokenizer_file),
-            state: State::new(
-                self.step,
-                self.tokens,
-                self.config.training.seed,
-                self.data.training.state(),
-                self.record.clone(),
-            ),
+            state: State {
+                tiles: self.tiles.clone(),
+                ..State::new(
+                    self.step,
+                    self.tokens,
+                    self.config.training.seed,
+                    self.data.training.state(),
+                    self.record.clone(),
+                )
+            },
         };
         let path = checkpoint::save(&folder, &contents)?;
         checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k, self.step)?;

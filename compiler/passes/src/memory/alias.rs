@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use linc_ir::layout::{Layout, Storage};
 use linc_ir::{Graph, NodeId, Op, Shape, TensorType, Value};
 
-use super::{PersistentLayout, rules};
+use super::{PersistentLayout, joins, rules};
 use crate::error::PassError;
 use crate::schedule::in_place;
 
@@ -20,7 +20,8 @@ pub(super) fn resolve(
     loop {
         let order = crate::schedule::run(graph)?;
         let storages = assign(graph, &order, persistent);
-        let unreadable = unreadable_operands(graph, &order, &storages);
+        let mut unreadable = unreadable_operands(graph, &order, &storages);
+        unreadable.extend(joins::find(graph, &order, &storages).err().unwrap_or_default());
         if unreadable.is_empty() {
             return Ok((order, storages));
         }
@@ -120,26 +121,70 @@ fn view_of(graph: &Graph, id: NodeId, operands: &[Value], storages: &Storages) -
     Some(Storage { root: source.root, layout })
 }
 
+/// Leaves that lie side by side as a concat wants them: the first stands for the whole range. The concat of all
+/// parameters, which the optimizer updates, has smaller ones within, those that matmuls read.
+fn place_joined_leaves(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Storages {
+    let mut placed = Storages::new();
+    let joined_leaves = |id: &NodeId| {
+        matches!(graph.op(*id), Op::Concat { axis: 0 }).then(|| leaves(graph, *id, persistent)).flatten()
+    };
+    let mut concats: Vec<(NodeId, Vec<Value>)> =
+        order.iter().filter_map(|id| Some((*id, joined_leaves(id)?))).collect();
+    concats.sort_by_key(|(_, leaves)| std::cmp::Reverse(leaves.len()));
+    let at = |value: Value, root: Value, offset: usize| {
+        let strides = graph.ty(value).shape.strides();
+        (value, Storage { root, layout: Layout { offset, strides } })
+    };
+    for (id, leaves) in concats {
+        let joined = Value { node: id, port: 0 };
+        let known: Vec<&Storage> = leaves.iter().filter_map(|leaf| placed.get(leaf)).collect();
+        let (root, offset) = match known.first() {
+            None => (leaves[0], 0),
+            Some(first) if known.len() == leaves.len() && known.iter().all(|s| s.root == first.root) => {
+                (first.root, first.layout.offset)
+            }
+            Some(_) => continue,
+        };
+        let mut start = offset;
+        for leaf in leaves {
+            placed.extend([at(leaf, root, start)]);
+            start += graph.ty(leaf).shape.numel();
+        }
+        placed.extend([at(joined, root, offset)]);
+    }
+    placed
+}
+
+/// The leaves behind the parts of a concat, if all are leaves that lie in this order without gaps.
+fn leaves(graph: &Graph, concat: NodeId, persistent: &PersistentLayout) -> Option<Vec<Value>> {
+    let mut end = None;
+    let mut found = vec![];
+    for mut part in graph.operands(concat) {
+        while matches!(graph.op(part.node), Op::Reshape { .. }) {
+            part = graph.operands(part.node)[0];
+        }
+        let offset = persistent.offset(graph.op(part.node).leaf_name()?)?;
+        if end.is_some_and(|end| end != offset) || found.contains(&part) {
+            return None;
+        }
+        end = Some(offset + graph.ty(part).bytes() as u64);
+        found.push(part);
+    }
+    Some(found)
+}
+
 /// Values that are produced right where a concat wants them.
 fn place_concat_parts(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Storages {
-    let mut placed = Storages::new();
+    let mut placed = place_joined_leaves(graph, order, persistent);
     for id in order {
         let Op::Concat { axis } = graph.op(*id) else { continue };
         let joined = Value { node: *id, port: 0 };
         let parts = graph.operands(*id);
-        if parts.iter().any(|p| graph.op(p.node).leaf_name().is_some()) {
-            // The first leaf stands for the whole range.
-            if adjacent_leaves(graph, *axis, &parts, persistent)
-                && !parts.iter().any(|p| placed.contains_key(p))
-            {
-                let whole = Layout::dense(&graph.ty(joined).shape);
-                let mut start = 0;
-                for part in &parts {
-                    placed.insert(*part, Storage { root: parts[0], layout: whole.slice(0, start) });
-                    start += graph.ty(*part).shape.0[0];
-                }
-                placed.insert(joined, Storage { root: parts[0], layout: whole });
-            }
+        let flat = graph.ty(joined).shape.rank() == 1 && parts.len() > 1;
+        if placed.contains_key(&joined)
+            || flat
+            || parts.iter().any(|p| graph.op(p.node).leaf_name().is_some())
+        {
             continue;
         }
         let whole = Layout::dense(&graph.ty(joined).shape);
@@ -193,18 +238,6 @@ fn through_reshapes(graph: &Graph, mut value: Value, mut layout: Layout) -> Opti
         value = source;
     }
     Some((value, layout))
-}
-
-/// True if all parts are leaves that lie in this order without gaps.
-fn adjacent_leaves(graph: &Graph, axis: usize, parts: &[Value], persistent: &PersistentLayout) -> bool {
-    let mut end = None;
-    axis == 0
-        && parts.iter().all(|part| {
-            let offset = graph.op(part.node).leaf_name().and_then(|name| persistent.offset(name));
-            let fits = offset.is_some_and(|offset| end.is_none_or(|e| e == offset));
-            end = offset.map(|offset| offset + graph.ty(*part).bytes() as u64);
-            fits
-        })
 }
 
 /// Operands that their readers cannot take where they lie.

@@ -1,11 +1,14 @@
 //! The memory plan: storage for every value, lifetimes, and offsets in one arena.
 //!
 //! Views and concat parts share storage (`alias.rs`), updates write in place, pointwise results may overwrite an operand
-//! that dies with them. What is left gets an offset by size, largest first, in the first gap among the buffers that are
-//! alive at the same time (greedy by size, arXiv 2001.03288). Persistent tensors are laid out once by name and shared
-//! by sister programs.
+//! that dies with them, and what is joined to one vector is made side by side (`joins.rs`). What is left gets an offset
+//! by size, largest first, in the first gap among the buffers that are alive at the same time (greedy by size, arXiv
+//! 2001.03288; `offsets.rs`). Persistent tensors are laid out once by name and shared by sister programs (`layout.rs`).
 
 mod alias;
+mod joins;
+mod layout;
+mod offsets;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,53 +18,10 @@ use linc_ir::{Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
 
-/// Alignment of every allocation in bytes.
+pub use layout::PersistentLayout;
+
+/// Alignment in bytes of every allocation that stands alone, and of every range that others make up.
 const ALIGN: u64 = 64;
-
-/// Byte offsets of persistent tensors by name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PersistentLayout {
-    offsets: BTreeMap<String, u64>,
-    /// Size of the persistent part.
-    pub bytes: u64,
-}
-
-impl PersistentLayout {
-    /// Where a tensor lies, if it is known.
-    pub fn offset(&self, name: &str) -> Option<u64> {
-        self.offsets.get(name).copied()
-    }
-
-    /// Appends the persistent leaves of a graph that are not placed yet; parameters that a concat joins lie side by side.
-    pub fn extend(&mut self, graph: &Graph) {
-        let mut groups: BTreeMap<NodeId, Vec<Value>> = BTreeMap::new();
-        for id in graph.nodes() {
-            if matches!(graph.op(id), Op::Concat { axis: 0 }) {
-                let parts = graph.operands(id);
-                let all_params = parts.iter().all(|p| matches!(graph.op(p.node), Op::Param { .. }));
-                if all_params && parts.iter().all(|p| !groups.contains_key(&p.node)) {
-                    for part in &parts {
-                        groups.insert(part.node, parts.clone());
-                    }
-                }
-            }
-        }
-        for id in graph.nodes() {
-            if !is_persistent(graph.op(id)) {
-                continue;
-            }
-            let alone = vec![Value { node: id, port: 0 }];
-            for value in groups.get(&id).unwrap_or(&alone) {
-                let name = graph.op(value.node).leaf_name().unwrap_or_default();
-                if !self.offsets.contains_key(name) {
-                    self.offsets.insert(name.to_string(), self.bytes);
-                    self.bytes += graph.ty(*value).bytes() as u64;
-                }
-            }
-            self.bytes = self.bytes.next_multiple_of(ALIGN);
-        }
-    }
-}
 
 /// What an allocation holds, for reports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -106,6 +66,8 @@ pub struct MemoryPlan {
     pub storage: BTreeMap<Value, Storage>,
     /// Memory of every root.
     pub allocations: BTreeMap<Value, Allocation>,
+    /// Concats of what already lies where they want it: there is nothing to run.
+    pub in_place: BTreeSet<NodeId>,
     /// Size of the scratch part in bytes.
     pub scratch_bytes: u64,
 }
@@ -123,7 +85,10 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPla
             return Err(PassError::Missing(format!("internal error: {name} is not updated in place")));
         }
     }
-    let kinds = kinds(graph, &order, &storage);
+    let joins = joins::find(graph, &order, &storage).map_err(|parts| {
+        PassError::Missing(format!("internal error: parts {parts:?} of a join do not lie side by side"))
+    })?;
+    let kinds = kinds(graph, &order, &storage, &joins);
     let mut allocations = BTreeMap::new();
     let sizes = sizes(graph, &storage);
     for (root, live) in lifetimes(graph, &order, &storage) {
@@ -140,8 +105,9 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPla
             },
         );
     }
-    let scratch_bytes = assign_offsets(&mut allocations);
-    Ok(MemoryPlan { order, storage, allocations, scratch_bytes })
+    let scratch_bytes = offsets::assign(&mut allocations, &joins);
+    let in_place = joins.into_keys().collect();
+    Ok(MemoryPlan { order, storage, allocations, in_place, scratch_bytes })
 }
 
 fn is_persistent(op: &Op) -> bool {
@@ -240,17 +206,27 @@ fn overwrite_dying_operands(graph: &Graph, order: &[NodeId], storage: &mut BTree
     }
 }
 
-fn kinds(graph: &Graph, order: &[NodeId], storage: &BTreeMap<Value, Storage>) -> BTreeMap<Value, Kind> {
+fn kinds(
+    graph: &Graph,
+    order: &[NodeId],
+    storage: &BTreeMap<Value, Storage>,
+    joins: &joins::Joins,
+) -> BTreeMap<Value, Kind> {
     let forward = match graph.output(crate::loss::LOSS) {
         Some(loss) => graph.ancestors(loss.node),
         None => graph.nodes().collect(),
     };
-    let gradients: BTreeSet<Value> = order
+    let mut gradients: BTreeSet<Value> = order
         .iter()
         .filter(|id| matches!(graph.op(**id), Op::GlobalNorm))
         .flat_map(|id| graph.operands(*id))
         .map(|v| storage[&v].root)
         .collect();
+    for (id, parts) in joins {
+        if gradients.contains(&Value { node: *id, port: 0 }) {
+            gradients.extend(parts.keys());
+        }
+    }
     let mut kept: BTreeMap<Value, Kind> = BTreeMap::new();
     for id in order.iter().filter(|id| !forward.contains(id)) {
         for value in graph.operands(*id) {
@@ -279,34 +255,4 @@ fn kinds(graph: &Graph, order: &[NodeId], storage: &BTreeMap<Value, Storage>) ->
             (root, kind)
         })
         .collect()
-}
-
-/// Gives every scratch allocation an offset; returns the size of the part.
-fn assign_offsets(allocations: &mut BTreeMap<Value, Allocation>) -> u64 {
-    let mut by_size: Vec<Value> =
-        allocations.iter().filter(|(_, a)| !a.persistent).map(|(root, _)| *root).collect();
-    by_size.sort_by_key(|root| (std::cmp::Reverse(allocations[root].bytes), allocations[root].live, *root));
-    // Placed ranges as (offset, end, live), ascending by offset.
-    let mut placed: Vec<(u64, u64, (usize, usize))> = vec![];
-    let mut total = 0;
-    for root in by_size {
-        let allocation = allocations.get_mut(&root).expect("a root");
-        let bytes = allocation.bytes.next_multiple_of(ALIGN).max(ALIGN);
-        let mut offset = 0;
-        for (start, end, live) in &placed {
-            let disjoint = live.1 < allocation.live.0 || allocation.live.1 < live.0;
-            if disjoint {
-                continue;
-            }
-            if offset + bytes <= *start {
-                break;
-            }
-            offset = offset.max(*end);
-        }
-        allocation.offset = offset;
-        total = total.max(offset + bytes);
-        let at = placed.partition_point(|p| p.0 <= offset);
-        placed.insert(at, (offset, offset + bytes, allocation.live));
-    }
-    total
 }

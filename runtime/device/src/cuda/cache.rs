@@ -1,17 +1,16 @@
 //! Machine code on disk, so that a model that was run before starts at once.
 //!
-//! An entry is named by a hash of all that its code depends on. It is written beside its place and renamed when it is
-//! whole, and begins with a checksum: what is damaged is compiled again and replaced, never run. Anybody may delete any
-//! of it at any time. Without a folder that can be written there is no cache, and nothing else changes.
+//! An entry is named by a hash of all that its code depends on and begins with a checksum: what is damaged is compiled
+//! again and replaced, never run. Without a folder that can be written there is no cache, and nothing else changes.
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use super::nvrtc::Cubin;
 use super::resources::Resources;
+use crate::folder::{cache_folder, write_entry};
 
 /// First bytes of an entry; another format gets another number.
 const MAGIC: &[u8; 12] = b"linc-cubin 2";
@@ -24,13 +23,9 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The user's: `$LINC_CACHE_DIR`, else `$XDG_CACHE_HOME/linc`, else `~/.cache/linc`.
+    /// The user's, see [`cache_folder`].
     pub fn of_environment() -> Cache {
-        let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let folder = path("LINC_CACHE_DIR")
-            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("linc")))
-            .or_else(|| Some(path("HOME")?.join(".cache/linc")));
-        Cache { folder: folder.map(|f| f.join("cubin")) }
+        Cache { folder: cache_folder().map(|f| f.join("cubin")) }
     }
 
     /// One in a folder.
@@ -46,17 +41,8 @@ impl Cache {
 
     /// Writes an entry, in place of a damaged one if there is one. A disk that refuses is no error: the code is there.
     pub(super) fn put(&self, source: &str, fingerprint: &str, cubin: &Cubin) {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let Some(path) = self.path(source, fingerprint) else { return };
-        let Some(folder) = path.parent() else { return };
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // Of this writer alone, among all processes and threads.
-        let beside = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
-        let written = fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&beside, encode(cubin)))
-            .and_then(|()| fs::rename(&beside, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&beside);
+        if let Some(path) = self.path(source, fingerprint) {
+            let _ = write_entry(&path, &encode(cubin));
         }
     }
 

@@ -278,5 +278,8 @@ section! {
         disable_passes: Vec<String> = Vec::new(), check |names: &Vec<String>| super::check::optional_passes(names);
         /// Write the graph after each pass, the plan and every kernel to the dump folder.
         dump: bool = false;
+        /// Seconds to spend at most on measuring tile sizes of softmax attention before a run starts; 0 for linc's own.
+        /// Other sizes give other last bits; a run that goes on from a checkpoint keeps those that it was started with.
+        autotune_seconds: f64 = 0.0, check super::check::non_negative;
     }
 }

@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use linc_driver::{AdamWSpec, Entry, Model, OptimizerOptions, Options, Placement, Source};
+use linc_driver::tiles::Tiles;
+use linc_driver::{AdamWSpec, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, Target};
+use linc_exec::ExecError;
 
-use crate::checkpoint::ModelRecord;
+use super::{Observer, resume};
+use crate::autotune;
+use crate::checkpoint::{CheckpointError, ModelRecord};
 use crate::config::{JobConfig, ModelFiles};
 use crate::data::{Data, ValidationData};
 use crate::error::TrainError;
@@ -120,6 +125,46 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     let update = (steps > 1)
         .then(|| push(Entry::Update(optimizer(config)), sister(options.batch * steps, options.seq)));
     Programs { entries, decode, update }
+}
+
+/// Tile sizes for a run: of the checkpoint that it goes on from, else measured, if that is asked for.
+///
+/// # Errors
+/// The checkpoint cannot be read, the model does not compile, or the device is not there.
+pub(super) fn tiles(
+    config: &JobConfig,
+    model: &Model,
+    programs: &Programs,
+    target: Target,
+    observer: &mut dyn Observer,
+) -> Result<Tiles, TrainError> {
+    let limit = Duration::from_secs_f64(config.compile.autotune_seconds.min(1e9));
+    let before = resume::goes_on_from(config)?;
+    if before.as_ref().map_or(limit.is_zero(), |(_, state)| state.tiles.is_empty()) {
+        if !limit.is_zero() {
+            observer
+                .message("Tile sizes are linc's own: the run goes on with the bits that it was started with");
+        }
+        return Ok(Tiles::new());
+    }
+    let (entry, options) = &programs.entries[TRAIN];
+    let options = Options { target, dumps: false, ..options.clone() };
+    let sites = linc_driver::compile(model, entry, &options, &mut Layout::default())?.sites;
+    let Some((path, state)) = before else {
+        let threads = config.training.threads;
+        // A device of its own, so that its memory is free again afterwards.
+        let open = config.training.device.open((threads > 0).then_some(threads));
+        let (mut device, _) = open.map_err(ExecError::from)?;
+        let store = autotune::Store::of_environment();
+        let mut tell = |text: &str| observer.message(text);
+        return Ok(autotune::tune(&sites, &mut *device, target, limit, &store, &mut tell));
+    };
+    let tiles = autotune::recorded(&state.tiles, &sites, target)
+        .map_err(|message| CheckpointError::Corrupt { path, message })?;
+    for (site, tile) in &tiles {
+        observer.message(&format!("{site}: tiles of {tile}, as the run was started with"));
+    }
+    Ok(tiles)
 }
 
 /// Writes something that the compiler made under a folder.

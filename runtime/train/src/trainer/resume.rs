@@ -31,6 +31,20 @@ pub(super) fn checkpoint_folder(config: &JobConfig) -> PathBuf {
     Path::new(&config.job.dump_folder).join(&config.checkpoint.folder)
 }
 
+/// The checkpoint that a run goes on from with the same bits, if it does not start anew, and what it says of itself.
+pub(super) fn goes_on_from(config: &JobConfig) -> Result<Option<(PathBuf, State)>, TrainError> {
+    let c = &config.checkpoint;
+    let whole = c.initial_load_path.as_deref().map(PathBuf::from).filter(|_| !c.initial_load_model_only);
+    let path = own_checkpoint(config)?.or(whole);
+    Ok(path.map(|path| checkpoint::describe(&path).map(|state| (path, state))).transpose()?)
+}
+
+fn own_checkpoint(config: &JobConfig) -> Result<Option<PathBuf>, TrainError> {
+    let c = &config.checkpoint;
+    let looks = c.enable || c.load_step >= 0;
+    Ok(if looks { checkpoint::find(&checkpoint_folder(config), c.load_step)? } else { None })
+}
+
 /// Loads what the config asks to go on from into the session and the data.
 pub(super) fn restore(
     config: &JobConfig,
@@ -39,12 +53,7 @@ pub(super) fn restore(
     data: &mut TrainingData,
 ) -> Result<Start, TrainError> {
     let c = &config.checkpoint;
-    let own = if c.enable || c.load_step >= 0 {
-        checkpoint::find(&checkpoint_folder(config), c.load_step)?
-    } else {
-        None
-    };
-    if let Some(path) = own {
+    if let Some(path) = own_checkpoint(config)? {
         let state = load(&path, record, session, true)?;
         data.restore(&state.data)?;
         let mut message = format!("Resuming from {} (step {})", path.display(), state.step);

@@ -1,0 +1,178 @@
+//! Rows of the tiles of softmax attention as data: which kernels of a graph have a choice, what linc chooses by itself,
+//! and what else could be tried. Tile sizes change the order of sums, and so the last bits of results.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+pub use linc_ir::DType;
+use linc_ir::{Graph, NodeId, Op};
+
+use crate::Target;
+
+/// Query rows and keys of a block: two operands, a score tile and an output tile of 64 rows stay in a second-level
+/// cache, and 64 is a multiple of every matrix instruction's shape.
+pub(crate) const BLOCK: usize = 64;
+
+/// A kernel with tiles of rows to choose; names are those of the tile library.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Family {
+    /// A program owns queries and walks over keys.
+    Forward,
+    /// The same.
+    Dq,
+    /// A program owns keys and walks over queries.
+    Dkdv,
+}
+
+impl Family {
+    /// Name of the kernels, followed by their sizes.
+    pub const fn kernel(self) -> &'static str {
+        match self {
+            Family::Forward => "softmax_attention_forward",
+            Family::Dq => "softmax_attention_dq",
+            Family::Dkdv => "softmax_attention_dkdv",
+        }
+    }
+}
+
+/// A kernel of one shape.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Site {
+    /// Which kernel.
+    pub family: Family,
+    /// Of q, k, v and their gradients.
+    pub dtype: DType,
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub seq: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Each query sees only keys at or before its own position.
+    pub causal: bool,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Site { dtype, batch, seq, heads, kv_heads, head_dim, .. } = self;
+        let mask = if self.causal { "causal" } else { "full" };
+        let kernel = self.family.kernel();
+        write!(f, "{kernel}_{dtype}_b{batch}_n{seq}_h{heads}_g{kv_heads}_d{head_dim}_{mask}")
+    }
+}
+
+/// Rows of a kernel's tiles.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Tile {
+    /// Queries of a program or round.
+    pub queries: usize,
+    /// Keys of a program or round.
+    pub keys: usize,
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.queries, self.keys)
+    }
+}
+
+impl FromStr for Tile {
+    type Err = String;
+
+    /// Reads [`Tile`]'s `Display`; an error for what is no tile that [`Site::candidates`] could have.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let side = |text: &str| SIDES.iter().copied().find(|side| side.to_string() == text);
+        text.split_once('x')
+            .and_then(|(queries, keys)| Some(Tile { queries: side(queries)?, keys: side(keys)? }))
+            .ok_or_else(|| {
+                format!("\"{text}\" is no size of a tile; expected queries x keys, each of {SIDES:?}")
+            })
+    }
+}
+
+/// Rows that are worth a try: multiples of what a warp owns, and few enough to stay near a processor.
+const SIDES: [usize; 3] = [32, 64, 128];
+
+/// Choices that replace linc's own.
+pub type Tiles = BTreeMap<Site, Tile>;
+
+impl Site {
+    /// What linc takes by itself. On a GPU a program's tiles share its registers: small heads leave room for more rows,
+    /// and gradients of wide heads for fewer.
+    pub fn default_tile(&self, target: Target) -> Tile {
+        let square = Tile { queries: BLOCK, keys: BLOCK };
+        match (target, self.family) {
+            (Target::Cuda, Family::Forward) if self.head_dim <= 64 => Tile { queries: 2 * BLOCK, ..square },
+            (Target::Cuda, Family::Dq) if self.head_dim > 64 => Tile { keys: BLOCK / 2, ..square },
+            (Target::Cpu | Target::Cuda, Family::Forward | Family::Dq | Family::Dkdv) => square,
+        }
+    }
+
+    /// All sizes to try, the default first. A device may refuse some.
+    pub fn candidates(&self, target: Target) -> Vec<Tile> {
+        let default = self.default_tile(target);
+        let all = SIDES.iter().flat_map(|queries| SIDES.map(|keys| Tile { queries: *queries, keys }));
+        // Tiles that reach far beyond the sequence compute nothing but padding.
+        let fits = |rows: usize| rows <= self.seq.next_power_of_two().max(SIDES[0]);
+        let others = all.filter(|tile| *tile != default && fits(tile.queries) && fits(tile.keys));
+        std::iter::once(default).chain(others).collect()
+    }
+
+    /// The kernels of a node whose tiles can be chosen.
+    pub fn of_node(graph: &Graph, id: NodeId) -> Vec<Site> {
+        let (families, causal): (&[Family], bool) = match graph.op(id) {
+            Op::SoftmaxAttention { causal, .. } => (&[Family::Forward], *causal),
+            Op::SoftmaxAttentionGrad { causal, .. } => (&[Family::Dq, Family::Dkdv], *causal),
+            _ => return vec![],
+        };
+        let operands = graph.operands(id);
+        let (q, k) = (graph.ty(operands[0]), &graph.ty(operands[1]).shape.0);
+        let [batch, seq, heads, head_dim] = q.shape.0[..] else { return vec![] };
+        let dtype = q.dtype;
+        let kv_heads = k[2];
+        let site =
+            |family: &Family| Site { family: *family, dtype, batch, seq, heads, kv_heads, head_dim, causal };
+        families.iter().map(site).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(family: Family, seq: usize, head_dim: usize) -> Site {
+        Site { family, dtype: DType::Bf16, batch: 1, seq, heads: 4, kv_heads: 2, head_dim, causal: true }
+    }
+
+    #[test]
+    fn candidates_begin_with_the_default_and_have_each_size_once() {
+        for target in [Target::Cpu, Target::Cuda] {
+            for family in [Family::Forward, Family::Dq, Family::Dkdv] {
+                for (seq, head_dim, count) in [(2048, 64, 9), (2048, 128, 9), (64, 64, 4)] {
+                    let site = site(family, seq, head_dim);
+                    let mut found = site.candidates(target);
+                    assert_eq!(found[0], site.default_tile(target));
+                    let first = usize::from(found[0].queries > seq);
+                    found.sort_unstable();
+                    found.dedup();
+                    assert_eq!(found.len(), count + first, "{site}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_read_as_they_are_written() {
+        for tile in site(Family::Dq, 4096, 64).candidates(Target::Cuda) {
+            assert_eq!(tile.to_string().parse(), Ok(tile));
+        }
+        for wrong in ["", "64", "64x", "64x65", "0x64", "64x64x64", " 64x64", "1000000x64"] {
+            assert!(wrong.parse::<Tile>().is_err(), "{wrong}");
+        }
+    }
+}

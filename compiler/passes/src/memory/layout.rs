@@ -1,0 +1,93 @@
+//! Where persistent tensors lie: once and for all programs of one arena, by name.
+//!
+//! Parameters lie side by side in one range, and so do the optimizer's states of one role (`<param>.exp_avg`), in the
+//! order of their parameters: one kernel updates them all. What decides that order is the model alone, not which
+//! passes are on.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use linc_ir::{Graph, NodeId, Op, Value};
+
+use super::{ALIGN, is_persistent};
+
+/// Byte offsets of persistent tensors by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PersistentLayout {
+    offsets: BTreeMap<String, u64>,
+    /// Size of the persistent part.
+    pub bytes: u64,
+}
+
+impl PersistentLayout {
+    /// Where a tensor lies, if it is known.
+    pub fn offset(&self, name: &str) -> Option<u64> {
+        self.offsets.get(name).copied()
+    }
+
+    /// Appends the parameters that are not placed yet, members of a group next to each other. What is more than once
+    /// in `groups` belongs to the first.
+    ///
+    /// There are no gaps. The better a size is aligned the earlier it comes, so each tensor or group is aligned as well
+    /// as its own size, to at most [`ALIGN`].
+    pub fn place_params(&mut self, graph: &Graph, groups: &[Vec<NodeId>]) {
+        let mut units: Vec<Vec<NodeId>> = vec![];
+        let mut taken: BTreeSet<NodeId> = BTreeSet::new();
+        for id in graph.nodes().filter(|id| matches!(graph.op(*id), Op::Param { .. })) {
+            let group = groups.iter().find(|group| group.contains(&id));
+            let mut unit: Vec<NodeId> = group.map_or(vec![id], Clone::clone);
+            unit.retain(|id| self.offset(name(graph, *id)).is_none() && taken.insert(*id));
+            units.push(unit);
+        }
+        let bytes = |unit: &Vec<NodeId>| unit.iter().map(|id| size(graph, *id)).sum::<u64>();
+        units.sort_by_key(|unit| Reverse((bytes(unit) | ALIGN).trailing_zeros()));
+        self.append(graph, units.into_iter().flatten());
+    }
+
+    /// Appends all other persistent leaves that are not placed yet.
+    pub fn extend(&mut self, graph: &Graph) {
+        self.place_params(graph, &[]);
+        let params: BTreeMap<&str, u64> = graph
+            .nodes()
+            .filter(|id| matches!(graph.op(*id), Op::Param { .. }))
+            .filter_map(|id| Some((name(graph, id), self.offset(name(graph, id))?)))
+            .collect();
+        let mut roles: BTreeMap<String, BTreeMap<u64, NodeId>> = BTreeMap::new();
+        let mut alone = vec![];
+        for id in graph.nodes().filter(|id| is_persistent(graph.op(*id))) {
+            let name = name(graph, id);
+            if self.offset(name).is_some() {
+                continue;
+            }
+            match name.rsplit_once('.').and_then(|(param, role)| Some((params.get(param)?, role))) {
+                Some((at, role)) => {
+                    roles.entry(role.to_string()).or_default().insert(*at, id);
+                }
+                None => alone.push(id),
+            }
+        }
+        for states in roles.into_values() {
+            self.append(graph, states.into_values());
+        }
+        for id in alone {
+            self.append(graph, [id]);
+        }
+    }
+
+    /// Places leaves side by side; what comes next begins aligned.
+    fn append(&mut self, graph: &Graph, leaves: impl IntoIterator<Item = NodeId>) {
+        for id in leaves {
+            self.offsets.insert(name(graph, id).to_string(), self.bytes);
+            self.bytes += size(graph, id);
+        }
+        self.bytes = self.bytes.next_multiple_of(ALIGN);
+    }
+}
+
+fn name(graph: &Graph, id: NodeId) -> &str {
+    graph.op(id).leaf_name().unwrap_or_default()
+}
+
+fn size(graph: &Graph, id: NodeId) -> u64 {
+    graph.ty(Value { node: id, port: 0 }).bytes() as u64
+}

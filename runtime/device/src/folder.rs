@@ -1,0 +1,32 @@
+//! The user's folder of what is costly to find out again. Anybody may delete any of it at any time.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// `$LINC_CACHE_DIR`, else `$XDG_CACHE_HOME/linc`, else `~/.cache/linc`; nothing where there is no home.
+pub fn cache_folder() -> Option<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    path("LINC_CACHE_DIR")
+        .or_else(|| Some(path("XDG_CACHE_HOME")?.join("linc")))
+        .or_else(|| Some(path("HOME")?.join(".cache/linc")))
+}
+
+/// Writes an entry beside its place and renames it when it is whole, so that readers and other writers never see half.
+///
+/// # Errors
+/// What the file system says; nothing is left behind.
+pub fn write_entry(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    // Of this writer alone, among all processes and threads.
+    let beside = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let written = fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&beside, bytes))
+        .and_then(|()| fs::rename(&beside, path));
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(&beside);
+    })
+}
