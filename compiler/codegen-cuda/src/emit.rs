@@ -49,8 +49,6 @@ pub(crate) struct State {
     pub converted: BTreeMap<(ValueId, Axis), (usize, String)>,
     body: usize,
     temporaries: usize,
-    /// Products that are not waited for yet: roots and arrays of the results.
-    pub in_flight: Vec<(ValueId, String)>,
     /// A statement that its neighbour has written already, by address.
     pub paired: Option<usize>,
 }
@@ -94,7 +92,6 @@ impl<'k> Emitter<'k> {
                 converted: BTreeMap::new(),
                 body: 0,
                 temporaries: 0,
-                in_flight: vec![],
                 paired: None,
             },
             bodies: 0,
@@ -238,8 +235,6 @@ impl<'k> Emitter<'k> {
     // ---- waiting ----
 
     pub(crate) fn barrier(&mut self) {
-        // Behind a barrier, others may overwrite what they read.
-        self.settle();
         if self.state.hazards.fence() {
             // Warpgroups read operands by another way than threads write them.
             self.state.out.line("fence_async();");
@@ -300,7 +295,6 @@ impl<'k> Emitter<'k> {
             self.stage_if_needed(*arg)?;
         }
         for (i, stmt) in body.iter().enumerate() {
-            self.settle_before(stmt);
             if !self.pair(&body[i..])? {
                 self.stmt(stmt)?;
             }
@@ -320,7 +314,6 @@ impl<'k> Emitter<'k> {
                 self.release(value);
             }
         }
-        self.settle();
         self.flush();
         let left: Vec<ValueId> =
             self.state.tiles.iter().filter(|(_, t)| t.body == self.state.body).map(|(v, _)| *v).collect();

@@ -65,9 +65,6 @@ impl Emitter<'_> {
             self.multiply_add(result, &name, (a, trans_a), (b, trans_b), inner);
         }
         self.define(result, Def::Array(name));
-        if self.assignment.staged[result.0 as usize] {
-            self.settle();
-        }
         self.stage_if_needed(result)
     }
 

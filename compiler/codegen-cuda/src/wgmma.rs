@@ -8,14 +8,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use linc_tile::{Kernel, Op, Stmt, ValueId};
+use linc_tile::{Kernel, ValueId};
 
 use crate::assign::{Assignment, Place};
 use crate::emit::Emitter;
 use crate::layout::Layout;
 use crate::memory::memory_type;
 use crate::operand::SharedTile;
-use crate::usage::reads;
 
 /// Columns of the widest instruction.
 const WIDEST: usize = 256;
@@ -46,8 +45,7 @@ pub(crate) fn suits(kernel: &Kernel, assignment: &Assignment, result: ValueId, b
 }
 
 impl Emitter<'_> {
-    /// `name = op(a)·op(b)`, added to what is there if `add`. What reads its operands from shared memory only is not
-    /// waited for until the result is needed; registers with an operand are given back right away.
+    /// `name = op(a)·op(b)`, added to what is there if `add`.
     pub(crate) fn warpgroup_product(
         &mut self,
         result: ValueId,
@@ -101,34 +99,9 @@ impl Emitter<'_> {
         self.state.out.close();
         self.state.out.close();
         self.state.out.line("wgmma_commit();");
-        self.state.out.close();
-        self.state.in_flight.push((self.root(result), name.to_string()));
-        if shared.is_none() {
-            self.settle();
-        }
-    }
-
-    /// Waits for the products that are under way.
-    pub(crate) fn settle(&mut self) {
-        if self.state.in_flight.is_empty() {
-            return;
-        }
         self.state.out.line("wgmma_wait<0>();");
-        for (_, name) in std::mem::take(&mut self.state.in_flight) {
-            self.state.out.line(format!("pin({name});"));
-        }
-    }
-
-    /// Waits for them if a statement may need their results.
-    pub(crate) fn settle_before(&mut self, stmt: &Stmt) {
-        let waits = match stmt.op {
-            // Stores come in pairs, and loops and branches begin with nothing under way.
-            Op::Store(..) | Op::For { .. } | Op::If { .. } => true,
-            _ => self.state.in_flight.iter().any(|(root, _)| reads(&self.usage, stmt, *root)),
-        };
-        if waits {
-            self.settle();
-        }
+        self.state.out.line(format!("pin({name});"));
+        self.state.out.close();
     }
 
     /// Declares the descriptor of an operand that starts `offset` pieces into its tile; `across` if its inner axis goes

@@ -110,10 +110,9 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
         let bound = mask.and_then(|_| bound(b, seq, start, cols));
         let k_tile = k.load(b, start, cols, bound);
         let v_tile = v.load(b, start, cols, bound);
-        // Both products before what uses either: they go on together.
         let s = b.dot(q_tile, false, k_tile, true, None);
-        let dp = b.dot(dout_tile, false, v_tile, true, None);
         let s = mask.map_or(s, |mask| mask.hide(b, s, start));
+        let dp = b.dot(dout_tile, false, v_tile, true, None);
         let (shift, delta) = (b.expand_cols(shift, cols), b.expand_cols(delta, cols));
         let p = scaled_exp(b, s, spec.scale, shift);
         let ds = gradient_of_scores(b, p, dp, delta);
@@ -162,11 +161,11 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
             let delta = b.load(delta, at, &[rows], &[(1, bound)]);
             // Scores and their gradient are [keys, queries] here.
             let mut s = b.dot(k_tile, false, q_tile, true, None);
-            let dp = b.dot(v_tile, false, dout_tile, true, None);
             if masked {
                 let upper = Triangle { fill: f64::NEG_INFINITY, lower: false };
                 s = upper.apply(b, s, Some((keys, start)));
             }
+            let dp = b.dot(v_tile, false, dout_tile, true, None);
             let shift = b.scale(lse, -LOG2_E);
             let (shift, delta) = (b.expand_rows(shift, cols), b.expand_rows(delta, cols));
             let p = scaled_exp(b, s, spec.scale, shift);
