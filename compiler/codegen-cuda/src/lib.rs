@@ -179,14 +179,13 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
             format!("{constant}{}* {name}", memory::memory_type(p.elem))
         })
         .collect();
+    // Writing to a String, here and below, cannot fail.
     let mut text = format!(
         "// {}: grid {x} x {y} x {z}, {threads} threads, {shared_bytes} bytes of shared memory, {}\n",
         kernel.name,
         options.arch.name()
     );
     // Without a number of blocks, the compiler spills registers to make room for one more.
-    //
-    // Writing to a String cannot fail.
     let _ = writeln!(
         text,
         "extern \"C\" __global__ void __launch_bounds__({threads}, BLOCKS) {}({}) {{",
@@ -194,11 +193,8 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         params.join(", ")
     );
     // Descriptors that depend on the warp are in registers of the whole warp then.
-    let warp = if emitter.assignment.wgmma_products(kernel).is_empty() {
-        "thread / 32"
-    } else {
-        "uniform(thread / 32)"
-    };
+    let together = emitter.assignment.wgmma.contains(&true);
+    let warp = if together { "uniform(thread / 32)" } else { "thread / 32" };
     let _ = writeln!(text, "  const int thread = threadIdx.x, lane = thread % 32, warp = {warp};");
     for (axis, name) in &emitter.axes {
         let _ = writeln!(

@@ -62,7 +62,7 @@ impl SharedTile {
             Elem::Bf16 | Elem::F16 => (self.cols / 8).div_ceil(self.pieces()) * self.panel(),
             Elem::F32 | Elem::I32 | Elem::Index | Elem::Bool => self.rows * self.cols * 4,
         };
-        (bytes as u32).next_multiple_of(128)
+        (bytes as u32).next_multiple_of(ALIGN)
     }
 
     /// Bytes that the tile starts at a multiple of. The exchange goes by bits of the address that eight rows use.

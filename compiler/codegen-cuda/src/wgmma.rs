@@ -87,7 +87,7 @@ impl Emitter<'_> {
             }
         };
         let transposed = match &shared {
-            None => format!("{}", u8::from(!trans_b)),
+            None => u8::from(!trans_b).to_string(),
             Some(_) => format!("{}, {}", u8::from(trans_a), u8::from(!trans_b)),
         };
         self.state.out.line(format!(

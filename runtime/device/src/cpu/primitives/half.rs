@@ -1,11 +1,7 @@
 //! Floats of 16 bits as they are stored. Conversions have no branches, so that loops over them become vector code on every
 //! level.
 
-use super::lanes::Lanes;
 use super::matrix::Stored;
-
-/// Lanes of the longest vector.
-const LONGEST: usize = 16;
 
 /// The bits of a bfloat16.
 #[derive(Clone, Copy)]
@@ -34,18 +30,6 @@ impl Stored for Bf16 {
     #[inline(always)]
     fn exact(x: f32) -> Bf16 {
         Bf16((x.to_bits() >> 16) as u16)
-    }
-
-    #[inline(always)]
-    unsafe fn lanes<L: Lanes>(p: *const Bf16) -> L {
-        // SAFETY: forwarded from the caller.
-        unsafe { widened(p, L::N) }
-    }
-
-    #[inline(always)]
-    unsafe fn lanes_part<L: Lanes>(p: *const Bf16, n: usize) -> L {
-        // SAFETY: forwarded from the caller.
-        unsafe { widened(p, n) }
     }
 }
 
@@ -90,34 +74,6 @@ impl Stored for F16 {
         let special = if x.is_nan() { 0x7e00 } else { 0x7c00 };
         let narrow = if size >= BEYOND { special } else { finite };
         F16((narrow | bits >> 16 & 0x8000) as u16)
-    }
-
-    #[inline(always)]
-    unsafe fn lanes<L: Lanes>(p: *const F16) -> L {
-        // SAFETY: forwarded from the caller.
-        unsafe { widened(p, L::N) }
-    }
-
-    #[inline(always)]
-    unsafe fn lanes_part<L: Lanes>(p: *const F16, n: usize) -> L {
-        // SAFETY: forwarded from the caller.
-        unsafe { widened(p, n) }
-    }
-}
-
-/// The first `n` elements of a vector, zeros behind them.
-///
-/// # Safety
-/// The instruction set of `L` is available; `p` is valid for `n` reads; `n` is at most `L::N`.
-#[inline(always)]
-unsafe fn widened<E: Stored, L: Lanes>(p: *const E, n: usize) -> L {
-    let mut wide = [0f32; LONGEST];
-    // SAFETY: the caller promises n readable elements, and the buffer has room for the most lanes there are.
-    unsafe {
-        for (i, wide) in wide.iter_mut().enumerate().take(n) {
-            *wide = (*p.add(i)).wide();
-        }
-        L::load(wide.as_ptr())
     }
 }
 

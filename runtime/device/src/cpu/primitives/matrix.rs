@@ -57,14 +57,31 @@ pub(super) trait Stored: Copy {
     ///
     /// # Safety
     /// The instruction set of `L` is available; `p` is valid for `L::N` reads.
-    unsafe fn lanes<L: Lanes>(p: *const Self) -> L;
+    #[inline(always)]
+    unsafe fn lanes<L: Lanes>(p: *const Self) -> L {
+        // SAFETY: forwarded from the caller.
+        unsafe { Self::lanes_part(p, L::N) }
+    }
 
     /// The first `n` elements of a vector, zeros behind them.
     ///
     /// # Safety
-    /// As [`Stored::lanes`], but for `n` reads, fewer than `L::N`.
-    unsafe fn lanes_part<L: Lanes>(p: *const Self, n: usize) -> L;
+    /// As [`Stored::lanes`], but for `n` reads, at most `L::N`.
+    #[inline(always)]
+    unsafe fn lanes_part<L: Lanes>(p: *const Self, n: usize) -> L {
+        let mut wide = [0f32; LONGEST];
+        // SAFETY: the caller promises n readable elements, and the buffer has room for the most lanes there are.
+        unsafe {
+            for (i, wide) in wide.iter_mut().enumerate().take(n) {
+                *wide = (*p.add(i)).wide();
+            }
+            L::load(wide.as_ptr())
+        }
+    }
 }
+
+/// Lanes of the longest vector.
+const LONGEST: usize = 16;
 
 impl Stored for f32 {
     #[inline(always)]
