@@ -1,19 +1,28 @@
-//! Loads one round of a loop ahead: while a round computes, the tiles of the next come by background copies to a second
-//! place in shared memory.
+//! Loads one round of a loop ahead: while a round computes, the tiles of the next come to a second place in shared
+//! memory; by the tensor engine where it can copy all of them, else by background copies of the threads.
 
 use linc_tile::{Mode, Op, Region, Stmt, ValueId, View};
 
-use crate::CodegenError;
 use crate::emit::Emitter;
 use crate::operand::SharedTile;
+use crate::pipeline::Pipeline;
 use crate::shared::{Before, Range};
+use crate::{CodegenError, TensorMap};
 
 /// Tiles that a loop loads one round ahead.
 pub(crate) struct Fetches {
     /// The loads, each with both of its places.
     tiles: Vec<(ValueId, Range)>,
     function: String,
-    stage: String,
+    way: Way,
+}
+
+/// Who copies, and what says which place is whose turn.
+enum Way {
+    /// Threads; the variable with the number of the place that this round reads.
+    Threads { stage: String },
+    /// The tensor engine; the pipeline.
+    Tensor(Pipeline),
 }
 
 impl<'k> Emitter<'k> {
@@ -44,61 +53,110 @@ impl<'k> Emitter<'k> {
         if loads.is_empty() {
             return Ok(None);
         }
-        let fetches = Fetches {
-            function: self.temporary("fetch"),
-            stage: self.temporary("stage"),
-            tiles: loads
-                .iter()
-                .map(|(s, _)| {
-                    let tile = SharedTile::of(self.kernel.ty(s.results[0]), 0);
-                    (s.results[0], self.shared.take(2 * tile.bytes(), tile.align()))
-                })
-                .collect(),
+        let maps: Option<Vec<TensorMap>> =
+            loads.iter().map(|(stmt, view)| self.tensor_map(stmt, view)).collect();
+        let function = self.temporary("fetch");
+        let tiles: Vec<(ValueId, Range)> = loads
+            .iter()
+            .map(|(s, _)| {
+                let tile = SharedTile::of(self.kernel.ty(s.results[0]), 0);
+                (s.results[0], self.shared.take(2 * tile.bytes(), tile.align()))
+            })
+            .collect();
+        let way = match maps {
+            Some(_) => Way::Tensor(self.open_pipeline()),
+            None => Way::Threads { stage: self.temporary("stage") },
         };
-        for (_, range) in &fetches.tiles {
-            self.wait(self.state.hazards.before_write(*range));
+        for (_, range) in &tiles {
+            match way {
+                Way::Tensor(pipeline) => self.before_tensor_copies(*range, pipeline),
+                Way::Threads { .. } => self.wait(self.state.hazards.before_write(*range)),
+            }
         }
-        self.state.out.open(format!("const auto {} = [&](index {counter}, u32 stage)", fetches.function));
+        let place = if maps.is_some() { "turn" } else { "stage" };
+        self.state.out.open(format!("const auto {function} = [&](index {counter}, u32 {place})"));
         let (defs, home) = (self.state.defs.clone(), self.state.home.clone());
         let needed: Vec<&'k Stmt> = slice(&body.body, loads.iter().flat_map(|(_, v)| v.operands()));
         for stmt in needed {
             self.stmt(stmt)?;
         }
-        for ((stmt, view), (_, range)) in loads.iter().zip(&fetches.tiles) {
+        if let Way::Tensor(pipeline) = &way {
+            let at = pipeline.at();
+            let bytes: u32 = tiles.iter().map(|(_, range)| range.bytes / 2).sum();
+            self.state.out.line(format!("pipeline_acquire({at}, turn);"));
+            self.state.out.open("if (lane == 0)");
+            self.state.out.line(format!("const u32 arrival = pipeline_expect({at}, turn, {bytes});"));
+        }
+        for (i, ((stmt, view), (_, range))) in loads.iter().zip(&tiles).enumerate() {
             let tile = SharedTile::of(self.kernel.ty(stmt.results[0]), 0);
-            let at = format!("{} + stage * {}", range.at, tile.bytes());
-            self.copy(view, &tile, &at);
+            match &maps {
+                Some(maps) => {
+                    let at = format!("{} + turn % 2 * {}", range.at, tile.bytes());
+                    self.tensor_copy(maps[i], view, &tile, &at);
+                }
+                None => {
+                    let at = format!("{} + stage * {}", range.at, tile.bytes());
+                    self.copy(view, &tile, &at);
+                }
+            }
+        }
+        if let Way::Tensor(_) = way {
+            self.state.out.close();
         }
         (self.state.defs, self.state.home) = (defs, home);
         self.state.out.close_with("};");
-        self.state.out.line(format!("u32 {} = 0;", fetches.stage));
-        self.state.out.line(format!("if ({lower} < {upper}) {}({lower}, 0);", fetches.function));
-        self.state.out.line("copy_async_commit();");
-        for (value, range) in &fetches.tiles {
+        match &way {
+            Way::Threads { stage } => {
+                self.state.out.line(format!("u32 {stage} = 0;"));
+                self.state.out.line(format!("if ({lower} < {upper}) {function}({lower}, 0);"));
+                self.state.out.line("copy_async_commit();");
+            }
+            Way::Tensor(pipeline) => {
+                let turn = pipeline.turn();
+                let first = format!("if (warp == 0 && {lower} < {upper}) {function}({lower}, {turn});");
+                self.state.out.line(first);
+                if self.state.hazards.copying() {
+                    // What threads copy is waited for here, once, and not by a barrier in every round.
+                    self.wait(Before::Arrival);
+                }
+            }
+        }
+        for (value, range) in &tiles {
             let mut tile = SharedTile::of(self.kernel.ty(*value), 0);
             tile.at = format!("{}_at", self.name(*value));
             tile.range = *range;
             tile.owned = false;
             self.state.tiles.insert(*value, tile);
         }
-        Ok(Some(fetches))
+        Ok(Some(Fetches { tiles, function, way }))
     }
 
     /// At the start of a round: its tiles are here, everyone is done with the other places, the next may come.
     pub(crate) fn next_fetches(&mut self, fetches: &Option<Fetches>, counter: &str, upper: &str, step: &str) {
-        let Some(Fetches { tiles, function, stage }) = fetches else { return };
-        for (value, range) in tiles {
-            self.note_operand(*value, *range);
-        }
-        self.wait(Before::Arrival);
-        self.state
-            .out
-            .line(format!("if ({counter} + {step} < {upper}) {function}({counter} + {step}, {stage} ^ 1);"));
-        self.state.out.line("copy_async_commit();");
+        let Some(Fetches { tiles, function, way }) = fetches else { return };
+        let next = format!("{counter} + {step}");
+        let place = match way {
+            Way::Threads { stage } => {
+                for (value, range) in tiles {
+                    self.note_operand(*value, *range);
+                }
+                self.wait(Before::Arrival);
+                self.state.out.line(format!("if ({next} < {upper}) {function}({next}, {stage} ^ 1);"));
+                self.state.out.line("copy_async_commit();");
+                stage.clone()
+            }
+            Way::Tensor(pipeline) => {
+                let (at, turn) = (pipeline.at(), pipeline.turn());
+                self.state.out.line(format!("pipeline_wait({at}, {turn});"));
+                let line = format!("if (warp == 0 && {next} < {upper}) {function}({next}, {turn} + 1);");
+                self.state.out.line(line);
+                format!("{turn} % 2")
+            }
+        };
         for (value, range) in tiles {
             let bytes = SharedTile::of(self.kernel.ty(*value), 0).bytes();
             self.state.out.line(format!(
-                "const u32 {}_at = {} + {stage} * {bytes};",
+                "const u32 {}_at = {} + {place} * {bytes};",
                 self.name(*value),
                 range.at
             ));
@@ -106,13 +164,26 @@ impl<'k> Emitter<'k> {
     }
 
     pub(crate) fn end_round(&mut self, fetches: &Option<Fetches>) {
-        if let Some(Fetches { stage, .. }) = fetches {
-            self.state.out.line(format!("{stage} ^= 1;"));
+        match fetches.as_ref().map(|f| &f.way) {
+            None => {}
+            Some(Way::Threads { stage }) => self.state.out.line(format!("{stage} ^= 1;")),
+            Some(Way::Tensor(pipeline)) => {
+                let (at, turn) = (pipeline.at(), pipeline.turn());
+                self.state.out.line(format!("pipeline_release({at}, {turn}, lane);"));
+                self.state.out.line(format!("{turn} += 1;"));
+            }
         }
     }
 
     pub(crate) fn end_fetches(&mut self, fetches: Option<Fetches>) {
-        for (value, range) in fetches.into_iter().flat_map(|f| f.tiles) {
+        let Some(Fetches { tiles, way, .. }) = fetches else { return };
+        if let Way::Tensor(pipeline) = way {
+            self.close_pipeline();
+            for (_, range) in &tiles {
+                self.state.hazards.note_released(*range, pipeline.0);
+            }
+        }
+        for (value, range) in tiles {
             self.state.tiles.remove(&value);
             self.shared.give(range);
         }

@@ -12,11 +12,12 @@ use crate::assign::{Assignment, Place};
 use crate::expression::c_type;
 use crate::layout::Axis;
 use crate::operand::SharedTile;
+use crate::pipeline::Pipelines;
 use crate::pointwise::Group;
 use crate::shared::{Allocator, Before, Hazards, Range};
 use crate::usage::{Usage, reads};
 use crate::writer::{Names, Writer, float, integer};
-use crate::{CodegenError, Options};
+use crate::{CodegenError, Options, TensorMap};
 
 /// How the text refers to a value.
 #[derive(Clone, PartialEq, Debug)]
@@ -68,6 +69,10 @@ pub(crate) struct Emitter<'k> {
     bodies: usize,
     /// Whether loops may load for their next round.
     pub ahead: bool,
+    /// Those of loops that tensor copies load ahead for.
+    pub pipelines: Pipelines,
+    /// What tensor copies know of memory: arguments behind the pointers.
+    pub maps: Vec<TensorMap>,
 }
 
 impl<'k> Emitter<'k> {
@@ -96,11 +101,18 @@ impl<'k> Emitter<'k> {
             },
             bodies: 0,
             ahead,
+            pipelines: Pipelines::default(),
+            maps: vec![],
         }
     }
 
     pub(crate) fn threads(&self) -> usize {
         32 * self.assignment.warps
+    }
+
+    /// Bytes of shared memory: tiles, then the mbarriers of pipelines.
+    pub(crate) fn shared_bytes(&self) -> u32 {
+        self.shared.peak() + self.pipelines.bytes()
     }
 
     pub(crate) fn fail<T>(&self, message: impl Into<String>) -> Result<T, CodegenError> {

@@ -9,6 +9,7 @@ mod layout;
 mod memory;
 mod operand;
 mod pair;
+mod pipeline;
 mod pointwise;
 mod pressure;
 mod product;
@@ -75,11 +76,31 @@ pub struct Options {
     pub alignment: Vec<u32>,
 }
 
+/// What Hopper's tensor engine knows of the memory behind a parameter: rows that lie `stride` elements apart and are as
+/// long, of which it copies boxes (CUDA driver API, `cuTensorMapEncodeTiled`). Pieces of 16 bytes are exchanged within
+/// the rows of a box, in the pattern of as many bytes as a row has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorMap {
+    /// The parameter, by its place.
+    pub param: usize,
+    /// Its element type, of 16 bits.
+    pub elem: tile::Elem,
+    /// Elements from one row to the next.
+    pub stride: u64,
+    /// Rows of a box, at most 256.
+    pub rows: u32,
+    /// Columns of a box: 16, 32 or 64.
+    pub columns: u32,
+}
+
 /// A generated kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CudaKernel {
-    /// Name of the entry point, `extern "C"`; pointer parameters in the order of the tile program.
+    /// Name of the entry point, `extern "C"`; pointer parameters in the order of the tile program, then one for each
+    /// of `maps`.
     pub name: String,
+    /// What tensor copies know of memory.
+    pub maps: Vec<TensorMap>,
     /// The device functions for products of warpgroups that the kernel calls, a part of its prelude.
     pub instructions: String,
     /// The kernel's own text, without the prelude.
@@ -126,11 +147,11 @@ const MOST_REGISTERS: usize = 4096;
 pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, CodegenError> {
     let limit = options.arch.shared_bytes();
     let mut emitter = written(kernel, options, true)?;
-    if emitter.shared.peak() > limit {
+    if emitter.shared_bytes() > limit {
         // Loading a round ahead takes twice the memory.
         emitter = written(kernel, options, false)?;
     }
-    let shared_bytes = emitter.shared.peak();
+    let shared_bytes = emitter.shared_bytes();
     let registers = pressure::registers(kernel, &emitter.usage, &emitter.assignment);
     if registers > MOST_REGISTERS {
         return emitter.fail(format!("would hold {registers} numbers in a thread; its tiles are too large"));
@@ -147,6 +168,7 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
         shared_bytes,
         registers: if emitter.assignment.products { registers as u32 } else { 0 },
         grid: kernel.grid,
+        maps: emitter.maps.clone(),
         instructions: wgmma::instructions(&emitter.assignment.wgmma_products(kernel)),
         text: whole(kernel, options, emitter, shared_bytes),
     })
@@ -170,7 +192,7 @@ fn written<'k>(
 fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, shared_bytes: u32) -> String {
     let threads = emitter.threads();
     let [x, y, z] = kernel.grid;
-    let params: Vec<String> = kernel
+    let mut params: Vec<String> = kernel
         .params
         .iter()
         .zip(&emitter.names.params)
@@ -179,6 +201,8 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
             format!("{constant}{}* {name}", memory::memory_type(p.elem))
         })
         .collect();
+    let map = |i| format!("const __grid_constant__ TensorMap maps{i}");
+    params.extend((0..emitter.maps.len()).map(map));
     // Writing to a String, here and below, cannot fail.
     let mut text = format!(
         "// {}: grid {x} x {y} x {z}, {threads} threads, {shared_bytes} bytes of shared memory, {}\n",
@@ -205,6 +229,7 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
             axis.offset_text("slot")
         );
     }
+    text.push_str(&emitter.pipelines_text(emitter.shared.peak()));
     text.push_str(&emitter.state.out.into_text());
     text.push_str("}\n");
     text

@@ -34,6 +34,8 @@ impl Range {
 enum Access {
     SharedRead(Range),
     SharedWrite(Range),
+    /// Read in a loop by all who then told the pipeline of that number.
+    SharedReleased(Range, u32),
     /// Parameter, and what tells its element-to-thread maps apart.
     GlobalRead(u32, String),
     GlobalWrite(u32, String),
@@ -61,8 +63,11 @@ pub(crate) enum Before {
 pub(crate) struct Hazards {
     accesses: BTreeSet<Access>,
     pending: BTreeSet<Range>,
-    /// Written, or copied to, for products of warpgroups, which have to be told before the barrier.
+    /// Written, or copied to, for products of warpgroups or before tensor copies, which have to be told before the
+    /// barrier.
     unfenced: BTreeSet<Range>,
+    /// Written by threads, themselves or by background copies, of which nobody has been told.
+    written: BTreeSet<Range>,
 }
 
 impl Hazards {
@@ -71,6 +76,7 @@ impl Hazards {
         self.accesses.extend(other.accesses.iter().cloned());
         self.pending.extend(&other.pending);
         self.unfenced.extend(&other.unfenced);
+        self.written.extend(&other.written);
     }
 
     /// A round of a loop has ended that began as `start`: its views are not those of the next round.
@@ -82,7 +88,9 @@ impl Hazards {
                 fresh if start.accesses.contains(&fresh) => fresh,
                 Access::GlobalRead(param, map) => Access::GlobalRead(param, earlier(&map)),
                 Access::GlobalWrite(param, map) => Access::GlobalWrite(param, earlier(&map)),
-                shared @ (Access::SharedRead(_) | Access::SharedWrite(_)) => shared,
+                shared @ (Access::SharedRead(_) | Access::SharedWrite(_) | Access::SharedReleased(..)) => {
+                    shared
+                }
             })
             .collect();
     }
@@ -97,11 +105,21 @@ impl Hazards {
         self.pending.clear();
     }
 
-    /// Products of warpgroups are told of all that is written. False if there is nothing new for them.
+    /// Products of warpgroups and tensor copies are told of all that is written. False if there is nothing new for them.
     pub(crate) fn fence(&mut self) -> bool {
         let before = self.unfenced.len();
-        self.unfenced.retain(|range| self.pending.iter().any(|p| p.meets(range)));
-        self.unfenced.len() < before
+        let under_way = |range: &Range| self.pending.iter().any(|p| p.meets(range));
+        self.unfenced.retain(under_way);
+        let new = self.unfenced.len() < before;
+        if new {
+            self.written.retain(under_way);
+        }
+        new
+    }
+
+    /// Whether tensor copies into the range have to be told of what threads wrote there.
+    pub(crate) fn written_by_threads(&self, range: Range) -> bool {
+        self.written.iter().any(|w| w.meets(&range))
     }
 
     /// What is written to the range, or under way to it, is for products of warpgroups.
@@ -125,11 +143,19 @@ impl Hazards {
 
     /// Before writing a range, or starting a copy into it.
     pub(crate) fn before_write(&self, range: Range) -> Before {
+        self.before_fill(range, None)
+    }
+
+    /// Before writing a range; if by tensor copies of that pipeline, they wait for what was released to it themselves.
+    pub(crate) fn before_fill(&self, range: Range, pipeline: Option<u32>) -> Before {
         if self.pending.iter().any(|p| p.meets(&range)) {
             return Before::Arrival;
         }
-        let conflict =
-            |a: &Access| matches!(a, Access::SharedWrite(r) | Access::SharedRead(r) if r.meets(&range));
+        let conflict = |a: &Access| match a {
+            Access::SharedWrite(r) | Access::SharedRead(r) => r.meets(&range),
+            Access::SharedReleased(r, to) => r.meets(&range) && !(*r == range && Some(*to) == pipeline),
+            Access::GlobalRead(..) | Access::GlobalWrite(..) => false,
+        };
         if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
     }
 
@@ -149,12 +175,21 @@ impl Hazards {
         self.accesses.insert(Access::SharedRead(range));
     }
 
+    /// All reads of a range were released to a pipeline.
+    pub(crate) fn note_released(&mut self, range: Range, pipeline: u32) {
+        if self.accesses.remove(&Access::SharedRead(range)) {
+            self.accesses.insert(Access::SharedReleased(range, pipeline));
+        }
+    }
+
     pub(crate) fn note_write(&mut self, range: Range) {
         self.accesses.insert(Access::SharedWrite(range));
+        self.written.insert(range);
     }
 
     pub(crate) fn note_copy(&mut self, range: Range) {
         self.pending.insert(range);
+        self.written.insert(range);
     }
 
     pub(crate) fn note_load(&mut self, param: u32, map: &str) {
@@ -246,6 +281,36 @@ mod tests {
         hazards.arrival();
         assert!(hazards.fence());
         assert!(!hazards.fence());
+    }
+
+    #[test]
+    fn what_was_released_to_a_pipeline_is_its_own_to_fill() {
+        let mut hazards = Hazards::default();
+        let (a, b) = (Range { at: 0, bytes: 256 }, Range { at: 128, bytes: 256 });
+        hazards.note_read(a);
+        assert_eq!(hazards.before_fill(a, Some(1)), Before::Barrier);
+        hazards.note_released(a, 1);
+        assert_eq!(hazards.before_fill(a, Some(1)), Before::Nothing);
+        assert_eq!(hazards.before_fill(a, Some(0)), Before::Barrier);
+        // Its places are others.
+        assert_eq!(hazards.before_fill(b, Some(1)), Before::Barrier);
+        assert_eq!(hazards.before_write(a), Before::Barrier);
+        hazards.barrier();
+        hazards.note_released(a, 1);
+        assert_eq!(hazards.before_write(a), Before::Nothing);
+    }
+
+    #[test]
+    fn tensor_copies_are_told_of_what_threads_wrote() {
+        let mut hazards = Hazards::default();
+        let (a, b) = (Range { at: 0, bytes: 128 }, Range { at: 128, bytes: 128 });
+        hazards.note_write(a);
+        hazards.barrier();
+        assert!(hazards.written_by_threads(a) && !hazards.written_by_threads(b));
+        // A fence for something else is one for this.
+        hazards.note_unfenced(b);
+        assert!(hazards.fence());
+        assert!(!hazards.written_by_threads(a));
     }
 
     #[test]

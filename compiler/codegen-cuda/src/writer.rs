@@ -69,7 +69,7 @@ const RESERVED: &str = "alignas alignof and asm auto bool break case catch char 
     register requires return short signed sizeof static static_assert struct switch template this thread_local throw
     true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor
     thread lane warp base slot stage piece rows cols both stored packed left right sum upto before part
-    wgmma_bf16 wgmma_f16 BLOCKS threadIdx blockIdx blockDim gridDim warpSize fmaf fabsf sqrtf logf tanhf main";
+    wgmma_bf16 wgmma_f16 BLOCKS PIPELINES turns turn arrival threadIdx blockIdx blockDim gridDim warpSize fmaf fabsf sqrtf logf tanhf main";
 
 /// C++ names of a kernel's parameters and values, all different, and different from everything else in the text.
 pub(crate) struct Names {
@@ -89,9 +89,10 @@ impl Names {
             RESERVED.split_whitespace().chain(words).map(str::to_string).collect();
         taken.insert(kernel.name.clone());
         let mut unique = |mut word: String| {
-            // `at0` is a function of positions.
-            let position = word.strip_prefix("at").is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()));
-            if position {
+            // `at0` is a function of positions, `maps0` an argument.
+            let numbered =
+                |stem| word.strip_prefix(stem).is_some_and(|n: &str| n.chars().all(|c| c.is_ascii_digit()));
+            if numbered("at") || numbered("maps") {
                 word.push('_');
             }
             while !taken.insert(word.clone()) {

@@ -88,6 +88,25 @@ fn linear_is_as_precise_as_its_rounding() {
     check(&cases);
 }
 
+/// Sequences of whole tiles, which Hopper's tensor engine copies, over several rounds.
+#[test]
+fn whole_tiles_come_by_tensor_copies() {
+    let mut cases = vec![];
+    for (seed, (seq, head_dim, group)) in
+        [(128, 32, 1), (192, 64, 2), (320, 64, 4), (256, 128, 1), (192, 128, 2), (128, 96, 1)]
+            .into_iter()
+            .enumerate()
+    {
+        let shape = HeadShape { batch: 2, seq, heads: 2 * group, kv_heads: 2, head_dim };
+        let seed = seed as u64 + 1;
+        cases.extend(softmax(shape, narrow(seed as usize), seed % 4 != 3, (64, 64), seed));
+        cases.extend(linear(shape, narrow(seed as usize), Keys::Normal, 1.0, seed));
+    }
+    let Some(reports) = check_on(&cases, Arch::Sm90a) else { return };
+    let copied = reports.iter().filter(|report| report.count(Operation::CopyTile) > 0).count();
+    assert!(2 * copied > cases.len(), "only {copied} of {} kernels", cases.len());
+}
+
 #[test]
 fn linear_is_safe_for_any_keys() {
     for (seed, keys) in Keys::ALL.into_iter().enumerate() {

@@ -15,8 +15,12 @@ struct Mutant {
 }
 
 fn cases() -> Vec<Measured> {
-    let shape = HeadShape { batch: 1, seq: 130, heads: 2, kv_heads: 1, head_dim: 64 };
-    softmax(shape, Elem::Bf16, true, (64, 64), 5)
+    attention(130, true)
+}
+
+fn attention(seq: usize, causal: bool) -> Vec<Measured> {
+    let shape = HeadShape { batch: 1, seq, heads: 2, kv_heads: 1, head_dim: 64 };
+    softmax(shape, Elem::Bf16, causal, (64, 64), 5)
 }
 
 fn generate(cases: &[Measured], arch: Arch) -> Vec<CudaKernel> {
@@ -59,9 +63,12 @@ fn assert_caught(bug: &str, from: &str, to: &str) {
 }
 
 fn assert_caught_on(arch: Arch, bug: &str, from: &str, to: &str) {
-    let cases = cases();
-    let mutants = replaced(bug, from, to, &generate(&cases, arch));
-    let survivors = survivors(&cases, &mutants);
+    assert_all_caught(&cases(), arch, bug, from, to);
+}
+
+fn assert_all_caught(cases: &[Measured], arch: Arch, bug: &str, from: &str, to: &str) {
+    let mutants = replaced(bug, from, to, &generate(cases, arch));
+    let survivors = survivors(cases, &mutants);
     assert!(
         survivors.is_empty(),
         "{} of {} survive:\n{}",
@@ -147,4 +154,22 @@ fn wrong_descriptors() {
     caught("another pattern", "matrix_descriptor<8>", "matrix_descriptor<4>");
     caught("not transposed", "wgmma_bf16<1>", "wgmma_bf16<0>");
     caught("nothing added", "128, true)", "128, k > 0)");
+}
+
+#[test]
+fn wrong_tensor_copies() {
+    // Whole tiles, and several in each loop: a place that is filled once needs no waiting.
+    let cases = attention(256, false);
+    let caught = |bug, from, to| assert_all_caught(&cases, Arch::Sm90a, bug, from, to);
+    caught("tiles not waited for", "pipeline_wait(", "if (warp != 1) pipeline_wait(");
+    caught("places not waited for", "pipeline_acquire(PIPELINES + 0, turn);", "");
+    caught("places not given back", "pipeline_release(", "if (warp != 2) pipeline_release(");
+    caught("turns not counted", "turns[0] += 1;", "");
+    caught("another row", "x, y, arrival", "x, y + 1, arrival");
+    caught("another column", "x, y, arrival", "x + 8, y, arrival");
+    caught("another place", "turn % 2 * 8192, maps", "(turn + 1) % 2 * 8192, maps");
+    caught("too few bytes", "turn, 16384)", "turn, 8192)");
+    caught("mbarriers not announced", "fence_async();\n  }\n", "}\n");
+    caught("another count", "pipeline_init(PIPELINES + p * 32, 4)", "pipeline_init(PIPELINES + p * 32, 3)");
+    caught("no barrier", "barrier();", "");
 }

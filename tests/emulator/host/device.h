@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "interface.h"
+#include "mbarrier.h"
 #include "memory.h"
 #include "schedule.h"
 #include "traffic.h"
@@ -15,7 +16,7 @@
 
 LincIndex3 linc_thread_index, linc_block_index;
 
-LINC_CALLED void linc_barrier() { linc::wait_at_barrier(); }
+LINC_CALLED void linc_barrier() { linc::wait_at_barrier(linc::advance_all); }
 
 // ---- memory ----
 
@@ -175,6 +176,26 @@ LINC_CALLED void linc_load_matrices(unsigned* r, unsigned at, bool transposed) {
 LINC_CALLED void linc_mma(float* const* c, const unsigned* a, unsigned b0, unsigned b1, bool half) {
   linc::Mma own{c, a, {b0, b1}, half};
   linc::meet(linc::Operation::MMA, &own, linc::mma);
+}
+
+LINC_CALLED void linc_sync_warp() {
+  unsigned warp = linc::block.current->warp;
+  linc::meet(linc::Operation::SYNC_WARP, nullptr, [=](void* const*) {
+    if (linc::knowledge.kept) linc::advance(warp);
+  });
+}
+
+// ---- tiles ----
+
+LINC_CALLED void linc_mbarrier_init(unsigned at, unsigned count) { linc::make_mbarrier(at, count); }
+LINC_CALLED void linc_mbarrier_arrive(unsigned at, unsigned bytes) {
+  linc::arrive(at, bytes, bytes > 0 ? "mbarrier_expect" : "mbarrier_arrive");
+}
+LINC_CALLED void linc_mbarrier_wait(unsigned at, unsigned parity) { linc::wait_for_phase(at, parity); }
+LINC_CALLED void linc_copy_tile(unsigned to, const void* map, int x, int y, unsigned mbarrier) {
+  linc::TileMap own;
+  memcpy(&own, map, sizeof own);
+  linc::copy_tile(to, own, x, y, mbarrier);
 }
 
 // ---- warpgroups ----

@@ -8,6 +8,7 @@
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define LINC_INLINE __device__ __forceinline__
 #define threadIdx linc_thread_index
 #define blockIdx linc_block_index
@@ -156,6 +157,21 @@ LINC_INLINE void copy_async16(u32 to, const void* from, bool valid) { linc_copy_
 LINC_INLINE void copy_async_commit() { linc_copy_async_commit(); }
 template <int N> LINC_INLINE void copy_async_wait() { linc_copy_async_wait(N); }
 
+// ---- copies of the tensor engine ----
+
+// Filled by the runtime.
+struct TensorMap {
+  u64 words[16];
+};
+LINC_INLINE void sync_warp() { linc_sync_warp(); }
+LINC_INLINE void mbarrier_init(u32 at, u32 count) { linc_mbarrier_init(at, count); }
+LINC_INLINE void mbarrier_arrive(u32 at) { linc_mbarrier_arrive(at, 0); }
+LINC_INLINE void mbarrier_expect(u32 at, u32 bytes) { linc_mbarrier_arrive(at, bytes); }
+LINC_INLINE void mbarrier_wait(u32 at, u32 parity) { linc_mbarrier_wait(at, parity); }
+LINC_INLINE void copy_tile_async(u32 to, const TensorMap& map, int x, int y, u32 mbarrier) {
+  linc_copy_tile(to, &map, x, y, mbarrier);
+}
+
 // ---- tensor cores ----
 
 LINC_INLINE void load_matrices(u32 (&r)[4], u32 at) { linc_load_matrices(r, at, false); }
@@ -210,6 +226,14 @@ template <> inline constexpr char LETTER<float*> = 'F';
 template <> inline constexpr char LETTER<bf16*> = 'B';
 template <> inline constexpr char LETTER<f16*> = 'H';
 template <> inline constexpr char LETTER<int*> = 'I';
+template <> inline constexpr char LETTER<TensorMap> = 't';
+
+template <class P> struct Argument {
+  static P of(void* argument) { return (P)argument; }
+};
+template <> struct Argument<TensorMap> {
+  static const TensorMap& of(void* argument) { return *(const TensorMap*)argument; }
+};
 
 template <int... I> struct Indices {};
 template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
@@ -220,7 +244,7 @@ template <int... I> struct Count<0, I...> {
 template <auto KERNEL, class Type = decltype(KERNEL)> struct Entry;
 template <auto KERNEL, class... P> struct Entry<KERNEL, void (*)(P...)> {
   static constexpr char SIGNATURE[] = {LETTER<P>..., 0};
-  template <int... I> static void call(void* const* arguments, Indices<I...>) { KERNEL((P)arguments[I]...); }
+  template <int... I> static void call(void* const* arguments, Indices<I...>) { KERNEL(Argument<P>::of(arguments[I])...); }
   static void launch(void* const* arguments) { call(arguments, typename Count<sizeof...(P)>::type()); }
 };
 

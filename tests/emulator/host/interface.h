@@ -11,9 +11,9 @@ struct LincIndex3 {
 struct LincEntry {
   LincEntry(const char* key, const char* signature, void (*launch)(void* const*));
   const char* key;
-  // One letter per parameter: `f` float, `b` bf16, `h` f16, `i` int; capital where the kernel may write.
+  // One letter per parameter: `f` float, `b` bf16, `h` f16, `i` int; capital where the kernel may write; `t` a tensor map.
   const char* signature;
-  // Calls the kernel as the running thread.
+  // Calls the kernel as the running thread. An argument is the pointer that the kernel gets, or one to a tensor map.
   void (*launch)(void* const* arguments);
   LincEntry* next;
 };
@@ -29,6 +29,8 @@ float linc_shuffle(float v, int from);
 void linc_load_matrices(unsigned* r, unsigned at, bool transposed);
 // Operands are f16 if `half`, else bf16.
 void linc_mma(float* const* c, const unsigned* a, unsigned b0, unsigned b1, bool half);
+
+void linc_sync_warp();
 
 // Operations of the four warps of a warpgroup.
 void linc_fence_async();
@@ -47,4 +49,10 @@ void linc_shared_store(unsigned to, const void* from, unsigned bytes);
 void linc_copy_async16(unsigned to, const void* from, bool valid);
 void linc_copy_async_commit();
 void linc_copy_async_wait(unsigned groups);
+
+// mbarriers, and copies of tiles by the map that the runtime has made.
+void linc_mbarrier_init(unsigned at, unsigned count);
+void linc_mbarrier_arrive(unsigned at, unsigned bytes);
+void linc_mbarrier_wait(unsigned at, unsigned parity);
+void linc_copy_tile(unsigned to, const void* map, int x, int y, unsigned mbarrier);
 }

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "clocks.h"
 #include "fault.h"
 #include "schedule.h"
 #include "traffic.h"
@@ -21,9 +22,11 @@ namespace linc {
 typedef uint16_t Actor;
 constexpr Actor FIRST_WARP = 1024;  // the most threads that a block has
 constexpr Actor FIRST_GROUP = FIRST_WARP + 32;
+constexpr Actor ENGINE = 0xfffe;  // what copies tiles
 constexpr Actor NOBODY = 0xffff;
 
 inline std::string actor_name(Actor actor) {
+  if (actor == ENGINE) return "the copy of a tile";
   if (actor >= FIRST_GROUP) return "warpgroup " + std::to_string(actor - FIRST_GROUP);
   if (actor >= FIRST_WARP) return "warp " + std::to_string(actor - FIRST_WARP) + " as a whole";
   return "thread " + std::to_string(actor);
@@ -34,8 +37,9 @@ struct Cell {
   uint32_t written, read;              // the last epoch
   uint32_t first_read;                 // of the launch
   Actor writer, reader, other_reader;  // in that epoch; two readers are enough to find one that is somebody else
-  uint16_t copying;                    // a background copy into it is under way
+  uint16_t copying;                    // a background copy into it is under way: THREAD_COPY, TILE_COPY; or MBARRIER
 };
+constexpr uint16_t THREAD_COPY = 1, TILE_COPY = 2, MBARRIER = 3;
 
 inline void note_write(Cell& cell, Actor actor) { cell.written = block.epoch, cell.writer = actor; }
 
@@ -48,9 +52,11 @@ inline void note_read(Cell& cell, Actor actor) {
   }
 }
 
-// Somebody else who has written the element since the last barrier, or nobody.
+// Somebody else who has written the element since the last barrier, or nobody. Of the copies of tiles, `check_landed`
+// knows more.
 inline Actor other_writer(const Cell& cell, Actor actor) {
-  return cell.written == block.epoch && cell.writer != actor ? cell.writer : NOBODY;
+  bool other = cell.written == block.epoch && cell.writer != actor && cell.writer != ENGINE;
+  return other ? cell.writer : NOBODY;
 }
 // The same for readers.
 inline Actor other_reader(const Cell& cell, Actor actor) {
@@ -73,7 +79,7 @@ inline std::vector<std::vector<uint32_t>> async_fences;
 
 inline void note_shared_write(uint32_t word, Actor actor) {
   note_write(shared.words[word], actor);
-  shared.fences_before[word] = async_fences[actor].size();
+  if (actor != ENGINE) shared.fences_before[word] = async_fences[actor].size();
 }
 
 inline void check_shared(uint32_t at, unsigned bytes, const char* what, unsigned thread) {
@@ -93,9 +99,66 @@ inline void check_shared(uint32_t at, unsigned bytes, const char* what, unsigned
 }
 
 inline void check_no_copy(const Cell& cell, uint32_t word, unsigned thread, const char* what) {
+  if (cell.copying == MBARRIER) {
+    fault("mbarrier", thread, "%s at shared byte %u, where an mbarrier is", what, word * 4);
+  }
+  if (cell.copying == TILE_COPY) {
+    fault("copy-pending", thread, "%s at shared byte %u, where a tile is under way to", what, word * 4);
+  }
   if (cell.copying) {
     fault("copy-pending", thread, "%s at shared byte %u, where a background copy of thread %u is under way", what,
           word * 4, cell.writer);
+  }
+}
+
+// ---- order by mbarriers (mbarrier.h) ----
+
+// Whether all lanes of the warp have waited for the phase. In mbarrier.h.
+bool has_seen(const Landing& landing, unsigned warp);
+
+// Warps of an actor.
+inline std::pair<unsigned, unsigned> warps_of(Actor actor) {
+  if (actor >= FIRST_GROUP) return {(actor - FIRST_GROUP) * 4, (actor - FIRST_GROUP) * 4 + 4};
+  if (actor >= FIRST_WARP) return {actor - FIRST_WARP, actor - FIRST_WARP + 1};
+  return {actor / WARP, actor / WARP + 1};
+}
+
+// What a tile brought since the last barrier may be touched by those who have waited for it.
+inline void check_landed(uint32_t word, Actor actor, unsigned thread, const char* does) {
+  const Cell& cell = shared.words[word];
+  if (cell.writer != ENGINE || cell.written != block.epoch) return;
+  auto [first, end] = warps_of(actor);
+  for (unsigned warp = first; warp < end; warp++) {
+    if (!has_seen(knowledge.landings[word / 4], warp)) shared_race(word, thread, actor, does, ENGINE, "written");
+  }
+}
+
+inline void note_warp_read(uint32_t word, unsigned warp) {
+  knowledge.read[word / 4 * knowledge.now.size() + warp] = knowledge.now[warp] + 1;
+}
+
+// A tile will be written to a piece: everyone who has read or written it must be known to be done.
+inline void begin_tile_copy(uint32_t at, unsigned thread, const char* what) {
+  for (uint32_t word = at / 4; word < at / 4 + 4; word++) {
+    Cell& cell = shared.words[word];
+    check_no_copy(cell, word, thread, what);
+    Actor other = other_writer(cell, thread);
+    if (other != NOBODY) shared_race(word, thread, thread, "copies a tile to", other, "written");
+    if (cell.written >= block.first_epoch && cell.writer != ENGINE) {
+      const std::vector<uint32_t>& fences = async_fences[cell.writer];
+      uint32_t before = shared.fences_before[word];
+      if (before >= fences.size() || fences[before] >= block.epoch) {
+        fault("unfenced", thread, "%s to shared byte %u, which thread %u has written with no fence_async() and barrier behind",
+              what, word * 4, cell.writer);
+      }
+    }
+    cell.copying = TILE_COPY;
+  }
+  const Clock& known = knowledge.of[thread];
+  for (unsigned warp = 0; warp < known.size(); warp++) {
+    if (knowledge.read[at / 16 * known.size() + warp] > known[warp]) {
+      shared_race(at / 4, thread, thread, "copies a tile to", FIRST_WARP + warp, "read");
+    }
   }
 }
 
@@ -109,7 +172,12 @@ inline void touch_shared_read(uint32_t at, unsigned bytes, Actor actor, unsigned
     }
     Actor other = other_writer(cell, actor);
     if (other != NOBODY) shared_race(word, thread, actor, "reads", other, "written");
+    check_landed(word, actor, thread, "reads");
     note_read(cell, actor);
+    if (knowledge.kept) {
+      auto [first, end] = warps_of(actor);
+      for (unsigned warp = first; warp < end; warp++) note_warp_read(word, warp);
+    }
   }
 }
 
@@ -122,6 +190,7 @@ inline void touch_shared_write(uint32_t at, unsigned bytes, Actor actor, const c
     if (other != NOBODY) shared_race(word, actor, actor, "writes", other, "written");
     other = other_reader(cell, actor);
     if (other != NOBODY) shared_race(word, actor, actor, "writes", other, "read");
+    check_landed(word, actor, actor, "writes");
     note_shared_write(word, actor);
   }
 }
@@ -256,7 +325,7 @@ inline std::vector<Copies> copies;  // by thread
 inline void begin_copy(uint32_t to, const unsigned char* from) {
   Actor actor = block.current->id;
   touch_shared_write(to, 16, actor, "copy_async16");
-  for (uint32_t word = to / 4; word < to / 4 + 4; word++) shared.words[word].copying = 1;
+  for (uint32_t word = to / 4; word < to / 4 + 4; word++) shared.words[word].copying = THREAD_COPY;
   copies[actor].open.push_back({to, from});
 }
 

@@ -31,8 +31,10 @@ struct Launch {
   unsigned threads = 0;
   Order order{};
   std::vector<void*> arguments;
+  std::vector<unsigned char> maps;  // tensor maps, as the kernel gets them
 };
 Launch launch;
+constexpr size_t MAP_BYTES = 128;
 
 [[noreturn]] void bad_request(const char* what) { fault("protocol", NO_THREAD, "the request has no proper %s", what); }
 
@@ -92,6 +94,37 @@ void read_parameter(size_t i, char expected) {
   parameters.push_back(std::move(parameter));
 }
 
+// `2 128 64 32`: parameter, stride, rows and columns of a box.
+void read_map(size_t i, char expected) {
+  TileMap map{};
+  map.parameter = number("parameter of a map"), map.stride = number("stride");
+  map.rows = number("rows"), map.columns = number("columns");
+  if (expected != 't') fault("signature", NO_THREAD, "map %zu is %c in the kernel's text", i, expected);
+  if (map.parameter >= parameters.size() || parameters[map.parameter].mode != Mode::READ) bad_request("map");
+  unsigned element = parameters[map.parameter].element, bytes = map.columns * element;
+  // What the driver asks of a map, and the exchange in rows of 32, 64 or 128 bytes.
+  bool fine = (bytes == 32 || bytes == 64 || bytes == 128) && map.rows >= 1 && map.rows <= 256 &&
+              map.stride * element % 16 == 0 && parameters[map.parameter].base % 16 == 0;
+  if (!fine) {
+    fault("misaligned", NO_THREAD, "a map of %s with rows of %u bytes, %u rows of a box, and %llu elements from row to row",
+          parameters[map.parameter].name.c_str(), bytes, map.rows, (unsigned long long)map.stride);
+  }
+  unsigned char* to = &launch.maps[i * MAP_BYTES];
+  memcpy(to, &map, sizeof map);
+  launch.arguments.push_back(to);
+}
+
+// Clocks cost time, and order nothing without mbarriers.
+void keep_knowledge() {
+  if (launch.maps.empty()) return;
+  size_t warps = launch.threads / WARP, pieces = shared.bytes.size() / 16 + 1;
+  knowledge.kept = true;
+  knowledge.now.assign(warps, 0);
+  knowledge.of.assign(launch.threads, Clock(warps));
+  knowledge.read.assign(pieces * warps, 0);
+  knowledge.landings.resize(pieces);
+}
+
 void read_request() {
   launch.entry = find_entry(word("kernel"));
   launch.grid = {unsigned(number("grid")), unsigned(number("grid")), unsigned(number("grid"))};
@@ -101,11 +134,13 @@ void read_request() {
   shared.fences_before.resize(shared.words.size());
   launch.order = read_order();
   alarm(number("time limit"));
-  size_t count = number("parameters"), expected = strlen(launch.entry->signature);
-  if (count != expected) {
-    fault("signature", NO_THREAD, "%zu parameters here and %zu in the kernel's text", count, expected);
+  size_t count = number("parameters"), maps = number("maps"), expected = strlen(launch.entry->signature);
+  if (count + maps != expected) {
+    fault("signature", NO_THREAD, "%zu parameters here and %zu in the kernel's text", count + maps, expected);
   }
   for (size_t i = 0; i < count; i++) read_parameter(i, launch.entry->signature[i]);
+  launch.maps.resize(maps * MAP_BYTES);
+  for (size_t i = 0; i < maps; i++) read_map(i, launch.entry->signature[count + i]);
   if (getchar() != '\n') bad_request("end of line");
   for (Parameter& parameter : parameters) {
     if (fread(parameter.bytes.data(), 1, parameter.bytes.size(), stdin) != parameter.bytes.size()) bad_request("data");
@@ -124,13 +159,16 @@ void run_launch() {
   prepare_threads(launch.order, launch.threads);
   copies.resize(launch.threads);
   products.resize(launch.threads);
+  keep_knowledge();
   global_traffic.resize(parameters.size() * ACCESSES);
   const LincIndex3& grid = launch.grid;
   for (unsigned at : block_order(launch.order, grid.x * grid.y * grid.z)) {
     linc_block_index = {at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y};
     block_starts.push_back({block.epoch + 1, linc_block_index});
     async_fences.assign(launch.threads, {});
+    advance_all();
     run_threads(stacks, run_one_thread);
+    check_mbarriers_done();
     global_accesses.finish_block();
     shared_accesses.finish_block();
   }

@@ -13,18 +13,20 @@ namespace linc {
 
 constexpr unsigned WARP = 32, WARPGROUP = 128;
 
-enum class State { READY, AT_BARRIER, IN_WARP, IN_WARPGROUP, EXITED };
+enum class State { READY, AT_BARRIER, AT_MBARRIER, IN_WARP, IN_WARPGROUP, EXITED };
 
-enum class Operation { SHUFFLE_XOR, SHUFFLE, LOAD_MATRICES, LOAD_MATRICES_TRANSPOSED, MMA, WGMMA };
-constexpr int OPERATIONS = 6;
+enum class Operation { SHUFFLE_XOR, SHUFFLE, SYNC_WARP, LOAD_MATRICES, LOAD_MATRICES_TRANSPOSED, MMA, WGMMA, COPY_TILE };
+constexpr int OPERATIONS = 8;
 inline const char* name(Operation operation) {
   switch (operation) {
     case Operation::SHUFFLE_XOR: return "shuffle_xor";
     case Operation::SHUFFLE: return "shuffle";
+    case Operation::SYNC_WARP: return "sync_warp";
     case Operation::LOAD_MATRICES: return "load_matrices";
     case Operation::LOAD_MATRICES_TRANSPOSED: return "load_matrices_transposed";
     case Operation::MMA: return "mma";
     case Operation::WGMMA: return "wgmma";
+    case Operation::COPY_TILE: return "copy_tile";
   }
   return "";
 }
@@ -34,6 +36,7 @@ struct Thread {
   unsigned id, lane, warp;
   unsigned position;  // in the order
   State state;
+  unsigned mbarrier;  // where it waits, if it does
 };
 
 // The operation that threads of a warp or warpgroup have come to, until the last one comes.
@@ -131,6 +134,8 @@ inline std::string describe(const Thread& thread) {
   switch (thread.state) {
     case State::READY: return place + " runs";
     case State::AT_BARRIER: return place + " waits at a barrier";
+    case State::AT_MBARRIER:
+      return place + " waits for a phase of the mbarrier at shared byte " + std::to_string(thread.mbarrier);
     case State::IN_WARP: return place + " waits in " + name(block.meetings[thread.warp].operation);
     case State::IN_WARPGROUP: return place + " waits in " + name(block.groups[thread.id / WARPGROUP].operation);
     case State::EXITED: return place + " has ended";
@@ -141,6 +146,10 @@ inline std::string describe(const Thread& thread) {
 // No thread can go on: says who waits for whom.
 [[noreturn]] inline void stuck() {
   auto find = [](auto wanted) { return std::find_if(block.threads.begin(), block.threads.end(), wanted); };
+  auto waits = find([](const Thread& t) { return t.state == State::AT_MBARRIER; });
+  if (waits != block.threads.end()) {
+    fault("mbarrier", waits->id, "no thread can go on, and %s", describe(*waits).c_str());
+  }
   for (const Meeting& meeting : block.meetings) {
     if (meeting.arrived == 0) continue;
     unsigned warp = &meeting - block.meetings.data();
@@ -222,11 +231,13 @@ template <class Compute> inline void meet_warpgroup(Operation operation, void* o
   meet(block.groups[group], WARPGROUP, "threads of its warpgroup", State::IN_WARPGROUP, operation, operand, compute);
 }
 
-inline void wait_at_barrier() {
+// `met` is told when all have come.
+template <class Met> inline void wait_at_barrier(Met met) {
   if (++block.waiting < block.threads.size()) return park(State::AT_BARRIER);
   block.waiting = 0;
   block.barriers++;
   block.epoch++;
+  met();
   for (Thread& thread : block.threads) {
     if (&thread != block.current) make_ready(thread);
   }

@@ -39,7 +39,7 @@ struct InFlight {
 struct Reading {
   const uint32_t* left;
   uint32_t values[4];
-  std::vector<uint32_t> pieces;  // of shared memory; for the first thread of the warpgroup only
+  std::vector<uint32_t> pieces;  // of shared memory; for the first lane of a warp only
   uint32_t epoch;
   unsigned group;
 };
@@ -99,6 +99,7 @@ struct Descriptor {
 inline void check_fenced(uint32_t at, unsigned thread) {
   for (uint32_t word = at / 4; word < at / 4 + 4; word++) {
     Actor writer = shared.words[word].writer;
+    if (writer == ENGINE) continue;  // the same way
     const std::vector<uint32_t>& fences = async_fences[writer];
     uint32_t before = shared.fences_before[word];
     if (before >= fences.size() || fences[before] >= block.epoch) {
@@ -191,7 +192,7 @@ inline void multiply(void* const* operands, unsigned group) {
     result.group = state.committed;
     Reading reading{own.left, {}, {}, block.epoch, state.committed};
     if (own.left) memcpy(reading.values, own.left, sizeof reading.values);
-    if (thread == 0) reading.pieces = pieces;
+    if (thread % WARP == 0) reading.pieces = pieces;
     state.readings.push_back(std::move(reading));
   }
 }
@@ -211,9 +212,17 @@ inline void land_products(unsigned groups) {
       fault("product-pending", id, "thread %u changes registers that a product under way reads", id);
     }
     // Somebody may have passed a barrier and written since.
-    if (reading.epoch != block.epoch) {
+    if (reading.epoch != block.epoch && id % WARPGROUP == 0) {
       for (uint32_t at : reading.pieces) {
         touch_shared_read(at, 16, FIRST_GROUP + id / WARPGROUP, id, "a product under way");
+      }
+    }
+    // The warp has read until now.
+    if (knowledge.kept) {
+      for (uint32_t at : reading.pieces) {
+        check_no_copy(shared.words[at / 4], at / 4, id, "a product under way");
+        check_landed(at / 4, FIRST_WARP + id / WARP, id, "reads");
+        note_warp_read(at / 4, id / WARP);
       }
     }
     state.readings.erase(state.readings.begin() + i);

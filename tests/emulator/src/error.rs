@@ -37,6 +37,8 @@ pub enum FaultKind {
     ProductPending,
     /// A barrier that some threads do not come to.
     Barrier,
+    /// An mbarrier that is none, is used before others know of it, whose phase nobody ends, or that is overwritten.
+    Mbarrier,
     /// Parameters in the kernel's text that are not those of the tile program.
     Signature,
     /// A signal: the kernel follows a pointer itself, overflows its stack or divides by zero.
@@ -48,7 +50,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    const NAMES: [(&str, FaultKind); 20] = [
+    const NAMES: [(&str, FaultKind); 21] = [
         ("out-of-bounds", FaultKind::OutOfBounds),
         ("misaligned", FaultKind::Misaligned),
         ("read-only", FaultKind::ReadOnly),
@@ -65,6 +67,7 @@ impl FaultKind {
         ("unfenced", FaultKind::Unfenced),
         ("product-pending", FaultKind::ProductPending),
         ("barrier", FaultKind::Barrier),
+        ("mbarrier", FaultKind::Mbarrier),
         ("signature", FaultKind::Signature),
         ("crash", FaultKind::Crash),
         ("timeout", FaultKind::Timeout),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use linc_codegen_cuda::CudaKernel;
+use linc_codegen_cuda::{CudaKernel, TensorMap};
 use linc_tile::interp::Buffer;
 use linc_tile::ir::{Elem, Mode, Param};
 
@@ -165,8 +165,9 @@ fn request(
         Order::Permuted(seed) => ("permuted", seed),
         Order::Greedy(seed) => ("greedy", seed),
     };
-    let (seconds, count) = (options.seconds, params.len());
-    let mut line = format!("{key} {x} {y} {z} {threads} {shared_bytes} {order} {seed} {seconds} {count}");
+    let (seconds, count, maps) = (options.seconds, params.len(), kernel.maps.len());
+    let mut line =
+        format!("{key} {x} {y} {z} {threads} {shared_bytes} {order} {seed} {seconds} {count} {maps}");
     for (i, (param, buffer)) in params.iter().zip(buffers).enumerate() {
         let mode = match param.mode {
             Mode::Read => "read",
@@ -182,6 +183,9 @@ fn request(
         let alignment = options.alignment.get(i).copied().unwrap_or(256);
         // Writing to a string cannot fail.
         let _ = write!(line, " {mode} {elem} {} {alignment} {}", buffer.len(), param.name);
+    }
+    for TensorMap { param, stride, rows, columns, .. } in &kernel.maps {
+        let _ = write!(line, " {param} {stride} {rows} {columns}");
     }
     line.push('\n');
     line

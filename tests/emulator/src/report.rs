@@ -20,6 +20,8 @@ pub enum Operation {
     ShuffleXor,
     /// `shuffle`
     Shuffle,
+    /// `sync_warp`
+    SyncWarp,
     /// `load_matrices`
     LoadMatrices,
     /// `load_matrices_transposed`
@@ -28,6 +30,8 @@ pub enum Operation {
     Mma,
     /// `wgmma_bf16` and `wgmma_f16`, by a whole warpgroup
     Wgmma,
+    /// `copy_tile_async`, by one thread
+    CopyTile,
 }
 
 /// The cost of accesses, each by a whole warp: sectors of 32 bytes in global memory, wavefronts in shared memory.
@@ -160,6 +164,8 @@ fn operation(word: &str) -> Option<Operation> {
         "load_matrices_transposed" => Operation::LoadMatricesTransposed,
         "mma" => Operation::Mma,
         "wgmma" => Operation::Wgmma,
+        "sync_warp" => Operation::SyncWarp,
+        "copy_tile" => Operation::CopyTile,
         _ => return None,
     })
 }

@@ -13,7 +13,7 @@ use crate::cache::{Cache, digest, system};
 use crate::error::Error;
 
 /// The sources in `host/`, as they were when this crate was compiled.
-const HOST: [(&str, &str); 10] = [
+const HOST: [(&str, &str); 12] = [
     ("interface.h", include_str!("../host/interface.h")),
     ("emulator.h", include_str!("../host/emulator.h")),
     ("fault.h", include_str!("../host/fault.h")),
@@ -21,6 +21,8 @@ const HOST: [(&str, &str); 10] = [
     ("schedule.h", include_str!("../host/schedule.h")),
     ("traffic.h", include_str!("../host/traffic.h")),
     ("memory.h", include_str!("../host/memory.h")),
+    ("clocks.h", include_str!("../host/clocks.h")),
+    ("mbarrier.h", include_str!("../host/mbarrier.h")),
     ("warpgroup.h", include_str!("../host/warpgroup.h")),
     ("device.h", include_str!("../host/device.h")),
     ("runtime.cpp", include_str!("../host/runtime.cpp")),

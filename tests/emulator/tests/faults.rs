@@ -2,37 +2,13 @@
 
 mod common;
 
-use common::{Case, attention, block_sum, matmul, nans, noise, scale, through_shared, warp_sum, warpgroup};
+use common::{
+    Case, attention, block_sum, found, found_any, matmul, nans, noise, scale, through_shared, warp_sum,
+    warpgroup,
+};
 use linc_emulator::tile::interp::Buffer;
 use linc_emulator::tile::ir::Mode;
-use linc_emulator::{Emulator, Fault, FaultKind, Options, Order};
-
-/// Runs a wrong kernel in all orders; the fault must be of that kind and say `what` each time. Returns the first.
-#[track_caller]
-fn found(case: Case, kind: FaultKind, what: &str) -> Option<Fault> {
-    found_any(case, &[kind], what)
-}
-
-/// The same where the order decides which of several faults comes first.
-#[track_caller]
-fn found_any(case: Case, kinds: &[FaultKind], what: &str) -> Option<Fault> {
-    let emulator = Emulator::find()?;
-    let built = emulator.build(std::slice::from_ref(&case.kernel)).unwrap();
-    let faults = Order::ALL.map(|order| {
-        let mut buffers = case.buffers.clone();
-        let error = built.run(0, &case.params, &mut buffers, &Options::ordered(order)).expect_err("a fault");
-        let fault = error.fault().unwrap_or_else(|| panic!("{error}")).clone();
-        println!("{order:?}: {fault}");
-        assert!(kinds.contains(&fault.kind), "{order:?}: {fault}");
-        assert!(fault.what.contains(what), "{order:?}: {fault}");
-        assert_eq!(fault.kernel, case.kernel.name);
-        // As text, since NaN is not equal to itself.
-        assert!(format!("{buffers:?}") == format!("{:?}", case.buffers), "{order:?}: buffers changed");
-        fault
-    });
-    let [first, ..] = faults;
-    Some(first)
-}
+use linc_emulator::{Emulator, FaultKind, Options, Order};
 
 // ---- global memory ----
 

@@ -33,6 +33,30 @@ template <int PIECES> LINC_INLINE u64 matrix_descriptor(u32 at, u32 panel) {
   return PATTERN << 62 | (u64)(8 * PIECES) << 32 | (u64)panel << 16 | (shared_address(at) & 0x3ffff) >> 4;
 }
 
+// A pipeline: tiles that come while others are read, in two places that take turns. Turn t fills place t % 2. Its four
+// mbarriers are at `at`: two say that tiles are there, two that all warps have read them.
+LINC_INLINE void pipeline_init(u32 at, u32 warps) {
+  for (u32 place = 0; place < 2; ++place) {
+    mbarrier_init(at + place * 8, 1);
+    mbarrier_init(at + 16 + place * 8, warps);
+  }
+}
+// Waits until the place of a turn may be filled.
+LINC_INLINE void pipeline_acquire(u32 at, u32 turn) { mbarrier_wait(at + 16 + turn % 2 * 8, turn / 2 % 2 ^ 1); }
+// One thread, then: says how many bytes will be copied; returns the mbarrier where the copies count.
+LINC_INLINE u32 pipeline_expect(u32 at, u32 turn, u32 bytes) {
+  const u32 arrival = at + turn % 2 * 8;
+  mbarrier_expect(arrival, bytes);
+  return arrival;
+}
+// Waits for the tiles of a turn.
+LINC_INLINE void pipeline_wait(u32 at, u32 turn) { mbarrier_wait(at + turn % 2 * 8, turn / 2 % 2); }
+// Warp: is done with the tiles of a turn.
+LINC_INLINE void pipeline_release(u32 at, u32 turn, int lane) {
+  sync_warp();
+  if (lane == 0) mbarrier_arrive(at + 16 + turn % 2 * 8);
+}
+
 #define LINC_INFINITY bits_float(0x7f800000u)
 
 LINC_INLINE int int_min(int a, int b) { return a < b ? a : b; }

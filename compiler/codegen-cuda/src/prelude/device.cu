@@ -190,6 +190,46 @@ LINC_INLINE void copy_async_commit() { asm volatile("cp.async.commit_group;" :::
 // Waits until at most N groups of this thread's copies are under way.
 template <int N> LINC_INLINE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
+// ---- copies of the tensor engine (sm_90) ----
+
+// What the engine knows of the memory behind a parameter; the driver writes it.
+struct __align__(128) TensorMap {
+  u64 words[16];
+};
+
+// Waits for all lanes of the warp; makes their accesses to memory visible to each other.
+LINC_INLINE void sync_warp() { __syncwarp(); }
+
+// An mbarrier of 8 bytes at `at`, whose phases end when `count` have arrived and all expected bytes are there. One
+// thread makes it; others may use it after fence_async() of that thread and a barrier.
+LINC_INLINE void mbarrier_init(u32 at, u32 count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(count) : "memory");
+}
+LINC_INLINE void mbarrier_arrive(u32 at) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(at)) : "memory");
+}
+// Arrives, and lets this phase wait for so many bytes of copies.
+LINC_INLINE void mbarrier_expect(u32 at, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(at)), "r"(bytes) : "memory");
+}
+// Waits for the end of the phase of that parity: the current one, or the one before it, which has ended. Before the first
+// phase, one of parity 1 has ended.
+LINC_INLINE void mbarrier_wait(u32 at, u32 parity) {
+  asm volatile("{.reg .pred over;\nTRY:\nmbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n@over bra OVER;\nbra TRY;\nOVER:\n}" ::"r"(
+                   shared_address(at)),
+               "r"(parity)
+               : "memory");
+}
+
+// One thread: copies the box of the map whose first element has column x and row y, as `swizzled` exchanges pieces, in
+// the background. Its bytes count at the mbarrier.
+LINC_INLINE void copy_tile_async(u32 to, const TensorMap& map, int x, int y, u32 mbarrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+                   shared_address(to)),
+               "l"(&map), "r"(x), "r"(y), "r"(shared_address(mbarrier))
+               : "memory");
+}
+
 // ---- tensor cores ----
 
 // Warp: four 8x8 matrices of 16-bit elements; lanes 8i..8i+7 give the addresses of the rows of matrix i. Lane l gets the elements

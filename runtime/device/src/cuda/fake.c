@@ -1,6 +1,6 @@
 // A driver, cuBLASLt and NVRTC in one library for tests on machines without a GPU: memory is the host's, streams run
 // at once or record a graph, matmuls are plain loops, and every kernel adds its number of blocks along x to the first
-// float of its first argument. Only what linc calls is here. Live objects are counted: `fake_live`.
+// float of its first argument; one of 96 threads adds the rows of its second argument too, a tensor map of the first. Only what linc calls is here. Live objects are counted: `fake_live`.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,10 +114,32 @@ status cuFuncSetAttribute(void *function, int attribute, int value) {
   int known = (attribute == 8 && value > 48 << 10) || (attribute == 9 && value == 100);
   return known ? 0 : 1;
 }
+// A map of two axes of 16-bit elements; what the real one would refuse, and what linc does not ask for, is refused. It
+// remembers the buffer and its rows.
+status cuTensorMapEncodeTiled(uint64_t *map, int type, uint32_t rank, void *address, const uint64_t *sizes,
+                              const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
+                              int swizzle, int promotion, int fill) {
+  uint32_t row = box[0] * 2;
+  int fine = (uintptr_t)map % 64 == 0 && (type == 6 || type == 9) && rank == 2 && (uintptr_t)address % 16 == 0 &&
+             sizes[0] > 0 && sizes[1] > 0 && sizes[0] <= 1ull << 32 && sizes[1] <= 1ull << 32 && strides[0] % 16 == 0 &&
+             strides[0] >= sizes[0] * 2 && strides[0] < 1ull << 40 && box[0] > 0 && box[0] <= 256 && box[1] > 0 &&
+             box[1] <= 256 && steps[0] == 1 && steps[1] == 1 && interleave == 0 && row == 16u << swizzle && swizzle >= 1 &&
+             swizzle <= 3 && fill == 0;
+  if (!fine) return 1;
+  map[0] = (uintptr_t)address, map[1] = sizes[1];
+  return 0;
+}
+
 status cuLaunchKernel(void *f, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
                       unsigned shared, void *stream, void **args, void **extra) {
   if (tx % 32 || ty != 1 || tz != 1) return 1;
-  return queue((op){.kind = ADD, .c = *(float **)args[0], .add = (float)x});
+  float *first = *(float **)args[0], add = x;
+  if (tx == 96) {
+    const uint64_t *map = args[1];
+    if (map[0] != (uintptr_t)first) return 1;
+    add += map[1];
+  }
+  return queue((op){.kind = ADD, .c = first, .add = add});
 }
 
 status cuStreamBeginCapture_v2(void *stream, int mode) {

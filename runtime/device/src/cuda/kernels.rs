@@ -146,6 +146,7 @@ mod tests {
             shared_bytes: 0,
             registers: 0,
             grid: [1, 1, 1],
+            maps: vec![],
         }
     }
 

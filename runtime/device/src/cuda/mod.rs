@@ -16,6 +16,7 @@ mod profile;
 mod program;
 mod report;
 mod resources;
+mod tensor_map;
 #[cfg(test)]
 mod tests;
 

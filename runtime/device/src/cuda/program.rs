@@ -9,14 +9,15 @@ use cudarc::driver::CudaGraph;
 use cudarc::driver::result as driver;
 use cudarc::driver::sys::{
     CUdeviceptr, CUfunction, CUfunction_attribute as FunctionAttribute, CUgraphInstantiate_flags, CUmodule,
-    CUstreamCaptureMode,
+    CUstreamCaptureMode, CUtensorMap,
 };
-use linc_codegen_cuda::CudaKernel;
+use linc_codegen_cuda::{CudaKernel, TensorMap};
 use linc_plan::{Action, Plan, Ref};
 
 use super::gpu::{Gpu, failed};
 use super::matmul::Matmuls;
 use super::nvrtc::Cubin;
+use super::tensor_map::encode;
 use crate::DeviceError;
 use crate::device::address;
 
@@ -102,8 +103,18 @@ impl Drop for Modules {
     }
 }
 
+/// A kernel with its arguments: pointers, then tensor maps.
+struct Launch {
+    function: CUfunction,
+    grid: [u32; 3],
+    threads: u32,
+    shared: u32,
+    args: Vec<CUdeviceptr>,
+    maps: Vec<CUtensorMap>,
+}
+
 enum Work {
-    Launch { function: CUfunction, grid: [u32; 3], threads: u32, shared: u32, args: Vec<CUdeviceptr> },
+    Launch(Launch),
     Matmul { index: usize, at: [CUdeviceptr; 3] },
     Copy { from: CUdeviceptr, to: CUdeviceptr, bytes: usize },
 }
@@ -141,10 +152,20 @@ impl Loaded {
         for step in &plan.steps {
             steps.push(match &step.action {
                 Action::Launch { kernel, args } => {
-                    let CudaKernel { text, grid, threads, shared_bytes, .. } = &kernels[*kernel];
+                    let CudaKernel { text, grid, threads, shared_bytes, maps, .. } = &kernels[*kernel];
                     let (_, function) = modules.loaded[text];
-                    let args = args.iter().map(at).collect();
-                    Work::Launch { function, grid: *grid, threads: *threads, shared: *shared_bytes, args }
+                    let map = |map: &TensorMap| {
+                        let arg = &args[map.param];
+                        encode(map, at(arg), plan.buffers[arg.buffer].bytes - arg.offset)
+                    };
+                    Work::Launch(Launch {
+                        function,
+                        grid: *grid,
+                        threads: *threads,
+                        shared: *shared_bytes,
+                        maps: maps.iter().map(map).collect::<Result<_, _>>()?,
+                        args: args.iter().map(at).collect(),
+                    })
                 }
                 Action::Gemm(g) => {
                     let at = [at(&g.a), at(&g.b), at(&g.c)];
@@ -217,11 +238,12 @@ impl Loaded {
     pub(super) unsafe fn queue(&self, step: usize, gpu: &Gpu, matmuls: &Matmuls) -> Result<(), DeviceError> {
         let stream = gpu.stream.cu_stream();
         match &self.steps[step] {
-            Work::Launch { function, grid, threads, shared, args } => {
-                let mut pointers: Vec<*mut c_void> =
-                    args.iter().map(|a| (&raw const *a).cast_mut().cast()).collect();
+            Work::Launch(Launch { function, grid, threads, shared, args, maps }) => {
+                let maps = maps.iter().map(|map| (&raw const *map).cast_mut().cast());
+                let args = args.iter().map(|arg| (&raw const *arg).cast_mut().cast());
+                let mut pointers: Vec<*mut c_void> = args.chain(maps).collect();
                 let [x, y, z] = *grid;
-                // SAFETY: the function takes as many pointers; each points into a live buffer of the arena; the driver
+                // SAFETY: the function takes as many pointers and maps; each is of a live buffer of the arena; the driver
                 // copies the arguments before it returns.
                 unsafe {
                     driver::launch_kernel(

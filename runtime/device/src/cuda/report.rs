@@ -159,6 +159,7 @@ mod tests {
             registers: 0,
             shared_bytes: 64 << 10,
             grid: [10, 2, 1],
+            maps: vec![],
         };
         let resources = Resources { registers: 128, ..Resources::default() };
         let made = row((3, 4_800_000, 7e-6), &kernel, Some(resources), Arch::Sm90a);

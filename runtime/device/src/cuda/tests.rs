@@ -8,6 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use libloading::Library;
+use linc_codegen_cuda::TensorMap;
+use linc_codegen_cuda::tile::Elem;
 use linc_plan::{Action, Buffer, Category, Gemm, Kernel, Ref, Space, Step};
 
 use super::*;
@@ -105,6 +107,7 @@ fn plan() -> (Plan, CudaKernel) {
             shared_bytes: 100 << 10,
             registers: 0,
             grid: [3, 1, 1],
+            maps: vec![],
         },
     )
 }
@@ -169,6 +172,7 @@ fn on_the_fake() {
     assert!(cuda.profile(program, &mut times[..2]).is_err());
 
     refusals(&mut cuda, arena, &plan, &kernel);
+    tensor_maps(&mut cuda, arena, &plan, &kernel);
     inputs(&mut cuda);
     drop(cuda);
     assert_eq!(count("fake_live"), 0, "everything was given back");
@@ -192,6 +196,29 @@ fn refusals(cuda: &mut Cuda, arena: Arena, plan: &Plan, kernel: &CudaKernel) {
     // Through the front door, a kernel's text is parsed.
     assert!(matches!(cuda.load(plan, arena, 256), Err(DeviceError::Kernel { .. })));
     assert!(matches!(cuda.load(plan, arena, 128), Err(DeviceError::Plan { .. })));
+}
+
+/// A map is of the argument's buffer, up to its end.
+fn tensor_maps(cuda: &mut Cuda, arena: Arena, plan: &Plan, kernel: &CudaKernel) {
+    let map = TensorMap { param: 0, elem: Elem::Bf16, stride: 24, rows: 1, columns: 16 };
+    let with = |map| {
+        let text = format!("{} // {map:?}", kernel.text);
+        CudaKernel { text, threads: 96, maps: vec![map], ..kernel.clone() }
+    };
+    let program = cuda.load_kernels(plan, &[with(map)], arena, 256).expect("a map");
+    write(cuda, arena, 192, &[0.0]);
+    cuda.launch(program, 2..3).expect("one step");
+    // Three blocks; 64 bytes are one row of 24 elements and a part of the next.
+    assert_eq!(read(cuda, arena, 192, 1), [3.0 + 2.0]);
+    for wrong in [
+        TensorMap { stride: 20, ..map },
+        TensorMap { rows: 257, ..map },
+        TensorMap { columns: 128, ..map },
+        TensorMap { elem: Elem::F32, ..map },
+    ] {
+        let error = cuda.load_kernels(plan, &[with(wrong)], arena, 256).expect_err("refused").to_string();
+        assert!(error.contains("tensor map") || error.contains("copies of tiles"), "{error}");
+    }
 }
 
 /// Small writes go through pinned memory, around its end too; large ones do not.

@@ -2,10 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use linc_emulator::cuda::CudaKernel;
+use linc_emulator::cuda::{CudaKernel, TensorMap};
 use linc_emulator::tile::interp::Buffer;
 use linc_emulator::tile::ir::{Elem, Mode, Param};
-use linc_emulator::{Emulator, Error, Options, Report};
+use linc_emulator::{Emulator, Error, Fault, FaultKind, Options, Order, Report};
 
 /// A kernel with the launch that it is tested with.
 #[derive(Clone)]
@@ -26,6 +26,7 @@ impl Case {
             shared_bytes,
             registers: 0,
             grid: [grid, 1, 1],
+            maps: vec![],
         };
         Case { kernel, params: vec![], buffers: vec![] }
     }
@@ -145,4 +146,41 @@ pub(crate) fn attention(blocks: u32) -> Case {
         .param("k", Mode::Read, bf16_noise(count, 8))
         .param("v", Mode::Read, bf16_noise(count, 9))
         .param("o", Mode::Write, Buffer::Bf16(vec![0x7fff; count]))
+}
+
+/// Five blocks of 64 rows of the middle third of the columns.
+pub(crate) fn pipeline() -> Case {
+    let mut case =
+        Case::new("pipeline", include_str!("../kernels/pipeline.cu"), 128, 2 * 64 * 64 * 2 + 32, 1)
+            .param("x", Mode::Read, bf16_noise(5 * 64 * 192, 10))
+            .param("y", Mode::Write, nans(64 * 64));
+    case.kernel.maps = vec![TensorMap { param: 0, elem: Elem::Bf16, stride: 192, rows: 64, columns: 64 }];
+    case
+}
+
+/// Runs a wrong kernel in all orders; the fault must be of that kind and say `what` each time. Returns the first.
+#[track_caller]
+pub(crate) fn found(case: Case, kind: FaultKind, what: &str) -> Option<Fault> {
+    found_any(case, &[kind], what)
+}
+
+/// The same where the order decides which of several faults comes first.
+#[track_caller]
+pub(crate) fn found_any(case: Case, kinds: &[FaultKind], what: &str) -> Option<Fault> {
+    let emulator = Emulator::find()?;
+    let built = emulator.build(std::slice::from_ref(&case.kernel)).unwrap();
+    let faults = Order::ALL.map(|order| {
+        let mut buffers = case.buffers.clone();
+        let error = built.run(0, &case.params, &mut buffers, &Options::ordered(order)).expect_err("a fault");
+        let fault = error.fault().unwrap_or_else(|| panic!("{error}")).clone();
+        println!("{order:?}: {fault}");
+        assert!(kinds.contains(&fault.kind), "{order:?}: {fault}");
+        assert!(fault.what.contains(what), "{order:?}: {fault}");
+        assert_eq!(fault.kernel, case.kernel.name);
+        // As text, since NaN is not equal to itself.
+        assert!(format!("{buffers:?}") == format!("{:?}", case.buffers), "{order:?}: buffers changed");
+        fault
+    });
+    let [first, ..] = faults;
+    Some(first)
 }
