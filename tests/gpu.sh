@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go, on a machine with neither Rust nor a network:
 #
-#   1. kernels    every kernel and matmul against the interpreter, twice, with equal bits; on Hopper, attention also with
-#                 the kernels of Ampere
+#   1. kernels    every kernel and matmul against the interpreter, twice, with equal bits; on Hopper, attention also
+#                 without wgmma (sm_90), and with the kernels of Ampere (sm_80)
 #   2. losses     100 training steps of a hybrid in bf16, beside the same steps on the CPU
 #   3. sanitizer  compute-sanitizer over two small steps, where it is installed
 #   4. bench      linc bench beside PyTorch, in turns, and the tables of both in OUT/bench.md
@@ -121,9 +121,12 @@ if wanted kernels; then
     checked "kernels: $group" 300 "$check" kernels --device "$device" --group "$group" "${extent[@]}"
   done
   if $hopper; then
-    for group in softmax-attention linear-attention; do
-      LINC_CUDA_ARCH=sm_80 checked "kernels of sm_80: $group" 300 "$check" kernels --device "$device" \
-        --group "$group" "${extent[@]}"
+    # Where a Hopper's own kernels are wrong, these say whether products or copies are.
+    for arch in sm_90 sm_80; do
+      for group in softmax-attention linear-attention; do
+        LINC_CUDA_ARCH=$arch checked "kernels of $arch: $group" 300 "$check" kernels --device "$device" \
+          --group "$group" "${extent[@]}"
+      done
     done
   fi
 fi

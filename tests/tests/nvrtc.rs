@@ -19,7 +19,7 @@ fn check(model: &str, precision: Precision) {
     let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/nvrtc");
     fs::create_dir_all(folder).expect("a folder below target");
     let mut bad = vec![];
-    for arch in [Arch::Sm80, Arch::Sm90a] {
+    for arch in [Arch::Sm80, Arch::Sm90, Arch::Sm90a] {
         let options = Options { precision, target: Target::Cuda(arch), ..Options::new(1, 2048) };
         let plan = compiled(&flavor(model, "0.5"), &training(), &options).plan;
         let cache = Cache::at(format!("{folder}/cache").into());

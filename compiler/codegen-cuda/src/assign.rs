@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use linc_tile::{Elem, Kernel, Mode, Op, Region, Stmt, TileType, ValueId, View};
 
+use crate::Options;
 use crate::layout::{Axis, Layout, matrix_layout, stream_layout};
 use crate::memory::memory_type;
 use crate::pressure::registers;
 use crate::usage::{Usage, gcd};
 use crate::wgmma::suits;
-use crate::{Arch, Options};
 
 /// Bytes of the widest access.
 pub(crate) const WIDE: u64 = 16;
@@ -99,7 +99,7 @@ impl Assignment {
         };
         assignment.places(kernel);
         assignment.operands(kernel, usage, &options.alignment);
-        if options.arch == Arch::Sm90a {
+        if options.arch.has_warpgroups() {
             assignment.warpgroups(kernel);
         }
         assignment

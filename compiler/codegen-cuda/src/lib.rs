@@ -35,19 +35,22 @@ pub enum Arch {
     Sm80,
     /// Ada: L40, RTX 40.
     Sm89,
+    /// Hopper without what only Hopper has: tensor copies, and products of warps as before.
+    Sm90,
     /// Hopper with its own instructions: H100, H200.
     Sm90a,
 }
 
 impl Arch {
     /// All, oldest first.
-    pub const ALL: [Arch; 3] = [Arch::Sm80, Arch::Sm89, Arch::Sm90a];
+    pub const ALL: [Arch; 4] = [Arch::Sm80, Arch::Sm89, Arch::Sm90, Arch::Sm90a];
 
     /// The name that NVRTC knows it by, `sm_80`.
     pub fn name(self) -> &'static str {
         match self {
             Arch::Sm80 => "sm_80",
             Arch::Sm89 => "sm_89",
+            Arch::Sm90 => "sm_90",
             Arch::Sm90a => "sm_90a",
         }
     }
@@ -62,7 +65,23 @@ impl Arch {
         match self {
             Arch::Sm80 => 163 << 10,
             Arch::Sm89 => 99 << 10,
-            Arch::Sm90a => 227 << 10,
+            Arch::Sm90 | Arch::Sm90a => 227 << 10,
+        }
+    }
+
+    /// Whether it has an engine that copies whole tiles.
+    pub fn has_tensor_copies(self) -> bool {
+        match self {
+            Arch::Sm80 | Arch::Sm89 => false,
+            Arch::Sm90 | Arch::Sm90a => true,
+        }
+    }
+
+    /// Whether it has products of four warps together.
+    pub fn has_warpgroups(self) -> bool {
+        match self {
+            Arch::Sm80 | Arch::Sm89 | Arch::Sm90 => false,
+            Arch::Sm90a => true,
         }
     }
 }
@@ -216,8 +235,8 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         kernel.name,
         params.join(", ")
     );
-    // Descriptors that depend on the warp are in registers of the whole warp then.
-    let together = emitter.assignment.wgmma.contains(&true);
+    // Descriptors that depend on the warp, and what the first warp does, are in registers of the whole warp then.
+    let together = emitter.assignment.wgmma.contains(&true) || emitter.pipelines.bytes() > 0;
     let warp = if together { "uniform(thread / 32)" } else { "thread / 32" };
     let _ = writeln!(text, "  const int thread = threadIdx.x, lane = thread % 32, warp = {warp};");
     for (axis, name) in &emitter.axes {

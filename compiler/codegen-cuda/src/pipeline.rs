@@ -11,10 +11,10 @@
 
 use linc_tile::{Stmt, View};
 
+use crate::TensorMap;
 use crate::emit::Emitter;
 use crate::operand::SharedTile;
 use crate::shared::{Before, Range};
-use crate::{Arch, TensorMap};
 
 /// Bytes of the mbarriers of a pipeline: two that tiles are there, two that they were read.
 const BYTES: u32 = 4 * 8;
@@ -76,7 +76,7 @@ impl Emitter<'_> {
         let panel = 8 * tile.pieces();
         let whole = tile.rows == height && height <= MOST_ROWS && width.is_multiple_of(panel);
         let aligned = |n: u64| n.is_multiple_of(width as u64);
-        let fits = self.options.arch == Arch::Sm90a
+        let fits = self.options.arch.has_tensor_copies()
             && rows.bound.is_none()
             && cols.bound.is_none()
             && whole

@@ -102,9 +102,13 @@ fn whole_tiles_come_by_tensor_copies() {
         cases.extend(softmax(shape, narrow(seed as usize), seed % 4 != 3, (64, 64), seed));
         cases.extend(linear(shape, narrow(seed as usize), Keys::Normal, 1.0, seed));
     }
-    let Some(reports) = check_on(&cases, Arch::Sm90a) else { return };
-    let copied = reports.iter().filter(|report| report.count(Operation::CopyTile) > 0).count();
-    assert!(2 * copied > cases.len(), "only {copied} of {} kernels", cases.len());
+    for arch in [Arch::Sm90, Arch::Sm90a] {
+        let Some(reports) = check_on(&cases, arch) else { return };
+        let of = |operation| reports.iter().filter(|report| report.count(operation) > 0).count();
+        let copied = of(Operation::CopyTile);
+        assert!(2 * copied > cases.len(), "only {copied} of {} kernels", cases.len());
+        assert_eq!(of(Operation::Wgmma) > 0, arch.has_warpgroups());
+    }
 }
 
 #[test]

@@ -99,7 +99,8 @@ pub(crate) struct CompileArgs {
     /// Machine that kernels are generated for: cpu or cuda
     #[arg(long, default_value = "cpu")]
     pub(crate) target: String,
-    /// GPU of --target cuda: sm_80 (A100), sm_89 (L40S, RTX 40) or sm_90a (H100, H200); sm_90a if not given
+    /// GPU of --target cuda: sm_80 (A100), sm_89 (L40S, RTX 40), sm_90a (H100, H200) or sm_90 (those without wgmma);
+    /// sm_90a if not given
     #[arg(long)]
     pub(crate) arch: Option<String>,
     /// Write graphs, plan and kernels to this folder

@@ -11,7 +11,7 @@ const MODEL: &str = "models/llama3_nano.toml";
 fn unknown_machines_are_refused_with_those_that_are_known() {
     refuse(&["compile", MODEL, "--target", "gpu"], &["--target", "\"gpu\"", "cpu or cuda"]);
     let arch = ["compile", MODEL, "--target", "cuda", "--arch", "sm_70"];
-    refuse(&arch, &["--arch", "\"sm_70\"", "sm_80, sm_89, sm_90a"]);
+    refuse(&arch, &["--arch", "\"sm_70\"", "sm_80, sm_89, sm_90, sm_90a"]);
     refuse(&["compile", MODEL, "--arch", "sm_80"], &["--arch sm_80", "--target cuda"]);
     let folder = Folder::new("machines");
     let config = folder.config();

@@ -126,9 +126,9 @@ impl Chain {
     }
 }
 
-/// Lengths around the tiles' sizes with every head size; group sizes in turn.
+/// Lengths around the tiles' sizes, and of several whole tiles, with every head size; group sizes in turn.
 fn chains(linear: bool) -> Vec<Chain> {
-    let lengths = [1, 63, 64, 65, 200, 257].into_iter().enumerate();
+    let lengths = [1, 63, 64, 65, 200, 256, 257].into_iter().enumerate();
     let sizes = lengths.flat_map(|(i, seq)| {
         [32, 64, 128].into_iter().enumerate().map(move |(j, head_dim)| (i + j, seq, head_dim))
     });

@@ -56,7 +56,7 @@ impl Target {
             Err(DeviceError::Unsupported(format!("{ARCH_VARIABLE} is \"{name}\": {what}\n  help: {help}")))
         };
         let Some(arch) = Arch::from_name(name) else { return unsupported("no such architecture".into()) };
-        if arch == Arch::Sm90a && self.arch != Arch::Sm90a {
+        if arch.has_tensor_copies() && self.arch != Arch::Sm90a {
             return unsupported(format!("the GPU, {}, lacks the instructions of Hopper", self.real));
         }
         if arch.shared_bytes() > shared_bytes {
@@ -101,7 +101,9 @@ pub fn multiprocessor(arch: Arch) -> Multiprocessor {
     match arch {
         Arch::Sm80 => Multiprocessor { registers: 65_536, warps: 64, blocks: 32, shared_bytes: 164 << 10 },
         Arch::Sm89 => Multiprocessor { registers: 65_536, warps: 48, blocks: 24, shared_bytes: 100 << 10 },
-        Arch::Sm90a => Multiprocessor { registers: 65_536, warps: 64, blocks: 32, shared_bytes: 228 << 10 },
+        Arch::Sm90 | Arch::Sm90a => {
+            Multiprocessor { registers: 65_536, warps: 64, blocks: 32, shared_bytes: 228 << 10 }
+        }
     }
 }
 
@@ -144,7 +146,7 @@ pub fn ceilings(arch: Arch) -> Ceilings {
     let (name, bytes, bf16, f32) = match arch {
         Arch::Sm80 => ("A100", 2.0, 312.0, 19.5),
         Arch::Sm89 => ("L40S", 0.864, 362.0, 91.6),
-        Arch::Sm90a => ("H200", 4.8, 989.0, 67.0),
+        Arch::Sm90 | Arch::Sm90a => ("H200", 4.8, 989.0, 67.0),
     };
     Ceilings { name, bytes_per_second: bytes * 1e12, bf16_flops: bf16 * 1e12, f32_flops: f32 * 1e12 }
 }
@@ -226,13 +228,15 @@ mod tests {
         }
         let ampere = with(hopper(), Some("sm_80"), 227).expect("older kernels");
         assert_eq!((ampere.arch, ampere.real.as_str()), (Arch::Sm80, "sm_90a"));
+        assert_eq!(with(hopper(), Some("sm_90"), 227).expect("its own copies").arch, Arch::Sm90);
         for (target, name, kib, why) in [
             (
                 hopper(),
                 "sm_75",
                 227,
-                "no such architecture\n  help: set LINC_CUDA_ARCH to one of sm_80, sm_89, sm_90a",
+                "no such architecture\n  help: set LINC_CUDA_ARCH to one of sm_80, sm_89, sm_90, sm_90a",
             ),
+            (target((10, 0), 227), "sm_90", 227, "the GPU, sm_100, lacks the instructions of Hopper"),
             (target((8, 0), 163), "sm_90a", 163, "the GPU, sm_80, lacks the instructions of Hopper"),
             (target((8, 6), 99), "sm_80", 99, "of shared memory, the GPU has 101376"),
         ] {
