@@ -235,9 +235,8 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         kernel.name,
         params.join(", ")
     );
-    // Descriptors that depend on the warp, and what the first warp does, are in registers of the whole warp then.
-    let together = emitter.assignment.wgmma.contains(&true) || emitter.pipelines.bytes() > 0;
-    let warp = if together { "uniform(thread / 32)" } else { "thread / 32" };
+    // What depends on the warp is in registers of the whole warp then.
+    let warp = if emitter.assignment.products { "uniform(thread / 32)" } else { "thread / 32" };
     let _ = writeln!(text, "  const int thread = threadIdx.x, lane = thread % 32, warp = {warp};");
     for (axis, name) in &emitter.axes {
         let _ = writeln!(
