@@ -61,6 +61,7 @@ impl From<Target> for linc_kernels::Target {
     fn from(target: Target) -> Self {
         match target {
             Target::Cpu => linc_kernels::Target::Cpu,
+            Target::Cuda(arch) if arch.has_warpgroups() => linc_kernels::Target::Hopper,
             Target::Cuda(_) => linc_kernels::Target::Cuda,
         }
     }

@@ -29,6 +29,8 @@ pub enum Target {
     Cpu,
     /// Many processors, with tiles in registers.
     Cuda,
+    /// The same, whose products read operands from shared memory themselves and leave registers for larger tiles.
+    Hopper,
 }
 
 /// A position in the storage of a root value.

@@ -104,12 +104,27 @@ pub type Tiles = BTreeMap<Site, Tile>;
 impl Site {
     /// What linc takes by itself. On a GPU a program's tiles share its registers: small heads leave room for more rows,
     /// and gradients of wide heads for fewer.
+    ///
+    /// Hopper multiplies faster than its second-level cache feeds it. A program that keeps `r` rows asks for 4096/r bytes
+    /// a cycle at full speed in the forward, 2730/r for dq, 2048/r for dkdv, of some 28 that a multiprocessor gets
+    /// (4096 operations a cycle; two, three and four products for each pair of tiles that is loaded). So it keeps 128, but
+    /// in dkdv of small heads, where 64 do and three programs are at work at once.
     pub fn default_tile(&self, target: Target) -> Tile {
         let square = Tile { queries: BLOCK, keys: BLOCK };
+        let (more_queries, more_keys) =
+            (Tile { queries: 2 * BLOCK, ..square }, Tile { keys: 2 * BLOCK, ..square });
+        // Products of f32 are those of any GPU.
+        let target = if self.dtype == DType::F32 && target == Target::Hopper { Target::Cuda } else { target };
         match (target, self.family) {
-            (Target::Cuda, Family::Forward) if self.head_dim <= 64 => Tile { queries: 2 * BLOCK, ..square },
-            (Target::Cuda, Family::Dq) if self.head_dim > 64 => Tile { keys: BLOCK / 2, ..square },
-            (Target::Cpu | Target::Cuda, Family::Forward | Family::Dq | Family::Dkdv) => square,
+            (Target::Hopper, Family::Forward | Family::Dq) if self.head_dim <= 128 => more_queries,
+            (Target::Hopper, Family::Dkdv) if (65..=128).contains(&self.head_dim) => more_keys,
+            (Target::Cuda, Family::Forward) if self.head_dim <= 64 => more_queries,
+            (Target::Cuda | Target::Hopper, Family::Dq) if self.head_dim > 64 => {
+                Tile { keys: BLOCK / 2, ..square }
+            }
+            (Target::Cpu | Target::Cuda | Target::Hopper, Family::Forward | Family::Dq | Family::Dkdv) => {
+                square
+            }
         }
     }
 
@@ -151,13 +166,13 @@ mod tests {
 
     #[test]
     fn candidates_begin_with_the_default_and_have_each_size_once() {
-        for target in [Target::Cpu, Target::Cuda] {
+        for target in [Target::Cpu, Target::Cuda, Target::Hopper] {
             for family in [Family::Forward, Family::Dq, Family::Dkdv] {
                 for (seq, head_dim, count) in [(2048, 64, 9), (2048, 128, 9), (64, 64, 4)] {
                     let site = site(family, seq, head_dim);
                     let mut found = site.candidates(target);
                     assert_eq!(found[0], site.default_tile(target));
-                    let first = usize::from(found[0].queries > seq);
+                    let first = usize::from(found[0].queries.max(found[0].keys) > seq);
                     found.sort_unstable();
                     found.dedup();
                     assert_eq!(found.len(), count + first, "{site}");
