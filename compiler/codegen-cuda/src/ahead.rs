@@ -177,11 +177,14 @@ impl<'k> Emitter<'k> {
 
     pub(crate) fn end_fetches(&mut self, fetches: Option<Fetches>) {
         let Some(Fetches { tiles, way, .. }) = fetches else { return };
-        if let Way::Tensor(pipeline) = way {
-            self.close_pipeline();
-            for (_, range) in &tiles {
-                self.state.hazards.note_released(*range, pipeline.0);
+        for (_, range) in &tiles {
+            match way {
+                Way::Threads { .. } => self.state.hazards.note_written(*range),
+                Way::Tensor(pipeline) => self.state.hazards.note_released(*range, pipeline.0),
             }
+        }
+        if let Way::Tensor(_) = way {
+            self.close_pipeline();
         }
         for (value, range) in tiles {
             self.state.tiles.remove(&value);

@@ -184,11 +184,16 @@ impl Hazards {
 
     pub(crate) fn note_write(&mut self, range: Range) {
         self.accesses.insert(Access::SharedWrite(range));
-        self.written.insert(range);
+        self.note_written(range);
     }
 
     pub(crate) fn note_copy(&mut self, range: Range) {
         self.pending.insert(range);
+        self.note_written(range);
+    }
+
+    /// Threads have written a range, or copied to it, and met since.
+    pub(crate) fn note_written(&mut self, range: Range) {
         self.written.insert(range);
     }
 
