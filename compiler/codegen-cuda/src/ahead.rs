@@ -7,6 +7,7 @@ use crate::emit::Emitter;
 use crate::operand::SharedTile;
 use crate::pipeline::Pipeline;
 use crate::shared::{Before, Range};
+use crate::wgmma::WARPS;
 use crate::{CodegenError, TensorMap};
 
 /// Tiles that a loop loads one round ahead.
@@ -84,7 +85,11 @@ impl<'k> Emitter<'k> {
             let at = pipeline.at();
             let bytes: u32 = tiles.iter().map(|(_, range)| range.bytes / 2).sum();
             self.state.out.line(format!("pipeline_acquire({at}, turn);"));
-            self.state.out.open("if (lane == 0)");
+            self.state.out.open("if (elected())");
+            if tiles.iter().any(|(value, range)| self.read_by_threads(*value, *range)) {
+                // Their reads are over, but the engine goes another way.
+                self.state.out.line("fence_async();");
+            }
             self.state.out.line(format!("const u32 arrival = pipeline_expect({at}, turn, {bytes});"));
         }
         for (i, ((stmt, view), (_, range))) in loads.iter().zip(&tiles).enumerate() {
@@ -148,8 +153,11 @@ impl<'k> Emitter<'k> {
             Way::Tensor(pipeline) => {
                 let (at, turn) = (pipeline.at(), pipeline.turn());
                 self.state.out.line(format!("pipeline_wait({at}, {turn});"));
-                let line = format!("if (warp == 0 && {next} < {upper}) {function}({next}, {turn} + 1);");
-                self.state.out.line(line);
+                let fetch = format!("if (warp == 0 && {next} < {upper}) {function}({next}, {turn} + 1);");
+                self.state.fetch = Some(fetch);
+                if self.assignment.warps <= WARPS {
+                    self.start_fetch();
+                }
                 format!("{turn} % 2")
             }
         };
@@ -168,6 +176,7 @@ impl<'k> Emitter<'k> {
             None => {}
             Some(Way::Threads { stage }) => self.state.out.line(format!("{stage} ^= 1;")),
             Some(Way::Tensor(pipeline)) => {
+                self.start_fetch();
                 let (at, turn) = (pipeline.at(), pipeline.turn());
                 self.state.out.line(format!("pipeline_release({at}, {turn}, lane);"));
                 self.state.out.line(format!("{turn} += 1;"));

@@ -81,6 +81,8 @@ impl<'k> Emitter<'k> {
         body: &'k Region,
     ) -> Result<(), CodegenError> {
         let (counter, carried) = (body.args[0], &body.args[1..]);
+        self.start_fetch();
+        self.wait_before_pipelines(body);
         self.carried(carried, init);
         self.define_carried(carried, carried);
         let name = self.name(counter);
@@ -127,6 +129,7 @@ impl<'k> Emitter<'k> {
             let declaration = self.declare(*result, &name);
             self.state.out.line(format!("{declaration};"));
         }
+        self.start_fetch();
         let before = self.state.hazards.clone();
         let cond = self.scalar(cond);
         self.state.out.open(format!("if ({cond})"));

@@ -52,6 +52,8 @@ pub(crate) struct State {
     temporaries: usize,
     /// A statement that its neighbour has written already, by address.
     pub paired: Option<usize>,
+    /// A fetch of a pipeline that this round has still to start.
+    pub fetch: Option<String>,
 }
 
 /// Writes one kernel.
@@ -98,6 +100,7 @@ impl<'k> Emitter<'k> {
                 body: 0,
                 temporaries: 0,
                 paired: None,
+                fetch: None,
             },
             bodies: 0,
             ahead,
@@ -269,16 +272,20 @@ impl<'k> Emitter<'k> {
 
     /// Announces a read of shared memory.
     pub(crate) fn reads(&mut self, range: Range) {
-        self.reads_all(&[range]);
+        self.reads_all(&[range], false);
     }
 
-    /// Announces reads that come together. All waiting is before all of them: a barrier ends what was noted before it.
-    pub(crate) fn reads_all(&mut self, ranges: &[Range]) {
+    /// Announces reads that come together, by threads or by a product of warpgroups. All waiting is before all of them: a
+    /// barrier ends what was noted before it.
+    pub(crate) fn reads_all(&mut self, ranges: &[Range], by_warpgroups: bool) {
         for range in ranges {
             self.wait(self.state.hazards.before_read(*range));
         }
         for range in ranges {
-            self.state.hazards.note_read(*range);
+            match by_warpgroups {
+                true => self.state.hazards.note_product_read(*range),
+                false => self.state.hazards.note_read(*range),
+            }
         }
     }
 

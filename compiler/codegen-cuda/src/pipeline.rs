@@ -9,7 +9,7 @@
 //! follow each other have the same, which goes on counting turns, so that they always agree with the phases of the
 //! mbarriers; a loop within a loop has another.
 
-use linc_tile::{Stmt, View};
+use linc_tile::{Op, Region, Stmt, ValueId, View};
 
 use crate::TensorMap;
 use crate::emit::Emitter;
@@ -20,6 +20,8 @@ use crate::shared::{Before, Range};
 const BYTES: u32 = 4 * 8;
 /// Rows of the largest box.
 const MOST_ROWS: usize = 256;
+/// Maps of a kernel: a few of the four kilobytes that arguments may have.
+const MOST_MAPS: usize = 16;
 
 /// Pipelines of a kernel.
 #[derive(Default)]
@@ -77,6 +79,7 @@ impl Emitter<'_> {
         let whole = tile.rows == height && height <= MOST_ROWS && width.is_multiple_of(panel);
         let aligned = |n: u64| n.is_multiple_of(width as u64);
         let fits = self.options.arch.has_tensor_copies()
+            && self.maps.len() < MOST_MAPS
             && rows.bound.is_none()
             && cols.bound.is_none()
             && whole
@@ -88,6 +91,44 @@ impl Emitter<'_> {
             stride,
             rows: height as u32,
             columns: panel as u32,
+        })
+    }
+
+    /// Whether threads read a tile of a loop themselves, or have read what was in its places before.
+    pub(crate) fn read_by_threads(&self, value: ValueId, places: Range) -> bool {
+        let mut read = self.assignment.unpacked[value.0 as usize];
+        self.kernel.for_each_stmt(|stmt| {
+            let Op::Dot { a, b, .. } = stmt.op else { return };
+            read |= [a, b].contains(&value) && !self.assignment.wgmma[stmt.results[0].0 as usize];
+        });
+        read || self.state.hazards.read_by_threads(places)
+    }
+
+    /// Writes the fetch that this round has still to start: where there is another warpgroup to wait for, while the first
+    /// product is under way.
+    pub(crate) fn start_fetch(&mut self) {
+        if let Some(fetch) = self.state.fetch.take() {
+            self.state.out.line(fetch);
+        }
+    }
+
+    /// Waits for what threads copy before a loop with pipelines in it, and so not in each of its rounds.
+    pub(crate) fn wait_before_pipelines(&mut self, body: &Region) {
+        if self.ahead && self.state.hazards.copying() && self.has_pipelines(body) {
+            self.wait(Before::Arrival);
+        }
+    }
+
+    fn has_pipelines(&self, region: &Region) -> bool {
+        let fetches = |stmt: &Stmt| match &stmt.op {
+            Op::Load(view) => {
+                self.assignment.copied[stmt.results[0].0 as usize] && self.tensor_map(stmt, view).is_some()
+            }
+            _ => false,
+        };
+        region.body.iter().any(|stmt| match &stmt.op {
+            Op::For { body, .. } => body.body.iter().any(fetches) || self.has_pipelines(body),
+            op => op.regions().iter().any(|inner| self.has_pipelines(inner)),
         })
     }
 
@@ -130,21 +171,23 @@ impl Emitter<'_> {
         self.state.out.close();
     }
 
-    /// Start of the kernel: mbarriers, which stand behind all tiles, and the counts of turns.
+    /// Start of the kernel: mbarriers, which stand behind all tiles, and the counts of turns. Others than the thread that
+    /// makes mbarriers know of them after the first barrier.
     pub(crate) fn pipelines_text(&self, at: u32) -> String {
         let count = self.pipelines.count;
         if count == 0 {
             return String::new();
         }
+        let prefetch = |i: usize| format!("    prefetch_map(maps{i});\n");
+        let prefetches: String = (0..self.maps.len()).map(prefetch).collect();
         format!(
             "  // Pipelines: where their mbarriers are, and how many turns they have had.
   constexpr u32 PIPELINES = {at};
   u32 turns[{count}] = {{}};
   if (thread == 0) {{
-    for (int p = 0; p < {count}; ++p) pipeline_init(PIPELINES + p * {BYTES}, {});
+{prefetches}    for (int p = 0; p < {count}; ++p) pipeline_init(PIPELINES + p * {BYTES}, {});
     fence_async();
   }}
-  barrier();
 ",
             self.assignment.warps
         )

@@ -55,7 +55,7 @@ impl Emitter<'_> {
             shared.push(a);
         }
         let ranges: Vec<Range> = shared.iter().map(|value| self.state.tiles[value].range).collect();
-        self.reads_all(&ranges);
+        self.reads_all(&ranges, together);
         let inner = self.kernel.ty(a).shape[usize::from(!trans_a)];
         if together {
             self.warpgroup_product(result, &name, (a, trans_a), (b, trans_b), inner, acc.is_some());
@@ -64,6 +64,7 @@ impl Emitter<'_> {
         } else {
             self.multiply_add(result, &name, (a, trans_a), (b, trans_b), inner);
         }
+        self.start_fetch();
         self.define(result, Def::Array(name));
         self.stage_if_needed(result)
     }

@@ -68,6 +68,10 @@ pub(crate) struct Hazards {
     unfenced: BTreeSet<Range>,
     /// Written by threads, themselves or by background copies, of which nobody has been told.
     written: BTreeSet<Range>,
+    /// Read by threads, of which nobody has been told.
+    read: BTreeSet<Range>,
+    /// All threads have met since the kernel began, and know of its mbarriers.
+    met: bool,
 }
 
 impl Hazards {
@@ -77,6 +81,8 @@ impl Hazards {
         self.pending.extend(&other.pending);
         self.unfenced.extend(&other.unfenced);
         self.written.extend(&other.written);
+        self.read.extend(&other.read);
+        self.met &= other.met;
     }
 
     /// A round of a loop has ended that began as `start`: its views are not those of the next round.
@@ -98,6 +104,7 @@ impl Hazards {
     /// All threads have met.
     pub(crate) fn barrier(&mut self) {
         self.accesses.clear();
+        self.met = true;
     }
 
     /// All copies have arrived. Others than the threads that started them need a barrier.
@@ -113,6 +120,7 @@ impl Hazards {
         let new = self.unfenced.len() < before;
         if new {
             self.written.retain(under_way);
+            self.read.clear();
         }
         new
     }
@@ -156,7 +164,8 @@ impl Hazards {
             Access::SharedReleased(r, to) => r.meets(&range) && !(*r == range && Some(*to) == pipeline),
             Access::GlobalRead(..) | Access::GlobalWrite(..) => false,
         };
-        if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
+        let unmet = pipeline.is_some() && !self.met;
+        if unmet || self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
     }
 
     /// Before loading from a parameter that is stored to as well.
@@ -171,7 +180,19 @@ impl Hazards {
         if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
     }
 
+    /// Whether tensor copies into the range have to be told of what threads read there.
+    pub(crate) fn read_by_threads(&self, range: Range) -> bool {
+        self.read.iter().any(|r| r.meets(&range))
+    }
+
+    /// A read by threads.
     pub(crate) fn note_read(&mut self, range: Range) {
+        self.accesses.insert(Access::SharedRead(range));
+        self.read.insert(range);
+    }
+
+    /// A read by products of warpgroups, which have the same way to memory as tensor copies.
+    pub(crate) fn note_product_read(&mut self, range: Range) {
         self.accesses.insert(Access::SharedRead(range));
     }
 
@@ -292,6 +313,11 @@ mod tests {
     fn what_was_released_to_a_pipeline_is_its_own_to_fill() {
         let mut hazards = Hazards::default();
         let (a, b) = (Range { at: 0, bytes: 256 }, Range { at: 128, bytes: 256 });
+        // Nobody knows of its mbarriers yet.
+        assert_eq!(hazards.before_fill(a, Some(1)), Before::Barrier);
+        assert_eq!(hazards.before_write(a), Before::Nothing);
+        hazards.barrier();
+        assert_eq!(hazards.before_fill(a, Some(1)), Before::Nothing);
         hazards.note_read(a);
         assert_eq!(hazards.before_fill(a, Some(1)), Before::Barrier);
         hazards.note_released(a, 1);
@@ -306,16 +332,19 @@ mod tests {
     }
 
     #[test]
-    fn tensor_copies_are_told_of_what_threads_wrote() {
+    fn tensor_copies_are_told_of_what_threads_did() {
         let mut hazards = Hazards::default();
         let (a, b) = (Range { at: 0, bytes: 128 }, Range { at: 128, bytes: 128 });
         hazards.note_write(a);
         hazards.barrier();
+        hazards.note_read(b);
+        hazards.note_product_read(a);
         assert!(hazards.written_by_threads(a) && !hazards.written_by_threads(b));
+        assert!(!hazards.read_by_threads(a) && hazards.read_by_threads(b));
         // A fence for something else is one for this.
         hazards.note_unfenced(b);
         assert!(hazards.fence());
-        assert!(!hazards.written_by_threads(a));
+        assert!(!hazards.written_by_threads(a) && !hazards.read_by_threads(b));
     }
 
     #[test]

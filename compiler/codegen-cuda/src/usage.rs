@@ -61,7 +61,10 @@ impl Usage {
         if let [result] = stmt.results[..] {
             let at = result.0 as usize;
             self.exact[at] |= matches!(stmt.op, Op::Load(_)) && kernel.ty(result).elem.is_narrow();
-            self.divisor[at] = self.divisor_of(&stmt.op);
+            let divisor = self.divisor_of(&stmt.op);
+            // Of i32, which wraps, powers of two remain.
+            let wraps = kernel.ty(result).elem == Elem::I32;
+            self.divisor[at] = if wraps { divisor & divisor.wrapping_neg() } else { divisor };
         }
         if let Op::For { lower, step, body, .. } = &stmt.op {
             // Every value of the counter is the lower bound plus some steps.

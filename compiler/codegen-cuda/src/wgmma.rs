@@ -21,7 +21,7 @@ const WIDEST: usize = 256;
 /// Rows of a warpgroup.
 const ROWS: usize = 64;
 /// Warps of a warpgroup.
-const WARPS: usize = 4;
+pub(crate) const WARPS: usize = 4;
 
 /// Whether warpgroups can do a product of two bf16 or f16 tiles: each has 64 rows of the result and a range of its columns, no
 /// more and no less than there are, that starts and ends at the border of a panel.
@@ -99,6 +99,7 @@ impl Emitter<'_> {
         self.state.out.close();
         self.state.out.close();
         self.state.out.line("wgmma_commit();");
+        self.start_fetch();
         self.state.out.line("wgmma_wait<0>();");
         self.state.out.line(format!("pin({name});"));
         self.state.out.close();

@@ -22,6 +22,13 @@ struct Landing {
   uint32_t phase;
 };
 
+// The last read of a piece by a thread of a warp, and how often that thread had told the engine.
+struct Touch {
+  unsigned thread;
+  uint32_t fences;
+};
+constexpr unsigned UNTOUCHED = ~0u;
+
 // Kept for kernels with tensor maps only.
 struct Knowledge {
   bool kept = false;
@@ -29,6 +36,12 @@ struct Knowledge {
   std::vector<Clock> of;         // by thread
   std::vector<uint32_t> read;    // by piece of 16 bytes and warp: what the warp's clock was, plus one
   std::vector<Landing> landings; // by piece; where the last writer was a tile
+
+  // The engine's way to memory is not the threads' own: what they have read must be told as well, by themselves before
+  // a barrier, or by the copying thread when it knows that they are done.
+  std::vector<Touch> touched;         // by piece and warp
+  std::vector<uint32_t> fences, met;  // by thread: how often it has told, and had when the block met last
+  std::vector<bool> told;             // by thread: since it waited for others
 };
 inline Knowledge knowledge;
 
@@ -45,6 +58,23 @@ inline void advance_all() {
   if (!knowledge.kept) return;
   for (uint32_t& clock : knowledge.now) clock++;
   for (Clock& known : knowledge.of) known = knowledge.now;
+  knowledge.met = knowledge.fences;
+  knowledge.told.assign(knowledge.told.size(), false);
+}
+
+// A block begins, to which nothing that was before matters.
+inline void advance_block() {
+  advance_all();
+  std::fill(knowledge.touched.begin(), knowledge.touched.end(), Touch{UNTOUCHED, 0});
+}
+
+// Whether the engine has been told of what threads read of a piece, as far as the copying thread needs it.
+inline bool told(uint32_t piece, unsigned thread) {
+  if (knowledge.told[thread]) return true;
+  size_t warps = knowledge.now.size();
+  return std::all_of(&knowledge.touched[piece * warps], &knowledge.touched[piece * warps] + warps, [](const Touch& last) {
+    return last.thread == UNTOUCHED || knowledge.met[last.thread] > last.fences;
+  });
 }
 
 }  // namespace linc

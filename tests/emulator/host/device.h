@@ -201,7 +201,9 @@ LINC_CALLED void linc_copy_tile(unsigned to, const void* map, int x, int y, unsi
 // ---- warpgroups ----
 
 LINC_CALLED void linc_fence_async() {
-  linc::async_fences[linc::block.current->id].push_back(linc::block.epoch);
+  unsigned thread = linc::block.current->id;
+  linc::async_fences[thread].push_back(linc::block.epoch);
+  if (linc::knowledge.kept) linc::knowledge.fences[thread]++, linc::knowledge.told[thread] = true;
 }
 
 LINC_CALLED void linc_wgmma_fence() { linc::products[linc::block.current->id].fenced = true; }

@@ -163,6 +163,8 @@ template <int N> LINC_INLINE void copy_async_wait() { linc_copy_async_wait(N); }
 struct TensorMap {
   u64 words[16];
 };
+LINC_INLINE void prefetch_map(const TensorMap& map) {}
+LINC_INLINE bool elected() { return threadIdx.x % 32 == 0; }
 LINC_INLINE void sync_warp() { linc_sync_warp(); }
 LINC_INLINE void mbarrier_init(u32 at, u32 count) { linc_mbarrier_init(at, count); }
 LINC_INLINE void mbarrier_arrive(u32 at) { linc_mbarrier_arrive(at, 0); }

@@ -126,6 +126,7 @@ inline void wait_for_phase(uint32_t at, uint32_t parity) {
     Mbarrier& m = find_mbarrier(at, "mbarrier_wait");
     if (m.ended % 2 != parity % 2) {
       join(knowledge.of[self.id], m.arrived);
+      knowledge.told[self.id] = false;
       m.seen[self.id] = m.ended;
       auto first = m.seen.begin() + self.warp * WARP;
       m.seen_by_all[self.warp] = *std::min_element(first, first + WARP);

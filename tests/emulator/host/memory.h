@@ -160,6 +160,9 @@ inline void begin_tile_copy(uint32_t at, unsigned thread, const char* what) {
       shared_race(at / 4, thread, thread, "copies a tile to", FIRST_WARP + warp, "read");
     }
   }
+  if (!told(at / 16, thread)) {
+    fault("unfenced", thread, "%s to shared byte %u, which threads have read with no fence_async() behind", what, at);
+  }
 }
 
 inline void touch_shared_read(uint32_t at, unsigned bytes, Actor actor, unsigned thread, const char* what) {
@@ -177,6 +180,11 @@ inline void touch_shared_read(uint32_t at, unsigned bytes, Actor actor, unsigned
     if (knowledge.kept) {
       auto [first, end] = warps_of(actor);
       for (unsigned warp = first; warp < end; warp++) note_warp_read(word, warp);
+      // Products of warpgroups read by the engine's way.
+      if (actor < FIRST_GROUP) {
+        knowledge.touched[word / 4 * knowledge.now.size() + first] = {thread, knowledge.fences[thread]};
+        knowledge.told[thread] = false;
+      }
     }
   }
 }

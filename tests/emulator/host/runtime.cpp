@@ -123,6 +123,8 @@ void keep_knowledge() {
   knowledge.of.assign(launch.threads, Clock(warps));
   knowledge.read.assign(pieces * warps, 0);
   knowledge.landings.resize(pieces);
+  knowledge.touched.resize(pieces * warps);
+  knowledge.fences.resize(launch.threads), knowledge.met.resize(launch.threads), knowledge.told.resize(launch.threads);
 }
 
 void read_request() {
@@ -166,7 +168,7 @@ void run_launch() {
     linc_block_index = {at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y};
     block_starts.push_back({block.epoch + 1, linc_block_index});
     async_fences.assign(launch.threads, {});
-    advance_all();
+    advance_block();
     run_threads(stacks, run_one_thread);
     check_mbarriers_done();
     global_accesses.finish_block();

@@ -47,7 +47,7 @@ fn narrow_tiles_are_exchanged_in_their_own_pattern() {
 
 #[test]
 fn mbarriers_have_to_be_made_known() {
-    let unfenced = pipeline().with("    fence_async();\n", "");
+    let unfenced = pipeline().with("    fence_async();\n  }\n", "  }\n");
     found(unfenced, FaultKind::Unfenced, "made with no fence_async() and barrier");
     let alone = pipeline().with("barrier();  // mbarriers are there", "");
     found_any(alone, &[FaultKind::Mbarrier, FaultKind::Unfenced], "shared byte 16384");
@@ -80,6 +80,8 @@ fn places_have_to_be_waited_for() {
         "    pipeline_release(PIPELINE, turn, lane);\n    for (int n = 0; n < 4; n++) {",
     );
     found_any(early, &kinds, "");
+    let untold = pipeline().with("fence_async();  // lanes have read by another way", "");
+    found(untold, FaultKind::Unfenced, "which threads have read");
     // Lanes that have not met may still read.
     let release = "pipeline_release(PIPELINE, turn, lane)";
     let unmet = "if (lane == 0) mbarrier_arrive(PIPELINE + 16 + turn % 2 * 8)";

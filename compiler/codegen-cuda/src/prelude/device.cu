@@ -197,6 +197,15 @@ struct __align__(128) TensorMap {
   u64 words[16];
 };
 
+// Asks for a map before it is used.
+LINC_INLINE void prefetch_map(const TensorMap& map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
+
+// Warp: true in one of the lanes. A condition on its number is a loop over all lanes to the compiler.
+LINC_INLINE bool elected() {
+  u32 is;
+  asm volatile("{.reg .pred is; elect.sync _|is, 0xffffffff; selp.u32 %0, 1, 0, is;}" : "=r"(is));
+  return is;
+}
 // Waits for all lanes of the warp; makes their accesses to memory visible to each other.
 LINC_INLINE void sync_warp() { __syncwarp(); }
 

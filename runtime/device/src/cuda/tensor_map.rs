@@ -38,6 +38,9 @@ pub(super) fn encode(map: &TensorMap, address: CUdeviceptr, bytes: u64) -> Resul
     let row = map.stride * 2;
     // The last row may be cut off, where no kernel reads.
     let (sizes, strides) = ([map.stride, bytes.div_ceil(row)], [row]);
+    if sizes[1] > i32::MAX as u64 {
+        return unsupported("more rows than a kernel can count");
+    }
     let (extents, steps) = ([map.columns, map.rows], [1, 1]);
     let mut encoded = CUtensorMap { opaque: [0; 16] };
     // SAFETY: the arrays have as many entries as axes, the strides one less; the driver writes to a live map.

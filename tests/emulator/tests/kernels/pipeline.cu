@@ -13,7 +13,8 @@ extern "C" __global__ void __launch_bounds__(128)
   barrier();  // mbarriers are there
   const auto fetch = [&](int round, u32 turn) {
     pipeline_acquire(PIPELINE, turn);
-    if (lane == 0) {
+    if (elected()) {
+      fence_async();  // lanes have read by another way
       const u32 arrival = pipeline_expect(PIPELINE, turn, TILE);
       copy_tile_async(turn % 2 * TILE, map, 64, round * 64, arrival);
     }
