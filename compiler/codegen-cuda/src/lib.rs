@@ -5,6 +5,7 @@ mod assign;
 mod control;
 mod emit;
 mod expression;
+mod header;
 mod layout;
 mod memory;
 mod operand;
@@ -210,7 +211,6 @@ fn written<'k>(
 /// Header comment, signature, positions, body.
 fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, shared_bytes: u32) -> String {
     let threads = emitter.threads();
-    let [x, y, z] = kernel.grid;
     let mut params: Vec<String> = kernel
         .params
         .iter()
@@ -222,13 +222,9 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         .collect();
     let map = |i| format!("const __grid_constant__ TensorMap maps{i}");
     params.extend((0..emitter.maps.len()).map(map));
-    // Writing to a String, here and below, cannot fail.
-    let mut text = format!(
-        "// {}: grid {x} x {y} x {z}, {threads} threads, {shared_bytes} bytes of shared memory, {}\n",
-        kernel.name,
-        options.arch.name()
-    );
-    // Without a number of blocks, the compiler spills registers to make room for one more.
+    let mut text = header::header(kernel, options.arch, threads, shared_bytes);
+    // Without a number of blocks, the compiler spills registers to make room for one more. Writing to a String, here and
+    // below, cannot fail.
     let _ = writeln!(
         text,
         "extern \"C\" __global__ void __launch_bounds__({threads}, BLOCKS) {}({}) {{",
