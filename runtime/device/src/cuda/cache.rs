@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -15,6 +16,8 @@ use crate::folder::{cache_folder, write_entry};
 /// First bytes of an entry; another format gets another number.
 const MAGIC: &[u8; 12] = b"linc-cubin 2";
 const CHECKSUM: usize = 32;
+/// Bytes that entries may have together.
+const MOST: u64 = 1 << 30;
 
 /// A folder of entries.
 #[derive(Clone, Debug)]
@@ -35,14 +38,46 @@ impl Cache {
 
     /// The entry of a source and of all else that its code depends on.
     pub(super) fn get(&self, source: &str, fingerprint: &str) -> Option<Cubin> {
-        let bytes = fs::read(self.path(source, fingerprint)?).ok()?;
-        decode(&bytes)
+        let path = self.path(source, fingerprint)?;
+        let cubin = decode(&fs::read(&path).ok()?)?;
+        // What is in use is not the first to go. A disk that refuses keeps it a little shorter.
+        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        Some(cubin)
     }
 
     /// Writes an entry, in place of a damaged one if there is one. A disk that refuses is no error: the code is there.
     pub(super) fn put(&self, source: &str, fingerprint: &str, cubin: &Cubin) {
         if let Some(path) = self.path(source, fingerprint) {
             let _ = write_entry(&path, &encode(cubin));
+        }
+    }
+
+    /// Removes the entries that were not used for longest, down to three quarters, once all together are too large.
+    pub(super) fn trim(&self) {
+        self.trim_to(MOST);
+    }
+
+    fn trim_to(&self, most: u64) {
+        let Some(folder) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+        let entry = |entry: fs::DirEntry| {
+            let (path, about) = (entry.path(), entry.metadata().ok()?);
+            let ours = path.extension().is_some_and(|e| e == "cubin" || e == "tmp");
+            (ours && about.is_file()).then(|| Some((about.modified().ok()?, about.len(), path)))?
+        };
+        let mut entries: Vec<(SystemTime, u64, PathBuf)> = folder.flatten().filter_map(entry).collect();
+        let mut bytes: u64 = entries.iter().map(|(_, len, _)| len).sum();
+        if bytes <= most {
+            return;
+        }
+        entries.sort();
+        for (_, len, path) in entries {
+            if bytes <= most / 4 * 3 {
+                break;
+            }
+            // Another process may have been faster.
+            if fs::remove_file(path).is_ok() {
+                bytes -= len;
+            }
         }
     }
 
@@ -171,5 +206,31 @@ mod tests {
             cache.put("source", "sm_80", &cubin(1));
             assert_eq!(cache.get("source", "sm_80"), None);
         }
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path().to_path_buf());
+        let sources: Vec<String> = (0..8).map(|i| format!("source {i}")).collect();
+        for (i, source) in sources.iter().enumerate() {
+            cache.put(source, "sm_80", &cubin(i as u8));
+            let path = cache.path(source, "sm_80").expect("a path");
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + i as u64);
+            fs::File::open(path).expect("an entry").set_modified(time).expect("its owner");
+        }
+        let other = folder.path().join("other.txt");
+        fs::write(&other, vec![0; 1 << 20]).expect("a file");
+        let size = fs::metadata(cache.path("source 0", "sm_80").expect("a path")).expect("an entry").len();
+        // The oldest is used again, and so the youngest.
+        assert!(cache.get(&sources[0], "sm_80").is_some());
+        cache.trim_to(8 * size);
+        assert!(sources.iter().all(|s| cache.path(s, "sm_80").is_some_and(|p| p.exists())), "all fit");
+        cache.trim_to(8 * size - 1);
+        let left: Vec<usize> = (0..8).filter(|i| cache.get(&sources[*i], "sm_80").is_some()).collect();
+        assert_eq!(left, [0, 4, 5, 6, 7], "three quarters of less than eight");
+        assert!(other.exists(), "what is not ours stays");
+        Cache { folder: None }.trim();
+        Cache::at(folder.path().join("none")).trim();
     }
 }

@@ -124,7 +124,11 @@ pub(super) fn compile(
     let results = results.into_inner().unwrap_or_default();
     // What an error kept from starting stands behind it.
     let codes: Vec<Code> = results.into_iter().flatten().collect::<Result<_, _>>()?;
-    Ok((codes, cached.into_inner()))
+    let cached = cached.into_inner();
+    if cached < kernels.len() {
+        cache.trim();
+    }
+    Ok((codes, cached))
 }
 
 fn take<'a>(next: &AtomicUsize, kernels: &'a [CudaKernel]) -> Option<(usize, &'a CudaKernel)> {
