@@ -357,8 +357,8 @@ impl<'k> Emitter<'k> {
     pub(crate) fn stmt(&mut self, stmt: &'k Stmt) -> Result<(), CodegenError> {
         let scalar = stmt.results.iter().all(|r| self.kernel.ty(*r).shape.is_empty());
         match &stmt.op {
-            Op::ConstF(value) => self.define(stmt.results[0], Def::Scalar(float(*value))),
-            Op::ConstI(value) => self.define(stmt.results[0], Def::Scalar(integer(*value))),
+            Op::ConstF(value) => self.constant(stmt.results[0], float(*value)),
+            Op::ConstI(value) => self.constant(stmt.results[0], integer(*value)),
             Op::ProgramId(axis) => {
                 let text = format!("(index)blockIdx.{}", ["x", "y", "z"][*axis]);
                 self.scalar_result(stmt.results[0], &text);
@@ -421,6 +421,16 @@ impl<'k> Emitter<'k> {
             }
         }
         Ok(())
+    }
+
+    /// A number: with the name that the tile program gives it, or as it is.
+    fn constant(&mut self, result: ValueId, text: String) {
+        if self.kernel.names[result.0 as usize].is_empty() {
+            return self.define(result, Def::Scalar(text));
+        }
+        let (name, ty) = (self.name(result), c_type(self.kernel.ty(result).elem));
+        self.state.out.line(format!("constexpr {ty} {name} = {text};"));
+        self.define(result, Def::Scalar(name));
     }
 
     /// Declares a scalar.

@@ -40,6 +40,12 @@ impl Builder {
         value
     }
 
+    /// Gives a value the name of a parameter with more behind it, and returns it.
+    pub fn name_after(&mut self, value: ValueId, param: ParamId, more: &str) -> ValueId {
+        let name = format!("{}{more}", self.kernel.param(param).name);
+        self.name(value, &name)
+    }
+
     /// Type of a value.
     pub fn ty(&self, value: ValueId) -> TileType {
         self.kernel.ty(value).clone()
@@ -336,7 +342,15 @@ impl Builder {
 
     // ---- control ----
 
-    /// A counted loop; the closure gets the counter and the carried values and returns their next values.
+    /// A value of the type and the name of another.
+    fn like(&mut self, value: ValueId) -> ValueId {
+        let name = self.kernel.names[value.0 as usize].clone();
+        let fresh = self.fresh(self.ty(value));
+        self.name(fresh, &name)
+    }
+
+    /// A counted loop; the closure gets the counter and the carried values and returns their next values. These, and the
+    /// results, are named like the first ones.
     pub fn for_loop(
         &mut self,
         lower: ValueId,
@@ -347,14 +361,14 @@ impl Builder {
     ) -> Vec<ValueId> {
         let step = self.index(step);
         let counter = self.fresh(TileType::scalar(Elem::Index));
-        let carried: Vec<ValueId> = init.iter().map(|v| self.fresh(self.ty(*v))).collect();
+        let carried: Vec<ValueId> = init.iter().map(|v| self.like(*v)).collect();
         self.open.push(vec![]);
         let yields = body(self, counter, &carried);
         let stmts = self.open.pop().expect("the loop body");
         let types: Vec<TileType> = init.iter().map(|v| self.ty(*v)).collect();
         let yielded: Vec<TileType> = yields.iter().map(|v| self.ty(*v)).collect();
         self.check(types == yielded, "a loop must yield the types it carries");
-        let results: Vec<ValueId> = types.into_iter().map(|t| self.fresh(t)).collect();
+        let results: Vec<ValueId> = init.iter().map(|v| self.like(*v)).collect();
         let mut args = vec![counter];
         args.extend(carried);
         let body = Region { args, body: stmts, yields };

@@ -110,7 +110,9 @@ impl HeadRows {
     ) -> Self {
         let batch = b.scale_index(batch, strides.batch);
         let head = b.scale_index(head, strides.head);
-        HeadRows { param, base: b.add(batch, head), stride: strides.seq, dim }
+        let base = b.add(batch, head);
+        b.name_after(base, param, "_head");
+        HeadRows { param, base, stride: strides.seq, dim }
     }
 
     /// `width` features of the same rows, from feature `first` (Index) on.
@@ -132,7 +134,8 @@ impl HeadRows {
         bound: Option<ValueId>,
     ) -> ValueId {
         let offset = self.at(b, start);
-        b.load(self.param, offset, &[rows, self.dim], &[(self.stride, bound), (1, None)])
+        let tile = b.load(self.param, offset, &[rows, self.dim], &[(self.stride, bound), (1, None)]);
+        b.name_after(tile, self.param, "_tile")
     }
 
     /// [`HeadRows::load`], cast to f32.

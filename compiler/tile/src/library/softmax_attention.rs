@@ -66,11 +66,13 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
     let v = HeadRows::new(&mut b, v, spec.v, dim, place.batch, place.kv_head);
     let out = HeadRows::new(&mut b, out, spec.out, dim, place.batch, place.head);
     let q_tile = q.load(&mut b, place.start, rows, place.bound);
-    b.name(q_tile, "q");
 
     let m = b.full(f64::NEG_INFINITY, &[rows]);
     let l = b.full(0.0, &[rows]);
     let acc = b.full(0.0, &[rows, dim]);
+    for (value, name) in [(m, "max_before"), (l, "sum_before"), (acc, "acc")] {
+        b.name(value, name);
+    }
     let walk = KeyWalk { seq, rows, cols, causal: spec.causal, start: place.start };
     let done = walk.run(&mut b, &[m, l, acc], |b, start, mask, carried| {
         let bound = mask.and_then(|_| bound(b, seq, start, cols));
@@ -82,15 +84,18 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
         let (m, l, acc) = (carried[0], carried[1], carried[2]);
         let top = b.reduce_max(1, s);
         let top = b.max(m, top);
-        b.name(top, "m");
+        b.name(top, "row_max");
         let shift = b.scale(top, -spec.scale * LOG2_E);
         let shift = b.expand_cols(shift, cols);
         let p = scaled_exp(b, s, spec.scale, shift);
+        b.name(p, "weights");
         let alpha = b.sub(m, top);
         let alpha = b.scale(alpha, spec.scale * LOG2_E);
         let alpha = b.exp2(alpha);
+        b.name(alpha, "correction");
         let fresh = b.sum(1, p);
         let l = b.fma(l, alpha, fresh);
+        b.name(l, "row_sum");
         let acc = scale_rows(b, acc, alpha);
         let p = b.cast(p, spec.elem);
         let acc = b.dot(p, false, v_tile, false, Some(acc));
@@ -111,7 +116,9 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
 /// `exp(scale·s)` with a shift of the exponent, which is to base 2: `2^(scale·log2(e)·s + shift)`.
 pub(crate) fn scaled_exp(b: &mut Builder, s: ValueId, scale: f64, shift: ValueId) -> ValueId {
     let shape = b.ty(s).shape.clone();
-    let factor = b.full(scale * LOG2_E, &shape);
+    let factor = b.float(scale * LOG2_E);
+    b.name(factor, "scale_log2e");
+    let factor = b.splat(factor, &shape);
     let exponent = b.fma(s, factor, shift);
     b.exp2(exponent)
 }
@@ -201,6 +208,10 @@ impl KeyWalk {
         step: impl Fn(&mut Builder, ValueId, Option<KeyMask>, &[ValueId]) -> Vec<ValueId>,
     ) -> Vec<ValueId> {
         let mask = KeyMask { causal: self.causal, seq: self.seq, start: self.start };
+        let step = |b: &mut Builder, start: ValueId, mask: Option<KeyMask>, carried: &[ValueId]| {
+            b.name(start, "k_start");
+            step(b, start, mask, carried)
+        };
         let zero = b.index(0);
         if !self.causal {
             let full = b.index(self.seq / self.cols * self.cols);

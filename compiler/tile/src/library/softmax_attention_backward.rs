@@ -105,6 +105,7 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
     let shift = b.scale(lse, -LOG2_E);
 
     let acc = b.full(0.0, &[rows, dim]);
+    b.name(acc, "acc");
     let walk = KeyWalk { seq, rows, cols, causal: spec.causal, start: place.start };
     let done = walk.run(&mut b, &[acc], |b, start, mask, carried| {
         let bound = mask.and_then(|_| bound(b, seq, start, cols));
@@ -112,10 +113,14 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
         let v_tile = v.load(b, start, cols, bound);
         let s = b.dot(q_tile, false, k_tile, true, None);
         let s = mask.map_or(s, |mask| mask.hide(b, s, start));
+        b.name(s, "scores");
         let dp = b.dot(dout_tile, false, v_tile, true, None);
+        b.name(dp, "dp");
         let (shift, delta) = (b.expand_cols(shift, cols), b.expand_cols(delta, cols));
         let p = scaled_exp(b, s, spec.scale, shift);
+        b.name(p, "weights");
         let ds = gradient_of_scores(b, p, dp, delta);
+        b.name(ds, "ds");
         let ds = b.cast(ds, spec.elem);
         vec![b.dot(ds, false, k_tile, false, Some(carried[0]))]
     });
@@ -144,8 +149,11 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
     let k_tile = k.load(&mut b, keys, cols, key_bound);
     let v_tile = v.load(&mut b, keys, cols, key_bound);
 
-    let zero = b.full(0.0, &[cols, dim]);
-    let done = for_group(&mut b, spec.shape.group(), &[zero, zero], |b, member, carried| {
+    let [dk_acc, dv_acc] = ["dk_acc", "dv_acc"].map(|name| {
+        let zeros = b.full(0.0, &[cols, dim]);
+        b.name(zeros, name)
+    });
+    let done = for_group(&mut b, spec.shape.group(), &[dk_acc, dv_acc], |b, member, carried| {
         let head = group_head(b, kv_head, spec.shape.group(), member);
         let q = HeadRows::new(b, q, spec.q, dim, batch, head);
         let dout = HeadRows::new(b, dout, spec.dout, dim, batch, head);
@@ -153,6 +161,7 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
         let line = b.add(line, head);
         let line = b.scale_index(line, seq);
         let step = |b: &mut Builder, start: ValueId, masked: bool, carried: &[ValueId]| {
+            b.name(start, "q_start");
             let bound = bound(b, seq, start, rows);
             let q_tile = q.load(b, start, rows, bound);
             let dout_tile = dout.load(b, start, rows, bound);
@@ -165,11 +174,15 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
                 let upper = Triangle { fill: f64::NEG_INFINITY, lower: false };
                 s = upper.apply(b, s, Some((keys, start)));
             }
+            b.name(s, "scores");
             let dp = b.dot(v_tile, false, dout_tile, true, None);
+            b.name(dp, "dp");
             let shift = b.scale(lse, -LOG2_E);
             let (shift, delta) = (b.expand_rows(shift, cols), b.expand_rows(delta, cols));
             let p = scaled_exp(b, s, spec.scale, shift);
+            b.name(p, "weights");
             let ds = gradient_of_scores(b, p, dp, delta);
+            b.name(ds, "ds");
             let p = b.cast(p, spec.elem);
             let dv = b.dot(p, false, dout_tile, false, Some(carried[1]));
             let ds = b.cast(ds, spec.elem);
