@@ -116,7 +116,7 @@ fi
 if $hopper; then
   for arch in sm_90a sm_90 sm_80; do
     works=true
-    for group in softmax-precision linear-precision; do
+    for group in softmax-tiles linear-precision; do
       LINC_CUDA_ARCH=$arch timeout -k 10 120 "$check" kernels --device "$device" --group "$group" --quick \
         >"$out/$arch-$group.log" 2>&1 || works=false
     done

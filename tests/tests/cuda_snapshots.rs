@@ -25,7 +25,8 @@ fn hybrid() -> Model {
 /// The kernels' own texts, by the part of their names before the sizes; of several, the first.
 fn kernels(arch: Arch) -> BTreeMap<String, String> {
     let (precision, target) = (Precision::Bfloat16, Target::Cuda(arch));
-    let options = Options { precision, target, dumps: true, ..Options::new(1, 128) };
+    // As many sequences as give a Hopper work, and so the tiles of large models.
+    let options = Options { precision, target, dumps: true, ..Options::new(72, 128) };
     let mut kernels = BTreeMap::new();
     for dump in compiled(&hybrid(), &training(), &options).dumps {
         let Some(name) = dump.path.strip_prefix("kernels/").and_then(|p| p.strip_suffix(".cu")) else {

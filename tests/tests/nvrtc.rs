@@ -8,7 +8,7 @@ use linc_device::cuda::{Cache, Nvrtc, inspect};
 use linc_driver::{Arch, Options, Precision, Target};
 use linc_tests::models::{compiled, flavor, training};
 
-fn check(model: &str, precision: Precision) {
+fn check(model: &str, precision: Precision, seq: usize) {
     let nvrtc = match Nvrtc::open() {
         Ok(nvrtc) => nvrtc,
         Err(error) => {
@@ -20,7 +20,7 @@ fn check(model: &str, precision: Precision) {
     fs::create_dir_all(folder).expect("a folder below target");
     let mut bad = vec![];
     for arch in [Arch::Sm80, Arch::Sm90, Arch::Sm90a] {
-        let options = Options { precision, target: Target::Cuda(arch), ..Options::new(1, 2048) };
+        let options = Options { precision, target: Target::Cuda(arch), ..Options::new(1, seq) };
         let plan = compiled(&flavor(model, "0.5"), &training(), &options).plan;
         let cache = Cache::at(format!("{folder}/cache").into());
         let inspection = inspect(&plan, arch, Some(&nvrtc), &cache, false).unwrap_or_else(|e| panic!("{e}"));
@@ -56,15 +56,16 @@ fn check(model: &str, precision: Precision) {
 
 #[test]
 fn kernels_of_llama3_1b_stay_in_registers() {
-    check("1b", Precision::Bfloat16);
+    check("1b", Precision::Bfloat16, 2048);
 }
 
 #[test]
 fn kernels_of_llama3_1b_in_f16_stay_in_registers() {
-    check("1b", Precision::Float16);
+    check("1b", Precision::Float16, 2048);
 }
 
 #[test]
 fn kernels_of_llama3_8b_stay_in_registers() {
-    check("8b", Precision::Bfloat16);
+    // Long enough for the largest tiles.
+    check("8b", Precision::Bfloat16, 8192);
 }

@@ -16,6 +16,8 @@ pub(crate) struct Fetches {
     tiles: Vec<(ValueId, Range)>,
     function: String,
     way: Way,
+    /// A round has a product to start the next fetch behind, and another warpgroup that this one need not wait for then.
+    behind: bool,
 }
 
 /// Who copies, and what says which place is whose turn.
@@ -133,12 +135,14 @@ impl<'k> Emitter<'k> {
             tile.owned = false;
             self.state.tiles.insert(*value, tile);
         }
-        Ok(Some(Fetches { tiles, function, way }))
+        let product = body.body.iter().any(|stmt| matches!(stmt.op, Op::Dot { .. }));
+        let behind = product && self.assignment.warps > WARPS;
+        Ok(Some(Fetches { tiles, function, way, behind }))
     }
 
     /// At the start of a round: its tiles are here, everyone is done with the other places, the next may come.
     pub(crate) fn next_fetches(&mut self, fetches: &Option<Fetches>, counter: &str, upper: &str, step: &str) {
-        let Some(Fetches { tiles, function, way }) = fetches else { return };
+        let Some(Fetches { tiles, function, way, behind }) = fetches else { return };
         let next = format!("{counter} + {step}");
         let place = match way {
             Way::Threads { stage } => {
@@ -155,7 +159,7 @@ impl<'k> Emitter<'k> {
                 self.state.out.line(format!("pipeline_wait({at}, {turn});"));
                 let fetch = format!("if (warp == 0 && {next} < {upper}) {function}({next}, {turn} + 1);");
                 self.state.fetch = Some(fetch);
-                if self.assignment.warps <= WARPS {
+                if !behind {
                     self.start_fetch();
                 }
                 format!("{turn} % 2")

@@ -49,7 +49,7 @@ fn tiles(kernel: &Kernel) -> Vec<String> {
 fn quantity(n: u64, unit: &str) -> String {
     let prefixes = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     let n = n as f64;
-    match prefixes.into_iter().find(|(size, _)| n >= *size) {
+    match prefixes.into_iter().find(|(size, _)| n >= size * 0.9995) {
         Some((size, prefix)) => {
             let scaled = n / size;
             let digits = if scaled < 9.995 {
@@ -91,8 +91,14 @@ mod tests {
 
     #[test]
     fn quantities_have_three_digits() {
-        let all =
-            [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (33_554_432, "33.6 MB"), (99_960_000, "100 MB")];
+        let all = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (33_554_432, "33.6 MB"),
+            (99_960_000, "100 MB"),
+            (999_600, "1.00 MB"),
+        ];
         for (n, text) in all {
             assert_eq!(quantity(n, "B"), text);
         }

@@ -79,19 +79,19 @@ impl Emitter<'_> {
         let whole = tile.rows == height && height <= MOST_ROWS && width.is_multiple_of(panel);
         let aligned = |n: u64| n.is_multiple_of(width as u64);
         let fits = self.options.arch.has_tensor_copies()
-            && self.maps.len() < MOST_MAPS
             && rows.bound.is_none()
             && cols.bound.is_none()
             && whole
             && aligned(stride)
             && aligned(self.usage.divisor(view.offset));
-        fits.then_some(TensorMap {
+        let map = TensorMap {
             param: view.param.0 as usize,
             elem: tile.elem,
             stride,
             rows: height as u32,
             columns: panel as u32,
-        })
+        };
+        (fits && (self.maps.len() < MOST_MAPS || self.maps.contains(&map))).then_some(map)
     }
 
     /// Whether threads read a tile of a loop themselves, or have read what was in its places before.
@@ -104,8 +104,7 @@ impl Emitter<'_> {
         read || self.state.hazards.read_by_threads(places)
     }
 
-    /// Writes the fetch that this round has still to start: where there is another warpgroup to wait for, while the first
-    /// product is under way.
+    /// Writes the fetch that this round has still to start.
     pub(crate) fn start_fetch(&mut self) {
         if let Some(fetch) = self.state.fetch.take() {
             self.state.out.line(fetch);

@@ -169,7 +169,7 @@ fn wrong_tensor_copies() {
     caught("another column", "x, y, arrival", "x + 8, y, arrival");
     caught("another place", "turn % 2 * 8192, maps", "(turn + 1) % 2 * 8192, maps");
     caught("too few bytes", "turn, 16384)", "turn, 8192)");
-    caught("another count", "pipeline_init(PIPELINES + p * 32, 4)", "pipeline_init(PIPELINES + p * 32, 3)");
+    caught("another count", "pipeline_init(PIPELINES + p * 32, 4)", "pipeline_init(PIPELINES + p * 32, 5)");
     caught("no barrier", "barrier();", "");
     // Warps that read tiles themselves go another way than the tensor engine.
     let told = "fence_async();\n        const u32 arrival";

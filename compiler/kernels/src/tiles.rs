@@ -98,6 +98,9 @@ impl FromStr for Tile {
 /// Rows that are worth a try: multiples of what a warp owns, and few enough to stay near a processor.
 const SIDES: [usize; 3] = [32, 64, 128];
 
+/// Multiprocessors of an H100 or H200.
+const HOPPER_PROCESSORS: usize = 132;
+
 /// Choices that replace linc's own.
 pub type Tiles = BTreeMap<Site, Tile>;
 
@@ -108,7 +111,8 @@ impl Site {
     /// Hopper multiplies faster than its second-level cache feeds it. A program that keeps `r` rows asks for 4096/r bytes
     /// a cycle at full speed in the forward, 2730/r for dq, 2048/r for dkdv, of some 28 that a multiprocessor gets
     /// (4096 operations a cycle; two, three and four products for each pair of tiles that is loaded). So it keeps 128, but
-    /// in dkdv of small heads, where 64 do and three programs are at work at once.
+    /// in dkdv of small heads, where 64 do and three programs are at work at once, and where there would be fewer programs
+    /// than multiprocessors.
     pub fn default_tile(&self, target: Target) -> Tile {
         let square = Tile { queries: BLOCK, keys: BLOCK };
         let (more_queries, more_keys) =
@@ -116,8 +120,17 @@ impl Site {
         // Products of f32 are those of any GPU.
         let target = if self.dtype == DType::F32 && target == Target::Hopper { Target::Cuda } else { target };
         match (target, self.family) {
-            (Target::Hopper, Family::Forward | Family::Dq) if self.head_dim <= 128 => more_queries,
-            (Target::Hopper, Family::Dkdv) if (65..=128).contains(&self.head_dim) => more_keys,
+            (Target::Hopper, Family::Forward | Family::Dq)
+                if self.head_dim <= 128 && self.fills(self.heads, more_queries.queries) =>
+            {
+                more_queries
+            }
+            // Of other wide heads, half of the products are not those of warpgroups and need the registers.
+            (Target::Hopper, Family::Dkdv)
+                if self.head_dim == 128 && self.fills(self.kv_heads, more_keys.keys) =>
+            {
+                more_keys
+            }
             (Target::Cuda, Family::Forward) if self.head_dim <= 64 => more_queries,
             (Target::Cuda | Target::Hopper, Family::Dq) if self.head_dim > 64 => {
                 Tile { keys: BLOCK / 2, ..square }
@@ -126,6 +139,11 @@ impl Site {
                 square
             }
         }
+    }
+
+    /// Whether programs of so many rows are enough for all multiprocessors of a Hopper.
+    fn fills(&self, heads: usize, rows: usize) -> bool {
+        self.batch * heads * self.seq.div_ceil(rows) >= HOPPER_PROCESSORS
     }
 
     /// All sizes to try, the default first. A device may refuse some.
@@ -179,6 +197,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_hopper_keeps_more_rows_where_there_are_programs_for_all_of_it() {
+        let tile = |family, batch, head_dim| {
+            let site = Site { batch, ..site(family, 2048, head_dim) };
+            site.default_tile(Target::Hopper).to_string()
+        };
+        // 16 blocks of 128 rows, of four query heads or two of keys.
+        assert_eq!(tile(Family::Forward, 2, 128), "64x64");
+        assert_eq!(tile(Family::Forward, 3, 128), "128x64");
+        assert_eq!(tile(Family::Dq, 3, 64), "128x64");
+        assert_eq!(tile(Family::Dkdv, 4, 128), "64x64");
+        assert_eq!(tile(Family::Dkdv, 5, 128), "64x128");
+        for head_dim in [64, 96] {
+            assert_eq!(tile(Family::Dkdv, 5, head_dim), "64x64");
+        }
+        let float = Site { dtype: DType::F32, batch: 8, ..site(Family::Forward, 2048, 128) };
+        assert_eq!(float.default_tile(Target::Hopper), float.default_tile(Target::Cuda));
     }
 
     #[test]

@@ -51,6 +51,7 @@ inline void advance(unsigned warp) {
   for (unsigned lane = 1; lane < WARP; lane++) join(knowledge.of[warp * WARP], knowledge.of[warp * WARP + lane]);
   knowledge.of[warp * WARP][warp] = knowledge.now[warp];
   for (unsigned lane = 1; lane < WARP; lane++) knowledge.of[warp * WARP + lane] = knowledge.of[warp * WARP];
+  for (unsigned lane = 0; lane < WARP; lane++) knowledge.told[warp * WARP + lane] = false;
 }
 
 // All threads have met.

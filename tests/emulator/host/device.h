@@ -185,6 +185,15 @@ LINC_CALLED void linc_sync_warp() {
   });
 }
 
+// Any lane may be the one: here the last that comes, which depends on the order.
+LINC_CALLED bool linc_elected() {
+  bool own = false;
+  linc::meet(linc::Operation::ELECT, &own, [](void* const* operands) {
+    *static_cast<bool*>(operands[linc::block.current->lane]) = true;
+  });
+  return own;
+}
+
 // ---- tiles ----
 
 LINC_CALLED void linc_mbarrier_init(unsigned at, unsigned count) { linc::make_mbarrier(at, count); }

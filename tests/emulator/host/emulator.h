@@ -164,7 +164,7 @@ struct TensorMap {
   u64 words[16];
 };
 LINC_INLINE void prefetch_map(const TensorMap& map) {}
-LINC_INLINE bool elected() { return threadIdx.x % 32 == 0; }
+LINC_INLINE bool elected() { return linc_elected(); }
 LINC_INLINE void sync_warp() { linc_sync_warp(); }
 LINC_INLINE void mbarrier_init(u32 at, u32 count) { linc_mbarrier_init(at, count); }
 LINC_INLINE void mbarrier_arrive(u32 at) { linc_mbarrier_arrive(at, 0); }

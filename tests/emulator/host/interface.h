@@ -31,6 +31,7 @@ void linc_load_matrices(unsigned* r, unsigned at, bool transposed);
 void linc_mma(float* const* c, const unsigned* a, unsigned b0, unsigned b1, bool half);
 
 void linc_sync_warp();
+bool linc_elected();
 
 // Operations of the four warps of a warpgroup.
 void linc_fence_async();

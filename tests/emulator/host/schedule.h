@@ -15,13 +15,14 @@ constexpr unsigned WARP = 32, WARPGROUP = 128;
 
 enum class State { READY, AT_BARRIER, AT_MBARRIER, IN_WARP, IN_WARPGROUP, EXITED };
 
-enum class Operation { SHUFFLE_XOR, SHUFFLE, SYNC_WARP, LOAD_MATRICES, LOAD_MATRICES_TRANSPOSED, MMA, WGMMA, COPY_TILE };
-constexpr int OPERATIONS = 8;
+enum class Operation { SHUFFLE_XOR, SHUFFLE, SYNC_WARP, ELECT, LOAD_MATRICES, LOAD_MATRICES_TRANSPOSED, MMA, WGMMA, COPY_TILE };
+constexpr int OPERATIONS = 9;
 inline const char* name(Operation operation) {
   switch (operation) {
     case Operation::SHUFFLE_XOR: return "shuffle_xor";
     case Operation::SHUFFLE: return "shuffle";
     case Operation::SYNC_WARP: return "sync_warp";
+    case Operation::ELECT: return "elected";
     case Operation::LOAD_MATRICES: return "load_matrices";
     case Operation::LOAD_MATRICES_TRANSPOSED: return "load_matrices_transposed";
     case Operation::MMA: return "mma";

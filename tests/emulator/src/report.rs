@@ -22,6 +22,8 @@ pub enum Operation {
     Shuffle,
     /// `sync_warp`
     SyncWarp,
+    /// `elected`
+    Elected,
     /// `load_matrices`
     LoadMatrices,
     /// `load_matrices_transposed`
@@ -165,6 +167,7 @@ fn operation(word: &str) -> Option<Operation> {
         "mma" => Operation::Mma,
         "wgmma" => Operation::Wgmma,
         "sync_warp" => Operation::SyncWarp,
+        "elected" => Operation::Elected,
         "copy_tile" => Operation::CopyTile,
         _ => return None,
     })

@@ -50,7 +50,7 @@ fn mbarriers_have_to_be_made_known() {
     let unfenced = pipeline().with("    fence_async();\n  }\n", "  }\n");
     found(unfenced, FaultKind::Unfenced, "made with no fence_async() and barrier");
     let alone = pipeline().with("barrier();  // mbarriers are there", "");
-    found_any(alone, &[FaultKind::Mbarrier, FaultKind::Unfenced], "shared byte 16384");
+    found_any(alone, &[FaultKind::Mbarrier, FaultKind::Unfenced], "mbarrier");
     let none = pipeline().with("pipeline_init(PIPELINE, 4);", "");
     found(none, FaultKind::Mbarrier, "where no mbarrier is");
 }

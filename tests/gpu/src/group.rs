@@ -74,7 +74,8 @@ const LIBRARY: [(&str, Cases); 9] = [
     ("decoding", library::decoding),
 ];
 /// Groups beside those of the library.
-const OTHERS: [&str; 4] = ["softmax-precision", "linear-precision", "linear-extremes", "random"];
+const OTHERS: [&str; 5] =
+    ["softmax-tiles", "softmax-precision", "linear-precision", "linear-extremes", "random"];
 
 /// Names of all groups of kernels, in the order in which they should run.
 pub fn names() -> Vec<&'static str> {
@@ -87,12 +88,15 @@ pub fn checks(name: &str, extent: Extent) -> Option<Vec<Check>> {
         let cases: Vec<Case> = cases().into_iter().step_by(extent.every).collect();
         return Some(parallel(cases, close));
     }
-    let precise = |chains: Vec<Chain>| {
-        let chains = chains.into_iter().step_by(extent.every).collect();
+    let every = |n: usize, chains: Vec<Chain>| {
+        let chains = chains.into_iter().step_by(n).collect();
         let measured: Vec<Vec<Measured>> = parallel(chains, |chain: Chain| chain.run());
         Some(measured.into_iter().flatten().map(|m| Check(Criterion::Precise(m))).collect())
     };
+    let precise = |chains| every(extent.every, chains);
     match name {
+        // All of them: few, and what models run.
+        "softmax-tiles" => every(1, tiles()),
         "softmax-precision" => precise(chains(false)),
         "linear-precision" => precise(chains(true)),
         "linear-extremes" => precise(extremes()),
@@ -106,6 +110,9 @@ fn close(case: Case) -> Check {
     Check(Criterion::Close { case, expected })
 }
 
+/// Queries and keys of a tile where they do not matter.
+const TILE: (usize, usize) = (64, 64);
+
 /// An attention, forward and backward: each kernel works on what the interpreter says of those before it.
 struct Chain {
     shape: HeadShape,
@@ -113,17 +120,36 @@ struct Chain {
     /// Nothing for softmax attention.
     linear: Option<(Keys, f64)>,
     causal: bool,
+    /// Queries and keys of a tile of softmax attention.
+    tile: (usize, usize),
     seed: u64,
 }
 
 impl Chain {
     fn run(self) -> Vec<Measured> {
-        let Chain { shape, elem, causal, seed, .. } = self;
+        let Chain { shape, elem, causal, tile, seed, .. } = self;
         match self.linear {
-            None => softmax(shape, elem, causal, (64, 64), seed),
+            None => softmax(shape, elem, causal, tile, seed),
             Some((keys, temperature)) => linear(shape, elem, keys, temperature, seed),
         }
     }
+}
+
+/// Sizes of tiles that kernels have by default, in sequences of several whole ones.
+fn tiles() -> Vec<Chain> {
+    let chain = |(i, (head_dim, elem)): (usize, (usize, Elem))| {
+        let shape = HeadShape { batch: 2, seq: 384, heads: 4, kv_heads: 2, head_dim };
+        [(128, 64), (64, 128), (64, 64)].map(|tile| Chain {
+            shape,
+            elem,
+            linear: None,
+            causal: true,
+            tile,
+            seed: 10 + i as u64,
+        })
+    };
+    let heads = [(64, Elem::Bf16), (128, Elem::Bf16), (64, Elem::F16), (128, Elem::F16)];
+    heads.into_iter().enumerate().flat_map(chain).collect()
 }
 
 /// Lengths around the tiles' sizes, and of several whole tiles, with every head size; group sizes in turn.
@@ -144,6 +170,7 @@ fn chains(linear: bool) -> Vec<Chain> {
             linear: kind,
             // Of softmax attention, some without a mask.
             causal: turn % 4 != 3,
+            tile: TILE,
             seed,
         })
     };
@@ -158,7 +185,7 @@ fn extremes() -> Vec<Chain> {
             let shape = HeadShape { batch: 1, seq: 150, heads, kv_heads: 1, head_dim };
             for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
                 let linear = Some((keys, 1.0));
-                chains.push(Chain { shape, elem, linear, causal: true, seed: seed as u64 + 1 });
+                chains.push(Chain { shape, elem, linear, causal: true, tile: TILE, seed: seed as u64 + 1 });
             }
         }
     }
