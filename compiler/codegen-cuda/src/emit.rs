@@ -10,6 +10,7 @@ use linc_tile::{Kernel, Op, Stmt, ValueId};
 
 use crate::assign::{Assignment, Place};
 use crate::expression::c_type;
+use crate::grid::axes;
 use crate::layout::Axis;
 use crate::operand::SharedTile;
 use crate::pipeline::Pipelines;
@@ -360,7 +361,7 @@ impl<'k> Emitter<'k> {
             Op::ConstF(value) => self.constant(stmt.results[0], float(*value)),
             Op::ConstI(value) => self.constant(stmt.results[0], integer(*value)),
             Op::ProgramId(axis) => {
-                let text = format!("(index)blockIdx.{}", ["x", "y", "z"][*axis]);
+                let text = format!("(index)blockIdx.{}", ["x", "y", "z"][axes(self.kernel)[*axis]]);
                 self.scalar_result(stmt.results[0], &text);
             }
             Op::Unary(..) | Op::Binary(..) | Op::Fma(..) | Op::Compare(..) | Op::Select(..) if scalar => {

@@ -4,11 +4,12 @@ use linc_tile::cost::cost;
 use linc_tile::{Kernel, Op};
 
 use crate::Arch;
+use crate::grid::launch;
 
 /// Comment lines of a kernel. Operations and bytes are those of its tile program, for one launch; where they depend on
 /// data, they are an estimate (`about`).
 pub(crate) fn header(kernel: &Kernel, arch: Arch, threads: usize, shared_bytes: u32) -> String {
-    let [x, y, z] = kernel.grid;
+    let [x, y, z] = launch(kernel);
     let cost = cost(kernel);
     let about = if cost.exact { "" } else { "about " };
     let (flops, bytes) = (quantity(cost.flops(), "FLOP"), quantity(cost.bytes(), "B"));

@@ -5,6 +5,7 @@ mod assign;
 mod control;
 mod emit;
 mod expression;
+mod grid;
 mod header;
 mod layout;
 mod memory;
@@ -132,7 +133,7 @@ pub struct CudaKernel {
     /// Numbers of tiles that a thread holds at once, by the model: the least registers that it needs. 0 for a kernel
     /// without matrix products, which does not lack any.
     pub registers: u32,
-    /// Blocks per axis.
+    /// Blocks of a launch along x, y and z, which need not be the axes of the tile program.
     pub grid: [u32; 3],
 }
 
@@ -187,7 +188,7 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
         threads: emitter.threads() as u32,
         shared_bytes,
         registers: if emitter.assignment.products { registers as u32 } else { 0 },
-        grid: kernel.grid,
+        grid: grid::launch(kernel),
         maps: emitter.maps.clone(),
         instructions: wgmma::instructions(&emitter.assignment.wgmma_products(kernel)),
         text: whole(kernel, options, emitter, shared_bytes),
