@@ -76,8 +76,11 @@ impl<'k> Emitter<'k> {
                 Way::Threads { .. } => self.wait(self.state.hazards.before_write(*range)),
             }
         }
-        let place = if maps.is_some() { "turn" } else { "stage" };
-        self.state.out.open(format!("const auto {function} = [&](index {counter}, u32 {place})"));
+        let (which, place) = match way {
+            Way::Tensor(_) => ("turn", "turn % 2"),
+            Way::Threads { .. } => ("stage", "stage"),
+        };
+        self.state.out.open(format!("const auto {function} = [&](index {counter}, u32 {which})"));
         let (defs, home) = (self.state.defs.clone(), self.state.home.clone());
         let needed: Vec<&'k Stmt> = slice(&body.body, loads.iter().flat_map(|(_, v)| v.operands()));
         for stmt in needed {
@@ -96,15 +99,10 @@ impl<'k> Emitter<'k> {
         }
         for (i, ((stmt, view), (_, range))) in loads.iter().zip(&tiles).enumerate() {
             let tile = SharedTile::of(self.kernel.ty(stmt.results[0]), 0);
+            let at = format!("{} + {place} * {}", range.at, tile.bytes());
             match &maps {
-                Some(maps) => {
-                    let at = format!("{} + turn % 2 * {}", range.at, tile.bytes());
-                    self.tensor_copy(maps[i], view, &tile, &at);
-                }
-                None => {
-                    let at = format!("{} + stage * {}", range.at, tile.bytes());
-                    self.copy(view, &tile, &at);
-                }
+                Some(maps) => self.tensor_copy(maps[i], view, &tile, &at),
+                None => self.copy(view, &tile, &at),
             }
         }
         if let Way::Tensor(_) = way {

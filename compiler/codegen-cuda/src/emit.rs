@@ -63,6 +63,8 @@ pub(crate) struct Emitter<'k> {
     pub usage: Usage,
     pub assignment: Assignment,
     pub options: &'k Options,
+    /// The axis of the launch that each axis of the kernel's grid becomes.
+    pub launch_axes: [usize; 3],
     pub names: Names,
     pub shared: Allocator,
     /// Axes whose positions the text uses, with the name of the function that gives them.
@@ -87,6 +89,7 @@ impl<'k> Emitter<'k> {
             assignment,
             usage,
             options,
+            launch_axes: axes(kernel),
             names: Names::of(kernel),
             shared: Allocator::default(),
             axes: BTreeMap::new(),
@@ -361,7 +364,7 @@ impl<'k> Emitter<'k> {
             Op::ConstF(value) => self.constant(stmt.results[0], float(*value)),
             Op::ConstI(value) => self.constant(stmt.results[0], integer(*value)),
             Op::ProgramId(axis) => {
-                let text = format!("(index)blockIdx.{}", ["x", "y", "z"][axes(self.kernel)[*axis]]);
+                let text = format!("(index)blockIdx.{}", ["x", "y", "z"][self.launch_axes[*axis]]);
                 self.scalar_result(stmt.results[0], &text);
             }
             Op::Unary(..) | Op::Binary(..) | Op::Fma(..) | Op::Compare(..) | Op::Select(..) if scalar => {

@@ -3,9 +3,8 @@
 //! come first there), the second axis comes before it: long programs of all heads start before the short ones of any,
 //! and no long one is left for the end. The third axis stays behind: programs of one sequence read the same keys.
 
-use std::collections::BTreeSet;
-
-use linc_tile::{Kernel, Op, Stmt, ValueId};
+use linc_tile::Kernel;
+use linc_tile::cost::uneven_axes;
 
 /// Blocks along y at most.
 const MOST: u32 = 65_535;
@@ -15,37 +14,17 @@ const FIRST_BEHIND: [usize; 3] = [1, 0, 2];
 
 /// The axis of the launch that each axis of a kernel's grid becomes.
 pub(crate) fn axes(kernel: &Kernel) -> [usize; 3] {
-    let [first, ..] = kernel.grid;
-    if kernel.grid[1] == 1 || first > MOST || !work_varies(kernel) { IN_ORDER } else { FIRST_BEHIND }
+    let [first, second, _] = kernel.grid;
+    if second > 1 && first <= MOST && uneven_axes(kernel)[0] { FIRST_BEHIND } else { IN_ORDER }
 }
 
 /// Blocks of the launch along x, y, z.
-pub(crate) fn launch(kernel: &Kernel) -> [u32; 3] {
+pub(crate) fn launch(kernel: &Kernel, axes: [usize; 3]) -> [u32; 3] {
     let mut grid = [1; 3];
-    for (count, axis) in kernel.grid.iter().zip(axes(kernel)) {
+    for (count, axis) in kernel.grid.iter().zip(axes) {
         grid[axis] = *count;
     }
     grid
-}
-
-/// Whether a loop's bounds depend on the place along the first axis.
-fn work_varies(kernel: &Kernel) -> bool {
-    let mut depend = BTreeSet::new();
-    bounds_depend(&kernel.body, &mut depend)
-}
-
-/// Collects the scalars that depend on the place, in order of their definitions; true if a loop's bound does.
-fn bounds_depend(body: &[Stmt], depend: &mut BTreeSet<ValueId>) -> bool {
-    body.iter().any(|stmt| {
-        let operands = stmt.op.operands();
-        match &stmt.op {
-            Op::ProgramId(0) => depend.extend(&stmt.results),
-            Op::For { lower, upper, .. } if depend.contains(lower) || depend.contains(upper) => return true,
-            _ if operands.iter().any(|v| depend.contains(v)) => depend.extend(&stmt.results),
-            _ => {}
-        }
-        stmt.op.regions().iter().any(|region| bounds_depend(&region.body, depend))
-    })
 }
 
 #[cfg(test)]
@@ -72,11 +51,11 @@ mod tests {
     #[test]
     fn long_programs_of_all_heads_come_before_short_ones() {
         let causal = kernel("5, 3, 2", "%p");
-        assert_eq!((axes(&causal), launch(&causal)), (FIRST_BEHIND, [3, 5, 2]));
+        assert_eq!((axes(&causal), launch(&causal, axes(&causal))), (FIRST_BEHIND, [3, 5, 2]));
         // Alike along the first axis, one head, more than there may be.
         for (grid, upper) in [("5, 3, 2", "%h"), ("5, 1, 2", "%p"), ("65536, 3, 2", "%p")] {
             let other = kernel(grid, upper);
-            assert_eq!((axes(&other), launch(&other)), (IN_ORDER, other.grid));
+            assert_eq!((axes(&other), launch(&other, axes(&other))), (IN_ORDER, other.grid));
         }
     }
 }

@@ -4,12 +4,16 @@ use linc_tile::cost::cost;
 use linc_tile::{Kernel, Op};
 
 use crate::Arch;
-use crate::grid::launch;
 
 /// Comment lines of a kernel. Operations and bytes are those of its tile program, for one launch; where they depend on
 /// data, they are an estimate (`about`).
-pub(crate) fn header(kernel: &Kernel, arch: Arch, threads: usize, shared_bytes: u32) -> String {
-    let [x, y, z] = launch(kernel);
+pub(crate) fn header(
+    kernel: &Kernel,
+    arch: Arch,
+    [x, y, z]: [u32; 3],
+    threads: usize,
+    shared_bytes: u32,
+) -> String {
     let cost = cost(kernel);
     let about = if cost.exact { "" } else { "about " };
     let (flops, bytes) = (quantity(cost.flops(), "FLOP"), quantity(cost.bytes(), "B"));
@@ -87,7 +91,7 @@ mod tests {
         let expected = "// double: grid 3 x 1 x 1, 32 threads, 0 bytes of shared memory, sm_80
 // 192 FLOP, 1.55 kB of loads and stores; tiles: x 64, y 64
 ";
-        assert_eq!(header(&kernel, Arch::Sm80, 32, 0), expected);
+        assert_eq!(header(&kernel, Arch::Sm80, kernel.grid, 32, 0), expected);
     }
 
     #[test]

@@ -188,7 +188,7 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
         threads: emitter.threads() as u32,
         shared_bytes,
         registers: if emitter.assignment.products { registers as u32 } else { 0 },
-        grid: grid::launch(kernel),
+        grid: grid::launch(kernel, emitter.launch_axes),
         maps: emitter.maps.clone(),
         instructions: wgmma::instructions(&emitter.assignment.wgmma_products(kernel)),
         text: whole(kernel, options, emitter, shared_bytes),
@@ -223,7 +223,8 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         .collect();
     let map = |i| format!("const __grid_constant__ TensorMap maps{i}");
     params.extend((0..emitter.maps.len()).map(map));
-    let mut text = header::header(kernel, options.arch, threads, shared_bytes);
+    let grid = grid::launch(kernel, emitter.launch_axes);
+    let mut text = header::header(kernel, options.arch, grid, threads, shared_bytes);
     // Without a number of blocks, the compiler spills registers to make room for one more. Writing to a String, here and
     // below, cannot fail.
     let _ = writeln!(

@@ -106,6 +106,11 @@ pub fn cost(kernel: &Kernel) -> Cost {
     total
 }
 
+/// Axes of a kernel's grid along which programs may have other numbers of rounds.
+pub fn uneven_axes(kernel: &Kernel) -> [bool; 3] {
+    Relevance::of_loops(kernel).axes
+}
+
 /// Where the part `index` of `parts` begins.
 fn share(total: u64, parts: u64, index: u64) -> u64 {
     (u128::from(total) * u128::from(index) / u128::from(parts)) as u64

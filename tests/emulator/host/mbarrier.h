@@ -30,8 +30,7 @@ struct TileCopy {
   uint32_t bytes() const { return map.rows * row_bytes(); }
   // Where a piece of 16 bytes of a row lands.
   uint32_t place(uint32_t row, uint32_t piece) const {
-    uint32_t pieces = row_bytes() / 16, at = to + row * row_bytes() + piece * 16;
-    return at ^ ((at >> 7 & (pieces - 1)) << 4);
+    return exchanged(to + row * row_bytes() + piece * 16, row_bytes() / 16);
   }
 };
 
@@ -146,8 +145,7 @@ inline void copy_tile(uint32_t to, const TileMap& map, int x, int y, uint32_t at
   unsigned thread = block.current->id;
   const char* what = "copy_tile_async";
   Mbarrier& m = find_mbarrier(at, what);
-  const auto& fences = async_fences[m.maker];
-  if (m.fences_before >= fences.size() || fences[m.fences_before] >= block.epoch) {
+  if (!announced(m.maker, m.fences_before)) {
     fault("unfenced", thread, "%s to the mbarrier at shared byte %u, which was made with no fence_async() and barrier behind",
           what, at);
   }

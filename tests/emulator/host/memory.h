@@ -82,6 +82,15 @@ inline void note_shared_write(uint32_t word, Actor actor) {
   if (actor != ENGINE) shared.fences_before[word] = async_fences[actor].size();
 }
 
+// Whether a thread that had told the engine `before` times when it wrote has told it since, with a barrier behind.
+inline bool announced(Actor writer, uint32_t before) {
+  const std::vector<uint32_t>& fences = async_fences[writer];
+  return before < fences.size() && fences[before] < block.epoch;
+}
+
+// Where the byte `at` of a tile lies whose rows of so many pieces are exchanged.
+inline uint32_t exchanged(uint32_t at, uint32_t pieces) { return at ^ ((at >> 7 & (pieces - 1)) << 4); }
+
 inline void check_shared(uint32_t at, unsigned bytes, const char* what, unsigned thread) {
   if (at % bytes != 0) {
     fault("misaligned", thread, "%s of %u bytes at shared byte %u, which is no multiple", what, bytes, at);
@@ -144,13 +153,10 @@ inline void begin_tile_copy(uint32_t at, unsigned thread, const char* what) {
     check_no_copy(cell, word, thread, what);
     Actor other = other_writer(cell, thread);
     if (other != NOBODY) shared_race(word, thread, thread, "copies a tile to", other, "written");
-    if (cell.written >= block.first_epoch && cell.writer != ENGINE) {
-      const std::vector<uint32_t>& fences = async_fences[cell.writer];
-      uint32_t before = shared.fences_before[word];
-      if (before >= fences.size() || fences[before] >= block.epoch) {
-        fault("unfenced", thread, "%s to shared byte %u, which thread %u has written with no fence_async() and barrier behind",
-              what, word * 4, cell.writer);
-      }
+    bool by_thread = cell.written >= block.first_epoch && cell.writer != ENGINE;
+    if (by_thread && !announced(cell.writer, shared.fences_before[word])) {
+      fault("unfenced", thread, "%s to shared byte %u, which thread %u has written with no fence_async() and barrier behind",
+            what, word * 4, cell.writer);
     }
     cell.copying = TILE_COPY;
   }

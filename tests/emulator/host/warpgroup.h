@@ -91,7 +91,7 @@ struct Descriptor {
     } else {
       at += outer / 8 * eight_rows + outer % 8 * row_bytes + inner * 2;
     }
-    return at ^ ((at >> 7 & (pieces - 1)) << 4);
+    return exchanged(at, pieces);
   }
 };
 
@@ -100,9 +100,7 @@ inline void check_fenced(uint32_t at, unsigned thread) {
   for (uint32_t word = at / 4; word < at / 4 + 4; word++) {
     Actor writer = shared.words[word].writer;
     if (writer == ENGINE) continue;  // the same way
-    const std::vector<uint32_t>& fences = async_fences[writer];
-    uint32_t before = shared.fences_before[word];
-    if (before >= fences.size() || fences[before] >= block.epoch) {
+    if (!announced(writer, shared.fences_before[word])) {
       fault("unfenced", thread,
             "wgmma reads shared byte %u, which thread %u has written with no fence_async() and barrier behind",
             word * 4, writer);

@@ -13,11 +13,8 @@ pub(super) struct Relevance {
 impl Relevance {
     /// Loop ranges, bounds and conditions, and all that they are computed from.
     pub(super) fn of(kernel: &Kernel) -> Self {
-        let mut relevance = Relevance { values: vec![false; kernel.types.len()], axes: [false; 3] };
+        let mut relevance = Relevance::of_loop_ranges(kernel);
         kernel.for_each_stmt(|stmt| {
-            if let Op::For { lower, upper, step, .. } = &stmt.op {
-                [*lower, *upper, *step].into_iter().for_each(|v| relevance.mark(v));
-            }
             if let Op::If { cond, .. } = &stmt.op {
                 relevance.mark(*cond);
             }
@@ -25,14 +22,33 @@ impl Relevance {
                 view.axes.iter().filter_map(|axis| axis.bound).for_each(|b| relevance.mark(b));
             }
         });
+        relevance.trace_all(kernel)
+    }
+
+    /// Loop ranges alone, and all that they are computed from.
+    pub(super) fn of_loops(kernel: &Kernel) -> Self {
+        Relevance::of_loop_ranges(kernel).trace_all(kernel)
+    }
+
+    fn of_loop_ranges(kernel: &Kernel) -> Self {
+        let mut relevance = Relevance { values: vec![false; kernel.types.len()], axes: [false; 3] };
+        kernel.for_each_stmt(|stmt| {
+            if let Op::For { lower, upper, step, .. } = &stmt.op {
+                [*lower, *upper, *step].into_iter().for_each(|v| relevance.mark(v));
+            }
+        });
+        relevance
+    }
+
+    fn trace_all(mut self, kernel: &Kernel) -> Self {
         // Statements from the last to the first, again while a loop hands a value to an earlier round.
         let mut stmts = Vec::new();
         kernel.for_each_stmt(|stmt| stmts.push(stmt));
         loop {
-            let before = relevance.values.iter().filter(|v| **v).count();
-            stmts.iter().rev().for_each(|stmt| relevance.trace(stmt));
-            if relevance.values.iter().filter(|v| **v).count() == before {
-                return relevance;
+            let before = self.values.iter().filter(|v| **v).count();
+            stmts.iter().rev().for_each(|stmt| self.trace(stmt));
+            if self.values.iter().filter(|v| **v).count() == before {
+                return self;
             }
         }
     }

@@ -1,6 +1,7 @@
 // A driver, cuBLASLt and NVRTC in one library for tests on machines without a GPU: memory is the host's, streams run
 // at once or record a graph, matmuls are plain loops, and every kernel adds its number of blocks along x to the first
-// float of its first argument; one of 96 threads adds the rows of its second argument too, a tensor map of the first. Only what linc calls is here. Live objects are counted: `fake_live`.
+// float of its first argument; one of 96 threads adds the rows of its second argument too, a tensor map of the first.
+// Only what linc calls is here. Live objects are counted: `fake_live`.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
