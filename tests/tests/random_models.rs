@@ -54,6 +54,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         linear: model.linear_options(),
         precision: case.precision,
         loss_scale: Default::default(),
+        min_loss_rows: 64,
         recompute: case.recompute,
         disabled: case.disabled.clone(),
     };

@@ -169,6 +169,7 @@ pub fn compile(
         linear: LinearOptions { form, ..model.linear_options() },
         precision: options.precision,
         loss_scale: options.loss_scale,
+        min_loss_rows: min_loss_rows(options.target),
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };
@@ -199,6 +200,18 @@ pub fn compile(
     let report = Report::new(model, name, options, &assembled.plan, times);
     let sites = memory.order.iter().flat_map(|id| tiles::Site::of_node(&graph, *id)).collect();
     Ok(Compiled { plan: assembled.plan, report, sites, dumps })
+}
+
+/// Rows of logits from which on the sweep over the output head is limited by arithmetic. Every sweep reads and writes the
+/// gradient of the head's weights in f32, 8 bytes for 2 operations a row, so rows must exceed 4 times the operations
+/// that the machine does per byte of memory.
+fn min_loss_rows(target: Target) -> usize {
+    match target {
+        // A few operations of f32 per byte, and neither hides behind the other.
+        Target::Cpu => 256,
+        // 156 (A100), 206 (H200), 295 (H100) or 419 (L40S) operations of bf16 per byte.
+        Target::Cuda(_) => 2048,
+    }
 }
 
 /// The plan, its memory map, and every kernel as tile program and as CPU IR or CUDA C++.

@@ -120,9 +120,11 @@ impl<'a> Lowering<'a> {
     pub(crate) fn gemm(&mut self, gemm: Gemm) {
         let (m, n, k) = gemm.size;
         let width = |p: Place| p.dtype.bytes() as u64;
+        // What is added to is read as well.
+        let visits = if gemm.accumulate { 2 } else { 1 };
         let bytes = (m * k) as u64 * width(gemm.a.0)
             + (k * n) as u64 * width(gemm.b.0)
-            + (m * n) as u64 * width(gemm.c.0);
+            + visits * (m * n) as u64 * width(gemm.c.0);
         let cost = Cost { flops: 2 * (m * n * k) as u64, bytes };
         self.calls.push(Call { work: Work::Gemm(gemm), cost });
     }

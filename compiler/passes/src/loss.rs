@@ -11,7 +11,7 @@ pub const LOSS: &str = "loss";
 /// Name of the logits output of a model.
 pub const LOGITS: &str = "logits";
 
-/// Bytes of logits that may exist at once.
+/// Bytes of logits that stay in a cache.
 const LOGITS_BYTES: usize = 16 << 20;
 
 /// Replaces the output `logits` by `loss`, the mean cross-entropy against input `targets`.
@@ -36,18 +36,19 @@ pub fn attach(graph: &mut Graph) -> Result<(), PassError> {
     Ok(())
 }
 
-/// Turns `cross_entropy(h · wᵀ)` into the chunked form, where nothing else reads the logits.
+/// Turns `cross_entropy(h · wᵀ)` into the chunked form, where nothing else reads the logits. `min_rows` of them exist at
+/// once at least, and more where the vocabulary is small.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
-pub fn chunk(graph: &mut Graph) -> Result<(), PassError> {
+pub fn chunk(graph: &mut Graph, min_rows: usize) -> Result<(), PassError> {
     let losses: Vec<NodeId> = graph.nodes().filter(|n| *graph.op(*n) == Op::CrossEntropy).collect();
     for id in losses {
         let operands = graph.operands(id);
         let Some(product) = sole_product(graph, operands[0]) else { continue };
         let factors = graph.operands(product.node);
         let tokens = graph.ty(product).shape.0[0];
-        let chunk = chunk_rows(tokens, graph.ty(product).shape.last());
+        let chunk = chunk_rows(tokens, graph.ty(product).shape.last(), min_rows);
         let outer = graph.set_scope(graph.node(id).scope.clone());
         let loss = graph.push(Op::LinearCrossEntropy { chunk }, &[factors[0], factors[1], operands[1]])?;
         graph.set_scope(outer);
@@ -70,10 +71,11 @@ fn sole_product(graph: &Graph, mut value: Value) -> Option<Value> {
     }
 }
 
-/// Rows of logits per chunk: a multiple of 64 that keeps them near [`LOGITS_BYTES`], all rows if they fit.
-fn chunk_rows(tokens: usize, vocab: usize) -> usize {
+/// Rows of logits per chunk: a multiple of 64 that keeps them near [`LOGITS_BYTES`], but `min_rows`, all rows if they
+/// are fewer.
+fn chunk_rows(tokens: usize, vocab: usize, min_rows: usize) -> usize {
     let rows = LOGITS_BYTES / (4 * vocab.max(1)) / 64 * 64;
-    rows.max(64).min(tokens.max(1))
+    rows.max(min_rows).min(tokens.max(1))
 }
 
 /// The gradient operation computes the loss as well: drops the forward node that it repeats.
@@ -88,5 +90,19 @@ pub fn share(graph: &mut Graph) {
         if let Some(forward) = forward {
             graph.replace_uses(Value { node: forward, port: 0 }, Value { node: grad, port: 0 });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chunk_rows;
+
+    #[test]
+    fn small_vocabularies_have_rows_by_cache_and_large_ones_by_their_least() {
+        assert_eq!(chunk_rows(16_384, 2048, 256), 2048);
+        assert_eq!(chunk_rows(16_384, 10_000, 256), 384);
+        assert_eq!(chunk_rows(16_384, 128_256, 256), 256);
+        assert_eq!(chunk_rows(16_384, 128_256, 2048), 2048);
+        assert_eq!(chunk_rows(100, 128_256, 2048), 100);
     }
 }

@@ -52,6 +52,8 @@ pub struct Options {
     pub precision: Precision,
     /// How the scale of the loss changes, where the precision needs one.
     pub loss_scale: LossScale,
+    /// Rows of logits that exist at once, at least.
+    pub min_loss_rows: usize,
     /// What the backward recomputes.
     pub recompute: Policy,
     /// Optional passes that are switched off.
@@ -87,7 +89,7 @@ pub fn run(
         loss::attach(graph)?;
         observe("loss", graph);
         if on("chunk_loss") {
-            loss::chunk(graph)?;
+            loss::chunk(graph, options.min_loss_rows)?;
             dce::run(graph);
             observe("chunk_loss", graph);
         }

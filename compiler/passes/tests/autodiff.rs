@@ -14,7 +14,7 @@ fn loss_of(graph: &Graph, bindings: &Bindings<f64>) -> f64 {
 fn check(kinds: &str, rope_on_linear: bool) {
     let mut graph = common::tiny_llama(2, 9);
     loss::attach(&mut graph).expect("logits");
-    loss::chunk(&mut graph).expect("a chunked loss");
+    loss::chunk(&mut graph, 64).expect("a chunked loss");
     let mut options = common::options(kinds);
     options.linear.rope = rope_on_linear;
     let bindings = common::bindings(&graph, 13);

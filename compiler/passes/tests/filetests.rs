@@ -20,7 +20,7 @@ fn apply(pass: &str, graph: &mut Graph) {
         "cse" => cse::run(graph).expect("cse"),
         "dce" => {}
         "fusion" => fusion::run(graph).expect("fusion"),
-        "loss" => loss::chunk(graph).expect("loss"),
+        "loss" => loss::chunk(graph, 64).expect("loss"),
         "merge_matmuls" => merge_matmuls::run(graph).expect("merge_matmuls"),
         "precision" => precision::run(graph, "loss", DType::Bf16).expect("precision"),
         "recompute" => recompute::run(graph, Policy::Selective, "loss").expect("recompute"),
