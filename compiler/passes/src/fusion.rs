@@ -24,11 +24,24 @@ pub fn run(graph: &mut Graph) -> Result<(), PassError> {
     let position: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
     let mut regions = Regions { of: BTreeMap::new(), members: BTreeMap::new() };
     for id in &order {
-        if is_pointwise(graph, *id) {
-            regions.start(*id);
-            for producer in graph.operands(*id) {
-                regions.try_join(graph, &position, producer.node, *id);
+        if !is_pointwise(graph, *id) {
+            continue;
+        }
+        regions.start(*id);
+        if widens_for_one(graph, *id) {
+            continue;
+        }
+        for producer in graph.operands(*id) {
+            regions.try_join(graph, &position, producer.node, *id);
+            if widens_for_one(graph, producer.node) {
+                regions.try_join(graph, &position, graph.operands(producer.node)[0].node, producer.node);
             }
+        }
+    }
+    // Where the reader's region was too large for it.
+    for id in &order {
+        if regions.is_alone(*id) && widens_for_one(graph, *id) {
+            regions.try_join(graph, &position, graph.operands(*id)[0].node, *id);
         }
     }
     for members in regions.members.into_values() {
@@ -45,6 +58,18 @@ fn is_pointwise(graph: &Graph, id: NodeId) -> bool {
     }
 }
 
+/// A cast to a wider type that one pointwise operation reads. It belongs to its reader: in the region of what it reads
+/// it would, where the two are apart, be stored beside the narrow value that says the same in fewer bytes.
+fn widens_for_one(graph: &Graph, id: NodeId) -> bool {
+    let value = Value { node: id, port: 0 };
+    let widens = |from: Value| graph.ty(from).dtype.bytes() < graph.ty(value).dtype.bytes();
+    let (Op::Cast { .. }, [(reader, _)]) = (graph.op(id), &graph.users(value)[..]) else { return false };
+    widens(graph.operands(id)[0])
+        && !graph.is_result(value)
+        && is_pointwise(graph, *reader)
+        && shape(graph, *reader) == shape(graph, id)
+}
+
 fn shape(graph: &Graph, id: NodeId) -> &Shape {
     &graph.ty(Value { node: id, port: 0 }).shape
 }
@@ -59,6 +84,10 @@ impl Regions {
     fn start(&mut self, id: NodeId) {
         self.of.insert(id, id);
         self.members.insert(id, BTreeSet::from([id]));
+    }
+
+    fn is_alone(&self, id: NodeId) -> bool {
+        self.of.get(&id).is_some_and(|region| self.members[region].len() == 1)
     }
 
     /// The nodes that are fused with a node, itself included.
