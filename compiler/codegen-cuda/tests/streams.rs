@@ -64,6 +64,7 @@ fn kernels(elem: Elem) -> Vec<linc_codegen_cuda::tile::Kernel> {
             y: elem,
             y_strides: strides,
             table_len: ROWS,
+            block: 1,
             start: false,
             inverse: false,
         }),

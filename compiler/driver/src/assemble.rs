@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, TableKind, Value};
 use linc_kernels::tiles::Tiles;
-use linc_kernels::{Call, Place, Target, Work, lower};
+use linc_kernels::{Call, Context, Place, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan};
 use linc_plan as plan;
 use linc_tile as tile;
@@ -26,9 +26,10 @@ pub(crate) fn assemble(
     persistent_bytes: u64,
 ) -> Result<Assembled, CompileError> {
     let mut assembly = Assembly::new(memory);
+    let mut context = Context::new(&memory.storage, target, tiles);
     for id in &memory.order {
         let in_place = memory.in_place.contains(id);
-        let calls = if in_place { vec![] } else { lower(graph, *id, &memory.storage, target, tiles)? };
+        let calls = if in_place { vec![] } else { lower(graph, *id, &mut context)? };
         assembly.node(graph, *id, calls);
     }
     let bindings = assembly.bindings(graph);

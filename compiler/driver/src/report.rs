@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_plan::{Action, Category, Plan};
+use linc_plan::{Category, Plan};
 use serde::Serialize;
 
 use crate::Options;
@@ -11,7 +11,7 @@ use crate::model::Model;
 /// One kernel or library call with its use in the plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KernelRow {
-    /// Kernel name, or `gemm`.
+    /// [`Plan::work_name`] of its steps.
     pub name: String,
     /// Launches in one run.
     pub launches: u64,
@@ -96,19 +96,10 @@ impl Report {
 }
 
 fn kernel_rows(plan: &Plan) -> Vec<KernelRow> {
-    let mut rows: BTreeMap<&str, KernelRow> = BTreeMap::new();
+    let mut rows: BTreeMap<String, KernelRow> = BTreeMap::new();
     for step in &plan.steps {
-        let name = match &step.action {
-            Action::Launch { kernel, .. } => plan.kernels[*kernel].name.as_str(),
-            Action::Gemm(_) => "gemm",
-            Action::Copy { .. } => "copy",
-        };
-        let row = rows.entry(name).or_insert_with(|| KernelRow {
-            name: name.to_string(),
-            launches: 0,
-            flops: 0,
-            bytes: 0,
-        });
+        let name = plan.work_name(step);
+        let row = rows.entry(name.clone()).or_insert(KernelRow { name, launches: 0, flops: 0, bytes: 0 });
         row.launches += 1;
         row.flops += step.flops;
         row.bytes += step.bytes;

@@ -10,7 +10,7 @@ mod loss;
 
 use crate::error::IrError;
 use crate::limits::{check_operands, check_shape};
-use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, RMS_NORM_ROW_BLOCKS, TableKind};
+use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, TableKind, rms_norm_row_blocks};
 use crate::types::{DType, Shape, TensorType};
 
 /// Result types of `op` on operands of the given types.
@@ -187,7 +187,7 @@ impl Check<'_> {
                 let d = self.shape(0).last();
                 let rows = self.shape(0).numel() / d;
                 self.one_dtype(&[0, 2])?;
-                Ok(vec![self.like(0), self.sum_of(1, [rows.min(RMS_NORM_ROW_BLOCKS), d])])
+                Ok(vec![self.like(0), self.sum_of(1, [rms_norm_row_blocks(rows), d])])
             }
             Op::Rope { .. } => {
                 self.arity(2..=3)?;

@@ -356,7 +356,7 @@ pub enum Op {
         /// Added to the mean square.
         eps: f64,
     },
-    /// `(x, w, dy) -> (dx like x, dw_partial [P, d])`: P row blocks, see [`RMS_NORM_ROW_BLOCKS`]; partial sums are f32.
+    /// `(x, w, dy) -> (dx like x, dw_partial [P, d])`: P row blocks, see [`rms_norm_row_blocks`]; partial sums are f32.
     RmsNormGrad {
         /// As in the forward.
         eps: f64,
@@ -444,8 +444,11 @@ pub enum Op {
     AdamW(AdamWSpec),
 }
 
-/// Number of row blocks of [`Op::RmsNormGrad`]: enough parallelism, few enough partial sums.
-pub const RMS_NORM_ROW_BLOCKS: usize = 64;
+/// Number of row blocks of [`Op::RmsNormGrad`] for so many rows: enough for two on each multiprocessor of a large GPU,
+/// and so few that their partial sums are less than a tenth of what the operation moves.
+pub fn rms_norm_row_blocks(rows: usize) -> usize {
+    (rows / 8).clamp(64, 256).min(rows)
+}
 
 /// Elements per partial sum of [`Op::GlobalNorm`].
 pub const NORM_BLOCK: usize = 16384;

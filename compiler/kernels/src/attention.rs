@@ -22,7 +22,7 @@ use linc_tile::library::softmax_attention_backward::{
 };
 
 use crate::KernelError;
-use crate::tiles::{BLOCK, Family};
+use crate::tiles::{BLOCK, Family, Tile};
 use crate::view::Lowering;
 
 /// Sizes of q `[B, N, H, D]` and k; an error if no kernel exists for them.
@@ -50,8 +50,7 @@ pub(crate) fn softmax_forward(l: &mut Lowering<'_>, causal: bool, scale: f64) ->
         v: l.head_strides(v),
         out: l.head_strides(out),
     };
-    let args = l.places(&[q, k, v, out, l.results[1]]);
-    l.launch(softmax_attention_forward(&spec), args);
+    l.launch_on(softmax_attention_forward(&spec), &[q, k, v, out, l.results[1]]);
     Ok(())
 }
 
@@ -76,14 +75,11 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
         dk: l.head_strides(dk),
         dv: l.head_strides(dv),
     };
-    let args = l.places(&[out, dout, delta]);
-    l.launch(softmax_attention_delta(&spec), args);
-    let args = l.places(&[q, k, v, dout, lse, delta, dk, dv]);
-    let dkdv = SoftmaxBackwardSpec { block_q: dkdv_tile.queries, block_k: dkdv_tile.keys, ..spec.clone() };
-    l.launch(softmax_attention_dkdv(&dkdv), args);
-    let args = l.places(&[q, k, v, dout, lse, delta, dq]);
-    let dq = SoftmaxBackwardSpec { block_q: dq_tile.queries, block_k: dq_tile.keys, ..spec };
-    l.launch(softmax_attention_dq(&dq), args);
+    l.launch_on(softmax_attention_delta(&spec), &[out, dout, delta]);
+    let tiled =
+        |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
+    l.launch_on(softmax_attention_dkdv(&tiled(dkdv_tile)), &[q, k, v, dout, lse, delta, dk, dv]);
+    l.launch_on(softmax_attention_dq(&tiled(dq_tile)), &[q, k, v, dout, lse, delta, dq]);
     Ok(())
 }
 
@@ -102,22 +98,16 @@ pub(crate) fn linear_forward(l: &mut Lowering<'_>, attributes: &LinearSpec) -> R
     };
     match (attributes.causal, attributes.form) {
         (true, LinearForm::Fused) => {
-            let args = l.places(&[q, k, v, out, ell, state]);
-            l.launch(linear_attention_forward(&spec), args);
+            l.launch_on(linear_attention_forward(&spec), &[q, k, v, out, ell, state]);
         }
         (true, LinearForm::Chunked) => {
-            let args = l.places(&[k, v, ell, state]);
-            l.launch(linear_attention_chunk_states(&spec), args);
-            let args = l.places(&[ell, state]);
-            l.launch(linear_attention_prefix(&spec), args);
-            let args = l.places(&[q, k, v, ell, state, out]);
-            l.launch(linear_attention_out(&spec), args);
+            l.launch_on(linear_attention_chunk_states(&spec), &[k, v, ell, state]);
+            l.launch_on(linear_attention_prefix(&spec), &[ell, state]);
+            l.launch_on(linear_attention_out(&spec), &[q, k, v, ell, state, out]);
         }
         (false, _) => {
-            let args = l.places(&[k, v, ell, state]);
-            l.launch(bidirectional_attention_state(&spec), args);
-            let args = l.places(&[q, state, out]);
-            l.launch(bidirectional_attention_out(&spec), args);
+            l.launch_on(bidirectional_attention_state(&spec), &[k, v, ell, state]);
+            l.launch_on(bidirectional_attention_out(&spec), &[q, state, out]);
         }
     }
     Ok(())
@@ -145,8 +135,7 @@ pub(crate) fn linear_gradient(l: &mut Lowering<'_>, attributes: &LinearSpec) -> 
         (true, LinearForm::Chunked) => return chunked_gradient(l, &spec, &workspaces),
         (false, _) => bidirectional_attention_backward(&spec),
     };
-    let args = l.places(&[q, k, v, ell, state, dout, dq, dk, dv]);
-    l.launch(kernel, args);
+    l.launch_on(kernel, &[q, k, v, ell, state, dout, dq, dk, dv]);
     Ok(())
 }
 
@@ -159,17 +148,15 @@ fn chunked_gradient(
     let [q, k, v, _, ell, state, dout] = l.operands[..] else { return l.fail("takes seven operands") };
     let (dq, dk, dv) = (l.results[0], l.results[1], l.results[2]);
     let [delta, d, rho, dk_part] = *workspaces else { return l.fail("has seven results") };
-    let mut args = l.places(&[q, k, v, ell, state, dout]);
+    let mut args = vec![q, k, v, ell, state, dout];
     if needs_delta(spec) {
-        args.push(l.place(delta));
-        l.launch(linear_attention_delta(spec), args.clone());
+        args.push(delta);
+        l.launch_on(linear_attention_delta(spec), &args);
     }
-    args.extend(l.places(&[dq, d, rho, dk_part]));
-    l.launch(linear_attention_chunk_grads(spec), args);
-    let args = l.places(&[ell, d, rho]);
-    l.launch(linear_attention_suffix(spec), args);
-    let args = l.places(&[q, k, v, ell, dout, d, rho, dk_part, dk, dv]);
-    l.launch(linear_attention_grads(spec), args);
+    args.extend([dq, d, rho, dk_part]);
+    l.launch_on(linear_attention_chunk_grads(spec), &args);
+    l.launch_on(linear_attention_suffix(spec), &[ell, d, rho]);
+    l.launch_on(linear_attention_grads(spec), &[q, k, v, ell, dout, d, rho, dk_part, dk, dv]);
     Ok(())
 }
 
@@ -190,8 +177,7 @@ pub(crate) fn decode_softmax(l: &mut Lowering<'_>, scale: f64) -> Result<(), Ker
         v: l.head_strides(v),
         out: l.head_strides(out),
     };
-    let args = l.places(&[q, k, v, kcache, vcache, pos, out]);
-    l.launch(softmax_decode(&spec), args);
+    l.launch_on(softmax_decode(&spec), &[q, k, v, kcache, vcache, pos, out]);
     Ok(())
 }
 
@@ -209,7 +195,6 @@ pub(crate) fn decode_linear(l: &mut Lowering<'_>, temperature: f64) -> Result<()
         v: l.head_strides(v),
         out: l.head_strides(out),
     };
-    let args = l.places(&[q, k, v, m, z, t, pos, out]);
-    l.launch(linear_decode(&spec), args);
+    l.launch_on(linear_decode(&spec), &[q, k, v, m, z, t, pos, out]);
     Ok(())
 }

@@ -20,6 +20,7 @@ use thiserror::Error;
 
 pub use cost::Cost;
 pub use lower::lower;
+pub use view::Context;
 
 /// The machine that kernels are shaped for: sizes of tiles, and which of several forms. The programs run on any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

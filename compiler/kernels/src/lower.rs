@@ -1,9 +1,8 @@
 //! One branch per operation: from a scheduled node to its launches.
 
-use std::collections::BTreeMap;
-
-use linc_ir::layout::{Layout, Storage};
+use linc_ir::layout::Layout;
 use linc_ir::{Graph, NodeId, Op, Shape, Value};
+use linc_tile::library::WORK;
 use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::embedding::{EmbeddingGradSpec, EmbeddingSpec, embedding, embedding_grad};
 use linc_tile::library::fill::{FillSpec, fill};
@@ -15,23 +14,15 @@ use linc_tile::library::reduce::{
 };
 use linc_tile::library::rope::{RopeSpec, rope};
 
-use crate::tiles::Tiles;
 use crate::view::Lowering;
-use crate::{Call, Cost, Gemm, KernelError, Target, attention, loss, pointwise};
+use crate::{Call, Context, Cost, Gemm, KernelError, Target, attention, loss, pointwise};
 
-/// The launches of one node, in order; none for leaves and for views that share storage. `tiles` are the sizes that
-/// somebody chose.
+/// The launches of one node, in order; none for leaves and for views that share storage.
 ///
 /// # Errors
 /// [`KernelError`] names the node and what no kernel exists for.
-pub fn lower(
-    graph: &Graph,
-    id: NodeId,
-    storage: &BTreeMap<Value, Storage>,
-    target: Target,
-    tiles: &Tiles,
-) -> Result<Vec<Call>, KernelError> {
-    let mut l = Lowering::new(graph, id, storage, target, tiles);
+pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec<Call>, KernelError> {
+    let mut l = Lowering::new(graph, id, context);
     match l.op() {
         Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } => {}
         Op::Constant { value, .. } => constant(&mut l, *value)?,
@@ -106,7 +97,7 @@ pub fn lower(
             l.launch(adamw(&spec), args);
         }
     }
-    Ok(l.finish())
+    Ok(l.finish(&mut context.operations))
 }
 
 fn cross_entropy_spec(l: &Lowering<'_>) -> Result<CrossEntropySpec, KernelError> {
@@ -275,6 +266,18 @@ fn norm_gradient(l: &mut Lowering<'_>, eps: f64) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Positions of a program that rotates `[batch, seq, heads, dim]`: on a CPU enough to be worth its start, on a GPU few,
+/// because each is a wait for memory, and because all multiprocessors want several programs.
+fn rope_block(target: Target, dims: &[usize]) -> usize {
+    const GPU_PROGRAMS: usize = 4096;
+    let (seq, width) = (dims[1], dims[2] * dims[3]);
+    let worth = (WORK / width).clamp(1, seq);
+    match target {
+        Target::Cpu => worth,
+        Target::Cuda | Target::Hopper => (dims[0] * seq / GPU_PROGRAMS).clamp(1, worth),
+    }
+}
+
 fn rotate(l: &mut Lowering<'_>, inverse: bool) -> Result<(), KernelError> {
     let (x, table, y) = (l.operands[0], l.operands[1], l.results[0]);
     let dims = &l.shape(x).0;
@@ -292,6 +295,7 @@ fn rotate(l: &mut Lowering<'_>, inverse: bool) -> Result<(), KernelError> {
         y: l.elem(y)?,
         y_strides: strides(y),
         table_len: l.shape(table).0[0],
+        block: rope_block(l.target, dims),
         start: l.operands.len() == 3,
         inverse,
     };

@@ -12,6 +12,29 @@ use crate::cost::{Cost, cost};
 use crate::tiles::{Family, Site, Tile, Tiles};
 use crate::{Call, Gemm, KernelError, Place, Target, Work};
 
+/// What the nodes of a graph are lowered with.
+pub struct Context<'a> {
+    storage: &'a BTreeMap<Value, Storage>,
+    target: Target,
+    tiles: &'a Tiles,
+    /// Operations of kernels that were counted, by name: layers have the same ones.
+    pub(crate) operations: BTreeMap<String, u64>,
+}
+
+impl<'a> Context<'a> {
+    /// `storage` says where values live, `tiles` are the sizes that somebody chose.
+    pub fn new(storage: &'a BTreeMap<Value, Storage>, target: Target, tiles: &'a Tiles) -> Self {
+        Context { storage, target, tiles, operations: BTreeMap::new() }
+    }
+}
+
+/// A launch, and what is known of its cost.
+struct Draft {
+    work: Work,
+    flops: Option<u64>,
+    bytes: Option<u64>,
+}
+
 /// A node in its surroundings; collects calls.
 pub(crate) struct Lowering<'a> {
     pub(crate) graph: &'a Graph,
@@ -19,21 +42,16 @@ pub(crate) struct Lowering<'a> {
     pub(crate) operands: Vec<Value>,
     pub(crate) results: Vec<Value>,
     storage: &'a BTreeMap<Value, Storage>,
-    target: Target,
+    pub(crate) target: Target,
     tiles: &'a Tiles,
-    pub(crate) calls: Vec<Call>,
+    drafts: Vec<Draft>,
 }
 
 impl<'a> Lowering<'a> {
-    pub(crate) fn new(
-        graph: &'a Graph,
-        id: NodeId,
-        storage: &'a BTreeMap<Value, Storage>,
-        target: Target,
-        tiles: &'a Tiles,
-    ) -> Self {
+    pub(crate) fn new(graph: &'a Graph, id: NodeId, context: &Context<'a>) -> Self {
         let (operands, results) = (graph.operands(id), graph.results(id).collect());
-        Lowering { graph, id, operands, results, storage, target, tiles, calls: vec![] }
+        let Context { storage, target, tiles, .. } = *context;
+        Lowering { graph, id, operands, results, storage, target, tiles, drafts: vec![] }
     }
 
     pub(crate) fn op(&self) -> &'a Op {
@@ -106,14 +124,27 @@ impl<'a> Lowering<'a> {
         HeadStrides { batch: s[0], seq: s[1], head: s[2] }
     }
 
-    /// Adds a kernel launch with an even share of the node's cost.
+    /// Adds a kernel launch that bears what the node costs beyond launches that know their own cost.
     pub(crate) fn launch(&mut self, kernel: tile::Kernel, args: Vec<Place>) {
-        self.calls.push(Call { work: Work::Kernel(Box::new(kernel), args), cost: Cost::default() });
+        let work = Work::Kernel(Box::new(kernel), args);
+        self.drafts.push(Draft { work, flops: None, bytes: None });
+    }
+
+    /// Adds one of several kernel launches of a node: it moves each of its arguments once each way, and bears a share of
+    /// the node's operations by what its tile program computes.
+    pub(crate) fn launch_on(&mut self, kernel: tile::Kernel, args: &[Value]) {
+        let ways = |mode: tile::Mode| if mode == tile::Mode::ReadWrite { 2 } else { 1 };
+        let moved =
+            |(value, param): (&Value, &tile::Param)| ways(param.mode) * self.ty(*value).bytes() as u64;
+        let bytes = args.iter().zip(&kernel.params).map(moved).sum();
+        let work = Work::Kernel(Box::new(kernel), self.places(args));
+        self.drafts.push(Draft { work, flops: None, bytes: Some(bytes) });
     }
 
     /// Adds a kernel launch that knows its own cost.
     pub(crate) fn launch_costing(&mut self, cost: Cost, kernel: tile::Kernel, args: Vec<Place>) {
-        self.calls.push(Call { work: Work::Kernel(Box::new(kernel), args), cost });
+        let work = Work::Kernel(Box::new(kernel), args);
+        self.drafts.push(Draft { work, flops: Some(cost.flops), bytes: Some(cost.bytes) });
     }
 
     /// Adds a matmul, which knows its own cost.
@@ -125,20 +156,68 @@ impl<'a> Lowering<'a> {
         let bytes = (m * k) as u64 * width(gemm.a.0)
             + (k * n) as u64 * width(gemm.b.0)
             + visits * (m * n) as u64 * width(gemm.c.0);
-        let cost = Cost { flops: 2 * (m * n * k) as u64, bytes };
-        self.calls.push(Call { work: Work::Gemm(gemm), cost });
+        let flops = 2 * (m * n * k) as u64;
+        self.drafts.push(Draft { work: Work::Gemm(gemm), flops: Some(flops), bytes: Some(bytes) });
     }
 
-    /// The calls; what the node costs beyond those that know their own is spread evenly over the others.
-    pub(crate) fn finish(mut self) -> Vec<Call> {
+    /// The calls, with all that the node costs.
+    pub(crate) fn finish(self, operations: &mut BTreeMap<String, u64>) -> Vec<Call> {
         let total = cost(self.graph, self.id);
-        let known: Cost = self.calls.iter().map(|c| c.cost).fold(Cost::default(), |a, b| a + b);
-        let open = self.calls.iter().filter(|c| c.cost == Cost::default()).count() as u64;
-        let share = |total: u64, known: u64| total.saturating_sub(known).checked_div(open).unwrap_or(0);
-        let rest = Cost { flops: share(total.flops, known.flops), bytes: share(total.bytes, known.bytes) };
-        for call in self.calls.iter_mut().filter(|c| c.cost == Cost::default()) {
-            call.cost = rest;
+        let flops = shares(total.flops, &self.drafts, operations, |draft| draft.flops);
+        let bytes = shares(total.bytes, &self.drafts, operations, |draft| draft.bytes);
+        let costs = flops.into_iter().zip(bytes).map(|(flops, bytes)| Cost { flops, bytes });
+        self.drafts.into_iter().zip(costs).map(|(Draft { work, .. }, cost)| Call { work, cost }).collect()
+    }
+}
+
+/// What each launch costs: what it says, or else a share, by the operations of its tile program, of what the others
+/// leave of the total.
+fn shares(
+    total: u64,
+    drafts: &[Draft],
+    operations: &mut BTreeMap<String, u64>,
+    known: impl Fn(&Draft) -> Option<u64>,
+) -> Vec<u64> {
+    let rest = total.saturating_sub(drafts.iter().filter_map(&known).sum());
+    let open = drafts.iter().filter(|draft| known(draft).is_none()).count();
+    let mut weight = |draft: &Draft| match (known(draft), &draft.work) {
+        (None, Work::Kernel(kernel, _)) if open > 1 => {
+            *operations.entry(kernel.name.clone()).or_insert_with(|| tile::cost::cost(kernel).flops().max(1))
         }
-        self.calls
+        (None, _) => 1,
+        (Some(_), _) => 0,
+    };
+    let weights: Vec<u64> = drafts.iter().map(&mut weight).collect();
+    let all = weights.iter().map(|w| u128::from(*w)).sum::<u128>().max(1);
+    let share = |weight: &u64| (u128::from(rest) * u128::from(*weight) / all) as u64;
+    drafts.iter().zip(&weights).map(|(draft, weight)| known(draft).unwrap_or_else(|| share(weight))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_launches_do_not_know_of_their_cost_is_shared_by_what_they_compute() {
+        let kernel = |rows: usize| {
+            let text = format!(
+                "kernel double{rows}(x: read f32, y: write f32) grid(1, 1, 1) {{\n\
+                 %c: index = const 0\n\
+                 %v: f32[{rows}, 8] = load x[%c; 8, 1]\n\
+                 %w: f32[{rows}, 8] = add %v, %v\n\
+                 store y[%c; 8, 1], %w\n}}\n"
+            );
+            tile::parse(&text).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let draft =
+            |rows, flops| Draft { work: Work::Kernel(Box::new(kernel(rows)), vec![]), flops, bytes: None };
+        let drafts = [draft(1, None), draft(3, None), draft(64, Some(100))];
+        let mut operations = BTreeMap::new();
+        let mut flops = |total, drafts: &[Draft]| shares(total, drafts, &mut operations, |d| d.flops);
+        assert_eq!(flops(500, &drafts), [100, 300, 100]);
+        // More is known than the node costs.
+        assert_eq!(flops(50, &drafts), [0, 0, 100]);
+        assert_eq!(flops(500, &drafts[..1]), [500]);
+        assert_eq!(operations, BTreeMap::from([("double1".into(), 8), ("double3".into(), 24)]));
     }
 }

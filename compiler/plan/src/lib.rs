@@ -30,6 +30,16 @@ pub enum DType {
 }
 
 impl DType {
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+            DType::F16 => "f16",
+            DType::I32 => "i32",
+        }
+    }
+
     /// Bytes of one element.
     pub const fn bytes(self) -> u64 {
         match self {
@@ -229,6 +239,20 @@ pub struct Gemm {
     pub c_dtype: DType,
 }
 
+impl Gemm {
+    /// `gemm_MxNxK_nt_bf16`: sizes, for a and b whether rows (`n`) or columns (`t`) lie side by side, and the element
+    /// types (`bf16_f32` if c differs), with `_add` if it adds to c.
+    pub fn name(&self) -> String {
+        let order = |strides: (usize, usize)| if strides.1 == 1 { 'n' } else { 't' };
+        let (a, b) = (order(self.a_strides), order(self.b_strides));
+        let mut name = format!("gemm_{}x{}x{}_{a}{b}_{}", self.m, self.n, self.k, self.dtype.name());
+        if self.c_dtype != self.dtype {
+            name = format!("{name}_{}", self.c_dtype.name());
+        }
+        if self.accumulate { name + "_add" } else { name }
+    }
+}
+
 /// What one step does.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -314,6 +338,15 @@ impl Plan {
         alignment
     }
 
+    /// What a step runs: the name of a kernel, of a matmul with its shape, or `copy`.
+    pub fn work_name(&self, step: &Step) -> String {
+        match &step.action {
+            Action::Launch { kernel, .. } => self.kernels[*kernel].name.clone(),
+            Action::Gemm(gemm) => gemm.name(),
+            Action::Copy { .. } => "copy".to_string(),
+        }
+    }
+
     /// Floating-point operations of one run.
     pub fn flops(&self) -> u64 {
         self.steps.iter().map(|s| s.flops).sum()
@@ -349,6 +382,28 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_matmul_is_named_by_shape_order_and_types() {
+        let at = Ref { buffer: 0, offset: 0 };
+        let plain = Gemm {
+            m: 64,
+            n: 32,
+            k: 16,
+            a: at,
+            a_strides: (16, 1),
+            b: at,
+            b_strides: (1, 16),
+            c: at,
+            c_strides: (32, 1),
+            accumulate: false,
+            dtype: DType::F32,
+            c_dtype: DType::F32,
+        };
+        assert_eq!(plain.name(), "gemm_64x32x16_nt_f32");
+        let sum = Gemm { dtype: DType::Bf16, a_strides: (1, 64), accumulate: true, ..plain };
+        assert_eq!(sum.name(), "gemm_64x32x16_tt_bf16_f32_add");
+    }
 
     #[test]
     fn arguments_are_as_aligned_as_their_worst_launch() {

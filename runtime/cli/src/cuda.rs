@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use linc_driver::Arch;
 use linc_driver::plan::Plan;
 use linc_train::exec::device::cuda::gpus::ceilings;
-use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, Nvrtc, inspect};
+use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, MatmulReport, Nvrtc, inspect};
 use serde_json::{Value, json};
 
 use crate::table::table;
@@ -54,6 +54,9 @@ impl Gpu {
             "nvrtc": version,
             "nvrtc_missing": self.nvrtc.as_ref().err(),
             "kernels": serde_json::to_value(&self.inspection.rows)?,
+            "matmuls": serde_json::to_value(&self.inspection.matmuls)?,
+            "limit_seconds": self.inspection.limit_seconds(),
+            "mfu_limit": self.inspection.mfu_limit,
         }))
     }
 
@@ -82,9 +85,34 @@ impl Gpu {
             }
         };
         format!(
-            "Kernels for {arch}, {compiler}\nTimes are of one run if memory, or arithmetic, of a {gpu} were all that limits it\n\n{}",
-            table(&header, &rows)
+            "Kernels for {arch}, {compiler}\nTimes are of one run if memory, or arithmetic, of a {gpu} were all that limits it\n\n{}\n\n{}{}",
+            table(&header, &rows),
+            self.matmuls(),
+            self.limit()
         )
+    }
+
+    /// The matmuls of the library, if there are any.
+    fn matmuls(&self) -> String {
+        if self.inspection.matmuls.is_empty() {
+            return String::new();
+        }
+        let row = |m: &MatmulReport| {
+            vec![m.name.clone(), m.launches.to_string(), micros(m.memory_seconds), micros(m.compute_seconds)]
+        };
+        let rows: Vec<Vec<String>> = self.inspection.matmuls.iter().map(row).collect();
+        format!("{}\n\n", table(&["matmul", "launches", "memory", "compute"], &rows))
+    }
+
+    /// What no run is faster than.
+    fn limit(&self) -> String {
+        let millis = |seconds: f64| format!("{:.2} ms", 1e3 * seconds);
+        let mut text = format!("Limit       {} a run", millis(self.inspection.limit_seconds()));
+        if let Some(mfu) = self.inspection.mfu_limit {
+            let matmuls = self.inspection.matmuls.iter().map(MatmulReport::limit_seconds).sum();
+            text.push_str(&format!(", {} of them in matmuls; MFU {:.1}%", millis(matmuls), 100.0 * mfu));
+        }
+        text
     }
 }
 
@@ -142,22 +170,39 @@ mod tests {
 
     #[test]
     fn the_table_has_every_limit() {
-        let inspection = Inspection { rows: vec![report(true)], files: vec![] };
+        let matmul = MatmulReport {
+            name: "gemm_64x32x16_nt_bf16".into(),
+            launches: 3,
+            memory_seconds: 1e-6,
+            compute_seconds: 2.5e-3,
+        };
+        let inspection = Inspection {
+            rows: vec![report(true)],
+            matmuls: vec![matmul],
+            mfu_limit: Some(0.625),
+            ..Inspection::default()
+        };
         let text = Gpu { arch: Arch::Sm90a, nvrtc: Ok((13, 0)), inspection }.text();
-        let row = text.lines().last().expect("a row").split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(row, "softmax_forward 128 40 1024 12 0 12 48/64 12.3 us 0.5 us", "{text}");
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = text.lines().map(words).collect();
+        assert_eq!(lines[4], "softmax_forward 128 40 1024 12 0 12 48/64 12.3 us 0.5 us", "{text}");
+        assert_eq!(lines[7], "gemm_64x32x16_nt_bf16 3 1.0 us 2500.0 us", "{text}");
+        assert_eq!(lines[9], "Limit 2.51 ms a run, 2.50 ms of them in matmuls; MFU 62.5%", "{text}");
         assert!(text.contains("sm_90a, compiled by NVRTC 13.0") && text.contains("H200"), "{text}");
     }
 
     #[test]
     fn without_a_compiler_the_rest_is_shown() {
-        let inspection = Inspection { rows: vec![report(false)], files: vec![] };
+        let inspection = Inspection { rows: vec![report(false)], ..Inspection::default() };
         let why = "NVRTC was not found\n  looked for\n    here\n  help: pip install it".to_string();
         let gpu = Gpu { arch: Arch::Sm80, nvrtc: Err(why), inspection };
         let text = gpu.text();
         assert!(text.contains("not compiled\nNVRTC was not found; help: pip install it\n"), "{text}");
         assert!(
-            text.ends_with("128          -    1000       -      -          -         -  12.3 us   0.5 us"),
+            text.ends_with(
+                "128          -    1000       -      -          -         -  12.3 us   0.5 us\n\n\
+                 Limit       0.01 ms a run"
+            ),
             "{text}"
         );
         let json = gpu.json().expect("JSON");

@@ -210,6 +210,7 @@ fn streams(bench: &mut Bench) {
         y: Elem::F32,
         y_strides: strides,
         table_len: 2048,
+        block: 32,
         start: false,
         inverse: false,
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use linc_plan::{Action, Plan};
+use linc_plan::Plan;
 
 /// Times of many runs, added up by kernel.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Profile {
 /// One kernel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProfileRow {
-    /// Kernel name, or `gemm MxNxK`.
+    /// [`Plan::work_name`] of its steps.
     pub name: String,
     /// Launches over all runs.
     pub calls: u64,
@@ -45,11 +45,7 @@ impl Profile {
     pub(crate) fn add(&mut self, plan: &Plan, times: &[Duration]) {
         self.runs += 1;
         for (step, time) in plan.steps.iter().zip(times) {
-            let name = match &step.action {
-                Action::Launch { kernel, .. } => plan.kernels[*kernel].name.clone(),
-                Action::Gemm(g) => format!("gemm {}x{}x{}", g.m, g.n, g.k),
-                Action::Copy { .. } => "copy".to_string(),
-            };
+            let name = plan.work_name(step);
             let row = self.rows.entry(name.clone()).or_default();
             row.name = name;
             row.calls += 1;

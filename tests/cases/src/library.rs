@@ -188,6 +188,7 @@ pub fn ropes() -> Vec<Case> {
                     y: elem,
                     y_strides: strides,
                     table_len: seq + 2,
+                    block: 3,
                     start,
                     inverse,
                 };

@@ -61,8 +61,8 @@ pub mod softmax_attention_backward;
 /// registers of one thread block.
 pub const TILE: usize = 4096;
 
-/// Elements a program should work on at least, so that starting it costs nothing in comparison.
-const WORK: usize = 16384;
+/// Elements a program should work on at least, so that a processor starts it at no cost in comparison.
+pub const WORK: usize = 16384;
 
 /// Part of a kernel name that stands for an element type.
 fn tag(elem: Elem) -> &'static str {

@@ -3,7 +3,7 @@
 //! The even and the odd features are loaded with stride 2 and turned together. If a position has many heads, a tile is
 //! the heads of one position, which is contiguous memory in `[B, N, H, D]`; otherwise it is the positions of one head.
 
-use super::{TILE, WORK, bound, grid_indices, tag};
+use super::{TILE, bound, grid_indices, tag};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
 
@@ -28,6 +28,8 @@ pub struct RopeSpec {
     pub y_strides: [usize; 3],
     /// Positions in the table; at least `seq`.
     pub table_len: usize,
+    /// Positions that a program takes one after the other, where a tile is the heads of one.
+    pub block: usize,
     /// The first position is read from a parameter instead of being 0.
     pub start: bool,
     /// Turn back, which is also the gradient.
@@ -44,7 +46,7 @@ pub fn rope(spec: &RopeSpec) -> Kernel {
     const FEW: usize = 256;
     let by_heads = spec.seq == 1 || spec.heads * half >= FEW;
     let (tile_seq, tile_heads) = if by_heads {
-        ((WORK / (spec.heads * spec.dim)).clamp(1, spec.seq), (TILE / half).clamp(1, spec.heads))
+        (spec.block.clamp(1, spec.seq), (TILE / half).clamp(1, spec.heads))
     } else {
         ((TILE / half).clamp(1, spec.seq), spec.heads)
     };
@@ -102,7 +104,7 @@ const HEADS: usize = 2;
 fn name(spec: &RopeSpec) -> String {
     let join = |strides: [usize; 3]| strides.map(|s| s.to_string()).join("x");
     format!(
-        "rope_{}x{}x{}x{}_{}_{}_{}_{}_len{}{}{}",
+        "rope_{}x{}x{}x{}_{}_{}_{}_{}_len{}_t{}{}{}",
         spec.batch,
         spec.seq,
         spec.heads,
@@ -112,6 +114,7 @@ fn name(spec: &RopeSpec) -> String {
         tag(spec.y),
         join(spec.y_strides),
         spec.table_len,
+        spec.block,
         if spec.start { "_start" } else { "" },
         if spec.inverse { "_inverse" } else { "" }
     )

@@ -85,6 +85,7 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
             y: elem,
             y_strides: strides,
             table_len: rows,
+            block: 4,
             start,
             inverse,
         }));

@@ -66,6 +66,7 @@ fn spec(batch: usize, seq: usize, heads: usize, dim: usize) -> RopeSpec {
         y: Elem::F32,
         y_strides: strides,
         table_len: seq,
+        block: 7,
         start: false,
         inverse: false,
     }

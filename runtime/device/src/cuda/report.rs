@@ -1,11 +1,13 @@
 //! What the kernels of a plan come to on a GPU, without one: resources, occupancy, and the times that its limits allow.
 
+use std::collections::BTreeMap;
+
 use linc_codegen_cuda::{Arch, CudaKernel, tile};
-use linc_plan::{Action, Plan};
+use linc_plan::{Action, DType, Plan};
 use serde::Serialize;
 
 use super::cache::Cache;
-use super::gpus::{self, Target};
+use super::gpus::{self, Ceilings, Target};
 use super::kernels::{self, Code};
 use super::nvrtc::Nvrtc;
 use super::resources::Resources;
@@ -39,11 +41,43 @@ pub struct KernelReport {
     pub compute_seconds: f64,
 }
 
-/// All kernels of a plan.
+impl KernelReport {
+    /// Seconds of all launches in one run at the tighter of the two limits.
+    pub fn limit_seconds(&self) -> f64 {
+        self.memory_seconds.max(self.compute_seconds)
+    }
+}
+
+/// Matmuls of one shape, which the library does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MatmulReport {
+    /// [`linc_plan::Gemm::name`]
+    pub name: String,
+    /// How many there are in one run of the program.
+    pub launches: u64,
+    /// Seconds of all of them in one run if memory were the only limit.
+    pub memory_seconds: f64,
+    /// The same for arithmetic.
+    pub compute_seconds: f64,
+}
+
+impl MatmulReport {
+    /// Seconds of all of them in one run at the tighter of the two limits.
+    pub fn limit_seconds(&self) -> f64 {
+        self.memory_seconds.max(self.compute_seconds)
+    }
+}
+
+/// All kernels and matmuls of a plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inspection {
     /// One row a kernel, in the order of the plan.
     pub rows: Vec<KernelReport>,
+    /// One row a shape, slowest first.
+    pub matmuls: Vec<MatmulReport>,
+    /// Operations of one run by those that the matrix units, or for f32 the lanes, could do in the time in which all
+    /// kernels and matmuls run at their limits: no run has a higher MFU. Nothing where there is no matmul.
+    pub mfu_limit: Option<f64>,
     /// `NAME.cubin` and `NAME.ptx` with their contents, if they were asked for and the kernels were compiled.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -85,7 +119,52 @@ pub fn inspect(
         rows.push(row((launches, bytes, launches as f64 * seconds), kernel, resources, arch));
     }
     inspection.rows = rows;
+    inspection.matmuls = matmuls(plan, arch);
+    inspection.mfu_limit = mfu_limit(plan, &inspection, arch);
     Ok(inspection)
+}
+
+impl Inspection {
+    /// Seconds of one run in which every kernel and every matmul is at its limit.
+    pub fn limit_seconds(&self) -> f64 {
+        let kernels: f64 = self.rows.iter().map(KernelReport::limit_seconds).sum();
+        kernels + self.matmuls.iter().map(MatmulReport::limit_seconds).sum::<f64>()
+    }
+}
+
+fn matmuls(plan: &Plan, arch: Arch) -> Vec<MatmulReport> {
+    let ceilings = gpus::ceilings(arch);
+    let mut rows: BTreeMap<String, MatmulReport> = BTreeMap::new();
+    for step in &plan.steps {
+        let Action::Gemm(gemm) = &step.action else { continue };
+        let name = gemm.name();
+        let row = rows.entry(name.clone()).or_insert(MatmulReport {
+            name,
+            launches: 0,
+            memory_seconds: 0.0,
+            compute_seconds: 0.0,
+        });
+        row.launches += 1;
+        row.memory_seconds += step.bytes as f64 / ceilings.bytes_per_second;
+        row.compute_seconds += step.flops as f64 / matmul_rate(gemm.dtype, &ceilings);
+    }
+    let mut rows: Vec<MatmulReport> = rows.into_values().collect();
+    rows.sort_by(|a, b| b.limit_seconds().total_cmp(&a.limit_seconds()));
+    rows
+}
+
+/// Operations per second of matmuls of a type at most.
+fn matmul_rate(dtype: DType, ceilings: &Ceilings) -> f64 {
+    if dtype == DType::F32 { ceilings.f32_flops } else { ceilings.bf16_flops }
+}
+
+fn mfu_limit(plan: &Plan, inspection: &Inspection, arch: Arch) -> Option<f64> {
+    let rates = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Gemm(gemm) => Some(matmul_rate(gemm.dtype, &gpus::ceilings(arch))),
+        Action::Launch { .. } | Action::Copy { .. } => None,
+    });
+    let fastest = rates.max_by(f64::total_cmp)?;
+    Some(plan.flops() as f64 / inspection.limit_seconds() / fastest)
 }
 
 /// Launches and bytes of a kernel in one run.
@@ -147,6 +226,8 @@ fn row(
 
 #[cfg(test)]
 mod tests {
+    use linc_plan::{Gemm, Ref, Step};
+
     use super::*;
 
     #[test]
@@ -169,6 +250,42 @@ mod tests {
         assert!((made.memory_seconds - 1e-6).abs() < 1e-12, "{}", made.memory_seconds);
         assert_eq!(made.compute_seconds, 7e-6);
         assert_eq!(row((3, 0, 0.0), &kernel, None, Arch::Sm90a).blocks_per_sm, None);
+    }
+
+    #[test]
+    fn matmuls_of_one_shape_are_a_row_and_bound_the_mfu() {
+        let at = Ref { buffer: 0, offset: 0 };
+        let matmul = |m, dtype, flops, bytes| {
+            let (a, b, c) = (at, at, at);
+            let (a_strides, b_strides, c_strides) = ((16, 1), (1, 16), (32, 1));
+            let (n, k, accumulate, c_dtype) = (32, 16, false, dtype);
+            let gemm = Gemm { m, n, k, a, a_strides, b, b_strides, c, c_strides, accumulate, dtype, c_dtype };
+            Step { action: Action::Gemm(gemm), label: "l".into(), flops, bytes }
+        };
+        let steps = vec![
+            matmul(64, DType::Bf16, 989_000_000, 9_600_000),
+            matmul(8, DType::F32, 67_000_000, 4_800_000),
+            matmul(64, DType::Bf16, 989_000_000, 9_600_000),
+        ];
+        let plan = Plan {
+            name: "p".into(),
+            persistent_bytes: 0,
+            scratch_bytes: 0,
+            buffers: vec![],
+            kernels: vec![],
+            steps,
+            bindings: vec![],
+        };
+        let mut inspection = Inspection { matmuls: matmuls(&plan, Arch::Sm90a), ..Inspection::default() };
+        inspection.mfu_limit = mfu_limit(&plan, &inspection, Arch::Sm90a);
+        let rows: Vec<(&str, u64)> =
+            inspection.matmuls.iter().map(|m| (m.name.as_str(), m.launches)).collect();
+        assert_eq!(rows, [("gemm_64x32x16_nt_bf16", 2), ("gemm_8x32x16_nt_f32", 1)]);
+        // Two of 2 us by memory and 1 by arithmetic, one of 1 us by both.
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9 * b, "{a} for {b}");
+        close(inspection.limit_seconds(), 5e-6);
+        close(inspection.mfu_limit.expect("a limit"), (2.0 * 989e6 + 67e6) / 5e-6 / 989e12);
+        assert_eq!(mfu_limit(&Plan { steps: vec![], ..plan }, &inspection, Arch::Sm90a), None);
     }
 
     #[test]
