@@ -175,18 +175,25 @@ impl Check<'_> {
             | Op::Concat { .. } => self.view(),
             Op::MatMul { trans_a, trans_b, dtype } => self.matmul(*trans_a, *trans_b, *dtype),
             Op::RmsNorm { .. } => {
-                self.arity(2..=2)?;
+                self.arity(2..=3)?;
                 self.float(0)?;
                 self.norm_weight()?;
-                Ok(vec![self.like(0)])
+                if self.operands.len() == 2 {
+                    return Ok(vec![self.like(0)]);
+                }
+                self.same(2, self.shape(0), "x")?;
+                self.one_dtype(&[0, 2])?;
+                Ok(vec![self.like(0), self.like(0)])
             }
             Op::RmsNormGrad { .. } => {
-                self.arity(3..=3)?;
+                self.arity(3..=4)?;
                 self.norm_weight()?;
-                self.same(2, self.shape(0), "x")?;
+                for like_x in 2..self.operands.len() {
+                    self.same(like_x, self.shape(0), "x")?;
+                    self.one_dtype(&[0, like_x])?;
+                }
                 let d = self.shape(0).last();
                 let rows = self.shape(0).numel() / d;
-                self.one_dtype(&[0, 2])?;
                 Ok(vec![self.like(0), self.sum_of(1, [rms_norm_row_blocks(rows), d])])
             }
             Op::Rope { .. } => {

@@ -351,12 +351,14 @@ pub enum Op {
     },
 
     // ---- norms, position, embedding ----
-    /// `(x [.., d], w [d]) -> y like x`: `x / sqrt(mean(x²) + eps) * w` (arXiv 1910.07467); `w` may be f32 where x is bf16 or f16.
+    /// `(x [.., d], w [d], residual?) -> (y, sum?)`, all but `w` like x: `x / sqrt(mean(x²) + eps) * w` (arXiv 1910.07467);
+    /// `w` may be f32 where x is bf16 or f16. With a residual, the norm of `sum = x + residual`, rounded to its type.
     RmsNorm {
         /// Added to the mean square.
         eps: f64,
     },
-    /// `(x, w, dy) -> (dx like x, dw_partial [P, d])`: P row blocks, see [`rms_norm_row_blocks`]; partial sums are f32.
+    /// `(x, w, dy, dres?) -> (dx like x, dw_partial [P, d])`: P row blocks, see [`rms_norm_row_blocks`]; partial sums are f32.
+    /// `dres`, like dy, is what reaches x by other ways: it is added to the gradient after that is rounded.
     RmsNormGrad {
         /// As in the forward.
         eps: f64,

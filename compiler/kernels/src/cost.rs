@@ -51,8 +51,8 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
             let k = graph.ty(operands[0]).shape.0[usize::from(!trans_a)];
             2 * numel(out) * k
         }
-        Op::RmsNorm { .. } => 4 * numel(operands[0]),
-        Op::RmsNormGrad { .. } => 10 * numel(operands[0]),
+        Op::RmsNorm { .. } => (4 + operands.len() - 2) * numel(operands[0]),
+        Op::RmsNormGrad { .. } => (10 + operands.len() - 3) * numel(operands[0]),
         Op::Rope { .. } => 3 * numel(operands[0]),
         Op::Embedding { .. } => 0,
         Op::EmbeddingGrad { .. } => numel(operands[1]),

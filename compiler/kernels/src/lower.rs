@@ -238,9 +238,12 @@ fn norm(l: &mut Lowering<'_>, eps: f64) -> Result<(), KernelError> {
         x: l.elem(x)?,
         w: l.elem(w)?,
         y: l.elem(y)?,
-        residual: false,
+        residual: l.operands.len() == 3,
     };
-    let args = l.places(&[x, w, y]);
+    let args = match (l.operands.get(2), l.results.get(1)) {
+        (Some(residual), Some(sum)) => l.places(&[x, *residual, w, y, *sum]),
+        _ => l.places(&[x, w, y]),
+    };
     l.launch(rms_norm(&spec), args);
     Ok(())
 }
@@ -259,9 +262,9 @@ fn norm_gradient(l: &mut Lowering<'_>, eps: f64) -> Result<(), KernelError> {
         w: l.elem(w)?,
         dy: l.elem(dy)?,
         dx: l.elem(dx)?,
-        residual: false,
+        residual: l.operands.len() == 4,
     };
-    let args = l.places(&[x, w, dy, dx, dw_partial]);
+    let args = l.places(&[&l.operands[..], &[dx, dw_partial]].concat());
     l.launch(rms_norm_grad(&spec), args);
     Ok(())
 }

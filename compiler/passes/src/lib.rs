@@ -21,6 +21,7 @@ pub mod pipeline;
 pub mod placement;
 pub mod precision;
 pub mod recompute;
+pub mod residual;
 pub mod schedule;
 
 pub use error::PassError;

@@ -15,7 +15,7 @@ use crate::precision::Precision;
 use crate::recompute::Policy;
 use crate::{
     accumulate, attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls,
-    optimizer, precision, recompute,
+    optimizer, precision, recompute, residual,
 };
 
 /// Which program is made of the model.
@@ -61,8 +61,8 @@ pub struct Options {
 }
 
 /// Passes that can be switched off by name.
-pub const OPTIONAL: [&str; 7] =
-    ["chunk_loss", "canonicalize", "cse", "merge_matmuls", "recompute", "fusion", "share_loss"];
+pub const OPTIONAL: [&str; 8] =
+    ["chunk_loss", "canonicalize", "cse", "merge_matmuls", "recompute", "fusion", "residual", "share_loss"];
 
 /// Lowers a built model graph to an executable one with its memory plan. `observe` sees the graph after each pass.
 ///
@@ -175,6 +175,10 @@ pub fn run(
         fusion::run(graph)?;
         dce::run(graph);
         observe("fusion", graph);
+    }
+    if on("residual") {
+        residual::run(graph)?;
+        observe("residual", graph);
     }
     persistent.extend(graph);
     let plan = memory::run(graph, persistent)?;

@@ -6,7 +6,7 @@ use linc_ir::{DType, Graph, LinearForm};
 use linc_passes::attention::{self, LinearOptions};
 use linc_passes::placement::AttentionKind;
 use linc_passes::recompute::{self, Policy};
-use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision};
+use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision, residual};
 
 /// Runs the pass of a folder, and dead code elimination after passes that leave dead code to it.
 fn apply(pass: &str, graph: &mut Graph) {
@@ -24,6 +24,7 @@ fn apply(pass: &str, graph: &mut Graph) {
         "merge_matmuls" => merge_matmuls::run(graph).expect("merge_matmuls"),
         "precision" => precision::run(graph, "loss", DType::Bf16).expect("precision"),
         "recompute" => recompute::run(graph, Policy::Selective, "loss").expect("recompute"),
+        "residual" => residual::run(graph).expect("residual"),
         other => panic!("filetests/{other} names no pass"),
     }
     dce::run(graph);

@@ -75,17 +75,20 @@ fn unknown_pass_names_are_refused() {
 }
 
 #[test]
-fn projections_are_merged_and_swiglu_is_one_region() {
+fn projections_are_merged_and_norms_take_their_residual_sums() {
     let graph = train(&common::options("SS"));
     let count = |wanted: fn(&Op) -> bool| graph.nodes().filter(|n| wanted(graph.op(*n))).count();
     // Per layer: qkv, wo, gate/up, w2 forward; for each an input and a weight gradient.
     assert_eq!(count(|op| matches!(op, Op::MatMul { .. })), 2 * 4 * 3);
-    // What is left alone: per layer two residual sums forward and two where gradients meet.
-    assert_eq!(
-        count(|op| matches!(op, Op::Unary(_) | Op::Binary(_))),
-        count(|op| *op == Op::Binary(BinaryOp::Add))
-    );
-    assert_eq!(count(|op| *op == Op::Binary(BinaryOp::Add)), 2 * 4);
+    // Per layer two residual sums forward and two where gradients meet are parts of norms and of their gradients; but
+    // the last sum, whose norm only the backward reads, which computes the loss as well.
+    let operands = |wanted: fn(&Op) -> bool, operands: usize| {
+        graph.nodes().filter(|n| wanted(graph.op(*n)) && graph.operands(*n).len() == operands).count()
+    };
+    assert_eq!(operands(|op| matches!(op, Op::RmsNorm { .. }), 3), 2 * 2 - 1);
+    assert_eq!(operands(|op| matches!(op, Op::RmsNormGrad { .. }), 4), 2 * 2);
+    assert_eq!(count(|op| matches!(op, Op::Unary(_) | Op::Binary(_))), 1);
+    assert_eq!(count(|op| *op == Op::Binary(BinaryOp::Add)), 1);
 }
 
 #[test]

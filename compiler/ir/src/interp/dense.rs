@@ -1,9 +1,9 @@
 //! Matmul, RMS norm, rotary position, embedding.
 
-use super::tensor::{Args, Real, Tensor};
+use super::tensor::{Args, Real, Tensor, round};
 use crate::error::IrError;
 use crate::op::{RopeScaling, TableKind};
-use crate::types::Shape;
+use crate::types::{Shape, TensorType};
 
 /// Row-major `[cols, rows]` copy of `[rows, cols]`.
 fn transposed<T: Real>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
@@ -60,14 +60,27 @@ fn inverse_rms<T: Real>(x: &[T], eps: f64) -> T {
     T::one() / (mean + T::of(eps)).sqrt()
 }
 
-pub(super) fn rms_norm<T: Real>(args: &Args<'_, T>, eps: f64) -> Result<Tensor<T>, IrError> {
+/// The sum of two tensors, rounded to the type of its storage.
+fn rounded_sum<T: Real>(x: &[T], y: &[T], ty: &TensorType) -> Vec<T> {
+    let mut sum: Vec<T> = x.iter().zip(y).map(|(x, y)| *x + *y).collect();
+    round(&mut sum, ty.dtype);
+    sum
+}
+
+pub(super) fn rms_norm<T: Real>(
+    args: &Args<'_, T>,
+    eps: f64,
+    types: &[TensorType],
+) -> Result<Vec<Tensor<T>>, IrError> {
     let (x, w) = (args.floats(0)?, args.floats(1)?);
+    let sum = types.get(1).map(|ty| Ok::<_, IrError>(rounded_sum(x, args.floats(2)?, ty))).transpose()?;
+    let x = sum.as_deref().unwrap_or(x);
     let mut out = Vec::with_capacity(x.len());
     for row in x.chunks_exact(w.len()) {
         let r = inverse_rms(row, eps);
         out.extend(row.iter().zip(w).map(|(x, w)| *x * r * *w));
     }
-    Ok(Tensor::float(args.operands[0].shape.clone(), out))
+    Ok([Some(out), sum].into_iter().flatten().map(|x| Tensor::float(types[0].shape.clone(), x)).collect())
 }
 
 /// With x̂ = x·r: `dx = r (w·dy - x̂ mean(w·dy·x̂))` and `dw = Σ_rows dy·x̂`, the rows of `dw` summed in contiguous
@@ -75,10 +88,10 @@ pub(super) fn rms_norm<T: Real>(args: &Args<'_, T>, eps: f64) -> Result<Tensor<T
 pub(super) fn rms_norm_grad<T: Real>(
     args: &Args<'_, T>,
     eps: f64,
-    partial: &Shape,
+    types: &[TensorType],
 ) -> Result<Vec<Tensor<T>>, IrError> {
     let (x, w, dy) = (args.floats(0)?, args.floats(1)?, args.floats(2)?);
-    let d = w.len();
+    let (d, partial) = (w.len(), &types[1].shape);
     let rows_per_block = (x.len() / d).div_ceil(partial.0[0]);
     let mut dx = Vec::with_capacity(x.len());
     let mut dw = vec![T::zero(); partial.numel()];
@@ -91,7 +104,11 @@ pub(super) fn rms_norm_grad<T: Real>(
         let block = &mut dw[row / rows_per_block * d..][..d];
         block.iter_mut().zip(normed.iter().zip(dy)).for_each(|(dw, (n, dy))| *dw += *n * *dy);
     }
-    Ok(vec![Tensor::float(args.operands[0].shape.clone(), dx), Tensor::float(partial.clone(), dw)])
+    if args.operands.len() == 4 {
+        round(&mut dx, types[0].dtype);
+        dx = rounded_sum(&dx, args.floats(3)?, &types[0]);
+    }
+    Ok(vec![Tensor::float(types[0].shape.clone(), dx), Tensor::float(partial.clone(), dw)])
 }
 
 /// Rotates the interleaved feature pairs of `x` [.., n, heads, d] by the angles of positions `start..start + n`.

@@ -67,7 +67,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
             parts
         }
         Op::MatMul { trans_a, trans_b, .. } => b.matmul(trans_a, trans_b, x[0], x[1], g)?,
-        Op::RmsNorm { eps } => {
+        Op::RmsNorm { eps } if x.len() == 2 => {
             let grad = b.graph.add(Op::RmsNormGrad { eps }, &[x[0], x[1], g])?;
             let dw = b.push(Op::Sum { axes: vec![0], keep: false }, &[Value { node: grad, port: 1 }])?;
             vec![Some(Value { node: grad, port: 0 }), Some(dw)]
@@ -103,6 +103,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
             vec![Some(Value { node: grad, port: 1 }), Some(Value { node: grad, port: 2 }), None]
         }
         Op::Fused(_)
+        | Op::RmsNorm { .. }
         | Op::RmsNormGrad { .. }
         | Op::EmbeddingGrad { .. }
         | Op::AttentionGrad(_)

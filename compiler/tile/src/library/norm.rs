@@ -114,7 +114,7 @@ pub struct RmsNormGradSpec {
     pub dy: Elem,
     /// Element type of `dx`.
     pub dx: Elem,
-    /// Add `dres`, the gradient that reaches the norm's operand by other ways.
+    /// Add `dres`, the gradient that reaches the norm's operand by other ways, to the rounded `dx`.
     pub residual: bool,
 }
 
@@ -160,8 +160,10 @@ pub fn rms_norm_grad(spec: &RmsNormGradSpec) -> Kernel {
         let across = b.sub(weighted, along);
         let mut gradient = b.mul(across, scale);
         if let Some(dres) = dres {
-            let other = b.load_f32(dres, at, &shape, &dense);
-            gradient = b.add(gradient, other);
+            // As if it had been stored, so that the fused form gives the same bits.
+            let rounded = b.cast(gradient, spec.dx);
+            let (rounded, other) = (b.cast(rounded, Elem::F32), b.load_f32(dres, at, &shape, &dense));
+            gradient = b.add(rounded, other);
         }
         b.store(dx, at, gradient, &dense);
         let product = b.mul(upstream, normalised);
