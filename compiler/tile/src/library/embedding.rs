@@ -74,6 +74,8 @@ pub struct EmbeddingGradSpec {
     pub vocab: usize,
     /// Element type of `dy`, dense `[tokens, d]`.
     pub dy: Elem,
+    /// Rows and columns of the table that a program owns.
+    pub block: (usize, usize),
 }
 
 /// Ids that are looked at together.
@@ -83,15 +85,14 @@ const SCAN: usize = 256;
 ///
 /// A program owns a block of rows and columns of `dtable`: it writes zeros, then walks the ids in order and adds the
 /// rows of `dy` that are its own, so every sum has one order and no two programs meet. Blocks of ids without a token
-/// for the program, which is most of them, cost one vector comparison. The table's own traffic is far more than that
-/// of the ids, because a program's block of it has more elements than there are ids in a usual step.
+/// for the program, which is most of them, cost one vector comparison. The program of the commonest tokens has the longest
+/// chain of additions.
 pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
     let EmbeddingGradSpec { tokens, d, vocab, .. } = *spec;
-    let cols = d.min(512);
-    let rows = vocab.div_ceil(32).clamp(16, 256).min(vocab);
+    let (rows, cols) = (spec.block.0.min(vocab), spec.block.1.min(d));
     let scan = SCAN.min(tokens);
     let counts = [vocab.div_ceil(rows), d.div_ceil(cols)];
-    let name = format!("embedding_grad_{tokens}x{d}_v{vocab}_{}", tag(spec.dy));
+    let name = format!("embedding_grad_{tokens}x{d}_v{vocab}_r{rows}_c{cols}_{}", tag(spec.dy));
     let mut b = Builder::new(name, [counts[0] * counts[1], 1, 1]);
     let ids = b.param("ids", Elem::I32, Mode::Read);
     let dy = b.param("dy", spec.dy, Mode::Read);
@@ -126,20 +127,23 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
         let own = b.select(own, ones, none);
         let any = b.reduce(Reduction::Max, 0, own);
         let threshold = b.float(0.0);
-        let any = b.compare(Compare::Gt, any, threshold);
+        // The rule comes first: no id is the program's.
+        let none = b.compare(Compare::Le, any, threshold);
         b.if_else(
-            any,
+            none,
+            |_| vec![],
             |b| {
                 let (length, all) = (b.index(scan), b.index(tokens));
                 let last = b.add(start, length);
                 let last = b.min(last, all);
                 b.for_loop(start, last, 1, &[], |b, token, _| {
                     let id = b.load(ids, token, &[], &[]);
-                    let (above, below) =
-                        (b.compare(Compare::Ge, id, first_id), b.compare(Compare::Lt, id, end_id));
-                    let own = b.binary(Binary::And, above, below);
+                    let (below, above) =
+                        (b.compare(Compare::Lt, id, first_id), b.compare(Compare::Ge, id, end_id));
+                    let other = b.binary(Binary::Or, below, above);
                     b.if_else(
-                        own,
+                        other,
+                        |_| vec![],
                         |b| {
                             let row = b.cast(id, Elem::Index);
                             let (to, from) = (b.scale_index(row, d), b.scale_index(token, d));
@@ -151,13 +155,11 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
                             b.store(dtable, to, sum, &axes);
                             vec![]
                         },
-                        |_| vec![],
                     );
                     vec![]
                 });
                 vec![]
             },
-            |_| vec![],
         );
         vec![]
     });

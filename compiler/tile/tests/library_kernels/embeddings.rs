@@ -49,7 +49,7 @@ fn ids_out_of_range_touch_nothing() {
         assert_equal(&floats(&out[2]), &expected, "forward");
 
         let dy = random(ids.len() * d, 3);
-        let spec = EmbeddingGradSpec { tokens: ids.len(), d, vocab, dy: Elem::F32 };
+        let spec = EmbeddingGradSpec { tokens: ids.len(), d, vocab, dy: Elem::F32, block: (2, 512) };
         let blank = vec![SENTINEL; vocab * d];
         let out = run(&embedding_grad(&spec), vec![Data::i32(&ids), Data::f32(&dy), Data::f32(&blank)]);
         let mut expected = vec![0.0; vocab * d];
@@ -72,11 +72,13 @@ fn gradient_sums_every_token() {
                     expected[*id as usize * d + j] += f64::from(dy[token * d + j]);
                 }
             }
-            let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem };
-            let blank = vec![SENTINEL; vocab * d];
-            let out =
-                run(&embedding_grad(&spec), vec![Data::i32(&ids), Data::of(elem, &dy), Data::f32(&blank)]);
-            assert_close(&floats(&out[2]), &expected, 1e-4, 1e-5, &format!("{spec:?}"));
+            for block in [(8, 2048), (33, 512)] {
+                let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem, block };
+                let blank = vec![SENTINEL; vocab * d];
+                let args = vec![Data::i32(&ids), Data::of(elem, &dy), Data::f32(&blank)];
+                let out = run(&embedding_grad(&spec), args);
+                assert_close(&floats(&out[2]), &expected, 1e-4, 1e-5, &format!("{spec:?}"));
+            }
         }
     }
 }
