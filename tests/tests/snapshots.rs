@@ -120,8 +120,14 @@ fn steps(plan: &Plan) -> String {
                 format!("{} ({})", plan.kernels[*kernel].name, args.join(", "))
             }
             Action::Gemm(g) => format!(
-                "gemm {}x{}x{} ({}+{}, {}+{}, {}+{})",
-                g.m, g.n, g.k, g.a.buffer, g.a.offset, g.b.buffer, g.b.offset, g.c.buffer, g.c.offset
+                "{} ({}+{}, {}+{}, {}+{})",
+                g.name(),
+                g.a.buffer,
+                g.a.offset,
+                g.b.buffer,
+                g.b.offset,
+                g.c.buffer,
+                g.c.offset
             ),
             Action::Copy { from, to, bytes } => {
                 format!("copy {bytes} bytes ({}+{}, {}+{})", from.buffer, from.offset, to.buffer, to.offset)

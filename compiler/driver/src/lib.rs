@@ -169,7 +169,7 @@ pub fn compile(
         linear: LinearOptions { form, ..model.linear_options() },
         precision: options.precision,
         loss_scale: options.loss_scale,
-        min_loss_rows: min_loss_rows(options.target),
+        min_loss_rows: min_loss_rows(options.target, options.precision, entry),
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };
@@ -202,15 +202,16 @@ pub fn compile(
     Ok(Compiled { plan: assembled.plan, report, sites, dumps })
 }
 
-/// Rows of logits from which on the sweep over the output head is limited by arithmetic. Every sweep reads and writes the
-/// gradient of the head's weights in f32, 8 bytes for 2 operations a row, so rows must exceed 4 times the operations
-/// that the machine does per byte of memory.
-fn min_loss_rows(target: Target) -> usize {
-    match target {
-        // A few operations of f32 per byte, and neither hides behind the other.
-        Target::Cpu => 256,
-        // 156 (A100), 206 (H200), 295 (H100) or 419 (L40S) operations of bf16 per byte.
-        Target::Cuda(_) => 2048,
+/// Rows of logits from which on the sweep over the output head is limited by arithmetic. A sweep of the gradient reads
+/// and writes the gradient of the head's weights in f32, 8 bytes for 2 operations a row, so rows must exceed 4 times the
+/// operations that the machine does per byte of memory; one of the forward reads the weights.
+fn min_loss_rows(target: Target, precision: Precision, entry: &Entry) -> usize {
+    match (target, precision, entry) {
+        // A few operations of f32 per byte on a CPU, where neither hides behind the other; 10 to 20 on most GPUs.
+        (Target::Cpu, ..) | (Target::Cuda(_), Precision::Float32, _) => 256,
+        // Of bf16 or f16, 156 (A100), 206 (H200), 295 (H100) or 419 (L40S).
+        (Target::Cuda(_), _, Entry::Train(_) | Entry::Accumulate { .. }) => 2048,
+        (Target::Cuda(_), ..) => 512,
     }
 }
 

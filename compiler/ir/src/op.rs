@@ -446,8 +446,8 @@ pub enum Op {
     AdamW(AdamWSpec),
 }
 
-/// Number of row blocks of [`Op::RmsNormGrad`] for so many rows: enough for two on each multiprocessor of a large GPU,
-/// and so few that their partial sums are less than a tenth of what the operation moves.
+/// Number of row blocks of [`Op::RmsNormGrad`] for so many rows: 8 rows or more each, so that partial sums are few beside
+/// what the operation moves, and at most about two for each multiprocessor of a large GPU; 64 where rows are few.
 pub fn rms_norm_row_blocks(rows: usize) -> usize {
     (rows / 8).clamp(64, 256).min(rows)
 }

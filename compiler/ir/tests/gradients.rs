@@ -28,6 +28,16 @@ fn rms_norm() {
         close("dx", &found[0].doubles(), &differences(&forward, &[&x, &w], 0, &dy.doubles()), TOLERANCE);
         let dw = eval1(&Op::Sum { axes: vec![0], keep: false }, &[&found[1]]);
         close("dw", &dw.doubles(), &differences(&forward, &[&x, &w], 1, &dy.doubles()), TOLERANCE);
+        let more = eval(&Op::RmsNormGrad { eps: 1e-3 }, &[&x, &w, &dy, &x]).unwrap();
+        let sum: Vec<f64> = found[0].doubles().iter().zip(x.doubles()).map(|(dx, x)| dx + x).collect();
+        assert_eq!((more[0].doubles(), more[1].doubles()), (sum, found[1].doubles()));
+    }
+}
+
+#[test]
+fn rms_norm_has_row_blocks_by_rows() {
+    for (rows, blocks) in [(1, 1), (63, 63), (130, 64), (1024, 128), (16_384, 256)] {
+        assert_eq!(linc_ir::rms_norm_row_blocks(rows), blocks, "{rows} rows");
     }
 }
 

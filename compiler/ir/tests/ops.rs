@@ -221,6 +221,10 @@ fn rms_norm() {
     let found = eval1(&Op::RmsNorm { eps: 0.5 }, &[&x, &w]).doubles();
     let (r0, r1) = (13f64.sqrt(), 2.5f64.sqrt());
     close("y", &found, &[3. / r0, 8. / r0, 0., 4. / r1], 1e-15);
+    let (part, residual) = (matrix(2, &[1., 5., -1., 2.]), matrix(2, &[2., -1., 1., 0.]));
+    let found = eval(&Op::RmsNorm { eps: 0.5 }, &[&part, &w, &residual]).unwrap();
+    close("y", &found[0].doubles(), &[3. / r0, 8. / r0, 0., 4. / r1], 1e-15);
+    assert_eq!(found[1].doubles(), x.doubles());
 }
 
 #[test]

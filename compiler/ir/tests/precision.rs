@@ -53,7 +53,12 @@ fn sums_and_statistics_of_bf16_are_f32() {
     gives(Op::Sum { axes: vec![0], keep: false }, &["i32[2, 3]"], &["i32[3]"]);
     gives(Op::RmsNorm { eps: 1e-5 }, &["bf16[2, 3]", "f32[3]"], &["bf16[2, 3]"]);
     let norm = Op::RmsNormGrad { eps: 1e-5 };
-    gives(norm, &["bf16[2, 3]", "f32[3]", "bf16[2, 3]"], &["bf16[2, 3]", "f32[2, 3]"]);
+    gives(norm.clone(), &["bf16[2, 3]", "f32[3]", "bf16[2, 3]"], &["bf16[2, 3]", "f32[2, 3]"]);
+    let [x, w] = ["bf16[2, 3]", "f32[3]"];
+    gives(Op::RmsNorm { eps: 1e-5 }, &[x, w, x], &[x, x]);
+    refuses(Op::RmsNorm { eps: 1e-5 }, &[x, w, "f32[2, 3]"], "their element types must agree");
+    gives(norm.clone(), &[x, w, x, x], &[x, "f32[2, 3]"]);
+    refuses(norm, &[x, w, x, "f32[2, 3]"], "their element types must agree");
     gives(Op::EmbeddingGrad { vocab: 5 }, &["i32[2]", "bf16[2, 3]"], &["f32[5, 3]"]);
     gives(Op::GlobalNorm, &["bf16[4]"], &["f32[]", "f32[1]"]);
     let q = "bf16[1, 4, 2, 8]";

@@ -112,7 +112,9 @@ fn everything() -> Graph {
     }
     b.add(Op::RmsNorm { eps: 1e-5 }, &[narrow, x]);
     b.add(Op::RmsNorm { eps: 1e-5 }, &[h, x]);
+    b.add(Op::RmsNorm { eps: 1e-5 }, &[narrow, x, narrow]);
     b.add(Op::RmsNormGrad { eps: 1e-5 }, &[h, x, h]);
+    b.add(Op::RmsNormGrad { eps: 1e-5 }, &[h, x, h, h]);
     let ids = b.i32([5]);
     b.add(Op::Embedding { dtype: DType::F32 }, &[w, ids]);
     b.add(Op::Embedding { dtype: DType::Bf16 }, &[w, ids]);

@@ -33,15 +33,10 @@ pub fn run(graph: &mut Graph) -> Result<(), PassError> {
         }
         for producer in graph.operands(*id) {
             regions.try_join(graph, &position, producer.node, *id);
+            // The cast brings what it widens, or, if it was too much for the reader's region, goes there.
             if widens_for_one(graph, producer.node) {
                 regions.try_join(graph, &position, graph.operands(producer.node)[0].node, producer.node);
             }
-        }
-    }
-    // Where the reader's region was too large for it.
-    for id in &order {
-        if regions.is_alone(*id) && widens_for_one(graph, *id) {
-            regions.try_join(graph, &position, graph.operands(*id)[0].node, *id);
         }
     }
     for members in regions.members.into_values() {
@@ -76,7 +71,7 @@ fn shape(graph: &Graph, id: NodeId) -> &Shape {
 
 struct Regions {
     of: BTreeMap<NodeId, NodeId>,
-    /// Members by the region's name (its first node), in program order.
+    /// Members by the region's name (one of its nodes), in program order.
     members: BTreeMap<NodeId, BTreeSet<NodeId>>,
 }
 
@@ -84,10 +79,6 @@ impl Regions {
     fn start(&mut self, id: NodeId) {
         self.of.insert(id, id);
         self.members.insert(id, BTreeSet::from([id]));
-    }
-
-    fn is_alone(&self, id: NodeId) -> bool {
-        self.of.get(&id).is_some_and(|region| self.members[region].len() == 1)
     }
 
     /// The nodes that are fused with a node, itself included.

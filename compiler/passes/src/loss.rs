@@ -71,11 +71,12 @@ fn sole_product(graph: &Graph, mut value: Value) -> Option<Value> {
     }
 }
 
-/// Rows of logits per chunk: a multiple of 64 that keeps them near [`LOGITS_BYTES`], but `min_rows`, all rows if they
-/// are fewer.
+/// Rows of logits per chunk, a multiple of 64 or all: as many as are near [`LOGITS_BYTES`], but at least `min_rows`; less
+/// where that makes chunks of one size.
 fn chunk_rows(tokens: usize, vocab: usize, min_rows: usize) -> usize {
-    let rows = LOGITS_BYTES / (4 * vocab.max(1)) / 64 * 64;
-    rows.max(min_rows).min(tokens.max(1))
+    let rows = (LOGITS_BYTES / (4 * vocab.max(1)) / 64 * 64).max(min_rows).max(1);
+    let tokens = tokens.max(1);
+    tokens.div_ceil(tokens.div_ceil(rows)).next_multiple_of(64).min(tokens)
 }
 
 /// The gradient operation computes the loss as well: drops the forward node that it repeats.
@@ -101,6 +102,8 @@ mod tests {
     fn small_vocabularies_have_rows_by_cache_and_large_ones_by_their_least() {
         assert_eq!(chunk_rows(16_384, 2048, 256), 2048);
         assert_eq!(chunk_rows(16_384, 10_000, 256), 384);
+        assert_eq!(chunk_rows(2049, 128_256, 2048), 1088);
+        assert_eq!(chunk_rows(65, 128_256, 64), 64);
         assert_eq!(chunk_rows(16_384, 128_256, 256), 256);
         assert_eq!(chunk_rows(16_384, 128_256, 2048), 2048);
         assert_eq!(chunk_rows(100, 128_256, 2048), 100);

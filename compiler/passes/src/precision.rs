@@ -194,7 +194,7 @@ impl<'a> Rewrite<'a> {
                 vec![]
             }
         };
-        for position in narrow.into_iter().filter(|position| *position < old.len()) {
+        for position in narrow {
             operands[position] = self.narrow(operands[position])?;
         }
         let node = self.new.add(op, &operands)?;
@@ -268,7 +268,7 @@ impl<'a> Rewrite<'a> {
 enum Wanted {
     /// Operands as they are.
     Any,
-    /// Narrow at these positions, where there are such operands; the others as they are.
+    /// Narrow at these positions, the others as they are.
     Narrow(&'static [usize]),
     /// One type for all.
     Alike,
@@ -291,8 +291,8 @@ fn operand_types(op: &Op) -> Wanted {
         | Op::Sum { .. } => Wanted::Any,
         Op::Concat { .. } => Wanted::Alike,
         Op::MatMul { .. } => Wanted::Narrow(&[0, 1]),
-        Op::RmsNorm { .. } => Wanted::Narrow(&[0, 2]),
-        Op::RmsNormGrad { .. } => Wanted::Narrow(&[0, 2, 3]),
+        Op::RmsNorm { .. } => Wanted::Narrow(&[0]),
+        Op::RmsNormGrad { .. } => Wanted::Narrow(&[0, 2]),
         Op::Rope { .. } => Wanted::Narrow(&[0]),
         Op::Embedding { .. } | Op::EmbeddingGrad { .. } => Wanted::Any,
         Op::Attention(_) | Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => Wanted::Narrow(&[0, 1, 2]),

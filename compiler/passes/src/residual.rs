@@ -1,7 +1,8 @@
 //! Residual connections: a sum that a norm reads becomes part of the norm, and a sum that adds a norm's gradient part of
 //! that gradient, so that neither is stored and read again in between.
 //!
-//! Both round as the two operations did, so results stay bitwise.
+//! Both round as the two operations did, so results stay bitwise; but in f32 on a GPU, whose compiler may contract the
+//! gradient's last product and the sum.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,7 @@ fn into_norm(
 ) -> Result<(), PassError> {
     let [sum, weight] = graph.operands(norm)[..] else { return Ok(()) };
     let Some([a, b]) = terms(graph, sum) else { return Ok(()) };
-    // What the sum is recomputed for is another norm than the first that reads it.
+    // The backward's copy of a norm reads a sum that is kept; it must not bring the time of the sum to its own.
     if graph.node(sum.node).recompute != graph.node(norm).recompute
         || !exists_before(position, weight, sum.node)
     {
@@ -96,11 +97,18 @@ fn exists_before(position: &BTreeMap<NodeId, usize>, value: Value, node: NodeId)
 }
 
 /// The two terms of a value that is nothing but their sum, all three of one type; their sum in f32 is rounded once.
+/// Norms neither read parts of a matrix where they lie nor write over a leaf, as pointwise operations do.
 fn terms(graph: &Graph, sum: Value) -> Option<[Value; 2]> {
+    if graph.updates.iter().any(|(_, updated)| *updated == sum) {
+        return None;
+    }
     let operands = graph.operands(sum.node);
     let [a, b] = operands[..] else { return None };
     let ty = graph.ty(sum);
     let alike = graph.ty(a) == ty && graph.ty(b) == ty && ty.dtype.is_float();
+    if [a, b].into_iter().any(|term| is_part(graph, term)) {
+        return None;
+    }
     let adds = match graph.op(sum.node) {
         Op::Binary(BinaryOp::Add) => true,
         Op::Fused(region) => match region.outputs[..] {
@@ -112,7 +120,18 @@ fn terms(graph: &Graph, sum: Value) -> Option<[Value; 2]> {
     (alike && adds).then_some([a, b])
 }
 
-/// True if a step is the sum of inputs 0 and 1, in either order and in f32, rounded to `dtype`, and there is no other.
+/// True if a value is a part of another, or its transpose.
+fn is_part(graph: &Graph, mut value: Value) -> bool {
+    loop {
+        match graph.op(value.node) {
+            Op::Slice { .. } | Op::Transpose { .. } => return true,
+            Op::Reshape { .. } => value = graph.operands(value.node)[0],
+            _ => return false,
+        }
+    }
+}
+
+/// True if a step is the sum of inputs 0 and 1, in either order and in f32, rounded to `dtype`.
 fn adds(steps: &[PointOp], output: usize, dtype: DType) -> bool {
     let before = |step: usize, cast: DType| match steps[step] {
         PointOp::Cast(to, from) if to == cast => from,
@@ -123,6 +142,5 @@ fn adds(steps: &[PointOp], output: usize, dtype: DType) -> bool {
         PointOp::Input(index) => Some(index),
         _ => None,
     });
-    let others = steps.iter().filter(|step| !matches!(step, PointOp::Cast(..))).count();
-    matches!(inputs, [Some(0), Some(1)] | [Some(1), Some(0)]) && others == 3
+    matches!(inputs, [Some(0), Some(1)] | [Some(1), Some(0)])
 }

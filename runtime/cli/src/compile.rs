@@ -61,7 +61,11 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
         Format::Text => {
             out::line(card(&model, &compiled.report))?;
             if let Some(gpu) = &gpu {
-                out::line(format_args!("\n{}", gpu.text()))?;
+                let report = &compiled.report;
+                let training = matches!(entry, Entry::Train(_));
+                let convention = training
+                    .then(|| report.titan_flops_per_token as f64 / report.flops_per_token.max(1) as f64);
+                out::line(format_args!("\n{}", gpu.text(convention)))?;
             }
             out::line(format_args!("\n{}", passes(&compiled.report)))?;
             out::line(format_args!("\nCompiled in {:.2} s", system::seconds() - begun))?;

@@ -60,8 +60,8 @@ impl Gpu {
         }))
     }
 
-    /// For people.
-    pub(crate) fn text(&self) -> String {
+    /// For people. `convention` is how many operations TorchTitan counts for one of the plan.
+    pub(crate) fn text(&self, convention: Option<f64>) -> String {
         let header = [
             "kernel",
             "threads",
@@ -88,7 +88,7 @@ impl Gpu {
             "Kernels for {arch}, {compiler}\nTimes are of one run if memory, or arithmetic, of a {gpu} were all that limits it\n\n{}\n\n{}{}",
             table(&header, &rows),
             self.matmuls(),
-            self.limit()
+            self.limit(convention)
         )
     }
 
@@ -104,13 +104,20 @@ impl Gpu {
         format!("{}\n\n", table(&["matmul", "launches", "memory", "compute"], &rows))
     }
 
-    /// What no run is faster than.
-    fn limit(&self) -> String {
-        let millis = |seconds: f64| format!("{:.2} ms", 1e3 * seconds);
-        let mut text = format!("Limit       {} a run", millis(self.inspection.limit_seconds()));
+    /// What a run would take at all these limits, and its MFU: of operations as they are and, for training, as
+    /// TorchTitan counts them, `convention` times as many.
+    fn limit(&self, convention: Option<f64>) -> String {
+        let time = |seconds: f64| match seconds < 1e-3 {
+            true => micros(seconds),
+            false => format!("{:.2} ms", 1e3 * seconds),
+        };
+        let mut text = format!("Limit       {} a run", time(self.inspection.limit_seconds()));
         if let Some(mfu) = self.inspection.mfu_limit {
             let matmuls = self.inspection.matmuls.iter().map(MatmulReport::limit_seconds).sum();
-            text.push_str(&format!(", {} of them in matmuls; MFU {:.1}%", millis(matmuls), 100.0 * mfu));
+            text.push_str(&format!(", {} of them in matmuls; MFU {:.1}%", time(matmuls), 100.0 * mfu));
+            if let Some(convention) = convention {
+                text.push_str(&format!(" ({:.1}% in TorchTitan's convention)", 100.0 * mfu * convention));
+            }
         }
         text
     }
@@ -182,12 +189,16 @@ mod tests {
             mfu_limit: Some(0.625),
             ..Inspection::default()
         };
-        let text = Gpu { arch: Arch::Sm90a, nvrtc: Ok((13, 0)), inspection }.text();
+        let text = Gpu { arch: Arch::Sm90a, nvrtc: Ok((13, 0)), inspection }.text(Some(1.2));
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<String> = text.lines().map(words).collect();
         assert_eq!(lines[4], "softmax_forward 128 40 1024 12 0 12 48/64 12.3 us 0.5 us", "{text}");
         assert_eq!(lines[7], "gemm_64x32x16_nt_bf16 3 1.0 us 2500.0 us", "{text}");
-        assert_eq!(lines[9], "Limit 2.51 ms a run, 2.50 ms of them in matmuls; MFU 62.5%", "{text}");
+        assert_eq!(
+            lines[9],
+            "Limit 2.51 ms a run, 2.50 ms of them in matmuls; MFU 62.5% (75.0% in TorchTitan's convention)",
+            "{text}"
+        );
         assert!(text.contains("sm_90a, compiled by NVRTC 13.0") && text.contains("H200"), "{text}");
     }
 
@@ -196,12 +207,12 @@ mod tests {
         let inspection = Inspection { rows: vec![report(false)], ..Inspection::default() };
         let why = "NVRTC was not found\n  looked for\n    here\n  help: pip install it".to_string();
         let gpu = Gpu { arch: Arch::Sm80, nvrtc: Err(why), inspection };
-        let text = gpu.text();
+        let text = gpu.text(None);
         assert!(text.contains("not compiled\nNVRTC was not found; help: pip install it\n"), "{text}");
         assert!(
             text.ends_with(
                 "128          -    1000       -      -          -         -  12.3 us   0.5 us\n\n\
-                 Limit       0.01 ms a run"
+                 Limit       12.3 us a run"
             ),
             "{text}"
         );

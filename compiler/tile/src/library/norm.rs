@@ -160,7 +160,7 @@ pub fn rms_norm_grad(spec: &RmsNormGradSpec) -> Kernel {
         let across = b.sub(weighted, along);
         let mut gradient = b.mul(across, scale);
         if let Some(dres) = dres {
-            // As if it had been stored, so that the fused form gives the same bits.
+            // As if it had been stored, so that the fused form gives the same bits; in f32 where nothing contracts.
             let rounded = b.cast(gradient, spec.dx);
             let (rounded, other) = (b.cast(rounded, Elem::F32), b.load_f32(dres, at, &shape, &dense));
             gradient = b.add(rounded, other);

@@ -3,7 +3,7 @@
 use linc_tile::Elem;
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
+use crate::harness::{Data, SENTINEL, assert_close, assert_equal, floats, random, round, run, unit};
 
 const EPS: f64 = 1e-5;
 
@@ -125,6 +125,43 @@ fn gradient_of_odd_sizes() {
             gradient(rows, d, blocks, elem, true, d);
         }
         gradient(rows, d, blocks, Elem::F32, false, d + 3);
+    }
+}
+
+/// What moves into the kernel changes no bit: the gradient is rounded before `dres` is added.
+#[test]
+fn a_residual_gradient_is_added_as_if_afterwards() {
+    let (rows, d) = (33, 65);
+    for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
+        let numbers =
+            |seed| -> Vec<f32> { random(rows * d, seed).into_iter().map(|x| round(x, elem)).collect() };
+        let (x, dy, dres, w) = (numbers(1), numbers(2), numbers(4), random(d, 3));
+        let run_with = |residual: bool| {
+            let (blocks, x_stride, w_elem) = (4, d, Elem::F32);
+            let spec = RmsNormGradSpec {
+                rows,
+                d,
+                eps: EPS,
+                blocks,
+                x_stride,
+                x: elem,
+                w: w_elem,
+                dy: elem,
+                dx: elem,
+                residual,
+            };
+            let mut args = vec![Data::of(elem, &x), Data::f32(&w), Data::of(elem, &dy)];
+            if residual {
+                args.push(Data::of(elem, &dres));
+            }
+            args.push(Data::of(elem, &vec![SENTINEL; rows * d]));
+            args.push(Data::f32(&vec![SENTINEL; blocks * d]));
+            let out = run(&rms_norm_grad(&spec), args);
+            floats(&out[out.len() - 2])
+        };
+        let plain = run_with(false);
+        let expected: Vec<f32> = plain.iter().zip(&dres).map(|(dx, dres)| round(dx + dres, elem)).collect();
+        assert_equal(&run_with(true), &expected, &format!("{elem:?}"));
     }
 }
 

@@ -75,8 +75,8 @@ pub struct Inspection {
     pub rows: Vec<KernelReport>,
     /// One row a shape, slowest first.
     pub matmuls: Vec<MatmulReport>,
-    /// Operations of one run by those that the matrix units, or for f32 the lanes, could do in the time in which all
-    /// kernels and matmuls run at their limits: no run has a higher MFU. Nothing where there is no matmul.
+    /// The MFU, of operations as they are, if all kernels and matmuls ran at their limits: operations of one run by those
+    /// that the matrix units, or for f32 the lanes, could do in that time. Nothing where there is no matmul.
     pub mfu_limit: Option<f64>,
     /// `NAME.cubin` and `NAME.ptx` with their contents, if they were asked for and the kernels were compiled.
     pub files: Vec<(String, Vec<u8>)>,
@@ -125,7 +125,8 @@ pub fn inspect(
 }
 
 impl Inspection {
-    /// Seconds of one run in which every kernel and every matmul is at its limit.
+    /// Seconds of one run in which every kernel and every matmul is at its limit, and nothing stays in a cache between
+    /// two of them.
     pub fn limit_seconds(&self) -> f64 {
         let kernels: f64 = self.rows.iter().map(KernelReport::limit_seconds).sum();
         kernels + self.matmuls.iter().map(MatmulReport::limit_seconds).sum::<f64>()
