@@ -189,9 +189,12 @@ proptest! {
     }
 
     #[test]
-    fn recomputation_and_fusion_keep_every_bit_of_a_bf16_update(case in architecture(ANY)) {
+    fn recomputation_and_fusion_keep_every_bit_of_a_narrow_update(
+        case in architecture(ANY),
+        precision in prop::sample::select(vec![Precision::Bfloat16, Precision::Float16]),
+    ) {
         let model = case.model();
-        let case = Architecture { precision: Precision::Bfloat16, ..case };
+        let case = Architecture { precision, ..case };
         let mut plain = case.clone();
         plain.disabled.extend(["recompute", "fusion", "residual"].map(String::from));
         let reference = lowered(&plain, &model, &training(), case.shape);
