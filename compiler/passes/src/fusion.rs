@@ -22,12 +22,12 @@ const MAX_OPERANDS: usize = 12;
 pub fn run(graph: &mut Graph) -> Result<(), PassError> {
     let order = graph.topological()?;
     let position: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-    let mut regions = Regions { of: BTreeMap::new(), members: BTreeMap::new() };
+    let mut regions = Regions { of: BTreeMap::new(), members: BTreeMap::new(), spans: BTreeMap::new() };
     for id in &order {
         if !is_pointwise(graph, *id) {
             continue;
         }
-        regions.start(*id);
+        regions.start(*id, position[id]);
         if widens_for_one(graph, *id) {
             continue;
         }
@@ -73,12 +73,15 @@ struct Regions {
     of: BTreeMap<NodeId, NodeId>,
     /// Members by the region's name (one of its nodes), in program order.
     members: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    /// Positions of the first and the last member, by the region's name.
+    spans: BTreeMap<NodeId, (usize, usize)>,
 }
 
 impl Regions {
-    fn start(&mut self, id: NodeId) {
+    fn start(&mut self, id: NodeId, position: usize) {
         self.of.insert(id, id);
         self.members.insert(id, BTreeSet::from([id]));
+        self.spans.insert(id, (position, position));
     }
 
     /// The nodes that are fused with a node, itself included.
@@ -90,15 +93,11 @@ impl Regions {
     }
 
     /// The position behind which no way leads back before `last`, whatever regions it goes through.
-    fn horizon(&self, position: &BTreeMap<NodeId, usize>, last: usize) -> usize {
-        let span = |members: &BTreeSet<NodeId>| {
-            let at = members.iter().map(|id| position[id]);
-            (at.clone().min().unwrap_or(0), at.max().unwrap_or(0))
-        };
+    fn horizon(&self, last: usize) -> usize {
         let mut horizon = last;
         loop {
-            let reach = self.members.values().map(span).filter(|(first, _)| *first < horizon);
-            match reach.map(|(_, end)| end).max() {
+            let reach = self.spans.values().filter(|(first, _)| *first < horizon);
+            match reach.map(|(_, end)| *end).max() {
                 Some(end) if end > horizon => horizon = end,
                 _ => return horizon,
             }
@@ -122,6 +121,9 @@ impl Regions {
         }
         self.members.remove(&b);
         self.members.insert(a, union);
+        if let (Some(span), Some(other)) = (self.spans.remove(&b), self.spans.get_mut(&a)) {
+            *other = (other.0.min(span.0), other.1.max(span.1));
+        }
     }
 }
 
@@ -134,7 +136,7 @@ fn is_convex(
     set: &BTreeSet<NodeId>,
 ) -> bool {
     let last = set.iter().map(|id| position[id]).max().unwrap_or(0);
-    let horizon = regions.horizon(position, last);
+    let horizon = regions.horizon(last);
     let users =
         |id: NodeId| graph.results(id).flat_map(|v| graph.users(v)).map(|(user, _)| user).collect::<Vec<_>>();
     let mut stack: Vec<NodeId> = set.iter().flat_map(|id| users(*id)).filter(|u| !set.contains(u)).collect();
