@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use insta::{Settings, assert_snapshot};
-use linc_driver::plan::{Action, Plan};
+use linc_driver::plan::{Action, Plan, Ref};
 use linc_driver::{Options, Report};
 use linc_tests::models::{FLAVORS, compiled, dumps, flavor, small_hybrid, training};
 
@@ -113,26 +113,17 @@ fn plan() {
 fn steps(plan: &Plan) -> String {
     let mut text = String::new();
     for (i, step) in plan.steps.iter().enumerate() {
-        let action = match &step.action {
-            Action::Launch { kernel, args } => {
-                let args: Vec<String> =
-                    args.iter().map(|at| format!("{}+{}", at.buffer, at.offset)).collect();
-                format!("{} ({})", plan.kernels[*kernel].name, args.join(", "))
-            }
-            Action::Gemm(g) => format!(
-                "{} ({}+{}, {}+{}, {}+{})",
-                g.name(),
-                g.a.buffer,
-                g.a.offset,
-                g.b.buffer,
-                g.b.offset,
-                g.c.buffer,
-                g.c.offset
-            ),
-            Action::Copy { from, to, bytes } => {
-                format!("copy {bytes} bytes ({}+{}, {}+{})", from.buffer, from.offset, to.buffer, to.offset)
-            }
+        let places: Vec<&Ref> = match &step.action {
+            Action::Launch { args, .. } => args.iter().collect(),
+            Action::Gemm(g) => vec![&g.a, &g.b, &g.c],
+            Action::Copy { from, to, .. } => vec![from, to],
         };
+        let places: Vec<String> = places.iter().map(|at| format!("{}+{}", at.buffer, at.offset)).collect();
+        let size = match &step.action {
+            Action::Copy { bytes, .. } => format!(" {bytes} bytes"),
+            Action::Launch { .. } | Action::Gemm(_) => String::new(),
+        };
+        let action = format!("{}{size} ({})", plan.work_name(step), places.join(", "));
         let _ = writeln!(text, "{i:3} {:44} {action}", step.label);
     }
     text

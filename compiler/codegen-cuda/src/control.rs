@@ -132,13 +132,11 @@ impl<'k> Emitter<'k> {
         self.start_fetch();
         let before = self.state.hazards.clone();
         let cond = self.scalar(cond);
-        if then.body.is_empty() && stmt.results.is_empty() {
-            self.state.out.open(format!("if (!{cond})"));
-            self.body(&[], &otherwise.body, &otherwise.yields)?;
-            self.state.out.close();
-            self.state.hazards.join(&before);
-            return Ok(());
-        }
+        // Where only the other side does anything, it is the one that is printed.
+        let (cond, then, otherwise) = match then.body.is_empty() && stmt.results.is_empty() {
+            true => (format!("!{cond}"), otherwise, then),
+            false => (cond, then, otherwise),
+        };
         self.state.out.open(format!("if ({cond})"));
         self.body(&[], &then.body, &then.yields)?;
         self.assign(&stmt.results, &then.yields);

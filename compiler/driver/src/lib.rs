@@ -169,7 +169,11 @@ pub fn compile(
         linear: LinearOptions { form, ..model.linear_options() },
         precision: options.precision,
         loss_scale: options.loss_scale,
-        min_loss_rows: min_loss_rows(options.target, options.precision, entry),
+        min_loss_rows: linc_kernels::min_loss_rows(
+            options.target.into(),
+            options.precision.narrow().is_some(),
+            matches!(entry, Entry::Train(_) | Entry::Accumulate { .. }),
+        ),
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };
@@ -200,19 +204,6 @@ pub fn compile(
     let report = Report::new(model, name, options, &assembled.plan, times);
     let sites = memory.order.iter().flat_map(|id| tiles::Site::of_node(&graph, *id)).collect();
     Ok(Compiled { plan: assembled.plan, report, sites, dumps })
-}
-
-/// Rows of logits from which on the sweep over the output head is limited by arithmetic. A sweep of the gradient reads
-/// and writes the gradient of the head's weights in f32, 8 bytes for 2 operations a row, so rows must exceed 4 times the
-/// operations that the machine does per byte of memory; one of the forward reads the weights.
-fn min_loss_rows(target: Target, precision: Precision, entry: &Entry) -> usize {
-    match (target, precision, entry) {
-        // A few operations of f32 per byte on a CPU, where neither hides behind the other; 10 to 20 on most GPUs.
-        (Target::Cpu, ..) | (Target::Cuda(_), Precision::Float32, _) => 256,
-        // Of bf16 or f16, 156 (A100), 206 (H200), 295 (H100) or 419 (L40S).
-        (Target::Cuda(_), _, Entry::Train(_) | Entry::Accumulate { .. }) => 2048,
-        (Target::Cuda(_), ..) => 512,
-    }
 }
 
 /// The plan, its memory map, and every kernel as tile program and as CPU IR or CUDA C++.

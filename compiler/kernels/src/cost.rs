@@ -51,8 +51,9 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
             let k = graph.ty(operands[0]).shape.0[usize::from(!trans_a)];
             2 * numel(out) * k
         }
-        Op::RmsNorm { .. } => (4 + operands.len() - 2) * numel(operands[0]),
-        Op::RmsNormGrad { .. } => (10 + operands.len() - 3) * numel(operands[0]),
+        // One more where a residual is added, the last operand.
+        Op::RmsNorm { .. } => (4 + usize::from(operands.len() > 2)) * numel(operands[0]),
+        Op::RmsNormGrad { .. } => (10 + usize::from(operands.len() > 3)) * numel(operands[0]),
         Op::Rope { .. } => 3 * numel(operands[0]),
         Op::Embedding { .. } => 0,
         Op::EmbeddingGrad { .. } => numel(operands[1]),

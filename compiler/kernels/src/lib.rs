@@ -19,6 +19,7 @@ use linc_tile as tile;
 use thiserror::Error;
 
 pub use cost::Cost;
+pub use loss::min_loss_rows;
 pub use lower::lower;
 pub use view::Context;
 

@@ -6,7 +6,21 @@ use linc_tile::library::loss::{
 };
 
 use crate::view::Lowering;
-use crate::{Cost, Gemm, KernelError};
+use crate::{Cost, Gemm, KernelError, Target};
+
+/// Rows of logits from which on the sweep over the output head is limited by arithmetic. A sweep of the gradient reads
+/// and writes the gradient of the head's weights in f32, 8 bytes for 2 operations a row, so rows must exceed 4 times the
+/// operations that the machine does per byte of memory; one of the forward reads the weights. `narrow` is whether the
+/// head is of bf16 or f16.
+pub fn min_loss_rows(target: Target, narrow: bool, gradient: bool) -> usize {
+    match (target, narrow, gradient) {
+        // A few operations of f32 per byte on a CPU, where neither hides behind the other; 10 to 20 on most GPUs.
+        (Target::Cpu, ..) | (Target::Cuda | Target::Hopper, false, _) => 256,
+        // Of bf16 or f16, 156 (A100), 206 (H200), 295 (H100) or 419 (L40S).
+        (Target::Cuda | Target::Hopper, true, true) => 2048,
+        (Target::Cuda | Target::Hopper, true, false) => 512,
+    }
+}
 
 /// `(h, w, targets) -> (loss, logits, nll)`
 pub(crate) fn forward(l: &mut Lowering<'_>, chunk: usize) -> Result<(), KernelError> {

@@ -22,7 +22,7 @@ const MAX_OPERANDS: usize = 12;
 pub fn run(graph: &mut Graph) -> Result<(), PassError> {
     let order = graph.topological()?;
     let position: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-    let mut regions = Regions { of: BTreeMap::new(), members: BTreeMap::new(), spans: BTreeMap::new() };
+    let mut regions = Regions { of: BTreeMap::new(), all: BTreeMap::new() };
     for id in &order {
         if !is_pointwise(graph, *id) {
             continue;
@@ -39,8 +39,8 @@ pub fn run(graph: &mut Graph) -> Result<(), PassError> {
             }
         }
     }
-    for members in regions.members.into_values() {
-        fuse(graph, &members, &position)?;
+    for region in regions.all.into_values() {
+        fuse(graph, &region.members, &position)?;
     }
     Ok(())
 }
@@ -69,25 +69,29 @@ fn shape(graph: &Graph, id: NodeId) -> &Shape {
     &graph.ty(Value { node: id, port: 0 }).shape
 }
 
+struct Region {
+    members: BTreeSet<NodeId>,
+    /// Positions of the first and the last member.
+    span: (usize, usize),
+}
+
 struct Regions {
+    /// The name of each node's region.
     of: BTreeMap<NodeId, NodeId>,
-    /// Members by the region's name (one of its nodes), in program order.
-    members: BTreeMap<NodeId, BTreeSet<NodeId>>,
-    /// Positions of the first and the last member, by the region's name.
-    spans: BTreeMap<NodeId, (usize, usize)>,
+    /// Regions by name, which is one of their nodes.
+    all: BTreeMap<NodeId, Region>,
 }
 
 impl Regions {
     fn start(&mut self, id: NodeId, position: usize) {
         self.of.insert(id, id);
-        self.members.insert(id, BTreeSet::from([id]));
-        self.spans.insert(id, (position, position));
+        self.all.insert(id, Region { members: BTreeSet::from([id]), span: (position, position) });
     }
 
     /// The nodes that are fused with a node, itself included.
     fn with(&self, id: NodeId) -> Vec<NodeId> {
         match self.of.get(&id) {
-            Some(region) => self.members[region].iter().copied().collect(),
+            Some(region) => self.all[region].members.iter().copied().collect(),
             None => vec![id],
         }
     }
@@ -96,8 +100,8 @@ impl Regions {
     fn horizon(&self, last: usize) -> usize {
         let mut horizon = last;
         loop {
-            let reach = self.spans.values().filter(|(first, _)| *first < horizon);
-            match reach.map(|(_, end)| *end).max() {
+            let reach = self.all.values().map(|region| region.span).filter(|(first, _)| *first < horizon);
+            match reach.map(|(_, end)| end).max() {
                 Some(end) if end > horizon => horizon = end,
                 _ => return horizon,
             }
@@ -109,21 +113,20 @@ impl Regions {
         if a == b || shape(graph, producer) != shape(graph, id) {
             return;
         }
-        let union: BTreeSet<NodeId> = self.members[&a].union(&self.members[&b]).copied().collect();
+        let (left, right) = (&self.all[&a], &self.all[&b]);
+        let union: BTreeSet<NodeId> = left.members.union(&right.members).copied().collect();
         if union.len() > MAX_STEPS || operands_of(graph, &union).len() > MAX_OPERANDS {
             return;
         }
         if !is_convex(graph, position, self, &union) || !splits(graph, &union) {
             return;
         }
-        for member in &self.members[&b] {
+        let span = (left.span.0.min(right.span.0), left.span.1.max(right.span.1));
+        for member in &right.members {
             self.of.insert(*member, a);
         }
-        self.members.remove(&b);
-        self.members.insert(a, union);
-        if let (Some(span), Some(other)) = (self.spans.remove(&b), self.spans.get_mut(&a)) {
-            *other = (other.0.min(span.0), other.1.max(span.1));
-        }
+        self.all.remove(&b);
+        self.all.insert(a, Region { members: union, span });
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use linc_driver::Arch;
 use linc_driver::plan::Plan;
 use linc_train::exec::device::cuda::gpus::ceilings;
-use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, MatmulReport, Nvrtc, inspect};
+use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, Limits, MatmulReport, Nvrtc, inspect};
 use serde_json::{Value, json};
 
 use crate::table::table;
@@ -98,7 +98,8 @@ impl Gpu {
             return String::new();
         }
         let row = |m: &MatmulReport| {
-            vec![m.name.clone(), m.launches.to_string(), micros(m.memory_seconds), micros(m.compute_seconds)]
+            let [memory, compute] = times(&m.limits);
+            vec![m.name.clone(), m.launches.to_string(), memory, compute]
         };
         let rows: Vec<Vec<String>> = self.inspection.matmuls.iter().map(row).collect();
         format!("{}\n\n", table(&["matmul", "launches", "memory", "compute"], &rows))
@@ -113,7 +114,7 @@ impl Gpu {
         };
         let mut text = format!("Limit       {} a run", time(self.inspection.limit_seconds()));
         if let Some(mfu) = self.inspection.mfu_limit {
-            let matmuls = self.inspection.matmuls.iter().map(MatmulReport::limit_seconds).sum();
+            let matmuls = self.inspection.matmul_seconds();
             text.push_str(&format!(", {} of them in matmuls; MFU {:.1}%", time(matmuls), 100.0 * mfu));
             if let Some(convention) = convention {
                 text.push_str(&format!(" ({:.1}% in TorchTitan's convention)", 100.0 * mfu * convention));
@@ -128,6 +129,7 @@ fn row(k: &KernelReport) -> Vec<String> {
     let resource = |of: fn(&linc_train::exec::device::cuda::Resources) -> u32| {
         known(k.resources.as_ref().map(|r| of(r).to_string()))
     };
+    let [memory, compute] = times(&k.limits);
     let static_shared = k.resources.map_or(0, |r| r.static_shared);
     vec![
         k.name.clone(),
@@ -138,9 +140,13 @@ fn row(k: &KernelReport) -> Vec<String> {
         resource(|r| r.stack),
         known(k.blocks_per_sm.map(|b| b.to_string())),
         known(k.warps_per_sm.map(|w| format!("{w}/{}", k.max_warps_per_sm))),
-        micros(k.memory_seconds),
-        micros(k.compute_seconds),
+        memory,
+        compute,
     ]
+}
+
+fn times(limits: &Limits) -> [String; 2] {
+    [limits.memory_seconds, limits.compute_seconds].map(micros)
 }
 
 fn micros(seconds: f64) -> String {
@@ -170,8 +176,7 @@ mod tests {
             blocks_per_sm: compiled.then_some(12),
             warps_per_sm: compiled.then_some(48),
             max_warps_per_sm: 64,
-            memory_seconds: 12.34e-6,
-            compute_seconds: 5e-7,
+            limits: Limits { memory_seconds: 12.34e-6, compute_seconds: 5e-7 },
         }
     }
 
@@ -180,8 +185,7 @@ mod tests {
         let matmul = MatmulReport {
             name: "gemm_64x32x16_nt_bf16".into(),
             launches: 3,
-            memory_seconds: 1e-6,
-            compute_seconds: 2.5e-3,
+            limits: Limits { memory_seconds: 1e-6, compute_seconds: 2.5e-3 },
         };
         let inspection = Inspection {
             rows: vec![report(true)],

@@ -117,14 +117,14 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
 
     let (first_id, end_id) = (b.cast(first, Elem::I32), b.cast(end, Elem::I32));
     let (lows, highs) = (b.splat(first_id, &[scan]), b.splat(end_id, &[scan]));
-    let (ones, none) = (b.full(1.0, &[scan]), b.full(0.0, &[scan]));
+    let (yes, no) = (b.full(1.0, &[scan]), b.full(0.0, &[scan]));
     let (zero, stop) = (b.index(0), b.index(tokens));
     b.for_loop(zero, stop, scan, &[], |b, start, _| {
         let left = bound(b, tokens, start, scan);
         let block = b.load(ids, start, &[scan], &[(1, left)]);
         let (above, below) = (b.compare(Compare::Ge, block, lows), b.compare(Compare::Lt, block, highs));
         let own = b.binary(Binary::And, above, below);
-        let own = b.select(own, ones, none);
+        let own = b.select(own, yes, no);
         let any = b.reduce(Reduction::Max, 0, own);
         let threshold = b.float(0.0);
         // The rule comes first: no id is the program's.

@@ -38,7 +38,7 @@ use memory::{Memory, Staging};
 pub use nvrtc::{Cubin, Nvrtc};
 use profile::Events;
 use program::{Loaded, Modules};
-pub use report::{Inspection, KernelReport, MatmulReport, inspect};
+pub use report::{Inspection, KernelReport, Limits, MatmulReport, inspect};
 pub use resources::Resources;
 
 /// A GPU as a device.

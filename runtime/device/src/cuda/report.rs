@@ -34,16 +34,24 @@ pub struct KernelReport {
     pub warps_per_sm: Option<u32>,
     /// Warps that a multiprocessor holds at most.
     pub max_warps_per_sm: u32,
-    /// Seconds of all launches in one run if memory were the only limit, on the largest GPU of the architecture.
+    /// Times of all launches in one run. Arithmetic is as the tile program has it: the slowest of products (of the matrix
+    /// units where they are of bf16), other operations on f32, and functions such as exp.
+    #[serde(flatten)]
+    pub limits: Limits,
+}
+
+/// What one run takes at least on the largest GPU of an architecture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Limits {
+    /// Seconds if memory were the only limit.
     pub memory_seconds: f64,
-    /// The same for arithmetic, as the tile program has it: the slowest of products (of the matrix units where they are
-    /// of bf16), other operations on f32, and functions such as exp.
+    /// Seconds if arithmetic were.
     pub compute_seconds: f64,
 }
 
-impl KernelReport {
-    /// Seconds of all launches in one run at the tighter of the two limits.
-    pub fn limit_seconds(&self) -> f64 {
+impl Limits {
+    /// Seconds at the tighter of the two.
+    pub fn seconds(&self) -> f64 {
         self.memory_seconds.max(self.compute_seconds)
     }
 }
@@ -55,17 +63,9 @@ pub struct MatmulReport {
     pub name: String,
     /// How many there are in one run of the program.
     pub launches: u64,
-    /// Seconds of all of them in one run if memory were the only limit.
-    pub memory_seconds: f64,
-    /// The same for arithmetic.
-    pub compute_seconds: f64,
-}
-
-impl MatmulReport {
-    /// Seconds of all of them in one run at the tighter of the two limits.
-    pub fn limit_seconds(&self) -> f64 {
-        self.memory_seconds.max(self.compute_seconds)
-    }
+    /// Times of all of them.
+    #[serde(flatten)]
+    pub limits: Limits,
 }
 
 /// All kernels and matmuls of a plan.
@@ -128,8 +128,12 @@ impl Inspection {
     /// Seconds of one run in which every kernel and every matmul is at its limit, and nothing stays in a cache between
     /// two of them.
     pub fn limit_seconds(&self) -> f64 {
-        let kernels: f64 = self.rows.iter().map(KernelReport::limit_seconds).sum();
-        kernels + self.matmuls.iter().map(MatmulReport::limit_seconds).sum::<f64>()
+        self.rows.iter().map(|row| row.limits.seconds()).sum::<f64>() + self.matmul_seconds()
+    }
+
+    /// The part of matmuls in it.
+    pub fn matmul_seconds(&self) -> f64 {
+        self.matmuls.iter().map(|row| row.limits.seconds()).sum()
     }
 }
 
@@ -139,18 +143,14 @@ fn matmuls(plan: &Plan, arch: Arch) -> Vec<MatmulReport> {
     for step in &plan.steps {
         let Action::Gemm(gemm) = &step.action else { continue };
         let name = gemm.name();
-        let row = rows.entry(name.clone()).or_insert(MatmulReport {
-            name,
-            launches: 0,
-            memory_seconds: 0.0,
-            compute_seconds: 0.0,
-        });
+        let row =
+            rows.entry(name.clone()).or_insert(MatmulReport { name, launches: 0, limits: Limits::default() });
         row.launches += 1;
-        row.memory_seconds += step.bytes as f64 / ceilings.bytes_per_second;
-        row.compute_seconds += step.flops as f64 / matmul_rate(gemm.dtype, &ceilings);
+        row.limits.memory_seconds += step.bytes as f64 / ceilings.bytes_per_second;
+        row.limits.compute_seconds += step.flops as f64 / matmul_rate(gemm.dtype, &ceilings);
     }
     let mut rows: Vec<MatmulReport> = rows.into_values().collect();
-    rows.sort_by(|a, b| b.limit_seconds().total_cmp(&a.limit_seconds()));
+    rows.sort_by(|a, b| b.limits.seconds().total_cmp(&a.limits.seconds()));
     rows
 }
 
@@ -220,8 +220,7 @@ fn row(
         blocks_per_sm: occupancy.map(|o| o.blocks),
         warps_per_sm: occupancy.map(|o| o.warps),
         max_warps_per_sm: has.warps,
-        memory_seconds: bytes as f64 / ceilings.bytes_per_second,
-        compute_seconds,
+        limits: Limits { memory_seconds: bytes as f64 / ceilings.bytes_per_second, compute_seconds },
     }
 }
 
@@ -248,8 +247,8 @@ mod tests {
         assert_eq!((made.launches, made.blocks, made.max_warps_per_sm), (3, 20, 64));
         // 228 KiB hold three times 65 KiB; registers would do for four blocks.
         assert_eq!((made.blocks_per_sm, made.warps_per_sm), (Some(3), Some(12)));
-        assert!((made.memory_seconds - 1e-6).abs() < 1e-12, "{}", made.memory_seconds);
-        assert_eq!(made.compute_seconds, 7e-6);
+        assert!((made.limits.memory_seconds - 1e-6).abs() < 1e-12, "{}", made.limits.memory_seconds);
+        assert_eq!(made.limits.compute_seconds, 7e-6);
         assert_eq!(row((3, 0, 0.0), &kernel, None, Arch::Sm90a).blocks_per_sm, None);
     }
 
