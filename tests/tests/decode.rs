@@ -1,21 +1,27 @@
-//! Decoding with caches and recurrent states gives, token by token, the logits of the whole sequence: the compiled
-//! programs side by side in one arena, as training and `linc generate` run them.
+//! Decoding with caches and recurrent states gives, token by token, the logits of the whole sequence, also behind a prompt
+//! that came in blocks: the compiled programs side by side in one arena, as training and `linc generate` run them.
 
 use linc_device::cpu::{Cpu, CpuOptions};
-use linc_driver::{Entry, Layout, Model, Options, Precision, compile, names};
+use linc_driver::plan::Role;
+use linc_driver::{Arch, Entry, Layout, Model, Options, Precision, Target, compile, names};
 use linc_exec::Executor;
 use linc_tests::models;
 
 /// More than one chunk of the linear layers, and not a whole number of them.
 const SEQ: usize = 75;
 
-fn executor(model: &Model, precision: Precision) -> Executor {
+/// Tokens of a block of a prompt; the prompt ends within the third.
+const BLOCK: usize = 32;
+const PROMPT: usize = 70;
+
+/// Programs with their numbers of tokens.
+fn executor(model: &Model, precision: Precision, target: Target, entries: &[(Entry, usize)]) -> Executor {
     let mut layout = Layout::default();
-    let mut plan = |entry, seq| {
-        let options = Options { precision, ..Options::new(1, seq) };
-        compile(model, &entry, &options, &mut layout).unwrap_or_else(|e| panic!("{e}")).plan
+    let mut plan = |(entry, seq): &(Entry, usize)| {
+        let options = Options { precision, target, ..Options::new(1, *seq) };
+        compile(model, entry, &options, &mut layout).unwrap_or_else(|e| panic!("{e}")).plan
     };
-    let plans = vec![plan(Entry::Forward, SEQ), plan(Entry::Decode { context: SEQ }, 1)];
+    let plans = entries.iter().map(&mut plan).collect();
     let cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
     let mut executor = Executor::new(Box::new(cpu), plans).unwrap_or_else(|e| panic!("{e}"));
     executor.initialize(3).unwrap_or_else(|e| panic!("{e}"));
@@ -30,10 +36,29 @@ fn forward(executor: &mut Executor, tokens: &[i32]) -> Vec<f32> {
     executor.output(0, names::LOGITS).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The same, one token at a time.
-fn decode(executor: &mut Executor, tokens: &[i32]) -> Vec<f32> {
+/// Feeds tokens in blocks to the caches and states; what follows the last one must not matter.
+fn prefill(executor: &mut Executor, tokens: &[i32]) {
+    for (i, part) in tokens.chunks(BLOCK).enumerate() {
+        let mut block = part.to_vec();
+        block.resize(BLOCK, 5);
+        let bytes: Vec<u8> = block.iter().flat_map(|token| token.to_le_bytes()).collect();
+        executor.write_input(0, names::TOKENS, &bytes).unwrap_or_else(|e| panic!("{e}"));
+        let position = i32::try_from(i * BLOCK).expect("a short sequence");
+        executor.write_input(0, names::POSITION, &position.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        if executor.plan(0).binding(Role::Input, names::KEY_LIMIT).is_some() {
+            let mut limit = vec![f32::INFINITY; part.len()];
+            limit.resize(BLOCK, names::NO_KEY);
+            let bytes: Vec<u8> = limit.iter().flat_map(|x| x.to_le_bytes()).collect();
+            executor.write_input(0, names::KEY_LIMIT, &bytes).unwrap_or_else(|e| panic!("{e}"));
+        }
+        executor.run(0).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+/// Logits one token at a time, the first at position `from`.
+fn decode(executor: &mut Executor, tokens: &[i32], from: usize) -> Vec<f32> {
     let mut logits = vec![];
-    for (position, token) in tokens.iter().enumerate() {
+    for (position, token) in tokens.iter().enumerate().skip(from) {
         let position = i32::try_from(position).expect("a short sequence");
         executor.write_input(1, names::TOKENS, &token.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
         executor.write_input(1, names::POSITION, &position.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
@@ -61,27 +86,39 @@ fn decoding_in_f16_does_so_within_its_roundings() {
 fn same_logits(precision: Precision, tolerance: f32) {
     for ratio in ["0", "0.5", "1"] {
         let model = models::flavor("nano", ratio);
-        let mut executor = executor(&model, precision);
+        let whole = (Entry::Forward, SEQ);
+        let mut one = executor(&model, precision, Target::Cpu, &[whole, (Entry::Decode { context: SEQ }, 1)]);
+        let context = SEQ.next_multiple_of(BLOCK);
+        let programs = [(Entry::Prefill { context, tokens: BLOCK }, 1), (Entry::Decode { context }, 1)];
+        // Chunk by chunk, and all chunks in parallel.
+        let mut blocks =
+            [Target::Cpu, Target::Cuda(Arch::Sm80)].map(|t| executor(&model, precision, t, &programs));
         let vocab = model.sizes.vocab_size;
         let tokens: Vec<i32> = (0..SEQ).map(|i| ((i * i * 31 + 7 * i + 3) % vocab) as i32).collect();
-        let whole = forward(&mut executor, &tokens);
+        let whole = forward(&mut one, &tokens);
         let scale = whole.iter().fold(0f32, |m, x| m.max(x.abs()));
         assert!(scale > 0.1, "logits of size {scale} say nothing");
         // A second text starts afresh where the first one was: position 0 forgets.
         for round in 0..2 {
-            let single = decode(&mut executor, &tokens);
-            assert_eq!(whole.len(), single.len());
-            for (i, (a, b)) in whole.iter().zip(&single).enumerate() {
-                assert!(
-                    (a - b).abs() <= tolerance * scale.max(1.0),
-                    "ratio {ratio}, round {round}, position {}, token {}: {a} and {b}",
-                    i / vocab,
-                    i % vocab
-                );
+            let close = |found: &[f32], from: usize, what: &str| {
+                assert_eq!(whole.len(), found.len() + from * vocab);
+                for (i, (a, b)) in whole[from * vocab..].iter().zip(found).enumerate() {
+                    assert!(
+                        (a - b).abs() <= tolerance * scale.max(1.0),
+                        "{what}, ratio {ratio}, round {round}, position {}, token {}: {a} and {b}",
+                        from + i / vocab,
+                        i % vocab
+                    );
+                }
+            };
+            close(&decode(&mut one, &tokens, 0), 0, "token by token");
+            for blocks in &mut blocks {
+                prefill(blocks, &tokens[..PROMPT]);
+                close(&decode(blocks, &tokens, PROMPT), PROMPT, "after a prompt");
             }
         }
         let greedy = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
-        let single = decode(&mut executor, &tokens);
+        let single = decode(&mut one, &tokens, 0);
         let same =
             whole.chunks(vocab).zip(single.chunks(vocab)).filter(|(a, b)| greedy(a) == greedy(b)).count();
         // Rounding may turn a close choice.

@@ -1,7 +1,7 @@
 //! Every kernel of the library at odd sizes, and random tile programs: the generated CUDA on the emulator against the
 //! tile interpreter. Skips with a message where there is no C++ compiler.
 
-use linc_cases::{Case, library};
+use linc_cases::{Case, decoding, library};
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Emulator, Options as Launch, Order};
@@ -84,7 +84,8 @@ fn linear_attention() {
 
 #[test]
 fn decoding() {
-    check(&library::decoding());
+    check(&decoding::tokens());
+    check(&decoding::prompts());
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub use trial::trial;
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {
     pub use linc_passes::accumulate::KEEP;
-    pub use linc_passes::decode::POSITION;
+    pub use linc_passes::decode::{KEY_LIMIT, NO_KEY, POSITION};
     pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
     pub use linc_passes::loss_scale::{LOSS_SCALE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES};
     pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
@@ -65,6 +65,11 @@ impl From<Target> for linc_kernels::Target {
             Target::Cuda(_) => linc_kernels::Target::Cuda,
         }
     }
+}
+
+/// Tokens of a prompt that [`Entry::Prefill`] should take at once, if there is room for so many.
+pub fn prefill_tokens(target: Target) -> usize {
+    linc_kernels::prefill_tokens(target.into())
 }
 
 /// Options of one compilation.
@@ -152,6 +157,7 @@ pub fn compile(
         Entry::Eval => ("eval", whole, options.seq),
         Entry::Forward => ("forward", whole, options.seq),
         Entry::Decode { context } => ("decode", whole, *context),
+        Entry::Prefill { context, tokens } => ("prefill", (options.batch, *tokens), *context),
     };
     let mut last = now();
     let mut graph = model.build(batch, seq, rope_len)?;

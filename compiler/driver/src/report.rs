@@ -37,7 +37,7 @@ pub struct PassTime {
 pub struct Report {
     /// `llama3 1B`
     pub model: String,
-    /// Program: train, eval or decode.
+    /// Program: train, eval, decode ...
     pub entry: String,
     /// Trainable numbers.
     pub params: u64,

@@ -170,7 +170,7 @@ impl Attributes {
             "linear_attention" => Op::LinearAttention(self.linear()?),
             "linear_attention_grad" => Op::LinearAttentionGrad(self.linear()?),
             "softmax_decode" => Op::SoftmaxDecode { scale: self.f64("scale")? },
-            "linear_decode" => Op::LinearDecode { temperature: self.f64("temperature")? },
+            "linear_decode" => Op::LinearDecode(self.linear()?),
             "cross_entropy" => Op::CrossEntropy,
             "cross_entropy_grad" => Op::CrossEntropyGrad,
             "linear_cross_entropy" => Op::LinearCrossEntropy { chunk: self.usize("chunk")? },

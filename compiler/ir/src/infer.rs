@@ -234,7 +234,7 @@ impl Check<'_> {
             | Op::LinearAttention(_)
             | Op::LinearAttentionGrad(_)
             | Op::SoftmaxDecode { .. }
-            | Op::LinearDecode { .. } => self.attention(),
+            | Op::LinearDecode(_) => self.attention(),
             Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::LinearCrossEntropy { .. }

@@ -64,7 +64,7 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         | Op::SoftmaxAttention { .. }
         | Op::SoftmaxAttentionGrad { .. }
         | Op::SoftmaxDecode { .. }
-        | Op::LinearDecode { .. }
+        | Op::LinearDecode(_)
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::GlobalNorm
@@ -135,6 +135,6 @@ fn integer_operands(op: &Op) -> Option<&'static [usize]> {
         Op::Embedding { .. } | Op::CrossEntropy | Op::CrossEntropyGrad => Some(&[1]),
         Op::Rope { .. } | Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => Some(&[2]),
         Op::SoftmaxDecode { .. } => Some(&[5]),
-        Op::LinearDecode { .. } => Some(&[6]),
+        Op::LinearDecode(_) => Some(&[6]),
     }
 }

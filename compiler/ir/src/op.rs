@@ -405,18 +405,17 @@ pub enum Op {
     /// `(q, k, v, out, ell, state, dout) -> (dq, dk, dv)`; in the chunked form also workspaces, all f32:
     /// `delta [B,H,N]`, `d [B,G,S,D,D]`, `rho [B,G,S,D]` and `dk_part [B,N,G,D]`.
     LinearAttentionGrad(LinearSpec),
-    /// `(q [B,1,H,D], k [B,1,G,D], v [B,1,G,D], kcache [B,L,G,D], vcache [B,L,G,D], pos i32[1])
-    /// -> (out [B,1,H,D], kcache', vcache')`: writes k, v at `pos`, attends over `0..=pos`.
+    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], kcache [B,L,G,D], vcache [B,L,G,D], pos i32[1])
+    /// -> (out [B,N,H,D], kcache', vcache')`: the next N tokens, `pos` + N at most L. Writes k, v from `pos` on, then
+    /// each query attends over all positions up to its own.
     SoftmaxDecode {
         /// Score multiplier.
         scale: f64,
     },
-    /// `(q, k, v, m [B,G,D], z [B,G,D], t [B,G,D,D], pos i32[1]) -> (out, m', z', t')`: one token of causal efficient
-    /// attention in the unnormalised recurrent form; the state is ignored at `pos` 0.
-    LinearDecode {
-        /// As in training.
-        temperature: f64,
-    },
+    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], m [B,G,D], z [B,G,D], t [B,G,D,D], pos i32[1]) -> (out [B,N,H,D], m', z', t')`:
+    /// the next N tokens of causal efficient attention in the unnormalised recurrent form; the state is ignored at `pos` 0.
+    /// In the chunked form also workspaces, f32: `ell [B,G,S,D]` and `state [B,G,S,D,D]`, S = ceil(N/C).
+    LinearDecode(LinearSpec),
 
     // ---- loss: a head of bf16 or f16 has such logits and gradients of logits; the loss and dw are f32 ----
     /// `(logits [T,V], targets i32[T]) -> f32[]`: mean over targets >= 0 of the negative log likelihood.
@@ -488,7 +487,7 @@ impl Op {
             Op::LinearAttention(_) => "linear_attention",
             Op::LinearAttentionGrad(_) => "linear_attention_grad",
             Op::SoftmaxDecode { .. } => "softmax_decode",
-            Op::LinearDecode { .. } => "linear_decode",
+            Op::LinearDecode(_) => "linear_decode",
             Op::CrossEntropy => "cross_entropy",
             Op::CrossEntropyGrad => "cross_entropy_grad",
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",

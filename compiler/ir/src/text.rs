@@ -135,7 +135,7 @@ fn attributes(op: &Op) -> Vec<String> {
         Op::SoftmaxAttention { causal, scale } | Op::SoftmaxAttentionGrad { causal, scale } => {
             vec![format!("causal = {causal}"), format!("scale = {scale:?}")]
         }
-        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) => {
+        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) | Op::LinearDecode(spec) => {
             let mut attributes = vec![
                 format!("causal = {}", spec.causal),
                 format!("chunk = {}", spec.chunk),
@@ -148,7 +148,6 @@ fn attributes(op: &Op) -> Vec<String> {
             attributes
         }
         Op::SoftmaxDecode { scale } => vec![format!("scale = {scale:?}")],
-        Op::LinearDecode { temperature } => vec![format!("temperature = {temperature:?}")],
         Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
             vec![format!("chunk = {chunk}")]
         }

@@ -99,27 +99,34 @@ fn single_precision_is_finite_and_near() {
 }
 
 #[test]
-fn decoding_token_by_token_is_the_causal_forward() {
+fn decoding_by_tokens_or_blocks_is_the_causal_forward() {
     for case in cases().into_iter().filter(|c| c.spec().causal) {
         let &[b, n, h, g, d, ..] = &case.sizes[..] else { panic!("short case line") };
-        // Garbage state: position 0 must ignore it.
-        let mut m = Tensor::float([b, g, d], vec![7.0; b * g * d]);
-        let mut z = Tensor::float([b, g, d], vec![f64::NAN; b * g * d]);
-        let mut t = Tensor::float([b, g, d, d], vec![3.0; b * g * d * d]);
-        let op = Op::LinearDecode { temperature: case.temperature };
-        for token in 0..n {
-            let part = |name: &str, heads: usize| {
-                let row = heads * d;
-                let rows = (0..b).flat_map(|i| case.array(name)[(i * n + token) * row..][..row].to_vec());
-                Tensor::float([b, 1, heads, d], rows.collect())
-            };
-            let pos = Tensor::int([1], vec![token as i32]);
-            let mut next =
-                eval(&op, &[&part("q", h), &part("k", g), &part("v", g), &m, &z, &t, &pos]).unwrap();
-            close(&case.name, &next[0].doubles(), &part("out", h).doubles(), 2e-14);
-            t = next.pop().unwrap();
-            z = next.pop().unwrap();
-            m = next.pop().unwrap();
+        for (block, form) in [(1, LinearForm::Fused), (3, LinearForm::Fused), (5, LinearForm::Chunked)] {
+            // Garbage state: position 0 must ignore it.
+            let mut m = Tensor::float([b, g, d], vec![7.0; b * g * d]);
+            let mut z = Tensor::float([b, g, d], vec![f64::NAN; b * g * d]);
+            let mut t = Tensor::float([b, g, d, d], vec![3.0; b * g * d * d]);
+            let op = Op::LinearDecode(LinearSpec { form, chunk: 2, ..case.spec() });
+            for token in (0..n).step_by(block) {
+                let len = block.min(n - token);
+                let part = |name: &str, heads: usize| {
+                    let row = heads * d;
+                    let rows =
+                        (0..b).flat_map(|i| case.array(name)[(i * n + token) * row..][..len * row].to_vec());
+                    Tensor::float([b, len, heads, d], rows.collect())
+                };
+                let pos = Tensor::int([1], vec![token as i32]);
+                let operands = [&part("q", h), &part("k", g), &part("v", g), &m, &z, &t, &pos];
+                let mut next = eval(&op, &operands).unwrap().into_iter();
+                let out = next.next().unwrap();
+                close(&case.name, &out.doubles(), &part("out", h).doubles(), 2e-14);
+                [m, z, t] = [next.next().unwrap(), next.next().unwrap(), next.next().unwrap()];
+                // The state before each chunk, of which the first sees what came in.
+                if let (LinearForm::Chunked, Some(ell), true) = (form, next.next(), token == 0) {
+                    assert!(ell.doubles()[..d].iter().all(|x| *x == 0.0), "{}", case.name);
+                }
+            }
         }
     }
 }

@@ -305,28 +305,32 @@ fn softmax_attention_by_hand() {
 }
 
 #[test]
-fn decoding_token_by_token_is_causal_softmax_attention() {
+fn decoding_by_tokens_or_blocks_is_causal_softmax_attention() {
     let mut numbers = Numbers(11);
-    let (b, n, h, g, d) = (2, 5, 4, 2, 3);
+    let (b, n, h, g, d) = (2, 6, 4, 2, 3);
     let q = numbers.tensor([b, n, h, d]);
     let (k, v) = (numbers.tensor([b, n, g, d]), numbers.tensor([b, n, g, d]));
     let expected = eval1(&Op::SoftmaxAttention { causal: true, scale: 0.6 }, &[&q, &k, &v]);
-    let mut caches = [(); 2].map(|()| Tensor::float([b, n + 1, g, d], vec![9.0; b * (n + 1) * g * d]));
     let op = Op::SoftmaxDecode { scale: 0.6 };
-    for token in 0..n {
-        let part = |x| eval1(&Op::Slice { axis: 1, start: token, len: 1 }, &[x]);
-        let pos = Tensor::int([1], vec![token as i32]);
+    let empty = [(); 2].map(|()| Tensor::float([b, n + 1, g, d], vec![9.0; b * (n + 1) * g * d]));
+    for len in [1, 2, 3] {
+        let mut caches = empty.clone();
+        for start in (0..n).step_by(len) {
+            let part = |x| eval1(&Op::Slice { axis: 1, start, len }, &[x]);
+            let pos = Tensor::int([1], vec![start as i32]);
+            let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos];
+            let found: [Tensor<f64>; 3] = eval(&op, &operands).unwrap().try_into().unwrap();
+            let [out, kcache, vcache] = found;
+            close("out", &out.doubles(), &part(&expected).doubles(), 1e-15);
+            assert_eq!(part(&kcache).doubles(), part(&k).doubles());
+            caches = [kcache, vcache];
+        }
+        let pos = Tensor::int([1], vec![(n + 2 - len) as i32]);
+        let part = |x| eval1(&Op::Slice { axis: 1, start: 0, len }, &[x]);
         let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos];
-        let found: [Tensor<f64>; 3] = eval(&op, &operands).unwrap().try_into().unwrap();
-        let [out, kcache, vcache] = found;
-        close("out", &out.doubles(), &part(&expected).doubles(), 1e-15);
-        assert_eq!(part(&kcache).doubles(), part(&k).doubles());
-        caches = [kcache, vcache];
+        let room = format!("softmax_decode: position {} is outside 0..{}", n + 2 - len, n + 2 - len);
+        assert_eq!(eval(&op, &operands).unwrap_err().to_string(), room);
     }
-    let pos = Tensor::int([1], vec![n as i32 + 1]);
-    let part = |x| eval1(&Op::Slice { axis: 1, start: 0, len: 1 }, &[x]);
-    let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos];
-    assert_eq!(eval(&op, &operands).unwrap_err().to_string(), "softmax_decode: position 6 is outside 0..6");
 }
 
 #[test]

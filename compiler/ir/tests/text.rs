@@ -138,7 +138,12 @@ fn everything() -> Graph {
     b.add(Op::Rope { inverse: false }, &[q, table, pos]);
     b.add(Op::SoftmaxDecode { scale: 0.5 }, &[q, k, k, cache, cache, pos]);
     let (row, state) = (b.f32([2, 2, 4]), b.f32([2, 2, 4, 4]));
-    b.add(Op::LinearDecode { temperature: 1.0 }, &[q, k, k, row, row, state, pos]);
+    let spec = LinearSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
+    b.add(Op::LinearDecode(spec.clone()), &[q, k, k, row, row, state, pos]);
+    b.add(
+        Op::LinearDecode(LinearSpec { form: LinearForm::Chunked, ..spec }),
+        &[q, k, k, row, row, state, pos],
+    );
     let loss = b.add(Op::CrossEntropy, &[h, ids])[0];
     b.add(Op::CrossEntropyGrad, &[h, ids, loss]);
     b.add(Op::LinearCrossEntropy { chunk: 2 }, &[h, w, ids]);

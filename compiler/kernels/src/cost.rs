@@ -63,8 +63,8 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::SoftmaxAttentionGrad { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 10,
         Op::LinearAttention(spec) => linear(graph, operands[0], spec, 1),
         Op::LinearAttentionGrad(spec) => linear(graph, operands[0], spec, 2),
-        Op::SoftmaxDecode { .. } => 4 * numel(operands[3]) * numel(operands[0]) / numel(operands[1]),
-        Op::LinearDecode { .. } => 4 * numel(operands[5]) * numel(operands[0]) / numel(operands[1]),
+        Op::SoftmaxDecode { .. } => 4 * numel(operands[3]) * query_rows(graph, operands[0], operands[1]),
+        Op::LinearDecode(_) => 4 * numel(operands[5]) * query_rows(graph, operands[0], operands[1]),
         Op::CrossEntropy | Op::CrossEntropyGrad => 5 * numel(operands[0]),
         Op::LinearCrossEntropy { .. } => head(graph, &operands, 1),
         Op::LinearCrossEntropyGrad { .. } => head(graph, &operands, 3),
@@ -72,6 +72,12 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::AdamW(_) => 14 * numel(operands[0]),
     };
     Cost { flops: flops as u64, bytes: moved as u64 }
+}
+
+/// Queries of a sequence that read a key/value head.
+fn query_rows(graph: &Graph, q: Value, k: Value) -> usize {
+    let (q, k) = (&graph.ty(q).shape.0, &graph.ty(k).shape.0);
+    q[1] * q[2] / k[2]
 }
 
 /// Number of (query, key) pairs over batch and heads times head_dim: 4 of these make a forward, 10 a backward.

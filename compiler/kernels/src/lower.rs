@@ -70,7 +70,7 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::LinearAttention(spec) => attention::linear_forward(&mut l, spec)?,
         Op::LinearAttentionGrad(spec) => attention::linear_gradient(&mut l, spec)?,
         Op::SoftmaxDecode { scale } => attention::decode_softmax(&mut l, *scale)?,
-        Op::LinearDecode { temperature } => attention::decode_linear(&mut l, *temperature)?,
+        Op::LinearDecode(spec) => attention::decode_linear(&mut l, spec)?,
         Op::CrossEntropy => {
             let spec = cross_entropy_spec(&l)?;
             let args = l.places(&[l.operands[0], l.operands[1], l.results[0]]);

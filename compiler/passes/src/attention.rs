@@ -18,6 +18,14 @@ pub struct LinearOptions {
     pub form: LinearForm,
 }
 
+impl LinearOptions {
+    /// The attributes of a linear layer.
+    pub(crate) fn spec(&self, causal: bool) -> LinearSpec {
+        let form = if causal { self.form } else { LinearForm::Fused };
+        LinearSpec { causal, chunk: self.chunk, temperature: self.temperature, form }
+    }
+}
+
 /// Lowers all attention nodes; `kinds` has one entry per layer.
 ///
 /// # Errors
@@ -76,18 +84,13 @@ fn lower_forward(
         AttentionKind::Softmax => {
             Op::SoftmaxAttention { causal: spec.causal, scale: softmax_scale(graph, q) }
         }
-        AttentionKind::Linear => Op::LinearAttention(linear_spec(&spec, options)),
+        AttentionKind::Linear => Op::LinearAttention(options.spec(spec.causal)),
     };
     let out = graph.push(op, &[q, k, operands[2]])?;
     graph.set_scope(scope);
     graph.replace_uses(Value { node: id, port: 0 }, out);
     graph.remove(id);
     Ok(())
-}
-
-fn linear_spec(spec: &AttentionSpec, options: &LinearOptions) -> LinearSpec {
-    let form = if spec.causal { options.form } else { LinearForm::Fused };
-    LinearSpec { causal: spec.causal, chunk: options.chunk, temperature: options.temperature, form }
 }
 
 fn lower_backward(

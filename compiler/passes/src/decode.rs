@@ -1,7 +1,8 @@
-//! Decoding: attention over one new token, with a key/value cache for softmax layers and a recurrent state for linear
-//! ones. The position is a runtime scalar, so one compiled program serves every token.
+//! Decoding: attention over new tokens, with a key/value cache for softmax layers and a recurrent state for linear ones.
+//! The position is a runtime scalar, so one compiled program serves every token. A prompt goes through a sister program
+//! that takes a block of tokens at once and leaves nothing but caches and states.
 
-use linc_ir::{Graph, NodeId, Op, TensorType, Value};
+use linc_ir::{BinaryOp, Graph, LinearForm, LinearSpec, NodeId, Op, TensorType, Value};
 
 use crate::attention::{LinearOptions, softmax_scale};
 use crate::error::PassError;
@@ -9,6 +10,13 @@ use crate::placement::AttentionKind;
 
 /// Name of the position input: i32 `[1]`, number of tokens before this one.
 pub const POSITION: &str = "position";
+
+/// Name of the input of a block of a prompt: f32 `[N]`, an upper bound of the keys of each token in the linear layers:
+/// infinity, or [`NO_KEY`] for tokens that do not exist.
+pub const KEY_LIMIT: &str = "key_limit";
+
+/// A key that weighs nothing beside others, in every number format.
+pub const NO_KEY: f32 = -6e4;
 
 /// Lowers the attention of a graph built for one token; caches hold `context` tokens.
 ///
@@ -19,6 +27,37 @@ pub fn run(
     kinds: &[AttentionKind],
     options: &LinearOptions,
     context: usize,
+) -> Result<(), PassError> {
+    lower(graph, kinds, options, context, None)
+}
+
+/// The same for a graph built for a block of tokens of a prompt, not more than `context`, of which those at the end need not
+/// exist: what they leave in caches is written over before it is read, and their keys add nothing to states. Logits are
+/// left out: those of the last token, which alone are wanted, are what decoding starts with.
+///
+/// # Errors
+/// As [`run`].
+pub fn prefill(
+    graph: &mut Graph,
+    kinds: &[AttentionKind],
+    options: &LinearOptions,
+    context: usize,
+    tokens: usize,
+) -> Result<(), PassError> {
+    graph.outputs.clear();
+    let ty = TensorType::f32([tokens]);
+    let limit = graph.push(Op::Input { name: KEY_LIMIT.into(), ty }, &[])?;
+    let limit = graph.push(Op::Reshape { shape: [1, tokens, 1, 1].into() }, &[limit])?;
+    lower(graph, kinds, options, context, Some(limit))
+}
+
+/// With `limit` `[1, N, 1, 1]`, the least of it and the keys of linear layers.
+fn lower(
+    graph: &mut Graph,
+    kinds: &[AttentionKind],
+    options: &LinearOptions,
+    context: usize,
+    limit: Option<Value>,
 ) -> Result<(), PassError> {
     let outer = graph.set_scope("decode");
     let position = graph.push(Op::Input { name: POSITION.into(), ty: TensorType::i32([1]) }, &[])?;
@@ -41,8 +80,8 @@ pub fn run(
             q = graph.push(Op::Rope { inverse: false }, &[q, x[3], position])?;
             k = graph.push(Op::Rope { inverse: false }, &[k, x[3], position])?;
         }
-        let dims = graph.ty(k).shape.0.clone();
-        let (b, g, d) = (dims[0], dims[2], dims[3]);
+        let shape = graph.ty(k).shape.clone();
+        let (b, n, g, d) = (shape.0[0], shape.0[1], shape.0[2], shape.0[3]);
         let (op, states) = match kind {
             AttentionKind::Softmax => {
                 let cache: linc_ir::Shape = [b, context, g, d].into();
@@ -50,8 +89,13 @@ pub fn run(
                 (op, vec![("cache_k", cache.clone()), ("cache_v", cache)])
             }
             AttentionKind::Linear => {
+                if let Some(limit) = limit {
+                    let limit = graph.push(Op::Broadcast { shape }, &[limit])?;
+                    k = graph.push(Op::Binary(BinaryOp::Min), &[k, limit])?;
+                }
                 let row: linc_ir::Shape = [b, g, d].into();
-                let op = Op::LinearDecode { temperature: options.temperature };
+                let form = if n == 1 { LinearForm::Fused } else { options.form };
+                let op = Op::LinearDecode(LinearSpec { form, ..options.spec(true) });
                 (op, vec![("state_max", row.clone()), ("state_sum", row), ("state", [b, g, d, d].into())])
             }
         };

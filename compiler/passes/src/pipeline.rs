@@ -39,6 +39,13 @@ pub enum Entry {
         /// Longest sequence.
         context: usize,
     },
+    /// A block of a prompt's tokens into the caches and states of [`Entry::Decode`]; no logits.
+    Prefill {
+        /// Longest sequence.
+        context: usize,
+        /// Tokens of the block.
+        tokens: usize,
+    },
 }
 
 /// Settings of the pipeline.
@@ -128,7 +135,7 @@ pub fn run(
             optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
-        Entry::Eval | Entry::Forward | Entry::Decode { .. } => {}
+        Entry::Eval | Entry::Forward | Entry::Decode { .. } | Entry::Prefill { .. } => {}
     }
     let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate { .. });
     if differentiated && on("share_loss") {
@@ -140,6 +147,9 @@ pub fn run(
             attention::run(graph, &options.kinds, &options.linear)?
         }
         Entry::Decode { context } => decode::run(graph, &options.kinds, &options.linear, *context)?,
+        Entry::Prefill { context, tokens } => {
+            decode::prefill(graph, &options.kinds, &options.linear, *context, *tokens)?
+        }
         Entry::Update(_) => {}
     }
     observe("attention", graph);

@@ -299,7 +299,7 @@ fn operand_types(op: &Op) -> Wanted {
         Op::AttentionGrad(_) => Wanted::Narrow(&[0, 1, 2, 3, 4]),
         Op::SoftmaxAttentionGrad { .. } => Wanted::Narrow(&[0, 1, 2, 3, 5]),
         Op::LinearAttentionGrad(_) => Wanted::Narrow(&[0, 1, 2, 3, 6]),
-        Op::SoftmaxDecode { .. } | Op::LinearDecode { .. } => Wanted::Narrow(&[0, 1, 2]),
+        Op::SoftmaxDecode { .. } | Op::LinearDecode(_) => Wanted::Narrow(&[0, 1, 2]),
         Op::CrossEntropy | Op::CrossEntropyGrad => Wanted::Narrow(&[0]),
         Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => Wanted::Narrow(&[0, 1]),
         Op::GlobalNorm | Op::AdamW(_) => Wanted::Wide,

@@ -13,7 +13,7 @@ pub fn in_place(op: &Op) -> Vec<(u32, usize)> {
     match op {
         Op::AdamW(_) => vec![(0, 0), (1, 2), (2, 3)],
         Op::SoftmaxDecode { .. } => vec![(1, 3), (2, 4)],
-        Op::LinearDecode { .. } => vec![(1, 3), (2, 4), (3, 5)],
+        Op::LinearDecode(_) => vec![(1, 3), (2, 4), (3, 5)],
         _ => vec![],
     }
 }

@@ -84,7 +84,7 @@ pub(crate) struct CompileArgs {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) layers: LayerArgs,
-    /// Program to compile: train, eval, forward or decode
+    /// Program to compile: train, eval, forward, prefill (a block of a prompt) or decode
     #[arg(long, default_value = "train")]
     pub(crate) entry: String,
     /// What the backward recomputes: none, selective or full

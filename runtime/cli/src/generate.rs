@@ -3,11 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use linc_driver::{Entry, Options};
 use linc_train::checkpoint::{self, TOKENIZER_FILE};
 use linc_train::data::Tokenizer;
-use linc_train::generate::{Generator, Sampling};
-use linc_train::session::Session;
+use linc_train::generate::{Generator, Programs, Sampling};
 use linc_train::trainer::{load_weights, model_of};
 
 use crate::args::GenerateArgs;
@@ -36,17 +34,16 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     if context == 0 {
         bail!("--context must be at least 1");
     }
-    let options = Options { precision: precision(&args.precision)?, ..Options::new(1, 1) };
-    let entries = [(Entry::Decode { context }, options)];
+    let precision = precision(&args.precision)?;
     let (device, note) = args.device.open((args.threads > 0).then_some(args.threads))?;
     if let Some(note) = note {
         out::complain(note);
     }
-    let mut session = Session::new(&model, &entries, device)?;
+    let (mut session, programs) = Programs::load(&model, context, precision, device)?;
     session.executor.initialize(state.seed)?;
     load_weights(&mut session, &args.checkpoint)?;
 
-    let mut generator = Generator::new(&mut session, 0, context, model.sizes.vocab_size, tokenizer);
+    let mut generator = Generator::new(&mut session, programs, model.sizes.vocab_size, tokenizer);
     let prompt = generator.prompt(&args.prompt, args.tokens)?;
     out::piece(&args.prompt)?;
     let mut written = Ok(());

@@ -75,7 +75,7 @@ fn compile_writes_every_stage() {
 
 #[test]
 fn every_program_of_a_model_compiles() {
-    for entry in ["train", "eval", "forward", "decode"] {
+    for entry in ["train", "eval", "forward", "prefill", "decode"] {
         let args =
             ["compile", "models/llama3_nano.toml", "--ratio", "0.5", "--entry", entry, "--format", "json"];
         assert_eq!(json(&succeed(&args))["entry"], entry);

@@ -2,7 +2,7 @@
 
 mod support;
 
-use linc_cases::{Case, library};
+use linc_cases::{Case, decoding, library};
 use support::{check, devices};
 
 fn check_all(cases: &[Case]) {
@@ -52,5 +52,6 @@ fn linear_attention() {
 
 #[test]
 fn decoding() {
-    check_all(&library::decoding());
+    check_all(&decoding::tokens());
+    check_all(&decoding::prompts());
 }

@@ -1,12 +1,15 @@
-//! Generation: one token at a time by the decode program, greedy or sampled.
+//! Generation: the prompt in blocks by the prefill program, then one token at a time by the decode program, greedy or
+//! sampled.
 
-use linc_driver::names;
+use linc_driver::plan::Role;
+use linc_driver::{Entry, Model, Options, Precision, names};
+use linc_exec::device::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::data::Tokenizer;
 use crate::error::TrainError;
-use crate::session::Session;
+use crate::session::{self, Session};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,25 +52,63 @@ pub struct Prompt {
     count: usize,
 }
 
+/// The programs of a session that generation runs, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// Tokens that prompt and continuation may have together.
+    pub context: usize,
+    /// Takes a token and gives the logits of the next.
+    pub decode: usize,
+    /// Takes the prompt, if it is not decoded token by token.
+    pub prefill: Option<Prefill>,
+}
+
+/// A program that takes a block of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefill {
+    /// Its number.
+    pub program: usize,
+    /// Tokens of a block.
+    pub tokens: usize,
+}
+
+impl Programs {
+    /// A session for generation alone.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn load(
+        model: &Model,
+        context: usize,
+        precision: Precision,
+        device: Box<dyn Device>,
+    ) -> Result<(Session, Programs), TrainError> {
+        let tokens = linc_driver::prefill_tokens(session::target(&*device)).min(context);
+        // The last block has room for all of its tokens.
+        let room = context.next_multiple_of(tokens);
+        let options = Options { precision, ..Options::new(1, 1) };
+        let entries = [
+            (Entry::Decode { context: room }, options.clone()),
+            (Entry::Prefill { context: room, tokens }, options),
+        ];
+        let session = Session::new(model, &entries, device)?;
+        let prefill = Some(Prefill { program: 1, tokens });
+        Ok((session, Programs { context, decode: 0, prefill }))
+    }
+}
+
 /// Writes text with a model.
 pub struct Generator<'a> {
     session: &'a mut Session,
-    program: usize,
-    context: usize,
+    programs: Programs,
     vocab: usize,
     tokenizer: Tokenizer,
 }
 
 impl<'a> Generator<'a> {
-    /// A generator over program `program` of a session, compiled for `context` tokens.
-    pub fn new(
-        session: &'a mut Session,
-        program: usize,
-        context: usize,
-        vocab: usize,
-        tokenizer: Tokenizer,
-    ) -> Self {
-        Generator { session, program, context, vocab, tokenizer }
+    /// A generator over programs of a session.
+    pub fn new(session: &'a mut Session, programs: Programs, vocab: usize, tokenizer: Tokenizer) -> Self {
+        Generator { session, programs, vocab, tokenizer }
     }
 
     /// Tokenizes a prompt that is to be continued by up to `count` tokens; without a count, by [`USUAL_TOKENS`] or as
@@ -83,13 +124,13 @@ impl<'a> Generator<'a> {
             let message = "the prompt is empty and the tokenizer has no token to start with: give a prompt";
             return Err(TrainError::Request(message.into()));
         }
-        let room = self.context.saturating_sub(ids.len());
+        let context = self.programs.context;
+        let room = context.saturating_sub(ids.len());
         let count = count.unwrap_or(room.clamp(1, USUAL_TOKENS));
         if count > room {
             return Err(TrainError::Request(format!(
-                "the prompt has {} tokens; with {count} more that exceeds the context of {}: give a shorter prompt, fewer --tokens or a larger --context",
+                "the prompt has {} tokens; with {count} more that exceeds the context of {context}: give a shorter prompt, fewer --tokens or a larger --context",
                 ids.len(),
-                self.context
             )));
         }
         Ok(Prompt { ids, count })
@@ -108,10 +149,9 @@ impl<'a> Generator<'a> {
     ) -> Result<String, TrainError> {
         let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
         let mut ids = prompt.ids.clone();
-        let mut logits = vec![];
-        for (position, id) in ids.iter().enumerate() {
-            logits = self.step(*id, position)?;
-        }
+        let Some((last, before)) = ids.split_last() else { return Ok(String::new()) };
+        self.read(before)?;
+        let mut logits = self.step(*last, before.len())?;
         let (start, mut shown) = (ids.len(), 0);
         let mut text = String::new();
         while ids.len() < start + prompt.count {
@@ -139,27 +179,52 @@ impl<'a> Generator<'a> {
         Ok(text)
     }
 
+    /// Feeds the first tokens of a text.
+    fn read(&mut self, ids: &[u32]) -> Result<(), TrainError> {
+        let Some(Prefill { program, tokens }) = self.programs.prefill else {
+            return ids.iter().enumerate().try_for_each(|(at, id)| self.step(*id, at).map(|_| ()));
+        };
+        let x = &mut self.session.executor;
+        for (i, part) in ids.chunks(tokens).enumerate() {
+            let mut block: Vec<i32> = part.iter().map(|id| *id as i32).collect();
+            block.resize(tokens, 0);
+            x.write_input(program, names::TOKENS, bytemuck::cast_slice(&block))?;
+            x.write_input(program, names::POSITION, bytemuck::bytes_of(&((i * tokens) as i32)))?;
+            // Only linear layers ask for it.
+            if x.plan(program).binding(Role::Input, names::KEY_LIMIT).is_some() {
+                let mut limit = vec![f32::INFINITY; part.len()];
+                limit.resize(tokens, names::NO_KEY);
+                x.write_input(program, names::KEY_LIMIT, bytemuck::cast_slice(&limit))?;
+            }
+            x.run(program)?;
+        }
+        Ok(())
+    }
+
     /// Feeds the token at a position; returns the logits of the next one.
     fn step(&mut self, id: u32, position: usize) -> Result<Vec<f32>, TrainError> {
-        let x = &mut self.session.executor;
-        x.write_input(self.program, names::TOKENS, bytemuck::bytes_of(&(id as i32)))?;
-        x.write_input(self.program, names::POSITION, bytemuck::bytes_of(&(position as i32)))?;
-        x.run(self.program)?;
-        Ok(x.output(self.program, names::LOGITS)?)
+        let (x, program) = (&mut self.session.executor, self.programs.decode);
+        x.write_input(program, names::TOKENS, bytemuck::bytes_of(&(id as i32)))?;
+        x.write_input(program, names::POSITION, bytemuck::bytes_of(&(position as i32)))?;
+        x.run(program)?;
+        Ok(x.output(program, names::LOGITS)?)
     }
 }
 
 /// Draws a token from a row of logits.
 fn choose(logits: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> u32 {
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let logit = |i: &u32| logits[*i as usize];
-    order.sort_by(|a, b| logit(b).total_cmp(&logit(a)).then(a.cmp(b)));
+    let by_likelihood = |a: &u32, b: &u32| logit(b).total_cmp(&logit(a)).then(a.cmp(b));
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     if sampling.temperature <= 0.0 {
-        return order.first().copied().unwrap_or(0);
+        return order.into_iter().min_by(by_likelihood).unwrap_or(0);
     }
-    if sampling.top_k > 0 {
+    // Vocabularies are large and few tokens are drawn from: the others need no order.
+    if sampling.top_k > 0 && sampling.top_k < order.len() {
+        order.select_nth_unstable_by(sampling.top_k, by_likelihood);
         order.truncate(sampling.top_k);
     }
+    order.sort_unstable_by(by_likelihood);
     let best = order.first().map_or(0.0, |i| f64::from(logit(i)));
     let mut weights: Vec<f64> =
         order.iter().map(|i| ((f64::from(logit(i)) - best) / sampling.temperature).exp()).collect();

@@ -19,7 +19,7 @@ use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
 use crate::config::JobConfig;
 use crate::data::{Batch, Data};
 use crate::error::TrainError;
-use crate::generate::{Generator, Sampling};
+use crate::generate::{Generator, Programs, Sampling};
 use crate::lr::LrSchedule;
 use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
 use crate::session::{self, Session};
@@ -407,8 +407,10 @@ impl Trainer {
         };
         let sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, seed: self.config.training.seed };
         let context = self.config.training.seq_len;
+        // Its prompt is a token.
+        let programs = Programs { context, decode: program, prefill: None };
         let mut generator =
-            Generator::new(&mut self.session, program, context, self.model.sizes.vocab_size, tokenizer);
+            Generator::new(&mut self.session, programs, self.model.sizes.vocab_size, tokenizer);
         // Tokenizers without a token to start with start with a line break, if they have one.
         let count = Some(SAMPLE_TOKENS.min(context.saturating_sub(1)));
         let Ok(prompt) = generator.prompt("", count).or_else(|_| generator.prompt("\n", count)) else {

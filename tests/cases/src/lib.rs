@@ -3,6 +3,7 @@
 //! Invariant: a case is a function of its name and seed; expected values are the tile interpreter's.
 
 pub mod attention;
+pub mod decoding;
 pub mod launch;
 pub mod library;
 mod random;

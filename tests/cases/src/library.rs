@@ -3,7 +3,6 @@
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::copy::{CopySpec, copy};
-use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
 use linc_tile::library::embedding::{EmbeddingGradSpec, EmbeddingSpec, embedding, embedding_grad};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
@@ -33,7 +32,7 @@ use linc_tile::{Elem, Kernel};
 use crate::{Case, inputs, reference};
 
 /// Errors of single precision, and one unit in the last place of the narrow types besides.
-fn tolerance(elem: Elem) -> (f64, f64) {
+pub(crate) fn tolerance(elem: Elem) -> (f64, f64) {
     match elem {
         Elem::Bf16 => (2e-2, 1.6e-2),
         Elem::F16 => (2.5e-3, 2e-3),
@@ -41,10 +40,10 @@ fn tolerance(elem: Elem) -> (f64, f64) {
     }
 }
 
-const ELEMS: [Elem; 3] = [Elem::F32, Elem::Bf16, Elem::F16];
+pub(crate) const ELEMS: [Elem; 3] = [Elem::F32, Elem::Bf16, Elem::F16];
 
 /// Elements of each buffer: more than any kernel here needs.
-const LEN: usize = 30_000;
+pub(crate) const LEN: usize = 30_000;
 
 fn all(kernels: Vec<(Kernel, Elem)>) -> Vec<Case> {
     let case = |(seed, (kernel, elem)): (usize, (Kernel, Elem))| {
@@ -375,34 +374,6 @@ pub fn linear_attention() -> Vec<Case> {
                 }
                 cases.push(Case::new(&kernel, &buffers, tolerance));
             }
-        }
-    }
-    cases
-}
-
-/// One token at a time.
-pub fn decoding() -> Vec<Case> {
-    let mut cases = vec![];
-    for elem in ELEMS {
-        for (batch, seq, heads, kv_heads, head_dim) in [(1, 40, 2, 1, 16), (2, 65, 6, 2, 8)] {
-            let shape = HeadShape { batch, seq, heads, kv_heads, head_dim };
-            let wide = HeadStrides::contiguous(1, heads, head_dim);
-            let narrow = HeadStrides::contiguous(1, kv_heads, head_dim);
-            let (q, k, v, out) = (wide, narrow, narrow, wide);
-            let block_h = shape.group();
-            let (scale, block_k) = (0.3, 16);
-            let spec =
-                SoftmaxDecodeSpec { elem, cache_elem: elem, shape, scale, block_h, block_k, q, k, v, out };
-            let kernel = softmax_decode(&spec);
-            for pos in [0, 15, 39] {
-                let mut buffers = inputs(&kernel, LEN, 5, 2);
-                buffers[5] = Buffer::I32(vec![pos; 4]);
-                cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
-            }
-            let shape = HeadShape { seq: 1, ..shape };
-            let spec = LinearDecodeSpec { elem, shape, temperature: 1.0, block_h, q, k, v, out };
-            let kernel = linear_decode(&spec);
-            cases.push(Case::new(&kernel, &inputs(&kernel, LEN, 5, 3), tolerance(elem)));
         }
     }
     cases

@@ -2,7 +2,7 @@
 //! kernel has failed.
 
 use linc_cases::attention::{Keys, Measured, linear, softmax};
-use linc_cases::{Case, library, random_kernel};
+use linc_cases::{Case, decoding, library, random_kernel};
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::{Elem, Kernel};
@@ -62,7 +62,7 @@ impl Check {
 
 /// Some cases of the library.
 type Cases = fn() -> Vec<Case>;
-const LIBRARY: [(&str, Cases); 9] = [
+const LIBRARY: [(&str, Cases); 10] = [
     ("norms", library::norms),
     ("pointwise", library::pointwise_programs),
     ("copies", library::copies_and_fills),
@@ -71,7 +71,8 @@ const LIBRARY: [(&str, Cases); 9] = [
     ("losses-optimizer", library::embeddings_losses_and_optimizer),
     ("softmax-attention", library::softmax_attention),
     ("linear-attention", library::linear_attention),
-    ("decoding", library::decoding),
+    ("decoding", decoding::tokens),
+    ("prompts", decoding::prompts),
 ];
 /// Groups beside those of the library.
 const OTHERS: [&str; 5] =

@@ -28,10 +28,6 @@ impl Check<'_> {
         Ok((q[0], q[1], q[2], k[2], q[3]))
     }
 
-    fn one_token(&self, n: usize) -> Result<(), IrError> {
-        if n == 1 { Ok(()) } else { self.fail(format!("decodes one token, q has {n}")) }
-    }
-
     pub(super) fn rope_table(&self, table: usize, x: usize) -> Result<(), IrError> {
         self.rank(table, 3, "a rope table [len, head_dim/2, 2]")?;
         let (t, x) = (self.shape(table).dims(), self.shape(x).dims());
@@ -112,24 +108,31 @@ impl Check<'_> {
             }
             Op::SoftmaxDecode { .. } => {
                 self.arity(6..=6)?;
-                self.one_token(n)?;
                 self.rank(3, 4, "a cache [batch, len, kv_heads, head_dim]")?;
                 let len = self.shape(3).dims()[1];
-                self.same(3, &[b, len, g, d].into(), "the cache")?;
+                self.same(3, &[b, len.max(n), g, d].into(), "the cache")?;
                 self.same(4, &[b, len, g, d].into(), "the cache")?;
                 self.one_dtype(&[3, 4])?;
                 self.position(5)?;
                 Ok(vec![self.like(0), self.like(3), self.like(4)])
             }
-            Op::LinearDecode { .. } => {
+            Op::LinearDecode(spec) => {
                 self.arity(7..=7)?;
+                if !spec.causal {
+                    return self.fail("only causal attention decodes");
+                }
                 self.same(3, &[b, g, d].into(), "the running maximum")?;
                 self.same(4, &[b, g, d].into(), "the running sum")?;
                 self.same(5, &[b, g, d, d].into(), "the state")?;
-                self.one_token(n)?;
                 (3..6).try_for_each(|i| self.full(i))?;
                 self.position(6)?;
-                Ok(vec![self.like(0), self.like(3), self.like(4), self.like(5)])
+                let mut results = vec![self.like(0), self.like(3), self.like(4), self.like(5)];
+                if spec.form == LinearForm::Chunked {
+                    let s = spec.saved_states(n);
+                    results.push(TensorType::f32([b, g, s, d]));
+                    results.push(TensorType::f32([b, g, s, d, d]));
+                }
+                Ok(results)
             }
             other => unreachable!("{} is not attention", other.name()),
         }

@@ -9,7 +9,7 @@ use super::dense::{accumulate, add_scaled, inner};
 use super::softmax::{Heads, softmax};
 use super::tensor::{Args, Real};
 use crate::error::IrError;
-use crate::op::LinearSpec;
+use crate::op::{LinearForm, LinearSpec};
 use crate::types::TensorType;
 
 /// Σ exp(K) and Σ exp(K) Vᵀ over the keys seen, both relative to the maximum `m`.
@@ -249,14 +249,15 @@ fn full_grad<T: Real>(x: &Inputs<'_, T>, dout: &[T], b: usize, group: usize, gra
     }
 }
 
-/// `[out, m', z', t']` for one more token; at position 0 the state that came in is ignored.
-pub(super) fn decode<T: Real>(args: &Args<'_, T>, temperature: f64) -> Result<Vec<Vec<T>>, IrError> {
-    let x = Inputs::of(args, temperature)?;
-    let Heads { d, g, .. } = x.heads;
+/// `[out, m', z', t']` for the next tokens, and the workspaces; at position 0 the state that came in is ignored.
+pub(super) fn decode<T: Real>(args: &Args<'_, T>, spec: &LinearSpec) -> Result<Vec<Vec<T>>, IrError> {
+    let x = Inputs::of(args, spec.temperature)?;
+    let Heads { d, g, n, .. } = x.heads;
     let first = args.position(6, i32::MAX as usize)? == 0;
     let (m, z, t) = (args.floats(3)?, args.floats(4)?, args.floats(5)?);
     let mut out = vec![T::zero(); x.p.len()];
     let mut next = [Vec::with_capacity(m.len()), Vec::with_capacity(z.len()), Vec::with_capacity(t.len())];
+    let (mut ells, mut states) = (vec![], vec![]);
     for (b, group) in x.pairs() {
         let i = b * g + group;
         let mut state = State {
@@ -267,15 +268,25 @@ pub(super) fn decode<T: Real>(args: &Args<'_, T>, temperature: f64) -> Result<Ve
         if first {
             state = State::empty(d);
         }
-        x.push(&mut state, b, 0, group);
-        for h in x.heads.members(group) {
-            let row = x.heads.q(b, 0, h);
-            state.read(&x.p[row.clone()], &mut out[row]);
+        for token in 0..n {
+            if token % spec.chunk == 0 {
+                ells.extend(state.logsumexp());
+                states.extend(state.normalised());
+            }
+            x.push(&mut state, b, token, group);
+            for h in x.heads.members(group) {
+                let row = x.heads.q(b, token, h);
+                state.read(&x.p[row.clone()], &mut out[row]);
+            }
         }
         next[0].extend(state.m);
         next[1].extend(state.z);
         next[2].extend(state.t);
     }
     let [m, z, t] = next;
-    Ok(vec![out, m, z, t])
+    let mut results = vec![out, m, z, t];
+    if spec.form == LinearForm::Chunked {
+        results.extend([ells, states]);
+    }
+    Ok(results)
 }

@@ -194,7 +194,7 @@ fn eval_typed<T: Real>(
         Op::LinearAttention(spec) => shaped(linear::attention(&args, spec)?),
         Op::LinearAttentionGrad(spec) => shaped(linear::attention_grad(&args, spec, types)?),
         Op::SoftmaxDecode { scale } => shaped(softmax::decode(&args, *scale)?),
-        Op::LinearDecode { temperature } => shaped(linear::decode(&args, *temperature)?),
+        Op::LinearDecode(spec) => shaped(linear::decode(&args, spec)?),
         Op::CrossEntropy => vec![loss::cross_entropy(&args)?],
         Op::CrossEntropyGrad => vec![loss::cross_entropy_grad(&args)?],
         Op::LinearCrossEntropy { .. } => loss::linear_cross_entropy(&args, types)?,

@@ -190,28 +190,32 @@ pub(super) fn abstract_attention_grad<T: Real>(
     Ok(vec![dq, dk, dv])
 }
 
-/// One token against the caches, which come back with the token written at `pos`.
+/// Tokens against the caches, which come back with the tokens written from `pos` on.
 pub(super) fn decode<T: Real>(args: &Args<'_, T>, scale: f64) -> Result<Vec<Vec<T>>, IrError> {
     let heads = Heads::of(args);
     let len = args.dims(3)[1];
-    let pos = args.position(5, len)?;
+    // The verifier has seen that the caches are no shorter than the tokens.
+    let pos = args.position(5, (len + 1).saturating_sub(heads.n))?;
     let (q, k, v) = (args.floats(0)?, args.floats(1)?, args.floats(2)?);
     let (mut kcache, mut vcache) = (args.floats(3)?.to_vec(), args.floats(4)?.to_vec());
     let cache = Heads { n: len, ..heads };
     let mut out = vec![T::zero(); q.len()];
     for b in 0..heads.b {
-        for group in 0..heads.g {
-            kcache[cache.k(b, pos, group)].copy_from_slice(&k[heads.k(b, 0, group)]);
-            vcache[cache.k(b, pos, group)].copy_from_slice(&v[heads.k(b, 0, group)]);
+        for (t, group) in (0..heads.n).flat_map(|t| (0..heads.g).map(move |group| (t, group))) {
+            kcache[cache.k(b, pos + t, group)].copy_from_slice(&k[heads.k(b, t, group)]);
+            vcache[cache.k(b, pos + t, group)].copy_from_slice(&v[heads.k(b, t, group)]);
         }
     }
     for (b, h) in heads.pairs() {
-        let (row, group) = (heads.q(b, 0, h), heads.group(h));
-        let mut weights: Vec<T> =
-            (0..=pos).map(|s| inner(&q[row.clone()], &kcache[cache.k(b, s, group)]) * T::of(scale)).collect();
-        softmax(&mut weights);
-        for (s, weight) in weights.iter().enumerate() {
-            add_scaled(&mut out[row.clone()], *weight, &vcache[cache.k(b, s, group)]);
+        let group = heads.group(h);
+        for t in 0..heads.n {
+            let row = heads.q(b, t, h);
+            let score = |s: usize| inner(&q[row.clone()], &kcache[cache.k(b, s, group)]) * T::of(scale);
+            let mut weights: Vec<T> = (0..=pos + t).map(score).collect();
+            softmax(&mut weights);
+            for (s, weight) in weights.iter().enumerate() {
+                add_scaled(&mut out[row.clone()], *weight, &vcache[cache.k(b, s, group)]);
+            }
         }
     }
     Ok(vec![out, kcache, vcache])

@@ -110,7 +110,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         | Op::SoftmaxAttentionGrad { .. }
         | Op::LinearAttentionGrad(_)
         | Op::SoftmaxDecode { .. }
-        | Op::LinearDecode { .. }
+        | Op::LinearDecode(_)
         | Op::CrossEntropyGrad
         | Op::LinearCrossEntropyGrad { .. }
         | Op::GlobalNorm

@@ -18,7 +18,7 @@ pub(super) fn reads(op: &Op, index: usize, ty: &TensorType, layout: &Layout) -> 
         | Op::SoftmaxAttentionGrad { .. }
         | Op::LinearAttention(_)
         | Op::LinearAttentionGrad(_) => dense || (ty.shape.rank() == 4 && layout.strides[3] == 1),
-        Op::SoftmaxDecode { .. } | Op::LinearDecode { .. } => {
+        Op::SoftmaxDecode { .. } | Op::LinearDecode(_) => {
             dense || (index < 3 && ty.shape.rank() == 4 && layout.strides[3] == 1)
         }
         Op::RmsNorm { .. } | Op::RmsNormGrad { .. } => dense,

@@ -25,6 +25,11 @@
 //! | `bidirectional_attention_state` | G, B, 1 | k, v, =ell, =state |
 //! | `bidirectional_attention_out` | ceil(N/chunk), H, B | q, state, =out |
 //! | `bidirectional_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
+//! | `append_to_cache` | ceil(N/block_k), G, B | k, v, =kcache, =vcache, pos |
+//! | `softmax_prefill` | ceil(N/block_q), H, B | q, kcache, vcache, pos, =out |
+//! | `linear_prefill` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
+//! | `linear_prefill_prefix` | D/4, G, B | ~ell, ~state, ~m, ~z, ~t, pos |
+//! | `linear_prefill_out` | S, G, B | q, k, v, ell, state, pos, =out |
 //! | `softmax_decode` | G, B, 1 | q, k, v, ~kcache, ~vcache, pos, =out |
 //! | `linear_decode` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
 

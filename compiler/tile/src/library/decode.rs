@@ -7,7 +7,8 @@
 use super::attention::{
     HeadRows, HeadShape, HeadStrides, mask_from, scale_rows, softmax_rows, strides_tag, temper,
 };
-use super::{number, tag};
+use super::linear_attention_chunk::Carried;
+use super::{load_index, number, tag};
 use crate::builder::Builder;
 use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 
@@ -83,7 +84,7 @@ pub fn softmax_decode(spec: &SoftmaxDecodeSpec) -> Kernel {
     let out = b.param("out", spec.elem, Mode::Write);
     let (kv_head, batch) = (b.program_id(0), b.program_id(1));
     let zero = b.index(0);
-    let pos = position(&mut b, pos);
+    let pos = load_index(&mut b, pos);
 
     let cache_strides = HeadStrides::contiguous(len, kv_heads, dim);
     let kcache = HeadRows::new(&mut b, kcache, cache_strides, dim, batch, kv_head);
@@ -152,58 +153,98 @@ pub fn linear_decode(spec: &LinearDecodeSpec) -> Kernel {
     let out = b.param("out", spec.elem, Mode::Write);
     let (kv_head, batch) = (b.program_id(0), b.program_id(1));
     let zero = b.index(0);
-    let pos = position(&mut b, pos);
+    let pos = load_index(&mut b, pos);
     let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
     let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
     let key = k.load_row(&mut b, zero);
     let key = temper(&mut b, key, spec.temperature);
     let value = v.load_row(&mut b, zero);
 
-    let line = b.scale_index(batch, kv_heads);
-    let line = b.add(line, kv_head);
-    let at = b.scale_index(line, dim);
-    let at_t = b.scale_index(line, dim * dim);
-    let (vector, matrix) = ([(1, None)], [(dim, None), (1, None)]);
-    let is_first = b.compare(Compare::Eq, pos, zero);
-    let old = b.if_else(
-        is_first,
-        |b| vec![key, b.full(0.0, &[dim]), b.full(0.0, &[dim, dim])],
-        |b| {
-            let old_m = b.load(m, at, &[dim], &vector);
-            let old_z = b.load(z, at, &[dim], &vector);
-            vec![old_m, old_z, b.load(t, at_t, &[dim, dim], &matrix)]
-        },
-    );
-    let new_m = b.max(old[0], key);
-    let decay = b.sub(old[0], new_m);
+    let state = StoredState::new(&mut b, [m, z, t], &spec.shape, batch, kv_head);
+    let old = state.load(&mut b, pos, |_| key);
+    let m = b.max(old.m, key);
+    let decay = b.sub(old.m, m);
     let decay = b.exp(decay);
-    let fresh = b.sub(key, new_m);
+    let fresh = b.sub(key, m);
     let fresh = b.exp(fresh);
-    let new_z = b.fma(old[1], decay, fresh);
-    let kept = scale_rows(&mut b, old[2], decay);
+    let z = b.fma(old.z, decay, fresh);
+    let kept = scale_rows(&mut b, old.t, decay);
     let column = b.expand_cols(fresh, dim);
     let row = b.expand_rows(value, dim);
-    let new_t = b.fma(column, row, kept);
-    b.store(m, at, new_m, &vector);
-    b.store(z, at, new_z, &vector);
-    b.store(t, at_t, new_t, &matrix);
+    let t = b.fma(column, row, kept);
+    state.store(&mut b, &Carried { m, z, t });
 
     let group = GroupTile::new(&mut b, &spec.shape, spec.block_h, batch, kv_head);
     let q = group.load(&mut b, q, spec.q);
     let q = b.cast(q, Elem::F32);
     let p = softmax_rows(&mut b, q, spec.temperature);
-    let z_rows = b.expand_rows(new_z, spec.block_h);
+    let z_rows = b.expand_rows(z, spec.block_h);
     let p = b.div(p, z_rows);
-    let result = b.dot(p, false, new_t, false, None);
+    let result = b.dot(p, false, t, false, None);
     group.store(&mut b, out, spec.out, result);
     b.finish()
 }
 
-/// The position as an Index.
-fn position(b: &mut Builder, pos: ParamId) -> ValueId {
-    let zero = b.index(0);
-    let pos = b.load(pos, zero, &[], &[]);
-    b.cast(pos, Elem::Index)
+/// The recurrent state of one key/value head between two programs: `m`, `z` `[B, G, D]`, `t` `[B, G, D, D]`.
+pub(crate) struct StoredState {
+    params: [ParamId; 3],
+    vector: ValueId,
+    matrix: ValueId,
+    rows: usize,
+    dim: usize,
+}
+
+impl StoredState {
+    /// The state of `kv_head` (Index) of sequence `batch` (Index).
+    pub(crate) fn new(
+        b: &mut Builder,
+        params: [ParamId; 3],
+        shape: &HeadShape,
+        batch: ValueId,
+        kv_head: ValueId,
+    ) -> Self {
+        let dim = shape.head_dim;
+        let line = b.scale_index(batch, shape.kv_heads);
+        let line = b.add(line, kv_head);
+        let (vector, matrix) = (b.scale_index(line, dim), b.scale_index(line, dim * dim));
+        StoredState { params, vector, matrix, rows: dim, dim }
+    }
+
+    /// `rows` features of keys from feature `first` (Index) on.
+    pub(crate) fn features(&self, b: &mut Builder, first: ValueId, rows: usize) -> Self {
+        let above = b.scale_index(first, self.dim);
+        let (vector, matrix) = (b.add(self.vector, first), b.add(self.matrix, above));
+        StoredState { vector, matrix, rows, ..*self }
+    }
+
+    /// What was carried to position `pos` (Index); at 0 nothing but the reference that `first` gives.
+    pub(crate) fn load(
+        &self,
+        b: &mut Builder,
+        pos: ValueId,
+        first: impl FnOnce(&mut Builder) -> ValueId,
+    ) -> Carried {
+        let (rows, dim) = (self.rows, self.dim);
+        let zero = b.index(0);
+        let is_first = b.compare(Compare::Eq, pos, zero);
+        let old = b.if_else(
+            is_first,
+            |b| vec![first(b), b.full(0.0, &[rows]), b.full(0.0, &[rows, dim])],
+            |b| {
+                let m = b.load(self.params[0], self.vector, &[rows], &[(1, None)]);
+                let z = b.load(self.params[1], self.vector, &[rows], &[(1, None)]);
+                vec![m, z, b.load(self.params[2], self.matrix, &[rows, dim], &[(dim, None), (1, None)])]
+            },
+        );
+        Carried { m: old[0], z: old[1], t: old[2] }
+    }
+
+    /// Writes it back.
+    pub(crate) fn store(&self, b: &mut Builder, state: &Carried) {
+        b.store(self.params[0], self.vector, state.m, &[(1, None)]);
+        b.store(self.params[1], self.vector, state.z, &[(1, None)]);
+        b.store(self.params[2], self.matrix, state.t, &[(self.dim, None), (1, None)]);
+    }
 }
 
 /// The query heads of a group as the rows of one tile.

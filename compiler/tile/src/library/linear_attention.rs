@@ -104,27 +104,43 @@ pub fn linear_attention_forward(spec: &LinearForwardSpec) -> Kernel {
         let index = b.div(start, size);
         let before = before.save_to_go_on(b, spec.elem, &saved, index);
         let chunk = KeyChunk::load(b, &k, &v, seq, spec.chunk, spec.temperature, start);
-        let factors = Factors::new(b, spec.elem, chunk.keys, before.m, before.z);
-        let ok = factors.in_range(b);
-        b.if_else(
-            ok,
-            |b| fast_chunk(b, &queries, &chunk, &factors, &before),
-            |b| slow_chunk(b, &queries, &k, &chunk, &before),
-        )
+        queries.walk(b, &k, &chunk, &before)
     });
     b.finish()
 }
 
 /// The query side of one key/value head.
-struct Queries<'a> {
-    spec: &'a LinearForwardSpec,
-    q: ParamId,
-    out: ParamId,
-    batch: ValueId,
-    kv_head: ValueId,
+pub(crate) struct Queries<'a> {
+    /// What is computed.
+    pub spec: &'a LinearForwardSpec,
+    /// q.
+    pub q: ParamId,
+    /// out.
+    pub out: ParamId,
+    /// Sequence, Index.
+    pub batch: ValueId,
+    /// Key/value head, Index.
+    pub kv_head: ValueId,
 }
 
 impl Queries<'_> {
+    /// The outputs of a chunk, from its keys and what was carried there; returns m, z, t after it.
+    pub(crate) fn walk(
+        &self,
+        b: &mut Builder,
+        k: &HeadRows,
+        chunk: &KeyChunk,
+        before: &Carried,
+    ) -> Vec<ValueId> {
+        let factors = Factors::new(b, self.spec.elem, chunk.keys, before.m, before.z);
+        let ok = factors.in_range(b);
+        b.if_else(
+            ok,
+            |b| fast_chunk(b, self, chunk, &factors, before),
+            |b| slow_chunk(b, self, k, chunk, before),
+        )
+    }
+
     /// Runs `body(q rows, out rows)` for each query head of the group.
     fn each(&self, b: &mut Builder, body: impl FnOnce(&mut Builder, HeadRows, HeadRows)) {
         let (spec, dim) = (self.spec, self.spec.shape.head_dim);

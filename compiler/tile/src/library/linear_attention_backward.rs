@@ -168,7 +168,8 @@ pub fn linear_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
         let last = b.index(chunks - 1);
         let index = b.sub(last, round);
         let start = b.scale_index(index, spec.chunk);
-        let (reference, z) = start_of_chunk(b, spec.elem, &head.k, &head.saved, spec.temperature, index);
+        let (reference, z) =
+            start_of_chunk(b, spec.elem, &head.k, &head.saved, spec.temperature, index, None);
         let chunk = head.chunk(b, start);
         let factors = Factors::new(b, spec.elem, chunk.keys, reference, z);
         let ok = factors.in_range(b);

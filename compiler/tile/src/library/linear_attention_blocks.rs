@@ -95,6 +95,8 @@ pub(crate) struct ChunkHead {
     pub start: ValueId,
     /// Existing rows, if the chunk may be ragged.
     pub bound: Option<ValueId>,
+    /// Tokens before the first chunk, Index, if there may be some.
+    pub pos: Option<ValueId>,
     batch: ValueId,
     kv_head: ValueId,
 }
@@ -106,7 +108,12 @@ impl ChunkHead {
         let start = b.scale_index(index, sizes.chunk);
         b.name(start, "start");
         let bound = bound(b, sizes.shape.seq, start, sizes.chunk);
-        ChunkHead { sizes, index, start, bound, batch, kv_head }
+        ChunkHead { sizes, index, start, bound, pos: None, batch, kv_head }
+    }
+
+    /// The same chunk, of a block of tokens at position `pos` (Index).
+    pub(crate) fn after(self, pos: Option<ValueId>) -> Self {
+        ChunkHead { pos, ..self }
     }
 
     /// The chunk of a program of [`Sizes::block_grid`], and the first feature of its block.
@@ -271,7 +278,7 @@ impl KeyBlock {
         let width = chunk.sizes.width;
         let k = k.features(b, first, width);
         let saved = saved.features(first, width);
-        let (reference, z) = start_of_chunk(b, elem, &k, &saved, temperature, chunk.index);
+        let (reference, z) = start_of_chunk(b, elem, &k, &saved, temperature, chunk.index, chunk.pos);
         let keys = chunk.keys(b, &k);
         let factors = Factors::new(b, elem, keys, reference, z);
         let ok = factors.in_range(b);
@@ -283,7 +290,7 @@ impl KeyBlock {
     /// Reference and sum of weights of the keys before the chunk.
     fn start(&self, b: &mut Builder, chunk: &ChunkHead) -> (ValueId, ValueId) {
         let Sizes { elem, temperature, .. } = chunk.sizes;
-        start_of_chunk(b, elem, &self.k, &self.saved, temperature, chunk.index)
+        start_of_chunk(b, elem, &self.k, &self.saved, temperature, chunk.index, chunk.pos)
     }
 
     /// `k̃` in f32.

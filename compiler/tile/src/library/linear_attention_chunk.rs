@@ -103,9 +103,6 @@ impl Carried {
     }
 
     /// What the factors of a chunk refer to, if they are rounded to `elem`; saves it as well.
-    ///
-    /// Relative to the largest key, the sums grow with the number of keys, which bf16 holds and f16 does not: there the
-    /// walk goes on from the normalised state, as the kernels do that start at a chunk.
     pub(crate) fn save_to_go_on(
         self,
         b: &mut Builder,
@@ -115,13 +112,30 @@ impl Carried {
     ) -> Carried {
         let (ell, state, some) = self.normalised(b);
         saved.store(b, index, ell, state);
-        if elem != Elem::F16 {
+        if goes_on_as_is(elem) { self } else { self.replaced(b, ell, state, some) }
+    }
+
+    /// What the factors of a chunk refer to, where nothing is saved.
+    pub(crate) fn go_on(self, b: &mut Builder, elem: Elem) -> Carried {
+        if goes_on_as_is(elem) {
             return self;
         }
+        let (ell, state, some) = self.normalised(b);
+        self.replaced(b, ell, state, some)
+    }
+
+    /// The normalised state in place of this one, where there was a key.
+    fn replaced(&self, b: &mut Builder, ell: ValueId, state: ValueId, some: ValueId) -> Carried {
         let shape = b.ty(self.z).shape;
         let one = b.full(1.0, &shape);
         Carried { m: b.select(some, ell, self.m), z: b.select(some, one, self.z), t: state }
     }
+}
+
+/// Relative to the largest key, the sums grow with the number of keys, which bf16 holds and f16 does not: there the walk
+/// goes on from the normalised state, as the kernels do that start at a chunk.
+fn goes_on_as_is(elem: Elem) -> bool {
+    elem != Elem::F16
 }
 
 /// The saved states of one key/value head.
@@ -266,7 +280,8 @@ pub(crate) fn existing(b: &mut Builder, rows: usize, bound: Option<ValueId>) -> 
 }
 
 /// Reference and sum of weights of the keys before chunk `index`, for as many features as `saved` has:
-/// `ell` and 1, or [`first_reference`] and 0.
+/// `ell` and 1, or [`first_reference`] and 0 if there are none: for chunk 0, of a block of tokens that is at `pos` (Index)
+/// only if that is 0.
 pub(crate) fn start_of_chunk(
     b: &mut Builder,
     elem: Elem,
@@ -274,10 +289,12 @@ pub(crate) fn start_of_chunk(
     saved: &SavedStates,
     temperature: f64,
     index: ValueId,
+    pos: Option<ValueId>,
 ) -> (ValueId, ValueId) {
     let (dim, _) = saved.rows();
     let zero = b.index(0);
-    let is_first = b.compare(Compare::Eq, index, zero);
+    let chunks_or_tokens = pos.map_or(index, |pos| b.add(pos, index));
+    let is_first = b.compare(Compare::Eq, chunks_or_tokens, zero);
     let pair = b.if_else(
         is_first,
         |b| vec![first_reference(b, elem, k, zero, temperature), b.full(0.0, &[dim])],

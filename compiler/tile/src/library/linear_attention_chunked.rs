@@ -9,6 +9,7 @@
 use super::attention::{HeadShape, Triangle};
 use super::linear_attention::LinearForwardSpec;
 use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax};
+use super::load_index;
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode};
 
@@ -17,18 +18,31 @@ use crate::ir::{Elem, Kernel, Mode};
 /// Live tiles: `1/Z`, `q̃`, `A` and the output; if D = 128 the first two are halves and the output two. The slow path
 /// has as many: M and a column's weights in place of the first two.
 pub fn linear_attention_out(spec: &LinearForwardSpec) -> Kernel {
+    out(spec, false)
+}
+
+/// The same for a block of tokens that may not be the first: `(q, k, v, ell, state, pos) -> out`. There are keys before the
+/// first chunk unless `pos` is 0.
+pub fn linear_prefill_out(spec: &LinearForwardSpec) -> Kernel {
+    out(spec, true)
+}
+
+fn out(spec: &LinearForwardSpec, goes_on: bool) -> Kernel {
     let sizes = spec.sizes().narrow();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
-    let name = spec.name("linear_attention_out", &[spec.q, spec.k, spec.v, spec.out]);
+    let kernel = if goes_on { "linear_prefill_out" } else { "linear_attention_out" };
+    let name = spec.name(kernel, &[spec.q, spec.k, spec.v, spec.out]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
     let q = b.param("q", spec.elem, Mode::Read);
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
     let ell = b.param("ell", Elem::F32, Mode::Read);
     let state = b.param("state", Elem::F32, Mode::Read);
+    let pos = goes_on.then(|| b.param("pos", Elem::I32, Mode::Read));
     let out = b.param("out", spec.elem, Mode::Write);
     let index = b.program_id(0);
-    let chunk = ChunkHead::new(&mut b, sizes, index);
+    let pos = pos.map(|pos| load_index(&mut b, pos));
+    let chunk = ChunkHead::new(&mut b, sizes, index).after(pos);
     let k = chunk.rows(&mut b, k, spec.k);
     let v = chunk.rows(&mut b, v, spec.v);
     let saved = chunk.states(&mut b, ell, state);

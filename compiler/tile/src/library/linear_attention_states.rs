@@ -7,11 +7,12 @@
 //! once, so that it waits for memory only once for them.
 
 use super::attention::{scale_rows, with_each_row};
-use super::bound;
+use super::decode::StoredState;
 use super::linear_attention::LinearForwardSpec;
 use super::linear_attention_backward::LinearBackwardSpec;
 use super::linear_attention_blocks::{ChunkHead, Sizes};
 use super::linear_attention_chunk::{Carried, SavedStates};
+use super::{bound, load_index};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
 
@@ -53,16 +54,47 @@ pub fn linear_attention_prefix(spec: &LinearForwardSpec) -> Kernel {
     let state = b.param("state", Elem::F32, Mode::ReadWrite);
     let states = walk_states(&mut b, &sizes, ell, state);
     let (z, t) = zeros(&mut b, &sizes);
-    // No key is the largest so far.
-    let m = b.full(f64::NEG_INFINITY, &[WALK_FEATURES]);
+    let m = no_key(&mut b);
+    prefix(&mut b, &sizes, &states, Carried { m, z, t });
+    b.finish()
+}
+
+/// The same for a block of tokens that may not be the first: `(~ell, ~state, ~m [B, G, D], ~z, ~t [B, G, D, D], pos)`. The
+/// keys before the block are in the recurrent state `m`, `z`, `t`, ignored if `pos` is 0; it becomes that after the block.
+pub fn linear_prefill_prefix(spec: &LinearForwardSpec) -> Kernel {
+    let sizes = spec.sizes();
+    let mut b = Builder::new(spec.name("linear_prefill_prefix", &[]), walk_grid(&sizes));
+    let ell = b.param("ell", Elem::F32, Mode::ReadWrite);
+    let state = b.param("state", Elem::F32, Mode::ReadWrite);
+    let stored = ["m", "z", "t"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
+    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let states = walk_states(&mut b, &sizes, ell, state);
+    let (block, kv_head, batch) = (b.program_id(0), b.program_id(1), b.program_id(2));
+    let first = b.scale_index(block, WALK_FEATURES);
+    let stored = StoredState::new(&mut b, stored, &sizes.shape, batch, kv_head);
+    let stored = stored.features(&mut b, first, WALK_FEATURES);
+    let pos = load_index(&mut b, pos);
+    let before = stored.load(&mut b, pos, no_key);
+    let after = prefix(&mut b, &sizes, &states, before);
+    stored.store(&mut b, &after);
+    b.finish()
+}
+
+/// No key is the largest so far.
+fn no_key(b: &mut Builder) -> ValueId {
+    b.full(f64::NEG_INFINITY, &[WALK_FEATURES])
+}
+
+/// Walks over the chunks from what is before them; returns what is after them.
+fn prefix(b: &mut Builder, sizes: &Sizes, states: &SavedStates, before: Carried) -> Carried {
     let walk = Walk { count: sizes.chunks(), from_end: false };
     let load = |b: &mut Builder, at: &Stop| {
-        let states = at.window(&states);
+        let states = at.window(states);
         vec![states.load_ell(b, at.index), states.load_state(b, at.index)]
     };
-    walk.run(&mut b, &[m, z, t], load, |b, at, own, carried| {
+    let done = walk.run(b, &[before.m, before.z, before.t], load, |b, at, own, carried| {
         let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
-        before.save(b, &at.window(&states), at.index);
+        before.save(b, &at.window(states), at.index);
         let m = b.max(before.m, own[0]);
         let decay = b.sub(before.m, m);
         let decay = b.exp(decay);
@@ -73,7 +105,7 @@ pub fn linear_attention_prefix(spec: &LinearForwardSpec) -> Kernel {
         let fresh = b.expand_cols(fresh, sizes.shape.head_dim);
         vec![m, z, b.fma(own[1], fresh, t)]
     });
-    b.finish()
+    Carried { m: done[0], z: done[1], t: done[2] }
 }
 
 /// `ell`, and in place from what each chunk adds to `(d, rho)`, seen from its start, to the sum of what all later chunks
@@ -154,7 +186,7 @@ impl Walk {
         init: &[ValueId],
         load: impl Fn(&mut Builder, &Stop) -> Vec<ValueId>,
         step: impl Fn(&mut Builder, &Stop, &[ValueId], &[ValueId]) -> Vec<ValueId>,
-    ) {
+    ) -> Vec<ValueId> {
         let round = WALK_CHUNKS.min(self.count);
         let (zero, end, last) = (b.index(0), b.index(self.count), b.index(self.count - 1));
         b.for_loop(zero, end, round, init, |b, start, carried| {
@@ -175,6 +207,6 @@ impl Walk {
                 .iter()
                 .zip(&loaded)
                 .fold(carried.to_vec(), |carried, (stop, loaded)| step(b, stop, loaded, &carried))
-        });
+        })
     }
 }

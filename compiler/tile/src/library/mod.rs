@@ -52,6 +52,7 @@ pub mod loss;
 pub mod norm;
 pub mod optimizer;
 pub mod pointwise;
+pub mod prefill;
 pub mod reduce;
 pub mod rope;
 pub mod softmax_attention;
@@ -114,6 +115,13 @@ fn bound(b: &mut Builder, total: usize, start: ValueId, block: usize) -> Option<
     }
     let end = b.index(total);
     Some(b.sub(end, start))
+}
+
+/// Loads one i32 from the start of a parameter, as an Index.
+fn load_index(b: &mut Builder, param: ParamId) -> ValueId {
+    let zero = b.index(0);
+    let number = b.load(param, zero, &[], &[]);
+    b.cast(number, Elem::Index)
 }
 
 /// Loads one f32 from the start of a parameter.

@@ -3,7 +3,7 @@
 //! The even and the odd features are loaded with stride 2 and turned together. If a position has many heads, a tile is
 //! the heads of one position, which is contiguous memory in `[B, N, H, D]`; otherwise it is the positions of one head.
 
-use super::{TILE, bound, grid_indices, tag};
+use super::{TILE, bound, grid_indices, load_index, tag};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
 
@@ -59,11 +59,7 @@ pub fn rope(spec: &RopeSpec) -> Kernel {
 
     let at = grid_indices(&mut b, &counts);
     let (pos, head) = (b.scale_index(at[1], tile_seq), b.scale_index(at[2], tile_heads));
-    let first = start.map(|start| {
-        let zero = b.index(0);
-        let start = b.load(start, zero, &[], &[]);
-        b.cast(start, Elem::Index)
-    });
+    let first = start.map(|start| load_index(&mut b, start));
     if by_heads {
         let (seq, length) = (b.index(spec.seq), b.index(tile_seq));
         let end = b.add(pos, length);

@@ -67,43 +67,8 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
     let out = HeadRows::new(&mut b, out, spec.out, dim, place.batch, place.head);
     let q_tile = q.load(&mut b, place.start, rows, place.bound);
 
-    let m = b.full(f64::NEG_INFINITY, &[rows]);
-    let l = b.full(0.0, &[rows]);
-    let acc = b.full(0.0, &[rows, dim]);
-    for (value, name) in [(m, "max_before"), (l, "sum_before"), (acc, "acc")] {
-        b.name(value, name);
-    }
-    let walk = KeyWalk { seq, rows, cols, causal: spec.causal, start: place.start };
-    let done = walk.run(&mut b, &[m, l, acc], |b, start, mask, carried| {
-        let bound = mask.and_then(|_| bound(b, seq, start, cols));
-        let k_tile = k.load(b, start, cols, bound);
-        let v_tile = v.load(b, start, cols, bound);
-        let s = b.dot(q_tile, false, k_tile, true, None);
-        let s = mask.map_or(s, |mask| mask.hide(b, s, start));
-        b.name(s, "scores");
-        let (m, l, acc) = (carried[0], carried[1], carried[2]);
-        let top = b.reduce_max(1, s);
-        let top = b.max(m, top);
-        b.name(top, "row_max");
-        let shift = b.scale(top, -spec.scale * LOG2_E);
-        let shift = b.expand_cols(shift, cols);
-        let p = scaled_exp(b, s, spec.scale, shift);
-        b.name(p, "weights");
-        let alpha = b.sub(m, top);
-        let alpha = b.scale(alpha, spec.scale * LOG2_E);
-        let alpha = b.exp2(alpha);
-        b.name(alpha, "correction");
-        let fresh = b.sum(1, p);
-        let l = b.fma(l, alpha, fresh);
-        b.name(l, "row_sum");
-        let acc = scale_rows(b, acc, alpha);
-        let p = b.cast(p, spec.elem);
-        let acc = b.dot(p, false, v_tile, false, Some(acc));
-        vec![top, l, acc]
-    });
-    let (m, l, acc) = (done[0], done[1], done[2]);
-    let inverse = b.unary(Unary::Recip, l);
-    let result = scale_rows(&mut b, acc, inverse);
+    let walk = KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start };
+    let AttendedRows { m, l, result } = walk.attend(&mut b, spec.elem, spec.scale, q_tile, &k, &v);
     out.store(&mut b, place.start, result, place.bound);
     let log = b.unary(Unary::Log, l);
     let m = b.scale(m, spec.scale);
@@ -165,8 +130,10 @@ impl QueryBlock {
 
 /// The blocks of keys that a block of queries sees.
 pub(crate) struct KeyWalk {
-    /// N.
+    /// Number of keys that there is memory for, N.
     pub seq: usize,
+    /// Number of keys that exist, Index; N if nothing is given. Of causal walks only.
+    pub end: Option<ValueId>,
     /// Query rows.
     pub rows: usize,
     /// Keys of a round.
@@ -198,7 +165,69 @@ impl KeyMask {
     }
 }
 
+/// Rows of softmax attention.
+pub(crate) struct AttendedRows {
+    /// Largest score before its scale, `[rows]`.
+    pub m: ValueId,
+    /// Sum of the exponentials relative to it, `[rows]`.
+    pub l: ValueId,
+    /// The output, f32 `[rows, D]`.
+    pub result: ValueId,
+}
+
 impl KeyWalk {
+    /// Attends with the queries `[rows, D]` to the keys that they see; weights are rounded to `elem`.
+    pub(crate) fn attend(
+        &self,
+        b: &mut Builder,
+        elem: Elem,
+        scale: f64,
+        queries: ValueId,
+        k: &HeadRows,
+        v: &HeadRows,
+    ) -> AttendedRows {
+        let (rows, cols) = (self.rows, self.cols);
+        let m = b.full(f64::NEG_INFINITY, &[rows]);
+        let l = b.full(0.0, &[rows]);
+        let acc = b.full(0.0, &b.ty(queries).shape);
+        for (value, name) in [(m, "max_before"), (l, "sum_before"), (acc, "acc")] {
+            b.name(value, name);
+        }
+        let done = self.run(b, &[m, l, acc], |b, start, mask, carried| {
+            let bound = mask.and_then(|_| match self.end {
+                Some(end) => Some(b.sub(end, start)),
+                None => bound(b, self.seq, start, cols),
+            });
+            let k_tile = k.load(b, start, cols, bound);
+            let v_tile = v.load(b, start, cols, bound);
+            let s = b.dot(queries, false, k_tile, true, None);
+            let s = mask.map_or(s, |mask| mask.hide(b, s, start));
+            b.name(s, "scores");
+            let (m, l, acc) = (carried[0], carried[1], carried[2]);
+            let top = b.reduce_max(1, s);
+            let top = b.max(m, top);
+            b.name(top, "row_max");
+            let shift = b.scale(top, -scale * LOG2_E);
+            let shift = b.expand_cols(shift, cols);
+            let p = scaled_exp(b, s, scale, shift);
+            b.name(p, "weights");
+            let alpha = b.sub(m, top);
+            let alpha = b.scale(alpha, scale * LOG2_E);
+            let alpha = b.exp2(alpha);
+            b.name(alpha, "correction");
+            let fresh = b.sum(1, p);
+            let l = b.fma(l, alpha, fresh);
+            b.name(l, "row_sum");
+            let acc = scale_rows(b, acc, alpha);
+            let p = b.cast(p, elem);
+            let acc = b.dot(p, false, v_tile, false, Some(acc));
+            vec![top, l, acc]
+        });
+        let (m, l, acc) = (done[0], done[1], done[2]);
+        let inverse = b.unary(Unary::Recip, l);
+        AttendedRows { m, l, result: scale_rows(b, acc, inverse) }
+    }
+
     /// Carries values over the visible blocks: `step(builder, first key, mask if one is needed, carried)`.
     /// The mask of a causal block covers the ragged end too, since a query is before it.
     pub(crate) fn run(
@@ -230,8 +259,8 @@ impl KeyWalk {
         let full = b.scale_index(full, self.cols);
         let rows = b.index(self.rows);
         let end = b.add(self.start, rows);
-        let seq = b.index(self.seq);
-        let end = b.min(end, seq);
+        let keys = self.end.unwrap_or_else(|| b.index(self.seq));
+        let end = b.min(end, keys);
         let carried =
             b.for_loop(zero, full, self.cols, init, |b, start, carried| step(b, start, None, carried));
         b.for_loop(full, end, self.cols, &carried, |b, start, carried| step(b, start, Some(mask), carried))

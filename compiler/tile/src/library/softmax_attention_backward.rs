@@ -106,7 +106,7 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
 
     let acc = b.full(0.0, &[rows, dim]);
     b.name(acc, "acc");
-    let walk = KeyWalk { seq, rows, cols, causal: spec.causal, start: place.start };
+    let walk = KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start };
     let done = walk.run(&mut b, &[acc], |b, start, mask, carried| {
         let bound = mask.and_then(|_| bound(b, seq, start, cols));
         let k_tile = k.load(b, start, cols, bound);

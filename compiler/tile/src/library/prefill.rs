@@ -1,0 +1,135 @@
+//! The tokens of a prompt, many at once, before decoding: attention that goes on from a cache or a recurrent state.
+//!
+//! A prompt is taken in blocks of N tokens. The first of a block is at position `pos`, a scalar in memory as in
+//! [`super::decode`], whose caches and states these are; the caller keeps `pos` + N within the length of the caches.
+//! Where the chunks of linear attention are computed in parallel, [`super::linear_attention_states`] and
+//! [`super::linear_attention_chunked`] have what goes on from a state.
+
+use super::attention::{HeadRows, HeadStrides, strides_tag};
+use super::decode::StoredState;
+use super::linear_attention::{LinearForwardSpec, Queries};
+use super::linear_attention_chunk::{Carried, KeyChunk, first_reference};
+use super::softmax_attention::{KeyWalk, QueryBlock, SoftmaxForwardSpec};
+use super::{bound, load_index, number, tag};
+use crate::builder::Builder;
+use crate::ir::{Elem, Kernel, Mode};
+
+/// What [`append_to_cache`] and [`softmax_prefill`] compute and how.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SoftmaxPrefillSpec {
+    /// Of the fresh tokens, causal. The caches have its element type.
+    pub forward: SoftmaxForwardSpec,
+    /// Length L of the caches, at least that of the block.
+    pub len: usize,
+}
+
+impl SoftmaxPrefillSpec {
+    fn cache_strides(&self) -> HeadStrides {
+        let shape = &self.forward.shape;
+        HeadStrides::contiguous(self.len, shape.kv_heads, shape.head_dim)
+    }
+}
+
+/// `(k, v, kcache [B, L, G, D], vcache, pos)`: writes the fresh keys and values into the caches from `pos` on.
+pub fn append_to_cache(spec: &SoftmaxPrefillSpec) -> Kernel {
+    let forward = &spec.forward;
+    let (shape, rows) = (&forward.shape, forward.block_k);
+    let name = format!(
+        "append_to_cache_{}_{}_l{}_k{rows}_{}",
+        tag(forward.elem),
+        shape.tag(),
+        spec.len,
+        strides_tag(&[forward.k, forward.v]),
+    );
+    shape.check(&name);
+    let mut b = Builder::new(name, [shape.seq.div_ceil(rows), shape.kv_heads, shape.batch]);
+    let k = b.param("k", forward.elem, Mode::Read);
+    let v = b.param("v", forward.elem, Mode::Read);
+    let kcache = b.param("kcache", forward.elem, Mode::Write);
+    let vcache = b.param("vcache", forward.elem, Mode::Write);
+    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let (block, kv_head, batch) = (b.program_id(0), b.program_id(1), b.program_id(2));
+    let start = b.scale_index(block, rows);
+    let bound = bound(&mut b, shape.seq, start, rows);
+    let pos = load_index(&mut b, pos);
+    let at = b.add(pos, start);
+    for (fresh, strides, cache) in [(k, forward.k, kcache), (v, forward.v, vcache)] {
+        let fresh = HeadRows::new(&mut b, fresh, strides, shape.head_dim, batch, kv_head);
+        let cache = HeadRows::new(&mut b, cache, spec.cache_strides(), shape.head_dim, batch, kv_head);
+        let tile = fresh.load(&mut b, start, rows, bound);
+        cache.store(&mut b, at, tile, bound);
+    }
+    b.finish()
+}
+
+/// `(q, kcache [B, L, G, D], vcache, pos) -> out`: the query of token `i` attends over positions `0..=pos + i`, which the
+/// caches have.
+pub fn softmax_prefill(spec: &SoftmaxPrefillSpec) -> Kernel {
+    let forward = &spec.forward;
+    let (shape, dim, elem) = (&forward.shape, forward.shape.head_dim, forward.elem);
+    let (rows, cols) = (forward.block_q, forward.block_k);
+    let name = format!(
+        "softmax_prefill_{}_{}_l{}_s{}_q{rows}_k{cols}_{}",
+        tag(elem),
+        shape.tag(),
+        spec.len,
+        number(forward.scale),
+        strides_tag(&[forward.q, forward.out]),
+    );
+    shape.check(&name);
+    assert!(forward.causal && spec.len >= shape.seq, "{name}: caches of {} for {shape:?}", spec.len);
+    let mut b = Builder::new(name, [shape.seq.div_ceil(rows), shape.heads, shape.batch]);
+    let q = b.param("q", elem, Mode::Read);
+    let kcache = b.param("kcache", elem, Mode::Read);
+    let vcache = b.param("vcache", elem, Mode::Read);
+    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let out = b.param("out", elem, Mode::Write);
+
+    let place = QueryBlock::new(&mut b, shape, rows, true);
+    let pos = load_index(&mut b, pos);
+    let q = HeadRows::new(&mut b, q, forward.q, dim, place.batch, place.head);
+    let k = HeadRows::new(&mut b, kcache, spec.cache_strides(), dim, place.batch, place.kv_head);
+    let v = HeadRows::new(&mut b, vcache, spec.cache_strides(), dim, place.batch, place.kv_head);
+    let out = HeadRows::new(&mut b, out, forward.out, dim, place.batch, place.head);
+    let q_tile = q.load(&mut b, place.start, rows, place.bound);
+    let start = b.add(pos, place.start);
+    let tokens = b.index(shape.seq);
+    let end = Some(b.add(pos, tokens));
+    let walk = KeyWalk { seq: spec.len, end, rows, cols, causal: true, start };
+    let attended = walk.attend(&mut b, elem, forward.scale, q_tile, &k, &v);
+    out.store(&mut b, place.start, attended.result, place.bound);
+    b.finish()
+}
+
+/// `(q, k, v, m [B, G, D], z [B, G, D], t [B, G, D, D], pos) -> out`: the chunks of
+/// [`super::linear_attention::linear_attention_forward`], from the recurrent state to the one after the block, in place;
+/// at `pos` 0 the old m, z, t are ignored.
+pub fn linear_prefill(spec: &LinearForwardSpec) -> Kernel {
+    let (shape, dim) = (&spec.shape, spec.shape.head_dim);
+    let name = spec.name("linear_prefill", &[spec.q, spec.k, spec.v, spec.out]);
+    let mut b = Builder::new(name, [shape.kv_heads, shape.batch, 1]);
+    let q = b.param("q", spec.elem, Mode::Read);
+    let k = b.param("k", spec.elem, Mode::Read);
+    let v = b.param("v", spec.elem, Mode::Read);
+    let state = ["m", "z", "t"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
+    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let out = b.param("out", spec.elem, Mode::Write);
+
+    let (kv_head, batch) = (b.program_id(0), b.program_id(1));
+    let pos = load_index(&mut b, pos);
+    let state = StoredState::new(&mut b, state, shape, batch, kv_head);
+    let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
+    let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
+    let queries = Queries { spec, q, out, batch, kv_head };
+    let (zero, end) = (b.index(0), b.index(shape.seq));
+    let before = state.load(&mut b, pos, |b| first_reference(b, spec.elem, &k, zero, spec.temperature));
+    let init = [before.m, before.z, before.t];
+    let done = b.for_loop(zero, end, spec.chunk, &init, |b, start, carried| {
+        let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
+        let before = before.go_on(b, spec.elem);
+        let chunk = KeyChunk::load(b, &k, &v, shape.seq, spec.chunk, spec.temperature, start);
+        queries.walk(b, &k, &chunk, &before)
+    });
+    state.store(&mut b, &Carried { m: done[0], z: done[1], t: done[2] });
+    b.finish()
+}

@@ -1,0 +1,97 @@
+//! Attention that goes on from a cache or a recurrent state: one token, and blocks of a prompt.
+
+use linc_tile::interp::Buffer;
+use linc_tile::library::attention::{HeadShape, HeadStrides};
+use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
+use linc_tile::library::linear_attention::LinearForwardSpec;
+use linc_tile::library::linear_attention_chunked::linear_prefill_out;
+use linc_tile::library::linear_attention_states::linear_prefill_prefix;
+use linc_tile::library::prefill::{SoftmaxPrefillSpec, append_to_cache, linear_prefill, softmax_prefill};
+use linc_tile::library::softmax_attention::SoftmaxForwardSpec;
+use linc_tile::{Elem, Kernel};
+
+use crate::library::{ELEMS, LEN, tolerance};
+use crate::{Case, inputs};
+
+/// One token at a time.
+pub fn tokens() -> Vec<Case> {
+    let mut cases = vec![];
+    for elem in ELEMS {
+        for (batch, seq, heads, kv_heads, head_dim) in [(1, 40, 2, 1, 16), (2, 65, 6, 2, 8)] {
+            let shape = HeadShape { batch, seq, heads, kv_heads, head_dim };
+            let wide = HeadStrides::contiguous(1, heads, head_dim);
+            let narrow = HeadStrides::contiguous(1, kv_heads, head_dim);
+            let (q, k, v, out) = (wide, narrow, narrow, wide);
+            let block_h = shape.group();
+            let (scale, block_k) = (0.3, 16);
+            let spec =
+                SoftmaxDecodeSpec { elem, cache_elem: elem, shape, scale, block_h, block_k, q, k, v, out };
+            let kernel = softmax_decode(&spec);
+            for pos in [0, 15, 39] {
+                let mut buffers = inputs(&kernel, LEN, 5, 2);
+                buffers[5] = Buffer::I32(vec![pos; 4]);
+                cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
+            }
+            let shape = HeadShape { seq: 1, ..shape };
+            let spec = LinearDecodeSpec { elem, shape, temperature: 1.0, block_h, q, k, v, out };
+            let kernel = linear_decode(&spec);
+            cases.push(Case::new(&kernel, &inputs(&kernel, LEN, 5, 3), tolerance(elem)));
+        }
+    }
+    cases
+}
+
+/// Blocks of a prompt: the first, and later ones.
+pub fn prompts() -> Vec<Case> {
+    let mut cases = vec![];
+    let shape = |batch, seq, heads, kv_heads, head_dim| HeadShape { batch, seq, heads, kv_heads, head_dim };
+    for elem in ELEMS {
+        for (shape, chunk, len, positions) in [
+            // Whole tiles of the main path, and a shape that nothing divides.
+            (shape(1, 64, 4, 2, 64), 64, 192, [0, 128]),
+            (shape(2, 37, 6, 2, 24), 16, 90, [0, 53]),
+        ] {
+            let HeadShape { seq, heads, kv_heads, head_dim, .. } = shape;
+            let wide = HeadStrides::contiguous(seq, heads, head_dim);
+            let narrow = HeadStrides::contiguous(seq, kv_heads, head_dim);
+            let (q, k, v, out) = (wide, narrow, narrow, wide);
+            let (scale, block) = (0.3, chunk);
+            let (block_q, block_k) = (block, block);
+            let forward =
+                SoftmaxForwardSpec { elem, shape, causal: true, scale, block_q, block_k, q, k, v, out };
+            let spec = SoftmaxPrefillSpec { forward, len };
+            for pos in positions {
+                for kernel in [append_to_cache(&spec), softmax_prefill(&spec)] {
+                    let buffers = named(&kernel, 5, &[("pos", pos)]);
+                    cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
+                }
+            }
+            // Keys far apart take the way around the range check.
+            for (temperature, within) in [(1.0, tolerance(elem)), (40.0, (5e-2, 2e-2))] {
+                let spec = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
+                for pos in positions {
+                    for kernel in
+                        [linear_prefill(&spec), linear_prefill_prefix(&spec), linear_prefill_out(&spec)]
+                    {
+                        cases.push(Case::new(&kernel, &named(&kernel, 6, &[("pos", pos)]), within));
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Random operands but for numbers that matter; sums of weights are positive.
+fn named(kernel: &Kernel, seed: u64, numbers: &[(&str, i32)]) -> Vec<Buffer> {
+    let mut buffers = inputs(kernel, LEN, 5, seed);
+    for (param, buffer) in kernel.params.iter().zip(&mut buffers) {
+        if let Some((_, number)) = numbers.iter().find(|(name, _)| *name == param.name) {
+            *buffer = Buffer::I32(vec![*number; 4]);
+        }
+        if let (true, Buffer::F32(sums)) = (param.name == "z" && param.elem == Elem::F32, buffer) {
+            sums.iter_mut().for_each(|sum| *sum = sum.abs() + 0.5);
+        }
+    }
+    buffers
+}
