@@ -19,8 +19,11 @@ fn check(model: &str, precision: Precision, seq: usize) {
     let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/nvrtc");
     fs::create_dir_all(folder).expect("a folder below target");
     let mut bad = vec![];
-    let programs =
-        [("train", training(), seq), ("prefill", Entry::Prefill { context: seq, tokens: 256 }, seq)];
+    let programs = [
+        ("train", training(), seq),
+        ("prefill", Entry::Prefill { context: seq, tokens: 256 }, seq),
+        ("decode", Entry::Decode { context: seq }, 1),
+    ];
     let archs = [Arch::Sm80, Arch::Sm90, Arch::Sm90a];
     for (arch, (name, entry, seq)) in archs.iter().flat_map(|arch| programs.iter().map(move |p| (*arch, p))) {
         let options = Options { precision, target: Target::Cuda(arch), ..Options::new(1, *seq) };

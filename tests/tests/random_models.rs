@@ -55,6 +55,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         precision: case.precision,
         loss_scale: Default::default(),
         min_loss_rows: 64,
+        decode_range: None,
         recompute: case.recompute,
         disabled: case.disabled.clone(),
     };

@@ -169,7 +169,10 @@ impl Attributes {
             }
             "linear_attention" => Op::LinearAttention(self.linear()?),
             "linear_attention_grad" => Op::LinearAttentionGrad(self.linear()?),
-            "softmax_decode" => Op::SoftmaxDecode { scale: self.f64("scale")? },
+            "softmax_decode" => Op::SoftmaxDecode {
+                scale: self.f64("scale")?,
+                range: if self.has("range") { Some(self.usize("range")?) } else { None },
+            },
             "linear_decode" => Op::LinearDecode(self.linear()?),
             "cross_entropy" => Op::CrossEntropy,
             "cross_entropy_grad" => Op::CrossEntropyGrad,

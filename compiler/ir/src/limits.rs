@@ -63,8 +63,7 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         | Op::AttentionGrad(_)
         | Op::SoftmaxAttention { .. }
         | Op::SoftmaxAttentionGrad { .. }
-        | Op::SoftmaxDecode { .. }
-        | Op::LinearDecode(_)
+        | Op::SoftmaxDecode { range: None, .. }
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::GlobalNorm
@@ -76,10 +75,13 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
             }
             check_shape(op, "the region", &region.shape)
         }
+        Op::SoftmaxDecode { range: Some(range), .. } => positive(op, "range", *range),
         Op::Slice { start, len, .. } => bounded(op, &[("start", *start), ("len", *len)]),
         Op::Pad { before, after, .. } => bounded(op, &[("before", *before), ("after", *after)]),
         Op::EmbeddingGrad { vocab } => positive(op, "vocab", *vocab),
-        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) => positive(op, "chunk", spec.chunk),
+        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) | Op::LinearDecode(spec) => {
+            positive(op, "chunk", spec.chunk)
+        }
         Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
             positive(op, "chunk", *chunk)
         }

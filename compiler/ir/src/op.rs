@@ -407,10 +407,13 @@ pub enum Op {
     LinearAttentionGrad(LinearSpec),
     /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], kcache [B,L,G,D], vcache [B,L,G,D], pos i32[1])
     /// -> (out [B,N,H,D], kcache', vcache')`: the next N tokens, `pos` + N at most L. Writes k, v from `pos` on, then
-    /// each query attends over all positions up to its own.
+    /// each query attends over all positions up to its own. If split, also workspaces, f32, of P = ceil(L/range) parts of the
+    /// positions before `pos`: the largest score `top [B,G,P,H/G]`, and relative to it `sum [B,G,P,H/G]` and `acc [B,G,P,H/G,D]`.
     SoftmaxDecode {
         /// Score multiplier.
         scale: f64,
+        /// Keys that a part of the work has, if it is split; of one token only.
+        range: Option<usize>,
     },
     /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], m [B,G,D], z [B,G,D], t [B,G,D,D], pos i32[1]) -> (out [B,N,H,D], m', z', t')`:
     /// the next N tokens of causal efficient attention in the unnormalised recurrent form; the state is ignored at `pos` 0.

@@ -147,7 +147,10 @@ fn attributes(op: &Op) -> Vec<String> {
             }
             attributes
         }
-        Op::SoftmaxDecode { scale } => vec![format!("scale = {scale:?}")],
+        Op::SoftmaxDecode { scale, range } => {
+            let range = range.map(|range| format!("range = {range}"));
+            [format!("scale = {scale:?}")].into_iter().chain(range).collect()
+        }
         Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
             vec![format!("chunk = {chunk}")]
         }

@@ -311,18 +311,31 @@ fn decoding_by_tokens_or_blocks_is_causal_softmax_attention() {
     let q = numbers.tensor([b, n, h, d]);
     let (k, v) = (numbers.tensor([b, n, g, d]), numbers.tensor([b, n, g, d]));
     let expected = eval1(&Op::SoftmaxAttention { causal: true, scale: 0.6 }, &[&q, &k, &v]);
-    let op = Op::SoftmaxDecode { scale: 0.6 };
     let empty = [(); 2].map(|()| Tensor::float([b, n + 1, g, d], vec![9.0; b * (n + 1) * g * d]));
-    for len in [1, 2, 3] {
+    for (len, range) in [(1, None), (1, Some(2)), (2, None), (3, None)] {
+        let op = Op::SoftmaxDecode { scale: 0.6, range };
         let mut caches = empty.clone();
         for start in (0..n).step_by(len) {
             let part = |x| eval1(&Op::Slice { axis: 1, start, len }, &[x]);
             let pos = Tensor::int([1], vec![start as i32]);
             let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos];
-            let found: [Tensor<f64>; 3] = eval(&op, &operands).unwrap().try_into().unwrap();
-            let [out, kcache, vcache] = found;
+            let mut found = eval(&op, &operands).unwrap();
+            let split = found.split_off(3);
+            let [out, kcache, vcache]: [Tensor<f64>; 3] = found.try_into().unwrap();
             close("out", &out.doubles(), &part(&expected).doubles(), 1e-15);
             assert_eq!(part(&kcache).doubles(), part(&k).doubles());
+            // Parts of sequence 0 and head 0, of two query heads: with the fresh key they are the whole.
+            if let [top, sum, acc] = &split[..] {
+                let (top, sum, acc) = (top.doubles(), sum.doubles(), acc.doubles());
+                let scale = |part: usize| top[part * 2].exp();
+                let [q, k, v] = [&q, &k, &v].map(|x| part(x).doubles()[..d].to_vec());
+                let fresh = (q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>() * 0.6).exp();
+                let whole = fresh + (0..4).map(|part| scale(part) * sum[part * 2]).sum::<f64>();
+                let value = |i: usize| (0..4).map(|part| scale(part) * acc[part * 2 * d + i]).sum::<f64>();
+                let merged: Vec<f64> =
+                    v.iter().enumerate().map(|(i, v)| (fresh * v + value(i)) / whole).collect();
+                close("merged", &merged, &out.doubles()[..d], 1e-14);
+            }
             caches = [kcache, vcache];
         }
         let pos = Tensor::int([1], vec![(n + 2 - len) as i32]);

@@ -136,7 +136,9 @@ fn everything() -> Graph {
     let (q, k) = (b.f32([2, 1, 4, 4]), b.f32([2, 1, 2, 4]));
     let cache = b.f32([2, 9, 2, 4]);
     b.add(Op::Rope { inverse: false }, &[q, table, pos]);
-    b.add(Op::SoftmaxDecode { scale: 0.5 }, &[q, k, k, cache, cache, pos]);
+    for range in [None, Some(4)] {
+        b.add(Op::SoftmaxDecode { scale: 0.5, range }, &[q, k, k, cache, cache, pos]);
+    }
     let (row, state) = (b.f32([2, 2, 4]), b.f32([2, 2, 4, 4]));
     let spec = LinearSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
     b.add(Op::LinearDecode(spec.clone()), &[q, k, k, row, row, state, pos]);

@@ -2,7 +2,6 @@
 
 use linc_ir::{LinearForm, LinearSpec, Value};
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
 use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
 use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
 use linc_tile::library::linear_attention_bidirectional::{
@@ -16,10 +15,14 @@ use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
 use linc_tile::library::linear_attention_states::{
     linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix, linear_prefill_prefix,
 };
+use linc_tile::library::linear_decode::{LinearDecodeSpec, linear_decode};
 use linc_tile::library::prefill::{SoftmaxPrefillSpec, append_to_cache, linear_prefill, softmax_prefill};
 use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
 use linc_tile::library::softmax_attention_backward::{
     SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+};
+use linc_tile::library::softmax_decode::{
+    SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts,
 };
 
 use crate::tiles::{BLOCK, Family, Tile};
@@ -171,12 +174,29 @@ pub fn prefill_tokens(target: Target) -> usize {
     }
 }
 
-/// Rows of the query tile of one token.
-fn group(shape: &HeadShape) -> usize {
-    shape.heads / shape.kv_heads
+/// Keys of a program that works on one token, where several share a head: few, so that a cache of some thousand tokens is
+/// spread over a GPU, and at least four rounds of tiles, so that one loads while another is computed.
+pub fn decode_range(target: Target) -> Option<usize> {
+    match target {
+        Target::Cpu => None,
+        Target::Cuda | Target::Hopper => Some(4 * BLOCK),
+    }
 }
 
-pub(crate) fn decode_softmax(l: &mut Lowering<'_>, scale: f64) -> Result<(), KernelError> {
+/// Rows of the query tile of one token: the heads of a group, on a GPU as many as its matrix products have.
+fn query_rows(target: Target, shape: &HeadShape) -> usize {
+    let group = shape.heads / shape.kv_heads;
+    match target {
+        Target::Cpu => group,
+        Target::Cuda | Target::Hopper => group.next_multiple_of(16),
+    }
+}
+
+pub(crate) fn decode_softmax(
+    l: &mut Lowering<'_>,
+    scale: f64,
+    range: Option<usize>,
+) -> Result<(), KernelError> {
     let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
     let out = l.results[0];
     let shape = head_shape(l, q, k)?;
@@ -187,16 +207,25 @@ pub(crate) fn decode_softmax(l: &mut Lowering<'_>, scale: f64) -> Result<(), Ker
         let spec = SoftmaxDecodeSpec {
             elem: l.uniform_elem(&[q, k, v, out])?,
             cache_elem: l.uniform_elem(&[kcache, vcache])?,
-            block_h: group(&shape),
+            block_h: query_rows(l.target, &shape),
             shape: HeadShape { seq: len, ..shape },
             scale,
-            block_k: BLOCK,
+            block_k: if range.is_some() && shape.head_dim > BLOCK { BLOCK / 2 } else { BLOCK },
+            range: range.unwrap_or(len),
             q: q_strides,
             k: k_strides,
             v: v_strides,
             out: out_strides,
         };
-        l.launch_on(softmax_decode(&spec), &[q, k, v, kcache, vcache, pos, out]);
+        if range.is_none() {
+            l.launch_on(softmax_decode(&spec), &[q, k, v, kcache, vcache, pos, out]);
+            return Ok(());
+        }
+        let (top, sum, acc) = (l.results[3], l.results[4], l.results[5]);
+        l.launch_on(softmax_decode_parts(&spec), &[q, kcache, vcache, pos, top, sum, acc]);
+        let bytes = [q, k, v, k, v, top, sum, acc, out].map(|value| l.ty(value).bytes() as u64).iter().sum();
+        let args = l.places(&[q, k, v, top, sum, acc, pos, kcache, vcache, out]);
+        l.launch_costing(Cost { flops: 0, bytes }, softmax_decode_merge(&spec), args);
         return Ok(());
     }
     let forward = SoftmaxForwardSpec {
@@ -220,6 +249,14 @@ pub(crate) fn decode_softmax(l: &mut Lowering<'_>, scale: f64) -> Result<(), Ker
     Ok(())
 }
 
+/// Columns of the state of linear attention that a program holds: all where they are in a cache, few where in registers.
+fn state_width(target: Target, head_dim: usize) -> usize {
+    match target {
+        Target::Cuda | Target::Hopper if head_dim.is_multiple_of(BLOCK / 2) => BLOCK / 2,
+        Target::Cuda | Target::Hopper | Target::Cpu => head_dim,
+    }
+}
+
 pub(crate) fn decode_linear(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Result<(), KernelError> {
     let [q, k, v, m, z, t, pos] = l.operands[..] else { return l.fail("takes seven operands") };
     let out = l.results[0];
@@ -231,7 +268,8 @@ pub(crate) fn decode_linear(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Re
     if shape.seq == 1 {
         let spec = LinearDecodeSpec {
             elem,
-            block_h: group(&shape),
+            block_h: query_rows(l.target, &shape),
+            width: state_width(l.target, shape.head_dim),
             shape,
             temperature,
             q: q_strides,

@@ -18,7 +18,7 @@ use linc_ir::{DType, Value};
 use linc_tile as tile;
 use thiserror::Error;
 
-pub use attention::prefill_tokens;
+pub use attention::{decode_range, prefill_tokens};
 pub use cost::Cost;
 pub use loss::min_loss_rows;
 pub use lower::lower;

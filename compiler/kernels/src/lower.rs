@@ -69,7 +69,7 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::SoftmaxAttentionGrad { causal, scale } => attention::softmax_gradient(&mut l, *causal, *scale)?,
         Op::LinearAttention(spec) => attention::linear_forward(&mut l, spec)?,
         Op::LinearAttentionGrad(spec) => attention::linear_gradient(&mut l, spec)?,
-        Op::SoftmaxDecode { scale } => attention::decode_softmax(&mut l, *scale)?,
+        Op::SoftmaxDecode { scale, range } => attention::decode_softmax(&mut l, *scale, *range)?,
         Op::LinearDecode(spec) => attention::decode_linear(&mut l, spec)?,
         Op::CrossEntropy => {
             let spec = cross_entropy_spec(&l)?;

@@ -18,7 +18,16 @@ pub const KEY_LIMIT: &str = "key_limit";
 /// A key that weighs nothing beside others, in every number format.
 pub const NO_KEY: f32 = -6e4;
 
-/// Lowers the attention of a graph built for one token; caches hold `context` tokens.
+/// The caches of softmax layers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caches {
+    /// Tokens that they hold.
+    pub context: usize,
+    /// Tokens of a part of the work on them, if it is split.
+    pub range: Option<usize>,
+}
+
+/// Lowers the attention of a graph built for one token.
 ///
 /// # Errors
 /// [`PassError::Missing`] for a layer without a kind, [`PassError::Setting`] for non-causal attention.
@@ -26,12 +35,12 @@ pub fn run(
     graph: &mut Graph,
     kinds: &[AttentionKind],
     options: &LinearOptions,
-    context: usize,
+    caches: Caches,
 ) -> Result<(), PassError> {
-    lower(graph, kinds, options, context, None)
+    lower(graph, kinds, options, caches, None)
 }
 
-/// The same for a graph built for a block of tokens of a prompt, not more than `context`, of which those at the end need not
+/// The same for a graph built for a block of tokens of a prompt, no more than the caches hold, of which those at the end need not
 /// exist: what they leave in caches is written over before it is read, and their keys add nothing to states. Logits are
 /// left out: those of the last token, which alone are wanted, are what decoding starts with.
 ///
@@ -41,14 +50,14 @@ pub fn prefill(
     graph: &mut Graph,
     kinds: &[AttentionKind],
     options: &LinearOptions,
-    context: usize,
+    caches: Caches,
     tokens: usize,
 ) -> Result<(), PassError> {
     graph.outputs.clear();
     let ty = TensorType::f32([tokens]);
     let limit = graph.push(Op::Input { name: KEY_LIMIT.into(), ty }, &[])?;
     let limit = graph.push(Op::Reshape { shape: [1, tokens, 1, 1].into() }, &[limit])?;
-    lower(graph, kinds, options, context, Some(limit))
+    lower(graph, kinds, options, caches, Some(limit))
 }
 
 /// With `limit` `[1, N, 1, 1]`, the least of it and the keys of linear layers.
@@ -56,7 +65,7 @@ fn lower(
     graph: &mut Graph,
     kinds: &[AttentionKind],
     options: &LinearOptions,
-    context: usize,
+    Caches { context, range }: Caches,
     limit: Option<Value>,
 ) -> Result<(), PassError> {
     let outer = graph.set_scope("decode");
@@ -85,7 +94,7 @@ fn lower(
         let (op, states) = match kind {
             AttentionKind::Softmax => {
                 let cache: linc_ir::Shape = [b, context, g, d].into();
-                let op = Op::SoftmaxDecode { scale: softmax_scale(graph, q) };
+                let op = Op::SoftmaxDecode { scale: softmax_scale(graph, q), range };
                 (op, vec![("cache_k", cache.clone()), ("cache_v", cache)])
             }
             AttentionKind::Linear => {

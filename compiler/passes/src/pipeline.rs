@@ -61,6 +61,8 @@ pub struct Options {
     pub loss_scale: LossScale,
     /// Rows of logits that exist at once, at least.
     pub min_loss_rows: usize,
+    /// Keys of a part of softmax attention's work on one token, where it is split.
+    pub decode_range: Option<usize>,
     /// What the backward recomputes.
     pub recompute: Policy,
     /// Optional passes that are switched off.
@@ -146,9 +148,13 @@ pub fn run(
         Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval | Entry::Forward => {
             attention::run(graph, &options.kinds, &options.linear)?
         }
-        Entry::Decode { context } => decode::run(graph, &options.kinds, &options.linear, *context)?,
+        Entry::Decode { context } => {
+            let caches = decode::Caches { context: *context, range: options.decode_range };
+            decode::run(graph, &options.kinds, &options.linear, caches)?
+        }
         Entry::Prefill { context, tokens } => {
-            decode::prefill(graph, &options.kinds, &options.linear, *context, *tokens)?
+            let caches = decode::Caches { context: *context, range: None };
+            decode::prefill(graph, &options.kinds, &options.linear, caches, *tokens)?
         }
         Entry::Update(_) => {}
     }

@@ -6,7 +6,10 @@ use attention_support::{Keys, Layout, Machine, Problem, error};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::{HeadShape, HeadStrides};
-use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
+use linc_tile::library::linear_decode::{LinearDecodeSpec, linear_decode};
+use linc_tile::library::softmax_decode::{
+    SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts,
+};
 
 /// One token of `data` `[B, N, heads, D]` as `[B, 1, heads, D]`.
 fn token(shape: &HeadShape, heads: usize, data: &[f32], t: usize) -> Vec<f32> {
@@ -37,7 +40,16 @@ fn compare(machine: Machine, shape: &HeadShape, out: &Buffer, reference: &[f64],
     assert!(e <= tolerance, "token {t}: error {e:.2e} > {tolerance:.0e} for {shape:?} on {machine:?}");
 }
 
-fn softmax_steps(machine: Machine, shape: HeadShape, len: usize, block_h: usize, keys: Keys, tolerance: f64) {
+/// Length of the caches, and how they are worked on; all at once if a range is all of it.
+#[derive(Clone, Copy)]
+struct Caches {
+    len: usize,
+    range: usize,
+    block_h: usize,
+}
+
+fn softmax_steps(machine: Machine, shape: HeadShape, caches: Caches, keys: Keys, tolerance: f64) {
+    let Caches { len, range, block_h } = caches;
     let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
     let mut problem = Problem::new(shape, keys, 21);
     problem.round_to(machine.elem);
@@ -45,18 +57,20 @@ fn softmax_steps(machine: Machine, shape: HeadShape, len: usize, block_h: usize,
     let reference = problem.softmax(true, scale).out;
     let one = HeadShape { seq: 1, ..shape };
     let (wide, narrow) = (machine.layout.strides(&one, heads), machine.layout.strides(&one, kv_heads));
-    let kernel = softmax_decode(&SoftmaxDecodeSpec {
+    let spec = SoftmaxDecodeSpec {
         elem: machine.elem,
         cache_elem: machine.elem,
         shape: HeadShape { seq: len, ..shape },
         scale,
         block_h,
-        block_k: 16,
+        block_k: 8,
+        range,
         q: wide,
         k: narrow,
         v: narrow,
         out: wide,
-    });
+    };
+    let parts = batch * heads * len.div_ceil(range);
     // What a cache holds beyond the position must not matter.
     let mut caches =
         [0, 1].map(|_| machine.buffer(machine.elem, &vec![f64::NAN; batch * len * kv_heads * dim]));
@@ -64,9 +78,23 @@ fn softmax_steps(machine: Machine, shape: HeadShape, len: usize, block_h: usize,
         let [q, k, v] = token_inputs(machine, &one, &problem, t);
         let [kcache, vcache] = caches;
         let pos = Buffer::I32(vec![t as i32]);
-        let mut buffers = [q, k, v, kcache, vcache, pos, machine.output(&one, heads)];
-        machine.run(&kernel, &mut buffers);
-        let [_, _, _, kcache, vcache, _, out] = buffers;
+        let out = machine.output(&one, heads);
+        let (kcache, vcache, out) = if range == len {
+            let mut buffers = [q, k, v, kcache, vcache, pos, out];
+            machine.run(&softmax_decode(&spec), &mut buffers);
+            let [_, _, _, kcache, vcache, _, out] = buffers;
+            (kcache, vcache, out)
+        } else {
+            let [top, sum, acc] =
+                [1, 1, dim].map(|width| machine.buffer(Elem::F32, &vec![f64::NAN; parts * width]));
+            let mut buffers = [q, kcache, vcache, pos, top, sum, acc];
+            machine.run(&softmax_decode_parts(&spec), &mut buffers);
+            let [q, kcache, vcache, pos, top, sum, acc] = buffers;
+            let mut buffers = [q, k, v, top, sum, acc, pos, kcache, vcache, out];
+            machine.run(&softmax_decode_merge(&spec), &mut buffers);
+            let [.., kcache, vcache, out] = buffers;
+            (kcache, vcache, out)
+        };
         compare(machine, &shape, &out, &reference, t, tolerance);
         caches = [kcache, vcache];
     }
@@ -83,7 +111,13 @@ fn softmax_steps(machine: Machine, shape: HeadShape, len: usize, block_h: usize,
     }
 }
 
-fn linear_steps(machine: Machine, shape: HeadShape, block_h: usize, keys: Keys, tolerance: f64) {
+fn linear_steps(
+    machine: Machine,
+    shape: HeadShape,
+    (block_h, width): (usize, usize),
+    keys: Keys,
+    tolerance: f64,
+) {
     let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = shape;
     let temperature = 2.0;
     let mut problem = Problem::new(shape, keys, 22);
@@ -96,6 +130,7 @@ fn linear_steps(machine: Machine, shape: HeadShape, block_h: usize, keys: Keys, 
         shape: one,
         temperature,
         block_h,
+        width,
         q: wide,
         k: narrow,
         v: narrow,
@@ -120,22 +155,25 @@ fn linear_steps(machine: Machine, shape: HeadShape, block_h: usize, keys: Keys, 
 #[test]
 fn softmax_decode_is_causal_attention() {
     for (heads, kv_heads, block_h) in [(1, 1, 1), (4, 2, 2), (4, 1, 4), (4, 2, 16)] {
-        let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
-        softmax_steps(Machine::F32, shape, 40, block_h, Keys::Normal, 2e-6);
-        softmax_steps(Machine::F64, shape, 37, block_h, Keys::Uniform100, 1e-11);
-        softmax_steps(Machine::F16, shape, 37, block_h, Keys::Normal, 1.9e-3);
+        for range in [40, 16, 1] {
+            let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
+            let caches = Caches { len: 40, range, block_h };
+            softmax_steps(Machine::F32, shape, caches, Keys::Normal, 2e-6);
+            softmax_steps(Machine::F64, shape, caches, Keys::Uniform100, 1e-11);
+            softmax_steps(Machine::F16, shape, caches, Keys::Normal, 1.9e-3);
+        }
     }
 }
 
 #[test]
 fn linear_decode_is_causal_attention() {
-    for (heads, kv_heads, block_h) in [(1, 1, 1), (4, 2, 2), (4, 1, 16)] {
+    for (heads, kv_heads, block_h, width) in [(1, 1, 1, 16), (4, 2, 2, 8), (4, 1, 16, 4)] {
         let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
         for keys in Keys::ALL {
-            linear_steps(Machine::F32, shape, block_h, keys, 2.0 * keys.tolerance());
+            linear_steps(Machine::F32, shape, (block_h, width), keys, 2.0 * keys.tolerance());
         }
-        linear_steps(Machine::F64, shape, block_h, Keys::Steps, 1e-11);
-        linear_steps(Machine::BF16, shape, block_h, Keys::Normal, 1e-2);
-        linear_steps(Machine::F16, shape, block_h, Keys::Normal, 1.3e-3);
+        linear_steps(Machine::F64, shape, (block_h, width), Keys::Steps, 1e-11);
+        linear_steps(Machine::BF16, shape, (block_h, width), Keys::Normal, 1e-2);
+        linear_steps(Machine::F16, shape, (block_h, width), Keys::Normal, 1.3e-3);
     }
 }

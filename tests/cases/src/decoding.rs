@@ -2,12 +2,15 @@
 
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::{HeadShape, HeadStrides};
-use linc_tile::library::decode::{LinearDecodeSpec, SoftmaxDecodeSpec, linear_decode, softmax_decode};
 use linc_tile::library::linear_attention::LinearForwardSpec;
 use linc_tile::library::linear_attention_chunked::linear_prefill_out;
 use linc_tile::library::linear_attention_states::linear_prefill_prefix;
+use linc_tile::library::linear_decode::{LinearDecodeSpec, linear_decode};
 use linc_tile::library::prefill::{SoftmaxPrefillSpec, append_to_cache, linear_prefill, softmax_prefill};
 use linc_tile::library::softmax_attention::SoftmaxForwardSpec;
+use linc_tile::library::softmax_decode::{
+    SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts,
+};
 use linc_tile::{Elem, Kernel};
 
 use crate::library::{ELEMS, LEN, tolerance};
@@ -17,25 +20,41 @@ use crate::{Case, inputs};
 pub fn tokens() -> Vec<Case> {
     let mut cases = vec![];
     for elem in ELEMS {
-        for (batch, seq, heads, kv_heads, head_dim) in [(1, 40, 2, 1, 16), (2, 65, 6, 2, 8)] {
+        for (batch, seq, heads, kv_heads, head_dim, block_h, block_k) in
+            [(1, 40, 2, 1, 16, 2, 16), (2, 65, 6, 2, 8, 3, 16), (1, 96, 8, 2, 64, 16, 32)]
+        {
             let shape = HeadShape { batch, seq, heads, kv_heads, head_dim };
             let wide = HeadStrides::contiguous(1, heads, head_dim);
             let narrow = HeadStrides::contiguous(1, kv_heads, head_dim);
             let (q, k, v, out) = (wide, narrow, narrow, wide);
-            let block_h = shape.group();
-            let (scale, block_k) = (0.3, 16);
-            let spec =
-                SoftmaxDecodeSpec { elem, cache_elem: elem, shape, scale, block_h, block_k, q, k, v, out };
-            let kernel = softmax_decode(&spec);
+            let scale = 0.3;
+            let spec = SoftmaxDecodeSpec {
+                elem,
+                cache_elem: elem,
+                shape,
+                scale,
+                block_h,
+                block_k,
+                range: 32,
+                q,
+                k,
+                v,
+                out,
+            };
             for pos in [0, 15, 39] {
-                let mut buffers = inputs(&kernel, LEN, 5, 2);
-                buffers[5] = Buffer::I32(vec![pos; 4]);
-                cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
+                for kernel in
+                    [softmax_decode(&spec), softmax_decode_parts(&spec), softmax_decode_merge(&spec)]
+                {
+                    let buffers = named(&kernel, 5, &[("pos", pos)]);
+                    cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
+                }
             }
             let shape = HeadShape { seq: 1, ..shape };
-            let spec = LinearDecodeSpec { elem, shape, temperature: 1.0, block_h, q, k, v, out };
-            let kernel = linear_decode(&spec);
-            cases.push(Case::new(&kernel, &inputs(&kernel, LEN, 5, 3), tolerance(elem)));
+            for width in [head_dim, 8] {
+                let spec = LinearDecodeSpec { elem, shape, temperature: 1.0, block_h, width, q, k, v, out };
+                let kernel = linear_decode(&spec);
+                cases.push(Case::new(&kernel, &inputs(&kernel, LEN, 5, 3), tolerance(elem)));
+            }
         }
     }
     cases
@@ -89,7 +108,9 @@ fn named(kernel: &Kernel, seed: u64, numbers: &[(&str, i32)]) -> Vec<Buffer> {
         if let Some((_, number)) = numbers.iter().find(|(name, _)| *name == param.name) {
             *buffer = Buffer::I32(vec![*number; 4]);
         }
-        if let (true, Buffer::F32(sums)) = (param.name == "z" && param.elem == Elem::F32, buffer) {
+        if let (true, Buffer::F32(sums)) =
+            (matches!(param.name.as_str(), "z" | "sum") && param.elem == Elem::F32, buffer)
+        {
             sums.iter_mut().for_each(|sum| *sum = sum.abs() + 0.5);
         }
     }

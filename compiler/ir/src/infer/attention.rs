@@ -106,7 +106,7 @@ impl Check<'_> {
                 }
                 Ok(results)
             }
-            Op::SoftmaxDecode { .. } => {
+            Op::SoftmaxDecode { range, .. } => {
                 self.arity(6..=6)?;
                 self.rank(3, 4, "a cache [batch, len, kv_heads, head_dim]")?;
                 let len = self.shape(3).dims()[1];
@@ -114,7 +114,19 @@ impl Check<'_> {
                 self.same(4, &[b, len, g, d].into(), "the cache")?;
                 self.one_dtype(&[3, 4])?;
                 self.position(5)?;
-                Ok(vec![self.like(0), self.like(3), self.like(4)])
+                let mut results = vec![self.like(0), self.like(3), self.like(4)];
+                if let Some(range) = range {
+                    if n != 1 {
+                        return self.fail(format!("only one token's work is split, q has {n}"));
+                    }
+                    let parts = len.div_ceil(*range);
+                    results.extend([
+                        TensorType::f32([b, g, parts, h / g]),
+                        TensorType::f32([b, g, parts, h / g]),
+                    ]);
+                    results.push(TensorType::f32([b, g, parts, h / g, d]));
+                }
+                Ok(results)
             }
             Op::LinearDecode(spec) => {
                 self.arity(7..=7)?;

@@ -193,7 +193,7 @@ fn eval_typed<T: Real>(
         }
         Op::LinearAttention(spec) => shaped(linear::attention(&args, spec)?),
         Op::LinearAttentionGrad(spec) => shaped(linear::attention_grad(&args, spec, types)?),
-        Op::SoftmaxDecode { scale } => shaped(softmax::decode(&args, *scale)?),
+        Op::SoftmaxDecode { scale, range } => shaped(softmax::decode(&args, *scale, *range)?),
         Op::LinearDecode(spec) => shaped(linear::decode(&args, spec)?),
         Op::CrossEntropy => vec![loss::cross_entropy(&args)?],
         Op::CrossEntropyGrad => vec![loss::cross_entropy_grad(&args)?],

@@ -190,8 +190,13 @@ pub(super) fn abstract_attention_grad<T: Real>(
     Ok(vec![dq, dk, dv])
 }
 
-/// Tokens against the caches, which come back with the tokens written from `pos` on.
-pub(super) fn decode<T: Real>(args: &Args<'_, T>, scale: f64) -> Result<Vec<Vec<T>>, IrError> {
+/// Tokens against the caches, which come back with the tokens written from `pos` on; then, if the work is split, what each
+/// part has of it.
+pub(super) fn decode<T: Real>(
+    args: &Args<'_, T>,
+    scale: f64,
+    range: Option<usize>,
+) -> Result<Vec<Vec<T>>, IrError> {
     let heads = Heads::of(args);
     let len = args.dims(3)[1];
     // The verifier has seen that the caches are no shorter than the tokens.
@@ -200,6 +205,7 @@ pub(super) fn decode<T: Real>(args: &Args<'_, T>, scale: f64) -> Result<Vec<Vec<
     let (mut kcache, mut vcache) = (args.floats(3)?.to_vec(), args.floats(4)?.to_vec());
     let cache = Heads { n: len, ..heads };
     let mut out = vec![T::zero(); q.len()];
+    let mut parts = range.map(|range| Parts::new(heads, len, range));
     for b in 0..heads.b {
         for (t, group) in (0..heads.n).flat_map(|t| (0..heads.g).map(move |group| (t, group))) {
             kcache[cache.k(b, pos + t, group)].copy_from_slice(&k[heads.k(b, t, group)]);
@@ -208,17 +214,66 @@ pub(super) fn decode<T: Real>(args: &Args<'_, T>, scale: f64) -> Result<Vec<Vec<
     }
     for (b, h) in heads.pairs() {
         let group = heads.group(h);
+        let value = |s: usize| &vcache[cache.k(b, s, group)];
         for t in 0..heads.n {
             let row = heads.q(b, t, h);
             let score = |s: usize| inner(&q[row.clone()], &kcache[cache.k(b, s, group)]) * T::of(scale);
             let mut weights: Vec<T> = (0..=pos + t).map(score).collect();
+            if let Some(parts) = &mut parts {
+                parts.add(b, h, &weights[..pos], value);
+            }
             softmax(&mut weights);
             for (s, weight) in weights.iter().enumerate() {
-                add_scaled(&mut out[row.clone()], *weight, &vcache[cache.k(b, s, group)]);
+                add_scaled(&mut out[row.clone()], *weight, value(s));
             }
         }
     }
-    Ok(vec![out, kcache, vcache])
+    let mut results = vec![out, kcache, vcache];
+    if let Some(Parts { top, sum, acc, .. }) = parts {
+        results.extend([top, sum, acc]);
+    }
+    Ok(results)
+}
+
+/// Softmax attention of one token to those before it, by ranges of keys.
+struct Parts<T> {
+    heads: Heads,
+    range: usize,
+    count: usize,
+    /// Largest score, `[B, G, P, H/G]`.
+    top: Vec<T>,
+    /// Σ exp(score - top).
+    sum: Vec<T>,
+    /// Σ exp(score - top) v, `[B, G, P, H/G, D]`.
+    acc: Vec<T>,
+}
+
+impl<T: Real> Parts<T> {
+    fn new(heads: Heads, len: usize, range: usize) -> Self {
+        let count = len.div_ceil(range);
+        let rows = heads.b * heads.h * count;
+        let (top, sum) = (vec![T::neg_infinity(); rows], vec![T::zero(); rows]);
+        Parts { heads, range, count, top, sum, acc: vec![T::zero(); rows * heads.d] }
+    }
+
+    /// The scores of one query head.
+    fn add<'v>(&mut self, b: usize, head: usize, scores: &[T], value: impl Fn(usize) -> &'v [T])
+    where
+        T: 'v,
+    {
+        let Heads { h, g, d, .. } = self.heads;
+        let (group, member) = (self.heads.group(head), head % (h / g));
+        for (part, scores) in scores.chunks(self.range).enumerate() {
+            let at = ((b * g + group) * self.count + part) * (h / g) + member;
+            let top = scores.iter().copied().fold(T::neg_infinity(), T::max);
+            self.top[at] = top;
+            for (s, score) in scores.iter().enumerate() {
+                let weight = (*score - top).exp();
+                self.sum[at] += weight;
+                add_scaled(&mut self.acc[at * d..][..d], weight, value(part * self.range + s));
+            }
+        }
+    }
 }
 
 /// Flat results with the shapes of `types`.

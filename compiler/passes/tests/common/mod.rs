@@ -43,6 +43,7 @@ pub(crate) fn options(kinds: &str) -> Options {
         kinds: kinds.chars().map(kind).collect(),
         linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
         min_loss_rows: 64,
+        decode_range: None,
         precision: Precision::Float32,
         loss_scale: LossScale::default(),
         recompute: Policy::Selective,

@@ -31,6 +31,8 @@
 //! | `linear_prefill_prefix` | D/4, G, B | ~ell, ~state, ~m, ~z, ~t, pos |
 //! | `linear_prefill_out` | S, G, B | q, k, v, ell, state, pos, =out |
 //! | `softmax_decode` | G, B, 1 | q, k, v, ~kcache, ~vcache, pos, =out |
+//! | `softmax_decode_parts` | P, G, B | q, kcache, vcache, pos, =top, =sum, =acc |
+//! | `softmax_decode_merge` | H, B, 1 | q, k, v, top, sum, acc, pos, =kcache, =vcache, =out |
 //! | `linear_decode` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
 
 use super::hash;
@@ -171,6 +173,65 @@ impl HeadRows {
     pub(crate) fn store_row(&self, b: &mut Builder, row: ValueId, value: ValueId) {
         let offset = self.at(b, row);
         b.store(self.param, offset, value, &[(1, None)]);
+    }
+}
+
+/// The query heads of a group as the rows of one tile.
+pub(crate) struct GroupTile {
+    rows: usize,
+    dim: usize,
+    first: ValueId,
+    batch: ValueId,
+    /// The heads, if the tile has more rows.
+    pub bound: Option<ValueId>,
+}
+
+impl GroupTile {
+    /// The heads of `kv_head` (Index) of sequence `batch` (Index), in at least as many rows.
+    pub(crate) fn new(
+        b: &mut Builder,
+        shape: &HeadShape,
+        rows: usize,
+        batch: ValueId,
+        kv_head: ValueId,
+    ) -> Self {
+        let group = shape.group();
+        assert!(rows >= group, "a query tile of {rows} rows for {group} heads");
+        let first = b.scale_index(kv_head, group);
+        let bound = (rows > group).then(|| b.index(group));
+        GroupTile { rows, dim: shape.head_dim, first, batch, bound }
+    }
+
+    fn offset(&self, b: &mut Builder, strides: HeadStrides) -> ValueId {
+        let batch = b.scale_index(self.batch, strides.batch);
+        let head = b.scale_index(self.first, strides.head);
+        b.add(batch, head)
+    }
+
+    /// `[rows, D]` of the only token of a tensor `[B, 1, H, D]`.
+    pub(crate) fn load(&self, b: &mut Builder, param: ParamId, strides: HeadStrides) -> ValueId {
+        let offset = self.offset(b, strides);
+        b.load(param, offset, &[self.rows, self.dim], &[(strides.head, self.bound), (1, None)])
+    }
+
+    /// Writes such a tile.
+    pub(crate) fn store(&self, b: &mut Builder, param: ParamId, strides: HeadStrides, value: ValueId) {
+        let zero = b.index(0);
+        self.store_features(b, param, strides, zero, value);
+    }
+
+    /// Writes features from `first` (Index) on, as many as `value` has.
+    pub(crate) fn store_features(
+        &self,
+        b: &mut Builder,
+        param: ParamId,
+        strides: HeadStrides,
+        first: ValueId,
+        value: ValueId,
+    ) {
+        let offset = self.offset(b, strides);
+        let offset = b.add(offset, first);
+        b.store(param, offset, value, &[(strides.head, self.bound), (1, None)]);
     }
 }
 

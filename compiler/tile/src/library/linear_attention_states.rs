@@ -7,11 +7,11 @@
 //! once, so that it waits for memory only once for them.
 
 use super::attention::{scale_rows, with_each_row};
-use super::decode::StoredState;
 use super::linear_attention::LinearForwardSpec;
 use super::linear_attention_backward::LinearBackwardSpec;
 use super::linear_attention_blocks::{ChunkHead, Sizes};
 use super::linear_attention_chunk::{Carried, SavedStates};
+use super::linear_decode::StoredState;
 use super::{bound, load_index};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};

@@ -36,7 +36,6 @@ use crate::ir::{Elem, ParamId, ValueId};
 
 pub mod attention;
 pub mod copy;
-pub mod decode;
 pub mod embedding;
 pub mod fill;
 pub mod linear_attention;
@@ -48,6 +47,7 @@ pub mod linear_attention_chunked;
 pub mod linear_attention_chunked_backward;
 pub mod linear_attention_chunked_grads;
 pub mod linear_attention_states;
+pub mod linear_decode;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
@@ -57,6 +57,7 @@ pub mod reduce;
 pub mod rope;
 pub mod softmax_attention;
 pub mod softmax_attention_backward;
+pub mod softmax_decode;
 
 /// Elements of a tile that streams through memory once: 16 KiB of f32, which stays in a first-level cache or in the
 /// registers of one thread block.
