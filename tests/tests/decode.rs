@@ -2,7 +2,7 @@
 //! that came in blocks: the compiled programs side by side in one arena, as training and `linc generate` run them.
 
 use linc_device::cpu::{Cpu, CpuOptions};
-use linc_driver::plan::Role;
+use linc_driver::plan::{DType, Role};
 use linc_driver::{Arch, Entry, Layout, Model, Options, Precision, Target, compile, names};
 use linc_exec::Executor;
 use linc_tests::models;
@@ -15,10 +15,10 @@ const BLOCK: usize = 32;
 const PROMPT: usize = 70;
 
 /// Programs with their numbers of tokens.
-fn executor(model: &Model, precision: Precision, target: Target, entries: &[(Entry, usize)]) -> Executor {
+fn executor(model: &Model, options: &Options, entries: &[(Entry, usize)]) -> Executor {
     let mut layout = Layout::default();
     let mut plan = |(entry, seq): &(Entry, usize)| {
-        let options = Options { precision, target, ..Options::new(1, *seq) };
+        let options = Options { seq: *seq, ..options.clone() };
         compile(model, entry, &options, &mut layout).unwrap_or_else(|e| panic!("{e}")).plan
     };
     let plans = entries.iter().map(&mut plan).collect();
@@ -87,12 +87,14 @@ fn same_logits(precision: Precision, tolerance: f32) {
     for ratio in ["0", "0.5", "1"] {
         let model = models::flavor("nano", ratio);
         let whole = (Entry::Forward, SEQ);
-        let mut one = executor(&model, precision, Target::Cpu, &[whole, (Entry::Decode { context: SEQ }, 1)]);
+        let options = Options { precision, ..Options::new(1, 1) };
+        let mut one = executor(&model, &options, &[whole, (Entry::Decode { context: SEQ }, 1)]);
         let context = SEQ.next_multiple_of(BLOCK);
         let programs = [(Entry::Prefill { context, tokens: BLOCK }, 1), (Entry::Decode { context }, 1)];
         // Chunk by chunk, and all chunks in parallel.
-        let mut blocks =
-            [Target::Cpu, Target::Cuda(Arch::Sm80)].map(|t| executor(&model, precision, t, &programs));
+        let mut blocks = [Target::Cpu, Target::Cuda(Arch::Sm80)].map(|target| {
+            executor(&model, &Options { target, narrow_weights: true, ..options.clone() }, &programs)
+        });
         let vocab = model.sizes.vocab_size;
         let tokens: Vec<i32> = (0..SEQ).map(|i| ((i * i * 31 + 7 * i + 3) % vocab) as i32).collect();
         let whole = forward(&mut one, &tokens);
@@ -124,5 +126,42 @@ fn same_logits(precision: Precision, tolerance: f32) {
         // Rounding may turn a close choice.
         let wanted = if precision == Precision::Float32 { SEQ } else { SEQ * 9 / 10 };
         assert!(same >= wanted, "ratio {ratio}: the most likely token is the same at {same} of {SEQ}");
+    }
+}
+
+#[test]
+fn weights_in_the_narrow_type_give_the_same_bits_in_less_memory() {
+    let model = models::flavor("nano", "0.5");
+    let context = SEQ.next_multiple_of(BLOCK);
+    let programs = [(Entry::Prefill { context, tokens: BLOCK }, 1), (Entry::Decode { context }, 1)];
+    let tokens: Vec<i32> = (0..SEQ).map(|i| ((i * i * 17 + 3) % model.sizes.vocab_size) as i32).collect();
+    for precision in [Precision::Bfloat16, Precision::Float16] {
+        let [masters, narrow] = [false, true].map(|narrow_weights| {
+            let options = Options { precision, narrow_weights, ..Options::new(1, 1) };
+            let mut executor = executor(&model, &options, &programs);
+            // As a checkpoint has them.
+            let weights: Vec<_> = executor.tensors(Role::Param);
+            for (seed, param) in weights.iter().enumerate() {
+                let count: usize = param.shape.iter().product();
+                let value = |i: usize| ((i * 7919 + seed * 31) % 1009) as f32 / 5045.0 - 0.1;
+                let bytes: Vec<u8> = (0..count).flat_map(|i| value(i).to_le_bytes()).collect();
+                executor.write_tensor(&param.name, &bytes).unwrap_or_else(|e| panic!("{e}"));
+            }
+            prefill(&mut executor, &tokens[..PROMPT]);
+            let logits = decode(&mut executor, &tokens, PROMPT);
+            (executor.arena_bytes(), weights, logits)
+        });
+        assert!(masters.2.iter().any(|x| x.abs() > 0.1));
+        assert_eq!(masters.2, narrow.2, "{precision:?}");
+        let params = model.sizes.params as u64;
+        assert!(
+            masters.0 - narrow.0 > params * 3,
+            "{} and {} bytes of {params} parameters",
+            masters.0,
+            narrow.0
+        );
+        // Gains are read in f32.
+        let wide = |name: &str| narrow.1.iter().any(|t| t.name == name && t.dtype == DType::F32);
+        assert!(wide("norm.weight") && !wide("output.weight") && !wide("tok_embeddings.weight"));
     }
 }

@@ -56,6 +56,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         loss_scale: Default::default(),
         min_loss_rows: 64,
         decode_range: None,
+        narrow_weights: false,
         recompute: case.recompute,
         disabled: case.disabled.clone(),
     };

@@ -81,6 +81,8 @@ pub struct Options {
     pub seq: usize,
     /// Number format of activations and matmul operands; masters of the weights are f32.
     pub precision: Precision,
+    /// Weights that only products read are stored in that format: of programs that do not train.
+    pub narrow_weights: bool,
     /// How the scale of the loss changes; only f16 has one.
     pub loss_scale: LossScale,
     /// The machine that kernels are shaped for, and that dumps have the code of.
@@ -104,6 +106,7 @@ impl Options {
             batch,
             seq,
             precision: Precision::default(),
+            narrow_weights: false,
             loss_scale: LossScale::default(),
             target: Target::default(),
             recompute: RecomputePolicy::default(),
@@ -174,6 +177,7 @@ pub fn compile(
         kinds: model.kinds.clone(),
         linear: LinearOptions { form, ..model.linear_options() },
         precision: options.precision,
+        narrow_weights: options.narrow_weights,
         loss_scale: options.loss_scale,
         min_loss_rows: linc_kernels::min_loss_rows(
             options.target.into(),

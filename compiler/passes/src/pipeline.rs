@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use linc_ir::Graph;
+use linc_ir::{DType, Graph};
 
 use crate::attention::LinearOptions;
 use crate::autodiff::Seed;
@@ -57,6 +57,8 @@ pub struct Options {
     pub linear: LinearOptions,
     /// Number format of activations and matmul operands.
     pub precision: Precision,
+    /// Weights that only products read are stored in that format: of programs that do not train.
+    pub narrow_weights: bool,
     /// How the scale of the loss changes, where the precision needs one.
     pub loss_scale: LossScale,
     /// Rows of logits that exist at once, at least.
@@ -92,7 +94,17 @@ pub fn run(
     }
     let on = |name: &str| !options.disabled.contains(name);
     observe("build", graph);
-    place_params(graph, persistent)?;
+    let narrow = options.precision.narrow();
+    let stored_narrow = match narrow {
+        Some(_) if options.narrow_weights => precision::read_narrow(graph),
+        _ => BTreeSet::new(),
+    };
+    if !stored_narrow.is_empty()
+        && matches!(entry, Entry::Train(_) | Entry::Accumulate { .. } | Entry::Update(_))
+    {
+        return Err(PassError::Setting("weights of a program that trains are float32".into()));
+    }
+    place_params(graph, &stored_narrow, narrow, persistent)?;
     // Differentiation sees the abstract model, so that each attention has one derivative.
     if matches!(entry, Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval) {
         loss::attach(graph)?;
@@ -177,8 +189,8 @@ pub fn run(
         observe("merge_matmuls", graph);
     }
     // Before what chooses where values are kept, so that neither recomputation nor fusion changes a number.
-    if let Some(narrow) = options.precision.narrow() {
-        precision::run(graph, loss::LOSS, narrow)?;
+    if let Some(narrow) = narrow {
+        precision::run(graph, loss::LOSS, narrow, &stored_narrow)?;
         dce::run(graph);
         observe("precision", graph);
     }
@@ -204,11 +216,21 @@ pub fn run(
 
 /// Places parameters that a matmul will read together side by side. Looks at the model in its canonical form, so that
 /// the order, and with it the order of the sum in the gradients' norm, does not depend on which passes are on.
-fn place_params(graph: &Graph, persistent: &mut PersistentLayout) -> Result<(), PassError> {
+fn place_params(
+    graph: &Graph,
+    stored_narrow: &BTreeSet<String>,
+    narrow: Option<DType>,
+    persistent: &mut PersistentLayout,
+) -> Result<(), PassError> {
     let mut model = graph.clone();
     canonicalize::run(&mut model)?;
     cse::run(&mut model)?;
-    persistent.place_params(graph, &merge_matmuls::joined_params(&model));
+    let groups = merge_matmuls::joined_params(&model);
+    let mut stored = graph.clone();
+    if let Some(narrow) = narrow {
+        precision::store_narrow(&mut stored, stored_narrow, narrow);
+    }
+    persistent.place_params(&stored, &groups);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! | value | type |
 //! |---|---|
 //! | parameters, moments, accumulated gradients | f32, as stored |
-//! | weights as operands of matmuls and of the output head | narrow, cast once a step for all readers |
+//! | weights as operands of matmuls and of the output head | narrow, cast once a step for all readers; where nothing trains some are stored so ([`read_narrow`]) |
 //! | gains and biases, read by norms and pointwise operations | the f32 master itself |
 //! | results of matmuls, attention, norms, rotations, embedding; the residual stream; their gradients | narrow |
 //! | pointwise chains | f32 between the narrow values that they read and write |
@@ -70,14 +70,15 @@ impl Precision {
 }
 
 /// Gives every value of a lowered f32 graph its element type, f32 or `narrow`; what output `loss` depends on is the forward.
+/// Parameters named in `stored` are stored in the narrow type.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
-pub fn run(graph: &mut Graph, loss: &str, narrow: DType) -> Result<(), PassError> {
+pub fn run(graph: &mut Graph, loss: &str, narrow: DType, stored: &BTreeSet<String>) -> Result<(), PassError> {
     let order = graph.topological()?;
     let mut rewrite = Rewrite::new(graph, &order, loss, narrow);
     for id in order {
-        rewrite.node(id)?;
+        rewrite.node(id, stored)?;
     }
     for (name, value) in &rewrite.old.outputs {
         let wide = rewrite.wide(rewrite.at[value])?;
@@ -91,6 +92,39 @@ pub fn run(graph: &mut Graph, loss: &str, narrow: DType) -> Result<(), PassError
     }
     *graph = rewrite.new;
     Ok(())
+}
+
+/// Names of the parameters of a model, as built, that nothing but matmuls and the embedding reads. Those round them anyway,
+/// so where they are stored in the narrow type results keep their bits.
+pub fn read_narrow(graph: &Graph) -> BTreeSet<String> {
+    let params = graph.nodes().filter_map(|id| match graph.op(id) {
+        Op::Param { name, .. } => Some((Value { node: id, port: 0 }, name)),
+        _ => None,
+    });
+    params.filter(|(value, _)| is_read_narrow(graph, *value)).map(|(_, name)| name.clone()).collect()
+}
+
+/// Gives parameters of those names the narrow type, and nothing else: for who looks at the sizes of parameters.
+pub fn store_narrow(graph: &mut Graph, names: &BTreeSet<String>, narrow: DType) {
+    let ids: Vec<NodeId> = graph.nodes().collect();
+    for id in ids {
+        let node = graph.node_mut(id);
+        if let Op::Param { name, ty, .. } = &mut node.op
+            && names.contains(name)
+        {
+            ty.dtype = narrow;
+            node.types = vec![ty.clone()];
+        }
+    }
+}
+
+/// True if all readers, of views of the value as well, take it in the narrow type.
+fn is_read_narrow(graph: &Graph, value: Value) -> bool {
+    !graph.is_result(value)
+        && graph.users(value).iter().all(|(user, _)| match graph.op(*user) {
+            Op::MatMul { .. } | Op::Embedding { .. } => true,
+            op => op.is_view() && is_read_narrow(graph, Value { node: *user, port: 0 }),
+        })
 }
 
 fn is_pointwise(op: &Op) -> bool {
@@ -160,7 +194,7 @@ impl<'a> Rewrite<'a> {
     }
 
     /// Appends an old node.
-    fn node(&mut self, id: NodeId) -> Result<(), PassError> {
+    fn node(&mut self, id: NodeId, stored: &BTreeSet<String>) -> Result<(), PassError> {
         self.new.set_scope(self.old.node(id).scope.clone());
         let result = Value { node: id, port: 0 };
         let old = self.old.operands(id);
@@ -172,10 +206,10 @@ impl<'a> Rewrite<'a> {
             self.at.insert(result, value);
             return Ok(());
         }
-        if let Op::State { ty, .. } = &mut op
-            && self.caches.contains(&id)
-        {
-            ty.dtype = self.narrow;
+        match &mut op {
+            Op::State { ty, .. } if self.caches.contains(&id) => ty.dtype = self.narrow,
+            Op::Param { name, ty, .. } if stored.contains(name) => ty.dtype = self.narrow,
+            _ => {}
         }
         if let Op::MatMul { dtype, .. } | Op::Embedding { dtype } = &mut op
             && !self.exact.contains(&result)

@@ -1,5 +1,6 @@
 //! Graphs as files: `filetests/<pass>/<case>.ir` goes through the pass, the result is a snapshot beside it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use linc_ir::{DType, Graph, LinearForm};
@@ -22,7 +23,7 @@ fn apply(pass: &str, graph: &mut Graph) {
         "fusion" => fusion::run(graph).expect("fusion"),
         "loss" => loss::chunk(graph, 64).expect("loss"),
         "merge_matmuls" => merge_matmuls::run(graph).expect("merge_matmuls"),
-        "precision" => precision::run(graph, "loss", DType::Bf16).expect("precision"),
+        "precision" => precision::run(graph, "loss", DType::Bf16, &BTreeSet::new()).expect("precision"),
         "recompute" => recompute::run(graph, Policy::Selective, "loss").expect("recompute"),
         "residual" => residual::run(graph).expect("residual"),
         other => panic!("filetests/{other} names no pass"),

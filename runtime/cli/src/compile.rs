@@ -31,6 +31,8 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let arch = cuda::arch(&args.target, args.arch.as_deref())?;
     options.target = arch.map_or(Target::Cpu, Target::Cuda);
     let entry = entry(&args.entry, &args.layers, options.target)?;
+    // As `linc generate` has them.
+    options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. });
     if matches!(entry, Entry::Decode { .. }) {
         options.seq = 1;
     }
@@ -38,7 +40,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     if let Some(pass) = &args.dump {
         return print_dump(&compiled, pass);
     }
-    let gpu = arch.map(|arch| cuda::compile(&compiled.plan, arch, args.out.is_some())).transpose()?;
+    let gpu = arch.map(|arch| cuda::compile(&compiled.plan, &entry, arch, args.out.is_some())).transpose()?;
     let mut files = 0;
     if let Some(folder) = &args.out {
         for dump in &compiled.dumps {

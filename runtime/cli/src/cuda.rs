@@ -1,8 +1,8 @@
 //! `linc compile --target cuda`: what the kernels come to on a GPU, which need not be there.
 
 use anyhow::{Result, bail};
-use linc_driver::Arch;
 use linc_driver::plan::Plan;
+use linc_driver::{Arch, Entry};
 use linc_train::exec::device::cuda::gpus::ceilings;
 use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, Limits, MatmulReport, Nvrtc, inspect};
 use serde_json::{Value, json};
@@ -36,10 +36,14 @@ pub(crate) struct Gpu {
     pub(crate) inspection: Inspection,
 }
 
-/// Compiles the kernels, where NVRTC is found; with their files, if they are wanted.
-pub(crate) fn compile(plan: &Plan, arch: Arch, files: bool) -> Result<Gpu> {
+/// Compiles the kernels of a program, where NVRTC is found; with their files, if they are wanted.
+pub(crate) fn compile(plan: &Plan, entry: &Entry, arch: Arch, files: bool) -> Result<Gpu> {
     let nvrtc = Nvrtc::open();
-    let inspection = inspect(plan, arch, nvrtc.as_ref().ok(), &Cache::of_environment(), files)?;
+    let mut inspection = inspect(plan, arch, nvrtc.as_ref().ok(), &Cache::of_environment(), files)?;
+    if matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. }) {
+        // What attention has to do depends on the position.
+        inspection.mfu_limit = None;
+    }
     let nvrtc = nvrtc.map(|n| n.version()).map_err(|e| e.to_string());
     Ok(Gpu { arch, nvrtc, inspection })
 }
@@ -113,9 +117,11 @@ impl Gpu {
             false => format!("{:.2} ms", 1e3 * seconds),
         };
         let mut text = format!("Limit       {} a run", time(self.inspection.limit_seconds()));
+        if !self.inspection.matmuls.is_empty() {
+            text.push_str(&format!(", {} of them in matmuls", time(self.inspection.matmul_seconds())));
+        }
         if let Some(mfu) = self.inspection.mfu_limit {
-            let matmuls = self.inspection.matmul_seconds();
-            text.push_str(&format!(", {} of them in matmuls; MFU {:.1}%", time(matmuls), 100.0 * mfu));
+            text.push_str(&format!("; MFU {:.1}%", 100.0 * mfu));
             if let Some(convention) = convention {
                 text.push_str(&format!(" ({:.1}% in TorchTitan's convention)", 100.0 * mfu * convention));
             }

@@ -54,6 +54,9 @@ pub struct TensorInfo {
     pub dtype: DType,
 }
 
+/// Bytes of f32 that are rounded at once.
+const ROUNDED: usize = 16 << 20;
+
 struct Loaded {
     plan: Plan,
     program: Program,
@@ -163,14 +166,26 @@ impl Executor {
         Ok(bytes)
     }
 
-    /// Replaces the contents of a persistent tensor.
+    /// Replaces the contents of a persistent tensor. Where it is of bf16 or f16, f32 may be given as well, and is rounded.
     ///
     /// # Errors
     /// [`ExecError::Tensor`] if there is none of that name and size.
     pub fn write_tensor(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExecError> {
         let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
+        let (device, arena) = (&mut self.device, self.arena);
+        let is_wide = bytes.len() == 4 * binding.shape.iter().product::<usize>();
+        if is_wide && matches!(binding.dtype, DType::Bf16 | DType::F16) {
+            let mut at = *at;
+            for part in bytes.chunks(ROUNDED) {
+                let values: Vec<f32> = part.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
+                let rounded = init::stored(binding.dtype, &values);
+                device.write(arena, at, &rounded)?;
+                at += rounded.len() as u64;
+            }
+            return Ok(());
+        }
         check_size(binding, bytes.len())?;
-        Ok(self.device.write(self.arena, *at, bytes)?)
+        Ok(device.write(arena, *at, bytes)?)
     }
 
     /// Feeds an input of a program.

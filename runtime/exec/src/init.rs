@@ -1,7 +1,10 @@
 //! Initial values of persistent tensors: a function of seed, name and position, whatever the order or number of threads.
 
+use std::borrow::Cow;
+
+use half::{bf16, f16};
 use linc_device::DeviceError;
-use linc_plan::{Binding, Init};
+use linc_plan::{Binding, DType, Init};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -17,7 +20,6 @@ type Sink<'a> = dyn FnMut(u64, &[u8]) -> Result<(), DeviceError> + 'a;
 
 /// Writes the initial values of a tensor through `write(byte offset, bytes)`.
 pub(crate) fn fill(binding: &Binding, seed: u64, write: &mut Sink<'_>) -> Result<(), DeviceError> {
-    let n: usize = binding.shape.iter().product();
     match &binding.init {
         // Arenas are zero at first, but a tensor may be initialized again.
         Init::Zeros => {
@@ -30,15 +32,15 @@ pub(crate) fn fill(binding: &Binding, seed: u64, write: &mut Sink<'_>) -> Result
             }
             Ok(())
         }
-        Init::Ones => blocks(n, write, &|_, values| values.fill(1.0)),
-        Init::Normal { std } => blocks(n, write, &|block, values| {
+        Init::Ones => blocks(binding, write, &|_, values| values.fill(1.0)),
+        Init::Normal { std } => blocks(binding, write, &|block, values| {
             let mut rng = stream(seed, &binding.name, block);
             for value in values {
                 let z: f64 = StandardNormal.sample(&mut rng);
                 *value = (z * std) as f32;
             }
         }),
-        Init::TruncNormal { std, bound } => blocks(n, write, &|block, values| {
+        Init::TruncNormal { std, bound } => blocks(binding, write, &|block, values| {
             let mut rng = stream(seed, &binding.name, block);
             for value in values {
                 *value = loop {
@@ -51,7 +53,7 @@ pub(crate) fn fill(binding: &Binding, seed: u64, write: &mut Sink<'_>) -> Result
         }),
         Init::Rope { freqs } => {
             let width = 2 * freqs.len();
-            blocks(n, write, &|block, values| {
+            blocks(binding, write, &|block, values| {
                 for (i, value) in values.iter_mut().enumerate() {
                     let at = block * BLOCK + i;
                     let angle = (at / width) as f64 * freqs[at % width / 2];
@@ -62,19 +64,36 @@ pub(crate) fn fill(binding: &Binding, seed: u64, write: &mut Sink<'_>) -> Result
     }
 }
 
-/// Computes blocks in parallel and writes them in order.
+/// Computes blocks in parallel and writes them in order, rounded to the type of the tensor.
 fn blocks(
-    n: usize,
+    binding: &Binding,
     write: &mut Sink<'_>,
     fill: &(dyn Fn(usize, &mut [f32]) + Sync),
 ) -> Result<(), DeviceError> {
+    let n: usize = binding.shape.iter().product();
+    let width = binding.dtype.bytes();
     let mut values = vec![0f32; n.min(BLOCK * BLOCKS)];
     for start in (0..n).step_by(BLOCK * BLOCKS) {
         let part = &mut values[..(n - start).min(BLOCK * BLOCKS)];
         part.par_chunks_mut(BLOCK).enumerate().for_each(|(i, chunk)| fill(start / BLOCK + i, chunk));
-        write(start as u64 * 4, bytemuck::cast_slice(part))?;
+        write(start as u64 * width, &stored(binding.dtype, part))?;
     }
     Ok(())
+}
+
+/// Numbers as a tensor of the type has them in memory.
+pub(crate) fn stored(dtype: DType, values: &[f32]) -> Cow<'_, [u8]> {
+    match dtype {
+        DType::Bf16 => {
+            let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
+            Cow::Owned(bytemuck::cast_slice(&rounded).to_vec())
+        }
+        DType::F16 => {
+            let rounded: Vec<f16> = values.iter().map(|x| f16::from_f32(*x)).collect();
+            Cow::Owned(bytemuck::cast_slice(&rounded).to_vec())
+        }
+        DType::F32 | DType::I32 => Cow::Borrowed(bytemuck::cast_slice(values)),
+    }
 }
 
 /// The random stream of a block of a tensor.
@@ -92,7 +111,7 @@ fn stream(seed: u64, name: &str, block: usize) -> ChaCha8Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use linc_plan::{DType, Ref, Role};
+    use linc_plan::{Ref, Role};
 
     fn values(name: &str, init: Init, shape: Vec<usize>, seed: u64) -> Vec<f32> {
         let n = shape.iter().product();

@@ -86,7 +86,7 @@ impl Programs {
         let tokens = linc_driver::prefill_tokens(session::target(&*device)).min(context);
         // The last block has room for all of its tokens.
         let room = context.next_multiple_of(tokens);
-        let options = Options { precision, ..Options::new(1, 1) };
+        let options = Options { precision, narrow_weights: true, ..Options::new(1, 1) };
         let entries = [
             (Entry::Decode { context: room }, options.clone()),
             (Entry::Prefill { context: room, tokens }, options),

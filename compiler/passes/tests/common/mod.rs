@@ -44,6 +44,7 @@ pub(crate) fn options(kinds: &str) -> Options {
         linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
         min_loss_rows: 64,
         decode_range: None,
+        narrow_weights: false,
         precision: Precision::Float32,
         loss_scale: LossScale::default(),
         recompute: Policy::Selective,
