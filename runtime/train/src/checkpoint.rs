@@ -12,6 +12,7 @@
 //! A checkpoint is written under another name and renamed when it is whole, so a crash or a full disk leaves the older
 //! ones as they were.
 
+mod read;
 mod write;
 
 use std::collections::BTreeMap;
@@ -19,11 +20,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::data::DataState;
+pub use read::load;
 use write::{CHECKSUMS_FILE, record};
 pub use write::{FileRecord, Tensor};
 
@@ -335,50 +336,4 @@ fn what_instead(path: &Path) -> String {
         None if path.exists() => "it is a file; name a step-N folder".to_string(),
         None => "there is no such folder".to_string(),
     }
-}
-
-/// Whether only a run in f16 has the tensor, the scale of the loss. A run in another precision goes on without it, and one
-/// in f16 that goes on from another precision begins with the initial scale.
-fn is_of_one_precision(name: &str) -> bool {
-    name.starts_with(linc_driver::names::LOSS_SCALE_STATES)
-}
-
-/// Reads all tensors of a file into `write(name, shape, little-endian f32 bytes)`, after checking that they are exactly
-/// the wanted ones, but for the scale of the loss.
-///
-/// # Errors
-/// [`CheckpointError::Corrupt`] if it is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ.
-pub fn load(
-    path: &Path,
-    wanted: &BTreeMap<String, Vec<usize>>,
-    write: &mut dyn FnMut(&str, &[u8]),
-) -> Result<(), CheckpointError> {
-    let data = fs::read(path).map_err(unreadable(path))?;
-    let corrupt = |message: String| CheckpointError::Corrupt { path: path.to_path_buf(), message };
-    let mismatch = |message: String| CheckpointError::Mismatch {
-        path: path.to_path_buf(),
-        message,
-        help: "use the model that it was made with".into(),
-    };
-    let tensors =
-        SafeTensors::deserialize(&data).map_err(|e| corrupt(format!("not a safetensors file: {e}")))?;
-    for name in tensors.names() {
-        if !wanted.contains_key(name) && !is_of_one_precision(name) {
-            return Err(mismatch(format!("it has a tensor {name} that the model does not have")));
-        }
-    }
-    for (name, shape) in wanted {
-        if is_of_one_precision(name) && tensors.tensor(name).is_err() {
-            continue;
-        }
-        let tensor = tensors.tensor(name).map_err(|_| mismatch(format!("it has no tensor {name}")))?;
-        if tensor.shape() != shape {
-            return Err(mismatch(format!("{name} is {:?} in it, the model has {shape:?}", tensor.shape())));
-        }
-        if tensor.dtype() != Dtype::F32 {
-            return Err(mismatch(format!("{name} is {:?} in it, f32 is expected", tensor.dtype())));
-        }
-        write(name, tensor.data());
-    }
-    Ok(())
 }
