@@ -1,5 +1,6 @@
 //! The training loop: batches in, one program run per step, validation, metrics and checkpoints out.
 
+mod overflow;
 mod programs;
 mod resume;
 mod validation;
@@ -29,9 +30,6 @@ pub use programs::{model_of, open_model, write_file};
 pub use resume::load_weights;
 
 use programs::{TRAIN, output};
-
-/// The smallest scale of the loss at which an overflow is not the end of a run: gradients of 1 are beyond f16 by then.
-const SMALLEST_SCALE: f32 = 1.0 / 65536.0;
 
 /// Tokens of the sample at the end.
 const SAMPLE_TOKENS: usize = 160;
@@ -304,9 +302,7 @@ impl Trainer {
         } else {
             None
         };
-        // A gradient that overflows is what the scale is there to find out, until no scale helps.
-        let may_overflow = scaling.is_some_and(|(scale, _)| scale > SMALLEST_SCALE);
-        if loss.is_finite() && (grad_norm.is_finite() || may_overflow) {
+        if overflow::goes_on(loss, grad_norm, scaling.map(|(scale, _)| scale)) {
             return Ok(StepDone { loss, grad_norm, scaling });
         }
         Err(TrainError::NotFinite { step: self.step, loss, grad_norm })
