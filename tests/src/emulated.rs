@@ -6,10 +6,12 @@ use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_emulator::{Built, Emulator, Options as Launch};
 use linc_exec::Executor;
-use linc_ir::interp::{Bindings, Data, Tensor};
+use linc_ir::interp::Bindings;
 use linc_plan::{Action, Binding, DType, Gemm, Plan, Ref, Role, Space};
 use linc_tile::interp::Buffer;
-use linc_tile::{Elem, Kernel, Mode};
+use linc_tile::{Kernel, Mode};
+
+use crate::compiled::{buffer, bytes, elem};
 
 /// Outputs, and parameters and states after one run, by name; nothing where there is no C++ compiler.
 ///
@@ -74,9 +76,13 @@ impl<'p> Machine<'p> {
         for binding in &self.plan.bindings {
             let bytes = match (binding.role, bindings.get(&binding.name)) {
                 (Role::Output, _) => continue,
-                (Role::Input | Role::Param | Role::State, Some(tensor)) => bytes(tensor),
+                (Role::Input, Some(tensor)) => bytes(tensor),
                 (Role::Input, None) => panic!("input {} is not given", binding.name),
-                _ => executor.read_tensor(&binding.name).unwrap_or_else(|e| panic!("{e}")),
+                (Role::Param | Role::State | Role::Table, given) => {
+                    let given = given.map_or(Ok(()), |t| executor.write_tensor(&binding.name, &bytes(t)));
+                    given.unwrap_or_else(|e| panic!("{e}"));
+                    executor.read_tensor(&binding.name).unwrap_or_else(|e| panic!("{e}"))
+                }
             };
             let at = self.at(binding.at);
             self.arena[at..at + bytes.len()].copy_from_slice(&bytes);
@@ -113,13 +119,10 @@ impl<'p> Machine<'p> {
     }
 
     fn load_float(&self, dtype: DType, at: usize) -> f32 {
+        let bits = u16::from_le_bytes([self.arena[at], self.arena[at + 1]]);
         match dtype {
-            DType::Bf16 | DType::F16 => {
-                let bits = u16::from_le_bytes([self.arena[at], self.arena[at + 1]]);
-                let narrow =
-                    if dtype == DType::Bf16 { Buffer::Bf16(vec![bits]) } else { Buffer::F16(vec![bits]) };
-                narrow.to_f64()[0] as f32
-            }
+            DType::Bf16 => half::bf16::from_bits(bits).to_f32(),
+            DType::F16 => half::f16::from_bits(bits).to_f32(),
             DType::F32 | DType::I32 => f32::from_le_bytes([0, 1, 2, 3].map(|i| self.arena[at + i])),
         }
     }
@@ -136,33 +139,15 @@ impl<'p> Machine<'p> {
                     let y = self.load_float(g.dtype, b + (p * g.b_strides.0 + j * g.b_strides.1) * width);
                     sum += x * y;
                 }
-                let elem = match g.c_dtype {
-                    DType::Bf16 => Elem::Bf16,
-                    DType::F16 => Elem::F16,
-                    DType::F32 | DType::I32 => Elem::F32,
-                };
-                let rounded = Buffer::from_f64(elem, &[f64::from(sum)]).map(|b| raw(&b));
+                let rounded = Buffer::from_f64(elem(g.c_dtype), &[f64::from(sum)]).map(|b| raw(&b));
                 self.arena[to..to + c_width].copy_from_slice(&rounded.unwrap_or_default());
             }
         }
     }
 
     fn floats(&self, binding: &Binding) -> Vec<f64> {
-        let (at, width) = (self.at(binding.at), binding.dtype.bytes() as usize);
-        let count: usize = binding.shape.iter().product();
-        (0..count).map(|i| f64::from(self.load_float(binding.dtype, at + i * width))).collect()
-    }
-}
-
-fn buffer(elem: Elem, bytes: &[u8]) -> Buffer {
-    let words = || bytes.as_chunks::<4>().0.iter();
-    let halves = || bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b));
-    match elem {
-        Elem::F32 => Buffer::F32(words().map(|b| f32::from_le_bytes(*b)).collect()),
-        Elem::I32 => Buffer::I32(words().map(|b| i32::from_le_bytes(*b)).collect()),
-        Elem::Bf16 => Buffer::Bf16(halves().collect()),
-        Elem::F16 => Buffer::F16(halves().collect()),
-        Elem::Index | Elem::Bool => panic!("no memory holds {elem}"),
+        let at = self.at(binding.at);
+        buffer(elem(binding.dtype), &self.arena[at..at + binding.bytes() as usize]).to_f64()
     }
 }
 
@@ -172,12 +157,5 @@ fn raw(buffer: &Buffer) -> Vec<u8> {
         Buffer::Bf16(x) | Buffer::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::I32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::F64(_) => panic!("no memory holds f64"),
-    }
-}
-
-fn bytes(tensor: &Tensor<f64>) -> Vec<u8> {
-    match &tensor.data {
-        Data::Float(x) => x.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect(),
-        Data::Int(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
     }
 }

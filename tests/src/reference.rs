@@ -40,7 +40,9 @@ pub fn bindings(graph: &Graph, vocab: usize, seed: u64, warm: bool) -> Bindings<
             Op::State { name, ty } if *name == format!("{LOSS_SCALE_STATES}scale") => (name, ty, vec![16.0]),
             Op::State { name, .. } if name.starts_with(LOSS_SCALE_STATES) => continue,
             Op::State { name, ty } if warm => {
-                let (low, high) = if name.ends_with("_sq") { (0.05, 0.2) } else { (-0.1, 0.1) };
+                // Squares, and sums of exponentials.
+                let positive = name.ends_with("_sq") || name.ends_with("state_sum");
+                let (low, high) = if positive { (0.05, 0.2) } else { (-0.1, 0.1) };
                 (name, ty, uniform(low, high, ty.shape.numel()))
             }
             _ => continue,

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::GRAD_NORM;
-use linc_driver::{Arch, Model, Options, Precision, Target};
+use linc_driver::{Arch, Compiled, Entry, Model, Options, Precision, Target};
+use linc_ir::Graph;
 use linc_tests::models::{compiled, sized, small_hybrid, training};
 use linc_tests::reference::bindings;
 use linc_tests::{compiled as cpu, emulated};
@@ -30,6 +31,12 @@ fn wide_heads() -> Model {
     sized("nano", &numbers, "0.5")
 }
 
+/// The graph that became the plan.
+fn graph(compiled: &Compiled) -> Graph {
+    let last = compiled.dumps.iter().rfind(|d| d.path.starts_with("graph/") && d.path.ends_with(".ir"));
+    linc_ir::parse(&last.expect("a graph").text).unwrap_or_else(|e| panic!("{e}"))
+}
+
 fn check(model: &Model, vocab: usize, (batch, seq): (usize, usize), precision: Precision, tolerance: f64) {
     let options =
         Options { precision, target: Target::Cuda(Arch::Sm90a), dumps: true, ..Options::new(batch, seq) };
@@ -38,8 +45,7 @@ fn check(model: &Model, vocab: usize, (batch, seq): (usize, usize), precision: P
     let whole = seq.is_multiple_of(128) && precision != Precision::Float32;
     let copies = compiled.dumps.iter().any(|d| d.text.contains(" maps0,"));
     assert!(copies || !whole, "no tensor copies of {seq} tokens");
-    let last = compiled.dumps.iter().rfind(|d| d.path.starts_with("graph/") && d.path.ends_with(".ir"));
-    let graph = linc_ir::parse(&last.expect("a graph").text).unwrap_or_else(|e| panic!("{e}"));
+    let graph = graph(&compiled);
     // From zero moments, the new ones are the gradients.
     for warm in [false, true] {
         let at = bindings(&graph, vocab, 7, warm);
@@ -75,4 +81,37 @@ fn a_step_in_float16() {
     check(&small_hybrid(), 16, (2, 11), Precision::Float16, 3e-3);
     check(&wide_heads(), 40, (1, 130), Precision::Float16, 3e-3);
     check(&wide_heads(), 40, (1, 256), Precision::Float16, 3e-3);
+}
+
+/// A block of a prompt and a token, at some position, from random caches and states.
+fn check_generation(model: &Model, vocab: usize, precision: Precision, tolerance: f64) {
+    let tokens = 70;
+    // A random position is below the vocabulary.
+    let context = tokens + vocab;
+    for entry in [Entry::Prefill { context, tokens }, Entry::Decode { context: 256 + context }] {
+        let target = Target::Cuda(Arch::Sm90a);
+        let options = Options { precision, target, narrow_weights: true, dumps: true, ..Options::new(1, 1) };
+        let compiled = compiled(model, &entry, &options);
+        let at = bindings(&graph(&compiled), vocab, 11, true);
+        let Some(found) = emulated::run(&compiled.plan, &at) else { return };
+        let expected: BTreeMap<String, Vec<f64>> = cpu::run(&compiled.plan, &at, 2);
+        assert!(
+            expected.keys().any(|name| name.ends_with("state"))
+                && expected.keys().any(|n| n.ends_with("cache_k"))
+        );
+        for (name, expected) in &expected {
+            let error = relative(&found[name], expected);
+            assert!(error <= tolerance, "{entry:?} {name}: {error:e} from the CPU's");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_and_a_token() {
+    for (precision, tolerance) in
+        [(Precision::Float32, 1e-5), (Precision::Bfloat16, 1e-2), (Precision::Float16, 2e-3)]
+    {
+        check_generation(&small_hybrid(), 16, precision, tolerance);
+        check_generation(&wide_heads(), 40, precision, tolerance);
+    }
 }
