@@ -67,9 +67,11 @@ impl From<Target> for linc_kernels::Target {
     }
 }
 
-/// Tokens of a prompt that [`Entry::Prefill`] should take at once, if there is room for so many.
-pub fn prefill_tokens(target: Target) -> usize {
-    linc_kernels::prefill_tokens(target.into())
+/// Tokens of a prompt that [`Entry::Prefill`] should take at once; nothing if the model takes it token by token.
+pub fn prefill_tokens(model: &Model, target: Target, context: usize) -> Option<usize> {
+    let in_blocks = model.linear_options().temperature >= linc_passes::decode::LEAST_TEMPERATURE
+        || !model.kinds.contains(&AttentionKind::Linear);
+    in_blocks.then(|| linc_kernels::prefill_tokens(target.into()).min(context))
 }
 
 /// Options of one compilation.
@@ -212,7 +214,11 @@ pub fn compile(
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
         dumps.extend(plan_dumps(&assembled, options.target)?);
     }
-    let report = Report::new(model, name, options, &assembled.plan, times);
+    let reported = match entry {
+        Entry::Prefill { tokens, .. } => &Options { seq: *tokens, ..options.clone() },
+        _ => options,
+    };
+    let report = Report::new(model, name, reported, &assembled.plan, times);
     let sites = memory.order.iter().flat_map(|id| tiles::Site::of_node(&graph, *id)).collect();
     Ok(Compiled { plan: assembled.plan, report, sites, dumps })
 }

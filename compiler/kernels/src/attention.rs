@@ -210,7 +210,11 @@ pub(crate) fn decode_softmax(
             block_h: query_rows(l.target, &shape),
             shape: HeadShape { seq: len, ..shape },
             scale,
-            block_k: if range.is_some() && shape.head_dim > BLOCK { BLOCK / 2 } else { BLOCK },
+            block_k: match (range, shape.head_dim) {
+                (None, _) | (Some(_), ..=64) => BLOCK,
+                (Some(_), ..=128) => BLOCK / 2,
+                (Some(_), _) => BLOCK / 4,
+            },
             range: range.unwrap_or(len),
             q: q_strides,
             k: k_strides,
@@ -228,13 +232,15 @@ pub(crate) fn decode_softmax(
         l.launch_costing(Cost { flops: 0, bytes }, softmax_decode_merge(&spec), args);
         return Ok(());
     }
+    // Of wide heads, fewer rows fit a GPU's memory of a block.
+    let rows = if l.target != Target::Cpu && shape.head_dim > 128 { BLOCK / 2 } else { BLOCK };
     let forward = SoftmaxForwardSpec {
         elem: l.uniform_elem(&[q, k, v, kcache, vcache, out])?,
         shape,
         causal: true,
         scale,
-        block_q: BLOCK,
-        block_k: BLOCK,
+        block_q: rows,
+        block_k: rows,
         q: q_strides,
         k: k_strides,
         v: v_strides,
@@ -251,9 +257,11 @@ pub(crate) fn decode_softmax(
 
 /// Columns of the state of linear attention that a program holds: all where they are in a cache, few where in registers.
 fn state_width(target: Target, head_dim: usize) -> usize {
+    let mut eights = (1..=BLOCK / 16).rev().map(|eights| 8 * eights);
     match target {
-        Target::Cuda | Target::Hopper if head_dim.is_multiple_of(BLOCK / 2) => BLOCK / 2,
-        Target::Cuda | Target::Hopper | Target::Cpu => head_dim,
+        Target::Cpu => head_dim,
+        // Heads have a multiple of 8 features.
+        Target::Cuda | Target::Hopper => eights.find(|w| head_dim.is_multiple_of(*w)).unwrap_or(head_dim),
     }
 }
 

@@ -15,8 +15,14 @@ pub const POSITION: &str = "position";
 /// infinity, or [`NO_KEY`] for tokens that do not exist.
 pub const KEY_LIMIT: &str = "key_limit";
 
-/// A key that weighs nothing beside others, in every number format.
+/// A key that weighs nothing beside others, in every number format, at temperatures from [`LEAST_TEMPERATURE`] on.
 pub const NO_KEY: f32 = -6e4;
+
+/// The least temperature of linear layers at which a prompt can be taken in blocks: `e^(NO_KEY · temperature)` is nothing.
+pub const LEAST_TEMPERATURE: f64 = 0.01;
+
+/// Most tokens of a chunk of linear attention: no more of a block of a prompt need exist.
+const CHUNK: usize = 64;
 
 /// The caches of softmax layers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +51,7 @@ pub fn run(
 /// left out: those of the last token, which alone are wanted, are what decoding starts with.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`], and [`PassError::Setting`] below [`LEAST_TEMPERATURE`].
 pub fn prefill(
     graph: &mut Graph,
     kinds: &[AttentionKind],
@@ -53,6 +59,12 @@ pub fn prefill(
     caches: Caches,
     tokens: usize,
 ) -> Result<(), PassError> {
+    if kinds.contains(&AttentionKind::Linear) && options.temperature < LEAST_TEMPERATURE {
+        return Err(PassError::Setting(format!(
+            "linear layers with a temperature of {} take a prompt token by token (from {LEAST_TEMPERATURE} on, in blocks)",
+            options.temperature
+        )));
+    }
     graph.outputs.clear();
     let ty = TensorType::f32([tokens]);
     let limit = graph.push(Op::Input { name: KEY_LIMIT.into(), ty }, &[])?;
@@ -104,7 +116,8 @@ fn lower(
                 }
                 let row: linc_ir::Shape = [b, g, d].into();
                 let form = if n == 1 { LinearForm::Fused } else { options.form };
-                let op = Op::LinearDecode(LinearSpec { form, ..options.spec(true) });
+                let chunk = options.chunk.min(n).min(CHUNK);
+                let op = Op::LinearDecode(LinearSpec { form, chunk, ..options.spec(true) });
                 (op, vec![("state_max", row.clone()), ("state_sum", row), ("state", [b, g, d, d].into())])
             }
         };

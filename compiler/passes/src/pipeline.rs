@@ -96,7 +96,7 @@ pub fn run(
     observe("build", graph);
     let narrow = options.precision.narrow();
     let stored_narrow = match narrow {
-        Some(_) if options.narrow_weights => precision::read_narrow(graph),
+        Some(_) if options.narrow_weights => precision::read_narrow(graph)?,
         _ => BTreeSet::new(),
     };
     if !stored_narrow.is_empty()

@@ -95,13 +95,18 @@ pub fn run(graph: &mut Graph, loss: &str, narrow: DType, stored: &BTreeSet<Strin
 }
 
 /// Names of the parameters of a model, as built, that nothing but matmuls and the embedding reads. Those round them anyway,
-/// so where they are stored in the narrow type results keep their bits.
-pub fn read_narrow(graph: &Graph) -> BTreeSet<String> {
+/// so where they are stored in the narrow type results keep their bits. Every place in memory is a whole number of words, so
+/// what has an odd number of elements stays f32.
+pub fn read_narrow(graph: &Graph) -> Result<BTreeSet<String>, PassError> {
+    let exact = exact_values(graph, &graph.topological()?);
     let params = graph.nodes().filter_map(|id| match graph.op(id) {
-        Op::Param { name, .. } => Some((Value { node: id, port: 0 }, name)),
+        Op::Param { name, ty, .. } if ty.shape.numel().is_multiple_of(2) => {
+            Some((Value { node: id, port: 0 }, name))
+        }
         _ => None,
     });
-    params.filter(|(value, _)| is_read_narrow(graph, *value)).map(|(_, name)| name.clone()).collect()
+    let narrow = params.filter(|(value, _)| is_read_narrow(graph, &exact, *value));
+    Ok(narrow.map(|(_, name)| name.clone()).collect())
 }
 
 /// Gives parameters of those names the narrow type, and nothing else: for who looks at the sizes of parameters.
@@ -118,12 +123,16 @@ pub fn store_narrow(graph: &mut Graph, names: &BTreeSet<String>, narrow: DType) 
     }
 }
 
-/// True if all readers, of views of the value as well, take it in the narrow type.
-fn is_read_narrow(graph: &Graph, value: Value) -> bool {
+/// True if all readers, of views of the value as well, round it to the narrow type.
+fn is_read_narrow(graph: &Graph, exact: &BTreeSet<Value>, value: Value) -> bool {
     !graph.is_result(value)
-        && graph.users(value).iter().all(|(user, _)| match graph.op(*user) {
-            Op::MatMul { .. } | Op::Embedding { .. } => true,
-            op => op.is_view() && is_read_narrow(graph, Value { node: *user, port: 0 }),
+        && graph.users(value).iter().all(|(user, _)| {
+            let result = Value { node: *user, port: 0 };
+            match graph.op(*user) {
+                Op::MatMul { .. } => true,
+                Op::Embedding { .. } => !exact.contains(&result),
+                op => op.is_view() && is_read_narrow(graph, exact, result),
+            }
         })
 }
 

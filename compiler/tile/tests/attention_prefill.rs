@@ -220,7 +220,7 @@ fn softmax_prefill_is_causal_attention() {
 #[test]
 fn linear_prefill_is_causal_attention() {
     for (heads, kv_heads, tokens, chunk) in
-        [(1, 1, 16, 16), (4, 2, 24, 8), (4, 1, 16, 32), (2, 2, 64, 16), (4, 2, 10, 16)]
+        [(1, 1, 16, 16), (4, 2, 24, 8), (4, 1, 16, 32), (2, 2, 64, 16), (4, 2, 10, 16), (2, 1, 40, 4)]
     {
         for chunked in [false, true] {
             let sizes = Sizes { tokens, chunk, chunked };

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     options.dumps = args.out.is_some() || args.dump.is_some();
     let arch = cuda::arch(&args.target, args.arch.as_deref())?;
     options.target = arch.map_or(Target::Cpu, Target::Cuda);
-    let entry = entry(&args.entry, &args.layers, options.target)?;
+    let entry = entry(&args.entry, &args.layers, &model, options.target)?;
     // As `linc generate` has them.
     options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. });
     if matches!(entry, Entry::Decode { .. }) {
@@ -130,15 +130,17 @@ pub(crate) fn precision(name: &str) -> Result<Precision> {
 }
 
 /// The program of that name, with TorchTitan's optimizer defaults.
-pub(crate) fn entry(name: &str, layers: &LayerArgs, target: Target) -> Result<Entry> {
+pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Target) -> Result<Entry> {
     let context = layers.seq_len;
+    // As `linc generate` has it: the last block of a prompt has room for all of its tokens.
+    let tokens = linc_driver::prefill_tokens(model, target, context).unwrap_or(1);
     let adamw = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     Ok(match name {
         "train" => Entry::Train(OptimizerOptions { adamw, max_norm: 1.0 }),
         "eval" => Entry::Eval,
         "forward" => Entry::Forward,
         "decode" => Entry::Decode { context },
-        "prefill" => Entry::Prefill { context, tokens: linc_driver::prefill_tokens(target).min(context) },
+        "prefill" => Entry::Prefill { context: context.next_multiple_of(tokens.max(1)), tokens },
         other => bail!("--entry is \"{other}\"; expected train, eval, forward, prefill or decode"),
     })
 }

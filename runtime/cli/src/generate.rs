@@ -31,9 +31,6 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         Tokenizer::bytes()
     };
     let context = args.context.unwrap_or(state.model.seq_len);
-    if context == 0 {
-        bail!("--context must be at least 1");
-    }
     let precision = precision(&args.precision)?;
     let (device, note) = args.device.open((args.threads > 0).then_some(args.threads))?;
     if let Some(note) = note {

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
     } else {
         open(&args.path, &args.layers)?
     };
-    let entry = entry("train", &args.layers, options.target)?;
+    let entry = entry("train", &args.layers, &model, options.target)?;
     let compiled = linc_driver::compile(&model, &entry, &options, &mut Layout::default())?;
     match args.format {
         Format::Json => out::line(serde_json::to_string_pretty(&compiled.report)?)?,

@@ -93,7 +93,10 @@ impl Executor {
             for binding in &plan.bindings {
                 if matches!(binding.role, Role::Param | Role::State | Role::Table) {
                     let at = address(&plan, binding.at, persistent_bytes);
-                    persistent.entry(binding.name.clone()).or_insert_with(|| (binding.clone(), at));
+                    let (first, known) =
+                        persistent.entry(binding.name.clone()).or_insert_with(|| (binding.clone(), at));
+                    agree(first, binding)?;
+                    debug_assert_eq!(*known, at, "{} has one place", binding.name);
                 }
             }
             let program = device.load(&plan, arena, persistent_bytes)?;
@@ -258,6 +261,18 @@ fn address(plan: &Plan, at: Ref, persistent_bytes: u64) -> u64 {
         Space::Scratch => persistent_bytes,
     };
     base + buffer.offset + at.offset
+}
+
+/// Sister plans share a tensor: it must be the same in both.
+fn agree(a: &Binding, b: &Binding) -> Result<(), ExecError> {
+    if a.shape == b.shape && a.dtype == b.dtype {
+        return Ok(());
+    }
+    let message = format!(
+        "is {:?} of {:?} in one program of the model and {:?} of {:?} in another; its shape may not depend on batch or seq",
+        a.dtype, a.shape, b.dtype, b.shape
+    );
+    Err(ExecError::Tensor { name: a.name.clone(), message })
 }
 
 fn missing(name: &str) -> ExecError {

@@ -83,16 +83,18 @@ impl Programs {
         precision: Precision,
         device: Box<dyn Device>,
     ) -> Result<(Session, Programs), TrainError> {
-        let tokens = linc_driver::prefill_tokens(session::target(&*device)).min(context);
+        if context == 0 || i32::try_from(context).is_err() {
+            let message = format!("the context is {context} tokens; expected 1 to {}", i32::MAX);
+            return Err(TrainError::Request(message));
+        }
+        let block = linc_driver::prefill_tokens(model, session::target(&*device), context);
         // The last block has room for all of its tokens.
-        let room = context.next_multiple_of(tokens);
+        let room = block.map_or(context, |tokens| context.next_multiple_of(tokens));
         let options = Options { precision, narrow_weights: true, ..Options::new(1, 1) };
-        let entries = [
-            (Entry::Decode { context: room }, options.clone()),
-            (Entry::Prefill { context: room, tokens }, options),
-        ];
+        let mut entries = vec![(Entry::Decode { context: room }, options.clone())];
+        entries.extend(block.map(|tokens| (Entry::Prefill { context: room, tokens }, options)));
         let session = Session::new(model, &entries, device)?;
-        let prefill = Some(Prefill { program: 1, tokens });
+        let prefill = block.map(|tokens| Prefill { program: 1, tokens });
         Ok((session, Programs { context, decode: 0, prefill }))
     }
 }
@@ -127,7 +129,7 @@ impl<'a> Generator<'a> {
         let context = self.programs.context;
         let room = context.saturating_sub(ids.len());
         let count = count.unwrap_or(room.clamp(1, USUAL_TOKENS));
-        if count > room {
+        if ids.len() > context || count > room {
             return Err(TrainError::Request(format!(
                 "the prompt has {} tokens; with {count} more that exceeds the context of {context}: give a shorter prompt, fewer --tokens or a larger --context",
                 ids.len(),
@@ -187,7 +189,8 @@ impl<'a> Generator<'a> {
         let x = &mut self.session.executor;
         for (i, part) in ids.chunks(tokens).enumerate() {
             let mut block: Vec<i32> = part.iter().map(|id| *id as i32).collect();
-            block.resize(tokens, 0);
+            // What fills the last block up must be as finite as what is there.
+            block.resize(tokens, block.last().copied().unwrap_or(0));
             x.write_input(program, names::TOKENS, bytemuck::cast_slice(&block))?;
             x.write_input(program, names::POSITION, bytemuck::bytes_of(&((i * tokens) as i32)))?;
             // Only linear layers ask for it.

@@ -53,7 +53,9 @@ pub fn tokens() -> Vec<Case> {
             for width in [head_dim, 8] {
                 let spec = LinearDecodeSpec { elem, shape, temperature: 1.0, block_h, width, q, k, v, out };
                 let kernel = linear_decode(&spec);
-                cases.push(Case::new(&kernel, &inputs(&kernel, LEN, 5, 3), tolerance(elem)));
+                for pos in [0, 7] {
+                    cases.push(Case::new(&kernel, &named(&kernel, 3, &[("pos", pos)]), tolerance(elem)));
+                }
             }
         }
     }

@@ -6,7 +6,7 @@
 //! memory but have a long chain; a program takes few features, so that there are many, and loads several chunks at
 //! once, so that it waits for memory only once for them.
 
-use super::attention::{scale_rows, with_each_row};
+use super::attention::{mask_from, scale_rows, with_each_row};
 use super::linear_attention::LinearForwardSpec;
 use super::linear_attention_backward::LinearBackwardSpec;
 use super::linear_attention_blocks::{ChunkHead, Sizes};
@@ -90,7 +90,13 @@ fn prefix(b: &mut Builder, sizes: &Sizes, states: &SavedStates, before: Carried)
     let walk = Walk { count: sizes.chunks(), from_end: false };
     let load = |b: &mut Builder, at: &Stop| {
         let states = at.window(states);
-        vec![states.load_ell(b, at.index), states.load_state(b, at.index)]
+        let ell = states.load_ell(b, at.index);
+        // A chunk that does not exist must leave no trace in what comes after the last one.
+        let ell = match at.bound {
+            Some(bound) => mask_from(b, ell, 0, bound, f64::NEG_INFINITY),
+            None => ell,
+        };
+        vec![ell, states.load_state(b, at.index)]
     };
     let done = walk.run(b, &[before.m, before.z, before.t], load, |b, at, own, carried| {
         let before = Carried { m: carried[0], z: carried[1], t: carried[2] };

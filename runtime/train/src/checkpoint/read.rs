@@ -90,7 +90,10 @@ impl<'a> TensorFile<'a> {
         let start = start.ok_or_else(|| corrupt("it ends within its header"))?;
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(unreadable(path))?;
-        let metadata = serde_json::from_slice(&header).map_err(|e| corrupt(&e.to_string()))?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| corrupt(&e.to_string()))?;
+        if start.checked_add(metadata.data_len() as u64).is_none_or(|end| end < bytes) {
+            return Err(corrupt("there is more in it than its tensors"));
+        }
         Ok(TensorFile { path, file, bytes, start, metadata })
     }
 
@@ -146,6 +149,7 @@ mod tests {
             (|d| d[7] = 0x7f, "within its header"),
             (|d| d[8] = b'x', "not a safetensors file"),
             (|d| d.truncate(d.len() - 1), "does not hold all of w"),
+            (|d| d.push(0), "more in it than its tensors"),
         ] {
             let message = error(damage, &[3]);
             assert!(message.contains(words), "{message}");
