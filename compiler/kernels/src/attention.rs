@@ -1,6 +1,7 @@
 //! Attention nodes to kernels, with their tile sizes.
 
 use linc_ir::{LinearForm, LinearSpec, Value};
+use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
 use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
@@ -232,10 +233,12 @@ pub(crate) fn decode_softmax(
         l.launch_costing(Cost { flops: 0, bytes }, softmax_decode_merge(&spec), args);
         return Ok(());
     }
-    // Of wide heads, fewer rows fit a GPU's memory of a block.
-    let rows = if l.target != Target::Cpu && shape.head_dim > 128 { BLOCK / 2 } else { BLOCK };
+    let elem = l.uniform_elem(&[q, k, v, kcache, vcache, out])?;
+    // Of wide heads in f32, fewer rows fit the shared memory of a GPU.
+    let is_large = elem == Elem::F32 && shape.head_dim > 128;
+    let rows = if l.target != Target::Cpu && is_large { BLOCK / 2 } else { BLOCK };
     let forward = SoftmaxForwardSpec {
-        elem: l.uniform_elem(&[q, k, v, kcache, vcache, out])?,
+        elem,
         shape,
         causal: true,
         scale,
