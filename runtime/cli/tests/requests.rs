@@ -25,6 +25,8 @@ fn generation_beyond_its_limits_is_refused_before_anything_is_printed() {
     refused(&["the", "--temperature", "NaN"], &["temperature is NaN"]);
     refused(&["the", "--top-p", "0"], &["top-p is 0"]);
     refused(&["the", "--context", "0"], &["--context"]);
+    refused(&["the", "--context", "18446744073709551615"], &["--context of 1 to 2147483647"]);
+    refused(&[long, "--tokens", "0"], &["44 tokens", "context of 32"]);
     let text = succeed(&[&generate[..], &[long, "--context", "64", "--tokens", "5"]].concat());
     assert!(text.starts_with(long), "{text}");
     // As many as there is room for.

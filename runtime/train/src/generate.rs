@@ -84,7 +84,7 @@ impl Programs {
         device: Box<dyn Device>,
     ) -> Result<(Session, Programs), TrainError> {
         if context == 0 || i32::try_from(context).is_err() {
-            let message = format!("the context is {context} tokens; expected 1 to {}", i32::MAX);
+            let message = format!("the context is {context} tokens: give a --context of 1 to {}", i32::MAX);
             return Err(TrainError::Request(message));
         }
         let block = linc_driver::prefill_tokens(model, session::target(&*device), context);
