@@ -67,11 +67,21 @@ impl From<Target> for linc_kernels::Target {
     }
 }
 
-/// Tokens of a prompt that [`Entry::Prefill`] should take at once; nothing if the model takes it token by token.
-pub fn prefill_tokens(model: &Model, target: Target, context: usize) -> Option<usize> {
-    let in_blocks = model.linear_options().temperature >= linc_passes::decode::LEAST_TEMPERATURE
-        || !model.kinds.contains(&AttentionKind::Linear);
-    in_blocks.then(|| linc_kernels::prefill_tokens(target.into()).min(context))
+/// How a prompt is taken in blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Blocks {
+    /// Tokens of a block.
+    pub tokens: usize,
+    /// Length of the caches: the last block has room for all of its tokens.
+    pub context: usize,
+}
+
+/// The blocks of [`Entry::Prefill`] for prompts of up to `context` tokens, at least 1; nothing if the model takes prompts
+/// token by token.
+pub fn prompt_blocks(model: &Model, target: Target, context: usize) -> Option<Blocks> {
+    let tokens = linc_kernels::prefill_tokens(target.into()).min(context.max(1));
+    let in_blocks = linc_passes::decode::takes_blocks(&model.kinds, model.linear_options().temperature);
+    in_blocks.then(|| Blocks { tokens, context: context.next_multiple_of(tokens) })
 }
 
 /// Options of one compilation.

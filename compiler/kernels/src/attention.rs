@@ -88,19 +88,30 @@ pub(crate) fn softmax_gradient(l: &mut Lowering<'_>, causal: bool, scale: f64) -
     Ok(())
 }
 
-pub(crate) fn linear_forward(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Result<(), KernelError> {
+/// What the forward kernels of linear attention compute, of operands and result in the order of q, k, v, out.
+fn forward_spec(
+    l: &Lowering<'_>,
+    shape: HeadShape,
+    attributes: &LinearSpec,
+) -> Result<LinearForwardSpec, KernelError> {
     let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
-    let (ell, state) = (l.results[1], l.results[2]);
-    let spec = LinearForwardSpec {
+    Ok(LinearForwardSpec {
         elem: l.uniform_elem(&[q, k, v, out])?,
-        shape: head_shape(l, q, k)?,
+        shape,
         chunk: attributes.chunk,
         temperature: attributes.temperature,
         q: l.head_strides(q),
         k: l.head_strides(k),
         v: l.head_strides(v),
         out: l.head_strides(out),
-    };
+    })
+}
+
+pub(crate) fn linear_forward(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Result<(), KernelError> {
+    let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
+    let (ell, state) = (l.results[1], l.results[2]);
+    let shape = head_shape(l, q, k)?;
+    let spec = forward_spec(l, shape, attributes)?;
     match (attributes.causal, attributes.form) {
         (true, LinearForm::Fused) => {
             l.launch_on(linear_attention_forward(&spec), &[q, k, v, out, ell, state]);
@@ -185,11 +196,10 @@ pub fn decode_range(target: Target) -> Option<usize> {
 }
 
 /// Rows of the query tile of one token: the heads of a group, on a GPU as many as its matrix products have.
-fn query_rows(target: Target, shape: &HeadShape) -> usize {
-    let group = shape.heads / shape.kv_heads;
+fn token_rows(target: Target, shape: &HeadShape) -> usize {
     match target {
-        Target::Cpu => group,
-        Target::Cuda | Target::Hopper => group.next_multiple_of(16),
+        Target::Cpu => shape.group(),
+        Target::Cuda | Target::Hopper => shape.group().next_multiple_of(16),
     }
 }
 
@@ -201,38 +211,43 @@ pub(crate) fn decode_softmax(
     let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
     let out = l.results[0];
     let shape = head_shape(l, q, k)?;
+    if shape.seq > 1 {
+        return prefill_softmax(l, shape, scale);
+    }
     let len = l.shape(kcache).0[1];
-    let strides = [q, k, v, out].map(|value| l.head_strides(value));
-    let [q_strides, k_strides, v_strides, out_strides] = strides;
-    if shape.seq == 1 {
-        let spec = SoftmaxDecodeSpec {
-            elem: l.uniform_elem(&[q, k, v, out])?,
-            cache_elem: l.uniform_elem(&[kcache, vcache])?,
-            block_h: query_rows(l.target, &shape),
-            shape: HeadShape { seq: len, ..shape },
-            scale,
-            block_k: match (range, shape.head_dim) {
-                (None, _) | (Some(_), ..=64) => BLOCK,
-                (Some(_), ..=128) => BLOCK / 2,
-                (Some(_), _) => BLOCK / 4,
-            },
-            range: range.unwrap_or(len),
-            q: q_strides,
-            k: k_strides,
-            v: v_strides,
-            out: out_strides,
-        };
-        if range.is_none() {
-            l.launch_on(softmax_decode(&spec), &[q, k, v, kcache, vcache, pos, out]);
-            return Ok(());
-        }
-        let (top, sum, acc) = (l.results[3], l.results[4], l.results[5]);
-        l.launch_on(softmax_decode_parts(&spec), &[q, kcache, vcache, pos, top, sum, acc]);
-        let bytes = [q, k, v, k, v, top, sum, acc, out].map(|value| l.ty(value).bytes() as u64).iter().sum();
-        let args = l.places(&[q, k, v, top, sum, acc, pos, kcache, vcache, out]);
-        l.launch_costing(Cost { flops: 0, bytes }, softmax_decode_merge(&spec), args);
+    let spec = SoftmaxDecodeSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        cache_elem: l.uniform_elem(&[kcache, vcache])?,
+        block_h: token_rows(l.target, &shape),
+        shape: HeadShape { seq: len, ..shape },
+        scale,
+        block_k: match (range, shape.head_dim) {
+            (None, _) | (Some(_), ..=64) => BLOCK,
+            (Some(_), ..=128) => BLOCK / 2,
+            (Some(_), _) => BLOCK / 4,
+        },
+        range: range.unwrap_or(len),
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    if range.is_none() {
+        l.launch_on(softmax_decode(&spec), &[q, k, v, kcache, vcache, pos, out]);
         return Ok(());
     }
+    let (top, sum, acc) = (l.results[3], l.results[4], l.results[5]);
+    l.launch_on(softmax_decode_parts(&spec), &[q, kcache, vcache, pos, top, sum, acc]);
+    let bytes = [q, k, v, k, v, top, sum, acc, out].map(|value| l.ty(value).bytes() as u64).iter().sum();
+    let args = l.places(&[q, k, v, top, sum, acc, pos, kcache, vcache, out]);
+    l.launch_costing(Cost { flops: 0, bytes }, softmax_decode_merge(&spec), args);
+    Ok(())
+}
+
+/// The same for a block of a prompt.
+fn prefill_softmax(l: &mut Lowering<'_>, shape: HeadShape, scale: f64) -> Result<(), KernelError> {
+    let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
+    let out = l.results[0];
     let elem = l.uniform_elem(&[q, k, v, kcache, vcache, out])?;
     // Of wide heads in f32, fewer rows fit the shared memory of a GPU.
     let is_large = elem == Elem::F32 && shape.head_dim > 128;
@@ -244,12 +259,12 @@ pub(crate) fn decode_softmax(
         scale,
         block_q: rows,
         block_k: rows,
-        q: q_strides,
-        k: k_strides,
-        v: v_strides,
-        out: out_strides,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
     };
-    let spec = SoftmaxPrefillSpec { forward, len };
+    let spec = SoftmaxPrefillSpec { forward, len: l.shape(kcache).0[1] };
     let fresh = l.ty(k).bytes() + l.ty(v).bytes();
     let copy = Cost { flops: 0, bytes: 2 * fresh as u64 };
     let args = l.places(&[k, v, kcache, vcache, pos]);
@@ -272,35 +287,33 @@ pub(crate) fn decode_linear(l: &mut Lowering<'_>, attributes: &LinearSpec) -> Re
     let [q, k, v, m, z, t, pos] = l.operands[..] else { return l.fail("takes seven operands") };
     let out = l.results[0];
     let shape = head_shape(l, q, k)?;
-    let elem = l.uniform_elem(&[q, k, v, out])?;
-    let temperature = attributes.temperature;
-    let strides = [q, k, v, out].map(|value| l.head_strides(value));
-    let [q_strides, k_strides, v_strides, out_strides] = strides;
-    if shape.seq == 1 {
-        let spec = LinearDecodeSpec {
-            elem,
-            block_h: query_rows(l.target, &shape),
-            width: state_width(l.target, shape.head_dim),
-            shape,
-            temperature,
-            q: q_strides,
-            k: k_strides,
-            v: v_strides,
-            out: out_strides,
-        };
-        l.launch_on(linear_decode(&spec), &[q, k, v, m, z, t, pos, out]);
-        return Ok(());
+    if shape.seq > 1 {
+        return prefill_linear(l, shape, attributes);
     }
-    let spec = LinearForwardSpec {
-        elem,
+    let spec = LinearDecodeSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        block_h: token_rows(l.target, &shape),
+        width: state_width(l.target, shape.head_dim),
         shape,
-        chunk: attributes.chunk,
-        temperature,
-        q: q_strides,
-        k: k_strides,
-        v: v_strides,
-        out: out_strides,
+        temperature: attributes.temperature,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
     };
+    l.launch_on(linear_decode(&spec), &[q, k, v, m, z, t, pos, out]);
+    Ok(())
+}
+
+/// The same for a block of a prompt.
+fn prefill_linear(
+    l: &mut Lowering<'_>,
+    shape: HeadShape,
+    attributes: &LinearSpec,
+) -> Result<(), KernelError> {
+    let [q, k, v, m, z, t, pos] = l.operands[..] else { return l.fail("takes seven operands") };
+    let out = l.results[0];
+    let spec = forward_spec(l, shape, attributes)?;
     match attributes.form {
         LinearForm::Fused => l.launch_on(linear_prefill(&spec), &[q, k, v, m, z, t, pos, out]),
         LinearForm::Chunked => {

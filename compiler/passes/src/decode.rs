@@ -21,6 +21,11 @@ pub const NO_KEY: f32 = -6e4;
 /// The least temperature of linear layers at which a prompt can be taken in blocks: `e^(NO_KEY · temperature)` is nothing.
 pub const LEAST_TEMPERATURE: f64 = 0.01;
 
+/// Whether a model takes prompts in blocks: it has no linear layer, or one in which keys can be hidden.
+pub fn takes_blocks(kinds: &[AttentionKind], temperature: f64) -> bool {
+    temperature >= LEAST_TEMPERATURE || !kinds.contains(&AttentionKind::Linear)
+}
+
 /// Most tokens of a chunk of linear attention: no more of a block of a prompt need exist.
 const CHUNK: usize = 64;
 
@@ -59,7 +64,7 @@ pub fn prefill(
     caches: Caches,
     tokens: usize,
 ) -> Result<(), PassError> {
-    if kinds.contains(&AttentionKind::Linear) && options.temperature < LEAST_TEMPERATURE {
+    if !takes_blocks(kinds, options.temperature) {
         return Err(PassError::Setting(format!(
             "linear layers with a temperature of {} take a prompt token by token (from {LEAST_TEMPERATURE} on, in blocks)",
             options.temperature

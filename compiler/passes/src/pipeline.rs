@@ -226,11 +226,14 @@ fn place_params(
     canonicalize::run(&mut model)?;
     cse::run(&mut model)?;
     let groups = merge_matmuls::joined_params(&model);
-    let mut stored = graph.clone();
-    if let Some(narrow) = narrow {
-        precision::store_narrow(&mut stored, stored_narrow, narrow);
+    match narrow {
+        Some(narrow) if !stored_narrow.is_empty() => {
+            let mut stored = graph.clone();
+            precision::store_narrow(&mut stored, stored_narrow, narrow);
+            persistent.place_params(&stored, &groups);
+        }
+        _ => persistent.place_params(graph, &groups),
     }
-    persistent.place_params(&stored, &groups);
     Ok(())
 }
 

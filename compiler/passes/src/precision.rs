@@ -75,10 +75,11 @@ impl Precision {
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
 pub fn run(graph: &mut Graph, loss: &str, narrow: DType, stored: &BTreeSet<String>) -> Result<(), PassError> {
+    store_narrow(graph, stored, narrow);
     let order = graph.topological()?;
     let mut rewrite = Rewrite::new(graph, &order, loss, narrow);
     for id in order {
-        rewrite.node(id, stored)?;
+        rewrite.node(id)?;
     }
     for (name, value) in &rewrite.old.outputs {
         let wide = rewrite.wide(rewrite.at[value])?;
@@ -203,7 +204,7 @@ impl<'a> Rewrite<'a> {
     }
 
     /// Appends an old node.
-    fn node(&mut self, id: NodeId, stored: &BTreeSet<String>) -> Result<(), PassError> {
+    fn node(&mut self, id: NodeId) -> Result<(), PassError> {
         self.new.set_scope(self.old.node(id).scope.clone());
         let result = Value { node: id, port: 0 };
         let old = self.old.operands(id);
@@ -215,10 +216,10 @@ impl<'a> Rewrite<'a> {
             self.at.insert(result, value);
             return Ok(());
         }
-        match &mut op {
-            Op::State { ty, .. } if self.caches.contains(&id) => ty.dtype = self.narrow,
-            Op::Param { name, ty, .. } if stored.contains(name) => ty.dtype = self.narrow,
-            _ => {}
+        if let Op::State { ty, .. } = &mut op
+            && self.caches.contains(&id)
+        {
+            ty.dtype = self.narrow;
         }
         if let Op::MatMul { dtype, .. } | Op::Embedding { dtype } = &mut op
             && !self.exact.contains(&result)

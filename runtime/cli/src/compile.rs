@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use linc_driver::{
-    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, Precision,
+    AdamWSpec, Blocks, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, Precision,
     RecomputePolicy, Report, Source, Target,
 };
 use linc_train::config::{ModelFiles, Setting};
@@ -132,15 +132,18 @@ pub(crate) fn precision(name: &str) -> Result<Precision> {
 /// The program of that name, with TorchTitan's optimizer defaults.
 pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Target) -> Result<Entry> {
     let context = layers.seq_len;
-    // As `linc generate` has it: the last block of a prompt has room for all of its tokens.
-    let tokens = linc_driver::prefill_tokens(model, target, context).unwrap_or(1);
     let adamw = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     Ok(match name {
         "train" => Entry::Train(OptimizerOptions { adamw, max_norm: 1.0 }),
         "eval" => Entry::Eval,
         "forward" => Entry::Forward,
         "decode" => Entry::Decode { context },
-        "prefill" => Entry::Prefill { context: context.next_multiple_of(tokens.max(1)), tokens },
+        "prefill" => {
+            // Without blocks, the compiler says why there are none.
+            let blocks = linc_driver::prompt_blocks(model, target, context);
+            let Blocks { tokens, context } = blocks.unwrap_or(Blocks { tokens: 1, context });
+            Entry::Prefill { context, tokens }
+        }
         other => bail!("--entry is \"{other}\"; expected train, eval, forward, prefill or decode"),
     })
 }

@@ -84,14 +84,8 @@ fn blocks(
 /// Numbers as a tensor of the type has them in memory.
 pub(crate) fn stored(dtype: DType, values: &[f32]) -> Cow<'_, [u8]> {
     match dtype {
-        DType::Bf16 => {
-            let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
-            Cow::Owned(bytemuck::cast_slice(&rounded).to_vec())
-        }
-        DType::F16 => {
-            let rounded: Vec<f16> = values.iter().map(|x| f16::from_f32(*x)).collect();
-            Cow::Owned(bytemuck::cast_slice(&rounded).to_vec())
-        }
+        DType::Bf16 => values.iter().flat_map(|x| bf16::from_f32(*x).to_ne_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|x| f16::from_f32(*x).to_ne_bytes()).collect(),
         DType::F32 | DType::I32 => Cow::Borrowed(bytemuck::cast_slice(values)),
     }
 }

@@ -76,7 +76,7 @@ impl Programs {
     /// A session for generation alone.
     ///
     /// # Errors
-    /// As [`Session::new`].
+    /// [`TrainError::Request`] for a context that is no number of positions, and as [`Session::new`].
     pub fn load(
         model: &Model,
         context: usize,
@@ -87,14 +87,13 @@ impl Programs {
             let message = format!("the context is {context} tokens: give a --context of 1 to {}", i32::MAX);
             return Err(TrainError::Request(message));
         }
-        let block = linc_driver::prefill_tokens(model, session::target(&*device), context);
-        // The last block has room for all of its tokens.
-        let room = block.map_or(context, |tokens| context.next_multiple_of(tokens));
+        let blocks = linc_driver::prompt_blocks(model, session::target(&*device), context);
+        let room = blocks.map_or(context, |blocks| blocks.context);
         let options = Options { precision, narrow_weights: true, ..Options::new(1, 1) };
         let mut entries = vec![(Entry::Decode { context: room }, options.clone())];
-        entries.extend(block.map(|tokens| (Entry::Prefill { context: room, tokens }, options)));
+        entries.extend(blocks.map(|b| (Entry::Prefill { context: room, tokens: b.tokens }, options)));
         let session = Session::new(model, &entries, device)?;
-        let prefill = block.map(|tokens| Prefill { program: 1, tokens });
+        let prefill = blocks.map(|b| Prefill { program: 1, tokens: b.tokens });
         Ok((session, Programs { context, decode: 0, prefill }))
     }
 }

@@ -60,6 +60,12 @@ impl HeadShape {
         self.heads / self.kv_heads
     }
 
+    /// Number of a key/value head (Index) of a sequence (Index) among those of all.
+    pub(crate) fn kv_line(&self, b: &mut Builder, batch: ValueId, kv_head: ValueId) -> ValueId {
+        let line = b.scale_index(batch, self.kv_heads);
+        b.add(line, kv_head)
+    }
+
     /// Panics if no kernel can be written for the shape: a bug of the caller.
     pub(crate) fn check(&self, kernel: &str) {
         assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "{kernel}: heads of {self:?}");

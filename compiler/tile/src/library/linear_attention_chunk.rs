@@ -166,8 +166,7 @@ impl SavedStates {
         batch: ValueId,
         kv_head: ValueId,
     ) -> Self {
-        let line = b.scale_index(batch, shape.kv_heads);
-        let line = b.add(line, kv_head);
+        let line = shape.kv_line(b, batch, kv_head);
         SavedStates { ell, state, first: b.scale_index(line, count), dim: shape.head_dim, window: None }
     }
 

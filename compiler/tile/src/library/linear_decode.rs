@@ -124,8 +124,7 @@ impl StoredState {
         kv_head: ValueId,
     ) -> Self {
         let dim = shape.head_dim;
-        let line = b.scale_index(batch, shape.kv_heads);
-        let line = b.add(line, kv_head);
+        let line = shape.kv_line(b, batch, kv_head);
         let (vector, matrix) = (b.scale_index(line, dim), b.scale_index(line, dim * dim));
         StoredState { params, vector, matrix, shape: [dim, dim], dim }
     }

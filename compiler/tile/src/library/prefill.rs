@@ -1,7 +1,8 @@
 //! The tokens of a prompt, many at once, before decoding: attention that goes on from a cache or a recurrent state.
 //!
 //! A prompt is taken in blocks of N tokens. The first of a block is at position `pos`, a scalar in memory as in
-//! [`super::softmax_decode`] and [`super::linear_decode`], whose caches and states these are; the caller keeps `pos` + N within the length of the caches.
+//! [`super::softmax_decode`] and [`super::linear_decode`], whose caches and states these are; the caller keeps `pos` + N
+//! within the length of the caches.
 //! Where the chunks of linear attention are computed in parallel, [`super::linear_attention_states`] and
 //! [`super::linear_attention_chunked`] have what goes on from a state.
 

@@ -58,8 +58,7 @@ impl SoftmaxDecodeSpec {
 
     /// Number of the first part of a key/value head (Index) among those of all.
     fn first_part(&self, b: &mut Builder, batch: ValueId, kv_head: ValueId) -> ValueId {
-        let line = b.scale_index(batch, self.shape.kv_heads);
-        let line = b.add(line, kv_head);
+        let line = self.shape.kv_line(b, batch, kv_head);
         b.scale_index(line, self.parts())
     }
 
