@@ -14,11 +14,13 @@ import argparse
 import contextlib
 import gc
 import json
+import os
 import signal
 import statistics
 import sys
 import time
 import tomllib
+import traceback
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,12 +247,18 @@ def main():
 
     signal.signal(signal.SIGTERM, stop)
     name = torch.cuda.get_device_name(a.device) if a.device.startswith("cuda") else "CPU"
+    code = 1
     try:
         {"attention": attention, "train": train}[a.bench](a, rows)
+        code = 0
+    except Exception:
+        traceback.print_exc()
     finally:
         report = {"tool": "torch", "bench": a.bench, "precision": a.precision,
                   "device": f"{name}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}", "rows": rows}
-        print(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2), flush=True)
+        # The processes that compile for torch.compile can keep Python from ending by itself.
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ pub mod validate;
 pub const ALIGN: u64 = 64;
 
 /// Element type of a buffer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
     /// IEEE binary32.

@@ -342,7 +342,8 @@ pub fn linear_attention() -> Vec<Case> {
                 let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
                 let backward =
                     LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
-                let tolerance = if temperature > 1.0 { (5e-2, 2e-2) } else { tolerance(elem) };
+                // Gradients are then 40 times differences of rounded numbers.
+                let tolerance = if temperature > 1.0 { (1e-1, 2e-2) } else { tolerance(elem) };
 
                 let kernel = linear_attention_forward(&forward);
                 let operands = inputs(&kernel, LEN, 5, seed as u64 + 3);

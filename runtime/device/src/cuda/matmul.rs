@@ -93,8 +93,7 @@ type Types = (DType, DType);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     problem: Problem,
-    /// Bytes of an element of operands and result, which tell the possible types apart.
-    bytes: (u64, u64),
+    types: Types,
     accumulate: bool,
     /// Powers of two that divide the addresses of A, B and C.
     alignment: [u32; 3],
@@ -202,20 +201,18 @@ impl Matmuls {
         }
         let [a, b, c] = at.map(|address| 1u32 << (address | 256).trailing_zeros());
         let alignment = if problem.swapped { [b, a, c] } else { [a, b, c] };
-        let bytes = (types.0.bytes(), types.1.bytes());
-        let key = Key { problem, bytes, accumulate: g.accumulate, alignment };
+        let key = Key { problem, types, accumulate: g.accumulate, alignment };
         if let Some(index) = self.known.get(&key) {
             return Ok(*index);
         }
-        let prepared = self
-            .make(&key, types)
-            .map_err(|e| format!("a matmul of {}x{}x{}: cuBLASLt says {e}", g.m, g.n, g.k))?;
+        let prepared =
+            self.make(&key).map_err(|e| format!("a matmul of {}x{}x{}: cuBLASLt says {e}", g.m, g.n, g.k))?;
         self.prepared.push(prepared);
         self.known.insert(key, self.prepared.len() - 1);
         Ok(self.prepared.len() - 1)
     }
 
-    fn make(&self, key: &Key, types: Types) -> Result<Prepared, CublasError> {
+    fn make(&self, key: &Key) -> Result<Prepared, CublasError> {
         // Sums in f32; f32 operands are not rounded to TF32.
         let desc = lt::create_matmul_desc(Compute::CUBLAS_COMPUTE_32F, DataType::CUDA_R_32F)?;
         let mut prepared = Prepared {
@@ -226,8 +223,9 @@ impl Matmuls {
             algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
         };
         let Problem { a, b, c, .. } = key.problem;
+        let (operand, result) = key.types;
         for (slot, (stored, dtype)) in
-            prepared.layouts.iter_mut().zip([(a, types.0), (b, types.0), (c, types.1)])
+            prepared.layouts.iter_mut().zip([(a, operand), (b, operand), (c, result)])
         {
             let Stored { rows, cols, leading, .. } = stored;
             *slot = lt::create_matrix_layout(data_type(dtype), rows as u64, cols as u64, leading as i64)?;

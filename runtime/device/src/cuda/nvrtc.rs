@@ -22,6 +22,8 @@ const WANTED: Wanted = Wanted {
 /// Options of every compilation besides the architecture. `-v` has the assembler report registers and spills in the
 /// log; line numbers cost no speed and let profilers show the source.
 const OPTIONS: [&str; 3] = ["--std=c++17", "-lineinfo", "--ptxas-options=-v"];
+/// Unknown to versions that have no cache.
+const NO_CACHE: &str = "--no-cache";
 
 type Handle = *mut c_void;
 type Status = c_int;
@@ -101,10 +103,17 @@ impl Nvrtc {
     /// # Errors
     /// [`DeviceError::Kernel`] with the compiler's log.
     pub fn cubin(&self, name: &str, source: &str, arch: &str) -> Result<Cubin, DeviceError> {
-        let program = self.compile(name, source, arch)?;
+        let mut program = self.compile(name, source, arch, &[])?;
+        let mut resources = resources::parse(&program.log(), name);
+        if resources.is_none() {
+            // Beside a driver, NVRTC 13 has a cache of its own, by the text without its comments, and no report on what
+            // comes from it.
+            program = self.compile(name, source, arch, &[NO_CACHE])?;
+            resources = resources::parse(&program.log(), name);
+        }
+        let resources =
+            resources.ok_or_else(|| failed(name, format!("the compiler's log has no entry point {name}")))?;
         let bytes = program.take(self.functions.cubin).map_err(|e| failed(name, e))?;
-        let resources = resources::parse(&program.log(), name)
-            .ok_or_else(|| failed(name, format!("the compiler's log has no entry point {name}")))?;
         Ok(Cubin { bytes, resources })
     }
 
@@ -113,7 +122,7 @@ impl Nvrtc {
     /// # Errors
     /// [`DeviceError::Kernel`] with the compiler's log.
     pub fn ptx(&self, name: &str, source: &str, arch: &str) -> Result<String, DeviceError> {
-        let program = self.compile(name, source, &arch.replace("sm_", "compute_"))?;
+        let program = self.compile(name, source, &arch.replace("sm_", "compute_"), &[])?;
         let mut text = program.take(self.functions.ptx).map_err(|e| failed(name, e))?;
         while text.last() == Some(&0) {
             text.pop();
@@ -121,7 +130,13 @@ impl Nvrtc {
         String::from_utf8(text).map_err(|e| failed(name, e.to_string()))
     }
 
-    fn compile(&self, name: &str, source: &str, arch: &str) -> Result<Program<'_>, DeviceError> {
+    fn compile(
+        &self,
+        name: &str,
+        source: &str,
+        arch: &str,
+        more: &[&str],
+    ) -> Result<Program<'_>, DeviceError> {
         let text = |s: &str| CString::new(s).map_err(|_| failed(name, "the source has a 0 byte".into()));
         // What messages call the file: as the kernel's dump.
         let (source, file) = (text(source)?, text(&format!("{name}.cu"))?);
@@ -140,7 +155,7 @@ impl Nvrtc {
         self.check(status).map_err(|e| failed(name, e))?;
         let program = Program { nvrtc: self, handle };
         let options = [format!("--gpu-architecture={arch}")];
-        let options = options.iter().map(String::as_str).chain(OPTIONS);
+        let options = options.iter().map(String::as_str).chain(OPTIONS).chain(more.iter().copied());
         let options: Vec<CString> = options.map(text).collect::<Result<_, _>>()?;
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         // SAFETY: the program is live, and the options live over the call.
