@@ -18,6 +18,8 @@ use crate::ir::{Binary, Compare, Elem, ParamId, Unary, ValueId};
 
 /// Most features of a block that is all of a program: a matrix of 64 by 64 costs 32 registers of each of 128 threads.
 const WIDEST: usize = 64;
+/// Most features of a block that is all of a head, in two bytes each: operands in four do not fit shared memory.
+const WHOLE: usize = 128;
 /// Most features of one of several blocks that a program does in turn, beside tiles with all value features.
 const NARROW: usize = 32;
 
@@ -48,10 +50,12 @@ impl Sizes {
         Sizes { elem, shape, chunk, temperature, width: feature_block(shape.head_dim, WIDEST) }
     }
 
-    /// With narrow blocks, unless there is only one.
-    pub(crate) fn narrow(self) -> Self {
-        let width = if self.blocks() == 1 { self.width } else { feature_block(self.shape.head_dim, NARROW) };
-        Sizes { width, ..self }
+    /// For programs of all features: as one block where that fits the registers of 256 threads, since the key side of an
+    /// only block serves all query heads. Else narrow ones.
+    pub(crate) fn whole(self) -> Self {
+        let dim = self.shape.head_dim;
+        let fits = dim <= WIDEST || dim <= WHOLE && matches!(self.elem, Elem::Bf16 | Elem::F16);
+        Sizes { width: if fits { dim } else { feature_block(dim, NARROW) }, ..self }
     }
 
     /// Blocks of a head.
@@ -207,8 +211,8 @@ impl ChunkHead {
 
 /// P of one query head, block by block.
 pub(crate) enum QuerySoftmax {
-    /// The only block.
-    Whole(ValueId),
+    /// The only block, computed where it is asked for.
+    Whole(HeadRows),
     /// Each block is loaded again.
     Parts(HeadRows, RowStatistics),
 }
@@ -218,8 +222,7 @@ impl QuerySoftmax {
     pub(crate) fn new(b: &mut Builder, chunk: &ChunkHead, q: HeadRows) -> Self {
         let temperature = chunk.sizes.temperature;
         if chunk.sizes.blocks() == 1 {
-            let x = chunk.load_f32(b, &q);
-            return QuerySoftmax::Whole(softmax_rows(b, x, temperature));
+            return QuerySoftmax::Whole(q);
         }
         // Block by block, so that no tile has all features.
         let rows = [chunk.sizes.chunk];
@@ -240,7 +243,10 @@ impl QuerySoftmax {
     /// `P` `[C, F]` of the block that starts at feature `first`.
     pub(crate) fn block(&self, b: &mut Builder, chunk: &ChunkHead, first: ValueId) -> ValueId {
         match self {
-            QuerySoftmax::Whole(p) => *p,
+            QuerySoftmax::Whole(q) => {
+                let x = chunk.load_f32(b, q);
+                softmax_rows(b, x, chunk.sizes.temperature)
+            }
             QuerySoftmax::Parts(q, statistics) => {
                 let q = q.features(b, first, chunk.sizes.width);
                 let x = chunk.load_f32(b, &q);
@@ -310,26 +316,44 @@ impl KeyBlock {
         p: ValueId,
         a: ValueId,
     ) -> (ValueId, ValueId) {
-        let fast = |b: &mut Builder| {
-            let q = b.mul(p, self.inverse);
-            b.name(q, "q_tilde");
-            let small = b.cast(q, chunk.sizes.elem);
-            vec![q, b.dot(small, false, self.small, true, Some(a))]
-        };
-        // With M = L − ln P, `P exp(K − L) = exp(K − M)`: one tile instead of two.
-        let slow = |b: &mut Builder| {
-            let log = b.unary(Unary::Log, p);
-            let log = b.scale(log, -1.0);
-            let ends = self.prefixes(b, chunk, log);
-            let done = chunk.each_token(b, &[a], |b, row, carried| {
-                let weights = self.weights_of(b, chunk, ends, row);
-                let column = b.sum(1, weights);
-                vec![add_at(b, carried[0], 1, row, column)]
-            });
-            vec![self.weights_of_start(b, chunk, ends), done[0]]
-        };
+        let fast = |b: &mut Builder| <[ValueId; 2]>::from(self.scores_fast(b, chunk, p, a)).to_vec();
+        let slow = |b: &mut Builder| <[ValueId; 2]>::from(self.scores_slow(b, chunk, p, a)).to_vec();
         let done = b.if_else(self.ok, fast, slow);
         (done[0], done[1])
+    }
+
+    /// [`KeyBlock::scores`] by matrix products, where they are exact.
+    pub(crate) fn scores_fast(
+        &self,
+        b: &mut Builder,
+        chunk: &ChunkHead,
+        p: ValueId,
+        a: ValueId,
+    ) -> (ValueId, ValueId) {
+        let q = b.mul(p, self.inverse);
+        b.name(q, "q_tilde");
+        let small = b.cast(q, chunk.sizes.elem);
+        (q, b.dot(small, false, self.small, true, Some(a)))
+    }
+
+    /// [`KeyBlock::scores`] key by key, for any keys.
+    pub(crate) fn scores_slow(
+        &self,
+        b: &mut Builder,
+        chunk: &ChunkHead,
+        p: ValueId,
+        a: ValueId,
+    ) -> (ValueId, ValueId) {
+        // With M = L − ln P, `P exp(K − L) = exp(K − M)`: one tile instead of two.
+        let log = b.unary(Unary::Log, p);
+        let log = b.scale(log, -1.0);
+        let ends = self.prefixes(b, chunk, log);
+        let done = chunk.each_token(b, &[a], |b, row, carried| {
+            let weights = self.weights_of(b, chunk, ends, row);
+            let column = b.sum(1, weights);
+            vec![add_at(b, carried[0], 1, row, column)]
+        });
+        (self.weights_of_start(b, chunk, ends), done[0])
     }
 
     /// `tile` `[C, F]` with the logsumexp L_t of the keys up to and including each token added to its row.

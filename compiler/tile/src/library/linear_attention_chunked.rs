@@ -11,7 +11,7 @@ use super::linear_attention::LinearForwardSpec;
 use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax};
 use super::load_index;
 use crate::builder::Builder;
-use crate::ir::{Elem, Kernel, Mode};
+use crate::ir::{Elem, Kernel, Mode, ValueId};
 
 /// `(q, k, v, ell, state) -> out`, where `ell` and `state` are of the keys before each chunk.
 ///
@@ -27,8 +27,11 @@ pub fn linear_prefill_out(spec: &LinearForwardSpec) -> Kernel {
     out(spec, true)
 }
 
+/// How a block adds to the attention matrix: [`KeyBlock::scores_fast`] or [`KeyBlock::scores_slow`].
+type Scores = fn(&KeyBlock, &mut Builder, &ChunkHead, ValueId, ValueId) -> (ValueId, ValueId);
+
 fn out(spec: &LinearForwardSpec, goes_on: bool) -> Kernel {
-    let sizes = spec.sizes().narrow();
+    let sizes = spec.sizes().whole();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let kernel = if goes_on { "linear_prefill_out" } else { "linear_attention_out" };
     let name = spec.name(kernel, &[spec.q, spec.k, spec.v, spec.out]);
@@ -52,28 +55,46 @@ fn out(spec: &LinearForwardSpec, goes_on: bool) -> Kernel {
         let state = saved.features(first, sizes.width).load_state(b, chunk.index);
         (keys, b.cast(state, spec.elem))
     };
-    // The key side of an only block serves all query heads.
-    let only = (sizes.blocks() == 1).then(|| {
+    let finish = |b: &mut Builder, head, a, sum| {
+        let a = Triangle { fill: 0.0, lower: true }.apply(b, a, None);
+        let a = b.cast(a, spec.elem);
+        let result = b.dot(a, false, values, false, Some(sum));
+        let out = chunk.query_rows(b, out, spec.out, head);
+        chunk.store(b, &out, result);
+    };
+    let zeros = |b: &mut Builder| [b.full(0.0, &[spec.chunk, dim]), b.full(0.0, &[spec.chunk, spec.chunk])];
+    if sizes.blocks() == 1 {
+        // The key side of an only block serves all query heads, and so does the choice of the path: the slow one has no
+        // 1/Z to keep.
         let first = b.index(0);
-        side(&mut b, first)
-    });
+        let (keys, state) = side(&mut b, first);
+        let heads = |b: &mut Builder, scores: Scores| {
+            chunk.each_query_head(b, &[], |b, head, _| {
+                let q = chunk.query_rows(b, q, spec.q, head);
+                let p = QuerySoftmax::new(b, &chunk, q).block(b, &chunk, first);
+                let [sum, a] = zeros(b);
+                let (q, a) = scores(&keys, b, &chunk, p, a);
+                let q = b.cast(q, spec.elem);
+                let sum = b.dot(q, false, state, false, Some(sum));
+                finish(b, head, a, sum);
+                vec![]
+            })
+        };
+        b.if_else(keys.ok, |b| heads(b, KeyBlock::scores_fast), |b| heads(b, KeyBlock::scores_slow));
+        return b.finish();
+    }
     chunk.each_query_head(&mut b, &[], |b, head, _| {
         let q = chunk.query_rows(b, q, spec.q, head);
         let p = QuerySoftmax::new(b, &chunk, q);
-        let init = [b.full(0.0, &[spec.chunk, dim]), b.full(0.0, &[spec.chunk, spec.chunk])];
+        let init = zeros(b);
         let done = sizes.each_block(b, &init, |b, first, carried| {
-            let fresh = only.is_none().then(|| side(b, first));
-            let (keys, state) = only.as_ref().or(fresh.as_ref()).expect("one of the two");
+            let (keys, state) = side(b, first);
             let p = p.block(b, &chunk, first);
             let (q, a) = keys.scores(b, &chunk, p, carried[1]);
             let q = b.cast(q, spec.elem);
-            vec![b.dot(q, false, *state, false, Some(carried[0])), a]
+            vec![b.dot(q, false, state, false, Some(carried[0])), a]
         });
-        let a = Triangle { fill: 0.0, lower: true }.apply(b, done[1], None);
-        let a = b.cast(a, spec.elem);
-        let result = b.dot(a, false, values, false, Some(done[0]));
-        let out = chunk.query_rows(b, out, spec.out, head);
-        chunk.store(b, &out, result);
+        finish(b, head, done[1], done[0]);
         vec![]
     });
     b.finish()

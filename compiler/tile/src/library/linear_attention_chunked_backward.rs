@@ -28,7 +28,7 @@ pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
 ///
 /// Live tiles: `1/Z`, P and dP; two more in the slow path, of L and of dA.
 pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
-    let sizes = spec.sizes();
+    let sizes = spec.sizes().whole();
     let HeadShape { batch, kv_heads, .. } = spec.shape;
     let name = spec.name("linear_attention_delta", &[spec.q, spec.k, spec.v, spec.dout]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
@@ -42,7 +42,6 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
         let init = b.full(0.0, &[spec.chunk]);
         let sum = sizes.each_block(b, &[init], |b, first, carried| {
             let block = Block::new(b, &head, first);
-            let p = query.p.block(b, &chunk, first);
             let dp = b.if_else(
                 block.keys.ok,
                 |b| {
@@ -55,6 +54,8 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
                     vec![block.dp_slow(b, &query, ends)]
                 },
             );
+            // Last, so that it need not be kept beside what dP is made of.
+            let p = query.p.block(b, &chunk, first);
             let product = b.mul(p, dp[0]);
             let sum = b.sum(1, product);
             vec![b.add(carried[0], sum)]

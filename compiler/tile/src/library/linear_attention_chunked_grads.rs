@@ -14,7 +14,7 @@ use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
 /// Live tiles: dV, `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; if D = 128, dV is two tiles and all
 /// but `A` are halves. The slow path has as many: M and a column's weights in place of P and `1/Z`.
 pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
-    let sizes = spec.sizes().narrow();
+    let sizes = spec.sizes().whole();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dk, spec.dv];
     let name = spec.name("linear_attention_grads", &strides);
