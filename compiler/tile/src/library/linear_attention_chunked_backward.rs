@@ -37,31 +37,46 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
     let index = b.program_id(0);
     let chunk = ChunkHead::new(&mut b, sizes, index);
     let head = Head::new(&mut b, spec, &chunk, &params);
+    let finish = |b: &mut Builder, number, sum| {
+        let at = chunk.row_offset(b, number);
+        b.store(delta, at, sum, &[(1, chunk.bound)]);
+    };
+    if sizes.blocks() == 1 {
+        // The key side of an only block serves all query heads, and so does the choice of the path.
+        let first = b.index(0);
+        let block = Block::new(&mut b, &head, first);
+        let heads = |b: &mut Builder, dp: &dyn Fn(&mut Builder, &Query) -> ValueId| {
+            chunk.each_query_head(b, &[], |b, number, _| {
+                let query = Query::new(b, &head, number);
+                let dp = dp(b, &query);
+                let sum = block.row_sum(b, &query, dp);
+                finish(b, number, sum);
+                vec![]
+            })
+        };
+        let fast = |b: &mut Builder| heads(b, &|b, query| block.dp_fast(b, query));
+        let slow = |b: &mut Builder| {
+            let ends = block.ends(b);
+            heads(b, &|b, query| block.dp_slow(b, query, ends))
+        };
+        b.if_else(block.keys.ok, fast, slow);
+        return b.finish();
+    }
     chunk.each_query_head(&mut b, &[], |b, number, _| {
         let query = Query::new(b, &head, number);
         let init = b.full(0.0, &[spec.chunk]);
         let sum = sizes.each_block(b, &[init], |b, first, carried| {
             let block = Block::new(b, &head, first);
-            let dp = b.if_else(
-                block.keys.ok,
-                |b| {
-                    let da = b.cast(query.da, spec.elem);
-                    vec![block.dp(b, query.g, da, block.keys.inverse)]
-                },
-                |b| {
-                    let zero = b.full(0.0, &[spec.chunk, sizes.width]);
-                    let ends = block.keys.prefixes(b, &chunk, zero);
-                    vec![block.dp_slow(b, &query, ends)]
-                },
-            );
-            // Last, so that it need not be kept beside what dP is made of.
-            let p = query.p.block(b, &chunk, first);
-            let product = b.mul(p, dp[0]);
-            let sum = b.sum(1, product);
+            let fast = |b: &mut Builder| vec![block.dp_fast(b, &query)];
+            let slow = |b: &mut Builder| {
+                let ends = block.ends(b);
+                vec![block.dp_slow(b, &query, ends)]
+            };
+            let dp = b.if_else(block.keys.ok, fast, slow);
+            let sum = block.row_sum(b, &query, dp[0]);
             vec![b.add(carried[0], sum)]
         });
-        let at = chunk.row_offset(b, number);
-        b.store(delta, at, sum[0], &[(1, chunk.bound)]);
+        finish(b, number, sum[0]);
         vec![]
     });
     b.finish()
@@ -70,7 +85,7 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
 /// `(q, k, v, ell, state, dout, [delta]) -> (dq, d, rho, dk_part)`, a program for each chunk and block of features;
 /// `delta` if [`needs_delta`].
 ///
-/// Live tiles: the sum of dK, d (two if D = 128), P, dP and, for a moment, `1/Z`.
+/// Live tiles: the sum of dK, d (two if D = 128), P, dP and `1/Z`.
 pub fn linear_attention_chunk_grads(spec: &LinearBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dq];
@@ -182,7 +197,27 @@ impl<'a> Block<'a> {
         b.mul(dp, inverse)
     }
 
-    /// dP `[C, F]` key by key, for L of every token.
+    /// dP `[C, F]` by matrix products, where they are exact.
+    fn dp_fast(&self, b: &mut Builder, query: &Query) -> ValueId {
+        let da = b.cast(query.da, self.head.spec.elem);
+        self.dp(b, query.g, da, self.keys.inverse)
+    }
+
+    /// L of every token, `[C, F]`.
+    fn ends(&self, b: &mut Builder) -> ValueId {
+        let Sizes { chunk, width, .. } = self.head.chunk.sizes;
+        let zero = b.full(0.0, &[chunk, width]);
+        self.keys.prefixes(b, self.head.chunk, zero)
+    }
+
+    /// Row sums of `P ⊙ dP`. P comes last, so that it need not be kept beside what dP is made of.
+    fn row_sum(&self, b: &mut Builder, query: &Query, dp: ValueId) -> ValueId {
+        let p = query.p.block(b, self.head.chunk, self.keys.first);
+        let product = b.mul(p, dp);
+        b.sum(1, product)
+    }
+
+    /// dP `[C, F]` key by key, for any keys; `ends` are those of [`Block::ends`].
     fn dp_slow(&self, b: &mut Builder, query: &Query, ends: ValueId) -> ValueId {
         let chunk = self.head.chunk;
         let dp = b.dot(query.g, false, self.state, true, None);
@@ -230,12 +265,10 @@ impl Own<'_> {
         chunk.store(b, &dq, grad);
     }
 
-    /// By matrix products; returns d and rho. The order keeps few tiles alive, and `1/Z` waits in memory where dK will
-    /// be.
+    /// By matrix products; returns d and rho. The order keeps few tiles alive.
     fn fast(&self, b: &mut Builder) -> Vec<ValueId> {
         let (block, keys) = (self.block, &self.block.keys);
         let Head { spec, chunk, .. } = *block.head;
-        chunk.store(b, &self.dk_part, keys.inverse);
         // The suffix sum of x as a product, which adds to the sum that is carried anyway.
         let earlier = b.full(-1.0, &[spec.chunk, spec.chunk]);
         let earlier = Triangle { fill: 0.0, lower: true }.apply(b, earlier, None);
@@ -245,12 +278,10 @@ impl Own<'_> {
         let done = chunk.each_query_head(b, &[d, rho, bracket], |b, number, carried| {
             let query = Query::new(b, block.head, number);
             let da = b.cast(query.da, spec.elem);
-            let inverse = chunk.load(b, &self.dk_part);
-            let dp = block.dp(b, query.g, da, inverse);
+            let dp = block.dp(b, query.g, da, keys.inverse);
             let p = query.p.block(b, chunk, keys.first);
             self.write_dq(b, number, p, dp);
-            let inverse = chunk.load(b, &self.dk_part);
-            let q = b.mul(p, inverse);
+            let q = b.mul(p, keys.inverse);
             b.name(q, "q_tilde");
             let q_small = b.cast(q, spec.elem);
             let d = b.dot(q_small, true, query.g, false, Some(carried[0]));
@@ -274,7 +305,7 @@ impl Own<'_> {
         let width = chunk.sizes.width;
         let zero = b.full(0.0, &[spec.chunk, width]);
         chunk.store(b, &self.dk_part, zero);
-        let ends = keys.prefixes(b, chunk, zero);
+        let ends = block.ends(b);
         let nothing = self.nothing(b);
         chunk.each_query_head(b, &nothing, |b, number, carried| {
             let query = Query::new(b, block.head, number);
