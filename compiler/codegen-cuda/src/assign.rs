@@ -189,12 +189,20 @@ impl Assignment {
 }
 
 /// Elements of the widest access that suits all tiles in memory: where types differ, that of the larger, since a warp
-/// should touch one contiguous range at a time.
+/// should touch one contiguous range at a time. Vectors beside matrices have no say: they are few bytes.
 fn widest_access(kernel: &Kernel) -> u64 {
+    let mut most = 0;
+    kernel.for_each_stmt(|stmt| {
+        let (Op::Load(view) | Op::Store(view, _)) = &stmt.op else { return };
+        most = most.max(view.axes.len());
+    });
     let (mut widest, mut pairs) = (WIDE / 2, false);
     kernel.for_each_stmt(|stmt| {
         let (Op::Load(view) | Op::Store(view, _)) = &stmt.op else { return };
         let Some(last) = view.axes.last() else { return };
+        if view.axes.len() < most {
+            return;
+        }
         widest = widest.min(WIDE / memory_bytes(kernel.param(view.param).elem));
         pairs |= last.stride == 2;
     });

@@ -148,6 +148,8 @@ pub fn rms_norm_grad(spec: &RmsNormGradSpec) -> Kernel {
         let (from, at) = (b.scale_index(row, spec.x_stride), b.scale_index(row, d));
         let value = b.load_f32(x, from, &shape, &[(spec.x_stride, left), (1, None)]);
         let upstream = b.load_f32(dy, at, &shape, &dense);
+        // With the others: all are on their way before the first sum is waited for.
+        let other = dres.map(|dres| b.load_f32(dres, at, &shape, &dense));
         let scale = inverse_rms(b, value, spec.eps);
         let scale = b.expand_cols(scale, d);
         let normalised = b.mul(value, scale);
@@ -159,10 +161,10 @@ pub fn rms_norm_grad(spec: &RmsNormGradSpec) -> Kernel {
         let along = b.mul(normalised, along);
         let across = b.sub(weighted, along);
         let mut gradient = b.mul(across, scale);
-        if let Some(dres) = dres {
+        if let Some(other) = other {
             // As if it had been stored, so that the fused form gives the same bits; in f32 where nothing contracts.
             let rounded = b.cast(gradient, spec.dx);
-            let (rounded, other) = (b.cast(rounded, Elem::F32), b.load_f32(dres, at, &shape, &dense));
+            let rounded = b.cast(rounded, Elem::F32);
             gradient = b.add(rounded, other);
         }
         b.store(dx, at, gradient, &dense);

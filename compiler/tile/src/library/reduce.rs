@@ -64,7 +64,7 @@ fn sum_rows(spec: &SumMiddleSpec) -> Kernel {
 fn sum_columns(spec: &SumMiddleSpec) -> Kernel {
     let SumMiddleSpec { outer, mid, inner, .. } = *spec;
     // Narrow strips if there are few columns in all, so that a bias gradient still occupies a machine.
-    let cols = (outer * inner).div_ceil(32).next_multiple_of(64).clamp(64, 1024).min(inner);
+    let cols = (outer * inner).div_ceil(128).next_multiple_of(16).clamp(16, 1024).min(inner);
     let rows = (TILE / cols).clamp(1, mid);
     let outers = (WORK / (mid * cols)).clamp(1, outer);
     let counts = [outer.div_ceil(outers), inner.div_ceil(cols)];
