@@ -56,6 +56,7 @@ impl Emitter<'_> {
                 let a = self.scalar(*a);
                 match (from, elem) {
                     (Elem::I32 | Elem::Index, Elem::F32) => self.b.ins().fcvt_from_sint(types::F32, a),
+                    (Elem::F32, Elem::I32) => self.b.ins().fcvt_to_sint_sat(types::I32, a),
                     (Elem::I32, Elem::Index) => self.b.ins().sextend(types::I64, a),
                     (Elem::Index, Elem::I32) => self.b.ins().ireduce(types::I32, a),
                     (Elem::F32, Elem::Bf16) => self.round(Half::Bf16, a),

@@ -67,7 +67,7 @@ fn pointwise_types() {
         ("%r: index = program_id 3", "the grid has axes 0, 1 and 2, not 3"),
         ("%r: i32 = program_id 0", "the result is index, not i32"),
         ("%r: f32 = cast %f", "there is no cast from f32 to f32"),
-        ("%r: i32 = cast %f", "there is no cast from f32 to i32"),
+        ("%r: i32[4] = cast %v", "there is no cast from f32 to i32"),
         ("%r: f32 = cast %i", "there is no cast from index to f32"),
         ("%r: f32[4] = cast %b", "there is no cast from bool to f32"),
         ("%r: f16[4] = cast %g", "there is no cast from bf16 to f16"),

@@ -301,6 +301,7 @@ impl<R: Real> Machine<'_, R> {
                 let round = |x: &R| R::from_f32(half::f16::from_bits(x.to_f16()).to_f32());
                 Data::reals(x.iter().map(round).collect())
             }
+            (Data::Real(x), Elem::I32) => Data::ints(vec![x[0].to_f64() as i32]),
             (Data::Int(x), Elem::F32) => Data::reals(x.iter().map(|x| R::from_i32(*x)).collect()),
             (Data::Int(x), Elem::Index) => Data::Index(i64::from(x[0])),
             (Data::Index(x), Elem::I32) => {

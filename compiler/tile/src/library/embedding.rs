@@ -5,7 +5,7 @@
 
 use super::{TILE, WORK, bound, grid_indices, tag};
 use crate::builder::Builder;
-use crate::ir::{Binary, Compare, Elem, Kernel, Mode, Reduction};
+use crate::ir::{Binary, Compare, Elem, Kernel, Mode, Unary};
 
 /// `y[t] = table[ids[t]]`, dense `[tokens, d]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -79,14 +79,14 @@ pub struct EmbeddingGradSpec {
 }
 
 /// Ids that are looked at together.
-const SCAN: usize = 256;
+const SCAN: usize = 1024;
 
 /// Parameters: ids (i32), dy, dtable (f32).
 ///
 /// A program owns a block of rows and columns of `dtable`: it writes zeros, then walks the ids in order and adds the
-/// rows of `dy` that are its own, so every sum has one order and no two programs meet. Blocks of ids without a token
-/// for the program, which is most of them, cost one vector comparison. The program of the commonest tokens has the longest
-/// chain of additions.
+/// rows of `dy` that are its own, so every sum has one order and no two programs meet. Ids are compared as vectors, and
+/// the next of the program's own is a reduction: no token of others is walked over. The program of the commonest tokens
+/// has the longest chain of additions.
 pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
     let EmbeddingGradSpec { tokens, d, vocab, .. } = *spec;
     let (rows, cols) = (spec.block.0.min(vocab), spec.block.1.min(d));
@@ -117,50 +117,50 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
 
     let (first_id, end_id) = (b.cast(first, Elem::I32), b.cast(end, Elem::I32));
     let (lows, highs) = (b.splat(first_id, &[scan]), b.splat(end_id, &[scan]));
+    let places = b.iota(0, &[scan]);
+    // Places in the scan, counted downwards in f32, so that the first is the largest.
+    let backwards = b.cast(places, Elem::F32);
+    let backwards = b.unary(Unary::Neg, backwards);
+    let never = b.full(-(scan as f64), &[scan]);
     let (yes, no) = (b.full(1.0, &[scan]), b.full(0.0, &[scan]));
     let (zero, stop) = (b.index(0), b.index(tokens));
     b.for_loop(zero, stop, scan, &[], |b, start, _| {
         let left = bound(b, tokens, start, scan);
         let block = b.load(ids, start, &[scan], &[(1, left)]);
         let (above, below) = (b.compare(Compare::Ge, block, lows), b.compare(Compare::Lt, block, highs));
-        let own = b.binary(Binary::And, above, below);
-        let own = b.select(own, yes, no);
-        let any = b.reduce(Reduction::Max, 0, own);
-        let threshold = b.float(0.0);
-        // The rule comes first: no id is the program's.
-        let none = b.compare(Compare::Le, any, threshold);
-        b.if_else(
-            none,
-            |_| vec![],
-            |b| {
-                let (length, all) = (b.index(scan), b.index(tokens));
-                let last = b.add(start, length);
-                let last = b.min(last, all);
-                b.for_loop(start, last, 1, &[], |b, token, _| {
-                    let id = b.load(ids, token, &[], &[]);
-                    let (below, above) =
-                        (b.compare(Compare::Lt, id, first_id), b.compare(Compare::Ge, id, end_id));
-                    let other = b.binary(Binary::Or, below, above);
-                    b.if_else(
-                        other,
-                        |_| vec![],
-                        |b| {
-                            let row = b.cast(id, Elem::Index);
-                            let (to, from) = (b.scale_index(row, d), b.scale_index(token, d));
-                            let (to, from) = (b.add(to, col), b.add(from, col));
-                            let axes = [(1, col_bound)];
-                            let sum = b.load(dtable, to, &[cols], &axes);
-                            let part = b.load_f32(dy, from, &[cols], &axes);
-                            let sum = b.add(sum, part);
-                            b.store(dtable, to, sum, &axes);
-                            vec![]
-                        },
-                    );
-                    vec![]
-                });
-                vec![]
-            },
-        );
+        let mut own = b.binary(Binary::And, above, below);
+        if let Some(left) = left {
+            let left = b.cast(left, Elem::I32);
+            let left = b.splat(left, &[scan]);
+            let exists = b.compare(Compare::Lt, places, left);
+            own = b.binary(Binary::And, own, exists);
+        }
+        let count = b.select(own, yes, no);
+        let count = b.sum(0, count);
+        let count = b.cast(count, Elem::I32);
+        let count = b.cast(count, Elem::Index);
+        let own = b.select(own, backwards, never);
+        let before = b.float(1.0);
+        b.for_loop(zero, count, 1, &[before], |b, _, carried| {
+            let last = b.splat(carried[0], &[scan]);
+            let later = b.compare(Compare::Lt, own, last);
+            let later = b.select(later, own, never);
+            let next = b.reduce_max(0, later);
+            let place = b.unary(Unary::Neg, next);
+            let place = b.cast(place, Elem::I32);
+            let place = b.cast(place, Elem::Index);
+            let token = b.add(start, place);
+            let id = b.load(ids, token, &[], &[]);
+            let row = b.cast(id, Elem::Index);
+            let (to, from) = (b.scale_index(row, d), b.scale_index(token, d));
+            let (to, from) = (b.add(to, col), b.add(from, col));
+            let axes = [(1, col_bound)];
+            let part = b.load_f32(dy, from, &[cols], &axes);
+            let sum = b.load(dtable, to, &[cols], &axes);
+            let sum = b.add(sum, part);
+            b.store(dtable, to, sum, &axes);
+            vec![next]
+        });
         vec![]
     });
     b.finish()

@@ -203,7 +203,7 @@ impl Typing<'_> {
                 | (Elem::I32, Elem::F32)
                 | (Elem::I32, Elem::Index)
                 | (Elem::Index, Elem::I32)
-        );
+        ) || (from.elem, to.elem) == (Elem::F32, Elem::I32) && from.shape.is_empty();
         rule(known, || format!("there is no cast from {} to {}", from.elem, to.elem))
     }
 
