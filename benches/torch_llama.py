@@ -140,6 +140,9 @@ class Llama(nn.Module):
         x = self.embedding(tokens).to(self.dtype)
         for block in self.blocks:
             x = block(x, self.angles, self.use_complex)
+        return self.loss(x, targets)
+
+    def loss(self, x, targets):
         return F.cross_entropy(self.output(self.norm(x).type_as(x)).flatten(0, 1), targets.flatten())
 
 

@@ -263,10 +263,10 @@ if wanted bench; then
   fi
   rm -rf "$out"/*.linc.*.json "$out"/*.torch.*.json "$out/sm_80"
   model=models/llama3_1b.toml dims=64,128 seqs=1024,2048,4096,8192,16384,32768 lengths=2048,8192,32768
-  ratios=0,0.5,0.75,1 heads=(--heads 32 --kv-heads 8) runs=(--rounds 10)
+  ratios=0,0.5,0.75,1 heads=(--heads 32 --kv-heads 8) runs=(--rounds 10) streamed=8192
   if $quick; then seqs=1024,8192 lengths=2048 ratios=0,0.75 turns=${rounds:-1} runs=(--rounds 5); fi
   if ! $gpu; then
-    model=models/llama3_nano.toml dims=16 seqs=64,128 lengths=64 ratios=0,0.5 heads=(--heads 4 --kv-heads 2)
+    model=models/llama3_nano.toml dims=16 seqs=64,128 lengths=64 ratios=0,0.5 heads=(--heads 4 --kv-heads 2) streamed=64
     runs=(--rounds 2 --warmup 1)
   fi
   for dim in ${dims//,/ }; do
@@ -283,7 +283,7 @@ if wanted bench; then
   for length in ${lengths//,/ }; do
     bench "train-$length" --both train "$model" --seq "$length" --ratio "$ratios" "${runs[@]}"
   done
-  bench memory --linc memory "$model" "${runs[@]}"
+  bench memory --linc memory "$model" --seq "$streamed" "${runs[@]}"
   heading "tables"
   # Without PyTorch there are no files of its.
   shopt -s nullglob

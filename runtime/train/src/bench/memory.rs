@@ -50,6 +50,8 @@ pub struct MemoryRow {
     pub gbytes: f64,
     /// Of the copy's bytes per second.
     pub share: f64,
+    /// Of those of a copy that moves as many bytes: one of few megabytes is over before all of memory is busy.
+    pub share_of_size: f64,
 }
 
 /// The yardstick: a copy on the device.
@@ -96,15 +98,17 @@ pub fn memory(
     let kinds = kinds(&compiled.plan);
     let largest = kinds.iter().map(|kind| kind.bytes).max().unwrap_or(0);
     let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);
-    let copied = copied / plan::ALIGN * plan::ALIGN;
-    let plans = vec![compiled.plan, copy_plan(copied)];
+    // The yardstick, then a copy of each kind's size.
+    let aligned = |bytes: u64| (bytes.min(copied) / plan::ALIGN).max(1) * plan::ALIGN;
+    let sizes: Vec<u64> = [copied].into_iter().chain(kinds.iter().map(|k| k.bytes / 2)).map(aligned).collect();
+    let plans = vec![compiled.plan, copy_plan(&sizes)];
     let mut executor = Executor::new(device, plans).map_err(|error| match error {
         ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&[report]) },
         other => TrainError::Exec(other),
     })?;
     executor.initialize(0)?;
     let feed = Feed::new(batch * seq, model.sizes.vocab_size, 1e-5);
-    let (mut seconds, mut copies) = (vec![vec![]; kinds.len()], vec![]);
+    let (mut seconds, mut copies) = (vec![vec![]; kinds.len()], vec![vec![]; sizes.len()]);
     for round in 0..timing.warmup + timing.rounds {
         feed.step(&mut executor, 0, round + 1)?;
         let times = executor.step_times(0)?;
@@ -113,15 +117,20 @@ pub fn memory(
         if round < timing.warmup {
             continue;
         }
-        copies.push(copy[0].as_secs_f64());
+        for (copies, time) in copies.iter_mut().zip(&copy) {
+            copies.push(time.as_secs_f64());
+        }
         for (seconds, kind) in seconds.iter_mut().zip(&kinds) {
             let total: f64 = kind.steps.iter().map(|step| times[*step].as_secs_f64()).sum();
             seconds.push(total / kind.steps.len() as f64);
         }
     }
-    let ms = Times::of(copies);
-    let copy = CopySpeed { bytes: 2 * copied, ms, gbytes: ms.giga(2 * copied) };
-    let row = |(kind, seconds): (Kind, Vec<f64>)| {
+    let mut copies = copies.into_iter().zip(&sizes).map(|(seconds, bytes)| {
+        let ms = Times::of(seconds);
+        CopySpeed { bytes: 2 * bytes, ms, gbytes: ms.giga(2 * bytes) }
+    });
+    let copy = copies.next().expect("the yardstick comes first");
+    let row = |((kind, seconds), same): ((Kind, Vec<f64>), CopySpeed)| {
         let ms = Times::of(seconds);
         let gbytes = ms.giga(kind.bytes);
         MemoryRow {
@@ -132,9 +141,10 @@ pub fn memory(
             bytes: kind.bytes,
             gbytes,
             share: gbytes / copy.gbytes,
+            share_of_size: gbytes / same.gbytes,
         }
     };
-    let rows = kinds.into_iter().zip(seconds).map(row).collect();
+    let rows = kinds.into_iter().zip(seconds).zip(copies).map(row).collect();
     Ok(MemoryReport { device: executor.describe_device(), copy, rows })
 }
 
@@ -189,29 +199,32 @@ fn family(kernel: &str) -> String {
     words.collect::<Vec<_>>().join("_")
 }
 
-/// Copies the first bytes of the persistent part, which are parameters, into the scratch part.
-fn copy_plan(bytes: u64) -> Plan {
+/// Copies the first bytes of the persistent part, which are parameters, into the scratch part, so many in each step; none
+/// copies more than the first.
+fn copy_plan(sizes: &[u64]) -> Plan {
+    let bytes = sizes[0];
     let buffer = |name: &str, space| Buffer {
         name: name.into(),
         space,
         offset: 0,
         bytes,
         category: Category::Workspace,
-        live: (0, 0),
+        live: (0, sizes.len() - 1),
     };
     let at = |buffer| Ref { buffer, offset: 0 };
+    let step = |bytes| Step {
+        action: Action::Copy { from: at(0), to: at(1), bytes },
+        label: "copy".into(),
+        flops: 0,
+        bytes: 2 * bytes,
+    };
     Plan {
         name: "copy".into(),
         persistent_bytes: bytes,
         scratch_bytes: bytes,
         buffers: vec![buffer("from", Space::Persistent), buffer("to", Space::Scratch)],
         kernels: vec![],
-        steps: vec![Step {
-            action: Action::Copy { from: at(0), to: at(1), bytes },
-            label: "copy".into(),
-            flops: 0,
-            bytes: 2 * bytes,
-        }],
+        steps: sizes.iter().map(|bytes| step(*bytes)).collect(),
         bindings: vec![],
     }
 }
@@ -229,6 +242,6 @@ mod tests {
 
     #[test]
     fn the_copy_is_a_valid_plan() {
-        linc_driver::plan::validate::validate(&copy_plan(4096)).expect("valid");
+        linc_driver::plan::validate::validate(&copy_plan(&[4096, 64, 1024])).expect("valid");
     }
 }
