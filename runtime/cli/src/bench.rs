@@ -262,5 +262,8 @@ fn memory_table(report: &MemoryReport) -> String {
         let speed = [row.gbytes, row.share, row.share_of_size];
         rows.push(line(&row.step, &row.kernel, row.launches, row.bytes, &row.ms, speed));
     }
-    table(&["step", "kernel", "launches", "moves", "ms", "min", "max", "GB/s", "of copy", "of its size"], &rows)
+    table(
+        &["step", "kernel", "launches", "moves", "ms", "min", "max", "GB/s", "of copy", "of its size"],
+        &rows,
+    )
 }

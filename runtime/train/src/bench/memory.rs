@@ -100,7 +100,8 @@ pub fn memory(
     let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);
     // The yardstick, then a copy of each kind's size.
     let aligned = |bytes: u64| (bytes.min(copied) / plan::ALIGN).max(1) * plan::ALIGN;
-    let sizes: Vec<u64> = [copied].into_iter().chain(kinds.iter().map(|k| k.bytes / 2)).map(aligned).collect();
+    let sizes: Vec<u64> =
+        [copied].into_iter().chain(kinds.iter().map(|k| k.bytes / 2)).map(aligned).collect();
     let plans = vec![compiled.plan, copy_plan(&sizes)];
     let mut executor = Executor::new(device, plans).map_err(|error| match error {
         ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&[report]) },
