@@ -57,8 +57,8 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::EmbeddingGrad { vocab } => {
             let (ids, dy, dtable) = (l.operands[0], l.operands[1], l.results[0]);
             let (tokens, d) = (l.shape(ids).numel(), l.shape(dtable).0[1]);
-            let block = embedding_grad_block(l.target, *vocab);
-            let spec = EmbeddingGradSpec { tokens, d, vocab: *vocab, dy: l.elem(dy)?, block };
+            let (block, scan) = embedding_grad_block(l.target, *vocab);
+            let spec = EmbeddingGradSpec { tokens, d, vocab: *vocab, dy: l.elem(dy)?, block, scan };
             let args = l.places(&[ids, dy, dtable]);
             l.launch(embedding_grad(&spec), args);
         }
@@ -270,13 +270,14 @@ fn norm_gradient(l: &mut Lowering<'_>, eps: f64) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Rows and columns of the table that a program of the embedding's gradient owns. Every program looks at all ids. On a
-/// CPU there are few programs, and more elements in a block than ids in a usual step. On a GPU an addition is a wait for
-/// memory: of 16,384 tokens of English some 4,000 have ids of one range of 256, and some 800 of one of 8.
-fn embedding_grad_block(target: Target, vocab: usize) -> (usize, usize) {
+/// Rows and columns of the table that a program of the embedding's gradient owns, and ids that it looks at together, once
+/// for itself and once for each that is its own. Every program looks at all ids. On a CPU there are few programs, and more
+/// elements in a block than ids in a usual step. On a GPU an addition is a wait for memory, and so is a look: of 16,384
+/// tokens of English some 4,000 have ids of one range of 256, and some 800 of one of 8.
+fn embedding_grad_block(target: Target, vocab: usize) -> ((usize, usize), usize) {
     match target {
-        Target::Cpu => (vocab.div_ceil(32).clamp(16, 256), 512),
-        Target::Cuda | Target::Hopper => (8, 2048),
+        Target::Cpu => ((vocab.div_ceil(32).clamp(16, 256), 512), 128),
+        Target::Cuda | Target::Hopper => ((8, 2048), 1024),
     }
 }
 

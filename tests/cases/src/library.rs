@@ -206,7 +206,7 @@ pub fn embeddings_losses_and_optimizer() -> Vec<Case> {
     for elem in ELEMS {
         for (tokens, d, vocab) in [(1, 1, 5), (33, 65, 7), (9, 256, 6)] {
             kernels.push((embedding(&EmbeddingSpec { tokens, d, vocab, table: elem, y: elem }), elem));
-            let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (4, 2048) };
+            let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (4, 2048), scan: 16 };
             kernels.push((embedding_grad(&spec), elem));
         }
         for (rows, vocab) in [(1, 5), (13, 33), (5, 5000)] {

@@ -76,10 +76,9 @@ pub struct EmbeddingGradSpec {
     pub dy: Elem,
     /// Rows and columns of the table that a program owns.
     pub block: (usize, usize),
+    /// Ids that it looks at together.
+    pub scan: usize,
 }
-
-/// Ids that are looked at together.
-const SCAN: usize = 1024;
 
 /// Parameters: ids (i32), dy, dtable (f32).
 ///
@@ -90,9 +89,9 @@ const SCAN: usize = 1024;
 pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
     let EmbeddingGradSpec { tokens, d, vocab, .. } = *spec;
     let (rows, cols) = (spec.block.0.min(vocab), spec.block.1.min(d));
-    let scan = SCAN.min(tokens);
+    let scan = spec.scan.min(tokens);
     let counts = [vocab.div_ceil(rows), d.div_ceil(cols)];
-    let name = format!("embedding_grad_{tokens}x{d}_v{vocab}_r{rows}_c{cols}_{}", tag(spec.dy));
+    let name = format!("embedding_grad_{tokens}x{d}_v{vocab}_r{rows}_c{cols}_n{scan}_{}", tag(spec.dy));
     let mut b = Builder::new(name, [counts[0] * counts[1], 1, 1]);
     let ids = b.param("ids", Elem::I32, Mode::Read);
     let dy = b.param("dy", spec.dy, Mode::Read);

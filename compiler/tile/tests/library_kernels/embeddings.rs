@@ -49,7 +49,7 @@ fn ids_out_of_range_touch_nothing() {
         assert_equal(&floats(&out[2]), &expected, "forward");
 
         let dy = random(ids.len() * d, 3);
-        let spec = EmbeddingGradSpec { tokens: ids.len(), d, vocab, dy: Elem::F32, block: (2, 512) };
+        let spec = EmbeddingGradSpec { tokens: ids.len(), d, vocab, dy: Elem::F32, block: (2, 512), scan: 4 };
         let blank = vec![SENTINEL; vocab * d];
         let out = run(&embedding_grad(&spec), vec![Data::i32(&ids), Data::f32(&dy), Data::f32(&blank)]);
         let mut expected = vec![0.0; vocab * d];
@@ -72,8 +72,8 @@ fn gradient_sums_every_token() {
                     expected[*id as usize * d + j] += f64::from(dy[token * d + j]);
                 }
             }
-            for block in [(8, 2048), (33, 512)] {
-                let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem, block };
+            for (block, scan) in [((8, 2048), 1024), ((33, 512), 16)] {
+                let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem, block, scan };
                 let blank = vec![SENTINEL; vocab * d];
                 let args = vec![Data::i32(&ids), Data::of(elem, &dy), Data::f32(&blank)];
                 let out = run(&embedding_grad(&spec), args);

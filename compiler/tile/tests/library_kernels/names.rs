@@ -92,7 +92,7 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     }
     let (tokens, vocab, d) = (rows, cols, cols);
     all.push(embedding(&EmbeddingSpec { tokens, d, vocab, table: elem, y: elem }));
-    all.push(embedding_grad(&EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (8, 512) }));
+    all.push(embedding_grad(&EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (8, 512), scan: 64 }));
     for in_place_gradient in [false, true] {
         all.push(cross_entropy_rows(&CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient }));
     }
