@@ -87,7 +87,7 @@ fn kernels(elem: Elem) -> Vec<Kernel> {
             guarded: false,
         }),
         sum_of_squares(&SumOfSquaresSpec { numel: 4 * ROWS * D, x: elem }),
-        sum_middle(&SumMiddleSpec { outer: 1, mid: ROWS, inner: D, x: Elem::F32, y: Elem::F32 }),
+        sum_middle(&SumMiddleSpec { outer: 1, mid: ROWS, inner: D, x: Elem::F32, y: Elem::F32, strip: 16 }),
     ]
 }
 
@@ -115,9 +115,12 @@ fn accesses_move_whole_sectors() {
             let vectors = vectors_beside_matrices(&case.kernel);
             // Vectors have the width of the matrices: f32 beside bf16 comes in two accesses to each sector, the second from
             // the cache.
-            for (access, beside, least) in
-                [(Access::Load, false, least), (Access::Store, false, least), (Access::Load, true, 0.5)]
-            {
+            for (access, beside, least) in [
+                (Access::Load, false, least),
+                (Access::Store, false, least),
+                (Access::Load, true, 0.5),
+                (Access::Store, true, 0.5),
+            ] {
                 let of_kind = report
                     .global
                     .iter()

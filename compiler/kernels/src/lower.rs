@@ -203,6 +203,8 @@ fn sum(l: &mut Lowering<'_>, axes: &[usize]) -> Result<(), KernelError> {
         inner: dims[first + axes.len()..].iter().product(),
         x: l.elem(x)?,
         y: l.elem(y)?,
+        // A GPU has more processors than there are strips of whole cache lines.
+        strip: if l.target == Target::Cpu { 64 } else { 16 },
     };
     let args = l.places(&[x, y]);
     l.launch(sum_middle(&spec), args);

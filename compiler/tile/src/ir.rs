@@ -224,7 +224,8 @@ pub enum Op {
     Compare(Compare, ValueId, ValueId),
     /// `c ? a : b`, pointwise.
     Select(ValueId, ValueId, ValueId),
-    /// Conversion to the result's element type: F32↔Bf16 and F32↔F16 (round to nearest even), I32→F32, I32↔Index.
+    /// Conversion to the result's element type: F32↔Bf16 and F32↔F16 (round to nearest even), I32→F32, I32↔Index; F32→I32 of a
+    /// scalar, which must be a whole number that i32 has.
     Cast(ValueId),
     /// A scalar repeated to the result's shape.
     Splat(ValueId),

@@ -153,6 +153,31 @@ fn blocks_decide_alone() {
     }
 }
 
+/// dQ is the difference of a block's dP and of the sum that another kernel makes of all blocks: where P is nearly 1, little
+/// is left of it unless both take the same path.
+#[test]
+fn a_block_takes_one_path_in_all_kernels() {
+    for machine in [Machine::BF16, Machine::F16] {
+        for dim in [96, 128] {
+            for peak in [8.0, 20.0] {
+                let case = Case::new([130, 2, 1, dim], true, 64);
+                let mut problem = Problem::new(case.shape, Keys::Normal, 3);
+                for (i, key) in problem.k.iter_mut().enumerate() {
+                    if i % dim < 32 {
+                        *key *= 30.0;
+                    }
+                }
+                for (i, query) in problem.q.iter_mut().enumerate() {
+                    *query = 2.0 * *query + if i % dim == dim - 20 { peak } else { 0.0 };
+                }
+                problem.round_to(machine.elem);
+                let results = run(machine, case, &problem);
+                case.check_naive(machine, &problem, &results, 0.0, &format!("a peak of {peak}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn errors_do_not_add_up_over_many_chunks() {
     for keys in [Keys::Normal, Keys::Uniform10] {

@@ -151,7 +151,10 @@ pub fn reductions() -> Vec<Case> {
     let mut cases = vec![];
     for elem in ELEMS {
         for (outer, mid, inner) in [(1, 100, 1), (3, 17, 33), (2, 130, 65), (5, 1, 7)] {
-            kernels.push((sum_middle(&SumMiddleSpec { outer, mid, inner, x: elem, y: Elem::F32 }), elem));
+            kernels.push((
+                sum_middle(&SumMiddleSpec { outer, mid, inner, x: elem, y: Elem::F32, strip: 16 }),
+                elem,
+            ));
         }
         for numel in [1, 4097, 20_000] {
             let spec = SumOfSquaresSpec { numel, x: elem };
@@ -342,8 +345,10 @@ pub fn linear_attention() -> Vec<Case> {
                 let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
                 let backward =
                     LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
-                // Gradients are then 40 times differences of rounded numbers.
-                let tolerance = if temperature > 1.0 { (1e-1, 2e-2) } else { tolerance(elem) };
+                let rough = temperature > 1.0;
+                let tolerance = if rough { (5e-2, 2e-2) } else { tolerance(elem) };
+                // 40 times differences of rounded numbers.
+                let of_gradients = if rough && elem != Elem::F32 { (1e-1, 2e-2) } else { tolerance };
 
                 let kernel = linear_attention_forward(&forward);
                 let operands = inputs(&kernel, LEN, 5, seed as u64 + 3);
@@ -354,7 +359,7 @@ pub fn linear_attention() -> Vec<Case> {
                 for (to, from) in [(0, 0), (1, 1), (2, 2), (3, 4), (4, 5)] {
                     buffers[to] = saved[from].clone();
                 }
-                cases.push(Case::new(&kernel, &buffers, tolerance));
+                cases.push(Case::new(&kernel, &buffers, of_gradients));
 
                 let kernel = bidirectional_attention_state(&forward);
                 let operands = inputs(&kernel, LEN, 5, seed as u64 + 4);
@@ -373,7 +378,7 @@ pub fn linear_attention() -> Vec<Case> {
                 for (to, from) in [(1, 0), (2, 1), (3, 2), (4, 3)] {
                     buffers[to] = state[from].clone();
                 }
-                cases.push(Case::new(&kernel, &buffers, tolerance));
+                cases.push(Case::new(&kernel, &buffers, of_gradients));
             }
         }
     }

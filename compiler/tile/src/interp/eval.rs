@@ -301,7 +301,14 @@ impl<R: Real> Machine<'_, R> {
                 let round = |x: &R| R::from_f32(half::f16::from_bits(x.to_f16()).to_f32());
                 Data::reals(x.iter().map(round).collect())
             }
-            (Data::Real(x), Elem::I32) => Data::ints(vec![x[0].to_f64() as i32]),
+            (Data::Real(x), Elem::I32) => {
+                let x = x[0].to_f64();
+                let whole = x as i32;
+                if f64::from(whole) != x {
+                    return Err(format!("{x} is no whole number of i32"));
+                }
+                Data::ints(vec![whole])
+            }
             (Data::Int(x), Elem::F32) => Data::reals(x.iter().map(|x| R::from_i32(*x)).collect()),
             (Data::Int(x), Elem::Index) => Data::Index(i64::from(x[0])),
             (Data::Index(x), Elem::I32) => {

@@ -1,9 +1,11 @@
 //! What the chunk-parallel kernels of linear attention share: one chunk of one key/value head, seen in blocks of
-//! features so that no tile is larger than a matrix of 64 by 64 but those that have all value features.
+//! features so that no tile is larger than a matrix of 64 by 64 but those that have all value features, or all features
+//! of a head of up to 128 where that is one block.
 //!
 //! The letters are those of [`super::linear_attention`]. Whether the products of `k̃` and `q̃` are exact is decided per
 //! block, since the sums over features need no common reference. A block that is out of range is done key by key
-//! with weights `exp(K_s − L_t)`, which never exceed 1.
+//! with weights `exp(K_s − L_t)`, which never exceed 1; of a wide one, for the sake of a single feature. Kernels whose
+//! results are subtracted from each other have the same blocks.
 
 use super::attention::{
     HeadRows, HeadShape, HeadStrides, RowStatistics, exponential_rows, for_group, group_head, softmax_part,

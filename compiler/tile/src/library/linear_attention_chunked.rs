@@ -15,8 +15,8 @@ use crate::ir::{Elem, Kernel, Mode, ValueId};
 
 /// `(q, k, v, ell, state) -> out`, where `ell` and `state` are of the keys before each chunk.
 ///
-/// Live tiles: `1/Z`, `q̃`, `A` and the output; if D = 128 the first two are halves and the output two. The slow path
-/// has as many: M and a column's weights in place of the first two.
+/// Live tiles: `1/Z`, `q̃`, `A` and the output, of all features, or the first two of a block. The slow path has as many: M and
+/// a column's weights in place of the first two.
 pub fn linear_attention_out(spec: &LinearForwardSpec) -> Kernel {
     out(spec, false)
 }

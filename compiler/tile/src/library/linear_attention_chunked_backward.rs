@@ -26,9 +26,13 @@ pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
 
 /// `(q, k, v, ell, state, dout) -> delta [B, H, N]`: the row sums of `P ⊙ dP`, f32.
 ///
-/// Live tiles: `1/Z`, P and dP; two more in the slow path, of L and of dA.
+/// It decides for the same blocks as [`linear_attention_chunk_grads`] whether products are exact: dQ is the difference of a
+/// block's dP and of this sum, and means nothing where one is rounded and the other is not.
+///
+/// Live tiles: `1/Z`, of all blocks if they are held, and of one block dP and then P; two more in the slow path, of L and
+/// of dA.
 pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
-    let sizes = spec.sizes().whole();
+    let sizes = spec.sizes();
     let HeadShape { batch, kv_heads, .. } = spec.shape;
     let name = spec.name("linear_attention_delta", &[spec.q, spec.k, spec.v, spec.dout]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
@@ -37,46 +41,27 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
     let index = b.program_id(0);
     let chunk = ChunkHead::new(&mut b, sizes, index);
     let head = Head::new(&mut b, spec, &chunk, &params);
-    let finish = |b: &mut Builder, number, sum| {
-        let at = chunk.row_offset(b, number);
-        b.store(delta, at, sum, &[(1, chunk.bound)]);
-    };
-    if sizes.blocks() == 1 {
-        // The key side of an only block serves all query heads, and so does the choice of the path.
-        let first = b.index(0);
-        let block = Block::new(&mut b, &head, first);
-        let heads = |b: &mut Builder, dp: &dyn Fn(&mut Builder, &Query) -> ValueId| {
-            chunk.each_query_head(b, &[], |b, number, _| {
-                let query = Query::new(b, &head, number);
-                let dp = dp(b, &query);
-                let sum = block.row_sum(b, &query, dp);
-                finish(b, number, sum);
-                vec![]
-            })
-        };
-        let fast = |b: &mut Builder| heads(b, &|b, query| block.dp_fast(b, query));
-        let slow = |b: &mut Builder| {
-            let ends = block.ends(b);
-            heads(b, &|b, query| block.dp_slow(b, query, ends))
-        };
-        b.if_else(block.keys.ok, fast, slow);
-        return b.finish();
-    }
+    // The key sides of all blocks serve all query heads, where a program has room for them.
+    let held: Option<Vec<Block>> = (sizes.whole().blocks() == 1).then(|| {
+        let firsts: Vec<ValueId> = (0..sizes.blocks()).map(|i| b.index(i * sizes.width)).collect();
+        firsts.into_iter().map(|first| Block::new(&mut b, &head, first)).collect()
+    });
     chunk.each_query_head(&mut b, &[], |b, number, _| {
         let query = Query::new(b, &head, number);
-        let init = b.full(0.0, &[spec.chunk]);
-        let sum = sizes.each_block(b, &[init], |b, first, carried| {
-            let block = Block::new(b, &head, first);
-            let fast = |b: &mut Builder| vec![block.dp_fast(b, &query)];
-            let slow = |b: &mut Builder| {
-                let ends = block.ends(b);
-                vec![block.dp_slow(b, &query, ends)]
-            };
-            let dp = b.if_else(block.keys.ok, fast, slow);
-            let sum = block.row_sum(b, &query, dp[0]);
-            vec![b.add(carried[0], sum)]
-        });
-        finish(b, number, sum[0]);
+        let none = b.full(0.0, &[spec.chunk]);
+        let sum = match &held {
+            Some(blocks) => blocks.iter().fold(none, |sum, block| {
+                let part = block.row_sum(b, &query);
+                b.add(sum, part)
+            }),
+            None => sizes.each_block(b, &[none], |b, first, carried| {
+                let block = Block::new(b, &head, first);
+                let part = block.row_sum(b, &query);
+                vec![b.add(carried[0], part)]
+            })[0],
+        };
+        let at = chunk.row_offset(b, number);
+        b.store(delta, at, sum, &[(1, chunk.bound)]);
         vec![]
     });
     b.finish()
@@ -160,6 +145,8 @@ struct Query {
     g: ValueId,
     /// `tril(dout Vᵀ)`, f32 `[C, C]`.
     da: ValueId,
+    /// The same in the element type.
+    da_small: ValueId,
 }
 
 impl Query {
@@ -169,8 +156,9 @@ impl Query {
         let g = chunk.load(b, &dout);
         let da = b.dot(g, false, head.values, true, None);
         let da = Triangle { fill: 0.0, lower: true }.apply(b, da, None);
+        let da_small = b.cast(da, spec.elem);
         let q = chunk.query_rows(b, head.params.q, spec.q, number);
-        Query { p: QuerySoftmax::new(b, chunk, q), g, da }
+        Query { p: QuerySoftmax::new(b, chunk, q), g, da, da_small }
     }
 }
 
@@ -197,12 +185,6 @@ impl<'a> Block<'a> {
         b.mul(dp, inverse)
     }
 
-    /// dP `[C, F]` by matrix products, where they are exact.
-    fn dp_fast(&self, b: &mut Builder, query: &Query) -> ValueId {
-        let da = b.cast(query.da, self.head.spec.elem);
-        self.dp(b, query.g, da, self.keys.inverse)
-    }
-
     /// L of every token, `[C, F]`.
     fn ends(&self, b: &mut Builder) -> ValueId {
         let Sizes { chunk, width, .. } = self.head.chunk.sizes;
@@ -210,8 +192,14 @@ impl<'a> Block<'a> {
         self.keys.prefixes(b, self.head.chunk, zero)
     }
 
-    /// Row sums of `P ⊙ dP`. P comes last, so that it need not be kept beside what dP is made of.
-    fn row_sum(&self, b: &mut Builder, query: &Query, dp: ValueId) -> ValueId {
+    /// Row sums of the block's `P ⊙ dP`. P comes last, so that it need not be kept beside what dP is made of.
+    fn row_sum(&self, b: &mut Builder, query: &Query) -> ValueId {
+        let fast = |b: &mut Builder| vec![self.dp(b, query.g, query.da_small, self.keys.inverse)];
+        let slow = |b: &mut Builder| {
+            let ends = self.ends(b);
+            vec![self.dp_slow(b, query, ends)]
+        };
+        let dp = b.if_else(self.keys.ok, fast, slow)[0];
         let p = query.p.block(b, self.head.chunk, self.keys.first);
         let product = b.mul(p, dp);
         b.sum(1, product)
@@ -277,7 +265,7 @@ impl Own<'_> {
         let bracket = b.full(0.0, &[spec.chunk, chunk.sizes.width]);
         let done = chunk.each_query_head(b, &[d, rho, bracket], |b, number, carried| {
             let query = Query::new(b, block.head, number);
-            let da = b.cast(query.da, spec.elem);
+            let da = query.da_small;
             let dp = block.dp(b, query.g, da, keys.inverse);
             let p = query.p.block(b, chunk, keys.first);
             self.write_dq(b, number, p, dp);

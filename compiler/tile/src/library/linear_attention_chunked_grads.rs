@@ -11,8 +11,8 @@ use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
 /// `(q, k, v, ell, dout, d, rho, dk_part) -> (dk, dv)`, where `d` and `rho` are of the later chunks, seen from the
 /// end of each.
 ///
-/// Live tiles: dV, `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; if D = 128, dV is two tiles and all
-/// but `A` are halves. The slow path has as many: M and a column's weights in place of P and `1/Z`.
+/// Live tiles: dV, `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; but for dV and `A` of all features or
+/// of a block. The slow path has as many: M and a column's weights in place of P and `1/Z`.
 pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
     let sizes = spec.sizes().whole();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;

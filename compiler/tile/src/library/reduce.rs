@@ -20,6 +20,8 @@ pub struct SumMiddleSpec {
     pub x: Elem,
     /// Element type of the result.
     pub y: Elem,
+    /// Columns of a program at least, where there are few: a power of two.
+    pub strip: usize,
 }
 
 /// Parameters: x, y.
@@ -31,7 +33,7 @@ pub fn sum_middle(spec: &SumMiddleSpec) -> Kernel {
 }
 
 fn sum_name(spec: &SumMiddleSpec) -> String {
-    let SumMiddleSpec { outer, mid, inner, x, y } = spec;
+    let SumMiddleSpec { outer, mid, inner, x, y, .. } = spec;
     format!("sum_{outer}x{mid}x{inner}_{}_{}", tag(*x), tag(*y))
 }
 
@@ -62,9 +64,9 @@ fn sum_rows(spec: &SumMiddleSpec) -> Kernel {
 
 /// `inner > 1`: a program sums some columns, for as many outer indices as make it worth while.
 fn sum_columns(spec: &SumMiddleSpec) -> Kernel {
-    let SumMiddleSpec { outer, mid, inner, .. } = *spec;
+    let SumMiddleSpec { outer, mid, inner, strip, .. } = *spec;
     // Narrow strips if there are few columns in all, so that a bias gradient still occupies a machine.
-    let cols = (outer * inner).div_ceil(128).next_multiple_of(16).clamp(16, 1024).min(inner);
+    let cols = (outer * inner * strip).div_ceil(2048).next_multiple_of(strip).clamp(strip, 1024).min(inner);
     let rows = (TILE / cols).clamp(1, mid);
     let outers = (WORK / (mid * cols)).clamp(1, outer);
     let counts = [outer.div_ceil(outers), inner.div_ceil(cols)];

@@ -5,13 +5,15 @@ use linc_tile::library::embedding::{EmbeddingGradSpec, EmbeddingSpec, embedding,
 
 use crate::harness::{Data, SENTINEL, assert_close, assert_equal, floats, random, random_ids, round, run};
 
-const SHAPES: [(usize, usize, usize); 8] = [
+const SHAPES: [(usize, usize, usize); 10] = [
     (1, 1, 1),
     (3, 63, 5),
     (65, 65, 257),
     (257, 3, 63),
     (63, 5001, 3),
     (300, 16, 1030),
+    (1500, 70, 40),
+    (2049, 33, 1),
     (600, 520, 40),
     (1000, 7, 2),
 ];

@@ -48,8 +48,22 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     for value in [0.0, -1.5] {
         all.push(fill(&FillSpec { rows, cols, offset: 0, row_stride: cols + 1, elem, value }));
     }
-    all.push(sum_middle(&SumMiddleSpec { outer: 2, mid: rows, inner: cols, x: elem, y: Elem::F32 }));
-    all.push(sum_middle(&SumMiddleSpec { outer: rows, mid: cols, inner: 1, x: elem, y: Elem::F32 }));
+    all.push(sum_middle(&SumMiddleSpec {
+        outer: 2,
+        mid: rows,
+        inner: cols,
+        x: elem,
+        y: Elem::F32,
+        strip: 16,
+    }));
+    all.push(sum_middle(&SumMiddleSpec {
+        outer: rows,
+        mid: cols,
+        inner: 1,
+        x: elem,
+        y: Elem::F32,
+        strip: 16,
+    }));
     all.push(sum_of_squares(&SumOfSquaresSpec { numel: rows * cols, x: elem }));
     for residual in [false, true] {
         for eps in [1e-5, 1e-6] {

@@ -35,7 +35,7 @@ fn sum_over_the_middle() {
                 }
             }
         }
-        let spec = SumMiddleSpec { outer, mid, inner, x: Elem::F32, y: Elem::F32 };
+        let spec = SumMiddleSpec { outer, mid, inner, x: Elem::F32, y: Elem::F32, strip: 16 };
         let out = run(&sum_middle(&spec), vec![Data::f32(&x), Data::f32(&vec![SENTINEL; outer * inner])]);
         assert_close(&floats(&out[1]), &expected, 1e-6 * (mid as f64).sqrt(), 1e-5, &format!("{spec:?}"));
     }
@@ -44,7 +44,7 @@ fn sum_over_the_middle() {
 #[test]
 fn sum_in_bf16_accumulates_in_f32() {
     // 4096 ones: bf16 accumulation would stop at 256.
-    let spec = SumMiddleSpec { outer: 1, mid: 4096, inner: 3, x: Elem::Bf16, y: Elem::Bf16 };
+    let spec = SumMiddleSpec { outer: 1, mid: 4096, inner: 3, x: Elem::Bf16, y: Elem::Bf16, strip: 16 };
     let out = run(&sum_middle(&spec), vec![Data::bf16(&vec![1.0; 3 * 4096]), Data::bf16(&[0.0; 3])]);
     assert_close(&floats(&out[1]), &[4096.0; 3], 0.0, 0.0, "bf16");
 }

@@ -108,8 +108,10 @@ impl Nvrtc {
         if resources.is_none() {
             // Beside a driver, NVRTC 13 has a cache of its own, by the text without its comments, and no report on what
             // comes from it.
-            program = self.compile(name, source, arch, &[NO_CACHE])?;
-            resources = resources::parse(&program.log(), name);
+            if let Ok(again) = self.compile(name, source, arch, &[NO_CACHE]) {
+                program = again;
+                resources = resources::parse(&program.log(), name);
+            }
         }
         let resources =
             resources.ok_or_else(|| failed(name, format!("the compiler's log has no entry point {name}")))?;
