@@ -152,20 +152,24 @@ def train(reports):
         gib = lambda row: row["error"].split(":")[0] if "error" in row else number(over(row.get("bytes"), GIB), 2)
         torch_mfu = a["mfu"] / speed if speed and a.get("mfu") else None
         rows.append([*key, number(a.get("tokens_per_s"), 0), number(b.get("tokens_per_s"), 0), times(speed),
-                     percent(a.get("mfu")), percent(a.get("titan_mfu")), percent(torch_mfu), b.get("compile", ""), gib(a), gib(b),
+                     percent(a.get("mfu")), percent(a.get("titan_mfu")), percent(torch_mfu), b.get("compile", ""),
+                     gib(a), gib(b),
                      number(a.get("first_step_s")), number(b.get("first_step_s"))])
     shape = next(iter({**torch, **linc}.values()))
     print(f"\n## Training steps of {shape['model']}\n\nBatch {shape['batch']}, AdamW, clipping. linc's memory is its "
           "arena, PyTorch's what it has allocated at most.\n")
     print(table(["tokens", "ratio", "linc tok/s", "PyTorch tok/s", "linc's speed", "linc MFU", "TorchTitan's MFU",
-                 "PyTorch MFU", "torch.compile of", "linc GiB", "PyTorch GiB", "linc first step s", "PyTorch first step s"], rows))
+                 "PyTorch MFU", "torch.compile of", "linc GiB", "PyTorch GiB", "linc first step s",
+                 "PyTorch first step s"], rows))
 
 
 def memory(reports):
     head, _ = reports["memory", "linc"]
     copy = statistics.median(c["gbytes"] for c in head["copies"])
+    percent = lambda share: "" if share is None else f"{100 * share:.0f}%"
     rows = [[row["step"], f"`{row['kernel']}`", number(row["bytes"] / 2**20), number(median(row), 4),
-             number(row["gbytes"], 0), f"{100 * row['share']:.0f}%", f"{100 * row['share_of_size']:.0f}%"] for row in rows_of(reports, "memory", "linc")]
+             number(row["gbytes"], 0), percent(row["share"]), percent(row.get("share_of_size"))]
+            for row in rows_of(reports, "memory", "linc")]
     print(f"\n## Kernels that memory limits\n\nA copy on the device moves {copy:,.0f} GB/s, read and written; one of few "
           "megabytes is slower, so that the last column compares with a copy that moves as many bytes as the kernel.\n")
     print(table(["step", "kernel", "MiB", "ms", "GB/s", "of the copy", "of one of its size"], rows))

@@ -6,10 +6,10 @@
 
 Softmax attention is scaled_dot_product_attention with whichever of its implementations is fastest at that size and
 pass; linear attention is torch_llama.py's chunked operator under torch.compile. A training step is torch.compile of
-each block and of the loss, as TorchTitan does it, or of the whole model at once (--compile), which takes 40 seconds at 16
-layers; f32 parameters with bf16 activations (autocast), clipping and fused AdamW. Times are CUDA events, of attention
-with the GPU's cache emptied before each run, since linc's are taken amid a training step. What runs out of memory is a row with `error`. Stopped
-before its end, it still prints the rows it has.
+each block and of the loss, as TorchTitan does it, or of the whole model at once (--compile), which takes 40 seconds at
+16 layers; f32 parameters with bf16 activations (autocast), clipping and fused AdamW. Times are CUDA events, of attention
+with the GPU's cache emptied before each run, since linc's are taken amid a training step. What runs out of memory is a
+row with `error`. Stopped before its end, it still prints the rows it has.
 """
 import argparse
 import contextlib
@@ -166,7 +166,8 @@ def compiled(model, what):
 
 def train_size(a, seq, ratio, what):
     toml, numbers = sizes(a.model, seq, ratio)
-    row = {"model": f"{toml['name']} {toml['flavor']}", "ratio": float(ratio), "batch": a.batch_size, "seq": seq, "compile": what}
+    row = {"model": f"{toml['name']} {toml['flavor']}", "ratio": float(ratio), "batch": a.batch_size, "seq": seq,
+           "compile": what}
     cuda = a.device.startswith("cuda")
     torch.manual_seed(0)
     begun = time.perf_counter()
@@ -241,7 +242,8 @@ def arguments():
     two = commands.add_parser("train")
     two.add_argument("model")
     two.add_argument("--ratio", type=lambda text: [Fraction(part) for part in text.split(",")], default=[Fraction(0)])
-    two.add_argument("--compile", type=words, default=["blocks"], help="blocks, model, or the faster of blocks,model")
+    parts = lambda text: [{"blocks": "blocks", "model": "model"}[part] for part in text.split(",")]
+    two.add_argument("--compile", type=parts, default=["blocks"], help="blocks, model, or the faster of blocks,model")
     for command, seq in ((one, [1024]), (two, [2048])):
         command.add_argument("--seq", type=numbers, default=seq)
         command.add_argument("--batch-size", type=int, default=1)

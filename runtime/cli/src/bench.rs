@@ -241,7 +241,12 @@ fn training_table(report: &TrainingReport) -> String {
 }
 
 fn memory_table(report: &MemoryReport) -> String {
-    let line = |step: &str, kernel: &str, launches: usize, moved: u64, ms: &Times, speed: [f64; 3]| {
+    let line = |step: &str,
+                kernel: &str,
+                launches: usize,
+                moved: u64,
+                ms: &Times,
+                speed: (f64, f64, Option<f64>)| {
         let [median, min, max] = times(ms);
         vec![
             step.to_string(),
@@ -251,15 +256,15 @@ fn memory_table(report: &MemoryReport) -> String {
             median,
             min,
             max,
-            format!("{:.1}", speed[0]),
-            format!("{:.1}%", 100.0 * speed[1]),
-            format!("{:.1}%", 100.0 * speed[2]),
+            format!("{:.1}", speed.0),
+            format!("{:.1}%", 100.0 * speed.1),
+            speed.2.map_or_else(String::new, |share| format!("{:.1}%", 100.0 * share)),
         ]
     };
     let copy = &report.copy;
-    let mut rows = vec![line("copy", "", 1, copy.bytes, &copy.ms, [copy.gbytes, 1.0, 1.0])];
+    let mut rows = vec![line("copy", "", 1, copy.bytes, &copy.ms, (copy.gbytes, 1.0, Some(1.0)))];
     for row in &report.rows {
-        let speed = [row.gbytes, row.share, row.share_of_size];
+        let speed = (row.gbytes, row.share, row.share_of_size);
         rows.push(line(&row.step, &row.kernel, row.launches, row.bytes, &row.ms, speed));
     }
     table(

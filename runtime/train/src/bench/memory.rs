@@ -50,8 +50,10 @@ pub struct MemoryRow {
     pub gbytes: f64,
     /// Of the copy's bytes per second.
     pub share: f64,
-    /// Of those of a copy that moves as many bytes: one of few megabytes is over before all of memory is busy.
-    pub share_of_size: f64,
+    /// Of those of a copy that moves as many bytes: one of few megabytes is over before all of memory is busy. Nothing for
+    /// a kernel that moves more than the yardstick.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_of_size: Option<f64>,
 }
 
 /// The yardstick: a copy on the device.
@@ -98,10 +100,10 @@ pub fn memory(
     let kinds = kinds(&compiled.plan);
     let largest = kinds.iter().map(|kind| kind.bytes).max().unwrap_or(0);
     let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);
-    // The yardstick, then a copy of each kind's size.
+    // A copy that is not counted, the yardstick, then a copy of each kind's size.
     let aligned = |bytes: u64| (bytes.min(copied) / plan::ALIGN).max(1) * plan::ALIGN;
     let sizes: Vec<u64> =
-        [copied].into_iter().chain(kinds.iter().map(|k| k.bytes / 2)).map(aligned).collect();
+        [copied; 2].into_iter().chain(kinds.iter().map(|k| k.bytes / 2)).map(aligned).collect();
     let plans = vec![compiled.plan, copy_plan(&sizes)];
     let mut executor = Executor::new(device, plans).map_err(|error| match error {
         ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&[report]) },
@@ -130,7 +132,7 @@ pub fn memory(
         let ms = Times::of(seconds);
         CopySpeed { bytes: 2 * bytes, ms, gbytes: ms.giga(2 * bytes) }
     });
-    let copy = copies.next().expect("the yardstick comes first");
+    let copy = copies.nth(1).expect("the yardstick comes second");
     let row = |((kind, seconds), same): ((Kind, Vec<f64>), CopySpeed)| {
         let ms = Times::of(seconds);
         let gbytes = ms.giga(kind.bytes);
@@ -142,7 +144,7 @@ pub fn memory(
             bytes: kind.bytes,
             gbytes,
             share: gbytes / copy.gbytes,
-            share_of_size: gbytes / same.gbytes,
+            share_of_size: (kind.bytes <= copy.bytes).then(|| gbytes / same.gbytes),
         }
     };
     let rows = kinds.into_iter().zip(seconds).zip(copies).map(row).collect();
@@ -200,8 +202,8 @@ fn family(kernel: &str) -> String {
     words.collect::<Vec<_>>().join("_")
 }
 
-/// Copies the first bytes of the persistent part, which are parameters, into the scratch part, so many in each step; none
-/// copies more than the first.
+/// Copies bytes of the persistent part, which are parameters, into the scratch part, so many in each step; none copies more
+/// than the first. Each begins where the one before it ended, so that small ones find nothing in a cache.
 fn copy_plan(sizes: &[u64]) -> Plan {
     let bytes = sizes[0];
     let buffer = |name: &str, space| Buffer {
@@ -212,12 +214,13 @@ fn copy_plan(sizes: &[u64]) -> Plan {
         category: Category::Workspace,
         live: (0, sizes.len() - 1),
     };
-    let at = |buffer| Ref { buffer, offset: 0 };
-    let step = |bytes| Step {
-        action: Action::Copy { from: at(0), to: at(1), bytes },
-        label: "copy".into(),
-        flops: 0,
-        bytes: 2 * bytes,
+    let mut end = 0;
+    let mut step = |copied: u64| {
+        let offset = if end + copied <= bytes { end } else { 0 };
+        end = offset + copied;
+        let at = |buffer| Ref { buffer, offset };
+        let action = Action::Copy { from: at(0), to: at(1), bytes: copied };
+        Step { action, label: "copy".into(), flops: 0, bytes: 2 * copied }
     };
     Plan {
         name: "copy".into(),
