@@ -65,6 +65,10 @@ def number(value, digits=1):
     return "" if value is None else f"{value:,.{digits}f}"
 
 
+def percent(share, digits=1):
+    return "" if share is None else f"{100 * share:.{digits}f}%"
+
+
 def times(factor):
     return "" if factor is None else f"**{factor:.2f}x**"
 
@@ -148,7 +152,6 @@ def train(reports):
     for key in sorted({*linc, *torch}):
         a, b = linc.get(key, {}), torch.get(key, {})
         speed = over(a.get("tokens_per_s"), b.get("tokens_per_s"))
-        percent = lambda share: "" if share is None else f"{100 * share:.1f}%"
         gib = lambda row: row["error"].split(":")[0] if "error" in row else number(over(row.get("bytes"), GIB), 2)
         torch_mfu = a["mfu"] / speed if speed and a.get("mfu") else None
         rows.append([*key, number(a.get("tokens_per_s"), 0), number(b.get("tokens_per_s"), 0), times(speed),
@@ -166,9 +169,8 @@ def train(reports):
 def memory(reports):
     head, _ = reports["memory", "linc"]
     copy = statistics.median(c["gbytes"] for c in head["copies"])
-    percent = lambda share: "" if share is None else f"{100 * share:.0f}%"
     rows = [[row["step"], f"`{row['kernel']}`", number(row["bytes"] / 2**20), number(median(row), 4),
-             number(row["gbytes"], 0), percent(row["share"]), percent(row.get("share_of_size"))]
+             number(row["gbytes"], 0), percent(row["share"], 0), percent(row.get("share_of_size"), 0)]
             for row in rows_of(reports, "memory", "linc")]
     print(f"\n## Kernels that memory limits\n\nA copy on the device moves {copy:,.0f} GB/s, read and written; one of few "
           "megabytes is slower, so that the last column compares with a copy that moves as many bytes as the kernel.\n")

@@ -242,8 +242,7 @@ def arguments():
     two = commands.add_parser("train")
     two.add_argument("model")
     two.add_argument("--ratio", type=lambda text: [Fraction(part) for part in text.split(",")], default=[Fraction(0)])
-    parts = lambda text: [{"blocks": "blocks", "model": "model"}[part] for part in text.split(",")]
-    two.add_argument("--compile", type=parts, default=["blocks"], help="blocks, model, or the faster of blocks,model")
+    two.add_argument("--compile", type=words, default=["blocks"], help="blocks, model, or the faster of blocks,model")
     for command, seq in ((one, [1024]), (two, [2048])):
         command.add_argument("--seq", type=numbers, default=seq)
         command.add_argument("--batch-size", type=int, default=1)
@@ -251,7 +250,11 @@ def arguments():
         command.add_argument("--warmup", type=int, default=3)
         command.add_argument("--device", default="cuda")
         command.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
-    return parser.parse_args()
+    a = parser.parse_args()
+    unknown = set(getattr(a, "compile", [])) - {"blocks", "model"}
+    if unknown:
+        parser.error(f"--compile: there is no {', '.join(sorted(unknown))}; there are blocks and model")
+    return a
 
 
 def main():

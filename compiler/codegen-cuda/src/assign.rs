@@ -189,8 +189,8 @@ impl Assignment {
 }
 
 /// Elements of the widest access that suits all tiles in memory: where types differ, that of the larger, since a warp
-/// should touch one contiguous range at a time. Vectors beside matrices have no say:
-/// they are few bytes, or of the wider type.
+/// should touch one contiguous range at a time. Vectors beside matrices have no say: they are few
+/// bytes, or of the wider type.
 fn widest_access(kernel: &Kernel) -> u64 {
     let mut most = 0;
     kernel.for_each_stmt(|stmt| {

@@ -121,15 +121,9 @@ fn accesses_move_whole_sectors() {
                 (Access::Load, true, 0.5),
                 (Access::Store, true, 0.5),
             ] {
-                let of_kind = report
-                    .global
-                    .iter()
-                    .filter(|g| vectors.contains(&g.parameter) == beside && g.access == access);
-                let (needed, moved) =
-                    of_kind.fold((0, 0), |sum, g| (sum.0 + g.sectors.least, sum.1 + g.sectors.units));
-                let share = needed as f64 / (moved as f64).max(1.0);
+                let share = report.sectors_of(access, |p| vectors.contains(&p) == beside).efficiency();
                 assert!(
-                    moved == 0 || share >= least,
+                    share >= least,
                     "{name}: {access:?} uses {share} of its sectors\n{:?}",
                     report.global
                 );

@@ -100,7 +100,12 @@ pub struct Report {
 impl Report {
     /// Sectors of global memory that one kind of access moved, over all parameters.
     pub fn sectors(&self, access: Access) -> Traffic {
-        let of_kind = self.global.iter().filter(|g| g.access == access);
+        self.sectors_of(access, |_| true)
+    }
+
+    /// The same over the parameters, by their places, that `counts` says.
+    pub fn sectors_of(&self, access: Access, counts: impl Fn(usize) -> bool) -> Traffic {
+        let of_kind = self.global.iter().filter(|g| g.access == access && counts(g.parameter));
         of_kind.fold(Traffic::default(), |sum, g| sum.add(g.sectors))
     }
 

@@ -311,17 +311,11 @@ impl KeyBlock {
 
     /// `q̃`, here P relative to the start of the chunk, and `a` `[C, C]` plus what this block adds to the attention
     /// matrix. Above the diagonal `a` means nothing, but it is finite.
-    pub(crate) fn scores(
-        &self,
-        b: &mut Builder,
-        chunk: &ChunkHead,
-        p: ValueId,
-        a: ValueId,
-    ) -> (ValueId, ValueId) {
-        let fast = |b: &mut Builder| <[ValueId; 2]>::from(self.scores_fast(b, chunk, p, a)).to_vec();
-        let slow = |b: &mut Builder| <[ValueId; 2]>::from(self.scores_slow(b, chunk, p, a)).to_vec();
+    pub(crate) fn scores(&self, b: &mut Builder, chunk: &ChunkHead, p: ValueId, a: ValueId) -> [ValueId; 2] {
+        let fast = |b: &mut Builder| self.scores_fast(b, chunk, p, a).to_vec();
+        let slow = |b: &mut Builder| self.scores_slow(b, chunk, p, a).to_vec();
         let done = b.if_else(self.ok, fast, slow);
-        (done[0], done[1])
+        [done[0], done[1]]
     }
 
     /// [`KeyBlock::scores`] by matrix products, where they are exact.
@@ -331,11 +325,11 @@ impl KeyBlock {
         chunk: &ChunkHead,
         p: ValueId,
         a: ValueId,
-    ) -> (ValueId, ValueId) {
+    ) -> [ValueId; 2] {
         let q = b.mul(p, self.inverse);
         b.name(q, "q_tilde");
         let small = b.cast(q, chunk.sizes.elem);
-        (q, b.dot(small, false, self.small, true, Some(a)))
+        [q, b.dot(small, false, self.small, true, Some(a))]
     }
 
     /// [`KeyBlock::scores`] key by key, for any keys.
@@ -345,7 +339,7 @@ impl KeyBlock {
         chunk: &ChunkHead,
         p: ValueId,
         a: ValueId,
-    ) -> (ValueId, ValueId) {
+    ) -> [ValueId; 2] {
         // With M = L − ln P, `P exp(K − L) = exp(K − M)`: one tile instead of two.
         let log = b.unary(Unary::Log, p);
         let log = b.scale(log, -1.0);
@@ -355,7 +349,7 @@ impl KeyBlock {
             let column = b.sum(1, weights);
             vec![add_at(b, carried[0], 1, row, column)]
         });
-        (self.weights_of_start(b, chunk, ends), done[0])
+        [self.weights_of_start(b, chunk, ends), done[0]]
     }
 
     /// `tile` `[C, F]` with the logsumexp L_t of the keys up to and including each token added to its row.

@@ -28,7 +28,7 @@ pub fn linear_prefill_out(spec: &LinearForwardSpec) -> Kernel {
 }
 
 /// How a block adds to the attention matrix: [`KeyBlock::scores_fast`] or [`KeyBlock::scores_slow`].
-type Scores = fn(&KeyBlock, &mut Builder, &ChunkHead, ValueId, ValueId) -> (ValueId, ValueId);
+type Scores = fn(&KeyBlock, &mut Builder, &ChunkHead, ValueId, ValueId) -> [ValueId; 2];
 
 fn out(spec: &LinearForwardSpec, goes_on: bool) -> Kernel {
     let sizes = spec.sizes().whole();
@@ -73,7 +73,7 @@ fn out(spec: &LinearForwardSpec, goes_on: bool) -> Kernel {
                 let q = chunk.query_rows(b, q, spec.q, head);
                 let p = QuerySoftmax::new(b, &chunk, q).block(b, &chunk, first);
                 let [sum, a] = zeros(b);
-                let (q, a) = scores(&keys, b, &chunk, p, a);
+                let [q, a] = scores(&keys, b, &chunk, p, a);
                 let q = b.cast(q, spec.elem);
                 let sum = b.dot(q, false, state, false, Some(sum));
                 finish(b, head, a, sum);
@@ -90,7 +90,7 @@ fn out(spec: &LinearForwardSpec, goes_on: bool) -> Kernel {
         let done = sizes.each_block(b, &init, |b, first, carried| {
             let (keys, state) = side(b, first);
             let p = p.block(b, &chunk, first);
-            let (q, a) = keys.scores(b, &chunk, p, carried[1]);
+            let [q, a] = keys.scores(b, &chunk, p, carried[1]);
             let q = b.cast(q, spec.elem);
             vec![b.dot(q, false, state, false, Some(carried[0])), a]
         });

@@ -178,11 +178,11 @@ impl<'a> Block<'a> {
         Block { head, keys, state: b.cast(state, head.spec.elem) }
     }
 
-    /// dP `[C, F]` by matrix products, with `da` in the element type and `inverse = 1/Z`.
-    fn dp(&self, b: &mut Builder, g: ValueId, da: ValueId, inverse: ValueId) -> ValueId {
-        let dp = b.dot(g, false, self.state, true, None);
-        let dp = b.dot(da, false, self.keys.small, false, Some(dp));
-        b.mul(dp, inverse)
+    /// dP `[C, F]` by matrix products, where they are exact.
+    fn dp_fast(&self, b: &mut Builder, query: &Query) -> ValueId {
+        let dp = b.dot(query.g, false, self.state, true, None);
+        let dp = b.dot(query.da_small, false, self.keys.small, false, Some(dp));
+        b.mul(dp, self.keys.inverse)
     }
 
     /// L of every token, `[C, F]`.
@@ -194,7 +194,7 @@ impl<'a> Block<'a> {
 
     /// Row sums of the block's `P ⊙ dP`. P comes last, so that it need not be kept beside what dP is made of.
     fn row_sum(&self, b: &mut Builder, query: &Query) -> ValueId {
-        let fast = |b: &mut Builder| vec![self.dp(b, query.g, query.da_small, self.keys.inverse)];
+        let fast = |b: &mut Builder| vec![self.dp_fast(b, query)];
         let slow = |b: &mut Builder| {
             let ends = self.ends(b);
             vec![self.dp_slow(b, query, ends)]
@@ -265,15 +265,14 @@ impl Own<'_> {
         let bracket = b.full(0.0, &[spec.chunk, chunk.sizes.width]);
         let done = chunk.each_query_head(b, &[d, rho, bracket], |b, number, carried| {
             let query = Query::new(b, block.head, number);
-            let da = query.da_small;
-            let dp = block.dp(b, query.g, da, keys.inverse);
+            let dp = block.dp_fast(b, &query);
             let p = query.p.block(b, chunk, keys.first);
             self.write_dq(b, number, p, dp);
             let q = b.mul(p, keys.inverse);
             b.name(q, "q_tilde");
             let q_small = b.cast(q, spec.elem);
             let d = b.dot(q_small, true, query.g, false, Some(carried[0]));
-            let bracket = b.dot(da, true, q_small, false, Some(carried[2]));
+            let bracket = b.dot(query.da_small, true, q_small, false, Some(carried[2]));
             let x = b.mul(q, dp);
             let rho = b.sum(0, x);
             let rho = b.add(carried[1], rho);

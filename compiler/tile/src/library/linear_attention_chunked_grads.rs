@@ -54,7 +54,7 @@ pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
             let fresh = only.is_none().then(|| KeyBlock::new(b, &chunk, &k, &saved, first));
             let keys = only.as_ref().or(fresh.as_ref()).expect("one of the two");
             let p = p.block(b, &chunk, first);
-            vec![keys.scores(b, &chunk, p, carried[0]).1]
+            vec![keys.scores(b, &chunk, p, carried[0])[1]]
         });
         let a = Triangle { fill: 0.0, lower: true }.apply(b, a[0], None);
         let a = b.cast(a, spec.elem);
