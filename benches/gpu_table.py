@@ -86,10 +86,11 @@ def attention(reports):
     for tool in ("linc", "torch"):
         for row in rows_of(reports, "attention", tool):
             find[tool, row["kind"], row["pass"], row["head_dim"], row["seq"]] = row
-    sizes = sorted({key[3:] for key in find})
+    # That one has a table of its own.
+    sizes = sorted({key[3:] for key in find if key[1] != "plain_linear"})
     shape = next(iter(find.values()))
     said = f"{shape['heads']} query heads, {shape['kv_heads']} key/value heads, batch {shape['batch']}, causal"
-    for kind, other in (("softmax", "SDPA"), ("linear", "PyTorch, chunked")):
+    for kind, other in (("softmax", "SDPA"), ("linear", "PyTorch")):
         if not any(key[1] == kind for key in find):
             continue
         rows = []
@@ -106,20 +107,43 @@ def attention(reports):
         print(f"\n## {kind.capitalize()} attention\n\n{said}.\n")
         columns = ["linc ms", "TFLOP/s", f"{other} ms", "TFLOP/s", "which", "linc's speed"]
         print(table(["head dim", "tokens", *(f"{p} {c}" for p in ("fwd", "bwd") for c in columns)], rows))
+        if kind == "linear":
+            plain_linear(find)
     crossover(find, sizes)
+
+
+def total(find, tool, kind, size):
+    """Forward and backward together."""
+    parts = [median(find.get((tool, kind, p, *size))) for p in ("forward", "backward")]
+    return None if None in parts else sum(parts)
+
+
+def plain_linear(find):
+    """linc's linear attention beside a cheaper function, which fla's users run."""
+    sizes = sorted({key[3:] for key in find if key[1] == "plain_linear"})
+    if not sizes:
+        return
+    rows, pair = [], (("linc", "linear"), ("torch", "plain_linear"))
+    for size in sizes:
+        cells = list(size)
+        for pass_name in ("forward", "backward"):
+            linc, fla = (median(find.get((*key, pass_name, *size))) for key in pair)
+            cells += [number(linc, 3), number(fla, 3), times(over(fla, linc))]
+        linc, fla = (total(find, *key, size) for key in pair)
+        rows.append([*cells, number(linc, 3), number(fla, 3), times(over(fla, linc))])
+    print("\n### Beside flash-linear-attention's plain linear attention\n\nfla computes less: no softmax of queries, "
+          "no running normaliser of keys, and one key head per query head, for which keys are repeated.\n")
+    columns = [f"{p} {c}" for p in ("fwd", "bwd", "both") for c in ("linc ms", "fla ms", "linc's speed")]
+    print(table(["head dim", "tokens", *columns], rows))
 
 
 def crossover(find, sizes):
     """Where linear attention begins to be faster than softmax, forward and backward together."""
-    def total(tool, kind, size):
-        parts = [median(find.get((tool, kind, p, *size))) for p in ("forward", "backward")]
-        return None if None in parts else sum(parts)
-
     rows, points = [], {}
     for size in sizes:
         cells = list(size)
         for tool in ("linc", "torch"):
-            softmax, linear = total(tool, "softmax", size), total(tool, "linear", size)
+            softmax, linear = total(find, tool, "softmax", size), total(find, tool, "linear", size)
             cells += [number(softmax, 3), number(linear, 3), times(over(softmax, linear))]
             if softmax and linear:
                 points.setdefault((tool, size[0]), []).append((size[1], softmax / linear))

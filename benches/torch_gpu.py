@@ -5,15 +5,19 @@
     python3 benches/torch_gpu.py train models/llama3_1b.toml --seq 2048 --ratio 0,0.75
 
 Softmax attention is scaled_dot_product_attention with whichever of its implementations is fastest at that size and
-pass; linear attention is torch_llama.py's chunked operator under torch.compile. A training step is torch.compile of
-each block and of the loss, as TorchTitan does it, or of the whole model at once (--compile), which takes 40 seconds at
-16 layers; f32 parameters with bf16 activations (autocast), clipping and fused AdamW. Times are CUDA events, of attention
-with the GPU's cache emptied before each run, since linc's are taken amid a training step. What runs out of memory is a
-row with `error`. Stopped before its end, it still prints the rows it has.
+pass; linear attention is torch_llama.py's chunked operator under torch.compile or, where flash-linear-attention (the
+package fla, 0.6) can be imported, the same function by its gated linear attention, if that is faster. Rows of the kind
+plain_linear are what fla's users run: linear attention without softmax of queries and without normaliser of keys.
+A training step is torch.compile of each block and of the loss, as TorchTitan does it, or of the whole model at once
+(--compile), which takes 40 seconds at 16 layers; f32 parameters with bf16 activations (autocast), clipping and fused
+AdamW. Times are CUDA events, of attention with the GPU's cache emptied before each run, since linc's are taken amid a
+training step. What runs out of memory is a row with `error`. Stopped before its end, it still prints the rows it has.
 """
 import argparse
 import contextlib
+import functools
 import gc
+import importlib.util
 import json
 import os
 import signal
@@ -22,6 +26,7 @@ import sys
 import time
 import tomllib
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,8 +39,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_llama import CHUNK, Llama, linear_attention
 
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
-# More than the second-level cache of any GPU, and long enough that what is timed is queued before the GPU comes to it.
-FLUSH_BYTES = 1 << 30
+# More than the second-level cache of any GPU, and often enough that what is timed is queued before the GPU comes to it:
+# Python takes a millisecond or two to launch fla's dozen kernels.
+FLUSH_BYTES, FLUSHES = 1 << 30, 8
+# Relative error at which an implementation of the same function counts as wrong; bf16 is within 0.01.
+TOLERANCE = 0.05
 
 
 class Timer:
@@ -51,7 +59,8 @@ class Timer:
             function()
             return 1e3 * (time.perf_counter() - begun)
         if self.flush is not None:
-            self.flush.zero_()
+            for _ in range(FLUSHES):
+                self.flush.zero_()
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         function()
@@ -68,6 +77,10 @@ def tell(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def first_line(error):
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
 def softmax_attention(backend):
     """SDPA by one implementation, or by the one that PyTorch chooses."""
     def run(q, k, v):
@@ -77,12 +90,122 @@ def softmax_attention(backend):
     return run
 
 
+def tune_at_each_length():
+    """Has Triton choose among the configurations of fla's kernels, some 450, at each length, and not take long.
+
+    By itself it compiles one after another, times each for 125 ms, and keeps what is best at the first length for all.
+    """
+    from triton import AsyncCompileMode, testing
+    from triton.runtime import autotuner
+
+    pool = ThreadPoolExecutor(os.cpu_count())
+
+    class Tuner(autotuner.Autotuner):
+        def __init__(self, fn, arg_names, configs, key, *args, **kwargs):
+            super().__init__(fn, arg_names, configs, [*key, "T"], *args, **kwargs)
+            self._do_bench = functools.partial(testing.do_bench, warmup=2, rep=10)
+
+        def prune_configs(self, kwargs):
+            configs = super().prune_configs(kwargs)
+            with AsyncCompileMode(pool, ignore_errors=True):
+                for config in configs:
+                    self.fn.run(**{**kwargs, **config.all_kwargs(), "warmup": True})
+            return configs
+
+    autotuner.Autotuner = Tuner
+
+
+@functools.cache
+def flash_linear_attention():
+    """What is used of fla, if it can be imported."""
+    if importlib.util.find_spec("fla") is None:
+        tell("flash-linear-attention (fla) was not found: linear attention is PyTorch's alone")
+        return None
+    try:
+        if torch.cuda.is_available():
+            tune_at_each_length()
+        import fla
+        from fla.ops.gla import chunk_gla
+        from fla.ops.gsa.gate import fused_additive_gate
+        from fla.ops.linear_attn import chunk_linear_attn, fused_chunk_linear_attn
+    except Exception as error:
+        tell(f"flash-linear-attention is not compared: {first_line(error)}")
+        return None
+    return SimpleNamespace(version=fla.__version__, gla=chunk_gla, gate=fused_additive_gate, plain=chunk_linear_attn,
+                           fused=fused_chunk_linear_attn)
+
+
+def repeated(heads, *tensors):
+    """Key/value heads [B, N, G, D] once for each query head, since fla's kernels have no groups."""
+    return [x.unsqueeze(3).expand(-1, -1, -1, heads // x.shape[2], -1).flatten(2, 3) for x in tensors]
+
+
+def gated(q, k, v):
+    """Inputs [B, N, H, D] with which gated linear attention is linear_attention of q, k and v [B, N, H or G, D].
+
+    With L the logsumexp of keys up to a token, exp(K_s - L_t) is the key exp(K_s - L_s) times exp(L_u-1 - L_u) of all
+    u in s+1..t, whose logarithms are the gates. L is taken chunk by chunk, as in linear_attention.
+    """
+    b, n, groups, d = k.shape
+    chunked = k.float().reshape(b, n // CHUNK, CHUNK, groups, d)
+    ell = torch.logcumsumexp(torch.logsumexp(chunked, 2), 1)
+    reference = torch.cat([chunked[:, :1, 0], ell[:, :-1]], 1)
+    kt = torch.exp(chunked - reference[:, :, None])
+    before = torch.ones(n // CHUNK, 1, 1, 1, device=k.device)
+    before[0] = 0
+    z = kt.cumsum(2) + before
+    log_z = z.log()
+    gate = F.pad(log_z[:, :, :-1], (0, 0, 0, 0, 1, 0)) - log_z
+    k = (kt / z).type_as(k)
+    return q.softmax(-1), *repeated(q.shape[2], k.reshape(b, n, groups, d), v, gate.reshape(b, n, groups, d))
+
+
+def fla_candidates(kind):
+    fla = flash_linear_attention()
+    if fla is None:
+        return {}
+    inputs, spread = (torch.compile(function, dynamic=False) for function in (gated, repeated))
+
+    def gla(q, k, v):
+        return fla.gla(*inputs(q, k, v), scale=1.0)[0]
+
+    def gla_and_gate(q, k, v):
+        """With keys and gates by fla's kernel, which goes through all tokens in turn."""
+        k, gate, _ = fla.gate(k, gate_dtype=torch.float32)
+        return fla.gla(q.softmax(-1), *spread(q.shape[2], k, v, gate), scale=1.0)[0]
+
+    def plain(operator, q, k, v):
+        return operator(q, *spread(q.shape[2], k, v), scale=1.0, normalize=False)[0]
+
+    def heads_first(attend, *args):
+        """fla has tokens before heads, as projections leave them."""
+        return lambda q, k, v: attend(*args, *(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+    if kind == "linear":
+        return {"fla gla": heads_first(gla), "fla gla, gate": heads_first(gla_and_gate)}
+    return {"fla": heads_first(plain, fla.plain), "fla fused": heads_first(plain, fla.fused)}
+
+
 def candidates(a, kind):
     """Implementations to choose from, by name."""
     if kind == "linear":
-        return {"compiled": torch.compile(linear_attention, dynamic=False)}
+        return {"compiled": torch.compile(linear_attention, dynamic=False), **fla_candidates(kind)}
+    if kind == "plain_linear":
+        return fla_candidates(kind)
     names = ["default", *BACKENDS] if a.device.startswith("cuda") else ["default"]
     return {name: softmax_attention(name) for name in names}
+
+
+def first_run(forward, inputs, gradient):
+    """The gradient in the layout of forward's output, since cuDNN and fla copy others; and output and gradients."""
+    out = forward()
+    given = torch.empty_like(out).copy_(gradient)
+    return given, [out.detach(), *torch.autograd.grad(out, inputs, given)]
+
+
+def relative_errors(found, expected):
+    norm = torch.linalg.vector_norm
+    return [(norm((a - b).float()) / norm(b.float())).item() for a, b in zip(found, expected)]
 
 
 def attention_size(a, head_dim, seq, rows):
@@ -99,18 +222,26 @@ def attention_size(a, head_dim, seq, rows):
         if kind == "linear" and seq % CHUNK != 0:
             tell(f"linear attention needs a multiple of {CHUNK} tokens, not {seq}")
             continue
+        expected = None
         for name, attend in candidates(a, kind).items():
             def forward(attend=attend):
                 return attend(q, k, v)
 
-            def backward(state):
-                torch.autograd.grad(state["out"], (q, k, v), gradient)
-
             try:
-                for _ in range(a.warmup):
+                given, results = first_run(forward, (q, k, v), gradient)
+
+                def backward(state, given=given):
+                    torch.autograd.grad(state["out"], (q, k, v), given)
+
+                expected = expected or results
+                errors = relative_errors(results, expected)
+                if not all(error <= TOLERANCE for error in errors):
+                    raise ArithmeticError(f"output and gradients are off by {errors}")
+                for _ in range(1, a.warmup):
                     backward({"out": forward()})
-            except (RuntimeError, torch.OutOfMemoryError) as error:
-                tell(f"{kind} {name}, {head_dim} features, {seq} tokens: {str(error).splitlines()[0]}")
+            # Triton has errors of its own.
+            except Exception as error:
+                tell(f"{kind} {name}, {head_dim} features, {seq} tokens: {first_line(error)}")
                 continue
             runs[kind, name] = (forward, backward, {"forward": [], "backward": []})
     for _ in range(a.rounds):
@@ -129,6 +260,8 @@ def attention_size(a, head_dim, seq, rows):
 
 
 def attention(a, rows):
+    if "linear" in a.kind and "plain_linear" not in a.kind:
+        a.kind = [*a.kind, "plain_linear"]
     for head_dim in a.head_dim:
         for seq in a.seq:
             tell(f"attention: {head_dim} features, {a.batch_size} x {seq} tokens")
@@ -262,23 +395,23 @@ def main():
     a.dtype = getattr(torch, a.precision)
     rows = []
 
-    def stop(*_):
-        raise SystemExit(1)
+    def end(code):
+        device = f"{name}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
+        if flash_linear_attention.cache_info().currsize and (fla := flash_linear_attention()):
+            device += f", fla {fla.version}"
+        report = {"tool": "torch", "bench": a.bench, "precision": a.precision, "device": device, "rows": rows}
+        print(json.dumps(report, indent=2), flush=True)
+        # The processes and threads that compile can keep Python from ending by itself.
+        os._exit(code)
 
-    signal.signal(signal.SIGTERM, stop)
     name = torch.cuda.get_device_name(a.device) if a.device.startswith("cuda") else "CPU"
-    code = 1
+    signal.signal(signal.SIGTERM, lambda *_: end(1))
     try:
         {"attention": attention, "train": train}[a.bench](a, rows)
-        code = 0
     except Exception:
         traceback.print_exc()
-    finally:
-        report = {"tool": "torch", "bench": a.bench, "precision": a.precision,
-                  "device": f"{name}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}", "rows": rows}
-        print(json.dumps(report, indent=2), flush=True)
-        # The processes that compile for torch.compile can keep Python from ending by itself.
-        os._exit(code)
+        end(1)
+    end(0)
 
 
 if __name__ == "__main__":
