@@ -10,7 +10,7 @@ use linc_tile::library::linear_attention_bidirectional::{
 };
 use linc_tile::library::linear_attention_chunked::{linear_attention_out, linear_prefill_out};
 use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_delta, needs_delta,
+    linear_attention_chunk_grads, linear_attention_delta, needs_delta, takes_delta,
 };
 use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
 use linc_tile::library::linear_attention_states::{
@@ -138,6 +138,8 @@ pub(crate) fn linear_gradient(l: &mut Lowering<'_>, attributes: &LinearSpec) -> 
         shape: head_shape(l, q, k)?,
         chunk: attributes.chunk,
         temperature: attributes.temperature,
+        // Of other GPUs, some have 99 KiB that threads share.
+        whole: l.target == Target::Hopper && attributes.chunk <= 64,
         q: l.head_strides(q),
         k: l.head_strides(k),
         v: l.head_strides(v),
@@ -165,8 +167,10 @@ fn chunked_gradient(
     let (dq, dk, dv) = (l.results[0], l.results[1], l.results[2]);
     let [delta, d, rho, dk_part] = *workspaces else { return l.fail("has seven results") };
     let mut args = vec![q, k, v, ell, state, dout];
-    if needs_delta(spec) {
+    if takes_delta(spec) {
         args.push(delta);
+    }
+    if needs_delta(spec) {
         l.launch_on(linear_attention_delta(spec), &args);
     }
     args.extend([dq, d, rho, dk_part]);

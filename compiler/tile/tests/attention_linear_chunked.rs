@@ -9,7 +9,7 @@ use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::linear_attention_forward;
 use linc_tile::library::linear_attention_chunked::linear_attention_out;
 use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_delta, needs_delta,
+    linear_attention_chunk_grads, linear_attention_delta, needs_delta, takes_delta,
 };
 use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
 use linc_tile::library::linear_attention_states::{
@@ -65,8 +65,10 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
     let spec = case.backward(machine);
     let count = batch * kv_heads * seq.div_ceil(chunk) * dim;
     let mut operands = vec![q, k, v, ell, state, x.dout];
-    if needs_delta(&spec) {
+    if takes_delta(&spec) {
         operands.push(machine.plain_output(batch * heads * seq));
+    }
+    if needs_delta(&spec) {
         machine.run(&linear_attention_delta(&spec), &mut operands);
     }
     operands.push(machine.output(&shape, heads));
@@ -157,10 +159,10 @@ fn blocks_decide_alone() {
 /// is left of it unless both take the same path.
 #[test]
 fn a_block_takes_one_path_in_all_kernels() {
-    for machine in [Machine::BF16, Machine::F16] {
+    for (machine, whole) in [Machine::BF16, Machine::F16].into_iter().flat_map(|m| [(m, true), (m, false)]) {
         for dim in [96, 128] {
             for peak in [8.0, 20.0] {
-                let case = Case::new([130, 2, 1, dim], true, 64);
+                let case = Case { whole, ..Case::new([130, 2, 1, dim], true, 64) };
                 let mut problem = Problem::new(case.shape, Keys::Normal, 3);
                 for (i, key) in problem.k.iter_mut().enumerate() {
                     if i % dim < 32 {
@@ -260,5 +262,33 @@ fn the_states_are_those_of_the_walk() {
     for (found, expected) in [(&ell, &buffers[4]), (&state, &buffers[5])] {
         let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12 * (1.0 + b.abs());
         assert!(found.to_f64().iter().zip(&expected.to_f64()).all(close));
+    }
+}
+
+/// Large heads in two bytes, in one program and in blocks: chunks smaller and larger than a head, ragged ends, one query
+/// head for a key head, temperatures, and one feature that sends the whole head the slow way.
+#[test]
+fn large_heads_in_one_program() {
+    for (dims, chunk, temperature, hard) in [
+        ([130, 2, 1, 128], 16, 1.0, false),
+        ([100, 2, 2, 128], 64, 2.5, false),
+        ([130, 2, 1, 128], 64, 1.0, true),
+        ([150, 2, 1, 72], 128, 1.0, false),
+        ([70, 1, 1, 96], 128, 1.0, true),
+        ([65, 4, 1, 112], 64, 1.0, false),
+    ] {
+        for (machine, whole) in
+            [Machine::BF16, Machine::F16].into_iter().flat_map(|m| [(m, true), (m, false)])
+        {
+            let case = Case { whole, temperature, ..Case::new(dims, true, chunk) };
+            let mut problem = Problem::new(case.shape, Keys::Normal, 11);
+            let dim = dims[3];
+            if hard {
+                problem.k.iter_mut().skip(dim - 1).step_by(dim).for_each(|key| *key *= 30.0);
+            }
+            problem.round_to(machine.elem);
+            let results = run(machine, case, &problem);
+            case.check_naive(machine, &problem, &results, 0.0, &format!("hard: {hard}"));
+        }
     }
 }

@@ -286,7 +286,8 @@ fn attention(bench: &mut Bench) {
         bench.line(&format!("linear forward {batch}x{seq}"), 0.0, 0.0, |cpu| {
             launch(cpu, &linear_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state])
         });
-        let spec = LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
+        let spec =
+            LinearBackwardSpec { elem, shape, chunk, temperature, whole: false, q, k, v, dout, dq, dk, dv };
         let sizes = [q_len, kv_len, kv_len, ell, state, q_len, q_len, kv_len, kv_len];
         bench.line(&format!("linear backward {batch}x{seq}"), 0.0, 0.0, |cpu| {
             launch(cpu, &linear_attention_backward(&spec), &sizes)

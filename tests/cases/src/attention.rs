@@ -244,7 +244,10 @@ pub fn linear(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: 
     let (q, k, v, out) = (wide, narrow, narrow, wide);
     let forward = LinearForwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, out };
     let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
-    let backward = LinearBackwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, dout, dq, dk, dv };
+    // Both ways of large heads.
+    let whole = seed % 3 != 0;
+    let backward =
+        LinearBackwardSpec { elem, shape, chunk: CHUNK, temperature, whole, q, k, v, dout, dq, dk, dv };
     let mut kernels = vec![
         linear_attention_chunk_states(&forward),
         linear_attention_prefix(&forward),

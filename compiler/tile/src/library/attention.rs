@@ -104,6 +104,7 @@ pub(crate) fn strides_tag(strides: &[HeadStrides]) -> String {
 }
 
 /// The rows (tokens) of one head in memory: row `i` starts at `base + i * stride`.
+#[derive(Clone, Copy)]
 pub(crate) struct HeadRows {
     param: ParamId,
     base: ValueId,

@@ -32,6 +32,9 @@ pub struct LinearBackwardSpec {
     pub chunk: usize,
     /// Multiplier of q and k before their softmaxes.
     pub temperature: f64,
+    /// A program of the chunked form has all features of a head, where they are at most 128 in two bytes each: its operands
+    /// need some 160 KiB of memory that threads share.
+    pub whole: bool,
     /// Strides of q.
     pub q: HeadStrides,
     /// Strides of k.

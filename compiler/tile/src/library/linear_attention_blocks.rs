@@ -19,7 +19,7 @@ use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, ParamId, Unary, ValueId};
 
 /// Most features of a block that is all of a program: a matrix of 64 by 64 costs 32 registers of each of 128 threads.
-const WIDEST: usize = 64;
+pub(crate) const WIDEST: usize = 64;
 /// Most features of a block that is all of a head, in two bytes each: operands in four do not fit shared memory.
 const WHOLE: usize = 128;
 /// Most features of one of several blocks that a program does in turn, beside tiles with all value features.
@@ -52,7 +52,7 @@ impl Sizes {
         Sizes { elem, shape, chunk, temperature, width: feature_block(shape.head_dim, WIDEST) }
     }
 
-    /// For programs of all features: as one block where that fits the registers of 256 threads, since the key side of an
+    /// For programs of all features: as one block where that fits the registers of a multiprocessor, since the key side of an
     /// only block serves all query heads. Else narrow ones.
     pub(crate) fn whole(self) -> Self {
         let dim = self.shape.head_dim;
@@ -92,6 +92,7 @@ impl Sizes {
 }
 
 /// One chunk of one key/value head.
+#[derive(Clone, Copy)]
 pub(crate) struct ChunkHead {
     /// What it is a part of.
     pub sizes: Sizes,
@@ -115,6 +116,11 @@ impl ChunkHead {
         b.name(start, "start");
         let bound = bound(b, sizes.shape.seq, start, sizes.chunk);
         ChunkHead { sizes, index, start, bound, pos: None, batch, kv_head }
+    }
+
+    /// The same chunk in other blocks of features.
+    pub(crate) fn in_blocks(self, sizes: Sizes) -> Self {
+        ChunkHead { sizes, ..self }
     }
 
     /// The same chunk, of a block of tokens at position `pos` (Index).

@@ -139,6 +139,7 @@ fn goes_on_as_is(elem: Elem) -> bool {
 }
 
 /// The saved states of one key/value head.
+#[derive(Clone, Copy)]
 pub(crate) struct SavedStates {
     ell: ParamId,
     state: ParamId,
@@ -195,9 +196,16 @@ impl SavedStates {
 
     /// Writes the pair number `index`.
     pub(crate) fn store(&self, b: &mut Builder, index: ValueId, ell: ValueId, state: ValueId) {
-        let (small, large) = self.offsets(b, index);
+        let (small, _) = self.offsets(b, index);
         let (_, bound) = self.rows();
         b.store(self.ell, small, ell, &[(1, bound)]);
+        self.store_state(b, index, state);
+    }
+
+    /// Writes `state` number `index`.
+    pub(crate) fn store_state(&self, b: &mut Builder, index: ValueId, state: ValueId) {
+        let (_, large) = self.offsets(b, index);
+        let (_, bound) = self.rows();
         b.store(self.state, large, state, &[(self.dim, bound), (1, None)]);
     }
 

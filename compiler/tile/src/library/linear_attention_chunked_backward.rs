@@ -14,14 +14,25 @@
 
 use super::attention::{HeadRows, HeadShape, Triangle};
 use super::linear_attention_backward::{LinearBackwardSpec, centred_grad};
-use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax, Sizes, column, from_row};
+use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax, Sizes, WIDEST, column, from_row};
 use super::linear_attention_chunk::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
 
-/// Whether blocks need [`linear_attention_delta`].
-pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
+/// Whether [`linear_attention_chunk_grads`] has a place for `delta`: heads have several blocks of features.
+pub fn takes_delta(spec: &LinearBackwardSpec) -> bool {
     spec.sizes().blocks() > 1
+}
+
+/// Whether [`linear_attention_delta`] has to make it: no program has all blocks of a head.
+pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
+    own_sizes(spec).blocks() > 1
+}
+
+/// The blocks of the programs of [`linear_attention_chunk_grads`].
+fn own_sizes(spec: &LinearBackwardSpec) -> Sizes {
+    let (sizes, whole) = (spec.sizes(), spec.sizes().whole());
+    if spec.whole && whole.blocks() == 1 { whole } else { sizes }
 }
 
 /// `(q, k, v, ell, state, dout) -> delta [B, H, N]`: the row sums of `P ⊙ dP`, f32.
@@ -29,8 +40,7 @@ pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
 /// It decides for the same blocks as [`linear_attention_chunk_grads`] whether products are exact: dQ is the difference of a
 /// block's dP and of this sum, and means nothing where one is rounded and the other is not.
 ///
-/// Live tiles: `1/Z`, of all blocks if they are held, and of one block dP and then P; two more in the slow path, of L and
-/// of dA.
+/// Live tiles, of one block: `1/Z`, dP and then P; two more in the slow path, of L and of dA.
 pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let HeadShape { batch, kv_heads, .. } = spec.shape;
@@ -41,56 +51,83 @@ pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
     let index = b.program_id(0);
     let chunk = ChunkHead::new(&mut b, sizes, index);
     let head = Head::new(&mut b, spec, &chunk, &params);
-    // The key sides of all blocks serve all query heads, where a program has room for them.
-    let held: Option<Vec<Block>> = (sizes.whole().blocks() == 1).then(|| {
-        let firsts: Vec<ValueId> = (0..sizes.blocks()).map(|i| b.index(i * sizes.width)).collect();
-        firsts.into_iter().map(|first| Block::new(&mut b, &head, first)).collect()
-    });
-    chunk.each_query_head(&mut b, &[], |b, number, _| {
-        let query = Query::new(b, &head, number);
-        let none = b.full(0.0, &[spec.chunk]);
-        let sum = match &held {
-            Some(blocks) => blocks.iter().fold(none, |sum, block| {
-                let part = block.row_sum(b, &query);
-                b.add(sum, part)
-            }),
-            None => sizes.each_block(b, &[none], |b, first, carried| {
-                let block = Block::new(b, &head, first);
-                let part = block.row_sum(b, &query);
-                vec![b.add(carried[0], part)]
-            })[0],
-        };
-        let at = chunk.row_offset(b, number);
-        b.store(delta, at, sum, &[(1, chunk.bound)]);
-        vec![]
-    });
+    write_delta(&mut b, &head, delta, |block, b, query| block.dp(b, query));
     b.finish()
 }
 
-/// `(q, k, v, ell, state, dout, [delta]) -> (dq, d, rho, dk_part)`, a program for each chunk and block of features;
-/// `delta` if [`needs_delta`].
+/// Writes the row sums of `P ⊙ dP` of all query heads of the group, with dP made as the gradients make it. P comes last, so
+/// that it need not be kept beside what dP is made of.
+fn write_delta(
+    b: &mut Builder,
+    head: &Head,
+    delta: ParamId,
+    dp: impl Fn(&Block, &mut Builder, &Query) -> ValueId,
+) {
+    let (chunk, sizes) = (head.chunk, head.chunk.sizes);
+    chunk.each_query_head(b, &[], |b, number, _| {
+        let query = Query::new(b, head, number);
+        let none = b.full(0.0, &[sizes.chunk]);
+        let sum = sizes.each_block(b, &[none], |b, first, carried| {
+            let block = Block::new(b, head, first);
+            let dp = dp(&block, b, &query);
+            let p = query.p.block(b, chunk, first);
+            let product = b.mul(p, dp);
+            let part = b.sum(1, product);
+            vec![b.add(carried[0], part)]
+        });
+        let at = chunk.row_offset(b, number);
+        b.store(delta, at, sum[0], &[(1, chunk.bound)]);
+        vec![]
+    });
+}
+
+/// `(q, k, v, ell, state, dout, [delta]) -> (dq, d, rho, dk_part)`. A program for each chunk where it can have all
+/// features, which then makes `delta` itself; else one for each block of them. `delta` if [`takes_delta`].
 ///
-/// Live tiles: the sum of dK, d (two if D = 128), P, dP and `1/Z`.
+/// Live tiles: d, which is twice as large as others of 128 features, the sums of dK and of x, dP and P; in the slow path
+/// those of a block of features.
 pub fn linear_attention_chunk_grads(spec: &LinearBackwardSpec) -> Kernel {
-    let sizes = spec.sizes();
+    let (sizes, whole) = (spec.sizes(), !needs_delta(spec));
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dq];
-    let name = spec.name("linear_attention_chunk_grads", &strides);
-    let mut b = Builder::new(name, sizes.block_grid());
+    let kind = if whole && takes_delta(spec) { "_whole" } else { "" };
+    let name = spec.name(&format!("linear_attention_chunk_grads{kind}"), &strides);
+    let own = own_sizes(spec);
+    let mut b = Builder::new(name, own.block_grid());
     let params = Params::declare(&mut b, spec.elem);
-    let delta = needs_delta(spec).then(|| b.param("delta", Elem::F32, Mode::Read));
+    let mode = if whole { Mode::ReadWrite } else { Mode::Read };
+    let delta = takes_delta(spec).then(|| b.param("delta", Elem::F32, mode));
     let dq = b.param("dq", spec.elem, Mode::Write);
-    let d = b.param("d", Elem::F32, Mode::Write);
+    let d = b.param("d", Elem::F32, Mode::ReadWrite);
     let rho = b.param("rho", Elem::F32, Mode::Write);
     let dk_part = b.param("dk_part", Elem::F32, Mode::ReadWrite);
 
-    let (chunk, first) = ChunkHead::with_block(&mut b, sizes);
-    let adds = chunk.states(&mut b, rho, d).features(first, sizes.width);
+    let (chunk, first) = ChunkHead::with_block(&mut b, own);
     let head = Head::new(&mut b, spec, &chunk, &params);
     let block = Block::new(&mut b, &head, first);
-    let dk_part = chunk.part_rows(&mut b, dk_part).features(&mut b, first, sizes.width);
-    let own = Own { block: &block, delta, dq, dk_part };
-    let done = b.if_else(block.keys.ok, |b| own.fast(b), |b| own.slow(b));
-    adds.store(&mut b, chunk.index, done[1], done[0]);
+    let results = Results { dq, d, rho, dk_part };
+    let fast = |b: &mut Builder| {
+        let delta = delta.filter(|_| !whole);
+        Own::new(b, &block, delta, &results).fast(b);
+        vec![]
+    };
+    let slow = |b: &mut Builder| {
+        if !whole || !takes_delta(spec) {
+            Own::new(b, &block, delta, &results).slow(b);
+            return vec![];
+        }
+        // Blocks as narrow as those of other kernels: tiles of weights come on top.
+        let chunk = chunk.in_blocks(sizes);
+        let head = Head { chunk: &chunk, ..head };
+        if let Some(delta) = delta {
+            write_delta(b, &head, delta, |block, b, query| block.dp_slow(b, query));
+        }
+        sizes.each_block(b, &[], |b, first, _| {
+            let block = Block::new(b, &head, first);
+            Own::new(b, &block, delta, &results).slow(b);
+            vec![]
+        })
+    };
+    b.if_else(block.keys.ok, fast, slow);
     b.finish()
 }
 
@@ -118,6 +155,7 @@ impl Params {
 }
 
 /// One chunk of one key/value head, for dP.
+#[derive(Clone, Copy)]
 struct Head<'a> {
     spec: &'a LinearBackwardSpec,
     chunk: &'a ChunkHead,
@@ -178,11 +216,10 @@ impl<'a> Block<'a> {
         Block { head, keys, state: b.cast(state, head.spec.elem) }
     }
 
-    /// dP `[C, F]` by matrix products, where they are exact.
+    /// `dP ⊙ Z` `[C, F]` by matrix products, where they are exact.
     fn dp_fast(&self, b: &mut Builder, query: &Query) -> ValueId {
         let dp = b.dot(query.g, false, self.state, true, None);
-        let dp = b.dot(query.da_small, false, self.keys.small, false, Some(dp));
-        b.mul(dp, self.keys.inverse)
+        b.dot(query.da_small, false, self.keys.small, false, Some(dp))
     }
 
     /// L of every token, `[C, F]`.
@@ -192,21 +229,23 @@ impl<'a> Block<'a> {
         self.keys.prefixes(b, self.head.chunk, zero)
     }
 
-    /// Row sums of the block's `P ⊙ dP`. P comes last, so that it need not be kept beside what dP is made of.
-    fn row_sum(&self, b: &mut Builder, query: &Query) -> ValueId {
-        let fast = |b: &mut Builder| vec![self.dp_fast(b, query)];
-        let slow = |b: &mut Builder| {
-            let ends = self.ends(b);
-            vec![self.dp_slow(b, query, ends)]
+    /// dP `[C, F]`, by the way that is right for the block.
+    fn dp(&self, b: &mut Builder, query: &Query) -> ValueId {
+        let fast = |b: &mut Builder| {
+            let dp = self.dp_fast(b, query);
+            vec![b.mul(dp, self.keys.inverse)]
         };
-        let dp = b.if_else(self.keys.ok, fast, slow)[0];
-        let p = query.p.block(b, self.head.chunk, self.keys.first);
-        let product = b.mul(p, dp);
-        b.sum(1, product)
+        b.if_else(self.keys.ok, fast, |b| vec![self.dp_slow(b, query)])[0]
+    }
+
+    /// [`Block::dp`] key by key, for any keys.
+    fn dp_slow(&self, b: &mut Builder, query: &Query) -> ValueId {
+        let ends = self.ends(b);
+        self.dp_by_keys(b, query, ends)
     }
 
     /// dP `[C, F]` key by key, for any keys; `ends` are those of [`Block::ends`].
-    fn dp_slow(&self, b: &mut Builder, query: &Query, ends: ValueId) -> ValueId {
+    fn dp_by_keys(&self, b: &mut Builder, query: &Query, ends: ValueId) -> ValueId {
         let chunk = self.head.chunk;
         let dp = b.dot(query.g, false, self.state, true, None);
         let start = self.keys.weights_of_start(b, chunk, ends);
@@ -221,16 +260,35 @@ impl<'a> Block<'a> {
     }
 }
 
-/// What a program of [`linear_attention_chunk_grads`] works with.
+/// Where the results of [`linear_attention_chunk_grads`] go.
+struct Results {
+    dq: ParamId,
+    d: ParamId,
+    rho: ParamId,
+    dk_part: ParamId,
+}
+
+/// A block of features whose gradients are made.
 struct Own<'a> {
     block: &'a Block<'a>,
+    /// The row sums of `P ⊙ dP`; without them the block has all features.
     delta: Option<ParamId>,
     dq: ParamId,
     /// Rows of the block, f32.
     dk_part: HeadRows,
+    /// rho and d of the chunk's block.
+    adds: SavedStates,
 }
 
-impl Own<'_> {
+impl<'a> Own<'a> {
+    fn new(b: &mut Builder, block: &'a Block<'a>, delta: Option<ParamId>, results: &Results) -> Self {
+        let (chunk, first) = (block.head.chunk, block.keys.first);
+        let width = chunk.sizes.width;
+        let adds = chunk.states(b, results.rho, results.d).features(first, width);
+        let dk_part = chunk.part_rows(b, results.dk_part).features(b, first, width);
+        Own { block, delta, dq: results.dq, dk_part, adds }
+    }
+
     /// d and rho of nothing.
     fn nothing(&self, b: &mut Builder) -> [ValueId; 2] {
         let Sizes { shape, width, .. } = self.block.head.chunk.sizes;
@@ -253,40 +311,55 @@ impl Own<'_> {
         chunk.store(b, &dq, grad);
     }
 
-    /// By matrix products; returns d and rho. The order keeps few tiles alive.
-    fn fast(&self, b: &mut Builder) -> Vec<ValueId> {
+    /// By matrix products. The order keeps few tiles alive.
+    fn fast(&self, b: &mut Builder) {
         let (block, keys) = (self.block, &self.block.keys);
         let Head { spec, chunk, .. } = *block.head;
-        // The suffix sum of x as a product, which adds to the sum that is carried anyway.
-        let earlier = b.full(-1.0, &[spec.chunk, spec.chunk]);
-        let earlier = Triangle { fill: 0.0, lower: true }.apply(b, earlier, None);
-        let earlier = b.cast(earlier, spec.elem);
-        let [d, rho] = self.nothing(b);
-        let bracket = b.full(0.0, &[spec.chunk, chunk.sizes.width]);
-        let done = chunk.each_query_head(b, &[d, rho, bracket], |b, number, carried| {
+        // Until dK is known, its place keeps 1/Z, and that of a large d the sum of x: d needs the registers.
+        chunk.store(b, &self.dk_part, keys.inverse);
+        let dim = spec.shape.head_dim;
+        let place = (chunk.sizes.width == dim && dim > WIDEST && spec.chunk <= dim)
+            .then(|| self.adds.features(keys.first, spec.chunk));
+        let [d, _] = self.nothing(b);
+        let zero = b.full(0.0, &[spec.chunk, chunk.sizes.width]);
+        let mut sums = vec![d, zero];
+        match &place {
+            Some(place) => place.store_state(b, chunk.index, zero),
+            None => sums.push(zero),
+        }
+        let done = chunk.each_query_head(b, &sums, |b, number, carried| {
             let query = Query::new(b, block.head, number);
             let dp = block.dp_fast(b, &query);
+            let inverse = chunk.load_f32(b, &self.dk_part);
+            let dp = b.mul(dp, inverse);
             let p = query.p.block(b, chunk, keys.first);
             self.write_dq(b, number, p, dp);
-            let q = b.mul(p, keys.inverse);
+            let inverse = chunk.load_f32(b, &self.dk_part);
+            let q = b.mul(p, inverse);
             b.name(q, "q_tilde");
-            let q_small = b.cast(q, spec.elem);
-            let d = b.dot(q_small, true, query.g, false, Some(carried[0]));
-            let bracket = b.dot(query.da_small, true, q_small, false, Some(carried[2]));
             let x = b.mul(q, dp);
-            let rho = b.sum(0, x);
-            let rho = b.add(carried[1], rho);
-            let x = b.cast(x, spec.elem);
-            vec![d, rho, b.dot(earlier, true, x, false, Some(bracket))]
+            let before = place.as_ref().map_or_else(|| carried[2], |place| place.load_state(b, chunk.index));
+            let x = b.add(before, x);
+            let q = b.cast(q, spec.elem);
+            if let Some(place) = &place {
+                place.store_state(b, chunk.index, x);
+            }
+            let bracket = b.dot(query.da_small, true, q, false, Some(carried[1]));
+            let d = b.dot(q, true, query.g, false, Some(carried[0]));
+            if place.is_some() { vec![d, bracket] } else { vec![d, bracket, x] }
         });
+        let x = place.as_ref().map_or_else(|| done[2], |place| place.load_state(b, chunk.index));
+        let rho = b.sum(0, x);
+        let later = b.scan(0, true, x);
+        let bracket = b.sub(done[1], later);
         let k = keys.k_tilde(b, chunk);
-        let dk = b.mul(k, done[2]);
+        let dk = b.mul(k, bracket);
         chunk.store(b, &self.dk_part, dk);
-        vec![done[0], done[1]]
+        self.adds.store(b, chunk.index, rho, done[0]);
     }
 
-    /// Key by key, safe for any keys; returns d and rho. One more tile is live than in the fast path.
-    fn slow(&self, b: &mut Builder) -> Vec<ValueId> {
+    /// Key by key, safe for any keys.
+    fn slow(&self, b: &mut Builder) {
         let (block, keys) = (self.block, &self.block.keys);
         let Head { spec, chunk, .. } = *block.head;
         let width = chunk.sizes.width;
@@ -294,10 +367,10 @@ impl Own<'_> {
         chunk.store(b, &self.dk_part, zero);
         let ends = block.ends(b);
         let nothing = self.nothing(b);
-        chunk.each_query_head(b, &nothing, |b, number, carried| {
+        let done = chunk.each_query_head(b, &nothing, |b, number, carried| {
             let query = Query::new(b, block.head, number);
             let p = query.p.block(b, chunk, keys.first);
-            let dp = block.dp_slow(b, &query, ends);
+            let dp = block.dp_by_keys(b, &query, ends);
             chunk.each_token(b, &[], |b, row, _| {
                 let weights = keys.weights_of(b, chunk, ends, row);
                 let da = column(b, query.da, row);
@@ -321,6 +394,7 @@ impl Own<'_> {
             let q = b.cast(q, spec.elem);
             let d = b.dot(q, true, query.g, false, Some(carried[0]));
             vec![d, b.add(carried[1], rho)]
-        })
+        });
+        self.adds.store(b, chunk.index, done[1], done[0]);
     }
 }

@@ -14,13 +14,14 @@ pub struct Case {
     pub causal: bool,
     pub chunk: usize,
     pub temperature: f64,
+    pub whole: bool,
 }
 
 impl Case {
     /// Two sequences, temperature 1.
     pub fn new([seq, heads, kv_heads, head_dim]: [usize; 4], causal: bool, chunk: usize) -> Self {
         let shape = HeadShape { batch: 2, seq, heads, kv_heads, head_dim };
-        Case { shape, causal, chunk, temperature: 1.0 }
+        Case { shape, causal, chunk, temperature: 1.0, whole: true }
     }
 
     pub fn forward(&self, machine: Machine) -> LinearForwardSpec {
@@ -41,7 +42,8 @@ impl Case {
 
     pub fn backward(&self, machine: Machine) -> LinearBackwardSpec {
         let LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out } = self.forward(machine);
-        LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout: out, dq: q, dk: k, dv: v }
+        let whole = self.whole;
+        LinearBackwardSpec { elem, shape, chunk, temperature, whole, q, k, v, dout: out, dq: q, dk: k, dv: v }
     }
 
     /// Compares out, dq, dk, dv with the naive computation.
