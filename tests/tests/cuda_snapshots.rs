@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use insta::{Settings, assert_snapshot};
 use linc_driver::{Arch, Model, Options, Precision, Target};
-use linc_tests::models::{compiled, sized, training};
+use linc_tests::models::{compiled, flavor, sized, training};
 
 fn hybrid() -> Model {
     let numbers = [
@@ -68,4 +68,15 @@ fn kernels_of_hopper() {
     }
     assert!(hopper.values().all(|text| text.contains("wgmma_bf16")), "{:?}", hopper.keys());
     compare("hopper", hopper);
+}
+
+/// Ada has 99 KiB of memory that threads share, and Hopper 227: every kernel of heads of 128 features has room on all.
+#[test]
+fn every_gpu_has_room_for_large_heads() {
+    for arch in Arch::ALL {
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            let options = Options { precision, target: Target::Cuda(arch), ..Options::new(1, 2048) };
+            assert!(!compiled(&flavor("8b", "0.5"), &training(), &options).plan.kernels.is_empty());
+        }
+    }
 }

@@ -6,6 +6,7 @@ use linc_tile::{Mode, Op, Region, Stmt, ValueId, View};
 use crate::emit::Emitter;
 use crate::operand::SharedTile;
 use crate::pipeline::Pipeline;
+use crate::rounds::{computable, slice};
 use crate::shared::{Before, Range};
 use crate::wgmma::WARPS;
 use crate::{CodegenError, TensorMap};
@@ -202,49 +203,4 @@ impl<'k> Emitter<'k> {
             self.shared.give(range);
         }
     }
-}
-
-/// Whether a scalar is known before the round: made outside, the counter, or arithmetic on such. What is carried is known
-/// only when the round before has ended.
-fn computable(region: &Region, value: ValueId) -> bool {
-    if region.args[1..].contains(&value) {
-        return false;
-    }
-    let Some(stmt) = region.body.iter().find(|s| s.results.contains(&value)) else { return true };
-    match &stmt.op {
-        Op::ConstF(_)
-        | Op::ConstI(_)
-        | Op::ProgramId(_)
-        | Op::Binary(..)
-        | Op::Cast(_)
-        | Op::Compare(..)
-        | Op::Select(..) => stmt.op.operands().into_iter().all(|v| computable(region, v)),
-        Op::Unary(..)
-        | Op::Fma(..)
-        | Op::Splat(_)
-        | Op::Expand { .. }
-        | Op::Iota { .. }
-        | Op::Load(_)
-        | Op::Store(..)
-        | Op::Dot { .. }
-        | Op::Reduce { .. }
-        | Op::Scan { .. }
-        | Op::Transpose(_)
-        | Op::For { .. }
-        | Op::If { .. } => false,
-    }
-}
-
-/// The statements of a body that scalars depend on, in order.
-fn slice(body: &[Stmt], wanted: impl Iterator<Item = ValueId>) -> Vec<&Stmt> {
-    let mut wanted: Vec<ValueId> = wanted.collect();
-    let mut needed = vec![];
-    for stmt in body.iter().rev() {
-        if stmt.results.iter().any(|r| wanted.contains(r)) {
-            wanted.extend(stmt.op.operands());
-            needed.push(stmt);
-        }
-    }
-    needed.reverse();
-    needed
 }

@@ -17,6 +17,8 @@ pub(crate) const WIDE: u64 = 16;
 /// Registers of a thread that tiles may occupy, of 255: addresses, fragments of operands and the compiler's own need the
 /// rest. Above it, twice the warps share the work.
 const ROOM: usize = 170;
+/// Above this, of 255, four times the warps do.
+const MOST: usize = 235;
 /// Elements per thread that a streaming kernel aims at: enough accesses in flight, few enough registers.
 const PER_THREAD: usize = 16;
 
@@ -65,13 +67,19 @@ impl Assignment {
             Some(rows) => rows.div_ceil(16).next_power_of_two().min(8),
             None => {
                 let most = kernel.types.iter().map(TileType::numel).max().unwrap_or(1);
-                (most / (32 * PER_THREAD)).next_power_of_two().clamp(1, 8)
+                // Of more than 64 elements each, twice the threads.
+                let limit = if most > 8 * 32 * 64 { 16 } else { 8 };
+                (most / (32 * PER_THREAD)).next_power_of_two().clamp(1, limit)
             }
         };
         let products = !products.is_empty();
         let one = Assignment::with(kernel, usage, options, warps, 1, products);
         if products && warps < 8 && registers(kernel, usage, &one) > ROOM {
-            return Assignment::with(kernel, usage, options, 2 * warps, 2, products);
+            let two = Assignment::with(kernel, usage, options, 2 * warps, 2, products);
+            return match registers(kernel, usage, &two) > MOST {
+                true => Assignment::with(kernel, usage, options, 4 * warps, 4, products),
+                false => two,
+            };
         }
         one
     }
@@ -103,6 +111,11 @@ impl Assignment {
             assignment.warpgroups(kernel);
         }
         assignment
+    }
+
+    /// Whether registers are so few that addresses are better computed again than kept: 128 for each of 512 threads.
+    pub(crate) fn renews_addresses(&self) -> bool {
+        self.products && self.warps > 8
     }
 
     /// Which products warpgroups do.

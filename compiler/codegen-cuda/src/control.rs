@@ -1,4 +1,4 @@
-//! Loops and branches: carried values in variables of their own, and hazards that go around.
+//! Loops and branches: carried values in variables of their own, and hazards that go around. Waiting for other threads.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,8 @@ use linc_tile::{Region, Stmt, ValueId};
 use crate::CodegenError;
 use crate::assign::Place;
 use crate::emit::{Def, Emitter};
+use crate::rounds::Loop;
+use crate::shared::{Before, Range};
 
 impl<'k> Emitter<'k> {
     /// Variables for carried values, with their first values.
@@ -69,6 +71,13 @@ impl<'k> Emitter<'k> {
         }
     }
 
+    /// Lets the compiler forget what it has computed from the number of the lane, where it should not keep it.
+    pub(crate) fn renew_addresses(&mut self) {
+        if self.assignment.renews_addresses() {
+            self.state.out.line("lane = again(lane);");
+        }
+    }
+
     fn stage_all(&mut self, values: &[ValueId]) -> Result<(), CodegenError> {
         values.iter().try_for_each(|v| self.stage_if_needed(*v))
     }
@@ -87,8 +96,10 @@ impl<'k> Emitter<'k> {
         self.define_carried(carried, carried);
         let name = self.name(counter);
         self.define(counter, Def::Scalar(name.clone()));
+        self.loops.push(Loop { body, step });
         let [lower, upper, step] = [lower, upper, step].map(|v| self.scalar(v));
         let fetched = self.begin_fetches(body, &name, &lower, &upper)?;
+        let streams = self.begin_streams(body, &name, [&lower, &upper, &step])?;
 
         // What is under way at the end of a round is so at the start of the next: written again until that is covered.
         let mut start = self.state.clone();
@@ -97,12 +108,15 @@ impl<'k> Emitter<'k> {
             // Rounds are large: unrolled, they would only compete for registers.
             self.state.out.line("#pragma unroll 1");
             self.state.out.open(format!("for (index {name} = {lower}; {name} < {upper}; {name} += {step})"));
+            self.renew_addresses();
             self.next_fetches(&fetched, &name, &upper, &step);
+            self.next_streams(&streams, &name, &upper, &step);
             self.body(carried, &body.body, &body.yields)?;
             self.assign(carried, &body.yields);
             self.end_round(&fetched);
+            self.end_stream_round(&streams);
             self.state.out.close();
-            self.state.hazards.next_round(&start.hazards);
+            self.state.hazards.next_round(&start.hazards, &name);
             let mut joined = start.hazards.clone();
             joined.join(&self.state.hazards);
             if joined == start.hazards {
@@ -113,6 +127,8 @@ impl<'k> Emitter<'k> {
         // A loop may run no round at all.
         self.state.hazards.join(&start.hazards);
         self.end_fetches(fetched);
+        self.end_streams(streams);
+        self.loops.pop();
         self.define_carried(&stmt.results, carried);
         self.stage_all(&stmt.results)
     }
@@ -150,5 +166,54 @@ impl<'k> Emitter<'k> {
         self.state.hazards.join(&after);
         self.define_carried(&stmt.results, &stmt.results);
         self.stage_all(&stmt.results)
+    }
+
+    // ---- waiting ----
+
+    pub(crate) fn barrier(&mut self) {
+        if self.state.hazards.fence() {
+            // Warpgroups read operands by another way than threads write them.
+            self.state.out.line("fence_async();");
+        }
+        self.state.out.line("barrier();");
+        self.renew_addresses();
+        self.state.hazards.barrier();
+    }
+
+    pub(crate) fn wait(&mut self, before: Before) {
+        match before {
+            Before::Nothing => {}
+            Before::Barrier => self.barrier(),
+            Before::Arrival => {
+                self.state.out.line("copy_async_wait<0>();");
+                self.state.hazards.arrival();
+                self.barrier();
+            }
+        }
+    }
+
+    /// Announces a read of shared memory.
+    pub(crate) fn reads(&mut self, range: Range) {
+        self.reads_all(&[range], false);
+    }
+
+    /// Announces reads that come together, by threads or by a product of warpgroups. All waiting is before all of them: a
+    /// barrier ends what was noted before it.
+    pub(crate) fn reads_all(&mut self, ranges: &[Range], by_warpgroups: bool) {
+        for range in ranges {
+            self.wait(self.state.hazards.before_read(*range));
+        }
+        for range in ranges {
+            match by_warpgroups {
+                true => self.state.hazards.note_product_read(*range),
+                false => self.state.hazards.note_read(*range),
+            }
+        }
+    }
+
+    /// Announces a write of shared memory.
+    pub(crate) fn writes(&mut self, range: Range) {
+        self.wait(self.state.hazards.before_write(range));
+        self.state.hazards.note_write(range);
     }
 }

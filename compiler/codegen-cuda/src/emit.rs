@@ -15,7 +15,8 @@ use crate::layout::Axis;
 use crate::operand::SharedTile;
 use crate::pipeline::Pipelines;
 use crate::pointwise::Group;
-use crate::shared::{Allocator, Before, Hazards, Range};
+use crate::rounds::Loop;
+use crate::shared::{Allocator, Hazards};
 use crate::usage::{Usage, reads};
 use crate::writer::{Names, Writer, float, integer};
 use crate::{CodegenError, Options, TensorMap};
@@ -47,6 +48,8 @@ pub(crate) struct State {
     pub group: Option<Group>,
     pub hazards: Hazards,
     pub tiles: BTreeMap<ValueId, SharedTile>,
+    /// Loads of loops that came ahead, with the variable that says where this thread's part is in shared memory.
+    pub streamed: BTreeMap<ValueId, String>,
     /// Vectors in another layout than their own, valid in the body with this number.
     pub converted: BTreeMap<(ValueId, Axis), (usize, String)>,
     body: usize,
@@ -72,6 +75,8 @@ pub(crate) struct Emitter<'k> {
     pub state: State,
     /// Counts bodies, to tell them apart.
     bodies: usize,
+    /// The loops being written, innermost last.
+    pub loops: Vec<Loop<'k>>,
     /// Whether loops may load for their next round.
     pub ahead: bool,
     /// Those of loops that tensor copies load ahead for.
@@ -100,6 +105,7 @@ impl<'k> Emitter<'k> {
                 group: None,
                 hazards: Hazards::default(),
                 tiles: BTreeMap::new(),
+                streamed: BTreeMap::new(),
                 converted: BTreeMap::new(),
                 body: 0,
                 temporaries: 0,
@@ -107,6 +113,7 @@ impl<'k> Emitter<'k> {
                 fetch: None,
             },
             bodies: 0,
+            loops: vec![],
             ahead,
             pipelines: Pipelines::default(),
             maps: vec![],
@@ -249,54 +256,6 @@ impl<'k> Emitter<'k> {
         };
         self.state.out.line(format!("{at} = {from};"));
         self.close_slots(place);
-    }
-
-    // ---- waiting ----
-
-    pub(crate) fn barrier(&mut self) {
-        if self.state.hazards.fence() {
-            // Warpgroups read operands by another way than threads write them.
-            self.state.out.line("fence_async();");
-        }
-        self.state.out.line("barrier();");
-        self.state.hazards.barrier();
-    }
-
-    pub(crate) fn wait(&mut self, before: Before) {
-        match before {
-            Before::Nothing => {}
-            Before::Barrier => self.barrier(),
-            Before::Arrival => {
-                self.state.out.line("copy_async_wait<0>();");
-                self.state.hazards.arrival();
-                self.barrier();
-            }
-        }
-    }
-
-    /// Announces a read of shared memory.
-    pub(crate) fn reads(&mut self, range: Range) {
-        self.reads_all(&[range], false);
-    }
-
-    /// Announces reads that come together, by threads or by a product of warpgroups. All waiting is before all of them: a
-    /// barrier ends what was noted before it.
-    pub(crate) fn reads_all(&mut self, ranges: &[Range], by_warpgroups: bool) {
-        for range in ranges {
-            self.wait(self.state.hazards.before_read(*range));
-        }
-        for range in ranges {
-            match by_warpgroups {
-                true => self.state.hazards.note_product_read(*range),
-                false => self.state.hazards.note_read(*range),
-            }
-        }
-    }
-
-    /// Announces a write of shared memory.
-    pub(crate) fn writes(&mut self, range: Range) {
-        self.wait(self.state.hazards.before_write(range));
-        self.state.hazards.note_write(range);
     }
 
     // ---- statements ----

@@ -211,12 +211,24 @@ mod tests {
 
     #[test]
     fn layouts_hold_each_element_once() {
-        for warps in [1, 2, 4, 8] {
-            for (m, n) in [(64, 64), (1, 4096), (128, 32), (5, 768), (16, 16), (3, 7), (64, 128), (40, 24)] {
+        for warps in [1, 2, 4, 8, 16] {
+            for (m, n) in [
+                (64, 64),
+                (64, 72),
+                (128, 24),
+                (128, 112),
+                (1, 4096),
+                (128, 32),
+                (5, 768),
+                (16, 16),
+                (3, 7),
+                (64, 128),
+                (40, 24),
+            ] {
                 for width in [1, 2, 4, 8] {
                     assert_partition(&stream_layout(m, n, warps, width), warps);
                 }
-                for across in [1, 2].into_iter().filter(|a| *a <= warps) {
+                for across in [1, 2, 4].into_iter().filter(|a| *a <= warps) {
                     assert_partition(&matrix_layout(m, n, warps, across), warps);
                 }
             }

@@ -16,7 +16,9 @@ mod pointwise;
 mod pressure;
 mod product;
 mod reduce;
+mod rounds;
 mod shared;
+mod stream;
 mod usage;
 mod wgmma;
 mod writer;
@@ -234,15 +236,31 @@ fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, s
         params.join(", ")
     );
     // What depends on the warp is in registers of the whole warp then.
-    let warp = if emitter.assignment.products { "uniform(thread / 32)" } else { "thread / 32" };
-    let _ = writeln!(text, "  const int thread = threadIdx.x, lane = thread % 32, warp = {warp};");
+    let warp = |thread: &str| match emitter.assignment.products {
+        true => format!("uniform({thread} / 32)"),
+        false => format!("{thread} / 32"),
+    };
+    let renews = emitter.assignment.renews_addresses();
+    let _ = match renews {
+        true => writeln!(
+            text,
+            "  int lane = threadIdx.x % 32;\n  const int warp = {};\n  const Thread thread{{lane, warp}};",
+            warp("threadIdx.x")
+        ),
+        false => {
+            writeln!(text, "  const int thread = threadIdx.x, lane = thread % 32, warp = {};", warp("thread"))
+        }
+    };
     for (axis, name) in &emitter.axes {
+        let (base, offset) = (axis.base_text(), axis.offset_text("slot"));
+        let function = match renews {
+            true => format!("[&](int slot) {{ return {base} + {offset}; }}"),
+            false => format!("[base = {base}](int slot) {{ return base + {offset}; }}"),
+        };
         let _ = writeln!(
             text,
-            "  // Positions along an axis of {}.\n  const auto {name} = [base = {}](int slot) {{ return base + {}; }};",
-            axis.extent,
-            axis.base_text(),
-            axis.offset_text("slot")
+            "  // Positions along an axis of {}.\n  const auto {name} = {function};",
+            axis.extent
         );
     }
     text.push_str(&emitter.pipelines_text(emitter.shared.peak()));

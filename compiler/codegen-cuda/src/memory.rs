@@ -9,7 +9,11 @@ use crate::emit::{Def, Emitter};
 use crate::expression::c_type;
 use crate::layout::Axis;
 use crate::operand::SharedTile;
+use crate::shared::round_of;
 use crate::usage::gcd;
+
+/// The use of a tile that is dealt out to the threads by pieces, whatever the layout in registers.
+const PIECES: &str = " pieces";
 
 /// One access in a loop over a view.
 pub(crate) struct Access {
@@ -40,7 +44,7 @@ impl<'k> Emitter<'k> {
     // ---- addresses ----
 
     /// Neighbours along the last axis that one access moves.
-    fn per_access(&self, place: Place, view: &View) -> usize {
+    pub(crate) fn per_access(&self, place: Place, view: &View) -> usize {
         let param = self.kernel.param(view.param);
         let size = memory_bytes(param.elem);
         let (axis, outer) = match place {
@@ -68,8 +72,12 @@ impl<'k> Emitter<'k> {
             Place::Vector(axis) => axis.lanes * axis.warps == self.threads(),
             Place::Matrix(_) => true,
         };
-        let use_ = if alone { "" } else { use_ };
-        format!("{:?} {strides:?} {place:?}{use_}", self.root(view.offset))
+        let use_ = if alone && use_ != PIECES { "" } else { use_ };
+        let round = match self.loops.last() {
+            Some(around) if self.advances(place, view) => round_of(&self.name(around.body.args[0])),
+            _ => String::new(),
+        };
+        format!("{:?} {strides:?} {place:?}{use_}{round}", self.root(view.offset))
     }
 
     /// A condition on positions along an axis, if there is one: `position < limit`.
@@ -144,7 +152,10 @@ impl<'k> Emitter<'k> {
             }
             return Ok(());
         }
-        self.load_registers(result, view, place);
+        match self.state.streamed.get(&result).cloned() {
+            Some(at) => self.load_own(result, &at),
+            None => self.load_registers(result, view, place),
+        }
         self.stage_if_needed(result)
     }
 
@@ -253,11 +264,7 @@ impl<'k> Emitter<'k> {
 
     /// Announces a store that is written next.
     pub(crate) fn before_store(&mut self, place: Place, view: &View, pieces: bool) {
-        let mut map = self.map(place, view, " store");
-        if pieces {
-            // Dealt out to the threads by pieces, whatever the layout in registers.
-            map.push_str(" pieces");
-        }
+        let map = self.map(place, view, if pieces { PIECES } else { " store" });
         self.wait(self.state.hazards.before_store(view.param.0, &map));
         self.state.hazards.note_store(view.param.0, &map);
     }

@@ -69,7 +69,7 @@ impl<'k> Emitter<'k> {
         }
     }
 
-    fn definition(&self, value: ValueId) -> Option<&'k Op> {
+    pub(crate) fn definition(&self, value: ValueId) -> Option<&'k Op> {
         let mut found = None;
         self.kernel.for_each_stmt(|s| {
             if s.results.contains(&value) {

@@ -47,6 +47,11 @@ fn earlier(map: &str) -> String {
     if map.ends_with(MARK) { map.to_string() } else { format!("{map}{MARK}") }
 }
 
+/// End of the map of a view whose elements belong to one round of the loop with that counter.
+pub(crate) fn round_of(counter: &str) -> String {
+    format!(" in a round of {counter}")
+}
+
 /// What has to come before an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
@@ -85,13 +90,18 @@ impl Hazards {
         self.met &= other.met;
     }
 
-    /// A round of a loop has ended that began as `start`: its views are not those of the next round.
-    pub(crate) fn next_round(&mut self, start: &Hazards) {
+    /// A round has ended that began as `start`, of the loop with that counter: its views are at other places in the next
+    /// round. Those of which no two rounds have an element in common can go on under the same map.
+    pub(crate) fn next_round(&mut self, start: &Hazards, counter: &str) {
+        let apart = round_of(counter);
         let accesses = std::mem::take(&mut self.accesses);
         self.accesses = accesses
             .into_iter()
             .map(|access| match access {
                 fresh if start.accesses.contains(&fresh) => fresh,
+                Access::GlobalRead(_, ref map) | Access::GlobalWrite(_, ref map) if map.ends_with(&apart) => {
+                    access
+                }
                 Access::GlobalRead(param, map) => Access::GlobalRead(param, earlier(&map)),
                 Access::GlobalWrite(param, map) => Access::GlobalWrite(param, earlier(&map)),
                 shared @ (Access::SharedRead(_) | Access::SharedWrite(_) | Access::SharedReleased(..)) => {
@@ -351,12 +361,25 @@ mod tests {
     fn rounds_of_a_loop_are_at_different_places() {
         let (start, mut hazards) = (Hazards::default(), Hazards::default());
         hazards.note_store(0, "x");
-        hazards.next_round(&start);
+        hazards.next_round(&start, "i");
         assert_eq!(hazards.before_load(0, "x"), Before::Barrier);
         assert_eq!(hazards.before_store(0, "x"), Before::Barrier);
         let once = hazards.clone();
-        hazards.next_round(&start);
+        hazards.next_round(&start, "i");
         assert_eq!(hazards, once);
+    }
+
+    #[test]
+    fn views_of_one_round_are_ordered_within_it_only() {
+        let (start, mut hazards) = (Hazards::default(), Hazards::default());
+        let (x, y) = (format!("x{}", round_of("i")), format!("y{}", round_of("i")));
+        hazards.note_store(0, &x);
+        hazards.next_round(&start, "i");
+        assert_eq!(hazards.before_load(0, &x), Before::Nothing);
+        assert_eq!(hazards.before_load(0, &y), Before::Barrier);
+        // The loop is run again by another.
+        hazards.next_round(&start, "j");
+        assert_eq!(hazards.before_load(0, &x), Before::Barrier);
     }
 
     #[test]

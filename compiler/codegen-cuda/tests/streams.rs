@@ -13,9 +13,9 @@ use linc_codegen_cuda::tile::library::pointwise::{
 };
 use linc_codegen_cuda::tile::library::reduce::{SumMiddleSpec, SumOfSquaresSpec, sum_middle, sum_of_squares};
 use linc_codegen_cuda::tile::library::rope::{RopeSpec, rope};
-use linc_codegen_cuda::tile::{Elem, Kernel, Op};
+use linc_codegen_cuda::tile::{Builder, Elem, Kernel, Mode, Op, ParamId};
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Access, Emulator, Options as Launch};
+use linc_emulator::{Access, Emulator, Options as Launch, Order};
 
 const ROWS: usize = 8;
 const D: usize = 2048;
@@ -73,9 +73,10 @@ fn kernels(elem: Elem) -> Vec<Kernel> {
         embedding(&EmbeddingSpec { tokens: ROWS, d: D, vocab: 5, table: Elem::F32, y: elem }),
         cross_entropy_rows(&CrossEntropyRowsSpec {
             rows: 2,
-            vocab: 16032,
+            vocab: 32064,
             logits: elem,
             in_place_gradient: true,
+            block: (4, if elem == Elem::F32 { 2048 } else { 4096 }),
         }),
         adamw(&AdamWSpec {
             numel: ROWS * D,
@@ -144,4 +145,61 @@ fn vectors_beside_matrices(kernel: &Kernel) -> BTreeSet<usize> {
     });
     let matrices = axes.values().any(|n| *n == 2);
     axes.into_iter().filter(|(_, n)| matrices && *n < 2).map(|(param, _)| param).collect()
+}
+
+/// A loop over rows of `x`, which it also writes to, on the emulator beside the interpreter.
+fn agrees(name: &str, body: impl FnOnce(&mut Builder, ParamId, ParamId)) {
+    let Some(emulator) = Emulator::find() else { return };
+    let mut b = Builder::new(name, [1, 1, 1]);
+    let x = b.param("x", Elem::F32, Mode::ReadWrite);
+    let y = b.param("y", Elem::F32, Mode::Write);
+    body(&mut b, x, y);
+    let kernel = b.finish();
+    let case = Case::new(&kernel, &inputs(&kernel, 4 * 4096, 5, 1), (1e-5, 1e-5));
+    let generated = compile(&kernel, &Options { arch: Arch::Sm80, alignment: vec![64; 2] });
+    let generated = generated.unwrap_or_else(|e| panic!("{e}"));
+    assert!(generated.text.contains("copy_async16") != name.contains("order"), "{}", generated.text);
+    let built = emulator.build(std::slice::from_ref(&generated)).unwrap_or_else(|e| panic!("{e}"));
+    for order in [Order::RoundRobin, Order::Reverse, Order::Permuted(1), Order::Greedy(0), Order::Greedy(7)] {
+        let mut buffers = case.buffers.clone();
+        let launch = Launch { order, ..Launch::default() };
+        built.run(0, &kernel.params, &mut buffers, &launch).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(case.difference(&buffers, &case.expected()), None);
+    }
+}
+
+#[test]
+fn a_load_behind_a_store_does_not_come_ahead() {
+    agrees("order", |b, x, y| {
+        let (zero, end, none) = (b.index(0), b.index(3 * 4096), b.float(0.0));
+        let sum = b.for_loop(zero, end, 4096, &[none], |b, at, carried| {
+            let (all, axes) = ([4096], [(1, None)]);
+            let two = b.full(2.0, &all);
+            b.store(x, at, two, &axes);
+            let tile = b.load(x, at, &all, &axes);
+            let part = b.sum(0, tile);
+            vec![b.add(carried[0], part)]
+        });
+        b.store(y, zero, sum[0], &[]);
+    });
+}
+
+#[test]
+fn what_is_read_ahead_is_not_overwritten_by_others() {
+    agrees("race", |b, x, y| {
+        let (zero, end) = (b.index(0), b.index(2 * 8192));
+        // Leaves something in the memory that threads share.
+        let first = b.load(x, zero, &[4096], &[(1, None)]);
+        let first = b.sum(0, first);
+        let none = b.full(-1e30, &[4096]);
+        let top = b.for_loop(zero, end, 8192, &[none], |b, at, carried| {
+            let tile = b.load(x, at, &[2, 4096], &[(4096, None), (1, None)]);
+            let most = b.reduce_max(0, tile);
+            vec![b.max(carried[0], most)]
+        });
+        let one = b.index(4096);
+        let first = b.splat(first, &[4096]);
+        b.store(x, one, first, &[(1, None)]);
+        b.store(y, zero, top[0], &[(1, None)]);
+    });
 }

@@ -1,6 +1,7 @@
 //! The chunked output head: logits of some rows at a time, their loss, and their gradient in place.
 
 use linc_ir::Value;
+use linc_tile::Elem;
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, MeanNllSpec, count_targets, cross_entropy_rows, mean_nll,
 };
@@ -19,6 +20,18 @@ pub fn min_loss_rows(target: Target, narrow: bool, gradient: bool) -> usize {
         // Of bf16 or f16, 156 (A100), 206 (H200), 295 (H100) or 419 (L40S).
         (Target::Cuda | Target::Hopper, true, true) => 2048,
         (Target::Cuda | Target::Hopper, true, false) => 512,
+    }
+}
+
+/// Rows and columns of the blocks that a row of logits is read in: on a CPU what stays in its first cache. On a GPU 64 KiB, of
+/// which a multiprocessor holds two: one block of threads then keeps memory busy, and the rows that all
+/// multiprocessors work on, 250 KB each for 128,256 logits, are still in the second-level cache when the gradient reads
+/// them again.
+pub(crate) fn logit_block(target: Target, logits: Elem) -> (usize, usize) {
+    match (target, logits) {
+        (Target::Cpu, _) => (8, 512),
+        (Target::Cuda | Target::Hopper, Elem::Bf16 | Elem::F16) => (8, 4096),
+        (Target::Cuda | Target::Hopper, _) => (8, 2048),
     }
 }
 
@@ -58,7 +71,9 @@ fn sweep(
             c: (scores, (vocab, 1)),
             accumulate: false,
         });
-        let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: gradient.is_some() };
+        let block = logit_block(l.target, elem);
+        let spec =
+            CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: gradient.is_some(), block };
         let mut args = vec![scores, l.place(targets).at(start), l.place(nll).at(start)];
         if let Some((dloss, ..)) = gradient {
             args.extend([inv_count, l.place(dloss)]);

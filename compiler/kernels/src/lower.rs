@@ -14,6 +14,7 @@ use linc_tile::library::reduce::{
 };
 use linc_tile::library::rope::{RopeSpec, rope};
 
+use crate::loss::logit_block;
 use crate::view::Lowering;
 use crate::{Call, Context, Cost, Gemm, KernelError, Target, attention, loss, pointwise};
 
@@ -104,7 +105,8 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
 fn cross_entropy_spec(l: &Lowering<'_>) -> Result<CrossEntropySpec, KernelError> {
     let logits = l.operands[0];
     let shape = l.shape(logits);
-    Ok(CrossEntropySpec { rows: shape.0[0], vocab: shape.0[1], logits: l.elem(logits)? })
+    let (rows, vocab, logits) = (shape.0[0], shape.0[1], l.elem(logits)?);
+    Ok(CrossEntropySpec { rows, vocab, logits, block: logit_block(l.target, logits) })
 }
 
 fn constant(l: &mut Lowering<'_>, value: f64) -> Result<(), KernelError> {
@@ -279,7 +281,7 @@ fn norm_gradient(l: &mut Lowering<'_>, eps: f64) -> Result<(), KernelError> {
 fn embedding_grad_block(target: Target, vocab: usize) -> ((usize, usize), usize) {
     match target {
         Target::Cpu => ((vocab.div_ceil(32).clamp(16, 256), 512), 128),
-        Target::Cuda | Target::Hopper => ((8, 2048), 1024),
+        Target::Cuda | Target::Hopper => ((8, 2048), 4096),
     }
 }
 

@@ -212,12 +212,14 @@ pub fn embeddings_losses_and_optimizer() -> Vec<Case> {
             let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (4, 2048), scan: 16 };
             kernels.push((embedding_grad(&spec), elem));
         }
-        for (rows, vocab) in [(1, 5), (13, 33), (5, 5000)] {
+        for (rows, vocab, block) in
+            [(1, 5, (8, 512)), (13, 33, (4, 64)), (5, 5000, (8, 512)), (3, 4100, (4, 256))]
+        {
             for in_place_gradient in [false, true] {
-                let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient };
+                let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient, block };
                 kernels.push((cross_entropy_rows(&spec), elem));
             }
-            let spec = CrossEntropySpec { rows, vocab, logits: elem };
+            let spec = CrossEntropySpec { rows, vocab, logits: elem, block };
             kernels.push((cross_entropy(&spec), elem));
             kernels.push((cross_entropy_grad(&spec), elem));
         }
@@ -343,8 +345,20 @@ pub fn linear_attention() -> Vec<Case> {
                 let (q, k, v, out) = (wide, narrow, narrow, wide);
                 let forward = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
                 let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
-                let backward =
-                    LinearBackwardSpec { elem, shape, chunk, temperature, q, k, v, dout, dq, dk, dv };
+                let backward = LinearBackwardSpec {
+                    elem,
+                    shape,
+                    chunk,
+                    temperature,
+                    whole: false,
+                    q,
+                    k,
+                    v,
+                    dout,
+                    dq,
+                    dk,
+                    dv,
+                };
                 let rough = temperature > 1.0;
                 let tolerance = if rough { (5e-2, 2e-2) } else { tolerance(elem) };
                 // 40 times differences of rounded numbers.

@@ -40,6 +40,7 @@ LINC_INLINE void barrier() { linc_barrier(); }
 LINC_INLINE float shuffle_xor(float v, int mask) { return linc_shuffle_xor(v, mask); }
 LINC_INLINE float shuffle(float v, int from) { return linc_shuffle(v, from); }
 LINC_INLINE int uniform(int v) { return v; }
+LINC_INLINE int again(int v) { return v; }
 
 // ---- bf16, f16 and bits ----
 
@@ -93,6 +94,17 @@ LINC_INLINE float minimum(float a, float b) { return a != a ? a : b != b ? b : a
 LINC_INLINE float recip(float x) { return 1.0f / x; }
 LINC_INLINE float rsqrt(float x) { return 1.0f / sqrtf(x); }
 
+// Elements of memory as they are in registers.
+template <int N, class Element> LINC_INLINE void linc_widen(Element* to, const Element* from) {
+  for (int i = 0; i < N; i++) to[i] = from[i];
+}
+template <int N> LINC_INLINE void linc_widen(float* to, const bf16* from) {
+  for (int i = 0; i < N; i++) to[i] = bits_float((u32)from[i] << 16);
+}
+template <int N> LINC_INLINE void linc_widen(float* to, const f16* from) {
+  for (int i = 0; i < N; i++) to[i] = linc_widen_f16(from[i].bits);
+}
+
 // ---- global memory ----
 
 template <int N> LINC_INLINE void load(float* to, const float* from) {
@@ -107,13 +119,13 @@ template <int N> LINC_INLINE void load(float* to, const bf16* from) {
   static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
   bf16 narrow[N];
   linc_global_load(narrow, from, 2 * N);
-  for (int i = 0; i < N; i++) to[i] = bits_float((u32)narrow[i] << 16);
+  linc_widen<N>(to, narrow);
 }
 template <int N> LINC_INLINE void load(float* to, const f16* from) {
   static_assert(N == 1 || N == 2 || N == 4 || N == 8, "an access has 2, 4, 8 or 16 bytes");
   f16 narrow[N];
   linc_global_load(narrow, from, 2 * N);
-  for (int i = 0; i < N; i++) to[i] = linc_widen_f16(narrow[i].bits);
+  linc_widen<N>(to, narrow);
 }
 
 template <int N> LINC_INLINE void store(float* to, const float* from) {
@@ -147,6 +159,11 @@ LINC_INLINE float shared_load(u32 at) {
 }
 LINC_INLINE void shared_store(u32 at, float v) { linc_shared_store(at, &v, 4); }
 LINC_INLINE void shared_store_pair(u32 at, u32 v) { linc_shared_store(at, &v, 4); }
+template <class Element, class T> LINC_INLINE void shared_load_piece(T* to, u32 at) {
+  Element piece[16 / sizeof(Element)];
+  linc_shared_load(piece, at, 16);
+  linc_widen<16 / sizeof(Element)>(to, piece);
+}
 LINC_INLINE void shared_to_global16(void* to, u32 from) {
   u32 piece[4];
   linc_shared_load(piece, from, 16);

@@ -327,6 +327,7 @@ inline void touch_global_write(Place place, unsigned bytes, const char* what) {
 struct Copy {
   uint32_t to;
   const unsigned char* from;  // none: zeros
+  unsigned char seen[16];     // what was there when it started
 };
 // Of one thread: copies since the last commit, then groups that are under way, oldest first.
 struct Copies {
@@ -340,7 +341,9 @@ inline void begin_copy(uint32_t to, const unsigned char* from) {
   Actor actor = block.current->id;
   touch_shared_write(to, 16, actor, "copy_async16");
   for (uint32_t word = to / 4; word < to / 4 + 4; word++) shared.words[word].copying = THREAD_COPY;
-  copies[actor].open.push_back({to, from});
+  Copy copy = {to, from, {}};
+  if (from) memcpy(copy.seen, from, 16);
+  copies[actor].open.push_back(copy);
 }
 
 // Data is there at the wait and not before, and counts as written by this thread then: others need a barrier.
@@ -349,6 +352,10 @@ inline void land_copies(unsigned groups) {
   auto& under_way = copies[actor].groups;
   for (; under_way.size() > groups; under_way.pop_front()) {
     for (const Copy& copy : under_way.front()) {
+      // No barrier orders a copy that is under way.
+      if (copy.from && memcmp(copy.seen, copy.from, 16) != 0) {
+        fault("global-race", actor, "the background copy to shared byte %u read what was written before it was waited for", copy.to);
+      }
       if (copy.from) memcpy(&shared.bytes[copy.to], copy.from, 16);
       else memset(&shared.bytes[copy.to], 0, 16);
       for (uint32_t word = copy.to / 4; word < copy.to / 4 + 4; word++) {

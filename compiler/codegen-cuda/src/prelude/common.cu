@@ -1,5 +1,12 @@
 // What generated kernels call and is plain arithmetic, the same on every machine.
 
+// The number of this thread, from that of its lane where it is used.
+struct Thread {
+  const int& lane;
+  const int& warp;
+  __device__ operator int() const { return warp * 32 + lane; }
+};
+
 LINC_INLINE float low_bf16(u32 packed) { return bits_float(packed << 16); }
 LINC_INLINE float high_bf16(u32 packed) { return bits_float(packed & 0xffff0000u); }
 // Rounds, to nearest even, and back.

@@ -27,6 +27,12 @@ LINC_INLINE float shuffle(float v, int from) { return __shfl_sync(~0u, v, from);
 // Warp: a number that all lanes have alike, so that the compiler knows it too.
 LINC_INLINE int uniform(int v) { return __shfl_sync(~0u, v, 0); }
 
+// A number as if it were another: the compiler computes what depends on it again, rather than to keep it in registers.
+LINC_INLINE int again(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // ---- bf16 and f16 ----
 
 // Two values rounded to nearest even, the first in the low half.
@@ -174,6 +180,10 @@ LINC_INLINE float shared_load(u32 at) { return *reinterpret_cast<const float*>(l
 LINC_INLINE void shared_store(u32 at, float v) { *reinterpret_cast<float*>(linc_shared + at) = v; }
 // Two packed numbers of 16 bits.
 LINC_INLINE void shared_store_pair(u32 at, u32 v) { *reinterpret_cast<u32*>(linc_shared + at) = v; }
+// 16 bytes of elements of that type, widened as `load` does.
+template <class Element, class T> LINC_INLINE void shared_load_piece(T* to, u32 at) {
+  load<16 / sizeof(Element)>(to, reinterpret_cast<const Element*>(linc_shared + at));
+}
 // 16 bytes from shared to global memory.
 LINC_INLINE void shared_to_global16(void* to, u32 from) {
   *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(linc_shared + from);

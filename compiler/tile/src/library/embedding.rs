@@ -139,27 +139,36 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
         let count = b.cast(count, Elem::I32);
         let count = b.cast(count, Elem::Index);
         let own = b.select(own, backwards, never);
-        let before = b.float(1.0);
-        b.for_loop(zero, count, 1, &[before], |b, _, carried| {
-            let last = b.splat(carried[0], &[scan]);
-            let later = b.compare(Compare::Lt, own, last);
-            let later = b.select(later, own, never);
-            let next = b.reduce_max(0, later);
-            let place = b.unary(Unary::Neg, next);
-            let place = b.cast(place, Elem::I32);
-            let place = b.cast(place, Elem::Index);
-            let token = b.add(start, place);
-            let id = b.load(ids, token, &[], &[]);
-            let row = b.cast(id, Elem::Index);
-            let (to, from) = (b.scale_index(row, d), b.scale_index(token, d));
-            let (to, from) = (b.add(to, col), b.add(from, col));
-            let axes = [(1, col_bound)];
-            let part = b.load_f32(dy, from, &[cols], &axes);
-            let sum = b.load(dtable, to, &[cols], &axes);
-            let sum = b.add(sum, part);
-            b.store(dtable, to, sum, &axes);
-            vec![next]
-        });
+        let some = b.compare(Compare::Lt, zero, count);
+        b.if_else(
+            some,
+            |b| {
+                let first = b.reduce_max(0, own);
+                b.for_loop(zero, count, 1, &[first], |b, _, carried| {
+                    let place = b.unary(Unary::Neg, carried[0]);
+                    let place = b.cast(place, Elem::I32);
+                    let place = b.cast(place, Elem::Index);
+                    let token = b.add(start, place);
+                    let id = b.load(ids, token, &[], &[]);
+                    let row = b.cast(id, Elem::Index);
+                    let (to, from) = (b.scale_index(row, d), b.scale_index(token, d));
+                    let (to, from) = (b.add(to, col), b.add(from, col));
+                    let axes = [(1, col_bound)];
+                    let part = b.load_f32(dy, from, &[cols], &axes);
+                    let sum = b.load(dtable, to, &[cols], &axes);
+                    // The next is looked for while these are on their way.
+                    let last = b.splat(carried[0], &[scan]);
+                    let later = b.compare(Compare::Lt, own, last);
+                    let later = b.select(later, own, never);
+                    let next = b.reduce_max(0, later);
+                    let sum = b.add(sum, part);
+                    b.store(dtable, to, sum, &axes);
+                    vec![next]
+                });
+                vec![]
+            },
+            |_| vec![],
+        );
         vec![]
     });
     b.finish()

@@ -1,8 +1,9 @@
 //! Cross-entropy of logits and integer targets, its gradient, and the mean over tokens.
 //!
 //! Targets below 0 are left out. Targets are validated by the data loader; one beyond the vocabulary makes the loss
-//! infinite and reads nothing outside of the row. A row is read in blocks of columns with a running maximum, so the
-//! vocabulary may have any size.
+//! infinite and reads nothing outside of the row. A row is read in blocks with a running maximum, so the vocabulary may
+//! have any size. A block is a matrix whose columns have a maximum and a sum each: what lies between them in memory
+//! is for other lanes, so that only the last reduction crosses lanes.
 
 use super::{TILE, WORK, bound, grid_indices, load_scalar, tag};
 use crate::builder::Builder;
@@ -66,6 +67,8 @@ pub struct CrossEntropyRowsSpec {
     pub logits: Elem,
     /// Replace the logits by their gradient.
     pub in_place_gradient: bool,
+    /// Rows and columns of the blocks that a row of logits is cut into, at most.
+    pub block: (usize, usize),
 }
 
 /// Parameters: logits, targets (i32 `[rows]`), nll (f32 `[rows]`); with `in_place_gradient` also inv_count, dloss (one
@@ -75,10 +78,11 @@ pub struct CrossEntropyRowsSpec {
 /// `(softmax(row) − onehot(target))·inv_count·dloss`, or 0.
 pub fn cross_entropy_rows(spec: &CrossEntropyRowsSpec) -> Kernel {
     let CrossEntropyRowsSpec { rows, vocab, .. } = *spec;
-    let group = rows_per_program(rows, vocab);
+    let (group, blocks) = (rows_per_program(rows, vocab), Blocks::of(vocab, spec.block));
     let name = format!(
-        "cross_entropy_rows{}_{rows}x{vocab}_{}",
+        "cross_entropy_rows{}_{rows}x{vocab}_{}_{}",
         if spec.in_place_gradient { "_grad" } else { "" },
+        blocks.tag(),
         tag(spec.logits)
     );
     let mut b = Builder::new(name, [rows.div_ceil(group), 1, 1]);
@@ -95,7 +99,7 @@ pub fn cross_entropy_rows(spec: &CrossEntropyRowsSpec) -> Kernel {
     let gradient = scale.map(|scale| (logits, scale));
     let (first, end) = program_rows(&mut b, rows, group);
     b.for_loop(first, end, 1, &[], |b, row, _| {
-        let value = row_loss(b, logits, targets, vocab, row, gradient);
+        let value = row_loss(b, logits, targets, &blocks, row, gradient);
         b.store(nll, row, value, &[]);
         vec![]
     });
@@ -139,6 +143,8 @@ pub struct CrossEntropySpec {
     pub vocab: usize,
     /// Element type of the logits, and of their gradient.
     pub logits: Elem,
+    /// Rows and columns of the blocks that a row of logits is cut into, at most.
+    pub block: (usize, usize),
 }
 
 /// Mean loss over the targets >= 0. Parameters: logits, targets (i32), loss (one f32).
@@ -146,14 +152,16 @@ pub struct CrossEntropySpec {
 /// One program walks all rows. For speed use [`cross_entropy_rows`] and [`mean_nll`].
 pub fn cross_entropy(spec: &CrossEntropySpec) -> Kernel {
     let CrossEntropySpec { rows, vocab, .. } = *spec;
-    let mut b = Builder::new(format!("cross_entropy_{rows}x{vocab}_{}", tag(spec.logits)), [1, 1, 1]);
+    let blocks = Blocks::of(vocab, spec.block);
+    let name = format!("cross_entropy_{rows}x{vocab}_{}_{}", blocks.tag(), tag(spec.logits));
+    let mut b = Builder::new(name, [1, 1, 1]);
     let logits = b.param("logits", spec.logits, Mode::Read);
     let targets = b.param("targets", Elem::I32, Mode::Read);
     let loss = b.param("loss", Elem::F32, Mode::Write);
     let inv_count = inverse_count(&mut b, targets, rows);
     let (first, end, none) = (b.index(0), b.index(rows), b.float(0.0));
     let sum = b.for_loop(first, end, 1, &[none], |b, row, carried| {
-        let value = row_loss(b, logits, targets, vocab, row, None);
+        let value = row_loss(b, logits, targets, &blocks, row, None);
         vec![b.add(carried[0], value)]
     });
     let mean = b.mul(sum[0], inv_count);
@@ -167,8 +175,8 @@ pub fn cross_entropy(spec: &CrossEntropySpec) -> Kernel {
 /// Each program counts the targets itself, which is little beside its rows.
 pub fn cross_entropy_grad(spec: &CrossEntropySpec) -> Kernel {
     let CrossEntropySpec { rows, vocab, .. } = *spec;
-    let group = rows_per_program(rows, vocab);
-    let name = format!("cross_entropy_grad_{rows}x{vocab}_{}", tag(spec.logits));
+    let (group, blocks) = (rows_per_program(rows, vocab), Blocks::of(vocab, spec.block));
+    let name = format!("cross_entropy_grad_{rows}x{vocab}_{}_{}", blocks.tag(), tag(spec.logits));
     let mut b = Builder::new(name, [rows.div_ceil(group), 1, 1]);
     let logits = b.param("logits", spec.logits, Mode::Read);
     let targets = b.param("targets", Elem::I32, Mode::Read);
@@ -178,7 +186,7 @@ pub fn cross_entropy_grad(spec: &CrossEntropySpec) -> Kernel {
     let scale = b.mul(inv_count, dloss);
     let (first, end) = program_rows(&mut b, rows, group);
     b.for_loop(first, end, 1, &[], |b, row, _| {
-        row_loss(b, logits, targets, vocab, row, Some((dlogits, scale)));
+        row_loss(b, logits, targets, &blocks, row, Some((dlogits, scale)));
         vec![]
     });
     b.finish()
@@ -197,38 +205,110 @@ fn program_rows(b: &mut Builder, rows: usize, group: usize) -> (ValueId, ValueId
     (first, b.min(end, all))
 }
 
+/// How a row of logits is cut up: `count` blocks of `rows x cols`, then a vector of what is left.
+struct Blocks {
+    vocab: usize,
+    rows: usize,
+    cols: usize,
+    count: usize,
+    rest: usize,
+}
+
+impl Blocks {
+    /// Columns are as equal as possible, so that little is left, and as many as may be before there are several rows:
+    /// 128256 logits are 32 rows of 4008.
+    fn of(vocab: usize, (rows, cols): (usize, usize)) -> Blocks {
+        let all = vocab.div_ceil(cols);
+        let rows = rows.min(all);
+        let share = vocab / all.next_multiple_of(rows);
+        let blocks = |cols: usize| {
+            let count = vocab.checked_div(rows * cols).unwrap_or(0);
+            Blocks { vocab, rows, cols, count, rest: vocab - count * rows * cols }
+        };
+        // Whole pieces of 16 bytes: in all rows a little less than their share, or in fewer a little more.
+        let (less, more) = (blocks(share / 8 * 8), blocks(share.next_multiple_of(8)));
+        if less.rest <= more.rest { less } else { more }
+    }
+
+    fn tag(&self) -> String {
+        format!("b{}x{}x{}", self.count, self.rows, self.cols)
+    }
+
+    fn size(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// The axes of a block in a row of logits.
+    fn axes(&self) -> [(usize, Option<ValueId>); 2] {
+        [(self.cols, None), (1, None)]
+    }
+
+    /// First column of what is left.
+    fn end(&self) -> usize {
+        self.vocab - self.rest
+    }
+
+    /// `f(first element, shape, axes)` for all parts of the row that starts at `start`, from the last to the first: of what was
+    /// read forwards just before, the end is in a cache.
+    fn backwards(
+        &self,
+        b: &mut Builder,
+        start: ValueId,
+        f: impl Fn(&mut Builder, ValueId, &[usize], &[(usize, Option<ValueId>)]),
+    ) {
+        if self.rest > 0 {
+            let end = b.index(self.end());
+            let at = b.add(start, end);
+            f(b, at, &[self.rest], &[(1, None)]);
+        }
+        if self.count > 0 {
+            let (zero, end) = (b.index(0), b.index(self.end()));
+            let last = b.index(self.end() - self.size());
+            let last = b.add(start, last);
+            b.for_loop(zero, end, self.size(), &[], |b, back, _| {
+                let at = b.sub(last, back);
+                f(b, at, &self.shape(), &self.axes());
+                vec![]
+            });
+        }
+    }
+}
+
 /// The negative log likelihood of one row. With `gradient` also writes the row of a gradient: destination and factor;
 /// the destination may be the logits.
 fn row_loss(
     b: &mut Builder,
     logits: ParamId,
     targets: ParamId,
-    vocab: usize,
+    blocks: &Blocks,
     row: ValueId,
     gradient: Option<(ParamId, ValueId)>,
 ) -> ValueId {
-    let start = b.scale_index(row, vocab);
+    let start = b.scale_index(row, blocks.vocab);
     let target = b.load(targets, row, &[], &[]);
     let target = b.cast(target, Elem::Index);
-    let (zero, size) = (b.index(0), b.index(vocab));
+    let (zero, size) = (b.index(0), b.index(blocks.vocab));
     let (from_zero, in_vocab) = (b.compare(Compare::Ge, target, zero), b.compare(Compare::Lt, target, size));
     let valid = b.binary(Binary::And, from_zero, in_vocab);
     let result = b.if_else(
         valid,
         |b| {
-            let lse = log_sum_exp(b, logits, vocab, start);
+            // First of all: the sweep that overwrites it need not wait for who reads it.
             let at = b.add(start, target);
             let logit = b.load_f32(logits, at, &[], &[]);
+            let lse = log_sum_exp(b, logits, blocks, start);
             let log_likelihood = b.sub(logit, lse);
             if let Some((to, scale)) = gradient {
-                each_block(b, vocab, &[], |b, col, size, _| {
-                    let at = b.add(start, col);
-                    let block = b.load_f32(logits, at, &[size], &[(1, None)]);
+                blocks.backwards(b, start, |b, at, shape, axes| {
+                    let block = b.load_f32(logits, at, shape, axes);
                     let probability = exp_minus(b, block, lse);
-                    let scale = b.splat(scale, &[size]);
+                    let scale = b.splat(scale, shape);
                     let block = b.mul(probability, scale);
-                    b.store(to, at, block, &[(1, None)]);
-                    vec![]
+                    b.store(to, at, block, axes);
                 });
                 // The target's element again, from the logit itself: nothing is lost to a rounding in between.
                 let (probability, one) = (b.exp(log_likelihood), b.float(1.0));
@@ -240,10 +320,9 @@ fn row_loss(
         },
         |b| {
             if let Some((to, _)) = gradient {
-                each_block(b, vocab, &[], |b, col, size, _| {
-                    let (at, zeros) = (b.add(start, col), b.full(0.0, &[size]));
-                    b.store(to, at, zeros, &[(1, None)]);
-                    vec![]
+                blocks.backwards(b, start, |b, at, shape, axes| {
+                    let zeros = b.full(0.0, shape);
+                    b.store(to, at, zeros, axes);
                 });
             }
             let (nothing, infinite) = (b.float(0.0), b.float(f64::INFINITY));
@@ -253,23 +332,55 @@ fn row_loss(
     result[0]
 }
 
+/// Below every maximum that matters, yet finite: differences with it stay defined.
+const LOWEST: f64 = -1e30;
+
 /// `ln Σ e^x` of a row, in one sweep with a running maximum.
-fn log_sum_exp(b: &mut Builder, logits: ParamId, vocab: usize, start: ValueId) -> ValueId {
-    // Below every maximum that matters, yet finite: differences with it stay defined.
-    let (lowest, none) = (b.float(-1e30), b.float(0.0));
-    let statistics = each_block(b, vocab, &[lowest, none], |b, col, size, carried| {
-        let (max, sum) = (carried[0], carried[1]);
-        let at = b.add(start, col);
-        let block = b.load_f32(logits, at, &[size], &[(1, None)]);
-        let block_max = b.reduce_max(0, block);
-        let new_max = b.max(max, block_max);
-        let terms = exp_minus(b, block, new_max);
-        let block_sum = b.sum(0, terms);
-        let change = exp_minus(b, max, new_max);
-        vec![new_max, b.fma(sum, change, block_sum)]
-    });
-    let log = b.unary(Unary::Log, statistics[1]);
-    b.add(statistics[0], log)
+fn log_sum_exp(b: &mut Builder, logits: ParamId, blocks: &Blocks, start: ValueId) -> ValueId {
+    // Maximum, and sum relative to it, of parts of the row.
+    let mut parts = vec![];
+    if blocks.count > 0 {
+        let (lowest, none) = (b.full(LOWEST, &[blocks.cols]), b.full(0.0, &[blocks.cols]));
+        let (first, end) = (b.index(0), b.index(blocks.end()));
+        let statistics = b.for_loop(first, end, blocks.size(), &[lowest, none], |b, col, carried| {
+            let (max, sum) = (carried[0], carried[1]);
+            let at = b.add(start, col);
+            let block = b.load_f32(logits, at, &blocks.shape(), &blocks.axes());
+            let block_max = b.reduce_max(0, block);
+            let new_max = b.max(max, block_max);
+            let shift = b.expand_rows(new_max, blocks.rows);
+            let terms = b.sub(block, shift);
+            let terms = b.exp(terms);
+            let block_sum = b.sum(0, terms);
+            let change = b.sub(max, new_max);
+            let change = b.exp(change);
+            vec![new_max, b.fma(sum, change, block_sum)]
+        });
+        let max = b.reduce_max(0, statistics[0]);
+        let change = exp_minus(b, statistics[0], max);
+        let sum = b.mul(statistics[1], change);
+        parts.push((max, b.sum(0, sum)));
+    }
+    if blocks.rest > 0 {
+        let end = b.index(blocks.end());
+        let at = b.add(start, end);
+        let block = b.load_f32(logits, at, &[blocks.rest], &[(1, None)]);
+        let (max, lowest) = (b.reduce_max(0, block), b.float(LOWEST));
+        let max = b.max(max, lowest);
+        let terms = exp_minus(b, block, max);
+        parts.push((max, b.sum(0, terms)));
+    }
+    let (max, sum) = parts
+        .into_iter()
+        .reduce(|(max, sum), (other, more)| {
+            let both = b.max(max, other);
+            let (change, other_change) = (exp_minus(b, max, both), exp_minus(b, other, both));
+            let sum = b.mul(sum, change);
+            (both, b.fma(more, other_change, sum))
+        })
+        .expect("a row has a logit");
+    let log = b.unary(Unary::Log, sum);
+    b.add(max, log)
 }
 
 /// `e^(x − shift)`, `shift` a scalar.
@@ -278,20 +389,4 @@ fn exp_minus(b: &mut Builder, x: ValueId, shift: ValueId) -> ValueId {
     let shift = b.splat(shift, &shape);
     let difference = b.sub(x, shift);
     b.exp(difference)
-}
-
-/// Runs `body(first column, columns, carried)` over blocks of equal size, then over a shorter one with what is left;
-/// no block needs a mask.
-fn each_block(
-    b: &mut Builder,
-    vocab: usize,
-    init: &[ValueId],
-    body: impl Fn(&mut Builder, ValueId, usize, &[ValueId]) -> Vec<ValueId>,
-) -> Vec<ValueId> {
-    // As equal as possible, so that there is seldom a rest: 128256 columns are 32 blocks of 4008.
-    let size = vocab.div_ceil(vocab.div_ceil(TILE)).next_multiple_of(8).min(vocab);
-    let rest = vocab % size;
-    let (first, end) = (b.index(0), b.index(vocab - rest));
-    let carried = b.for_loop(first, end, size, init, |b, col, carried| body(b, col, size, carried));
-    if rest == 0 { carried } else { body(b, end, rest, &carried) }
 }

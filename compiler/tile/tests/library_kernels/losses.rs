@@ -11,6 +11,9 @@ use crate::harness::{Data, SENTINEL, assert_close, floats, random, random_ids, r
 const SHAPES: [(usize, usize); 9] =
     [(1, 1), (3, 2), (5, 63), (65, 65), (63, 257), (257, 3), (2, 4097), (3, 9001), (1, 128_256)];
 
+/// Of a CPU, and one that cuts rows into pieces of all kinds.
+const BLOCKS: [(usize, usize); 2] = [(8, 512), (4, 64)];
+
 struct Case {
     logits: Vec<f32>,
     targets: Vec<i32>,
@@ -56,9 +59,11 @@ fn tolerance(elem: Elem) -> f64 {
 #[test]
 fn rows_and_their_mean() {
     for (rows, vocab) in SHAPES {
-        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
+        for (elem, block) in
+            [Elem::F32, Elem::Bf16, Elem::F16].into_iter().flat_map(|e| BLOCKS.map(|b| (e, b)))
+        {
             let case = case(rows, vocab, elem);
-            let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: false };
+            let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: false, block };
             let what = format!("{spec:?}");
             let args = vec![
                 Data::of(elem, &case.logits),
@@ -78,7 +83,7 @@ fn rows_and_their_mean() {
             let expected = case.nll.iter().sum::<f64>() * inverse;
             assert_close(&floats(&mean[2]), &[expected], 1e-5, 1e-6, &what);
 
-            let spec = CrossEntropySpec { rows, vocab, logits: elem };
+            let spec = CrossEntropySpec { rows, vocab, logits: elem, block };
             let args = vec![Data::of(elem, &case.logits), Data::i32(&case.targets), Data::f32(&[SENTINEL])];
             let loss = run(&cross_entropy(&spec), args);
             assert_close(&floats(&loss[2]), &[expected], 1e-5, 1e-6, &what);
@@ -89,9 +94,11 @@ fn rows_and_their_mean() {
 #[test]
 fn gradients() {
     for (rows, vocab) in SHAPES {
-        for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
+        for (elem, block) in
+            [Elem::F32, Elem::Bf16, Elem::F16].into_iter().flat_map(|e| BLOCKS.map(|b| (e, b)))
+        {
             let case = case(rows, vocab, elem);
-            let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: true };
+            let spec = CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient: true, block };
             let what = format!("{spec:?}");
             // A scale of about 1, so that the absolute tolerance means something.
             let (inverse, dloss) = (0.25f32, 3.0f32);
@@ -107,7 +114,7 @@ fn gradients() {
             assert_close(&floats(&out[0]), &expected, 1e-6, tolerance(elem), &what);
             assert_close(&floats(&out[2]), &case.nll, 1e-5, 1e-6, &what);
 
-            let spec = CrossEntropySpec { rows, vocab, logits: elem };
+            let spec = CrossEntropySpec { rows, vocab, logits: elem, block };
             let scale = 3.0 * case.count as f64;
             let args = vec![
                 Data::of(elem, &case.logits),
@@ -124,10 +131,10 @@ fn gradients() {
 
 #[test]
 fn a_target_beyond_the_vocabulary_is_loud() {
-    let (rows, vocab) = (3, 65);
+    let (rows, vocab, block) = (3, 65, BLOCKS[0]);
     let logits = random(rows * vocab, 1);
     let targets = [3, 65, i32::MAX];
-    let spec = CrossEntropyRowsSpec { rows, vocab, logits: Elem::F32, in_place_gradient: true };
+    let spec = CrossEntropyRowsSpec { rows, vocab, logits: Elem::F32, in_place_gradient: true, block };
     let args = vec![
         Data::f32(&logits),
         Data::i32(&targets),
@@ -155,11 +162,12 @@ fn counting() {
 
 #[test]
 fn logits_of_any_size_do_not_overflow() {
-    let vocab = 5000;
+    let (vocab, block) = (5000, BLOCKS[0]);
     for shift in [-1e4f32, 0.0, 1e4, 1e20, -1e20] {
         let mut logits = vec![shift; vocab];
         logits[4999] = shift + 1.0;
-        let spec = CrossEntropyRowsSpec { rows: 1, vocab, logits: Elem::F32, in_place_gradient: false };
+        let spec =
+            CrossEntropyRowsSpec { rows: 1, vocab, logits: Elem::F32, in_place_gradient: false, block };
         let args = vec![Data::f32(&logits), Data::i32(&[4999]), Data::f32(&[SENTINEL])];
         let out = run(&cross_entropy_rows(&spec), args);
         // The numbers as f32 sees them: at 1e20 the difference is gone.

@@ -107,11 +107,18 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     let (tokens, vocab, d) = (rows, cols, cols);
     all.push(embedding(&EmbeddingSpec { tokens, d, vocab, table: elem, y: elem }));
     all.push(embedding_grad(&EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (8, 512), scan: 64 }));
+    let block = (4, 64);
     for in_place_gradient in [false, true] {
-        all.push(cross_entropy_rows(&CrossEntropyRowsSpec { rows, vocab, logits: elem, in_place_gradient }));
+        all.push(cross_entropy_rows(&CrossEntropyRowsSpec {
+            rows,
+            vocab,
+            logits: elem,
+            in_place_gradient,
+            block,
+        }));
     }
-    all.push(cross_entropy(&CrossEntropySpec { rows, vocab, logits: elem }));
-    all.push(cross_entropy_grad(&CrossEntropySpec { rows, vocab, logits: elem }));
+    all.push(cross_entropy(&CrossEntropySpec { rows, vocab, logits: elem, block }));
+    all.push(cross_entropy_grad(&CrossEntropySpec { rows, vocab, logits: elem, block }));
     let (beta1, beta2, eps, weight_decay) = (0.9, 0.95, 1e-8, 0.1);
     all.push(adamw(&AdamWSpec {
         numel: rows * cols,
