@@ -245,7 +245,7 @@ pub fn linear(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: 
     let forward = LinearForwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, out };
     let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
     // Both ways of large heads.
-    let whole = seed % 3 != 0;
+    let whole = !seed.is_multiple_of(3);
     let backward =
         LinearBackwardSpec { elem, shape, chunk: CHUNK, temperature, whole, q, k, v, dout, dq, dk, dv };
     let mut kernels = vec![
