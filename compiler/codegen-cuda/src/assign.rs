@@ -33,6 +33,17 @@ pub(crate) enum Place {
     Matrix(Layout),
 }
 
+impl Place {
+    /// Registers of a thread.
+    pub(crate) fn slots(self) -> usize {
+        match self {
+            Place::Scalar => 1,
+            Place::Vector(axis) => axis.slots(),
+            Place::Matrix(layout) => layout.rows.slots() * layout.cols.slots(),
+        }
+    }
+}
+
 /// The decisions, by value id.
 pub(crate) struct Assignment {
     /// Warps of a block.

@@ -63,16 +63,26 @@ impl<'k> Emitter<'k> {
         1 << common.trailing_zeros().min(3)
     }
 
+    /// Whether each element is in one thread.
+    pub(crate) fn alone(&self, place: Place) -> bool {
+        match place {
+            Place::Scalar => false,
+            Place::Vector(axis) => axis.lanes * axis.warps == self.threads(),
+            Place::Matrix(_) => true,
+        }
+    }
+
+    /// Whether a bound may cut an access of that many elements in the middle.
+    pub(crate) fn cut(&self, view: &View, width: usize) -> bool {
+        let bound = view.axes.last().and_then(|axis| axis.bound);
+        bound.is_some_and(|bound| !self.usage.divisor(bound).is_multiple_of(width as u64))
+    }
+
     /// What tells apart which thread touches which element. Several threads hold, and load, an element of a scalar and
     /// of most vectors, of which one stores it.
     fn map(&self, place: Place, view: &View, use_: &str) -> String {
         let strides: Vec<i64> = view.axes.iter().map(|a| a.stride).collect();
-        let alone = match place {
-            Place::Scalar => false,
-            Place::Vector(axis) => axis.lanes * axis.warps == self.threads(),
-            Place::Matrix(_) => true,
-        };
-        let use_ = if alone && use_ != PIECES { "" } else { use_ };
+        let use_ = if self.alone(place) && use_ != PIECES { "" } else { use_ };
         let round = match self.loops.last() {
             Some(around) if self.advances(place, view) => round_of(&self.name(around.body.args[0])),
             _ => String::new(),
@@ -179,8 +189,7 @@ impl<'k> Emitter<'k> {
         let index: String = ["[r]", "[c]"][..at.len()].concat();
         let to = format!("&{name}{index}");
         let last = at.len() - 1;
-        // A bound may cut an access in the middle.
-        let cut = view.axes[last].bound.is_some_and(|b| !self.usage.divisor(b).is_multiple_of(width as u64));
+        let cut = self.cut(view, width);
         let line = match (&limits[last], access.condition(at.len()), access.condition(last)) {
             (Some(limit), _, outer) if cut && width > 1 => {
                 let left = format!("{limit} - {}", at[last]);

@@ -51,11 +51,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn slots(&self, value: ValueId) -> usize {
-        match self.assignment.place(value) {
-            Place::Scalar => 1,
-            Place::Vector(axis) => axis.slots(),
-            Place::Matrix(layout) => layout.rows.slots() * layout.cols.slots(),
-        }
+        self.assignment.place(value).slots()
     }
 
     fn make(&mut self, value: ValueId, run: Option<usize>) {

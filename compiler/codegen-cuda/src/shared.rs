@@ -7,7 +7,7 @@
 //!
 //! Global memory needs the same care within a block, for parameters that are stored to. Two accesses through the
 //! same view and layout touch an element from the same thread, so they are ordered anyway; but not if they are of
-//! different rounds of a loop, in which the same view is at another place.
+//! different rounds of a loop, in which the same view is at another place, unless no two rounds share an element.
 
 use std::collections::BTreeSet;
 

@@ -126,21 +126,14 @@ impl<'k> Emitter<'k> {
     }
 
     /// Whether a load of a loop's body can come ahead: in whole pieces, each of one thread, from places that are known
-    /// and that no earlier round writes to.
+    /// and unchanged until then.
     fn streams(&self, body: &Region, value: ValueId, view: &View) -> bool {
         let place = self.assignment.place(value);
-        let alone = match place {
-            Place::Scalar => false,
-            Place::Vector(axis) => axis.lanes * axis.warps == self.threads(),
-            Place::Matrix(_) => true,
-        };
-        let width = self.per_access(place, view) as u64;
-        let whole = width * memory_bytes(self.kernel.param(view.param).elem) == WIDE;
-        let cut = view.axes.last().and_then(|a| a.bound);
-        let cut = cut.is_some_and(|bound| !self.usage.divisor(bound).is_multiple_of(width));
-        alone
+        let width = self.per_access(place, view);
+        let whole = width as u64 * memory_bytes(self.kernel.param(view.param).elem) == WIDE;
+        self.alone(place)
             && whole
-            && !cut
+            && !self.cut(view, width)
             && view.operands().all(|v| computable(body, v))
             && self.unchanged(body, value, view)
     }
@@ -174,12 +167,7 @@ impl<'k> Emitter<'k> {
 
     /// Pieces of a thread.
     fn pieces(&self, value: ValueId) -> usize {
-        let slots = match self.assignment.place(value) {
-            Place::Scalar => 1,
-            Place::Vector(axis) => axis.slots(),
-            Place::Matrix(l) => l.rows.slots() * l.cols.slots(),
-        };
-        slots / self.piece(value)
+        self.assignment.place(value).slots() / self.piece(value)
     }
 
     /// Elements of a piece. A tile is loaded as it is in memory.
