@@ -105,6 +105,7 @@ impl Offsets {
                 | Op::Iota { .. }
                 | Op::Load(_)
                 | Op::Store(..)
+                | Op::Scatter { .. }
                 | Op::Dot { .. }
                 | Op::Reduce { .. }
                 | Op::Scan { .. }

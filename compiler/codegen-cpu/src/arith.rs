@@ -13,7 +13,12 @@ impl Emitter<'_> {
     pub(crate) fn store_scalar(&mut self, to: Place, value: ValueId) {
         let address = self.pointer(to);
         let bits = self.scalar(value);
-        if let Some(half) = Half::of(self.kernel.ty(value).elem) {
+        self.store_bits(self.kernel.ty(value).elem, bits, address);
+    }
+
+    /// Writes one element as it is in a register.
+    pub(crate) fn store_bits(&mut self, elem: Elem, bits: Value, address: Value) {
+        if let Some(half) = Half::of(elem) {
             let bits = self.narrow(half, bits);
             self.b.ins().istore16(MEM, bits, address, 0);
         } else {
@@ -79,6 +84,7 @@ impl Emitter<'_> {
             | Op::Expand { .. }
             | Op::Iota { .. }
             | Op::Store(..)
+            | Op::Scatter { .. }
             | Op::Dot { .. }
             | Op::Reduce { .. }
             | Op::Scan { .. }

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use linc_tile::{Kernel, Reduction, ValueId};
+use linc_tile::{Elem, Kernel, Reduction, ValueId};
 
 use crate::arith::clif_scalar;
 use crate::half::Half;
@@ -180,6 +180,10 @@ impl Emitter<'_> {
                 };
                 self.transfer(primitive, src, *dst, *shape, *bounds);
             }
+            Node::Scatter { to, elem, places, src, numel } => {
+                let [places, src] = [places, src].map(|reg| self.pointer(Place::Reg(*reg)));
+                self.scatter(*to, *elem, places, src, *numel);
+            }
             Node::Dot { dst, acc, a, b, sizes } => self.dot(*dst, *acc, a, b, *sizes),
             Node::Reduce { op, to, src, shape, axis } => {
                 let primitive = match (op, axis) {
@@ -254,6 +258,29 @@ impl Emitter<'_> {
             _ => (dense, pointer),
         };
         self.call(primitive, &[dst, src, rows, cols, rs, cs, row_bound, col_bound]);
+    }
+
+    fn scatter(&mut self, to: Place, elem: Elem, places: Value, src: Value, numel: usize) {
+        let to = self.pointer(to);
+        let [start, end] = [0, numel as i64].map(|n| self.iconst(n));
+        self.counted(start, end, 1, true, |e, i| {
+            let distance = e.b.ins().ishl_imm_u(i, 2);
+            let from = e.b.ins().iadd(places, distance);
+            let place = e.b.ins().load(types::I32, MEM, from, 0);
+            let zero = e.b.ins().iconst(types::I32, 0);
+            let exists = e.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, place, zero);
+            let [store, next] = [(); 2].map(|()| e.b.create_block());
+            e.b.ins().brif(exists, store, &[], next, &[]);
+            e.b.switch_to_block(store);
+            let place = e.b.ins().uextend(types::I64, place);
+            let place = e.b.ins().ishl_imm_u(place, if elem.is_narrow() { 1 } else { 2 });
+            let address = e.b.ins().iadd(to, place);
+            let from = e.b.ins().iadd(src, distance);
+            let bits = e.b.ins().load(types::F32, MEM, from, 0);
+            e.store_bits(elem, bits, address);
+            e.b.ins().jump(next, &[]);
+            e.b.switch_to_block(next);
+        });
     }
 
     fn dot(&mut self, dst: RegId, acc: Option<RegId>, a: &Array, b: &Array, sizes: [usize; 3]) {

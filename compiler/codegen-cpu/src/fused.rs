@@ -55,6 +55,7 @@ impl Emitter<'_> {
                 | PointOp::Compare(..)
                 | PointOp::Select(..)
                 | PointOp::IntToFloat(_)
+                | PointOp::FloatToInt(_)
                 | PointOp::Round(..) => true,
             });
         let shape = if flat { [1, group.shape[0] * group.shape[1]] } else { group.shape };
@@ -70,6 +71,7 @@ impl Emitter<'_> {
                 | PointOp::Compare(..)
                 | PointOp::Select(..)
                 | PointOp::IntToFloat(_)
+                | PointOp::FloatToInt(_)
                 | PointOp::Round(..) => None,
             });
         }
@@ -222,6 +224,10 @@ impl Emitter<'_> {
                 PointOp::IntToFloat(a) => {
                     let ty = if at.vector { types::F32X4 } else { types::F32 };
                     self.b.ins().fcvt_from_sint(ty, values[*a])
+                }
+                PointOp::FloatToInt(a) => {
+                    let ty = if at.vector { types::I32X4 } else { types::I32 };
+                    self.b.ins().fcvt_to_sint_sat(ty, values[*a])
                 }
                 PointOp::Round(half, a) => self.round(*half, values[*a]),
             };

@@ -72,6 +72,8 @@ pub(crate) enum PointOp {
     Select(usize, usize, usize),
     /// I32 to F32.
     IntToFloat(usize),
+    /// F32 of a whole number to I32.
+    FloatToInt(usize),
     /// F32 rounded to the precision of a narrow type.
     Round(Half, usize),
 }
@@ -166,6 +168,19 @@ pub(crate) enum Node {
         shape: [usize; 2],
         /// Index scalars.
         bounds: [Option<ValueId>; 2],
+    },
+    /// Elements of a register to places of their own, those of negative places nowhere.
+    Scatter {
+        /// Place 0.
+        to: Place,
+        /// Element type in memory.
+        elem: Elem,
+        /// I32 register.
+        places: RegId,
+        /// Register.
+        src: RegId,
+        /// Number of elements.
+        numel: usize,
     },
     /// A matrix product into a register.
     Dot {

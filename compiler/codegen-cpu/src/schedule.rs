@@ -256,6 +256,14 @@ impl Scheduler<'_> {
         self.out.push(Node::Store { dst, src, shape, bounds });
     }
 
+    fn scatter(&mut self, to: &View, places: ValueId, value: ValueId) {
+        let (to, elem) = self.array(to);
+        let (places, src) = (self.dense(places), self.dense(value));
+        self.flush_memory(None);
+        let numel = numel(self.shape(value));
+        self.out.push(Node::Scatter { to: to.place, elem, places, src, numel });
+    }
+
     fn math(&mut self, function: Primitive, result: ValueId, operand: ValueId) {
         let shape = self.shape(operand);
         let array = self.strided(operand);
@@ -330,6 +338,7 @@ impl Scheduler<'_> {
             }
             Op::Load(view) => self.load(result, view),
             Op::Store(view, value) => self.store(view, *value),
+            Op::Scatter { to, places, value } => self.scatter(to, *places, *value),
             Op::Dot { a, b, acc, trans_a, trans_b } => {
                 let [m, n] = self.shape(result);
                 let k = self.shape(*a)[usize::from(!trans_a)];
@@ -407,6 +416,7 @@ impl Scheduler<'_> {
             (Elem::F32, Elem::Bf16) => self.pointwise(result, &[a], |i| PointOp::Round(Half::Bf16, i[0])),
             (Elem::F32, Elem::F16) => self.pointwise(result, &[a], |i| PointOp::Round(Half::F16, i[0])),
             (Elem::I32, Elem::F32) => self.pointwise(result, &[a], |i| PointOp::IntToFloat(i[0])),
+            (Elem::F32, Elem::I32) => self.pointwise(result, &[a], |i| PointOp::FloatToInt(i[0])),
             (from, to) => return Err(format!("a cast of a tile from {from:?} to {to:?}")),
         }
         Ok(())

@@ -113,6 +113,10 @@ impl Walker {
                 self.def(*dst, 1);
             }
             Node::Store { src, .. } => self.read(*src, 2),
+            Node::Scatter { places, src, .. } => {
+                self.read(*places, 2);
+                self.read(*src, 2);
+            }
             Node::Dot { dst, acc, a, b, sizes: [m, n, k] } => {
                 self.read_place(a.place, 2);
                 self.read_place(b.place, 2);

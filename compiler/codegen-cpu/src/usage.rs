@@ -181,6 +181,12 @@ impl Walker<'_> {
                 self.read(*value);
                 self.stores.push(self.position);
             }
+            Op::Scatter { to, places, value } => {
+                self.view(to);
+                self.read(*value);
+                self.read(*places);
+                self.stores.push(self.position);
+            }
             Op::Dot { a, b, acc, trans_b, .. } => {
                 self.dot_operand(*a, false);
                 self.dot_operand(*b, *trans_b);

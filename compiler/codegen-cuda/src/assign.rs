@@ -325,6 +325,7 @@ impl Vectors {
                     self.tie(kernel, &all);
                 }
                 Op::Scan { value, .. } => self.tie(kernel, &[*value, stmt.results[0]]),
+                Op::Scatter { places, value, .. } => self.tie(kernel, &[*places, *value]),
                 Op::For { init, body, .. } => {
                     for (i, result) in stmt.results.iter().enumerate() {
                         self.tie(kernel, &[init[i], body.args[i + 1], body.yields[i], *result]);

@@ -355,6 +355,10 @@ impl<'k> Emitter<'k> {
                 self.flush();
                 self.store(*value, view)?;
             }
+            Op::Scatter { to, places, value } => {
+                self.flush();
+                self.scatter(to, *places, *value);
+            }
             Op::Dot { a, b, acc, trans_a, trans_b } => {
                 self.flush();
                 self.product(stmt.results[0], (*a, *trans_a), (*b, *trans_b), *acc)?;

@@ -37,7 +37,7 @@ fn tiles(kernel: &Kernel) -> Vec<String> {
     kernel.for_each_stmt(|stmt| {
         let (view, tile) = match &stmt.op {
             Op::Load(view) => (view, stmt.results[0]),
-            Op::Store(view, value) => (view, *value),
+            Op::Store(view, value) | Op::Scatter { to: view, value, .. } => (view, *value),
             _ => return,
         };
         let (shape, known) = (&kernel.ty(tile).shape, &mut shapes[view.param.0 as usize]);

@@ -326,6 +326,28 @@ impl<'k> Emitter<'k> {
         Ok(())
     }
 
+    /// Each element from the thread that holds it. Where it goes is not known: whatever else touches the parameter waits.
+    pub(crate) fn scatter(&mut self, to: &View, places: ValueId, value: ValueId) {
+        let place = self.assignment.place(value);
+        let Place::Vector(axis) = place else { unreachable!("verified: scatter takes a vector") };
+        let map = self.temporary("scatter");
+        self.wait(self.state.hazards.before_store(to.param.0, &map));
+        self.state.hazards.note_store(to.param.0, &map);
+        self.open_writers(axis);
+        let pointer = self.pointer(to, false);
+        let [slot, _] = self.open_slots(place, 1);
+        let (at, text) = (self.element(places, [slot, ""]), self.element(value, [slot, ""]));
+        let mut conditions = vec![format!("{at} >= 0")];
+        if !axis.exact() {
+            conditions.push(format!("{} < {}", self.position(axis, slot), axis.extent));
+        }
+        let elem = c_type(self.kernel.ty(value).elem);
+        self.state.out.line(format!("const {elem} stored[1] = {{{text}}};"));
+        self.state.out.line(format!("if ({}) store<1>({pointer} + {at}, stored);", conditions.join(" && ")));
+        self.close_slots(place);
+        self.state.out.close();
+    }
+
     /// A matrix of 16-bit elements in the layout of products, by way of shared memory: a lane holds only pairs of neighbours.
     fn store_pieces(&mut self, value: ValueId, view: &View, place: Place) -> Result<(), CodegenError> {
         let tile = self.new_tile(value);

@@ -106,6 +106,7 @@ impl Walk<'_> {
                 Op::Load(_) if scalar => continue,
                 Op::Load(_)
                 | Op::Store(..)
+                | Op::Scatter { .. }
                 | Op::Dot { .. }
                 | Op::Reduce { .. }
                 | Op::Scan { .. }

@@ -37,6 +37,7 @@ pub(crate) fn computable(region: &Region, value: ValueId) -> bool {
         | Op::Iota { .. }
         | Op::Load(_)
         | Op::Store(..)
+        | Op::Scatter { .. }
         | Op::Dot { .. }
         | Op::Reduce { .. }
         | Op::Scan { .. }

@@ -143,7 +143,8 @@ impl<'k> Emitter<'k> {
     /// that way (`dx` of a norm's gradient and its `dy`).
     fn unchanged(&self, body: &Region, value: ValueId, view: &View) -> bool {
         let place = self.assignment.place(value);
-        let stores = |s: &Stmt| matches!(&s.op, Op::Store(to, _) if to.param == view.param);
+        let stores =
+            |s: &Stmt| matches!(&s.op, Op::Store(to, _) | Op::Scatter { to, .. } if to.param == view.param);
         let stores_elsewhere = |s: &Stmt| match &s.op {
             Op::Store(to, stored) => {
                 to.param == view.param
@@ -151,6 +152,7 @@ impl<'k> Emitter<'k> {
                         && to.axes == view.axes
                         && self.assignment.place(*stored) == place)
             }
+            Op::Scatter { to, .. } => to.param == view.param,
             _ => false,
         };
         let before = body.body.iter().position(|s| s.results.contains(&value)).unwrap_or(0);

@@ -62,9 +62,12 @@ impl Usage {
             let at = result.0 as usize;
             self.exact[at] |= matches!(stmt.op, Op::Load(_)) && kernel.ty(result).elem.is_narrow();
             let divisor = self.divisor_of(&stmt.op);
-            // Of i32, which wraps, powers of two remain.
-            let wraps = kernel.ty(result).elem == Elem::I32;
-            self.divisor[at] = if wraps { divisor & divisor.wrapping_neg() } else { divisor };
+            // Of i32, which wraps, powers of two remain; a float need not be whole.
+            self.divisor[at] = match kernel.ty(result).elem {
+                Elem::Index => divisor,
+                Elem::I32 => divisor & divisor.wrapping_neg(),
+                Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::Bool => 1,
+            };
         }
         if let Op::For { lower, step, body, .. } = &stmt.op {
             // Every value of the counter is the lower bound plus some steps.

@@ -292,6 +292,17 @@ impl Builder {
         self.stmt(vec![], Op::Store(view, value));
     }
 
+    /// Stores the elements of a vector, cast to the parameter's element type, at places of their own behind an offset, those
+    /// of negative places nowhere.
+    pub fn scatter(&mut self, param: ParamId, offset: ValueId, places: ValueId, value: ValueId) {
+        let value = self.cast(value, self.kernel.param(param).elem);
+        let ty = self.ty(value);
+        self.check(ty.shape.len() == 1, "scatter of a vector");
+        self.check(self.ty(places) == TileType::new(Elem::I32, &ty.shape), "a place for each element");
+        let to = self.view(param, offset, &[]);
+        self.stmt(vec![], Op::Scatter { to, places, value });
+    }
+
     // ---- contraction, reduction ----
 
     /// `op(a)·op(b) + acc`; flags say which operand is stored transposed.

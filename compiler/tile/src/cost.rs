@@ -4,7 +4,8 @@
 //! ends are counted as they are. Programs that differ in nothing of this kind are counted once and multiplied.
 //!
 //! What is only known in memory makes the result an estimate ([`Cost::exact`] is false): a branch on data counts as its
-//! `then` side (kernels put the expected side there), a loop or a bound from data counts as one round or a full tile.
+//! `then` side (kernels put the expected side there), a loop or a bound from data counts as one round or a full tile, and
+//! what is scattered as stored, all of it.
 
 use crate::ir::{Elem, Kernel, Op, Region, Stmt, TileType, Unary, ValueId, View};
 
@@ -24,7 +25,7 @@ pub struct Cost {
     pub transcendentals: u64,
     /// Bytes that loads read, each time they do, within the bounds.
     pub bytes_loaded: u64,
-    /// Bytes that stores write, within the bounds.
+    /// Bytes that stores write, within the bounds, and that scatters may write.
     pub bytes_stored: u64,
     /// Not a guess: nothing depended on data, and no program was taken for another.
     pub exact: bool,
@@ -235,6 +236,11 @@ impl Counter<'_> {
             Op::Store(view, value) => {
                 let (bytes, exact) = self.bytes(view, ty(value));
                 Cost { bytes_stored: bytes, exact, ..NOTHING }
+            }
+            // At most: how many places are none is known when it runs.
+            Op::Scatter { to, value, .. } => {
+                let (element, _) = self.bytes(to, &TileType::scalar(ty(value).elem));
+                Cost { bytes_stored: element * ty(value).numel() as u64, exact: false, ..NOTHING }
             }
             Op::ConstF(_)
             | Op::ConstI(_)

@@ -224,8 +224,8 @@ pub enum Op {
     Compare(Compare, ValueId, ValueId),
     /// `c ? a : b`, pointwise.
     Select(ValueId, ValueId, ValueId),
-    /// Conversion to the result's element type: F32↔Bf16 and F32↔F16 (round to nearest even), I32→F32, I32↔Index; F32→I32 of a
-    /// scalar, which must be a whole number that i32 has.
+    /// Conversion to the result's element type: F32↔Bf16 and F32↔F16 (round to nearest even), I32→F32, I32↔Index; F32→I32 of
+    /// whole numbers that i32 has.
     Cast(ValueId),
     /// A scalar repeated to the result's shape.
     Splat(ValueId),
@@ -245,6 +245,16 @@ pub enum Op {
     Load(View),
     /// Writes memory; no result.
     Store(View, ValueId),
+    /// Writes each element of a vector to a place of its own, `param[offset + places[i]] = value[i]`, or nowhere if the
+    /// place is negative; no result. No two elements have one place.
+    Scatter {
+        /// A view without axes: place 0.
+        to: View,
+        /// I32 vector, as long as `value`.
+        places: ValueId,
+        /// The vector.
+        value: ValueId,
+    },
     /// `op(a)·op(b) + acc` in f32: `[m,k]·[k,n]`, operands stored transposed where flagged.
     Dot {
         /// `[m,k]`, or `[k,m]` if `trans_a`.

@@ -13,7 +13,7 @@
 //!        | ("fma" | "select") VALUE "," VALUE "," VALUE
 //!        | ("cast" | "splat" | "transpose") VALUE   to the result's type
 //!        | "expand" VALUE "axis" INT | "iota" "axis" INT
-//!        | "load" view | "store" view "," VALUE
+//!        | "load" view | "store" view "," VALUE | "scatter" view "," VALUE "at" VALUE
 //!        | "dot" ["trans"] VALUE "," ["trans"] VALUE ["," "acc" VALUE]
 //!        | ("sum" | "reduce_max") VALUE "axis" INT | "scan" VALUE "axis" INT ["reverse"]
 //!        | "for" VALUE "in" VALUE ".." VALUE "step" VALUE ["carry" "(" VALUE "=" VALUE {"," ...} ")"] region
@@ -208,6 +208,9 @@ impl Printer<'_> {
             Op::Iota { axis } => write!(f, "iota axis {axis}"),
             Op::Load(view) => write!(f, "load {}", self.view(view)),
             Op::Store(view, value) => write!(f, "store {}, {}", self.view(view), v(value)),
+            Op::Scatter { to, places, value } => {
+                write!(f, "scatter {}, {} at {}", self.view(to), v(value), v(places))
+            }
             Op::Dot { a, b, acc, trans_a, trans_b } => {
                 let trans = |flag: &bool| if *flag { "trans " } else { "" };
                 write!(f, "dot {}{}, {}{}", trans(trans_a), v(a), trans(trans_b), v(b))?;

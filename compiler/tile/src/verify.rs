@@ -18,9 +18,10 @@
 //!    I32 and Index; `rem` is for integers only, `and`, `or`, `not` are for Bool only. Bf16 and F16 are loaded, stored,
 //!    cast, moved (splat, expand, transpose, select) and operands of `dot`, nothing else.
 //! 8. Constants are scalars of F32, I32 (within its range) or Index.
-//! 9. Casts are F32↔Bf16, F32↔F16, I32→F32, I32↔Index (scalars), F32→I32 (scalars, whole numbers within its range).
+//! 9. Casts are F32↔Bf16, F32↔F16, I32→F32, I32↔Index (scalars), F32→I32 (whole numbers within its range).
 //! 10. Loads are from `read` and `readwrite`, stores to `write` and `readwrite` parameters; tile and parameter have
-//!     the same element type; a view has one axis per tile axis; offsets and bounds are Index scalars.
+//!     the same element type; a view has one axis per tile axis; offsets and bounds are Index scalars. What is scattered
+//!     is a vector with an I32 for each element, to a view without axes.
 //! 11. The operands of `dot` are both F32, both Bf16 or both F16; accumulator and result are F32.
 //! 12. A constant loop step is positive. (A step that is computed must be positive when it runs.)
 

@@ -21,6 +21,7 @@ impl Op {
             Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
             Op::Load(view) => view.operands().collect(),
             Op::Store(view, value) => view.operands().chain([*value]).collect(),
+            Op::Scatter { to, places, value } => to.operands().chain([*value, *places]).collect(),
             Op::Dot { a, b, acc, .. } => [*a, *b].into_iter().chain(*acc).collect(),
             Op::For { lower, upper, step, init, .. } => {
                 [*lower, *upper, *step].into_iter().chain(init.iter().copied()).collect()
@@ -48,6 +49,7 @@ impl Op {
             | Op::Iota { .. }
             | Op::Load(_)
             | Op::Store(..)
+            | Op::Scatter { .. }
             | Op::Dot { .. }
             | Op::Reduce { .. }
             | Op::Scan { .. }

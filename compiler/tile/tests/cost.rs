@@ -30,6 +30,14 @@ fn operations() {
 }
 
 #[test]
+fn scattered_elements_are_counted_all() {
+    let body = "%n: i32[4] = load n[%z; 1] %x: bf16[4] = load x[%z; 1] scatter x[%z], %x at %n";
+    let found = cost_of("n: read i32, x: readwrite bf16", "3, 1, 1", body);
+    let expected = Cost { bytes_loaded: 3 * 24, bytes_stored: 3 * 8, exact: false, ..Cost::default() };
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn ragged_ends_are_not_counted() {
     // 10 rows in blocks of 4: the last program has 2. The second axis changes nothing.
     let body = "%p: index = program_id 0 %4: index = const 4 %10: index = const 10 %at: index = mul %p, %4 \

@@ -39,6 +39,9 @@ kernel seed(x: read f32, h: readwrite bf16, n: read i32, y: write f32) grid(4, 2
     yield %5, %8
   }
   store y[%off; 3, 1], %acc.1
+  %p: i32[4] = iota axis 0
+  %9: f32[4] = cast %p
+  scatter y[%off], %9 at %p
 }
 ";
 
@@ -85,6 +88,8 @@ const WORDS: &[&str] = &[
     "acc",
     "load",
     "store",
+    "scatter",
+    "at",
     "axis",
     "0",
     "1",

@@ -165,6 +165,38 @@ fn casts() {
 }
 
 #[test]
+fn whole_floats_become_integers() {
+    let body = "%x: f32[4] = load x[%z; 1] %n: i32[4] = cast %x store n[%z; 1], %n";
+    let kernel = kernel("x: read f32, n: write i32", body);
+    let cast = |x: [f32; 4]| {
+        let mut buffers = [Buffer::F32(x.to_vec()), Buffer::I32(vec![9; 4])];
+        run(&kernel, &mut buffers, &Options::default()).map(|()| i32s(&buffers[1]).to_vec())
+    };
+    assert_eq!(cast([0.0, -3.0, 16_777_216.0, -2_147_483_648.0]).unwrap(), [0, -3, 16_777_216, i32::MIN]);
+    assert!(cast([0.0, 0.5, 1.0, 2.0]).unwrap_err().to_string().contains("0.5 is no whole number of i32"));
+}
+
+#[test]
+fn scattered_elements_have_places_of_their_own() {
+    let body = "%off: index = const 2 %n: i32[4] = load n[%z; 1] %x: f32[4] = load x[%z; 1] scatter y[%off], %x at %n";
+    let kernel = kernel("n: read i32, x: read f32, y: write f32", body);
+    let scatter = |places: [i32; 4]| {
+        let x = Buffer::F32(vec![1.0, 2.0, 3.0, 4.0]);
+        let mut buffers = [Buffer::I32(places.to_vec()), x, Buffer::F32(vec![0.0; 6])];
+        run(&kernel, &mut buffers, &Options::default()).map(|()| f32s(&buffers[2]).to_vec())
+    };
+    assert_eq!(scatter([3, -1, 0, 1]).unwrap(), [0.0, 0.0, 3.0, 4.0, 0.0, 1.0]);
+    // Nothing else is off limits than what is negative.
+    assert_eq!(scatter([-1, i32::MIN, 2, -2]).unwrap(), [0.0, 0.0, 0.0, 0.0, 3.0, 0.0]);
+    for (places, message) in
+        [([0, 3, -1, 3], "two elements have the place 3"), ([0, 4, 1, 2], "index 6 of `y`")]
+    {
+        let error = scatter(places).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
 fn bf16_rounds_to_nearest_even() {
     // 1 + 2^-8 is a tie between 1 and 1 + 2^-7 and goes to the even 1; 1 + 3·2^-8 is one and goes up.
     let x = [1.0 + 2f32.powi(-8), 1.0 + 3.0 * 2f32.powi(-8), 1.0 + 2f32.powi(-8) + 2f32.powi(-20), f32::MAX];
@@ -434,6 +466,10 @@ fn races_are_errors_in_every_order() {
             assert!(error.contains("race: index") && error.contains(message), "{error}");
         }
         assert!(orders(&format!("y: {mode} i32"), body, &y, false).iter().all(Result::is_ok));
+    }
+    let scattered = "%n: i32[2] = iota axis 0 scatter y[%p], %n at %n";
+    for result in orders("y: write i32", scattered, &y, true) {
+        assert!(result.unwrap_err().contains("race: index"));
     }
     // All read element 0; the write comes before, between or after the reads.
     let shared = "%0: index = const 0 %v: i32 = load y[%0] %2: index = const 2 %c: bool = eq %p, %2 \

@@ -32,7 +32,7 @@ fn every_op() -> Kernel {
     let running = b.scan(0, true, rows);
     let spread = b.expand_cols(running, 8);
     let columns = b.reduce_max(0, tile);
-    let columns = b.expand_rows(columns, 4);
+    let spread_columns = b.expand_rows(columns, 4);
     let iota = b.iota(1, &[4, 8]);
     let two = b.int(2);
     let two = b.splat(two, &[4, 8]);
@@ -42,7 +42,7 @@ fn every_op() -> Kernel {
     let big = b.compare(Compare::Gt, tile, as_float);
     let even = b.binary(Binary::And, even, big);
     let even = b.unary(Unary::Not, even);
-    let mixed = b.select(even, spread, columns);
+    let mixed = b.select(even, spread, spread_columns);
     let mixed = b.fma(mixed, tile, as_float);
     let one = b.index(1);
     let sums = b.for_loop(zero, count, 2, &[mixed, most], |b, i, carried| {
@@ -62,6 +62,8 @@ fn every_op() -> Kernel {
     });
     b.store(y, start, sums[0], &[(8, Some(rest)), (1, None)]);
     b.store(y, zero, sums[1], &[]);
+    let places = b.iota(0, &[8]);
+    b.scatter(y, start, places, columns);
     for value in [1e-5, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0, 0.1, f64::MAX, 5e-324] {
         b.float(value);
     }

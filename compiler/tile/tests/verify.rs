@@ -36,6 +36,7 @@ fn well_formed_bodies() {
         "%r: f16[4] = cast %v %u: f32[4] = cast %r",
         "%r: f16[8, 8] = cast %s %u: f32[8, 8] = dot %r, trans %r",
         "%r: bf16[4] = cast %v store h[%i; 2 < %i], %r store y[%i; 1], %v",
+        "%r: i32[4] = cast %v scatter y[%i], %v at %r scatter h[%i], %g at %q",
     ] {
         parse(&text(body)).unwrap_or_else(|e| panic!("{body}: {e}"));
     }
@@ -67,7 +68,6 @@ fn pointwise_types() {
         ("%r: index = program_id 3", "the grid has axes 0, 1 and 2, not 3"),
         ("%r: i32 = program_id 0", "the result is index, not i32"),
         ("%r: f32 = cast %f", "there is no cast from f32 to f32"),
-        ("%r: i32[4] = cast %v", "there is no cast from f32 to i32"),
         ("%r: f32 = cast %i", "there is no cast from index to f32"),
         ("%r: f32[4] = cast %b", "there is no cast from bool to f32"),
         ("%r: f16[4] = cast %g", "there is no cast from bf16 to f16"),
@@ -128,6 +128,13 @@ fn memory_rules() {
         ("%r: f32[4] = load x[%k; 1]", "the offset is index, found `%k: i32`"),
         ("%r: f32[4] = load x[%i; 1 < %k]", "the bound is index, found `%k: i32`"),
         ("%r: f32[4] = store y[%i; 1], %v", "the operation has no result"),
+        ("%r: f32[4] = scatter y[%i], %v at %q", "the operation has no result"),
+        ("scatter y[%i], %m at %q", "scatter of a vector, found `%m: f32[4, 8]`"),
+        ("scatter y[%i], %w at %q", "the places are i32[8], found `%q: i32[4]`"),
+        ("scatter y[%i], %v at %v", "the places are i32[4], found `%v: f32[4]`"),
+        ("scatter y[%i; 1], %v at %q", "scatter to a view without strides"),
+        ("scatter h[%i], %v at %q", "`h` holds bf16, the tile is f32; cast it"),
+        ("scatter x[%i], %v at %q", "`x` is declared `read` and cannot be stored to"),
     ] {
         let found = broken(body);
         assert!(found.contains(message), "{body}: {found}");

@@ -103,11 +103,25 @@ impl Generator {
     fn store(&mut self, value: ValueId) {
         let shape = self.b.ty(value).shape;
         let param = self.both[self.random.below(self.both.len())];
-        let axes = self.axes(&shape, true);
         let offset = self.offset(2);
         let value = self.tame(value);
-        self.b.store(param, offset, value, &axes);
         self.stores += 1;
+        if shape.len() == 1 && self.random.below(3) == 0 {
+            let places = self.places(shape[0]);
+            return self.b.scatter(param, offset, places, value);
+        }
+        let axes = self.axes(&shape, true);
+        self.b.store(param, offset, value, &axes);
+    }
+
+    /// Places from the last to the first, of which some are none.
+    fn places(&mut self, n: usize) -> ValueId {
+        let last = n as f64 - 1.0 - self.random.below(4) as f64;
+        let last = self.b.full(last, &[n]);
+        let index = self.b.iota(0, &[n]);
+        let index = self.b.cast(index, Elem::F32);
+        let places = self.b.sub(last, index);
+        self.b.cast(places, Elem::I32)
     }
 
     fn step(&mut self, pool: &mut Pool, depth: usize) {

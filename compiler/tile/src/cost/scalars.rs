@@ -133,6 +133,7 @@ pub(super) fn evaluate(op: &Op, operands: &[Option<i64>], program: [i64; 3]) -> 
         | Op::Iota { .. }
         | Op::Load(_)
         | Op::Store(..)
+        | Op::Scatter { .. }
         | Op::Dot { .. }
         | Op::Reduce { .. }
         | Op::Scan { .. }

@@ -204,6 +204,22 @@ impl<R: Real> Machine<'_, R> {
                 let ty = self.kernel.ty(value);
                 self.memory.store(&window, ty, &self.values[value.0 as usize]).map_err(locate)?;
             }
+            Op::Scatter { to, places, value } => {
+                let window = self.window(to);
+                let ty = TileType::scalar(self.kernel.ty(*value).elem);
+                let (places, value) = (self.data(*places).clone(), self.data(*value).clone());
+                let places = places.as_ints();
+                let mut taken: Vec<i32> = places.iter().copied().filter(|place| *place >= 0).collect();
+                taken.sort_unstable();
+                if let Some(pair) = taken.windows(2).find(|pair| pair[0] == pair[1]) {
+                    return Err(locate(format!("two elements have the place {}", pair[0])));
+                }
+                for (i, place) in places.iter().enumerate().filter(|(_, place)| **place >= 0) {
+                    let offset = window.offset.saturating_add(i64::from(*place));
+                    let element = Window { param: window.param, offset, axes: vec![] };
+                    self.memory.store(&element, &ty, &value.pick(1, 1, |_, _| i)).map_err(locate)?;
+                }
+            }
             Op::Load(view) => {
                 let window = self.window(view);
                 let ty = self.kernel.ty(stmt.results[0]);
@@ -271,7 +287,7 @@ impl<R: Real> Machine<'_, R> {
                 let (rows, cols) = (ty.shape[0], ty.shape[1]);
                 self.data(*a).pick(rows, cols, |i, j| j * rows + i)
             }
-            Op::Load(_) | Op::Store(..) | Op::For { .. } | Op::If { .. } => {
+            Op::Load(_) | Op::Store(..) | Op::Scatter { .. } | Op::For { .. } | Op::If { .. } => {
                 unreachable!("effects and regions are handled by the caller")
             }
         })
@@ -302,12 +318,15 @@ impl<R: Real> Machine<'_, R> {
                 Data::reals(x.iter().map(round).collect())
             }
             (Data::Real(x), Elem::I32) => {
-                let x = x[0].to_f64();
-                let whole = x as i32;
-                if f64::from(whole) != x {
-                    return Err(format!("{x} is no whole number of i32"));
-                }
-                Data::ints(vec![whole])
+                let whole = |x: &R| {
+                    let (x, whole) = (x.to_f64(), x.to_f64() as i32);
+                    if f64::from(whole) == x {
+                        Ok(whole)
+                    } else {
+                        Err(format!("{x} is no whole number of i32"))
+                    }
+                };
+                Data::ints(x.iter().map(whole).collect::<Result<_, _>>()?)
             }
             (Data::Int(x), Elem::F32) => Data::reals(x.iter().map(|x| R::from_i32(*x)).collect()),
             (Data::Int(x), Elem::Index) => Data::Index(i64::from(x[0])),

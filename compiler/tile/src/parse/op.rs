@@ -75,6 +75,13 @@ impl Parser<'_> {
                 self.symbol(',')?;
                 Op::Store(view, self.value()?)
             }
+            "scatter" => {
+                let to = self.view()?;
+                self.symbol(',')?;
+                let value = self.value()?;
+                self.keyword("at")?;
+                Op::Scatter { to, places: self.value()?, value }
+            }
             "dot" => self.dot()?,
             "for" => self.for_loop(depth)?,
             "if" => self.if_else(depth)?,

@@ -132,11 +132,9 @@ impl Typing<'_> {
             Op::Store(view, value) => {
                 self.no_result()?;
                 self.view(view, self.ty(*value))?;
-                self.mode(view, "stored to", |mode| match mode {
-                    Mode::Write | Mode::ReadWrite => true,
-                    Mode::Read => false,
-                })
+                self.stored_to(view)
             }
+            Op::Scatter { to, places, value } => self.scatter(to, *places, *value),
             Op::Dot { a, b, acc, trans_a, trans_b } => self.dot((*a, *trans_a), (*b, *trans_b), *acc),
             Op::Reduce { op: _, axis, value } => {
                 self.axis_of(*value, *axis)?;
@@ -201,9 +199,10 @@ impl Typing<'_> {
             (Elem::F32, Elem::Bf16 | Elem::F16)
                 | (Elem::Bf16 | Elem::F16, Elem::F32)
                 | (Elem::I32, Elem::F32)
+                | (Elem::F32, Elem::I32)
                 | (Elem::I32, Elem::Index)
                 | (Elem::Index, Elem::I32)
-        ) || (from.elem, to.elem) == (Elem::F32, Elem::I32) && from.shape.is_empty();
+        );
         rule(known, || format!("there is no cast from {} to {}", from.elem, to.elem))
     }
 
@@ -232,6 +231,26 @@ impl Typing<'_> {
         })?;
         self.scalar(view.offset, Elem::Index, "offset")?;
         view.axes.iter().filter_map(|axis| axis.bound).try_for_each(|b| self.scalar(b, Elem::Index, "bound"))
+    }
+
+    fn scatter(&self, to: &View, places: ValueId, value: ValueId) -> Rule {
+        self.no_result()?;
+        let ty = self.ty(value);
+        rule(ty.shape.len() == 1, || format!("scatter of a vector, found {}", self.show(value)))?;
+        let expected = TileType::new(Elem::I32, &ty.shape);
+        rule(*self.ty(places) == expected, || {
+            format!("the places are {expected}, found {}", self.show(places))
+        })?;
+        rule(to.axes.is_empty(), || "scatter to a view without strides".into())?;
+        self.view(to, &TileType::scalar(ty.elem))?;
+        self.stored_to(to)
+    }
+
+    fn stored_to(&self, view: &View) -> Rule {
+        self.mode(view, "stored to", |mode| match mode {
+            Mode::Write | Mode::ReadWrite => true,
+            Mode::Read => false,
+        })
     }
 
     fn mode(&self, view: &View, what: &str, allowed: impl Fn(Mode) -> bool) -> Rule {

@@ -2,6 +2,8 @@
 //! carried into addresses, windows that overlap from round to round, extreme numbers, odd operands of products. Each
 //! gives the interpreter's values on the emulator, in every order of the threads.
 
+mod scatter;
+
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::tile::interp::{Buffer, Options as RunOptions, run};
 use linc_codegen_cuda::{Arch, Options, compile, tile};
