@@ -26,7 +26,8 @@ def read(paths):
             continue
         report = json.loads(text)
         head, rows = reports.setdefault((report["bench"], report["tool"]), (report, {}))
-        head.setdefault("copies", []).extend([report["copy"]] if "copy" in report else [])
+        for name, several in (("copy", "copies"), ("small", "smalls")):
+            head.setdefault(several, []).extend([report[name]] if name in report else [])
         for row in report["rows"]:
             names = ("kind", "pass", "head_dim", "heads", "kv_heads", "batch", "seq", "model", "ratio", "step", "kernel")
             rows.setdefault(tuple(row.get(name) for name in names), []).append(row)
@@ -199,6 +200,9 @@ def memory(reports):
     print(f"\n## Kernels that memory limits\n\nA copy on the device moves {copy:,.0f} GB/s, read and written; one of few "
           "megabytes is slower, so that the last column compares with a copy that moves as many bytes as the kernel.\n")
     print(table(["step", "kernel", "MiB", "ms", "GB/s", "of the copy", "of one of its size"], rows))
+    for small in head["smalls"]:
+        print(f"\n{small['launches']} launches that move less than {small['below_bytes'] / 2**20:.1f} MiB take "
+              f"{median(small):.4f} ms a step together.")
 
 
 def main():

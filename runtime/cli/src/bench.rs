@@ -102,6 +102,11 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
         Format::Text => {
             heading(&report.device, &args.measure)?;
             out::line(memory_table(&report))?;
+            let [ms, ..] = times(&report.small.ms);
+            let (launches, below) = (report.small.launches, bytes(report.small.below_bytes));
+            out::line(format!(
+                "{launches} launches that move less than {below} take {ms} ms a step together."
+            ))?;
         }
         Format::Json => print("memory", &args.measure, serde_json::to_value(&report)?)?,
     }

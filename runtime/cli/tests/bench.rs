@@ -106,7 +106,10 @@ fn kernels_beside_a_copy() {
         assert!((number(&row["share"]) * copy / number(&row["gbytes"]) - 1.0).abs() < 1e-6, "{row}");
     }
     let text = succeed(&[&["bench", "memory", MODEL, "--seq", "32"][..], &QUICK].concat());
-    assert!(text.contains("of copy") && text.contains("100.0%"), "{text}");
+    for expected in ["of copy", "100.0%", "launches that move less than"] {
+        assert!(text.contains(expected), "{text}");
+    }
+    check_times(&report["small"]["ms"]);
 }
 
 #[test]

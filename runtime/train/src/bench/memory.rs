@@ -15,7 +15,8 @@ use crate::session::{memory_table, target};
 /// The copy moves as many bytes as the largest kernel, within these: more than caches hold, and little of a device.
 const COPY_BYTES: [u64; 2] = [1 << 20, 1 << 30];
 
-/// A kernel that moves less than the largest by this factor is left out.
+/// A kernel that moves less than the largest by this factor has no row: of a few bytes, the time of a launch is all there
+/// is to see.
 const SMALL: u64 = 5000;
 
 /// What to measure.
@@ -67,6 +68,17 @@ pub struct CopySpeed {
     pub gbytes: f64,
 }
 
+/// Launches that move too little for a row.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SmallLaunches {
+    /// Each moves less.
+    pub below_bytes: u64,
+    /// In a step.
+    pub launches: usize,
+    /// All of a step.
+    pub ms: Times,
+}
+
 /// All rows, most bytes first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MemoryReport {
@@ -76,6 +88,8 @@ pub struct MemoryReport {
     pub copy: CopySpeed,
     /// One per kind of kernel.
     pub rows: Vec<MemoryRow>,
+    /// What has no row.
+    pub small: SmallLaunches,
 }
 
 /// Measures kernels that memory limits, and a copy in the same rounds.
@@ -97,7 +111,7 @@ pub fn memory(
     let options = Options { target, ..compile_options(*batch, *seq, bench.precision, RecomputePolicy::None) };
     let compiled = linc_driver::compile(model, &train_entry(), &options, &mut Layout::default())?;
     let report = compiled.report;
-    let kinds = kinds(&compiled.plan);
+    let (kinds, small) = kinds(&compiled.plan);
     let largest = kinds.iter().map(|kind| kind.bytes).max().unwrap_or(0);
     let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);
     // A copy that is not counted, the yardstick, then a copy of each kind's size.
@@ -112,6 +126,7 @@ pub fn memory(
     executor.initialize(0)?;
     let feed = Feed::new(batch * seq, model.sizes.vocab_size, 1e-5);
     let (mut seconds, mut copies) = (vec![vec![]; kinds.len()], vec![vec![]; sizes.len()]);
+    let mut small_seconds = vec![];
     for round in 0..timing.warmup + timing.rounds {
         feed.step(&mut executor, 0, round + 1)?;
         let times = executor.step_times(0)?;
@@ -123,10 +138,11 @@ pub fn memory(
         for (copies, time) in copies.iter_mut().zip(&copy) {
             copies.push(time.as_secs_f64());
         }
+        let total = |steps: &[usize]| steps.iter().map(|step| times[*step].as_secs_f64()).sum::<f64>();
         for (seconds, kind) in seconds.iter_mut().zip(&kinds) {
-            let total: f64 = kind.steps.iter().map(|step| times[*step].as_secs_f64()).sum();
-            seconds.push(total / kind.steps.len() as f64);
+            seconds.push(total(&kind.steps) / kind.steps.len() as f64);
         }
+        small_seconds.push(total(&small));
     }
     let mut copies = copies.into_iter().zip(&sizes).map(|(seconds, bytes)| {
         let ms = Times::of(seconds);
@@ -148,7 +164,9 @@ pub fn memory(
         }
     };
     let rows = kinds.into_iter().zip(seconds).zip(copies).map(row).collect();
-    Ok(MemoryReport { device: executor.describe_device(), copy, rows })
+    let ms = Times::of(small_seconds);
+    let small = SmallLaunches { below_bytes: largest.div_ceil(SMALL), launches: small.len(), ms };
+    Ok(MemoryReport { device: executor.describe_device(), copy, rows, small })
 }
 
 /// Launches of one kernel that stand for their kind.
@@ -160,8 +178,9 @@ struct Kind {
     steps: Vec<usize>,
 }
 
-/// The kinds of a plan, most bytes first.
-fn kinds(plan: &Plan) -> Vec<Kind> {
+/// The kinds of a plan, most bytes first, and the positions of launches that are too small for one.
+fn kinds(plan: &Plan) -> (Vec<Kind>, Vec<usize>) {
+    let mut considered = vec![];
     let mut kinds: BTreeMap<(String, String), Kind> = BTreeMap::new();
     for (index, step) in plan.steps.iter().enumerate() {
         let Action::Launch { kernel, .. } = step.action else { continue };
@@ -169,6 +188,7 @@ fn kinds(plan: &Plan) -> Vec<Kind> {
         if step.bytes == 0 || operation.contains("attention") {
             continue;
         }
+        considered.push(index);
         // Fused regions differ in what they compute; other kernels of a name differ in their sizes only.
         let family = if operation == "fused" { kernel.clone() } else { family(kernel) };
         let kind = kinds.entry((operation.to_string(), family)).or_insert_with(|| Kind {
@@ -189,11 +209,11 @@ fn kinds(plan: &Plan) -> Vec<Kind> {
             kind.steps.push(index);
         }
     }
-    // Of a few bytes, the time of a launch is all there is to see.
     let largest = kinds.values().map(|kind| kind.bytes).max().unwrap_or(0);
     let mut kinds: Vec<Kind> = kinds.into_values().filter(|kind| kind.bytes * SMALL > largest).collect();
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
-    kinds
+    considered.retain(|index| plan.steps[*index].bytes * SMALL <= largest);
+    (kinds, considered)
 }
 
 /// A kernel's name without its sizes: up to the first word that has a digit.
