@@ -55,6 +55,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         precision: case.precision,
         loss_scale: Default::default(),
         min_loss_rows: 64,
+        sort_tokens: true,
         decode_range: None,
         narrow_weights: false,
         recompute: case.recompute,

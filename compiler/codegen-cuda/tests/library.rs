@@ -1,7 +1,7 @@
 //! Every kernel of the library at odd sizes, and random tile programs: the generated CUDA on the emulator against the
 //! tile interpreter. Skips with a message where there is no C++ compiler.
 
-use linc_cases::{Case, decoding, library};
+use linc_cases::{Case, decoding, embeddings, library};
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Emulator, Options as Launch, Order};
@@ -68,8 +68,13 @@ fn ropes() {
 }
 
 #[test]
-fn embeddings_losses_and_optimizer() {
-    check(&library::embeddings_losses_and_optimizer());
+fn embeddings_and_their_gradients() {
+    check(&embeddings::embeddings());
+}
+
+#[test]
+fn losses_and_optimizer() {
+    check(&library::losses_and_optimizer());
 }
 
 #[test]

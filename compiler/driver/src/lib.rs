@@ -196,6 +196,7 @@ pub fn compile(
             options.precision.narrow().is_some(),
             matches!(entry, Entry::Train(_) | Entry::Accumulate { .. }),
         ),
+        sort_tokens: matches!(options.target, Target::Cuda(_)),
         decode_range: linc_kernels::decode_range(options.target.into()),
         recompute: options.recompute,
         disabled: options.disabled.clone(),

@@ -158,7 +158,10 @@ impl Attributes {
             "rms_norm_grad" => Op::RmsNormGrad { eps: self.f64("eps")? },
             "rope" => Op::Rope { inverse: self.bool("inverse")? },
             "embedding" => Op::Embedding { dtype: ty.dtype },
-            "embedding_grad" => Op::EmbeddingGrad { vocab: self.usize("vocab")? },
+            "embedding_grad" => {
+                let vocab = self.usize("vocab")?;
+                Op::EmbeddingGrad { vocab, sorted: self.has("sorted") && self.bool("sorted")? }
+            }
             "attention" => Op::Attention(self.attention()?),
             "attention_grad" => Op::AttentionGrad(self.attention()?),
             "softmax_attention" => {

@@ -10,7 +10,7 @@ mod loss;
 
 use crate::error::IrError;
 use crate::limits::{check_operands, check_shape};
-use crate::op::{NORM_BLOCK, Op, PointOp, Pointwise, TableKind, rms_norm_row_blocks};
+use crate::op::{EMBEDDING_ROWS, NORM_BLOCK, Op, PointOp, Pointwise, TableKind, rms_norm_row_blocks};
 use crate::types::{DType, Shape, TensorType};
 
 /// Result types of `op` on operands of the given types.
@@ -217,13 +217,18 @@ impl Check<'_> {
                 }
                 Ok(vec![TensorType::new(*dtype, shape)])
             }
-            Op::EmbeddingGrad { vocab } => {
+            Op::EmbeddingGrad { vocab, sorted } => {
                 self.arity(2..=2)?;
                 self.int(0)?;
                 let mut rows = self.shape(1).clone();
                 let d = rows.0.pop();
                 match d {
-                    Some(d) if rows == *self.shape(0) => Ok(vec![self.sum_of(1, [*vocab, d])]),
+                    Some(d) if rows == *self.shape(0) => {
+                        let table = self.sum_of(1, [*vocab, d]);
+                        let room = |dims: [usize; 2]| TensorType::new(DType::I32, dims);
+                        let (order, ranges) = ([5, rows.numel()], [2, vocab.div_ceil(EMBEDDING_ROWS)]);
+                        Ok(if *sorted { vec![table, room(order), room(ranges)] } else { vec![table] })
+                    }
                     _ => self.fail(format!("dy is {}, ids are {}", self.shape(1), self.shape(0))),
                 }
             }

@@ -78,7 +78,7 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         Op::SoftmaxDecode { range: Some(range), .. } => positive(op, "range", *range),
         Op::Slice { start, len, .. } => bounded(op, &[("start", *start), ("len", *len)]),
         Op::Pad { before, after, .. } => bounded(op, &[("before", *before), ("after", *after)]),
-        Op::EmbeddingGrad { vocab } => positive(op, "vocab", *vocab),
+        Op::EmbeddingGrad { vocab, .. } => positive(op, "vocab", *vocab),
         Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) | Op::LinearDecode(spec) => {
             positive(op, "chunk", spec.chunk)
         }

@@ -374,10 +374,13 @@ pub enum Op {
         /// Element type of the result.
         dtype: DType,
     },
-    /// `(ids i32[..], dy [.., d]) -> dtable [V, d]`; bf16 and f16 are summed to f32.
+    /// `(ids i32[..], dy [.., d]) -> dtable [V, d]`; bf16 and f16 are summed to f32. If `sorted`, there are two results more,
+    /// `order i32[5, tokens]` and `ranges i32[2, blocks]`: room for the kernels, in which the interpreter leaves zeros.
     EmbeddingGrad {
         /// Rows of the table.
         vocab: usize,
+        /// The tokens are sorted by their ids first.
+        sorted: bool,
     },
 
     // ---- attention: q, k, v, their gradients, out and dout are of one type; statistics and states are f32 ----
@@ -453,6 +456,12 @@ pub enum Op {
 pub fn rms_norm_row_blocks(rows: usize) -> usize {
     (rows / 8).clamp(64, 256).min(rows)
 }
+
+/// Rows of the table in one block of a sorted [`Op::EmbeddingGrad`]'s ranges.
+pub const EMBEDDING_ROWS: usize = 8;
+
+/// How many tokens are sorted at most: as many as f32 counts.
+pub const SORTED_TOKENS: usize = 1 << 24;
 
 /// Elements per partial sum of [`Op::GlobalNorm`].
 pub const NORM_BLOCK: usize = 16384;

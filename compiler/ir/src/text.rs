@@ -126,7 +126,11 @@ fn attributes(op: &Op) -> Vec<String> {
         }
         Op::RmsNorm { eps } | Op::RmsNormGrad { eps } => vec![format!("eps = {eps:?}")],
         Op::Rope { inverse } => vec![format!("inverse = {inverse}")],
-        Op::EmbeddingGrad { vocab } => vec![format!("vocab = {vocab}")],
+        Op::EmbeddingGrad { vocab, sorted } => {
+            let mut attributes = vec![format!("vocab = {vocab}")];
+            attributes.extend(sorted.then(|| "sorted = true".to_string()));
+            attributes
+        }
         Op::Attention(spec) | Op::AttentionGrad(spec) => vec![
             format!("layer = {}", spec.layer),
             format!("causal = {}", spec.causal),

@@ -59,7 +59,10 @@ fn sums_and_statistics_of_bf16_are_f32() {
     refuses(Op::RmsNorm { eps: 1e-5 }, &[x, w, "f32[2, 3]"], "their element types must agree");
     gives(norm.clone(), &[x, w, x, x], &[x, "f32[2, 3]"]);
     refuses(norm, &[x, w, x, "f32[2, 3]"], "their element types must agree");
-    gives(Op::EmbeddingGrad { vocab: 5 }, &["i32[2]", "bf16[2, 3]"], &["f32[5, 3]"]);
+    let table = |sorted| Op::EmbeddingGrad { vocab: 5, sorted };
+    let operands = ["i32[2]", "bf16[2, 3]"];
+    gives(table(false), &operands, &["f32[5, 3]"]);
+    gives(table(true), &operands, &["f32[5, 3]", "i32[5, 2]", "i32[2, 1]"]);
     gives(Op::GlobalNorm, &["bf16[4]"], &["f32[]", "f32[1]"]);
     let q = "bf16[1, 4, 2, 8]";
     let softmax = Op::SoftmaxAttention { causal: true, scale: 1.0 };

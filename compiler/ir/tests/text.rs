@@ -118,7 +118,8 @@ fn everything() -> Graph {
     let ids = b.i32([5]);
     b.add(Op::Embedding { dtype: DType::F32 }, &[w, ids]);
     b.add(Op::Embedding { dtype: DType::Bf16 }, &[w, ids]);
-    b.add(Op::EmbeddingGrad { vocab: 7 }, &[ids, h]);
+    b.add(Op::EmbeddingGrad { vocab: 7, sorted: false }, &[ids, h]);
+    b.add(Op::EmbeddingGrad { vocab: 7, sorted: true }, &[ids, h]);
     let (q, k, v) = (b.f32([2, 6, 4, 4]), b.f32([2, 6, 2, 4]), b.f32([2, 6, 2, 4]));
     let pos = b.i32([1]);
     b.add(Op::Rope { inverse: true }, &[q, table]);

@@ -8,6 +8,7 @@
 
 mod attention;
 pub mod cost;
+mod embedding;
 mod loss;
 mod lower;
 mod pointwise;

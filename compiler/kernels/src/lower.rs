@@ -4,7 +4,6 @@ use linc_ir::layout::Layout;
 use linc_ir::{Graph, NodeId, Op, Shape, Value};
 use linc_tile::library::WORK;
 use linc_tile::library::copy::{CopySpec, copy};
-use linc_tile::library::embedding::{EmbeddingGradSpec, EmbeddingSpec, embedding, embedding_grad};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{CrossEntropySpec, cross_entropy, cross_entropy_grad};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
@@ -16,7 +15,7 @@ use linc_tile::library::rope::{RopeSpec, rope};
 
 use crate::loss::logit_block;
 use crate::view::Lowering;
-use crate::{Call, Context, Cost, Gemm, KernelError, Target, attention, loss, pointwise};
+use crate::{Call, Context, Cost, Gemm, KernelError, Target, attention, embedding, loss, pointwise};
 
 /// The launches of one node, in order; none for leaves and for views that share storage.
 ///
@@ -47,22 +46,9 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::RmsNorm { eps } => norm(&mut l, *eps)?,
         Op::RmsNormGrad { eps } => norm_gradient(&mut l, *eps)?,
         Op::Rope { inverse } => rotate(&mut l, *inverse)?,
-        Op::Embedding { .. } => {
-            let (table, ids, y) = (l.operands[0], l.operands[1], l.results[0]);
-            let (vocab, d) = (l.shape(table).0[0], l.shape(table).0[1]);
-            let tokens = l.shape(ids).numel();
-            let spec = EmbeddingSpec { tokens, d, vocab, table: l.elem(table)?, y: l.elem(y)? };
-            let args = l.places(&[table, ids, y]);
-            l.launch(embedding(&spec), args);
-        }
-        Op::EmbeddingGrad { vocab } => {
-            let (ids, dy, dtable) = (l.operands[0], l.operands[1], l.results[0]);
-            let (tokens, d) = (l.shape(ids).numel(), l.shape(dtable).0[1]);
-            let (block, scan) = embedding_grad_block(l.target, *vocab);
-            let spec = EmbeddingGradSpec { tokens, d, vocab: *vocab, dy: l.elem(dy)?, block, scan };
-            let args = l.places(&[ids, dy, dtable]);
-            l.launch(embedding_grad(&spec), args);
-        }
+        Op::Embedding { .. } => embedding::rows(&mut l)?,
+        Op::EmbeddingGrad { vocab, sorted: false } => embedding::gradient(&mut l, *vocab)?,
+        Op::EmbeddingGrad { vocab, sorted: true } => embedding::sorted_gradient(&mut l, *vocab)?,
         Op::Attention(_) | Op::AttentionGrad(_) => {
             return l.fail("attention has no kind yet: run the attention pass first");
         }
@@ -272,17 +258,6 @@ fn norm_gradient(l: &mut Lowering<'_>, eps: f64) -> Result<(), KernelError> {
     let args = l.places(&[&l.operands[..], &[dx, dw_partial]].concat());
     l.launch(rms_norm_grad(&spec), args);
     Ok(())
-}
-
-/// Rows and columns of the table that a program of the embedding's gradient owns, and ids that it looks at together, once
-/// for itself and once for each that is its own. Every program looks at all ids. On a CPU there are few programs, and more
-/// elements in a block than ids in a usual step. On a GPU an addition is a wait for memory, and so is a look: of 16,384
-/// tokens of English some 4,000 have ids of one range of 256, and some 800 of one of 8.
-fn embedding_grad_block(target: Target, vocab: usize) -> ((usize, usize), usize) {
-    match target {
-        Target::Cpu => ((vocab.div_ceil(32).clamp(16, 256), 512), 128),
-        Target::Cuda | Target::Hopper => ((8, 2048), 4096),
-    }
 }
 
 /// Positions of a program that rotates `[batch, seq, heads, dim]`: on a CPU enough to be worth its start, on a GPU few,

@@ -23,5 +23,6 @@ pub mod precision;
 pub mod recompute;
 pub mod residual;
 pub mod schedule;
+pub mod sort_tokens;
 
 pub use error::PassError;

@@ -15,7 +15,7 @@ use crate::precision::Precision;
 use crate::recompute::Policy;
 use crate::{
     accumulate, attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls,
-    optimizer, precision, recompute, residual,
+    optimizer, precision, recompute, residual, sort_tokens,
 };
 
 /// Which program is made of the model.
@@ -63,6 +63,8 @@ pub struct Options {
     pub loss_scale: LossScale,
     /// Rows of logits that exist at once, at least.
     pub min_loss_rows: usize,
+    /// The gradient of an embedding sorts its tokens first.
+    pub sort_tokens: bool,
     /// Keys of a part of softmax attention's work on one token, where it is split.
     pub decode_range: Option<usize>,
     /// What the backward recomputes.
@@ -72,8 +74,17 @@ pub struct Options {
 }
 
 /// Passes that can be switched off by name.
-pub const OPTIONAL: [&str; 8] =
-    ["chunk_loss", "canonicalize", "cse", "merge_matmuls", "recompute", "fusion", "residual", "share_loss"];
+pub const OPTIONAL: [&str; 9] = [
+    "chunk_loss",
+    "canonicalize",
+    "cse",
+    "merge_matmuls",
+    "recompute",
+    "fusion",
+    "residual",
+    "share_loss",
+    "sort_tokens",
+];
 
 /// Lowers a built model graph to an executable one with its memory plan. `observe` sees the graph after each pass.
 ///
@@ -155,6 +166,10 @@ pub fn run(
     if differentiated && on("share_loss") {
         loss::share(graph);
         observe("share_loss", graph);
+    }
+    if differentiated && options.sort_tokens && on("sort_tokens") {
+        sort_tokens::run(graph)?;
+        observe("sort_tokens", graph);
     }
     match entry {
         Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval | Entry::Forward => {

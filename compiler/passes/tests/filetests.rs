@@ -7,7 +7,7 @@ use linc_ir::{DType, Graph, LinearForm};
 use linc_passes::attention::{self, LinearOptions};
 use linc_passes::placement::AttentionKind;
 use linc_passes::recompute::{self, Policy};
-use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision, residual};
+use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision, residual, sort_tokens};
 
 /// Runs the pass of a folder, and dead code elimination after passes that leave dead code to it.
 fn apply(pass: &str, graph: &mut Graph) {
@@ -26,6 +26,7 @@ fn apply(pass: &str, graph: &mut Graph) {
         "precision" => precision::run(graph, "loss", DType::Bf16, &BTreeSet::new()).expect("precision"),
         "recompute" => recompute::run(graph, Policy::Selective, "loss").expect("recompute"),
         "residual" => residual::run(graph).expect("residual"),
+        "sort_tokens" => sort_tokens::run(graph).expect("sort_tokens"),
         other => panic!("filetests/{other} names no pass"),
     }
     dce::run(graph);

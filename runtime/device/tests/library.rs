@@ -2,7 +2,7 @@
 
 mod support;
 
-use linc_cases::{Case, decoding, library};
+use linc_cases::{Case, decoding, embeddings, library};
 use support::{check, devices};
 
 fn check_all(cases: &[Case]) {
@@ -36,8 +36,13 @@ fn ropes() {
 }
 
 #[test]
-fn embeddings_losses_and_optimizer() {
-    check_all(&library::embeddings_losses_and_optimizer());
+fn embeddings_and_their_gradients() {
+    check_all(&embeddings::embeddings());
+}
+
+#[test]
+fn losses_and_optimizer() {
+    check_all(&library::losses_and_optimizer());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod decoding;
+pub mod embeddings;
 pub mod launch;
 pub mod library;
 mod random;

@@ -3,7 +3,6 @@
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::copy::{CopySpec, copy};
-use linc_tile::library::embedding::{EmbeddingGradSpec, EmbeddingSpec, embedding, embedding_grad};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
 use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
@@ -202,16 +201,11 @@ pub fn ropes() -> Vec<Case> {
     cases
 }
 
-/// Embeddings, losses, AdamW.
-pub fn embeddings_losses_and_optimizer() -> Vec<Case> {
+/// Losses, AdamW.
+pub fn losses_and_optimizer() -> Vec<Case> {
     let mut kernels = vec![];
     let mut cases = vec![];
     for elem in ELEMS {
-        for (tokens, d, vocab) in [(1, 1, 5), (33, 65, 7), (9, 256, 6)] {
-            kernels.push((embedding(&EmbeddingSpec { tokens, d, vocab, table: elem, y: elem }), elem));
-            let spec = EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (4, 2048), scan: 16 };
-            kernels.push((embedding_grad(&spec), elem));
-        }
         for (rows, vocab, block) in
             [(1, 5, (8, 512)), (13, 33, (4, 64)), (5, 5000, (8, 512)), (3, 4100, (4, 256))]
         {

@@ -2,7 +2,7 @@
 //! kernel has failed.
 
 use linc_cases::attention::{Keys, Measured, linear, softmax};
-use linc_cases::{Case, decoding, library, random_kernel};
+use linc_cases::{Case, decoding, embeddings, library, random_kernel};
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::{Elem, Kernel};
@@ -62,13 +62,14 @@ impl Check {
 
 /// Some cases of the library.
 type Cases = fn() -> Vec<Case>;
-const LIBRARY: [(&str, Cases); 10] = [
+const LIBRARY: [(&str, Cases); 11] = [
     ("norms", library::norms),
     ("pointwise", library::pointwise_programs),
     ("copies", library::copies_and_fills),
     ("reductions", library::reductions),
     ("rope", library::ropes),
-    ("losses-optimizer", library::embeddings_losses_and_optimizer),
+    ("embeddings", embeddings::embeddings),
+    ("losses-optimizer", library::losses_and_optimizer),
     ("softmax-attention", library::softmax_attention),
     ("linear-attention", library::linear_attention),
     ("decoding", decoding::tokens),

@@ -184,7 +184,10 @@ fn eval_typed<T: Real>(
         Op::RmsNormGrad { eps } => dense::rms_norm_grad(&args, *eps, types)?,
         Op::Rope { inverse } => vec![dense::rope(&args, *inverse)?],
         Op::Embedding { .. } => vec![dense::embedding(&args, shape)?],
-        Op::EmbeddingGrad { .. } => vec![dense::embedding_grad(&args, shape)?],
+        Op::EmbeddingGrad { .. } => {
+            let room = types[1..].iter().map(|ty| Tensor::full(ty, 0.0));
+            std::iter::once(dense::embedding_grad(&args, shape)?).chain(room).collect()
+        }
         Op::Attention(spec) => shaped(softmax::abstract_attention(&args, spec)?),
         Op::AttentionGrad(spec) => shaped(softmax::abstract_attention_grad(&args, spec)?),
         Op::SoftmaxAttention { causal, scale } => shaped(softmax::attention(&args, *causal, *scale)?),

@@ -81,7 +81,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         }
         Op::Embedding { .. } => {
             let vocab = b.shape(x[0]).0[0];
-            vec![Some(b.push(Op::EmbeddingGrad { vocab }, &[x[1], g])?), None]
+            vec![Some(b.push(Op::EmbeddingGrad { vocab, sorted: false }, &[x[1], g])?), None]
         }
         Op::Attention(spec) => {
             let mut operands = vec![x[0], x[1], x[2], y, g];

@@ -43,6 +43,7 @@ pub(crate) fn options(kinds: &str) -> Options {
         kinds: kinds.chars().map(kind).collect(),
         linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
         min_loss_rows: 64,
+        sort_tokens: true,
         decode_range: None,
         narrow_weights: false,
         precision: Precision::Float32,

@@ -3,9 +3,9 @@
 //! Ids are validated by the data loader. Should one be out of range all the same, no memory outside of the table is
 //! touched: the forward gives a row of zeros and the gradient leaves the token out.
 
-use super::{TILE, WORK, bound, grid_indices, tag};
+use super::{TILE, WORK, among, bound, grid_indices, tag};
 use crate::builder::Builder;
-use crate::ir::{Binary, Compare, Elem, Kernel, Mode, Unary};
+use crate::ir::{Binary, Compare, Elem, Kernel, Mode, Unary, ValueId};
 
 /// `y[t] = table[ids[t]]`, dense `[tokens, d]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -84,8 +84,8 @@ pub struct EmbeddingGradSpec {
 ///
 /// A program owns a block of rows and columns of `dtable`: it writes zeros, then walks the ids in order and adds the
 /// rows of `dy` that are its own, so every sum has one order and no two programs meet. Ids are compared as vectors, and
-/// the next of the program's own is a reduction: no token of others is walked over. The program of the commonest tokens
-/// has the longest chain of additions.
+/// the next of the program's own is a reduction: no token of others is walked over. Every program looks at all ids, so
+/// this is for machines with few programs; the others sort the tokens first ([`embedding_grad_sorted`]).
 pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
     let EmbeddingGradSpec { tokens, d, vocab, .. } = *spec;
     let (rows, cols) = (spec.block.0.min(vocab), spec.block.1.min(d));
@@ -127,13 +127,8 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
         let left = bound(b, tokens, start, scan);
         let block = b.load(ids, start, &[scan], &[(1, left)]);
         let (above, below) = (b.compare(Compare::Ge, block, lows), b.compare(Compare::Lt, block, highs));
-        let mut own = b.binary(Binary::And, above, below);
-        if let Some(left) = left {
-            let left = b.cast(left, Elem::I32);
-            let left = b.splat(left, &[scan]);
-            let exists = b.compare(Compare::Lt, places, left);
-            own = b.binary(Binary::And, own, exists);
-        }
+        let own = b.binary(Binary::And, above, below);
+        let own = among(b, places, left, own);
         let count = b.select(own, yes, no);
         let count = b.sum(0, count);
         let count = b.cast(count, Elem::I32);
@@ -170,6 +165,121 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
             |_| vec![],
         );
         vec![]
+    });
+    b.finish()
+}
+
+/// The same sums, of tokens in the order of their ids.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SortedEmbeddingGradSpec {
+    /// Number of ids.
+    pub tokens: usize,
+    /// Columns of the table.
+    pub d: usize,
+    /// Rows of the table.
+    pub vocab: usize,
+    /// Element type of `dy`, dense `[tokens, d]`.
+    pub dy: Elem,
+    /// Rows and columns of the table that a program owns.
+    pub block: (usize, usize),
+    /// Rows of `dy` that are loaded together.
+    pub batch: usize,
+}
+
+impl SortedEmbeddingGradSpec {
+    /// Blocks of rows.
+    pub fn row_blocks(&self) -> usize {
+        self.vocab.div_ceil(self.block.0)
+    }
+}
+
+/// Parameters: ids and tokens (i32 `[tokens]`, sorted by [`super::sort`]), ranges (i32 `[2, row_blocks]` of blocks of
+/// `block.0` ids, by [`super::sort::sorted_ranges`]), dy, dtable (f32).
+///
+/// A program owns a block of rows and columns of `dtable`: it writes zeros, then walks over the tokens of its rows, adds
+/// the rows of `dy` of one id in the order of the tokens, and stores their sum. Every sum has one order and no two
+/// programs meet. Rows of `dy` are loaded some at once, since each is a wait for memory: the program of the commonest
+/// tokens has many.
+pub fn embedding_grad_sorted(spec: &SortedEmbeddingGradSpec) -> Kernel {
+    let SortedEmbeddingGradSpec { tokens, d, vocab, batch, .. } = *spec;
+    let (rows, cols) = (spec.block.0, spec.block.1.min(d));
+    let counts = [spec.row_blocks(), d.div_ceil(cols)];
+    let name =
+        format!("embedding_grad_sorted_{tokens}x{d}_v{vocab}_r{rows}_c{cols}_b{batch}_{}", tag(spec.dy));
+    let mut b = Builder::new(name, [counts[0] * counts[1], 1, 1]);
+    let [ids, numbers, ranges] = ["ids", "tokens", "ranges"].map(|name| b.param(name, Elem::I32, Mode::Read));
+    let dy = b.param("dy", spec.dy, Mode::Read);
+    let dtable = b.param("dtable", Elem::F32, Mode::Write);
+
+    let at = grid_indices(&mut b, &counts);
+    let col = b.scale_index(at[1], cols);
+    let col_bound = bound(&mut b, d, col, cols);
+    let axes = [(1, col_bound)];
+    let blocks = b.index(counts[0]);
+    let end_at = b.add(at[0], blocks);
+    let [first, end] = [at[0], end_at].map(|at| {
+        let position = b.load(ranges, at, &[], &[]);
+        b.cast(position, Elem::Index)
+    });
+
+    let (row, length, all) = (b.scale_index(at[0], rows), b.index(rows), b.index(vocab));
+    let row_end = b.add(row, length);
+    let row_end = b.min(row_end, all);
+    let clear = (TILE / cols).clamp(1, rows);
+    let zeros = b.full(0.0, &[clear, cols]);
+    b.for_loop(row, row_end, clear, &[], |b, row, _| {
+        let left = b.sub(row_end, row);
+        let to = b.scale_index(row, d);
+        let to = b.add(to, col);
+        b.store(dtable, to, zeros, &[(d, Some(left)), (1, col_bound)]);
+        vec![]
+    });
+
+    let nothing = b.full(0.0, &[cols]);
+    let one = b.index(1);
+    let last = b.sub(end, one);
+    let no_id = b.int(-1);
+    b.for_loop(first, end, batch, &[no_id, nothing], |b, start, carried| {
+        // The id behind the batch says whether its last sum goes on. Behind the last token it comes again and again, without
+        // conditions that would keep loads apart; what is added then is not stored.
+        let steps: Vec<ValueId> = (0..=batch).map(|k| b.index(k)).collect();
+        let within: Vec<ValueId> = steps.iter().map(|step| b.add(start, *step)).collect();
+        let at: Vec<ValueId> = within.iter().map(|at| b.min(*at, last)).collect();
+        let id: Vec<ValueId> = at.iter().map(|at| b.load(ids, *at, &[], &[])).collect();
+        let token: Vec<ValueId> = at[..batch].iter().map(|at| b.load(numbers, *at, &[], &[])).collect();
+        let exists: Vec<ValueId> = within.iter().map(|at| b.compare(Compare::Lt, *at, end)).collect();
+        let parts: Vec<ValueId> = (0..batch)
+            .map(|k| {
+                let from = b.cast(token[k], Elem::Index);
+                let from = b.scale_index(from, d);
+                let from = b.add(from, col);
+                b.load_f32(dy, from, &[cols], &axes)
+            })
+            .collect();
+        let (mut before, mut sum) = (carried[0], carried[1]);
+        for k in 0..batch {
+            let goes_on = b.compare(Compare::Eq, id[k], before);
+            let goes_on = b.splat(goes_on, &[cols]);
+            sum = b.select(goes_on, sum, nothing);
+            sum = b.add(sum, parts[k]);
+            let other = b.compare(Compare::Ne, id[k], id[k + 1]);
+            let none = b.unary(Unary::Not, exists[k + 1]);
+            let ends = b.binary(Binary::Or, other, none);
+            let ends = b.binary(Binary::And, exists[k], ends);
+            b.if_else(
+                ends,
+                |b| {
+                    let to = b.cast(id[k], Elem::Index);
+                    let to = b.scale_index(to, d);
+                    let to = b.add(to, col);
+                    b.store(dtable, to, sum, &axes);
+                    vec![]
+                },
+                |_| vec![],
+            );
+            before = id[k];
+        }
+        vec![before, sum]
     });
     b.finish()
 }

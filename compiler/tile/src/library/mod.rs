@@ -19,6 +19,10 @@
 //! | [`rope::rope`] | x, table, \[start\], y |
 //! | [`embedding::embedding`] | table, ids, y |
 //! | [`embedding::embedding_grad`] | ids, dy, dtable |
+//! | [`embedding::embedding_grad_sorted`] | ids, tokens, ranges, dy, dtable |
+//! | [`sort::sort_keys`] | ids, keys, tokens, low |
+//! | [`sort::sort_pass`] | by, keys, tokens, sorted_keys, sorted_tokens |
+//! | [`sort::sorted_ranges`] | keys, ranges |
 //! | [`loss::count_targets`] | targets, inv_count |
 //! | [`loss::cross_entropy_rows`] | logits, targets, nll, \[inv_count, dloss\] |
 //! | [`loss::mean_nll`] | nll, inv_count, loss |
@@ -32,7 +36,7 @@
 //! To add a kernel: a function here, a row in the table, a test against plain loops under `tests/`.
 
 use crate::builder::Builder;
-use crate::ir::{Elem, ParamId, ValueId};
+use crate::ir::{Binary, Compare, Elem, ParamId, ValueId};
 
 pub mod attention;
 pub mod copy;
@@ -58,6 +62,7 @@ pub mod rope;
 pub mod softmax_attention;
 pub mod softmax_attention_backward;
 pub mod softmax_decode;
+pub mod sort;
 
 /// Elements of a tile that streams through memory once: 16 KiB of f32, which stays in a first-level cache or in the
 /// registers of one thread block.
@@ -116,6 +121,15 @@ fn bound(b: &mut Builder, total: usize, start: ValueId, block: usize) -> Option<
     }
     let end = b.index(total);
     Some(b.sub(end, start))
+}
+
+/// Whether a vector of truth values holds at places below what is left of a [`bound`].
+fn among(b: &mut Builder, places: ValueId, left: Option<ValueId>, holds: ValueId) -> ValueId {
+    let Some(left) = left else { return holds };
+    let left = b.cast(left, Elem::I32);
+    let left = b.splat(left, &b.ty(places).shape.clone());
+    let exists = b.compare(Compare::Lt, places, left);
+    b.binary(Binary::And, holds, exists)
 }
 
 /// Loads one i32 from the start of a parameter, as an Index.

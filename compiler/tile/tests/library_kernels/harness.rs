@@ -35,6 +35,11 @@ pub(crate) fn floats(data: &Data) -> Vec<f32> {
     data.0.to_f64().into_iter().map(|x| x as f32).collect()
 }
 
+/// Contents of i32.
+pub(crate) fn ints(data: &Data) -> Vec<i32> {
+    data.0.to_f64().into_iter().map(|x| x as i32).collect()
+}
+
 /// Runs a kernel with race checks and returns its arguments as it leaves them, which must be the same bits in
 /// whatever order the programs run.
 pub(crate) fn run(kernel: &Kernel, args: Vec<Data>) -> Vec<Data> {

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_tile::library::copy::{CopySpec, copy};
-use linc_tile::library::embedding::{EmbeddingGradSpec, EmbeddingSpec, embedding, embedding_grad};
+use linc_tile::library::embedding::{
+    EmbeddingGradSpec, EmbeddingSpec, SortedEmbeddingGradSpec, embedding, embedding_grad,
+    embedding_grad_sorted,
+};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy,
@@ -18,6 +21,7 @@ use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
 use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::sort::{SortKeysSpec, SortedRangesSpec, sort_keys, sort_pass, sorted_ranges};
 use linc_tile::{Elem, Kernel, parse, verify};
 
 /// All kernels at one size.
@@ -107,6 +111,8 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     let (tokens, vocab, d) = (rows, cols, cols);
     all.push(embedding(&EmbeddingSpec { tokens, d, vocab, table: elem, y: elem }));
     all.push(embedding_grad(&EmbeddingGradSpec { tokens, d, vocab, dy: elem, block: (8, 512), scan: 64 }));
+    let (block, batch) = ((8, 512), 4);
+    all.push(embedding_grad_sorted(&SortedEmbeddingGradSpec { tokens, d, vocab, dy: elem, block, batch }));
     let block = (4, 64);
     for in_place_gradient in [false, true] {
         all.push(cross_entropy_rows(&CrossEntropyRowsSpec {
@@ -132,6 +138,12 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     if elem == Elem::F32 {
         all.push(norm_finish(&NormFinishSpec { partials: rows }));
         all.push(count_targets(&CountTargetsSpec { tokens }));
+        for radix in [2, 3] {
+            let keys = SortKeysSpec { tokens, vocab, radix };
+            all.push(sort_keys(&keys));
+            all.extend(keys.passes(64).iter().map(sort_pass));
+            all.push(sorted_ranges(&SortedRangesSpec { tokens, vocab, block: radix }));
+        }
         all.push(mean_nll(&MeanNllSpec { tokens }));
     }
     all
