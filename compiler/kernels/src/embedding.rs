@@ -51,11 +51,12 @@ pub(crate) fn sorted_gradient(l: &mut Lowering<'_>, vocab: usize) -> Result<(), 
     let (block, batch) = ((EMBEDDING_ROWS, COLUMNS), 8);
     let spec = SortedEmbeddingGradSpec { tokens, d, vocab, dy: l.elem(dy)?, block, batch };
     let floats = l.ty(dy).bytes() + l.ty(dtable).bytes();
-    let cost = Cost { flops: (tokens * d) as u64, bytes: (floats + 8 * (tokens + spec.row_blocks())) as u64 };
+    let integers = 2 * (tokens + spec.ranges().blocks());
+    let cost = Cost { flops: (tokens * d) as u64, bytes: (floats + 4 * integers) as u64 };
     let (ids, dy, dtable) = (l.place(ids), l.place(dy), l.place(dtable));
     let ranges = l.place(l.results[2]);
     let [keys, numbers] = sort(l, ids, SortKeysSpec::new(tokens, vocab));
-    find_ranges(l, &SortedRangesSpec { tokens, vocab, block: EMBEDDING_ROWS }, keys, ranges);
+    find_ranges(l, &spec.ranges(), keys, ranges);
     l.launch_costing(cost, embedding_grad_sorted(&spec), vec![keys, numbers, ranges, dy, dtable]);
     Ok(())
 }

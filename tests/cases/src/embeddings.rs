@@ -1,14 +1,12 @@
 //! Embeddings and their gradients, with and without a sort before them, each step on what the steps before it give.
 
-use linc_tile::Kernel;
 use linc_tile::interp::Buffer;
 use linc_tile::library::embedding::{
     EmbeddingGradSpec, EmbeddingSpec, SortedEmbeddingGradSpec, embedding, embedding_grad,
     embedding_grad_sorted,
 };
-use linc_tile::library::sort::{
-    SortKeysSpec, SortPassSpec, SortedRangesSpec, sort_keys, sort_pass, sorted_ranges,
-};
+use linc_tile::library::sort::{SortKeysSpec, SortPassSpec, sort_keys, sort_pass, sorted_ranges};
+use linc_tile::{Elem, Kernel};
 
 use crate::library::{ELEMS, tolerance};
 use crate::{Case, Random, inputs, reference};
@@ -35,7 +33,7 @@ pub fn embeddings() -> Vec<Case> {
             let mut steps = Steps { tokens, cases: vec![] };
             let [keys, numbers] = steps.sort(&ids, vocab, radix, scan);
             let spec = |elem, batch| SortedEmbeddingGradSpec { tokens, d, vocab, dy: elem, block, batch };
-            let ranges = SortedRangesSpec { tokens, vocab, block: block.0 };
+            let ranges = spec(Elem::F32, 1).ranges();
             let (kernel, blocks) = (sorted_ranges(&ranges), ranges.blocks());
             let [ranges] = steps.run(&kernel, vec![keys.clone(), Buffer::I32(vec![0; 2 * blocks])], [1]);
             cases.append(&mut steps.cases);

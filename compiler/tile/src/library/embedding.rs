@@ -3,7 +3,8 @@
 //! Ids are validated by the data loader. Should one be out of range all the same, no memory outside of the table is
 //! touched: the forward gives a row of zeros and the gradient leaves the token out.
 
-use super::{TILE, WORK, among, bound, grid_indices, tag};
+use super::sort::SortedRangesSpec;
+use super::{TILE, WORK, among, between, bound, grid_indices, tag};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, Unary, ValueId};
 
@@ -126,8 +127,7 @@ pub fn embedding_grad(spec: &EmbeddingGradSpec) -> Kernel {
     b.for_loop(zero, stop, scan, &[], |b, start, _| {
         let left = bound(b, tokens, start, scan);
         let block = b.load(ids, start, &[scan], &[(1, left)]);
-        let (above, below) = (b.compare(Compare::Ge, block, lows), b.compare(Compare::Lt, block, highs));
-        let own = b.binary(Binary::And, above, below);
+        let own = between(b, block, lows, highs);
         let own = among(b, places, left, own);
         let count = b.select(own, yes, no);
         let count = b.sum(0, count);
@@ -187,14 +187,14 @@ pub struct SortedEmbeddingGradSpec {
 }
 
 impl SortedEmbeddingGradSpec {
-    /// Blocks of rows.
-    pub fn row_blocks(&self) -> usize {
-        self.vocab.div_ceil(self.block.0)
+    /// The ranges of tokens that the kernel reads.
+    pub fn ranges(&self) -> SortedRangesSpec {
+        SortedRangesSpec { tokens: self.tokens, vocab: self.vocab, block: self.block.0 }
     }
 }
 
-/// Parameters: ids and tokens (i32 `[tokens]`, sorted by [`super::sort`]), ranges (i32 `[2, row_blocks]` of blocks of
-/// `block.0` ids, by [`super::sort::sorted_ranges`]), dy, dtable (f32).
+/// Parameters: ids and tokens (i32 `[tokens]`, sorted by [`super::sort`]), ranges (by
+/// [`super::sort::sorted_ranges`]), dy, dtable (f32).
 ///
 /// A program owns a block of rows and columns of `dtable`: it writes zeros, then walks over the tokens of its rows, adds
 /// the rows of `dy` of one id in the order of the tokens, and stores their sum. Every sum has one order and no two
@@ -203,7 +203,7 @@ impl SortedEmbeddingGradSpec {
 pub fn embedding_grad_sorted(spec: &SortedEmbeddingGradSpec) -> Kernel {
     let SortedEmbeddingGradSpec { tokens, d, vocab, batch, .. } = *spec;
     let (rows, cols) = (spec.block.0, spec.block.1.min(d));
-    let counts = [spec.row_blocks(), d.div_ceil(cols)];
+    let counts = [spec.ranges().blocks(), d.div_ceil(cols)];
     let name =
         format!("embedding_grad_sorted_{tokens}x{d}_v{vocab}_r{rows}_c{cols}_b{batch}_{}", tag(spec.dy));
     let mut b = Builder::new(name, [counts[0] * counts[1], 1, 1]);

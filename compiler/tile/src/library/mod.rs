@@ -123,6 +123,12 @@ fn bound(b: &mut Builder, total: usize, start: ValueId, block: usize) -> Option<
     Some(b.sub(end, start))
 }
 
+/// Whether numbers are at least `low` and below `high`, place by place.
+fn between(b: &mut Builder, numbers: ValueId, low: ValueId, high: ValueId) -> ValueId {
+    let (above, below) = (b.compare(Compare::Ge, numbers, low), b.compare(Compare::Lt, numbers, high));
+    b.binary(Binary::And, above, below)
+}
+
 /// Whether a vector of truth values holds at places below what is left of a [`bound`].
 fn among(b: &mut Builder, places: ValueId, left: Option<ValueId>, holds: ValueId) -> ValueId {
     let Some(left) = left else { return holds };

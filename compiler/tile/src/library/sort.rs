@@ -7,9 +7,9 @@
 //!
 //! Positions are counted in f32, so there are at most 2^24 tokens.
 
-use super::{TILE, among, bound, grid_indices};
+use super::{TILE, among, between, bound, grid_indices};
 use crate::builder::Builder;
-use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
+use crate::ir::{Compare, Elem, Kernel, Mode, ValueId};
 
 /// Ids as they are sorted, their low digits, and the tokens' numbers.
 #[derive(Clone, PartialEq, Debug)]
@@ -56,8 +56,7 @@ pub fn sort_keys(spec: &SortKeysSpec) -> Kernel {
     let axes = [(1, left)];
     let id = b.load(ids, start, &[block], &axes);
     let [zero, end, none, size] = [0, vocab, spec.no_id(), radix].map(|n| repeated(&mut b, n as i32, block));
-    let (from, below) = (b.compare(Compare::Ge, id, zero), b.compare(Compare::Lt, id, end));
-    let inside = b.binary(Binary::And, from, below);
+    let inside = between(&mut b, id, zero, end);
     let key = b.select(inside, id, none);
     b.store(keys, start, key, &axes);
     let digit = b.rem(key, size);
@@ -119,8 +118,7 @@ pub fn sort_pass(spec: &SortPassSpec) -> Kernel {
         let left = bound(b, tokens, start, scan);
         let axes = [(1, left)];
         let [number, key, token] = [by, keys, numbers].map(|param| b.load(param, start, &[scan], &axes));
-        let (from, below) = (b.compare(Compare::Ge, number, lows), b.compare(Compare::Lt, number, highs));
-        let own = b.binary(Binary::And, from, below);
+        let own = between(b, number, lows, highs);
         let own = among(b, places, left, own);
         let ones = b.select(own, yes, no);
         let count = b.sum(0, ones);
