@@ -1,4 +1,7 @@
-//! The learning rate over a run: linear warmup, a stable stretch, then decay; TorchTitan's formulas.
+//! The learning rate over a run: linear warmup, a stable stretch, then decay; TorchTitan's formulas since June 2025.
+//!
+//! The last step of the warmup has the peak. The decay aims at the step behind the last, so that no step of the run is
+//! lost at a rate of 0: its first step is one part of `decay` below the peak, its last one part above the floor.
 
 use crate::config::{DecayType, JobConfig};
 
@@ -6,29 +9,50 @@ use crate::config::{DecayType, JobConfig};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LrSchedule {
     peak: f64,
+    /// Steps up to the peak.
     warmup: f64,
+    /// Steps at the peak behind the warmup.
     stable: f64,
+    /// Steps from the peak to the floor, of which the last is behind the run.
     decay: f64,
     shape: DecayType,
     floor: f64,
 }
 
-impl LrSchedule {
-    /// The schedule of a config. Without `decay_ratio` the decay takes all steps after the warmup; with it,
-    /// that share of all steps (rounded), but never a step of the warmup.
+/// Steps of warmup and of decay, after both were cut to what the run has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretches {
+    /// Steps of the warmup, at most all.
+    pub warmup: usize,
+    /// Steps of the decay, at most all behind the warmup.
+    pub decay: usize,
+    /// What the config asks for, where the decay is shorter.
+    pub wanted_decay: Option<usize>,
+}
+
+impl Stretches {
+    /// Those of a config. Without `decay_ratio` the decay takes all steps behind the warmup; with it, that share of all
+    /// steps, rounded, but never a step of the warmup.
     pub fn new(config: &JobConfig) -> Self {
-        let steps = config.training.steps as f64;
-        let warmup = config.lr_scheduler.warmup_steps as f64;
-        let after_warmup = (steps - warmup).max(0.0);
-        let decay = match config.lr_scheduler.decay_ratio {
-            Some(ratio) => (steps * ratio).round_ties_even().min(after_warmup),
-            None => after_warmup,
-        };
+        let steps = config.training.steps;
+        let warmup = config.lr_scheduler.warmup_steps.min(steps);
+        let rest = steps - warmup;
+        let wanted =
+            config.lr_scheduler.decay_ratio.map(|ratio| (steps as f64 * ratio).round_ties_even() as usize);
+        let decay = wanted.map_or(rest, |wanted| wanted.min(rest));
+        Stretches { warmup, decay, wanted_decay: wanted.filter(|wanted| *wanted > decay) }
+    }
+}
+
+impl LrSchedule {
+    /// The schedule of a config.
+    pub fn new(config: &JobConfig) -> Self {
+        let Stretches { warmup, decay, .. } = Stretches::new(config);
         Self {
             peak: config.optimizer.lr,
-            warmup,
-            stable: after_warmup - decay,
-            decay,
+            warmup: warmup as f64,
+            stable: (config.training.steps - warmup - decay) as f64 + 1.0,
+            decay: decay as f64,
             shape: config.lr_scheduler.decay_type,
             floor: config.lr_scheduler.lr_min,
         }
@@ -36,14 +60,14 @@ impl LrSchedule {
 
     /// Share of the peak for the `step`-th update, counted from 0.
     pub fn factor(&self, step: usize) -> f64 {
-        let next = step as f64 + 1.0;
-        if next <= self.warmup {
-            return next / (self.warmup + 1.0);
+        let step = step as f64;
+        if step < self.warmup {
+            return (step + 1.0) / self.warmup;
         }
-        if next <= self.warmup + self.stable {
+        if step < self.warmup + self.stable || self.decay == 0.0 {
             return 1.0;
         }
-        let progress = ((next - self.warmup - self.stable) / (self.decay + 1.0)).min(1.0);
+        let progress = ((step + 1.0 - self.warmup - self.stable) / self.decay).min(1.0);
         let remaining = match self.shape {
             DecayType::Linear => 1.0 - progress,
             DecayType::Sqrt => 1.0 - progress.sqrt(),
@@ -73,6 +97,7 @@ mod tests {
         LrSchedule::new(&config)
     }
 
+    /// Compares a whole run.
     fn assert_factors(schedule: LrSchedule, expected: &[f64]) {
         for (step, expected) in expected.iter().enumerate() {
             let found = schedule.factor(step);
@@ -82,41 +107,60 @@ mod tests {
 
     #[test]
     fn decay_follows_warmup_by_default() {
-        // 2 warmup steps in thirds, then 3 steps down a line with 4 parts.
+        // Two halves up, then a line in thirds whose end is the step behind the run.
         let schedule = schedule(5, 2, None, DecayType::Linear, 0.0);
-        assert_factors(schedule, &[1.0 / 3.0, 2.0 / 3.0, 0.75, 0.5, 0.25]);
-        assert_eq!(schedule.lr(3), 1.0);
+        assert_factors(schedule, &[0.5, 1.0, 1.0, 2.0 / 3.0, 1.0 / 3.0]);
+        assert_eq!((schedule.lr(0), schedule.lr(1)), (1.0, 2.0));
     }
 
     #[test]
     fn decay_ratio_leaves_a_stable_stretch() {
-        let factors = [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25];
+        let factors = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0 / 3.0, 1.0 / 3.0];
         assert_factors(schedule(10, 1, Some(0.3), DecayType::Linear, 0.0), &factors);
+        let factors = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25];
+        assert_factors(schedule(10, 4, Some(0.4), DecayType::Linear, 0.0), &factors);
+        // 2.5 steps are rounded to the even number.
+        let factors = [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5];
+        assert_factors(schedule(10, 2, Some(0.25), DecayType::Linear, 0.0), &factors);
+        let factors = [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125];
+        assert_factors(schedule(10, 2, Some(0.8), DecayType::Linear, 0.0), &factors);
         // The decay never eats into the warmup.
-        assert_factors(
-            schedule(4, 2, Some(1.0), DecayType::Linear, 0.0),
-            &[1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0, 1.0 / 3.0],
-        );
-        assert_factors(schedule(4, 1, Some(0.0), DecayType::Linear, 0.0), &[0.5, 1.0, 1.0, 1.0]);
+        assert_factors(schedule(4, 2, Some(1.0), DecayType::Linear, 0.0), &[0.5, 1.0, 1.0, 0.5]);
+        assert_factors(schedule(4, 1, Some(0.0), DecayType::Linear, 0.0), &[1.0, 1.0, 1.0, 1.0]);
     }
 
     #[test]
     fn shapes_and_floor() {
+        let (third, two_thirds) = ((1.0f64 / 3.0).sqrt(), (2.0f64 / 3.0).sqrt());
+        assert_factors(schedule(3, 0, None, DecayType::Sqrt, 0.0), &[1.0, 1.0 - third, 1.0 - two_thirds]);
+        // cos(pi/3) and cos(2 pi/3) are halves.
+        assert_factors(schedule(3, 0, None, DecayType::Cosine, 0.0), &[1.0, 0.75, 0.25]);
+        assert_factors(schedule(4, 0, None, DecayType::Linear, 0.2), &[1.0, 0.8, 0.6, 0.4]);
+        assert_factors(schedule(4, 1, Some(0.5), DecayType::Cosine, 0.1), &[1.0, 1.0, 1.0, 0.55]);
         assert_factors(
-            schedule(3, 0, None, DecayType::Sqrt, 0.0),
-            &[0.5, 1.0 - 0.5f64.sqrt(), 1.0 - 0.75f64.sqrt()],
+            schedule(4, 1, Some(0.5), DecayType::Sqrt, 0.1),
+            &[1.0, 1.0, 1.0, 0.1 + 0.9 * (1.0 - 0.5f64.sqrt())],
         );
-        let half_root = 0.5f64.sqrt();
-        assert_factors(
-            schedule(3, 0, None, DecayType::Cosine, 0.0),
-            &[0.5 * (1.0 + half_root), 0.5, 0.5 * (1.0 - half_root)],
-        );
-        assert_factors(schedule(3, 0, None, DecayType::Linear, 0.1), &[0.775, 0.55, 0.325]);
     }
 
     #[test]
-    fn a_run_shorter_than_its_warmup_only_warms_up() {
-        assert_factors(schedule(3, 9, None, DecayType::Linear, 0.0), &[0.1, 0.2, 0.3]);
+    fn a_run_shorter_than_its_warmup_reaches_the_peak_at_its_end() {
+        assert_factors(schedule(3, 9, None, DecayType::Linear, 0.0), &[1.0 / 3.0, 2.0 / 3.0, 1.0]);
+        assert_factors(schedule(2, 9, Some(0.5), DecayType::Linear, 0.0), &[0.5, 1.0]);
+    }
+
+    #[test]
+    fn no_step_of_a_run_is_at_zero() {
+        for shape in [DecayType::Linear, DecayType::Sqrt, DecayType::Cosine] {
+            for (steps, warmup) in [(1, 0), (1, 1), (7, 0), (7, 3), (7, 7)] {
+                for ratio in [None, Some(0.0), Some(0.3), Some(1.0)] {
+                    let schedule = schedule(steps, warmup, ratio, shape, 0.0);
+                    let factors: Vec<f64> = (0..steps).map(|step| schedule.factor(step)).collect();
+                    assert!(factors.iter().all(|f| *f > 0.0 && *f <= 1.0), "{schedule:?}: {factors:?}");
+                    assert_eq!(factors[warmup.max(1) - 1], 1.0, "{schedule:?}: {factors:?}");
+                }
+            }
+        }
     }
 
     #[test]

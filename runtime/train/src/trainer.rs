@@ -21,7 +21,7 @@ use crate::config::JobConfig;
 use crate::data::{Batch, Data};
 use crate::error::TrainError;
 use crate::generate::{Generator, Programs, Sampling};
-use crate::lr::LrSchedule;
+use crate::lr::{LrSchedule, Stretches};
 use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
 use crate::session::{self, Session};
 use crate::system;
@@ -184,7 +184,7 @@ impl Trainer {
             training.batch_size * self.config.accumulation_steps(),
             training.seq_len,
             training.steps,
-            self.config.lr_scheduler.warmup_steps
+            Stretches::new(&self.config).warmup
         ));
         if let Some(message) = start {
             observer.message(&message);

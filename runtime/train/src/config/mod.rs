@@ -27,6 +27,7 @@ pub use sections::{
 pub use settings::Override;
 pub use value::{Scalar, Setting};
 
+use crate::lr::Stretches;
 use section::Section;
 use settings::Settings;
 use std::collections::BTreeMap;
@@ -203,6 +204,28 @@ impl JobConfig {
         }
         if settings.was_given("compile.enable") && !self.compile.enable {
             settings.warn("compile.enable", "linc always compiles");
+        }
+        self.cut_to_the_run(settings);
+    }
+
+    /// Says which stretches of the learning rate's schedule are longer than the run.
+    fn cut_to_the_run(&self, settings: &mut Settings<'_>) {
+        let (steps, wanted) = (self.training.steps, self.lr_scheduler.warmup_steps);
+        let Stretches { warmup, decay, wanted_decay } = Stretches::new(self);
+        if warmup < wanted {
+            let whose = if settings.was_given("lr_scheduler.warmup_steps") { "" } else { " (the default)" };
+            settings.warn(
+                "lr_scheduler.warmup_steps",
+                &format!(
+                    "a warmup of {wanted} steps{whose} is longer than the run: all {steps} steps warm up"
+                ),
+            );
+        }
+        if let Some(wanted) = wanted_decay {
+            settings.warn(
+                "lr_scheduler.decay_ratio",
+                &format!("{warmup} steps of warmup leave {decay} of {steps} steps to the decay, which would take {wanted}"),
+            );
         }
     }
 

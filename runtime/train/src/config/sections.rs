@@ -95,7 +95,7 @@ choice! {
 section! {
     /// How the learning rate changes over the run.
     LrScheduler "lr_scheduler" {
-        /// Steps of linear warmup.
+        /// Steps of linear warmup; the last of them has the peak learning rate.
         warmup_steps: usize = 200, aka ["training.warmup_steps"];
         /// Share of all steps spent decaying; everything after the warmup if unset.
         decay_ratio: Option<f64> = None, check |ratio: &Option<f64>| ratio.map_or(Ok(()), |r| share(&r));

@@ -136,6 +136,20 @@ fn titans_other_keys_are_accepted_with_a_warning() {
 }
 
 #[test]
+fn a_schedule_that_is_longer_than_the_run_is_said() {
+    let warnings = |text: &str| load(text, &[]).expect("valid").warnings;
+    let warmup = warnings("[training]\nsteps = 3\n[lr_scheduler]\nwarmup_steps = 200\n");
+    assert_eq!(warmup, ["run.toml:4:16: a warmup of 200 steps is longer than the run: all 3 steps warm up"]);
+    let default = warnings("[training]\nsteps = 3\n");
+    assert!(default.len() == 1 && default[0].contains("200 steps (the default)"), "{default:?}");
+    let decay = warnings("[training]\nsteps = 10\n[lr_scheduler]\nwarmup_steps = 4\ndecay_ratio = 0.8\n");
+    assert!(decay.len() == 1 && decay[0].starts_with("run.toml:5:15:"), "{decay:?}");
+    assert!(decay[0].contains("leave 6 of 10 steps") && decay[0].contains("take 8"), "{decay:?}");
+    let fits = "[training]\nsteps = 10\n[lr_scheduler]\nwarmup_steps = 10\ndecay_ratio = 0.0\n";
+    assert!(warnings(fits).is_empty());
+}
+
+#[test]
 fn an_unknown_key_shows_its_line_and_the_nearest() {
     let error = bad("[training]\nsteps = 5\nseqlen = 64 # oops\n", &[]);
     assert_eq!(
