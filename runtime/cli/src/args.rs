@@ -129,9 +129,12 @@ pub(crate) struct GenerateArgs {
     /// A step-N folder
     #[arg(long, value_name = "DIR")]
     pub(crate) checkpoint: PathBuf,
-    /// The text to continue
-    #[arg(long, default_value = "")]
-    pub(crate) prompt: String,
+    /// The text to continue; what is piped in, if not given, and the start of a document, if nothing is
+    #[arg(long, conflicts_with = "prompt_file")]
+    pub(crate) prompt: Option<String>,
+    /// A file with the text to continue, - for standard input; the line break that ends it is left out
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_file: Option<PathBuf>,
     /// Tokens to write at most; 200, or as many as the context has room for, if not given
     #[arg(long)]
     pub(crate) tokens: Option<usize>,

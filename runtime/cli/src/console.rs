@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use linc_train::metrics::{Memory, Record, console_line, validation_line};
+use linc_train::metrics::{Memory, Record, bytes, console_line, validation_line};
 use linc_train::trainer::Observer;
 
 use crate::out;
@@ -60,6 +60,14 @@ impl Console {
 impl Observer for Console {
     fn message(&mut self, text: &str) {
         self.line(text);
+    }
+
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        if done < total {
+            self.bar.set_message(format!("{what} {} of {}", bytes(done), bytes(total)));
+        } else {
+            self.bar.set_message("");
+        }
     }
 
     fn step(&mut self, step: usize, loss: f32) {

@@ -1,12 +1,16 @@
 //! `linc generate`: text from a checkpoint.
 
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use linc_train::checkpoint::{self, TOKENIZER_FILE};
-use linc_train::data::Tokenizer;
-use linc_train::generate::{Generator, Programs, Sampling};
+use linc_train::checkpoint;
+use linc_train::data::{TOKENIZER_FILE, Tokenizer};
+use linc_train::generate::{Generator, Programs, Sampling, visible};
 use linc_train::trainer::{load_weights, model_of};
+use linc_train::{TrainError, prompt};
 
 use crate::args::GenerateArgs;
 use crate::compile::precision;
@@ -16,6 +20,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let temperature = if args.greedy { 0.0 } else { args.temperature };
     let sampling = Sampling { temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     sampling.check()?;
+    let text = prompt_text(args)?;
     let state = checkpoint::open(&args.checkpoint)?;
     if state.data.kind != "text" {
         bail!(
@@ -41,14 +46,44 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     load_weights(&mut session, &args.checkpoint)?;
 
     let mut generator = Generator::new(&mut session, programs, model.sizes.vocab_size, tokenizer);
-    let prompt = generator.prompt(&args.prompt, args.tokens)?;
-    out::piece(&args.prompt)?;
+    let prompt = generator.prompt(&text, args.tokens)?;
+    let write = |piece: &str| match io::stdout().is_terminal() {
+        true => out::piece(&visible(piece)),
+        false => out::piece(piece),
+    };
+    // A model that cannot go on says so instead of the prompt.
+    let mut begun = false;
+    let mut begin = || if std::mem::replace(&mut begun, true) { Ok(()) } else { write(&text) };
     let mut written = Ok(());
-    generator.generate(&prompt, &sampling, &mut |piece| {
-        written = out::piece(piece);
+    let generated = generator.generate(&prompt, &sampling, &mut |piece| {
+        written = begin().and_then(|()| write(piece));
         written.is_ok()
-    })?;
+    });
     written?;
+    match generated {
+        Ok(_) => begin()?,
+        Err(error) => {
+            if begun {
+                out::line("")?;
+            }
+            match error {
+                TrainError::LogitsNotFinite { .. } => bail!("{}: {error}", args.checkpoint.display()),
+                error => return Err(error.into()),
+            }
+        }
+    }
     out::line("")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The text to continue: of the command line, a file, or a pipe; else nothing, which starts a document.
+fn prompt_text(args: &GenerateArgs) -> Result<Cow<'_, str>> {
+    if let Some(prompt) = &args.prompt {
+        return Ok(Cow::Borrowed(prompt));
+    }
+    Ok(Cow::Owned(match &args.prompt_file {
+        Some(path) if path != Path::new("-") => prompt::from_file(path)?,
+        None if io::stdin().is_terminal() => String::new(),
+        Some(_) | None => prompt::from_pipe(&io::stdin())?,
+    }))
 }

@@ -45,6 +45,12 @@ fn report(error: &anyhow::Error) -> ExitCode {
         out::complain(format_args!("error: cannot write to standard output: {error}"));
         return ExitCode::from(2);
     }
+    if let Some(error) = error.downcast_ref::<TrainError>()
+        && error.is_interrupt()
+    {
+        out::complain(error);
+        return ExitCode::from(130);
+    }
     let of_a_model = matches!(error.downcast_ref(), Some(CompileError::Model(_)))
         || matches!(error.downcast_ref(), Some(TrainError::Compile(CompileError::Model(_))));
     let message = error.to_string();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Result, bail};
 use linc_train::config::{JobConfig, Override};
 use linc_train::exec::Profile;
+use linc_train::generate::visible;
 use linc_train::metrics::{bytes, thousands};
 use linc_train::trainer::{Observer, Summary, Trainer};
 
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     if let Some(note) = note {
         console.message(&note);
     }
-    let result = Trainer::new(config, Some(path), device, &mut console)
+    let result = Trainer::new(config, Some(path), device, &stop, &mut console)
         .and_then(|mut trainer| trainer.run(&stop, &mut console));
     let console = console.finish();
     let summary = result?;
@@ -93,7 +94,7 @@ fn summary_text(summary: &Summary) -> String {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    | {line}")).collect::<Vec<_>>().join("\n")
+    visible(text).lines().map(|line| format!("    | {line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn profile_table(profile: &Profile) -> String {

@@ -7,6 +7,7 @@
 //! | `optimizer.safetensors` | first and second moments; in f16, the state of the loss's scale |
 //! | `state.json` | [`State`]: step, data position, model |
 //! | `tokenizer.json` | the tokenizer, unless the model reads bytes |
+//! | `tokenizer_config.json`, .. | what says which of its tokens are special, if there was such a file |
 //! | `checksums.json` | size and CRC-32 of each of these |
 //!
 //! A checkpoint is written under another name and renamed when it is whole, so a crash or a full disk leaves the older
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::data::DataState;
+use crate::data::{DataState, TokenizerFile};
 pub use read::load;
 use write::{CHECKSUMS_FILE, record};
 pub use write::{FileRecord, Tensor};
@@ -32,8 +33,6 @@ pub use write::{FileRecord, Tensor};
 pub const MODEL_FILE: &str = "model.safetensors";
 /// Name of the file with the optimizer's state.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-/// Name of the file with the tokenizer.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
 const STATE_FILE: &str = "state.json";
 /// Raised when the meaning of a file changes.
 const VERSION: u32 = 2;
@@ -141,8 +140,8 @@ pub struct Contents<'a> {
     pub params: Vec<Tensor<'a>>,
     /// Optimizer state; empty to leave it out.
     pub optimizer: Vec<Tensor<'a>>,
-    /// The tokenizer's file, if it has one.
-    pub tokenizer: Option<PathBuf>,
+    /// The tokenizer's files, if it has any.
+    pub tokenizer: &'a [TokenizerFile],
     /// The rest.
     pub state: State,
 }

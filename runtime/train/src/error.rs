@@ -59,7 +59,24 @@ pub enum TrainError {
         /// Its gradient norm.
         grad_norm: f32,
     },
+    /// No token can be drawn from what a model says of the next one.
+    #[error(
+        "after {tokens} tokens the model's logits are not finite (the first is {logit}), so no next token can be chosen\n  help: weights that are not finite come from a run that diverged: take an earlier checkpoint; in float16 values above 65504 are infinite: take another precision"
+    )]
+    LogitsNotFinite {
+        /// Tokens read so far.
+        tokens: usize,
+        /// The first logit that is NaN or infinite.
+        logit: f32,
+    },
     /// A request that the model or checkpoint cannot fulfil.
     #[error("{0}")]
     Request(String),
+}
+
+impl TrainError {
+    /// Whether somebody asked to stop, and nothing is wrong.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Data(DataError::Interrupted))
+    }
 }

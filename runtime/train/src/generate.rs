@@ -1,13 +1,16 @@
 //! Generation: the prompt in blocks by the prefill program, then one token at a time by the decode program, greedy or
 //! sampled.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use linc_driver::plan::Role;
 use linc_driver::{Entry, Model, Options, Precision, names};
 use linc_exec::device::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::Tokenizer;
+use crate::data::{Detokenizer, Tokenizer};
 use crate::error::TrainError;
 use crate::session::{self, Session};
 
@@ -103,13 +106,13 @@ pub struct Generator<'a> {
     session: &'a mut Session,
     programs: Programs,
     vocab: usize,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl<'a> Generator<'a> {
     /// A generator over programs of a session.
     pub fn new(session: &'a mut Session, programs: Programs, vocab: usize, tokenizer: Tokenizer) -> Self {
-        Generator { session, programs, vocab, tokenizer }
+        Generator { session, programs, vocab, tokenizer: Arc::new(tokenizer) }
     }
 
     /// Tokenizes a prompt that is to be continued by up to `count` tokens; without a count, by [`USUAL_TOKENS`] or as
@@ -138,10 +141,10 @@ impl<'a> Generator<'a> {
     }
 
     /// Continues a prompt; `emit` gets each new piece of text as it is decoded and says whether to go on. Stops early
-    /// where the document ends.
+    /// where the document ends. Prompt and continuation are one text: a space between them is the continuation's.
     ///
     /// # Errors
-    /// [`TrainError::Exec`].
+    /// [`TrainError::LogitsNotFinite`], [`TrainError::Exec`].
     pub fn generate(
         &mut self,
         prompt: &Prompt,
@@ -149,33 +152,31 @@ impl<'a> Generator<'a> {
         emit: &mut dyn FnMut(&str) -> bool,
     ) -> Result<String, TrainError> {
         let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-        let mut ids = prompt.ids.clone();
-        let Some((last, before)) = ids.split_last() else { return Ok(String::new()) };
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let mut stream = Detokenizer::new(&tokenizer, &prompt.ids);
+        let Some((last, before)) = prompt.ids.split_last() else { return Ok(String::new()) };
         self.read(before)?;
-        let mut logits = self.step(*last, before.len())?;
-        let (start, mut shown) = (ids.len(), 0);
+        let (mut position, mut token) = (before.len(), *last);
         let mut text = String::new();
-        while ids.len() < start + prompt.count {
-            let next = choose(&logits[..self.vocab.min(logits.len())], sampling, &mut rng);
-            if self.tokenizer.ends_document(next) {
+        for _ in 0..prompt.count {
+            let logits = self.step(token, position)?;
+            position += 1;
+            let logits = &logits[..self.vocab.min(logits.len())];
+            check(logits, position)?;
+            token = choose(logits, sampling, &mut rng);
+            if tokenizer.ends_document(token) {
                 break;
             }
-            ids.push(next);
-            text = self.tokenizer.decode(&ids[start..]);
-            // Only whole characters are shown: a token may be a part of one.
-            if let Some(piece) = text.get(shown..).filter(|t| !t.ends_with('\u{fffd}')) {
-                if !emit(piece) {
-                    return Ok(text);
-                }
-                shown = text.len();
-            }
-            if ids.len() < start + prompt.count {
-                logits = self.step(next, ids.len() - 1)?;
+            let piece = stream.push(token);
+            text.push_str(&piece);
+            if !piece.is_empty() && !emit(&piece) {
+                return Ok(text);
             }
         }
-        // What never became whole.
-        if let Some(piece) = text.get(shown..).filter(|t| !t.is_empty()) {
-            emit(piece);
+        let rest = stream.finish();
+        if !rest.is_empty() {
+            text.push_str(&rest);
+            emit(&rest);
         }
         Ok(text)
     }
@@ -211,6 +212,31 @@ impl<'a> Generator<'a> {
         x.run(program)?;
         Ok(x.output(program, names::LOGITS)?)
     }
+}
+
+/// A row of logits to draw from: none is NaN or too large, and one at least is a number.
+fn check(logits: &[f32], tokens: usize) -> Result<(), TrainError> {
+    let is_bad = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+    let all_masked = || logits.iter().all(|logit| *logit == f32::NEG_INFINITY);
+    match logits.iter().find(|logit| is_bad(logit)) {
+        Some(logit) => Err(TrainError::LogitsNotFinite { tokens, logit: *logit }),
+        None if all_masked() => Err(TrainError::LogitsNotFinite { tokens, logit: f32::NEG_INFINITY }),
+        None => Ok(()),
+    }
+}
+
+/// A text with its control characters, but for line breaks and tabs, as escapes such as `\u{1b}`: a model may write any
+/// bytes, and a terminal would obey them.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
 }
 
 /// Draws a token from a row of logits.
@@ -269,6 +295,22 @@ mod tests {
         let share = draws.iter().filter(|i| **i == 1).count() as f64 / draws.len() as f64;
         let expected = 2f64.exp() / (1.0 + 2f64.exp() + 1f64.exp() + (-5f64).exp());
         assert!((share - expected).abs() < 0.04, "{share} vs {expected}");
+    }
+
+    #[test]
+    fn what_is_no_distribution_is_refused() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let error = check(&[0.0, bad], 7).expect_err("refused").to_string();
+            assert!(error.contains("after 7 tokens") && error.contains(&bad.to_string()), "{error}");
+        }
+        assert!(check(&[f32::NEG_INFINITY; 2], 1).is_err());
+        assert!(check(&[f32::NEG_INFINITY, 0.0], 1).is_ok(), "a masked token is just never drawn");
+    }
+
+    #[test]
+    fn a_terminal_gets_nothing_to_obey() {
+        assert_eq!(visible("a\u{1b}[2Jb\r\u{7f}\u{9b}\0"), "a\\u{1b}[2Jb\\r\\u{7f}\\u{9b}\\u{0}");
+        assert!(matches!(visible("tabs\tand\nlines, é and 你"), Cow::Borrowed(_)));
     }
 
     #[test]

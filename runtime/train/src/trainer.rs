@@ -18,7 +18,7 @@ use linc_exec::device::Device;
 use crate::autotune;
 use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
 use crate::config::JobConfig;
-use crate::data::{Batch, Data};
+use crate::data::{Batch, Data, Event, Loading};
 use crate::error::TrainError;
 use crate::generate::{Generator, Programs, Sampling};
 use crate::lr::{LrSchedule, Stretches};
@@ -38,6 +38,9 @@ const SAMPLE_TOKENS: usize = 160;
 pub trait Observer {
     /// A remark for people.
     fn message(&mut self, text: &str);
+    /// Work that has taken longer than a second goes on: `done` of `total`, in a unit that `what` implies (bytes of
+    /// text for `Tokenizing`). Told several times a second; the last time with `done == total`.
+    fn progress(&mut self, what: &str, done: u64, total: u64);
     /// A step is done (every step).
     fn step(&mut self, step: usize, loss: f32);
     /// A training record was written.
@@ -96,18 +99,25 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Opens model, data and checkpoint, compiles, and allocates; nothing is trained yet.
+    /// Opens model, data and checkpoint, compiles, and allocates; nothing is trained yet. `stop` ends it early.
     ///
     /// # Errors
-    /// Anything that would stop the run later: settings, data, model, memory, checkpoint, dump folder.
+    /// Anything that would stop the run later: settings, data, model, memory, checkpoint, dump folder; or
+    /// [`TrainError::is_interrupt`].
     pub fn new(
         config: JobConfig,
         config_path: Option<&Path>,
         device: Box<dyn Device>,
+        stop: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let (model, record) = open_model(&config, config_path)?;
-        let mut data = Data::open(&config, model.sizes.vocab_size)?;
+        let mut tell = |event: Event<'_>| match event {
+            Event::Note(text) => observer.message(text),
+            Event::Progress { what, done, total } => observer.progress(what, done, total),
+        };
+        let mut loading = Loading { stop, tell: &mut tell };
+        let mut data = Data::open(&config, model.sizes.vocab_size, &mut loading)?;
         let mut programs = programs::programs(&config, &data);
         let target = session::target(&*device);
         let tiles = programs::tiles(&config, &model, &programs, target, observer)?;
@@ -252,7 +262,7 @@ impl Trainer {
                 break;
             }
         }
-        let sample = if interrupted { None } else { self.sample()? };
+        let sample = if interrupted { None } else { self.sample(observer)? };
         Ok(Summary {
             step: self.step,
             tokens: self.tokens - start_tokens,
@@ -397,7 +407,7 @@ impl Trainer {
     }
 
     /// Text from the trained model, where its tokens are text.
-    fn sample(&mut self) -> Result<Option<String>, TrainError> {
+    fn sample(&mut self, observer: &mut dyn Observer) -> Result<Option<String>, TrainError> {
         let (Some(tokenizer), Some(program)) = (self.data.tokenizer.clone(), self.decode) else {
             return Ok(None);
         };
@@ -412,8 +422,15 @@ impl Trainer {
         let Ok(prompt) = generator.prompt("", count).or_else(|_| generator.prompt("\n", count)) else {
             return Ok(None);
         };
-        let text = generator.generate(&prompt, &sampling, &mut |_| true)?;
-        Ok(Some(text))
+        match generator.generate(&prompt, &sampling, &mut |_| true) {
+            Ok(text) => Ok(Some(text)),
+            // The last update may be what broke the weights; everything else that the run has to tell is still true.
+            Err(error @ TrainError::LogitsNotFinite { .. }) => {
+                observer.message(&format!("No sample of what the model writes: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn save(&mut self, last: bool) -> Result<PathBuf, TrainError> {
@@ -429,7 +446,7 @@ impl Trainer {
         let contents = Contents {
             params: self.session.params().into_iter().map(|(n, s)| read(n, s)).collect(),
             optimizer: kept.into_iter().map(|(n, s)| read(n, s)).collect(),
-            tokenizer: self.config.model.tokenizer_path.as_deref().map(tokenizer_file),
+            tokenizer: self.data.tokenizer.as_ref().map_or(&[], |tokenizer| tokenizer.files()),
             state: State {
                 tiles: self.tiles.clone(),
                 ..State::new(
@@ -446,12 +463,6 @@ impl Trainer {
         self.last_checkpoint = Some(path.clone());
         Ok(path)
     }
-}
-
-/// The tokenizer's file, which may be named by its folder.
-fn tokenizer_file(path: &str) -> PathBuf {
-    let path = PathBuf::from(path);
-    if path.is_dir() { path.join("tokenizer.json") } else { path }
 }
 
 /// What a step gave.

@@ -2,16 +2,14 @@
 //! here, in order, because the crate that reads it writes metadata in a random one.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{
-    CheckpointError, Contents, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE, io_error, unreadable,
-};
+use super::{CheckpointError, Contents, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, io_error, unreadable};
 
 /// Name of the file with size and checksum of all others.
 pub(super) const CHECKSUMS_FILE: &str = "checksums.json";
@@ -60,10 +58,10 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
             names.push(name);
         }
     }
-    if let Some(tokenizer) = &contents.tokenizer {
-        let path = folder.join(TOKENIZER_FILE);
-        fs::copy(tokenizer, &path).map_err(io_error("copy the tokenizer to", &path))?;
-        names.push(TOKENIZER_FILE);
+    for file in contents.tokenizer {
+        let path = folder.join(file.name);
+        write_bytes(&path, &file.bytes).map_err(io_error("write", &path))?;
+        names.push(file.name);
     }
     write_json(&folder.join(STATE_FILE), &contents.state)?;
     names.push(STATE_FILE);
@@ -106,13 +104,17 @@ fn write_tensors(path: &Path, tensors: &[Tensor<'_>], metadata: &BTreeMap<&str, 
     file.into_inner()?.sync_all()
 }
 
+fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {
     let write = || {
         let mut text = serde_json::to_string_pretty(value)?;
         text.push('\n');
-        let mut file = File::create(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        write_bytes(path, text.as_bytes())
     };
     write().map_err(io_error("write", path))
 }
@@ -137,6 +139,7 @@ pub(super) fn record(path: &Path) -> Result<FileRecord, CheckpointError> {
 mod tests {
     use super::*;
     use safetensors::SafeTensors;
+    use std::fs;
 
     fn tensor(name: &str, shape: &[usize], value: f32) -> Tensor<'static> {
         let n: usize = shape.iter().product();

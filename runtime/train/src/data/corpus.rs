@@ -1,6 +1,7 @@
 //! Tokenized documents, in memory, addressable by document and position.
 
 use super::error::DataError;
+use super::loading::{Loading, check};
 use super::tokenizer::{Encoded, Tokenizer};
 use rayon::prelude::*;
 
@@ -32,11 +33,12 @@ impl Corpus {
     /// Tokenizes documents. `count_bytes` keeps the size of each token's text.
     ///
     /// # Errors
-    /// The tokenizer has no tokens for some text.
+    /// The tokenizer has no tokens for some text; or [`DataError::Interrupted`].
     pub(super) fn new(
         documents: Vec<String>,
         tokenizer: &Tokenizer,
         count_bytes: bool,
+        loading: &Loading<'_>,
     ) -> Result<Self, DataError> {
         let ids = match tokenizer.vocab_size() {
             0..=0x100 => Ids::U8(Vec::new()),
@@ -46,9 +48,13 @@ impl Corpus {
         let bytes = count_bytes.then(Vec::new);
         let mut corpus = Self { ids, bytes, starts: vec![0], text_bytes: 0, checksum: 0 };
         let mut checksum = crc32fast::Hasher::new();
-        let encode = |document: &String| match count_bytes {
-            true => tokenizer.encode(document),
-            false => Ok(Encoded { ids: tokenizer.encode_ids(document)?, bytes: Vec::new() }),
+        let stop = loading.stop;
+        let encode = |document: &String| {
+            check(stop)?;
+            match count_bytes {
+                true => tokenizer.encode(document),
+                false => Ok(Encoded { ids: tokenizer.encode_ids(document)?, bytes: Vec::new() }),
+            }
         };
         let mut rest = documents.into_iter().peekable();
         while rest.peek().is_some() {
@@ -153,11 +159,12 @@ impl Corpus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::loading::quiet;
 
     #[test]
     fn documents_are_delimited() {
         let documents = ["ab".to_owned(), "c".to_owned()];
-        let corpus = Corpus::new(documents.to_vec(), &Tokenizer::bytes(), true).expect("bytes");
+        let corpus = quiet(|l| Corpus::new(documents.to_vec(), &Tokenizer::bytes(), true, l)).expect("bytes");
         let mut out = [0; 5];
         corpus.copy(0, &mut out);
         assert_eq!(out, [0, 97, 98, 0, 99]);
@@ -167,7 +174,8 @@ mod tests {
         let mut tail = [-1; 4];
         assert_eq!(corpus.copy_document(0, 1, &mut tail), 2);
         assert_eq!(tail, [97, 98, -1, -1]);
-        let other = Corpus::new(vec!["abc".to_owned()], &Tokenizer::bytes(), false).expect("bytes");
+        let other =
+            quiet(|l| Corpus::new(vec!["abc".to_owned()], &Tokenizer::bytes(), false, l)).expect("bytes");
         assert_ne!(corpus.checksum(), other.checksum());
     }
 }

@@ -4,6 +4,7 @@
 //! by line, so that the same files give the same documents on any machine.
 
 use super::error::DataError;
+use super::loading::Loading;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -21,11 +22,12 @@ enum Format {
 ///
 /// # Errors
 /// Nothing there, or a file that cannot be read as UTF-8 text or JSON lines.
-pub(super) fn read_documents(path: &str) -> Result<Vec<String>, DataError> {
+pub(super) fn read_documents(path: &str, loading: &Loading<'_>) -> Result<Vec<String>, DataError> {
     let given = PathBuf::from(path);
     let files = find(path)?;
     let mut documents = Vec::new();
     for (file, format) in files {
+        loading.check()?;
         let text = read_text(&file)?;
         match format {
             Format::Text => documents.push(text),
@@ -172,7 +174,12 @@ fn json_lines(path: &Path, text: &str, documents: &mut Vec<String>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::loading::quiet;
     use std::io::Write;
+
+    fn read_documents(path: &str) -> Result<Vec<String>, DataError> {
+        quiet(|loading| super::read_documents(path, loading))
+    }
 
     fn gzip(text: &str) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

@@ -10,6 +10,7 @@
 mod corpus;
 mod error;
 mod files;
+mod loading;
 mod mqar;
 mod recall;
 mod rng;
@@ -19,10 +20,11 @@ mod text;
 mod tokenizer;
 
 pub use error::DataError;
+pub use loading::{Event, Loading};
 pub use mqar::{MqarBatches, MqarValidation};
 pub use recall::{RecallAccuracy, Score};
 pub use text::{TextBatches, TextValidation};
-pub use tokenizer::{Encoded, Tokenizer};
+pub use tokenizer::{Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFile};
 
 use crate::config::{DatasetKind, JobConfig};
 use crate::metrics::thousands;
@@ -204,11 +206,12 @@ impl Data {
     /// Opens, or generates, what a config asks for. `vocab_size` is the model's.
     ///
     /// # Errors
-    /// Data or tokenizer is missing, unusable or too small, or has more tokens than the model.
-    pub fn open(config: &JobConfig, vocab_size: usize) -> Result<Self, DataError> {
+    /// Data or tokenizer is missing, unusable or too small, or has more tokens than the model; or
+    /// [`DataError::Interrupted`].
+    pub fn open(config: &JobConfig, vocab_size: usize, loading: &mut Loading<'_>) -> Result<Self, DataError> {
         match config.training.dataset {
             DatasetKind::Mqar => Self::recall(config, vocab_size),
-            DatasetKind::Text | DatasetKind::Selftext => Self::text(config, vocab_size),
+            DatasetKind::Text | DatasetKind::Selftext => Self::text(config, vocab_size, loading),
         }
     }
 
@@ -232,14 +235,17 @@ impl Data {
         })
     }
 
-    fn text(config: &JobConfig, vocab_size: usize) -> Result<Self, DataError> {
+    fn text(config: &JobConfig, vocab_size: usize, loading: &mut Loading<'_>) -> Result<Self, DataError> {
         let (training, validation) = (&config.training, &config.validation);
         let tokenizer = Tokenizer::from_setting(config.model.tokenizer_path.as_deref())?;
         check_vocabulary(&tokenizer.name(), tokenizer.vocab_size(), vocab_size)?;
-        let (name, documents) = documents(training.dataset, training.dataset_path.as_deref())?;
+        for note in tokenizer.notes() {
+            loading.note(note);
+        }
+        let (name, documents) = documents(training.dataset, training.dataset_path.as_deref(), loading)?;
         let (documents, held_out, held_out_name) = match validation.dataset {
             Some(kind) => {
-                let (name, held_out) = self::documents(kind, validation.dataset_path.as_deref())?;
+                let (name, held_out) = self::documents(kind, validation.dataset_path.as_deref(), loading)?;
                 (documents, held_out, name)
             }
             None => {
@@ -247,8 +253,8 @@ impl Data {
                 (parts.training, parts.held_out, name.clone())
             }
         };
-        let held_out = Corpus::new(held_out, &tokenizer, true)?;
-        let corpus = Corpus::new(documents, &tokenizer, false)?;
+        let held_out = Corpus::new(held_out, &tokenizer, true, loading)?;
+        let corpus = Corpus::new(documents, &tokenizer, false, loading)?;
         let shape = (training.batch_size, training.seq_len);
         let takes_part = validation.dataset.is_none() && held_out.len() > 0;
         let batches = TextBatches::new(corpus, shape, training.seed, training.shuffle, &name, takes_part)?;
@@ -274,9 +280,13 @@ fn check_vocabulary(tokens_of: &str, needed: usize, vocab_size: usize) -> Result
 }
 
 /// The documents of a dataset, and its name for messages.
-fn documents(kind: DatasetKind, path: Option<&str>) -> Result<(String, Vec<String>), DataError> {
+fn documents(
+    kind: DatasetKind,
+    path: Option<&str>,
+    loading: &mut Loading<'_>,
+) -> Result<(String, Vec<String>), DataError> {
     match (kind, path) {
-        (DatasetKind::Text, Some(path)) => Ok((path.to_owned(), files::read_documents(path)?)),
+        (DatasetKind::Text, Some(path)) => Ok((path.to_owned(), files::read_documents(path, loading)?)),
         // The config has refused a missing path and text beside recall.
         (DatasetKind::Text | DatasetKind::Mqar, _) => Err(DataError::Missing { path: "dataset_path".into() }),
         (DatasetKind::Selftext, _) => Ok(("selftext".to_owned(), selftext::documents())),

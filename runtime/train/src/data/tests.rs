@@ -10,6 +10,10 @@ fn config(text: &str, args: &[&str]) -> JobConfig {
     JobConfig::load(text, "run.toml", &overrides).unwrap_or_else(|error| panic!("{error}")).config
 }
 
+fn open_data(config: &JobConfig, vocab_size: usize) -> Result<Data, DataError> {
+    loading::quiet(|loading| Data::open(config, vocab_size, loading))
+}
+
 fn temporary(name: &str, bytes: &[u8]) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join(name);
@@ -21,7 +25,7 @@ fn temporary(name: &str, bytes: &[u8]) -> (tempfile::TempDir, String) {
 #[test]
 fn selftext_needs_nothing() {
     let config = config("[training]\nseq_len = 64\nbatch_size = 2\n[validation]\nenable = true\n", &[]);
-    let mut data = Data::open(&config, 256).expect("built in");
+    let mut data = open_data(&config, 256).expect("built in");
     let batch = data.training.next_batch();
     assert_eq!((batch.tokens.len(), batch.target_count()), (128, 128));
     assert_eq!(batch.tokens[1..64], batch.targets[..63]);
@@ -51,7 +55,7 @@ fn a_file_is_split_into_training_and_validation() {
         &["--training.dataset_path", &path],
     );
     assert_eq!(config.training.dataset, DatasetKind::Text);
-    let mut data = Data::open(&config, 256).expect("readable");
+    let mut data = open_data(&config, 256).expect("readable");
     let decode = |tokens: &[i32]| -> String { tokens.iter().map(|token| *token as u8 as char).collect() };
     let mut seen = String::new();
     while data.training.state().epoch == 0 {
@@ -69,7 +73,7 @@ fn validation_data_can_be_other_files() {
     let (_b, valid) = temporary("b.txt", &b"validation ".repeat(30));
     let args =
         ["--training.dataset_path", &train, "--validation.dataset_path", &valid, "--training.seq_len=16"];
-    let data = Data::open(&config("", &args), 256).expect("readable");
+    let data = open_data(&config("", &args), 256).expect("readable");
     let validation = data.validation.expect("given");
     let batch = validation.batch(0);
     assert_eq!(&batch.tokens[..3], [0, i32::from(b'v'), i32::from(b'a')]);
@@ -81,18 +85,18 @@ fn validation_data_can_be_other_files() {
 fn recall_is_generated() {
     let text =
         "[training]\ndataset = \"mqar\"\nseq_len = 64\nbatch_size = 4\n[training.mqar]\nvocab_size = 128\n";
-    let mut data = Data::open(&config(text, &[]), 128).expect("generated");
+    let mut data = open_data(&config(text, &[]), 128).expect("generated");
     let batch = data.training.next_batch();
     assert_eq!(batch.target_count(), 4 * 8);
     assert!(data.tokenizer.is_none());
-    let error = Data::open(&config(text, &[]), 127).expect_err("too small").to_string();
+    let error = open_data(&config(text, &[]), 127).expect_err("too small").to_string();
     assert!(error.contains("128 tokens") && error.contains("vocab_size is 127"), "{error}");
 }
 
 #[test]
 fn what_cannot_be_used_is_refused() {
     let (_folder, short) = temporary("short.txt", b"abc");
-    let open = |args: &[&str]| Data::open(&config("", args), 256).expect_err("refused").to_string();
+    let open = |args: &[&str]| open_data(&config("", args), 256).expect_err("refused").to_string();
     let error = open(&["--training.dataset_path", &short]);
     assert!(error.contains("fewer than one sequence of 2049"), "{error}");
     assert!(open(&["--training.dataset_path", "nowhere.txt"]).contains("no such file"));
@@ -105,7 +109,7 @@ fn what_cannot_be_used_is_refused() {
         "--validation.fraction=0.1",
     ]);
     assert!(error.contains("nothing is left to validate on"), "{error}");
-    let error = Data::open(&config("", &[]), 255).expect_err("refused").to_string();
+    let error = open_data(&config("", &[]), 255).expect_err("refused").to_string();
     assert!(error.contains("the byte tokenizer has 256 tokens"), "{error}");
 }
 
@@ -127,13 +131,13 @@ fn real_text_with_a_real_tokenizer() {
     let (text, tokenizer) = (text.display().to_string(), tokenizer.display().to_string());
     let args =
         ["--training.dataset_path", &text, "--model.tokenizer_path", &tokenizer, "--validation.fraction=0"];
-    let data = Data::open(&config("", &args), 50257).expect("readable");
+    let data = open_data(&config("", &args), 50257).expect("readable");
     let TrainingData::Text(training) = &data.training else { panic!("text") };
     // The well-known number of GPT-2 tokens, and the end of the document.
     assert_eq!(training.corpus().len(), 338_025 + 1);
     let args =
         ["--training.dataset_path", &text, "--model.tokenizer_path", &tokenizer, "--training.batch_size=1"];
-    let validation = Data::open(&config("", &args), 50257).expect("readable").validation.expect("held out");
+    let validation = open_data(&config("", &args), 50257).expect("readable").validation.expect("held out");
     let bytes: u64 = (0..validation.batches()).filter_map(|i| validation.batch(i).target_bytes).sum();
     let targets: usize = (0..validation.batches()).map(|i| validation.batch(i).target_count()).sum();
     let bytes_per_token = bytes as f64 / targets as f64;
@@ -151,7 +155,7 @@ fn real_files_of_each_kind() {
     };
     let open = |path: &PathBuf| {
         let path = path.display().to_string();
-        Data::open(&config("", &["--training.dataset_path", &path, "--training.seq_len=128"]), 256)
+        open_data(&config("", &["--training.dataset_path", &path, "--training.seq_len=128"]), 256)
     };
     let error = open(&latin).expect_err("Latin-1").to_string();
     assert!(error.contains("not UTF-8") && error.contains("LATIN1"), "{error}");
@@ -159,4 +163,13 @@ fn real_files_of_each_kind() {
     assert!((5..=10).contains(&c4.corpus().documents()), "{}", c4.corpus().documents());
     let novels = open(&books).expect("novels");
     assert!(novels.summary.contains("documents"), "{}", novels.summary);
+}
+
+#[test]
+fn loading_ends_when_it_is_asked_to() {
+    use std::sync::atomic::AtomicBool;
+    let stop = AtomicBool::new(true);
+    let mut loading = Loading { stop: &stop, tell: &mut |_| {} };
+    let error = Data::open(&config("", &[]), 256, &mut loading).expect_err("stopped");
+    assert_eq!(error, DataError::Interrupted);
 }

@@ -223,11 +223,12 @@ impl TextValidation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::loading::quiet;
     use crate::data::tokenizer::Tokenizer;
 
     fn corpus(documents: &[&str]) -> Corpus {
         let documents: Vec<String> = documents.iter().map(|text| (*text).to_owned()).collect();
-        Corpus::new(documents, &Tokenizer::bytes(), true).expect("bytes")
+        quiet(|loading| Corpus::new(documents, &Tokenizer::bytes(), true, loading)).expect("bytes")
     }
 
     fn batches(documents: &[&str], shape: (usize, usize), seed: u64, shuffle: bool) -> TextBatches {
