@@ -64,7 +64,7 @@ const CRATES: [(&str, &str, &[&str]); 17] = [
 ];
 
 /// Libraries that only some crates may name, with the reason.
-const CONFINED: [(&str, &[&str], &str); 15] = [
+const CONFINED: [(&str, &[&str], &str); 14] = [
     ("petgraph", &["linc-ir"], "the graph is reached through ids and iterators"),
     ("toml", &["linc-lang", "linc-train"], "models are read by the language, configs by training"),
     (
@@ -76,7 +76,6 @@ const CONFINED: [(&str, &[&str], &str); 15] = [
     ("cranelift-jit", &["linc-device"], "machine code exists only in a device"),
     ("cranelift-module", &["linc-device"], "machine code exists only in a device"),
     ("cranelift-native", &["linc-device"], "only a device looks at the machine"),
-    ("gemm", &["linc-device"], "library matmuls belong to a device"),
     ("cudarc", &["linc-device"], "CUDA belongs to a device"),
     ("libloading", &["linc-device"], "only a device opens libraries"),
     ("rayon", &["linc-device", "linc-exec", "linc-train"], "the compiler runs on one thread"),

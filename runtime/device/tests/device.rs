@@ -61,25 +61,45 @@ fn read(cpu: &Cpu, arena: linc_device::Arena, offset: u64, count: usize, dtype: 
     }
 }
 
-/// Transposed operands, accumulation, types of operands and result, transposed result.
-const CASES: [(bool, bool, bool, [DType; 2], bool); 14] = {
+/// Where the elements of a result lie.
+#[derive(Clone, Copy, PartialEq)]
+enum Placed {
+    Rows,
+    Columns,
+    /// Neither rows nor columns are contiguous.
+    Apart,
+}
+
+/// Transposed operands, accumulation, types of operands and result, layout of the result.
+const CASES: [(bool, bool, bool, [DType; 2], Placed); 24] = {
+    use Placed::{Apart, Columns, Rows};
     let (f32, narrow, sums) = ([DType::F32; 2], [DType::Bf16; 2], [DType::Bf16, DType::F32]);
     let (half, half_sums) = ([DType::F16; 2], [DType::F16, DType::F32]);
     [
-        (false, false, false, f32, false),
-        (true, false, true, f32, false),
-        (false, true, false, f32, false),
-        (true, true, true, f32, false),
-        (false, false, false, narrow, false),
-        (false, true, false, narrow, false),
-        (true, false, false, narrow, true),
-        (true, false, true, sums, false),
-        (true, true, false, sums, false),
-        (false, true, true, sums, true),
-        (false, true, false, half, false),
-        (true, false, false, half, true),
-        (true, false, true, half_sums, false),
-        (false, true, true, half_sums, true),
+        (false, false, false, f32, Rows),
+        (true, false, true, f32, Rows),
+        (false, true, false, f32, Rows),
+        (true, true, true, f32, Rows),
+        (false, false, true, f32, Columns),
+        (true, false, false, f32, Columns),
+        (false, true, true, f32, Columns),
+        (true, true, false, f32, Columns),
+        (false, false, false, f32, Apart),
+        (true, false, true, f32, Apart),
+        (false, true, true, f32, Apart),
+        (true, true, false, f32, Apart),
+        (false, false, false, narrow, Rows),
+        (false, true, false, narrow, Rows),
+        (true, false, false, narrow, Columns),
+        (true, true, false, narrow, Apart),
+        (true, false, true, sums, Rows),
+        (true, true, false, sums, Rows),
+        (false, true, true, sums, Columns),
+        (false, false, true, sums, Apart),
+        (false, true, false, half, Rows),
+        (true, false, false, half, Columns),
+        (true, false, true, half_sums, Rows),
+        (false, true, true, half_sums, Columns),
     ]
 };
 
@@ -99,7 +119,7 @@ fn matmuls_equal_plain_loops() {
         (530, 1030, 20),
     ];
     for (m, n, k) in sizes {
-        for (trans_a, trans_b, accumulate, [dtype, c_dtype], trans_c) in CASES {
+        for (trans_a, trans_b, accumulate, [dtype, c_dtype], layout) in CASES {
             // Numbers that every type holds: bf16 that are not so small that f16 has fewer bits for them.
             let mut values = |len: usize| {
                 let number = |x: f64| {
@@ -107,11 +127,16 @@ fn matmuls_equal_plain_loops() {
                 };
                 (0..len).map(|_| number(random.normal())).collect::<Vec<f32>>()
             };
-            let (a, b, c) = (values(m * k), values(k * n), values(m * n));
+            let c_strides = match layout {
+                Placed::Rows => (n, 1),
+                Placed::Columns => (1, m),
+                Placed::Apart => (2 * n + 3, 2),
+            };
+            let c_len = (m - 1) * c_strides.0 + (n - 1) * c_strides.1 + 1;
+            let (a, b, c) = (values(m * k), values(k * n), values(c_len));
             let a_strides = if trans_a { (1, m) } else { (k, 1) };
             let b_strides = if trans_b { (1, k) } else { (n, 1) };
-            let c_strides = if trans_c { (1, m) } else { (n, 1) };
-            let typed = [(m * k, dtype), (k * n, dtype), (m * n, c_dtype)];
+            let typed = [(m * k, dtype), (k * n, dtype), (c_len, c_dtype)];
             let sizes = typed.map(|(len, dtype)| len as u64 * dtype.bytes());
             let b_at = sizes[0].next_multiple_of(64);
             let c_at = b_at + sizes[1].next_multiple_of(64);
@@ -141,10 +166,16 @@ fn matmuls_equal_plain_loops() {
                     cpu.write(arena, offset, &to_bytes(data, dtype)).expect("inside");
                 }
                 cpu.launch(program, 0..1).expect("one step");
-                results.push(read(&cpu, arena, c_at, m * n, c_dtype));
+                results.push(read(&cpu, arena, c_at, c_len, c_dtype));
             }
             for level in results.chunks(3) {
                 assert!(level[0] == level[1] && level[0] == level[2], "threads change bits");
+            }
+            if layout == Placed::Apart {
+                // What lies between is nobody's.
+                let between = |at: usize| at % c_strides.0 % 2 == 1 || at % c_strides.0 >= 2 * n;
+                let kept = |result: &Vec<f32>| (0..c_len).all(|at| !between(at) || result[at] == c[at]);
+                assert!(results.iter().all(kept), "{m}x{n}x{k}: something is written between the elements");
             }
             for i in 0..m {
                 for j in 0..n {

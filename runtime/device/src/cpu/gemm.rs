@@ -1,10 +1,8 @@
 //! Matmuls of the graph, cut into parts whose sizes depend on the shapes only, so that any number of threads gives the
 //! same bits.
 //!
-//! With vector instructions they run on the device's own matmul, which is ahead of the `gemm` crate there, and so do
-//! those of narrow operands anywhere; the crate serves the portable level, and results whose rows are not contiguous.
-
-use gemm::Parallelism;
+//! A result whose columns are contiguous is computed as that of the transposed product, c^T = b^T a^T, whose rows are: what
+//! runs fast is rows that can be stored as vectors.
 
 use super::pool::Pool;
 use super::primitives::matmul::{DEPTH, HEIGHT, PACK_BYTES, Part, Right, SUMS_BYTES, THIN, UNIT, WIDEST};
@@ -42,12 +40,10 @@ unsafe impl Sync for Product {}
 /// What computes a part.
 #[derive(Clone, Copy)]
 enum Engine {
-    /// The device's own matmul, with a packed right operand.
+    /// With a packed right operand.
     Packed(Matmul),
-    /// The device's own matmul for few rows.
+    /// For few rows, with the right operand as it is.
     Thin(Matmul),
-    /// The `gemm` crate.
-    Crate,
 }
 
 /// How a matmul is cut.
@@ -65,10 +61,8 @@ impl Split {
     pub(super) fn of(product: &Product, level: Level) -> Split {
         let Product { m, n, k, .. } = *product;
         let is_f32 = product.a.elem == Elem::F32;
-        let [rows_together, whole_rows] = [product.a, product.c].map(|x| x.strides[1] == 1);
-        let engine = if is_f32 && (level == Level::Portable || !whole_rows) {
-            Engine::Crate
-        } else if m <= THIN && rows_together && product.b.strides[0] == 1 {
+        let rows_together = product.a.strides[1] == 1;
+        let engine = if m <= THIN && rows_together && product.b.strides[0] == 1 {
             Engine::Thin(level.matmul())
         } else {
             Engine::Packed(level.matmul())
@@ -76,7 +70,7 @@ impl Split {
         let widest = if rows_together && is_f32 { WIDTH } else { WIDEST };
         let block = match engine {
             Engine::Packed(_) => (SHARED / k.max(1) / WIDEST).max(1) * WIDEST,
-            Engine::Thin(_) | Engine::Crate => n.max(1),
+            Engine::Thin(_) => n.max(1),
         };
         let block = block.min(n.max(1));
         let col_step = block.div_ceil(block.div_ceil(widest)).next_multiple_of(UNIT);
@@ -89,7 +83,7 @@ impl Split {
     pub(super) fn scratch_bytes(&self) -> usize {
         match self.engine {
             Engine::Packed(_) => PACK_BYTES + SUMS_BYTES,
-            Engine::Thin(_) | Engine::Crate => 0,
+            Engine::Thin(_) => 0,
         }
     }
 
@@ -97,12 +91,22 @@ impl Split {
     pub(super) fn shared_bytes(&self, product: &Product) -> usize {
         match self.engine {
             Engine::Packed(_) => 4 * product.k * self.block.next_multiple_of(UNIT),
-            Engine::Thin(_) | Engine::Crate => 0,
+            Engine::Thin(_) => 0,
         }
     }
 }
 
 impl Product {
+    /// The same product, or its transpose if that is the one whose result has contiguous rows.
+    pub(super) fn by_rows(self) -> Product {
+        if self.c.strides[1] == 1 || self.c.strides[0] != 1 {
+            return self;
+        }
+        let transposed = |x: Matrix| Matrix { strides: [x.strides[1], x.strides[0]], ..x };
+        let [a, b, c] = [self.b, self.a, self.c].map(transposed);
+        Product { m: self.n, n: self.m, a, b, c, ..self }
+    }
+
     /// Computes the product.
     ///
     /// # Safety
@@ -170,32 +174,6 @@ impl ColumnBlock<'_> {
             match self.split.engine {
                 Engine::Packed(own) => (own.part)(&part, scratch.cast()),
                 Engine::Thin(own) => (own.thin)(&part),
-                Engine::Crate => {
-                    let b = self.right.b.from(0, col);
-                    let [[a_rs, a_cs], [b_rs, b_cs], [c_rs, c_cs]] =
-                        [a, b, c].map(|x| x.strides.map(|s| s as isize));
-                    gemm::gemm(
-                        m,
-                        n,
-                        self.right.k,
-                        c.at.cast::<f32>(),
-                        c_cs,
-                        c_rs,
-                        accumulate,
-                        a.at.cast::<f32>().cast_const(),
-                        a_cs,
-                        a_rs,
-                        b.at.cast::<f32>().cast_const(),
-                        b_cs,
-                        b_rs,
-                        1.0,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        Parallelism::None,
-                    );
-                }
             }
         }
     }

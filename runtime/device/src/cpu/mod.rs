@@ -1,4 +1,4 @@
-//! The CPU: generated code for kernels, the `gemm` crate for matmuls, threads over the pieces of a step.
+//! The CPU: generated code for kernels, packed matmuls, threads over the pieces of a step.
 
 mod arena;
 mod gemm;

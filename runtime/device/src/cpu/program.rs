@@ -90,9 +90,10 @@ impl Loaded {
                         c: matrix(g.c_strides, g.c_dtype)?,
                         accumulate: g.accumulate,
                     };
-                    let split = Split::of(&product, level);
+                    let cut = product.by_rows();
+                    let split = Split::of(&cut, level);
                     needs.own = needs.own.max(split.scratch_bytes());
-                    needs.shared = needs.shared.max(split.shared_bytes(&product));
+                    needs.shared = needs.shared.max(split.shared_bytes(&cut));
                     Work::Gemm { product, split, a: at(&g.a), b: at(&g.b), c: at(&g.c) }
                 }
                 Action::Copy { from, to, bytes } => {
@@ -148,7 +149,7 @@ impl Loaded {
                     product.a.at = arena.add(*a);
                     product.b.at = arena.add(*b);
                     product.c.at = arena.add(*c);
-                    product.run(split, pool, areas);
+                    product.by_rows().run(split, pool, areas);
                 }
             }
             Work::Copy { from, to, bytes } => {

@@ -59,7 +59,7 @@ impl Right {
     }
 }
 
-/// A part of `c[m,n] = a·b (+ c)`; a and b are of one type, c is of theirs or f32, and rows of an f32 `c` of f32 operands are contiguous.
+/// A part of `c[m,n] = a·b (+ c)`; a and b are of one type, c is of theirs or f32.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     /// The right operand, packed.
@@ -128,14 +128,15 @@ unsafe fn copy_rows<const W: usize>(to: *mut f32, from: *const f32, rows: usize,
 ///
 /// # Safety
 /// The instruction set of `D` is available; the operands are valid for the sizes and strides; the panels of the part's
-/// columns are packed; `c` is disjoint from all; `scratch` has [`PACK_BYTES`], and for narrow operands [`SUMS_BYTES`] behind them.
+/// columns are packed; `c` is disjoint from all; `scratch` has [`PACK_BYTES`], and [`SUMS_BYTES`] behind them.
 pub(super) unsafe fn part<D: Dot>(part: &Part, scratch: *mut f32, transpose: Transpose) {
     // SAFETY: forwarded from the caller.
     unsafe {
         match part.a.elem {
-            Elem::F32 => part_f32::<D>(part, scratch),
-            Elem::Bf16 => part_narrow::<D, Bf16>(part, scratch, transpose),
-            Elem::F16 => part_narrow::<D, F16>(part, scratch, transpose),
+            Elem::F32 if part.c.strides[1] == 1 => part_f32::<D>(part, scratch),
+            Elem::F32 => part_sums::<D, f32>(part, scratch, transpose),
+            Elem::Bf16 => part_sums::<D, Bf16>(part, scratch, transpose),
+            Elem::F16 => part_sums::<D, F16>(part, scratch, transpose),
         }
     }
 }
@@ -165,8 +166,9 @@ unsafe fn part_f32<D: Dot>(part: &Part, scratch: *mut f32) {
     }
 }
 
-/// All passes over some rows before the next rows, so that their sums can wait in f32 to be rounded once.
-unsafe fn part_narrow<D: Dot, E: Stored>(part: &Part, scratch: *mut f32, transpose: Transpose) {
+/// All passes over some rows before the next rows, so that their sums can wait in f32 to be rounded once, or to be stored
+/// where rows are not contiguous.
+unsafe fn part_sums<D: Dot, E: Stored>(part: &Part, scratch: *mut f32, transpose: Transpose) {
     let in_place = part.c.elem == Elem::F32 && part.c.strides[1] == 1;
     // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements, and sums HEIGHT·WIDEST behind it.
     unsafe {
