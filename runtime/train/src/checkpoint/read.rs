@@ -50,6 +50,7 @@ pub fn load(
         }
         found.push((name, info.clone()));
     }
+    drop(held);
     for (name, info) in found {
         write(name, &file.read(name, &info)?);
     }
