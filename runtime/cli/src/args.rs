@@ -26,6 +26,20 @@ pub(crate) enum Command {
     /// Measure attention, training steps, or the kernels that memory limits
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// List the models and configs that are part of the program
+    Models,
+    /// Write a config and its model into a folder, to be edited
+    Init(InitArgs),
+}
+
+/// `linc init`
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// A config or a model of `linc models`, such as quickstart
+    pub(crate) name: String,
+    /// Where configs/ and models/ are made
+    #[arg(default_value = ".")]
+    pub(crate) folder: PathBuf,
 }
 
 /// `linc train`

@@ -11,6 +11,7 @@ mod console;
 mod cuda;
 mod generate;
 mod inspect;
+mod models;
 mod out;
 mod table;
 mod train;
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Models => models::list(),
+        Command::Init(args) => models::init(&args),
     };
     result.unwrap_or_else(|error| report(&error))
 }

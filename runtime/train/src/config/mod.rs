@@ -14,6 +14,7 @@ mod model_files;
 mod section;
 mod sections;
 mod settings;
+pub mod shipped;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
@@ -107,12 +108,12 @@ impl JobConfig {
         settings.finish().map(|warnings| Loaded { config, warnings })
     }
 
-    /// Reads a config file.
+    /// Reads a config file, or the one of that name that is built in where there is no such file.
     ///
     /// # Errors
     /// The file cannot be read or is not UTF-8, or as [`JobConfig::load`].
     pub fn load_file(path: &Path, overrides: &[Override]) -> Result<Loaded, ConfigError> {
-        let text = model_files::read_text(path, "config file")?;
+        let (path, text) = model_files::read_or_shipped(path, shipped::CONFIGS, "config file")?;
         Self::load(&text, &path.display().to_string(), overrides)
     }
 
@@ -285,7 +286,7 @@ impl JobConfig {
                 "dataset \"text\" needs dataset_path".to_owned(),
                 "name the files, or leave out dataset to validate on a held-out part of the training data",
             ),
-            (Some(kind @ (DatasetKind::Selftext | DatasetKind::Mqar)), Some(_)) => settings.conflict(
+            (Some(kind @ (DatasetKind::Stories | DatasetKind::Mqar)), Some(_)) => settings.conflict(
                 "validation.dataset_path",
                 format!("dataset \"{}\" is built in and reads no files", kind.word()),
                 "leave out dataset_path, or say dataset = \"text\"",
@@ -303,7 +304,7 @@ impl JobConfig {
                     "recall sequences and text have different vocabularies",
                 );
             }
-            (Some(DatasetKind::Selftext), None) if self.training.dataset == DatasetKind::Selftext => settings
+            (Some(DatasetKind::Stories), None) if self.training.dataset == DatasetKind::Stories => settings
                 .conflict(
                     "validation.dataset",
                     "would validate on the very text that is trained on".to_owned(),

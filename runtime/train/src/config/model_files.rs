@@ -4,6 +4,7 @@
 use super::error::{ConfigError, FilePlace, Place, Problem};
 use super::sections::Model;
 use super::settings::nearest;
+use super::shipped::{self, ShippedFile};
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
@@ -25,7 +26,8 @@ impl ModelFiles {
     ///
     /// `[model] path` is looked up from the working directory, then from the config's folder. Without it,
     /// `models/<name>_<flavor>.toml` (in lower case) is looked for in `../models` and `models` beside the config,
-    /// then in `models` in the working directory. `config_path` is the config's file, if it has one.
+    /// then in `models` in the working directory, then among the models that are built in. `config_path` is the
+    /// config's file, if it has one.
     ///
     /// # Errors
     /// No such model (with those there are), or a file that cannot be read.
@@ -46,22 +48,47 @@ impl ModelFiles {
             folders.push(folder.join("models"));
         }
         folders.push(PathBuf::from("models"));
-        let file = format!("{}_{}.toml", model.name.to_lowercase(), model.flavor.to_lowercase());
+        let file = model_file_name(model);
         match folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file()) {
             Some(path) => Self::read(&path),
+            None if shipped::find(shipped::MODELS, Path::new(&file)).is_some() => {
+                Self::read(Path::new(&file))
+            }
             None => Err(no_such_model(model, &file, &folders)),
         }
     }
 
-    /// Reads a model file and the architecture it names (`architecture = "x.linc"`).
+    /// Reads a model file and the architecture it names (`architecture = "x.linc"`); where there is no such file, the
+    /// model of that name that is built in.
     ///
     /// # Errors
     /// A file that cannot be read, or no architecture in the model file.
     pub fn read(model_path: &Path) -> Result<Self, ConfigError> {
-        let model_text = read_text(model_path, "model file")?;
-        let architecture_path = architecture_path(model_path, &model_text)?;
-        let architecture_text = read_text(&architecture_path, "architecture file")?;
-        Ok(Self { model_path: model_path.to_path_buf(), model_text, architecture_path, architecture_text })
+        let (model_path, model_text) = read_or_shipped(model_path, shipped::MODELS, "model file")?;
+        let architecture_path = architecture_path(&model_path, &model_text)?;
+        let is_shipped = |file: &&ShippedFile| file.place() == architecture_path;
+        let architecture_text = match shipped::ARCHITECTURES.iter().find(is_shipped) {
+            Some(file) => file.text.to_owned(),
+            None => read_text(&architecture_path, "architecture file")?,
+        };
+        Ok(Self { model_path, model_text, architecture_path, architecture_text })
+    }
+}
+
+/// The name of a model's file: `llama3_1b.toml`.
+pub(super) fn model_file_name(model: &Model) -> String {
+    format!("{}_{}.toml", model.name.to_lowercase(), model.flavor.to_lowercase())
+}
+
+/// Reads a text file, or what is built in under that name where there is none; with the place that messages name.
+pub(super) fn read_or_shipped(
+    path: &Path,
+    files: &'static [ShippedFile],
+    what: &str,
+) -> Result<(PathBuf, String), ConfigError> {
+    match shipped::find(files, path).filter(|_| !path.exists()) {
+        Some(file) => Ok((file.place(), file.text.to_owned())),
+        None => Ok((path.to_path_buf(), read_text(path, what)?)),
     }
 }
 
@@ -110,16 +137,13 @@ fn no_such_model(model: &Model, file: &str, folders: &[PathBuf]) -> ConfigError 
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter_map(|name| name.strip_suffix(".toml").map(str::to_owned))
+        .chain(shipped::MODELS.iter().map(|file| file.name().to_owned()))
         .collect();
     known.sort();
     known.dedup();
     let wanted = file.strip_suffix(".toml").unwrap_or(file);
     let help = match nearest(wanted, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}? There are {}", known.join(", ")),
-        None if known.is_empty() => {
-            "there is no models folder here; say [model] path = \"FILE.toml\", or start linc in its source folder"
-                .to_owned()
-        }
         None => format!("there are {}; or say [model] path = \"FILE.toml\"", known.join(", ")),
     };
     ConfigError::new(message).help(help)

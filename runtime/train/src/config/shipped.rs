@@ -1,0 +1,243 @@
+//! The models and configs of the source folders, in the program: an installed linc finds them by name where there is
+//! no source folder, and `linc init` writes them to be edited.
+//!
+//! To ship another file: put it into `models/` or `configs/` and name it here; a test compares the two.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+use super::settings::nearest;
+
+/// A file that is part of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShippedFile {
+    /// Its path in the source folder, such as `models/llama3_1b.toml`.
+    pub path: &'static str,
+    /// What is in it.
+    pub text: &'static str,
+}
+
+macro_rules! shipped {
+    ($($path:literal),* $(,)?) => {
+        &[$(ShippedFile {
+            path: $path,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", $path)),
+        }),*]
+    };
+}
+
+/// Runs, ready to train.
+pub const CONFIGS: &[ShippedFile] = shipped![
+    "configs/quickstart.toml",
+    "configs/debug_model.toml",
+    "configs/recall.toml",
+    "configs/llama3_1b.toml",
+    "configs/llama3_1b_linear_0.25.toml",
+    "configs/llama3_1b_linear_0.50.toml",
+    "configs/llama3_1b_linear_0.75.toml",
+    "configs/llama3_1b_linear_1.00.toml",
+    "configs/llama3_8b.toml",
+];
+
+/// Model files: the numbers of one flavour.
+pub const MODELS: &[ShippedFile] = shipped![
+    "models/llama3_nano.toml",
+    "models/llama3_debugmodel.toml",
+    "models/llama3_1b.toml",
+    "models/llama3_3b.toml",
+    "models/llama3_8b.toml",
+    "models/llama3_70b.toml",
+    "models/llama3_405b.toml",
+    "models/recall_small.toml",
+];
+
+/// What the model files are flavours of.
+pub const ARCHITECTURES: &[ShippedFile] = shipped!["models/llama3.linc", "models/recall.linc"];
+
+impl ShippedFile {
+    /// The name that it goes by: `llama3_1b`.
+    pub fn name(&self) -> &'static str {
+        let file = self.path.rsplit('/').next().unwrap_or(self.path);
+        file.strip_suffix(".toml").unwrap_or(file)
+    }
+
+    /// The first line of its text, which says what it is.
+    pub fn title(&self) -> &'static str {
+        self.text.lines().next().unwrap_or("").trim_start_matches('#').trim()
+    }
+
+    /// The place that messages name.
+    pub(super) fn place(&self) -> PathBuf {
+        Path::new("(built in)").join(self.path)
+    }
+}
+
+/// The file that a path means where nothing is at the path: its name with or without folder and suffix
+/// (`llama3_1b`, `llama3_1b.toml`, `models/llama3_1b.toml`), and no other folder, so that a mistyped path is an error.
+pub(super) fn find(files: &'static [ShippedFile], path: &Path) -> Option<&'static ShippedFile> {
+    let path = path.to_str()?;
+    let path = path.strip_prefix("./").unwrap_or(path);
+    files.iter().find(|file| {
+        let name = file.path.rsplit('/').next().unwrap_or(file.path);
+        path == file.path || path == name || path == file.name()
+    })
+}
+
+/// What [`init`] wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The files, in the order in which somebody would read them.
+    pub files: Vec<PathBuf>,
+    /// The config among them, to be trained.
+    pub config: PathBuf,
+}
+
+/// Writes a config of that name, its model file and its architecture below `folder`, for the user to edit. A model
+/// that no config trains gets a short one.
+///
+/// # Errors
+/// No such name (with the nearest), a file that exists, or one that cannot be written; nothing is overwritten.
+pub fn init(name: &str, folder: &Path) -> Result<Written, ConfigError> {
+    let wanted = Path::new(name);
+    let (config_path, config_text, model) = match (find(CONFIGS, wanted), find(MODELS, wanted)) {
+        (Some(config), _) => (config.path.to_owned(), config.text.to_owned(), model_of(config)),
+        (None, Some(model)) => (format!("configs/{}.toml", model.name()), config_for(model), Some(model)),
+        (None, None) => return Err(no_such_name(name)),
+    };
+    let model =
+        model.ok_or_else(|| ConfigError::new(format!("{config_path} names no model that is built in")))?;
+    let architecture = ARCHITECTURES
+        .iter()
+        .find(|file| model.text.contains(&format!("\"{}\"", file.name())))
+        .ok_or_else(|| ConfigError::new(format!("{} names no architecture that is built in", model.path)))?;
+    let texts = [
+        (config_path.as_str(), config_text.as_str()),
+        (model.path, model.text),
+        (architecture.path, architecture.text),
+    ];
+    let targets: Vec<PathBuf> = texts.iter().map(|(path, _)| folder.join(path)).collect();
+    // The same text may stand there already, of another config with the same model.
+    let is_other = |(path, text): (&PathBuf, &str)| {
+        path.exists() && fs::read(path).ok().as_deref() != Some(text.as_bytes())
+    };
+    if let Some((path, _)) =
+        targets.iter().zip(texts).map(|(path, (_, text))| (path, text)).find(|pair| is_other(*pair))
+    {
+        return Err(ConfigError::new(format!("{} exists and is another text", path.display()))
+            .help("name another folder: linc init NAME FOLDER"));
+    }
+    for (path, (_, text)) in targets.iter().zip(texts) {
+        write_new(path, text)
+            .map_err(|error| ConfigError::new(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let config = folder.join(&config_path);
+    Ok(Written { files: targets, config })
+}
+
+/// Writes a file that is not there yet; one that is there has the same text.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(mut file) => file.write_all(text.as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The model file that a shipped config trains.
+fn model_of(config: &ShippedFile) -> Option<&'static ShippedFile> {
+    let loaded = super::JobConfig::load(config.text, config.path, &[]).ok()?;
+    let model = loaded.config.model;
+    find(MODELS, Path::new(&super::model_files::model_file_name(&model)))
+}
+
+/// A config for a model that none is shipped for.
+fn config_for(model: &ShippedFile) -> String {
+    let (name, flavor) = model.name().split_once('_').unwrap_or((model.name(), ""));
+    format!(
+        "# Trains {}. All settings with their defaults: linc train --list-settings\n\
+         [job]\ndump_folder = \"./outputs/{}\"\n\n\
+         [model]\nname = \"{name}\"\nflavor = \"{flavor}\"\n# Share of the layers that use linear attention.\n\
+         linear_attn_ratio = 0.5\n\n\
+         [training]\ndataset = \"stories\"\nbatch_size = 1\nseq_len = 2048\nsteps = 1000\n",
+        model.name(),
+        model.name(),
+    )
+}
+
+fn no_such_name(name: &str) -> ConfigError {
+    let mut known: Vec<&str> = CONFIGS.iter().chain(MODELS).map(ShippedFile::name).collect();
+    known.sort_unstable();
+    known.dedup();
+    let help = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean {near}? `linc models` lists all"),
+        None => format!("there are {}", known.join(", ")),
+    };
+    ConfigError::new(format!("no config or model is called \"{name}\"")).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_file_of_the_folders_is_shipped() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for (folder, files) in [("configs", vec![CONFIGS]), ("models", vec![MODELS, ARCHITECTURES])] {
+            let there = fs::read_dir(root.join(folder)).expect("a folder of the source");
+            let there: BTreeSet<String> = there
+                .map(|entry| format!("{folder}/{}", entry.expect("entry").file_name().display()))
+                .collect();
+            let shipped: BTreeSet<String> =
+                files.iter().flat_map(|files| files.iter()).map(|file| file.path.to_owned()).collect();
+            assert_eq!(there, shipped);
+        }
+    }
+
+    #[test]
+    fn files_are_found_by_name_and_by_no_other_path() {
+        for path in ["llama3_1b", "llama3_1b.toml", "models/llama3_1b.toml", "./models/llama3_1b.toml"] {
+            assert_eq!(
+                find(MODELS, Path::new(path)).map(|file| file.path),
+                Some("models/llama3_1b.toml"),
+                "{path}"
+            );
+        }
+        for path in ["", "llama3", "other/llama3_1b.toml", "models/llama3_1b", "/models/llama3_1b.toml"] {
+            assert_eq!(find(MODELS, Path::new(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_init_writes_loads_from_there() {
+        for name in CONFIGS.iter().chain(MODELS).map(ShippedFile::name) {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let written = init(name, folder.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(written.files.len(), 3);
+            let loaded = super::super::JobConfig::load_file(&written.config, &[]).expect("loads");
+            assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+            let model = super::super::ModelFiles::resolve(&loaded.config.model, Some(&written.config))
+                .expect("its model");
+            assert!(
+                model.model_path.starts_with(folder.path())
+                    && model.architecture_path.starts_with(folder.path())
+            );
+            // Writing the same again changes nothing; an edited file stays.
+            init(name, folder.path()).expect("the same files");
+            fs::write(&written.files[1], "edited").expect("write");
+            let refused = init(name, folder.path()).expect_err("edited").to_string();
+            assert!(refused.contains("exists and is another text"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_is_told_the_nearest() {
+        let error = init("quikstart", Path::new("nowhere")).expect_err("misspelt").to_string();
+        assert!(error.contains("did you mean quickstart?"), "{error}");
+    }
+}
