@@ -69,7 +69,7 @@ const HELP: &[(&str, &str)] = &[
     ),
     (
         "training.dataset",
-        "\"selftext\" and \"mqar\" are built in; for other text say dataset = \"text\" and dataset_path = \"FILE, FOLDER or GLOB\"",
+        "\"stories\" and \"mqar\" are built in; for other text say dataset = \"text\" and dataset_path = \"FILE, FOLDER or GLOB\"",
     ),
     (
         "model.linear_attn_ratio",

@@ -109,8 +109,8 @@ section! {
 choice! {
     /// Where the training text comes from.
     DatasetKind {
-        /// linc's own sources and docs, built into the program.
-        Selftext = "selftext",
+        /// Short tales of a small grammar, built into the program.
+        Stories = "stories",
         /// Multi-query associative recall, generated.
         Mqar = "mqar",
         /// Text files named by `dataset_path`.
@@ -136,7 +136,7 @@ section! {
         /// Accepted for TorchTitan's configs; runs are always deterministic.
         deterministic: bool = true;
         /// Data: built in, or "text" for the files of dataset_path.
-        dataset: DatasetKind = DatasetKind::Selftext;
+        dataset: DatasetKind = DatasetKind::Stories;
         /// A .txt, .jsonl or .jsonl.gz file, a folder of them, or a glob.
         dataset_path: Option<String> = None;
         /// Visit the data in an order drawn from the seed; in file order if false.

@@ -208,7 +208,7 @@ fn wrong_types_and_ranges_point_at_the_value() {
             "2:26",
             "\"float32\" (what this version supports)",
         ),
-        ("[training]\ndataset = \"c4\"", "2:11", "\"selftext\", \"mqar\", \"text\""),
+        ("[training]\ndataset = \"c4\"", "2:11", "\"stories\", \"mqar\", \"text\""),
         ("[training]\ndataset = \"text\"", "2:11", "needs dataset_path"),
         ("[optimizer]\nname = \"Muon\"", "2:8", "AdamW"),
         ("[optimizer]\nlr = inf", "2:6", "finite"),

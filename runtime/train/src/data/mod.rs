@@ -14,8 +14,8 @@ mod loading;
 mod mqar;
 mod recall;
 mod rng;
-mod selftext;
 mod split;
+mod stories;
 mod text;
 mod tokenizer;
 
@@ -211,7 +211,7 @@ impl Data {
     pub fn open(config: &JobConfig, vocab_size: usize, loading: &mut Loading<'_>) -> Result<Self, DataError> {
         match config.training.dataset {
             DatasetKind::Mqar => Self::recall(config, vocab_size),
-            DatasetKind::Text | DatasetKind::Selftext => Self::text(config, vocab_size, loading),
+            DatasetKind::Text | DatasetKind::Stories => Self::text(config, vocab_size, loading),
         }
     }
 
@@ -289,7 +289,7 @@ fn documents(
         (DatasetKind::Text, Some(path)) => Ok((path.to_owned(), files::read_documents(path, loading)?)),
         // The config has refused a missing path and text beside recall.
         (DatasetKind::Text | DatasetKind::Mqar, _) => Err(DataError::Missing { path: "dataset_path".into() }),
-        (DatasetKind::Selftext, _) => Ok(("selftext".to_owned(), selftext::documents())),
+        (DatasetKind::Stories, _) => Ok(("stories".to_owned(), stories::documents())),
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) enum Use {
     Offset = 4,
     RecallTraining = 5,
     RecallValidation = 6,
+    Stories = 7,
 }
 
 /// The generator of one use, at one index (an epoch, a row).
