@@ -197,7 +197,7 @@ fn weights_are_cast_once_whatever_is_recomputed() {
 fn sister_programs_share_the_masters() {
     let model = hybrid("0.5");
     let mut layout = Layout::default();
-    let entries = [training(), Entry::Accumulate { steps: 2 }, Entry::Eval, Entry::Decode { context: SEQ }];
+    let entries = [training(), Entry::Accumulate, Entry::Eval, Entry::Decode { context: SEQ }];
     let mut places: BTreeMap<String, (u64, Vec<usize>)> = BTreeMap::new();
     for entry in entries {
         let options = if matches!(entry, Entry::Decode { .. }) {

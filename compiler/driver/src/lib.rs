@@ -37,7 +37,7 @@ pub use trial::trial;
 
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {
-    pub use linc_passes::accumulate::KEEP;
+    pub use linc_passes::accumulate::{KEEP, SHARE};
     pub use linc_passes::decode::{KEY_LIMIT, NO_KEY, POSITION};
     pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
     pub use linc_passes::loss_scale::{LOSS_SCALE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES};
@@ -166,7 +166,7 @@ pub fn compile(
     let whole = (options.batch, options.seq);
     let (name, (batch, seq), rope_len) = match entry {
         Entry::Train(_) => ("train", whole, options.seq),
-        Entry::Accumulate { .. } => ("accumulate", whole, options.seq),
+        Entry::Accumulate => ("accumulate", whole, options.seq),
         // It has the parameters only.
         Entry::Update(_) => ("update", (1, 1), 1),
         Entry::Eval => ("eval", whole, options.seq),
@@ -194,7 +194,7 @@ pub fn compile(
         min_loss_rows: linc_kernels::min_loss_rows(
             options.target.into(),
             options.precision.narrow().is_some(),
-            matches!(entry, Entry::Train(_) | Entry::Accumulate { .. }),
+            matches!(entry, Entry::Train(_) | Entry::Accumulate),
         ),
         sort_tokens: matches!(options.target, Target::Cuda(_)),
         decode_range: linc_kernels::decode_range(options.target.into()),

@@ -1,6 +1,9 @@
 //! Gradient accumulation: one optimizer step over several batches, as two programs. The first adds the gradients of a
 //! batch to states `<param>.grad`; the second, run once after the last batch, reads those states and updates.
 //!
+//! The step's loss is the mean over all its targets, and batches may have different numbers of them: each batch's mean
+//! counts by its input [`SHARE`], its part of the step's targets.
+//!
 //! No program clears the states: the first multiplies what they hold by its input [`KEEP`], 0 for the first batch of a
 //! step and 1 for the others.
 
@@ -11,6 +14,20 @@ use crate::error::PassError;
 
 /// Name of the input that says how much of the states to keep, f32 scalar.
 pub const KEEP: &str = "keep";
+
+/// Name of the input with the batch's share of the targets of the step, f32 scalar; the shares of a step add up to 1.
+pub const SHARE: &str = "share";
+
+/// The input [`SHARE`], which the gradients of the batch are to be multiplied by.
+///
+/// # Errors
+/// [`PassError::Ir`] on a malformed graph.
+pub fn share(graph: &mut Graph) -> Result<Value, PassError> {
+    let outer = graph.set_scope("accumulate");
+    let share = graph.push(Op::Input { name: SHARE.into(), ty: TensorType::f32([]) }, &[])?;
+    graph.set_scope(outer);
+    Ok(share)
+}
 
 /// Adds each gradient to its state, in place.
 ///

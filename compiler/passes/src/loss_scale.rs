@@ -88,14 +88,14 @@ impl Scaling {
         Ok(Scaling { settings, state, scale })
     }
 
-    /// What the backward of `factor` times the loss starts from.
+    /// What the backward starts from: the scale, times `share` (f32 scalar) where the loss is that part of the step's.
     ///
     /// # Errors
     /// [`PassError::Ir`] on a malformed graph.
-    pub fn seed(&self, graph: &mut Graph, factor: f64) -> Result<Value, PassError> {
+    pub fn seed(&self, graph: &mut Graph, share: Option<Value>) -> Result<Value, PassError> {
+        let Some(share) = share else { return Ok(self.scale) };
         let outer = graph.set_scope("loss_scale");
-        let factor = constant(graph, factor)?;
-        let seed = binary(graph, BinaryOp::Mul, self.scale, factor)?;
+        let seed = binary(graph, BinaryOp::Mul, self.scale, share)?;
         graph.set_scope(outer);
         Ok(seed)
     }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use linc_ir::{DType, Graph};
 
 use crate::attention::LinearOptions;
-use crate::autodiff::Seed;
 use crate::error::PassError;
 use crate::loss_scale::{LossScale, Scaling};
 use crate::memory::{MemoryPlan, PersistentLayout};
@@ -23,11 +22,8 @@ use crate::{
 pub enum Entry {
     /// Forward, loss, backward, clip, AdamW.
     Train(OptimizerOptions),
-    /// Forward, loss, backward; gradients of the mean loss over `steps` batches are added up in states.
-    Accumulate {
-        /// Batches of one optimizer step.
-        steps: usize,
-    },
+    /// Forward, loss, backward; gradients of the mean loss over all targets of a step's batches are added up in states.
+    Accumulate,
     /// Clip and AdamW with the gradients that [`Entry::Accumulate`] left in the states.
     Update(OptimizerOptions),
     /// Forward and loss.
@@ -110,14 +106,12 @@ pub fn run(
         Some(_) if options.narrow_weights => precision::read_narrow(graph)?,
         _ => BTreeSet::new(),
     };
-    if !stored_narrow.is_empty()
-        && matches!(entry, Entry::Train(_) | Entry::Accumulate { .. } | Entry::Update(_))
-    {
+    if !stored_narrow.is_empty() && matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Update(_)) {
         return Err(PassError::Setting("weights of a program that trains are float32".into()));
     }
     place_params(graph, &stored_narrow, narrow, persistent)?;
     // Differentiation sees the abstract model, so that each attention has one derivative.
-    if matches!(entry, Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval) {
+    if matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Eval) {
         loss::attach(graph)?;
         observe("loss", graph);
         if on("chunk_loss") {
@@ -130,24 +124,21 @@ pub fn run(
         let wanted = options.precision.scales_loss();
         wanted.then(|| Scaling::new(graph, options.loss_scale)).transpose()
     };
-    let seed = |graph: &mut Graph, scaling: &Option<Scaling>, factor: f64| match scaling {
-        None => Ok(Seed::Factor(factor)),
-        Some(scaling) => scaling.seed(graph, factor).map(Seed::Value),
-    };
     match entry {
         Entry::Train(optimizer) => {
             let scaling = scaling(graph)?;
-            let seed = seed(graph, &scaling, 1.0)?;
+            let seed = scaling.as_ref().map(|scaling| scaling.seed(graph, None)).transpose()?;
             let mut gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
             observe("autodiff", graph);
             sort_as_placed(graph, &mut gradients, persistent);
             optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
-        Entry::Accumulate { steps } => {
+        Entry::Accumulate => {
             let scaling = scaling(graph)?;
-            let seed = seed(graph, &scaling, 1.0 / (*steps).max(1) as f64)?;
-            let gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
+            let share = accumulate::share(graph)?;
+            let seed = scaling.map_or(Ok(share), |scaling| scaling.seed(graph, Some(share)))?;
+            let gradients = autodiff::run_from(graph, loss::LOSS, Some(seed))?;
             observe("autodiff", graph);
             accumulate::add(graph, &gradients)?;
             observe("accumulate", graph);
@@ -162,7 +153,7 @@ pub fn run(
         }
         Entry::Eval | Entry::Forward | Entry::Decode { .. } | Entry::Prefill { .. } => {}
     }
-    let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate { .. });
+    let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate);
     if differentiated && on("share_loss") {
         loss::share(graph);
         observe("share_loss", graph);
@@ -172,7 +163,7 @@ pub fn run(
         observe("sort_tokens", graph);
     }
     match entry {
-        Entry::Train(_) | Entry::Accumulate { .. } | Entry::Eval | Entry::Forward => {
+        Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Forward => {
             attention::run(graph, &options.kinds, &options.linear)?
         }
         Entry::Decode { context } => {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Results, Tensor, run};
-use linc_passes::accumulate::KEEP;
+use linc_passes::accumulate::{KEEP, SHARE};
 use linc_passes::loss::{LOSS, TARGETS};
 use linc_passes::memory::{Allocation, MemoryPlan, PersistentLayout};
 use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
@@ -46,18 +46,27 @@ fn close(what: &str, found: &Tensor<f64>, expected: &Tensor<f64>) {
 fn accumulated_step_is_one_large_step(options: &Options) {
     let whole = program(&Entry::Train(common::optimizer()), 2 * STEPS, options).0;
     let mut bindings = common::bindings(&whole, 13);
-    // Each batch counts the same number of targets, as the mean of means is then the mean.
-    let targets: Vec<i32> = bindings[TARGETS].doubles().iter().map(|t| (*t as i32).max(0)).collect();
+    // Batches count different numbers of targets, the last of them none: the mean of means is not the mean.
+    let mut targets: Vec<i32> = bindings[TARGETS].doubles().iter().map(|t| (*t as i32).max(0)).collect();
+    targets[3..8].fill(-1);
+    targets[4 * SEQ..].fill(-1);
+    let counts: Vec<f64> = targets
+        .chunks(2 * SEQ)
+        .map(|batch| batch.iter().filter(|target| **target >= 0).count() as f64)
+        .collect();
+    assert_eq!(counts, [13.0, 18.0, 0.0]);
     bindings.insert(TARGETS.into(), Tensor::int([targets.len()], targets));
     let expected = results(&whole, &bindings);
 
-    let (batch, _, _) = program(&Entry::Accumulate { steps: STEPS }, 2, options);
+    let (batch, _, _) = program(&Entry::Accumulate, 2, options);
     let mut states: BTreeMap<String, Tensor<f64>> = BTreeMap::new();
     let mut loss = 0.0;
     for step in 0..STEPS {
         let mut own = bindings.clone();
         own.insert("tokens".into(), part(&bindings["tokens"], &[2, SEQ], step));
         own.insert(TARGETS.into(), part(&bindings[TARGETS], &[2 * SEQ], step));
+        let share = counts[step] / counts.iter().sum::<f64>();
+        own.insert(SHARE.into(), Tensor::scalar(share));
         own.insert(KEEP.into(), Tensor::scalar(if step == 0 { 0.0 } else { 1.0 }));
         for name in batch.nodes().filter_map(|n| batch.op(n).leaf_name()).filter(|n| n.ends_with(".grad")) {
             // What an earlier step left is forgotten.
@@ -67,7 +76,7 @@ fn accumulated_step_is_one_large_step(options: &Options) {
             own.insert(name.into(), states.get(name).cloned().unwrap_or_else(left));
         }
         let found = results(&batch, &own);
-        loss += found.outputs[LOSS].doubles()[0] / STEPS as f64;
+        loss += found.outputs[LOSS].doubles()[0] * share;
         states = found.updates.into_iter().collect();
     }
     close(LOSS, &Tensor::scalar(loss), &expected.outputs[LOSS]);
@@ -101,7 +110,7 @@ fn every_optional_pass_can_be_switched_off() {
 
 #[test]
 fn states_are_updated_where_they_lie() {
-    let (graph, plan, layout) = program(&Entry::Accumulate { steps: 2 }, 2, &common::options("LS"));
+    let (graph, plan, layout) = program(&Entry::Accumulate, 2, &common::options("LS"));
     let position: BTreeMap<_, _> = plan.order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
     assert!(!graph.updates.is_empty());
     for (leaf, value) in &graph.updates {

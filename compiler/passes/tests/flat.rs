@@ -113,7 +113,7 @@ fn accumulated_gradients_are_one_range_too() {
     for graph in [|| common::tiny_llama(2, 9), odd] {
         let options = common::options("LS");
         let mut layout = PersistentLayout::default();
-        lowered(graph(), &Entry::Accumulate { steps: 2 }, &options, &mut layout);
+        lowered(graph(), &Entry::Accumulate, &options, &mut layout);
         let update = Entry::Update(common::optimizer());
         let (graph, plan) = lowered(graph(), &update, &options, &mut layout);
         check_flat(&graph, &plan, &layout);

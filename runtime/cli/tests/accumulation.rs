@@ -54,6 +54,45 @@ fn batches_that_are_added_up_train_like_one_large_batch() {
 }
 
 #[test]
+fn batches_count_by_their_targets() {
+    let folder = Folder::new("accumulation_targets");
+    let (config, run) = (folder.config(), folder.path("run"));
+    // Sequences with 1 and 3 queries in turn, the rest of them without targets; the learning rate is 0, so that the steps
+    // of a run all have the same weights.
+    let settings = "--training.dataset mqar --training.mqar.vocab_size 64 --training.mqar.num_kv_pairs 1,3 \
+                    --training.shuffle false --optimizer.lr 0 --validation.enable false --training.max_norm 1e30";
+    let train = |settings: &[&str], batch: &str, steps: &str, more: &[&str]| {
+        let shape = ["--training.batch_size", batch, "--training.steps", steps];
+        let run = run.display().to_string();
+        succeed(&[&["train", &config, "--job.dump_folder", &run][..], settings, &shape, more].concat());
+        let records = records(Path::new(&run));
+        fs::remove_dir_all(run).expect("removed");
+        (numbers(&records, "loss"), numbers(&records, "grad_norm"))
+    };
+    // A data set that generates has no file.
+    let text = fs::read_to_string(&config).expect("a config");
+    let kept: Vec<&str> = text.lines().map(|l| if l.starts_with("dataset") { "" } else { l }).collect();
+    fs::write(&config, kept.join("\n")).expect("written");
+    let settings: Vec<&str> = settings.split_whitespace().collect();
+    for (precision, tolerance) in [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 3e-3)] {
+        let precision = ["--training.mixed_precision_param", precision];
+        let (alone, _) = train(&settings, "1", "4", &precision);
+        let expected = (alone[0] + 3.0 * alone[1] + alone[2] + 3.0 * alone[3]) / 8.0;
+        let mean_of_means = alone.iter().sum::<f64>() / 4.0;
+        assert!((expected - mean_of_means).abs() > 1e-3, "the sequences do not tell: {alone:?}");
+        let (_, norm) = train(&settings, "4", "1", &precision);
+        for batch in ["4", "2", "1"] {
+            let more = [&precision[..], &["--training.global_batch_size", "4"]].concat();
+            let (loss, grad_norm) = train(&settings, batch, "1", &more);
+            for (found, expected) in [(loss[0], expected), (grad_norm[0], norm[0])] {
+                let close = (found - expected).abs() <= tolerance * expected.abs();
+                assert!(close, "{precision:?}, {batch} sequences a batch: {found} instead of {expected}");
+            }
+        }
+    }
+}
+
+#[test]
 fn accumulation_repeats_and_resumes_with_the_same_bits() {
     let folder = Folder::new("accumulation_bits");
     let weights = |name: &str| {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// Optimizer steps done.
     pub step: usize,
-    /// Mean loss of the step, nats per token.
+    /// Loss of the step, nats per token: the mean over all targets of its batches.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub loss: Option<f64>,
     /// Global gradient norm before clipping.

@@ -18,7 +18,7 @@ use linc_exec::device::Device;
 use crate::autotune;
 use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
 use crate::config::JobConfig;
-use crate::data::{Batch, Data, Event, Loading};
+use crate::data::{Batch, Data, Event, Loading, target_shares};
 use crate::error::TrainError;
 use crate::generate::{Generator, Programs, Sampling};
 use crate::lr::{LrSchedule, Stretches};
@@ -285,16 +285,16 @@ impl Trainer {
 
     /// One optimizer step.
     fn train_step(&mut self, meter: &mut Meter) -> Result<StepDone, TrainError> {
-        let batches = self.config.accumulation_steps();
+        let begun = Instant::now();
+        let batches: Vec<Batch> =
+            (0..self.config.accumulation_steps()).map(|_| self.data.training.next_batch()).collect();
+        meter.data += begun.elapsed();
         // Of one batch it is exact.
-        let mut sum = 0.0;
-        for index in 0..batches {
-            let begun = Instant::now();
-            let batch = self.data.training.next_batch();
-            meter.data += begun.elapsed();
-            sum += f64::from(self.train_batch(&batch, index)?);
+        let mut loss = 0.0;
+        for (index, (batch, share)) in batches.iter().zip(target_shares(&batches)).enumerate() {
+            loss += share * f64::from(self.train_batch(batch, index, share)?);
         }
-        let loss = (sum / batches as f64) as f32;
+        let loss = loss as f32;
         if let Some(update) = self.update {
             self.feed_optimizer(update)?;
             self.run_program(update)?;
@@ -318,8 +318,8 @@ impl Trainer {
         Err(TrainError::NotFinite { step: self.step, loss, grad_norm })
     }
 
-    /// Runs the training program on batch `index` of a step; its loss.
-    fn train_batch(&mut self, batch: &Batch, index: usize) -> Result<f32, TrainError> {
+    /// Runs the training program on batch `index` of a step, which has that share of the step's targets; its loss.
+    fn train_batch(&mut self, batch: &Batch, index: usize, share: f64) -> Result<f32, TrainError> {
         let x = &mut self.session.executor;
         x.write_input(TRAIN, names::TOKENS, bytemuck::cast_slice(&batch.tokens))?;
         x.write_input(TRAIN, names::TARGETS, bytemuck::cast_slice(&batch.targets))?;
@@ -328,6 +328,7 @@ impl Trainer {
             Some(_) => {
                 let keep = if index == 0 { 0f32 } else { 1.0 };
                 x.write_input(TRAIN, names::KEEP, bytemuck::bytes_of(&keep))?;
+                x.write_input(TRAIN, names::SHARE, bytemuck::bytes_of(&(share as f32)))?;
             }
         }
         self.run_program(TRAIN)?;
@@ -467,7 +468,7 @@ impl Trainer {
 
 /// What a step gave.
 struct StepDone {
-    /// Mean of the batches' losses.
+    /// Mean over all targets of its batches.
     loss: f32,
     /// Norm of its gradient.
     grad_norm: f32,

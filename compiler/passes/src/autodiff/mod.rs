@@ -22,23 +22,14 @@ pub type Gradients = Vec<(NodeId, Value)>;
 /// [`PassError::Missing`] without such an output, [`PassError::NotDifferentiable`] at an operation without a
 /// derivative, [`PassError::UnusedParameter`] for a parameter the loss does not depend on.
 pub fn run(graph: &mut Graph, loss: &str) -> Result<Gradients, PassError> {
-    run_from(graph, loss, Seed::Factor(1.0))
+    run_from(graph, loss, None)
 }
 
-/// Where a backward starts.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Seed {
-    /// A constant factor of the loss.
-    Factor(f64),
-    /// A factor that the graph computes, f32 scalar.
-    Value(Value),
-}
-
-/// The same for a multiple of the loss, which itself stays as it is.
+/// The same for the loss times `seed` (f32 scalar; 1 if there is none), which itself stays as it is.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_from(graph: &mut Graph, loss: &str, seed: Seed) -> Result<Gradients, PassError> {
+pub fn run_from(graph: &mut Graph, loss: &str, seed: Option<Value>) -> Result<Gradients, PassError> {
     let root = graph
         .outputs
         .iter()
@@ -51,8 +42,8 @@ pub fn run_from(graph: &mut Graph, loss: &str, seed: Seed) -> Result<Gradients, 
     let mut pending: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
     let outer = graph.set_scope("loss");
     let seed = match seed {
-        Seed::Factor(value) => graph.push(Op::Constant { value, ty: graph.ty(root).clone() }, &[])?,
-        Seed::Value(value) => value,
+        None => graph.push(Op::Constant { value: 1.0, ty: graph.ty(root).clone() }, &[])?,
+        Some(seed) => seed,
     };
     pending.insert(root, vec![seed]);
 

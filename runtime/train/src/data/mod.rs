@@ -57,6 +57,14 @@ impl Batch {
     }
 }
 
+/// What each batch of an optimizer step counts: its part of all their targets. They add up to 1, or are all 0 where
+/// nothing is to be predicted.
+pub fn target_shares(batches: &[Batch]) -> Vec<f64> {
+    let counts: Vec<usize> = batches.iter().map(Batch::target_count).collect();
+    let all = counts.iter().sum::<usize>().max(1) as f64;
+    counts.into_iter().map(|count| count as f64 / all).collect()
+}
+
 /// A recall query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {

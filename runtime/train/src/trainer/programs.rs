@@ -101,7 +101,7 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     let steps = config.accumulation_steps();
     let train = match steps {
         1 => Entry::Train(optimizer(config)),
-        _ => Entry::Accumulate { steps },
+        _ => Entry::Accumulate,
     };
     let mut entries = vec![(train, options.clone())];
     let sister = |batch: usize, seq: usize| {
