@@ -62,7 +62,8 @@ pub fn sized(name: &str, numbers: &[(&str, f64)], ratio: &str) -> Model {
     let numbers: Vec<(String, f64)> = numbers.iter().map(|(key, value)| ((*key).into(), *value)).collect();
     let (config, architecture) = (source(&format!("llama3_{name}.toml")), source("llama3.linc"));
     let ratio = ratio.parse().unwrap_or_else(|e| panic!("{e}"));
-    Model::new(&config, &architecture, &numbers, ratio, Placement::Uniform).unwrap_or_else(|e| panic!("{e}"))
+    Model::new(&config, &architecture, &numbers, Some(ratio), Placement::Uniform)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The training program with usual hyperparameters.

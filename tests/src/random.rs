@@ -194,7 +194,7 @@ impl Architecture {
         let architecture = Source { path: "random.linc".into(), text: self.linc() };
         let ratio = format!("{}/{}", self.linear, self.layers).parse().unwrap_or_else(|e| panic!("{e}"));
         let placement: Placement = self.placement.parse().unwrap_or_else(|e| panic!("{e}"));
-        Model::new(&config, &architecture, &[], ratio, placement)
+        Model::new(&config, &architecture, &[], Some(ratio), placement)
             .unwrap_or_else(|e| panic!("{e}\n{}\n{}", architecture.text, config.text))
     }
 }

@@ -59,7 +59,7 @@ impl Golden {
         let text = |key: &str| self.about[key].as_str().expect("a string").to_string();
         let config = Source { path: "golden.toml".into(), text: text("toml") };
         let ratio = text("ratio").parse().unwrap_or_else(|e| panic!("{e}"));
-        Model::new(&config, &models::source("llama3.linc"), &[], ratio, Placement::Uniform)
+        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform)
             .unwrap_or_else(|e| panic!("{e}"))
     }
 

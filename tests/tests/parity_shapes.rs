@@ -29,7 +29,7 @@ impl Shape {
         );
         let config = Source { path: "shape.toml".into(), text };
         let ratio = "0.5".parse().unwrap_or_else(|e| panic!("{e}"));
-        Model::new(&config, &models::source("llama3.linc"), &[], ratio, Placement::Uniform)
+        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform)
             .unwrap_or_else(|e| panic!("{e}"))
     }
 

@@ -128,15 +128,8 @@ fn mlp() -> Model {
          vocab_size = {VOCAB}\n[constants]\nhidden = 40\n"
     );
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
-    let ratio = "0".parse().unwrap_or_else(|e| panic!("{e}"));
-    Model::new(
-        &source("mlp.toml", &config),
-        &source("mlp.linc", architecture),
-        &[],
-        ratio,
-        Placement::Uniform,
-    )
-    .unwrap_or_else(|e| panic!("{e}"))
+    Model::new(&source("mlp.toml", &config), &source("mlp.linc", architecture), &[], None, Placement::Uniform)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use linc_ir::{Graph, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, BuiltModel, LinearAttentionOptions, ModelConfig, Source, build};
 use linc_passes::attention::LinearOptions;
-use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
+use linc_passes::placement::{AttentionKind, Placement, Ratio, describe_share, layer_kinds, layer_map};
 
 use crate::error::CompileError;
 
@@ -12,8 +12,8 @@ use crate::error::CompileError;
 pub struct Model {
     architecture: Architecture,
     config: ModelConfig,
-    /// Share of linear layers that was asked for.
-    pub ratio: Ratio,
+    /// Share of linear layers that was asked for; [`Model::share`] is what resulted.
+    pub asked: Option<Ratio>,
     /// Where the linear layers are.
     pub placement: Placement,
     /// Attention kind of every layer.
@@ -47,12 +47,13 @@ impl Model {
     /// Reads both texts, applies `overrides` (dotted key, number), and lays out the attention kinds.
     ///
     /// # Errors
-    /// [`CompileError::Model`] with source positions, [`CompileError::Pass`] for a bad placement.
+    /// [`CompileError::Model`] with source positions, [`CompileError::Pass`] for a placement that the model does not
+    /// have or that contradicts the ratio.
     pub fn new(
         config: &Source,
         architecture: &Source,
         overrides: &[(String, f64)],
-        ratio: Ratio,
+        asked: Option<Ratio>,
         placement: Placement,
     ) -> Result<Self, CompileError> {
         let mut config = ModelConfig::parse(config)?;
@@ -61,9 +62,9 @@ impl Model {
         }
         let architecture = Architecture::parse(architecture)?;
         let built = build(&architecture, &config, &BuildShape { batch: 1, seq: 1, rope_len: 1 })?;
-        let kinds = layer_kinds(built.n_layers, ratio, &placement)?;
+        let kinds = layer_kinds(built.n_layers, asked, &placement)?;
         let sizes = sizes(&built);
-        Ok(Model { architecture, config, ratio, placement, kinds, sizes })
+        Ok(Model { architecture, config, asked, placement, kinds, sizes })
     }
 
     /// The same model with other attention kinds, as a checkpoint's metadata gives them.
@@ -96,6 +97,16 @@ impl Model {
     /// The size's name.
     pub fn flavor(&self) -> &str {
         &self.config.flavor
+    }
+
+    /// Share of linear layers.
+    pub fn share(&self) -> Ratio {
+        Ratio::of(&self.kinds)
+    }
+
+    /// The share for people, beside what was asked for if that is another: `0.3 of 4 layers: 1 layer, 0.25`.
+    pub fn share_text(&self) -> String {
+        describe_share(&self.kinds, self.asked)
     }
 
     /// `LLLS LLLS ..`

@@ -45,6 +45,11 @@ pub struct Report {
     pub layers: Vec<&'static str>,
     /// `LLLS LLLS ..`
     pub layer_map: String,
+    /// Share of linear layers.
+    pub linear_share: f64,
+    /// The share that was asked for, if it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear_share_asked: Option<f64>,
     /// Sequences of a batch.
     pub batch: usize,
     /// Tokens of a sequence.
@@ -82,6 +87,11 @@ impl Report {
             params: model.sizes.params,
             layers: model.kinds.iter().map(|k| k.name()).collect(),
             layer_map: model.layer_map(),
+            linear_share: model.share().as_f64(),
+            linear_share_asked: model
+                .asked
+                .filter(|asked| *asked != model.share())
+                .map(|asked| asked.as_f64()),
             batch,
             seq,
             precision: precision.name(),

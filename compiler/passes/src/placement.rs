@@ -1,5 +1,8 @@
 //! Which layers use linear attention: ratio and placement to one kind per layer, in exact arithmetic.
 //!
+//! Of `n` layers the nearest whole number to `n` times the ratio is linear, halves up. But what was asked for stays what it
+//! is in kind: of two layers or more, a ratio above 0 has a linear layer and one below 1 a softmax layer.
+//!
 //! The only place that reads the ratio; afterwards only typed per-layer attention operations exist.
 
 use std::fmt;
@@ -32,6 +35,11 @@ impl AttentionKind {
             AttentionKind::Linear => "linear",
         }
     }
+
+    /// Inverse of [`AttentionKind::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        [AttentionKind::Softmax, AttentionKind::Linear].into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// A share in [0, 1], exact: 0.7 is 7/10.
@@ -44,6 +52,29 @@ pub struct Ratio {
 impl Ratio {
     /// 0: every layer keeps softmax attention.
     pub const ZERO: Ratio = Ratio { numerator: 0, denominator: 1 };
+
+    /// The share of linear layers among all; 0 of none.
+    pub fn of(kinds: &[AttentionKind]) -> Ratio {
+        let linear = kinds.iter().filter(|kind| **kind == AttentionKind::Linear).count();
+        Ratio::reduced(linear as u64, (kinds.len() as u64).max(1))
+    }
+
+    fn reduced(numerator: u64, denominator: u64) -> Ratio {
+        let divisor = gcd(numerator, denominator);
+        Ratio { numerator: numerator / divisor, denominator: denominator / divisor }
+    }
+
+    /// How many of `n` layers are linear.
+    fn count(self, n: usize) -> usize {
+        let (numerator, denominator) = (u128::from(self.numerator), u128::from(self.denominator));
+        let nearest = ((2 * n as u128 * numerator + denominator) / (2 * denominator)) as usize;
+        if n < 2 {
+            return nearest;
+        }
+        let least = usize::from(numerator > 0);
+        let most = n - usize::from(numerator < denominator);
+        nearest.clamp(least, most)
+    }
 
     /// The nearest float.
     pub fn as_f64(self) -> f64 {
@@ -89,8 +120,7 @@ impl FromStr for Ratio {
         if denominator == 0 || numerator > denominator {
             return Err(refuse());
         }
-        let divisor = gcd(numerator, denominator);
-        Ok(Ratio { numerator: numerator / divisor, denominator: denominator / divisor })
+        Ok(Ratio::reduced(numerator, denominator))
     }
 }
 
@@ -122,7 +152,7 @@ pub enum Placement {
     Middle,
     /// Linear layers last.
     Back,
-    /// Exactly these layers are linear, counted from 0; the ratio is not used.
+    /// Exactly these layers are linear, counted from 0.
     Layers(Vec<usize>),
 }
 
@@ -164,22 +194,20 @@ impl fmt::Display for Placement {
     }
 }
 
-/// The kind of every layer. The number of linear layers is `n - floor(n·(1-r))` but for an explicit list.
+/// The kind of every layer. Without a ratio none is linear but those of a list.
 ///
 /// # Errors
-/// [`PassError::Setting`] if a listed layer does not exist or is named twice.
+/// [`PassError::Setting`] if a listed layer does not exist or is named twice, or if the ratio asks for another number of
+/// layers than are listed.
 pub fn layer_kinds(
     n_layers: usize,
-    ratio: Ratio,
+    ratio: Option<Ratio>,
     placement: &Placement,
 ) -> Result<Vec<AttentionKind>, PassError> {
-    // softmax(l) = floor(l·(1-r)) in integers: the number of softmax layers among the first l.
-    let softmax_before = |l: usize| {
-        let keep = u128::from(ratio.denominator - ratio.numerator);
-        (l as u128 * keep / u128::from(ratio.denominator)) as usize
-    };
-    let n_softmax = softmax_before(n_layers);
-    let n_linear = n_layers - n_softmax;
+    let n_linear = ratio.unwrap_or(Ratio::ZERO).count(n_layers);
+    let n_softmax = n_layers - n_linear;
+    // Softmax layers among the first l.
+    let softmax_before = |l: usize| (l as u128 * n_softmax as u128 / n_layers.max(1) as u128) as usize;
     let is_linear: Vec<bool> = match placement {
         Placement::Uniform => (0..n_layers).map(|l| softmax_before(l + 1) == softmax_before(l)).collect(),
         Placement::Front => (0..n_layers).map(|l| l < n_linear).collect(),
@@ -206,10 +234,26 @@ pub fn layer_kinds(
                     Some(slot) => *slot = true,
                 }
             }
+            if let Some(ratio) = ratio.filter(|_| layers.len() != n_linear) {
+                return Err(PassError::Setting(format!(
+                    "linear_attn_placement lists {} of {n_layers} layers, but linear_attn_ratio = {ratio} asks for {n_linear}: leave the ratio out, or list as many",
+                    layers.len()
+                )));
+            }
             linear
         }
     };
     Ok(is_linear.iter().map(|l| if *l { AttentionKind::Linear } else { AttentionKind::Softmax }).collect())
+}
+
+/// The share of linear layers for people, beside what was asked for if that is another: `0.5`, or
+/// `0.3 of 4 layers: 1 layer, 0.25`.
+pub fn describe_share(kinds: &[AttentionKind], asked: Option<Ratio>) -> String {
+    let share = Ratio::of(kinds);
+    let Some(asked) = asked.filter(|asked| *asked != share) else { return share.to_string() };
+    let (n, linear) = (kinds.len(), kinds.iter().filter(|kind| **kind == AttentionKind::Linear).count());
+    let plural = |count: usize| if count == 1 { "layer" } else { "layers" };
+    format!("{asked} of {n} {}: {linear} {}, {share}", plural(n), plural(linear))
 }
 
 /// The layer map for people, in blocks of four: `LLLS LLLS`.
@@ -223,8 +267,8 @@ mod tests {
     use super::*;
 
     fn map(n: usize, ratio: &str, placement: &str) -> String {
-        let kinds = layer_kinds(n, ratio.parse().expect("a ratio"), &placement.parse().expect("a placement"));
-        layer_map(&kinds.expect("a map"))
+        let ratio = Some(ratio.parse().expect("a ratio"));
+        layer_map(&layer_kinds(n, ratio, &placement.parse().expect("a placement")).expect("a map"))
     }
 
     #[test]
@@ -238,13 +282,20 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_exact_for_decimal_ratios() {
+    fn counts_are_the_nearest_whole_numbers() {
         for n in 1..200 {
-            for tenths in 0..=10u64 {
+            for tenths in 0..=10 {
                 let ratio: Ratio = format!("{}.{}", tenths / 10, tenths % 10).parse().expect("a ratio");
-                let expected = n - (n as u64 * (10 - tenths) / 10) as usize;
+                // Tenths of layers: halves, 5 of 10, go up.
+                let mut expected = (n * tenths + 5) / 10;
+                if n > 1 && tenths > 0 {
+                    expected = expected.max(1);
+                }
+                if n > 1 && tenths < 10 {
+                    expected = expected.min(n - 1);
+                }
                 for placement in [Placement::Uniform, Placement::Front, Placement::Middle, Placement::Back] {
-                    let kinds = layer_kinds(n, ratio, &placement).expect("a map");
+                    let kinds = layer_kinds(n, Some(ratio), &placement).expect("a map");
                     let linear = kinds.iter().filter(|k| **k == AttentionKind::Linear).count();
                     assert_eq!(linear, expected, "{n} layers at {ratio} {placement}");
                 }
@@ -257,7 +308,51 @@ mod tests {
         assert_eq!(map(6, "0.5", "front"), "LLLS SS");
         assert_eq!(map(6, "0.5", "back"), "SSSL LL");
         assert_eq!(map(6, "0.5", "middle"), "SSLL LS");
-        assert_eq!(map(6, "0", "1,4"), "SLSS LS");
+        let list = |n, layers: &str| {
+            layer_map(&layer_kinds(n, None, &layers.parse().expect("a list")).expect("a map"))
+        };
+        assert_eq!(list(6, "1,4"), "SLSS LS");
+    }
+
+    #[test]
+    fn a_share_between_has_layers_of_both_kinds() {
+        let cases = [
+            (4, "0.3", "LSSS"),
+            (4, "0.01", "LSSS"),
+            (4, "0.99", "LLLS"),
+            (4, "0.375", "LSLS"),
+            (2, "0.75", "LS"),
+            (2, "0.01", "LS"),
+            (3, "0.5", "LLS"),
+            (16, "1/1000", "LLLL LLLL LLLL LLLS"),
+        ];
+        for (n, ratio, expected) in &cases[..7] {
+            assert_eq!(map(*n, ratio, "uniform"), *expected, "{n} layers at {ratio}");
+        }
+        // One linear layer among many, and one softmax layer: the last of each block is a softmax layer.
+        assert_eq!(map(16, "1/1000", "uniform"), "LSSS SSSS SSSS SSSS");
+        assert_eq!(map(16, "999/1000", "uniform"), cases[7].2);
+        // A model of one layer has one kind.
+        for (ratio, expected) in [("0", "S"), ("0.49", "S"), ("0.5", "L"), ("1", "L")] {
+            assert_eq!(map(1, ratio, "uniform"), expected, "{ratio}");
+        }
+        assert_eq!(layer_kinds(0, Some(Ratio::ZERO), &Placement::Uniform), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_share_that_results_is_said() {
+        let said = |n, ratio: Option<&str>, placement: &str| {
+            let ratio = ratio.map(|ratio| ratio.parse().expect("a ratio"));
+            let kinds = layer_kinds(n, ratio, &placement.parse().expect("a placement")).expect("a map");
+            describe_share(&kinds, ratio)
+        };
+        assert_eq!(said(4, Some("0.3"), "uniform"), "0.3 of 4 layers: 1 layer, 0.25");
+        assert_eq!(said(3, Some("0.5"), "back"), "0.5 of 3 layers: 2 layers, 2/3");
+        assert_eq!(said(1, Some("0.7"), "back"), "0.7 of 1 layer: 1 layer, 1.0");
+        assert_eq!(said(4, Some("1/2"), "front"), "0.5");
+        assert_eq!(said(4, None, "uniform"), "0.0");
+        assert_eq!(said(4, None, "3"), "0.25");
+        assert_eq!(said(4, Some("0.3"), "3"), "0.3 of 4 layers: 1 layer, 0.25");
     }
 
     #[test]
@@ -275,8 +370,14 @@ mod tests {
 
     #[test]
     fn bad_lists() {
-        assert!(layer_kinds(4, Ratio::ZERO, &Placement::Layers(vec![4])).is_err());
-        assert!(layer_kinds(4, Ratio::ZERO, &Placement::Layers(vec![1, 1])).is_err());
+        assert!(layer_kinds(4, None, &Placement::Layers(vec![4])).is_err());
+        assert!(layer_kinds(4, None, &Placement::Layers(vec![1, 1])).is_err());
+        for (ratio, layers) in [("0", vec![0]), ("1", vec![0, 1, 2]), ("0.5", vec![3]), ("0.3", vec![])] {
+            let (ratio, placement) = (Some(ratio.parse().expect("a ratio")), Placement::Layers(layers));
+            let error = layer_kinds(4, ratio, &placement).expect_err("a contradiction").to_string();
+            assert!(error.contains("linear_attn_ratio") && error.contains("lists"), "{error}");
+        }
+        assert!(layer_kinds(4, Some(Ratio::ZERO), &Placement::Layers(vec![])).is_ok());
         assert!("0,x".parse::<Placement>().is_err());
     }
 }

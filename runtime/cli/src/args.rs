@@ -62,10 +62,10 @@ pub(crate) struct TrainArgs {
 /// Which of a model's layers are linear.
 #[derive(Debug, Args)]
 pub(crate) struct LayerArgs {
-    /// Share of the layers that use linear attention: a number from 0 to 1 or a fraction
-    #[arg(long, default_value = "0", allow_negative_numbers = true)]
-    pub(crate) ratio: String,
-    /// Where they are: uniform, front, middle, back, or a list such as 0,2,5
+    /// Share of the layers that use linear attention: a number from 0 to 1 or a fraction; 0 if not given
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) ratio: Option<String>,
+    /// Where they are: uniform, front, middle, back, or a list such as 0,2,5, which needs no ratio
     #[arg(long, default_value = "uniform")]
     pub(crate) placement: String,
     /// Replace a number or flag of the model file: key=value, repeatable
@@ -266,10 +266,10 @@ pub(crate) struct BenchAttentionArgs {
 pub(crate) struct BenchTrainArgs {
     /// The model, such as models/llama3_1b.toml
     pub(crate) model: PathBuf,
-    /// Shares of linear layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "0", allow_negative_numbers = true)]
+    /// Shares of linear layers, separated by commas; 0 if not given
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) ratio: Vec<String>,
-    /// Where they are: uniform, front, middle, back
+    /// Where they are: uniform, front, middle, back, or a list such as 0,2,5, which needs no ratio
     #[arg(long, default_value = "uniform")]
     pub(crate) placement: String,
     /// Replace a number or flag of the model file: key=value, repeatable

@@ -66,9 +66,13 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
     let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
         bail!("--recompute is \"{}\"; expected none, selective or full", args.recompute);
     };
-    let open = |ratio: &String| open(&args.model, ratio, &args.placement, args.set.clone());
+    let open = |ratio| open(&args.model, ratio, &args.placement, args.set.clone());
+    let ratios: Vec<Option<&str>> = match &args.ratio[..] {
+        [] => vec![None],
+        ratios => ratios.iter().map(|ratio| Some(ratio.as_str())).collect(),
+    };
     let bench = TrainingBench {
-        models: args.ratio.iter().map(open).collect::<Result<_>>()?,
+        models: ratios.into_iter().map(open).collect::<Result<_>>()?,
         seqs: args.seq.clone(),
         batch: args.batch_size,
         precision: compile::precision(&args.measure.precision)?,
@@ -91,7 +95,7 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
     // A user's own number of layers comes later, and wins.
     let set = [&["n_layers=1".to_string()], &args.set[..]].concat();
     let bench = MemoryBench {
-        model: open(&args.model, "0", "uniform", set)?,
+        model: open(&args.model, None, "uniform", set)?,
         seq: args.seq,
         batch: args.batch_size,
         precision: compile::precision(&args.measure.precision)?,
@@ -130,9 +134,9 @@ fn timing(args: &MeasureArgs) -> Result<Timing> {
     Ok(Timing { warmup: args.warmup, rounds: args.rounds })
 }
 
-fn open(path: &Path, ratio: &str, placement: &str, set: Vec<String>) -> Result<Model> {
+fn open(path: &Path, ratio: Option<&str>, placement: &str, set: Vec<String>) -> Result<Model> {
     let layers = LayerArgs {
-        ratio: ratio.to_string(),
+        ratio: ratio.map(str::to_string),
         placement: placement.to_string(),
         set,
         batch_size: 1,

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use linc_driver::{
-    AdamWSpec, Blocks, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime, Precision,
-    RecomputePolicy, Report, Source, Target,
+    AdamWSpec, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime,
+    Precision, Ratio, RecomputePolicy, Report, Source, Target,
 };
 use linc_train::config::{ModelFiles, Setting};
 use linc_train::metrics::{bytes, thousands};
@@ -92,13 +92,21 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
     }
     let source =
         |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
-    Ok(Model::new(
+    let ratio: Option<Ratio> = layers.ratio.as_deref().map(str::parse).transpose()?;
+    let model = Model::new(
         &source(&files.model_path, &files.model_text),
         &source(&files.architecture_path, &files.architecture_text),
         &overrides,
-        layers.ratio.parse()?,
+        ratio,
         layers.placement.parse()?,
-    )?)
+    );
+    model.map_err(|error| match error {
+        CompileError::Pass(error) => {
+            let ratio = layers.ratio.as_ref().map_or(String::new(), |ratio| format!("--ratio {ratio} "));
+            anyhow!("command line: `{ratio}--placement {}`: {error}", layers.placement)
+        }
+        other => other.into(),
+    })
 }
 
 /// A number, or a flag as the number that it stands for.
@@ -171,7 +179,7 @@ pub(crate) fn card(model: &Model, report: &Report) -> String {
         ),
         format!("Parameters  {}", thousands(report.params)),
         format!("Layers      {}", report.layer_map),
-        format!("Linear      ratio {}, {}", model.ratio, model.placement),
+        format!("Linear      ratio {}, {}", model.share_text(), model.placement),
         format!(
             "FLOPs       {} per token ({} in TorchTitan's convention)",
             flops(report.flops_per_token),

@@ -30,6 +30,37 @@ fn ratios_out_of_range() {
 }
 
 #[test]
+fn a_list_of_layers_beside_another_ratio() {
+    let contradiction = ["linear_attn_placement lists 1 of", "linear_attn_ratio", "leave the ratio out"];
+    for ratio in ["0", "1"] {
+        let said = format!("`--ratio {ratio} --placement 2`");
+        let expected = [&contradiction[..], &[said.as_str()]].concat();
+        refuse(&["compile", MODEL, "--ratio", ratio, "--placement", "2"], &expected);
+        refuse(&["inspect", MODEL, "--ratio", ratio, "--placement", "2"], &expected);
+        refuse(&["bench", "train", MODEL, "--ratio", ratio, "--placement", "2"], &expected);
+    }
+    let card = succeed(&["compile", MODEL, "--placement", "2"]);
+    assert!(card.contains("Layers      SSLS") && card.contains("Linear      ratio 0.25, 2"), "{card}");
+    let card = succeed(&["compile", MODEL, "--ratio", "0.3"]);
+    assert!(card.contains("ratio 0.3 of 4 layers: 1 layer, 0.25, uniform"), "{card}");
+    succeed(&["inspect", MODEL, "--ratio", "1/4", "--placement", "3"]);
+
+    let folder = Folder::new("lists");
+    let config = folder.config();
+    let text = fs::read_to_string(&config).expect("the config");
+    let list = "linear_attn_ratio = 1\nlinear_attn_placement = [1]";
+    let both = folder.file("both.toml", text.replace("linear_attn_ratio = 0.5", list));
+    let expected = [&contradiction[..], &["both.toml:7:25", "linear_attn_placement = [1]"]].concat();
+    refuse(&["train", &both], &expected);
+    refuse(
+        &["train", &config, "--model.linear_attn_placement", "0,1"],
+        &["command line: `--model.linear_attn_placement 0,1`", "lists 2 of 2", "linear_attn_ratio = 0.5"],
+    );
+    refuse(&["train", &config, "--model.linear_attn_placement", "7"], &["command line:", "layers 0 to 1"]);
+    assert!(!folder.path("run").exists(), "a refused run writes nothing");
+}
+
+#[test]
 fn configs_with_mistakes() {
     let folder = Folder::new("configs");
     let cases: [(&str, &[&str]); 5] = [

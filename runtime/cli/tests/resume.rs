@@ -256,3 +256,30 @@ fn measured_tiles_are_recorded_and_a_resumed_run_keeps_them() {
     let text = tune("plain", "6", &on);
     assert!(text.contains("Tile sizes are linc's own") && !text.contains("measured"), "{text}");
 }
+
+#[test]
+fn what_is_recorded_is_the_share_that_results() {
+    let folder = Folder::new("share");
+    let text = fs::read_to_string(folder.config()).expect("the config");
+    let checkpoint = folder.path("run").join("checkpoint/step-3");
+    let cases = [
+        ("linear_attn_ratio = 0.3", "4", "0.3 of 4 layers: 1 layer, 0.25 (uniform): LSSS", "0.25"),
+        ("linear_attn_placement = [1]", "2", "0.5 (1): SL", "0.5"),
+    ];
+    for (setting, layers, said, share) in cases {
+        let config = folder.file("share.toml", text.replace("linear_attn_ratio = 0.5", setting));
+        let train = ["train", &config, "--training.steps", "3", "--model.overrides.n_layers", layers];
+        let output = succeed(&train);
+        assert!(output.contains(&format!("Linear attention ratio {said}")), "{output}");
+        let state = fs::read_to_string(checkpoint.join("state.json")).expect("state.json");
+        let state: Value = serde_json::from_str(&state).expect("JSON");
+        assert_eq!(state["model"]["linear_attn_ratio"], share);
+        let weights = fs::read(checkpoint.join("model.safetensors")).expect("weights");
+        let header = String::from_utf8_lossy(&weights[8..1024]).into_owned();
+        assert!(header.contains(&format!("\"linear_attn_ratio\":\"{share}\"")), "{header}");
+        // The resolved config asks for the same layers, and the run goes on.
+        let resolved = folder.path("run").join("config.toml").display().to_string();
+        succeed(&["train", &resolved, "--training.steps", "4"]);
+        fs::remove_dir_all(folder.path("run")).expect("removed");
+    }
+}

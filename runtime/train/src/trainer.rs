@@ -179,7 +179,7 @@ impl Trainer {
         observer.message(&format!("Model {} size: {count} total parameters", model.title()));
         observer.message(&format!(
             "Linear attention ratio {} ({}): {}",
-            model.ratio,
+            model.share_text(),
             model.placement,
             model.layer_map()
         ));

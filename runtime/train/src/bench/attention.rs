@@ -1,7 +1,7 @@
 //! Attention by itself: a model of one layer per kind of attention, with projections as thin as the language allows, of
 //! whose training step only attention's launches are counted. Softmax and linear attention run in the same step.
 
-use linc_driver::{AttentionKind, Entry, Model, Placement, Precision, Ratio, RecomputePolicy, Source};
+use linc_driver::{AttentionKind, Entry, Model, Placement, Precision, RecomputePolicy, Source};
 use serde::Serialize;
 
 use super::{
@@ -227,5 +227,5 @@ fn model(bench: &AttentionBench, head_dim: usize) -> Result<Model, TrainError> {
     );
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let (config, architecture) = (source("attention.toml", &numbers), source("attention.linc", ARCHITECTURE));
-    Ok(Model::new(&config, &architecture, &[], Ratio::ZERO, Placement::Uniform)?.with_kinds(kinds.clone()))
+    Ok(Model::new(&config, &architecture, &[], None, Placement::Uniform)?.with_kinds(kinds.clone()))
 }

@@ -99,7 +99,7 @@ pub fn training(
         for model in &bench.models {
             let row = TrainingRow {
                 model: model.title(),
-                ratio: model.ratio.as_f64(),
+                ratio: model.share().as_f64(),
                 layers: model.layer_map(),
                 batch: bench.batch,
                 seq: *seq,
@@ -113,7 +113,7 @@ pub fn training(
                 loss: None,
                 error: None,
             };
-            let (name, ratio) = (&row.model, model.ratio);
+            let (name, ratio) = (&row.model, model.share_text());
             tell(&format!("train: {name}, ratio {ratio}, {} x {seq} tokens", bench.batch));
             let row = match one(bench, model, row.clone(), open, &mut report) {
                 Err(error @ TrainError::DoesNotFit { .. }) => {

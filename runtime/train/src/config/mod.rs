@@ -69,6 +69,19 @@ pub struct JobConfig {
     pub parallelism: Parallelism,
     /// `[compile]`
     pub compile: Compile,
+    /// Where settings were given.
+    pub places: Places,
+}
+
+/// Where settings were given, for messages about what only the model or the data can tell. It is no part of what a run is
+/// told: all places are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, Place>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// A config and the remarks that loading it gave rise to.
@@ -102,10 +115,18 @@ impl JobConfig {
             activation_checkpoint: Section::read(&mut settings),
             parallelism: Section::read(&mut settings),
             compile: Section::read(&mut settings),
+            places: Places::default(),
         };
+        config.places = Places(settings.places().clone());
         config.complete(&mut settings);
         config.check_together(&mut settings);
         settings.finish().map(|warnings| Loaded { config, warnings })
+    }
+
+    /// What is wrong with a setting, at its place if it was given.
+    pub fn problem(&self, name: &str, message: String) -> ConfigError {
+        let place = self.places.0.get(name).cloned();
+        ConfigError::from(Problem { message, place, help: None })
     }
 
     /// Reads a config file, or the one of that name that is built in where there is no such file.

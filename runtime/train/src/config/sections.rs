@@ -55,9 +55,10 @@ section! {
         path: Option<String> = None;
         /// A Hugging Face tokenizer.json, or a folder with one; bytes if unset.
         tokenizer_path: Option<String> = None, aka ["hf_assets_path"];
-        /// Share of the layers that use linear attention.
-        linear_attn_ratio: Ratio = Ratio::ZERO;
-        /// Which layers those are.
+        /// Share of the layers that use linear attention, to the nearest whole number of layers; 0 if unset. Below 1 it
+        /// leaves at least one layer to softmax attention, above 0 it has at least one linear one.
+        linear_attn_ratio: Option<Ratio> = None;
+        /// Which layers those are; a list needs no ratio.
         linear_attn_placement: Placement = Placement::Uniform;
     }
 }

@@ -345,6 +345,11 @@ impl<'a> Settings<'a> {
         self.places.contains_key(name)
     }
 
+    /// Places of the settings that were given and have been taken.
+    pub(crate) fn places(&self) -> &BTreeMap<String, Place> {
+        &self.places
+    }
+
     /// Reports a conflict at the place of a setting that was taken, if it was given.
     pub(crate) fn conflict(&mut self, name: &str, message: String, help: &str) {
         let place = self.places.get(name).cloned();

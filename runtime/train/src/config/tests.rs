@@ -21,7 +21,7 @@ fn an_empty_text_gives_the_defaults() {
     assert_eq!(loaded.config, JobConfig::default());
     assert!(loaded.warnings.is_empty());
     assert_eq!(loaded.config.optimizer.beta2, 0.95);
-    assert_eq!(loaded.config.model.linear_attn_ratio, Ratio::ZERO);
+    assert_eq!(loaded.config.model.linear_attn_ratio, None);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn flags_take_every_type() {
         ],
     );
     assert!(config.checkpoint.enable);
-    assert_eq!(config.model.linear_attn_ratio, "0.75".parse().expect("a share"));
+    assert_eq!(config.model.linear_attn_ratio, Some("0.75".parse().expect("a share")));
     assert_eq!(config.model.linear_attn_placement, Placement::Layers(vec![0, 2]));
     assert_eq!(config.compile.disable_passes, ["cse", "fusion"]);
     assert_eq!(config.optimizer.lr, 3e-4);
@@ -324,7 +324,7 @@ fn shipped_configs_are_valid() {
         assert_ne!(config.job.description, Job::default().description, "{name}");
         ModelFiles::resolve(&config.model, Some(&path)).unwrap_or_else(|error| panic!("{name}: {error}"));
         if let Some(ratio) = stem.strip_prefix("llama3_1b_linear_") {
-            assert_eq!(ratio.parse::<Ratio>().ok(), Some(config.model.linear_attn_ratio));
+            assert_eq!(ratio.parse::<Ratio>().ok(), config.model.linear_attn_ratio);
         }
     }
 }

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use linc_driver::tiles::Tiles;
-use linc_driver::{AdamWSpec, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, Target};
+use linc_driver::{
+    AdamWSpec, AttentionKind, CompileError, Entry, Layout, Model, OptimizerOptions, Options, Placement,
+    Source, Target,
+};
 use linc_exec::ExecError;
 
 use super::{Observer, resume};
@@ -36,11 +39,18 @@ pub fn open_model(
     let toml = source(&files.model_path, &files.model_text);
     let architecture = source(&files.architecture_path, &files.architecture_text);
     let (ratio, placement) = (config.model.linear_attn_ratio, config.model.linear_attn_placement.clone());
-    let model = Model::new(&toml, &architecture, &overrides, ratio, placement)?;
+    // The numbers of layers are the model's, so that only now a list can be seen to be wrong.
+    let model =
+        Model::new(&toml, &architecture, &overrides, ratio, placement).map_err(|error| match error {
+            CompileError::Pass(error) => {
+                config.problem("model.linear_attn_placement", error.to_string()).into()
+            }
+            other => TrainError::from(other),
+        })?;
     let record = ModelRecord {
         name: model.name().to_string(),
         flavor: model.flavor().to_string(),
-        linear_attn_ratio: ratio.to_string(),
+        linear_attn_ratio: model.share().to_string(),
         linear_attn_placement: model.placement.to_string(),
         layers: model.kinds.iter().map(|k| k.name().to_string()).collect(),
         params: model.sizes.params,
@@ -62,10 +72,22 @@ pub fn model_of(record: &ModelRecord) -> Result<Model, TrainError> {
     let source = |path: &str, text: &str| Source { path: path.to_string(), text: text.to_string() };
     let toml = source(&record.model_path, &record.model_toml);
     let architecture = source(&record.architecture_path, &record.architecture);
-    let setting = |e: linc_driver::PassError| TrainError::Compile(e.into());
-    let ratio = record.linear_attn_ratio.parse().map_err(setting)?;
-    let placement: Placement = record.linear_attn_placement.parse().map_err(setting)?;
-    Ok(Model::new(&toml, &architecture, &record.overrides, ratio, placement)?)
+    // The layers decide, not what they were once derived from: how a ratio is rounded may change.
+    let kinds: Option<Vec<AttentionKind>> =
+        record.layers.iter().map(|name| AttentionKind::from_name(name)).collect();
+    let model = Model::new(&toml, &architecture, &record.overrides, None, Placement::Uniform)?;
+    let Some(kinds) = kinds.filter(|kinds| kinds.len() == model.sizes.n_layers) else {
+        let message = format!(
+            "the checkpoint has the layers {}; expected softmax or linear for each of the model's {}",
+            record.layers.join(", "),
+            model.sizes.n_layers
+        );
+        return Err(TrainError::Request(message));
+    };
+    let placement = record.linear_attn_placement.parse().map_err(CompileError::Pass)?;
+    let mut model = model.with_kinds(kinds);
+    model.placement = placement;
+    Ok(model)
 }
 
 /// The optimizer of a training run.

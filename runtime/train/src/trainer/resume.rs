@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use linc_driver::{Entry, Layout, Options};
+use linc_driver::{AttentionKind, Entry, Layout, Options, layer_kinds};
 
 use super::programs::model_of;
 use crate::checkpoint::{self, CheckpointError, ModelRecord, State};
@@ -134,10 +134,7 @@ fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<()
     let message = if saved.params != now.params {
         format!("it is of {}, the config asks for {}", title(saved), title(now))
     } else if saved.layers != now.layers {
-        help = format!(
-            "set model.linear_attn_ratio = {} and model.linear_attn_placement = \"{}\", or use another job.dump_folder",
-            saved.linear_attn_ratio, saved.linear_attn_placement
-        );
+        help = format!("set {}, or use another job.dump_folder", layer_settings(saved));
         format!("its layers are {}, the config asks for {}", letters(&saved.layers), letters(&now.layers))
     } else if !same_model(saved, now)? {
         format!("it was made with another {} or {}", now.model_path, now.architecture_path)
@@ -167,6 +164,73 @@ fn attention_graph(record: &ModelRecord) -> Result<Option<String>, TrainError> {
     Ok(compiled.dumps.into_iter().find(|d| d.path.ends_with("-attention.ir")).map(|d| d.text))
 }
 
+/// The settings that give a checkpoint's layers: those that it names, unless they mean other layers by now.
+fn layer_settings(saved: &ModelRecord) -> String {
+    let (ratio, placement) = (&saved.linear_attn_ratio, &saved.linear_attn_placement);
+    let named = || {
+        let kinds =
+            layer_kinds(saved.layers.len(), Some(ratio.parse().ok()?), &placement.parse().ok()?).ok()?;
+        Some(kinds.iter().map(|kind| kind.name()).eq(saved.layers.iter()))
+    };
+    if named() == Some(true) {
+        return format!(
+            "model.linear_attn_ratio = {ratio} and model.linear_attn_placement = \"{placement}\""
+        );
+    }
+    let layers = saved.layers.iter().enumerate().filter(|(_, kind)| *kind == AttentionKind::Linear.name());
+    let layers: Vec<String> = layers.map(|(layer, _)| layer.to_string()).collect();
+    format!("model.linear_attn_placement = [{}] without model.linear_attn_ratio", layers.join(", "))
+}
+
 fn letters(layers: &[String]) -> String {
     layers.iter().filter_map(|l| l.chars().next()).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of four layers as older versions of linc recorded it, which made two of them linear of a ratio of 0.3.
+    fn older(placement: &str) -> ModelRecord {
+        ModelRecord {
+            name: "llama3".into(),
+            flavor: "nano".into(),
+            linear_attn_ratio: "0.3".into(),
+            linear_attn_placement: placement.into(),
+            layers: ["linear", "softmax", "linear", "softmax"].map(String::from).to_vec(),
+            params: 0,
+            model_path: "llama3_nano.toml".into(),
+            model_toml: include_str!("../../../../models/llama3_nano.toml").into(),
+            architecture_path: "llama3.linc".into(),
+            architecture: include_str!("../../../../models/llama3.linc").into(),
+            overrides: vec![],
+            seq_len: 32,
+        }
+    }
+
+    #[test]
+    fn the_layers_of_a_checkpoint_count_and_not_what_they_came_from() {
+        for placement in ["uniform", "0,2"] {
+            let model = model_of(&older(placement)).expect("a model");
+            assert_eq!(model.layer_map(), "LSLS");
+            assert_eq!(
+                (model.share_text().as_str(), model.placement.to_string().as_str()),
+                ("0.5", placement)
+            );
+        }
+        for layers in [vec!["linear"; 3], vec!["linear", "softmax", "linear", "mamba"]] {
+            let layers = layers.into_iter().map(String::from).collect();
+            let error = model_of(&ModelRecord { layers, ..older("uniform") }).expect_err("no such layers");
+            assert!(error.to_string().contains("expected softmax or linear"), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_are_those_that_give_the_layers_now() {
+        let list = "model.linear_attn_placement = [0, 2] without model.linear_attn_ratio";
+        assert_eq!(layer_settings(&older("uniform")), list);
+        let newer = ModelRecord { linear_attn_ratio: "0.5".into(), ..older("uniform") };
+        let named = "model.linear_attn_ratio = 0.5 and model.linear_attn_placement = \"uniform\"";
+        assert_eq!(layer_settings(&newer), named);
+    }
 }
