@@ -34,7 +34,7 @@ def run(args, names, values, common):
 def summary(records):
     last = lambda key: next((r[key] for r in reversed(records) if key in r), float("nan"))
     speeds = sorted(r["tps"] for r in records[1:] if "tps" in r)
-    memory = next(r["memory"] for r in records if "memory" in r)
+    memory, kept = next((r["memory"], r["kept_memory"]) for r in records if "memory" in r)
     return {
         "train loss": f"{last('loss'):.4f}",
         "val loss": f"{last('validation_loss'):.4f}",
@@ -42,7 +42,7 @@ def summary(records):
         "recall": f"{100 * last('validation_accuracy'):.2f}%",
         "tok/s": f"{speeds[len(speeds) // 2]:,.0f}" if speeds else "",
         "memory MiB": f"{sum(memory.values()) / 2**20:.1f}",
-        "attention MiB": f"{memory.get('attention', 0) / 2**20:.1f}",
+        "attention MiB": f"{kept.get('attention', 0) / 2**20:.1f}",
     }
 
 

@@ -1,7 +1,7 @@
 //! What grows with the length of a sequence, and what does not, read from plans: no run, no clock.
 
 use linc_driver::plan::validate::validate;
-use linc_driver::plan::{Buffer, Category, Plan, Space};
+use linc_driver::plan::{Buffer, Category, Plan, Space, memory};
 use linc_driver::{Compiled, Entry, Options};
 use linc_tests::models::{compiled, flavor, sized, small_hybrid, training};
 
@@ -11,14 +11,9 @@ fn plan(ratio: &str, seq: usize) -> Compiled {
     compiled(&sized("nano", &numbers, ratio), &training(), &Options::new(1, seq))
 }
 
-/// Bytes that live from the forward to the backward at the peak.
+/// Bytes that live from the forward to the backward, at most.
 fn activations(plan: &Plan) -> u64 {
-    let kept = [Category::Activations, Category::Attention];
-    plan.peak_by_category()
-        .iter()
-        .filter(|(category, _)| kept.contains(category))
-        .map(|(_, bytes)| bytes)
-        .sum()
+    memory::peak(&[plan]).kept.iter().map(|(_, bytes)| bytes).sum()
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::Policy as RecomputePolicy;
 pub use linc_plan as plan;
 pub use model::{Model, Sizes};
-pub use report::{KernelRow, PassTime, Report};
+pub use report::{KernelRow, PassTime, Report, by_name};
 pub use trial::trial;
 
 /// Names of the tensors that a caller feeds and reads.

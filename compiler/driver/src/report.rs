@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use linc_plan::memory::{Peak, peak};
 use linc_plan::{Category, Plan};
 use serde::Serialize;
 
@@ -64,6 +65,8 @@ pub struct Report {
     pub peak_bytes: u64,
     /// Bytes by category at the peak.
     pub memory: BTreeMap<&'static str, u64>,
+    /// Bytes of what is kept for the backward, by category, at the peak of that alone.
+    pub kept_memory: BTreeMap<&'static str, u64>,
     /// All kernels, most FLOPs first.
     pub kernels: Vec<KernelRow>,
     /// Time per pass.
@@ -79,8 +82,7 @@ impl Report {
         passes: Vec<PassTime>,
     ) -> Self {
         let Options { batch, seq, precision, .. } = *options;
-        let memory =
-            plan.peak_by_category().into_iter().map(|(c, bytes)| (Category::name(c), bytes)).collect();
+        let Peak { bytes: peak_bytes, categories, kept } = peak(&[plan]);
         Report {
             model: model.title(),
             entry: entry.to_string(),
@@ -97,12 +99,18 @@ impl Report {
             precision: precision.name(),
             flops_per_token: plan.flops() / (batch * seq).max(1) as u64,
             titan_flops_per_token: model.titan_flops_per_token(seq),
-            peak_bytes: plan.arena_bytes(),
-            memory,
+            peak_bytes,
+            memory: by_name(&categories),
+            kept_memory: by_name(&kept),
             kernels: kernel_rows(plan),
             passes,
         }
     }
+}
+
+/// Bytes by the category's name.
+pub fn by_name(categories: &[(Category, u64)]) -> BTreeMap<&'static str, u64> {
+    categories.iter().map(|(category, bytes)| (category.name(), *bytes)).collect()
 }
 
 fn kernel_rows(plan: &Plan) -> Vec<KernelRow> {

@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod memory;
 pub mod validate;
 
 /// Alignment of a buffer that stands alone, in bytes: a cache line and the widest vector.
@@ -350,32 +351,6 @@ impl Plan {
     /// Floating-point operations of one run.
     pub fn flops(&self) -> u64 {
         self.steps.iter().map(|s| s.flops).sum()
-    }
-
-    /// Bytes by category at the step with the largest total; the sum is the arena without alignment gaps.
-    pub fn peak_by_category(&self) -> Vec<(Category, u64)> {
-        let at = |step: usize| {
-            Category::ALL.map(|category| {
-                let live = |b: &&Buffer| {
-                    b.category == category
-                        && (b.space == Space::Persistent || (b.live.0 <= step && step <= b.live.1))
-                };
-                (category, self.buffers.iter().filter(live).map(|b| b.bytes).sum::<u64>())
-            })
-        };
-        let mut events: Vec<i64> = vec![0; self.steps.len() + 2];
-        for b in self.buffers.iter().filter(|b| b.space == Space::Scratch) {
-            events[b.live.0] += b.bytes as i64;
-            events[b.live.1 + 1] -= b.bytes as i64;
-        }
-        let (mut now, mut best, mut peak) = (0, 0, 0);
-        for (step, change) in events.iter().enumerate() {
-            now += change;
-            if now > best {
-                (best, peak) = (now, step);
-            }
-        }
-        at(peak).to_vec()
     }
 }
 

@@ -189,6 +189,9 @@ pub(crate) fn card(model: &Model, report: &Report) -> String {
     ];
     let parts = report.memory.iter().filter(|(_, n)| **n > 0);
     lines.extend(parts.map(|(category, n)| format!("  {category:16} {:>12}", bytes(*n))));
+    // Where the optimizer sets the peak, activations are gone.
+    let kept = report.kept_memory.iter().filter(|(category, n)| **n > report.memory[*category]);
+    lines.extend(kept.map(|(category, n)| format!("  {category:16} {:>12} at their own peak", bytes(*n))));
     let rows: Vec<Vec<String>> = report
         .kernels
         .iter()

@@ -78,7 +78,8 @@ fn summary_text(summary: &Summary) -> String {
         rows.extend(accuracy.map(|share| ("recall accuracy", format!("{:.2}%", 100.0 * share))));
     }
     rows.extend(summary.tps.map(|tps| ("tokens/s", thousands(tps.round() as u64))));
-    rows.push(("peak memory", bytes(summary.peak_memory)));
+    rows.push(("arena memory", bytes(summary.arena)));
+    rows.push(("process peak", bytes(summary.process_peak)));
     rows.extend(summary.checkpoint.as_ref().map(|path| ("checkpoint", path.display().to_string())));
     let mut text = String::from("Training completed");
     for (name, value) in rows {

@@ -50,7 +50,7 @@ fn a_list_of_layers_beside_another_ratio() {
     let text = fs::read_to_string(&config).expect("the config");
     let list = "linear_attn_ratio = 1\nlinear_attn_placement = [1]";
     let both = folder.file("both.toml", text.replace("linear_attn_ratio = 0.5", list));
-    let expected = [&contradiction[..], &["both.toml:7:25", "linear_attn_placement = [1]"]].concat();
+    let expected = [&contradiction[..], &["both.toml:8:25", "linear_attn_placement = [1]"]].concat();
     refuse(&["train", &both], &expected);
     refuse(
         &["train", &config, "--model.linear_attn_placement", "0,1"],

@@ -47,9 +47,12 @@ pub struct Record {
     /// Percent of peak by the operations that the plan counts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub true_mfu: Option<f64>,
-    /// Bytes of the arena by category at its peak.
+    /// Bytes of the arena by category at the step's peak, whichever of its programs has it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub memory: BTreeMap<String, u64>,
+    /// Bytes of what is kept for the backward, by category, at the peak of that alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub kept_memory: BTreeMap<String, u64>,
     /// Validation loss, nats per token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub validation_loss: Option<f64>,
@@ -82,6 +85,7 @@ impl Record {
             mfu: None,
             true_mfu: None,
             memory: BTreeMap::new(),
+            kept_memory: BTreeMap::new(),
             validation_loss: None,
             validation_bits_per_byte: None,
             validation_accuracy: None,
@@ -147,7 +151,7 @@ fn keep_until(file: File, step: usize) -> io::Result<String> {
 const COLORS: [&str; 6] = ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[36m", "\x1b[35m"];
 const RESET: &str = "\x1b[39m";
 
-/// What the memory field shows.
+/// What the memory field shows: the arena, which holds all tensors. The process has its code and data besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Bytes of the arena.
@@ -160,7 +164,7 @@ impl Memory {
     fn field(self) -> String {
         let gib = self.arena as f64 / f64::from(1 << 30);
         let percent = 100.0 * self.arena as f64 / self.machine.max(1) as f64;
-        format!("memory: {gib:5.2}GiB({percent:.2}%)")
+        format!("arena memory: {gib:5.2}GiB({percent:.2}%)")
     }
 }
 
@@ -241,7 +245,7 @@ mod tests {
         let line = console_line(&record, Memory { arena: 1_148_903_751, machine: 107_374_182_400 }, false);
         assert_eq!(
             line,
-            "step:  4  loss:  6.2345  grad_norm:  2.2490  memory:  1.07GiB(1.07%)  tps: 399,989  tflops: 28.61  mfu: 2.89%"
+            "step:  4  loss:  6.2345  grad_norm:  2.2490  arena memory:  1.07GiB(1.07%)  tps: 399,989  tflops: 28.61  mfu: 2.89%"
         );
     }
 
@@ -279,7 +283,7 @@ mod tests {
         };
         let line = validation_line(&record, Memory { arena: 1 << 30, machine: 1 << 32 }, false);
         let expected =
-            "validate step: 30  loss:  1.5000  bits/byte: 2.1640  memory:  1.00GiB(25.00%)  tps: 1,235";
+            "validate step: 30  loss:  1.5000  bits/byte: 2.1640  arena memory:  1.00GiB(25.00%)  tps: 1,235";
         assert_eq!(line, expected);
     }
 

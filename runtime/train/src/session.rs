@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use linc_driver::plan::Role;
+use linc_driver::plan::memory::{self, Peak};
+use linc_driver::plan::{Category, Plan, Role};
 use linc_driver::{CompileError, Compiled, Entry, Layout, Model, Options, Report, Target, names};
 use linc_exec::device::Device;
 use linc_exec::{ExecError, Executor};
@@ -43,8 +44,9 @@ impl Session {
             reports.push(c.report);
             dumps.push(c.dumps);
         }
+        let table = memory_table(&plans.iter().collect::<Vec<_>>());
         let executor = Executor::new(device, plans).map_err(|error| match error {
-            ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&reports) },
+            ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table },
             other => TrainError::Exec(other),
         })?;
         Ok(Session { executor, reports, dumps })
@@ -69,6 +71,12 @@ impl Session {
         Ok(self.executor.output(program, name)?.first().copied().unwrap_or(f32::NAN))
     }
 
+    /// The memory of some of the programs together, such as those of a step.
+    pub fn memory(&self, programs: &[usize]) -> Peak {
+        let plans: Vec<&Plan> = programs.iter().map(|program| self.executor.plan(*program)).collect();
+        memory::peak(&plans)
+    }
+
     /// Names and shapes of the parameters.
     pub fn params(&self) -> BTreeMap<String, Vec<usize>> {
         self.executor.tensors(Role::Param).into_iter().map(|t| (t.name, t.shape)).collect()
@@ -91,15 +99,19 @@ pub(crate) fn target(device: &dyn Device) -> Target {
     device.arch().map_or(Target::Cpu, Target::Cuda)
 }
 
-/// Bytes by category of each program, for people.
-pub fn memory_table(reports: &[Report]) -> String {
-    let mut text = String::new();
-    for report in reports {
-        text.push_str(&format!("  memory of the {} program:\n", report.entry));
-        let parts = report.memory.iter().filter(|(_, n)| **n > 0).map(|(category, n)| (*category, *n));
-        for (name, n) in parts.chain([("together", report.peak_bytes)]) {
-            text.push_str(&format!("    {name:16} {:>12}\n", bytes(n)));
-        }
+/// Bytes by category of programs in one arena, at their peak, for people.
+pub fn memory_table(plans: &[&Plan]) -> String {
+    let peak = memory::peak(plans);
+    let mut text = String::from("  memory at the peak:\n");
+    let parts = peak.categories.iter().filter(|(_, n)| *n > 0).map(|(category, n)| (category.name(), *n));
+    for (name, n) in parts.chain([("together", peak.bytes)]) {
+        text.push_str(&format!("    {name:16} {:>12}\n", bytes(n)));
     }
     text
+}
+
+/// `parameters 1.00 MiB, workspace 2.00 KiB`, for people; nothing of what is empty.
+pub fn memory_parts(categories: &[(Category, u64)]) -> String {
+    let parts = categories.iter().filter(|(_, n)| *n > 0);
+    parts.map(|(category, n)| format!("{} {}", category.name(), bytes(*n))).collect::<Vec<_>>().join(", ")
 }

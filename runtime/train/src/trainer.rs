@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use linc_driver::{Model, names};
+use linc_driver::plan::memory::Peak;
+use linc_driver::{Model, by_name, names};
 use linc_exec::Profile;
 use linc_exec::device::Device;
 
@@ -23,7 +24,7 @@ use crate::error::TrainError;
 use crate::generate::{Generator, Programs, Sampling};
 use crate::lr::{LrSchedule, Stretches};
 use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
-use crate::session::{self, Session};
+use crate::session::{self, Session, memory_parts};
 use crate::system;
 
 pub use programs::{model_of, open_model, write_file};
@@ -62,8 +63,10 @@ pub struct Summary {
     pub loss: Option<f32>,
     /// The last validation.
     pub validation: Option<Record>,
-    /// Largest memory of the process, bytes.
-    pub peak_memory: u64,
+    /// Bytes of the arena, on the device.
+    pub arena: u64,
+    /// Largest resident memory of the process so far, bytes: on a CPU the arena is a part of it.
+    pub process_peak: u64,
     /// Where the last checkpoint is.
     pub checkpoint: Option<PathBuf>,
     /// Text from the trained model.
@@ -96,6 +99,8 @@ pub struct Trainer {
     profile: Option<Profile>,
     last_checkpoint: Option<PathBuf>,
     peak_flops: f64,
+    /// Memory of the programs of a step.
+    step_memory: Peak,
 }
 
 impl Trainer {
@@ -148,6 +153,7 @@ impl Trainer {
             profile: config.profiling.enable_profiling.then(Profile::default),
             last_checkpoint: start.checkpoint,
             peak_flops: session.executor.peak_flops(),
+            step_memory: session.memory(&[&[TRAIN][..], programs.update.as_slice()].concat()),
             config,
             model,
             record,
@@ -164,7 +170,6 @@ impl Trainer {
     /// TorchTitan's start-up lines, with the layer map.
     fn announce(&self, start: Option<String>, observer: &mut dyn Observer) {
         let (model, training) = (&self.model, &self.config.training);
-        let report = &self.session.reports[TRAIN];
         observer.message(&format!("Starting job: {}", self.config.job.description));
         if self.config.job.print_config {
             observer.message(&format!("Running with config:\n{}", self.config.to_toml()));
@@ -185,9 +190,9 @@ impl Trainer {
         ));
         observer.message(&format!("Data: {}", self.data.summary));
         observer.message(&format!("Peak FLOPS used for computing MFU: {:.3e}", self.peak_flops));
-        let parts = report.memory.iter().filter(|(_, n)| **n > 0);
-        let parts: Vec<String> = parts.map(|(name, n)| format!("{name} {}", bytes(*n))).collect();
-        observer.message(&format!("Memory of a step: {}: {}", bytes(report.peak_bytes), parts.join(", ")));
+        let Peak { bytes: all, categories, kept } = &self.step_memory;
+        observer.message(&format!("Memory of a step: {}: {}", bytes(*all), memory_parts(categories)));
+        observer.message(&format!("Kept for the backward at most: {}", memory_parts(kept)));
         observer.message(&format!(
             "Trainer is initialized with local batch size {}, global batch size {}, sequence length {}, total steps {} (warmup {}).",
             training.batch_size,
@@ -269,7 +274,8 @@ impl Trainer {
             tps: last_loss.map(|_| (self.tokens - start_tokens) as f64 / total.as_secs_f64().max(1e-9)),
             loss: last_loss,
             validation,
-            peak_memory: system::peak_memory(),
+            arena: self.session.executor.arena_bytes(),
+            process_peak: system::peak_memory(),
             checkpoint: self.last_checkpoint.clone(),
             sample,
             interrupted,
@@ -364,6 +370,8 @@ impl Trainer {
         let steps = meter.steps.max(1) as f64;
         let titan = report.titan_flops_per_token as f64 * tps;
         let percent = |flops: f64| 100.0 * flops / self.peak_flops.max(1.0);
+        let owned =
+            |categories| by_name(categories).into_iter().map(|(name, n)| (name.to_string(), n)).collect();
         Record {
             loss: Some(f64::from(done.loss)),
             grad_norm: Some(f64::from(done.grad_norm)),
@@ -376,7 +384,8 @@ impl Trainer {
             tflops: Some(titan / 1e12),
             mfu: Some(percent(titan)),
             true_mfu: Some(percent(flops_per_token as f64 * tps)),
-            memory: report.memory.iter().map(|(name, bytes)| (name.to_string(), *bytes)).collect(),
+            memory: owned(&self.step_memory.categories),
+            kept_memory: owned(&self.step_memory.kept),
             ..Record::new(self.step, self.tokens)
         }
     }

@@ -110,7 +110,6 @@ pub fn memory(
     let target = target(&*device);
     let options = Options { target, ..compile_options(*batch, *seq, bench.precision, RecomputePolicy::None) };
     let compiled = linc_driver::compile(model, &train_entry(), &options, &mut Layout::default())?;
-    let report = compiled.report;
     let (kinds, small) = kinds(&compiled.plan);
     let largest = kinds.iter().map(|kind| kind.bytes).max().unwrap_or(0);
     let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);
@@ -119,8 +118,9 @@ pub fn memory(
     let sizes: Vec<u64> =
         [copied; 2].into_iter().chain(kinds.iter().map(|k| k.bytes / 2)).map(aligned).collect();
     let plans = vec![compiled.plan, copy_plan(&sizes)];
+    let table = memory_table(&[&plans[0]]);
     let mut executor = Executor::new(device, plans).map_err(|error| match error {
-        ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table: memory_table(&[report]) },
+        ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table },
         other => TrainError::Exec(other),
     })?;
     executor.initialize(0)?;

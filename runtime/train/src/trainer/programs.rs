@@ -141,11 +141,12 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
         entries.push((entry, options));
         entries.len() - 1
     };
-    let context = options.seq;
-    let decode = data.tokenizer.as_ref().map(|_| push(Entry::Decode { context }, sister(1, 1)));
-    // Its operations count for all tokens of the step.
+    // Before the programs that have caches, so that the arena of a step ends before those. Its operations count for all
+    // tokens of the step.
     let update = (steps > 1)
         .then(|| push(Entry::Update(optimizer(config)), sister(options.batch * steps, options.seq)));
+    let context = options.seq;
+    let decode = data.tokenizer.as_ref().map(|_| push(Entry::Decode { context }, sister(1, 1)));
     Programs { entries, decode, update }
 }
 
