@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// `$LINC_CACHE_DIR`, else `$XDG_CACHE_HOME/linc`, else `~/.cache/linc`; nothing where there is no home.
 pub fn cache_folder() -> Option<PathBuf> {
@@ -29,4 +30,35 @@ pub fn write_entry(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written.inspect_err(|_| {
         let _ = fs::remove_file(&beside);
     })
+}
+
+/// Marks an entry as used just now, so that [`trim_folder`] removes it late. A disk that refuses keeps it a little shorter.
+pub fn touch_entry(path: &Path) {
+    let _ = fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// Removes the entries of a folder (and what writers left behind) that were not used for longest, down to three quarters
+/// of `most` bytes, once all together have more. Files of another extension stay and do not count.
+pub fn trim_folder(folder: &Path, extension: &str, most: u64) {
+    let Ok(folder) = fs::read_dir(folder) else { return };
+    let entry = |entry: fs::DirEntry| {
+        let (path, about) = (entry.path(), entry.metadata().ok()?);
+        let ours = path.extension().is_some_and(|e| e == extension || e == "tmp");
+        (ours && about.is_file()).then(|| Some((about.modified().ok()?, about.len(), path)))?
+    };
+    let mut entries: Vec<(SystemTime, u64, PathBuf)> = folder.flatten().filter_map(entry).collect();
+    let mut bytes: u64 = entries.iter().map(|(_, len, _)| len).sum();
+    if bytes <= most {
+        return;
+    }
+    entries.sort();
+    for (_, len, path) in entries {
+        if bytes <= most / 4 * 3 {
+            break;
+        }
+        // Another process may have been faster.
+        if fs::remove_file(path).is_ok() {
+            bytes -= len;
+        }
+    }
 }

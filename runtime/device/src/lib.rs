@@ -21,5 +21,5 @@ mod folder;
 
 pub use choice::Choice;
 pub use device::{Arena, Device, DeviceError, Program};
-pub use folder::{cache_folder, write_entry};
+pub use folder::{cache_folder, touch_entry, trim_folder, write_entry};
 pub use linc_plan as plan;

@@ -19,7 +19,7 @@ use linc_exec::device::Device;
 use crate::autotune;
 use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
 use crate::config::JobConfig;
-use crate::data::{Batch, Data, Event, Loading, target_shares};
+use crate::data::{Batch, Data, Event, Loading, TokenCache, target_shares};
 use crate::error::TrainError;
 use crate::generate::{Generator, Programs, Sampling};
 use crate::lr::{LrSchedule, Stretches};
@@ -121,7 +121,7 @@ impl Trainer {
             Event::Note(text) => observer.message(text),
             Event::Progress { what, done, total } => observer.progress(what, done, total),
         };
-        let mut loading = Loading { stop, tell: &mut tell };
+        let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
         let mut data = Data::open(&config, model.sizes.vocab_size, &mut loading)?;
         let mut programs = programs::programs(&config, &data);
         let target = session::target(&*device);

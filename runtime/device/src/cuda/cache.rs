@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use super::nvrtc::Cubin;
 use super::resources::Resources;
-use crate::folder::{cache_folder, write_entry};
+use crate::folder::{cache_folder, touch_entry, trim_folder, write_entry};
 
 /// First bytes of an entry; another format gets another number.
 const MAGIC: &[u8; 12] = b"linc-cubin 2";
@@ -40,8 +39,7 @@ impl Cache {
     pub(super) fn get(&self, source: &str, fingerprint: &str) -> Option<Cubin> {
         let path = self.path(source, fingerprint)?;
         let cubin = decode(&fs::read(&path).ok()?)?;
-        // What is in use is not the first to go. A disk that refuses keeps it a little shorter.
-        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        touch_entry(&path);
         Some(cubin)
     }
 
@@ -58,26 +56,8 @@ impl Cache {
     }
 
     fn trim_to(&self, most: u64) {
-        let Some(folder) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
-        let entry = |entry: fs::DirEntry| {
-            let (path, about) = (entry.path(), entry.metadata().ok()?);
-            let ours = path.extension().is_some_and(|e| e == "cubin" || e == "tmp");
-            (ours && about.is_file()).then(|| Some((about.modified().ok()?, about.len(), path)))?
-        };
-        let mut entries: Vec<(SystemTime, u64, PathBuf)> = folder.flatten().filter_map(entry).collect();
-        let mut bytes: u64 = entries.iter().map(|(_, len, _)| len).sum();
-        if bytes <= most {
-            return;
-        }
-        entries.sort();
-        for (_, len, path) in entries {
-            if bytes <= most / 4 * 3 {
-                break;
-            }
-            // Another process may have been faster.
-            if fs::remove_file(path).is_ok() {
-                bytes -= len;
-            }
+        if let Some(folder) = &self.folder {
+            trim_folder(folder, "cubin", most);
         }
     }
 
@@ -135,6 +115,7 @@ fn decode(bytes: &[u8]) -> Option<Cubin> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
 
     fn cubin(seed: u8) -> Cubin {
         let resources =

@@ -138,8 +138,10 @@ section! {
         deterministic: bool = true;
         /// Data: built in, or "text" for the files of dataset_path.
         dataset: DatasetKind = DatasetKind::Stories;
-        /// A .txt, .jsonl or .jsonl.gz file, a folder of them, or a glob.
+        /// A .txt, .jsonl or .json file, packed as .gz or not, a folder of them, or a glob.
         dataset_path: Option<String> = None;
+        /// Field of a JSON object that holds the text.
+        text_field: String = "text".to_owned(), check super::check::not_empty;
         /// Visit the data in an order drawn from the seed; in file order if false.
         shuffle: bool = true;
         /// Number format of activations and matmul operands; weights, their gradients, sums and statistics are float32
@@ -189,7 +191,7 @@ section! {
         dataset: Option<DatasetKind> = None;
         /// Files of that data.
         dataset_path: Option<String> = None;
-        /// Share of the training text that is held out; 0 to train on everything.
+        /// Share of the training text that is held out, if this is enabled and has no other data.
         fraction: f64 = 0.05, check super::check::held_out_share;
     }
 }

@@ -1,36 +1,39 @@
 //! Tokenized documents, in memory, addressable by document and position.
 
 use super::error::DataError;
-use super::loading::{Loading, check};
+use super::loading::{Loading, Watch};
 use super::tokenizer::{Encoded, Tokenizer};
+use crate::metrics::bytes;
 use rayon::prelude::*;
 
 /// So much text is tokenized at once; bounds the memory of what is not packed yet.
 const GROUP_BYTES: usize = 64 << 20;
 
 /// Token ids in the smallest integer that holds the vocabulary.
-#[derive(Debug)]
-enum Ids {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ids {
     U8(Vec<u8>),
     U16(Vec<u16>),
     U32(Vec<u32>),
 }
 
 /// All documents of one part (training or validation), each as BOS + tokens + EOS.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Corpus {
-    ids: Ids,
+    pub(super) ids: Ids,
     /// UTF-8 bytes of the text behind each token, if they were asked for.
-    bytes: Option<Vec<u32>>,
+    pub(super) bytes: Option<Vec<u32>>,
     /// First token of each document, and the end of the last.
-    starts: Vec<u64>,
+    pub(super) starts: Vec<u64>,
     /// Size of the text.
-    text_bytes: u64,
-    checksum: u32,
+    pub(super) text_bytes: u64,
+    /// CRC-32 of all ids.
+    pub(super) checksum: u32,
 }
 
 impl Corpus {
-    /// Tokenizes documents. `count_bytes` keeps the size of each token's text.
+    /// Tokenizes documents, or takes the ids that an earlier run kept of the same ones. `count_bytes` keeps the size of
+    /// each token's text.
     ///
     /// # Errors
     /// The tokenizer has no tokens for some text; or [`DataError::Interrupted`].
@@ -38,7 +41,30 @@ impl Corpus {
         documents: Vec<String>,
         tokenizer: &Tokenizer,
         count_bytes: bool,
-        loading: &Loading<'_>,
+        loading: &mut Loading<'_>,
+    ) -> Result<Self, DataError> {
+        loading.check()?;
+        let key = loading.cache.key(&documents, tokenizer, count_bytes);
+        if let Some(corpus) = key.and_then(|key| loading.cache.get(key, tokenizer.vocab_size())) {
+            let folder = loading.cache.folder().map(|folder| folder.display().to_string());
+            let (text, folder) = (bytes(corpus.text_bytes), folder.unwrap_or_default());
+            loading.note(&format!("{text} of text need not be tokenized again: its ids are in {folder}"));
+            return Ok(corpus);
+        }
+        let total = documents.iter().map(|document| document.len() as u64).sum();
+        let corpus = loading
+            .watched("Tokenizing", total, |watch| Self::tokenize(documents, tokenizer, count_bytes, watch))?;
+        if let Some(key) = key {
+            loading.cache.put(key, &corpus);
+        }
+        Ok(corpus)
+    }
+
+    fn tokenize(
+        documents: Vec<String>,
+        tokenizer: &Tokenizer,
+        count_bytes: bool,
+        watch: &Watch<'_>,
     ) -> Result<Self, DataError> {
         let ids = match tokenizer.vocab_size() {
             0..=0x100 => Ids::U8(Vec::new()),
@@ -48,13 +74,8 @@ impl Corpus {
         let bytes = count_bytes.then(Vec::new);
         let mut corpus = Self { ids, bytes, starts: vec![0], text_bytes: 0, checksum: 0 };
         let mut checksum = crc32fast::Hasher::new();
-        let stop = loading.stop;
         let encode = |document: &String| {
-            check(stop)?;
-            match count_bytes {
-                true => tokenizer.encode(document),
-                false => Ok(Encoded { ids: tokenizer.encode_ids(document)?, bytes: Vec::new() }),
-            }
+            tokenizer.encode_watched(document, count_bytes, &|bytes| watch.advance(bytes))
         };
         let mut rest = documents.into_iter().peekable();
         while rest.peek().is_some() {
@@ -107,6 +128,16 @@ impl Corpus {
     /// Number of tokens.
     pub(super) fn len(&self) -> u64 {
         self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// The largest id there is; 0 if there is none.
+    pub(super) fn largest_id(&self) -> u64 {
+        let largest = match &self.ids {
+            Ids::U8(ids) => ids.iter().max().map(|id| u64::from(*id)),
+            Ids::U16(ids) => ids.iter().max().map(|id| u64::from(*id)),
+            Ids::U32(ids) => ids.iter().max().map(|id| u64::from(*id)),
+        };
+        largest.unwrap_or(0)
     }
 
     /// Number of documents.

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// What is read, for messages.
+pub(super) const FORMATS: &str = "linc reads .txt, .text, .raw, .jsonl, .ndjson and .json, and each with .gz";
+
 /// A reason why data cannot be used; the command line exits with [`DataError::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what its fields are")]
@@ -12,22 +15,33 @@ pub enum DataError {
     Unreadable { path: PathBuf, reason: String },
     #[error("{pattern}: not a valid pattern: {reason}")]
     BadPattern { pattern: String, reason: String },
-    #[error("{}: no data files found\n  help: linc reads .txt, .jsonl and .jsonl.gz files, in folders at any depth", path.display())]
+    #[error("{}: no data files found\n  help: {FORMATS}, in folders at any depth", path.display())]
     NoFiles { path: PathBuf },
+    #[error("{}: a file of this kind is not read\n  help: {advice}; {FORMATS}", path.display())]
+    OtherFormat { path: PathBuf, advice: &'static str },
+    #[error(
+        "{}: its lines are JSON objects with a field `{field}`, but its name is that of plain text\n  help: call it .jsonl, to read that field of each line as a document",
+        path.display()
+    )]
+    JsonInText { path: PathBuf, field: String },
     #[error("{}: there is no text in it", path.display())]
     Empty { path: PathBuf },
     #[error(
-        "{}: byte {offset} is NUL, so this is binary data or UTF-16, not UTF-8 text\n  help: convert UTF-16 with `iconv -f UTF-16 -t UTF-8 OLD > NEW`; leave out other files",
-        path.display()
+        "{}: byte {offset} is {}, so this is binary data or UTF-16, not UTF-8 text\n  help: convert UTF-16 with `iconv -f UTF-16 -t UTF-8 OLD > NEW`; leave out other files",
+        path.display(),
+        if *byte == 0 { "NUL".to_owned() } else { format!("0x{byte:02x}, of a byte order mark") }
     )]
-    Binary { path: PathBuf, offset: usize },
+    Binary { path: PathBuf, offset: usize, byte: u8 },
     #[error(
         "{}: not UTF-8 text: byte {offset} is 0x{byte:02x}\n  help: if it is Latin-1 (or another encoding), convert it with `iconv -f LATIN1 -t UTF-8 OLD > NEW`",
         path.display()
     )]
     NotUtf8 { path: PathBuf, offset: usize, byte: u8 },
-    #[error("{}:{line}: {reason}\n  help: each line must be a JSON object with a string `text`", path.display())]
-    JsonLine { path: PathBuf, line: usize, reason: String },
+    #[error(
+        "{}:{line}: {reason}\n  help: each document must be a JSON object with a string `{field}`; training.text_field names another field",
+        path.display()
+    )]
+    Json { path: PathBuf, line: usize, reason: String, field: String },
     #[error("{}: the gzip file is cut off or damaged: {reason}\n  help: fetch or compress it again", path.display())]
     Gzip { path: PathBuf, reason: String },
     #[error(

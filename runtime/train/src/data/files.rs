@@ -1,38 +1,42 @@
-//! Documents from disk: `.txt`, `.jsonl` and their gzipped forms, in folders and globs.
+//! Documents from disk: plain text and JSON, packed by gzip or not, in folders and globs.
 //!
-//! A text file is one document, a line of a JSONL file is one (its field `text`). Order is by path, then
-//! by line, so that the same files give the same documents on any machine.
+//! A text file is one document; of JSON, each object is one (a field of it). Order is by path, then by place in the file,
+//! so that the same files give the same documents on any machine.
+
+mod find;
+mod json;
+mod unpack;
 
 use super::error::DataError;
 use super::loading::Loading;
-use serde::Deserialize;
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::io::Read;
+use find::{Format, Found};
+pub(super) use json::Wanted;
 use std::path::{Path, PathBuf};
 
-/// How a file holds documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Text,
-    JsonLines,
-}
+/// So many files that are not read are named.
+const MOST_NAMES: usize = 5;
 
 /// Reads all documents of a file, a folder (at any depth) or a glob. None is empty.
 ///
 /// # Errors
-/// Nothing there, or a file that cannot be read as UTF-8 text or JSON lines.
-pub(super) fn read_documents(path: &str, loading: &Loading<'_>) -> Result<Vec<String>, DataError> {
+/// Nothing there, or a file that cannot be read as UTF-8 text or JSON; or [`DataError::Interrupted`].
+pub(super) fn read_documents(
+    path: &str,
+    wanted: Wanted<'_>,
+    loading: &mut Loading<'_>,
+) -> Result<Vec<String>, DataError> {
     let given = PathBuf::from(path);
-    let files = find(path)?;
+    let mut files = find::find(path)?;
     let mut documents = Vec::new();
-    for (file, format) in files {
+    for file in &files.found {
         loading.check()?;
-        let text = read_text(&file)?;
-        match format {
-            Format::Text => documents.push(text),
-            Format::JsonLines => json_lines(&file, &text, &mut documents)?,
+        let text = unpack::read_text(&file.path, loading)?;
+        if !take(file, text, wanted, &mut documents)? {
+            files.left_out.push(file.path.clone());
         }
+    }
+    if !files.left_out.is_empty() {
+        loading.note(&left_out(&given, files.left_out));
     }
     documents.retain(|document| !document.is_empty());
     if documents.is_empty() {
@@ -41,73 +45,36 @@ pub(super) fn read_documents(path: &str, loading: &Loading<'_>) -> Result<Vec<St
     Ok(documents)
 }
 
-/// The data files that a path stands for, sorted.
-fn find(path: &str) -> Result<Vec<(PathBuf, Format)>, DataError> {
-    let given = PathBuf::from(path);
-    let is_pattern = path.contains(['*', '?', '[']);
-    let mut files = BTreeSet::new();
-    if given.is_dir() {
-        folder(&given, &mut BTreeSet::new(), &mut files)?;
-    } else if given.exists() {
-        // A file named outright is text unless its name says otherwise.
-        return Ok(vec![(given, format_of(Path::new(path)).unwrap_or(Format::Text))]);
-    } else if is_pattern {
-        let matches = glob::glob(path)
-            .map_err(|error| DataError::BadPattern { pattern: path.to_owned(), reason: error.to_string() })?;
-        for found in matches {
-            let found = found.map_err(|error| unreadable(error.path(), error.error()))?;
-            if found.is_dir() {
-                folder(&found, &mut BTreeSet::new(), &mut files)?;
-            } else {
-                files.insert(found);
-            }
+/// Adds the documents of a file; whether it has any.
+fn take(
+    Found { path, format, is_named }: &Found,
+    text: String,
+    wanted: Wanted<'_>,
+    documents: &mut Vec<String>,
+) -> Result<bool, DataError> {
+    match format {
+        Format::Text if json::is_lines(&text, wanted) => {
+            let field = wanted.field.to_owned();
+            return Err(DataError::JsonInText { path: path.clone(), field });
         }
-    } else {
-        return Err(DataError::Missing { path: given });
+        Format::Text => documents.push(text),
+        Format::JsonLines => json::lines(path, &text, wanted, documents)?,
+        // Folders of data often hold JSON files about the data.
+        Format::Json if !is_named && !json::is_values(&text, wanted) => return Ok(false),
+        Format::Json => json::values(path, &text, wanted, documents)?,
     }
-    let files: Vec<_> = files
-        .into_iter()
-        .filter(|file| is_pattern || format_of(file).is_some())
-        .map(|file| {
-            let format = format_of(&file).unwrap_or(Format::Text);
-            (file, format)
-        })
-        .collect();
-    if files.is_empty() { Err(DataError::NoFiles { path: given }) } else { Ok(files) }
+    Ok(true)
 }
 
-/// Adds the data files under a folder. `seen` holds the real paths of folders, so that links cannot lead in circles.
-fn folder(path: &Path, seen: &mut BTreeSet<PathBuf>, files: &mut BTreeSet<PathBuf>) -> Result<(), DataError> {
-    let real = path.canonicalize().map_err(|error| unreadable(path, &error))?;
-    if !seen.insert(real) {
-        return Ok(());
+/// Names files of a folder that are not read.
+fn left_out(folder: &Path, mut files: Vec<PathBuf>) -> String {
+    files.sort();
+    let name = |file: &PathBuf| file.strip_prefix(folder).unwrap_or(file).display().to_string();
+    let mut names: Vec<String> = files.iter().take(MOST_NAMES).map(name).collect();
+    if files.len() > MOST_NAMES {
+        names.push(format!("{} more", files.len() - MOST_NAMES));
     }
-    for entry in std::fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
-        let entry = entry.map_err(|error| unreadable(path, &error))?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        let child = entry.path();
-        if child.is_dir() {
-            folder(&child, seen, files)?;
-        } else if format_of(&child).is_some() {
-            files.insert(child);
-        }
-    }
-    Ok(())
-}
-
-/// The format that a file's name promises. C4 calls its JSON lines `.json.gz`.
-fn format_of(path: &Path) -> Option<Format> {
-    let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    let plain = name.strip_suffix(".gz").unwrap_or(&name);
-    if plain.ends_with(".txt") {
-        Some(Format::Text)
-    } else if plain.ends_with(".jsonl") || (plain.ends_with(".json") && plain.len() < name.len()) {
-        Some(Format::JsonLines)
-    } else {
-        None
-    }
+    format!("{}: not read: {} ({})", folder.display(), names.join(", "), super::error::FORMATS)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> DataError {
@@ -117,68 +84,31 @@ fn unreadable(path: &Path, error: &std::io::Error) -> DataError {
     }
 }
 
-/// A file's text, unpacked, without a byte order mark.
-fn read_text(path: &Path) -> Result<String, DataError> {
-    let mut bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-    let is_gzip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-    if is_gzip {
-        let mut unpacked = Vec::new();
-        flate2::read::MultiGzDecoder::new(bytes.as_slice())
-            .read_to_end(&mut unpacked)
-            .map_err(|error| DataError::Gzip { path: path.to_path_buf(), reason: error.to_string() })?;
-        bytes = unpacked;
-    }
-    if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
-        return Err(DataError::Binary { path: path.to_path_buf(), offset });
-    }
-    let mut text = String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        let byte = error.as_bytes().get(offset).copied().unwrap_or_default();
-        DataError::NotUtf8 { path: path.to_path_buf(), offset, byte }
-    })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(text)
-}
-
-#[derive(Deserialize)]
-struct Record<'a> {
-    #[serde(borrow)]
-    text: Option<Cow<'a, str>>,
-}
-
-fn json_lines(path: &Path, text: &str, documents: &mut Vec<String>) -> Result<(), DataError> {
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let fail = |reason: String| DataError::JsonLine { path: path.to_path_buf(), line: index + 1, reason };
-        let record: Record<'_> = serde_json::from_str(line).map_err(|error| {
-            // The parser calls every line its line 1; the place is said by the path.
-            let reason = error.to_string();
-            let reason = reason.rsplit_once(" at line").map_or(reason.as_str(), |(reason, _)| reason);
-            fail(format!("column {}: {reason}", error.column()))
-        })?;
-        let Some(document) = record.text else { return Err(fail("no field `text`".to_owned())) };
-        if document.contains('\0') {
-            return Err(fail(
-                "`text` contains a NUL character, which marks the end of a document".to_owned(),
-            ));
-        }
-        documents.push(document.into_owned());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::loading::quiet;
+    use crate::data::TokenCache;
+    use crate::data::loading::{Event, quiet};
     use std::io::Write;
+    use std::sync::atomic::AtomicBool;
+
+    const TEXT: Wanted<'_> = Wanted { field: "text", allows_nul: false };
 
     fn read_documents(path: &str) -> Result<Vec<String>, DataError> {
-        quiet(|loading| super::read_documents(path, loading))
+        quiet(|loading| super::read_documents(path, TEXT, loading))
+    }
+
+    /// Documents, and what was said.
+    fn read_with(path: &str, wanted: Wanted<'_>) -> (Vec<String>, Vec<String>) {
+        let mut notes = Vec::new();
+        let mut tell = |event: Event<'_>| match event {
+            Event::Note(text) => notes.push(text.to_owned()),
+            Event::Progress { .. } => {}
+        };
+        let stop = AtomicBool::new(false);
+        let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
+        let documents = super::read_documents(path, wanted, &mut loading).expect("readable");
+        (documents, notes)
     }
 
     fn gzip(text: &str) -> Vec<u8> {
@@ -248,7 +178,7 @@ mod tests {
         let latin = error(&folder.write("latin.txt", b"caf\xe9 au lait"));
         assert!(latin.contains("byte 3 is 0xe9") && latin.contains("iconv"), "{latin}");
         let line = error(&folder.write("a.jsonl", "{\"text\": \"x\"}\n{\"txt\": \"y\"}\n"));
-        assert!(line.contains("a.jsonl:2: no field `text`"), "{line}");
+        assert!(line.contains("a.jsonl:2: column 12: no field `text`; there are `txt`"), "{line}");
         assert!(error(&folder.write("b.jsonl", "{\"text\": 5}\n")).contains("b.jsonl:1: column"));
         assert!(error(&folder.write("c.jsonl", "{\"text\": \"x\"")).contains("c.jsonl:1"));
         assert!(error(&folder.write("d.jsonl", "{\"text\": \"a\\u0000\"}")).contains("NUL"));
@@ -261,5 +191,139 @@ mod tests {
         let last = flipped.len() - 6;
         flipped[last] ^= 1;
         assert!(error(&folder.write("flip.jsonl.gz", &flipped)).contains("damaged"));
+    }
+
+    const LINES: &str = "{\"text\": \"one\"}\r\n{\"id\": [1], \"text\": \"two\"}\r\n";
+
+    #[test]
+    fn json_is_known_by_name_and_content() {
+        let folder = Folder::new();
+        for name in ["a.json", "a.jsonl", "a.ndjson", "A.JSON"] {
+            assert_eq!(read_documents(&folder.write(name, LINES)).expect(name), ["one", "two"]);
+            let packed = folder.write(&format!("{name}.gz"), gzip(LINES));
+            assert_eq!(read_documents(&packed).expect(name), ["one", "two"]);
+        }
+        let list = "\u{feff} [{\"text\": \"one\"},\n {\"text\":\n \"two\"}]\n";
+        assert_eq!(read_documents(&folder.write("list.json", list)).expect("a list"), ["one", "two"]);
+        let spread = "{\n  \"text\": \"one\"\n}\n{\n  \"text\": \"two\"\n}\n";
+        assert_eq!(read_documents(&folder.write("spread.json", spread)).expect("objects"), ["one", "two"]);
+        assert_eq!(read_documents(&folder.path("[ls]*.json")).expect("a glob").len(), 4);
+        // JSON lines under a name of plain text are no text to train on.
+        for name in ["a.txt", "a.raw", "data", "a.md"] {
+            let refused = error(&folder.write(name, LINES));
+            assert!(refused.contains("`text`") && refused.contains(".jsonl"), "{refused}");
+        }
+        // Other JSON may be what somebody trains on.
+        let other = folder.write("code.txt", "{\"other\": 1}\n");
+        assert_eq!(read_documents(&other).expect("text"), ["{\"other\": 1}\n"]);
+        let bad = error(&folder.write("bad.json", "[{\"text\": \"a\"},\n{\"tex\": \"b\"}]"));
+        assert!(bad.contains("bad.json:2: column") && bad.contains("no field `text`"), "{bad}");
+        assert!(error(&folder.write("c.json", "{\"text\": \"a\"} x")).contains("c.json:1"));
+        assert!(error(&folder.write("d.json", "plain")).contains("d.json:1"));
+        assert!(error(&folder.write("e.json", "[{\"text\": \"a\"}] 1")).contains("e.json:1"));
+    }
+
+    #[test]
+    fn the_field_of_the_text_can_be_chosen() {
+        let folder = Folder::new();
+        let path = folder.write("a.jsonl", "{\"text\": 1, \"content\": \"a\\u0000b\"}\n");
+        let wanted = |field, allows_nul| Wanted { field, allows_nul };
+        assert_eq!(read_with(&path, wanted("content", true)).0, ["a\0b"]);
+        let refused = |wanted| {
+            quiet(|loading| super::read_documents(&path, wanted, loading)).expect_err("refused").to_string()
+        };
+        assert!(refused(wanted("content", false)).contains("NUL"));
+        assert!(refused(wanted("text", true)).contains("expected a string"));
+        let missing = refused(wanted("body", true));
+        assert!(missing.contains("no field `body`; there are `text`, `content`"), "{missing}");
+        assert!(missing.contains("training.text_field"), "{missing}");
+        let twice = folder.write("b.jsonl", "{\"text\": \"a\", \"text\": \"b\"}");
+        assert!(error(&twice).contains("two fields `text`"));
+    }
+
+    #[test]
+    fn what_a_folder_does_not_give_is_said_once() {
+        let folder = Folder::new();
+        folder.write("a.raw", "raw");
+        folder.write("info.json", "{\"rows\": 1}");
+        folder.write("b/c.json", LINES);
+        for name in ["b/x.parquet", "b/x.csv.gz", "x.txt.zst", "LICENSE"] {
+            folder.write(name, [0, 1]);
+        }
+        let (documents, notes) = read_with(&folder.path(""), TEXT);
+        assert_eq!(documents, ["raw", "one", "two"]);
+        let [note] = &notes[..] else { panic!("{notes:?}") };
+        for name in ["LICENSE", "b/x.csv.gz", "b/x.parquet", "info.json", "x.txt.zst", ".ndjson"] {
+            assert!(note.contains(name), "{note}");
+        }
+        for (name, advice) in
+            [("b/x.parquet", "JSON lines"), ("x.txt.zst", "unpack"), ("b/x.csv.gz", "JSON lines")]
+        {
+            let refused = error(&folder.path(name));
+            assert!(refused.contains(name) && refused.contains(advice), "{refused}");
+        }
+        assert!(error(&folder.path("b/*")).contains("is not read"));
+    }
+
+    #[test]
+    fn gzip_may_be_filled_up_and_put_together() {
+        let folder = Folder::new();
+        let packed = |parts: &[&[u8]]| folder.write("a.txt.gz", parts.concat());
+        let (one, two) = (gzip("one "), gzip("two"));
+        let zeros = vec![0; 3 << 20];
+        for parts in
+            [&[&one[..], &two[..]][..], &[&one, &two, &zeros], &[&one, &zeros[..5], &two, &zeros[..1]]]
+        {
+            assert_eq!(read_documents(&packed(parts)).expect("packed"), ["one two"]);
+        }
+        assert!(error(&packed(&[&one, b"more"])).contains("damaged"));
+        assert!(error(&packed(&[&one, &two[..two.len() - 1]])).contains("damaged"));
+        // Known by its content too.
+        assert_eq!(read_documents(&folder.write("b.txt", gzip("one"))).expect("packed"), ["one"]);
+        let wide = error(&folder.write("w.txt", b"\xff\xfea\x01"));
+        assert!(wide.contains("UTF-16"), "{wide}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_need_not_be_utf8() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let folder = Folder::new();
+        let name = folder.0.path().join(OsStr::from_bytes(b"caf\xe9.txt"));
+        if std::fs::write(&name, "latin").is_err() {
+            eprintln!("skipped: this file system has UTF-8 names only");
+            return;
+        }
+        folder.write("a.txt", "a");
+        assert_eq!(read_documents(&folder.path("")).expect("a folder"), ["a", "latin"]);
+        assert_eq!(read_documents(&folder.path("*.txt")).expect("a glob"), ["a", "latin"]);
+        assert_eq!(read_documents(&folder.path("c*.txt")).expect("a glob"), ["latin"]);
+    }
+
+    #[test]
+    fn patterns_match_names_and_folders() {
+        let folder = Folder::new();
+        for name in ["a.txt", "x/b.txt", "x/y/c.txt", "x/y/d.md"] {
+            folder.write(name, name);
+        }
+        let read = |pattern: &str| read_documents(&folder.path(pattern)).expect(pattern);
+        assert_eq!(read("**/*.txt"), ["a.txt", "x/b.txt", "x/y/c.txt"]);
+        assert_eq!(read("x/**/[cd].*"), ["x/y/c.txt", "x/y/d.md"]);
+        assert_eq!(read("?/b.txt"), ["x/b.txt"]);
+        assert_eq!(read("*/y"), ["x/y/c.txt"], "of a folder that matches, what is known as data");
+        assert!(error(&folder.path("**.txt")).contains("not a valid pattern"));
+    }
+
+    #[test]
+    fn reading_can_be_stopped() {
+        let folder = Folder::new();
+        folder.write("a.txt", "alpha");
+        let stop = AtomicBool::new(true);
+        let mut loading = Loading { stop: &stop, tell: &mut |_| {}, cache: TokenCache::default() };
+        let stopped = super::read_documents(&folder.path(""), TEXT, &mut loading);
+        assert_eq!(stopped, Err(DataError::Interrupted));
+        let stopped = unpack::read_text(&folder.0.path().join("a.txt"), &loading);
+        assert_eq!(stopped, Err(DataError::Interrupted));
     }
 }

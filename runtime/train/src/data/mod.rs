@@ -7,6 +7,7 @@
 //! To add a built-in task: a module with the two batch types, a variant in [`TrainingData`] and
 //! [`ValidationData`], and a word in `config::DatasetKind`.
 
+mod cache;
 mod corpus;
 mod error;
 mod files;
@@ -19,6 +20,7 @@ mod stories;
 mod text;
 mod tokenizer;
 
+pub use cache::TokenCache;
 pub use error::DataError;
 pub use loading::{Event, Loading};
 pub use mqar::{MqarBatches, MqarValidation};
@@ -29,7 +31,9 @@ pub use tokenizer::{Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFi
 use crate::config::{DatasetKind, JobConfig};
 use crate::metrics::thousands;
 use corpus::Corpus;
+use files::Wanted;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Inputs and targets of one forward pass, `B` sequences of `N` tokens, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +81,7 @@ pub struct Query {
 }
 
 /// Where in the data training is; kept in checkpoints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataState {
     /// `text` or `mqar`.
@@ -92,6 +96,9 @@ pub struct DataState {
     pub size: u64,
     /// Checksum of the training part, or of the settings that generate it.
     pub checksum: u32,
+    /// Share of the text that is held out, 0 for none; not known of old checkpoints, which held it out in any case.
+    #[serde(default)]
+    pub held_out: Option<f64>,
     /// Passes over the data that are complete.
     pub epoch: u64,
     /// Samples read in this pass.
@@ -117,10 +124,22 @@ impl DataState {
             return differs("training.shuffle", saved.shuffle.to_string(), self.shuffle.to_string());
         }
         if (self.size, self.checksum) != (saved.size, saved.checksum) {
-            let reason = format!(
-                "the training data (files, tokenizer, validation.fraction) has changed, from {} tokens to {}",
-                saved.size, self.size
-            );
+            let (saved_size, size) = (thousands(saved.size), thousands(self.size));
+            let share = |held_out: Option<f64>| held_out.filter(|share| *share > 0.0);
+            let reason = match (saved.held_out, share(saved.held_out), share(self.held_out)) {
+                // Such a run goes on with the same bits once it validates.
+                (None, _, None) if self.held_out.is_some() && saved.size < self.size => format!(
+                    "the training data had {saved_size} tokens and now has {size}; when that checkpoint was made, linc held out validation.fraction of the text even if nothing validated, as --validation.enable true does now"
+                ),
+                (Some(_), was, is) if was != is => format!(
+                    "the training data had {saved_size} tokens and now has {size}, since the share held out for validation was {} and is now {} (validation.enable, validation.fraction)",
+                    was.unwrap_or(0.0),
+                    is.unwrap_or(0.0)
+                ),
+                _ => format!(
+                    "the training data (files, text_field, tokenizer, validation.fraction) has changed, from {saved_size} tokens to {size}"
+                ),
+            };
             return Err(DataError::Resume { reason });
         }
         Ok(())
@@ -250,10 +269,16 @@ impl Data {
         for note in tokenizer.notes() {
             loading.note(note);
         }
-        let (name, documents) = documents(training.dataset, training.dataset_path.as_deref(), loading)?;
+        let wanted = Wanted { field: &training.text_field, allows_nul: !tokenizer.reserves_nul() };
+        let mut read = |kind, path: &Option<String>| documents(kind, path.as_deref(), wanted, loading);
+        let (name, documents) = read(training.dataset, &training.dataset_path)?;
         let (documents, held_out, held_out_name) = match validation.dataset {
+            _ if !validation.enable => (documents, Vec::new(), name.clone()),
             Some(kind) => {
-                let (name, held_out) = self::documents(kind, validation.dataset_path.as_deref(), loading)?;
+                let (name, held_out) = read(kind, &validation.dataset_path)?;
+                if let Some(warning) = seen_in_training(&documents, &held_out) {
+                    loading.note(&format!("{name}: {warning}"));
+                }
                 (documents, held_out, name)
             }
             None => {
@@ -261,11 +286,11 @@ impl Data {
                 (parts.training, parts.held_out, name.clone())
             }
         };
+        let share = if validation.enable && validation.dataset.is_none() { validation.fraction } else { 0.0 };
         let held_out = Corpus::new(held_out, &tokenizer, true, loading)?;
         let corpus = Corpus::new(documents, &tokenizer, false, loading)?;
         let shape = (training.batch_size, training.seq_len);
-        let takes_part = validation.dataset.is_none() && held_out.len() > 0;
-        let batches = TextBatches::new(corpus, shape, training.seed, training.shuffle, &name, takes_part)?;
+        let batches = TextBatches::new(corpus, shape, training.seed, training.shuffle, &name, share)?;
         let held_out = TextValidation::new(held_out, training.batch_size, training.seq_len);
         if validation.enable && held_out.is_none() {
             return Err(DataError::NothingHeldOut { source_name: held_out_name });
@@ -287,14 +312,29 @@ fn check_vocabulary(tokens_of: &str, needed: usize, vocab_size: usize) -> Result
     Ok(())
 }
 
+/// What to say of validation on text that is trained on; nothing if there is none.
+fn seen_in_training(training: &[String], validation: &[String]) -> Option<String> {
+    let trained: HashSet<&str> = training.iter().map(String::as_str).collect();
+    let seen = validation.iter().filter(|document| trained.contains(document.as_str())).count();
+    (seen > 0).then(|| {
+        format!(
+            "{seen} of its {} documents are trained on too, so their validation loss says little of other text",
+            validation.len()
+        )
+    })
+}
+
 /// The documents of a dataset, and its name for messages.
 fn documents(
     kind: DatasetKind,
     path: Option<&str>,
+    wanted: Wanted<'_>,
     loading: &mut Loading<'_>,
 ) -> Result<(String, Vec<String>), DataError> {
     match (kind, path) {
-        (DatasetKind::Text, Some(path)) => Ok((path.to_owned(), files::read_documents(path, loading)?)),
+        (DatasetKind::Text, Some(path)) => {
+            Ok((path.to_owned(), files::read_documents(path, wanted, loading)?))
+        }
         // The config has refused a missing path and text beside recall.
         (DatasetKind::Text | DatasetKind::Mqar, _) => Err(DataError::Missing { path: "dataset_path".into() }),
         (DatasetKind::Stories, _) => Ok(("stories".to_owned(), stories::documents())),

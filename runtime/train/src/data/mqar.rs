@@ -143,6 +143,7 @@ impl MqarBatches {
             seq_len: self.generator.seq_len,
             size: self.generator.config.num_examples as u64,
             checksum: self.generator.checksum(),
+            held_out: Some(0.0),
             epoch: self.epoch,
             index: self.index,
         }

@@ -73,6 +73,9 @@ fn validation_data_can_be_other_files() {
     let (_b, valid) = temporary("b.txt", &b"validation ".repeat(30));
     let args =
         ["--training.dataset_path", &train, "--validation.dataset_path", &valid, "--training.seq_len=16"];
+    let unused = open_data(&config("", &args), 256).expect("readable");
+    assert!(unused.validation.is_none(), "nothing validates");
+    let args = [&args[..], &["--validation.enable"]].concat();
     let data = open_data(&config("", &args), 256).expect("readable");
     let validation = data.validation.expect("given");
     let batch = validation.batch(0);
@@ -135,8 +138,14 @@ fn real_text_with_a_real_tokenizer() {
     let TrainingData::Text(training) = &data.training else { panic!("text") };
     // The well-known number of GPT-2 tokens, and the end of the document.
     assert_eq!(training.corpus().len(), 338_025 + 1);
-    let args =
-        ["--training.dataset_path", &text, "--model.tokenizer_path", &tokenizer, "--training.batch_size=1"];
+    let args = [
+        "--training.dataset_path",
+        &text,
+        "--model.tokenizer_path",
+        &tokenizer,
+        "--training.batch_size=1",
+        "--validation.enable",
+    ];
     let validation = open_data(&config("", &args), 50257).expect("readable").validation.expect("held out");
     let bytes: u64 = (0..validation.batches()).filter_map(|i| validation.batch(i).target_bytes).sum();
     let targets: usize = (0..validation.batches()).map(|i| validation.batch(i).target_count()).sum();
@@ -169,7 +178,105 @@ fn real_files_of_each_kind() {
 fn loading_ends_when_it_is_asked_to() {
     use std::sync::atomic::AtomicBool;
     let stop = AtomicBool::new(true);
-    let mut loading = Loading { stop: &stop, tell: &mut |_| {} };
+    let mut loading = Loading { stop: &stop, tell: &mut |_| {}, cache: TokenCache::default() };
     let error = Data::open(&config("", &[]), 256, &mut loading).expect_err("stopped");
     assert_eq!(error, DataError::Interrupted);
+}
+
+/// What is said while data are opened.
+fn notes(args: &[&str]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut tell = |event: Event<'_>| match event {
+        Event::Note(text) => notes.push(text.to_owned()),
+        Event::Progress { .. } => {}
+    };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
+    Data::open(&config("", args), 256, &mut loading).expect("readable");
+    notes
+}
+
+#[test]
+fn validation_on_text_that_is_trained_on_is_said() {
+    let (_a, train) = temporary("a.txt", &b"training text ".repeat(30));
+    let (_b, other) = temporary("b.txt", &b"other text ".repeat(30));
+    let (folder, copy) = temporary("c.txt", &b"training text ".repeat(30));
+    let base = ["--training.dataset_path", &train, "--training.seq_len=16", "--validation.enable"];
+    let with = |path: &str| notes(&[&base[..], &["--validation.dataset_path", path]].concat());
+    assert!(with(&other).is_empty());
+    assert!(notes(&base).is_empty(), "a part that is held out is not trained on");
+    // By content: the file itself, a copy, and a folder with one.
+    for path in [&train, &copy, &folder.path().display().to_string()] {
+        let said = with(path).concat();
+        assert!(said.contains("1 of its 1 documents are trained on too"), "{said}");
+    }
+}
+
+#[test]
+fn text_is_held_out_only_where_something_validates() {
+    let text: String = (0..5000).map(|i| format!("{i}\n")).collect();
+    let (_folder, path) = temporary("numbers.txt", text.as_bytes());
+    let open = |more: &[&str]| {
+        let args = [&["--training.dataset_path", &path, "--training.seq_len=32"][..], more].concat();
+        open_data(&config("", &args), 256).expect("readable")
+    };
+    let (mut all, part) = (open(&[]), open(&["--validation.enable"]));
+    let (whole, training) = (all.training.state(), part.training.state());
+    assert_eq!(whole.size, text.len() as u64 + 1);
+    assert!(training.size < whole.size && part.validation.is_some() && all.validation.is_none());
+    // A checkpoint cannot go on with the other part, and its message says which setting that is.
+    let error = all.training.restore(&training).expect_err("other data").to_string();
+    assert!(error.contains("was 0.05 and is now 0") && error.contains("validation.enable"), "{error}");
+    // One from before goes on where the same is held out, and is told how.
+    let old = DataState { held_out: None, ..training };
+    let error = all.training.restore(&old).expect_err("other data").to_string();
+    assert!(error.contains("--validation.enable true"), "{error}");
+    let mut part = open(&["--validation.enable"]);
+    part.training.restore(&old).expect("the same text");
+    let json = serde_json::to_value(&old).expect("serialises");
+    let mut json = json.as_object().expect("an object").clone();
+    json.remove("held_out");
+    assert_eq!(serde_json::from_value::<DataState>(json.into()).expect("an old state"), old);
+}
+
+#[test]
+fn ids_are_found_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokenizer = folder.path().join("tokenizer.json");
+    let json = r#"{"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "?": 2}, "unk_token": "?"}}"#;
+    std::fs::write(&tokenizer, json).expect("write");
+    let text = folder.path().join("text.txt");
+    std::fs::write(&text, "a b c ".repeat(300_000)).expect("write");
+    let (tokenizer, text) = (tokenizer.display().to_string(), text.display().to_string());
+    let args = ["--training.dataset_path", &text, "--model.tokenizer_path", &tokenizer];
+    let config = config("", &args);
+    let cache = TokenCache::at(folder.path().join("cache"));
+    let open = || {
+        let mut found = false;
+        let mut tell = |event: Event<'_>| {
+            found |= matches!(event, Event::Note(note) if note.contains("need not be tokenized again"));
+        };
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let mut loading = Loading { stop: &stop, tell: &mut tell, cache: cache.clone() };
+        let mut data = Data::open(&config, 3, &mut loading).expect("readable").training;
+        (found, data.state(), data.next_batch())
+    };
+    let first = open();
+    assert!(!first.0);
+    let second = open();
+    assert_eq!((second.0, &second.1, &second.2), (true, &first.1, &first.2));
+    // A damaged entry is made again.
+    let entry = std::fs::read_dir(folder.path().join("cache")).expect("a folder").next().expect("an entry");
+    let entry = entry.expect("an entry").path();
+    let mut bytes = std::fs::read(&entry).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&entry, bytes).expect("write");
+    assert_eq!(open(), first);
+    assert!(open().0);
+    // Another tokenizer, or another text, has other ids.
+    std::fs::write(&tokenizer, json.replace("\"b\": 1", "\"c\": 1")).expect("write");
+    let other = open();
+    assert!(!other.0 && other.1.checksum != first.1.checksum);
 }

@@ -23,6 +23,7 @@ pub struct TextBatches {
     order: Order,
     epoch: u64,
     index: u64,
+    held_out: f64,
 }
 
 #[derive(Debug)]
@@ -34,7 +35,8 @@ enum Order {
 }
 
 impl TextBatches {
-    /// Starts at the first sample. `name` is what the data is called in messages.
+    /// Starts at the first sample. `name` is what the data is called in messages, `held_out` the share of its text that
+    /// is not in the corpus.
     ///
     /// # Errors
     /// Fewer tokens than one sample.
@@ -44,7 +46,7 @@ impl TextBatches {
         seed: u64,
         shuffle: bool,
         name: &str,
-        held_out: bool,
+        held_out: f64,
     ) -> Result<Self, DataError> {
         let (batch_size, seq_len) = shape;
         let needed = seq_len as u64 + 1;
@@ -53,11 +55,11 @@ impl TextBatches {
                 source_name: name.to_owned(),
                 tokens: corpus.len(),
                 needed,
-                held_out,
+                held_out: held_out > 0.0,
             });
         }
         let order = if shuffle { shuffled(&corpus, seq_len, seed, 0) } else { Order::Files };
-        Ok(Self { corpus, batch_size, seq_len, seed, order, epoch: 0, index: 0 })
+        Ok(Self { corpus, batch_size, seq_len, seed, order, epoch: 0, index: 0, held_out })
     }
 
     /// The tokenized text.
@@ -123,6 +125,7 @@ impl TextBatches {
             seq_len: self.seq_len,
             size: self.corpus.len(),
             checksum: self.corpus.checksum(),
+            held_out: Some(self.held_out),
             epoch: self.epoch,
             index: self.index,
         }
@@ -232,7 +235,7 @@ mod tests {
     }
 
     fn batches(documents: &[&str], shape: (usize, usize), seed: u64, shuffle: bool) -> TextBatches {
-        TextBatches::new(corpus(documents), shape, seed, shuffle, "test", false).expect("long enough")
+        TextBatches::new(corpus(documents), shape, seed, shuffle, "test", 0.0).expect("long enough")
     }
 
     fn text(tokens: &[i32]) -> String {
@@ -332,7 +335,7 @@ mod tests {
 
     #[test]
     fn too_little_text_is_refused() {
-        let error = TextBatches::new(corpus(&["abc"]), (1, 4), 0, true, "x.txt", true).expect_err("refused");
+        let error = TextBatches::new(corpus(&["abc"]), (1, 4), 0, true, "x.txt", 0.05).expect_err("refused");
         let error = error.to_string();
         assert!(
             error.contains("4 tokens are fewer than one sequence of 5")

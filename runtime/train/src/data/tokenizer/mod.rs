@@ -14,6 +14,7 @@ mod stream;
 pub use stream::Detokenizer;
 
 use super::error::DataError;
+use sha2::{Digest, Sha256};
 use special::Special;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,6 +116,27 @@ impl Tokenizer {
     /// Remarks for people: what was switched off, what does not fit together.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Identifies the files: two tokenizers with the same digest give the same ids.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for file in self.files.iter() {
+            hash.update(file.name);
+            hash.update((file.bytes.len() as u64).to_le_bytes());
+            hash.update(&file.bytes);
+        }
+        hash.finalize().into()
+    }
+
+    /// Whether it takes so little time that nothing is gained by keeping what it gave.
+    pub(super) fn is_fast(&self) -> bool {
+        matches!(self.kind, Kind::Bytes)
+    }
+
+    /// Whether a NUL character has a meaning of its own, so that no text may contain one.
+    pub(super) fn reserves_nul(&self) -> bool {
+        matches!(self.kind, Kind::Bytes)
     }
 
     /// Number of token ids; a model needs at least this vocab_size.
