@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
+use hmac_sha256::Hash as Sha256;
 
 use super::nvrtc::Cubin;
 use super::resources::Resources;
@@ -83,14 +83,14 @@ fn encode(cubin: &Cubin) -> Vec<u8> {
         rest.extend(number.to_le_bytes());
     }
     rest.extend(&cubin.bytes);
-    let checksum = Sha256::digest(&rest);
+    let checksum = Sha256::hash(&rest);
     [&MAGIC[..], checksum.as_slice(), &rest].concat()
 }
 
 /// The entry, if it is whole.
 fn decode(bytes: &[u8]) -> Option<Cubin> {
     let (checksum, rest) = bytes.strip_prefix(MAGIC)?.split_at_checked(CHECKSUM)?;
-    if Sha256::digest(rest).as_slice() != checksum {
+    if Sha256::hash(rest) != *checksum {
         return None;
     }
     let (len, rest) = rest.split_first_chunk::<8>()?;

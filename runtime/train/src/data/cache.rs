@@ -8,7 +8,7 @@ use super::corpus::{Corpus, Ids};
 use super::tokenizer::Tokenizer;
 use bytemuck::{AnyBitPattern, cast_slice, pod_read_unaligned};
 use linc_exec::device::{cache_folder, touch_entry, trim_folder, write_entry};
-use sha2::{Digest, Sha256};
+use hmac_sha256::Hash as Sha256;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,7 @@ impl TokenCache {
             hash.update((document.len() as u64).to_le_bytes());
             hash.update(document);
         }
-        Some(Key(hash.finalize().into()))
+        Some(Key(hash.finalize()))
     }
 
     /// The whole entry of that name, with ids below `vocab_size`.

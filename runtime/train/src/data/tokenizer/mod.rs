@@ -14,7 +14,7 @@ mod stream;
 pub use stream::Detokenizer;
 
 use super::error::DataError;
-use sha2::{Digest, Sha256};
+use hmac_sha256::Hash as Sha256;
 use special::Special;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Tokenizer {
             hash.update((file.bytes.len() as u64).to_le_bytes());
             hash.update(&file.bytes);
         }
-        hash.finalize().into()
+        hash.finalize()
     }
 
     /// Whether it takes so little time that nothing is gained by keeping what it gave.
