@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use linc_driver::{AttentionKind, Model, RecomputePolicy};
 use linc_train::bench::{
-    AttentionBench, AttentionRow, MemoryBench, MemoryReport, Open, Pass, Times, Timing, TrainingBench,
-    TrainingReport, attention, memory, training,
+    AttentionBench, AttentionRow, MemoryBench, MemoryReport, Open, Pass, Tell, Times, Timing, Told,
+    TrainingBench, TrainingReport, attention, memory, training,
 };
 use linc_train::exec::device::Device;
 use linc_train::metrics::{bytes, thousands};
@@ -20,7 +20,11 @@ use crate::args::{
 };
 use crate::compile;
 use crate::out;
+use crate::progress::Progress;
 use crate::table::table;
+
+/// More runs tell nothing more; each one's times are kept.
+const MOST_RUNS: usize = 1_000_000;
 
 pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
     match command {
@@ -51,7 +55,7 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
         precision: compile::precision(&args.measure.precision)?,
         timing: timing(&args.measure)?,
     };
-    let (device, rows) = attention(&bench, &mut opener(&args.measure), &mut tell)?;
+    let (device, rows) = attention(&bench, &mut opener(&args.measure), &mut teller())?;
     match args.measure.format {
         Format::Text => {
             heading(&device, &args.measure)?;
@@ -79,11 +83,11 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
         recompute,
         timing: timing(&args.measure)?,
     };
-    let report = training(&bench, &mut opener(&args.measure), &mut tell)?;
+    let report = training(&bench, &mut opener(&args.measure), &mut teller())?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
-            out::line(format_args!("Peak {:.1} TFLOP/s\n", report.peak_flops / 1e12))?;
+            out::line(format_args!("Peak {:.3} TFLOP/s ({})\n", report.peak_flops / 1e12, report.peak))?;
             out::line(training_table(&report))?;
         }
         Format::Json => print("train", &args.measure, serde_json::to_value(&report)?)?,
@@ -101,7 +105,7 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
         precision: compile::precision(&args.measure.precision)?,
         timing: timing(&args.measure)?,
     };
-    let report = memory(&bench, &mut opener(&args.measure), &mut tell)?;
+    let report = memory(&bench, &mut opener(&args.measure), &mut teller())?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
@@ -128,8 +132,11 @@ fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 fn timing(args: &MeasureArgs) -> Result<Timing> {
-    if args.rounds == 0 {
-        bail!("--rounds is 0; expected at least 1");
+    if args.rounds == 0 || args.rounds > MOST_RUNS {
+        bail!("--rounds is {}; expected 1 to {MOST_RUNS}", args.rounds);
+    }
+    if args.warmup > MOST_RUNS {
+        bail!("--warmup is {}; expected at most {MOST_RUNS}", args.warmup);
     }
     Ok(Timing { warmup: args.warmup, rounds: args.rounds })
 }
@@ -151,19 +158,27 @@ fn opener(args: &MeasureArgs) -> Box<Open<'static>> {
     let (choice, threads) = (args.device, args.threads);
     let mut said = false;
     Box::new(move || -> Result<Box<dyn Device>, TrainError> {
-        let (device, note) = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
-        if let Some(note) = note
-            && !std::mem::replace(&mut said, true)
-        {
-            out::complain(note);
+        let opened = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
+        let mut device = opened.device;
+        device.watch(Progress::of_kernels());
+        if !std::mem::replace(&mut said, true) {
+            let warning = opened.warning.map(|warning| format!("warning: {warning}"));
+            opened.note.into_iter().chain(warning).for_each(out::complain);
         }
         Ok(device)
     })
 }
 
 /// Progress, where it is not in the way of the results.
-fn tell(what: &str) {
-    out::complain(what);
+fn teller() -> Box<Tell<'static>> {
+    let mut bar = Progress::new("runs");
+    Box::new(move |told| match told {
+        Told::Case(what) => {
+            bar.clear();
+            out::complain(what);
+        }
+        Told::Runs { done, total } => bar.show(done as u64, total as u64),
+    })
 }
 
 fn heading(device: &str, args: &MeasureArgs) -> Result<()> {

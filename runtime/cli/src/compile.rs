@@ -10,8 +10,8 @@ use linc_driver::{
 };
 use linc_train::config::{ModelFiles, Setting};
 use linc_train::metrics::{bytes, thousands};
+use linc_train::output::write_files;
 use linc_train::system;
-use linc_train::trainer::write_file;
 
 use crate::args::{CompileArgs, Format, LayerArgs};
 use crate::cuda;
@@ -43,14 +43,13 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let gpu = arch.map(|arch| cuda::compile(&compiled.plan, &entry, arch, args.out.is_some())).transpose()?;
     let mut files = 0;
     if let Some(folder) = &args.out {
-        for dump in &compiled.dumps {
-            write_file(folder, &dump.path, dump.text.as_bytes())?;
-        }
         let code = gpu.as_ref().map_or(&[][..], |gpu| &gpu.inspection.files);
-        for (name, bytes) in code {
-            write_file(folder, &format!("kernels/{name}"), bytes)?;
-        }
-        files = compiled.dumps.len() + code.len();
+        let names: Vec<String> = code.iter().map(|(name, _)| format!("kernels/{name}")).collect();
+        let dumps = compiled.dumps.iter().map(|dump| (&*dump.path, dump.text.as_bytes()));
+        let code = names.iter().zip(code).map(|(path, (_, bytes))| (&**path, &**bytes));
+        let all: Vec<(&str, &[u8])> = dumps.chain(code).collect();
+        write_files(folder, &all)?;
+        files = all.len();
     }
     match args.format {
         Format::Json => {
@@ -73,6 +72,9 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
             out::line(format_args!("\nCompiled in {:.2} s", system::seconds() - begun))?;
             if let Some(folder) = &args.out {
                 out::line(format_args!("Wrote {files} files to {}", folder.display()))?;
+            }
+            if let Some(missing) = gpu.as_ref().and_then(|gpu| gpu.missing()) {
+                out::line(format_args!("\n{missing}"))?;
             }
         }
     }

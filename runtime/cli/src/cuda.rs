@@ -7,6 +7,7 @@ use linc_train::exec::device::cuda::gpus::ceilings;
 use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, Limits, MatmulReport, Nvrtc, inspect};
 use serde_json::{Value, json};
 
+use crate::progress::Progress;
 use crate::table::table;
 
 /// The GPU that the options ask for; nothing for the CPU.
@@ -39,7 +40,10 @@ pub(crate) struct Gpu {
 /// Compiles the kernels of a program, where NVRTC is found; with their files, if they are wanted.
 pub(crate) fn compile(plan: &Plan, entry: &Entry, arch: Arch, files: bool) -> Result<Gpu> {
     let nvrtc = Nvrtc::open();
-    let mut inspection = inspect(plan, arch, nvrtc.as_ref().ok(), &Cache::of_environment(), files)?;
+    let mut bar = Progress::new("kernels compiled");
+    let mut progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
+    let cache = Cache::of_environment();
+    let mut inspection = inspect(plan, arch, nvrtc.as_ref().ok(), &cache, files, &mut progress)?;
     if matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. }) {
         // What attention has to do depends on the position.
         inspection.mfu_limit = None;
@@ -82,11 +86,7 @@ impl Gpu {
         let (arch, gpu) = (self.arch.name(), ceilings(self.arch).name);
         let compiler = match &self.nvrtc {
             Ok((major, minor)) => format!("compiled by NVRTC {major}.{minor}"),
-            // Where it was looked for is of no use here; what it is and how to get it are.
-            Err(why) => {
-                let ends = [why.lines().next(), why.lines().last().map(str::trim)];
-                format!("not compiled\n{}", ends.into_iter().flatten().collect::<Vec<_>>().join("; "))
-            }
+            Err(_) => "not compiled".to_string(),
         };
         format!(
             "Kernels for {arch}, {compiler}\nTimes are of one run if memory, or arithmetic, of a {gpu} were all that limits it\n\n{}\n\n{}{}",
@@ -94,6 +94,15 @@ impl Gpu {
             self.matmuls(),
             self.limit(convention)
         )
+    }
+
+    /// Why the kernels are not compiled, if they are not, and what to do.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let why = self.nvrtc.as_ref().err()?;
+        // Where it was looked for is of no use here; what it is and how to get it are.
+        let ends = [why.lines().next(), why.lines().last().map(str::trim)];
+        let ends = ends.into_iter().flatten().collect::<Vec<_>>().join("\n  ");
+        Some(format!("The kernels were not compiled: {ends}"))
     }
 
     /// The matmuls of the library, if there are any.
@@ -218,7 +227,9 @@ mod tests {
         let why = "NVRTC was not found\n  looked for\n    here\n  help: pip install it".to_string();
         let gpu = Gpu { arch: Arch::Sm80, nvrtc: Err(why), inspection };
         let text = gpu.text(None);
-        assert!(text.contains("not compiled\nNVRTC was not found; help: pip install it\n"), "{text}");
+        assert!(text.starts_with("Kernels for sm_80, not compiled\n"), "{text}");
+        let missing = "The kernels were not compiled: NVRTC was not found\n  help: pip install it";
+        assert_eq!(gpu.missing().as_deref(), Some(missing));
         assert!(
             text.ends_with(
                 "128          -    1000       -      -          -         -  12.3 us   0.5 us\n\n\

@@ -15,6 +15,7 @@ use linc_train::{TrainError, prompt};
 use crate::args::GenerateArgs;
 use crate::compile::precision;
 use crate::out;
+use crate::progress::Progress;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let temperature = if args.greedy { 0.0 } else { args.temperature };
@@ -37,12 +38,14 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     };
     let context = args.context.unwrap_or(state.model.seq_len);
     let precision = precision(&args.precision)?;
-    let (device, note) = args.device.open((args.threads > 0).then_some(args.threads))?;
-    if let Some(note) = note {
-        out::complain(note);
+    let opened = args.device.open((args.threads > 0).then_some(args.threads))?;
+    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
+        out::complain(said);
     }
+    let mut device = opened.device;
+    device.watch(Progress::of_kernels());
     let (mut session, programs) = Programs::load(&model, context, precision, device)?;
-    session.executor.initialize(state.seed)?;
+    session.executor.initialize_constants()?;
     load_weights(&mut session, &args.checkpoint)?;
 
     let mut generator = Generator::new(&mut session, programs, model.sizes.vocab_size, tokenizer);

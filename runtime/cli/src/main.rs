@@ -13,6 +13,7 @@ mod generate;
 mod inspect;
 mod models;
 mod out;
+mod progress;
 mod table;
 mod train;
 
@@ -22,11 +23,20 @@ use std::process::ExitCode;
 use clap::Parser;
 use linc_driver::CompileError;
 use linc_train::TrainError;
+use linc_train::exec::device::Allocator;
+use linc_train::system;
 
 use crate::args::{Cli, Command};
 
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if matches!(command, Command::Train(_) | Command::Generate(_)) {
+        system::start_threads();
+    }
+    let result = match command {
         Command::Train(args) => train::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -14,6 +14,7 @@ use linc_train::trainer::{Observer, Summary, Trainer};
 use crate::args::TrainArgs;
 use crate::console::Console;
 use crate::out;
+use crate::progress::Progress;
 use crate::table::table;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
@@ -44,10 +45,15 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         );
     })?;
     let threads = config.training.threads;
-    let (device, note) = config.training.device.open((threads > 0).then_some(threads))?;
-    if let Some(note) = note {
+    let opened = config.training.device.open((threads > 0).then_some(threads))?;
+    if let Some(warning) = opened.warning {
+        console.warn(&warning);
+    }
+    if let Some(note) = opened.note {
         console.message(&note);
     }
+    let mut device = opened.device;
+    device.watch(Progress::of_kernels());
     let result = Trainer::new(config, Some(path), device, &stop, &mut console)
         .and_then(|mut trainer| trainer.run(&stop, &mut console));
     let console = console.finish();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::cpu::{Cpu, CpuOptions};
 use crate::cuda::{Cuda, has_driver};
-use crate::{Device, DeviceError};
+use crate::{Device, DeviceError, threads};
 
 /// A machine by its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,33 +23,68 @@ impl Choice {
     /// What can be written.
     pub const EXPECTED: &str = "auto, cpu, cuda, or cuda:N for the GPU number N";
 
-    /// Opens the machine; with it, where `auto` comes to the CPU, one line that says why. `threads` are those of the
-    /// CPU, nothing for all.
+    /// Opens the machine. `wanted` are threads of the CPU, nothing for as many as the machine runs at once, which is also
+    /// the most: waiting threads spin, so that more of them only take time from each other.
     ///
     /// # Errors
     /// [`DeviceError::Unsupported`] if it is not there.
-    pub fn open(self, threads: Option<usize>) -> Result<(Box<dyn Device>, Option<String>), DeviceError> {
-        let cpu = || Cpu::new(CpuOptions { threads, ..CpuOptions::default() });
-        Ok(match self {
-            Choice::Cpu => (Box::new(cpu()?), None),
-            Choice::Cuda(number) => (Box::new(Cuda::new(number)?), None),
+    pub fn open(self, wanted: Option<usize>) -> Result<Opened, DeviceError> {
+        let note = match self {
+            Choice::Cuda(number) => return Ok(Opened::alone(Box::new(Cuda::new(number)?))),
+            Choice::Cpu => None,
             Choice::Auto => match Cuda::new(0) {
-                Ok(cuda) => (Box::new(cuda), None),
-                Err(error) => {
-                    let error = error.to_string();
-                    let mut note =
-                        format!("Running on the CPU: {}", error.lines().next().unwrap_or_default());
-                    // Who has a GPU wants to know what it lacks.
-                    if has_driver()
-                        && let Some((_, help)) = error.rsplit_once("\n  help: ")
-                    {
-                        note.push_str(&format!("; {help}"));
-                    }
-                    (Box::new(cpu()?), Some(note))
-                }
+                Ok(cuda) => return Ok(Opened::alone(Box::new(cuda))),
+                Err(error) => Some(why_cpu(&error.to_string())),
             },
-        })
+        };
+        let most = threads::available();
+        let count = wanted.map_or(most, |wanted| wanted.min(most));
+        let cpu = Cpu::new(CpuOptions { threads: Some(count), ..CpuOptions::default() })?;
+        let warning = fewer_threads(wanted.unwrap_or(most), most, cpu.threads());
+        Ok(Opened { device: Box::new(cpu), note, warning })
     }
+}
+
+/// A machine, and what a user should know of it.
+pub struct Opened {
+    /// The machine.
+    pub device: Box<dyn Device>,
+    /// Why `auto` comes to the CPU, if it does, in one line.
+    pub note: Option<String>,
+    /// Why there are fewer threads than were asked for, if there are, in one line.
+    pub warning: Option<String>,
+}
+
+impl Opened {
+    fn alone(device: Box<dyn Device>) -> Opened {
+        Opened { device, note: None, warning: None }
+    }
+}
+
+/// What a user is told whose GPU cannot be used.
+fn why_cpu(error: &str) -> String {
+    let mut note = format!("Running on the CPU: {}", error.lines().next().unwrap_or_default());
+    // Who has a GPU wants to know what it lacks.
+    if has_driver()
+        && let Some((_, help)) = error.rsplit_once("\n  help: ")
+    {
+        note.push_str(&format!("; {help}"));
+    }
+    note
+}
+
+/// What is said where there are fewer threads than were asked for.
+fn fewer_threads(wanted: usize, most: usize, given: usize) -> Option<String> {
+    let plural = |n: usize| if n == 1 { "1 thread".to_string() } else { format!("{n} threads") };
+    if given < wanted.min(most) {
+        let (given, wanted) = (plural(given), plural(wanted.min(most)));
+        return Some(format!(
+            "Running on {given}: a limit of this process (ulimit -u or -v) refuses {wanted}"
+        ));
+    }
+    (wanted > most).then(|| {
+        format!("running on {} instead of {wanted}: that is what this machine runs at once", plural(given))
+    })
 }
 
 impl fmt::Display for Choice {
@@ -101,5 +136,27 @@ mod tests {
             let message = bad.parse::<Choice>().expect_err("no device");
             assert!(message.contains("cuda:N") && message.contains("auto"), "{message}");
         }
+    }
+
+    #[test]
+    fn no_more_threads_are_started_than_the_machine_runs() {
+        let most = threads::available();
+        for wanted in [most + 1, 8000, 1 << 32 | 1, 1_000_000_000_000_000_000, usize::MAX] {
+            let opened = Choice::Cpu.open(Some(wanted)).expect("a CPU");
+            assert_eq!(opened.device.threads(), most);
+            let warning = opened.warning.expect("a warning");
+            assert!(warning.contains(&format!("instead of {wanted}")), "{warning}");
+        }
+        for wanted in [Some(1), Some(most), None] {
+            assert_eq!(Choice::Cpu.open(wanted).expect("a CPU").warning, None);
+        }
+        assert!(Choice::Cpu.open(Some(0)).is_err());
+    }
+
+    #[test]
+    fn refused_threads_are_a_limit_of_the_process() {
+        let note = fewer_threads(8, 4, 1).expect("fewer");
+        assert!(note.contains("on 1 thread:") && note.contains("refuses 4 threads"), "{note}");
+        assert_eq!(fewer_threads(2, 4, 2), None);
     }
 }

@@ -7,6 +7,8 @@ use linc_codegen_cuda::Arch;
 use linc_plan::validate::validate;
 use linc_plan::{ALIGN, Plan, Ref, Space};
 
+use crate::memory::{Available, shortage};
+
 /// Names an arena of one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arena(pub(crate) usize);
@@ -15,16 +17,22 @@ pub struct Arena(pub(crate) usize);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Program(pub(crate) usize);
 
+/// Is told how much of how much is done.
+pub type Progress = Box<dyn FnMut(usize, usize)>;
+
 /// A machine.
 pub trait Device {
     /// One line for people: kind, instruction set, threads.
     fn describe(&self) -> String;
 
+    /// Threads of the CPU that may help it with what is not in a program.
+    fn threads(&self) -> usize;
+
     /// The family of GPUs that programs should be compiled for; nothing for a CPU.
     fn arch(&self) -> Option<Arch>;
 
-    /// Bytes that can be allocated now without swapping, as far as the system says; nothing if it does not.
-    fn available_bytes(&self) -> Option<u64>;
+    /// What can be allocated now without swapping, as far as the system says; nothing if it does not.
+    fn available(&self) -> Option<Available>;
 
     /// Bytes of memory that the machine has; nothing if it does not say.
     fn total_bytes(&self) -> Option<u64>;
@@ -44,6 +52,9 @@ pub trait Device {
     /// for a kernel that cannot be compiled.
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError>;
 
+    /// From now on, `progress` hears while plans are loaded how many kernels of how many are compiled.
+    fn watch(&mut self, progress: Progress);
+
     /// One line about what loading plans took, if it can take long.
     fn loading(&self) -> Option<String>;
 
@@ -57,6 +68,13 @@ pub trait Device {
     /// Floating-point operations per second that the machine could do at most, measured or known.
     fn peak_flops(&mut self) -> f64;
 
+    /// Where that number comes from, in a few words.
+    fn describe_peak(&mut self) -> String;
+
+    /// A program ran at so many operations per second. If that is more than the peak, the peak was measured too low, and
+    /// is raised.
+    fn reached(&mut self, flops: f64);
+
     /// Waits for all launches.
     fn synchronize(&mut self) -> Result<(), DeviceError>;
 }
@@ -65,12 +83,12 @@ pub trait Device {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// The memory is not there.
-    #[error("{needed} bytes are needed and {available} are available")]
+    #[error("{}", shortage(*needed, available.as_ref()))]
     OutOfMemory {
         /// Requested bytes.
         needed: u64,
-        /// Bytes that could be had.
-        available: u64,
+        /// What could be had, if the system says.
+        available: Option<Available>,
     },
     /// An access outside of an arena or program: a bug of the caller.
     #[error("{what} {from}..{to} of {len}")]

@@ -13,13 +13,17 @@
     reason = "generated code, vector instructions and raw memory are what this crate is for"
 )]
 
+mod allocator;
 mod choice;
 pub mod cpu;
 pub mod cuda;
 mod device;
 mod folder;
+pub mod memory;
+pub mod threads;
 
-pub use choice::Choice;
-pub use device::{Arena, Device, DeviceError, Program};
+pub use allocator::Allocator;
+pub use choice::{Choice, Opened};
+pub use device::{Arena, Device, DeviceError, Program, Progress};
 pub use folder::{cache_folder, touch_entry, trim_folder, write_entry};
 pub use linc_plan as plan;

@@ -2,7 +2,7 @@
 
 use linc_device::cuda::{Arch, Cache, Cuda, Nvrtc, inspect};
 use linc_device::plan::Plan;
-use linc_device::{Choice, DeviceError};
+use linc_device::{Choice, DeviceError, Opened};
 
 /// The compiler, if this machine has it. Set `LINC_NVRTC` to run these tests: then it must be there.
 fn nvrtc() -> Option<Nvrtc> {
@@ -91,12 +91,12 @@ fn without_a_driver_the_gpu_is_refused_in_words() {
     let message = error.to_string();
     assert!(message.contains("help: "), "{message}");
     // What `auto` says is one line of it.
-    let (device, note) = Choice::Auto.open(Some(1)).expect("the CPU");
+    let Opened { device, note, .. } = Choice::Auto.open(Some(1)).expect("the CPU");
     assert!(device.describe().starts_with("cpu"));
     let note = note.expect("a reason");
     assert!(!note.contains('\n') && message.starts_with(&note["Running on the CPU: ".len()..]), "{note}");
     assert!(Choice::Cuda(0).open(None).is_err());
-    assert!(Choice::Cpu.open(Some(1)).expect("the CPU").1.is_none());
+    assert!(Choice::Cpu.open(Some(1)).expect("the CPU").note.is_none());
 }
 
 #[test]
@@ -111,6 +111,7 @@ fn a_plan_without_kernels_has_nothing_to_report() {
         bindings: vec![],
     };
     let cache = Cache::at(std::env::temp_dir().join("linc-unused"));
-    let inspection = inspect(&plan, Arch::Sm90a, None, &cache, true).expect("nothing to compile");
+    let inspection =
+        inspect(&plan, Arch::Sm90a, None, &cache, true, &mut |_, _| {}).expect("nothing to compile");
     assert!(inspection.rows.is_empty() && inspection.files.is_empty());
 }

@@ -261,6 +261,10 @@ fn bad_plans_are_refused() {
 fn bad_options_are_refused() {
     let zero = Cpu::new(CpuOptions { threads: Some(0), level: None });
     assert!(zero.is_err_and(|e| e.to_string().contains("at least 1")));
+    for absurd in [linc_device::threads::MOST + 1, 1_000_000_000_000_000_000, usize::MAX] {
+        let many = Cpu::new(CpuOptions { threads: Some(absurd), level: None });
+        assert!(many.is_err_and(|e| e.to_string().contains("at most")));
+    }
     for level in [Level::Portable, Level::Avx2, Level::Avx512] {
         let made = Cpu::new(CpuOptions { threads: Some(1), level: Some(level) });
         assert_eq!(made.is_ok(), Level::available().contains(&level));

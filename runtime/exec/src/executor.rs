@@ -1,13 +1,16 @@
 //! The executor: sister plans in one arena.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use linc_device::memory::{Available, shortage, zeroed};
 use linc_device::{Arena, Device, DeviceError, Program};
-use linc_plan::{Binding, DType, Plan, Ref, Role, Space};
+use linc_plan::{Binding, DType, Init, Plan, Ref, Role, Space};
 use thiserror::Error;
 
-use crate::init;
+use crate::draw::draw;
+use crate::init::{self, Values};
 use crate::profile::Profile;
 
 /// Why a program cannot run.
@@ -16,16 +19,13 @@ pub enum ExecError {
     /// The device refuses.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The arena is larger than the memory of the machine.
-    #[error(
-        "the model needs {} and the machine has {} to give: lower training.batch_size, training.seq_len or the model's size, or set activation_checkpoint.mode = \"full\"",
-        gib(*needed), gib(*available)
-    )]
+    /// The arena is larger than the memory that can be had.
+    #[error("the model does not fit: {}", shortage(*needed, Some(available)))]
     DoesNotFit {
         /// Bytes of the arena.
         needed: u64,
-        /// Bytes that are available.
-        available: u64,
+        /// What is available.
+        available: Available,
     },
     /// A tensor that the plan does not have, or of another size: a bug of the caller.
     #[error("tensor {name}: {message}")]
@@ -35,10 +35,6 @@ pub enum ExecError {
         /// What is wrong.
         message: String,
     },
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
 /// A persistent tensor.
@@ -72,6 +68,8 @@ pub struct Executor {
     scratch_bytes: u64,
     /// Persistent tensors by name, with their byte offset in the arena.
     persistent: BTreeMap<String, (Binding, u64)>,
+    /// Something was written or run: persistent tensors need not be zero any more.
+    used: bool,
 }
 
 impl Executor {
@@ -82,8 +80,8 @@ impl Executor {
     pub fn new(mut device: Box<dyn Device>, plans: Vec<Plan>) -> Result<Self, ExecError> {
         let persistent_bytes = plans.iter().map(|p| p.persistent_bytes).max().unwrap_or(0);
         let scratch_bytes = plans.iter().map(|p| p.scratch_bytes).max().unwrap_or(0);
-        let needed = persistent_bytes + scratch_bytes;
-        if let Some(available) = device.available_bytes().filter(|a| *a < needed) {
+        let needed = persistent_bytes.saturating_add(scratch_bytes);
+        if let Some(available) = device.available().filter(|a| a.bytes < needed) {
             return Err(ExecError::DoesNotFit { needed, available });
         }
         let arena = device.allocate(needed)?;
@@ -102,7 +100,15 @@ impl Executor {
             let program = device.load(&plan, arena, persistent_bytes)?;
             loaded.push(Loaded { plan, program });
         }
-        Ok(Executor { device, arena, plans: loaded, persistent_bytes, scratch_bytes, persistent })
+        Ok(Executor {
+            device,
+            arena,
+            plans: loaded,
+            persistent_bytes,
+            scratch_bytes,
+            persistent,
+            used: false,
+        })
     }
 
     /// One line about the device.
@@ -125,6 +131,18 @@ impl Executor {
         self.device.peak_flops()
     }
 
+    /// Where [`Executor::peak_flops`] comes from, in a few words.
+    pub fn describe_peak(&mut self) -> String {
+        self.device.describe_peak()
+    }
+
+    /// The share of the peak that so many operations per second are; at most 1, since what was reached raises a peak that
+    /// was measured too low.
+    pub fn share_of_peak(&mut self, flops: f64) -> f64 {
+        self.device.reached(flops);
+        flops / self.device.peak_flops().max(1.0)
+    }
+
     /// Bytes of the arena.
     pub fn arena_bytes(&self) -> u64 {
         self.persistent_bytes + self.scratch_bytes
@@ -140,11 +158,56 @@ impl Executor {
     /// # Errors
     /// What the device refuses.
     pub fn initialize(&mut self, seed: u64) -> Result<(), ExecError> {
-        for (binding, at) in self.persistent.values() {
-            let (device, arena) = (&mut self.device, self.arena);
-            init::fill(binding, seed, &mut |offset, bytes| device.write(arena, at + offset, bytes))?;
-        }
-        Ok(())
+        self.initialize_until(seed, &AtomicBool::new(false), &mut |_, _| {}).map(|_| ())
+    }
+
+    /// As [`Executor::initialize`], for many values: `progress` hears how many bytes of how many are written, and where `stop`
+    /// is set before the end, nothing more is written. False if it was: tensors hold anything then.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn initialize_until(
+        &mut self,
+        seed: u64,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<bool, ExecError> {
+        self.fill(seed, &|_| true, stop, progress)
+    }
+
+    /// Fills persistent tensors whose initial values are not random: tables and states. For those who load all others.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn initialize_constants(&mut self) -> Result<(), ExecError> {
+        let constant = |init: &Init| match init {
+            Init::Normal { .. } | Init::TruncNormal { .. } => false,
+            Init::Zeros | Init::Ones | Init::Rope { .. } => true,
+        };
+        self.fill(0, &constant, &AtomicBool::new(false), &mut |_, _| {}).map(|_| ())
+    }
+
+    fn fill(
+        &mut self,
+        seed: u64,
+        wanted: &dyn Fn(&Init) -> bool,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<bool, ExecError> {
+        // An arena is zero at first: the moments of an optimizer, twice as many bytes as the parameters, need no write.
+        let is_there = |init: &Init| *init == Init::Zeros && !self.used;
+        let (values, places): (Vec<Values<'_>>, Vec<u64>) = self
+            .persistent
+            .values()
+            .filter(|(binding, _)| wanted(&binding.init) && !is_there(&binding.init))
+            .map(|(binding, at)| (Values::new(binding, seed), *at))
+            .unzip();
+        self.used = true;
+        let (device, arena) = (&mut self.device, self.arena);
+        let threads = device.threads();
+        let mut write =
+            |tensor: usize, offset: u64, bytes: &[u8]| device.write(arena, places[tensor] + offset, bytes);
+        Ok(draw(&values, threads, stop, &mut write, progress)?)
     }
 
     /// Persistent tensors of a role, by name.
@@ -164,7 +227,7 @@ impl Executor {
     /// [`ExecError::Tensor`] if there is none of that name.
     pub fn read_tensor(&self, name: &str) -> Result<Vec<u8>, ExecError> {
         let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
-        let mut bytes = vec![0; binding.bytes() as usize];
+        let mut bytes = zeroed(binding.bytes() as usize)?;
         self.device.read(self.arena, *at, &mut bytes)?;
         Ok(bytes)
     }
@@ -175,6 +238,7 @@ impl Executor {
     /// [`ExecError::Tensor`] if there is none of that name and size.
     pub fn write_tensor(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExecError> {
         let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
+        self.used = true;
         let (device, arena) = (&mut self.device, self.arena);
         let is_wide = bytes.len() == 4 * binding.shape.iter().product::<usize>();
         if is_wide && matches!(binding.dtype, DType::Bf16 | DType::F16) {
@@ -208,6 +272,7 @@ impl Executor {
     /// # Errors
     /// What the device refuses.
     pub fn run(&mut self, program: usize) -> Result<(), ExecError> {
+        self.used = true;
         let Loaded { plan, program } = &self.plans[program];
         self.device.launch(*program, 0..plan.steps.len())?;
         Ok(self.device.synchronize()?)
@@ -218,6 +283,7 @@ impl Executor {
     /// # Errors
     /// What the device refuses.
     pub fn step_times(&mut self, program: usize) -> Result<Vec<Duration>, ExecError> {
+        self.used = true;
         let Loaded { plan, program } = &self.plans[program];
         let mut times = vec![Duration::ZERO; plan.steps.len()];
         self.device.profile(*program, &mut times)?;
@@ -247,7 +313,7 @@ impl Executor {
                 message: format!("is {:?}, not f32", binding.dtype),
             });
         }
-        let mut values = vec![0f32; binding.shape.iter().product()];
+        let mut values: Vec<f32> = zeroed(binding.shape.iter().product())?;
         let at = address(plan, binding.at, self.persistent_bytes);
         self.device.read(self.arena, at, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)

@@ -3,82 +3,120 @@
 use std::borrow::Cow;
 
 use half::{bf16, f16};
-use linc_device::DeviceError;
 use linc_plan::{Binding, DType, Init};
-use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
-use rayon::prelude::*;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::normal::CutNormal;
 
 /// Elements that share one random stream.
-const BLOCK: usize = 1 << 16;
-/// Blocks that are computed at once: 16 MiB of f32.
-const BLOCKS: usize = 64;
+pub(crate) const BLOCK: usize = 1 << 16;
 
-/// Receives bytes for a place in the tensor, given as an offset in bytes.
-type Sink<'a> = dyn FnMut(u64, &[u8]) -> Result<(), DeviceError> + 'a;
+/// The blocks of a tensor, each of which can be computed by itself.
+pub(crate) struct Values<'a> {
+    binding: &'a Binding,
+    seed: u64,
+    normal: Option<CutNormal>,
+}
 
-/// Writes the initial values of a tensor through `write(byte offset, bytes)`.
-pub(crate) fn fill(binding: &Binding, seed: u64, write: &mut Sink<'_>) -> Result<(), DeviceError> {
-    match &binding.init {
-        // Arenas are zero at first, but a tensor may be initialized again.
-        Init::Zeros => {
-            let zeros = vec![0u8; (BLOCK * BLOCKS * 4).min(binding.bytes() as usize)];
-            let mut at = 0;
-            while at < binding.bytes() {
-                let len = (binding.bytes() - at).min(zeros.len() as u64);
-                write(at, &zeros[..len as usize])?;
-                at += len;
+/// Space for one block, used again for the next.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    bits: Vec<u64>,
+    values: Vec<f32>,
+}
+
+impl<'a> Values<'a> {
+    pub(crate) fn new(binding: &'a Binding, seed: u64) -> Values<'a> {
+        let normal = match binding.init {
+            Init::Normal { std } => {
+                Some(CutNormal::new(std, f64::INFINITY, largest(binding.dtype, f64::INFINITY)))
             }
-            Ok(())
-        }
-        Init::Ones => blocks(binding, write, &|_, values| values.fill(1.0)),
-        Init::Normal { std } => blocks(binding, write, &|block, values| {
-            let mut rng = stream(seed, &binding.name, block);
-            for value in values {
-                let z: f64 = StandardNormal.sample(&mut rng);
-                *value = (z * std) as f32;
+            Init::TruncNormal { std, bound } => {
+                Some(CutNormal::new(std, bound, largest(binding.dtype, bound)))
             }
-        }),
-        Init::TruncNormal { std, bound } => blocks(binding, write, &|block, values| {
-            let mut rng = stream(seed, &binding.name, block);
-            for value in values {
-                *value = loop {
-                    let z: f64 = StandardNormal.sample(&mut rng);
-                    if (z * std).abs() <= *bound {
-                        break (z * std) as f32;
-                    }
-                };
+            Init::Zeros | Init::Ones | Init::Rope { .. } => None,
+        };
+        Values { binding, seed, normal }
+    }
+
+    /// Bytes of the tensor.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.binding.bytes()
+    }
+
+    /// Number of elements.
+    fn len(&self) -> usize {
+        self.binding.shape.iter().product()
+    }
+
+    /// Number of blocks.
+    pub(crate) fn blocks(&self) -> usize {
+        self.len().div_ceil(BLOCK)
+    }
+
+    /// Elements of a block: [`BLOCK`], but for the last.
+    fn block_len(&self, block: usize) -> usize {
+        (self.len() - block * BLOCK).min(BLOCK)
+    }
+
+    /// Byte offset of a block in the tensor.
+    pub(crate) fn offset(&self, block: usize) -> u64 {
+        (block * BLOCK) as u64 * self.binding.dtype.bytes()
+    }
+
+    /// The bytes of a block, in place of what `bytes` holds.
+    pub(crate) fn compute(&self, block: usize, space: &mut Workspace, bytes: &mut Vec<u8>) {
+        let Workspace { bits, values } = space;
+        let n = self.block_len(block);
+        values.clear();
+        values.resize(n, 0.0);
+        match (&self.binding.init, &self.normal) {
+            (Init::Zeros, _) => {}
+            (Init::Ones, _) => values.fill(1.0),
+            (Init::Normal { .. } | Init::TruncNormal { .. }, normal) => {
+                bits.resize(n, 0);
+                stream(self.seed, &self.binding.name, block).fill_bytes(bytemuck::cast_slice_mut(bits));
+                if cfg!(target_endian = "big") {
+                    bits.iter_mut().for_each(|bits| *bits = u64::from_le(*bits));
+                }
+                if let Some(normal) = normal {
+                    normal.fill(values, bits);
+                }
             }
-        }),
-        Init::Rope { freqs } => {
-            let width = 2 * freqs.len();
-            blocks(binding, write, &|block, values| {
+            (Init::Rope { freqs }, _) => {
+                let width = 2 * freqs.len();
                 for (i, value) in values.iter_mut().enumerate() {
                     let at = block * BLOCK + i;
                     let angle = (at / width) as f64 * freqs[at % width / 2];
                     *value = if at.is_multiple_of(2) { angle.cos() } else { angle.sin() } as f32;
                 }
-            })
+            }
         }
+        bytes.clear();
+        bytes.extend_from_slice(&stored(self.binding.dtype, values));
     }
 }
 
-/// Computes blocks in parallel and writes them in order, rounded to the type of the tensor.
-fn blocks(
-    binding: &Binding,
-    write: &mut Sink<'_>,
-    fill: &(dyn Fn(usize, &mut [f32]) + Sync),
-) -> Result<(), DeviceError> {
-    let n: usize = binding.shape.iter().product();
-    let width = binding.dtype.bytes();
-    let mut values = vec![0f32; n.min(BLOCK * BLOCKS)];
-    for start in (0..n).step_by(BLOCK * BLOCKS) {
-        let part = &mut values[..(n - start).min(BLOCK * BLOCKS)];
-        part.par_chunks_mut(BLOCK).enumerate().for_each(|(i, chunk)| fill(start / BLOCK + i, chunk));
-        write(start as u64 * width, &stored(binding.dtype, part))?;
+/// The largest number of a type that is not above a positive bound, nor infinite.
+fn largest(dtype: DType, bound: f64) -> f32 {
+    // Numbers of one sign are in the order of their bits, so the one below has the bits less one.
+    match dtype {
+        DType::F32 | DType::I32 => {
+            let near = (bound as f32).min(f32::MAX);
+            if f64::from(near) > bound { near.next_down() } else { near }
+        }
+        DType::Bf16 => {
+            let near = bf16::from_f64(bound).min(bf16::MAX);
+            let near = if near.to_f64() > bound { bf16::from_bits(near.to_bits() - 1) } else { near };
+            near.to_f32()
+        }
+        DType::F16 => {
+            let near = f16::from_f64(bound).min(f16::MAX);
+            let near = if near.to_f64() > bound { f16::from_bits(near.to_bits() - 1) } else { near };
+            near.to_f32()
+        }
     }
-    Ok(())
 }
 
 /// Numbers as a tensor of the type has them in memory.
@@ -107,41 +145,115 @@ mod tests {
     use super::*;
     use linc_plan::{Ref, Role};
 
+    fn binding(name: &str, init: Init, shape: Vec<usize>, dtype: DType) -> Binding {
+        Binding { name: name.into(), role: Role::Param, dtype, shape, at: Ref { buffer: 0, offset: 0 }, init }
+    }
+
+    fn bytes(binding: &Binding, seed: u64) -> Vec<u8> {
+        let (values, mut space, mut block) = (Values::new(binding, seed), Workspace::default(), vec![]);
+        let mut all = vec![];
+        for i in 0..values.blocks() {
+            assert_eq!(values.offset(i), all.len() as u64);
+            values.compute(i, &mut space, &mut block);
+            all.extend_from_slice(&block);
+        }
+        all
+    }
+
     fn values(name: &str, init: Init, shape: Vec<usize>, seed: u64) -> Vec<f32> {
-        let n = shape.iter().product();
-        let binding = Binding {
-            name: name.into(),
-            role: Role::Param,
-            dtype: DType::F32,
-            shape,
-            at: Ref { buffer: 0, offset: 0 },
-            init,
-        };
-        let mut out = vec![0f32; n];
-        fill(&binding, seed, &mut |at, bytes| {
-            let bytes_of: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
-            bytes_of[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
-            Ok(())
-        })
-        .expect("written");
-        out
+        let bytes = bytes(&binding(name, init, shape, DType::F32), seed);
+        bytes.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()
     }
 
     #[test]
     fn normal_has_its_moments_and_depends_on_seed_and_name() {
         let a = values("a", Init::Normal { std: 2.0 }, vec![300, 1000], 1);
-        let mean = a.iter().sum::<f32>() / a.len() as f32;
-        let variance = a.iter().map(|x| x * x).sum::<f32>() / a.len() as f32;
-        assert!(mean.abs() < 0.02 && (variance - 4.0).abs() < 0.05, "{mean} {variance}");
+        let moment = |k: i32| a.iter().map(|x| (f64::from(*x) / 2.0).powi(k)).sum::<f64>() / a.len() as f64;
+        for (k, expected) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0), (6, 15.0)] {
+            // Five standard errors, by the moments of twice the order: 1, 3, 15, 105 and 10,395.
+            let spread = [1.0f64, 3.0, 15.0, 105.0, 0.0, 10_395.0][k as usize - 1] - expected * expected;
+            let error = 5.0 * (spread / a.len() as f64).sqrt();
+            assert!((moment(k) - expected).abs() < error, "{k}: {} for {expected}", moment(k));
+        }
         assert_eq!(a, values("a", Init::Normal { std: 2.0 }, vec![300, 1000], 1));
         assert_ne!(a, values("a", Init::Normal { std: 2.0 }, vec![300, 1000], 2));
         assert_ne!(a, values("b", Init::Normal { std: 2.0 }, vec![300, 1000], 1));
+        assert_ne!(a[..1000], a[BLOCK..BLOCK + 1000]);
     }
 
     #[test]
-    fn truncation_holds() {
-        let a = values("a", Init::TruncNormal { std: 1.0, bound: 0.5 }, vec![1000], 1);
-        assert!(a.iter().all(|x| x.abs() <= 0.5));
+    fn normal_has_as_many_numbers_in_each_part_as_it_should() {
+        let a = values("a", Init::Normal { std: 1.0 }, vec![1_000_000], 5);
+        // Borders with their probabilities, in the middle, beyond where the tail begins, and far out.
+        for (border, below) in [
+            (-3.090_232_306, 0.001),
+            (-1.644_853_627, 0.05),
+            (-1.439_531_471, 0.075),
+            (-0.253_347_103, 0.4),
+            (0.0, 0.5),
+            (1.281_551_566, 0.9),
+            (2.326_347_874, 0.99),
+        ] {
+            let share = a.iter().filter(|x| f64::from(**x) < border).count() as f64 / a.len() as f64;
+            let error = 5.0 * (below * (1.0 - below) / a.len() as f64).sqrt();
+            assert!((share - below).abs() < error, "{border}: {share} for {below}");
+        }
+    }
+
+    #[test]
+    fn truncated_values_have_the_moments_of_the_cut_distribution() {
+        // Bound in standard deviations, and the variance that it leaves: 1 − 2b·φ(b) / (2Φ(b) − 1); for narrow bounds
+        // it is that of the uniform distribution, b²/3.
+        for (bound, variance) in [
+            (1e-9, 1e-18 / 3.0),
+            (0.5, 0.080_589_154_6),
+            (2.0, 0.773_741_303_2),
+            (3.0, 0.973_336_924_7),
+            (10.0, 1.0),
+        ] {
+            for std in [1.0, 0.02] {
+                let a = values("a", Init::TruncNormal { std, bound: bound * std }, vec![400_000], 3);
+                let n = a.len() as f64;
+                assert!(a.iter().all(|x| f64::from(*x).abs() <= bound * std), "{bound}");
+                let mean = a.iter().map(|x| f64::from(*x) / std).sum::<f64>() / n;
+                let second = a.iter().map(|x| (f64::from(*x) / std).powi(2)).sum::<f64>() / n;
+                // The fourth moment is at most three times the square of the second.
+                let (mean_error, error) = (5.0 * (variance / n).sqrt(), 5.0 * variance * (2.0 / n).sqrt());
+                assert!(mean.abs() < mean_error, "{bound}: mean {mean}");
+                assert!((second - variance).abs() < error, "{bound}: {second} for {variance}");
+                // Values come near the bound where the distribution does.
+                let top = a.iter().fold(0.0, |top, x| f64::from(*x).abs().max(top)) / std;
+                assert!(top > (0.999 * bound).min(4.0), "{bound}: {top}");
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_hold_after_rounding_to_the_type() {
+        // A little above and below numbers of each type.
+        for bound in [0.1, 1.0 / 3.0, 2.0 - 1e-9, 1.000_000_1, 1e-6, 3e38, 1e300] {
+            for dtype in [DType::F32, DType::Bf16, DType::F16] {
+                let init = Init::TruncNormal { std: 1e3 * bound, bound };
+                let bytes = bytes(&binding("a", init, vec![20_000], dtype), 1);
+                let values: Vec<f64> = match dtype {
+                    DType::Bf16 => {
+                        bytes.as_chunks().0.iter().map(|b| bf16::from_ne_bytes(*b).to_f64()).collect()
+                    }
+                    DType::F16 => {
+                        bytes.as_chunks().0.iter().map(|b| f16::from_ne_bytes(*b).to_f64()).collect()
+                    }
+                    DType::F32 | DType::I32 => {
+                        bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_ne_bytes(*b))).collect()
+                    }
+                };
+                let top = values.iter().fold(0.0, |top, x| x.abs().max(top));
+                assert!(top <= bound && top.is_finite(), "{dtype:?}: {top} for {bound}");
+                assert!(
+                    top > 0.9 * bound.min(f64::from(largest(dtype, f64::INFINITY))),
+                    "{dtype:?}: {top} for {bound}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Invariants: sister plans (train, eval, decode) share the persistent part of the arena by name, so that one reads what
 //! another wrote; nothing is allocated after [`Executor::new`]; initial values depend on seed and name only.
 
+mod draw;
 mod executor;
 mod init;
+mod normal;
 mod profile;
 
 pub use executor::{ExecError, Executor, TensorInfo};

@@ -27,12 +27,14 @@ pub enum TrainError {
     #[error(transparent)]
     Exec(#[from] ExecError),
     /// The model does not fit, with the plan's table.
-    #[error("{error}\n{table}")]
+    #[error("{error}\n  help: {help}\n{table}")]
     DoesNotFit {
         /// Needed and available bytes.
         error: ExecError,
         /// Bytes by category.
         table: String,
+        /// What needs less.
+        help: &'static str,
     },
     /// A checkpoint cannot be written or read.
     #[error(transparent)]

@@ -95,7 +95,12 @@ impl Programs {
         let options = Options { precision, narrow_weights: true, ..Options::new(1, 1) };
         let mut entries = vec![(Entry::Decode { context: room }, options.clone())];
         entries.extend(blocks.map(|b| (Entry::Prefill { context: room, tokens: b.tokens }, options)));
-        let session = Session::new(model, &entries, device)?;
+        let session = Session::new(model, &entries, device).map_err(|error| match error {
+            TrainError::DoesNotFit { error, table, .. } => {
+                TrainError::DoesNotFit { error, table, help: "give a smaller --context" }
+            }
+            other => other,
+        })?;
         let prefill = blocks.map(|b| Prefill { program: 1, tokens: b.tokens });
         Ok((session, Programs { context, decode: 0, prefill }))
     }

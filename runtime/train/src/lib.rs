@@ -12,6 +12,7 @@ pub mod error;
 pub mod generate;
 pub mod lr;
 pub mod metrics;
+pub mod output;
 pub mod prompt;
 pub mod session;
 pub mod system;

@@ -11,6 +11,9 @@ use linc_exec::{ExecError, Executor};
 use crate::error::TrainError;
 use crate::metrics::bytes;
 
+/// What to do where a training step does not fit.
+pub(crate) const SMALLER: &str = "lower training.batch_size, training.seq_len or the model's size, or set activation_checkpoint.mode = \"full\"";
+
 /// Compiled programs of one model in one arena.
 pub struct Session {
     /// Runs them.
@@ -46,7 +49,7 @@ impl Session {
         }
         let table = memory_table(&plans.iter().collect::<Vec<_>>());
         let executor = Executor::new(device, plans).map_err(|error| match error {
-            ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table },
+            ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table, help: SMALLER },
             other => TrainError::Exec(other),
         })?;
         Ok(Session { executor, reports, dumps })

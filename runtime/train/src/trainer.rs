@@ -19,15 +19,16 @@ use linc_exec::device::Device;
 use crate::autotune;
 use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
 use crate::config::JobConfig;
-use crate::data::{Batch, Data, Event, Loading, TokenCache, target_shares};
+use crate::data::{Batch, Data, DataError, Event, Loading, TokenCache, target_shares};
 use crate::error::TrainError;
 use crate::generate::{Generator, Programs, Sampling};
 use crate::lr::{LrSchedule, Stretches};
 use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
+use crate::output::write_files;
 use crate::session::{self, Session, memory_parts};
 use crate::system;
 
-pub use programs::{model_of, open_model, write_file};
+pub use programs::{model_of, open_model};
 pub use resume::load_weights;
 
 use programs::{TRAIN, output};
@@ -98,7 +99,8 @@ pub struct Trainer {
     tokens: u64,
     profile: Option<Profile>,
     last_checkpoint: Option<PathBuf>,
-    peak_flops: f64,
+    /// The machine's operations per second, and where that number comes from.
+    peak: String,
     /// Memory of the programs of a step.
     step_memory: Peak,
 }
@@ -133,15 +135,24 @@ impl Trainer {
 
         let folder = PathBuf::from(&config.job.dump_folder);
         fs::create_dir_all(&folder).map_err(output("create", &folder))?;
-        session.executor.initialize(config.training.seed)?;
+        {
+            let mut progress =
+                system::paced(|done, total| observer.progress("Drawing initial values", done, total));
+            if !session.executor.initialize_until(config.training.seed, stop, &mut progress)? {
+                return Err(DataError::Interrupted.into());
+            }
+        }
         let start = resume::restore(&config, &record, &mut session, &mut data.training)?;
 
         // Nothing of an earlier run is touched before everything that can be refused was accepted.
         let resolved = folder.join("config.toml");
         fs::write(&resolved, config.to_toml()).map_err(output("write", &resolved))?;
-        for dump in session.dumps.iter_mut().flat_map(std::mem::take) {
-            write_file(&folder.join("compile"), &dump.path, dump.text.as_bytes())?;
+        let dumps: Vec<(&str, &[u8])> =
+            session.dumps.iter().flatten().map(|dump| (&*dump.path, dump.text.as_bytes())).collect();
+        if !dumps.is_empty() {
+            write_files(&folder.join("compile"), &dumps)?;
         }
+        session.dumps.clear();
         let metrics_path = folder.join("metrics.jsonl");
         let metrics = MetricsFile::open(&metrics_path, start.step).map_err(output("write", &metrics_path))?;
         let trainer = Trainer {
@@ -152,8 +163,8 @@ impl Trainer {
             tokens: start.tokens,
             profile: config.profiling.enable_profiling.then(Profile::default),
             last_checkpoint: start.checkpoint,
-            peak_flops: session.executor.peak_flops(),
             step_memory: session.memory(&[&[TRAIN][..], programs.update.as_slice()].concat()),
+            peak: format!("{:.3e} ({})", session.executor.peak_flops(), session.executor.describe_peak()),
             config,
             model,
             record,
@@ -189,7 +200,7 @@ impl Trainer {
             model.layer_map()
         ));
         observer.message(&format!("Data: {}", self.data.summary));
-        observer.message(&format!("Peak FLOPS used for computing MFU: {:.3e}", self.peak_flops));
+        observer.message(&format!("Peak FLOPS used for computing MFU: {}", self.peak));
         let Peak { bytes: all, categories, kept } = &self.step_memory;
         observer.message(&format!("Memory of a step: {}: {}", bytes(*all), memory_parts(categories)));
         observer.message(&format!("Kept for the backward at most: {}", memory_parts(kept)));
@@ -359,7 +370,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn training_record(&self, done: &StepDone, meter: &Meter) -> Record {
+    fn training_record(&mut self, done: &StepDone, meter: &Meter) -> Record {
         let report = &self.session.reports[TRAIN];
         let flops_per_token: u64 = [Some(TRAIN), self.update]
             .iter()
@@ -369,9 +380,12 @@ impl Trainer {
         let tps = meter.tokens as f64 / meter.time.as_secs_f64().max(1e-9);
         let steps = meter.steps.max(1) as f64;
         let titan = report.titan_flops_per_token as f64 * tps;
-        let percent = |flops: f64| 100.0 * flops / self.peak_flops.max(1.0);
         let owned =
             |categories| by_name(categories).into_iter().map(|(name, n)| (name.to_string(), n)).collect();
+        let executor = &mut self.session.executor;
+        let true_share = executor.share_of_peak(flops_per_token as f64 * tps);
+        // The convention counts operations that nobody does, such as those of masked scores.
+        let titan_share = (titan / executor.peak_flops().max(1.0)).min(1.0);
         Record {
             loss: Some(f64::from(done.loss)),
             grad_norm: Some(f64::from(done.grad_norm)),
@@ -382,8 +396,8 @@ impl Trainer {
             step_ms: Some(1e3 * meter.time.as_secs_f64() / steps),
             data_ms: Some(1e3 * meter.data.as_secs_f64() / steps),
             tflops: Some(titan / 1e12),
-            mfu: Some(percent(titan)),
-            true_mfu: Some(percent(flops_per_token as f64 * tps)),
+            mfu: Some(100.0 * titan_share),
+            true_mfu: Some(100.0 * true_share),
             memory: owned(&self.step_memory.categories),
             kept_memory: owned(&self.step_memory.kept),
             ..Record::new(self.step, self.tokens)

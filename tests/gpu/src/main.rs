@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use linc_device::{Choice, Device};
+use linc_device::{Choice, Device, Opened};
 use linc_gpu_check::check::{self, Outcome};
 use linc_gpu_check::group::{self, Extent};
 use linc_gpu_check::{losses, matmul};
@@ -75,9 +75,9 @@ fn kernels(choice: Choice, wanted: &[String], quick: bool, show: usize) -> ExitC
         return ExitCode::from(2);
     }
     let mut device = match choice.open(None) {
-        Ok((device, None)) => device,
+        Ok(Opened { device, note: None, .. }) => device,
         // `auto` that came to the CPU: nobody asked for a check of the CPU.
-        Ok((_, Some(note))) => {
+        Ok(Opened { note: Some(note), .. }) => {
             eprintln!("error: {note}");
             return ExitCode::from(2);
         }

@@ -1,7 +1,8 @@
 //! Zeroed memory that the system commits when it is first touched.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{GlobalAlloc, Layout, System};
 
+use super::limits::available;
 use crate::DeviceError;
 
 /// Large arenas begin at a large page, so that the system can map them with such pages.
@@ -21,9 +22,9 @@ unsafe impl Send for Memory {}
 impl Memory {
     /// Zeroed bytes. Errors: more than the system has left, or than an address can hold.
     pub(super) fn new(bytes: u64) -> Result<Memory, DeviceError> {
-        let available = available_bytes();
-        let refused = || DeviceError::OutOfMemory { needed: bytes, available: available.unwrap_or(0) };
-        if available.is_some_and(|a| bytes > a) {
+        let available = available();
+        let refused = || DeviceError::OutOfMemory { needed: bytes, available: available.clone() };
+        if available.as_ref().is_some_and(|a| bytes > a.bytes) {
             return Err(refused());
         }
         let len = usize::try_from(bytes).map_err(|_| refused())?;
@@ -31,7 +32,7 @@ impl Memory {
         let size = len.checked_add(PAGE).ok_or_else(refused)?;
         let layout = Layout::from_size_align(size, 16).map_err(|_| refused())?;
         // SAFETY: the layout's size is not 0.
-        let block = unsafe { alloc_zeroed(layout) };
+        let block = unsafe { System.alloc_zeroed(layout) };
         if block.is_null() {
             return Err(refused());
         }
@@ -79,7 +80,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.block, self.layout) };
+        unsafe { System.dealloc(self.block, self.layout) };
     }
 }
 
@@ -92,30 +93,6 @@ fn large_pages(start: *mut u8, len: usize) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (start, len);
-}
-
-/// Bytes that can be allocated without swapping: what the system says, cut by the limit of a control group.
-pub(super) fn available_bytes() -> Option<u64> {
-    let system = meminfo("MemAvailable:")?;
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let groups = [
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ];
-    let group = groups.iter().find_map(|(max, used)| Some(number(max)?.saturating_sub(number(used)?)));
-    Some(group.map_or(system, |group| group.min(system)))
-}
-
-/// Bytes of memory of the machine.
-pub(super) fn total_bytes() -> Option<u64> {
-    meminfo("MemTotal:")
-}
-
-/// The value of a `key:  123 kB` line of the system's account of memory, in bytes.
-fn meminfo(key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use cranelift_module::{Linkage, Module, ModuleReloc};
 use linc_codegen_cpu::{Options, Primitive, tile};
 
 use super::primitives::Level;
-use crate::DeviceError;
+use crate::{DeviceError, threads};
 
 /// A generated kernel; see `linc_codegen_cpu::Compiled::function`.
 pub(super) type Entry = unsafe extern "C" fn(*const *mut u8, i64, i64, i64, *mut u8);
@@ -76,31 +76,20 @@ impl Jit {
         Ok(Jit { module, isa, options: Options { fma: level > Level::Portable }, cache: BTreeMap::new() })
     }
 
-    /// Code for all texts, in order.
-    pub(super) fn compile(&mut self, texts: &[&str], threads: usize) -> Result<Vec<Code>, DeviceError> {
+    /// Code for all texts, in order, by up to `count` threads; `progress` hears how many of how many are translated.
+    pub(super) fn compile(
+        &mut self,
+        texts: &[&str],
+        count: usize,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Code>, DeviceError> {
         let mut missing: Vec<&str> = texts.iter().copied().filter(|t| !self.cache.contains_key(*t)).collect();
         missing.sort_unstable();
         missing.dedup();
-        let share = missing.len().div_ceil(threads.max(1)).max(1);
         let (isa, options) = (&*self.isa, self.options);
-        let part = |texts: &[&str]| texts.iter().map(|t| translate(t, isa, options)).collect::<Vec<_>>();
-        let part = &part;
-        let translated: Vec<Result<Translated, DeviceError>> = std::thread::scope(|scope| {
-            let mut chunks = missing.chunks(share);
-            let own = chunks.next();
-            let others: Vec<_> = chunks.map(|texts| scope.spawn(move || part(texts))).collect();
-            let mut all = own.map_or(vec![], part);
-            for other in others {
-                match other.join() {
-                    Ok(part) => all.extend(part),
-                    Err(_) => all.push(Err(DeviceError::Unsupported("a compiler thread failed".into()))),
-                }
-            }
-            all
-        });
+        let translated = threads::try_map(count, &missing, &|text| translate(text, isa, options), progress)?;
         let mut ids = vec![];
         for (text, translated) in missing.iter().zip(translated) {
-            let translated = translated?;
             let failed =
                 |e: cranelift_module::ModuleError| DeviceError::Unsupported(format!("machine code: {e}"));
             let signature = self.module.make_signature();

@@ -3,22 +3,26 @@
 mod arena;
 mod gemm;
 mod jit;
+mod limits;
+mod peak;
 mod pool;
 mod primitives;
 mod program;
 mod scratch;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use linc_codegen_cuda::Arch;
 use linc_plan::Plan;
 
-use crate::device::missing;
-use crate::{Arena, Device, DeviceError, Program};
+use crate::device::{Progress, missing};
+use crate::memory::Available;
+use crate::{Arena, Device, DeviceError, Program, threads};
 use arena::Memory;
 use jit::Jit;
+pub use limits::available;
+use peak::Peak;
 use pool::Pool;
 pub use primitives::Level;
 use program::Loaded;
@@ -41,13 +45,18 @@ pub struct Cpu {
     scratch: Scratch,
     arenas: Vec<Memory>,
     programs: Vec<(Arena, Loaded)>,
+    progress: Progress,
+    /// Measured when somebody asks.
+    peak: Option<Peak>,
 }
 
 impl Cpu {
     /// Starts the threads and the code generator.
     ///
-    /// Errors: [`DeviceError::Unsupported`] for a level that the machine does not have, 0 threads, or threads that the
-    /// system refuses.
+    /// Where the system refuses some of the threads, by a limit of this process, there are fewer.
+    ///
+    /// Errors: [`DeviceError::Unsupported`] for a level that the machine does not have, and 0 or more than
+    /// [`threads::MOST`] threads.
     pub fn new(options: CpuOptions) -> Result<Cpu, DeviceError> {
         let level = options.level.unwrap_or_else(Level::detect);
         if !Level::available().contains(&level) {
@@ -57,23 +66,35 @@ impl Cpu {
         }
         let threads = match options.threads {
             Some(0) => return Err(DeviceError::Unsupported("0 threads; use at least 1".into())),
-            Some(threads) => threads,
-            None => std::thread::available_parallelism().map_or(1, usize::from),
+            Some(count) if count > threads::MOST => {
+                let most = threads::MOST;
+                return Err(DeviceError::Unsupported(format!("{count} threads; use at most {most}")));
+            }
+            Some(count) => count,
+            None => threads::available().min(threads::MOST),
         };
-        let pool = Pool::new(threads)
-            .map_err(|e| DeviceError::Unsupported(format!("starting {threads} threads: {e}")))?;
-        let scratch = Scratch::new(threads);
-        Ok(Cpu { level, jit: Jit::new(level)?, pool, scratch, arenas: vec![], programs: vec![] })
-    }
-
-    /// Number of threads.
-    pub fn threads(&self) -> usize {
-        self.pool.threads()
+        let pool = Pool::new(threads);
+        let scratch = Scratch::new(pool.threads());
+        Ok(Cpu {
+            level,
+            jit: Jit::new(level)?,
+            pool,
+            scratch,
+            arenas: vec![],
+            programs: vec![],
+            progress: Box::new(|_, _| {}),
+            peak: None,
+        })
     }
 
     /// Instruction set in use.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    fn peak(&mut self) -> &mut Peak {
+        let threads = self.pool.threads();
+        self.peak.get_or_insert_with(|| Peak::of(self.level, threads))
     }
 
     fn memory(&self, arena: Arena) -> Result<&Memory, DeviceError> {
@@ -88,16 +109,20 @@ impl Device for Cpu {
         format!("cpu, {}, {threads} thread{plural}", self.level.name())
     }
 
+    fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
     fn arch(&self) -> Option<Arch> {
         None
     }
 
-    fn available_bytes(&self) -> Option<u64> {
-        arena::available_bytes()
+    fn available(&self) -> Option<Available> {
+        limits::available()
     }
 
     fn total_bytes(&self) -> Option<u64> {
-        arena::total_bytes()
+        limits::total_bytes()
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Arena, DeviceError> {
@@ -117,10 +142,15 @@ impl Device for Cpu {
 
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
         let len = self.memory(arena)?.len() as u64;
-        let loaded = Loaded::new(plan, scratch, len, &mut self.jit, self.level, self.pool.threads())?;
+        let threads = self.pool.threads();
+        let loaded = Loaded::new(plan, scratch, len, &mut self.jit, self.level, threads, &mut self.progress)?;
         self.scratch.reserve(loaded.needs())?;
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))
+    }
+
+    fn watch(&mut self, progress: Progress) {
+        self.progress = progress;
     }
 
     fn loading(&self) -> Option<String> {
@@ -157,23 +187,15 @@ impl Device for Cpu {
     }
 
     fn peak_flops(&mut self) -> f64 {
-        const ROUNDS: usize = 100_000;
-        let pieces = 4 * self.pool.threads();
-        // The best of some tries: other work on the machine can only make it look slower.
-        let tries = (0..5).map(|_| {
-            let done = AtomicU64::new(0);
-            let start = Instant::now();
-            let level = self.level;
-            self.pool.run(pieces, 1, &|_, range| {
-                for _ in range {
-                    let (flops, value) = primitives::peak::multiply_adds(level, ROUNDS);
-                    std::hint::black_box(value);
-                    done.fetch_add(flops, Ordering::Relaxed);
-                }
-            });
-            done.into_inner() as f64 / start.elapsed().as_secs_f64()
-        });
-        tries.fold(0.0, f64::max)
+        self.peak().flops()
+    }
+
+    fn describe_peak(&mut self) -> String {
+        self.peak().describe()
+    }
+
+    fn reached(&mut self, flops: f64) {
+        self.peak().reached(flops);
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {

@@ -42,11 +42,12 @@ impl Loaded {
         jit: &mut Jit,
         level: Level,
         threads: usize,
+        progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Loaded, DeviceError> {
         let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
         check_arena(plan, scratch, arena)?;
         let texts: Vec<&str> = plan.kernels.iter().map(|k| k.text.as_str()).collect();
-        let codes = jit.compile(&texts, threads)?;
+        let codes = jit.compile(&texts, threads, progress)?;
         for (kernel, code) in plan.kernels.iter().zip(&codes) {
             if kernel.grid != code.grid {
                 let (name, a, b) = (&kernel.name, kernel.grid, code.grid);

@@ -1,8 +1,9 @@
 //! Memory that steps use while they run: an area for each thread, for the tiles of generated code and packed operands,
 //! and one that all threads share, for the packed operand of a matmul.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{GlobalAlloc, Layout, System};
 
+use super::limits::available;
 use crate::DeviceError;
 
 /// Bytes that a program's steps need.
@@ -57,7 +58,7 @@ fn layout(bytes: usize) -> Option<Layout> {
 fn allocate(bytes: usize) -> *mut u8 {
     match layout(bytes) {
         // SAFETY: the size is not 0.
-        Some(layout) if bytes > 0 => unsafe { alloc_zeroed(layout) },
+        Some(layout) if bytes > 0 => unsafe { System.alloc_zeroed(layout) },
         Some(_) | None => std::ptr::null_mut(),
     }
 }
@@ -88,8 +89,8 @@ impl Scratch {
         let missing = self.own.iter().any(|area| area.is_null() && own > 0);
         if missing || (self.shared.is_null() && shared > 0) {
             self.free();
-            let needed = (own * self.own.len() + shared) as u64;
-            return Err(DeviceError::OutOfMemory { needed, available: 0 });
+            let needed = own.saturating_mul(self.own.len()).saturating_add(shared) as u64;
+            return Err(DeviceError::OutOfMemory { needed, available: available() });
         }
         Ok(())
     }
@@ -106,7 +107,7 @@ impl Scratch {
             for area in areas {
                 if let Some(layout) = layout(bytes).filter(|_| !area.is_null()) {
                     // SAFETY: allocated by `allocate` with this layout.
-                    unsafe { dealloc(*area, layout) };
+                    unsafe { System.dealloc(*area, layout) };
                 }
                 *area = std::ptr::null_mut();
             }

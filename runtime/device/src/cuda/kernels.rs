@@ -1,15 +1,12 @@
 //! From the tile programs of a plan to machine code: translation, then NVRTC on all threads, past the cache.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use linc_codegen_cuda::{Arch, CudaKernel, Options, tile};
 use linc_plan::{ALIGN, Plan};
 
 use super::cache::Cache;
 use super::gpus::{self, Target};
 use super::nvrtc::{Cubin, Nvrtc};
-use crate::DeviceError;
+use crate::{DeviceError, threads};
 
 /// Translates kernel `index` of a plan.
 ///
@@ -85,7 +82,8 @@ fn code(
     }
 }
 
-/// Machine code for all kernels in order, and how many of them the cache had. `threads` compile at a time.
+/// Machine code for all kernels in order, and how many of them the cache had. `count` threads compile at a time;
+/// `progress` hears how many of how many are done.
 ///
 /// # Errors
 /// The [`DeviceError::Kernel`] of the first kernel that does not compile.
@@ -94,46 +92,17 @@ pub(super) fn compile(
     nvrtc: &Nvrtc,
     cache: &Cache,
     target: &Target,
-    threads: usize,
+    count: usize,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Vec<Code>, usize), DeviceError> {
     let fingerprint = nvrtc.fingerprint(&target.real);
-    let (next, cached) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let results: Mutex<Vec<Option<Result<Code, DeviceError>>>> = Mutex::new(vec![None; kernels.len()]);
-    let work = || {
-        // In order, so that the first error does not depend on the threads.
-        while let Some((index, kernel)) = take(&next, kernels) {
-            let result = code(kernel, nvrtc, cache, target, &fingerprint).map(|(code, known)| {
-                cached.fetch_add(usize::from(known), Ordering::Relaxed);
-                code
-            });
-            if result.is_err() {
-                // Nobody starts another one.
-                next.fetch_max(kernels.len(), Ordering::Relaxed);
-            }
-            if let Ok(mut results) = results.lock() {
-                results[index] = Some(result);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(kernels.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let results = results.into_inner().unwrap_or_default();
-    // What an error kept from starting stands behind it.
-    let codes: Vec<Code> = results.into_iter().flatten().collect::<Result<_, _>>()?;
-    let cached = cached.into_inner();
+    let one = |kernel: &CudaKernel| code(kernel, nvrtc, cache, target, &fingerprint);
+    let results = threads::try_map(count, kernels, &one, progress)?;
+    let cached = results.iter().filter(|(_, known)| *known).count();
     if cached < kernels.len() {
         cache.trim();
     }
-    Ok((codes, cached))
-}
-
-fn take<'a>(next: &AtomicUsize, kernels: &'a [CudaKernel]) -> Option<(usize, &'a CudaKernel)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    Some((index, kernels.get(index)?))
+    Ok((results.into_iter().map(|(code, _)| code).collect(), cached))
 }
 
 #[cfg(test)]
@@ -169,8 +138,9 @@ mod tests {
         let cache = Cache::at(folder.path().to_path_buf());
         let kernels: Vec<CudaKernel> =
             (0..5).map(|i| kernel(&format!("k{i}"), &format!("x[threadIdx.x] += {i}.0f;"))).collect();
-        let run =
-            |arch, threads| compile(&kernels, &nvrtc, &cache, &Target::of(arch), threads).expect("code");
+        let run = |arch, threads| {
+            compile(&kernels, &nvrtc, &cache, &Target::of(arch), threads, &mut |_, _| {}).expect("code")
+        };
         let (first, cached) = run(Arch::Sm80, 3);
         assert_eq!((first.len(), cached), (5, 0));
         assert_eq!(run(Arch::Sm80, 2), (first.clone(), 5));
@@ -216,7 +186,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::at(folder.path().to_path_buf());
         for (numbers, blocks) in [(8, 4), (40, 2), (64, 1)] {
-            let compile = || compile(&[holding(numbers, 10)], &nvrtc, &cache, &Target::of(Arch::Sm80), 1);
+            let compile = || {
+                compile(&[holding(numbers, 10)], &nvrtc, &cache, &Target::of(Arch::Sm80), 1, &mut |_, _| {})
+            };
             let (codes, cached) = compile().expect("code");
             assert_eq!((codes[0].blocks, cached), (blocks, 0), "{numbers} numbers");
             assert!(!codes[0].cubin.resources.leaves_registers());
@@ -231,8 +203,8 @@ mod tests {
         let cache = Cache::at(folder.path().to_path_buf());
         let kernels = [kernel("good", "x[0] = 1.0f;"), kernel("bad", "y[0] = 1.0f;"), kernel("worse", "?")];
         for threads in [1, 2, 8] {
-            let error =
-                compile(&kernels, &nvrtc, &cache, &Target::of(Arch::Sm80), threads).expect_err("broken");
+            let error = compile(&kernels, &nvrtc, &cache, &Target::of(Arch::Sm80), threads, &mut |_, _| {})
+                .expect_err("broken");
             let DeviceError::Kernel { kernel, message } = error else { panic!("{error}") };
             assert_eq!(kernel, "bad");
             assert!(message.contains("identifier \"y\" is undefined"), "{message}");

@@ -26,8 +26,9 @@ use std::time::{Duration, Instant};
 
 use linc_plan::{Action, DType, Plan};
 
-use crate::device::{check_arena, missing};
-use crate::{Arena, Device, DeviceError, Program};
+use crate::device::{Progress, check_arena, missing};
+use crate::memory::{Available, Whole};
+use crate::{Arena, Device, DeviceError, Program, threads};
 pub use cache::Cache;
 use gpu::Gpu;
 pub use gpu::has_driver;
@@ -58,6 +59,7 @@ pub struct Cuda {
     /// A loaded plan multiplies matrices of 16-bit numbers.
     narrow: bool,
     compiled: Compiled,
+    progress: Progress,
 }
 
 /// What loading plans took.
@@ -89,6 +91,7 @@ impl Cuda {
             cache: Cache::of_environment(),
             narrow: false,
             compiled: Compiled::default(),
+            progress: Box::new(|_, _| {}),
             gpu,
         })
     }
@@ -109,8 +112,9 @@ impl Cuda {
     ) -> Result<Program, DeviceError> {
         let start = self.memory(arena)?.start();
         let new: Vec<CudaKernel> = kernels.iter().filter(|k| !self.modules.has(k)).cloned().collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (codes, cached) = kernels::compile(&new, &self.nvrtc, &self.cache, &self.gpu.target, threads)?;
+        let Cuda { nvrtc, cache, gpu, progress, .. } = self;
+        let (codes, cached) =
+            kernels::compile(&new, nvrtc, cache, &gpu.target, threads::available(), progress)?;
         for (kernel, code) in new.iter().zip(&codes) {
             self.modules.load(kernel, &code.cubin)?;
         }
@@ -138,12 +142,16 @@ impl Device for Cuda {
         text
     }
 
+    fn threads(&self) -> usize {
+        threads::available()
+    }
+
     fn arch(&self) -> Option<Arch> {
         Some(self.gpu.target.arch)
     }
 
-    fn available_bytes(&self) -> Option<u64> {
-        self.gpu.memory().map(|(free, _)| free)
+    fn available(&self) -> Option<Available> {
+        self.gpu.memory().map(|(free, _)| Available { bytes: free, of: Whole::Gpu })
     }
 
     fn total_bytes(&self) -> Option<u64> {
@@ -176,11 +184,16 @@ impl Device for Cuda {
         Ok(program)
     }
 
+    fn watch(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
     fn loading(&self) -> Option<String> {
         let Compiled { kernels, cached, time } = &self.compiled;
         let (arch, seconds) = (&self.gpu.target.real, time.as_secs_f64());
         Some(format!("{kernels} kernels for {arch} in {seconds:.1} s, {cached} of them from the cache"))
     }
+
     fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError> {
         let len = self.programs.len();
         let (_, loaded) =
@@ -209,6 +222,15 @@ impl Device for Cuda {
         let (bf16, f32) = gpus::peak_flops(name, *capability, *multiprocessors, *clock);
         // Tensor cores multiply f16 as fast as bf16.
         if self.narrow { bf16 } else { f32 }
+    }
+
+    fn describe_peak(&mut self) -> String {
+        let what = if self.narrow { "16-bit matmuls" } else { "float32" };
+        format!("{what}, by the GPU's datasheet, or its multiprocessors and clock where it is not listed")
+    }
+
+    fn reached(&mut self, _flops: f64) {
+        // What a datasheet says is not exceeded.
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {

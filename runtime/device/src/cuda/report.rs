@@ -11,7 +11,7 @@ use super::gpus::{self, Ceilings, Target};
 use super::kernels::{self, Code};
 use super::nvrtc::Nvrtc;
 use super::resources::Resources;
-use crate::DeviceError;
+use crate::{DeviceError, threads};
 
 /// One kernel on one architecture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -82,7 +82,7 @@ pub struct Inspection {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// Translates the kernels of a plan and, with NVRTC, compiles them.
+/// Translates the kernels of a plan and, with NVRTC, compiles them; `progress` hears how many of how many are compiled.
 ///
 /// # Errors
 /// [`DeviceError::Kernel`] for one that cannot be translated or compiled.
@@ -92,6 +92,7 @@ pub fn inspect(
     nvrtc: Option<&Nvrtc>,
     cache: &Cache,
     files: bool,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Inspection, DeviceError> {
     let kernels: Vec<CudaKernel> =
         (0..plan.kernels.len()).map(|i| kernels::translate(plan, i, arch)).collect::<Result<_, _>>()?;
@@ -99,14 +100,20 @@ pub fn inspect(
     let mut inspection = Inspection::default();
     let mut resources = vec![None; kernels.len()];
     if let Some(nvrtc) = nvrtc {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (codes, _) = kernels::compile(&kernels, nvrtc, cache, &target, threads)?;
-        for ((kernel, Code { cubin, blocks }), resources) in kernels.iter().zip(codes).zip(&mut resources) {
-            *resources = Some(cubin.resources);
-            if files {
-                let ptx = nvrtc.ptx(&kernel.name, &kernel.source(blocks), &target.real)?;
-                inspection.files.push((format!("{}.cubin", kernel.name), cubin.bytes));
-                inspection.files.push((format!("{}.ptx", kernel.name), ptx.into_bytes()));
+        let count = threads::available();
+        let (codes, _) = kernels::compile(&kernels, nvrtc, cache, &target, count, progress)?;
+        for (resources, code) in resources.iter_mut().zip(&codes) {
+            *resources = Some(code.cubin.resources);
+        }
+        if files {
+            let compiled: Vec<(&CudaKernel, Code)> = kernels.iter().zip(codes).collect();
+            let ptx = |(kernel, code): &(&CudaKernel, Code)| {
+                nvrtc.ptx(&kernel.name, &kernel.source(code.blocks), &target.real)
+            };
+            let texts = threads::try_map(count, &compiled, &ptx, progress)?;
+            for ((kernel, code), text) in compiled.into_iter().zip(texts) {
+                inspection.files.push((format!("{}.cubin", kernel.name), code.cubin.bytes));
+                inspection.files.push((format!("{}.ptx", kernel.name), text.into_bytes()));
             }
         }
     }

@@ -5,7 +5,7 @@ use linc_driver::{AttentionKind, Entry, Model, Placement, Precision, RecomputePo
 use serde::Serialize;
 
 use super::{
-    Feed, Open, Tell, Times, Timing, check_loss, compile_options, operation, seconds_of, train_entry,
+    Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, operation, seconds_of, train_entry,
 };
 use crate::error::TrainError;
 use crate::session::Session;
@@ -128,8 +128,8 @@ pub fn attention(
     let (mut device, mut rows) = (String::new(), vec![]);
     for head_dim in &bench.head_dims {
         for seq in &bench.seqs {
-            tell(&format!("attention: {head_dim} features, {} x {seq} tokens", bench.batch));
-            let (name, measured) = one_size(bench, *head_dim, *seq, open)?;
+            tell(Told::Case(&format!("attention: {head_dim} features, {} x {seq} tokens", bench.batch)));
+            let (name, measured) = one_size(bench, *head_dim, *seq, open, tell)?;
             device = name;
             rows.extend(measured);
         }
@@ -158,6 +158,7 @@ fn one_size(
     head_dim: usize,
     seq: usize,
     open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
 ) -> Result<(String, Vec<AttentionRow>), TrainError> {
     let model = model(bench, head_dim)?;
     let backward = bench.passes.contains(&Pass::Backward);
@@ -168,6 +169,7 @@ fn one_size(
     executor.initialize(0)?;
     // Weights stay as they are drawn.
     let feed = Feed::new(bench.batch * seq, VOCAB, 0.0);
+    let mut done = 0;
     let mut run = || {
         if backward {
             feed.step(&mut executor, 0, 1)?
@@ -176,6 +178,8 @@ fn one_size(
         }
         let times = executor.step_times(0)?;
         check_loss(&executor, 0)?;
+        done += 1;
+        bench.timing.tell(done, tell);
         Ok::<_, TrainError>(times)
     };
     for _ in 0..bench.timing.warmup {

@@ -8,7 +8,7 @@ use linc_driver::{Layout, Model, Options, Precision, RecomputePolicy};
 use linc_exec::{ExecError, Executor};
 use serde::Serialize;
 
-use super::{Feed, Open, Tell, Times, Timing, check_loss, compile_options, operation, train_entry};
+use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, operation, train_entry};
 use crate::error::TrainError;
 use crate::session::{memory_table, target};
 
@@ -105,7 +105,7 @@ pub fn memory(
     if *batch == 0 || *seq == 0 {
         return Err(TrainError::Request("sequences and tokens must be at least 1".into()));
     }
-    tell(&format!("memory: {}, {batch} x {seq} tokens", model.title()));
+    tell(Told::Case(&format!("memory: {}, {batch} x {seq} tokens", model.title())));
     let device = open()?;
     let target = target(&*device);
     let options = Options { target, ..compile_options(*batch, *seq, bench.precision, RecomputePolicy::None) };
@@ -120,7 +120,9 @@ pub fn memory(
     let plans = vec![compiled.plan, copy_plan(&sizes)];
     let table = memory_table(&[&plans[0]]);
     let mut executor = Executor::new(device, plans).map_err(|error| match error {
-        ExecError::DoesNotFit { .. } => TrainError::DoesNotFit { error, table },
+        ExecError::DoesNotFit { .. } => {
+            TrainError::DoesNotFit { error, table, help: "give a smaller --seq or --batch-size" }
+        }
         other => TrainError::Exec(other),
     })?;
     executor.initialize(0)?;
@@ -132,6 +134,7 @@ pub fn memory(
         let times = executor.step_times(0)?;
         check_loss(&executor, 0)?;
         let copy = executor.step_times(1)?;
+        timing.tell(round + 1, tell);
         if round < timing.warmup {
             continue;
         }

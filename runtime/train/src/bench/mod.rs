@@ -28,8 +28,22 @@ pub use training::{TrainingBench, TrainingReport, TrainingRow, training};
 /// Opens the device: each case has one of its own, so that its memory is free for the next.
 pub type Open<'a> = dyn FnMut() -> Result<Box<dyn Device>, TrainError> + 'a;
 
-/// Is told what is about to be measured.
-pub type Tell<'a> = dyn FnMut(&str) + 'a;
+/// What goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// What is about to be measured.
+    Case(&'a str),
+    /// So many of its runs are done, of how many, those that warm up included.
+    Runs {
+        /// Done.
+        done: usize,
+        /// To do.
+        total: usize,
+    },
+}
+
+/// Is told what goes on.
+pub type Tell<'a> = dyn FnMut(Told<'_>) + 'a;
 
 /// How often something runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +52,13 @@ pub struct Timing {
     pub warmup: usize,
     /// Runs that count.
     pub rounds: usize,
+}
+
+impl Timing {
+    /// Tells that as many runs are done.
+    fn tell(self, done: usize, tell: &mut Tell<'_>) {
+        tell(Told::Runs { done, total: self.warmup.saturating_add(self.rounds) });
+    }
 }
 
 /// Milliseconds of a run.

@@ -3,7 +3,7 @@
 use linc_driver::{Model, Precision, RecomputePolicy};
 use serde::Serialize;
 
-use super::{Feed, Open, Tell, Times, Timing, check_loss, compile_options, train_entry};
+use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, train_entry};
 use crate::error::TrainError;
 use crate::session::Session;
 use crate::system::seconds;
@@ -77,6 +77,8 @@ pub struct TrainingReport {
     pub device: String,
     /// Operations per second that shares are of.
     pub peak_flops: f64,
+    /// Where they come from, in words.
+    pub peak: String,
     /// One per model and length.
     pub rows: Vec<TrainingRow>,
 }
@@ -93,7 +95,8 @@ pub fn training(
     if bench.batch == 0 || bench.seqs.contains(&0) {
         return Err(TrainError::Request("sequences and tokens must be at least 1".into()));
     }
-    let mut report = TrainingReport { device: String::new(), peak_flops: f64::NAN, rows: vec![] };
+    let mut report =
+        TrainingReport { device: String::new(), peak_flops: f64::NAN, peak: String::new(), rows: vec![] };
     let mut unfit = None;
     for seq in &bench.seqs {
         for model in &bench.models {
@@ -114,8 +117,8 @@ pub fn training(
                 error: None,
             };
             let (name, ratio) = (&row.model, model.share_text());
-            tell(&format!("train: {name}, ratio {ratio}, {} x {seq} tokens", bench.batch));
-            let row = match one(bench, model, row.clone(), open, &mut report) {
+            tell(Told::Case(&format!("train: {name}, ratio {ratio}, {} x {seq} tokens", bench.batch)));
+            let row = match one(bench, model, row.clone(), open, tell, &mut report) {
                 Err(error @ TrainError::DoesNotFit { .. }) => {
                     let message = error.to_string().lines().next().unwrap_or_default().to_string();
                     unfit = Some(error);
@@ -137,6 +140,7 @@ fn one(
     model: &Model,
     row: TrainingRow,
     open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
     report: &mut TrainingReport,
 ) -> Result<TrainingRow, TrainError> {
     let device = open()?;
@@ -152,7 +156,9 @@ fn one(
         let begun = seconds();
         feed.step(&mut session.executor, 0, number)?;
         session.executor.run(0)?;
-        Ok(seconds() - begun)
+        let time = seconds() - begun;
+        bench.timing.tell(number, tell);
+        Ok(time)
     };
     step(&mut session)?;
     let first_step_s = seconds() - begun;
@@ -164,15 +170,20 @@ fn one(
     let ms = Times::of(times);
     let loss = check_loss(&session.executor, 0)?;
     let tokens_per_s = 1e3 * tokens as f64 / ms.median;
-    let (peak, compiled) = (session.executor.peak_flops(), &session.reports[0]);
-    report.device = session.executor.describe_device();
-    report.peak_flops = peak;
-    let share = |flops_per_token: u64| flops_per_token as f64 * tokens_per_s / peak.max(1.0);
+    let (executor, compiled) = (&mut session.executor, &session.reports[0]);
+    // By the fastest run, which may have shown that the peak is higher than was measured.
+    executor.share_of_peak(1e3 * (compiled.flops_per_token * tokens as u64) as f64 / ms.min);
+    let mfu = executor.share_of_peak(compiled.flops_per_token as f64 * tokens_per_s);
+    report.device = executor.describe_device();
+    report.peak_flops = executor.peak_flops();
+    report.peak = executor.describe_peak();
+    let titan_mfu = compiled.titan_flops_per_token as f64 * tokens_per_s / report.peak_flops.max(1.0);
     Ok(TrainingRow {
         ms: Some(ms),
         tokens_per_s: Some(tokens_per_s),
-        mfu: Some(share(compiled.flops_per_token)),
-        titan_mfu: Some(share(compiled.titan_flops_per_token)),
+        mfu: Some(mfu),
+        // The convention counts operations that nobody does, such as those of masked scores.
+        titan_mfu: Some(titan_mfu.min(1.0)),
         bytes: Some(compiled.peak_bytes),
         compile_s: Some(compiled.passes.iter().map(|pass| pass.seconds).sum()),
         first_step_s: Some(first_step_s),

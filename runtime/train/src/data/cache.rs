@@ -7,8 +7,8 @@
 use super::corpus::{Corpus, Ids};
 use super::tokenizer::Tokenizer;
 use bytemuck::{AnyBitPattern, cast_slice, pod_read_unaligned};
-use linc_exec::device::{cache_folder, touch_entry, trim_folder, write_entry};
 use hmac_sha256::Hash as Sha256;
+use linc_exec::device::{cache_folder, touch_entry, trim_folder, write_entry};
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,6 @@
 //! The model and the programs of a run: from a config, or from a checkpoint's record of it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use linc_driver::tiles::Tiles;
@@ -17,6 +16,7 @@ use crate::checkpoint::{CheckpointError, ModelRecord};
 use crate::config::{JobConfig, ModelFiles};
 use crate::data::{Data, ValidationData};
 use crate::error::TrainError;
+pub(super) use crate::output::output;
 use crate::system;
 
 /// Number of the program that runs once a batch, in the session.
@@ -177,7 +177,7 @@ pub(super) fn tiles(
         let threads = config.training.threads;
         // A device of its own, so that its memory is free again afterwards.
         let open = config.training.device.open((threads > 0).then_some(threads));
-        let (mut device, _) = open.map_err(ExecError::from)?;
+        let mut device = open.map_err(ExecError::from)?.device;
         let store = autotune::Store::of_environment();
         let mut tell = |text: &str| observer.message(text);
         return Ok(autotune::tune(&sites, &mut *device, target, limit, &store, &mut tell));
@@ -188,22 +188,4 @@ pub(super) fn tiles(
         observer.message(&format!("{site}: tiles of {tile}, as the run was started with"));
     }
     Ok(tiles)
-}
-
-/// Writes something that the compiler made under a folder.
-///
-/// # Errors
-/// [`TrainError::Output`].
-pub fn write_file(folder: &Path, path: &str, contents: &[u8]) -> Result<(), TrainError> {
-    let path = folder.join(path);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(output("create", parent))?;
-    }
-    fs::write(&path, contents).map_err(output("write", &path))
-}
-
-/// The error of a file that a run cannot write.
-pub(super) fn output(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
-    let path: PathBuf = path.to_path_buf();
-    move |source| TrainError::Output { action, path, source }
 }

@@ -16,7 +16,7 @@ mod lanes;
 mod math;
 pub(crate) mod matmul;
 pub(crate) mod matrix;
-pub(crate) mod peak;
+mod peak;
 mod portable;
 mod reduce;
 mod transfer;
@@ -75,6 +75,19 @@ impl Level {
         }
     }
 
+    /// The level's [`peak::multiply_adds`].
+    pub(crate) fn multiply_adds(self) -> unsafe fn(usize) -> (u64, f32) {
+        match self {
+            Level::Portable => plain::multiply_adds,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => wide::multiply_adds,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => widest::multiply_adds,
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => plain::multiply_adds,
+        }
+    }
+
     /// Address of a primitive.
     ///
     /// The level must be [`Level::available`] where the function is called.
@@ -111,7 +124,7 @@ macro_rules! level {
 
             use super::dot::{Block, Dot, Operands};
             use super::transfer::View;
-            use super::{dot, half, math, matmul, reduce, transfer};
+            use super::{dot, half, math, matmul, peak, reduce, transfer};
 
             type L = $lanes;
 
@@ -373,6 +386,14 @@ macro_rules! level {
             unsafe fn thin(part: &matmul::Part) {
                 // SAFETY: forwarded from the caller.
                 unsafe { matmul::thin::<L>(part) };
+            }
+
+            #[$attr]
+            pub(super) unsafe fn multiply_adds(rounds: usize) -> (u64, f32) {
+                // Lanes of plain arrays take two of 16 registers each.
+                const CHAINS: usize = if $wide == 1 { 6 } else { 12 };
+                // SAFETY: forwarded from the caller.
+                unsafe { peak::multiply_adds::<L, CHAINS>(rounds) }
             }
 
             pub(super) const MATMUL: super::Matmul = super::Matmul { pack, part, thin };

@@ -1,0 +1,99 @@
+//! The allocator of a program that ends with a message where the system refuses memory, not with an abort.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::cpu::available;
+use crate::memory::shortage;
+
+/// The system's allocator. What it refuses ends the process with exit code 2 and a message that names the limit, unless
+/// who asked for it can cope: vectors and texts, which grow everywhere, have no way to say so.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator;
+
+thread_local! {
+    static REFUSABLE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what copes with a refusal, such as `try_reserve`.
+pub(crate) fn refusable<T>(run: impl FnOnce() -> T) -> T {
+    let before = REFUSABLE.replace(true);
+    let result = run();
+    REFUSABLE.set(before);
+    result
+}
+
+// SAFETY: all is forwarded to the system's allocator; the process ends instead of returning null.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as promised by the caller.
+        checked(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as promised by the caller.
+        checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as promised by the caller.
+        checked(unsafe { System.realloc(at, layout, size) }, size)
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[inline]
+fn checked(at: *mut u8, bytes: usize) -> *mut u8 {
+    // A thread that ends has no flag any more; nothing that it drops asks for memory and copes without.
+    if at.is_null() && !REFUSABLE.try_with(Cell::get).unwrap_or(false) {
+        end(bytes);
+    }
+    at
+}
+
+#[cold]
+fn end(bytes: usize) -> ! {
+    static ENDS: AtomicBool = AtomicBool::new(false);
+    // The message takes a little memory. Where there is not even that, this function is called again.
+    if ENDS.swap(true, Ordering::SeqCst) {
+        say(b"error: the system refuses memory: a limit of this process (ulimit -v), or all is in use\n");
+    } else {
+        say(format!("error: {}\n", shortage(bytes as u64, available().as_ref())).as_bytes());
+    }
+    // SAFETY: ends the process; nothing of it runs any more, so that no lock that another thread holds matters.
+    unsafe { libc::_exit(2) }
+}
+
+/// Writes to standard error; nobody is left to tell if that fails.
+fn say(text: &[u8]) {
+    // SAFETY: the text is as long as it says.
+    let _ = unsafe { libc::write(2, text.as_ptr().cast(), text.len() as _) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_was_asked_for_is_null() {
+        let huge = Layout::from_size_align(isize::MAX as usize - 4096, 16).expect("a layout");
+        // The compiler leaves an allocation out that nobody looks at.
+        // SAFETY: the size is not 0, and nothing is done with the result.
+        let at = refusable(|| std::hint::black_box(unsafe { Allocator.alloc(std::hint::black_box(huge)) }));
+        assert!(at.is_null());
+        assert!(!REFUSABLE.get());
+        let small = Layout::new::<u64>();
+        // SAFETY: the size is not 0; what is allocated is freed with the same layout.
+        unsafe {
+            let at = Allocator.alloc_zeroed(small);
+            assert_eq!(at.cast::<u64>().read(), 0);
+            let at = Allocator.realloc(at, small, 32);
+            Allocator.dealloc(at, Layout::from_size_align(32, 8).expect("a layout"));
+        }
+    }
+}

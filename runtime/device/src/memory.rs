@@ -1,0 +1,172 @@
+//! How much memory there is to be had, and who says so: a limit is called by its name, since only that says what to do.
+
+use std::fmt;
+
+use crate::DeviceError;
+use crate::allocator::refusable;
+use crate::cpu::available;
+
+/// Bytes that can be allocated now, and what sets the bound.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Available {
+    /// How many.
+    pub bytes: u64,
+    /// What they are a part of.
+    pub of: Whole,
+}
+
+/// What memory is taken from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Whole {
+    /// The machine's memory.
+    Machine,
+    /// The memory of a GPU.
+    Gpu,
+    /// What a limit of the system allows.
+    Limit(Limit),
+}
+
+/// A limit on the memory of this process, or of what it is in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limit {
+    /// Bytes that it allows.
+    pub bytes: u64,
+    /// Who set it.
+    pub kind: LimitKind,
+}
+
+/// Who limits memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LimitKind {
+    /// A shell's `ulimit` with this letter: `v` for the address space, `d` for data.
+    Process(char),
+    /// A control group, with its path: of a container, a service or a batch system.
+    Group(String),
+    /// The Slurm job.
+    Slurm,
+}
+
+impl Available {
+    /// What to do where more is needed; nothing where only a smaller need helps.
+    pub fn help(&self) -> Option<String> {
+        match &self.of {
+            Whole::Machine | Whole::Gpu => None,
+            Whole::Limit(limit) => Some(match limit.kind {
+                LimitKind::Process(letter) => {
+                    format!("raise the limit of the shell that starts linc: ulimit -{letter} unlimited")
+                }
+                LimitKind::Group(_) => "give the container or service that linc runs in more memory".into(),
+                LimitKind::Slurm => "ask Slurm for more memory: --mem".into(),
+            }),
+        }
+    }
+
+    /// The smaller of two.
+    pub(crate) fn min(self, other: Option<Available>) -> Available {
+        match other {
+            Some(other) if other.bytes < self.bytes => other,
+            Some(_) | None => self,
+        }
+    }
+}
+
+impl fmt::Display for Available {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = gib(self.bytes);
+        match &self.of {
+            Whole::Machine => write!(f, "{bytes} of the machine's memory are free"),
+            Whole::Gpu => write!(f, "{bytes} of the GPU's memory are free"),
+            Whole::Limit(Limit { bytes: limit, kind }) => {
+                write!(f, "{bytes} are left of the {} that ", gib(*limit))?;
+                match kind {
+                    LimitKind::Process(letter) => {
+                        write!(f, "a limit of this process allows (ulimit -{letter})")
+                    }
+                    LimitKind::Group(path) => write!(f, "the control group {path} allows (memory limit)"),
+                    LimitKind::Slurm => f.write_str("the Slurm job may use"),
+                }
+            }
+        }
+    }
+}
+
+/// What is said where memory does not suffice: whose it is, and what to do about that. It may be that the system refuses
+/// less than it says to have, such as a block that no gap of the address space holds.
+pub fn shortage(needed: u64, available: Option<&Available>) -> String {
+    let mut text = format!("{} of memory are needed, ", gib(needed));
+    let Some(available) = available else {
+        text.push_str("and the system refuses them");
+        return text;
+    };
+    match available.bytes < needed {
+        true => text.push_str(&format!("and {available}")),
+        false => text.push_str(&format!("and the system refuses them, though {available}")),
+    }
+    if let Some(help) = available.help() {
+        text.push_str(&format!("\n  help: {help}"));
+    }
+    text
+}
+
+/// Bytes in GiB, with as many digits as small ones need.
+pub fn gib(bytes: u64) -> String {
+    let gib = bytes as f64 / f64::from(1 << 30);
+    let digits = if gib >= 1.0 || bytes == 0 { 2 } else { 4 };
+    format!("{gib:.digits$} GiB")
+}
+
+/// A vector of `len` elements, or why there is no memory for it.
+///
+/// # Errors
+/// [`DeviceError::OutOfMemory`].
+pub fn zeroed<T: Clone + Default>(len: usize) -> Result<Vec<T>, DeviceError> {
+    let mut values = vec![];
+    let needed = len.saturating_mul(size_of::<T>()) as u64;
+    refusable(|| values.try_reserve_exact(len))
+        .map_err(|_| DeviceError::OutOfMemory { needed, available: available() })?;
+    values.resize(len, T::default());
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_shortage_names_the_limit_and_the_way_out() {
+        let limit = |kind| Available { bytes: GIB, of: Whole::Limit(Limit { bytes: 3 * GIB, kind }) };
+        let text = shortage(2 * GIB, Some(&limit(LimitKind::Process('v'))));
+        assert_eq!(
+            text,
+            "2.00 GiB of memory are needed, and 1.00 GiB are left of the 3.00 GiB that a limit of this process allows \
+             (ulimit -v)\n  help: raise the limit of the shell that starts linc: ulimit -v unlimited"
+        );
+        let text = shortage(2 * GIB, Some(&limit(LimitKind::Group("/box".into()))));
+        assert!(text.contains("control group /box") && text.contains("container"), "{text}");
+        let text = shortage(2 * GIB, Some(&limit(LimitKind::Slurm)));
+        assert!(text.contains("Slurm") && text.contains("--mem"), "{text}");
+        let free = Available { bytes: 5 << 20, of: Whole::Machine };
+        assert_eq!(
+            shortage(6 << 20, Some(&free)),
+            "0.0059 GiB of memory are needed, and 0.0049 GiB of the machine's memory are free"
+        );
+    }
+
+    #[test]
+    fn a_refusal_does_not_contradict_itself() {
+        let enough = Available { bytes: 3 * GIB, of: Whole::Machine };
+        let text = shortage(2 * GIB, Some(&enough));
+        assert!(text.contains("refuses them, though 3.00 GiB"), "{text}");
+        assert_eq!(shortage(GIB, None), "1.00 GiB of memory are needed, and the system refuses them");
+    }
+
+    #[test]
+    fn vectors_are_refused_without_a_panic() {
+        assert_eq!(zeroed::<u64>(3).map(|v| v.len()), Ok(3));
+        for len in [usize::MAX, usize::MAX / 16] {
+            assert!(zeroed::<u64>(len).is_err());
+        }
+    }
+}
