@@ -52,7 +52,7 @@ fn a_process_takes_what_the_plan_says() {
         // Besides, matmuls pack operands and initial values are drawn; and an arena has gaps.
         let error = process - besides - arena;
         assert!(
-            error.abs() <= 0.05 * arena,
+            error.abs() <= 0.05 * arena + f64::from(24 << 20),
             "{settings}: {process} bytes, with {besides} besides the arena's {arena}"
         );
         let memory = |name: &str| record["memory"][name].as_f64().expect("a number of bytes");
