@@ -64,8 +64,7 @@ const CRATES: [(&str, &str, &[&str]); 17] = [
 ];
 
 /// Libraries that only some crates may name, with the reason.
-const CONFINED: [(&str, &[&str], &str); 14] = [
-    ("petgraph", &["linc-ir"], "the graph is reached through ids and iterators"),
+const CONFINED: [(&str, &[&str], &str); 13] = [
     ("toml", &["linc-lang", "linc-train"], "models are read by the language, configs by training"),
     (
         "cranelift-codegen",
@@ -181,16 +180,6 @@ fn libraries_stay_where_they_belong() {
         }
     }
     assert_none("libraries outside of their crates", &wrong);
-}
-
-#[test]
-fn petgraph_is_named_in_one_file() {
-    let naming: Vec<String> = rust_files()
-        .into_iter()
-        .filter(|f| names(&code(&f.text)).contains("petgraph"))
-        .map(|f| f.path)
-        .collect();
-    assert_eq!(naming, ["compiler/ir/src/graph.rs"]);
 }
 
 #[test]

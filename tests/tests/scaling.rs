@@ -1,4 +1,4 @@
-//! What grows with the length of a sequence, and what does not, read from plans: no run, no clock.
+//! What grows with the length of a sequence or the number of layers, and what does not, read from plans: no run, no clock.
 
 use linc_driver::plan::validate::validate;
 use linc_driver::plan::{Buffer, Category, Plan, Space, memory};
@@ -72,4 +72,20 @@ fn plans_keep_their_rules_and_are_the_same_twice() {
         validate(&plan).unwrap_or_else(|e| panic!("{entry:?}: {e}"));
         assert_eq!(plan, compiled(&model, &entry, &options).plan, "{entry:?}");
     }
+}
+
+#[test]
+fn a_thousand_layers_compile_and_grow_a_plan_by_one_layer_each() {
+    let plan = |layers: f64| {
+        let numbers = [("dim", 32.0), ("n_layers", layers)];
+        compiled(&sized("nano", &numbers, "0.5"), &training(), &Options::new(1, 16)).plan
+    };
+    let plans = [100.0, 200.0, 1000.0].map(plan);
+    for plan in &plans {
+        validate(plan).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let [few, more, most] = &plans;
+    assert_eq!(most.steps.len() - more.steps.len(), 8 * (more.steps.len() - few.steps.len()));
+    let [few, more, most] = plans.each_ref().map(|plan| memory::peak(&[plan]).bytes as f64);
+    assert!((most - more) / (more - few) <= 8.1, "{few}, {more}, {most} bytes");
 }

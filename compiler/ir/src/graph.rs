@@ -1,15 +1,15 @@
-//! The graph: nodes are operations, edges carry operand positions. The only file that names petgraph.
+//! The graph: nodes are operations, which know their operands and their readers.
+//!
+//! Readers are an ordered set, so that redirecting one of them takes time in the logarithm of their number: a training
+//! step has nodes that read, or are read by, something of every parameter.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt;
-
-use petgraph::Direction;
-use petgraph::stable_graph::{NodeIndex, StableDiGraph};
-use petgraph::visit::EdgeRef;
 
 use crate::error::IrError;
 use crate::infer::infer;
 use crate::op::Op;
+use crate::results::ResultList;
 use crate::types::TensorType;
 
 /// Identifies a node for the life of its graph.
@@ -57,11 +57,14 @@ pub struct Node {
     pub recompute: bool,
 }
 
-/// An edge: result `port` of the source feeds operand `operand` of the target.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Operand {
-    port: u32,
-    operand: u32,
+/// A node with its edges.
+#[derive(Clone, Debug)]
+struct Slot {
+    node: Node,
+    /// Operands with their positions, ascending.
+    operands: Vec<(u32, Value)>,
+    /// Who reads the results: port, reader, and the reader's operand.
+    readers: BTreeSet<(u32, NodeId, u32)>,
 }
 
 /// A tensor program: a DAG of operations with named outputs and in-place updates of leaves.
@@ -69,11 +72,14 @@ struct Operand {
 pub struct Graph {
     /// Program name: the model's, with the entry point.
     pub name: String,
-    graph: StableDiGraph<Node, Operand>,
+    /// By id; nothing where a node was removed.
+    slots: Vec<Option<Slot>>,
+    /// Ids of removed nodes, which new nodes take, the last one first.
+    free: Vec<NodeId>,
     /// Named results, in order.
-    pub outputs: Vec<(String, Value)>,
+    pub outputs: ResultList<String>,
     /// `(leaf, value)`: after the run the persistent leaf holds the value.
-    pub updates: Vec<(NodeId, Value)>,
+    pub updates: ResultList<NodeId>,
     scope: String,
 }
 
@@ -109,15 +115,29 @@ impl Graph {
 
     /// Appends a node as it is (for copies of nodes that were inferred before).
     pub fn insert(&mut self, node: Node, operands: &[Value]) -> NodeId {
-        let index = self.graph.add_node(node);
+        let slot = Some(Slot { node, operands: vec![], readers: BTreeSet::new() });
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.slots[id.0 as usize] = slot;
+                id
+            }
+            None => {
+                self.slots.push(slot);
+                NodeId(self.slots.len() as u32 - 1)
+            }
+        };
         for (operand, value) in operands.iter().enumerate() {
-            self.connect(*value, index, operand as u32);
+            self.set_operand(id, operand, *value);
         }
-        NodeId(index.index() as u32)
+        id
     }
 
-    fn connect(&mut self, value: Value, target: NodeIndex, operand: u32) {
-        self.graph.add_edge(index(value.node), target, Operand { port: value.port, operand });
+    fn slot(&self, id: NodeId) -> &Slot {
+        self.slots[id.0 as usize].as_ref().expect("a node that was not removed")
+    }
+
+    fn slot_mut(&mut self, id: NodeId) -> &mut Slot {
+        self.slots[id.0 as usize].as_mut().expect("a node that was not removed")
     }
 
     /// The node behind an id.
@@ -125,12 +145,12 @@ impl Graph {
     /// # Panics
     /// If the node was removed.
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.graph[index(id)]
+        &self.slot(id).node
     }
 
     /// True if the node exists (was added and not removed).
     pub fn contains(&self, id: NodeId) -> bool {
-        self.graph.contains_node(index(id))
+        self.slots.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
     /// The operation of a node.
@@ -140,7 +160,7 @@ impl Graph {
 
     /// Mutable access; the result types must stay true.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.graph[index(id)]
+        &mut self.slot_mut(id).node
     }
 
     /// Type of a value.
@@ -150,51 +170,41 @@ impl Graph {
 
     /// Operands of a node, in order.
     pub fn operands(&self, id: NodeId) -> Vec<Value> {
-        self.operand_edges(id).into_iter().map(|(_, v)| v).collect()
+        self.slot(id).operands.iter().map(|(_, value)| *value).collect()
     }
 
     /// Operands of a node with their positions, ascending; a well-formed node has each position once.
     pub fn operand_edges(&self, id: NodeId) -> Vec<(u32, Value)> {
-        let mut edges: Vec<(u32, Value)> = self
-            .graph
-            .edges_directed(index(id), Direction::Incoming)
-            .map(|e| {
-                let source = NodeId(e.source().index() as u32);
-                (e.weight().operand, Value { node: source, port: e.weight().port })
-            })
-            .collect();
-        edges.sort_unstable();
-        edges
+        self.slot(id).operands.clone()
     }
 
     /// Operand positions that read a value, as `(node, operand)`, ascending.
     pub fn users(&self, value: Value) -> Vec<(NodeId, usize)> {
-        let mut users: Vec<(NodeId, usize)> = self
-            .graph
-            .edges_directed(index(value.node), Direction::Outgoing)
-            .filter(|e| e.weight().port == value.port)
-            .map(|e| (NodeId(e.target().index() as u32), e.weight().operand as usize))
-            .collect();
-        users.sort_unstable();
-        users
+        let (first, next) = ((value.port, NodeId(0), 0), (value.port + 1, NodeId(0), 0));
+        let readers = self.slot(value.node).readers.range(first..next);
+        readers.map(|(_, node, operand)| (*node, *operand as usize)).collect()
     }
 
     /// True if an output or update reads the value.
     pub fn is_result(&self, value: Value) -> bool {
-        self.outputs.iter().any(|(_, v)| *v == value) || self.updates.iter().any(|(_, v)| *v == value)
+        self.outputs.has(value) || self.updates.has(value)
     }
 
     /// Redirects one operand.
     pub fn set_operand(&mut self, id: NodeId, operand: usize, value: Value) {
-        let edge = self
-            .graph
-            .edges_directed(index(id), Direction::Incoming)
-            .find(|e| e.weight().operand as usize == operand)
-            .map(|e| e.id());
-        if let Some(edge) = edge {
-            self.graph.remove_edge(edge);
+        let position = operand as u32;
+        let operands = &mut self.slot_mut(id).operands;
+        let before = match operands.binary_search_by_key(&position, |(position, _)| *position) {
+            Ok(at) => Some(std::mem::replace(&mut operands[at].1, value)),
+            Err(at) => {
+                operands.insert(at, (position, value));
+                None
+            }
+        };
+        if let Some(before) = before {
+            self.slot_mut(before.node).readers.remove(&(before.port, id, position));
         }
-        self.connect(value, index(id), operand as u32);
+        self.slot_mut(value.node).readers.insert((value.port, id, position));
     }
 
     /// Redirects every reader of `old` (nodes, outputs, updates) to `new`.
@@ -202,21 +212,24 @@ impl Graph {
         for (user, operand) in self.users(old) {
             self.set_operand(user, operand, new);
         }
-        for (_, v) in &mut self.outputs {
-            if *v == old {
-                *v = new;
-            }
-        }
-        for (_, v) in &mut self.updates {
-            if *v == old {
-                *v = new;
-            }
-        }
+        self.outputs.replace(old, new);
+        self.updates.replace(old, new);
     }
 
-    /// Removes a node nobody reads.
+    /// Removes a node nobody reads. If somebody does, that operand is missing from then on.
     pub fn remove(&mut self, id: NodeId) {
-        self.graph.remove_node(index(id));
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        self.free.push(id);
+        for (position, value) in slot.operands {
+            if let Some(source) = &mut self.slots[value.node.0 as usize] {
+                source.readers.remove(&(value.port, id, position));
+            }
+        }
+        for (_, reader, operand) in slot.readers {
+            if let Some(reader) = &mut self.slots[reader.0 as usize] {
+                reader.operands.retain(|(position, _)| *position != operand);
+            }
+        }
     }
 
     /// Result values of a node.
@@ -226,12 +239,12 @@ impl Graph {
 
     /// All nodes, ascending by id (order of creation).
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.graph.node_indices().map(|i| NodeId(i.index() as u32))
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.is_some()).map(|(i, _)| NodeId(i as u32))
     }
 
     /// Number of nodes.
     pub fn len(&self) -> usize {
-        self.graph.node_count()
+        self.slots.len() - self.free.len()
     }
 
     /// True if there is no node.
@@ -278,36 +291,27 @@ impl Graph {
     /// [`IrError::Cycle`] names a node on a cycle.
     pub fn topological(&self) -> Result<Vec<NodeId>, IrError> {
         use std::cmp::Reverse;
-        let mut missing: BTreeMap<NodeId, usize> = BTreeMap::new();
-        let mut ready = BinaryHeap::new();
-        for id in self.nodes() {
-            let count = self.graph.edges_directed(index(id), Direction::Incoming).count();
-            if count == 0 {
-                ready.push(Reverse(id));
-            } else {
-                missing.insert(id, count);
-            }
-        }
+        let mut missing: Vec<usize> =
+            self.slots.iter().map(|slot| slot.as_ref().map_or(0, |slot| slot.operands.len())).collect();
+        let mut ready: BinaryHeap<Reverse<NodeId>> =
+            self.nodes().filter(|id| missing[id.0 as usize] == 0).map(Reverse).collect();
         let mut order = Vec::with_capacity(self.len());
         while let Some(Reverse(id)) = ready.pop() {
             order.push(id);
-            for edge in self.graph.edges_directed(index(id), Direction::Outgoing) {
-                let target = NodeId(edge.target().index() as u32);
-                let count = missing.get_mut(&target).expect("an edge into a node that was already ordered");
+            for (_, reader, _) in &self.slot(id).readers {
+                let count = &mut missing[reader.0 as usize];
                 *count -= 1;
                 if *count == 0 {
-                    missing.remove(&target);
-                    ready.push(Reverse(target));
+                    ready.push(Reverse(*reader));
                 }
             }
         }
-        match missing.keys().next() {
+        match missing.iter().position(|count| *count > 0) {
             None => Ok(order),
-            Some(node) => Err(IrError::Cycle { node: *node, op: self.op(*node).name() }),
+            Some(node) => {
+                let node = NodeId(node as u32);
+                Err(IrError::Cycle { node, op: self.op(node).name() })
+            }
         }
     }
-}
-
-fn index(id: NodeId) -> NodeIndex {
-    NodeIndex::new(id.0 as usize)
 }

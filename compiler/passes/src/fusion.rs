@@ -22,7 +22,7 @@ const MAX_OPERANDS: usize = 12;
 pub fn run(graph: &mut Graph) -> Result<(), PassError> {
     let order = graph.topological()?;
     let position: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-    let mut regions = Regions { of: BTreeMap::new(), all: BTreeMap::new() };
+    let mut regions = Regions { of: BTreeMap::new(), all: BTreeMap::new(), ends: vec![0; order.len() + 1] };
     for id in &order {
         if !is_pointwise(graph, *id) {
             continue;
@@ -80,12 +80,34 @@ struct Regions {
     of: BTreeMap<NodeId, NodeId>,
     /// Regions by name, which is one of their nodes.
     all: BTreeMap<NodeId, Region>,
+    /// The last positions of regions by their first, as maxima of a Fenwick tree. A region that was joined to another stays
+    /// noted: the other reaches as far, and begins no later.
+    ends: Vec<usize>,
 }
 
 impl Regions {
     fn start(&mut self, id: NodeId, position: usize) {
         self.of.insert(id, id);
         self.all.insert(id, Region { members: BTreeSet::from([id]), span: (position, position) });
+        self.note((position, position));
+    }
+
+    fn note(&mut self, (first, last): (usize, usize)) {
+        let mut at = first + 1;
+        while at < self.ends.len() {
+            self.ends[at] = self.ends[at].max(last);
+            at += at & at.wrapping_neg();
+        }
+    }
+
+    /// The last position of the regions that begin before `position`.
+    fn reach(&self, position: usize) -> usize {
+        let (mut at, mut reach) = (position, 0);
+        while at > 0 {
+            reach = reach.max(self.ends[at]);
+            at &= at - 1;
+        }
+        reach
     }
 
     /// The nodes that are fused with a node, itself included.
@@ -100,11 +122,11 @@ impl Regions {
     fn horizon(&self, last: usize) -> usize {
         let mut horizon = last;
         loop {
-            let reach = self.all.values().map(|region| region.span).filter(|(first, _)| *first < horizon);
-            match reach.map(|(_, end)| end).max() {
-                Some(end) if end > horizon => horizon = end,
-                _ => return horizon,
+            let reach = self.reach(horizon);
+            if reach <= horizon {
+                return horizon;
             }
+            horizon = reach;
         }
     }
 
@@ -127,6 +149,7 @@ impl Regions {
         }
         self.all.remove(&b);
         self.all.insert(a, Region { members: union, span });
+        self.note(span);
     }
 }
 

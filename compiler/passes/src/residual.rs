@@ -99,7 +99,7 @@ fn exists_before(position: &BTreeMap<NodeId, usize>, value: Value, node: NodeId)
 /// The two terms of a value that is nothing but their sum, all three of one type; their sum in f32 is rounded once.
 /// Norms neither read parts of a matrix where they lie nor write over a leaf, as pointwise operations do.
 fn terms(graph: &Graph, sum: Value) -> Option<[Value; 2]> {
-    if graph.updates.iter().any(|(_, updated)| *updated == sum) {
+    if graph.updates.has(sum) {
         return None;
     }
     let operands = graph.operands(sum.node);

@@ -23,7 +23,7 @@ fn written_leaves(graph: &Graph, id: NodeId) -> Vec<NodeId> {
     if !matches!(graph.op(id), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
         return vec![];
     }
-    graph.updates.iter().filter(|(_, value)| value.node == id).map(|(leaf, _)| *leaf).collect()
+    graph.results(id).flat_map(|value| graph.updates.keys_of(value)).copied().collect()
 }
 
 /// The order.

@@ -1,6 +1,6 @@
 //! Who shares whose storage: views, parts of a concat, and results written over an operand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use linc_ir::layout::{Layout, Storage};
 use linc_ir::{Graph, NodeId, Op, Shape, TensorType, Value};
@@ -69,7 +69,7 @@ fn overwritten_leaf(graph: &Graph, operands: &[Value], value: Value, storages: &
     if !matches!(graph.op(value.node), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
         return None;
     }
-    let (leaf, _) = graph.updates.iter().find(|(_, updated)| *updated == value)?;
+    let leaf = graph.updates.keys_of(value).next()?;
     let leaf = &storages[&Value { node: *leaf, port: 0 }];
     let same_place = |v: &Value| {
         let place = &storages[v];
@@ -158,13 +158,13 @@ fn place_joined_leaves(graph: &Graph, order: &[NodeId], persistent: &PersistentL
 /// The leaves behind the parts of a concat, if all are leaves that lie in this order without gaps.
 fn leaves(graph: &Graph, concat: NodeId, persistent: &PersistentLayout) -> Option<Vec<Value>> {
     let mut end = None;
-    let mut found = vec![];
+    let (mut found, mut seen) = (vec![], BTreeSet::new());
     for mut part in graph.operands(concat) {
         while matches!(graph.op(part.node), Op::Reshape { .. }) {
             part = graph.operands(part.node)[0];
         }
         let offset = persistent.offset(graph.op(part.node).leaf_name()?)?;
-        if end.is_some_and(|end| end != offset) || found.contains(&part) {
+        if end.is_some_and(|end| end != offset) || !seen.insert(part) {
             return None;
         }
         end = Some(offset + graph.ty(part).bytes() as u64);

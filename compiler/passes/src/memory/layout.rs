@@ -33,9 +33,14 @@ impl PersistentLayout {
     pub fn place_params(&mut self, graph: &Graph, groups: &[Vec<NodeId>]) {
         let mut units: Vec<Vec<NodeId>> = vec![];
         let mut taken: BTreeSet<NodeId> = BTreeSet::new();
+        let mut group_of: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (group, ids) in groups.iter().enumerate() {
+            for id in ids {
+                group_of.entry(*id).or_insert(group);
+            }
+        }
         for id in graph.nodes().filter(|id| matches!(graph.op(*id), Op::Param { .. })) {
-            let group = groups.iter().find(|group| group.contains(&id));
-            let mut unit: Vec<NodeId> = group.map_or(vec![id], Clone::clone);
+            let mut unit: Vec<NodeId> = group_of.get(&id).map_or(vec![id], |group| groups[*group].clone());
             unit.retain(|id| self.offset(name(graph, *id)).is_none() && taken.insert(*id));
             units.push(unit);
         }

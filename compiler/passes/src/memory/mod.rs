@@ -8,6 +8,7 @@
 mod alias;
 mod joins;
 mod layout;
+mod occupancy;
 mod offsets;
 mod rules;
 
