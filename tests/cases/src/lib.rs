@@ -14,6 +14,12 @@ use linc_tile::{Elem, Kernel};
 
 pub use random::random_kernel;
 
+/// Whether tests are asked for everything, by `LINC_EXHAUSTIVE=1`: each kernel in each order of its threads, more random
+/// programs. By default they run each kind of case, and what is known to be another one of a kind they leave out.
+pub fn exhaustive() -> bool {
+    std::env::var_os("LINC_EXHAUSTIVE").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
 /// A small deterministic generator (xorshift64*).
 pub struct Random(u64);
 

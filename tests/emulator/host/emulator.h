@@ -71,11 +71,12 @@ inline u32 linc_round_f16(float x) {
   __builtin_memcpy(&bits, &narrow, 2);
   return bits;
 }
+// By bits, since compilers call a library for this. A normal number gets the exponent's other bias by a multiplication,
+// which makes subnormal ones normal as well.
 inline float linc_widen_f16(u32 bits) {
-  unsigned short low = (unsigned short)bits;
-  _Float16 narrow;
-  __builtin_memcpy(&narrow, &low, 2);
-  return (float)narrow;
+  u32 wide = (bits & 0x7fffu) << 13;
+  float value = wide >= 0x0f800000u ? bits_float(wide | 0x7f800000u) : bits_float(wide) * 0x1p112f;
+  return bits_float(float_bits(value) | (bits & 0x8000u) << 16);
 }
 LINC_INLINE u32 pack_f16(float low, float high) { return linc_round_f16(low) | linc_round_f16(high) << 16; }
 LINC_INLINE float low_f16(u32 packed) { return linc_widen_f16(packed & 0xffff); }

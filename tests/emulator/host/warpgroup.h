@@ -53,18 +53,17 @@ struct Products {
 };
 inline std::vector<Products> products;
 
-// A number of 16 bits: f16 if `half`, else bf16.
+// A number of 16 bits: f16 if `half`, else bf16. As in emulator.h.
 inline float widen(uint32_t bits, bool half = false) {
-  if (half) {
-    uint16_t low = bits;
-    _Float16 value;
-    memcpy(&value, &low, 2);
+  auto number = [](uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
     return value;
-  }
-  bits <<= 16;
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
+  };
+  if (!half) return number(bits << 16);
+  uint32_t wide = (bits & 0x7fff) << 13, sign = (bits & 0x8000) << 16;
+  float value = wide >= 0x0f800000 ? number(wide | 0x7f800000) : number(wide) * 0x1p112f;
+  return sign ? -value : value;
 }
 
 // A matrix in shared memory as the device reads it (PTX ISA, "matrix descriptor").

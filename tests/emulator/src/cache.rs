@@ -53,6 +53,19 @@ impl Cache {
         }
         Ok(path)
     }
+
+    /// The file that [`Cache::keep_note`] was told of for this key, if it is still there.
+    pub(crate) fn note(&self, key: &str) -> Option<PathBuf> {
+        let name = fs::read_to_string(self.folder.join(format!("{key}.in"))).ok()?;
+        Some(self.folder.join(name)).filter(|path| path.exists())
+    }
+
+    /// Remembers which of several files with a key's content to take.
+    pub(crate) fn keep_note(&self, key: &str, path: &Path) -> Result<(), Error> {
+        let (note, beside) = (self.folder.join(format!("{key}.in")), unique(&self.folder.join(key)));
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        fs::write(&beside, name).and_then(|()| fs::rename(&beside, &note)).map_err(|e| system(&note, &e))
+    }
 }
 
 /// Whether files can be written there.

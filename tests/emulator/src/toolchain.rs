@@ -1,5 +1,6 @@
 //! From kernels to a program that runs them: the host's C++ compiler, and what it makes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,8 +41,15 @@ const FLAGS: [&str; 8] = [
     "-w",
     "-c",
 ];
-const KERNEL_OPTIMISATION: &str = "-O1";
+/// Of kernels: most run for less time than a compiler needs to make them fast.
+const QUICK: &str = "-O0";
+/// Of kernels that run for long, or often.
+const OPTIMISED: &str = "-Og";
 const RUNTIME_OPTIMISATION: &str = "-O3";
+
+/// Bytes of kernels' texts in one translation unit. A compiler that is started for each of hundreds of kernels costs as
+/// much as what it does; a large unit keeps one job waiting for the other.
+const UNIT_BYTES: usize = 300 << 10;
 
 /// Compilers that run at once, over all threads of the process.
 const JOBS: usize = 2;
@@ -53,6 +61,8 @@ pub struct Emulator {
     compiler: Vec<String>,
     /// What the compiler says of itself.
     version: String,
+    /// Of kernels.
+    optimisation: &'static str,
     cache: Cache,
 }
 
@@ -62,6 +72,13 @@ pub struct Built {
     pub(crate) program: PathBuf,
     /// With the key by which the program knows each.
     pub(crate) kernels: Vec<(String, CudaKernel)>,
+}
+
+/// The text of a kernel as it is compiled.
+struct Source<'k> {
+    key: String,
+    name: &'k str,
+    text: String,
 }
 
 impl Emulator {
@@ -90,7 +107,7 @@ impl Emulator {
             return None;
         };
         match Cache::open() {
-            Ok(cache) => Some(Emulator { compiler, version, cache }),
+            Ok(cache) => Some(Emulator { compiler, version, optimisation: QUICK, cache }),
             Err(error) => {
                 eprintln!("skipped: no folder for what the emulator of CUDA kernels compiles: {error}");
                 None
@@ -98,33 +115,45 @@ impl Emulator {
         }
     }
 
-    /// Compiles kernels into one program. They may have equal names. What was compiled before is taken from the cache.
+    /// The same for kernels that run for long, or often: the compiler takes more time and their text less.
+    #[must_use]
+    pub fn optimised(self) -> Emulator {
+        Emulator { optimisation: OPTIMISED, ..self }
+    }
+
+    /// Compiles kernels into one program. They may have equal names. What was compiled before is taken from the cache,
+    /// also for a kernel that differs in its name and comments only.
     ///
     /// # Errors
     /// [`Error::Compile`] for a kernel that the compiler refuses, [`Error::System`]
     pub fn build(&self, kernels: &[CudaKernel]) -> Result<Built, Error> {
         let host = self.host_folder()?;
-        let mut sources = vec![];
-        let mut keyed = vec![];
+        let (mut sources, mut keyed) = (BTreeMap::new(), vec![]);
         for kernel in kernels {
-            let (key, text) = self.kernel_source(kernel);
-            if !sources.iter().any(|(known, _, _)| *known == key) {
-                sources.push((key.clone(), kernel.name.as_str(), text));
-            }
-            keyed.push((key, kernel.clone()));
+            let source = self.source(kernel);
+            keyed.push((source.key.clone(), kernel.clone()));
+            sources.entry(source.key.clone()).or_insert(source);
         }
+        let (mut objects, mut missing) = (BTreeSet::new(), vec![]);
+        for source in sources.into_values() {
+            match self.cache.note(&source.key) {
+                Some(object) => drop(objects.insert(object)),
+                None => missing.push(source),
+            }
+        }
+        let units = units(missing);
         let results: Mutex<Vec<Result<PathBuf, Error>>> = Mutex::default();
         let next = AtomicUsize::new(0);
         // Job 0 is the runtime, the longest.
         let work = || {
             loop {
                 let job = next.fetch_add(1, Ordering::Relaxed);
-                if job > sources.len() {
+                if job > units.len() {
                     break;
                 }
                 let result = match job {
                     0 => self.runtime(&host),
-                    _ => self.kernel(&host, &sources[job - 1]),
+                    _ => self.unit(&host, &units[job - 1]),
                 };
                 results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
             }
@@ -135,9 +164,10 @@ impl Emulator {
             }
             work();
         });
-        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut objects = results.into_iter().collect::<Result<Vec<PathBuf>, Error>>()?;
-        objects.sort();
+        for object in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            objects.insert(object?);
+        }
+        let objects: Vec<PathBuf> = objects.into_iter().collect();
         Ok(Built { program: self.link(&objects)?, kernels: keyed })
     }
 
@@ -155,16 +185,21 @@ impl Emulator {
         })
     }
 
-    /// The key and the translation unit of a kernel. Its function is renamed and the rest of its text kept local, so
-    /// that a program may have several kernels with the same names in them.
-    fn kernel_source(&self, kernel: &CudaKernel) -> (String, String) {
+    /// A kernel by a name that says nothing and without comments, which differ between machines and sizes whose code is
+    /// the same. Its function is named after its key and the rest of its text kept local, so that a program may have many.
+    fn source<'k>(&self, kernel: &'k CudaKernel) -> Source<'k> {
         let CudaKernel { name, text, .. } = kernel;
-        let key = digest(&[&self.describe(KERNEL_OPTIMISATION), COMMON_PRELUDE, name, text]);
-        let source = format!(
-            "#include \"emulator.h\"\n{COMMON_PRELUDE}\n#define {name} {name}_{key}\nnamespace {{\n\
-             #line 1 \"{name}\"\n{text}\n}}\nLINC_ENTRY(\"{key}\", {name})\n"
+        let text = renamed(text, name, "linc_kernel");
+        // Lines keep their numbers, for what the compiler says of them.
+        let bare = |line| if str::trim_start(line).starts_with("//") { "" } else { line };
+        let text: Vec<&str> = text.lines().map(bare).collect();
+        let text = text.join("\n");
+        let key = digest(&[&self.describe(self.optimisation), COMMON_PRELUDE, &text]);
+        let text = format!(
+            "#define linc_kernel linc_kernel_{key}\nnamespace linc_{key} {{\nnamespace {{\n#line 1 \"{name}\"\n{text}\n}}\n\
+             LINC_ENTRY(\"{key}\", linc_kernel)\n}}\n#undef linc_kernel\n"
         );
-        (key, source)
+        Source { key, name, text }
     }
 
     /// All that an object depends on beside its own text.
@@ -181,15 +216,25 @@ impl Emulator {
         })
     }
 
-    fn kernel(&self, host: &Path, source: &(String, &str, String)) -> Result<PathBuf, Error> {
-        let (key, name, text) = source;
-        self.cache.get(&format!("kernel-{key}.o"), |object| {
+    /// Compiles kernels together, and notes of each where it is.
+    fn unit(&self, host: &Path, kernels: &[Source]) -> Result<PathBuf, Error> {
+        let keys: Vec<&str> = kernels.iter().map(|kernel| kernel.key.as_str()).collect();
+        let name = format!("kernels-{}", digest(&keys));
+        let object = self.cache.get(&format!("{name}.o"), |object| {
             // Stays there, for whoever wants to see what was compiled.
-            let source = self.cache.get(&format!("kernel-{key}.cpp"), |path| {
+            let source = self.cache.get(&format!("{name}.cpp"), |path| {
+                let texts: String = kernels.iter().map(|kernel| kernel.text.as_str()).collect();
+                let text = format!("#include \"emulator.h\"\n{COMMON_PRELUDE}\n{texts}");
                 fs::write(path, text).map_err(|e| system(path, &e))
             })?;
-            self.compile(&format!("kernel {name}"), host, &source, KERNEL_OPTIMISATION, object)
-        })
+            let what = match kernels {
+                [kernel] => format!("kernel {}", kernel.name),
+                _ => format!("{} kernels", kernels.len()),
+            };
+            self.compile(&what, host, &source, self.optimisation, object)
+        })?;
+        keys.into_iter().try_for_each(|key| self.cache.keep_note(key, &object))?;
+        Ok(object)
     }
 
     fn compile(
@@ -222,6 +267,39 @@ impl Emulator {
     }
 }
 
+/// The text with one identifier in place of another.
+fn renamed(text: &str, from: &str, to: &str) -> String {
+    let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let (mut new, mut done) = (String::with_capacity(text.len()), 0);
+    for (at, _) in text.match_indices(from) {
+        let end = at + from.len();
+        if !inside(text[..at].chars().next_back()) && !inside(text[end..].chars().next()) {
+            new.push_str(&text[done..at]);
+            new.push_str(to);
+            done = end;
+        }
+    }
+    new + &text[done..]
+}
+
+/// Kernels in groups of about [`UNIT_BYTES`], and at least as many as there are jobs.
+fn units(kernels: Vec<Source>) -> Vec<Vec<Source>> {
+    let bytes: usize = kernels.iter().map(|kernel| kernel.text.len()).sum();
+    let count = bytes.div_ceil(UNIT_BYTES).max(JOBS).min(kernels.len());
+    let mut units: Vec<Vec<Source>> = vec![];
+    let mut before = 0;
+    for kernel in kernels {
+        // The unit in which its middle lies.
+        let unit = (before + kernel.text.len() / 2) * count / bytes;
+        before += kernel.text.len();
+        if units.is_empty() || unit >= units.len() {
+            units.push(vec![]);
+        }
+        units.last_mut().expect("a unit").push(kernel);
+    }
+    units
+}
+
 /// What a compiler says of itself, if it is there.
 fn version(compiler: &[String]) -> Option<String> {
     let (program, arguments) = compiler.split_first()?;
@@ -245,4 +323,27 @@ fn finish(what: &str, mut command: Command) -> Result<(), Error> {
     }
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     Err(Error::Compile { what: what.to_string(), message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_identifiers_are_renamed() {
+        assert_eq!(renamed("void sum(); sum_all(sum, resum)", "sum", "k"), "void k(); sum_all(k, resum)");
+    }
+
+    #[test]
+    fn units_are_of_about_one_size_and_keep_everything() {
+        let source = |i: usize| Source { key: i.to_string(), name: "k", text: " ".repeat(1000 + i * 37) };
+        for (count, expected) in [(0, 0), (1, 1), (2, 2), (9, 2), (400, 11)] {
+            let units = units((0..count).map(source).collect());
+            assert_eq!(units.len(), expected, "{count} kernels");
+            let keys: Vec<String> = units.iter().flatten().map(|kernel| kernel.key.clone()).collect();
+            assert_eq!(keys, (0..count).map(|i| i.to_string()).collect::<Vec<_>>());
+            let bytes = units.iter().map(|unit| unit.iter().map(|kernel| kernel.text.len()).sum::<usize>());
+            assert!(bytes.max().unwrap_or_default() < UNIT_BYTES + 20_000);
+        }
+    }
 }
