@@ -1,7 +1,6 @@
 //! The console: TorchTitan's lines, and a progress bar where there is a terminal.
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,12 +15,12 @@ pub(crate) struct Console {
     bar: ProgressBar,
     color: bool,
     /// Ends the run, after a checkpoint, when nobody can see any more how it goes.
-    stop: Arc<AtomicBool>,
+    stop: &'static AtomicBool,
     failed: Option<io::Error>,
 }
 
 impl Console {
-    pub(crate) fn new(steps: usize, color: bool, stop: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(steps: usize, color: bool, stop: &'static AtomicBool) -> Self {
         let terminal = io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(steps as u64), target);

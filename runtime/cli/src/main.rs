@@ -1,8 +1,8 @@
 //! The binary `linc`: arguments, progress and tables; no logic.
 //!
 //! Invariants: everything is printed through [`out`], which cannot panic; whatever goes wrong ends in a message and one
-//! of these exit codes: 0 done, 2 the user's input or machine is at fault (message on standard error), 130 interrupted,
-//! 141 the reader of standard output went away (as the shell reports it for other programs).
+//! of these exit codes: 0 done, 2 the user's input or machine is at fault (message on standard error), 130 interrupted by
+//! Ctrl-C (143 by SIGTERM, 129 by SIGHUP), 141 the reader of standard output went away (as the shell reports it for other programs).
 
 mod args;
 mod bench;
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use linc_driver::CompileError;
 use linc_train::TrainError;
-use linc_train::exec::device::Allocator;
+use linc_train::exec::device::{Allocator, signals};
 use linc_train::system;
 
 use crate::args::{Cli, Command};
@@ -62,7 +62,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         && error.is_interrupt()
     {
         out::complain(error);
-        return ExitCode::from(130);
+        return ExitCode::from(signals::exit_code().unwrap_or(130));
     }
     let of_a_model = matches!(error.downcast_ref(), Some(CompileError::Model(_)))
         || matches!(error.downcast_ref(), Some(TrainError::Compile(CompileError::Model(_))));

@@ -1,12 +1,11 @@
 //! `linc train`: runs a job and shows how it goes.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 use linc_train::config::{JobConfig, Override};
 use linc_train::exec::Profile;
+use linc_train::exec::device::signals;
 use linc_train::generate::visible;
 use linc_train::metrics::{bytes, thousands};
 use linc_train::trainer::{Observer, Summary, Trainer};
@@ -16,6 +15,9 @@ use crate::console::Console;
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
+
+/// What the first request to end is answered with.
+const NOTICE: &str = "\nInterrupted: ending in order, with a checkpoint of what was trained (press Ctrl-C again to quit at once)\n";
 
 pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     // Switches after the config file arrive among the overrides.
@@ -28,22 +30,12 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     let loaded = JobConfig::load_file(path, &Override::parse_all(&settings)?)?;
     let mut config = loaded.config;
     config.profiling.enable_profiling |= args.profile || !switches.is_empty();
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = signals::catch(NOTICE);
     let color = !config.metrics.disable_color_printing;
-    let mut console = Console::new(config.training.steps, color, Arc::clone(&stop));
+    let mut console = Console::new(config.training.steps, color, stop);
     for warning in &loaded.warnings {
         console.warn(warning);
     }
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        // The second request does not wait for the step.
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        out::complain(
-            "\nInterrupted: finishing this step and saving a checkpoint (press Ctrl-C again to quit at once)",
-        );
-    })?;
     let threads = config.training.threads;
     let opened = config.training.device.open((threads > 0).then_some(threads))?;
     if let Some(warning) = opened.warning {
@@ -54,13 +46,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     let mut device = opened.device;
     device.watch(Progress::of_kernels());
-    let result = Trainer::new(config, Some(path), device, &stop, &mut console)
-        .and_then(|mut trainer| trainer.run(&stop, &mut console));
+    let result = Trainer::new(config, Some(path), device, stop, &mut console)
+        .and_then(|mut trainer| trainer.run(stop, &mut console));
     let console = console.finish();
     let summary = result?;
     console?;
     if summary.interrupted {
-        return Ok(ExitCode::from(130));
+        return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
     }
     out::line(summary_text(&summary))?;
     Ok(ExitCode::SUCCESS)

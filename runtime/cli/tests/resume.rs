@@ -138,7 +138,7 @@ fn an_interrupted_run_goes_on_with_the_same_bits() {
         let output = child.wait_with_output().expect("an end");
         assert_eq!(output.status.code(), Some(130));
         let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(said.contains("Interrupted: finishing this step and saving a checkpoint"), "{said}");
+        assert!(said.contains("Interrupted: ending in order"), "{said}");
         let step = only_step(&folder, name);
         let remedy = match name {
             "on" => "run the same command again".to_string(),

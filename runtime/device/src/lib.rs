@@ -20,6 +20,7 @@ pub mod cuda;
 mod device;
 mod folder;
 pub mod memory;
+pub mod signals;
 pub mod threads;
 
 pub use allocator::Allocator;

@@ -248,11 +248,22 @@ pub fn purge(folder: &Path, keep: usize, step: usize) -> Result<(), CheckpointEr
 /// [`CheckpointError::Missing`], [`CheckpointError::Io`], or [`CheckpointError::Corrupt`] if a file is truncated or
 /// altered.
 pub fn open(path: &Path) -> Result<State, CheckpointError> {
+    open_while(path, &mut || Ok(()))
+}
+
+/// As [`open`]; `proceed` is asked again and again whether to read on.
+///
+/// # Errors
+/// As [`open`], or the answer of `proceed`.
+pub fn open_while<E: From<CheckpointError>>(
+    path: &Path,
+    proceed: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<State, E> {
     let files = checksums(path)?;
     for (name, expected) in &files {
-        check(&path.join(name), *expected)?;
+        check(&path.join(name), *expected, proceed)?;
     }
-    state(path, files)
+    Ok(state(path, files)?)
 }
 
 /// What a checkpoint says of itself, without reading its tensors.
@@ -262,7 +273,7 @@ pub fn open(path: &Path) -> Result<State, CheckpointError> {
 pub fn describe(path: &Path) -> Result<State, CheckpointError> {
     let files = checksums(path)?;
     if let Some(expected) = files.get(STATE_FILE) {
-        check(&path.join(STATE_FILE), *expected)?;
+        check(&path.join(STATE_FILE), *expected, &mut || Ok::<_, CheckpointError>(()))?;
     }
     state(path, files)
 }
@@ -309,12 +320,17 @@ fn parse<T: for<'a> Deserialize<'a>>(path: &Path, text: &[u8]) -> Result<T, Chec
 }
 
 /// Compares a file with what was written.
-fn check(path: &Path, expected: FileRecord) -> Result<(), CheckpointError> {
-    let corrupt = |message: String| Err(CheckpointError::Corrupt { path: path.to_path_buf(), message });
+fn check<E: From<CheckpointError>>(
+    path: &Path,
+    expected: FileRecord,
+    proceed: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    let corrupt =
+        |message: String| Err(CheckpointError::Corrupt { path: path.to_path_buf(), message }.into());
     if !path.is_file() {
         return corrupt("it is missing".into());
     }
-    let found = record(path)?;
+    let found = record(path, proceed)?;
     if found.bytes < expected.bytes {
         return corrupt(format!("it is truncated: {} bytes are left of {}", found.bytes, expected.bytes));
     }

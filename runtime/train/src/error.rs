@@ -71,6 +71,9 @@ pub enum TrainError {
         /// The first logit that is NaN or infinite.
         logit: f32,
     },
+    /// The run was asked to end before its first step.
+    #[error("interrupted before the first step; nothing was trained, and nothing is saved")]
+    Interrupted,
     /// A request that the model or checkpoint cannot fulfil.
     #[error("{0}")]
     Request(String),
@@ -79,6 +82,6 @@ pub enum TrainError {
 impl TrainError {
     /// Whether somebody asked to stop, and nothing is wrong.
     pub fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Data(DataError::Interrupted))
+        matches!(self, Self::Interrupted | Self::Data(DataError::Interrupted))
     }
 }

@@ -95,7 +95,7 @@ impl Programs {
         let options = Options { precision, narrow_weights: true, ..Options::new(1, 1) };
         let mut entries = vec![(Entry::Decode { context: room }, options.clone())];
         entries.extend(blocks.map(|b| (Entry::Prefill { context: room, tokens: b.tokens }, options)));
-        let session = Session::new(model, &entries, device).map_err(|error| match error {
+        let session = Session::new(model, &entries, device, &mut || Ok(())).map_err(|error| match error {
             TrainError::DoesNotFit { error, table, .. } => {
                 TrainError::DoesNotFit { error, table, help: "give a smaller --context" }
             }

@@ -98,6 +98,8 @@ impl Record {
 #[derive(Debug)]
 pub struct MetricsFile {
     file: File,
+    /// Step of the last validation in it.
+    validated: Option<usize>,
 }
 
 impl MetricsFile {
@@ -109,18 +111,23 @@ impl MetricsFile {
     pub fn open(path: &Path, step: usize) -> io::Result<Self> {
         let kept = match File::open(path) {
             Ok(file) if step > 0 => keep_until(file, step)?,
-            Ok(_) => String::new(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Ok(_) => Kept::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(error) => return Err(error),
         };
         let partial = path.with_extension("jsonl.partial");
         let mut file = File::create(&partial)?;
-        let replaced = file.write_all(kept.as_bytes()).and_then(|()| fs::rename(&partial, path));
+        let replaced = file.write_all(kept.text.as_bytes()).and_then(|()| fs::rename(&partial, path));
         if let Err(error) = replaced {
             let _ = fs::remove_file(&partial);
             return Err(error);
         }
-        Ok(MetricsFile { file })
+        Ok(MetricsFile { file, validated: kept.validated })
+    }
+
+    /// The step of the last validation in the file, of those before it was opened.
+    pub fn validated(&self) -> Option<usize> {
+        self.validated
     }
 
     /// Appends a record.
@@ -134,14 +141,25 @@ impl MetricsFile {
     }
 }
 
+/// Records of a run that goes on.
+#[derive(Default)]
+struct Kept {
+    text: String,
+    validated: Option<usize>,
+}
+
 /// The lines of records up to a step; a line that does not parse, such as one cut off by a crash, is dropped.
-fn keep_until(file: File, step: usize) -> io::Result<String> {
-    let mut kept = String::new();
+fn keep_until(file: File, step: usize) -> io::Result<Kept> {
+    let mut kept = Kept::default();
     for line in BufReader::new(file).lines() {
         let line = line?;
-        if serde_json::from_str::<Record>(&line).is_ok_and(|r| r.step <= step) {
-            kept.push_str(&line);
-            kept.push('\n');
+        let Some(record) = serde_json::from_str::<Record>(&line).ok().filter(|r| r.step <= step) else {
+            continue;
+        };
+        kept.text.push_str(&line);
+        kept.text.push('\n');
+        if record.validation_loss.is_some() {
+            kept.validated = Some(record.step);
         }
     }
     Ok(kept)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use linc_driver::plan::memory::{self, Peak};
 use linc_driver::plan::{Category, Plan, Role};
-use linc_driver::{CompileError, Compiled, Entry, Layout, Model, Options, Report, Target, names};
+use linc_driver::{Compiled, Entry, Layout, Model, Options, Report, Target, names};
 use linc_exec::device::Device;
 use linc_exec::{ExecError, Executor};
 
@@ -25,22 +25,26 @@ pub struct Session {
 }
 
 impl Session {
-    /// Compiles the entries (in this order, which numbers the programs) for the device and loads them.
+    /// Compiles the entries (in this order, which numbers the programs) for the device and loads them. `proceed` is
+    /// asked before each piece of work whether to go on.
     ///
     /// # Errors
-    /// [`TrainError::Compile`], or [`TrainError::DoesNotFit`] before anything is allocated.
+    /// [`TrainError::Compile`], [`TrainError::DoesNotFit`] before anything is allocated, or the answer of `proceed`.
     pub fn new(
         model: &Model,
         entries: &[(Entry, Options)],
         device: Box<dyn Device>,
+        proceed: &mut dyn FnMut() -> Result<(), TrainError>,
     ) -> Result<Self, TrainError> {
         let mut layout = Layout::default();
         let target = target(&*device);
-        let compiled: Vec<Compiled> = entries
-            .iter()
-            .map(|(entry, options)| (entry, Options { target, ..options.clone() }))
-            .map(|(entry, options)| linc_driver::compile(model, entry, &options, &mut layout))
-            .collect::<Result<_, CompileError>>()?;
+        let mut compile = |(entry, options): &(Entry, Options)| -> Result<Compiled, TrainError> {
+            proceed()?;
+            let options = Options { target, ..options.clone() };
+            Ok(linc_driver::compile(model, entry, &options, &mut layout)?)
+        };
+        let compiled: Vec<Compiled> = entries.iter().map(&mut compile).collect::<Result<_, _>>()?;
+        proceed()?;
         let (mut plans, mut reports, mut dumps) = (vec![], vec![], vec![]);
         for c in compiled {
             plans.push(c.plan);

@@ -3,6 +3,7 @@
 mod overflow;
 mod programs;
 mod resume;
+mod run;
 mod validation;
 
 use std::collections::BTreeMap;
@@ -17,11 +18,10 @@ use linc_exec::Profile;
 use linc_exec::device::Device;
 
 use crate::autotune;
-use crate::checkpoint::{self, Contents, ModelRecord, State, Tensor};
+use crate::checkpoint::ModelRecord;
 use crate::config::JobConfig;
-use crate::data::{Batch, Data, DataError, Event, Loading, TokenCache, target_shares};
+use crate::data::{Batch, Data, Event, Loading, TokenCache, target_shares};
 use crate::error::TrainError;
-use crate::generate::{Generator, Programs, Sampling};
 use crate::lr::{LrSchedule, Stretches};
 use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
 use crate::output::write_files;
@@ -99,6 +99,8 @@ pub struct Trainer {
     tokens: u64,
     profile: Option<Profile>,
     last_checkpoint: Option<PathBuf>,
+    /// The step of the last checkpoint of this run.
+    saved_step: Option<usize>,
     /// The machine's operations per second, and where that number comes from.
     peak: String,
     /// Memory of the programs of a step.
@@ -118,6 +120,11 @@ impl Trainer {
         stop: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
+        let mut proceed = || match stop.load(Ordering::Relaxed) {
+            true => Err(TrainError::Interrupted),
+            false => Ok(()),
+        };
+        observer.message(&format!("Starting job: {}", config.job.description));
         let (model, record) = open_model(&config, config_path)?;
         let mut tell = |event: Event<'_>| match event {
             Event::Note(text) => observer.message(text),
@@ -125,13 +132,14 @@ impl Trainer {
         };
         let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
         let mut data = Data::open(&config, model.sizes.vocab_size, &mut loading)?;
+        proceed()?;
         let mut programs = programs::programs(&config, &data);
         let target = session::target(&*device);
         let tiles = programs::tiles(&config, &model, &programs, target, observer)?;
         for (_, options) in &mut programs.entries {
             options.tiles = tiles.clone();
         }
-        let mut session = Session::new(&model, &programs.entries, device)?;
+        let mut session = Session::new(&model, &programs.entries, device, &mut proceed)?;
 
         let folder = PathBuf::from(&config.job.dump_folder);
         fs::create_dir_all(&folder).map_err(output("create", &folder))?;
@@ -139,10 +147,10 @@ impl Trainer {
             let mut progress =
                 system::paced(|done, total| observer.progress("Drawing initial values", done, total));
             if !session.executor.initialize_until(config.training.seed, stop, &mut progress)? {
-                return Err(DataError::Interrupted.into());
+                return Err(TrainError::Interrupted);
             }
         }
-        let start = resume::restore(&config, &record, &mut session, &mut data.training)?;
+        let start = resume::restore(&config, &record, &mut session, &mut data.training, &mut proceed)?;
 
         // Nothing of an earlier run is touched before everything that can be refused was accepted.
         let resolved = folder.join("config.toml");
@@ -162,6 +170,7 @@ impl Trainer {
             start_step: start.step,
             tokens: start.tokens,
             profile: config.profiling.enable_profiling.then(Profile::default),
+            saved_step: start.checkpoint.is_some().then_some(start.step),
             last_checkpoint: start.checkpoint,
             step_memory: session.memory(&[&[TRAIN][..], programs.update.as_slice()].concat()),
             peak: format!("{:.3e} ({})", session.executor.peak_flops(), session.executor.describe_peak()),
@@ -181,7 +190,6 @@ impl Trainer {
     /// TorchTitan's start-up lines, with the layer map.
     fn announce(&self, start: Option<String>, observer: &mut dyn Observer) {
         let (model, training) = (&self.model, &self.config.training);
-        observer.message(&format!("Starting job: {}", self.config.job.description));
         if self.config.job.print_config {
             observer.message(&format!("Running with config:\n{}", self.config.to_toml()));
         }
@@ -225,83 +233,16 @@ impl Trainer {
         }
     }
 
-    /// Trains until the last step, or until `stop` is set: then the step is finished and a checkpoint saved.
-    ///
-    /// # Errors
-    /// [`TrainError::NotFinite`] before a bad update is kept, or what device and disk refuse.
-    pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
-        let steps = self.config.training.steps;
-        let step_tokens = self.step_tokens();
-        let start_tokens = self.tokens;
-        let mut meter = Meter::default();
-        let mut total = Duration::ZERO;
-        let (mut last_loss, mut validation, mut interrupted) = (None, None, false);
-        while self.step < steps {
-            let begun = Instant::now();
-            let done = self.train_step(&mut meter)?;
-            let loss = done.loss;
-            last_loss = Some(loss);
-            let elapsed = begun.elapsed();
-            meter.time += elapsed;
-            total += elapsed;
-            meter.steps += 1;
-            meter.tokens += step_tokens;
-            self.tokens += step_tokens;
-            observer.step(self.step, loss);
-            if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || self.step == steps
-            {
-                let record = self.training_record(&done, &std::mem::take(&mut meter));
-                self.write(&record)?;
-                observer.record(&record, self.memory());
-            }
-            let last = self.step == steps;
-            if self.validates() && (last || self.step.is_multiple_of(self.config.validation.freq)) {
-                let record = self.validate()?;
-                self.write(&record)?;
-                observer.validation(&record, self.memory());
-                validation = Some(record);
-            }
-            interrupted = stop.load(Ordering::Relaxed) && !last;
-            let c = self.config.checkpoint.clone();
-            if (c.enable && (last || self.step.is_multiple_of(c.interval))) || interrupted {
-                let path = self.save(last)?;
-                observer.message(&format!("Saved checkpoint {}", path.display()));
-            }
-            if interrupted {
-                // Without checkpoint.enable a run does not look for its checkpoints by itself.
-                let again = if c.enable && c.load_step < 0 {
-                    "run the same command again".to_string()
-                } else {
-                    format!("say --checkpoint.load_step {}", self.step)
-                };
-                observer.message(&format!("Interrupted after step {}; to go on, {again}", self.step));
-                break;
-            }
-        }
-        let sample = if interrupted { None } else { self.sample(observer)? };
-        Ok(Summary {
-            step: self.step,
-            tokens: self.tokens - start_tokens,
-            tps: last_loss.map(|_| (self.tokens - start_tokens) as f64 / total.as_secs_f64().max(1e-9)),
-            loss: last_loss,
-            validation,
-            arena: self.session.executor.arena_bytes(),
-            process_peak: system::peak_memory(),
-            checkpoint: self.last_checkpoint.clone(),
-            sample,
-            interrupted,
-            profile: self.profile.take(),
-        })
-    }
-
     /// Tokens of an optimizer step.
     fn step_tokens(&self) -> u64 {
         let training = &self.config.training;
         (training.batch_size * self.config.accumulation_steps() * training.seq_len) as u64
     }
 
-    /// One optimizer step.
-    fn train_step(&mut self, meter: &mut Meter) -> Result<StepDone, TrainError> {
+    /// One optimizer step. If `stop` is set between two of its batches, nothing: what they added up is forgotten, and
+    /// the data are where they were.
+    fn train_step(&mut self, meter: &mut Meter, stop: &AtomicBool) -> Result<Option<StepDone>, TrainError> {
+        let position = self.data.training.state();
         let begun = Instant::now();
         let batches: Vec<Batch> =
             (0..self.config.accumulation_steps()).map(|_| self.data.training.next_batch()).collect();
@@ -309,6 +250,10 @@ impl Trainer {
         // Of one batch it is exact.
         let mut loss = 0.0;
         for (index, (batch, share)) in batches.iter().zip(target_shares(&batches)).enumerate() {
+            if index > 0 && stop.load(Ordering::Relaxed) {
+                self.data.training.restore(&position)?;
+                return Ok(None);
+            }
             loss += share * f64::from(self.train_batch(batch, index, share)?);
         }
         let loss = loss as f32;
@@ -330,7 +275,7 @@ impl Trainer {
             None
         };
         if overflow::goes_on(loss, grad_norm, scaling.map(|(scale, _)| scale)) {
-            return Ok(StepDone { loss, grad_norm, scaling });
+            return Ok(Some(StepDone { loss, grad_norm, scaling }));
         }
         Err(TrainError::NotFinite { step: self.step, loss, grad_norm })
     }
@@ -409,83 +354,31 @@ impl Trainer {
         self.metrics.write(record).map_err(output("write", &path))
     }
 
+    /// Whether a validation follows the step that was done last.
     fn validates(&self) -> bool {
-        self.config.validation.enable && self.data.validation.is_some()
+        let validation = &self.config.validation;
+        let due = self.step == self.config.training.steps || self.step.is_multiple_of(validation.freq);
+        validation.enable && self.data.validation.is_some() && due
     }
 
-    fn validate(&mut self) -> Result<Record, TrainError> {
+    /// Measures on the validation part; nothing if `stop` is set before it is through.
+    fn validate(&mut self, stop: &AtomicBool) -> Result<Option<Record>, TrainError> {
         let mut record = Record::new(self.step, self.tokens);
         if let Some(data) = &self.data.validation {
             let begun = Instant::now();
             let (steps, vocab) = (self.config.validation.steps, self.model.sizes.vocab_size);
-            validation::validate(&mut self.session, data, steps, vocab, &mut record)?;
+            if !validation::validate(&mut self.session, data, steps, vocab, &mut record, stop)? {
+                return Ok(None);
+            }
             let tokens =
                 data.batches_of(steps) * self.config.training.batch_size * self.config.training.seq_len;
             record.validation_tps = Some(tokens as f64 / begun.elapsed().as_secs_f64().max(1e-9));
         }
-        Ok(record)
+        Ok(Some(record))
     }
 
     fn memory(&self) -> Memory {
         Memory { arena: self.session.executor.arena_bytes(), machine: self.session.executor.device_bytes() }
-    }
-
-    /// Text from the trained model, where its tokens are text.
-    fn sample(&mut self, observer: &mut dyn Observer) -> Result<Option<String>, TrainError> {
-        let (Some(tokenizer), Some(program)) = (self.data.tokenizer.clone(), self.decode) else {
-            return Ok(None);
-        };
-        let sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, seed: self.config.training.seed };
-        let context = self.config.training.seq_len;
-        // Its prompt is a token.
-        let programs = Programs { context, decode: program, prefill: None };
-        let mut generator =
-            Generator::new(&mut self.session, programs, self.model.sizes.vocab_size, tokenizer);
-        // Tokenizers without a token to start with start with a line break, if they have one.
-        let count = Some(SAMPLE_TOKENS.min(context.saturating_sub(1)));
-        let Ok(prompt) = generator.prompt("", count).or_else(|_| generator.prompt("\n", count)) else {
-            return Ok(None);
-        };
-        match generator.generate(&prompt, &sampling, &mut |_| true) {
-            Ok(text) => Ok(Some(text)),
-            // The last update may be what broke the weights; everything else that the run has to tell is still true.
-            Err(error @ TrainError::LogitsNotFinite { .. }) => {
-                observer.message(&format!("No sample of what the model writes: {error}"));
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn save(&mut self, last: bool) -> Result<PathBuf, TrainError> {
-        let folder = resume::checkpoint_folder(&self.config);
-        let executor = &self.session.executor;
-        let read = |name: String, shape: Vec<usize>| {
-            let source = name.clone();
-            let read = move || executor.read_tensor(&source).map_err(|e| e.to_string());
-            Tensor { name, shape, read: Box::new(read) }
-        };
-        let model_only = last && self.config.checkpoint.last_save_model_only;
-        let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
-        let contents = Contents {
-            params: self.session.params().into_iter().map(|(n, s)| read(n, s)).collect(),
-            optimizer: kept.into_iter().map(|(n, s)| read(n, s)).collect(),
-            tokenizer: self.data.tokenizer.as_ref().map_or(&[], |tokenizer| tokenizer.files()),
-            state: State {
-                tiles: self.tiles.clone(),
-                ..State::new(
-                    self.step,
-                    self.tokens,
-                    self.config.training.seed,
-                    self.data.training.state(),
-                    self.record.clone(),
-                )
-            },
-        };
-        let path = checkpoint::save(&folder, &contents)?;
-        checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k, self.step)?;
-        self.last_checkpoint = Some(path.clone());
-        Ok(path)
     }
 }
 

@@ -165,7 +165,7 @@ fn one_size(
     let entry = if backward { train_entry() } else { Entry::Eval };
     // Nothing runs twice, so that a step has one forward.
     let options = compile_options(bench.batch, seq, bench.precision, RecomputePolicy::None);
-    let mut executor = Session::new(&model, &[(entry, options)], open()?)?.executor;
+    let mut executor = Session::new(&model, &[(entry, options)], open()?, &mut || Ok(()))?.executor;
     executor.initialize(0)?;
     // Weights stay as they are drawn.
     let feed = Feed::new(bench.batch * seq, VOCAB, 0.0);

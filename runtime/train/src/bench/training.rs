@@ -146,7 +146,7 @@ fn one(
     let device = open()?;
     let begun = seconds();
     let options = compile_options(bench.batch, row.seq, bench.precision, bench.recompute);
-    let mut session = Session::new(model, &[(train_entry(), options)], device)?;
+    let mut session = Session::new(model, &[(train_entry(), options)], device, &mut || Ok(()))?;
     session.executor.initialize(0)?;
     let tokens = bench.batch * row.seq;
     let feed = Feed::new(tokens, model.sizes.vocab_size, LEARNING_RATE);

@@ -18,44 +18,19 @@ const LENGTH: u64 = 8;
 ///
 /// # Errors
 /// [`CheckpointError::Corrupt`] if it is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ,
-/// [`CheckpointError::Io`].
-pub fn load(
+/// [`CheckpointError::Io`], or what `write` answers, which ends the reading.
+pub fn load<E: From<CheckpointError>>(
     path: &Path,
     wanted: &BTreeMap<String, Vec<usize>>,
-    write: &mut dyn FnMut(&str, &[u8]),
-) -> Result<(), CheckpointError> {
-    let mismatch = |message: String| CheckpointError::Mismatch {
-        path: path.to_path_buf(),
-        message,
-        help: "use the model that it was made with".into(),
-    };
+    write: &mut dyn FnMut(&str, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let mut file = TensorFile::open(path)?;
-    let held = file.metadata.tensors();
-    if let Some(name) = held.keys().filter(|n| !wanted.contains_key(*n) && !is_of_one_precision(n)).min() {
-        return Err(mismatch(format!("it has a tensor {name} that the model does not have")));
-    }
-    let mut found = vec![];
-    for (name, shape) in wanted {
-        let Some(info) = held.get(name).copied() else {
-            if is_of_one_precision(name) {
-                continue;
-            }
-            return Err(mismatch(format!("it has no tensor {name}")));
-        };
-        if info.shape != *shape {
-            return Err(mismatch(format!("{name} is {:?} in it, the model has {shape:?}", info.shape)));
-        }
-        if info.dtype != Dtype::F32 {
-            return Err(mismatch(format!("{name} is {:?} in it, f32 is expected", info.dtype)));
-        }
-        found.push((name, info.clone()));
-    }
-    drop(held);
-    for (name, info) in found {
-        write(name, &file.read(name, &info)?);
+    for (name, info) in file.wanted(wanted)? {
+        write(&name, &file.read(&name, &info)?)?;
     }
     Ok(())
 }
+
 
 /// Whether only a run in f16 has the tensor, the scale of the loss. A run in another precision goes on without it, and one
 /// in f16 that goes on from another precision begins with the initial scale.
@@ -98,6 +73,40 @@ impl<'a> TensorFile<'a> {
         Ok(TensorFile { path, file, bytes, start, metadata })
     }
 
+    /// The wanted tensors with their places, in the order of their names.
+    fn wanted(
+        &self,
+        wanted: &BTreeMap<String, Vec<usize>>,
+    ) -> Result<Vec<(String, TensorInfo)>, CheckpointError> {
+        let mismatch = |message: String| CheckpointError::Mismatch {
+            path: self.path.to_path_buf(),
+            message,
+            help: "use the model that it was made with".into(),
+        };
+        let held = self.metadata.tensors();
+        if let Some(name) = held.keys().filter(|n| !wanted.contains_key(*n) && !is_of_one_precision(n)).min()
+        {
+            return Err(mismatch(format!("it has a tensor {name} that the model does not have")));
+        }
+        let mut found = vec![];
+        for (name, shape) in wanted {
+            let Some(info) = held.get(name).copied() else {
+                if is_of_one_precision(name) {
+                    continue;
+                }
+                return Err(mismatch(format!("it has no tensor {name}")));
+            };
+            if info.shape != *shape {
+                return Err(mismatch(format!("{name} is {:?} in it, the model has {shape:?}", info.shape)));
+            }
+            if info.dtype != Dtype::F32 {
+                return Err(mismatch(format!("{name} is {:?} in it, f32 is expected", info.dtype)));
+            }
+            found.push((name.clone(), info.clone()));
+        }
+        Ok(found)
+    }
+
     fn read(&mut self, name: &str, info: &TensorInfo) -> Result<Vec<u8>, CheckpointError> {
         let (from, to) = info.data_offsets;
         let wanted = info.shape.iter().product::<usize>() * 4;
@@ -131,7 +140,11 @@ mod tests {
         fs::write(&path, data).expect("written");
         let wanted = BTreeMap::from([("w".to_string(), shape.to_vec())]);
         let mut read = vec![];
-        match load(&path, &wanted, &mut |name, bytes| read.push((name.to_string(), bytes.to_vec()))) {
+        let mut write = |name: &str, bytes: &[u8]| -> Result<(), CheckpointError> {
+            read.push((name.to_string(), bytes.to_vec()));
+            Ok(())
+        };
+        match load(&path, &wanted, &mut write) {
             Err(error) => error.to_string().lines().next().unwrap_or_default().to_string(),
             Ok(()) => {
                 assert_eq!(read.len(), 1);

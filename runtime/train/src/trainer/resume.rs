@@ -51,10 +51,11 @@ pub(super) fn restore(
     record: &ModelRecord,
     session: &mut Session,
     data: &mut TrainingData,
+    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
 ) -> Result<Start, TrainError> {
     let c = &config.checkpoint;
     if let Some(path) = own_checkpoint(config)? {
-        let state = load(&path, record, session, true)?;
+        let state = load(&path, record, session, true, proceed)?;
         data.restore(&state.data)?;
         let mut message = format!("Resuming from {} (step {})", path.display(), state.step);
         let steps = checkpoint::steps(&checkpoint_folder(config));
@@ -66,7 +67,7 @@ pub(super) fn restore(
         return Ok(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message });
     }
     let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(Start::default()) };
-    let state = load(path, record, session, !c.initial_load_model_only)?;
+    let state = load(path, record, session, !c.initial_load_model_only, proceed)?;
     if c.initial_load_model_only {
         let message = Some(format!("Starting from the weights of {}", path.display()));
         return Ok(Start { message, ..Start::default() });
@@ -82,8 +83,9 @@ fn load(
     record: &ModelRecord,
     session: &mut Session,
     with_optimizer: bool,
+    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
 ) -> Result<State, TrainError> {
-    let state = checkpoint::open(path)?;
+    let state = checkpoint::open_while(path, proceed)?;
     // Weights alone may start a model of another kind, such as a hybrid from a softmax model; names and shapes decide.
     if with_optimizer {
         check_model(path, &state.model, record)?;
@@ -96,10 +98,11 @@ fn load(
         }
         .into());
     }
-    load_weights(session, path)?;
+    let params = session.params();
+    load_file(session, &path.join(checkpoint::MODEL_FILE), &params, proceed)?;
     if with_optimizer {
         let wanted = session.optimizer_state();
-        load_file(session, &path.join(checkpoint::OPTIMIZER_FILE), &wanted)?;
+        load_file(session, &path.join(checkpoint::OPTIMIZER_FILE), &wanted, proceed)?;
     }
     Ok(state)
 }
@@ -110,21 +113,19 @@ fn load(
 /// [`TrainError::Checkpoint`].
 pub fn load_weights(session: &mut Session, path: &Path) -> Result<(), TrainError> {
     let params = session.params();
-    load_file(session, &path.join(checkpoint::MODEL_FILE), &params)
+    load_file(session, &path.join(checkpoint::MODEL_FILE), &params, &mut || Ok(()))
 }
 
 fn load_file(
     session: &mut Session,
     path: &Path,
     wanted: &BTreeMap<String, Vec<usize>>,
+    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let mut failed = None;
-    checkpoint::load(path, wanted, &mut |name, bytes| {
-        if let Err(error) = session.executor.write_tensor(name, bytes) {
-            failed = Some(error);
-        }
-    })?;
-    failed.map_or(Ok(()), |error| Err(error.into()))
+    checkpoint::load(path, wanted, &mut |name, bytes| -> Result<(), TrainError> {
+        proceed()?;
+        Ok(session.executor.write_tensor(name, bytes)?)
+    })
 }
 
 /// A run can only go on with the model that it was started with.

@@ -1,5 +1,7 @@
 //! Validation: loss over data that is not trained on, and accuracy of recall.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use linc_driver::names;
 
 use super::programs::EVAL;
@@ -8,17 +10,22 @@ use crate::error::TrainError;
 use crate::metrics::Record;
 use crate::session::Session;
 
-/// Measures `steps` batches (-1 for all) of a validation part into `record`; losses are weighted by their targets.
+/// Measures `steps` batches (-1 for all) of a validation part into `record`; losses are weighted by their targets. False
+/// if `stop` was set before it was through: `record` is then as it was.
 pub(super) fn validate(
     session: &mut Session,
     data: &ValidationData,
     steps: i64,
     vocab: usize,
     record: &mut Record,
-) -> Result<(), TrainError> {
+    stop: &AtomicBool,
+) -> Result<bool, TrainError> {
     let (mut nats, mut count, mut bytes) = (0.0, 0u64, 0u64);
     let mut accuracy = RecallAccuracy::default();
     for index in 0..data.batches_of(steps) {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         let batch = data.batch(index);
         match data {
             ValidationData::Text(_) => {
@@ -43,7 +50,7 @@ pub(super) fn validate(
     if accuracy.overall.total > 0 {
         record.validation_accuracy = Some(accuracy.overall.accuracy());
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Logits `[B*N, vocab]` of a batch by the evaluation program.

@@ -1,0 +1,107 @@
+//! Requests to end this process: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed.
+//!
+//! The first request only sets a flag, which whatever takes long looks at between its pieces. The second ends the
+//! process from within the handler, which waits for no thread and no lock: a process that hangs ends as well.
+
+use std::sync::atomic::AtomicBool;
+
+/// Set by the first request.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// From now on the first request sets the flag that is returned, with `notice` written to standard error, and another
+/// Ctrl-C or SIGTERM ends the process with [`exit_code`]. A process that was started to outlive its terminal (`nohup`)
+/// does so. Where there are no signals nothing happens: a request ends the process as any other.
+pub fn catch(notice: &'static str) -> &'static AtomicBool {
+    #[cfg(unix)]
+    unix::catch(notice);
+    #[cfg(not(unix))]
+    let _ = notice;
+    &STOP
+}
+
+/// The exit code of a process that ended because it was asked to: 128 and the number of the signal, as shells have it.
+/// `None` if nobody asked.
+pub fn exit_code() -> Option<u8> {
+    #[cfg(unix)]
+    return unix::signal().map(|signal| 128 + signal);
+    #[cfg(not(unix))]
+    None
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::io;
+    use std::mem;
+    use std::ptr;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    use super::STOP;
+
+    /// The first signal that came, or 0.
+    static FIRST: AtomicI32 = AtomicI32::new(0);
+    static NOTICE: OnceLock<&'static str> = OnceLock::new();
+
+    pub(super) fn catch(notice: &'static str) {
+        // Set before a handler can read it.
+        NOTICE.get_or_init(|| notice);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: `action` and `before` are valid for the calls, zeros are a valid `sigaction` without flags, and
+            // the handler does only what a signal handler may do.
+            unsafe {
+                let mut before: libc::sigaction = mem::zeroed();
+                let asked = libc::sigaction(signal, ptr::null(), &mut before) == 0;
+                if signal == libc::SIGHUP && asked && before.sa_sigaction == libc::SIG_IGN {
+                    continue;
+                }
+                let mut action: libc::sigaction = mem::zeroed();
+                action.sa_sigaction = handle as *const () as libc::sighandler_t;
+                // Reads and writes that a signal comes upon go on by themselves.
+                action.sa_flags = libc::SA_RESTART;
+                libc::sigemptyset(&mut action.sa_mask);
+                // It can only fail for a signal that does not exist.
+                let _ = libc::sigaction(signal, &action, ptr::null_mut());
+            }
+        }
+    }
+
+    pub(super) fn signal() -> Option<u8> {
+        u8::try_from(FIRST.load(Ordering::SeqCst)).ok().filter(|signal| *signal > 0)
+    }
+
+    /// Runs in the middle of whatever the process does: atomics, `write` and `_exit` are all it may use.
+    extern "C" fn handle(signal: libc::c_int) {
+        if FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            // A terminal that is closed may say so twice, by the system and by its shell: that is one request.
+            if signal == libc::SIGHUP {
+                return;
+            }
+            // SAFETY: `_exit` may be called from a handler.
+            unsafe { libc::_exit(128 + signal) };
+        }
+        STOP.store(true, Ordering::SeqCst);
+        let notice = NOTICE.get().copied().unwrap_or_default();
+        // What the interrupted code was about to do with the error of its last call stays true.
+        let error = io::Error::last_os_error().raw_os_error();
+        // SAFETY: the bytes live as long as the process; `write` may be called from a handler. If it fails there is
+        // nobody left to tell.
+        unsafe {
+            let _ = libc::write(libc::STDERR_FILENO, notice.as_ptr().cast(), notice.len());
+        }
+        set_error(error.unwrap_or(0));
+    }
+
+    fn set_error(error: i32) {
+        // SAFETY: the location of this thread's `errno` is always valid.
+        #[cfg(target_os = "linux")]
+        unsafe {
+            *libc::__errno_location() = error;
+        }
+        #[cfg(target_os = "macos")]
+        unsafe {
+            *libc::__error() = error;
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+        let _ = error;
+    }
+}

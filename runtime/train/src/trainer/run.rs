@@ -1,0 +1,206 @@
+//! The loop over the steps, how it ends, and what it leaves: checkpoints and a sample.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Meter, Observer, SAMPLE_TOKENS, Summary, Trainer, resume};
+use crate::checkpoint::{self, Contents, State, Tensor};
+use crate::error::TrainError;
+use crate::generate::{Generator, Programs, Sampling};
+use crate::metrics::Record;
+use crate::system;
+
+/// What is known while a run goes on.
+#[derive(Default)]
+struct Progress {
+    /// Time of the steps.
+    total: Duration,
+    loss: Option<f32>,
+    validation: Option<Record>,
+    /// A request to stop came before all was done.
+    interrupted: bool,
+}
+
+impl Trainer {
+    /// Trains until the last step, or until `stop` is set: then the step that it is in is finished or, if more of its
+    /// batches are to come, taken back, and a checkpoint is saved.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`], or what device and disk refuse.
+    pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+        let start_tokens = self.tokens;
+        let mut progress = Progress::default();
+        let mut meter = Meter::default();
+        if self.owes_validation() {
+            self.validate_and_tell(&mut progress, stop, observer)?;
+        }
+        while self.step < self.config.training.steps && !progress.interrupted {
+            if stop.load(Ordering::Relaxed) {
+                progress.interrupted = true;
+                break;
+            }
+            self.next_step(&mut progress, &mut meter, stop, observer)?;
+        }
+        if progress.interrupted {
+            self.end_early(observer)?;
+        }
+        let sample = if progress.interrupted { None } else { self.sample(stop, observer)? };
+        let tokens = self.tokens - start_tokens;
+        Ok(Summary {
+            step: self.step,
+            tokens,
+            tps: progress.loss.map(|_| tokens as f64 / progress.total.as_secs_f64().max(1e-9)),
+            loss: progress.loss,
+            validation: progress.validation,
+            arena: self.session.executor.arena_bytes(),
+            process_peak: system::peak_memory(),
+            checkpoint: self.last_checkpoint.clone(),
+            sample,
+            interrupted: progress.interrupted,
+            profile: self.profile.take(),
+        })
+    }
+
+    /// A step with what follows it: its record, a validation, a checkpoint.
+    fn next_step(
+        &mut self,
+        progress: &mut Progress,
+        meter: &mut Meter,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let begun = Instant::now();
+        let Some(done) = self.train_step(meter, stop)? else {
+            progress.interrupted = true;
+            return Ok(());
+        };
+        let step_tokens = self.step_tokens();
+        progress.loss = Some(done.loss);
+        let elapsed = begun.elapsed();
+        meter.time += elapsed;
+        progress.total += elapsed;
+        meter.steps += 1;
+        meter.tokens += step_tokens;
+        self.tokens += step_tokens;
+        observer.step(self.step, done.loss);
+        let last = self.step == self.config.training.steps;
+        if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || last {
+            let record = self.training_record(&done, &std::mem::take(meter));
+            self.write(&record)?;
+            observer.record(&record, self.memory());
+        }
+        if self.validates() {
+            self.validate_and_tell(progress, stop, observer)?;
+        }
+        let c = &self.config.checkpoint;
+        if c.enable && (last || self.step.is_multiple_of(c.interval)) {
+            self.save(last, observer)?;
+        }
+        Ok(())
+    }
+
+    /// A validation that the last start of the run did not get through with.
+    fn owes_validation(&self) -> bool {
+        self.step > 0 && self.validates() && self.metrics.validated() != Some(self.step)
+    }
+
+    fn validate_and_tell(
+        &mut self,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let Some(record) = self.validate(stop)? else {
+            progress.interrupted = true;
+            return Ok(());
+        };
+        self.write(&record)?;
+        observer.validation(&record, self.memory());
+        progress.validation = Some(record);
+        Ok(())
+    }
+
+    /// Saves what was trained since the last checkpoint, and says how to go on.
+    fn end_early(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.step == 0 {
+            observer.message("Interrupted before the first step; nothing was trained, and nothing is saved");
+            return Ok(());
+        }
+        if self.saved_step != Some(self.step) {
+            self.save(self.step == self.config.training.steps, observer)?;
+        }
+        let c = &self.config.checkpoint;
+        // Without checkpoint.enable a run does not look for its checkpoints by itself.
+        let again = if c.enable && c.load_step < 0 {
+            "run the same command again".to_string()
+        } else {
+            format!("say --checkpoint.load_step {}", self.step)
+        };
+        observer.message(&format!("Interrupted after step {}; to go on, {again}", self.step));
+        Ok(())
+    }
+
+    /// Text from the trained model, where its tokens are text; the part before `stop` is set.
+    fn sample(
+        &mut self,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<String>, TrainError> {
+        let (Some(tokenizer), Some(program)) = (self.data.tokenizer.clone(), self.decode) else {
+            return Ok(None);
+        };
+        let sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, seed: self.config.training.seed };
+        let context = self.config.training.seq_len;
+        // Its prompt is a token.
+        let programs = Programs { context, decode: program, prefill: None };
+        let mut generator =
+            Generator::new(&mut self.session, programs, self.model.sizes.vocab_size, tokenizer);
+        // Tokenizers without a token to start with start with a line break, if they have one.
+        let count = Some(SAMPLE_TOKENS.min(context.saturating_sub(1)));
+        let Ok(prompt) = generator.prompt("", count).or_else(|_| generator.prompt("\n", count)) else {
+            return Ok(None);
+        };
+        match generator.generate(&prompt, &sampling, &mut |_| !stop.load(Ordering::Relaxed)) {
+            Ok(text) => Ok(Some(text)),
+            // The last update may be what broke the weights; everything else that the run has to tell is still true.
+            Err(error @ TrainError::LogitsNotFinite { .. }) => {
+                observer.message(&format!("No sample of what the model writes: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn save(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let folder = resume::checkpoint_folder(&self.config);
+        let executor = &self.session.executor;
+        let read = |name: String, shape: Vec<usize>| {
+            let source = name.clone();
+            let read = move || executor.read_tensor(&source).map_err(|e| e.to_string());
+            Tensor { name, shape, read: Box::new(read) }
+        };
+        let model_only = last && self.config.checkpoint.last_save_model_only;
+        let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
+        let contents = Contents {
+            params: self.session.params().into_iter().map(|(n, s)| read(n, s)).collect(),
+            optimizer: kept.into_iter().map(|(n, s)| read(n, s)).collect(),
+            tokenizer: self.data.tokenizer.as_ref().map_or(&[], |tokenizer| tokenizer.files()),
+            state: State {
+                tiles: self.tiles.clone(),
+                ..State::new(
+                    self.step,
+                    self.tokens,
+                    self.config.training.seed,
+                    self.data.training.state(),
+                    self.record.clone(),
+                )
+            },
+        };
+        let path = checkpoint::save(&folder, &contents)?;
+        checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k, self.step)?;
+        observer.message(&format!("Saved checkpoint {}", path.display()));
+        self.last_checkpoint = Some(path);
+        self.saved_step = Some(self.step);
+        Ok(())
+    }
+}
