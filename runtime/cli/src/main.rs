@@ -2,7 +2,8 @@
 //!
 //! Invariants: everything is printed through [`out`], which cannot panic; whatever goes wrong ends in a message and one
 //! of these exit codes: 0 done, 2 the user's input or machine is at fault (message on standard error), 130 interrupted by
-//! Ctrl-C (143 by SIGTERM, 129 by SIGHUP), 141 the reader of standard output went away (as the shell reports it for other programs).
+//! Ctrl-C (143 by SIGTERM, 129 by SIGHUP), 141 the reader of standard output went away (as the shell reports it for other
+//! programs).
 
 mod args;
 mod bench;

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
 }
 
 fn list_settings() -> Result<ExitCode> {
-    for key in JobConfig::keys() {
+    for key in JobConfig::listing() {
         let default = key.default.as_deref().unwrap_or("unset");
         out::line(format_args!("--{} ({}; default {default})\n    {}", key.name, key.expected, key.help))?;
     }

@@ -164,47 +164,86 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |error| CheckpointError::Corrupt { path, message: format!("it cannot be read: {error}") }
 }
 
+/// What becomes of a `step-N` is first given a hidden name, so that no `step-N` is ever seen in parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hidden {
+    /// Not written to the end.
+    Partial,
+    /// An older one, while a newer takes its place.
+    Replaced,
+    /// Not deleted to the end.
+    Removed,
+}
+
+impl Hidden {
+    const ALL: [Hidden; 3] = [Hidden::Partial, Hidden::Replaced, Hidden::Removed];
+
+    fn path(self, folder: &Path, step: usize) -> PathBuf {
+        let word = match self {
+            Hidden::Partial => "partial",
+            Hidden::Replaced => "replaced",
+            Hidden::Removed => "removed",
+        };
+        folder.join(format!(".step-{step}.{word}"))
+    }
+}
+
+fn step_path(folder: &Path, step: usize) -> PathBuf {
+    folder.join(format!("step-{step}"))
+}
+
+/// The number in a name such as `step-12`, if linc would write it so: `step-012`, `step-+12` or `step-12.bak` are names
+/// that somebody else gave.
+fn step_of(name: &str) -> Option<usize> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (name == format!("step-{step}")).then_some(step)
+}
+
 /// Writes `folder/step-N` and returns its path; an older checkpoint of that step is replaced at the end.
 ///
 /// # Errors
 /// [`CheckpointError::Io`]; existing checkpoints are then untouched.
 pub fn save(folder: &Path, contents: &Contents<'_>) -> Result<PathBuf, CheckpointError> {
     let step = contents.state.step;
-    let target = folder.join(format!("step-{step}"));
-    let partial = folder.join(format!(".step-{step}.partial"));
-    remove_leftovers(folder);
+    let target = step_path(folder, step);
+    let partial = Hidden::Partial.path(folder, step);
+    clean(folder);
     fs::create_dir_all(&partial).map_err(io_error("create", &partial))?;
     if let Err(error) = write::write_files(&partial, contents) {
         let _ = fs::remove_dir_all(&partial);
         return Err(error);
     }
-    let replaced = folder.join(format!(".step-{step}.replaced"));
+    let replaced = Hidden::Replaced.path(folder, step);
     if target.exists() {
         fs::rename(&target, &replaced).map_err(io_error("replace", &target))?;
     }
     fs::rename(&partial, &target).map_err(io_error("create", &target))?;
-    remove_leftovers(folder);
+    clean(folder);
     Ok(target)
 }
 
-/// Removes what a killed run did not finish, and what was replaced. It is in nobody's way if it stays.
-fn remove_leftovers(folder: &Path) {
+/// Puts a folder of checkpoints in order after a run that was killed: a checkpoint that was to be replaced is there
+/// again, and what was not written or deleted to the end is gone. Only the run that holds the folder may do so. What
+/// cannot be removed is in nobody's way.
+pub fn clean(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(".step-") && (name.ends_with(".partial") || name.ends_with(".replaced")) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let path = folder.join(&name);
+        let step = name.strip_prefix('.').and_then(|n| step_of(n.rsplit_once('.')?.0));
+        let Some(step) = step else { continue };
+        let Some(hidden) = Hidden::ALL.into_iter().find(|h| h.path(folder, step) == path) else { continue };
+        // Killed between the two renames of a replacement, there would be no checkpoint of that step.
+        let back = hidden == Hidden::Replaced && !step_path(folder, step).exists();
+        let _ = if back { fs::rename(&path, step_path(folder, step)) } else { fs::remove_dir_all(&path) };
     }
 }
 
 /// Steps of the checkpoints in a folder, ascending; none if there is no folder.
 pub fn steps(folder: &Path) -> Vec<usize> {
     let Ok(entries) = fs::read_dir(folder) else { return vec![] };
-    let step = |name: String| name.strip_prefix("step-")?.parse().ok();
-    let mut steps: Vec<usize> =
-        entries.flatten().filter_map(|e| e.file_name().into_string().ok()).filter_map(step).collect();
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let steps = names.filter_map(|name| step_of(&name)).filter(|step| step_path(folder, *step).is_dir());
+    let mut steps: Vec<usize> = steps.collect();
     steps.sort_unstable();
     steps
 }
@@ -216,10 +255,10 @@ pub fn steps(folder: &Path) -> Vec<usize> {
 pub fn find(folder: &Path, step: i64) -> Result<Option<PathBuf>, CheckpointError> {
     let steps = steps(folder);
     let Ok(wanted) = usize::try_from(step) else {
-        return Ok(steps.last().map(|s| folder.join(format!("step-{s}"))));
+        return Ok(steps.last().map(|step| step_path(folder, *step)));
     };
     if steps.contains(&wanted) {
-        return Ok(Some(folder.join(format!("step-{wanted}"))));
+        return Ok(Some(step_path(folder, wanted)));
     }
     let there: Vec<String> = steps.iter().map(usize::to_string).collect();
     let there = if there.is_empty() { "none".to_string() } else { there.join(", ") };
@@ -236,8 +275,10 @@ pub fn purge(folder: &Path, keep: usize, step: usize) -> Result<(), CheckpointEr
     let steps: Vec<usize> = steps(folder).into_iter().filter(|s| *s <= step).collect();
     let old = if keep == 0 { 0 } else { steps.len().saturating_sub(keep) };
     for step in &steps[..old] {
-        let path = folder.join(format!("step-{step}"));
-        fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+        let (path, removed) = (step_path(folder, *step), Hidden::Removed.path(folder, *step));
+        fs::rename(&path, &removed)
+            .and_then(|()| fs::remove_dir_all(&removed))
+            .map_err(io_error("remove", &path))?;
     }
     Ok(())
 }
@@ -343,12 +384,63 @@ fn check<E: From<CheckpointError>>(
 /// What is there where a checkpoint was looked for.
 fn what_instead(path: &Path) -> String {
     let within = [path.to_path_buf(), path.join("checkpoint")];
-    let newest =
-        within.iter().find_map(|folder| Some(folder.join(format!("step-{}", steps(folder).last()?))));
+    let newest = within.iter().find_map(|folder| Some(step_path(folder, *steps(folder).last()?)));
     match newest {
         Some(newest) => format!("it holds checkpoints, the newest is {}", newest.display()),
         None if path.is_dir() => format!("it has no {CHECKSUMS_FILE}; name a step-N folder"),
         None if path.exists() => "it is a file; name a step-N folder".to_string(),
         None => "there is no such folder".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names in a folder, sorted.
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    fn folder_with(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in names {
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+            fs::write(folder.path().join(name).join("file"), name).expect("a file");
+        }
+        folder
+    }
+
+    #[test]
+    fn only_names_that_linc_writes_are_checkpoints() {
+        let foreign = ["step-007", "step-+8", "step-3.bak", "step-12 copy", "step-", "step-9x", "Step-4"];
+        let folder = folder_with(&[&["step-0", "step-2", "step-5"], &foreign[..]].concat());
+        fs::write(folder.path().join("step-99"), "a file").expect("a file");
+        assert_eq!(steps(folder.path()), [0, 2, 5]);
+        assert_eq!(find(folder.path(), -1).expect("found"), Some(folder.path().join("step-5")));
+        assert!(find(folder.path(), 7).is_err(), "step-007 is not step 7");
+        purge(folder.path(), 1, 5).expect("purged");
+        let mut left = [&["step-5", "step-99"], &foreign[..]].concat();
+        left.sort_unstable();
+        assert_eq!(names(folder.path()), left);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_cleaned_and_nothing_else() {
+        let foreign =
+            [".step-1.bak", ".step-01.partial", ".step-2.partial.old", ".step-x.removed", "step-3.partial"];
+        let leftovers = [".step-1.partial", ".step-2.removed", ".step-4.replaced", ".step-6.replaced"];
+        let folder = folder_with(&[&["step-4"], &leftovers[..], &foreign[..]].concat());
+        clean(folder.path());
+        let mut left = [&["step-4", "step-6"], &foreign[..]].concat();
+        left.sort_unstable();
+        assert_eq!(names(folder.path()), left);
+        // The newer of two stays; the only one of a step is there again.
+        let content = |name: &str| fs::read_to_string(folder.path().join(name).join("file")).expect("a file");
+        assert_eq!((content("step-4").as_str(), content("step-6").as_str()), ("step-4", ".step-6.replaced"));
     }
 }

@@ -31,7 +31,6 @@ pub fn load<E: From<CheckpointError>>(
     Ok(())
 }
 
-
 /// Whether only a run in f16 has the tensor, the scale of the loss. A run in another precision goes on without it, and one
 /// in f16 that goes on from another precision begins with the initial scale.
 fn is_of_one_precision(name: &str) -> bool {

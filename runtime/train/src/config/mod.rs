@@ -7,6 +7,7 @@
 //! To add a setting: add a line to its section in `sections.rs`. Nothing else needs to change.
 
 mod check;
+mod compare;
 mod compiler_value;
 mod error;
 mod legacy;
@@ -17,6 +18,7 @@ mod settings;
 pub mod shipped;
 mod value;
 
+pub use compare::Change;
 pub use error::{ConfigError, FilePlace, Place, Problem};
 pub use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
 pub use model_files::ModelFiles;
@@ -91,6 +93,8 @@ pub struct Loaded {
     pub config: JobConfig,
     /// Settings that have no effect, one sentence each, with their place; to be shown to the user.
     pub warnings: Vec<String>,
+    /// Whether the command line names the dump folder.
+    pub folder_is_named: bool,
 }
 
 impl JobConfig {
@@ -120,7 +124,8 @@ impl JobConfig {
         config.places = Places(settings.places().clone());
         config.complete(&mut settings);
         config.check_together(&mut settings);
-        settings.finish().map(|warnings| Loaded { config, warnings })
+        let folder_is_named = matches!(settings.places().get("job.dump_folder"), Some(Place::CommandLine(_)));
+        settings.finish().map(|warnings| Loaded { config, warnings, folder_is_named })
     }
 
     /// What is wrong with a setting, at its place if it was given.
@@ -154,6 +159,23 @@ impl JobConfig {
         ActivationCheckpoint::describe(&mut keys);
         Parallelism::describe(&mut keys);
         Compile::describe(&mut keys);
+        keys
+    }
+
+    /// What `--list-settings` shows: [`JobConfig::keys`], and the section whose keys are those of the model file.
+    pub fn listing() -> Vec<KeyInfo> {
+        let mut keys = Self::keys();
+        let behind = keys.iter().rposition(|key| key.name.starts_with("model.")).map_or(0, |last| last + 1);
+        let overrides = KeyInfo {
+            name: format!("{OVERRIDES}.KEY"),
+            help: "Replaces a number or flag of the model file: `--model.overrides.dim 256`, or a key of a table such \
+                   as `--model.overrides.linear_attention.rope false`."
+                .to_owned(),
+            expected: Scalar::expected(),
+            default: None,
+            aliases: vec![],
+        };
+        keys.insert(behind, overrides);
         keys
     }
 
@@ -224,6 +246,7 @@ impl JobConfig {
         if settings.was_given("training.deterministic") && !self.training.deterministic {
             settings.warn("training.deterministic", "runs are deterministic in any case");
         }
+        self.warn_of_unread(settings);
         if settings.was_given("compile.enable") && !self.compile.enable {
             settings.warn("compile.enable", "linc always compiles");
         }
@@ -248,6 +271,38 @@ impl JobConfig {
                 "lr_scheduler.decay_ratio",
                 &format!("{warmup} steps of warmup leave {decay} of {steps} steps to the decay, which would take {wanted}"),
             );
+        }
+    }
+
+    /// Settings that are TorchTitan's and do nothing yet say so where they ask for something.
+    fn warn_of_unread(&self, settings: &mut Settings<'_>) {
+        let (metrics, profiling) = (Metrics::default(), Profiling::default());
+        let unread = [
+            (
+                self.metrics.save_tb_folder != metrics.save_tb_folder,
+                "metrics.save_tb_folder",
+                "TensorBoard files are not written; metrics.jsonl has the same values",
+            ),
+            (
+                self.profiling.save_traces_folder != profiling.save_traces_folder,
+                "profiling.save_traces_folder",
+                "traces are not written; profiling prints a table at the end",
+            ),
+            (
+                self.profiling.profile_freq != profiling.profile_freq,
+                "profiling.profile_freq",
+                "every step is profiled",
+            ),
+            (
+                self.checkpoint.async_mode != AsyncMode::Disabled,
+                "checkpoint.async_mode",
+                "training waits while a checkpoint is written",
+            ),
+        ];
+        for (asked, name, what_happens) in unread {
+            if asked {
+                settings.warn(name, &format!("`{name}` has no effect: {what_happens}"));
+            }
         }
     }
 

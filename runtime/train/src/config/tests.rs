@@ -303,6 +303,66 @@ fn no_text_panics() {
     }
 }
 
+/// Behind [`JobConfig::accumulation_steps`], among the files that this search leaves out.
+const READ_HERE: &str = "training.global_batch_size";
+
+/// A setting of which nothing outside of the config's own files reads the field does nothing: no value of it may be taken
+/// without a word.
+#[test]
+fn settings_that_nothing_reads_say_so() {
+    let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![runtime];
+    let mut code = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let own = path.components().any(|c| c.as_os_str() == "config") && !path.ends_with("model_files.rs");
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") && !own {
+                code.push_str(&std::fs::read_to_string(&path).expect("a source"));
+            }
+        }
+    }
+    let is_read = |field: &str| {
+        let after = |at: usize| code[at + field.len() + 1..].chars().next().unwrap_or(' ');
+        code.match_indices(&format!(".{field}"))
+            .any(|(at, _)| !after(at).is_alphanumeric() && after(at) != '_')
+    };
+    let unread = |key: &KeyInfo| key.name != READ_HERE && !key.name.rsplit('.').next().is_some_and(&is_read);
+    let unread: Vec<KeyInfo> = JobConfig::keys().into_iter().filter(unread).collect();
+    let names: Vec<&str> = unread.iter().map(|key| key.name.as_str()).collect();
+    assert!(names.contains(&"checkpoint.async_mode") && !names.contains(&"training.seed"), "{names:?}");
+    for key in unread {
+        let (section, field) = key.name.rsplit_once('.').expect("a section");
+        let choices = key.expected.split('"').skip(1).step_by(2).map(|word| format!("\"{word}\""));
+        let values = ["true", "false", "2", "0.5", "\"2\"", "\"other\""].map(str::to_owned);
+        for value in values.into_iter().chain(choices) {
+            let text = format!("[{section}]\n{field} = {value}\n");
+            let Ok(loaded) = load(&text, &[]) else { continue };
+            let said = loaded.warnings.iter().any(|w| w.contains("run.toml:2:"));
+            assert!(said || loaded.config == JobConfig::default(), "{text} is taken without a word");
+        }
+    }
+}
+
+#[test]
+fn the_listing_has_every_key_and_those_of_the_model_file() {
+    let listing = JobConfig::listing();
+    assert_eq!(listing.len(), JobConfig::keys().len() + 1);
+    let at = listing.iter().position(|key| key.name == "model.overrides.KEY").expect("listed");
+    assert!(listing[at - 1].name.starts_with("model.") && listing[at + 1].name.starts_with("optimizer."));
+    assert!(listing[at].help.contains("--model.overrides.dim 256"));
+    good("", &["--model.overrides.dim", "256"]);
+}
+
+#[test]
+fn whether_the_command_line_names_the_folder_is_known() {
+    let named = |text: &str, args: &[&str]| load(text, args).expect("valid").folder_is_named;
+    assert!(!named("", &[]) && !named("[job]\ndump_folder = \"a\"\n", &["--training.steps", "2"]));
+    assert!(named("[job]\ndump_folder = \"a\"\n", &["--job.dump_folder", "a"]));
+}
+
 /// The configs that come with linc: valid, free of warnings, each with a model and a folder of its own.
 #[test]
 fn shipped_configs_are_valid() {

@@ -1,0 +1,157 @@
+//! How two configs differ, and whether the difference makes them two runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::section::Section;
+use super::value::Setting;
+use super::{JobConfig, OVERRIDES};
+
+/// Settings that say where a run writes, what it shows, how far it goes and how it is carried out: with other values of
+/// these, what is trained up to a step has the same bits. (The learning rate may depend on the number of steps; a run
+/// that is asked for more of them is meant to go on all the same.)
+const OUTWARD: &[&str] = &[
+    "job.",
+    "profiling.",
+    "metrics.",
+    "training.steps",
+    "training.threads",
+    "training.deterministic",
+    "validation.enable",
+    "validation.freq",
+    "validation.steps",
+    "checkpoint.enable",
+    "checkpoint.folder",
+    "checkpoint.interval",
+    "checkpoint.keep_latest_k",
+    "checkpoint.load_step",
+    "checkpoint.last_save_model_only",
+    "checkpoint.async_mode",
+    "activation_checkpoint.",
+    "compile.enable",
+    "compile.dump",
+    "compile.autotune_seconds",
+];
+
+/// Settings of which nobody needs to hear that a start has others than the one before: where it writes and what it shows,
+/// and what it was asked to load.
+const PASSING: &[&str] = &["job.", "profiling.", "metrics.", "checkpoint.load_step", "compile.dump"];
+
+/// A setting with two values, in TOML spelling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// `section.key`.
+    pub name: String,
+    /// The earlier value; `None` if it was not set.
+    pub old: Option<String>,
+    /// The value now.
+    pub new: Option<String>,
+}
+
+impl Change {
+    /// Whether it changes what is trained.
+    pub fn shapes(&self) -> bool {
+        !is_of(&self.name, OUTWARD)
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unset".to_owned());
+        write!(f, "{} {} -> {}", self.name, shown(&self.old), shown(&self.new))
+    }
+}
+
+impl JobConfig {
+    /// How `self` differs from an earlier config, but for what concerns one start only.
+    pub fn changes_since(&self, earlier: &Self) -> Vec<Change> {
+        let (old, new) = (earlier.settings(), self.settings());
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+        let changed = changed.filter(|name| !is_of(name, PASSING));
+        let change = |name: &String| Change {
+            name: name.clone(),
+            old: old.get(name).cloned(),
+            new: new.get(name).cloned(),
+        };
+        changed.map(change).collect()
+    }
+
+    /// Every setting that is set, by name, in TOML spelling.
+    fn settings(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        collect(&self.job, &mut all);
+        collect(&self.profiling, &mut all);
+        collect(&self.metrics, &mut all);
+        collect(&self.model, &mut all);
+        for (key, value) in &self.model_overrides {
+            all.insert(format!("{OVERRIDES}.{key}"), value.to_toml().unwrap_or_default());
+        }
+        collect(&self.optimizer, &mut all);
+        collect(&self.lr_scheduler, &mut all);
+        collect(&self.training, &mut all);
+        collect(&self.mqar, &mut all);
+        collect(&self.validation, &mut all);
+        collect(&self.checkpoint, &mut all);
+        collect(&self.activation_checkpoint, &mut all);
+        collect(&self.parallelism, &mut all);
+        collect(&self.compile, &mut all);
+        all
+    }
+}
+
+fn collect<S: Section>(section: &S, all: &mut BTreeMap<String, String>) {
+    all.extend(section.entries().into_iter().map(|(key, value)| (format!("{}.{key}", S::NAME), value)));
+}
+
+/// Whether a name is in a list of names and, with a dot at their end, sections.
+fn is_of(name: &str, list: &[&str]) -> bool {
+    list.iter().any(|entry| if entry.ends_with('.') { name.starts_with(entry) } else { name == *entry })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Scalar;
+
+    #[test]
+    fn lists_name_settings_that_exist() {
+        let keys = JobConfig::keys();
+        for entry in OUTWARD.iter().chain(PASSING) {
+            assert!(keys.iter().any(|key| is_of(&key.name, &[entry])), "{entry}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_compared() {
+        let written = JobConfig::default().settings();
+        let unset = |key: &&crate::config::KeyInfo| key.default.is_some();
+        let keys = JobConfig::keys();
+        let names: Vec<&String> = keys.iter().filter(unset).map(|key| &key.name).collect();
+        assert_eq!(names.len(), written.len());
+        assert!(names.iter().all(|name| written.contains_key(*name)));
+    }
+
+    #[test]
+    fn changes_are_named_and_weighed() {
+        let old = JobConfig::default();
+        let mut new = old.clone();
+        new.job.dump_folder = "elsewhere".into();
+        new.checkpoint.load_step = 4;
+        assert_eq!(new.changes_since(&old), []);
+        new.training.steps = 7;
+        new.optimizer.lr = 0.5;
+        new.training.dataset_path = Some("a.txt".into());
+        new.model_overrides.insert("dim".into(), Scalar::Int(64));
+        let changes = new.changes_since(&old);
+        let shown: Vec<String> = changes.iter().map(Change::to_string).collect();
+        let expected = [
+            "model.overrides.dim unset -> 64",
+            "optimizer.lr 0.0008 -> 0.5",
+            "training.dataset_path unset -> \"a.txt\"",
+            "training.steps 10000 -> 7",
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(changes.iter().map(Change::shapes).collect::<Vec<_>>(), [true, true, true, false]);
+    }
+}
