@@ -5,9 +5,28 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use linc_train::exec::device::Choice;
 
+/// What to type first.
+const FIRST_STEPS: &str = "\
+First steps:
+  linc train configs/quickstart.toml                     Train a small hybrid, in about a minute
+  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt \"fn main\"
+  linc compile models/llama3_1b.toml --ratio 0.75        See layers, memory and kernels of a larger one
+  linc COMMAND --help                                    What a command takes";
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  linc train configs/quickstart.toml
+  linc train configs/quickstart.toml --model.linear_attn_ratio 1.0 --training.steps 100
+  linc train configs/quickstart.toml --training.dataset_path 'books/*.txt'
+  linc train configs/quickstart.toml --profile
+  linc train --list-settings
+
+A run that was stopped goes on with the same command. A run with other settings, or one more like a finished one, gets a
+folder of its own; --job.dump_folder names one.";
+
 /// Compiles, trains and runs language models in which a chosen share of the layers uses linear attention.
 #[derive(Debug, Parser)]
-#[command(name = "linc", version, about, propagate_version = true)]
+#[command(name = "linc", version, about, propagate_version = true, after_help = FIRST_STEPS)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -16,6 +35,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a model; `--section.key value` overrides any setting of the config
+    #[command(after_help = TRAIN_EXAMPLES, arg_required_else_help = true)]
     Train(TrainArgs),
     /// Lower a model, plan its memory and generate its kernels; allocates no weights
     Compile(CompileArgs),

@@ -1,5 +1,6 @@
 //! The console: TorchTitan's lines, and a progress bar where there is a terminal.
 
+use std::env;
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,14 +22,14 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) fn new(steps: usize, color: bool, stop: &'static AtomicBool) -> Self {
-        let terminal = io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let moves = io::stderr().is_terminal() && !is_dumb();
+        let target = if moves { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(steps as u64), target);
         let template = "{bar:32} step {pos}/{len}  {msg}  [{elapsed}<{eta}]";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Console { bar, color: color && io::stdout().is_terminal(), stop, failed: None }
+        Console { bar, color: color && io::stdout().is_terminal() && allows_color(), stop, failed: None }
     }
 
     pub(crate) fn warn(&self, text: &str) {
@@ -81,6 +82,16 @@ impl Observer for Console {
     fn validation(&mut self, record: &Record, memory: Memory) {
         self.line(&validation_line(record, memory, self.color));
     }
+}
+
+/// Whether the terminal can do no more than print.
+fn is_dumb() -> bool {
+    env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Whether nobody asks for plain text; see <https://no-color.org>.
+fn allows_color() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
 }
 
 /// `2026-01-31 12:34:56,789`, UTC.

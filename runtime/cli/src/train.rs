@@ -8,7 +8,7 @@ use linc_train::exec::Profile;
 use linc_train::exec::device::signals;
 use linc_train::generate::visible;
 use linc_train::metrics::{bytes, thousands};
-use linc_train::trainer::{Observer, Summary, Trainer};
+use linc_train::trainer::{Folder, Observer, Summary, Trainer};
 
 use crate::args::TrainArgs;
 use crate::console::Console;
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
     let loaded = JobConfig::load_file(path, &Override::parse_all(&settings)?)?;
+    let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
     let mut config = loaded.config;
     config.profiling.enable_profiling |= args.profile || !switches.is_empty();
     let stop = signals::catch(NOTICE);
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     let mut device = opened.device;
     device.watch(Progress::of_kernels());
-    let result = Trainer::new(config, Some(path), device, stop, &mut console)
+    let result = Trainer::new(config, Some(path), folder, device, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
     let console = console.finish();
     let summary = result?;

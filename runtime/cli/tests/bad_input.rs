@@ -175,10 +175,12 @@ fn checkpoints_that_are_damaged_or_of_another_model() {
     refuse(&train, &["model.safetensors"]);
     fs::write(&weights, &whole).expect("write");
 
-    refuse(&["train", &config, "--training.steps", "8", "--model.linear_attn_ratio", "1"], &["linear"]);
+    let run = folder.path("run").display().to_string();
+    let here = ["--training.steps", "8", "--job.dump_folder", &run];
+    refuse(&[&["train", &config, "--model.linear_attn_ratio", "1"][..], &here].concat(), &["linear"]);
     let other = folder
         .file("other.toml", fs::read_to_string(&config).expect("config").replace("dim = 32", "dim = 64"));
-    refuse(&["train", &other, "--training.steps", "8"], &["checkpoint"]);
+    refuse(&[&["train", &other][..], &here].concat(), &["checkpoint"]);
     fs::remove_file(step.join("state.json")).expect("remove");
     refuse(&generate, &["state.json"]);
     refuse(&["generate", "--checkpoint", &folder.path("nothing").display().to_string()], &["nothing"]);

@@ -101,7 +101,8 @@ fn a_run_writes_its_config_metrics_and_checkpoints() {
     let state = json(&fs::read_to_string(run.join("checkpoint/step-6/state.json")).expect("state.json"));
     assert_eq!(state["model"]["layers"], serde_json::json!(["linear", "softmax"]));
     // The resolved config is a config: it names a finished run.
-    let again = succeed(&["train", &run.join("config.toml").display().to_string()]);
+    let (config, here) = (run.join("config.toml").display().to_string(), run.display().to_string());
+    let again = succeed(&["train", &config, "--job.dump_folder", &here]);
     assert!(again.contains("Nothing is left to train"), "{again}");
     let card = succeed(&["inspect", &run.join("checkpoint/step-6").display().to_string()]);
     assert!(card.contains("step 6") && card.contains("LS"), "{card}");

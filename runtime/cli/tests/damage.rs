@@ -98,7 +98,9 @@ fn checkpoints_of_another_model_are_refused() {
     let config = folder.config();
     succeed(&["train", &config, "--model.path", &model]);
     let before = tree(&folder.path("run"));
-    let train = ["train", &config, "--model.path", &model, "--training.steps", "8"];
+    let run = folder.path("run").display().to_string();
+    let train =
+        ["train", &config, "--model.path", &model, "--training.steps", "8", "--job.dump_folder", &run];
     let refused = |settings: &[&str], expected: &[&str]| {
         refuse(&[&train[..], settings].concat(), &[expected, &["checkpoint/step-6", "help:"]].concat());
         assert!(tree(&folder.path("run")) == before, "a refused run changed something");

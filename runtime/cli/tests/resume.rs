@@ -93,7 +93,10 @@ fn a_run_resumed_at_a_step_has_the_same_bits_and_metrics() {
         // Step 3 again, with the later checkpoint there and then without.
         let again = [settings, &["--checkpoint.load_step", "3"]].concat();
         let text = train(&folder, name, 7, &again);
-        assert!(text.contains("step 3); later checkpoints are left as they are: 6, 7"), "{text}");
+        assert!(
+            text.contains("step 3); later checkpoints stay until the run comes to their steps: 6, 7"),
+            "{text}"
+        );
         let last = folder.path(name).join("checkpoint/step-7");
         assert_eq!((checkpoint(&last), measured(&folder.path(name))), whole, "{name}");
         fs::remove_dir_all(&last).expect("removed");
@@ -131,12 +134,13 @@ fn a_resumed_recall_run_has_the_same_bits() {
 fn an_interrupted_run_goes_on_with_the_same_bits() {
     let folder = Folder::new("resume_interrupted");
     // Without checkpoint.enable too: Ctrl-C saves in any case.
-    for (name, settings) in [("on", &[][..]), ("off", &["--checkpoint.enable", "false"])] {
+    let off = ["--checkpoint.enable", "false"];
+    for (name, settings, signal, code) in [("on", &[][..], "-TERM", 143), ("off", &off, "-INT", 130)] {
         let child = start(&folder, name, settings, Stdio::piped());
-        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
         assert!(sent.success());
         let output = child.wait_with_output().expect("an end");
-        assert_eq!(output.status.code(), Some(130));
+        assert_eq!(output.status.code(), Some(code));
         let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(said.contains("Interrupted: ending in order"), "{said}");
         let step = only_step(&folder, name);
@@ -193,7 +197,7 @@ fn other_data_and_another_seed_are_refused() {
     let folder = Folder::new("resume_data");
     train(&folder, "run", 3, &[]);
     let before = (checkpoint(&folder.path("run/checkpoint/step-3")), measured(&folder.path("run")));
-    let config = folder.config();
+    let (config, run) = (folder.config(), folder.path("run").display().to_string());
     let other = folder.file("other.txt", "a stitch in time saves nine\n".repeat(300));
     for (setting, value, named) in [
         ("--training.dataset_path", other.as_str(), "training data"),
@@ -201,7 +205,7 @@ fn other_data_and_another_seed_are_refused() {
         ("--training.seq_len", "16", "training.seq_len"),
     ] {
         refuse(
-            &["train", &config, "--training.steps", "5", setting, value],
+            &["train", &config, "--job.dump_folder", &run, "--training.steps", "5", setting, value],
             &[named, "help:", "dump_folder"],
         );
     }
@@ -246,7 +250,7 @@ fn measured_tiles_are_recorded_and_a_resumed_run_keeps_them() {
     for settings in [&on[..], &[]] {
         fs::remove_dir_all(&last).expect("removed");
         let text = tune("run", "6", settings);
-        assert!(text.contains("(step 3)") && !text.contains("measured"), "{text}");
+        assert!(text.contains("(step 3)") && !text.contains("(measured)"), "{text}");
         assert_eq!(text.matches("as the run was started with").count(), tiles.len(), "{text}");
         assert_eq!(checkpoint(&last), whole);
     }
@@ -254,7 +258,7 @@ fn measured_tiles_are_recorded_and_a_resumed_run_keeps_them() {
     // A run that was started with linc's own sizes says that it stays with them.
     tune("plain", "3", &[]);
     let text = tune("plain", "6", &on);
-    assert!(text.contains("Tile sizes are linc's own") && !text.contains("measured"), "{text}");
+    assert!(text.contains("Tile sizes are linc's own") && !text.contains("(measured)"), "{text}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::data::{DataState, TokenizerFile};
-pub use read::load;
+pub use read::{Sink, load};
 use write::{CHECKSUMS_FILE, record};
 pub use write::{FileRecord, Tensor};
 

@@ -49,9 +49,15 @@ pub enum TrainError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The loss or gradient norm is not a number; the update was not made.
+    /// The loss or gradient norm is not finite. Both are known when the step's program has run, and with it the update:
+    /// the weights on the device are spoilt (in f16 they are not, but no scale of the loss helps any more). The step is
+    /// not recorded and not saved, so what is on disk is of the steps before.
     #[error(
-        "step {step}: loss is {loss}, gradient norm is {grad_norm}; the run stops at its last checkpoint\n  help: lower optimizer.lr or raise lr_scheduler.warmup_steps"
+        "step {step}: loss is {loss}, gradient norm is {grad_norm}: the run ends, and nothing of this step is saved; {}\n  help: lower optimizer.lr or raise lr_scheduler.warmup_steps",
+        checkpoint.as_ref().map_or_else(
+            || "there is no checkpoint before it".to_owned(),
+            |path| format!("the last checkpoint is {}", path.display()),
+        )
     )]
     NotFinite {
         /// The step.
@@ -60,6 +66,19 @@ pub enum TrainError {
         loss: f32,
         /// Its gradient norm.
         grad_norm: f32,
+        /// The last checkpoint before it.
+        checkpoint: Option<PathBuf>,
+    },
+    /// Another run writes to the folder.
+    #[error(
+        "{} is in use: a run is going on there{}\n  help: wait until it ends, stop it, or choose another folder with --job.dump_folder",
+        folder.display(), pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+    )]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// The process of the run, if it says so.
+        pid: Option<u32>,
     },
     /// No token can be drawn from what a model says of the next one.
     #[error(

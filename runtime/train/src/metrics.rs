@@ -141,6 +141,23 @@ impl MetricsFile {
     }
 }
 
+/// The last step of which a file has a record; `None` without such a file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn last_step(path: &Path) -> io::Result<Option<usize>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut last = None;
+    for line in BufReader::new(file).lines() {
+        last = last.max(serde_json::from_str::<Record>(&line?).ok().map(|record| record.step));
+    }
+    Ok(last)
+}
+
 /// Records of a run that goes on.
 #[derive(Default)]
 struct Kept {

@@ -1,5 +1,7 @@
 //! The training loop: batches in, one program run per step, validation, metrics and checkpoints out.
 
+mod folder;
+mod lock;
 mod overflow;
 mod programs;
 mod resume;
@@ -7,7 +9,6 @@ mod run;
 mod validation;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use crate::output::write_files;
 use crate::session::{self, Session, memory_parts};
 use crate::system;
 
+pub use folder::Folder;
 pub use programs::{model_of, open_model};
 pub use resume::load_weights;
 
@@ -101,6 +103,9 @@ pub struct Trainer {
     last_checkpoint: Option<PathBuf>,
     /// The step of the last checkpoint of this run.
     saved_step: Option<usize>,
+    /// Nobody else writes to the dump folder.
+    #[allow(dead_code, reason = "it is held, not read")]
+    lock: lock::Lock,
     /// The machine's operations per second, and where that number comes from.
     peak: String,
     /// Memory of the programs of a step.
@@ -108,14 +113,16 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Opens model, data and checkpoint, compiles, and allocates; nothing is trained yet. `stop` ends it early.
+    /// Opens model, data and checkpoint, compiles, and allocates; nothing is trained yet. The dump folder is the config's
+    /// or, as `meaning` has it, one of the run's own beside it. Looks at `stop` between pieces of that work.
     ///
     /// # Errors
     /// Anything that would stop the run later: settings, data, model, memory, checkpoint, dump folder; or
     /// [`TrainError::is_interrupt`].
     pub fn new(
-        config: JobConfig,
+        mut config: JobConfig,
         config_path: Option<&Path>,
+        meaning: Folder,
         device: Box<dyn Device>,
         stop: &AtomicBool,
         observer: &mut dyn Observer,
@@ -125,6 +132,7 @@ impl Trainer {
             false => Ok(()),
         };
         observer.message(&format!("Starting job: {}", config.job.description));
+        folder::check_free(&config, meaning)?;
         let (model, record) = open_model(&config, config_path)?;
         let mut tell = |event: Event<'_>| match event {
             Event::Note(text) => observer.message(text),
@@ -133,16 +141,17 @@ impl Trainer {
         let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
         let mut data = Data::open(&config, model.sizes.vocab_size, &mut loading)?;
         proceed()?;
+        let (mut lock, message) = folder::choose(&mut config, meaning, &record, &data.training)?;
+        observer.message(&message);
         let mut programs = programs::programs(&config, &data);
         let target = session::target(&*device);
         let tiles = programs::tiles(&config, &model, &programs, target, observer)?;
         for (_, options) in &mut programs.entries {
             options.tiles = tiles.clone();
         }
+        observer.message("Compiling the programs of the run");
         let mut session = Session::new(&model, &programs.entries, device, &mut proceed)?;
 
-        let folder = PathBuf::from(&config.job.dump_folder);
-        fs::create_dir_all(&folder).map_err(output("create", &folder))?;
         {
             let mut progress =
                 system::paced(|done, total| observer.progress("Drawing initial values", done, total));
@@ -153,8 +162,11 @@ impl Trainer {
         let start = resume::restore(&config, &record, &mut session, &mut data.training, &mut proceed)?;
 
         // Nothing of an earlier run is touched before everything that can be refused was accepted.
-        let resolved = folder.join("config.toml");
-        fs::write(&resolved, config.to_toml()).map_err(output("write", &resolved))?;
+        lock.keep_folder();
+        for message in folder::write_config(&config, start.step)? {
+            observer.message(&message);
+        }
+        let folder = Path::new(&config.job.dump_folder);
         let dumps: Vec<(&str, &[u8])> =
             session.dumps.iter().flatten().map(|dump| (&*dump.path, dump.text.as_bytes())).collect();
         if !dumps.is_empty() {
@@ -182,6 +194,7 @@ impl Trainer {
             update: programs.update,
             tiles: autotune::record(&tiles, target),
             data,
+            lock,
         };
         trainer.announce(start.message, observer);
         Ok(trainer)
@@ -277,7 +290,8 @@ impl Trainer {
         if overflow::goes_on(loss, grad_norm, scaling.map(|(scale, _)| scale)) {
             return Ok(Some(StepDone { loss, grad_norm, scaling }));
         }
-        Err(TrainError::NotFinite { step: self.step, loss, grad_norm })
+        let checkpoint = self.last_checkpoint.clone();
+        Err(TrainError::NotFinite { step: self.step, loss, grad_norm, checkpoint })
     }
 
     /// Runs the training program on batch `index` of a step, which has that share of the step's targets; its loss.

@@ -13,7 +13,10 @@ use super::{CheckpointError, unreadable};
 /// Bytes of the length of the header, with which a safetensors file begins.
 const LENGTH: u64 = 8;
 
-/// Reads all tensors of a file into `write(name, little-endian f32 bytes)`, after checking that they are exactly the
+/// Receives a tensor: its name and its little-endian f32 bytes.
+pub type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
+
+/// Reads all tensors of a file into `write`, after checking that they are exactly the
 /// wanted ones, but for the scale of the loss.
 ///
 /// # Errors
@@ -22,7 +25,7 @@ const LENGTH: u64 = 8;
 pub fn load<E: From<CheckpointError>>(
     path: &Path,
     wanted: &BTreeMap<String, Vec<usize>>,
-    write: &mut dyn FnMut(&str, &[u8]) -> Result<(), E>,
+    write: &mut Sink<'_, E>,
 ) -> Result<(), E> {
     let mut file = TensorFile::open(path)?;
     for (name, info) in file.wanted(wanted)? {

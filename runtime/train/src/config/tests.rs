@@ -316,7 +316,8 @@ fn settings_that_nothing_reads_say_so() {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("an entry").path();
-            let own = path.components().any(|c| c.as_os_str() == "config") && !path.ends_with("model_files.rs");
+            let own =
+                path.components().any(|c| c.as_os_str() == "config") && !path.ends_with("model_files.rs");
             if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") && !own {

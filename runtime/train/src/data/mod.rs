@@ -107,7 +107,7 @@ pub struct DataState {
 
 impl DataState {
     /// Whether a saved position means the same in the data that `self` is a position in.
-    fn check_same_data(&self, saved: &Self) -> Result<(), DataError> {
+    pub(crate) fn check_same_data(&self, saved: &Self) -> Result<(), DataError> {
         let differs = |what: &str, saved: String, now: String| {
             Err(DataError::Resume { reason: format!("{what} was {saved} and is now {now}") })
         };

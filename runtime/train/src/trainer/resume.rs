@@ -61,7 +61,15 @@ pub(super) fn restore(
         let steps = checkpoint::steps(&checkpoint_folder(config));
         let later: Vec<String> = steps.iter().filter(|s| **s > state.step).map(usize::to_string).collect();
         if !later.is_empty() {
-            message.push_str(&format!("; later checkpoints are left as they are: {}", later.join(", ")));
+            message.push_str(&format!(
+                "; later checkpoints stay until the run comes to their steps: {}",
+                later.join(", ")
+            ));
+        }
+        if let Some(initial) = &c.initial_load_path {
+            message.push_str(&format!(
+                "; checkpoint.initial_load_path = {initial:?} is for a new run, and not read"
+            ));
         }
         let message = Some(message);
         return Ok(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message });
@@ -129,7 +137,7 @@ fn load_file(
 }
 
 /// A run can only go on with the model that it was started with.
-fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<(), TrainError> {
+pub(super) fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<(), TrainError> {
     let title = |m: &ModelRecord| format!("{} {} with {} parameters", m.name, m.flavor, thousands(m.params));
     let mut help = "use that model, or another job.dump_folder".to_string();
     let message = if saved.params != now.params {

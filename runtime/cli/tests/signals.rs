@@ -1,0 +1,178 @@
+//! Ctrl-C, SIGTERM and SIGHUP: the first request ends a run in order, whatever it is doing; the second at once.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Folder, succeed, workspace};
+use serde_json::Value;
+
+fn spawn(settings: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_linc"))
+        .args(settings)
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("linc runs")
+}
+
+fn send(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+}
+
+/// Waits for the end of a child, which must come soon; its exit code.
+fn end(child: &mut Child, soon: Duration) -> Option<i32> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a status") {
+            return status.code();
+        }
+        assert!(begun.elapsed() < soon, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Reads a child's output until a line has the words; it stays open.
+fn wait_for(child: &mut Child, words: &str) -> BufReader<std::process::ChildStdout> {
+    let mut output = BufReader::new(child.stdout.take().expect("standard output"));
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        assert!(output.read_line(&mut line).expect("text") > 0, "it ended before it said {words:?}");
+    }
+    output
+}
+
+/// What a run measured, without times.
+fn measured(folder: &Path) -> Vec<String> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).expect("metrics.jsonl");
+    let timeless = |line: &str| {
+        let record: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        format!("{} {} {} {}", record["step"], record["loss"], record["grad_norm"], record["validation_loss"])
+    };
+    text.lines().map(timeless).collect()
+}
+
+#[test]
+fn the_second_request_ends_a_run_that_cannot_end_in_order() {
+    for (first, second, code) in [("-TERM", "-TERM", 143), ("-HUP", "-INT", 130)] {
+        let folder = Folder::new("signals_second");
+        let config = folder.config();
+        let mut child =
+            spawn(&["train", &config, "--training.steps", "100000000", "--validation.enable", "false"]);
+        // Nobody reads what it says: when the pipe is full it waits, and so does the end in order.
+        let (begun, metrics) = (Instant::now(), folder.path("run/metrics.jsonl"));
+        let mut steps = (0, Instant::now());
+        while steps.0 == 0 || steps.1.elapsed() < Duration::from_millis(1500) {
+            let lines = fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+            if lines != steps.0 {
+                steps = (lines, Instant::now());
+            }
+            assert!(begun.elapsed() < Duration::from_secs(90), "the pipe does not fill");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        send(&child, first);
+        // Closing a terminal may come as two signals.
+        if first == "-HUP" {
+            std::thread::sleep(Duration::from_millis(50));
+            send(&child, first);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(child.try_wait().expect("a status").is_none(), "it waits for its reader");
+        send(&child, second);
+        assert_eq!(end(&mut child, Duration::from_secs(5)), Some(code));
+    }
+}
+
+#[test]
+fn a_request_before_the_first_step_ends_with_nothing_written() {
+    let folder = Folder::new("signals_start");
+    let config = folder.config();
+    // Compiling this takes seconds.
+    let model = [
+        "--model.overrides.n_layers",
+        "300",
+        "--model.overrides.dim",
+        "16",
+        "--model.overrides.n_heads",
+        "1",
+    ];
+    let heads = ["--model.overrides.n_kv_heads", "1"];
+    let mut child = spawn(&[&["train", &config][..], &model, &heads].concat());
+    let output = wait_for(&mut child, "Compiling");
+    send(&child, "-INT");
+    assert_eq!(end(&mut child, Duration::from_secs(60)), Some(130));
+    drop(output);
+    let said = std::io::read_to_string(child.stderr.take().expect("standard error")).expect("text");
+    assert!(said.contains("nothing was trained") && !said.contains("error:"), "{said}");
+    assert!(!folder.path("run").exists(), "a folder is left");
+}
+
+#[test]
+fn a_long_step_is_taken_back_and_done_again_with_the_same_bits() {
+    let folder = Folder::new("signals_batches");
+    let config = folder.config();
+    let whole = folder.path("whole").display().to_string();
+    let settings =
+        ["--training.global_batch_size", "1200", "--training.steps", "2", "--validation.enable", "false"];
+    succeed(&[&["train", &config, "--job.dump_folder", &whole][..], &settings].concat());
+    let mut child = spawn(&[&["train", &config][..], &settings].concat());
+    let output = wait_for(&mut child, "step:  1");
+    send(&child, "-INT");
+    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(130));
+    let text = std::io::read_to_string(output).expect("text");
+    assert!(text.contains("Interrupted after step 1; to go on, run the same command again"), "{text}");
+    let text = succeed(&[&["train", &config][..], &settings].concat());
+    assert!(text.contains("Training starts at step 2"), "{text}");
+    let weights =
+        |name: &str| fs::read(folder.path(name).join("checkpoint/step-2/model.safetensors")).expect("read");
+    assert!(weights("run") == weights("whole"), "other bits");
+    assert_eq!(measured(&folder.path("run")), measured(&folder.path("whole")));
+}
+
+#[test]
+fn a_validation_that_was_cut_short_is_made_up_for() {
+    let folder = Folder::new("signals_validation");
+    let config = folder.config();
+    let held_out =
+        folder.file("held_out.txt", "a stitch in time saves nine, and the early bird\n".repeat(6000));
+    let whole = folder.path("whole").display().to_string();
+    let settings =
+        ["--validation.dataset_path", &held_out, "--validation.steps", "-1", "--training.steps", "4"];
+    succeed(&[&["train", &config, "--job.dump_folder", &whole][..], &settings].concat());
+    let mut child = spawn(&[&["train", &config][..], &settings].concat());
+    let output = wait_for(&mut child, "step:  3");
+    send(&child, "-TERM");
+    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(143));
+    drop(output);
+    assert_eq!(
+        measured(&folder.path("run")),
+        measured(&folder.path("whole"))[..3],
+        "it validated to the end"
+    );
+    let text = succeed(&[&["train", &config][..], &settings].concat());
+    assert!(text.contains("Training starts at step 4"), "{text}");
+    assert_eq!(measured(&folder.path("run")), measured(&folder.path("whole")));
+}
+
+#[test]
+fn a_run_that_is_to_outlive_its_terminal_does() {
+    let folder = Folder::new("signals_nohup");
+    let config = folder.config();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_linc"), "train", &config]);
+    command.args(["--training.steps", "400"]).env("CUDA_VISIBLE_DEVICES", "").current_dir(workspace());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("sh runs");
+    let output = wait_for(&mut child, "step:  1");
+    send(&child, "-HUP");
+    let text = std::io::read_to_string(output).expect("text");
+    assert!(text.contains("Training completed"), "{text}");
+    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(0));
+}

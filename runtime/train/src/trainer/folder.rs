@@ -1,0 +1,311 @@
+//! The folder of a run. One that the command line names is taken as it is. The one of a config is where its first run
+//! goes; a later run goes on there if it is the same run and has steps to do, and else gets a folder of its own beside
+//! it, `NAME-2`, `NAME-3` and so on. Nothing that an earlier run wrote is overwritten.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::lock::{Holder, Lock, holder};
+use super::programs::output;
+use super::resume::{check_model, checkpoint_folder};
+use crate::checkpoint::{self, ModelRecord};
+use crate::config::{Change, JobConfig};
+use crate::data::TrainingData;
+use crate::error::TrainError;
+use crate::exec::device::write_entry;
+use crate::metrics;
+
+/// How `job.dump_folder` is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// The command line names this folder.
+    Named,
+    /// It is where runs of the config go.
+    OfConfig,
+}
+
+/// What a folder holds of earlier runs.
+struct Found {
+    folder: PathBuf,
+    /// The settings of the last start there.
+    config: Option<JobConfig>,
+    /// Its newest checkpoint.
+    newest: Option<usize>,
+    /// Whether anything was trained there.
+    is_used: bool,
+}
+
+impl Found {
+    fn look(folder: PathBuf, config: &JobConfig) -> Self {
+        let text = fs::read_to_string(folder.join("config.toml")).ok();
+        let earlier = text.and_then(|text| JobConfig::load(&text, "config.toml", &[]).ok());
+        let newest = checkpoint::steps(&folder.join(&config.checkpoint.folder)).last().copied();
+        let records = fs::metadata(folder.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0);
+        let is_used = newest.is_some() || records;
+        Found { config: earlier.map(|loaded| loaded.config), newest, is_used, folder }
+    }
+
+    /// What the settings change of what the run there trains; `None` if its settings are not known.
+    fn changes(&self, config: &JobConfig) -> Option<Vec<Change>> {
+        let changes = config.changes_since(self.config.as_ref()?);
+        Some(changes.into_iter().filter(Change::shapes).collect())
+    }
+
+    fn has_same_settings(&self, config: &JobConfig) -> bool {
+        self.changes(config).is_some_and(|changes| changes.is_empty())
+    }
+
+    /// Whether `config` is the run there: its settings, its model, its data.
+    fn is_run_of(
+        &self,
+        config: &JobConfig,
+        step: usize,
+        record: &ModelRecord,
+        data: &TrainingData,
+    ) -> Result<Result<(), String>, TrainError> {
+        let path = self.folder.join(&config.checkpoint.folder).join(format!("step-{step}"));
+        let state = checkpoint::describe(&path)?;
+        if let Err(error) = check_model(&path, &state.model, record) {
+            return Ok(Err(first_line(&error)));
+        }
+        Ok(data.state().check_same_data(&state.data).map_err(|error| first_line(&error)))
+    }
+
+    /// Why a run of `config` is not the one there, with what to say to go on with that one.
+    fn why_not(&self, config: &JobConfig) -> String {
+        let folder = self.folder.display();
+        match (self.changes(config), self.newest) {
+            (None, _) => format!("{folder} holds an earlier run whose config.toml cannot be read"),
+            (Some(changes), newest) if !changes.is_empty() => {
+                let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
+                let help = match newest {
+                    Some(_) => format!("; to go on with that one, say --job.dump_folder {folder}"),
+                    None => String::new(),
+                };
+                format!("{folder} holds a run with other settings ({}){help}", changes.join(", "))
+            }
+            (Some(_), Some(step)) if config.checkpoint.enable => format!(
+                "{folder} holds a run with these settings, with {step} steps done; \
+                 to go on with it, ask for more in training.steps"
+            ),
+            (Some(_), Some(step)) => format!(
+                "{folder} holds an earlier run with these settings; \
+                 to go on with it, say --checkpoint.load_step {step}"
+            ),
+            (Some(_), None) => format!("{folder} holds an earlier run with these settings"),
+        }
+    }
+}
+
+fn first_line(error: &impl ToString) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_string()
+}
+
+/// Refuses a run that is going on already: in a folder that is named, any.
+///
+/// # Errors
+/// [`TrainError::InUse`].
+pub(super) fn check_free(config: &JobConfig, meaning: Folder) -> Result<(), TrainError> {
+    for folder in candidates(Path::new(&config.job.dump_folder), meaning) {
+        if let Some(holder) = holder(&folder) {
+            check_other(&folder, &holder, config, meaning)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whoever holds a folder may go on beside this run if it trains something else.
+fn check_other(
+    folder: &Path,
+    holder: &Holder,
+    config: &JobConfig,
+    meaning: Folder,
+) -> Result<(), TrainError> {
+    let is_other = |theirs: &JobConfig| config.changes_since(theirs).iter().any(Change::shapes);
+    if meaning == Folder::OfConfig && holder.config.as_deref().is_some_and(is_other) {
+        return Ok(());
+    }
+    Err(TrainError::InUse { folder: folder.to_path_buf(), pid: holder.pid })
+}
+
+/// The folders in which runs of a config may be: the one it names, and those numbered after it, ascending.
+fn candidates(base: &Path, meaning: Folder) -> Vec<PathBuf> {
+    let mut numbers = vec![];
+    if let (Folder::OfConfig, Some(name)) = (meaning, base.file_name().and_then(|n| n.to_str())) {
+        let parent = base.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let Ok(found) = entry.file_name().into_string() else { continue };
+            let number = found.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')?.parse().ok());
+            numbers.extend(number.filter(|n: &usize| *n > 1 && found == format!("{name}-{n}")));
+        }
+    }
+    numbers.sort_unstable();
+    let mut folders = vec![base.to_path_buf()];
+    folders.extend(numbers.into_iter().map(|n| numbered(base, n)));
+    folders
+}
+
+/// The folder of the `n`-th run of a config.
+fn numbered(base: &Path, n: usize) -> PathBuf {
+    match base.file_name() {
+        Some(name) if n > 1 => base.with_file_name(format!("{}-{n}", name.to_string_lossy())),
+        Some(_) | None => base.to_path_buf(),
+    }
+}
+
+/// Takes the folder of a run, writes it into the config, and says what is worth saying of it.
+///
+/// # Errors
+/// [`TrainError::InUse`], a checkpoint that cannot be read, or a folder that cannot be written.
+pub(super) fn choose(
+    config: &mut JobConfig,
+    meaning: Folder,
+    record: &ModelRecord,
+    data: &TrainingData,
+) -> Result<(Lock, String), TrainError> {
+    let base = PathBuf::from(&config.job.dump_folder);
+    // A folder without a name, such as `.`, has none beside it.
+    if meaning == Folder::Named || base.file_name().is_none() {
+        let lock = take(&base, config, Folder::Named)?;
+        let lock = lock.ok_or_else(|| TrainError::InUse { folder: base.clone(), pid: None })?;
+        return Ok((lock, format!("Writing to {}", base.display())));
+    }
+    // Each time round, another run was faster in taking a folder.
+    loop {
+        check_free(config, meaning)?;
+        let (folder, message) = pick(config, &base, record, data)?;
+        config.job.dump_folder = folder.display().to_string();
+        if let Some(lock) = take(&folder, config, meaning)? {
+            return Ok((lock, message));
+        }
+        config.job.dump_folder = base.display().to_string();
+    }
+}
+
+/// The folder that a run goes to, and what to say of it.
+fn pick(
+    config: &JobConfig,
+    base: &Path,
+    record: &ModelRecord,
+    data: &TrainingData,
+) -> Result<(PathBuf, String), TrainError> {
+    let (c, steps) = (&config.checkpoint, config.training.steps);
+    let free = |folder: &PathBuf| holder(folder).is_none();
+    let found: Vec<Found> = candidates(base, Folder::OfConfig)
+        .into_iter()
+        .filter(free)
+        .map(|folder| Found::look(folder, config))
+        .collect();
+    let mut reason = None;
+    for there in found.iter().rev().filter(|f| f.has_same_settings(config)) {
+        let folder = there.folder.display();
+        if let Ok(step) = usize::try_from(c.load_step) {
+            if checkpoint::steps(&there.folder.join(&c.folder)).contains(&step) {
+                return Ok((
+                    there.folder.clone(),
+                    format!("Going on with the run in {folder}, from step {step}"),
+                ));
+            }
+            continue;
+        }
+        let Some(newest) = there.newest.filter(|newest| c.enable && *newest < steps) else { continue };
+        match there.is_run_of(config, newest, record, data)? {
+            Ok(()) => {
+                let message = format!(
+                    "Going on with the run in {folder}, which has {newest} of {steps} steps done \
+                     (to start anew instead, say --job.dump_folder FOLDER)"
+                );
+                return Ok((there.folder.clone(), message));
+            }
+            Err(differs) => {
+                reason.get_or_insert(format!("{folder} holds a run that cannot go on: {differs}"));
+            }
+        }
+    }
+    if c.load_step >= 0 {
+        return Ok((base.to_path_buf(), format!("Going on with the run in {}", base.display())));
+    }
+    let is_taken =
+        |folder: &Path| holder(folder).is_some() || Found::look(folder.to_path_buf(), config).is_used;
+    let mut number = 1;
+    while is_taken(&numbered(base, number)) {
+        number += 1;
+    }
+    let folder = numbered(base, number);
+    if number == 1 {
+        return Ok((folder.clone(), format!("Writing to {}", folder.display())));
+    }
+    let same = found.iter().rev().find(|f| f.is_used && f.has_same_settings(config));
+    let told = same.or_else(|| found.iter().find(|f| f.is_used)).map(|f| f.why_not(config));
+    let reason = reason.or(told).unwrap_or_else(|| format!("a run goes on in {}", base.display()));
+    Ok((folder.clone(), format!("Writing to {}: {reason}", folder.display())))
+}
+
+/// Takes a folder; nothing if a run of something else has just taken it.
+fn take(folder: &Path, config: &JobConfig, meaning: Folder) -> Result<Option<Lock>, TrainError> {
+    match Lock::take(folder, config).map_err(output("write to", folder))? {
+        Ok(lock) => {
+            checkpoint::clean(&checkpoint_folder(config));
+            Ok(Some(lock))
+        }
+        Err(holder) => check_other(folder, &holder, config, meaning).map(|()| None),
+    }
+}
+
+/// Writes the resolved config. What the start changes is said, and what it would overwrite is kept under another name:
+/// the config of the start before, and records that the run from `step` on does not write again with the same numbers.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(super) fn write_config(config: &JobConfig, step: usize) -> Result<Vec<String>, TrainError> {
+    let folder = Path::new(&config.job.dump_folder);
+    let (path, text) = (folder.join("config.toml"), config.to_toml());
+    let mut said = vec![];
+    let mut shaped = false;
+    if let Ok(before) = fs::read(&path)
+        && before != text.as_bytes()
+    {
+        let earlier = std::str::from_utf8(&before).ok();
+        let earlier = earlier.and_then(|text| JobConfig::load(text, "config.toml", &[]).ok());
+        let earlier = earlier.map(|loaded| loaded.config);
+        let changes = earlier.as_ref().map(|earlier| config.changes_since(earlier)).unwrap_or_default();
+        let is_ours = earlier.is_some_and(|earlier| earlier.to_toml().as_bytes() == before);
+        shaped = !is_ours || changes.iter().any(Change::shapes);
+        if !is_ours || !changes.is_empty() {
+            let kept = keep(&path, &format!("config-step-{step}"), "toml")?;
+            let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
+            let what = match changes.is_empty() {
+                true => String::new(),
+                false => format!("Settings differ from those of the last start: {}. ", changes.join(", ")),
+            };
+            said.push(format!("{what}The config.toml before is kept as {kept}"));
+        }
+    }
+    let records = folder.join("metrics.jsonl");
+    let last = metrics::last_step(&records).map_err(output("read", &records))?;
+    if last.is_some_and(|last| last > step && (step == 0 || shaped)) {
+        let kept = keep(&records, "metrics", "jsonl")?;
+        said.push(format!(
+            "The records of an earlier run, up to step {}, are kept as {kept}",
+            last.unwrap_or(0)
+        ));
+    }
+    write_entry(&path, text.as_bytes()).map_err(output("write", &path))?;
+    Ok(said)
+}
+
+/// Copies a file to a name beside it that nothing has yet; that name.
+fn keep(path: &Path, stem: &str, extension: &str) -> Result<String, TrainError> {
+    let names = (1..).map(|n: usize| match n {
+        1 => format!("{stem}.{extension}"),
+        n => format!("{stem}-{n}.{extension}"),
+    });
+    let is_free = |name: &String| !path.with_file_name(name).exists();
+    let name = names.into_iter().find(is_free).unwrap_or_default();
+    let kept = path.with_file_name(&name);
+    fs::copy(path, &kept).map_err(|error| {
+        let _ = fs::remove_file(&kept);
+        output("write", &kept)(error)
+    })?;
+    Ok(name)
+}
