@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    AdamWSpec, Compiled, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
+    AdamWSpec, BatchShape, Compiled, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source,
+    compile,
 };
 
 use crate::tree::read;
@@ -62,7 +63,9 @@ pub fn sized(name: &str, numbers: &[(&str, f64)], ratio: &str) -> Model {
     let numbers: Vec<(String, f64)> = numbers.iter().map(|(key, value)| ((*key).into(), *value)).collect();
     let (config, architecture) = (source(&format!("llama3_{name}.toml")), source("llama3.linc"));
     let ratio = ratio.parse().unwrap_or_else(|e| panic!("{e}"));
-    Model::new(&config, &architecture, &numbers, Some(ratio), Placement::Uniform)
+    // Nothing in the text depends on it.
+    let shape = BatchShape { batch: 1, seq: 16 };
+    Model::new(&config, &architecture, &numbers, Some(ratio), Placement::Uniform, shape)
         .unwrap_or_else(|e| panic!("{e}"))
 }
 

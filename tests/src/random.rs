@@ -1,10 +1,11 @@
 //! Random architectures: the texts of a `.linc` and its TOML, with what a user might write: norms, gates, parallel
-//! blocks, norms of q and k, norms behind a block, biases, tied weights, grouped heads, odd sizes.
+//! blocks, norms of q and k, norms behind a block, biases, tied weights, grouped heads, odd sizes, learned positions, layers
+//! without attention and with two.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use linc_driver::{Model, OPTIONAL_PASSES, Placement, Precision, RecomputePolicy, Source};
+use linc_driver::{BatchShape, Model, OPTIONAL_PASSES, Placement, Precision, RecomputePolicy, Source};
 use proptest::prelude::*;
 
 /// An architecture with the settings to compile it.
@@ -16,6 +17,10 @@ pub struct Architecture {
     pub linear: usize,
     /// Where they are.
     pub placement: &'static str,
+    /// Attentions of a layer.
+    pub attentions: usize,
+    /// What a token knows of its place, besides rotary positions.
+    pub positions: Positions,
     /// Key/value heads.
     pub kv_heads: usize,
     /// Query heads per key/value head.
@@ -75,6 +80,39 @@ pub struct Switches {
     pub causal: bool,
 }
 
+/// What the text makes of the number of tokens of a sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Positions {
+    /// Nothing.
+    None,
+    /// A learned vector for each position.
+    Learned,
+    /// A part of a longer table of them.
+    Sliced,
+    /// A table whose columns they are.
+    Columns,
+    /// A factor for all tokens.
+    Length,
+}
+
+impl Positions {
+    const ALL: [Positions; 5] =
+        [Positions::None, Positions::Learned, Positions::Sliced, Positions::Columns, Positions::Length];
+
+    /// Statements that bind `x` anew.
+    fn text(self) -> &'static str {
+        match self {
+            Positions::None => "",
+            Positions::Learned => "param places [seq, dim] init normal(0.5)\nx = x + places\n",
+            Positions::Sliced => {
+                "param places [seq + 3, dim] init normal(0.5)\nx = x + 0.5 * slice(places, 2, seq, 0)\n"
+            }
+            Positions::Columns => "param places [dim, seq] init normal(0.5)\nx = x + places.T\n",
+            Positions::Length => "x = x * (1.0 + 1.0 / (seq + 1.0))\n",
+        }
+    }
+}
+
 const NORMS: [&str; 4] = [
     "return rms_norm(x, w, 0.001)",
     "return x * rsqrt(mean(x * x) + 0.01) * w",
@@ -98,10 +136,11 @@ impl Architecture {
         let Architecture { norm, gate, with, .. } = self;
         let mut text = format!("fn norm(x, w) {{ {norm} }}\nfn gate(x) {{ {gate} }}\n\n");
         text += "model random(tokens: [batch, seq] int) {\n";
-        if with.rope {
+        if with.rope && self.attentions > 0 {
             text += "let rope = rope_table(head_dim, rope_theta)\n";
         }
         text += "param tok_embeddings [vocab_size, dim] init normal(1.0)\nx = embedding(tokens, tok_embeddings)\n";
+        text += self.positions.text();
         text += "for _layer in layers {\nparam attention_norm [dim] init ones\nh = norm(x, attention_norm)\n";
         text += &self.attention();
         if !with.parallel {
@@ -122,6 +161,12 @@ impl Architecture {
     fn attention(&self) -> String {
         let with = self.with;
         let mut text = String::from("a = h\nblock attention {\n");
+        if self.attentions == 0 {
+            for name in ["wv", "wo"] {
+                let _ = writeln!(text, "param {name} [n_kv_heads * head_dim, dim] init trunc_normal(0.02)");
+            }
+            return text + "a = (h @ wv.T) @ wo\n}\n";
+        }
         for (name, heads) in [("wq", "n_heads"), ("wk", "n_kv_heads"), ("wv", "n_kv_heads")] {
             let _ = writeln!(text, "param {name} [{heads} * head_dim, dim] init trunc_normal(0.02)");
         }
@@ -134,7 +179,12 @@ impl Architecture {
             text += "q = norm(q, q_norm)\nk = norm(k, k_norm)\n";
         }
         let rope = if with.rope { ", rope = rope" } else { "" };
-        let _ = writeln!(text, "a = merge_heads(attention(q, k, v{rope}, causal = {})) @ wo", with.causal);
+        let causal = with.causal;
+        let _ = writeln!(text, "a = merge_heads(attention(q, k, v{rope}, causal = {causal}))");
+        for _ in 1..self.attentions {
+            let _ = writeln!(text, "a = a + merge_heads(attention(q, v, k{rope}, causal = {causal}))");
+        }
+        text += "a = a @ wo\n";
         if with.bias {
             text += "param bias [dim] init zeros\na = a + bias\n";
         }
@@ -194,7 +244,8 @@ impl Architecture {
         let architecture = Source { path: "random.linc".into(), text: self.linc() };
         let ratio = format!("{}/{}", self.linear, self.layers).parse().unwrap_or_else(|e| panic!("{e}"));
         let placement: Placement = self.placement.parse().unwrap_or_else(|e| panic!("{e}"));
-        Model::new(&config, &architecture, &[], Some(ratio), placement)
+        let shape = BatchShape { batch: self.shape.0, seq: self.shape.1 };
+        Model::new(&config, &architecture, &[], Some(ratio), placement, shape)
             .unwrap_or_else(|e| panic!("{e}\n{}\n{}", architecture.text, config.text))
     }
 }
@@ -211,8 +262,9 @@ prop_compose! {
     pub fn architecture(head_dims: &'static [usize])(
         (layers, linear) in (1usize..=3).prop_flat_map(|n| (Just(n), 0..=n)),
         placement in prop::sample::select(vec!["uniform", "front", "middle", "back"]),
-        kv_heads in 1usize..=2,
-        group in 1usize..=3,
+        attentions in prop::sample::select(vec![1usize, 1, 1, 2, 0]),
+        positions in prop::sample::select(Positions::ALL.to_vec()),
+        (kv_heads, group) in (1usize..=2, 1usize..=3),
         head_dim in prop::sample::select(head_dims),
         (dim, ffn, vocab) in (3usize..=13, 1usize..=11, 2usize..=17),
         (batch, seq, chunk) in (1usize..=2, 1usize..=9, 1usize..=5),
@@ -229,7 +281,7 @@ prop_compose! {
         seed in any::<u64>(),
     ) -> Architecture {
         Architecture {
-            layers, linear, placement, kv_heads, group, head_dim, dim, ffn, vocab,
+            layers, linear, placement, attentions, positions, kv_heads, group, head_dim, dim, ffn, vocab,
             shape: (batch, seq), chunk, temperature, norm, gate, recompute,
             precision: Precision::Float32,
             with: Switches { rope: with.rope && head_dim % 2 == 0, ..with },

@@ -1,11 +1,18 @@
 //! Decoding with caches and recurrent states gives, token by token, the logits of the whole sequence, also behind a prompt
-//! that came in blocks: the compiled programs side by side in one arena, as training and `linc generate` run them.
+//! that came in blocks: the compiled programs side by side in one arena, as training and `linc generate` run them. What
+//! cannot be decoded is refused with its place.
 
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::plan::{DType, Role};
-use linc_driver::{Arch, Entry, Layout, Model, Options, Precision, Target, compile, names};
+use linc_driver::{
+    Arch, BatchShape, Entry, Layout, Model, Options, Placement, Precision, Source, Target, compile,
+    generation, names,
+};
 use linc_exec::Executor;
 use linc_tests::models;
+use linc_tests::random::{Architecture, Switches, architecture};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// More than one chunk of the linear layers, and more than one part of the cached positions; whole numbers of neither.
 const SEQ: usize = 270;
@@ -36,18 +43,24 @@ fn forward(executor: &mut Executor, tokens: &[i32]) -> Vec<f32> {
     executor.output(0, names::LOGITS).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Feeds tokens in blocks to the caches and states; what follows the last one must not matter.
-fn prefill(executor: &mut Executor, tokens: &[i32]) {
-    for (i, part) in tokens.chunks(BLOCK).enumerate() {
+/// Feeds tokens in blocks of that length to the caches and states; what follows the last one must not matter.
+fn prefill(executor: &mut Executor, tokens: &[i32], length: usize) {
+    for (i, part) in tokens.chunks(length).enumerate() {
         let mut block = part.to_vec();
-        block.resize(BLOCK, 5);
+        block.resize(length, 1);
         let bytes: Vec<u8> = block.iter().flat_map(|token| token.to_le_bytes()).collect();
         executor.write_input(0, names::TOKENS, &bytes).unwrap_or_else(|e| panic!("{e}"));
-        let position = i32::try_from(i * BLOCK).expect("a short sequence");
+        let position = i32::try_from(i * length).expect("a short sequence");
         executor.write_input(0, names::POSITION, &position.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        if executor.plan(0).binding(Role::Input, names::POSITIONS).is_some() {
+            let mut positions: Vec<i32> = (position..).take(part.len()).collect();
+            positions.resize(length, 0);
+            let bytes: Vec<u8> = positions.iter().flat_map(|x| x.to_le_bytes()).collect();
+            executor.write_input(0, names::POSITIONS, &bytes).unwrap_or_else(|e| panic!("{e}"));
+        }
         if executor.plan(0).binding(Role::Input, names::KEY_LIMIT).is_some() {
             let mut limit = vec![f32::INFINITY; part.len()];
-            limit.resize(BLOCK, names::NO_KEY);
+            limit.resize(length, names::NO_KEY);
             let bytes: Vec<u8> = limit.iter().flat_map(|x| x.to_le_bytes()).collect();
             executor.write_input(0, names::KEY_LIMIT, &bytes).unwrap_or_else(|e| panic!("{e}"));
         }
@@ -117,7 +130,7 @@ fn same_logits(precision: Precision, tolerance: f32) {
             single = decode(&mut one, &tokens, 0);
             close(&single, 0, "token by token");
             for blocks in &mut blocks {
-                prefill(blocks, &tokens[..PROMPT]);
+                prefill(blocks, &tokens[..PROMPT], BLOCK);
                 close(&decode(blocks, &tokens, PROMPT), PROMPT, "after a prompt");
             }
         }
@@ -148,7 +161,7 @@ fn weights_in_the_narrow_type_give_the_same_bits_in_less_memory() {
                 let bytes: Vec<u8> = (0..count).flat_map(|i| value(i).to_le_bytes()).collect();
                 executor.write_tensor(&param.name, &bytes).unwrap_or_else(|e| panic!("{e}"));
             }
-            prefill(&mut executor, &tokens[..PROMPT]);
+            prefill(&mut executor, &tokens[..PROMPT], BLOCK);
             let logits = decode(&mut executor, &tokens, PROMPT);
             (executor.arena_bytes(), weights, logits)
         });
@@ -164,5 +177,135 @@ fn weights_in_the_narrow_type_give_the_same_bits_in_less_memory() {
         // Gains are read in f32.
         let wide = |name: &str| narrow.1.iter().any(|t| t.name == name && t.dtype == DType::F32);
         assert!(wide("norm.weight") && !wide("output.weight") && !wide("tok_embeddings.weight"));
+    }
+}
+
+/// Head sizes that the attention kernels take.
+const KERNELS: &[usize] = &[8, 16];
+
+/// Weights of a size at which no layer vanishes beside another, the same in every executor.
+fn draw_weights(executor: &mut Executor) {
+    let weights: Vec<_> = executor.tensors(Role::Param);
+    for (seed, param) in weights.iter().enumerate() {
+        let count: usize = param.shape.iter().product();
+        let value = |i: usize| ((i * 7919 + seed * 631) % 1009) as f32 / 1009.0 - 0.45;
+        let bytes: Vec<u8> = (0..count).flat_map(|i| value(i).to_le_bytes()).collect();
+        executor.write_tensor(&param.name, &bytes).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        rng_seed: RngSeed::Fixed(20_261_130),
+        failure_persistence: None,
+        max_shrink_iters: 50,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn random_models_decode_as_they_are_trained(case in architecture(KERNELS), narrow_weights in any::<bool>()) {
+        let case = Architecture {
+            with: Switches { causal: true, ..case.with },
+            shape: (case.shape.0, case.shape.1.max(2)),
+            ..case
+        };
+        let (model, seq) = (case.model(), case.shape.1);
+        let options = Options { disabled: case.disabled.clone(), ..Options::new(1, seq) };
+        let context = seq.next_multiple_of(2);
+        // Rotary tables are shared, so the caches are as long as the sequences.
+        let programs = [(Entry::Forward, seq), (Entry::Decode { context: seq }, seq)];
+        let mut one = executor(&model, &options, &programs);
+        let programs = [(Entry::Prefill { context, tokens: 2 }, seq), (Entry::Decode { context }, seq)];
+        let mut blocks = executor(&model, &Options { narrow_weights, ..options }, &programs);
+        draw_weights(&mut one);
+        draw_weights(&mut blocks);
+        let tokens: Vec<i32> = (0..seq).map(|i| ((i * i + 3 * i + 1) % case.vocab) as i32).collect();
+        let whole = forward(&mut one, &tokens);
+        let scale = whole.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let close = |found: &[f32], from: usize, what: &str| {
+            for (i, (a, b)) in whole[from * case.vocab..].iter().zip(found).enumerate() {
+                let position = from + i / case.vocab;
+                prop_assert!((a - b).abs() <= 2e-4 * scale, "{what}, position {position}: {a} and {b}\n{}", case.linc());
+            }
+            prop_assert_eq!(found.len(), (seq - from) * case.vocab);
+            Ok(())
+        };
+        close(&decode(&mut one, &tokens, 0), 0, "token by token")?;
+        // A full last block, and one that is not.
+        for length in [seq - 1, seq / 2] {
+            prefill(&mut blocks, &tokens[..length], 2);
+            close(&decode(&mut blocks, &tokens, length), length, "after a prompt")?;
+        }
+    }
+}
+
+/// A model of two layers whose embeddings are `x`, `[2, 8, 16]`, until `body` makes something else of them.
+fn with_body(body: &str) -> Model {
+    let text = format!(
+        "model m(tokens: [batch, seq] int) {{\n  param e [vocab_size, dim] init normal(1.0)\n  x = embedding(tokens, e)\n{body}\n  logits = x @ e.T\n}}\n"
+    );
+    let toml = "name = \"m\"\nflavor = \"s\"\narchitecture = \"a.linc\"\ndim = 16\nn_layers = 2\nn_heads = 2\nvocab_size = 11\n";
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let ratio = Some("0.5".parse().unwrap_or_else(|e| panic!("{e}")));
+    let shape = BatchShape { batch: 2, seq: 8 };
+    Model::new(&source("m.toml", toml), &source("a.linc", &text), &[], ratio, Placement::Uniform, shape)
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn what_mixes_positions_outside_of_attention_trains_and_cannot_generate() {
+    let attention = "for _l in layers {\n    h = split_heads(x, n_heads)\n    x = x + merge_heads(attention(h, h, h, causal = false))\n  }";
+    for (body, place, what) in [
+        ("  x = x + slice(x, 0, 1, 1)", "4:11", "picks positions"),
+        ("  x = x + concat(slice(x, 0, 1, 1) * 0, slice(x, 0, seq - 1, 1), 1)", "4:18", "picks positions"),
+        ("  x = x + transpose(sum(transpose(x, 1, 2)), 1, 2)", "4:21", "adds up positions"),
+        (
+            "  param w [seq, seq] init normal(1.0)\n  x = x + transpose(transpose(x, 1, 2) @ w, 1, 2)",
+            "5:21",
+            "products over positions",
+        ),
+        (
+            "  y = reshape(x, [batch, seq // 2, 2 * dim])\n  x = x + reshape(silu(y), [batch, seq, dim])",
+            "4:7",
+            "tears apart the positions",
+        ),
+        (
+            "  param w [seq] init ones\n  x = x + transpose(rms_norm(transpose(x, 1, 2), w, 0.1), 1, 2)",
+            "5:21",
+            "norm over positions",
+        ),
+        ("  x = x + embedding(tokens, reshape(x, [batch * seq, dim]))", "4:11", "looks up rows"),
+        ("  x = x + slice(x, 0, 1, 0)", "4:11", "picks sequences of the batch"),
+        ("  param w [batch, 1, dim] init ones\n  x = x + w", "4:", "numbers for each of the sequences"),
+        (attention, "6:25", "not causal"),
+    ] {
+        let model = with_body(body);
+        let error = generation(&model).expect_err(body).to_string();
+        assert!(error.contains(&format!("a.linc:{place}")) && error.contains(what), "{body}\n{error}");
+        assert!(error.contains("help: "), "{error}");
+        for entry in [Entry::Decode { context: 8 }, Entry::Prefill { context: 8, tokens: 4 }] {
+            let refused = compile(&model, &entry, &Options::new(1, 8), &mut Layout::default());
+            assert_eq!(refused.expect_err(body).to_string(), error);
+        }
+        models::compiled(&model, &models::training(), &Options::new(2, 8));
+    }
+}
+
+#[test]
+fn what_does_not_generates_and_is_as_long_as_its_positions() {
+    let attention = "for _l in layers {\n    h = split_heads(x, n_heads)\n    x = x + merge_heads(attention(h, h, h))\n  }";
+    let positions = "param p [seq, dim] init ones\n  x = x + p";
+    for (body, longest) in [
+        (attention.to_string(), None),
+        (format!("{positions}\n  {attention}"), Some(8)),
+        // Each token by itself, in whatever shape.
+        ("x = reshape(silu(reshape(x, [batch * seq * 4, dim // 4])), [batch, seq, dim])".to_string(), None),
+        ("x = transpose(transpose(x, 0, 1) * 2, 0, 1) / (batch * seq)".to_string(), None),
+        ("param w [dim, dim] init ones\n  x = x + mean(x @ w) * 3".to_string(), None),
+        ("param p [2 * seq, dim] init ones\n  x = x * tanh(slice(p, seq, seq, 0))".to_string(), Some(8)),
+    ] {
+        let found = generation(&with_body(&body)).unwrap_or_else(|e| panic!("{body}\n{e}"));
+        assert_eq!(found.longest, longest, "{body}");
     }
 }

@@ -86,12 +86,13 @@ const CONFINED: [(&str, &[&str], &str); 13] = [
 
 /// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
 /// The right side is an item, or all items of a file.
-const SHARED: [(&str, &str); 12] = [
+const SHARED: [(&str, &str); 13] = [
     ("*", "error"),
     ("attention", "placement::AttentionKind"),
     ("decode", "placement::AttentionKind"),
     ("decode", "attention::LinearOptions"),
     ("decode", "attention::softmax_scale"),
+    ("decode", "positions::POSITION"),
     ("optimizer", "autodiff::Gradients"),
     ("optimizer", "loss_scale::Scaling"),
     ("accumulate", "autodiff::Gradients"),

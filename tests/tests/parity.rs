@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS, STEP, TARGETS, TOKENS};
-use linc_driver::{AdamWSpec, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile};
+use linc_driver::{
+    AdamWSpec, BatchShape, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
+};
 use linc_exec::Executor;
 use linc_exec::device::cpu::{Cpu, CpuOptions};
 use linc_ir::Graph;
@@ -59,7 +61,9 @@ impl Golden {
         let text = |key: &str| self.about[key].as_str().expect("a string").to_string();
         let config = Source { path: "golden.toml".into(), text: text("toml") };
         let ratio = text("ratio").parse().unwrap_or_else(|e| panic!("{e}"));
-        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform)
+        let (batch, seq) = self.shape();
+        let shape = BatchShape { batch, seq };
+        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform, shape)
             .unwrap_or_else(|e| panic!("{e}"))
     }
 

@@ -2,7 +2,9 @@
 //! 64 with every kind of ragged end, several blocks of tokens and of the vocabulary.
 
 use linc_driver::names::{GRAD_NORM, LOSS};
-use linc_driver::{AdamWSpec, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile};
+use linc_driver::{
+    AdamWSpec, BatchShape, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
+};
 use linc_ir::interp::run;
 use linc_tests::reference::{bindings, distance, doubles, norm};
 use linc_tests::{compiled, models};
@@ -29,7 +31,8 @@ impl Shape {
         );
         let config = Source { path: "shape.toml".into(), text };
         let ratio = "0.5".parse().unwrap_or_else(|e| panic!("{e}"));
-        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform)
+        let shape = BatchShape { batch: self.batch, seq: self.seq };
+        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform, shape)
             .unwrap_or_else(|e| panic!("{e}"))
     }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use linc_driver::{Compiled, Entry, Layout, Model, Options, Placement, Precision, Source, compile, names};
+use linc_driver::{
+    BatchShape, Compiled, Entry, Layout, Model, Options, Placement, Precision, Source, compile, names,
+};
 use linc_ir::interp::{Bindings, run};
 use linc_ir::{DType, Graph, NodeId, Op, Value};
 use linc_tests::models::{compiled, flavor, sized, training};
@@ -128,8 +130,9 @@ fn mlp() -> Model {
          vocab_size = {VOCAB}\n[constants]\nhidden = 40\n"
     );
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
-    Model::new(&source("mlp.toml", &config), &source("mlp.linc", architecture), &[], None, Placement::Uniform)
-        .unwrap_or_else(|e| panic!("{e}"))
+    let shape = BatchShape { batch: BATCH, seq: SEQ };
+    let (config, text) = (source("mlp.toml", &config), source("mlp.linc", architecture));
+    Model::new(&config, &text, &[], None, Placement::Uniform, shape).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

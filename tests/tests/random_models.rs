@@ -1,13 +1,14 @@
 //! Random `.linc` models: the passes keep the meaning of the graph that the language builds, the gradients are those of
-//! its loss, decoding token by token gives the logits of the whole sequence, and the compiled program computes what the
-//! interpreter computes.
+//! its loss, decoding token by token gives the logits of the whole sequence after a prompt of any length, the plans of all
+//! programs keep the rules, and the compiled program computes what the interpreter computes.
 //!
 //! The seed is fixed, so that a run is repeatable; raise `CASES` to look further.
 
 use std::collections::BTreeMap;
 
-use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, TARGETS, TOKENS};
-use linc_driver::{Arch, Entry, Layout, Model, Options, Precision, Target};
+use linc_driver::names::{GRAD_NORM, KEY_LIMIT, LOGITS, LOSS, NO_KEY, POSITION, POSITIONS, TARGETS, TOKENS};
+use linc_driver::plan::validate::validate;
+use linc_driver::{Arch, Entry, Layout, Model, OptimizerOptions, Options, Precision, Target};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};
@@ -66,6 +67,15 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
     })
     .unwrap_or_else(|e| panic!("{e}"));
     graph
+}
+
+/// The architecture with causal attention, for one sequence of several tokens.
+fn generating(case: Architecture) -> Architecture {
+    Architecture {
+        with: linc_tests::random::Switches { causal: true, ..case.with },
+        shape: (1, case.shape.1.max(2)),
+        ..case
+    }
 }
 
 fn evaluate(graph: &Graph, bindings: &Bindings<f64>) -> BTreeMap<String, Vec<f64>> {
@@ -169,26 +179,86 @@ proptest! {
 
     #[test]
     fn decoding_gives_the_logits_of_the_whole_sequence(case in architecture(ANY)) {
-        let case = Architecture {
-            with: linc_tests::random::Switches { causal: true, ..case.with },
-            shape: (1, case.shape.1),
-            ..case
-        };
+        let case = generating(case);
         let model = case.model();
+        let (_, seq) = case.shape;
         let whole = lowered(&case, &model, &Entry::Forward, case.shape);
         let at = bindings(&whole, case.vocab, case.seed, false);
+        let tokens = at[TOKENS].ints().expect("tokens").to_vec();
         let expected = evaluate(&whole, &at).remove(LOGITS).expect("logits");
-        let step = lowered(&case, &model, &Entry::Decode { context: case.shape.1 }, (1, 1));
-        let mut state = at.clone();
-        let mut found = vec![];
-        for (position, token) in at[TOKENS].ints().expect("tokens").iter().enumerate() {
-            state.insert(TOKENS.into(), Tensor::int([1, 1], vec![*token]));
-            state.insert(POSITION.into(), Tensor::int([1], vec![position as i32]));
-            let results = run::<f64>(&step, &state).unwrap_or_else(|e| panic!("{e}"));
-            found.extend(results.outputs[LOGITS].doubles());
-            state.extend(results.updates);
+
+        // Blocks of a prompt of each length, of which the last is rarely full; then token by token.
+        let block = 1 + case.seed as usize % 3;
+        let context = seq.next_multiple_of(block);
+        let step = lowered(&case, &model, &Entry::Decode { context }, case.shape);
+        let entry = Entry::Prefill { context, tokens: block };
+        let prompt = lowered(&case, &model, &entry, case.shape);
+        for length in 0..seq {
+            let mut state = at.clone();
+            for (i, part) in tokens[..length].chunks(block).enumerate() {
+                let first = (i * block) as i32;
+                let filled = |values: Vec<i32>, with: i32| [values, vec![with; block - part.len()]].concat();
+                let limit = (0..block).map(|j| if j < part.len() { f64::INFINITY } else { f64::from(NO_KEY) });
+                let places = (first..).take(part.len()).collect();
+                state.insert(TOKENS.into(), Tensor::int([1, block], filled(part.to_vec(), 0)));
+                state.insert(POSITION.into(), Tensor::int([1], vec![first]));
+                state.insert(POSITIONS.into(), Tensor::int([block], filled(places, first)));
+                state.insert(KEY_LIMIT.into(), Tensor::float([block], limit.collect()));
+                state.extend(run::<f64>(&prompt, &state).unwrap_or_else(|e| panic!("{e}")).updates);
+            }
+            let mut found = vec![];
+            for (position, token) in tokens.iter().enumerate().skip(length) {
+                state.insert(TOKENS.into(), Tensor::int([1, 1], vec![*token]));
+                state.insert(POSITION.into(), Tensor::int([1], vec![position as i32]));
+                let results = run::<f64>(&step, &state).unwrap_or_else(|e| panic!("{e}"));
+                found.extend(results.outputs[LOGITS].doubles());
+                state.extend(results.updates);
+            }
+            let what = format!("{LOGITS} after a prompt of {length}");
+            close(&what, &found, &expected[length * case.vocab..], 1e-9 * (1.0 + norm(&expected)))?;
         }
-        close(LOGITS, &found, &expected, 1e-9 * (1.0 + norm(&expected)))?;
+    }
+
+    #[test]
+    fn plans_of_all_programs_keep_the_rules_of_a_plan(
+        case in architecture(KERNELS),
+        precision in prop::sample::select(Precision::ALL.to_vec()),
+        narrow_weights in any::<bool>(),
+    ) {
+        // Decoding has one sequence, however many are trained on at once.
+        let batch = case.shape.0;
+        let case = Architecture { shape: (batch, case.shape.1.max(2)), ..generating(case) };
+        let model = case.model();
+        let seq = case.shape.1;
+        let Entry::Train(optimizer) = training() else { unreachable!("training() trains") };
+        let sessions = |optimizer: OptimizerOptions| {
+            let whole = [
+                vec![Entry::Train(optimizer.clone()), Entry::Eval, Entry::Decode { context: seq }],
+                vec![Entry::Accumulate, Entry::Forward, Entry::Update(optimizer)],
+            ];
+            let context = seq.next_multiple_of(4);
+            let written = vec![Entry::Decode { context }, Entry::Prefill { context, tokens: 4 }];
+            whole.into_iter().map(|entries| (entries, false)).chain([(written, narrow_weights)])
+        };
+        for target in [Target::Cpu, Target::Cuda(Arch::Sm80)] {
+            for (entries, narrow_weights) in sessions(optimizer.clone()) {
+                let mut layout = Layout::default();
+                for entry in entries {
+                    let one = matches!(entry, Entry::Decode { .. } | Entry::Prefill { .. });
+                    let options = Options {
+                        precision,
+                        target,
+                        narrow_weights,
+                        recompute: case.recompute,
+                        disabled: case.disabled.clone(),
+                        ..Options::new(if one { 1 } else { batch }, seq)
+                    };
+                    let compiled = linc_driver::compile(&model, &entry, &options, &mut layout);
+                    let plan = compiled.unwrap_or_else(|e| panic!("{entry:?}: {e}")).plan;
+                    validate(&plan).unwrap_or_else(|e| panic!("{entry:?} of {}: {e}", case.linc()));
+                }
+            }
+        }
     }
 
     #[test]

@@ -66,8 +66,7 @@ fn plans_keep_their_rules_and_are_the_same_twice() {
     let model = small_hybrid();
     let entries = [training(), Entry::Eval, Entry::Forward, Entry::Decode { context: 24 }];
     for entry in entries {
-        let seq = if matches!(entry, Entry::Decode { .. }) { 1 } else { 24 };
-        let options = Options::new(2, seq);
+        let options = Options::new(2, 24);
         let plan = compiled(&model, &entry, &options).plan;
         validate(&plan).unwrap_or_else(|e| panic!("{entry:?}: {e}"));
         assert_eq!(plan, compiled(&model, &entry, &options).plan, "{entry:?}");

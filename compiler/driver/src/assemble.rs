@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use linc_ir::{DType, Graph, Init, NodeId, Op, TableKind, Value};
 use linc_kernels::tiles::Tiles;
 use linc_kernels::{Call, Context, Place, Target, Work, lower};
-use linc_passes::memory::{Kind, MemoryPlan};
+use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
 use linc_plan as plan;
 use linc_tile as tile;
 
@@ -17,26 +17,32 @@ pub(crate) struct Assembled {
     pub(crate) kernels: Vec<tile::Kernel>,
 }
 
-/// Lowers every node in order and puts the pieces together.
+/// Lowers every node in order and puts the pieces together. Addresses come last: which step uses what memory is known when
+/// nodes have become steps.
 pub(crate) fn assemble(
     graph: &Graph,
-    memory: &MemoryPlan,
+    placement: &Placement,
     target: Target,
     tiles: &Tiles,
-    persistent_bytes: u64,
+    layout: &PersistentLayout,
 ) -> Result<Assembled, CompileError> {
-    let mut assembly = Assembly::new(memory);
-    let mut context = Context::new(&memory.storage, target, tiles);
-    for id in &memory.order {
-        let in_place = memory.in_place.contains(id);
-        let calls = if in_place { vec![] } else { lower(graph, *id, &mut context)? };
+    let mut context = Context::new(&placement.storage, target, tiles);
+    let mut lowered: Vec<Vec<Call>> = Vec::with_capacity(placement.order.len());
+    for id in &placement.order {
+        let in_place = placement.is_in_place(*id);
+        lowered.push(if in_place { vec![] } else { lower(graph, *id, &mut context)? });
+    }
+    let steps: Vec<usize> = lowered.iter().map(Vec::len).collect();
+    let memory = placement.allocate(graph, layout, &steps);
+    let mut assembly = Assembly::new(placement, &memory);
+    for (id, calls) in placement.order.iter().zip(lowered) {
         assembly.node(graph, *id, calls);
     }
     let bindings = assembly.bindings(graph);
     let buffers = assembly.buffers(graph);
     let plan = plan::Plan {
         name: graph.name.clone(),
-        persistent_bytes,
+        persistent_bytes: layout.bytes,
         scratch_bytes: memory.scratch_bytes,
         buffers,
         kernels: assembly.kernels.iter().map(kernel_entry).collect(),
@@ -51,31 +57,22 @@ fn kernel_entry(kernel: &tile::Kernel) -> plan::Kernel {
 }
 
 struct Assembly<'a> {
+    placement: &'a Placement,
     memory: &'a MemoryPlan,
     buffer_of: BTreeMap<Value, usize>,
     kernels: Vec<tile::Kernel>,
     /// Names encode specifications, so equal names are equal kernels. Looked up only, never iterated.
     kernel_of: HashMap<String, usize>,
     steps: Vec<plan::Step>,
-    /// Number of steps before each node of the order, and after the last.
-    first_step: Vec<usize>,
 }
 
 impl<'a> Assembly<'a> {
-    fn new(memory: &'a MemoryPlan) -> Self {
+    fn new(placement: &'a Placement, memory: &'a MemoryPlan) -> Self {
         let buffer_of = memory.allocations.keys().enumerate().map(|(i, root)| (*root, i)).collect();
-        Assembly {
-            memory,
-            buffer_of,
-            kernels: vec![],
-            kernel_of: HashMap::new(),
-            steps: vec![],
-            first_step: vec![],
-        }
+        Assembly { placement, memory, buffer_of, kernels: vec![], kernel_of: HashMap::new(), steps: vec![] }
     }
 
     fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
-        self.first_step.push(self.steps.len());
         let node = graph.node(id);
         let label = if node.scope.is_empty() {
             node.op.name().to_string()
@@ -126,12 +123,6 @@ impl<'a> Assembly<'a> {
     }
 
     fn buffers(&self, graph: &Graph) -> Vec<plan::Buffer> {
-        let steps = self.steps.len();
-        let step_range = |live: (usize, usize)| {
-            let first = self.first_step[live.0].min(steps.saturating_sub(1));
-            let end = self.first_step.get(live.1 + 1).copied().unwrap_or(steps);
-            (first, end.saturating_sub(1).max(first))
-        };
         let entry = |(root, a): (&Value, &linc_passes::memory::Allocation)| {
             let node = graph.node(root.node);
             let name = match node.op.leaf_name() {
@@ -148,7 +139,7 @@ impl<'a> Assembly<'a> {
                 offset: a.offset,
                 bytes: a.bytes,
                 category: category(a.kind, &node.op),
-                live: step_range(a.live),
+                live: a.live,
             }
         };
         self.memory.allocations.iter().map(entry).collect()
@@ -156,7 +147,7 @@ impl<'a> Assembly<'a> {
 
     /// The leaf at the end of a storage that many share.
     fn last_leaf<'g>(&self, graph: &'g Graph, root: Value) -> &'g str {
-        let shared = self.memory.storage.iter().filter(|(_, place)| place.root == root);
+        let shared = self.placement.storage.iter().filter(|(_, place)| place.root == root);
         let leaves =
             shared.filter_map(|(v, place)| Some((place.layout.offset, graph.op(v.node).leaf_name()?)));
         leaves.max().map_or("", |(_, name)| name)
@@ -164,7 +155,7 @@ impl<'a> Assembly<'a> {
 
     fn bindings(&self, graph: &Graph) -> Vec<plan::Binding> {
         let mut bindings = vec![];
-        for id in &self.memory.order {
+        for id in &self.placement.order {
             let value = Value { node: *id, port: 0 };
             let (role, init) = match graph.op(*id) {
                 Op::Input { .. } => (plan::Role::Input, plan::Init::Zeros),
@@ -190,7 +181,7 @@ impl<'a> Assembly<'a> {
         role: plan::Role,
         init: plan::Init,
     ) -> plan::Binding {
-        let storage = &self.memory.storage[&value];
+        let storage = &self.placement.storage[&value];
         let ty = graph.ty(value);
         let at = self.at(Place { root: storage.root, offset: storage.layout.offset, dtype: ty.dtype });
         plan::Binding {

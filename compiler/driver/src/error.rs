@@ -24,6 +24,9 @@ pub enum CompileError {
     /// As above, for GPUs.
     #[error(transparent)]
     Cuda(#[from] linc_codegen_cuda::CodegenError),
+    /// The plan breaks a rule that the runtime relies on: a bug.
+    #[error("internal error in the plan: {0}")]
+    Plan(#[from] linc_plan::validate::Invalid),
     /// A pass broke the graph: a bug, named with its pass.
     #[error("internal error: the graph after pass {pass} is malformed: {error}")]
     Malformed {

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod error;
+mod generation;
 mod model;
 mod report;
 mod trial;
@@ -13,11 +14,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use linc_ir::LinearForm;
+use linc_lang::BuildShape;
 use linc_passes::attention::LinearOptions;
 use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline;
 
 pub use error::CompileError;
+pub use generation::{Generation, generation};
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
 pub use linc_kernels::tiles;
@@ -31,17 +34,18 @@ pub use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, l
 pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::Policy as RecomputePolicy;
 pub use linc_plan as plan;
-pub use model::{Model, Sizes};
+pub use model::{Attention, BatchShape, Model, Sizes};
 pub use report::{KernelRow, PassTime, Report, by_name};
 pub use trial::trial;
 
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {
     pub use linc_passes::accumulate::{KEEP, SHARE};
-    pub use linc_passes::decode::{KEY_LIMIT, NO_KEY, POSITION};
+    pub use linc_passes::decode::{KEY_LIMIT, NO_KEY};
     pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
     pub use linc_passes::loss_scale::{LOSS_SCALE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES};
     pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
+    pub use linc_passes::positions::{POSITION, POSITIONS};
 
     /// Token ids, i32 `[batch, seq]`.
     pub const TOKENS: &str = "tokens";
@@ -77,10 +81,11 @@ pub struct Blocks {
 }
 
 /// The blocks of [`Entry::Prefill`] for prompts of up to `context` tokens, at least 1; nothing if the model takes prompts
-/// token by token.
+/// token by token, or has no attention that would keep anything of them.
 pub fn prompt_blocks(model: &Model, target: Target, context: usize) -> Option<Blocks> {
     let tokens = linc_kernels::prefill_tokens(target.into()).min(context.max(1));
-    let in_blocks = linc_passes::decode::takes_blocks(&model.kinds, model.linear_options().temperature);
+    let in_blocks = !model.attentions.is_empty()
+        && linc_passes::decode::takes_blocks(&model.kinds, model.linear_options().temperature);
     in_blocks.then(|| Blocks { tokens, context: context.next_multiple_of(tokens) })
 }
 
@@ -89,7 +94,7 @@ pub fn prompt_blocks(model: &Model, target: Target, context: usize) -> Option<Bl
 pub struct Options {
     /// Sequences at once.
     pub batch: usize,
-    /// Tokens of a sequence; 1 for decoding.
+    /// Tokens of a sequence. [`Entry::Prefill`] has its own number, and [`Entry::Decode`] takes one.
     pub seq: usize,
     /// Number format of activations and matmul operands; masters of the weights are f32.
     pub precision: Precision,
@@ -163,19 +168,25 @@ pub fn compile(
     layout: &mut PersistentLayout,
 ) -> Result<Compiled, CompileError> {
     let now = || options.clock.map_or(0.0, |clock| clock());
-    let whole = (options.batch, options.seq);
-    let (name, (batch, seq), rope_len) = match entry {
-        Entry::Train(_) => ("train", whole, options.seq),
-        Entry::Accumulate => ("accumulate", whole, options.seq),
-        // It has the parameters only.
-        Entry::Update(_) => ("update", (1, 1), 1),
-        Entry::Eval => ("eval", whole, options.seq),
-        Entry::Forward => ("forward", whole, options.seq),
-        Entry::Decode { context } => ("decode", whole, *context),
-        Entry::Prefill { context, tokens } => ("prefill", (options.batch, *tokens), *context),
-    };
+    let (batch, seq) = (options.batch, options.seq);
     let mut last = now();
-    let mut graph = model.build(batch, seq, rope_len)?;
+    let built = |batch, seq| {
+        model.build(BuildShape { batch, seq, rope_len: seq }).map(|built| (built.graph, built.origins))
+    };
+    let (name, built, tokens) = match entry {
+        Entry::Train(_) => ("train", built(batch, seq), seq),
+        Entry::Accumulate => ("accumulate", built(batch, seq), seq),
+        // It has the parameters only; `options` has the tokens of all batches of a step.
+        Entry::Update(_) => ("update", built(model.shape.batch, model.shape.seq), seq),
+        Entry::Eval => ("eval", built(batch, seq), seq),
+        Entry::Forward => ("forward", built(batch, seq), seq),
+        // Sequences as in training, of which a pass makes what there is of them.
+        Entry::Decode { context } => ("decode", generation::whole_sequences(model, batch, *context), 1),
+        Entry::Prefill { context, tokens } => {
+            ("prefill", generation::whole_sequences(model, batch, *context), *tokens)
+        }
+    };
+    let (mut graph, origins) = built?;
     graph.name = format!("{} {name}", graph.name);
 
     let mut dumps = vec![];
@@ -201,7 +212,7 @@ pub fn compile(
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };
-    let memory = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {
+    let placement = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {
         let at = now();
         times.push(PassTime { pass: pass.to_string(), seconds: at - last, nodes: graph.len() });
         if malformed.is_none()
@@ -215,22 +226,21 @@ pub fn compile(
             dumps.push(Dump { path, text: linc_ir::print(graph) });
         }
         last = now();
-    })?;
+    })
+    .map_err(|error| generation::refusal(error, &origins))?;
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &memory, options.target.into(), &options.tiles, layout.bytes)?;
+    let assembled = assemble::assemble(&graph, &placement, options.target.into(), &options.tiles, layout)?;
+    plan::validate::validate(&assembled.plan)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
         dumps.extend(plan_dumps(&assembled, options.target)?);
     }
-    let reported = match entry {
-        Entry::Prefill { tokens, .. } => &Options { seq: *tokens, ..options.clone() },
-        _ => options,
-    };
+    let reported = &Options { seq: tokens, ..options.clone() };
     let report = Report::new(model, name, reported, &assembled.plan, times);
-    let sites = memory.order.iter().flat_map(|id| tiles::Site::of_node(&graph, *id)).collect();
+    let sites = placement.order.iter().flat_map(|id| tiles::Site::of_node(&graph, *id)).collect();
     Ok(Compiled { plan: assembled.plan, report, sites, dumps })
 }
 

@@ -20,6 +20,32 @@ pub struct Model {
     pub kinds: Vec<AttentionKind>,
     /// Sizes of the model.
     pub sizes: Sizes,
+    /// The batches that it is trained on: what `batch` and `seq` stand for in its text.
+    pub shape: BatchShape,
+    /// Its attentions in the order of the text, layer by layer; a layer may have none, or several.
+    pub attentions: Vec<Attention>,
+    /// The text reads `seq`.
+    pub(crate) reads_seq: bool,
+}
+
+/// A batch of sequences.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub seq: usize,
+}
+
+/// One attention of a model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attention {
+    /// Its layer, from 0.
+    pub layer: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
 }
 
 /// The sizes that reports and checks need.
@@ -44,7 +70,9 @@ pub struct Sizes {
 }
 
 impl Model {
-    /// Reads both texts, applies `overrides` (dotted key, number), and lays out the attention kinds.
+    /// Reads both texts, applies `overrides` (dotted key, number), builds the model for batches of a shape, which finds what
+    /// is wrong with it, and lays out the attention kinds. Parameters may be as long as the sequences, so programs that share
+    /// them are made of models with one `shape.seq`.
     ///
     /// # Errors
     /// [`CompileError::Model`] with source positions, [`CompileError::Pass`] for a placement that the model does not
@@ -55,16 +83,18 @@ impl Model {
         overrides: &[(String, f64)],
         asked: Option<Ratio>,
         placement: Placement,
+        shape: BatchShape,
     ) -> Result<Self, CompileError> {
         let mut config = ModelConfig::parse(config)?;
         for (key, value) in overrides {
             config.override_number(key, *value)?;
         }
         let architecture = Architecture::parse(architecture)?;
-        let built = build(&architecture, &config, &BuildShape { batch: 1, seq: 1, rope_len: 1 })?;
+        let BatchShape { batch, seq } = shape;
+        let built = build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq })?;
         let kinds = layer_kinds(built.n_layers, asked, &placement)?;
-        let sizes = sizes(&built);
-        Ok(Model { architecture, config, asked, placement, kinds, sizes })
+        let (sizes, attentions, reads_seq) = (sizes(&built), attentions(&built.graph), built.reads_seq);
+        Ok(Model { architecture, config, asked, placement, kinds, sizes, shape, attentions, reads_seq })
     }
 
     /// The same model with other attention kinds, as a checkpoint's metadata gives them.
@@ -74,8 +104,8 @@ impl Model {
     }
 
     /// Builds the graph for a batch shape.
-    pub(crate) fn build(&self, batch: usize, seq: usize, rope_len: usize) -> Result<Graph, CompileError> {
-        Ok(build(&self.architecture, &self.config, &BuildShape { batch, seq, rope_len })?.graph)
+    pub(crate) fn build(&self, shape: BuildShape) -> Result<BuiltModel, CompileError> {
+        Ok(build(&self.architecture, &self.config, &shape)?)
     }
 
     /// Options of the linear layers, in the default form.
@@ -119,19 +149,28 @@ impl Model {
         &self.architecture.source().text
     }
 
-    /// FLOPs per token of a training step in TorchTitan's convention: `6·(params - embedding)` and, per layer,
+    /// FLOPs per token of a training step in TorchTitan's convention: `6·(params - embedding)` and, per attention,
     /// `12·heads·head_dim·seq` for softmax or `12·heads·head_dim²` for linear attention.
     pub fn titan_flops_per_token(&self, seq: usize) -> u64 {
-        let s = &self.sizes;
-        let per_layer = |kind: &AttentionKind| {
-            let span = match kind {
-                AttentionKind::Softmax => seq,
-                AttentionKind::Linear => s.head_dim,
+        let per_attention = |a: &Attention| {
+            let span = match self.kinds.get(a.layer) {
+                Some(AttentionKind::Linear) => a.head_dim,
+                Some(AttentionKind::Softmax) | None => seq,
             };
-            12 * (s.n_heads * s.head_dim * span) as u64
+            12 * (a.heads * a.head_dim * span) as u64
         };
-        6 * (s.params - s.embedding_params) + self.kinds.iter().map(per_layer).sum::<u64>()
+        let s = &self.sizes;
+        6 * (s.params - s.embedding_params) + self.attentions.iter().map(per_attention).sum::<u64>()
     }
+}
+
+fn attentions(graph: &Graph) -> Vec<Attention> {
+    let attention = |id| {
+        let Op::Attention(spec) = graph.op(id) else { return None };
+        let q = &graph.ty(graph.operands(id)[0]).shape.0;
+        Some(Attention { layer: spec.layer, heads: q[2], head_dim: q[3] })
+    };
+    graph.nodes().filter_map(attention).collect()
 }
 
 fn sizes(built: &BuiltModel) -> Sizes {

@@ -16,9 +16,10 @@ use crate::{PassError, Target};
 /// [`CompileError`]: there is no kernel for the sizes.
 pub fn trial(site: &Site, tile: Tile, target: Target) -> Result<Plan, CompileError> {
     let mut graph = node(site).map_err(PassError::from)?;
-    let memory = memory::run(&mut graph, &PersistentLayout::default())?;
+    let layout = PersistentLayout::default();
+    let placement = memory::run(&mut graph, &layout)?;
     let tiles = [(*site, tile)].into();
-    Ok(assemble(&graph, &memory, target.into(), &tiles, 0)?.plan)
+    Ok(assemble(&graph, &placement, target.into(), &tiles, &layout)?.plan)
 }
 
 fn node(site: &Site) -> Result<Graph, linc_ir::IrError> {

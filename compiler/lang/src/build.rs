@@ -14,14 +14,17 @@ use crate::config::{ModelConfig, Number, Setting};
 use crate::diagnostics::{Diagnostic, Diagnostics, Label};
 use crate::value::{Dim, MAX_ELEMENTS, Tensor, Value, describe_shape, elements, shape};
 
+mod origin;
 mod param;
+
+pub use origin::Origins;
 
 /// The sizes that are not the model's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BuildShape {
     /// Sequences at once.
     pub batch: usize,
-    /// Tokens per sequence; 1 for decoding.
+    /// Tokens per sequence.
     pub seq: usize,
     /// Positions that rope tables cover, at least `seq`.
     pub rope_len: usize,
@@ -33,6 +36,10 @@ pub struct BuiltModel {
     /// One input leaf `tokens`, i32 `[batch, seq]`; one output `logits`, f32 `[batch, seq, vocab_size]` or
     /// `[batch * seq, vocab_size]`. Attention is abstract; each node's scope is `layers.3/attention`.
     pub graph: Graph,
+    /// Where in the text each node comes from.
+    pub origins: Origins,
+    /// The text reads the number of tokens of a sequence, so that other lengths may make another model of it.
+    pub reads_seq: bool,
     /// Number of layers.
     pub n_layers: usize,
     /// Query heads.
@@ -108,6 +115,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) settings: BTreeMap<String, Setting>,
     pub(crate) functions: BTreeMap<&'a str, &'a Function>,
     pub(crate) graph: Graph,
+    origins: Origins,
+    /// The name of the input's second axis, and whether an expression that was evaluated reads it.
+    pub(crate) seq_name: &'a str,
+    pub(crate) reads_seq: bool,
     pub(crate) shape: BuildShape,
     /// Innermost last; a function's body sees only its own.
     pub(crate) scopes: Vec<BTreeMap<String, Value>>,
@@ -144,6 +155,9 @@ impl<'a> Builder<'a> {
             settings,
             functions: functions.collect(),
             graph: Graph::new(format!("{}_{}", config.name, config.flavor)),
+            origins: Origins::new(arch.source().clone()),
+            seq_name: "",
+            reads_seq: false,
             shape,
             scopes: vec![BTreeMap::new()],
             calls: Vec::new(),
@@ -161,12 +175,7 @@ impl<'a> Builder<'a> {
 
     /// An error at a place of the `.linc` file, with the calls that led there.
     pub(crate) fn error(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {
-        let path = &self.arch.source().path;
-        let mut error = Diagnostic::new(path, span, message);
-        for call in self.calls.iter().rev().take(3) {
-            error = error.label(path, *call, "in this call");
-        }
-        Box::new(error)
+        Box::new(origin::diagnostic(&self.arch.source().path, span, &self.calls, message))
     }
 
     /// Adds a remark at another place of the `.linc` file.
@@ -240,6 +249,7 @@ impl<'a> Builder<'a> {
         for dim in &dims {
             self.bind(&dim.name, Value::Number(Number::Int(dim.size as i64)));
         }
+        self.seq_name = model.axes.last().map_or("", |axis| axis.text.as_str());
         let ty = TensorType::i32(sizes);
         let tokens = self.add(Op::Input { name: check::INPUT.into(), ty }, &[], model.input.span)?;
         self.bind(check::INPUT, Value::Tensor(Tensor { value: tokens, dims }));
@@ -254,6 +264,8 @@ impl<'a> Builder<'a> {
             vocab_size: self.count("vocab_size"),
             dim: self.count("dim"),
             graph: self.graph,
+            origins: self.origins,
+            reads_seq: self.reads_seq,
         })
     }
 
@@ -364,6 +376,7 @@ impl<'a> Builder<'a> {
     /// Adds an operation. Its operands are known to fit, or `span` gets the graph's own message.
     pub(crate) fn add(&mut self, op: Op, operands: &[linc_ir::Value], span: Span) -> Built<linc_ir::Value> {
         let value = self.graph.push(op, operands).map_err(|e| self.error(span, e.to_string()))?;
+        self.origins.record(value.node, span, &self.calls);
         let shape = &self.graph.ty(value).shape;
         if elements(shape.0.iter().copied()).is_none() {
             let message = format!("a tensor {shape} has more than {MAX_ELEMENTS} elements");

@@ -47,7 +47,8 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn name(&self, name: &str, span: Span) -> Built<Value> {
+    fn name(&mut self, name: &str, span: Span) -> Built<Value> {
+        self.reads_seq |= name == self.seq_name;
         if let Some(value) = self.scopes.iter().rev().find_map(|scope| scope.get(name)) {
             return Ok(value.clone());
         }

@@ -23,7 +23,7 @@ mod parser;
 mod suggest;
 mod value;
 
-pub use build::{BuildShape, BuiltModel, build};
+pub use build::{BuildShape, BuiltModel, Origins, build};
 pub use config::{LinearAttentionOptions, ModelConfig};
 pub use diagnostics::{Diagnostic, Diagnostics, Label, Source};
 

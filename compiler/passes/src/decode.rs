@@ -2,14 +2,14 @@
 //! The position is a runtime scalar, so one compiled program serves every token. A prompt goes through a sister program
 //! that takes a block of tokens at once and leaves nothing but caches and states.
 
+use std::collections::BTreeMap;
+
 use linc_ir::{BinaryOp, Graph, LinearForm, LinearSpec, NodeId, Op, TensorType, Value};
 
 use crate::attention::{LinearOptions, softmax_scale};
 use crate::error::PassError;
 use crate::placement::AttentionKind;
-
-/// Name of the position input: i32 `[1]`, number of tokens before this one.
-pub const POSITION: &str = "position";
+use crate::positions::POSITION;
 
 /// Name of the input of a block of a prompt: f32 `[N]`, an upper bound of the keys of each token in the linear layers:
 /// infinity, or [`NO_KEY`] for tokens that do not exist.
@@ -38,10 +38,10 @@ pub struct Caches {
     pub range: Option<usize>,
 }
 
-/// Lowers the attention of a graph built for one token.
+/// Lowers the attention of a graph for one token, which is causal: others do not get here.
 ///
 /// # Errors
-/// [`PassError::Missing`] for a layer without a kind, [`PassError::Setting`] for non-causal attention.
+/// [`PassError::Missing`] for a layer without a kind.
 pub fn run(
     graph: &mut Graph,
     kinds: &[AttentionKind],
@@ -51,7 +51,7 @@ pub fn run(
     lower(graph, kinds, options, caches, None)
 }
 
-/// The same for a graph built for a block of tokens of a prompt, no more than the caches hold, of which those at the end need not
+/// The same for a graph for a block of tokens of a prompt, no more than the caches hold, of which those at the end need not
 /// exist: what they leave in caches is written over before it is read, and their keys add nothing to states. Logits are
 /// left out: those of the last token, which alone are wanted, are what decoding starts with.
 ///
@@ -71,6 +71,11 @@ pub fn prefill(
         )));
     }
     graph.outputs.clear();
+    let linear = Some(&AttentionKind::Linear);
+    let is_linear = |n: NodeId| matches!(graph.op(n), Op::Attention(spec) if kinds.get(spec.layer) == linear);
+    if !graph.nodes().any(is_linear) {
+        return lower(graph, kinds, options, caches, None);
+    }
     let ty = TensorType::f32([tokens]);
     let limit = graph.push(Op::Input { name: KEY_LIMIT.into(), ty }, &[])?;
     let limit = graph.push(Op::Reshape { shape: [1, tokens, 1, 1].into() }, &[limit])?;
@@ -86,16 +91,16 @@ fn lower(
     limit: Option<Value>,
 ) -> Result<(), PassError> {
     let outer = graph.set_scope("decode");
-    let position = graph.push(Op::Input { name: POSITION.into(), ty: TensorType::i32([1]) }, &[])?;
+    // Where positions are looked up, it is there.
+    let position = match graph.leaf(POSITION) {
+        Some(node) => Value { node, port: 0 },
+        None => graph.push(Op::Input { name: POSITION.into(), ty: TensorType::i32([1]) }, &[])?,
+    };
+    // Attentions of each layer so far.
+    let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
     let nodes: Vec<NodeId> = graph.nodes().filter(|n| matches!(graph.op(*n), Op::Attention(_))).collect();
     for id in nodes {
         let Op::Attention(spec) = graph.op(id).clone() else { continue };
-        if !spec.causal {
-            return Err(PassError::Setting(format!(
-                "layer {} is not causal and cannot generate",
-                spec.layer
-            )));
-        }
         let kind = *kinds.get(spec.layer).ok_or_else(|| {
             PassError::Missing(format!("layer {} has no attention kind ({} layers)", spec.layer, kinds.len()))
         })?;
@@ -126,14 +131,16 @@ fn lower(
                 (op, vec![("state_max", row.clone()), ("state_sum", row), ("state", [b, g, d, d].into())])
             }
         };
+        let number = numbers.entry(spec.layer).or_default();
         let mut operands = vec![q, k, x[2]];
         let mut leaves = vec![];
         for (name, shape) in states {
-            let name = format!("layers.{}.attention.{name}", spec.layer);
+            let name = state_name(spec.layer, *number, name);
             let leaf = graph.add(Op::State { name, ty: TensorType::f32(shape) }, &[])?;
             operands.push(Value { node: leaf, port: 0 });
             leaves.push(leaf);
         }
+        *number += 1;
         operands.push(position);
         let step = graph.add(op, &operands)?;
         for (i, leaf) in leaves.into_iter().enumerate() {
@@ -144,4 +151,12 @@ fn lower(
     }
     graph.set_scope(outer);
     Ok(())
+}
+
+/// The name of a cache or state of attention `number` of a layer, the same in all programs of a model.
+fn state_name(layer: usize, number: usize, name: &str) -> String {
+    match number {
+        0 => format!("layers.{layer}.attention.{name}"),
+        _ => format!("layers.{layer}.attention.{number}.{name}"),
+    }
 }

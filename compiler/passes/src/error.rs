@@ -1,6 +1,6 @@
 //! What a pass can refuse.
 
-use linc_ir::IrError;
+use linc_ir::{IrError, NodeId};
 use thiserror::Error;
 
 /// A pass could not do its work.
@@ -22,6 +22,15 @@ pub enum PassError {
     UnusedParameter {
         /// Checkpoint name.
         name: String,
+    },
+    /// The model cannot be evaluated for some of its tokens: an operation outside of attention makes something of several
+    /// positions, or attention is not causal.
+    #[error("the model cannot generate: {message}")]
+    MixesPositions {
+        /// The operation, in the graph as the language built it.
+        node: NodeId,
+        /// What it does.
+        message: String,
     },
     /// The graph lacks an output or input that the pass needs.
     #[error("{0}")]

@@ -19,6 +19,7 @@ pub mod merge_matmuls;
 pub mod optimizer;
 pub mod pipeline;
 pub mod placement;
+pub mod positions;
 pub mod precision;
 pub mod recompute;
 pub mod residual;

@@ -7,14 +7,14 @@ use linc_ir::{DType, Graph};
 use crate::attention::LinearOptions;
 use crate::error::PassError;
 use crate::loss_scale::{LossScale, Scaling};
-use crate::memory::{MemoryPlan, PersistentLayout};
+use crate::memory::{PersistentLayout, Placement};
 use crate::optimizer::OptimizerOptions;
 use crate::placement::AttentionKind;
 use crate::precision::Precision;
 use crate::recompute::Policy;
 use crate::{
     accumulate, attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls,
-    optimizer, precision, recompute, residual, sort_tokens,
+    optimizer, positions, precision, recompute, residual, sort_tokens,
 };
 
 /// Which program is made of the model.
@@ -30,7 +30,7 @@ pub enum Entry {
     Eval,
     /// Forward with all logits as output.
     Forward,
-    /// One token with caches for `context` tokens.
+    /// One token with caches for `context` tokens, of a graph for whole sequences.
     Decode {
         /// Longest sequence.
         context: usize,
@@ -82,7 +82,7 @@ pub const OPTIONAL: [&str; 9] = [
     "sort_tokens",
 ];
 
-/// Lowers a built model graph to an executable one with its memory plan. `observe` sees the graph after each pass.
+/// Lowers a built model graph to an executable one with the storage of its values. `observe` sees the graph after each pass.
 ///
 /// # Errors
 /// [`PassError::Setting`] for an unknown or mandatory name in `disabled`, otherwise what the passes refuse.
@@ -92,7 +92,7 @@ pub fn run(
     options: &Options,
     persistent: &mut PersistentLayout,
     observe: &mut dyn FnMut(&'static str, &Graph),
-) -> Result<MemoryPlan, PassError> {
+) -> Result<Placement, PassError> {
     if let Some(name) = options.disabled.iter().find(|name| !OPTIONAL.contains(&name.as_str())) {
         return Err(PassError::Setting(format!(
             "no optional pass is named {name}; there are {}",
@@ -101,6 +101,15 @@ pub fn run(
     }
     let on = |name: &str| !options.disabled.contains(name);
     observe("build", graph);
+    let part = match entry {
+        Entry::Decode { context } => Some((1, *context)),
+        Entry::Prefill { context, tokens } => Some((*tokens, *context)),
+        Entry::Train(_) | Entry::Accumulate | Entry::Update(_) | Entry::Eval | Entry::Forward => None,
+    };
+    if let Some((tokens, context)) = part {
+        *graph = positions::run(graph, tokens, context)?.graph;
+        observe("positions", graph);
+    }
     let narrow = options.precision.narrow();
     let stored_narrow = match narrow {
         Some(_) if options.narrow_weights => precision::read_narrow(graph)?,
@@ -214,10 +223,10 @@ pub fn run(
         residual::run(graph)?;
         observe("residual", graph);
     }
-    persistent.extend(graph);
-    let plan = memory::run(graph, persistent)?;
+    persistent.extend(graph)?;
+    let placement = memory::run(graph, persistent)?;
     observe("memory", graph);
-    Ok(plan)
+    Ok(placement)
 }
 
 /// Places parameters that a matmul will read together side by side. Looks at the model in its canonical form, so that

@@ -8,20 +8,20 @@ use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Results, Tensor, run};
 use linc_passes::accumulate::{KEEP, SHARE};
 use linc_passes::loss::{LOSS, TARGETS};
-use linc_passes::memory::{Allocation, MemoryPlan, PersistentLayout};
+use linc_passes::memory::{Allocation, PersistentLayout, Placement};
 use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
 use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
 
 const SEQ: usize = 9;
 const STEPS: usize = 3;
 
-fn program(entry: &Entry, batch: usize, options: &Options) -> (Graph, MemoryPlan, PersistentLayout) {
+fn program(entry: &Entry, batch: usize, options: &Options) -> (Graph, Placement, PersistentLayout) {
     let mut graph = common::tiny_llama(batch, SEQ);
     let mut layout = PersistentLayout::default();
-    let plan = pipeline::run(&mut graph, entry, options, &mut layout, &mut |pass, graph| {
+    let placement = pipeline::run(&mut graph, entry, options, &mut layout, &mut |pass, graph| {
         linc_ir::verify(graph).unwrap_or_else(|e| panic!("after {pass}: {e}"));
     });
-    (graph, plan.expect("a plan"), layout)
+    (graph, placement.expect("a placement"), layout)
 }
 
 fn results(graph: &Graph, bindings: &Bindings<f64>) -> Results<f64> {
@@ -111,13 +111,14 @@ fn every_optional_pass_can_be_switched_off() {
 #[test]
 fn states_are_updated_where_they_lie() {
     let (graph, plan, layout) = program(&Entry::Accumulate, 2, &common::options("LS"));
+    let memory = common::allocated(&graph, &plan, &layout);
     let position: BTreeMap<_, _> = plan.order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
     assert!(!graph.updates.is_empty());
     for (leaf, value) in &graph.updates {
         let name = graph.op(*leaf).leaf_name().expect("a name");
         let root = plan.storage[value].root;
         assert_eq!(root.node, *leaf, "{name}");
-        let Allocation { persistent, offset, .. } = plan.allocations[&root];
+        let Allocation { persistent, offset, .. } = memory.allocations[&root];
         assert!(persistent && layout.offset(name) == Some(offset), "{name}");
         for (reader, _) in graph.users(root) {
             assert!(position[&reader] <= position[&value.node], "{name} is read after it was overwritten");

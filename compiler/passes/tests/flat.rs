@@ -3,7 +3,7 @@
 mod common;
 
 use linc_ir::{Graph, NodeId, Op, Value};
-use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout};
+use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
 use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
 use linc_passes::precision::Precision;
 
@@ -12,9 +12,15 @@ fn lowered(
     entry: &Entry,
     options: &Options,
     layout: &mut PersistentLayout,
-) -> (Graph, MemoryPlan) {
-    let plan = pipeline::run(&mut graph, entry, options, layout, &mut |_, _| {}).expect("a plan");
-    (graph, plan)
+) -> (Graph, Planned) {
+    let placement = pipeline::run(&mut graph, entry, options, layout, &mut |_, _| {}).expect("a placement");
+    let memory = common::allocated(&graph, &placement, layout);
+    (graph, Planned { placement, memory })
+}
+
+struct Planned {
+    placement: Placement,
+    memory: MemoryPlan,
 }
 
 fn training() -> Entry {
@@ -55,15 +61,15 @@ fn the_update(graph: &Graph) -> NodeId {
 }
 
 /// Where a value begins in its part of the arena.
-fn address(graph: &Graph, plan: &MemoryPlan, value: Value) -> (bool, u64) {
-    let place = &plan.storage[&value];
-    let allocation = &plan.allocations[&place.root];
+fn address(graph: &Graph, plan: &Planned, value: Value) -> (bool, u64) {
+    let place = &plan.placement.storage[&value];
+    let allocation = &plan.memory.allocations[&place.root];
     let within = place.layout.offset * graph.ty(value).dtype.bytes();
     (allocation.persistent, allocation.offset + within as u64)
 }
 
 /// Checks that no operand of the update is copied together, and that parts lie where the whole has them.
-fn check_flat(graph: &Graph, plan: &MemoryPlan, layout: &PersistentLayout) {
+fn check_flat(graph: &Graph, plan: &Planned, layout: &PersistentLayout) {
     let update = the_update(graph);
     for whole in &graph.operands(update)[..4] {
         assert!(matches!(graph.op(whole.node), Op::Concat { axis: 0 }));
@@ -72,11 +78,14 @@ fn check_flat(graph: &Graph, plan: &MemoryPlan, layout: &PersistentLayout) {
             assert_eq!(address(graph, plan, part), (persistent, at), "{part} of {whole}");
             at += graph.ty(part).bytes() as u64;
         }
-        let root = plan.storage[whole].root;
-        assert!(graph.op(root.node).leaf_name().is_some() || plan.in_place.contains(&whole.node), "{whole}");
+        let root = plan.placement.storage[whole].root;
+        assert!(
+            graph.op(root.node).leaf_name().is_some() || plan.placement.is_in_place(whole.node),
+            "{whole}"
+        );
     }
     for (leaf, value) in &graph.updates {
-        assert_eq!(plan.storage[value], plan.storage[&Value { node: *leaf, port: 0 }]);
+        assert_eq!(plan.placement.storage[value], plan.placement.storage[&Value { node: *leaf, port: 0 }]);
         let name = graph.op(*leaf).leaf_name().expect("a name");
         let at = address(graph, plan, *value);
         assert_eq!(at, (true, layout.offset(name).expect("an offset")), "{name}");
@@ -95,13 +104,14 @@ fn each_family_is_one_range() {
             let update = the_update(&graph);
             let all = numel(graph.operands(update)[1]);
             let bytes = |kind| {
-                let last = plan.order.len() - 1;
-                let live = plan.allocations.values().filter(|a| a.kind == kind && a.live.1 == last);
+                let last = plan.placement.order.len() - 1;
+                let live = plan.memory.allocations.values().filter(|a| a.kind == kind && a.live.1 == last);
                 // But for the numbers that scale an f16 loss.
                 let live = live.filter(|a| a.bytes > 4);
                 live.map(|a| a.bytes).sum::<u64>()
             };
-            let masters = plan.allocations.values().filter(|a| a.kind == Kind::Parameter && a.persistent);
+            let masters =
+                plan.memory.allocations.values().filter(|a| a.kind == Kind::Parameter && a.persistent);
             assert_eq!(masters.map(|a| a.bytes).sum::<u64>(), 4 * all);
             assert_eq!(bytes(Kind::State), 8 * all);
         }
@@ -117,7 +127,7 @@ fn accumulated_gradients_are_one_range_too() {
         let update = Entry::Update(common::optimizer());
         let (graph, plan) = lowered(graph(), &update, &options, &mut layout);
         check_flat(&graph, &plan, &layout);
-        assert_eq!(plan.storage[&graph.operands(the_update(&graph))[1]].layout.offset, 0);
+        assert_eq!(plan.placement.storage[&graph.operands(the_update(&graph))[1]].layout.offset, 0);
     }
 }
 
@@ -125,7 +135,7 @@ fn accumulated_gradients_are_one_range_too() {
 fn a_gradient_of_two_parameters_is_copied_for_each() {
     let (graph, plan) = lowered(odd(), &training(), &common::options(""), &mut PersistentLayout::default());
     let gradients = graph.operands(graph.operands(the_update(&graph))[1].node);
-    let roots: Vec<Value> = gradients.iter().map(|g| plan.storage[g].root).collect();
+    let roots: Vec<Value> = gradients.iter().map(|g| plan.placement.storage[g].root).collect();
     let copies = roots.iter().filter(|root| matches!(graph.op(root.node), Op::Concat { .. })).count();
     assert_eq!(copies, 2, "of the gradient that a and b share");
 }
@@ -139,15 +149,18 @@ fn what_arises_early_leaves_room_for_what_dies_before_the_rest() {
         &mut PersistentLayout::default(),
     );
     let whole = graph.operands(the_update(&graph))[1];
-    let range = &plan.allocations[&whole];
+    let range = &plan.memory.allocations[&whole];
     let inside = |a: &&linc_passes::memory::Allocation| {
         !a.persistent && a.kind != Kind::Gradient && a.offset < range.offset + range.bytes
     };
-    assert!(plan.allocations.values().filter(inside).count() > 10, "activations lie where gradients will");
+    assert!(
+        plan.memory.allocations.values().filter(inside).count() > 10,
+        "activations lie where gradients will"
+    );
     let begins: Vec<usize> = graph
         .operands(whole.node)
         .iter()
-        .map(|part| plan.allocations[&plan.storage[part].root].live.0)
+        .map(|part| plan.memory.allocations[&plan.placement.storage[part].root].live.0)
         .collect();
     assert!(begins.iter().max() > begins.iter().min(), "gradients arise one by one");
 }

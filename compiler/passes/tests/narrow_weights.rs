@@ -54,7 +54,7 @@ fn what_only_products_and_the_embedding_read_is_narrow() {
 #[test]
 fn they_take_half_the_memory_and_only_where_nothing_trains() {
     let lowered = |entry: Entry, narrow_weights: bool| {
-        let mut graph = tiny_llama(1, 1);
+        let mut graph = tiny_llama(1, 4);
         let mut layout = PersistentLayout::default();
         let options = Options { narrow_weights, precision: Precision::Bfloat16, ..options("LS") };
         let result = pipeline::run(&mut graph, &entry, &options, &mut layout, &mut |_, _| {});

@@ -70,7 +70,9 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
     let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
         bail!("--recompute is \"{}\"; expected none, selective or full", args.recompute);
     };
-    let open = |ratio| open(&args.model, ratio, &args.placement, args.set.clone());
+    // Parameters are counted at the first of the lengths.
+    let shape = (args.batch_size, args.seq.first().copied().unwrap_or(1));
+    let open = |ratio| open(&args.model, ratio, &args.placement, args.set.clone(), shape);
     let ratios: Vec<Option<&str>> = match &args.ratio[..] {
         [] => vec![None],
         ratios => ratios.iter().map(|ratio| Some(ratio.as_str())).collect(),
@@ -99,7 +101,7 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
     // A user's own number of layers comes later, and wins.
     let set = [&["n_layers=1".to_string()], &args.set[..]].concat();
     let bench = MemoryBench {
-        model: open(&args.model, None, "uniform", set)?,
+        model: open(&args.model, None, "uniform", set, (args.batch_size, args.seq))?,
         seq: args.seq,
         batch: args.batch_size,
         precision: compile::precision(&args.measure.precision)?,
@@ -141,13 +143,22 @@ fn timing(args: &MeasureArgs) -> Result<Timing> {
     Ok(Timing { warmup: args.warmup, rounds: args.rounds })
 }
 
-fn open(path: &Path, ratio: Option<&str>, placement: &str, set: Vec<String>) -> Result<Model> {
+fn open(
+    path: &Path,
+    ratio: Option<&str>,
+    placement: &str,
+    set: Vec<String>,
+    (batch_size, seq_len): (usize, usize),
+) -> Result<Model> {
+    if batch_size == 0 || seq_len == 0 {
+        bail!("--batch-size and --seq must be at least 1");
+    }
     let layers = LayerArgs {
         ratio: ratio.map(str::to_string),
         placement: placement.to_string(),
         set,
-        batch_size: 1,
-        seq_len: 1,
+        batch_size,
+        seq_len,
         precision: String::new(),
     };
     compile::open(path, &layers)

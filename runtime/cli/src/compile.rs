@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use linc_driver::{
-    AdamWSpec, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime,
-    Precision, Ratio, RecomputePolicy, Report, Source, Target,
+    AdamWSpec, BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options,
+    PassTime, Precision, Ratio, RecomputePolicy, Report, Source, Target,
 };
 use linc_train::config::{ModelFiles, Setting};
 use linc_train::metrics::{bytes, thousands};
@@ -20,11 +20,11 @@ use crate::table::{flops, table};
 
 pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let begun = system::seconds();
+    let mut options = options(&args.layers)?;
     let model = open(&args.model, &args.layers)?;
     let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
         bail!("--recompute is \"{}\"; expected none, selective or full", args.recompute);
     };
-    let mut options = options(&args.layers)?;
     options.recompute = recompute;
     options.disabled = args.disable_pass.iter().cloned().collect();
     options.dumps = args.out.is_some() || args.dump.is_some();
@@ -33,9 +33,6 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let entry = entry(&args.entry, &args.layers, &model, options.target)?;
     // As `linc generate` has them.
     options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. });
-    if matches!(entry, Entry::Decode { .. }) {
-        options.seq = 1;
-    }
     let compiled = linc_driver::compile(&model, &entry, &options, &mut Layout::default())?;
     if let Some(pass) = &args.dump {
         return print_dump(&compiled, pass);
@@ -95,12 +92,14 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
     let source =
         |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
     let ratio: Option<Ratio> = layers.ratio.as_deref().map(str::parse).transpose()?;
+    let shape = BatchShape { batch: layers.batch_size, seq: layers.seq_len };
     let model = Model::new(
         &source(&files.model_path, &files.model_text),
         &source(&files.architecture_path, &files.architecture_text),
         &overrides,
         ratio,
         layers.placement.parse()?,
+        shape,
     );
     model.map_err(|error| match error {
         CompileError::Pass(error) => {

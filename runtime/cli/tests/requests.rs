@@ -128,3 +128,49 @@ fn the_largest_models_are_refused_with_the_plan_before_the_first_step() {
     assert!(!message.contains("step:"), "{message}");
     assert!(!folder.path("run").exists(), "a refused run writes nothing");
 }
+
+/// A config of a model of the test's own: `start` follows the embedding, `options` the attention's operands.
+fn own_model(folder: &Folder, start: &str, options: &str) -> Vec<String> {
+    let numbers =
+        "name = \"own\"\nflavor = \"t\"\narchitecture = \"own.linc\"\nn_heads = 4\nvocab_size = 256\n";
+    let toml = folder.file("own.toml", format!("{numbers}dim = 32\nn_layers = 2\n"));
+    let text = format!(
+        "model own(tokens: [batch, seq] int) {{\n  param e [vocab_size, dim] init normal(1.0)\n  x = embedding(tokens, e)\n  {start}\n  \
+         for _layer in layers {{\n    param w [dim, dim] init trunc_normal(0.02)\n    h = split_heads(x @ w.T, n_heads)\n    \
+         x = x + merge_heads(attention(h, h, h{options}))\n  }}\n  logits = x @ e.T\n}}\n"
+    );
+    folder.file("own.linc", text);
+    let config = folder.config();
+    let args = ["train", &config, "--model.path", &toml, "--training.steps", "1"];
+    args.map(str::to_string).to_vec()
+}
+
+#[test]
+fn a_model_that_cannot_be_decoded_trains_without_a_sample() {
+    let shift = "x = x + concat(slice(x, 0, 1, 1) * 0, slice(x, 0, seq - 1, 1), 1)";
+    let cases = [
+        ("acausal", "x = x * 2", ", causal = false", "own.linc:8:25: ", "attention is not causal"),
+        ("shift", shift, "", "own.linc:4:18: ", "picks positions"),
+    ];
+    for (name, start, options, place, what) in cases {
+        let folder = Folder::new(name);
+        let shown = succeed(&own_model(&folder, start, options));
+        let told: Vec<&str> = shown.lines().filter(|line| line.contains("no sample at the end")).collect();
+        assert_eq!(told.len(), 1, "{shown}");
+        assert!(told[0].contains(place) && told[0].contains(what), "{}", told[0]);
+        let step = folder.path("run/checkpoint/step-1").display().to_string();
+        refuse(&["generate", "--checkpoint", &step, "--prompt", "the"], &[place, what, "help: "]);
+    }
+}
+
+#[test]
+fn learned_positions_go_as_far_as_they_were_trained() {
+    let folder = Folder::new("learned");
+    let shown = succeed(&own_model(&folder, "param p [seq, dim] init normal(1.0) x = x + p", ""));
+    assert!(!shown.contains("no sample at the end"), "{shown}");
+    let step = folder.path("run/checkpoint/step-1").display().to_string();
+    let generate = ["generate", "--checkpoint", &step, "--prompt", "the quick", "--greedy"];
+    let text = succeed(&[&generate[..], &["--tokens", "20"]].concat());
+    assert!(text.starts_with("the quick"), "{text}");
+    refuse(&[&generate[..], &["--context", "33"]].concat(), &["context is 33", "at most 32"]);
+}

@@ -109,6 +109,9 @@ pub struct ModelRecord {
     pub overrides: Vec<(String, f64)>,
     /// Tokens of a training sequence.
     pub seq_len: usize,
+    /// Sequences of a training batch, which the architecture may read; 0 in checkpoints that do not say.
+    #[serde(default)]
+    pub batch_size: usize,
 }
 
 /// Everything but the tensors.

@@ -79,7 +79,8 @@ impl Programs {
     /// A session for generation alone.
     ///
     /// # Errors
-    /// [`TrainError::Request`] for a context that is no number of positions, and as [`Session::new`].
+    /// [`TrainError::Request`] for a context that is no number of positions or longer than the model can be,
+    /// [`TrainError::Compile`] with the place in its text if it cannot generate, and as [`Session::new`].
     pub fn load(
         model: &Model,
         context: usize,
@@ -89,6 +90,12 @@ impl Programs {
         if context == 0 || i32::try_from(context).is_err() {
             let message = format!("the context is {context} tokens: give a --context of 1 to {}", i32::MAX);
             return Err(TrainError::Request(message));
+        }
+        let longest = linc_driver::generation(model)?.longest;
+        if let Some(longest) = longest.filter(|longest| context > *longest) {
+            return Err(TrainError::Request(format!(
+                "the context is {context} tokens, but the model has parameters for {longest} positions, the length of the sequences that it was trained on: give a --context of at most {longest}"
+            )));
         }
         let blocks = linc_driver::prompt_blocks(model, session::target(&*device), context);
         let room = blocks.map_or(context, |blocks| blocks.context);
@@ -198,6 +205,13 @@ impl<'a> Generator<'a> {
             block.resize(tokens, block.last().copied().unwrap_or(0));
             x.write_input(program, names::TOKENS, bytemuck::cast_slice(&block))?;
             x.write_input(program, names::POSITION, bytemuck::bytes_of(&((i * tokens) as i32)))?;
+            // Only tables of positions ask for them; those of tokens that do not exist are as good as any.
+            if x.plan(program).binding(Role::Input, names::POSITIONS).is_some() {
+                let first = i * tokens;
+                let last = first + part.len() - 1;
+                let positions: Vec<i32> = (first..first + tokens).map(|at| at.min(last) as i32).collect();
+                x.write_input(program, names::POSITIONS, bytemuck::cast_slice(&positions))?;
+            }
             // Only linear layers ask for it.
             if x.plan(program).binding(Role::Input, names::KEY_LIMIT).is_some() {
                 let mut limit = vec![f32::INFINITY; part.len()];

@@ -143,7 +143,7 @@ impl Trainer {
         proceed()?;
         let (mut lock, message) = folder::choose(&mut config, meaning, &record, &data.training)?;
         observer.message(&message);
-        let mut programs = programs::programs(&config, &data);
+        let mut programs = programs::programs(&config, &model, &data);
         let target = session::target(&*device);
         let tiles = programs::tiles(&config, &model, &programs, target, observer)?;
         for (_, options) in &mut programs.entries {
@@ -197,6 +197,9 @@ impl Trainer {
             lock,
         };
         trainer.announce(start.message, observer);
+        if let Some(reason) = programs.no_sample {
+            observer.message(&reason);
+        }
         Ok(trainer)
     }
 

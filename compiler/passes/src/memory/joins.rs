@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use linc_ir::{Graph, NodeId, Op, Value};
 
 use super::alias::Storages;
-use super::{lifetimes, sizes};
+use super::lifetimes::lifetimes;
+use super::sizes;
 
 /// For each flat join, the byte offset in it of each storage that it is made of.
 pub(super) type Joins = BTreeMap<NodeId, BTreeMap<Value, u64>>;

@@ -10,19 +10,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use linc_ir::{Graph, NodeId, Op, Value};
 
 use super::{ALIGN, is_persistent};
+use crate::error::PassError;
 
 /// Byte offsets of persistent tensors by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PersistentLayout {
-    offsets: BTreeMap<String, u64>,
+    places: BTreeMap<String, Place>,
     /// Size of the persistent part.
     pub bytes: u64,
+}
+
+/// Bytes of the persistent part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Place {
+    offset: u64,
+    bytes: u64,
 }
 
 impl PersistentLayout {
     /// Where a tensor lies, if it is known.
     pub fn offset(&self, name: &str) -> Option<u64> {
-        self.offsets.get(name).copied()
+        self.places.get(name).map(|place| place.offset)
     }
 
     /// Appends the parameters that are not placed yet, members of a group next to each other. What is more than once
@@ -50,7 +58,20 @@ impl PersistentLayout {
     }
 
     /// Appends all other persistent leaves that are not placed yet.
-    pub fn extend(&mut self, graph: &Graph) {
+    ///
+    /// # Errors
+    /// [`PassError::Setting`] for a leaf whose place was made for another size: in two programs of one arena a parameter may not
+    /// depend on the shape of the batch, nor a cache on the context, where those differ.
+    pub fn extend(&mut self, graph: &Graph) -> Result<(), PassError> {
+        for id in graph.nodes().filter(|id| is_persistent(graph.op(*id))) {
+            let (name, bytes) = (name(graph, id), size(graph, id));
+            if let Some(place) = self.places.get(name).filter(|place| place.bytes != bytes) {
+                return Err(PassError::Setting(format!(
+                    "{name} takes {bytes} bytes in this program and {} in another that shares it: its shape depends on the batch, the length of sequences or the context, which must then be the same in both",
+                    place.bytes
+                )));
+            }
+        }
         self.place_params(graph, &[]);
         let params: BTreeMap<&str, u64> = graph
             .nodes()
@@ -77,13 +98,15 @@ impl PersistentLayout {
         for id in alone {
             self.append(graph, [id]);
         }
+        Ok(())
     }
 
     /// Places leaves side by side; what comes next begins aligned.
     fn append(&mut self, graph: &Graph, leaves: impl IntoIterator<Item = NodeId>) {
         for id in leaves {
-            self.offsets.insert(name(graph, id).to_string(), self.bytes);
-            self.bytes += size(graph, id);
+            let place = Place { offset: self.bytes, bytes: size(graph, id) };
+            self.places.insert(name(graph, id).to_string(), place);
+            self.bytes += place.bytes;
         }
         self.bytes = self.bytes.next_multiple_of(ALIGN);
     }

@@ -4,10 +4,15 @@
 //! that dies with them, and what is joined to one vector is made side by side (`joins.rs`). What is left gets an offset
 //! by size, largest first, in the first gap among the buffers that are alive at the same time (greedy by size, arXiv
 //! 2001.03288; `offsets.rs`). Persistent tensors are laid out once by name and shared by sister programs (`layout.rs`).
+//!
+//! Storage is decided in the order of the nodes ([`run`]), offsets in the order of the steps that the nodes become
+//! ([`Placement::allocate`]): a leaf or a view takes no step, so two values that are alive at different nodes may
+//! well be in memory at the same step (`lifetimes.rs`).
 
 mod alias;
 mod joins;
 mod layout;
+mod lifetimes;
 mod occupancy;
 mod offsets;
 mod rules;
@@ -18,6 +23,8 @@ use linc_ir::layout::Storage;
 use linc_ir::{Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
+
+use lifetimes::{lifetimes, step_lifetimes};
 
 pub use layout::PersistentLayout;
 
@@ -52,32 +59,36 @@ pub struct Allocation {
     pub offset: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// First and last position in the order at which it is used, inclusive.
+    /// First and last step at which it is in use, inclusive.
     pub live: (usize, usize),
     /// For reports.
     pub kind: Kind,
 }
 
-/// The result of the pass.
+/// Who shares whose memory, and in which order the nodes run: all that their kernels depend on.
 #[derive(Clone, PartialEq, Debug)]
-pub struct MemoryPlan {
+pub struct Placement {
     /// Execution order.
     pub order: Vec<NodeId>,
     /// Place of every value.
     pub storage: BTreeMap<Value, Storage>,
+    joins: joins::Joins,
+}
+
+/// A placement with addresses.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MemoryPlan {
     /// Memory of every root.
     pub allocations: BTreeMap<Value, Allocation>,
-    /// Concats of what already lies where they want it: there is nothing to run.
-    pub in_place: BTreeSet<NodeId>,
     /// Size of the scratch part in bytes.
     pub scratch_bytes: u64,
 }
 
-/// Plans all memory of a graph; may add explicit copies to it.
+/// Decides order and storage of all values of a graph; may add explicit copies to it.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph, [`PassError::Missing`] for an update that cannot be made in place.
-pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPlan, PassError> {
+pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<Placement, PassError> {
     let (order, mut storage) = alias::resolve(graph, persistent)?;
     overwrite_dying_operands(graph, &order, &mut storage);
     for (leaf, value) in &graph.updates {
@@ -89,26 +100,38 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<MemoryPla
     let joins = joins::find(graph, &order, &storage).map_err(|parts| {
         PassError::Missing(format!("internal error: parts {parts:?} of a join do not lie side by side"))
     })?;
-    let kinds = kinds(graph, &order, &storage, &joins);
-    let mut allocations = BTreeMap::new();
-    let sizes = sizes(graph, &storage);
-    for (root, live) in lifetimes(graph, &order, &storage) {
-        let op = graph.op(root.node);
-        let known = if is_persistent(op) { op.leaf_name().and_then(|n| persistent.offset(n)) } else { None };
-        allocations.insert(
-            root,
-            Allocation {
-                persistent: known.is_some(),
-                offset: known.unwrap_or(0),
-                bytes: sizes[&root],
-                live,
-                kind: kinds[&root],
-            },
-        );
+    Ok(Placement { order, storage, joins })
+}
+
+impl Placement {
+    /// True for a concat of what already lies where it wants it: there is nothing to run.
+    pub fn is_in_place(&self, id: NodeId) -> bool {
+        self.joins.contains_key(&id)
     }
-    let scratch_bytes = offsets::assign(&mut allocations, &joins);
-    let in_place = joins.into_keys().collect();
-    Ok(MemoryPlan { order, storage, allocations, in_place, scratch_bytes })
+
+    /// Gives every root its address; `steps` has the number of steps that each node of the order became.
+    pub fn allocate(&self, graph: &Graph, persistent: &PersistentLayout, steps: &[usize]) -> MemoryPlan {
+        let kinds = kinds(graph, &self.order, &self.storage, &self.joins);
+        let sizes = sizes(graph, &self.storage);
+        let mut allocations = BTreeMap::new();
+        for (root, live) in step_lifetimes(lifetimes(graph, &self.order, &self.storage), steps) {
+            let op = graph.op(root.node);
+            let known =
+                if is_persistent(op) { op.leaf_name().and_then(|n| persistent.offset(n)) } else { None };
+            allocations.insert(
+                root,
+                Allocation {
+                    persistent: known.is_some(),
+                    offset: known.unwrap_or(0),
+                    bytes: sizes[&root],
+                    live,
+                    kind: kinds[&root],
+                },
+            );
+        }
+        let scratch_bytes = offsets::assign(&mut allocations, &self.joins);
+        MemoryPlan { allocations, scratch_bytes }
+    }
 }
 
 fn is_persistent(op: &Op) -> bool {
@@ -126,37 +149,6 @@ fn sizes(graph: &Graph, storage: &BTreeMap<Value, Storage>) -> BTreeMap<Value, u
         *size = (*size).max(bytes);
     }
     sizes
-}
-
-/// First and last use of every root.
-fn lifetimes(
-    graph: &Graph,
-    order: &[NodeId],
-    storage: &BTreeMap<Value, Storage>,
-) -> BTreeMap<Value, (usize, usize)> {
-    let mut live: BTreeMap<Value, (usize, usize)> = BTreeMap::new();
-    let mut touch = |value: &Value, at: usize| {
-        let range = live.entry(storage[value].root).or_insert((at, at));
-        *range = (range.0.min(at), range.1.max(at));
-    };
-    let end = order.len().saturating_sub(1);
-    for (at, id) in order.iter().enumerate() {
-        for value in graph.results(*id) {
-            // The caller writes inputs before the first step.
-            touch(&value, if matches!(graph.op(*id), Op::Input { .. }) { 0 } else { at });
-        }
-        for operand in graph.operands(*id) {
-            touch(&operand, at);
-        }
-    }
-    for (_, value) in &graph.outputs {
-        touch(value, end);
-    }
-    for (leaf, value) in &graph.updates {
-        touch(value, end);
-        touch(&Value { node: *leaf, port: 0 }, end);
-    }
-    live
 }
 
 /// Lets pointwise results take over the storage of an operand that nobody reads afterwards.

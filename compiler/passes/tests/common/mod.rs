@@ -9,6 +9,7 @@ use linc_ir::{AdamWSpec, DType, Graph, Init, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::LinearOptions;
 use linc_passes::loss_scale::LossScale;
+use linc_passes::memory::{MemoryPlan, PersistentLayout, Placement};
 use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::Options;
 use linc_passes::placement::AttentionKind;
@@ -58,6 +59,11 @@ pub(crate) fn optimizer() -> OptimizerOptions {
         adamw: AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
         max_norm: 1.0,
     }
+}
+
+/// Addresses where every node is one step.
+pub(crate) fn allocated(graph: &Graph, placement: &Placement, layout: &PersistentLayout) -> MemoryPlan {
+    placement.allocate(graph, layout, &vec![1; placement.order.len()])
 }
 
 /// Random parameters (at a scale where gradients are not tiny), tokens, targets (one ignored), learning rate, step.

@@ -1,7 +1,7 @@
 //! Attention by itself: a model of one layer per kind of attention, with projections as thin as the language allows, of
 //! whose training step only attention's launches are counted. Softmax and linear attention run in the same step.
 
-use linc_driver::{AttentionKind, Entry, Model, Placement, Precision, RecomputePolicy, Source};
+use linc_driver::{AttentionKind, BatchShape, Entry, Model, Placement, Precision, RecomputePolicy, Source};
 use serde::Serialize;
 
 use super::{
@@ -160,7 +160,7 @@ fn one_size(
     open: &mut Open<'_>,
     tell: &mut Tell<'_>,
 ) -> Result<(String, Vec<AttentionRow>), TrainError> {
-    let model = model(bench, head_dim)?;
+    let model = model(bench, head_dim, seq)?;
     let backward = bench.passes.contains(&Pass::Backward);
     let entry = if backward { train_entry() } else { Entry::Eval };
     // Nothing runs twice, so that a step has one forward.
@@ -221,8 +221,8 @@ fn operation_of(kind: AttentionKind, pass: Pass) -> String {
     format!("{}_attention{end}", kind.name())
 }
 
-fn model(bench: &AttentionBench, head_dim: usize) -> Result<Model, TrainError> {
-    let AttentionBench { heads, kv_heads, kinds, .. } = bench;
+fn model(bench: &AttentionBench, head_dim: usize, seq: usize) -> Result<Model, TrainError> {
+    let AttentionBench { heads, kv_heads, kinds, batch, .. } = bench;
     let numbers = format!(
         "name = \"attention\"\nflavor = \"{head_dim}\"\narchitecture = \"attention.linc\"\n\
          dim = {DIM}\nn_layers = {}\nn_heads = {heads}\nn_kv_heads = {kv_heads}\nhead_dim = {head_dim}\n\
@@ -231,5 +231,7 @@ fn model(bench: &AttentionBench, head_dim: usize) -> Result<Model, TrainError> {
     );
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let (config, architecture) = (source("attention.toml", &numbers), source("attention.linc", ARCHITECTURE));
-    Ok(Model::new(&config, &architecture, &[], None, Placement::Uniform)?.with_kinds(kinds.clone()))
+    let shape = BatchShape { batch: *batch, seq };
+    let model = Model::new(&config, &architecture, &[], None, Placement::Uniform, shape)?;
+    Ok(model.with_kinds(kinds.clone()))
 }

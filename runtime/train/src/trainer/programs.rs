@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    AdamWSpec, AttentionKind, CompileError, Entry, Layout, Model, OptimizerOptions, Options, Placement,
-    Source, Target,
+    AdamWSpec, AttentionKind, BatchShape, CompileError, Entry, Layout, Model, OptimizerOptions, Options,
+    Placement, Source, Target, generation,
 };
 use linc_exec::ExecError;
 
@@ -39,14 +39,17 @@ pub fn open_model(
     let toml = source(&files.model_path, &files.model_text);
     let architecture = source(&files.architecture_path, &files.architecture_text);
     let (ratio, placement) = (config.model.linear_attn_ratio, config.model.linear_attn_placement.clone());
+    let shape = BatchShape { batch: config.training.batch_size, seq: config.training.seq_len };
     // The numbers of layers are the model's, so that only now a list can be seen to be wrong.
     let model =
-        Model::new(&toml, &architecture, &overrides, ratio, placement).map_err(|error| match error {
-            CompileError::Pass(error) => {
-                config.problem("model.linear_attn_placement", error.to_string()).into()
-            }
-            other => TrainError::from(other),
-        })?;
+        Model::new(&toml, &architecture, &overrides, ratio, placement, shape).map_err(
+            |error| match error {
+                CompileError::Pass(error) => {
+                    config.problem("model.linear_attn_placement", error.to_string()).into()
+                }
+                other => TrainError::from(other),
+            },
+        )?;
     let record = ModelRecord {
         name: model.name().to_string(),
         flavor: model.flavor().to_string(),
@@ -60,6 +63,7 @@ pub fn open_model(
         architecture: architecture.text,
         overrides,
         seq_len: config.training.seq_len,
+        batch_size: config.training.batch_size,
     };
     Ok((model, record))
 }
@@ -75,7 +79,8 @@ pub fn model_of(record: &ModelRecord) -> Result<Model, TrainError> {
     // The layers decide, not what they were once derived from: how a ratio is rounded may change.
     let kinds: Option<Vec<AttentionKind>> =
         record.layers.iter().map(|name| AttentionKind::from_name(name)).collect();
-    let model = Model::new(&toml, &architecture, &record.overrides, None, Placement::Uniform)?;
+    let shape = BatchShape { batch: record.batch_size.max(1), seq: record.seq_len };
+    let model = Model::new(&toml, &architecture, &record.overrides, None, Placement::Uniform, shape)?;
     let Some(kinds) = kinds.filter(|kinds| kinds.len() == model.sizes.n_layers) else {
         let message = format!(
             "the checkpoint has the layers {}; expected softmax or linear for each of the model's {}",
@@ -111,14 +116,16 @@ fn compile_options(config: &JobConfig) -> Options {
 /// The programs of a run: numbered [`TRAIN`] and [`EVAL`], and the numbers of those that not every run has.
 pub(super) struct Programs {
     pub(super) entries: Vec<(Entry, Options)>,
-    /// Behind the sample at the end, where tokens are text.
+    /// Behind the sample at the end, where tokens are text and the model can generate.
     pub(super) decode: Option<usize>,
+    /// Why there is none though tokens are text.
+    pub(super) no_sample: Option<String>,
     /// The optimizer's step, where [`TRAIN`] only adds up gradients.
     pub(super) update: Option<usize>,
 }
 
 /// The programs that a config asks for.
-pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
+pub(super) fn programs(config: &JobConfig, model: &Model, data: &Data) -> Programs {
     let options = compile_options(config);
     let steps = config.accumulation_steps();
     let train = match steps {
@@ -146,8 +153,17 @@ pub(super) fn programs(config: &JobConfig, data: &Data) -> Programs {
     let update = (steps > 1)
         .then(|| push(Entry::Update(optimizer(config)), sister(options.batch * steps, options.seq)));
     let context = options.seq;
-    let decode = data.tokenizer.as_ref().map(|_| push(Entry::Decode { context }, sister(1, 1)));
-    Programs { entries, decode, update }
+    let generates = data.tokenizer.as_ref().map(|_| generation(model));
+    let (decode, no_sample) = match generates {
+        None => (None, None),
+        Some(Ok(_)) => (Some(push(Entry::Decode { context }, sister(1, 1))), None),
+        Some(Err(error)) => {
+            let reason = error.to_string();
+            let reason = reason.lines().next().unwrap_or_default().replacen("error: ", "", 1);
+            (None, Some(format!("There will be no sample at the end: {reason}")))
+        }
+    };
+    Programs { entries, decode, no_sample, update }
 }
 
 /// Tile sizes for a run: of the checkpoint that it goes on from, else measured, if that is asked for.

@@ -167,7 +167,7 @@ fn same_model(saved: &ModelRecord, now: &ModelRecord) -> Result<bool, TrainError
 
 /// The graph of a model once every layer's attention is decided.
 fn attention_graph(record: &ModelRecord) -> Result<Option<String>, TrainError> {
-    let options = Options { dumps: true, ..Options::new(1, 1) };
+    let options = Options { dumps: true, ..Options::new(record.batch_size.max(1), record.seq_len) };
     let compiled =
         linc_driver::compile(&model_of(record)?, &Entry::Forward, &options, &mut Layout::default())?;
     Ok(compiled.dumps.into_iter().find(|d| d.path.ends_with("-attention.ir")).map(|d| d.text))
@@ -214,6 +214,7 @@ mod tests {
             architecture: include_str!("../../../../models/llama3.linc").into(),
             overrides: vec![],
             seq_len: 32,
+            batch_size: 1,
         }
     }
 

@@ -1,0 +1,72 @@
+//! Whether a model can write text: one token at a time, each from the tokens before it.
+
+use linc_ir::Graph;
+use linc_lang::{BuildShape, Diagnostic, Diagnostics, Origins};
+use linc_passes::{PassError, positions};
+
+use crate::error::CompileError;
+use crate::model::Model;
+
+/// What to do about a model that cannot.
+const HELP: &str = "a token sees others through causal `attention` only, or it cannot be decoded one at a time; training and validation need none of this";
+
+/// How a model generates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Generation {
+    /// Tokens that a sequence can have, if its parameters hold something for each position.
+    pub longest: Option<usize>,
+}
+
+/// Decides whether the programs of [`crate::Entry::Decode`] and [`crate::Entry::Prefill`] exist for a model.
+///
+/// # Errors
+/// [`CompileError::Model`] with the place in the text that makes it impossible.
+pub fn generation(model: &Model) -> Result<Generation, CompileError> {
+    let (graph, origins) = whole_sequences(model, 1, 1)?;
+    match positions::run(&graph, 1, 1) {
+        Ok(part) => Ok(Generation { longest: part.longest }),
+        Err(error) => Err(refusal(error, &origins)),
+    }
+}
+
+/// The graph for `batch` sequences as long as in training, whose single tokens are to be decoded within a context. It is
+/// built for the batches of training, so that the text computes with the same numbers.
+///
+/// # Errors
+/// [`CompileError::Model`] if there is no such graph.
+pub(crate) fn whole_sequences(
+    model: &Model,
+    batch: usize,
+    context: usize,
+) -> Result<(Graph, Origins), CompileError> {
+    let seq = match model.shape.seq {
+        1 if model.reads_seq => {
+            let error = Diagnostic::nowhere(
+                "a model whose text reads the length of sequences cannot generate if it was trained on single tokens",
+            );
+            return Err(Diagnostics::new(vec![error], vec![]).into());
+        }
+        // Where a single token's axis is cannot be told from others of size 1; any length makes the same model.
+        1 => 2,
+        seq => seq,
+    };
+    let trained = model.shape.batch;
+    // Of one sequence there is nothing that it could be mixed with.
+    let built_batch = if trained == 1 { batch } else { trained };
+    let built = model.build(BuildShape { batch: built_batch, seq, rope_len: context.max(seq) })?;
+    if built_batch == batch {
+        return Ok((built.graph, built.origins));
+    }
+    match positions::sequences(&built.graph, batch) {
+        Ok(part) => Ok((part.graph, built.origins.through(&part.sources))),
+        Err(error) => Err(refusal(error, &built.origins)),
+    }
+}
+
+/// The error of a pass, at its place in the text if it has one.
+pub(crate) fn refusal(error: PassError, origins: &Origins) -> CompileError {
+    match error {
+        PassError::MixesPositions { node, .. } => origins.error(node, &error.to_string(), HELP).into(),
+        other => other.into(),
+    }
+}
