@@ -16,6 +16,7 @@ mod section;
 mod sections;
 mod settings;
 pub mod shipped;
+mod unread;
 mod value;
 
 pub use compare::Change;
@@ -271,38 +272,6 @@ impl JobConfig {
                 "lr_scheduler.decay_ratio",
                 &format!("{warmup} steps of warmup leave {decay} of {steps} steps to the decay, which would take {wanted}"),
             );
-        }
-    }
-
-    /// Settings that are TorchTitan's and do nothing yet say so where they ask for something.
-    fn warn_of_unread(&self, settings: &mut Settings<'_>) {
-        let (metrics, profiling) = (Metrics::default(), Profiling::default());
-        let unread = [
-            (
-                self.metrics.save_tb_folder != metrics.save_tb_folder,
-                "metrics.save_tb_folder",
-                "TensorBoard files are not written; metrics.jsonl has the same values",
-            ),
-            (
-                self.profiling.save_traces_folder != profiling.save_traces_folder,
-                "profiling.save_traces_folder",
-                "traces are not written; profiling prints a table at the end",
-            ),
-            (
-                self.profiling.profile_freq != profiling.profile_freq,
-                "profiling.profile_freq",
-                "every step is profiled",
-            ),
-            (
-                self.checkpoint.async_mode != AsyncMode::Disabled,
-                "checkpoint.async_mode",
-                "training waits while a checkpoint is written",
-            ),
-        ];
-        for (asked, name, what_happens) in unread {
-            if asked {
-                settings.warn(name, &format!("`{name}` has no effect: {what_happens}"));
-            }
         }
     }
 

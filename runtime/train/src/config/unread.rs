@@ -1,0 +1,38 @@
+//! Settings that are accepted from TorchTitan's configs before linc does what they ask for.
+
+use super::settings::Settings;
+use super::{AsyncMode, JobConfig, Metrics, Profiling};
+
+impl JobConfig {
+    /// Settings that are TorchTitan's and do nothing yet say so where they ask for something.
+    pub(super) fn warn_of_unread(&self, settings: &mut Settings<'_>) {
+        let (metrics, profiling) = (Metrics::default(), Profiling::default());
+        let unread = [
+            (
+                self.metrics.save_tb_folder != metrics.save_tb_folder,
+                "metrics.save_tb_folder",
+                "TensorBoard files are not written; metrics.jsonl has the same values",
+            ),
+            (
+                self.profiling.save_traces_folder != profiling.save_traces_folder,
+                "profiling.save_traces_folder",
+                "traces are not written; profiling prints a table at the end",
+            ),
+            (
+                self.profiling.profile_freq != profiling.profile_freq,
+                "profiling.profile_freq",
+                "every step is profiled",
+            ),
+            (
+                self.checkpoint.async_mode != AsyncMode::Disabled,
+                "checkpoint.async_mode",
+                "training waits while a checkpoint is written",
+            ),
+        ];
+        for (asked, name, what_happens) in unread {
+            if asked {
+                settings.warn(name, &format!("`{name}` has no effect: {what_happens}"));
+            }
+        }
+    }
+}
