@@ -16,6 +16,7 @@ use linc_train::system;
 use crate::args::{CompileArgs, Format, LayerArgs};
 use crate::cuda;
 use crate::out;
+use crate::shipped::SHIPPED;
 use crate::table::{flops, table};
 
 pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
 
 /// Opens a model file with the layers that the command line asks for.
 pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
-    let files = ModelFiles::read(path)?;
+    let files = ModelFiles::read(path, &SHIPPED)?;
     let mut overrides = vec![];
     for text in &layers.set {
         let Some(pair) = text.split_once('=').and_then(|(key, value)| Some((key, number(value.trim())?)))

@@ -15,6 +15,7 @@ mod inspect;
 mod models;
 mod out;
 mod progress;
+mod shipped;
 mod table;
 mod train;
 

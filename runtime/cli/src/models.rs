@@ -3,26 +3,27 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use linc_train::config::shipped::{self, CONFIGS, MODELS, ShippedFile};
+use linc_train::config::shipped::{self, ShippedFile};
 
 use crate::args::InitArgs;
 use crate::out;
+use crate::shipped::SHIPPED;
 
 /// Lists what is built in.
 pub(crate) fn list() -> Result<ExitCode> {
-    let width = MODELS.iter().chain(CONFIGS).map(|file| file.name().len()).max().unwrap_or(0);
+    let width = SHIPPED.models.iter().chain(SHIPPED.configs).map(|file| file.name().len()).max().unwrap_or(0);
     let lines = |files: &[ShippedFile]| -> String {
         files.iter().map(|file| format!("  {:width$}  {}\n", file.name(), file.title())).collect()
     };
-    out::line(format_args!("Models, for linc compile:\n{}", lines(MODELS)))?;
-    out::line(format_args!("Configs, for linc train:\n{}", lines(CONFIGS)))?;
+    out::line(format_args!("Models, for linc compile:\n{}", lines(SHIPPED.models)))?;
+    out::line(format_args!("Configs, for linc train:\n{}", lines(SHIPPED.configs)))?;
     out::line("linc init NAME writes a config and its model into this folder, to be edited.")?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the files of a config or model.
 pub(crate) fn init(args: &InitArgs) -> Result<ExitCode> {
-    let written = shipped::init(&args.name, &args.folder)?;
+    let written = shipped::init(&SHIPPED, &args.name, &args.folder)?;
     for file in &written.files {
         out::line(format_args!("Wrote {}", file.display()))?;
     }

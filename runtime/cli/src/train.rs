@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use linc_train::config::{JobConfig, Override};
+use linc_train::config::{JobConfig, ModelFiles, Override};
 use linc_train::exec::Profile;
 use linc_train::exec::device::signals;
 use linc_train::generate::visible;
@@ -14,6 +14,7 @@ use crate::args::TrainArgs;
 use crate::console::Console;
 use crate::out;
 use crate::progress::Progress;
+use crate::shipped::SHIPPED;
 use crate::table::table;
 
 /// What the first request to end is answered with.
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         return list_settings();
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
-    let loaded = JobConfig::load_file(path, &Override::parse_all(&settings)?)?;
+    let loaded = JobConfig::load_file(path, &Override::parse_all(&settings)?, &SHIPPED)?;
     let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
     let mut config = loaded.config;
     config.profiling.enable_profiling |= args.profile || !switches.is_empty();
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     for warning in &loaded.warnings {
         console.warn(warning);
     }
+    let files = ModelFiles::resolve(&config.model, Some(path), &SHIPPED)?;
     let threads = config.training.threads;
     let opened = config.training.device.open((threads > 0).then_some(threads))?;
     if let Some(warning) = opened.warning {
@@ -47,7 +49,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     let mut device = opened.device;
     device.watch(Progress::of_kernels());
-    let result = Trainer::new(config, Some(path), folder, device, stop, &mut console)
+    let result = Trainer::new(config, &files, folder, device, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
     let console = console.finish();
     let summary = result?;

@@ -20,7 +20,7 @@ use linc_exec::device::Device;
 
 use crate::autotune;
 use crate::checkpoint::ModelRecord;
-use crate::config::JobConfig;
+use crate::config::{JobConfig, ModelFiles};
 use crate::data::{Batch, Data, Event, Loading, TokenCache, target_shares};
 use crate::error::TrainError;
 use crate::lr::{LrSchedule, Stretches};
@@ -113,7 +113,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Opens model, data and checkpoint, compiles, and allocates; nothing is trained yet. The dump folder is the config's
+    /// Opens model (`files`), data and checkpoint, compiles, and allocates; nothing is trained yet. The dump folder is the config's
     /// or, as `meaning` has it, one of the run's own beside it. Looks at `stop` between pieces of that work.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl Trainer {
     /// [`TrainError::is_interrupt`].
     pub fn new(
         mut config: JobConfig,
-        config_path: Option<&Path>,
+        files: &ModelFiles,
         meaning: Folder,
         device: Box<dyn Device>,
         stop: &AtomicBool,
@@ -133,7 +133,7 @@ impl Trainer {
         };
         observer.message(&format!("Starting job: {}", config.job.description));
         folder::check_free(&config, meaning)?;
-        let (model, record) = open_model(&config, config_path)?;
+        let (model, record) = open_model(&config, files)?;
         let mut tell = |event: Event<'_>| match event {
             Event::Note(text) => observer.message(text),
             Event::Progress { what, done, total } => observer.progress(what, done, total),

@@ -34,6 +34,7 @@ pub use value::{Scalar, Setting};
 use crate::lr::Stretches;
 use section::Section;
 use settings::Settings;
+use shipped::Shipped;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -139,8 +140,8 @@ impl JobConfig {
     ///
     /// # Errors
     /// The file cannot be read or is not UTF-8, or as [`JobConfig::load`].
-    pub fn load_file(path: &Path, overrides: &[Override]) -> Result<Loaded, ConfigError> {
-        let (path, text) = model_files::read_or_shipped(path, shipped::CONFIGS, "config file")?;
+    pub fn load_file(path: &Path, overrides: &[Override], shipped: &Shipped) -> Result<Loaded, ConfigError> {
+        let (path, text) = model_files::read_or_shipped(path, shipped.configs, "config file")?;
         Self::load(&text, &path.display().to_string(), overrides)
     }
 

@@ -4,7 +4,7 @@
 use super::error::{ConfigError, FilePlace, Place, Problem};
 use super::sections::Model;
 use super::settings::nearest;
-use super::shipped::{self, ShippedFile};
+use super::shipped::{self, Shipped, ShippedFile};
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
@@ -31,12 +31,16 @@ impl ModelFiles {
     ///
     /// # Errors
     /// No such model (with those there are), or a file that cannot be read.
-    pub fn resolve(model: &Model, config_path: Option<&Path>) -> Result<Self, ConfigError> {
+    pub fn resolve(
+        model: &Model,
+        config_path: Option<&Path>,
+        shipped: &Shipped,
+    ) -> Result<Self, ConfigError> {
         let config_folder = config_path.map(|path| path.parent().unwrap_or(Path::new("")));
         if let Some(path) = &model.path {
             let given = PathBuf::from(path);
             let beside = config_folder.map(|folder| folder.join(path)).filter(|beside| beside.is_file());
-            return Self::read(&if given.is_file() { given } else { beside.unwrap_or(given) });
+            return Self::read(&if given.is_file() { given } else { beside.unwrap_or(given) }, shipped);
         }
         let mut folders = Vec::new();
         if let Some(folder) = config_folder {
@@ -50,11 +54,11 @@ impl ModelFiles {
         folders.push(PathBuf::from("models"));
         let file = model_file_name(model);
         match folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file()) {
-            Some(path) => Self::read(&path),
-            None if shipped::find(shipped::MODELS, Path::new(&file)).is_some() => {
-                Self::read(Path::new(&file))
+            Some(path) => Self::read(&path, shipped),
+            None if shipped::find(shipped.models, Path::new(&file)).is_some() => {
+                Self::read(Path::new(&file), shipped)
             }
-            None => Err(no_such_model(model, &file, &folders)),
+            None => Err(no_such_model(model, &file, &folders, shipped)),
         }
     }
 
@@ -63,11 +67,11 @@ impl ModelFiles {
     ///
     /// # Errors
     /// A file that cannot be read, or no architecture in the model file.
-    pub fn read(model_path: &Path) -> Result<Self, ConfigError> {
-        let (model_path, model_text) = read_or_shipped(model_path, shipped::MODELS, "model file")?;
+    pub fn read(model_path: &Path, shipped: &Shipped) -> Result<Self, ConfigError> {
+        let (model_path, model_text) = read_or_shipped(model_path, shipped.models, "model file")?;
         let architecture_path = architecture_path(&model_path, &model_text)?;
         let is_shipped = |file: &&ShippedFile| file.place() == architecture_path;
-        let architecture_text = match shipped::ARCHITECTURES.iter().find(is_shipped) {
+        let architecture_text = match shipped.architectures.iter().find(is_shipped) {
             Some(file) => file.text.to_owned(),
             None => read_text(&architecture_path, "architecture file")?,
         };
@@ -123,7 +127,7 @@ fn architecture_path(model_path: &Path, text: &str) -> Result<PathBuf, ConfigErr
     }
 }
 
-fn no_such_model(model: &Model, file: &str, folders: &[PathBuf]) -> ConfigError {
+fn no_such_model(model: &Model, file: &str, folders: &[PathBuf], shipped: &Shipped) -> ConfigError {
     let looked: Vec<String> = folders.iter().map(|folder| folder.join(file).display().to_string()).collect();
     let message = format!(
         "no model file for name = \"{}\", flavor = \"{}\"; looked for {}",
@@ -137,13 +141,14 @@ fn no_such_model(model: &Model, file: &str, folders: &[PathBuf]) -> ConfigError 
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter_map(|name| name.strip_suffix(".toml").map(str::to_owned))
-        .chain(shipped::MODELS.iter().map(|file| file.name().to_owned()))
+        .chain(shipped.models.iter().map(|file| file.name().to_owned()))
         .collect();
     known.sort();
     known.dedup();
     let wanted = file.strip_suffix(".toml").unwrap_or(file);
     let help = match nearest(wanted, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}? There are {}", known.join(", ")),
+        None if known.is_empty() => "say [model] path = \"FILE.toml\"".to_owned(),
         None => format!("there are {}; or say [model] path = \"FILE.toml\"", known.join(", ")),
     };
     ConfigError::new(message).help(help)
@@ -199,21 +204,25 @@ mod tests {
     fn a_flavor_is_found_beside_the_configs() {
         let folder = tree();
         let config = folder.path().join("configs/a.toml");
-        let files = ModelFiles::resolve(&model("1B"), Some(&config)).expect("found");
+        let files = ModelFiles::resolve(&model("1B"), Some(&config), &Shipped::NONE).expect("found");
         assert_eq!(files.model_path, folder.path().join("models/llama3_1b.toml"));
         assert_eq!(files.architecture_path, folder.path().join("models/llama3.linc"));
         assert!(files.model_text.contains("dim = 8"));
         assert_eq!(files.architecture_text, "model llama3 {}\n");
         let by_path = Model { path: Some("../models/llama3_1b.toml".to_owned()), ..Model::default() };
-        assert_eq!(ModelFiles::resolve(&by_path, Some(&config)).expect("found").model_text, files.model_text);
+        assert_eq!(
+            ModelFiles::resolve(&by_path, Some(&config), &Shipped::NONE).expect("found").model_text,
+            files.model_text
+        );
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let folder = tree();
         let config = folder.path().join("configs/a.toml");
-        let error =
-            |flavor: &str| ModelFiles::resolve(&model(flavor), Some(&config)).expect_err(flavor).to_string();
+        let error = |flavor: &str| {
+            ModelFiles::resolve(&model(flavor), Some(&config), &Shipped::NONE).expect_err(flavor).to_string()
+        };
         let missing = error("1c");
         assert!(
             missing.contains("flavor = \"1c\"") && missing.contains("did you mean llama3_1b?"),

@@ -377,13 +377,15 @@ fn shipped_configs_are_valid() {
     assert!(names.len() >= 9, "{names:?}");
     for name in names {
         let path = folder.join(&name);
-        let loaded = JobConfig::load_file(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let loaded = JobConfig::load_file(&path, &[], &shipped::Shipped::NONE)
+            .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(loaded.warnings, Vec::<String>::new(), "{name}");
         let config = loaded.config;
         let stem = name.trim_end_matches(".toml");
         assert_eq!(config.job.dump_folder, format!("./outputs/{stem}"));
         assert_ne!(config.job.description, Job::default().description, "{name}");
-        ModelFiles::resolve(&config.model, Some(&path)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        ModelFiles::resolve(&config.model, Some(&path), &shipped::Shipped::NONE)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         if let Some(ratio) = stem.strip_prefix("llama3_1b_linear_") {
             assert_eq!(ratio.parse::<Ratio>().ok(), config.model.linear_attn_ratio);
         }

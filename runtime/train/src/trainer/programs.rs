@@ -27,12 +27,8 @@ pub(super) const EVAL: usize = 1;
 /// The model of a config, with the record of it that checkpoints keep.
 ///
 /// # Errors
-/// The model's files are missing, malformed, or do not fit the settings.
-pub fn open_model(
-    config: &JobConfig,
-    config_path: Option<&Path>,
-) -> Result<(Model, ModelRecord), TrainError> {
-    let files = ModelFiles::resolve(&config.model, config_path)?;
+/// The model's files are malformed, or do not fit the settings.
+pub fn open_model(config: &JobConfig, files: &ModelFiles) -> Result<(Model, ModelRecord), TrainError> {
     let overrides = config.model_overrides();
     let source =
         |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
