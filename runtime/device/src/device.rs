@@ -43,6 +43,10 @@ pub trait Device {
     /// Copies bytes into an arena. Errors: [`DeviceError::OutOfBounds`].
     fn write(&mut self, arena: Arena, offset: u64, bytes: &[u8]) -> Result<(), DeviceError>;
 
+    /// The bytes of an arena, where the CPU can reach them: many threads may then write their own parts. Nothing where
+    /// they lie in a memory of the device's own. Errors: [`DeviceError::OutOfBounds`].
+    fn host_memory(&mut self, arena: Arena) -> Result<Option<&mut [u8]>, DeviceError>;
+
     /// Copies bytes out of an arena, after all launches. Errors: [`DeviceError::OutOfBounds`].
     fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
 

@@ -20,6 +20,7 @@ pub mod cuda;
 mod device;
 mod folder;
 pub mod memory;
+mod normal;
 pub mod signals;
 pub mod threads;
 
@@ -28,3 +29,4 @@ pub use choice::{Choice, Opened};
 pub use device::{Arena, Device, DeviceError, Program, Progress};
 pub use folder::{cache_folder, touch_entry, trim_folder, write_entry};
 pub use linc_plan as plan;
+pub use normal::{CutNormal, RandomStream};

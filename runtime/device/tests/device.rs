@@ -215,7 +215,10 @@ fn copies_copy_and_profiles_time() {
     let arena = cpu.allocate(plan.persistent_bytes).expect("memory");
     let program = cpu.load(&plan, arena, plan.persistent_bytes).expect("a valid plan");
     let data: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-    cpu.write(arena, 0, &data).expect("inside");
+    cpu.write(arena, 0, &data[..100]).expect("inside");
+    let memory = cpu.host_memory(arena).expect("an arena").expect("a CPU reaches its own memory");
+    assert_eq!(memory.len() as u64, plan.persistent_bytes);
+    memory[100..data.len()].copy_from_slice(&data[100..]);
     let mut times = [Duration::ZERO];
     cpu.profile(program, &mut times).expect("one step");
     assert!(times[0] > Duration::ZERO);

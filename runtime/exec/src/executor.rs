@@ -9,7 +9,7 @@ use linc_device::{Arena, Device, DeviceError, Program};
 use linc_plan::{Binding, DType, Init, Plan, Ref, Role, Space};
 use thiserror::Error;
 
-use crate::draw::draw;
+use crate::draw::{STAGED, draw, draw_staged, parts};
 use crate::init::{self, Values};
 use crate::profile::Profile;
 
@@ -196,18 +196,25 @@ impl Executor {
     ) -> Result<bool, ExecError> {
         // An arena is zero at first: the moments of an optimizer, twice as many bytes as the parameters, need no write.
         let is_there = |init: &Init| *init == Init::Zeros && !self.used;
-        let (values, places): (Vec<Values<'_>>, Vec<u64>) = self
+        let mut tensors: Vec<(u64, Values<'_>)> = self
             .persistent
             .values()
             .filter(|(binding, _)| wanted(&binding.init) && !is_there(&binding.init))
-            .map(|(binding, at)| (Values::new(binding, seed), *at))
-            .unzip();
+            .map(|(binding, at)| (*at, Values::new(binding, seed)))
+            .collect();
+        tensors.sort_by_key(|(at, _)| *at);
+        let (places, values): (Vec<u64>, Vec<Values<'_>>) = tensors.into_iter().unzip();
         self.used = true;
         let (device, arena) = (&mut self.device, self.arena);
         let threads = device.threads();
+        if let Some(memory) = device.host_memory(arena)? {
+            let total = values.iter().map(Values::bytes).sum();
+            let parts = parts(&values, &places, memory)?;
+            return Ok(draw(parts, threads, stop, &mut |done| progress(done, total)));
+        }
         let mut write =
             |tensor: usize, offset: u64, bytes: &[u8]| device.write(arena, places[tensor] + offset, bytes);
-        Ok(draw(&values, threads, stop, &mut write, progress)?)
+        Ok(draw_staged(&values, STAGED, threads, stop, &mut write, progress)?)
     }
 
     /// Persistent tensors of a role, by name.
@@ -245,7 +252,8 @@ impl Executor {
             let mut at = *at;
             for part in bytes.chunks(ROUNDED) {
                 let values: Vec<f32> = part.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
-                let rounded = init::stored(binding.dtype, &values);
+                let mut rounded = vec![0; part.len() / 2];
+                init::store(binding.dtype, &values, &mut rounded);
                 device.write(arena, at, &rounded)?;
                 at += rounded.len() as u64;
             }

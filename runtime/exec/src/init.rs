@@ -1,29 +1,22 @@
 //! Initial values of persistent tensors: a function of seed, name and position, whatever the order or number of threads.
 
-use std::borrow::Cow;
-
 use half::{bf16, f16};
+use linc_device::{CutNormal, RandomStream};
 use linc_plan::{Binding, DType, Init};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::normal::CutNormal;
-
 /// Elements that share one random stream.
 pub(crate) const BLOCK: usize = 1 << 16;
+
+/// Elements that are computed at once, so that they are stored from the first cache.
+const CHUNK: usize = 1024;
 
 /// The blocks of a tensor, each of which can be computed by itself.
 pub(crate) struct Values<'a> {
     binding: &'a Binding,
     seed: u64,
     normal: Option<CutNormal>,
-}
-
-/// Space for one block, used again for the next.
-#[derive(Default)]
-pub(crate) struct Workspace {
-    bits: Vec<u64>,
-    values: Vec<f32>,
 }
 
 impl<'a> Values<'a> {
@@ -45,19 +38,9 @@ impl<'a> Values<'a> {
         self.binding.bytes()
     }
 
-    /// Number of elements.
-    fn len(&self) -> usize {
-        self.binding.shape.iter().product()
-    }
-
-    /// Number of blocks.
-    pub(crate) fn blocks(&self) -> usize {
-        self.len().div_ceil(BLOCK)
-    }
-
-    /// Elements of a block: [`BLOCK`], but for the last.
-    fn block_len(&self, block: usize) -> usize {
-        (self.len() - block * BLOCK).min(BLOCK)
+    /// Bytes of a block, but for the last.
+    pub(crate) fn block_bytes(&self) -> usize {
+        BLOCK * self.binding.dtype.bytes() as usize
     }
 
     /// Byte offset of a block in the tensor.
@@ -65,36 +48,40 @@ impl<'a> Values<'a> {
         (block * BLOCK) as u64 * self.binding.dtype.bytes()
     }
 
-    /// The bytes of a block, in place of what `bytes` holds.
-    pub(crate) fn compute(&self, block: usize, space: &mut Workspace, bytes: &mut Vec<u8>) {
-        let Workspace { bits, values } = space;
-        let n = self.block_len(block);
-        values.clear();
-        values.resize(n, 0.0);
-        match (&self.binding.init, &self.normal) {
-            (Init::Zeros, _) => {}
-            (Init::Ones, _) => values.fill(1.0),
-            (Init::Normal { .. } | Init::TruncNormal { .. }, normal) => {
-                bits.resize(n, 0);
-                stream(self.seed, &self.binding.name, block).fill_bytes(bytemuck::cast_slice_mut(bits));
-                if cfg!(target_endian = "big") {
-                    bits.iter_mut().for_each(|bits| *bits = u64::from_le(*bits));
-                }
-                if let Some(normal) = normal {
-                    normal.fill(values, bits);
+    /// Computes the bytes of a block: [`Values::block_bytes`], or what is left of the tensor.
+    pub(crate) fn compute(&self, block: usize, bytes: &mut [u8]) {
+        let Binding { name, dtype, init, .. } = self.binding;
+        let mut random = self.normal.map(|normal| (normal, stream(self.seed, name, block)));
+        // The next values, in order, of which the first has a number in the tensor.
+        let mut next = |first: usize, values: &mut [f32]| match init {
+            Init::Zeros => values.fill(0.0),
+            Init::Ones => values.fill(1.0),
+            Init::Normal { .. } | Init::TruncNormal { .. } => {
+                if let Some((normal, stream)) = &mut random {
+                    stream.fill(normal, values);
                 }
             }
-            (Init::Rope { freqs }, _) => {
+            Init::Rope { freqs } => {
                 let width = 2 * freqs.len();
-                for (i, value) in values.iter_mut().enumerate() {
-                    let at = block * BLOCK + i;
+                for (at, value) in (first..).zip(values) {
                     let angle = (at / width) as f64 * freqs[at % width / 2];
                     *value = if at.is_multiple_of(2) { angle.cos() } else { angle.sin() } as f32;
                 }
             }
+        };
+        let first = block * BLOCK;
+        // A third of the time is saved where they need no copy.
+        if *dtype == DType::F32
+            && let Ok(values) = bytemuck::try_cast_slice_mut(bytes)
+        {
+            return next(first, values);
         }
-        bytes.clear();
-        bytes.extend_from_slice(&stored(self.binding.dtype, values));
+        let (mut values, width) = ([0f32; CHUNK], dtype.bytes() as usize);
+        for (chunk, bytes) in bytes.chunks_mut(CHUNK * width).enumerate() {
+            let values = &mut values[..bytes.len() / width];
+            next(first + chunk * CHUNK, values);
+            store(*dtype, values, bytes);
+        }
     }
 }
 
@@ -119,17 +106,25 @@ fn largest(dtype: DType, bound: f64) -> f32 {
     }
 }
 
-/// Numbers as a tensor of the type has them in memory.
-pub(crate) fn stored(dtype: DType, values: &[f32]) -> Cow<'_, [u8]> {
+/// Writes numbers as a tensor of the type has them in memory.
+pub(crate) fn store(dtype: DType, values: &[f32], bytes: &mut [u8]) {
     match dtype {
-        DType::Bf16 => values.iter().flat_map(|x| bf16::from_f32(*x).to_ne_bytes()).collect(),
-        DType::F16 => values.iter().flat_map(|x| f16::from_f32(*x).to_ne_bytes()).collect(),
-        DType::F32 | DType::I32 => Cow::Borrowed(bytemuck::cast_slice(values)),
+        DType::Bf16 => {
+            for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                *bytes = bf16::from_f32(*x).to_ne_bytes();
+            }
+        }
+        DType::F16 => {
+            for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                *bytes = f16::from_f32(*x).to_ne_bytes();
+            }
+        }
+        DType::F32 | DType::I32 => bytes.copy_from_slice(bytemuck::cast_slice(values)),
     }
 }
 
 /// The random stream of a block of a tensor.
-fn stream(seed: u64, name: &str, block: usize) -> ChaCha8Rng {
+fn stream(seed: u64, name: &str, block: usize) -> RandomStream {
     // FNV-1a: stable across platforms and versions, which a hasher of the standard library is not.
     let hash =
         name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
@@ -137,7 +132,10 @@ fn stream(seed: u64, name: &str, block: usize) -> ChaCha8Rng {
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());
     key[16..24].copy_from_slice(&(block as u64).to_le_bytes());
-    ChaCha8Rng::from_seed(key)
+    // Keys that differ in a bit give states that have nothing in common.
+    let mut states = [0; 256];
+    ChaCha8Rng::from_seed(key).fill_bytes(&mut states);
+    RandomStream::new(&states)
 }
 
 #[cfg(test)]
@@ -150,12 +148,9 @@ mod tests {
     }
 
     fn bytes(binding: &Binding, seed: u64) -> Vec<u8> {
-        let (values, mut space, mut block) = (Values::new(binding, seed), Workspace::default(), vec![]);
-        let mut all = vec![];
-        for i in 0..values.blocks() {
-            assert_eq!(values.offset(i), all.len() as u64);
-            values.compute(i, &mut space, &mut block);
-            all.extend_from_slice(&block);
+        let (values, mut all) = (Values::new(binding, seed), vec![0xff; binding.bytes() as usize]);
+        for (block, bytes) in all.chunks_mut(values.block_bytes()).enumerate() {
+            values.compute(block, bytes);
         }
         all
     }

@@ -6,7 +6,6 @@
 mod draw;
 mod executor;
 mod init;
-mod normal;
 mod profile;
 
 pub use executor::{ExecError, Executor, TensorInfo};

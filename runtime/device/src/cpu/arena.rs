@@ -60,6 +60,12 @@ impl Memory {
         Ok(offset as usize)
     }
 
+    /// All bytes.
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the block is initialised and longer than `len` from here; the borrow keeps others from it.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+
     /// Copies bytes in.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         let at = self.range(offset, bytes.len())?;
@@ -106,6 +112,7 @@ mod tests {
         memory.read(992, &mut bytes).expect("inside");
         assert_eq!(bytes, [0; 8]);
         memory.write(100, &[7; 8]).expect("inside");
+        assert_eq!((memory.bytes().len(), memory.bytes()[107]), (1000, 7));
         memory.read(101, &mut bytes).expect("inside");
         assert_eq!(bytes, [7, 7, 7, 7, 7, 7, 7, 0]);
         assert!(matches!(memory.read(993, &mut bytes), Err(DeviceError::OutOfBounds { to: 1001, .. })));
@@ -123,6 +130,7 @@ mod tests {
 
     #[test]
     fn nothing_is_allowed() {
-        assert_eq!(Memory::new(0).expect("nothing").len(), 0);
+        let mut memory = Memory::new(0).expect("nothing");
+        assert_eq!((memory.len(), memory.bytes().len()), (0, 0));
     }
 }

@@ -25,6 +25,7 @@ pub use limits::available;
 use peak::Peak;
 use pool::Pool;
 pub use primitives::Level;
+pub(crate) use primitives::normal;
 use program::Loaded;
 use scratch::Scratch;
 
@@ -134,6 +135,12 @@ impl Device for Cpu {
         let len = self.arenas.len();
         let memory = self.arenas.get_mut(arena.0).ok_or_else(|| missing("arena", arena.0, len))?;
         memory.write(offset, bytes)
+    }
+
+    fn host_memory(&mut self, arena: Arena) -> Result<Option<&mut [u8]>, DeviceError> {
+        let len = self.arenas.len();
+        let memory = self.arenas.get_mut(arena.0).ok_or_else(|| missing("arena", arena.0, len))?;
+        Ok(Some(memory.bytes()))
     }
 
     fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {

@@ -169,6 +169,10 @@ impl Device for Cuda {
         memory.write(offset, bytes, &mut self.staging)
     }
 
+    fn host_memory(&mut self, arena: Arena) -> Result<Option<&mut [u8]>, DeviceError> {
+        self.memory(arena).map(|_| None)
+    }
+
     fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
         self.memory(arena)?.read(offset, bytes)
     }

@@ -16,6 +16,7 @@ mod lanes;
 mod math;
 pub(crate) mod matmul;
 pub(crate) mod matrix;
+pub(crate) mod normal;
 mod peak;
 mod portable;
 mod reduce;
