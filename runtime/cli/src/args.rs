@@ -8,8 +8,9 @@ use linc_train::exec::device::Choice;
 /// What to type first.
 const FIRST_STEPS: &str = "\
 First steps:
-  linc train configs/quickstart.toml                     Train a small hybrid, in about a minute
-  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt \"fn main\"
+  linc train configs/quickstart.toml                     Train a small hybrid, in a minute or two
+  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt \"One day\"
+  linc models                                            What there is to compile and train
   linc compile models/llama3_1b.toml --ratio 0.75        See layers, memory and kernels of a larger one
   linc COMMAND --help                                    What a command takes";
 
@@ -17,7 +18,7 @@ const TRAIN_EXAMPLES: &str = "\
 Examples:
   linc train configs/quickstart.toml
   linc train configs/quickstart.toml --model.linear_attn_ratio 1.0 --training.steps 100
-  linc train configs/quickstart.toml --training.dataset_path 'books/*.txt'
+  linc train configs/quickstart.toml --training.dataset text --training.dataset_path 'books/*.txt'
   linc train configs/quickstart.toml --profile
   linc train --list-settings
 

@@ -62,8 +62,17 @@ fn every_command_of_the_readme_works_one_after_the_other() {
     let folder = Folder::new("readme");
     let readme = fs::read_to_string(workspace().join("README.md")).expect("the README");
     folder.file("README.md", &readme);
-    let commands = commands(&readme);
+    folder.file("books/a.txt", "It was a dark night, and the wind blew over the hills.\n".repeat(100));
+    let mut commands = commands(&readme);
     assert!(commands.len() > 12, "{commands:?}");
+    // What the help shows comes last.
+    for help in ["linc --help", "linc train --help"] {
+        let text = String::from_utf8(run(&folder.0, help).stdout).expect("UTF-8");
+        let examples = text.lines().filter_map(|line| line.strip_prefix("  linc "));
+        // A column of remarks is two blanks away.
+        let examples = examples.map(|line| format!("linc {}", line.split("  ").next().unwrap_or(line)));
+        commands.extend(examples.filter(|command| !command.contains("COMMAND")));
+    }
     let mut runs = 0;
     for command in &commands {
         let output = run(&folder.0, &quick(command));
