@@ -160,3 +160,29 @@ fn every_crate_states_its_invariants() {
     }
     assert_none("crates without an *Invariant:* line in compiler/README.md or runtime/README.md", &silent);
 }
+
+/// Crates whose tests are one program turn cargo's search for test files off: a file that nobody names would not run.
+#[test]
+fn every_test_file_is_part_of_a_program() {
+    let (mut crates, mut forgotten) = (0, vec![]);
+    let all = files();
+    for manifest in all.iter().filter(|f| f.path.ends_with("/Cargo.toml")) {
+        if !manifest.text.contains("autotests = false") {
+            continue;
+        }
+        crates += 1;
+        let folder = manifest.path.replace("Cargo.toml", "tests/");
+        let program = read(&format!("{folder}main.rs"));
+        for file in &all {
+            let Some(inside) = file.path.strip_prefix(&folder) else { continue };
+            let Some(module) = inside.strip_suffix("/mod.rs").or_else(|| inside.strip_suffix(".rs")) else {
+                continue;
+            };
+            if module != "main" && !module.contains('/') && !program.contains(&format!("mod {module};")) {
+                forgotten.push(file.path.clone());
+            }
+        }
+    }
+    assert!(crates > 3, "only {crates} crates with one test program found");
+    assert_none("test files that tests/main.rs does not name", &forgotten);
+}

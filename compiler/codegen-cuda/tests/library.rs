@@ -1,7 +1,7 @@
 //! Every kernel of the library at odd sizes, and random tile programs: the generated CUDA on the emulator against the
 //! tile interpreter. Skips with a message where there is no C++ compiler.
 
-use linc_cases::{Case, decoding, embeddings, library};
+use linc_cases::{Case, decoding, embeddings, exhaustive, library};
 use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Emulator, Options as Launch, Order};
@@ -103,7 +103,8 @@ fn pointers_without_alignment() {
 
 #[test]
 fn random_programs() {
-    let count: u64 = std::env::var("LINC_RANDOM_KERNELS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let usual = if exhaustive() { 60 } else { 20 };
+    let count = std::env::var("LINC_RANDOM_KERNELS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
     let cases: Vec<Case> = (1..=count).map(linc_cases::random_kernel).collect();
     check(&cases);
 }

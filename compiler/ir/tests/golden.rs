@@ -1,8 +1,6 @@
 //! Linear attention against values of the numpy reference (`golden/generate.py`).
 
-mod common;
-
-use common::close;
+use crate::common::close;
 use linc_ir::interp::{Tensor, eval};
 use linc_ir::{LinearForm, LinearSpec, Op};
 

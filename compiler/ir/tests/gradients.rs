@@ -1,8 +1,6 @@
 //! Every gradient operation against central finite differences of its forward, in double precision.
 
-mod common;
-
-use common::{Numbers, close, differences, eval1};
+use crate::common::{Numbers, close, differences, eval1};
 use linc_ir::interp::{Tensor, eval};
 use linc_ir::{AttentionSpec, DType, LinearForm, LinearSpec, Op, TableKind, TensorType};
 

@@ -1,8 +1,6 @@
 //! Forward operations of the interpreter against values worked out by hand or by an independent formula.
 
-mod common;
-
-use common::{Numbers, close, eval1};
+use crate::common::{Numbers, close, eval1};
 use linc_ir::interp::{Bindings, Real, Tensor, eval, rope_table, run, run_all};
 use linc_ir::{
     AdamWSpec, BinaryOp, DType, IrError, NORM_BLOCK, Op, PointOp, Pointwise, RopeScaling, Shape, TableKind,

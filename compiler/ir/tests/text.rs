@@ -1,8 +1,6 @@
 //! The text form: exact round trips, of every operation and of random graphs; errors with positions; no panics.
 
-mod common;
-
-use common::Numbers;
+use crate::common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
     AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearForm, LinearSpec, Op, PointOp,

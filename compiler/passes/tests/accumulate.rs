@@ -1,6 +1,6 @@
 //! Gradients that are added up over batches and then applied are one step on the batches together.
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Gradients of a whole model against finite differences, in f64.
 
-mod common;
+use crate::common;
 
 use linc_ir::interp::{Bindings, Data, run};
 use linc_ir::{Graph, Value};

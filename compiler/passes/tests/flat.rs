@@ -1,6 +1,6 @@
 //! Parameters, moments and gradients each lie in one range, whatever their sizes, and one update covers them all.
 
-mod common;
+use crate::common;
 
 use linc_ir::{Graph, NodeId, Op, Value};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};

@@ -1,10 +1,10 @@
 //! Which parameters a program that does not train stores in the narrow type.
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeSet;
 
-use common::{options, tiny_llama};
+use crate::common::{options, tiny_llama};
 use linc_ir::{DType, Graph, Op};
 use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline::{self, Entry, Options};

@@ -1,6 +1,6 @@
 //! The whole pipeline keeps the meaning of the program, with every optional pass on or off.
 
-mod common;
+use crate::common;
 
 use linc_ir::interp::{Bindings, Results, run};
 use linc_ir::{BinaryOp, Graph, Op};

@@ -1,8 +1,6 @@
 //! Decoding token by token against causal attention over the whole sequence.
 
-mod attention_support;
-
-use attention_support::{Keys, Layout, Machine, Problem, error};
+use crate::attention_support::{Keys, Layout, Machine, Problem, error};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::{HeadShape, HeadStrides};

@@ -1,9 +1,7 @@
 //! Linear attention kernels against float64 loops, on keys that break unchecked chunk references.
 
-mod attention_support;
-
-use attention_support::linear::Case;
-use attention_support::{Keys, Layout, Machine, Problem, Random, Reference};
+use crate::attention_support::linear::Case;
+use crate::attention_support::{Keys, Layout, Machine, Problem, Random, Reference};
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::linear_attention_forward;
 use linc_tile::library::linear_attention_backward::linear_attention_backward;

@@ -1,9 +1,7 @@
 //! The chunk-parallel kernels of linear attention against float64 loops, on the same keys as the others.
 
-mod attention_support;
-
-use attention_support::linear::Case;
-use attention_support::{Keys, Machine, Problem};
+use crate::attention_support::linear::Case;
+use crate::attention_support::{Keys, Machine, Problem};
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::linear_attention_forward;

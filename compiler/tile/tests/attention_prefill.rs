@@ -1,8 +1,6 @@
 //! A prompt in blocks, with a ragged last one, against causal attention over the whole sequence.
 
-mod attention_support;
-
-use attention_support::{Keys, Machine, Problem, error};
+use crate::attention_support::{Keys, Machine, Problem, error};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;

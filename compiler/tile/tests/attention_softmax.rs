@@ -1,8 +1,6 @@
 //! Softmax attention kernels against float64 loops.
 
-mod attention_support;
-
-use attention_support::{Keys, Layout, Machine, Problem, Reference, error};
+use crate::attention_support::{Keys, Layout, Machine, Problem, Reference, error};
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
 use linc_tile::library::softmax_attention_backward::{

@@ -1,8 +1,6 @@
 //! Wrong kernels: each is a right one with a mistake planted, and is found in every order of the threads.
 
-mod common;
-
-use common::{
+use crate::common::{
     Case, attention, block_sum, found, found_any, matmul, nans, noise, scale, through_shared, warp_sum,
     warpgroup,
 };

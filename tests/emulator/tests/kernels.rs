@@ -1,9 +1,9 @@
 //! Right kernels, written by hand in the vocabulary of the prelude: their results are those of plain loops, in every
 //! order of the threads.
 
-mod common;
+use crate::common;
 
-use common::{
+use crate::common::{
     Case, attention, bf16_noise, block_sum, matmul, nans, narrow, noise, scale, through_shared, warp_sum,
     warpgroup, widen,
 };

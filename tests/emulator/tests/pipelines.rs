@@ -1,8 +1,8 @@
 //! Tiles that the tensor engine copies one round ahead: a right kernel, and each mistake with its mbarriers.
 
-mod common;
+use crate::common;
 
-use common::{found, found_any, pipeline};
+use crate::common::{found, found_any, pipeline};
 use linc_emulator::{Access, Emulator, FaultKind, Operation, Options, Order};
 
 #[test]

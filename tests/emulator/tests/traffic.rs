@@ -1,8 +1,6 @@
 //! Counts of what memory accesses would cost on the device.
 
-mod common;
-
-use common::{Case, attention, matmul, nans, noise, scale, through_shared};
+use crate::common::{Case, attention, matmul, nans, noise, scale, through_shared};
 use linc_emulator::tile::interp::Buffer;
 use linc_emulator::tile::ir::Mode;
 use linc_emulator::{Access, Emulator, Options, Order, Report, Traffic};

@@ -1,7 +1,5 @@
 //! Shared by the tests: reproducible numbers, comparisons, finite differences.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use linc_ir::Op;
 use linc_ir::interp::{Tensor, eval};
 

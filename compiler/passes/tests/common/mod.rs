@@ -1,7 +1,5 @@
 //! A small Llama for pass tests, random bindings for it, and the pipeline with its settings.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
 use std::collections::BTreeSet;
 
 use linc_ir::interp::{Bindings, Tensor};

@@ -4,7 +4,7 @@ use linc_tile::Elem;
 use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
 
-use crate::harness::{Data, SENTINEL, assert_equal, floats, run};
+use super::harness::{Data, SENTINEL, assert_equal, floats, run};
 
 /// Runs a copy into a destination of sentinels and compares with plain loops, untouched elements included.
 fn check(spec: &CopySpec, src_len: usize, dst_len: usize) {

@@ -9,7 +9,7 @@ use linc_tile::library::sort::{
     SortKeysSpec, SortPassSpec, SortedRangesSpec, sort_keys, sort_pass, sorted_ranges,
 };
 
-use crate::harness::{
+use super::harness::{
     Data, SENTINEL, assert_close, assert_equal, floats, ints, random, random_ids, round, run,
 };
 

@@ -6,7 +6,7 @@ use linc_tile::library::loss::{
     cross_entropy_grad, cross_entropy_rows, mean_nll,
 };
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, random_ids, round, run, unit};
+use super::harness::{Data, SENTINEL, assert_close, floats, random, random_ids, round, run, unit};
 
 const SHAPES: [(usize, usize); 9] =
     [(1, 1), (3, 2), (5, 63), (65, 65), (63, 257), (257, 3), (2, 4097), (3, 9001), (1, 128_256)];

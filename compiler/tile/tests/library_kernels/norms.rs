@@ -3,7 +3,7 @@
 use linc_tile::Elem;
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 
-use crate::harness::{Data, SENTINEL, assert_close, assert_equal, floats, random, round, run, unit};
+use super::harness::{Data, SENTINEL, assert_close, assert_equal, floats, random, round, run, unit};
 
 const EPS: f64 = 1e-5;
 

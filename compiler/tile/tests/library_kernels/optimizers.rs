@@ -3,7 +3,7 @@
 use linc_tile::Elem;
 use linc_tile::library::optimizer::{AdamWSpec, adamw};
 
-use crate::harness::{Data, assert_close, assert_equal, floats, random, round, run};
+use super::harness::{Data, assert_close, assert_equal, floats, random, round, run};
 
 #[test]
 fn several_steps() {

@@ -6,7 +6,7 @@ use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
+use super::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
 
 /// Evaluates one element in f64, with the roundings that the program asks for.
 fn element(spec: &PointwiseSpec, inputs: &[Vec<f32>], i: usize, j: usize) -> Vec<f64> {

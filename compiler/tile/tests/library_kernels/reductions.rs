@@ -5,7 +5,7 @@ use linc_tile::library::reduce::{
     NormFinishSpec, SQUARES_BLOCK, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run};
+use super::harness::{Data, SENTINEL, assert_close, floats, random, round, run};
 
 #[test]
 fn sum_over_the_middle() {

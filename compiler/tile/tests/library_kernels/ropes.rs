@@ -3,7 +3,7 @@
 use linc_tile::Elem;
 use linc_tile::library::rope::{RopeSpec, rope};
 
-use crate::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
+use super::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
 
 fn table(len: usize, half: usize) -> Vec<f32> {
     let angle = |p: usize, i: usize| p as f64 * 10000f64.powf(-(i as f64) / half as f64);

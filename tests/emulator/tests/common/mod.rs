@@ -1,7 +1,5 @@
 //! What the tests share: kernels, their parameters and buffers.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 use linc_emulator::cuda::{CudaKernel, TensorMap};
 use linc_emulator::tile::interp::Buffer;
 use linc_emulator::tile::ir::{Elem, Mode, Param};

@@ -1,0 +1,9 @@
+//! The tests of the graph. One program, so that it is linked once.
+
+mod common;
+mod golden;
+mod gradients;
+mod ops;
+mod precision;
+mod text;
+mod verify;

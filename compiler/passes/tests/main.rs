@@ -1,0 +1,10 @@
+//! The tests of the passes. One program, so that it is linked once.
+
+mod accumulate;
+mod autodiff;
+mod common;
+mod filetests;
+mod flat;
+mod narrow_weights;
+mod pipeline;
+mod vjp;
