@@ -2,7 +2,7 @@
 //! features, so that the text is that of real models.
 //!
 //! To accept a change, read the diff, then run
-//! `INSTA_UPDATE=always cargo test --release -p linc-tests --test cuda_snapshots`, or `cargo insta review`.
+//! `INSTA_UPDATE=always cargo test --release -p linc-tests cuda_snapshots::`, or `cargo insta review`.
 
 use std::collections::BTreeMap;
 

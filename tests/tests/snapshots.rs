@@ -1,7 +1,7 @@
 //! The text of every stage for a hybrid of one linear and one softmax layer, and the report of a shipped model.
 //!
 //! A change of the compiler shows here as a diff of what it makes. To accept it, read the diff, then run
-//! `INSTA_UPDATE=always cargo test --release -p linc-tests --test snapshots`, or `cargo insta review`.
+//! `INSTA_UPDATE=always cargo test --release -p linc-tests snapshots::`, or `cargo insta review`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -2,9 +2,7 @@
 //!
 //! Mutations are drawn from a fixed generator, so a failure repeats.
 
-mod common;
-
-use common::{LLAMA3, NANO, flavor_text, shape, source};
+use crate::common::{LLAMA3, NANO, flavor_text, shape, source};
 use linc_lang::{Architecture, ModelConfig, build};
 
 /// A 64-bit linear congruential generator; the upper bits are good enough here.

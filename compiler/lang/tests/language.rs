@@ -1,10 +1,8 @@
 //! What the language means: small programs against the same formulas in Rust, on the reference interpreter.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{NANO, shape, source};
+use crate::common::{NANO, shape, source};
 use linc_ir::interp::{Tensor, run};
 use linc_ir::{Op, verify};
 use linc_lang::{Architecture, BuiltModel, Diagnostics, ModelConfig, build};
@@ -250,7 +248,7 @@ model parallel(tokens: [batch, seq] int) {
 #[test]
 fn shipped_models_are_sound_graphs() {
     for flavor in ["nano", "debugmodel", "405b"] {
-        verify(&common::built(flavor).graph).unwrap_or_else(|e| panic!("{flavor}: {e}"));
+        verify(&crate::common::built(flavor).graph).unwrap_or_else(|e| panic!("{flavor}: {e}"));
     }
 }
 
@@ -277,6 +275,6 @@ fn the_readme_names_every_function() {
 #[test]
 fn the_largest_model_builds_in_well_under_a_second() {
     let start = std::time::Instant::now();
-    assert_eq!(common::built("405b").n_layers, 126);
+    assert_eq!(crate::common::built("405b").n_layers, 126);
     assert!(start.elapsed().as_secs_f64() < 1.0, "{:?}", start.elapsed());
 }

@@ -1,8 +1,6 @@
 //! What a person sees for each mistake in a `.linc` file, as snapshots.
 
-mod common;
-
-use common::{LLAMA3, NANO, shape, source};
+use crate::common::{LLAMA3, NANO, shape, source};
 use linc_lang::{Architecture, ModelConfig, build};
 
 /// The errors of a file with the nano model's numbers.

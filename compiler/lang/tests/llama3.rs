@@ -1,8 +1,6 @@
 //! The shipped models: parameter counts, names, shapes and initial values.
 
-mod common;
-
-use common::{built, model, shape};
+use crate::common::{built, model, shape};
 use linc_ir::{Init, Op, TableKind};
 use linc_lang::ModelConfig;
 

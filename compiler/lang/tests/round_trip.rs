@@ -1,8 +1,6 @@
 //! The formatter: its text means the same and formats to itself.
 
-mod common;
-
-use common::{LLAMA3, source};
+use crate::common::{LLAMA3, source};
 use linc_lang::Architecture;
 
 fn parse(text: &str) -> Architecture {

@@ -1,8 +1,6 @@
 //! What a person sees for each mistake in a model TOML, as snapshots.
 
-mod common;
-
-use common::{LLAMA3, NANO, flavor_text, shape, source};
+use crate::common::{LLAMA3, NANO, flavor_text, shape, source};
 use linc_lang::{Architecture, ModelConfig, build};
 
 /// The errors of a TOML, from reading it or else from building Llama 3 with it.
@@ -76,7 +74,7 @@ snapshots! {
 
 #[test]
 fn build_shapes_are_checked() {
-    let (arch, config) = common::model("nano");
+    let (arch, config) = crate::common::model("nano");
     let sizes = [(0, 8, 8), (2, 0, 8), (2, 8, 0), (usize::MAX, 2, 8), (2, 8, usize::MAX), (2, 9, 8)];
     for (batch, seq, rope_len) in sizes {
         assert!(build(&arch, &config, &shape(batch, seq, rope_len)).is_err(), "{batch} {seq} {rope_len}");

@@ -1,11 +1,9 @@
 //! `training.global_batch_size`: several batches make one step.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{Folder, refuse, succeed};
+use crate::common::{Folder, refuse, succeed};
 use serde_json::Value;
 
 fn records(folder: &Path) -> Vec<Value> {

@@ -1,10 +1,8 @@
 //! Whatever a user can type or pass wrongly: a message that says what, where and what was expected, and exit code 2.
 
-mod common;
-
 use std::fs;
 
-use common::{Folder, linc, refuse, succeed};
+use crate::common::{Folder, linc, refuse, succeed};
 
 const MODEL: &str = "models/llama3_nano.toml";
 
@@ -201,7 +199,7 @@ fn dump_folders_that_cannot_be_written() {
 
 #[test]
 fn models_that_do_not_fit_in_memory_are_refused_before_the_first_step() {
-    let run = Folder::new("memory").path("run");
+    let run = Folder::new("memory_too_small").path("run");
     let dump_folder = run.display().to_string();
     let model = ["--model.flavor", "405B", "--job.dump_folder", &dump_folder];
     let args = [&["train", "configs/llama3_1b.toml"][..], &model].concat();

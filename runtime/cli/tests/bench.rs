@@ -1,8 +1,6 @@
 //! `linc bench` on tiny sizes: rows for all that was asked for, numbers that fit together, and what is refused.
 
-mod common;
-
-use common::{refuse, succeed};
+use crate::common::{refuse, succeed};
 use serde_json::Value;
 
 const MODEL: &str = "models/llama3_nano.toml";

@@ -1,13 +1,11 @@
 //! What the commands give: cards, dumps, runs that repeat and resume with the same bits, generated text.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, linc, succeed, workspace};
+use crate::common::{Folder, linc, succeed, workspace};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {

@@ -1,8 +1,6 @@
 //! NVIDIA GPUs on the command line: names, and what is said on a machine without one. No GPU is used where there is one.
 
-mod common;
-
-use common::{Folder, linc, refuse, succeed};
+use crate::common::{Folder, linc, refuse, succeed};
 use serde_json::Value;
 
 const MODEL: &str = "models/llama3_nano.toml";

@@ -1,12 +1,10 @@
 //! Checkpoints that are not what was written, or of another model: refused with the file's name, nothing else touched.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Folder, refuse, succeed, workspace};
+use crate::common::{Folder, refuse, succeed, workspace};
 
 /// Every file below a folder with its contents.
 fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

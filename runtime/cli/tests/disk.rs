@@ -1,11 +1,9 @@
 //! Disks that are full, folders that cannot be written, readers that go away: said or quiet, and nothing lost.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Output};
 
-use common::{Folder, refuse, succeed, workspace};
+use crate::common::{Folder, refuse, succeed, workspace};
 
 /// Runs `linc` with files limited to `blocks` of 512 bytes or KiB (as the shell has it): writes beyond fail as on a
 /// full disk, also for root.

@@ -1,13 +1,11 @@
 //! Which folder a run writes to, that it has it for itself, and that nothing of an earlier run is lost there.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, refuse, succeed};
+use crate::common::{Folder, refuse, succeed};
 use serde_json::Value;
 
 /// What a run measured, without times.

@@ -1,10 +1,8 @@
 //! Limits of the system, and numbers that no machine has: all end in order, and by name.
 
-mod common;
-
 use std::process::Output;
 
-use common::{Folder, linc, refuse, succeed};
+use crate::common::{Folder, linc, refuse, succeed};
 
 const MODEL: &str = "models/llama3_nano.toml";
 
@@ -67,7 +65,10 @@ fn an_impossible_truncation_is_drawn_at_once() {
 fn within(kib: usize, args: &[&str]) -> Output {
     let script = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_linc")]).args(args).current_dir(common::workspace());
+    command
+        .args(["-c", &script, env!("CARGO_BIN_EXE_linc")])
+        .args(args)
+        .current_dir(crate::common::workspace());
     command.output().expect("sh runs")
 }
 

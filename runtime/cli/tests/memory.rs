@@ -1,10 +1,8 @@
 //! What the plan says of memory, beside what a process takes.
 
-mod common;
-
 use std::fs;
 
-use common::{Folder, succeed};
+use crate::common::{Folder, succeed};
 use serde_json::Value;
 
 /// A row of the summary, `123.45 MiB`, in bytes.

@@ -1,12 +1,10 @@
 //! Every command of the README, pasted in order into an empty folder: each works, and no run is in the way of another.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{Folder, workspace};
+use crate::common::{Folder, workspace};
 
 /// The lines of the README's shell blocks that begin with `linc`, without their remarks.
 fn commands(readme: &str) -> Vec<String> {

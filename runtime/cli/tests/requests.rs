@@ -1,8 +1,6 @@
 //! What generation, inspection and settings of a model are asked for on the command line, rightly and wrongly.
 
-mod common;
-
-use common::{Folder, refuse, succeed};
+use crate::common::{Folder, refuse, succeed};
 
 const MODEL: &str = "models/llama3_nano.toml";
 
@@ -17,7 +15,7 @@ fn generation_beyond_its_limits_is_refused_before_anything_is_printed() {
     let refused = |args: &[&str], expected: &[&str]| {
         let all = [&generate[..], args].concat();
         refuse(&all, expected);
-        assert!(common::linc(&all).stdout.is_empty(), "{args:?} printed something");
+        assert!(crate::common::linc(&all).stdout.is_empty(), "{args:?} printed something");
     };
     refused(&[long], &["44 tokens", "context of 32", "--context"]);
     refused(&["the", "--tokens", "100"], &["4 tokens", "100 more", "--tokens"]);

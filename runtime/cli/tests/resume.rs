@@ -1,7 +1,5 @@
 //! A run that stops and goes on has the bits of one that never stopped: weights, optimizer, data position and metrics.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -9,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, refuse, succeed};
+use crate::common::{Folder, refuse, succeed};
 use serde_json::Value;
 
 /// The learning rate must not depend on the number of steps, for runs that are stopped at a step nobody knows before.

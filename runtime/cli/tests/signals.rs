@@ -1,15 +1,13 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first request ends a run in order, whatever it is doing; the second at once.
 #![cfg(unix)]
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, succeed, workspace};
+use crate::common::{Folder, succeed, workspace};
 use serde_json::Value;
 
 fn spawn(settings: &[&str]) -> Child {

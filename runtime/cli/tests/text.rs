@@ -1,11 +1,9 @@
 //! Text in and out: special tokens, prompts, broken models.
 
-mod common;
-
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use common::{Folder, linc, refuse, succeed, workspace};
+use crate::common::{Folder, linc, refuse, succeed, workspace};
 
 /// A folder's `generate --checkpoint` of its last step.
 fn generate(folder: &Folder, step: usize) -> [String; 5] {

@@ -1,7 +1,5 @@
 //! The device interface: matmuls against plain loops, copies, and what is refused.
 
-mod support;
-
 use std::time::Duration;
 
 use linc_cases::Random;

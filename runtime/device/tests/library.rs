@@ -1,9 +1,7 @@
 //! Every kernel of the library at odd sizes: generated code on all instruction sets against the tile interpreter.
 
-mod support;
-
+use crate::support::{check, devices};
 use linc_cases::{Case, decoding, embeddings, library};
-use support::{check, devices};
 
 fn check_all(cases: &[Case]) {
     let mut devices = devices();

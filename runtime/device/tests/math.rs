@@ -1,12 +1,10 @@
 //! Accuracy and special values of the transcendental functions, on every instruction set.
 
-mod support;
-
+use crate::support::{devices, run_on};
 use linc_cases::Random;
 use linc_codegen_cpu::tile::interp::Buffer;
 use linc_codegen_cpu::tile::{Builder, Elem, Kernel, Mode, Unary};
 use linc_device::cpu::Cpu;
-use support::{devices, run_on};
 
 const N: usize = 4099;
 

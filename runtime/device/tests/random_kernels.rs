@@ -1,8 +1,6 @@
 //! Random tile programs: generated code must give the interpreter's bits, whatever is fused, copied, or kept in place.
 
-mod support;
-
-use support::{check, devices};
+use crate::support::{check, devices};
 
 #[test]
 fn generated_code_is_exact() {

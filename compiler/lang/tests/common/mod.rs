@@ -1,7 +1,5 @@
 //! The shipped models as texts, for all tests of the crate.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-
 use linc_lang::{Architecture, BuildShape, BuiltModel, ModelConfig, Source};
 
 /// `models/llama3.linc`

@@ -1,7 +1,5 @@
 //! Runs the program as a user does, in a folder of the test's own.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

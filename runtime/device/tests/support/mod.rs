@@ -1,6 +1,4 @@
 //! Runs tile kernels through plans on the CPU and on the tile interpreter.
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use linc_cases::Case;
 pub(crate) use linc_cases::launch::bytes;
 use linc_cases::launch::launches;

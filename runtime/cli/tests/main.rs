@@ -1,0 +1,18 @@
+//! The tests of the program as a user runs it. One program, so that it is linked once.
+
+mod accumulation;
+mod bad_input;
+mod bench;
+mod commands;
+mod common;
+mod cuda;
+mod damage;
+mod disk;
+mod folders;
+mod limits;
+mod memory;
+mod readme;
+mod requests;
+mod resume;
+mod signals;
+mod text;

@@ -1,0 +1,8 @@
+//! The tests of devices. One program, so that it is linked once.
+
+mod cuda;
+mod device;
+mod library;
+mod math;
+mod random_kernels;
+mod support;

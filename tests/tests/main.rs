@@ -1,0 +1,17 @@
+//! What holds across crates. One program, so that it is linked once.
+
+mod cuda_snapshots;
+mod decode;
+mod emulated;
+mod layering;
+mod nvrtc;
+mod parity;
+mod parity_shapes;
+mod precision;
+mod random_models;
+mod scaling;
+mod snapshots;
+mod sources;
+mod tidy;
+mod tiles;
+mod training;
