@@ -186,3 +186,25 @@ fn every_test_file_is_part_of_a_program() {
     assert!(crates > 3, "only {crates} crates with one test program found");
     assert_none("test files that tests/main.rs does not name", &forgotten);
 }
+
+/// A manifest that says there is nothing to test in a library saves building it a second time; then there is nothing.
+#[test]
+fn what_is_not_built_as_a_test_has_none() {
+    let all = files();
+    let mut untested = vec![];
+    for manifest in all.iter().filter(|f| f.path.ends_with("/Cargo.toml")) {
+        let folder = manifest.path.replace("Cargo.toml", "src/");
+        for file in all.iter().filter(|f| f.path.starts_with(&folder) && f.path.ends_with(".rs")) {
+            let unit = manifest.text.contains("\ntest = false") && code(&file.text).contains("#[test]");
+            let comments = file.text.lines().filter_map(|line| line.trim_start().strip_prefix("//"));
+            let mut opened =
+                comments.filter_map(|line| line[1..].trim_start().strip_prefix("```")).step_by(2);
+            let documented = manifest.text.contains("\ndoctest = false")
+                && opened.any(|language| language.is_empty() || language.starts_with("rust"));
+            if unit || documented {
+                untested.push(file.path.clone());
+            }
+        }
+    }
+    assert_none("tests in a library whose manifest says `test = false` or `doctest = false`", &untested);
+}
