@@ -132,33 +132,34 @@ fn linear_is_as_precise_as_its_rounding() {
     check(&cases);
 }
 
-/// Sequences of whole tiles, which Hopper's tensor engine copies, over several rounds.
+/// Sequences of whole tiles, which Hopper's tensor engine copies, over several rounds. Products of warps
+/// and of warpgroups take every other shape each, or all where everything is asked for.
 #[test]
 fn whole_tiles_come_by_tensor_copies() {
-    let mut cases = vec![];
-    for (seed, (seq, head_dim, group)) in
+    let mut cases = [vec![], vec![]];
+    for (i, (seq, head_dim, group)) in
         [(128, 32, 1), (256, 64, 2), (192, 64, 4), (256, 128, 1), (256, 128, 2), (128, 96, 1)]
             .into_iter()
             .enumerate()
     {
-        let shape = HeadShape {
-            batch: 1 + seed % 2,
-            seq,
-            heads: (2 - seed % 2) * group,
-            kv_heads: 2 - seed % 2,
-            head_dim,
-        };
-        let seed = seed as u64 + 1;
-        let tile = [(64, 64), (128, 64), (64, 128)][seed as usize % 3];
-        cases.extend(softmax(shape, narrow(seed as usize), seed % 4 != 3, tile, seed));
-        cases.extend(linear(shape, narrow(seed as usize), Keys::Normal, 1.0, seed));
+        let shape =
+            HeadShape { batch: 1 + i % 2, seq, heads: (2 - i % 2) * group, kv_heads: 2 - i % 2, head_dim };
+        let seed = i + 1;
+        let tile = [(64, 64), (128, 64), (64, 128)][seed % 3];
+        for turn in 0..2 {
+            if exhaustive() || turn == i % 2 {
+                let (elem, seed) = (narrow(seed), seed as u64);
+                cases[turn].extend(softmax(shape, elem, seed % 4 != 3, tile, seed));
+                cases[turn].extend(linear(shape, elem, Keys::Normal, 1.0, seed));
+            }
+        }
     }
-    for arch in [Arch::Sm90, Arch::Sm90a] {
+    for (arch, cases) in [Arch::Sm90, Arch::Sm90a].into_iter().zip(cases) {
         let Some(reports) = check_on(&cases, arch) else { return };
         let of = |operation| reports.iter().filter(|report| report.count(operation) > 0).count();
         let copied = of(Operation::CopyTile);
         // Walks over states, and kernels that load each tile once, have none.
-        assert!(5 * copied > 2 * cases.len(), "only {copied} of {} kernels", cases.len());
+        assert!(3 * copied > cases.len(), "only {copied} of {} kernels", cases.len());
         assert_eq!(of(Operation::Wgmma) > 0, arch.has_warpgroups());
     }
 }
@@ -173,7 +174,7 @@ fn linear_is_safe_for_any_keys() {
             let heads = if exhaustive() { &heads[..] } else { &heads[(seed + i) % 2..][..1] };
             for &(head_dim, group) in heads {
                 let shape = HeadShape { batch: 1, seq: 150, heads: group, kv_heads: 1, head_dim };
-                cases.extend(on(&ARCHES, linear(shape, elem, keys, 1.0, seed as u64 + 1)));
+                cases.extend(on(arches(seed / 2 + i), linear(shape, elem, keys, 1.0, seed as u64 + 1)));
             }
         }
     }
@@ -189,7 +190,7 @@ fn linear_with_odd_heads() {
         let keys = [Keys::Normal, Keys::Uniform(100.0)];
         let keys = if exhaustive() { &keys[..] } else { &keys[i % 2..][..1] };
         for keys in keys {
-            cases.extend(on(&ARCHES, linear(shape, elem, *keys, 1.0, 5)));
+            cases.extend(on(arches(i / 2), linear(shape, elem, *keys, 1.0, 5)));
         }
     }
     check(&cases);
