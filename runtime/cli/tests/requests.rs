@@ -121,7 +121,7 @@ fn the_largest_models_are_refused_with_the_plan_before_the_first_step() {
     let settings = ["--model.flavor", "70B", "--job.dump_folder", &dump_folder];
     let message = refuse(
         &[&["train", "configs/llama3_1b.toml"][..], &settings].concat(),
-        &["GiB", "memory of the train program", "optimizer_state", "parameters", "together"],
+        &["GiB", "memory at the peak", "optimizer_state", "parameters", "together"],
     );
     assert!(!message.contains("step:"), "{message}");
     assert!(!folder.path("run").exists(), "a refused run writes nothing");
