@@ -1,7 +1,7 @@
 //! The chunk-parallel kernels of linear attention against float64 loops, on the same keys as the others.
 
 use crate::attention_support::linear::Case;
-use crate::attention_support::{Keys, Machine, Problem};
+use crate::attention_support::{Keys, Machine, Problem, by_turns};
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::linear_attention_forward;
@@ -131,8 +131,8 @@ fn every_family_of_keys() {
 
 #[test]
 fn hard_keys_at_full_size() {
-    for keys in [Keys::Uniform100, Keys::RampUp, Keys::Steps] {
-        for dim in [64, 128] {
+    for (i, keys) in [Keys::Uniform100, Keys::RampUp, Keys::Steps].into_iter().enumerate() {
+        for dim in by_turns(&[64, 128], i) {
             check(Machine::F32, Case::new([130, 2, 1, dim], true, 64), keys, keys.tolerance());
         }
     }
@@ -153,13 +153,18 @@ fn blocks_decide_alone() {
     }
 }
 
+/// Both narrow types, with and without the promise of whole tiles.
+fn narrow_machines() -> impl Iterator<Item = (Machine, bool)> {
+    [Machine::BF16, Machine::F16].into_iter().flat_map(|m| [(m, true), (m, false)])
+}
+
 /// dQ is the difference of a block's dP and of the sum that another kernel makes of all blocks: where P is nearly 1, little
 /// is left of it unless both take the same path.
 #[test]
 fn a_block_takes_one_path_in_all_kernels() {
-    for (machine, whole) in [Machine::BF16, Machine::F16].into_iter().flat_map(|m| [(m, true), (m, false)]) {
-        for dim in [96, 128] {
-            for peak in [8.0, 20.0] {
+    for (i, (machine, whole)) in narrow_machines().enumerate() {
+        for (j, dim) in [96, 128].into_iter().enumerate() {
+            for peak in by_turns(&[8.0, 20.0], i + j) {
                 let case = Case { whole, ..Case::new([130, 2, 1, dim], true, 64) };
                 let mut problem = Problem::new(case.shape, Keys::Normal, 3);
                 for (i, key) in problem.k.iter_mut().enumerate() {
@@ -208,8 +213,8 @@ fn bf16_tensors() {
 
 #[test]
 fn f16_is_safe_for_any_keys() {
-    for keys in Keys::ALL {
-        for dim in [32, 128] {
+    for (i, keys) in Keys::ALL.into_iter().enumerate() {
+        for dim in by_turns(&[32, 128], i) {
             let case = Case::new([150, 2, 1, dim], true, 64);
             let mut problem = Problem::new(case.shape, keys, 10);
             problem.round_to(Machine::F16.elem);
@@ -267,17 +272,19 @@ fn the_states_are_those_of_the_walk() {
 /// head for a key head, temperatures, and one feature that sends the whole head the slow way.
 #[test]
 fn large_heads_in_one_program() {
-    for (dims, chunk, temperature, hard) in [
+    let machines: Vec<(Machine, bool)> = narrow_machines().collect();
+    for (i, (dims, chunk, temperature, hard)) in [
         ([130, 2, 1, 128], 16, 1.0, false),
         ([100, 2, 2, 128], 64, 2.5, false),
         ([130, 2, 1, 128], 64, 1.0, true),
         ([150, 2, 1, 72], 128, 1.0, false),
         ([70, 1, 1, 96], 128, 1.0, true),
         ([65, 4, 1, 112], 64, 1.0, false),
-    ] {
-        for (machine, whole) in
-            [Machine::BF16, Machine::F16].into_iter().flat_map(|m| [(m, true), (m, false)])
-        {
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (machine, whole) in by_turns(&machines[..2], i).chain(by_turns(&machines[2..], i / 2)) {
             let case = Case { whole, temperature, ..Case::new(dims, true, chunk) };
             let mut problem = Problem::new(case.shape, Keys::Normal, 11);
             let dim = dims[3];
