@@ -5,14 +5,15 @@
 //! counts by its input [`SHARE`], its part of the step's targets.
 //!
 //! No program clears the states: the first multiplies what they hold by its input [`KEEP`], 0 for the first batch of a
-//! step and 1 for the others.
+//! step and 1 for the others. That forgets numbers only: who runs the programs clears the states after a step that left
+//! infinities or NaN in them.
 
 use linc_ir::{BinaryOp, Graph, NodeId, Op, TensorType, Value};
 
 use crate::autodiff::Gradients;
 use crate::error::PassError;
 
-/// Name of the input that says how much of the states to keep, f32 scalar.
+/// Name of the input that says how much of the states to keep, f32 scalar. The states are finite where it is 0.
 pub const KEEP: &str = "keep";
 
 /// Name of the input with the batch's share of the targets of the step, f32 scalar; the shares of a step add up to 1.

@@ -126,3 +126,31 @@ fn a_step_is_a_whole_number_of_batches() {
     assert_eq!(calls("norm_finish").as_deref(), Some("1.0"));
     assert_eq!(calls("embedding_grad").as_deref(), Some("2.0"));
 }
+
+#[test]
+fn an_overflow_is_forgotten_by_the_next_step() {
+    let folder = Folder::new("accumulation_overflow");
+    // What the model computes is of usual size, but the gradient of its embedding is beyond f16 until the scale of the loss
+    // has come down several times.
+    let sizes =
+        "name = \"steep\"\nflavor = \"t\"\narchitecture = \"steep.linc\"\nn_heads = 4\nvocab_size = 256\n";
+    let model = folder.file("steep.toml", format!("{sizes}dim = 32\nn_layers = 1\n"));
+    folder.file(
+        "steep.linc",
+        "model steep(tokens: [batch, seq] int) {\n  param e [vocab_size, dim] init normal(0.0001)\n  \
+         param head [vocab_size, dim] init normal(1.0)\n  x = embedding(tokens, e)\n  for _layer in layers {\n    \
+         param w [dim, dim] init trunc_normal(0.02)\n    h = split_heads(x @ w.T, n_heads)\n    \
+         x = x + merge_heads(attention(h, h, h))\n  }\n  logits = (x * 4096) @ head.T\n}\n",
+    );
+    let settings = "--training.mixed_precision_param float16 --training.global_batch_size 4 --training.steps 30 \
+                    --optimizer.lr 1e-6 --validation.enable false";
+    let settings: Vec<&str> = settings.split_whitespace().collect();
+    let records = train(&folder, "run", &[&["--model.path", &model][..], &settings].concat());
+    let skipped = numbers(&records, "skipped_steps");
+    assert_eq!(skipped.len(), 30);
+    assert!(skipped[29] >= 2.0, "nothing overflowed: {skipped:?}");
+    assert!(skipped[29] <= 15.0, "one overflow is followed by others for ever: {skipped:?}");
+    assert_eq!(skipped[29], skipped[20], "it goes on without: {skipped:?}");
+    let norms = numbers(&records[20..], "grad_norm");
+    assert!(norms.len() == 10 && norms.iter().all(|norm| norm.is_finite() && *norm > 0.0), "{norms:?}");
+}

@@ -50,7 +50,7 @@ pub struct TensorInfo {
     pub dtype: DType,
 }
 
-/// Bytes of f32 that are rounded at once.
+/// Bytes that are rounded or cleared at once.
 const ROUNDED: usize = 16 << 20;
 
 struct Loaded {
@@ -261,6 +261,22 @@ impl Executor {
         }
         check_size(binding, bytes.len())?;
         Ok(device.write(arena, *at, bytes)?)
+    }
+
+    /// Fills a persistent tensor with zeros.
+    ///
+    /// # Errors
+    /// [`ExecError::Tensor`] if there is none of that name.
+    pub fn clear_tensor(&mut self, name: &str) -> Result<(), ExecError> {
+        let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
+        let (mut at, end) = (*at, *at + binding.bytes());
+        let zeros = zeroed(ROUNDED.min(binding.bytes() as usize))?;
+        while at < end {
+            let part = zeros.len().min((end - at) as usize);
+            self.device.write(self.arena, at, &zeros[..part])?;
+            at += part as u64;
+        }
+        Ok(())
     }
 
     /// Feeds an input of a program.

@@ -268,6 +268,7 @@ impl Trainer {
         for (index, (batch, share)) in batches.iter().zip(target_shares(&batches)).enumerate() {
             if index > 0 && stop.load(Ordering::Relaxed) {
                 self.data.training.restore(&position)?;
+                self.forget_gradients()?;
                 return Ok(None);
             }
             loss += share * f64::from(self.train_batch(batch, index, share)?);
@@ -291,6 +292,9 @@ impl Trainer {
             None
         };
         if overflow::goes_on(loss, grad_norm, scaling.map(|(scale, _)| scale)) {
+            if !grad_norm.is_finite() {
+                self.forget_gradients()?;
+            }
             return Ok(Some(StepDone { loss, grad_norm, scaling }));
         }
         let checkpoint = self.last_checkpoint.clone();

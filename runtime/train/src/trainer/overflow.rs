@@ -1,4 +1,9 @@
-//! When numbers that are not finite end a run.
+//! When numbers that are not finite end a run, and what they leave behind where they do not.
+
+use linc_driver::plan::Role;
+
+use super::Trainer;
+use crate::error::TrainError;
 
 /// The smallest scale of the loss at which an overflow is not the end: gradients of 1 are beyond f16 by then.
 const SMALLEST_SCALE: f32 = 1.0 / 65536.0;
@@ -11,6 +16,21 @@ const SMALLEST_SCALE: f32 = 1.0 / 65536.0;
 pub(super) fn goes_on(loss: f32, grad_norm: f32, scale: Option<f32>) -> bool {
     let skipped = !grad_norm.is_finite() && scale.is_some_and(|scale| scale > SMALLEST_SCALE);
     skipped || (loss.is_finite() && grad_norm.is_finite())
+}
+
+impl Trainer {
+    /// Clears the gradients that batches of a step added up. The next step multiplies by zero what is there, which is not
+    /// zero where it is infinite or no number.
+    pub(super) fn forget_gradients(&mut self) -> Result<(), TrainError> {
+        if self.update.is_some() {
+            let x = &mut self.session.executor;
+            let states = x.tensors(Role::State).into_iter().map(|state| state.name);
+            for name in states.filter(|name| name.ends_with(".grad")) {
+                x.clear_tensor(&name)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
