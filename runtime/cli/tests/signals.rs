@@ -174,3 +174,25 @@ fn a_run_that_is_to_outlive_its_terminal_does() {
     assert!(text.contains("Training completed"), "{text}");
     assert_eq!(end(&mut child, Duration::from_secs(30)), Some(0));
 }
+
+#[test]
+fn what_a_run_was_started_to_ignore_it_ignores() {
+    // As a shell without job control starts what it runs in the background, and `nohup`.
+    let folder = Folder::new("signals_ignored");
+    let config = folder.config();
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' INT TERM HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_linc"), "train", &config])
+        .args(["--training.steps", "600", "--metrics.log_freq", "200", "--validation.enable", "false"])
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    let _output = wait_for(&mut child, "Training starts");
+    for signal in ["-INT", "-TERM", "-HUP", "-INT"] {
+        send(&child, signal);
+    }
+    assert_eq!(end(&mut child, Duration::from_secs(120)), Some(0));
+    let last = measured(&folder.path("run")).pop().expect("a record");
+    assert!(last.starts_with("600 "), "{last}");
+}

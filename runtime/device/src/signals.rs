@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// From now on the first request sets the flag that is returned, with `notice` written to standard error, and another
-/// Ctrl-C or SIGTERM ends the process with [`exit_code`]. A process that was started to outlive its terminal (`nohup`)
-/// does so. Where there are no signals nothing happens: a request ends the process as any other.
+/// Ctrl-C or SIGTERM ends the process with [`exit_code`]. What the process was started to ignore it ignores: it outlives its
+/// terminal (`nohup`), and as a job that a script left in the background it is not ended by a Ctrl-C of the script. Where there are no signals nothing happens: a request ends the process as any other.
 pub fn catch(notice: &'static str) -> &'static AtomicBool {
     #[cfg(unix)]
     unix::catch(notice);
@@ -51,7 +51,7 @@ mod unix {
             unsafe {
                 let mut before: libc::sigaction = mem::zeroed();
                 let asked = libc::sigaction(signal, ptr::null(), &mut before) == 0;
-                if signal == libc::SIGHUP && asked && before.sa_sigaction == libc::SIG_IGN {
+                if asked && before.sa_sigaction == libc::SIG_IGN {
                     continue;
                 }
                 let mut action: libc::sigaction = mem::zeroed();
