@@ -77,7 +77,7 @@ const CONFINED: [(&str, &[&str], &str); 13] = [
     ("cranelift-native", &["linc-device"], "only a device looks at the machine"),
     ("cudarc", &["linc-device"], "CUDA belongs to a device"),
     ("libloading", &["linc-device"], "only a device opens libraries"),
-    ("rayon", &["linc-device", "linc-exec", "linc-train"], "the compiler runs on one thread"),
+    ("rayon", &["linc-train"], "only training splits work that is not a kernel's among threads"),
     ("libc", &["linc-device", "linc-train"], "the compiler asks the system nothing"),
     ("memmap2", &["linc-train"], "only training reads files"),
     ("tokenizers", &["linc-train"], "text becomes tokens in training only"),
