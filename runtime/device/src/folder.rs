@@ -1,7 +1,7 @@
 //! The user's folder of what is costly to find out again. Anybody may delete any of it at any time.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -14,18 +14,20 @@ pub fn cache_folder() -> Option<PathBuf> {
         .or_else(|| Some(path("HOME")?.join(".cache/linc")))
 }
 
-/// Writes an entry beside its place and renames it when it is whole, so that readers and other writers never see half.
+/// Writes an entry, given as slices that follow each other, beside its place and renames it when it is whole, so that
+/// readers and other writers never see half.
 ///
 /// # Errors
 /// What the file system says; nothing is left behind.
-pub fn write_entry(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_entry(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     // Of this writer alone, among all processes and threads.
     let beside = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let written = fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&beside, bytes))
+        .and_then(|()| fs::File::create(&beside))
+        .and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)))
         .and_then(|()| fs::rename(&beside, path));
     written.inspect_err(|_| {
         let _ = fs::remove_file(&beside);

@@ -75,7 +75,7 @@ impl Peak {
     /// A disk that refuses is no error: it is measured again next time.
     fn keep(&self) {
         if let Some(file) = &self.file {
-            let _ = write_entry(file, format!("{:e}\n", self.core).as_bytes());
+            let _ = write_entry(file, &[format!("{:e}\n", self.core).as_bytes()]);
         }
     }
 }

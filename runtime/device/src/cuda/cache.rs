@@ -46,7 +46,7 @@ impl Cache {
     /// Writes an entry, in place of a damaged one if there is one. A disk that refuses is no error: the code is there.
     pub(super) fn put(&self, source: &str, fingerprint: &str, cubin: &Cubin) {
         if let Some(path) = self.path(source, fingerprint) {
-            let _ = write_entry(&path, &encode(cubin));
+            let _ = write_entry(&path, &[&encode(cubin)]);
         }
     }
 

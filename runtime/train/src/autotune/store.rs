@@ -58,7 +58,7 @@ impl Store {
     /// Writes an entry. A disk that refuses is no error: it is measured again next time.
     pub(super) fn put(&self, site: &Site, key: &str, entry: &Entry) {
         if let Some(path) = self.path(site, key) {
-            let _ = write_entry(&path, encode(key, entry).as_bytes());
+            let _ = write_entry(&path, &[encode(key, entry).as_bytes()]);
         }
     }
 

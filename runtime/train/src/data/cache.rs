@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 12] = b"linc-tokens1";
 /// The crate that tokenizes: another version may give other ids.
 const TOKENIZERS: &str = "tokenizers 0.23.2";
+/// What linc itself makes of texts and tokens: to be raised when it cuts texts, counts bytes or places BOS and EOS otherwise.
+const RULES: u32 = 1;
+/// Bytes of an entry before its numbers.
+const HEAD: usize = MAGIC.len() + 4 + 2 + 4 * 8;
 /// What entries are called.
 const EXTENSION: &str = "ids";
 /// Bytes that entries may have together.
@@ -27,6 +31,8 @@ const WORTHWHILE: u64 = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct TokenCache {
     folder: Option<PathBuf>,
+    /// Bytes that entries may have together.
+    most: u64,
 }
 
 /// Names an entry.
@@ -36,12 +42,12 @@ pub(super) struct Key([u8; 32]);
 impl TokenCache {
     /// The user's, see [`cache_folder`].
     pub fn of_environment() -> Self {
-        Self { folder: cache_folder().map(|folder| folder.join("tokens")) }
+        Self { folder: cache_folder().map(|folder| folder.join("tokens")), most: MOST }
     }
 
     /// One in a folder.
     pub fn at(folder: PathBuf) -> Self {
-        Self { folder: Some(folder) }
+        Self { folder: Some(folder), most: MOST }
     }
 
     /// The folder, for messages.
@@ -59,6 +65,7 @@ impl TokenCache {
         let mut hash = Sha256::new();
         hash.update(MAGIC);
         hash.update(TOKENIZERS);
+        hash.update(RULES.to_le_bytes());
         // Entries are written as they lie in memory.
         hash.update(1u32.to_ne_bytes());
         hash.update([u8::from(counts_bytes)]);
@@ -82,10 +89,16 @@ impl TokenCache {
     /// refuses is no error: the ids are there.
     pub(super) fn put(&self, key: Key, corpus: &Corpus) {
         let (Some(folder), Some(path)) = (&self.folder, self.path(key)) else { return };
-        let entry = encode(corpus);
+        let (width, numbers) = numbers(corpus);
+        let size = numbers.iter().fold(HEAD as u64, |size, part| size + part.len() as u64);
         // One that fills the cache would only push out all others.
-        if entry.len() as u64 <= MOST / 2 && write_entry(&path, &entry).is_ok() {
-            trim_folder(folder, EXTENSION, MOST);
+        if size > self.most / 2 {
+            return;
+        }
+        let head = head(corpus, width, &numbers);
+        let [starts, ids, sizes] = numbers;
+        if write_entry(&path, &[&head, starts, ids, sizes]).is_ok() {
+            trim_folder(folder, EXTENSION, self.most);
         }
     }
 
@@ -95,24 +108,26 @@ impl TokenCache {
     }
 }
 
-/// Magic, CRC-32 of the rest, width of an id in bytes, whether sizes are kept, size of the text, checksum of the ids,
-/// number of documents and of ids; where documents start, ids, sizes.
-fn encode(corpus: &Corpus) -> Vec<u8> {
+/// Width of an id in bytes; where documents start, ids and sizes, as they lie in memory: a large corpus is not copied.
+fn numbers(corpus: &Corpus) -> (u8, [&[u8]; 3]) {
     let (width, ids): (u8, &[u8]) = match &corpus.ids {
         Ids::U8(ids) => (1, ids),
         Ids::U16(ids) => (2, cast_slice(ids)),
         Ids::U32(ids) => (4, cast_slice(ids)),
     };
-    let numbers = [corpus.text_bytes, u64::from(corpus.checksum), corpus.starts.len() as u64, corpus.len()];
-    let rest = [
-        &[width, u8::from(corpus.bytes.is_some())][..],
-        cast_slice(&numbers),
-        cast_slice(&corpus.starts),
-        ids,
-        corpus.bytes.as_deref().map_or(&[], cast_slice),
-    ]
-    .concat();
-    [&MAGIC[..], &crc32fast::hash(&rest).to_le_bytes(), &rest].concat()
+    let sizes: &[u8] = corpus.bytes.as_deref().map_or(&[], cast_slice);
+    (width, [cast_slice(&corpus.starts), ids, sizes])
+}
+
+/// What an entry has before its numbers: magic, CRC-32 of the rest, width of an id, whether sizes are kept, size of the
+/// text, checksum of the ids, number of documents' borders and of ids.
+fn head(corpus: &Corpus, width: u8, numbers: &[&[u8]; 3]) -> Vec<u8> {
+    let counts = [corpus.text_bytes, u64::from(corpus.checksum), corpus.starts.len() as u64, corpus.len()];
+    let about = [&[width, u8::from(corpus.bytes.is_some())][..], cast_slice(&counts)].concat();
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&about);
+    numbers.iter().for_each(|part| checksum.update(part));
+    [&MAGIC[..], &checksum.finalize().to_le_bytes(), &about].concat()
 }
 
 /// The corpus, if the entry is whole.
@@ -181,7 +196,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = TokenCache::at(folder.path().to_path_buf());
         let corpus = corpus("text", true);
-        let good = encode(&corpus);
+        cache.put(KEY, &corpus);
+        let good = fs::read(cache.path(KEY).expect("a path")).expect("an entry");
         assert_eq!(decode(&good).as_ref(), Some(&corpus));
         for at in 0..good.len() {
             let mut bad = good.clone();
@@ -190,11 +206,25 @@ mod tests {
             assert_eq!(decode(&good[..at]), None, "{at} bytes");
         }
         assert_eq!(decode(&[&good[..], b"more"].concat()), None);
-        cache.put(KEY, &corpus);
         fs::write(cache.path(KEY).expect("a path"), &good[..good.len() - 1]).expect("written");
         assert_eq!(cache.get(KEY, 256), None);
         cache.put(KEY, &corpus);
         assert_eq!(cache.get(KEY, 256), Some(corpus));
+    }
+
+    #[test]
+    fn an_entry_too_large_for_the_cache_is_not_begun() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let corpus = corpus("some text", true);
+        let at = |name: &str, most| TokenCache { folder: Some(folder.path().join(name)), most };
+        let unbounded = at("unbounded", MOST);
+        unbounded.put(KEY, &corpus);
+        let size = fs::metadata(unbounded.path(KEY).expect("a path")).expect("an entry").len();
+        let fits = at("fits", size * 2);
+        fits.put(KEY, &corpus);
+        assert_eq!(fits.get(KEY, 256).as_ref(), Some(&corpus));
+        at("small", size * 2 - 1).put(KEY, &corpus);
+        assert!(!folder.path().join("small").exists(), "nothing of it is written");
     }
 
     #[test]
@@ -211,8 +241,15 @@ mod tests {
 
     #[test]
     fn the_crate_that_tokenizes_is_the_one_that_is_named() {
-        let lock = include_str!("../../../../Cargo.lock");
         let (name, version) = TOKENIZERS.split_once(' ').expect("name and version");
+        // A range of versions would let another build give other ids under the same key.
+        let manifest = include_str!("../../../../Cargo.toml");
+        let pinned = format!("\n{name} = {{ version = \"={version}\",");
+        assert!(
+            manifest.contains(&pinned),
+            "{TOKENIZERS} is not what Cargo.toml pins: name the version that is"
+        );
+        let lock = include_str!("../../../../Cargo.lock");
         let package = format!("name = \"{name}\"\nversion = \"{version}\"\n");
         assert!(lock.contains(&package), "{TOKENIZERS} is not in Cargo.lock: name the version that is");
     }

@@ -290,7 +290,7 @@ pub(super) fn write_config(config: &JobConfig, step: usize) -> Result<Vec<String
             last.unwrap_or(0)
         ));
     }
-    write_entry(&path, text.as_bytes()).map_err(output("write", &path))?;
+    write_entry(&path, &[text.as_bytes()]).map_err(output("write", &path))?;
     Ok(said)
 }
 

@@ -118,9 +118,13 @@ impl Tokenizer {
         &self.notes
     }
 
-    /// Identifies the files: two tokenizers with the same digest give the same ids.
+    /// Identifies the files, and the BOS and EOS that were found in them: two tokenizers with the same digest give
+    /// documents the same ids.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
+        for id in [self.special.bos, self.special.eos] {
+            hash.update(id.map_or(-1, i64::from).to_le_bytes());
+        }
         for file in self.files.iter() {
             hash.update(file.name);
             hash.update((file.bytes.len() as u64).to_le_bytes());
