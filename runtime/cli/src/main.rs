@@ -35,8 +35,10 @@ static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    if matches!(command, Command::Train(_) | Command::Generate(_)) {
-        system::start_threads();
+    if matches!(command, Command::Train(_) | Command::Generate(_))
+        && let Err(error) = system::start_threads()
+    {
+        return report(&anyhow::Error::msg(error));
     }
     let result = match command {
         Command::Train(args) => train::run(&args),

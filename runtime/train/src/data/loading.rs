@@ -56,14 +56,16 @@ impl Loading<'_> {
     ///
     /// # Errors
     /// The work's own, such as [`DataError::Interrupted`] of [`Watch::advance`].
-    pub(super) fn watched<T: Send>(
+    pub(crate) fn watched<T: Send>(
         &mut self,
         what: &'static str,
         total: u64,
         work: impl FnOnce(&Watch<'_>) -> Result<T, DataError> + Send,
     ) -> Result<T, DataError> {
         let watch = Watch { stop: self.stop, done: AtomicU64::new(0) };
-        if total < UNWATCHED {
+        // The last resort of a pool: this thread is its only one, and must not wait for others that wait for it.
+        let is_pool = rayon::current_thread_index().is_some();
+        if total < UNWATCHED || is_pool {
             return work(&watch);
         }
         let work = Mutex::new(Some(work));
@@ -99,7 +101,7 @@ impl Loading<'_> {
 }
 
 /// What work on several threads counts and asks.
-pub(super) struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     stop: &'a AtomicBool,
     done: AtomicU64,
 }
@@ -122,6 +124,6 @@ pub(super) fn check(stop: &AtomicBool) -> Result<(), DataError> {
 
 /// Loading that nobody watches or stops.
 #[cfg(test)]
-pub(super) fn quiet<T>(load: impl FnOnce(&mut Loading<'_>) -> T) -> T {
+pub(crate) fn quiet<T>(load: impl FnOnce(&mut Loading<'_>) -> T) -> T {
     load(&mut Loading { stop: &AtomicBool::new(false), tell: &mut |_| {}, cache: TokenCache::default() })
 }

@@ -22,6 +22,8 @@ mod tokenizer;
 
 pub use cache::TokenCache;
 pub use error::DataError;
+#[cfg(test)]
+pub(crate) use loading::quiet;
 pub use loading::{Event, Loading};
 pub use mqar::{MqarBatches, MqarValidation};
 pub use recall::{RecallAccuracy, Score};
@@ -276,7 +278,7 @@ impl Data {
             _ if !validation.enable => (documents, Vec::new(), name.clone()),
             Some(kind) => {
                 let (name, held_out) = read(kind, &validation.dataset_path)?;
-                if let Some(warning) = seen_in_training(&documents, &held_out) {
+                if let Some(warning) = seen_in_training(&documents, &held_out, loading)? {
                     loading.note(&format!("{name}: {warning}"));
                 }
                 (documents, held_out, name)
@@ -313,15 +315,30 @@ fn check_vocabulary(tokens_of: &str, needed: usize, vocab_size: usize) -> Result
 }
 
 /// What to say of validation on text that is trained on; nothing if there is none.
-fn seen_in_training(training: &[String], validation: &[String]) -> Option<String> {
-    let trained: HashSet<&str> = training.iter().map(String::as_str).collect();
-    let seen = validation.iter().filter(|document| trained.contains(document.as_str())).count();
-    (seen > 0).then(|| {
+fn seen_in_training(
+    training: &[String],
+    validation: &[String],
+    loading: &mut Loading<'_>,
+) -> Result<Option<String>, DataError> {
+    let total = training.iter().map(|document| document.len() as u64).sum();
+    let seen = loading.watched("Comparing", total, |watch| {
+        let lengths: HashSet<usize> = validation.iter().map(String::len).collect();
+        let mut trained = HashSet::new();
+        for document in training {
+            // Of most documents, the length says enough.
+            if lengths.contains(&document.len()) {
+                trained.insert(document.as_str());
+            }
+            watch.advance(document.len())?;
+        }
+        Ok(validation.iter().filter(|document| trained.contains(document.as_str())).count())
+    })?;
+    Ok((seen > 0).then(|| {
         format!(
             "{seen} of its {} documents are trained on too, so their validation loss says little of other text",
             validation.len()
         )
-    })
+    }))
 }
 
 /// The documents of a dataset, and its name for messages.

@@ -280,3 +280,17 @@ fn ids_are_found_again() {
     let other = open();
     assert!(!other.0 && other.1.checksum != first.1.checksum);
 }
+
+#[test]
+fn comparing_with_what_is_trained_on_can_be_stopped() {
+    let text = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Vec<String>>();
+    let (training, validation) = (text(&["ab", "cd", "efg"]), text(&["ab", "xy", "efgh"]));
+    let compare = |stops: bool| {
+        let stop = std::sync::atomic::AtomicBool::new(stops);
+        let mut loading = Loading { stop: &stop, tell: &mut |_| {}, cache: TokenCache::default() };
+        seen_in_training(&training, &validation, &mut loading)
+    };
+    let said = compare(false).expect("compared").expect("one is seen");
+    assert!(said.starts_with("1 of its 3 documents"), "{said}");
+    assert_eq!(compare(true), Err(DataError::Interrupted));
+}

@@ -33,7 +33,7 @@ const SIZES: Sizes = Sizes { piece: 1 << 20, half_window: 4096, alike: 32 };
 
 /// Makes an error of a tokenizer's.
 type Fail<'a> = &'a (dyn Fn(tokenizers::Error) -> DataError + Sync);
-/// Is told of so many more bytes that are tokenized; ends the work with its error.
+/// Is told of so many more bytes that are tokenized (0 before work on some begins); ends the work with its error.
 type Done<'a> = &'a (dyn Fn(usize) -> Result<(), DataError> + Sync);
 
 /// Tokens of a text, and their bytes if asked for. `done` is told how many more bytes are tokenized.
@@ -58,8 +58,10 @@ pub(super) fn encode_in_pieces(
 ) -> Result<Encoded, DataError> {
     let places: Vec<usize> =
         (1..).map(|i| i * sizes.piece).take_while(|at| at + sizes.piece / 2 < text.len()).collect();
-    let cuts: Result<Vec<Option<Cut>>, DataError> =
-        places.par_iter().map(|at| Cut::near(inner, text, *at, sizes).map_err(fail)).collect();
+    let cuts: Result<Vec<Option<Cut>>, DataError> = places
+        .par_iter()
+        .map(|at| done(0).and_then(|()| Cut::near(inner, text, *at, sizes).map_err(fail)))
+        .collect();
     let mut cuts: Vec<Cut> = cuts?.into_iter().flatten().collect();
     let mut finished: BTreeMap<(usize, usize), Piece> = BTreeMap::new();
     loop {
@@ -71,6 +73,8 @@ pub(super) fn encode_in_pieces(
         let new: Result<Vec<_>, DataError> = todo
             .into_par_iter()
             .map(|borders| {
+                // Also in later rounds, whose pieces are larger.
+                done(0)?;
                 let piece = Piece::encode(inner, text, *borders, count_bytes, sizes.alike).map_err(fail)?;
                 let (from, to) = range(borders, text);
                 done(to - from)?;

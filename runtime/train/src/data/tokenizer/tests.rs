@@ -137,3 +137,33 @@ fn what_says_which_tokens_are_special_is_kept() {
     let again = Tokenizer::open(copy.path()).expect("valid");
     assert_eq!((again.special, again.vocab_size), (opened.special, opened.vocab_size));
 }
+
+#[test]
+fn a_digest_is_of_all_that_ids_depend_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokenizer = Tokenizer::open(&small_tokenizer(folder.path())).expect("opens");
+    let mut other = tokenizer.clone();
+    assert_eq!(other.digest(), tokenizer.digest());
+    other.special.bos = None;
+    assert_ne!(other.digest(), tokenizer.digest());
+    other.special = tokenizer.special.clone();
+    other.special.eos = Some(0);
+    assert_ne!(other.digest(), tokenizer.digest());
+}
+
+#[test]
+fn a_long_text_can_be_stopped_before_any_piece_is_tokenized() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokenizer = Tokenizer::open(&small_tokenizer(folder.path())).expect("opens");
+    let Kind::HuggingFace { inner, .. } = &tokenizer.kind else { panic!("a file") };
+    let sizes = long::Sizes { piece: 64, half_window: 32, alike: 2 };
+    let fail = |error: tokenizers::Error| panic!("{error}");
+    for length in [10, 1000] {
+        let stop = |bytes: usize| {
+            assert_eq!(bytes, 0, "of {length}");
+            Err(DataError::Interrupted)
+        };
+        let stopped = long::encode_in_pieces(inner, &"he w".repeat(length), false, sizes, &fail, &stop);
+        assert_eq!(stopped, Err(DataError::Interrupted));
+    }
+}
