@@ -307,7 +307,7 @@ impl JobConfig {
             settings.conflict(
                 "training.dataset",
                 message,
-                "name a .txt, .jsonl or .jsonl.gz file, a folder of them, or a glob",
+                "name a .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob",
             );
         }
         if training.dataset != DatasetKind::Text && training.dataset_path.is_some() {

@@ -138,7 +138,7 @@ section! {
         deterministic: bool = true;
         /// Data: built in, or "text" for the files of dataset_path.
         dataset: DatasetKind = DatasetKind::Stories;
-        /// A .txt, .jsonl or .json file, packed as .gz or not, a folder of them, or a glob.
+        /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob.
         dataset_path: Option<String> = None;
         /// Field of a JSON object that holds the text.
         text_field: String = "text".to_owned(), check super::check::not_empty;

@@ -24,6 +24,11 @@ pub enum DataError {
         path.display()
     )]
     JsonInText { path: PathBuf, field: String },
+    #[error(
+        "{}: a pipe, socket or device, which may have no end, is not read\n  help: write its text into a file, and name that",
+        path.display()
+    )]
+    NotRegular { path: PathBuf },
     #[error("{}: there is no text in it", path.display())]
     Empty { path: PathBuf },
     #[error(

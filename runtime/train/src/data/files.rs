@@ -69,7 +69,10 @@ fn take(
 /// Names files of a folder that are not read.
 fn left_out(folder: &Path, mut files: Vec<PathBuf>) -> String {
     files.sort();
-    let name = |file: &PathBuf| file.strip_prefix(folder).unwrap_or(file).display().to_string();
+    let name = |file: &PathBuf| {
+        let name = file.strip_prefix(folder).unwrap_or(file).display();
+        if file.is_file() { name.to_string() } else { format!("{name} [no regular file]") }
+    };
     let mut names: Vec<String> = files.iter().take(MOST_NAMES).map(name).collect();
     if files.len() > MOST_NAMES {
         names.push(format!("{} more", files.len() - MOST_NAMES));
@@ -263,6 +266,37 @@ mod tests {
             assert!(refused.contains(name) && refused.contains(advice), "{refused}");
         }
         assert!(error(&folder.path("b/*")).contains("is not read"));
+    }
+
+    /// Nobody writes into it: whoever opens it to read waits forever.
+    #[cfg(unix)]
+    #[test]
+    fn pipes_are_not_opened() {
+        let folder = Folder::new();
+        let pipe = folder.path("b.txt");
+        if !std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: there is no mkfifo");
+            return;
+        }
+        let link = |to: &str, from: &str| std::os::unix::fs::symlink(folder.path(to), folder.path(from));
+        link("b.txt", "c.txt").expect("symlink");
+        for named in ["b.txt", "c.txt"] {
+            let refused = error(&folder.path(named));
+            assert!(refused.contains(named) && refused.contains("pipe"), "{refused}");
+        }
+        assert!(error(&folder.path("")).contains("no data files"));
+        assert!(error(&folder.path("*.txt")).contains("no data files"));
+        folder.write("a.txt", "alpha");
+        link("a.txt", "d.txt").expect("symlink");
+        link("nowhere", "e.txt").expect("symlink");
+        for path in [folder.path(""), folder.path("*.txt")] {
+            let (documents, notes) = read_with(&path, TEXT);
+            assert_eq!(documents, ["alpha", "alpha"], "{path}");
+            let [note] = &notes[..] else { panic!("{notes:?}") };
+            for name in ["b.txt", "c.txt", "e.txt"] {
+                assert!(note.contains(&format!("{name} [no regular file]")), "{note}");
+            }
+        }
     }
 
     #[test]

@@ -50,14 +50,15 @@ pub(super) struct Found {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) found: Vec<Found>,
-    /// Files in folders that are of no known format; hidden ones are not mentioned.
+    /// Files in folders that are of no known format, and what is no file: opening a pipe would wait for whoever writes
+    /// to it. Hidden ones are not mentioned.
     pub(super) left_out: Vec<PathBuf>,
 }
 
 /// The files of a path: of a file itself, of a folder at any depth, of what a pattern matches.
 ///
 /// # Errors
-/// There is none, a folder cannot be read, or a file that is named is of a known other format.
+/// There is none, a folder cannot be read, or a file that is named is of a known other format or a pipe or the like.
 pub(super) fn find(path: &str) -> Result<Files, DataError> {
     let given = PathBuf::from(path);
     let (mut named, mut inside, mut left_out) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -65,10 +66,17 @@ pub(super) fn find(path: &str) -> Result<Files, DataError> {
         if found.is_dir() {
             return folder(&found, &mut BTreeSet::new(), &mut inside, &mut left_out);
         }
-        named.insert(found);
+        if found.is_file() {
+            named.insert(found);
+        } else {
+            left_out.insert(found);
+        }
         Ok(())
     };
     if given.exists() {
+        if !given.is_file() && !given.is_dir() {
+            return Err(DataError::NotRegular { path: given });
+        }
         add(given.clone())?;
     } else if path.contains(['*', '?', '[']) {
         matching(path)?.into_iter().try_for_each(add)?;
@@ -111,7 +119,7 @@ fn folder(
         let child = entry.path();
         if child.is_dir() {
             folder(&child, seen, files, left_out)?;
-        } else if format_of(&child).is_some() && other_format(&child).is_none() {
+        } else if child.is_file() && format_of(&child).is_some() && other_format(&child).is_none() {
             files.insert(child);
         } else {
             left_out.insert(child);
