@@ -51,9 +51,16 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     device.watch(Progress::of_kernels());
     let result = Trainer::new(config, &files, folder, device, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
-    let console = console.finish();
-    let summary = result?;
-    console?;
+    let shown = console.finish();
+    let summary = match result {
+        // A run that nobody can see any more was stopped for that reason.
+        Err(error) if error.is_interrupt() => {
+            shown?;
+            return Err(error.into());
+        }
+        result => result?,
+    };
+    shown?;
     if summary.interrupted {
         return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
     }

@@ -260,8 +260,14 @@ impl Trainer {
     fn train_step(&mut self, meter: &mut Meter, stop: &AtomicBool) -> Result<Option<StepDone>, TrainError> {
         let position = self.data.training.state();
         let begun = Instant::now();
-        let batches: Vec<Batch> =
-            (0..self.config.accumulation_steps()).map(|_| self.data.training.next_batch()).collect();
+        let mut batches: Vec<Batch> = vec![];
+        for index in 0..self.config.accumulation_steps() {
+            if index > 0 && stop.load(Ordering::Relaxed) {
+                self.data.training.restore(&position)?;
+                return Ok(None);
+            }
+            batches.push(self.data.training.next_batch());
+        }
         meter.data += begun.elapsed();
         // Of one batch it is exact.
         let mut loss = 0.0;

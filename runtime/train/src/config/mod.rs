@@ -42,6 +42,9 @@ use std::path::Path;
 /// Section whose keys are those of the model file.
 const OVERRIDES: &str = "model.overrides";
 
+/// Most tokens of an optimizer step, which take 2 GiB with their targets; ten times what the largest runs take.
+const STEP_TOKENS: usize = 1 << 28;
+
 /// Everything a training run is told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JobConfig {
@@ -301,6 +304,16 @@ impl JobConfig {
                 message,
                 "each optimizer step runs a whole number of batches",
             );
+        }
+        if let Ok(global) = usize::try_from(training.global_batch_size)
+            && global.checked_mul(training.seq_len).is_none_or(|tokens| tokens > STEP_TOKENS)
+        {
+            let message = format!(
+                "global_batch_size * seq_len = {global} * {} is more than {STEP_TOKENS} tokens in one step",
+                training.seq_len
+            );
+            let help = "use a smaller global_batch_size: the tokens of a step are held in memory";
+            settings.conflict("training.global_batch_size", message, help);
         }
         if training.dataset == DatasetKind::Text && training.dataset_path.is_none() {
             let message = "dataset \"text\" needs dataset_path".to_owned();

@@ -195,6 +195,8 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ("[training]\nseq_len = \"long\"", "2:11", "found the string \"long\""),
         ("[training]\nseq_len = 999999999999", "2:11", "2147483647"),
         ("[training]\nglobal_batch_size = 9", "2:21", "not a multiple"),
+        ("[training]\nglobal_batch_size = 800000000", "2:21", "268435456 tokens in one step"),
+        ("[training]\nglobal_batch_size = 9223372036854775800", "2:21", "268435456 tokens in one step"),
         (
             "[training]\nmixed_precision_param = \"bf16\"",
             "2:25",
