@@ -168,6 +168,9 @@ fn a_folder_is_written_by_one_run_at_a_time() {
     refuse(&same, &["run is in use", &process, "help:", "--job.dump_folder"]);
     let named = ["train", &config, "--training.seed", "3", "--job.dump_folder", &run];
     refuse(&named, &["run is in use", &process]);
+    // A run with other settings, none of whose folders has the step that it asks for.
+    let step = ["train", &config, "--training.seed", "3", "--checkpoint.load_step", "3"];
+    refuse(&step, &["run is in use", &process]);
     // Another run of the config goes on beside it.
     let text = succeed(&["train", &config, "--training.seed", "3"]);
     assert!(text.contains("run-2: a run goes on in"), "{text}");
@@ -179,6 +182,35 @@ fn a_folder_is_written_by_one_run_at_a_time() {
     );
     assert!(text.contains("Training completed"), "{text}");
     assert!(!folder.path("run/.lock").exists());
+}
+
+#[test]
+fn a_refused_compile_folder_leaves_the_run_as_it_was() {
+    let folder = Folder::new("folders_compile");
+    let (config, run) = (folder.config(), folder.path("run").display().to_string());
+    let train = ["train", &config, "--job.dump_folder", &run, "--compile.dump", "true"];
+    succeed(&train);
+    fs::remove_file(folder.path("run/compile/files.txt")).expect("removed");
+    let files =
+        || ["config.toml", "metrics.jsonl"].map(|n| fs::read(folder.path("run").join(n)).expect("read"));
+    let (before, there) = (files(), names(&folder.path("run")));
+    let more = ["--training.steps", "8", "--optimizer.lr", "0.01"];
+    refuse(&[&train[..], &more].concat(), &["compile", "not known to be of linc", "help:"]);
+    assert!(files() == before, "a refused run changed something");
+    assert_eq!(names(&folder.path("run")), there);
+}
+
+#[test]
+fn checkpoints_stay_inside_the_dump_folder() {
+    let folder = Folder::new("folders_checkpoint");
+    let config = folder.config();
+    let outside = folder.path("shared").display().to_string();
+    for place in ["../shared", "a/../../shared", "..", &outside, ""] {
+        let words = ["checkpoint.folder", "inside the dump folder"];
+        refuse(&["train", &config, "--checkpoint.folder", place], &words);
+    }
+    succeed(&["train", &config, "--checkpoint.folder", "kept/here"]);
+    assert_eq!(names(&folder.path("run/kept/here")), ["step-3", "step-6"]);
 }
 
 /// Killed at any moment, by a signal that no program can answer, a run goes on with the bits of one that was not.

@@ -161,6 +161,42 @@ fn a_validation_that_was_cut_short_is_made_up_for() {
 }
 
 #[test]
+fn the_last_validation_is_made_up_for_by_the_same_command() {
+    let folder = Folder::new("signals_last_validation");
+    let config = folder.config();
+    let held_out =
+        folder.file("held_out.txt", "a stitch in time saves nine, and the early bird\n".repeat(6000));
+    let whole = folder.path("whole").display().to_string();
+    let settings = [
+        "--validation.dataset_path",
+        &held_out,
+        "--validation.steps",
+        "-1",
+        "--validation.freq",
+        "100",
+        "--training.steps",
+        "4",
+        "--checkpoint.last_save_model_only",
+        "true",
+    ];
+    succeed(&[&["train", &config, "--job.dump_folder", &whole][..], &settings].concat());
+    let mut child = spawn(&[&["train", &config][..], &settings].concat());
+    let output = wait_for(&mut child, "step:  4");
+    send(&child, "-TERM");
+    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(143));
+    let text = std::io::read_to_string(output).expect("text");
+    assert!(text.contains("Interrupted after step 4; to go on, run the same command again"), "{text}");
+    let all = measured(&folder.path("whole"));
+    assert_eq!(measured(&folder.path("run")), all[..all.len() - 1], "it validated to the end");
+    let text = succeed(&[&["train", &config][..], &settings].concat());
+    assert!(text.contains("has 4 of 4 steps done and its last validation to do"), "{text}");
+    assert_eq!(measured(&folder.path("run")), all);
+    // Once it has been done, the command is a new run.
+    let text = succeed(&[&["train", &config][..], &settings].concat());
+    assert!(text.contains("run-2: "), "{text}");
+}
+
+#[test]
 fn a_run_that_is_to_outlive_its_terminal_does() {
     let folder = Folder::new("signals_nohup");
     let config = folder.config();

@@ -125,7 +125,7 @@ impl MetricsFile {
         Ok(MetricsFile { file, validated: kept.validated })
     }
 
-    /// The step of the last validation in the file, of those before it was opened.
+    /// The step of the last validation in the file.
     pub fn validated(&self) -> Option<usize> {
         self.validated
     }
@@ -137,7 +137,11 @@ impl MetricsFile {
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut line = serde_json::to_string(record)?;
         line.push('\n');
-        self.file.write_all(line.as_bytes())
+        self.file.write_all(line.as_bytes())?;
+        if record.validation_loss.is_some() {
+            self.validated = Some(record.step);
+        }
+        Ok(())
     }
 }
 
@@ -156,6 +160,18 @@ pub fn last_step(path: &Path) -> io::Result<Option<usize>> {
         last = last.max(serde_json::from_str::<Record>(&line?).ok().map(|record| record.step));
     }
     Ok(last)
+}
+
+/// The step of the last validation of which a file has a record; `None` without such a file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn last_validation(path: &Path) -> io::Result<Option<usize>> {
+    match File::open(path) {
+        Ok(file) => Ok(keep_until(file, usize::MAX)?.validated),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Records of a run that goes on.

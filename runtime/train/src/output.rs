@@ -20,14 +20,7 @@ const HEADER: &str =
 /// to be its own; [`TrainError::Output`] for what cannot be written.
 pub fn write_files(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), TrainError> {
     let new: BTreeSet<&str> = files.iter().map(|(path, _)| *path).collect();
-    let old = match fs::read_to_string(folder.join(LIST)) {
-        Ok(text) => listed(&text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            check_free(folder, &new)?;
-            BTreeSet::new()
-        }
-        Err(error) => return Err(output("read", &folder.join(LIST))(error)),
-    };
+    let old = own_files(folder, &new)?;
     fs::create_dir_all(folder).map_err(output("create", folder))?;
     // Whenever this ends early, all that is there is on the list.
     write_list(folder, old.iter().map(String::as_str).chain(new.iter().copied()).collect())?;
@@ -42,6 +35,26 @@ pub fn write_files(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), TrainEr
         fs::write(&path, contents).map_err(output("write", &path))?;
     }
     write_list(folder, new)
+}
+
+/// Whether [`write_files`] would refuse a folder for files of these paths, without writing anything.
+///
+/// # Errors
+/// [`TrainError::Request`] or [`TrainError::Output`], as there.
+pub fn check_folder(folder: &Path, paths: &[&str]) -> Result<(), TrainError> {
+    own_files(folder, &paths.iter().copied().collect()).map(|_| ())
+}
+
+/// The paths of the files that linc wrote into a folder, in which files of the `new` paths are to be.
+fn own_files(folder: &Path, new: &BTreeSet<&str>) -> Result<BTreeSet<String>, TrainError> {
+    match fs::read_to_string(folder.join(LIST)) {
+        Ok(text) => Ok(listed(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            check_free(folder, new)?;
+            Ok(BTreeSet::new())
+        }
+        Err(error) => Err(output("read", &folder.join(LIST))(error)),
+    }
 }
 
 fn write_list(folder: &Path, paths: BTreeSet<&str>) -> Result<(), TrainError> {

@@ -25,7 +25,7 @@ use crate::data::{Batch, Data, Event, Loading, TokenCache, target_shares};
 use crate::error::TrainError;
 use crate::lr::{LrSchedule, Stretches};
 use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
-use crate::output::write_files;
+use crate::output::{check_folder, write_files};
 use crate::session::{self, Session, memory_parts};
 use crate::system;
 
@@ -141,7 +141,8 @@ impl Trainer {
         let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
         let mut data = Data::open(&config, model.sizes.vocab_size, &mut loading)?;
         proceed()?;
-        let (mut lock, message) = folder::choose(&mut config, meaning, &record, &data.training)?;
+        let (mut lock, message) =
+            folder::choose(&mut config, meaning, &record, &data.training, &mut proceed)?;
         observer.message(&message);
         let mut programs = programs::programs(&config, &model, &data);
         let target = session::target(&*device);
@@ -151,7 +152,10 @@ impl Trainer {
         }
         observer.message("Compiling the programs of the run");
         let mut session = Session::new(&model, &programs.entries, device, &mut proceed)?;
-
+        let dumps: Vec<&str> = session.dumps.iter().flatten().map(|dump| &*dump.path).collect();
+        if !dumps.is_empty() {
+            check_folder(&Path::new(&config.job.dump_folder).join("compile"), &dumps)?;
+        }
         {
             let mut progress =
                 system::paced(|done, total| observer.progress("Drawing initial values", done, total));

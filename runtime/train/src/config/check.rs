@@ -1,5 +1,7 @@
 //! Limits of single settings. Each says what is allowed; the caller adds where the setting stands.
 
+use std::path::{Component, Path};
+
 use super::value::Setting;
 
 type Check = Result<(), String>;
@@ -67,6 +69,13 @@ pub(super) fn held_out_share(value: &f64) -> Check {
 
 pub(super) fn not_empty(value: &String) -> Check {
     require(!value.trim().is_empty(), "a string that is not empty", value)
+}
+
+/// A folder elsewhere could be that of several runs, each of which would take the other's files for its own.
+pub(super) fn inside_dump_folder(value: &String) -> Check {
+    let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let holds = !value.trim().is_empty() && Path::new(value).components().all(stays);
+    require(holds, "the name of a folder inside the dump folder, not absolute and without ..", value)
 }
 
 pub(super) fn one_of(value: &String, allowed: &[&str]) -> Check {

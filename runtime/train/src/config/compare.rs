@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::section::Section;
 use super::value::Setting;
-use super::{JobConfig, OVERRIDES};
+use super::{DatasetKind, JobConfig, OVERRIDES};
 
 /// Settings that say where a run writes, what it shows, how far it goes and how it is carried out: with other values of
 /// these, what is trained up to a step has the same bits. (The learning rate may depend on the number of steps; a run
@@ -17,7 +17,6 @@ const OUTWARD: &[&str] = &[
     "training.steps",
     "training.threads",
     "training.deterministic",
-    "validation.enable",
     "validation.freq",
     "validation.steps",
     "checkpoint.enable",
@@ -33,6 +32,9 @@ const OUTWARD: &[&str] = &[
     "compile.autotune_seconds",
 ];
 
+/// Settings that decide, with others, how much of the training text is held out.
+const HOLDING_OUT: &[&str] = &["validation.enable", "validation.fraction"];
+
 /// Settings of which nobody needs to hear that a start has others than the one before: where it writes and what it shows,
 /// and what it was asked to load.
 const PASSING: &[&str] = &["job.", "profiling.", "metrics.", "checkpoint.load_step", "compile.dump"];
@@ -46,12 +48,13 @@ pub struct Change {
     pub old: Option<String>,
     /// The value now.
     pub new: Option<String>,
+    shapes: bool,
 }
 
 impl Change {
     /// Whether it changes what is trained.
     pub fn shapes(&self) -> bool {
-        !is_of(&self.name, OUTWARD)
+        self.shapes
     }
 }
 
@@ -69,12 +72,26 @@ impl JobConfig {
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
         let changed = changed.filter(|name| !is_of(name, PASSING));
+        // What is held out of the text is not trained on, and its share is decided by several settings together.
+        let same_text = self.held_out_share() == earlier.held_out_share();
+        let shapes = |name: &String| match is_of(name, HOLDING_OUT) {
+            true => !same_text,
+            false => !is_of(name, OUTWARD),
+        };
         let change = |name: &String| Change {
+            shapes: shapes(name),
             name: name.clone(),
             old: old.get(name).cloned(),
             new: new.get(name).cloned(),
         };
         changed.map(change).collect()
+    }
+
+    /// Share of the training data that is held out for validation.
+    pub(crate) fn held_out_share(&self) -> f64 {
+        let v = &self.validation;
+        let holds = v.enable && v.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
+        if holds { v.fraction } else { 0.0 }
     }
 
     /// Every setting that is set, by name, in TOML spelling.
@@ -117,7 +134,7 @@ mod tests {
     #[test]
     fn lists_name_settings_that_exist() {
         let keys = JobConfig::keys();
-        for entry in OUTWARD.iter().chain(PASSING) {
+        for entry in OUTWARD.iter().chain(HOLDING_OUT).chain(PASSING) {
             assert!(keys.iter().any(|key| is_of(&key.name, &[entry])), "{entry}");
         }
     }
@@ -153,5 +170,25 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(changes.iter().map(Change::shapes).collect::<Vec<_>>(), [true, true, true, false]);
+    }
+
+    #[test]
+    fn what_is_held_out_is_not_trained_on() {
+        let shaping = |old: &JobConfig, edit: fn(&mut JobConfig)| {
+            let mut new = old.clone();
+            edit(&mut new);
+            let changes = new.changes_since(old);
+            assert!(!changes.is_empty());
+            changes.iter().any(Change::shapes)
+        };
+        let mut config = JobConfig::default();
+        assert!(shaping(&config, |c| c.validation.enable = true));
+        assert!(!shaping(&config, |c| c.validation.fraction = 0.1), "nothing is held out");
+        config.validation.enable = true;
+        assert!(shaping(&config, |c| c.validation.fraction = 0.1));
+        // With data of its own to validate on, all of the text is trained on.
+        config.validation.dataset = Some(config.training.dataset);
+        assert!(!shaping(&config, |c| c.validation.enable = false));
+        assert!(!shaping(&config, |c| c.validation.fraction = 0.1));
     }
 }

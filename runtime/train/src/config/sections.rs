@@ -214,7 +214,7 @@ section! {
         /// Save checkpoints, and resume from them.
         enable: bool = false, aka ["enable_checkpoint"];
         /// Folder, inside the dump folder, of the step-N folders.
-        folder: String = "checkpoint".to_owned(), check super::check::not_empty;
+        folder: String = "checkpoint".to_owned(), check super::check::inside_dump_folder;
         /// Steps between two checkpoints; the last step is always saved.
         interval: usize = 500, check positive;
         /// How many of the newest checkpoints stay; 0 for all.

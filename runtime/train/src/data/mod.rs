@@ -288,7 +288,7 @@ impl Data {
                 (parts.training, parts.held_out, name.clone())
             }
         };
-        let share = if validation.enable && validation.dataset.is_none() { validation.fraction } else { 0.0 };
+        let share = config.held_out_share();
         let held_out = Corpus::new(held_out, &tokenizer, true, loading)?;
         let corpus = Corpus::new(documents, &tokenizer, false, loading)?;
         let shape = (training.batch_size, training.seq_len);

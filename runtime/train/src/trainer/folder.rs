@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use super::lock::{Holder, Lock, holder};
 use super::programs::output;
 use super::resume::{check_model, checkpoint_folder};
-use crate::checkpoint::{self, ModelRecord};
+use crate::checkpoint::{self, ModelRecord, OPTIMIZER_FILE};
 use crate::config::{Change, JobConfig};
 use crate::data::TrainingData;
 use crate::error::TrainError;
 use crate::exec::device::write_entry;
 use crate::metrics;
+
+/// How many times, at most, a folder is chosen that another run then is faster to take.
+const TRIES: usize = 100;
 
 /// How `job.dump_folder` is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,14 @@ impl Found {
             return Ok(Err(first_line(&error)));
         }
         Ok(data.state().check_same_data(&state.data).map_err(|error| first_line(&error)))
+    }
+
+    /// Whether the run there was stopped in the validation after its last step, and can make up for it.
+    fn owes_validation(&self, config: &JobConfig, last: usize) -> bool {
+        let path = self.folder.join(&config.checkpoint.folder).join(format!("step-{last}"));
+        let is_whole = || checkpoint::describe(&path).is_ok_and(|s| s.files.contains_key(OPTIMIZER_FILE));
+        let validated = || metrics::last_validation(&self.folder.join("metrics.jsonl"));
+        config.validation.enable && validated().is_ok_and(|step| step != Some(last)) && is_whole()
     }
 
     /// Why a run of `config` is not the one there, with what to say to go on with that one.
@@ -162,6 +173,7 @@ pub(super) fn choose(
     meaning: Folder,
     record: &ModelRecord,
     data: &TrainingData,
+    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
 ) -> Result<(Lock, String), TrainError> {
     let base = PathBuf::from(&config.job.dump_folder);
     // A folder without a name, such as `.`, has none beside it.
@@ -171,7 +183,8 @@ pub(super) fn choose(
         return Ok((lock, format!("Writing to {}", base.display())));
     }
     // Each time round, another run was faster in taking a folder.
-    loop {
+    for _ in 0..TRIES {
+        proceed()?;
         check_free(config, meaning)?;
         let (folder, message) = pick(config, &base, record, data)?;
         config.job.dump_folder = folder.display().to_string();
@@ -180,6 +193,7 @@ pub(super) fn choose(
         }
         config.job.dump_folder = base.display().to_string();
     }
+    Err(TrainError::InUse { folder: base, pid: None })
 }
 
 /// The folder that a run goes to, and what to say of it.
@@ -208,11 +222,14 @@ fn pick(
             }
             continue;
         }
-        let Some(newest) = there.newest.filter(|newest| c.enable && *newest < steps) else { continue };
+        let owes = |newest: usize| newest == steps && there.owes_validation(config, newest);
+        let goes_on = |newest: &usize| c.enable && (*newest < steps || owes(*newest));
+        let Some(newest) = there.newest.filter(goes_on) else { continue };
         match there.is_run_of(config, newest, record, data)? {
             Ok(()) => {
+                let left = if newest == steps { " and its last validation to do" } else { "" };
                 let message = format!(
-                    "Going on with the run in {folder}, which has {newest} of {steps} steps done \
+                    "Going on with the run in {folder}, which has {newest} of {steps} steps done{left} \
                      (to start anew instead, say --job.dump_folder FOLDER)"
                 );
                 return Ok((there.folder.clone(), message));
@@ -223,6 +240,10 @@ fn pick(
         }
     }
     if c.load_step >= 0 {
+        // No folder has that step of this run, and the one of the config may be another run's, which writes to it.
+        if let Some(holder) = holder(base) {
+            return Err(TrainError::InUse { folder: base.to_path_buf(), pid: holder.pid });
+        }
         return Ok((base.to_path_buf(), format!("Going on with the run in {}", base.display())));
     }
     let is_taken =

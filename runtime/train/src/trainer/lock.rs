@@ -10,8 +10,8 @@ use crate::config::JobConfig;
 
 /// Name of the file that is locked.
 const LOCK_FILE: &str = ".lock";
-/// How often, at most, a holder is asked again who it is, or a lock on a file that is being deleted is tried again.
-const TRIES: usize = 50;
+/// How often, at most, a holder is asked again who it is, or a lock that another has is tried again: for about a second.
+const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Who holds a folder.
@@ -23,35 +23,41 @@ pub(super) struct Holder {
     pub(super) config: Option<Box<JobConfig>>,
 }
 
-/// The run that is going on in a folder, if there is one.
+/// The run that is going on in a folder, if there is one. Asking is a shared lock, so that those who ask at once are not
+/// taken for a run by each other.
 pub(super) fn holder(folder: &Path) -> Option<Holder> {
-    let mut file = File::open(folder.join(LOCK_FILE)).ok()?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Some(read(&mut file)),
-        // Systems without locks cannot tell.
-        Ok(()) | Err(TryLockError::Error(_)) => None,
-    }
-}
-
-/// A run that has just got hold of a folder has not written yet who it is.
-fn read(file: &mut File) -> Holder {
+    let path = folder.join(LOCK_FILE);
     for _ in 0..TRIES {
-        let mut text = String::new();
-        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-        if let Some((pid, config)) = text.split_once('\n').filter(|(_, config)| config.ends_with("\n\n")) {
-            let config = JobConfig::load(config, LOCK_FILE, &[]).ok().map(|loaded| Box::new(loaded.config));
-            return Holder { pid: pid.parse().ok(), config };
+        let mut file = File::open(&path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {}
+            // Systems without locks cannot tell.
+            Ok(()) | Err(TryLockError::Error(_)) => return None,
+        }
+        // A file that is deleted by now says who was here before.
+        if let Some(holder) = read(&mut file).filter(|_| is_at(&file, &path)) {
+            return Some(holder);
         }
         std::thread::sleep(PAUSE);
     }
-    Holder { pid: None, config: None }
+    Some(Holder { pid: None, config: None })
+}
+
+/// Who a file says holds it; nothing of a run that has just got hold of it and has not written yet who it is.
+fn read(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    let (pid, config) = text.split_once('\n').filter(|(_, config)| config.ends_with("\n\n"))?;
+    let config = JobConfig::load(config, LOCK_FILE, &[]).ok().map(|loaded| Box::new(loaded.config));
+    Some(Holder { pid: pid.parse().ok(), config })
 }
 
 /// A folder that this run alone writes into, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
     folder: PathBuf,
-    /// None where the file system has no locks.
+    /// Locked as long as it is open; none where the file system has no locks.
+    #[allow(dead_code, reason = "it is held, not read")]
     file: Option<File>,
     /// Whether the folder is empty but for the lock, and goes with it.
     passing: bool,
@@ -61,9 +67,20 @@ impl Lock {
     /// Takes a folder, which is made if it does not exist; the one who holds it, if it is taken. `Err` is what the file
     /// system says.
     pub(super) fn take(folder: &Path, config: &JobConfig) -> io::Result<Result<Lock, Holder>> {
+        Self::take_by(File::try_lock, folder, config)
+    }
+
+    /// [`Lock::take`] by what locks a file for one alone.
+    fn take_by(
+        try_lock: fn(&File) -> Result<(), TryLockError>,
+        folder: &Path,
+        config: &JobConfig,
+    ) -> io::Result<Result<Lock, Holder>> {
         let path = folder.join(LOCK_FILE);
+        let mut passing = false;
+        let mut taken = None;
         for _ in 0..TRIES {
-            let passing = !folder.exists();
+            passing |= !folder.exists();
             fs::create_dir_all(folder)?;
             let mut file =
                 match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
@@ -71,16 +88,25 @@ impl Lock {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     opened => opened?,
                 };
-            let mut lock = Lock { folder: folder.to_path_buf(), file: None, passing };
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => return Ok(Err(read(&mut file))),
-                Err(TryLockError::Error(_)) => return Ok(Ok(lock)),
-                Ok(()) => {}
-            }
+            let locks = match try_lock(&file) {
+                // Who only asks whether the folder is taken is gone in no time; what the file says may be of a run that
+                // was killed.
+                Err(TryLockError::WouldBlock) => {
+                    taken = Some(read(&mut file).unwrap_or(Holder { pid: None, config: None }));
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(TryLockError::Error(_)) => false,
+                Ok(()) => true,
+            };
             // The one before may have deleted the file between its opening and its locking here.
-            if !is_at(&file, &path) {
+            if locks && !is_at(&file, &path) {
                 std::thread::sleep(PAUSE);
                 continue;
+            }
+            let mut lock = Lock { folder: folder.to_path_buf(), file: None, passing };
+            if !locks {
+                return Ok(Ok(lock));
             }
             // The empty line at the end tells readers that it is whole.
             let text = format!("{}\n{}\n", std::process::id(), config.to_toml());
@@ -88,7 +114,7 @@ impl Lock {
             lock.file = Some(file);
             return written.map(|()| Ok(lock));
         }
-        Err(io::Error::other("it is deleted again and again"))
+        taken.map(Err).ok_or_else(|| io::Error::other("it is deleted again and again"))
     }
 
     /// The folder stays when the run ends.
@@ -100,9 +126,7 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Deleted while it is held: whoever opened it before sees that it is gone, and tries again.
-        if self.file.is_some() {
-            let _ = fs::remove_file(self.folder.join(LOCK_FILE));
-        }
+        let _ = fs::remove_file(self.folder.join(LOCK_FILE));
         if self.passing {
             let _ = fs::remove_dir(&self.folder);
         }
@@ -153,22 +177,58 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_are_one_after_the_other() {
+    fn nothing_is_left_where_files_have_no_locks() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path().join("run");
+        let none = |_: &File| Err(TryLockError::Error(io::ErrorKind::Unsupported.into()));
+        let mut lock = Lock::take_by(none, &run, &JobConfig::default()).expect("a lock").expect("free");
+        assert!(run.join(LOCK_FILE).exists());
+        lock.keep_folder();
+        drop(lock);
+        assert_eq!(fs::read_dir(&run).expect("it stays").count(), 0);
+    }
+
+    #[test]
+    fn many_at_once_are_one_after_the_other_and_who_asks_is_in_nobodys_way() {
+        use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
         let folder = tempfile::tempdir().expect("a folder");
         let (run, config) = (folder.path().join("run"), JobConfig::default());
-        let inside = std::sync::atomic::AtomicUsize::new(0);
+        fs::create_dir(&run).expect("a folder");
+        // Of a run that was killed: whoever asks has a file to lock.
+        fs::write(run.join(LOCK_FILE), "12345\n").expect("written");
+        let (inside, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            for _ in 0..8 {
+            for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..50 {
-                        let Ok(Ok(lock)) = Lock::take(&run, &config) else { continue };
-                        let before = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        assert_eq!(before, 0, "two hold the folder");
-                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-                        drop(lock);
+                    while !ended.load(SeqCst) {
+                        if let Some(holder) = holder(&run) {
+                            assert_eq!(
+                                holder.pid,
+                                Some(std::process::id()),
+                                "nobody holds it and says not who"
+                            );
+                        }
+                        std::thread::yield_now();
                     }
                 });
             }
+            let runs: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..25 {
+                            let taken = Lock::take(&run, &config).expect("an answer");
+                            let lock = taken.expect("each holds it for a moment only");
+                            let before = inside.fetch_add(1, SeqCst);
+                            assert_eq!(before, 0, "two hold the folder");
+                            inside.fetch_sub(1, SeqCst);
+                            drop(lock);
+                        }
+                    })
+                })
+                .collect();
+            let ends: Vec<bool> = runs.into_iter().map(|run| run.join().is_ok()).collect();
+            ended.store(true, SeqCst);
+            assert_eq!(ends, [true; 4]);
         });
     }
 }

@@ -99,7 +99,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// A validation that the last start of the run did not get through with.
+    /// A validation that is due and that the run did not get through with.
     fn owes_validation(&self) -> bool {
         self.step > 0 && self.validates() && self.metrics.validated() != Some(self.step)
     }
@@ -179,7 +179,8 @@ impl Trainer {
             let read = move || executor.read_tensor(&source).map_err(|e| e.to_string());
             Tensor { name, shape, read: Box::new(read) }
         };
-        let model_only = last && self.config.checkpoint.last_save_model_only;
+        // To make up for a validation, the run has to go on from here.
+        let model_only = last && self.config.checkpoint.last_save_model_only && !self.owes_validation();
         let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
         let contents = Contents {
             params: self.session.params().into_iter().map(|(n, s)| read(n, s)).collect(),
