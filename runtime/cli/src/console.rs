@@ -18,6 +18,8 @@ pub(crate) struct Console {
     /// Ends the run, after a checkpoint, when nobody can see any more how it goes.
     stop: &'static AtomicBool,
     failed: Option<io::Error>,
+    /// Whether the log says what is going on.
+    said: bool,
 }
 
 impl Console {
@@ -29,7 +31,8 @@ impl Console {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Console { bar, color: color && io::stdout().is_terminal() && allows_color(), stop, failed: None }
+        let color = color && io::stdout().is_terminal() && allows_color();
+        Console { bar, color, stop, failed: None, said: false }
     }
 
     pub(crate) fn warn(&self, text: &str) {
@@ -63,6 +66,11 @@ impl Observer for Console {
     }
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {
+        // Without a bar, one line says why nothing happens.
+        if self.bar.is_hidden() && done < total && !self.said {
+            self.line(&format!("{what}: {} of {}", bytes(done), bytes(total)));
+        }
+        self.said = done < total;
         if done < total {
             self.bar.set_message(format!("{what} {} of {}", bytes(done), bytes(total)));
         } else {

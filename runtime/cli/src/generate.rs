@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use linc_train::checkpoint;
@@ -87,6 +90,22 @@ fn prompt_text(args: &GenerateArgs) -> Result<Cow<'_, str>> {
     Ok(Cow::Owned(match &args.prompt_file {
         Some(path) if path != Path::new("-") => prompt::from_file(path)?,
         None if io::stdin().is_terminal() => String::new(),
-        Some(_) | None => prompt::from_pipe(&io::stdin())?,
+        Some(_) => prompt::from_pipe(&io::stdin())?,
+        None => pipe_nobody_named()?,
     }))
+}
+
+/// The text of standard input, which may be a pipe that somebody left open by chance: who waits for long is told for what.
+fn pipe_nobody_named() -> Result<String> {
+    let (finished, is_finished) = mpsc::channel::<()>();
+    let remark = move || {
+        if is_finished.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            out::complain("reading the prompt from standard input; --prompt '' for none");
+        }
+    };
+    // Where no thread can be had, nothing is said.
+    let _ = thread::Builder::new().spawn(remark);
+    let text = prompt::from_pipe(&io::stdin());
+    drop(finished);
+    Ok(text?)
 }

@@ -1,6 +1,6 @@
 //! Text in and out: special tokens, prompts, broken models.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{Folder, linc, refuse, succeed, workspace};
@@ -101,6 +101,20 @@ fn prompts_come_from_arguments_files_and_pipes() {
     let error = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("standard input is not UTF-8 text: byte 3 is 0xe9"), "{error}");
+}
+
+#[test]
+fn a_silent_pipe_is_waited_for_with_a_word() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_linc"));
+    command.args(["generate", "--checkpoint", "none"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("linc runs");
+    let pipe = child.stdin.take().expect("a pipe");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let first = said.next().expect("a line").expect("UTF-8");
+    assert_eq!(first, "reading the prompt from standard input; --prompt '' for none");
+    drop(pipe);
+    let rest: Vec<String> = said.map(|line| line.expect("UTF-8")).collect();
+    assert!(rest.concat().contains("none") && child.wait().expect("ends").code() == Some(2), "{rest:?}");
 }
 
 #[test]
