@@ -2,7 +2,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::cpu::available;
 use crate::memory::shortage;
@@ -56,14 +58,42 @@ fn checked(at: *mut u8, bytes: usize) -> *mut u8 {
     at
 }
 
+/// The thread that writes the message, by the address of what is its own; 0 if there is none yet.
+static ENDING: AtomicUsize = AtomicUsize::new(0);
+
+/// What a thread does that was refused memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// It is the first, and writes the message.
+    First,
+    /// It was refused memory for the message.
+    Again,
+    /// Another thread writes the message.
+    Other,
+}
+
+fn turn(ending: &AtomicUsize, thread: usize) -> Turn {
+    match ending.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => Turn::First,
+        Err(first) if first == thread => Turn::Again,
+        Err(_) => Turn::Other,
+    }
+}
+
 #[cold]
 fn end(bytes: usize) -> ! {
-    static ENDS: AtomicBool = AtomicBool::new(false);
-    // The message takes a little memory. Where there is not even that, this function is called again.
-    if ENDS.swap(true, Ordering::SeqCst) {
-        say(b"error: the system refuses memory: a limit of this process (ulimit -v), or all is in use\n");
-    } else {
+    let thread = REFUSABLE.try_with(|own| std::ptr::from_ref(own).addr()).unwrap_or(usize::MAX);
+    let turn = turn(&ENDING, thread);
+    if turn == Turn::Other {
+        // The first ends the process, and this thread with it. It holds no lock that this one could wait for, but a thread
+        // that waits for ever would be a program that hangs.
+        sleep(Duration::from_secs(10));
+    }
+    if turn == Turn::First {
         say(format!("error: {}\n", shortage(bytes as u64, available().as_ref())).as_bytes());
+    } else {
+        // The message takes a little memory, and there is not even that.
+        say(b"error: the system refuses memory: a limit of this process (ulimit -v), or all is in use\n");
     }
     // SAFETY: ends the process; nothing of it runs any more, so that no lock that another thread holds matters.
     unsafe { libc::_exit(2) }
@@ -78,6 +108,14 @@ fn say(text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_first_thread_that_is_refused_writes() {
+        let ending = AtomicUsize::new(0);
+        assert_eq!(turn(&ending, 8), Turn::First);
+        assert_eq!(turn(&ending, 16), Turn::Other, "it waits for the message");
+        assert_eq!(turn(&ending, 8), Turn::Again, "the message itself was refused");
+    }
 
     #[test]
     fn a_refusal_that_was_asked_for_is_null() {
