@@ -60,10 +60,11 @@ impl Golden {
     fn model(&self) -> Model {
         let text = |key: &str| self.about[key].as_str().expect("a string").to_string();
         let config = Source { path: "golden.toml".into(), text: text("toml") };
-        let ratio = text("ratio").parse().unwrap_or_else(|e| panic!("{e}"));
+        let layers = text("layers");
+        let linear = layers.char_indices().filter(|(_, kind)| *kind == 'L').map(|(layer, _)| layer).collect();
         let (batch, seq) = self.shape();
         let shape = BatchShape { batch, seq };
-        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform, shape)
+        Model::new(&config, &models::source("llama3.linc"), &[], None, Placement::Layers(linear), shape)
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
