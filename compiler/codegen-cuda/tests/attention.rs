@@ -146,11 +146,11 @@ fn whole_tiles_come_by_tensor_copies() {
             HeadShape { batch: 1 + i % 2, seq, heads: (2 - i % 2) * group, kv_heads: 2 - i % 2, head_dim };
         let seed = i + 1;
         let tile = [(64, 64), (128, 64), (64, 128)][seed % 3];
-        for turn in 0..2 {
+        for (turn, cases) in cases.iter_mut().enumerate() {
             if exhaustive() || turn == i % 2 {
                 let (elem, seed) = (narrow(seed), seed as u64);
-                cases[turn].extend(softmax(shape, elem, seed % 4 != 3, tile, seed));
-                cases[turn].extend(linear(shape, elem, Keys::Normal, 1.0, seed));
+                cases.extend(softmax(shape, elem, seed % 4 != 3, tile, seed));
+                cases.extend(linear(shape, elem, Keys::Normal, 1.0, seed));
             }
         }
     }
