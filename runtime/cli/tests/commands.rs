@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Folder, linc, succeed, workspace};
+use crate::common::{Folder, linc, stoppable, succeed, workspace};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -181,7 +181,7 @@ fn an_interrupted_run_saves_a_checkpoint_and_goes_on_from_there() {
     let config = folder.config();
     let settings =
         ["--training.steps", "100000", "--checkpoint.interval", "100000", "--validation.enable", "false"];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_linc"))
+    let mut child = stoppable()
         .args(["train", &config])
         .args(settings)
         .stdout(Stdio::piped())

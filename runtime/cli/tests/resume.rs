@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Folder, refuse, succeed};
+use crate::common::{Folder, refuse, stoppable, succeed};
 use serde_json::Value;
 
 /// The learning rate must not depend on the number of steps, for runs that are stopped at a step nobody knows before.
@@ -47,7 +47,7 @@ fn train(folder: &Folder, name: &str, steps: usize, settings: &[&str]) -> String
 
 /// A run that goes on until it is stopped, once it has done a few steps.
 fn start(folder: &Folder, name: &str, settings: &[&str], stdout: Stdio) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_linc"))
+    let mut child = stoppable()
         .args(["train", &folder.config(), "--training.steps", "1000000", "--checkpoint.interval", "1000000"])
         .args(["--job.dump_folder", &folder.path(name).display().to_string()])
         .args(STEADY)

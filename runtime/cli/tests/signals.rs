@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Folder, succeed, workspace};
+use crate::common::{Folder, stoppable, succeed, workspace};
 use serde_json::Value;
 
 fn spawn(settings: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_linc"))
+    stoppable()
         .args(settings)
         .env("CUDA_VISIBLE_DEVICES", "")
         .stdout(Stdio::piped())

@@ -55,6 +55,19 @@ impl Folder {
     }
 }
 
+/// `linc`, to which requests to end can be sent: what started the tests may have been told to ignore some of them, as
+/// `nohup` and a shell's background jobs are, and linc keeps to that.
+pub(crate) fn stoppable() -> Command {
+    let binary = env!("CARGO_BIN_EXE_linc");
+    // Elsewhere `env` has no such option.
+    if !cfg!(target_os = "linux") {
+        return Command::new(binary);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", binary]);
+    command
+}
+
 /// Runs `linc` from the root of the workspace, on the CPU on every machine: a driver, if there is one, sees no GPU.
 pub(crate) fn linc<S: AsRef<str>>(args: &[S]) -> Output {
     let args = args.iter().map(AsRef::as_ref);
