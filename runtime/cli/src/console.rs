@@ -10,6 +10,7 @@ use linc_train::metrics::{Memory, Record, bytes, console_line, validation_line};
 use linc_train::trainer::Observer;
 
 use crate::out;
+use crate::progress::{drawable, is_dumb};
 
 /// Prints what a run tells.
 pub(crate) struct Console {
@@ -24,8 +25,7 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) fn new(steps: usize, color: bool, stop: &'static AtomicBool) -> Self {
-        let moves = io::stderr().is_terminal() && !is_dumb();
-        let target = if moves { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if drawable() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(steps as u64), target);
         let template = "{bar:32} step {pos}/{len}  {msg}  [{elapsed}<{eta}]";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -90,11 +90,6 @@ impl Observer for Console {
     fn validation(&mut self, record: &Record, memory: Memory) {
         self.line(&validation_line(record, memory, self.color));
     }
-}
-
-/// Whether the terminal can do no more than print.
-fn is_dumb() -> bool {
-    env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Whether nobody asks for plain text; see <https://no-color.org>.

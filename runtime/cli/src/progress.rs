@@ -10,7 +10,12 @@ const MOMENT: Duration = Duration::from_millis(500);
 
 /// Whether a bar can be drawn: standard error is a terminal that can move its cursor. The bar itself has no colours.
 pub(crate) fn drawable() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    io::stderr().is_terminal() && !is_dumb()
+}
+
+/// Whether the terminal can do no more than print.
+pub(crate) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// The bar of one piece of work, gone when it is dropped.
