@@ -42,9 +42,7 @@ const FLAGS: [&str; 8] = [
     "-c",
 ];
 /// Of kernels: most run for less time than a compiler needs to make them fast.
-const QUICK: &str = "-O0";
-/// Of kernels that run for long, or often.
-const OPTIMISED: &str = "-Og";
+const KERNEL_OPTIMISATION: &str = "-O0";
 const RUNTIME_OPTIMISATION: &str = "-O3";
 
 /// Bytes of kernels' texts in one translation unit. A compiler that is started for each of hundreds of kernels costs as
@@ -61,8 +59,6 @@ pub struct Emulator {
     compiler: Vec<String>,
     /// What the compiler says of itself.
     version: String,
-    /// Of kernels.
-    optimisation: &'static str,
     cache: Cache,
 }
 
@@ -107,18 +103,12 @@ impl Emulator {
             return None;
         };
         match Cache::open() {
-            Ok(cache) => Some(Emulator { compiler, version, optimisation: QUICK, cache }),
+            Ok(cache) => Some(Emulator { compiler, version, cache }),
             Err(error) => {
                 eprintln!("skipped: no folder for what the emulator of CUDA kernels compiles: {error}");
                 None
             }
         }
-    }
-
-    /// The same for kernels that run for long, or often: the compiler takes more time and their text less.
-    #[must_use]
-    pub fn optimised(self) -> Emulator {
-        Emulator { optimisation: OPTIMISED, ..self }
     }
 
     /// Compiles kernels into one program. They may have equal names. What was compiled before is taken from the cache,
@@ -194,7 +184,7 @@ impl Emulator {
         let bare = |line| if str::trim_start(line).starts_with("//") { "" } else { line };
         let text: Vec<&str> = text.lines().map(bare).collect();
         let text = text.join("\n");
-        let key = digest(&[&self.describe(self.optimisation), COMMON_PRELUDE, &text]);
+        let key = digest(&[&self.describe(KERNEL_OPTIMISATION), COMMON_PRELUDE, &text]);
         let text = format!(
             "#define linc_kernel linc_kernel_{key}\nnamespace linc_{key} {{\nnamespace {{\n#line 1 \"{name}\"\n{text}\n}}\n\
              LINC_ENTRY(\"{key}\", linc_kernel)\n}}\n#undef linc_kernel\n"
@@ -231,7 +221,7 @@ impl Emulator {
                 [kernel] => format!("kernel {}", kernel.name),
                 _ => format!("{} kernels", kernels.len()),
             };
-            self.compile(&what, host, &source, self.optimisation, object)
+            self.compile(&what, host, &source, KERNEL_OPTIMISATION, object)
         })?;
         keys.into_iter().try_for_each(|key| self.cache.keep_note(key, &object))?;
         Ok(object)
