@@ -7,4 +7,5 @@ mod filetests;
 mod flat;
 mod narrow_weights;
 mod pipeline;
+mod positions;
 mod vjp;

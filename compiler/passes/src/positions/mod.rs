@@ -9,10 +9,11 @@
 //! positions.
 
 mod axis;
+mod rows;
 
 use std::collections::BTreeMap;
 
-use linc_ir::{Graph, NodeId, Op, Shape, TableKind, TensorType, Value};
+use linc_ir::{Graph, NodeId, Op, TableKind, TensorType, Value};
 
 use self::axis::Axis;
 use crate::error::PassError;
@@ -301,81 +302,5 @@ impl Rewrite<'_> {
             (_, Some(_)) => Err(self.mixes(reader, "combines different")),
             (_, None) => self.rows(value, axis),
         }
-    }
-
-    /// A value without positions where the tokens at hand are: the same for all, or its rows.
-    fn rows(&mut self, value: Value, axis: Axis) -> Result<Value, PassError> {
-        if let Some(known) = self.rows.get(&(value, axis)) {
-            return Ok(*known);
-        }
-        let operands = self.built.operands(value.node);
-        let ty = self.built.ty(value).clone();
-        let outer = self.new.set_scope(self.built.node(value.node).scope.clone());
-        let op = self.built.op(value.node).clone();
-        let rows = if let Op::Constant { value, .. } = op {
-            let ty = TensorType::new(ty.dtype, axis.scaled(&ty.shape, self.count));
-            self.new.push(Op::Constant { value, ty }, &[])?
-        } else if let Op::Broadcast { shape } = &op {
-            let from = self.built.ty(operands[0]).shape.clone();
-            let inside = (axis.axis + from.rank()).checked_sub(shape.rank());
-            let source = match inside.filter(|at| from.0[*at] == shape.0[axis.axis]) {
-                Some(at) => self.rows(operands[0], axis.at(at))?,
-                // One for all positions.
-                None => self.at[&operands[0]].0,
-            };
-            let shape = axis.scaled(shape, self.count);
-            self.new.push(Op::Broadcast { shape }, &[source])?
-        } else if matches!(op, Op::Unary(_) | Op::Binary(_)) {
-            // Rows of what is computed element by element are cheaper than all of it.
-            let operands = operands.iter().map(|v| self.rows(*v, axis)).collect::<Result<Vec<_>, _>>()?;
-            self.new.push(op, &operands)?
-        } else {
-            if self.along == Along::Batch {
-                return Err(self.mixes(value.node, "has numbers for each of the"));
-            }
-            self.looked_up(self.at[&value].0, axis, &ty.shape)?
-        };
-        self.sources.insert(rows.node, value.node);
-        self.new.set_scope(outer);
-        self.rows.insert((value, axis), rows);
-        Ok(rows)
-    }
-
-    /// The rows of a table at the positions of the tokens at hand.
-    fn looked_up(&mut self, table: Value, axis: Axis, shape: &Shape) -> Result<Value, PassError> {
-        let ids = match self.positions {
-            Some(ids) => ids,
-            None => {
-                let name = if self.count == 1 { POSITION } else { POSITIONS };
-                let ty = TensorType::i32([self.count]);
-                let ids = self.new.push(Op::Input { name: name.into(), ty }, &[])?;
-                *self.positions.insert(ids)
-            }
-        };
-        let (seq, tokens) = (self.size, self.count);
-        let dtype = self.new.ty(table).dtype;
-        let (before, after) = axis.around(shape);
-        let mut reshaped = |dims: &[usize], value: Value| {
-            if self.new.ty(value).shape.0 == dims {
-                return Ok(value);
-            }
-            self.new.push(Op::Reshape { shape: dims.into() }, &[value])
-        };
-        if before == 1 {
-            let matrix = reshaped(&[seq, after], table)?;
-            let rows = self.new.push(Op::Embedding { dtype }, &[matrix, ids])?;
-            let shape = axis.scaled(shape, tokens);
-            return Ok(self.new.push(Op::Reshape { shape }, &[rows])?);
-        }
-        // Positions come first, then what was before them.
-        let turn = Op::Transpose { perm: vec![1, 0, 2] };
-        let split = reshaped(&[before, seq, after], table)?;
-        let turned = self.new.push(turn.clone(), &[split])?;
-        let matrix = self.new.push(Op::Reshape { shape: [seq, before * after].into() }, &[turned])?;
-        let rows = self.new.push(Op::Embedding { dtype }, &[matrix, ids])?;
-        let split = self.new.push(Op::Reshape { shape: [tokens, before, after].into() }, &[rows])?;
-        let back = self.new.push(turn, &[split])?;
-        let shape = axis.scaled(shape, tokens);
-        Ok(self.new.push(Op::Reshape { shape }, &[back])?)
     }
 }
