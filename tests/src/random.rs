@@ -91,13 +91,21 @@ pub enum Positions {
     Sliced,
     /// A table whose columns they are.
     Columns,
+    /// A table in one axis, of which a view makes rows.
+    Flat,
     /// A factor for all tokens.
     Length,
 }
 
 impl Positions {
-    const ALL: [Positions; 5] =
-        [Positions::None, Positions::Learned, Positions::Sliced, Positions::Columns, Positions::Length];
+    const ALL: [Positions; 6] = [
+        Positions::None,
+        Positions::Learned,
+        Positions::Sliced,
+        Positions::Columns,
+        Positions::Flat,
+        Positions::Length,
+    ];
 
     /// Statements that bind `x` anew.
     fn text(self) -> &'static str {
@@ -108,6 +116,9 @@ impl Positions {
                 "param places [seq + 3, dim] init normal(0.5)\nx = x + 0.5 * slice(places, 2, seq, 0)\n"
             }
             Positions::Columns => "param places [dim, seq] init normal(0.5)\nx = x + places.T\n",
+            Positions::Flat => {
+                "param places [seq * dim] init normal(0.5)\nx = x + silu(reshape(places, [seq, dim]))\n"
+            }
             Positions::Length => "x = x * (1.0 + 1.0 / (seq + 1.0))\n",
         }
     }
