@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Folder, stoppable, succeed, workspace};
+use crate::common::{Folder, stoppable, succeed};
 use serde_json::Value;
 
 fn spawn(settings: &[&str]) -> Child {
@@ -18,6 +18,19 @@ fn spawn(settings: &[&str]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("linc runs")
+}
+
+/// A run whose shell has told it to ignore signals: as a shell without job control starts what it runs in the background,
+/// and as `nohup` starts a program.
+fn spawn_ignoring(signals: &str, settings: &[&str]) -> Child {
+    Command::new("sh")
+        .args(["-c", &format!("trap '' {signals}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_linc")])
+        .args(settings)
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh runs")
 }
 
 fn send(child: &Child, signal: &str) {
@@ -113,86 +126,89 @@ fn a_request_before_the_first_step_ends_with_nothing_written() {
     assert!(!folder.path("run").exists(), "a folder is left");
 }
 
+/// A run that was asked to end in the middle, and then started again by the same command, beside one that nobody asked.
+struct Interrupted {
+    /// What it said from then on.
+    said: String,
+    /// What it had measured when it ended, and when the second start had.
+    before: Vec<String>,
+    after: Vec<String>,
+    /// What the second start said.
+    again: String,
+    /// What the run measured that nobody asked.
+    whole: Vec<String>,
+}
+
+/// Asks a run to end as soon as it says the words.
+fn interrupt(folder: &Folder, settings: &[&str], words: &str, (signal, code): (&str, i32)) -> Interrupted {
+    let (config, whole) = (folder.config(), folder.path("whole").display().to_string());
+    let train = [&["train", &config][..], settings].concat();
+    succeed(&[&train[..], &["--job.dump_folder", &whole]].concat());
+    let mut child = spawn(&train);
+    let output = wait_for(&mut child, words);
+    send(&child, signal);
+    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(code));
+    let said = std::io::read_to_string(output).expect("text");
+    let before = measured(&folder.path("run"));
+    let again = succeed(&train);
+    let [after, whole] = ["run", "whole"].map(|name| measured(&folder.path(name)));
+    Interrupted { said, before, after, again, whole }
+}
+
+/// Settings of a run of four steps whose validation takes much longer than they do.
+fn long_validation(folder: &Folder) -> Vec<String> {
+    let text = "a stitch in time saves nine, and the early bird\n".repeat(6000);
+    let path = folder.file("held_out.txt", text);
+    let settings = ["--validation.dataset_path", &path, "--validation.steps", "-1", "--training.steps", "4"];
+    settings.map(String::from).to_vec()
+}
+
 #[test]
 fn a_long_step_is_taken_back_and_done_again_with_the_same_bits() {
     let folder = Folder::new("signals_batches");
-    let config = folder.config();
-    let whole = folder.path("whole").display().to_string();
     let settings =
         ["--training.global_batch_size", "1200", "--training.steps", "2", "--validation.enable", "false"];
-    succeed(&[&["train", &config, "--job.dump_folder", &whole][..], &settings].concat());
-    let mut child = spawn(&[&["train", &config][..], &settings].concat());
-    let output = wait_for(&mut child, "step:  1");
-    send(&child, "-INT");
-    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(130));
-    let text = std::io::read_to_string(output).expect("text");
-    assert!(text.contains("Interrupted after step 1; to go on, run the same command again"), "{text}");
-    let text = succeed(&[&["train", &config][..], &settings].concat());
-    assert!(text.contains("Training starts at step 2"), "{text}");
+    let run = interrupt(&folder, &settings, "step:  1", ("-INT", 130));
+    assert!(
+        run.said.contains("Interrupted after step 1; to go on, run the same command again"),
+        "{}",
+        run.said
+    );
+    assert!(run.again.contains("Training starts at step 2"), "{}", run.again);
     let weights =
         |name: &str| fs::read(folder.path(name).join("checkpoint/step-2/model.safetensors")).expect("read");
     assert!(weights("run") == weights("whole"), "other bits");
-    assert_eq!(measured(&folder.path("run")), measured(&folder.path("whole")));
+    assert_eq!(run.after, run.whole);
 }
 
 #[test]
 fn a_validation_that_was_cut_short_is_made_up_for() {
     let folder = Folder::new("signals_validation");
-    let config = folder.config();
-    let held_out =
-        folder.file("held_out.txt", "a stitch in time saves nine, and the early bird\n".repeat(6000));
-    let whole = folder.path("whole").display().to_string();
-    let settings =
-        ["--validation.dataset_path", &held_out, "--validation.steps", "-1", "--training.steps", "4"];
-    succeed(&[&["train", &config, "--job.dump_folder", &whole][..], &settings].concat());
-    let mut child = spawn(&[&["train", &config][..], &settings].concat());
-    let output = wait_for(&mut child, "step:  3");
-    send(&child, "-TERM");
-    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(143));
-    drop(output);
-    assert_eq!(
-        measured(&folder.path("run")),
-        measured(&folder.path("whole"))[..3],
-        "it validated to the end"
-    );
-    let text = succeed(&[&["train", &config][..], &settings].concat());
-    assert!(text.contains("Training starts at step 4"), "{text}");
-    assert_eq!(measured(&folder.path("run")), measured(&folder.path("whole")));
+    let settings = long_validation(&folder);
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let run = interrupt(&folder, &settings, "step:  3", ("-TERM", 143));
+    assert_eq!(run.before, run.whole[..3], "it validated to the end");
+    assert!(run.again.contains("Training starts at step 4"), "{}", run.again);
+    assert_eq!(run.after, run.whole);
 }
 
 #[test]
 fn the_last_validation_is_made_up_for_by_the_same_command() {
     let folder = Folder::new("signals_last_validation");
-    let config = folder.config();
-    let held_out =
-        folder.file("held_out.txt", "a stitch in time saves nine, and the early bird\n".repeat(6000));
-    let whole = folder.path("whole").display().to_string();
-    let settings = [
-        "--validation.dataset_path",
-        &held_out,
-        "--validation.steps",
-        "-1",
-        "--validation.freq",
-        "100",
-        "--training.steps",
-        "4",
-        "--checkpoint.last_save_model_only",
-        "true",
-    ];
-    succeed(&[&["train", &config, "--job.dump_folder", &whole][..], &settings].concat());
-    let mut child = spawn(&[&["train", &config][..], &settings].concat());
-    let output = wait_for(&mut child, "step:  4");
-    send(&child, "-TERM");
-    assert_eq!(end(&mut child, Duration::from_secs(30)), Some(143));
-    let text = std::io::read_to_string(output).expect("text");
-    assert!(text.contains("Interrupted after step 4; to go on, run the same command again"), "{text}");
-    let all = measured(&folder.path("whole"));
-    assert_eq!(measured(&folder.path("run")), all[..all.len() - 1], "it validated to the end");
-    let text = succeed(&[&["train", &config][..], &settings].concat());
-    assert!(text.contains("has 4 of 4 steps done and its last validation to do"), "{text}");
-    assert_eq!(measured(&folder.path("run")), all);
+    let settings = long_validation(&folder);
+    let mut settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    settings.extend(["--validation.freq", "100", "--checkpoint.last_save_model_only", "true"]);
+    let run = interrupt(&folder, &settings, "step:  4", ("-TERM", 143));
+    assert!(
+        run.said.contains("Interrupted after step 4; to go on, run the same command again"),
+        "{}",
+        run.said
+    );
+    assert_eq!(run.before, run.whole[..run.whole.len() - 1], "it validated to the end");
+    assert!(run.again.contains("has 4 of 4 steps done and its last validation to do"), "{}", run.again);
+    assert_eq!(run.after, run.whole);
     // Once it has been done, the command is a new run.
-    let text = succeed(&[&["train", &config][..], &settings].concat());
+    let text = succeed(&[&["train", &folder.config()][..], &settings].concat());
     assert!(text.contains("run-2: "), "{text}");
 }
 
@@ -200,10 +216,7 @@ fn the_last_validation_is_made_up_for_by_the_same_command() {
 fn a_run_that_is_to_outlive_its_terminal_does() {
     let folder = Folder::new("signals_nohup");
     let config = folder.config();
-    let mut command = Command::new("sh");
-    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_linc"), "train", &config]);
-    command.args(["--training.steps", "400"]).env("CUDA_VISIBLE_DEVICES", "").current_dir(workspace());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("sh runs");
+    let mut child = spawn_ignoring("HUP", &["train", &config, "--training.steps", "400"]);
     let output = wait_for(&mut child, "step:  1");
     send(&child, "-HUP");
     let text = std::io::read_to_string(output).expect("text");
@@ -213,17 +226,10 @@ fn a_run_that_is_to_outlive_its_terminal_does() {
 
 #[test]
 fn what_a_run_was_started_to_ignore_it_ignores() {
-    // As a shell without job control starts what it runs in the background, and `nohup`.
     let folder = Folder::new("signals_ignored");
     let config = folder.config();
-    let mut child = Command::new("sh")
-        .args(["-c", "trap '' INT TERM HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_linc"), "train", &config])
-        .args(["--training.steps", "600", "--metrics.log_freq", "200", "--validation.enable", "false"])
-        .env("CUDA_VISIBLE_DEVICES", "")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("sh runs");
+    let settings = ["--training.steps", "600", "--metrics.log_freq", "200", "--validation.enable", "false"];
+    let mut child = spawn_ignoring("INT TERM HUP", &[&["train", &config][..], &settings].concat());
     let _output = wait_for(&mut child, "Training starts");
     for signal in ["-INT", "-TERM", "-HUP", "-INT"] {
         send(&child, signal);

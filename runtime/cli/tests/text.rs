@@ -133,3 +133,26 @@ fn a_model_that_diverged_says_so() {
     refuse(&generate, &["step-1: after 4 tokens", "not finite", "diverged", "earlier checkpoint"]);
     assert!(linc(&generate).stdout.is_empty(), "no prompt that nothing follows");
 }
+
+#[test]
+fn a_run_that_diverges_ends_and_says_what_is_left() {
+    let folder = Folder::new("diverges");
+    // The first update makes infinities of the weights, which only the step after it can show.
+    let settings =
+        [["--optimizer.lr", "1e39"], ["--lr_scheduler.warmup_steps", "0"], ["--validation.enable", "false"]];
+    let train = with(&["train".to_owned(), folder.config()], &settings.concat());
+    let said =
+        refuse(&train, &["step 2: loss is NaN", "no checkpoint before it", "help: lower optimizer.lr"]);
+    assert!(!said.contains("checkpoint.load_step"), "{said}");
+    let records = || std::fs::read_to_string(folder.path("run/metrics.jsonl")).expect("metrics.jsonl");
+    assert_eq!(records().lines().count(), 1, "{}", records());
+    assert!(!folder.path("run/checkpoint").exists(), "it saved what is spoilt");
+
+    // What was saved right before the step has the weights that it failed with.
+    let often = with(&train, &["--checkpoint.interval", "1", "--job.dump_folder"]);
+    let often = with(&often, &[&folder.path("often").display().to_string()]);
+    refuse(
+        &often,
+        &["last checkpoint is", "step-1", "it has the weights of this loss", "checkpoint.load_step"],
+    );
+}

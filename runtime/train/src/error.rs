@@ -1,7 +1,7 @@
 //! Everything that can end a run.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use linc_driver::CompileError;
 use linc_exec::ExecError;
@@ -54,10 +54,7 @@ pub enum TrainError {
     /// not recorded and not saved, so what is on disk is of the steps before.
     #[error(
         "step {step}: loss is {loss}, gradient norm is {grad_norm}: the run ends, and nothing of this step is saved; {}\n  help: lower optimizer.lr or raise lr_scheduler.warmup_steps",
-        checkpoint.as_ref().map_or_else(
-            || "there is no checkpoint before it".to_owned(),
-            |path| format!("the last checkpoint is {}", path.display()),
-        )
+        last_checkpoint(*step, checkpoint.as_deref())
     )]
     NotFinite {
         /// The step.
@@ -103,4 +100,16 @@ impl TrainError {
     pub fn is_interrupt(&self) -> bool {
         matches!(self, Self::Interrupted | Self::Data(DataError::Interrupted))
     }
+}
+
+/// What a run that failed in a step can go on from.
+fn last_checkpoint(step: usize, checkpoint: Option<&Path>) -> String {
+    let Some(path) = checkpoint else { return "there is no checkpoint before it".to_owned() };
+    // Between a checkpoint and the step right after it nothing changes the weights.
+    let is_spoilt = path.ends_with(format!("step-{}", step - 1));
+    let spoilt = match is_spoilt {
+        true => ", but it has the weights of this loss: go on from an earlier one (checkpoint.load_step)",
+        false => "",
+    };
+    format!("the last checkpoint is {}{spoilt}", path.display())
 }
