@@ -167,6 +167,28 @@ pub fn matches(code: &str) -> Vec<Match> {
         .collect()
 }
 
+/// The patterns of all `matches!` in code (as [`code`] returns it), each with the line of its macro.
+pub fn patterns(code: &str) -> Vec<(usize, String)> {
+    const MACRO: &str = "matches!(";
+    let starts = code.match_indices(MACRO).filter(|(at, _)| !code[..*at].ends_with(is_name));
+    starts
+        .map(|(at, _)| {
+            // Behind the first comma outside of parentheses, up to the one that closes the macro.
+            let (mut depth, mut pattern) = (0, None::<String>);
+            for c in code[at + MACRO.len()..].chars() {
+                depth += nesting(c);
+                match &mut pattern {
+                    _ if depth < 0 => break,
+                    Some(pattern) => pattern.push(c),
+                    None if c == ',' && depth == 0 => pattern = Some(String::new()),
+                    None => {}
+                }
+            }
+            (code[..at].matches('\n').count() + 1, pattern.unwrap_or_default())
+        })
+        .collect()
+}
+
 /// The patterns behind the scrutinee; `None` if no block follows.
 fn arms(rest: &str) -> Option<Vec<String>> {
     let chars: Vec<char> = rest.chars().collect();

@@ -86,7 +86,7 @@ const CONFINED: [(&str, &[&str], &str); 13] = [
 
 /// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
 /// The right side is an item, or all items of a file.
-const SHARED: [(&str, &str); 13] = [
+const SHARED: [(&str, &str); 12] = [
     ("*", "error"),
     ("attention", "placement::AttentionKind"),
     ("decode", "placement::AttentionKind"),
@@ -96,7 +96,6 @@ const SHARED: [(&str, &str); 13] = [
     ("optimizer", "autodiff::Gradients"),
     ("optimizer", "loss_scale::Scaling"),
     ("accumulate", "autodiff::Gradients"),
-    ("memory", "schedule::in_place"),
     ("memory", "schedule::run"),
     ("memory", "loss::LOSS"),
     ("pipeline", "*"),

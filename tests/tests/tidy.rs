@@ -1,7 +1,7 @@
 //! What a review would ask for anyway: every file says what it is, none is too long, nothing is unfinished, no match
 //! over operations has a wildcard arm, no path of one machine, no dead link, and every crate states its invariants.
 
-use linc_tests::rust::{code, matches};
+use linc_tests::rust::{code, matches, paths, patterns};
 use linc_tests::tree::{TextFile, files, read, root, rust_files};
 
 /// No file is longer.
@@ -76,7 +76,8 @@ fn nothing_is_unfinished() {
 #[test]
 fn matches_over_operations_have_no_wildcard() {
     // The places that define an operation. Others are found by their size alone.
-    const DISPATCHES: [&str; 8] = [
+    const DISPATCHES: [&str; 9] = [
+        "compiler/ir/src/facts.rs",
         "compiler/ir/src/infer.rs",
         "compiler/ir/src/interp/mod.rs",
         "compiler/passes/src/autodiff/vjp.rs",
@@ -102,6 +103,35 @@ fn matches_over_operations_have_no_wildcard() {
         assert!(dispatching.iter().any(|p| p == path), "no match over operations found in {path}");
     }
     assert_none("matches over operations with a `_` arm", &wild);
+}
+
+/// Which operations are views, cheap, pointwise, ..: a list of them in a condition, with everything else on the other side,
+/// is wrong without a word when an operation is added. `compiler/ir/src/facts.rs` says it of each.
+#[test]
+fn sets_of_operations_are_facts() {
+    /// A list of so many operations is a set.
+    const SET: usize = 3;
+    let is_set = |pattern: &str| paths(pattern, "Op").len() >= SET;
+    let found = |text: &str| -> Vec<usize> {
+        let code = code(text);
+        let listed = patterns(&code).into_iter().filter(|(_, pattern)| is_set(pattern)).map(|(line, _)| line);
+        let wild =
+            matches(&code).into_iter().filter(|m| m.has_wildcard() && m.arms.iter().any(|a| is_set(a)));
+        listed.chain(wild.map(|m| m.line)).collect()
+    };
+    assert_eq!(found("f();\nmatches!(\n op(x),\n Op::A | Op::B(_)\n | Op::C { .. }\n)"), [2]);
+    assert_eq!(found("match x { Op::A | Op::B | Op::C => 1, _ => 2 }"), [1]);
+    assert!(
+        found("match x { Op::A | Op::B | Op::C => 1, Op::D => 2 }; matches!(f(Op::A), Op::B)").is_empty()
+    );
+    let mut sets = vec![];
+    for folder in ["ir", "passes", "kernels", "driver"] {
+        let folder = format!("compiler/{folder}/src/");
+        for file in sources().into_iter().filter(|f| f.path.starts_with(&folder)) {
+            sets.extend(found(&file.text).into_iter().map(|line| format!("{}:{line}", file.path)));
+        }
+    }
+    assert_none("sets of operations that compiler/ir/src/facts.rs should declare", &sets);
 }
 
 #[test]

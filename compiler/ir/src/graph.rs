@@ -273,7 +273,7 @@ impl Graph {
     pub fn is_weight(&self, value: Value) -> bool {
         match self.op(value.node) {
             Op::Param { .. } => true,
-            op if op.is_view() || matches!(op, Op::Cast { .. }) => {
+            op if op.moves_elements() || matches!(op, Op::Cast { .. }) => {
                 self.operands(value.node).into_iter().all(|v| self.is_weight(v))
             }
             _ => false,

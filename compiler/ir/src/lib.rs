@@ -3,6 +3,7 @@
 mod attributes;
 pub mod dot;
 pub mod error;
+pub mod facts;
 pub mod graph;
 pub mod infer;
 pub mod interp;
@@ -18,6 +19,7 @@ pub mod verify;
 
 pub use dot::dot;
 pub use error::IrError;
+pub use facts::{Class, Facts, OperandTypes, Overwrites, Strides};
 pub use graph::{Graph, Node, NodeId, Value};
 pub use layout::{Layout, Storage};
 pub use op::*;

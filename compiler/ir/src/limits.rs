@@ -3,7 +3,7 @@
 //! [`crate::infer::infer`] applies both before its shape rules, so those rules may multiply and divide freely.
 
 use crate::error::IrError;
-use crate::op::{BinaryOp, Op};
+use crate::op::Op;
 use crate::types::{Shape, TensorType};
 
 /// Most elements of one tensor; far above any real tensor, far below overflow of byte arithmetic.
@@ -31,7 +31,7 @@ pub(crate) fn check_operands(op: &Op, operands: &[&TensorType]) -> Result<(), Ir
         check_shape(op, &format!("operand {i}"), &ty.shape)?;
     }
     check_attributes(op)?;
-    let Some(integers) = integer_operands(op) else { return Ok(()) };
+    let Some(integers) = op.facts().integers else { return Ok(()) };
     for (i, ty) in operands.iter().enumerate() {
         let expected = if integers.contains(&i) { "i32" } else { "a float tensor" };
         if integers.contains(&i) == ty.dtype.is_float() {
@@ -97,46 +97,4 @@ fn bounded(op: &Op, sizes: &[(&str, usize)]) -> Result<(), IrError> {
 
 fn positive(op: &Op, name: &str, size: usize) -> Result<(), IrError> {
     if size == 0 { fail(op, format!("{name} is 0, must be at least 1")) } else { Ok(()) }
-}
-
-/// Positions of the i32 operands where every other operand must be float; `None` where any type goes.
-fn integer_operands(op: &Op) -> Option<&'static [usize]> {
-    match op {
-        Op::Input { .. }
-        | Op::Param { .. }
-        | Op::State { .. }
-        | Op::Table { .. }
-        | Op::Constant { .. }
-        | Op::Broadcast { .. }
-        | Op::Cast { .. }
-        | Op::Fused(_)
-        | Op::Sum { .. }
-        | Op::Reshape { .. }
-        | Op::Transpose { .. }
-        | Op::Slice { .. }
-        | Op::Pad { .. }
-        | Op::Concat { .. }
-        | Op::Binary(
-            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Max | BinaryOp::Min | BinaryOp::Greater,
-        ) => None,
-        // Integer division would need a rule for zero.
-        Op::Binary(BinaryOp::Div)
-        | Op::Unary(_)
-        | Op::MatMul { .. }
-        | Op::RmsNorm { .. }
-        | Op::RmsNormGrad { .. }
-        | Op::Attention(_)
-        | Op::AttentionGrad(_)
-        | Op::SoftmaxAttention { .. }
-        | Op::SoftmaxAttentionGrad { .. }
-        | Op::LinearAttention(_)
-        | Op::LinearAttentionGrad(_)
-        | Op::GlobalNorm
-        | Op::AdamW(_) => Some(&[]),
-        Op::EmbeddingGrad { .. } => Some(&[0]),
-        Op::Embedding { .. } | Op::CrossEntropy | Op::CrossEntropyGrad => Some(&[1]),
-        Op::Rope { .. } | Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => Some(&[2]),
-        Op::SoftmaxDecode { .. } => Some(&[5]),
-        Op::LinearDecode(_) => Some(&[6]),
-    }
 }

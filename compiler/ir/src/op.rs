@@ -5,8 +5,8 @@
 //! `B` batch, `N` sequence, `H` query heads, `G` key/value heads (`H % G == 0`), `D` features of a head,
 //! `C` chunk length, `V` vocabulary, `T = B*N` tokens.
 //!
-//! To add an operation: add the variant here, then follow the compiler through `infer`, `text`,
-//! `interp`, and the passes' `match`es; none has a `_` arm.
+//! To add an operation: add the variant here, declare its facts in `facts`, then follow the compiler through `infer`,
+//! `text`, `interp`, and the passes' `match`es; none has a `_` arm.
 
 use crate::types::{DType, Shape, TensorType};
 
@@ -509,27 +509,15 @@ impl Op {
         }
     }
 
-    /// True if it moves elements and computes nothing.
-    pub fn is_view(&self) -> bool {
-        matches!(
-            self,
-            Op::Reshape { .. }
-                | Op::Transpose { .. }
-                | Op::Slice { .. }
-                | Op::Pad { .. }
-                | Op::Concat { .. }
-                | Op::Broadcast { .. }
-        )
-    }
-
-    /// The binding name of a leaf.
+    /// The binding name of a leaf, which is what [`crate::facts::Class::Leaf`] is.
     pub fn leaf_name(&self) -> Option<&str> {
-        match self {
-            Op::Input { name, .. }
-            | Op::Param { name, .. }
-            | Op::State { name, .. }
-            | Op::Table { name, .. } => Some(name),
-            _ => None,
-        }
+        let (Op::Input { name, .. }
+        | Op::Param { name, .. }
+        | Op::State { name, .. }
+        | Op::Table { name, .. }) = self
+        else {
+            return None;
+        };
+        Some(name)
     }
 }

@@ -1,6 +1,7 @@
 //! The tests of the graph. One program, so that it is linked once.
 
 mod common;
+mod facts;
 mod golden;
 mod gradients;
 mod ops;

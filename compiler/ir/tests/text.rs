@@ -49,7 +49,7 @@ impl Builder {
 }
 
 /// One node of every operation.
-fn everything() -> Graph {
+pub(crate) fn everything() -> Graph {
     let mut b = Builder::new();
     b.graph.set_scope("leaves");
     let ty = TensorType::f32([4]);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_ir::layout::{Layout, as_matrix, broadcast_strides};
-use linc_ir::{Graph, NodeId, Op, PointOp, Pointwise, Shape, Value};
+use linc_ir::{Class, Graph, NodeId, Op, PointOp, Pointwise, Shape, Value};
 
 use crate::error::PassError;
 
@@ -46,11 +46,9 @@ pub fn run(graph: &mut Graph) -> Result<(), PassError> {
 }
 
 fn is_pointwise(graph: &Graph, id: NodeId) -> bool {
-    match graph.op(id) {
-        Op::Unary(_) | Op::Binary(_) => true,
-        Op::Cast { .. } => graph.ty(graph.operands(id)[0]).dtype.is_float(),
-        _ => false,
-    }
+    let op = graph.op(id);
+    let casts_integers = matches!(op, Op::Cast { .. }) && !graph.ty(graph.operands(id)[0]).dtype.is_float();
+    op.facts().class == Class::Pointwise && !casts_integers
 }
 
 /// A cast to a wider type that one pointwise operation reads. It belongs to its reader: in the region of what it reads

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_ir::{DType, Graph, NodeId, Op, Value};
+use linc_ir::{Class, DType, Graph, NodeId, Op, OperandTypes, Value};
 
 use crate::error::PassError;
 
@@ -132,13 +132,13 @@ fn is_read_narrow(graph: &Graph, exact: &BTreeSet<Value>, value: Value) -> bool 
             match graph.op(*user) {
                 Op::MatMul { .. } => true,
                 Op::Embedding { .. } => !exact.contains(&result),
-                op => op.is_view() && is_read_narrow(graph, exact, result),
+                op => op.moves_elements() && is_read_narrow(graph, exact, result),
             }
         })
 }
 
 fn is_pointwise(op: &Op) -> bool {
-    matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Cast { .. })
+    op.facts().class == Class::Pointwise
 }
 
 /// Values that only end up in f32: gradients of parameters on their way to the optimizer, and outputs. A matmul behind
@@ -149,8 +149,9 @@ fn exact_values(graph: &Graph, order: &[NodeId]) -> BTreeSet<Value> {
         for value in graph.results(*id) {
             let passes_on = |user: NodeId| {
                 let op = graph.op(user);
-                matches!(op, Op::GlobalNorm | Op::AdamW(_))
-                    || ((op.is_view() || is_pointwise(op)) && exact.contains(&Value { node: user, port: 0 }))
+                op.facts().precision == OperandTypes::Wide
+                    || ((op.moves_elements() || is_pointwise(op))
+                        && exact.contains(&Value { node: user, port: 0 }))
             };
             let users = graph.users(value);
             let is_read = graph.is_result(value) || !users.is_empty();
@@ -226,12 +227,14 @@ impl<'a> Rewrite<'a> {
         {
             *dtype = self.narrow;
         }
-        let narrow = match operand_types(&op) {
-            Wanted::Any => vec![],
-            Wanted::Narrow(positions) => positions.to_vec(),
-            Wanted::Alike if operands.iter().any(|v| self.is_narrow(*v)) => (0..operands.len()).collect(),
-            Wanted::Alike => vec![],
-            Wanted::Wide => {
+        let narrow = match op.facts().precision {
+            OperandTypes::Any => vec![],
+            OperandTypes::Narrow(positions) => positions.to_vec(),
+            OperandTypes::Alike if operands.iter().any(|v| self.is_narrow(*v)) => {
+                (0..operands.len()).collect()
+            }
+            OperandTypes::Alike => vec![],
+            OperandTypes::Wide => {
                 for operand in &mut operands {
                     *operand = self.wide(*operand)?;
                 }
@@ -295,57 +298,15 @@ impl<'a> Rewrite<'a> {
         let op = self.new.op(value.node).clone();
         let operands = self.new.operands(value.node);
         let mut sources = vec![value];
-        if op.is_view() {
+        if op.moves_elements() {
             sources = operands.into_iter().map(|v| self.narrow(v)).collect::<Result<_, _>>()?;
         }
         let scope = self.new.node(value.node).scope.clone();
         let outer = self.new.set_scope(scope);
-        let op = if op.is_view() { op } else { Op::Cast { dtype: self.narrow } };
+        let op = if op.moves_elements() { op } else { Op::Cast { dtype: self.narrow } };
         let narrow = self.new.push(op, &sources)?;
         self.new.set_scope(outer);
         self.narrowed.insert(value, narrow);
         Ok(narrow)
-    }
-}
-
-/// What an operation takes.
-enum Wanted {
-    /// Operands as they are.
-    Any,
-    /// Narrow at these positions, the others as they are.
-    Narrow(&'static [usize]),
-    /// One type for all.
-    Alike,
-    /// f32.
-    Wide,
-}
-
-fn operand_types(op: &Op) -> Wanted {
-    match op {
-        Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } | Op::Constant { .. } => {
-            Wanted::Any
-        }
-        // Of integers, or computed in f32 whatever is read.
-        Op::Unary(_) | Op::Binary(_) | Op::Cast { .. } | Op::Fused(_) => Wanted::Any,
-        Op::Broadcast { .. }
-        | Op::Reshape { .. }
-        | Op::Transpose { .. }
-        | Op::Slice { .. }
-        | Op::Pad { .. }
-        | Op::Sum { .. } => Wanted::Any,
-        Op::Concat { .. } => Wanted::Alike,
-        Op::MatMul { .. } => Wanted::Narrow(&[0, 1]),
-        Op::RmsNorm { .. } => Wanted::Narrow(&[0]),
-        Op::RmsNormGrad { .. } => Wanted::Narrow(&[0, 2]),
-        Op::Rope { .. } => Wanted::Narrow(&[0]),
-        Op::Embedding { .. } | Op::EmbeddingGrad { .. } => Wanted::Any,
-        Op::Attention(_) | Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => Wanted::Narrow(&[0, 1, 2]),
-        Op::AttentionGrad(_) => Wanted::Narrow(&[0, 1, 2, 3, 4]),
-        Op::SoftmaxAttentionGrad { .. } => Wanted::Narrow(&[0, 1, 2, 3, 5]),
-        Op::LinearAttentionGrad(_) => Wanted::Narrow(&[0, 1, 2, 3, 6]),
-        Op::SoftmaxDecode { .. } | Op::LinearDecode(_) => Wanted::Narrow(&[0, 1, 2]),
-        Op::CrossEntropy | Op::CrossEntropyGrad => Wanted::Narrow(&[0]),
-        Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => Wanted::Narrow(&[0, 1]),
-        Op::GlobalNorm | Op::AdamW(_) => Wanted::Wide,
     }
 }

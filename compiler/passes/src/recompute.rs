@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_ir::{Graph, NodeId, Op, Value};
+use linc_ir::{Class, Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
 
@@ -65,7 +65,7 @@ pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassErro
         let wanted = match policy {
             Policy::None => false,
             Policy::Selective => {
-                is_cheap(graph.op(id)) && feeding.contains(&id) && operands.iter().all(available)
+                graph.op(id).facts().is_cheap && feeding.contains(&id) && operands.iter().all(available)
             }
             // Copies that nothing reads in the end are dead code and go with it.
             Policy::Full => layer(graph, id).is_some() && !crosses_layers(graph, id, forward),
@@ -96,32 +96,17 @@ pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassErro
 /// True for what exists anyway: leaves, and the narrow form of weights, which is made once for the whole step.
 fn is_leaf(graph: &Graph, id: NodeId) -> bool {
     let (op, value) = (graph.op(id), Value { node: id, port: 0 });
-    op.leaf_name().is_some()
-        || matches!(op, Op::Constant { .. })
+    matches!(op.facts().class, Class::Leaf { .. } | Class::Constant)
         || (graph.ty(value).dtype.is_narrow() && graph.is_weight(value))
 }
 
-fn is_cheap(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Unary(_)
-            | Op::Binary(_)
-            | Op::Broadcast { .. }
-            | Op::Cast { .. }
-            | Op::Fused(_)
-            | Op::RmsNorm { .. }
-            | Op::Reshape { .. }
-            | Op::Slice { .. }
-    )
-}
-
-fn is_view(op: &Op) -> bool {
-    matches!(op, Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. })
+fn is_view(graph: &Graph, id: NodeId) -> bool {
+    graph.op(id).facts().class == Class::View
 }
 
 /// The value whose storage a view shares.
 fn root(graph: &Graph, mut value: Value) -> Value {
-    while is_view(graph.op(value.node)) {
+    while is_view(graph, value.node) {
         value = graph.operands(value.node)[0];
     }
     value
@@ -149,7 +134,7 @@ fn feeding_backward(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>)
             graph.results(*id).flat_map(|value| graph.users(value)).map(|(user, _)| user).collect();
         let feeds = |user: &NodeId| {
             !forward.contains(user)
-                || (is_view(graph.op(*user)) && feeding.contains(user))
+                || (is_view(graph, *user) && feeding.contains(user))
                 || rounded.contains(user)
         };
         let op = graph.op(*id);
@@ -157,7 +142,7 @@ fn feeding_backward(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>)
             feeding.insert(*id);
         }
         let rounds = matches!(op, Op::Cast { dtype } if dtype.is_narrow()) && feeding.contains(id);
-        let leads_on = matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Broadcast { .. } | Op::Cast { .. })
+        let leads_on = (op.facts().class == Class::Pointwise || matches!(op, Op::Broadcast { .. }))
             && users.iter().any(|user| rounded.contains(user));
         if rounds || leads_on {
             rounded.insert(*id);

@@ -4,23 +4,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use linc_ir::{Graph, IrError, NodeId, Op, Value};
+use linc_ir::{Graph, IrError, NodeId, Overwrites, Value};
 
 use crate::error::PassError;
 
-/// Result `port` of the node overwrites its operand `operand` in place.
-pub fn in_place(op: &Op) -> Vec<(u32, usize)> {
-    match op {
-        Op::AdamW(_) => vec![(0, 0), (1, 2), (2, 3)],
-        Op::SoftmaxDecode { .. } => vec![(1, 3), (2, 4)],
-        Op::LinearDecode(_) => vec![(1, 3), (2, 4), (3, 5)],
-        _ => vec![],
-    }
-}
-
 /// Leaves that the results of a pointwise node are written over, because the graph updates them with those.
 fn written_leaves(graph: &Graph, id: NodeId) -> Vec<NodeId> {
-    if !matches!(graph.op(id), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
+    if graph.op(id).facts().overwrites != Overwrites::Elementwise {
         return vec![];
     }
     graph.results(id).flat_map(|value| graph.updates.keys_of(value)).copied().collect()
@@ -49,8 +39,8 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
                 }
             }
         }
-        for (_, operand) in in_place(graph.op(id)) {
-            for source in viewed(graph, graph.operands(id)[operand]) {
+        for (_, operand) in graph.op(id).facts().overwrites.always() {
+            for source in viewed(graph, graph.operands(id)[*operand]) {
                 for reader in readers(graph, source) {
                     if reader != id {
                         edge(reader, id);
@@ -83,25 +73,20 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
 
 /// What a value is a view of, down to what is none.
 fn viewed(graph: &Graph, value: Value) -> Vec<Value> {
-    match graph.op(value.node) {
-        Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Concat { .. } => {
-            graph.operands(value.node).into_iter().flat_map(|v| viewed(graph, v)).collect()
-        }
-        _ => vec![value],
+    if !graph.op(value.node).facts().class.shares_storage() {
+        return vec![value];
     }
+    graph.operands(value.node).into_iter().flat_map(|v| viewed(graph, v)).collect()
 }
 
 /// Nodes that read a value, directly or through views.
 fn readers(graph: &Graph, value: Value) -> Vec<NodeId> {
     let mut found = vec![];
     for (user, _) in graph.users(value) {
-        match graph.op(user) {
-            Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Concat { .. } => {
-                found.extend(readers(graph, Value { node: user, port: 0 }));
-                found.push(user);
-            }
-            _ => found.push(user),
+        if graph.op(user).facts().class.shares_storage() {
+            found.extend(readers(graph, Value { node: user, port: 0 }));
         }
+        found.push(user);
     }
     found
 }

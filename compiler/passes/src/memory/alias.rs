@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_ir::layout::{Layout, Storage};
-use linc_ir::{Graph, NodeId, Op, Shape, TensorType, Value};
+use linc_ir::{Class, Graph, NodeId, Op, Overwrites, Shape, Strides, TensorType, Value};
 
 use super::{PersistentLayout, joins, rules};
 use crate::error::PassError;
-use crate::schedule::in_place;
 
 /// Storage of every value.
 pub(super) type Storages = BTreeMap<Value, Storage>;
@@ -41,7 +40,7 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
     let mut storages = Storages::new();
     for id in order {
         let operands = graph.operands(*id);
-        let updated = in_place(graph.op(*id));
+        let overwrites = graph.op(*id).facts().overwrites;
         for value in graph.results(*id) {
             let shape = &graph.ty(value).shape;
             let own = Storage { root: value, layout: Layout::dense(shape) };
@@ -49,10 +48,14 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
                 leaf
             } else if let Some(place) = placed.get(&value) {
                 place.clone()
-            } else if matches!(graph.op(*id), Op::Rope { .. }) && owns_its_part(graph, operands[0]) {
-                // A rotation reads each pair before it writes it, and nobody else wants the unrotated one.
+            } else if overwrites == Overwrites::OwnedOperand
+                && value.port == 0
+                && owns_its_part(graph, operands[0])
+            {
                 storages[&operands[0]].clone()
-            } else if let Some((_, operand)) = updated.iter().find(|(port, _)| *port == value.port) {
+            } else if let Some((_, operand)) =
+                overwrites.always().iter().find(|(port, _)| *port == value.port)
+            {
                 storages[&operands[*operand]].clone()
             } else {
                 view_of(graph, *id, &operands, &storages).unwrap_or(own)
@@ -66,7 +69,7 @@ fn assign(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Sto
 /// The storage of the leaf that a pointwise result updates: every operand there is read element by element where the
 /// result is written, and the schedule puts all other readers before.
 fn overwritten_leaf(graph: &Graph, operands: &[Value], value: Value, storages: &Storages) -> Option<Storage> {
-    if !matches!(graph.op(value.node), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
+    if graph.op(value.node).facts().overwrites != Overwrites::Elementwise {
         return None;
     }
     let leaf = graph.updates.keys_of(value).next()?;
@@ -192,18 +195,12 @@ fn place_concat_parts(graph: &Graph, order: &[NodeId], persistent: &PersistentLa
         for part in &parts {
             let layout = whole.slice(*axis, start);
             start += graph.ty(*part).shape.0[*axis];
-            if let Some((producer, layout)) = through_reshapes(graph, *part, layout) {
-                let op = graph.op(producer.node);
-                let movable = rules::writes(op, producer.port as usize, &graph.ty(producer).shape, &layout)
-                    && can_move(graph, op, producer)
-                    && !placed.contains_key(&producer);
-                if movable
-                    || (matches!(op, Op::Fused(_))
-                        && !placed.contains_key(&producer)
-                        && fused_writes(graph, producer, &layout))
-                {
-                    placed.insert(producer, Storage { root: joined, layout });
-                }
+            if let Some((producer, layout)) = through_reshapes(graph, *part, layout)
+                && !placed.contains_key(&producer)
+                && can_move(graph, producer)
+                && rules::writes(graph, producer, &layout)
+            {
+                placed.insert(producer, Storage { root: joined, layout });
             }
         }
     }
@@ -211,23 +208,15 @@ fn place_concat_parts(graph: &Graph, order: &[NodeId], persistent: &PersistentLa
 }
 
 /// Only values with storage of their own can be produced elsewhere.
-fn can_move(graph: &Graph, op: &Op, value: Value) -> bool {
-    op.leaf_name().is_none()
-        && !matches!(
-            op,
-            Op::Reshape { .. }
-                | Op::Slice { .. }
-                | Op::Transpose { .. }
-                | Op::Concat { .. }
-                | Op::Constant { .. }
-        )
-        && !in_place(op).iter().any(|(port, _)| *port == value.port)
+fn can_move(graph: &Graph, value: Value) -> bool {
+    let facts = graph.op(value.node).facts();
+    let has_own_storage = match facts.class {
+        Class::Pointwise | Class::Region | Class::Spread | Class::Compute => true,
+        Class::Leaf { .. } | Class::Constant | Class::View | Class::Join => false,
+    };
+    has_own_storage
+        && !facts.overwrites.always().iter().any(|(port, _)| *port == value.port)
         && !graph.is_result(value)
-}
-
-/// A fused region writes rows with any row stride as long as its last axis is adjacent.
-fn fused_writes(graph: &Graph, value: Value, layout: &Layout) -> bool {
-    layout.as_rows(&graph.ty(value).shape).is_some_and(|(_, cols)| cols == 1) && !graph.is_result(value)
 }
 
 /// Follows single-reader reshapes up to the producer, carrying the wanted layout along.
@@ -251,16 +240,12 @@ fn unreadable_operands(graph: &Graph, order: &[NodeId], storages: &Storages) -> 
                 found.push((*id, i));
             }
         }
-        if is_pointwise(op) && !pointwise_fits(graph, *id, &operands, storages) {
+        if op.facts().reads == Strides::Rows && !pointwise_fits(graph, *id, &operands, storages) {
             let strided = |v: &Value| !storages[v].layout.is_dense(&graph.ty(*v).shape);
             found.extend(operands.iter().enumerate().filter(|(_, v)| strided(v)).map(|(i, _)| (*id, i)));
         }
     }
     found
-}
-
-fn is_pointwise(op: &Op) -> bool {
-    matches!(op, Op::Fused(_) | Op::Unary(_) | Op::Binary(_) | Op::Cast { .. })
 }
 
 fn pointwise_fits(graph: &Graph, id: NodeId, operands: &[Value], storages: &Storages) -> bool {

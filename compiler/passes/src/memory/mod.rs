@@ -20,7 +20,7 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_ir::layout::Storage;
-use linc_ir::{Graph, NodeId, Op, Value};
+use linc_ir::{Class, Graph, NodeId, Op, Overwrites, Value};
 
 use crate::error::PassError;
 
@@ -135,7 +135,7 @@ impl Placement {
 }
 
 fn is_persistent(op: &Op) -> bool {
-    matches!(op, Op::Param { .. } | Op::State { .. } | Op::Table { .. })
+    op.facts().class == Class::Leaf { persistent: true }
 }
 
 /// Bytes of every root: up to the last element of any value in its storage.
@@ -160,7 +160,7 @@ fn overwrite_dying_operands(graph: &Graph, order: &[NodeId], storage: &mut BTree
         sharers.entry(place.root).or_default().push(*value);
     }
     for (at, id) in order.iter().enumerate() {
-        if !matches!(graph.op(*id), Op::Fused(_) | Op::Unary(_) | Op::Binary(_)) {
+        if graph.op(*id).facts().overwrites != Overwrites::Elementwise {
             continue;
         }
         let operands = graph.operands(*id);
@@ -225,8 +225,7 @@ fn kinds(
         for value in graph.operands(*id) {
             let root = storage[&value].root;
             if forward.contains(&root.node) {
-                let by_attention =
-                    matches!(graph.op(*id), Op::SoftmaxAttentionGrad { .. } | Op::LinearAttentionGrad(_));
+                let by_attention = graph.op(*id).facts().is_attention_gradient;
                 let kind = if by_attention { Kind::Attention } else { Kind::Activation };
                 let entry = kept.entry(root).or_insert(kind);
                 *entry = (*entry).max(kind);

@@ -1,60 +1,34 @@
-//! Which operations can read and write strided tensors: the contract between the memory pass and the kernel library.
+//! Which operations can read and write strided tensors, as their facts declare it: the contract between the memory pass
+//! and the kernel library.
 
 use linc_ir::layout::{Layout, as_matrix, broadcast_strides};
-use linc_ir::{Op, Shape, TensorType};
+use linc_ir::{Graph, Op, Shape, Strides, TensorType, Value};
 
-/// True if the operation reads operand `index` where it lies, given its shape and layout.
+/// True if the operation reads operand `index` where it lies, given its shape and layout. Pointwise operations also ask
+/// [`pointwise_splits`], about all operands together.
 pub(super) fn reads(op: &Op, index: usize, ty: &TensorType, layout: &Layout) -> bool {
-    let dense = layout.is_dense(&ty.shape);
-    match op {
-        // Views are resolved to addresses, or copied by a strided copy.
-        Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Concat { .. } | Op::Pad { .. } => {
-            true
+    layout.is_dense(&ty.shape)
+        || match op.facts().reads {
+            Strides::Dense => false,
+            Strides::Heads(operands) => {
+                operands.contains(&index) && ty.shape.rank() == 4 && layout.strides[3] == 1
+            }
+            Strides::Rows | Strides::Any => true,
         }
-        Op::Unary(_) | Op::Binary(_) | Op::Cast { .. } | Op::Broadcast { .. } | Op::Fused(_) => true,
-        Op::MatMul { .. } => true,
-        Op::Rope { .. }
-        | Op::SoftmaxAttention { .. }
-        | Op::SoftmaxAttentionGrad { .. }
-        | Op::LinearAttention(_)
-        | Op::LinearAttentionGrad(_) => dense || (ty.shape.rank() == 4 && layout.strides[3] == 1),
-        Op::SoftmaxDecode { .. } | Op::LinearDecode(_) => {
-            dense || (index < 3 && ty.shape.rank() == 4 && layout.strides[3] == 1)
-        }
-        Op::RmsNorm { .. } | Op::RmsNormGrad { .. } => dense,
-        Op::Sum { .. }
-        | Op::Embedding { .. }
-        | Op::EmbeddingGrad { .. }
-        | Op::CrossEntropy
-        | Op::CrossEntropyGrad
-        | Op::LinearCrossEntropy { .. }
-        | Op::LinearCrossEntropyGrad { .. }
-        | Op::GlobalNorm
-        | Op::AdamW(_)
-        | Op::Attention(_)
-        | Op::AttentionGrad(_) => dense,
-        Op::Input { .. } | Op::Param { .. } | Op::State { .. } | Op::Table { .. } | Op::Constant { .. } => {
-            dense
-        }
-    }
 }
 
-/// True if the operation can write result `port` with such a layout.
-pub(super) fn writes(op: &Op, port: usize, shape: &Shape, layout: &Layout) -> bool {
-    if layout.is_dense(shape) {
-        return true;
-    }
-    match op {
-        Op::MatMul { .. } => true,
-        Op::Rope { .. } => layout.strides.last() == Some(&1),
-        Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => {
-            port == 0 && layout.strides.last() == Some(&1)
+/// True if the operation behind a value can write it with such a layout.
+pub(super) fn writes(graph: &Graph, value: Value, layout: &Layout) -> bool {
+    let shape = &graph.ty(value).shape;
+    layout.is_dense(shape)
+        || match graph.op(value.node).facts().writes {
+            Strides::Dense => false,
+            Strides::Heads(results) => {
+                results.contains(&(value.port as usize)) && layout.strides.last() == Some(&1)
+            }
+            Strides::Rows => layout.as_rows(shape).is_some_and(|(_, cols)| cols == 1),
+            Strides::Any => true,
         }
-        Op::SoftmaxAttentionGrad { .. } | Op::LinearAttentionGrad(_) => {
-            port < 3 && layout.strides.last() == Some(&1)
-        }
-        _ => false,
-    }
 }
 
 /// True if a pointwise region finds one split into rows and columns for all its operands and results.
