@@ -87,6 +87,61 @@ fn damage_anywhere_is_found_and_named() {
 }
 
 #[test]
+fn damage_in_a_folder_beside_the_configs_own_keeps_no_run_from_starting() {
+    let folder = Folder::new("damage_beside");
+    let config = folder.config();
+    let train = ["train", &config, "--training.steps", "7"];
+    succeed(&["train", &config]);
+    succeed(&["train", &config]);
+    // Now the second of two equal runs is the one that can go on.
+    assert!(succeed(&train).contains("which has 6 of 7"));
+    let (run, step) = (folder.path("run-2"), folder.path("run-2/checkpoint/step-6"));
+    let name = run.display().to_string();
+    let named = [&train[..], &["--job.dump_folder", &name]].concat();
+    let damage: [(&str, fn(&mut Vec<u8>)); 4] = [
+        ("state.json", |bytes| bytes.truncate(100)),
+        ("model.safetensors", |bytes| bytes[1000] ^= 1),
+        ("optimizer.safetensors", |bytes| bytes.truncate(50)),
+        ("checksums.json", Vec::clear),
+    ];
+    for (number, (file, damage)) in (3..).zip(damage) {
+        let whole = fs::read(step.join(file)).expect("read");
+        let mut damaged = whole.clone();
+        damage(&mut damaged);
+        fs::write(step.join(file), &damaged).expect("written");
+        let before = tree(&run);
+        let text = succeed(&train);
+        let remedy = format!("step 3 there, say --job.dump_folder {name} --checkpoint.load_step 3");
+        for word in [&format!("run-{number}: {name} holds a run that cannot go on"), file, &remedy] {
+            assert!(text.contains(word), "no {word:?} in: {text}");
+        }
+        // Whoever asks for that run hears that it is damaged.
+        refuse(&named, &[file, "help:"]);
+        assert!(tree(&run) == before, "what is passed over was changed");
+        fs::write(step.join(file), whole).expect("written");
+    }
+    succeed(&[&named[..], &["--checkpoint.load_step", "3"]].concat());
+    assert!(folder.path("run-2/checkpoint/step-7").exists());
+}
+
+#[test]
+fn weights_alone_are_no_run_that_goes_on() {
+    let folder = Folder::new("weights_alone");
+    let config = folder.config();
+    let train = ["train", &config, "--checkpoint.last_save_model_only", "true"];
+    for _ in 0..2 {
+        succeed(&train);
+    }
+    let more = [&train[..], &["--training.steps", "7"]].concat();
+    refuse(&more, &["run/checkpoint/step-6", "weights only", "checkpoint.initial_load_path"]);
+    // The config's own run has what it needs by now, and the one beside it has not.
+    fs::remove_dir_all(folder.path("run/checkpoint/step-6")).expect("removed");
+    assert!(succeed(&more).contains("which has 3 of 7"));
+    let text = succeed(&more);
+    assert!(text.contains("run-3: ") && text.contains("weights only"), "{text}");
+}
+
+#[test]
 fn checkpoints_of_another_model_are_refused() {
     let folder = Folder::new("another_model");
     let model = fs::read_to_string(workspace().join("models/llama3_nano.toml")).expect("the model");

@@ -67,7 +67,7 @@ fn every_command_of_a_config_trains() {
         &["run holds a run with other settings (model.linear_attn_ratio", "--job.dump_folder"],
     );
     train(&["--training.mixed_precision_param", "bfloat16"], "run-4", &["\"float32\" -> \"bfloat16\""]);
-    train(&["--profile"], "run-5", &["run-2 holds a run with these settings", "ms/step"]);
+    train(&["--profile"], "run-5", &["run holds a run with these settings", "ms/step"]);
     train(&["--checkpoint.enable", "false"], "run-6", &["--checkpoint.load_step 6"]);
     train(&["--training.seed", "5"], "run-7", &["training.seed 0 -> 5"]);
     // What is asked for in the folder of another run is not in the way, nor are names that are not linc's.
@@ -91,6 +91,41 @@ fn every_command_of_a_config_trains() {
     };
     let text = other(&["--training.seed", "5", "--training.steps", "7"]);
     assert!(text.contains("run-8: ") && text.contains("cannot go on: ") && text.contains("data"), "{text}");
+}
+
+#[test]
+fn of_several_runs_that_can_go_on_the_configs_own_does() {
+    let folder = Folder::new("folders_first");
+    let config = folder.config();
+    let train = |settings: &[&str], said: &str| {
+        let text = succeed(&[&["train", &config][..], settings].concat());
+        let said = said.replace("FOLDER", &folder.path("run").display().to_string());
+        assert!(text.contains(&said), "no {said:?} in: {text}");
+    };
+    let last = |name: &str| losses(&folder.path(name)).last().expect("a record").0;
+    train(&[], "Writing to FOLDER\n");
+    for _ in 0..2 {
+        train(
+            &[],
+            "FOLDER holds a run with these settings, with 6 steps done; to go on with it, ask for more in",
+        );
+    }
+    // More steps of three runs with equal settings: the first, then the others by their numbers.
+    for (i, name) in ["run", "run-2", "run-3"].into_iter().enumerate() {
+        let said = format!("Going on with the run in FOLDER{}, which has 6 of 7", &name[3..]);
+        train(&["--training.steps", "7"], &said);
+        let steps = ["run", "run-2", "run-3"].map(last);
+        assert_eq!(steps, std::array::from_fn(|j| if j <= i { 7 } else { 6 }));
+    }
+    train(
+        &["--training.steps", "7"],
+        "Writing to FOLDER-4: FOLDER holds a run with these settings, with 7 steps",
+    );
+    // One step of them is in all.
+    train(
+        &["--training.steps", "7", "--checkpoint.load_step", "6"],
+        "Going on with the run in FOLDER, from step 6",
+    );
 }
 
 #[test]

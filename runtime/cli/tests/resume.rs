@@ -144,7 +144,10 @@ fn an_interrupted_run_goes_on_with_the_same_bits() {
         let step = only_step(&folder, name);
         let remedy = match name {
             "on" => "run the same command again".to_string(),
-            _ => format!("say --checkpoint.load_step {step}"),
+            _ => {
+                let path = folder.path(name).display().to_string();
+                format!("say --job.dump_folder {path} --checkpoint.load_step {step}")
+            }
         };
         assert!(text.contains("Saved checkpoint"), "{text}");
         assert!(text.contains(&format!("Interrupted after step {step}; to go on, {remedy}")), "{text}");

@@ -141,7 +141,7 @@ impl Trainer {
         let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
         let mut data = Data::open(&config, model.sizes.vocab_size, &mut loading)?;
         proceed()?;
-        let (mut lock, message) =
+        let folder::Chosen { mut lock, message, whole } =
             folder::choose(&mut config, meaning, &record, &data.training, &mut proceed)?;
         observer.message(&message);
         let mut programs = programs::programs(&config, &model, &data);
@@ -163,7 +163,14 @@ impl Trainer {
                 return Err(TrainError::Interrupted);
             }
         }
-        let start = resume::restore(&config, &record, &mut session, &mut data.training, &mut proceed)?;
+        let start = resume::restore(
+            &config,
+            whole.as_deref(),
+            &record,
+            &mut session,
+            &mut data.training,
+            &mut proceed,
+        )?;
 
         // Nothing of an earlier run is touched before everything that can be refused was accepted.
         lock.keep_folder();

@@ -1,14 +1,16 @@
 //! The folder of a run. One that the command line names is taken as it is. The one of a config is where its first run
 //! goes; a later run goes on there if it is the same run and has steps to do, and else gets a folder of its own beside
-//! it, `NAME-2`, `NAME-3` and so on. Nothing that an earlier run wrote is overwritten.
+//! it, `NAME-2`, `NAME-3` and so on. Where several of these hold a run that can go on, the config's own comes first, then
+//! the lowest number. Damage in the config's own folder is an error, as in one that is named: who starts its run again
+//! wants that run. A folder beside it is passed over, which is said. Nothing that an earlier run wrote is overwritten.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::lock::{Holder, Lock, holder};
 use super::programs::output;
-use super::resume::{check_model, checkpoint_folder};
-use crate::checkpoint::{self, ModelRecord, OPTIMIZER_FILE};
+use super::resume::{check_model, check_resumable, checkpoint_folder};
+use crate::checkpoint::{self, CheckpointError, ModelRecord, OPTIMIZER_FILE};
 use crate::config::{Change, JobConfig};
 use crate::data::TrainingData;
 use crate::error::TrainError;
@@ -58,25 +60,45 @@ impl Found {
         self.changes(config).is_some_and(|changes| changes.is_empty())
     }
 
-    /// Whether `config` is the run there: its settings, its model, its data.
+    fn checkpoint(&self, config: &JobConfig, step: usize) -> PathBuf {
+        self.folder.join(&config.checkpoint.folder).join(format!("step-{step}"))
+    }
+
+    /// Whether `config`, whose settings are those of the run there, is that run, of which the checkpoint is whole: its
+    /// model, its data.
     fn is_run_of(
         &self,
-        config: &JobConfig,
-        step: usize,
+        path: &Path,
         record: &ModelRecord,
         data: &TrainingData,
+        proceed: &mut dyn FnMut() -> Result<(), TrainError>,
     ) -> Result<Result<(), String>, TrainError> {
-        let path = self.folder.join(&config.checkpoint.folder).join(format!("step-{step}"));
-        let state = checkpoint::describe(&path)?;
-        if let Err(error) = check_model(&path, &state.model, record) {
+        let state = checkpoint::describe(path)?;
+        if let Err(error) = check_model(path, &state.model, record) {
             return Ok(Err(first_line(&error)));
         }
-        Ok(data.state().check_same_data(&state.data).map_err(|error| first_line(&error)))
+        if let Err(error) = data.state().check_same_data(&state.data) {
+            return Ok(Err(first_line(&error)));
+        }
+        check_resumable(path, &state)?;
+        checkpoint::open_while(path, proceed)?;
+        Ok(Ok(()))
+    }
+
+    /// Why the run there cannot go on from a checkpoint that is damaged, with what is left of it.
+    fn damage(&self, config: &JobConfig, newest: usize, error: &CheckpointError) -> String {
+        let folder = self.folder.display();
+        let steps = checkpoint::steps(&self.folder.join(&config.checkpoint.folder));
+        let earlier = steps.into_iter().rfind(|step| *step < newest);
+        let help = earlier.map_or_else(String::new, |step| {
+            format!(" (to go on from step {step} there, say --job.dump_folder {folder} --checkpoint.load_step {step})")
+        });
+        format!("{}{help}", cannot_go_on(&self.folder, &first_line(error)))
     }
 
     /// Whether the run there was stopped in the validation after its last step, and can make up for it.
     fn owes_validation(&self, config: &JobConfig, last: usize) -> bool {
-        let path = self.folder.join(&config.checkpoint.folder).join(format!("step-{last}"));
+        let path = self.checkpoint(config, last);
         let is_whole = || checkpoint::describe(&path).is_ok_and(|s| s.files.contains_key(OPTIMIZER_FILE));
         let validated = || metrics::last_validation(&self.folder.join("metrics.jsonl"));
         config.validation.enable && validated().is_ok_and(|step| step != Some(last)) && is_whole()
@@ -101,11 +123,15 @@ impl Found {
             ),
             (Some(_), Some(step)) => format!(
                 "{folder} holds an earlier run with these settings; \
-                 to go on with it, say --checkpoint.load_step {step}"
+                 to go on with it, say --job.dump_folder {folder} --checkpoint.load_step {step}"
             ),
             (Some(_), None) => format!("{folder} holds an earlier run with these settings"),
         }
     }
+}
+
+fn cannot_go_on(folder: &Path, reason: &str) -> String {
+    format!("{} holds a run that cannot go on: {reason}", folder.display())
 }
 
 fn first_line(error: &impl ToString) -> String {
@@ -164,79 +190,101 @@ fn numbered(base: &Path, n: usize) -> PathBuf {
     }
 }
 
-/// Takes the folder of a run, writes it into the config, and says what is worth saying of it.
+/// The folder of a run.
+pub(super) struct Chosen {
+    /// Nobody else writes to it.
+    pub(super) lock: Lock,
+    /// What is worth saying of it.
+    pub(super) message: String,
+    /// The checkpoint in it that was found to be whole, if the run goes on from one.
+    pub(super) whole: Option<PathBuf>,
+}
+
+/// Takes the folder of a run and writes it into the config.
 ///
 /// # Errors
-/// [`TrainError::InUse`], a checkpoint that cannot be read, or a folder that cannot be written.
+/// [`TrainError::InUse`], a checkpoint in the config's own folder that cannot be read, or a folder that cannot be written.
 pub(super) fn choose(
     config: &mut JobConfig,
     meaning: Folder,
     record: &ModelRecord,
     data: &TrainingData,
     proceed: &mut dyn FnMut() -> Result<(), TrainError>,
-) -> Result<(Lock, String), TrainError> {
+) -> Result<Chosen, TrainError> {
     let base = PathBuf::from(&config.job.dump_folder);
     // A folder without a name, such as `.`, has none beside it.
     if meaning == Folder::Named || base.file_name().is_none() {
         let lock = take(&base, config, Folder::Named)?;
         let lock = lock.ok_or_else(|| TrainError::InUse { folder: base.clone(), pid: None })?;
-        return Ok((lock, format!("Writing to {}", base.display())));
+        return Ok(Chosen { lock, message: format!("Writing to {}", base.display()), whole: None });
     }
     // Each time round, another run was faster in taking a folder.
     for _ in 0..TRIES {
         proceed()?;
         check_free(config, meaning)?;
-        let (folder, message) = pick(config, &base, record, data)?;
+        let Picked { folder, message, whole } = pick(config, &base, record, data, proceed)?;
         config.job.dump_folder = folder.display().to_string();
         if let Some(lock) = take(&folder, config, meaning)? {
-            return Ok((lock, message));
+            return Ok(Chosen { lock, message, whole });
         }
         config.job.dump_folder = base.display().to_string();
     }
     Err(TrainError::InUse { folder: base, pid: None })
 }
 
-/// The folder that a run goes to, and what to say of it.
+/// A folder that nobody holds, as in [`Chosen`].
+struct Picked {
+    folder: PathBuf,
+    message: String,
+    whole: Option<PathBuf>,
+}
+
+/// The folder that a run goes to.
 fn pick(
     config: &JobConfig,
     base: &Path,
     record: &ModelRecord,
     data: &TrainingData,
-) -> Result<(PathBuf, String), TrainError> {
+    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
+) -> Result<Picked, TrainError> {
     let (c, steps) = (&config.checkpoint, config.training.steps);
+    let picked = |folder: &Path, message: String| Picked { folder: folder.into(), message, whole: None };
     let free = |folder: &PathBuf| holder(folder).is_none();
     let found: Vec<Found> = candidates(base, Folder::OfConfig)
         .into_iter()
         .filter(free)
         .map(|folder| Found::look(folder, config))
         .collect();
-    let mut reason = None;
-    for there in found.iter().rev().filter(|f| f.has_same_settings(config)) {
+    // Why those that seemed to be this run are not, or cannot go on.
+    let mut passed: Vec<String> = vec![];
+    for there in found.iter().filter(|f| f.has_same_settings(config)) {
         let folder = there.folder.display();
         if let Ok(step) = usize::try_from(c.load_step) {
             if checkpoint::steps(&there.folder.join(&c.folder)).contains(&step) {
-                return Ok((
-                    there.folder.clone(),
-                    format!("Going on with the run in {folder}, from step {step}"),
-                ));
+                let message = format!("Going on with the run in {folder}, from step {step}");
+                return Ok(picked(&there.folder, message));
             }
             continue;
         }
         let owes = |newest: usize| newest == steps && there.owes_validation(config, newest);
         let goes_on = |newest: &usize| c.enable && (*newest < steps || owes(*newest));
         let Some(newest) = there.newest.filter(goes_on) else { continue };
-        match there.is_run_of(config, newest, record, data)? {
-            Ok(()) => {
+        let path = there.checkpoint(config, newest);
+        match there.is_run_of(&path, record, data, proceed) {
+            Ok(Ok(())) => {
                 let left = if newest == steps { " and its last validation to do" } else { "" };
-                let message = format!(
+                let going_on = format!(
                     "Going on with the run in {folder}, which has {newest} of {steps} steps done{left} \
                      (to start anew instead, say --job.dump_folder FOLDER)"
                 );
-                return Ok((there.folder.clone(), message));
+                let message = [vec![going_on], passed].concat().join("; ");
+                return Ok(Picked { whole: Some(path), ..picked(&there.folder, message) });
             }
-            Err(differs) => {
-                reason.get_or_insert(format!("{folder} holds a run that cannot go on: {differs}"));
+            Ok(Err(differs)) => passed.push(cannot_go_on(&there.folder, &differs)),
+            Err(TrainError::Checkpoint(error)) if there.folder != base => {
+                passed.push(there.damage(config, newest, &error));
             }
+            Err(error) => return Err(error),
         }
     }
     if c.load_step >= 0 {
@@ -244,7 +292,7 @@ fn pick(
         if let Some(holder) = holder(base) {
             return Err(TrainError::InUse { folder: base.to_path_buf(), pid: holder.pid });
         }
-        return Ok((base.to_path_buf(), format!("Going on with the run in {}", base.display())));
+        return Ok(picked(base, format!("Going on with the run in {}", base.display())));
     }
     let is_taken =
         |folder: &Path| holder(folder).is_some() || Found::look(folder.to_path_buf(), config).is_used;
@@ -253,13 +301,20 @@ fn pick(
         number += 1;
     }
     let folder = numbered(base, number);
+    let writing = format!("Writing to {}", folder.display());
     if number == 1 {
-        return Ok((folder.clone(), format!("Writing to {}", folder.display())));
+        return Ok(picked(&folder, writing));
     }
-    let same = found.iter().rev().find(|f| f.is_used && f.has_same_settings(config));
-    let told = same.or_else(|| found.iter().find(|f| f.is_used)).map(|f| f.why_not(config));
-    let reason = reason.or(told).unwrap_or_else(|| format!("a run goes on in {}", base.display()));
-    Ok((folder.clone(), format!("Writing to {}: {reason}", folder.display())))
+    if passed.is_empty() {
+        // The run that more steps would go on with, if there is one.
+        let used = || found.iter().filter(|f| f.is_used);
+        let mut same = used().filter(|f| f.has_same_settings(config));
+        let told =
+            same.clone().find(|f| f.newest.is_some()).or_else(|| same.next()).or_else(|| used().next());
+        let beside = || format!("a run goes on in {}", base.display());
+        passed.push(told.map_or_else(beside, |there| there.why_not(config)));
+    }
+    Ok(picked(&folder, format!("{writing}: {}", passed.join("; "))))
 }
 
 /// Takes a folder; nothing if a run of something else has just taken it.

@@ -45,9 +45,11 @@ fn own_checkpoint(config: &JobConfig) -> Result<Option<PathBuf>, TrainError> {
     Ok(if looks { checkpoint::find(&checkpoint_folder(config), c.load_step)? } else { None })
 }
 
-/// Loads what the config asks to go on from into the session and the data.
+/// Loads what the config asks to go on from into the session and the data; `whole` is a checkpoint that is known to be
+/// so.
 pub(super) fn restore(
     config: &JobConfig,
+    whole: Option<&Path>,
     record: &ModelRecord,
     session: &mut Session,
     data: &mut TrainingData,
@@ -55,7 +57,11 @@ pub(super) fn restore(
 ) -> Result<Start, TrainError> {
     let c = &config.checkpoint;
     if let Some(path) = own_checkpoint(config)? {
-        let state = load(&path, record, session, true, proceed)?;
+        let state = match whole == Some(&*path) {
+            true => checkpoint::describe(&path)?,
+            false => checkpoint::open_while(&path, proceed)?,
+        };
+        load(&path, &state, record, session, true, proceed)?;
         data.restore(&state.data)?;
         let mut message = format!("Resuming from {} (step {})", path.display(), state.step);
         let steps = checkpoint::steps(&checkpoint_folder(config));
@@ -75,7 +81,8 @@ pub(super) fn restore(
         return Ok(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message });
     }
     let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(Start::default()) };
-    let state = load(path, record, session, !c.initial_load_model_only, proceed)?;
+    let state = checkpoint::open_while(path, proceed)?;
+    load(path, &state, record, session, !c.initial_load_model_only, proceed)?;
     if c.initial_load_model_only {
         let message = Some(format!("Starting from the weights of {}", path.display()));
         return Ok(Start { message, ..Start::default() });
@@ -88,23 +95,16 @@ pub(super) fn restore(
 /// Loads weights and, if asked for, the optimizer's state of the same model.
 fn load(
     path: &Path,
+    state: &State,
     record: &ModelRecord,
     session: &mut Session,
     with_optimizer: bool,
     proceed: &mut dyn FnMut() -> Result<(), TrainError>,
-) -> Result<State, TrainError> {
-    let state = checkpoint::open_while(path, proceed)?;
+) -> Result<(), TrainError> {
     // Weights alone may start a model of another kind, such as a hybrid from a softmax model; names and shapes decide.
     if with_optimizer {
         check_model(path, &state.model, record)?;
-    }
-    if with_optimizer && !state.files.contains_key(checkpoint::OPTIMIZER_FILE) {
-        return Err(CheckpointError::Mismatch {
-            path: path.to_path_buf(),
-            message: "it has the weights only, a run cannot go on from it".into(),
-            help: "start a new run with them: checkpoint.initial_load_path".into(),
-        }
-        .into());
+        check_resumable(path, state)?;
     }
     let params = session.params();
     load_file(session, &path.join(checkpoint::MODEL_FILE), &params, proceed)?;
@@ -112,7 +112,19 @@ fn load(
         let wanted = session.optimizer_state();
         load_file(session, &path.join(checkpoint::OPTIMIZER_FILE), &wanted, proceed)?;
     }
-    Ok(state)
+    Ok(())
+}
+
+/// Refuses a checkpoint of weights alone: a run needs more than these to go on.
+pub(super) fn check_resumable(path: &Path, state: &State) -> Result<(), CheckpointError> {
+    if state.files.contains_key(checkpoint::OPTIMIZER_FILE) {
+        return Ok(());
+    }
+    Err(CheckpointError::Mismatch {
+        path: path.to_path_buf(),
+        message: "it has the weights only, a run cannot go on from it".into(),
+        help: "start a new run with them: checkpoint.initial_load_path".into(),
+    })
 }
 
 /// Loads a checkpoint's weights into a session of its model.

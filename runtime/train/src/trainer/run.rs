@@ -134,7 +134,8 @@ impl Trainer {
         let again = if c.enable && c.load_step < 0 {
             "run the same command again".to_string()
         } else {
-            format!("say --checkpoint.load_step {}", self.step)
+            let folder = &self.config.job.dump_folder;
+            format!("say --job.dump_folder {folder} --checkpoint.load_step {}", self.step)
         };
         observer.message(&format!("Interrupted after step {}; to go on, {again}", self.step));
         Ok(())
