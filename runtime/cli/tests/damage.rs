@@ -98,13 +98,13 @@ fn damage_in_a_folder_beside_the_configs_own_keeps_no_run_from_starting() {
     let (run, step) = (folder.path("run-2"), folder.path("run-2/checkpoint/step-6"));
     let name = run.display().to_string();
     let named = [&train[..], &["--job.dump_folder", &name]].concat();
-    let damage: [(&str, fn(&mut Vec<u8>)); 4] = [
-        ("state.json", |bytes| bytes.truncate(100)),
+    let files = [
+        ("state.json", (|bytes| bytes.truncate(100)) as fn(&mut Vec<u8>)),
         ("model.safetensors", |bytes| bytes[1000] ^= 1),
         ("optimizer.safetensors", |bytes| bytes.truncate(50)),
         ("checksums.json", Vec::clear),
     ];
-    for (number, (file, damage)) in (3..).zip(damage) {
+    for (number, (file, damage)) in (3..).zip(files) {
         let whole = fs::read(step.join(file)).expect("read");
         let mut damaged = whole.clone();
         damage(&mut damaged);
