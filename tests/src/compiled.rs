@@ -19,9 +19,9 @@ pub fn run(plan: &Plan, bindings: &Bindings<f64>, threads: usize) -> BTreeMap<St
     executor.initialize(0).unwrap_or_else(|e| panic!("{e}"));
     for binding in &plan.bindings {
         let Some(tensor) = bindings.get(&binding.name) else { continue };
-        let written = match binding.role {
+        let written = match &binding.role {
             Role::Input => executor.write_input(0, &binding.name, &bytes(tensor)),
-            Role::Param | Role::State => executor.write_tensor(&binding.name, &bytes(tensor)),
+            Role::Param | Role::State(_) => executor.write_tensor(&binding.name, &bytes(tensor)),
             Role::Table | Role::Output => continue,
         };
         written.unwrap_or_else(|e| panic!("{e}"));
@@ -29,12 +29,12 @@ pub fn run(plan: &Plan, bindings: &Bindings<f64>, threads: usize) -> BTreeMap<St
     executor.run(0).unwrap_or_else(|e| panic!("{e}"));
     let mut results = BTreeMap::new();
     for binding in &plan.bindings {
-        let values: Vec<f64> = match binding.role {
+        let values: Vec<f64> = match &binding.role {
             Role::Output => {
                 let values = executor.output(0, &binding.name).unwrap_or_else(|e| panic!("{e}"));
                 values.into_iter().map(f64::from).collect()
             }
-            Role::Param | Role::State => {
+            Role::Param | Role::State(_) => {
                 let bytes = executor.read_tensor(&binding.name).unwrap_or_else(|e| panic!("{e}"));
                 buffer(elem(binding.dtype), &bytes).to_f64()
             }

@@ -31,7 +31,7 @@ pub fn run(plan: &Plan, bindings: &Bindings<f64>) -> Option<BTreeMap<String, Vec
             }
         }
     }
-    let result = |b: &Binding| matches!(b.role, Role::Output | Role::Param | Role::State);
+    let result = |b: &Binding| matches!(b.role, Role::Output | Role::Param | Role::State(_));
     Some(plan.bindings.iter().filter(|b| result(b)).map(|b| (b.name.clone(), machine.floats(b))).collect())
 }
 
@@ -74,11 +74,11 @@ impl<'p> Machine<'p> {
             Executor::new(Box::new(cpu), vec![self.plan.clone()]).unwrap_or_else(|e| panic!("{e}"));
         executor.initialize(0).unwrap_or_else(|e| panic!("{e}"));
         for binding in &self.plan.bindings {
-            let bytes = match (binding.role, bindings.get(&binding.name)) {
+            let bytes = match (&binding.role, bindings.get(&binding.name)) {
                 (Role::Output, _) => continue,
                 (Role::Input, Some(tensor)) => bytes(tensor),
                 (Role::Input, None) => panic!("input {} is not given", binding.name),
-                (Role::Param | Role::State | Role::Table, given) => {
+                (Role::Param | Role::State(_) | Role::Table, given) => {
                     let given = given.map_or(Ok(()), |t| executor.write_tensor(&binding.name, &bytes(t)));
                     given.unwrap_or_else(|e| panic!("{e}"));
                     executor.read_tensor(&binding.name).unwrap_or_else(|e| panic!("{e}"))

@@ -1,10 +1,10 @@
 //! The interpreter as the reference: random bindings for a graph, a loss worked out by hand, distances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS_SCALE_STATES, STEP, TARGETS};
+use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS_SCALE_STATE, STEP, TARGETS};
 use linc_ir::interp::{Bindings, Data, Real, Results, Tensor};
-use linc_ir::{DType, Graph, Init, Op};
+use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, StateRole};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -17,6 +17,9 @@ pub const RATE: f64 = 0.01;
 pub fn bindings(graph: &Graph, vocab: usize, seed: u64, warm: bool) -> Bindings<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut bindings = Bindings::new();
+    // States that are sums of exponentials.
+    let decodes = graph.nodes().filter(|id| matches!(graph.op(*id), Op::LinearDecode(_)));
+    let sums: BTreeSet<NodeId> = decodes.map(|id| graph.operands(id)[4].node).collect();
     for id in graph.nodes() {
         let mut uniform = |low: f64, high: f64, n: usize| -> Vec<f64> {
             (0..n).map(|_| f64::from(rng.random_range(low..high) as f32)).collect()
@@ -37,11 +40,11 @@ pub fn bindings(graph: &Graph, vocab: usize, seed: u64, warm: bool) -> Bindings<
             Op::Param { name, ty, init: Init::Ones } => (name, ty, uniform(0.7, 1.3, ty.shape.numel())),
             Op::Param { name, ty, .. } => (name, ty, uniform(-0.5, 0.5, ty.shape.numel())),
             // Small enough for gradients of random weights; the counts begin at 0.
-            Op::State { name, ty } if *name == format!("{LOSS_SCALE_STATES}scale") => (name, ty, vec![16.0]),
-            Op::State { name, .. } if name.starts_with(LOSS_SCALE_STATES) => continue,
-            Op::State { name, ty } if warm => {
-                // Squares, and sums of exponentials.
-                let positive = name.ends_with("_sq") || name.ends_with("state_sum");
+            Op::State { name, ty, .. } if name == LOSS_SCALE_STATE => (name, ty, vec![16.0]),
+            Op::State { role: StateRole::LossScale, .. } => continue,
+            Op::State { name, ty, role } if warm => {
+                let squares = matches!(role, StateRole::OfParam { state: ParamState::SecondMoment, .. });
+                let positive = squares || sums.contains(&id);
                 let (low, high) = if positive { (0.05, 0.2) } else { (-0.1, 0.1) };
                 (name, ty, uniform(low, high, ty.shape.numel()))
             }

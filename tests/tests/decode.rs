@@ -154,7 +154,7 @@ fn weights_in_the_narrow_type_give_the_same_bits_in_less_memory() {
             let options = Options { precision, narrow_weights, ..Options::new(1, 1) };
             let mut executor = executor(&model, &options, &programs);
             // As a checkpoint has them.
-            let weights: Vec<_> = executor.tensors(Role::Param);
+            let weights: Vec<_> = executor.tensors(|role| *role == Role::Param);
             for (seed, param) in weights.iter().enumerate() {
                 let count: usize = param.shape.iter().product();
                 let value = |i: usize| ((i * 7919 + seed * 31) % 1009) as f32 / 5045.0 - 0.1;
@@ -185,7 +185,7 @@ const KERNELS: &[usize] = &[8, 16];
 
 /// Weights of a size at which no layer vanishes beside another, the same in every executor.
 fn draw_weights(executor: &mut Executor) {
-    let weights: Vec<_> = executor.tensors(Role::Param);
+    let weights: Vec<_> = executor.tensors(|role| *role == Role::Param);
     for (seed, param) in weights.iter().enumerate() {
         let count: usize = param.shape.iter().product();
         let value = |i: usize| ((i * 7919 + seed * 631) % 1009) as f32 / 1009.0 - 0.45;

@@ -9,6 +9,7 @@ mod parity;
 mod parity_shapes;
 mod precision;
 mod random_models;
+mod roles;
 mod scaling;
 mod snapshots;
 mod sources;

@@ -86,9 +86,13 @@ impl Run {
 
     /// All parameters and states that are not the scale's.
     fn tensors(&self) -> Vec<(String, Vec<u8>)> {
-        use linc_driver::plan::Role;
-        let all = [Role::Param, Role::State].map(|role| self.executor.tensors(role)).concat();
-        let names = all.into_iter().map(|t| t.name).filter(|n| !n.starts_with(names::LOSS_SCALE_STATES));
+        use linc_driver::plan::{Role, StateRole};
+        let wanted = |role: &Role| match role {
+            Role::Param => true,
+            Role::State(state) => *state != StateRole::LossScale,
+            Role::Input | Role::Table | Role::Output => false,
+        };
+        let names = self.executor.tensors(wanted).into_iter().map(|t| t.name);
         names.map(|n| (n.clone(), self.executor.read_tensor(&n).unwrap_or_else(|e| panic!("{e}")))).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use linc_ir::{DType, Graph, Init, NodeId, Op, TableKind, Value};
+use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, StateRole, TableKind, Value};
 use linc_kernels::tiles::Tiles;
 use linc_kernels::{Call, Context, Place, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
@@ -160,7 +160,7 @@ impl<'a> Assembly<'a> {
             let (role, init) = match graph.op(*id) {
                 Op::Input { .. } => (plan::Role::Input, plan::Init::Zeros),
                 Op::Param { init, .. } => (plan::Role::Param, initial(init)),
-                Op::State { .. } => (plan::Role::State, plan::Init::Zeros),
+                Op::State { role, .. } => (plan::Role::State(state_role(role)), plan::Init::Zeros),
                 Op::Table { kind, ty, .. } => (plan::Role::Table, table(kind, ty.shape.0[1])),
                 _ => continue,
             };
@@ -205,6 +205,22 @@ fn dtype(dtype: DType) -> plan::DType {
     }
 }
 
+fn state_role(role: &StateRole) -> plan::StateRole {
+    match role {
+        StateRole::OfParam { state, of } => {
+            let state = match state {
+                ParamState::FirstMoment => plan::ParamState::FirstMoment,
+                ParamState::SecondMoment => plan::ParamState::SecondMoment,
+                ParamState::Gradient => plan::ParamState::Gradient,
+            };
+            plan::StateRole::OfParam { state, of: of.clone() }
+        }
+        StateRole::LossScale => plan::StateRole::LossScale,
+        StateRole::KeyValueCache => plan::StateRole::KeyValueCache,
+        StateRole::Recurrent => plan::StateRole::Recurrent,
+    }
+}
+
 fn initial(init: &Init) -> plan::Init {
     match init {
         Init::Zeros => plan::Init::Zeros,
@@ -223,12 +239,15 @@ fn table(kind: &TableKind, pairs: usize) -> plan::Init {
 fn category(kind: Kind, op: &Op) -> plan::Category {
     match kind {
         Kind::Parameter => plan::Category::Parameters,
-        // Caches and recurrent states of decoding are inputs of the next token, moments are the optimizer's.
-        Kind::State if op.leaf_name().is_some_and(|n| n.contains(".exp_avg")) => {
-            plan::Category::OptimizerState
-        }
-        Kind::State if op.leaf_name().is_some_and(|n| n.ends_with(".grad")) => plan::Category::Gradients,
-        Kind::State | Kind::Input => plan::Category::Inputs,
+        Kind::State => match op {
+            Op::State { role: StateRole::OfParam { state, .. }, .. } => match state {
+                ParamState::FirstMoment | ParamState::SecondMoment => plan::Category::OptimizerState,
+                ParamState::Gradient => plan::Category::Gradients,
+            },
+            // Caches and recurrent states of decoding are inputs of the next token.
+            _ => plan::Category::Inputs,
+        },
+        Kind::Input => plan::Category::Inputs,
         Kind::Gradient => plan::Category::Gradients,
         Kind::Activation => plan::Category::Activations,
         Kind::Attention => plan::Category::Attention,

@@ -43,7 +43,9 @@ pub mod names {
     pub use linc_passes::accumulate::{KEEP, SHARE};
     pub use linc_passes::decode::{KEY_LIMIT, NO_KEY};
     pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
-    pub use linc_passes::loss_scale::{LOSS_SCALE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES};
+    pub use linc_passes::loss_scale::{
+        LOSS_SCALE, SCALE_STATE as LOSS_SCALE_STATE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES,
+    };
     pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
     pub use linc_passes::positions::{POSITION, POSITIONS};
 

@@ -6,6 +6,7 @@ use crate::op::{
     AdamWSpec, AttentionSpec, BinaryOp, Init, LinearForm, LinearSpec, Op, PointOp, Pointwise, RopeScaling,
     TableKind, UnaryOp,
 };
+use crate::role::{ParamState, StateRole};
 use crate::types::{DType, TensorType};
 
 /// An attribute value as written.
@@ -132,7 +133,7 @@ impl Attributes {
         Ok(match name.as_str() {
             "input" => Op::Input { name: self.text("name")?, ty },
             "param" => Op::Param { name: self.text("name")?, ty, init: self.init()? },
-            "state" => Op::State { name: self.text("name")?, ty },
+            "state" => Op::State { name: self.text("name")?, ty, role: self.role()? },
             "table" => Op::Table { name: self.text("name")?, ty, kind: self.table()? },
             "constant" => Op::Constant { value: self.f64("value")?, ty },
             "broadcast" => Op::Broadcast { shape: ty.shape },
@@ -229,6 +230,22 @@ impl Attributes {
         };
         call.finish()?;
         Ok(init)
+    }
+
+    fn role(&mut self) -> Result<StateRole, IrError> {
+        let mut call = self.call("role")?;
+        let alone = StateRole::ALONE.into_iter().find(|role| role.name() == call.name);
+        let role = match ParamState::ALL.into_iter().find(|state| state.name() == call.name) {
+            Some(state) => Some(StateRole::OfParam { state, of: call.text("of")? }),
+            None => alone,
+        };
+        let Some(role) = role else {
+            let alone = StateRole::ALONE.map(|role| role.name());
+            let known = [&ParamState::ALL.map(ParamState::name)[..], &alone].concat().join(", ");
+            return Err(call.at.error(format!("there is no role `{}` (known: {known})", call.name)));
+        };
+        call.finish()?;
+        Ok(role)
     }
 
     fn table(&mut self) -> Result<TableKind, IrError> {

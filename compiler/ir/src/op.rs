@@ -8,6 +8,7 @@
 //! To add an operation: add the variant here, declare its facts in `facts`, then follow the compiler through `infer`,
 //! `text`, `interp`, and the passes' `match`es; none has a `_` arm.
 
+use crate::role::StateRole;
 use crate::types::{DType, Shape, TensorType};
 
 /// How a parameter or state tensor starts.
@@ -260,6 +261,8 @@ pub enum Op {
         name: String,
         /// Type.
         ty: TensorType,
+        /// What it holds.
+        role: StateRole,
     },
     /// `() -> ty`: persistent constant data computed by the runtime at load.
     Table {

@@ -94,7 +94,11 @@ fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 /// The attributes as `key = value`, in the order the parser's messages list them.
 fn attributes(op: &Op) -> Vec<String> {
     match op {
-        Op::Input { name, .. } | Op::State { name, .. } => vec![format!("name = {}", quote(name))],
+        Op::Input { name, .. } => vec![format!("name = {}", quote(name))],
+        Op::State { name, role, .. } => {
+            let of = role.param().map_or(String::new(), |param| format!("(of = {})", quote(param)));
+            vec![format!("name = {}", quote(name)), format!("role = {}{of}", role.name())]
+        }
         Op::Param { name, init, .. } => {
             vec![format!("name = {}", quote(name)), format!("init = {}", init_text(init))]
         }

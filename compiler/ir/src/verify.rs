@@ -8,6 +8,7 @@
 //! 6. Names of outputs are not empty, and no two outputs share one.
 //! 7. An update writes a parameter or a state, with a value of its type, and no leaf is written twice.
 //! 8. Operand `out` of an attention gradient is the result of an attention with the same attributes.
+//! 9. A state of a parameter names a parameter of its shape, and no parameter has two states of one role.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use crate::error::IrError;
 use crate::graph::{Graph, NodeId, Value};
 use crate::infer::infer;
 use crate::op::Op;
+use crate::role::StateRole;
 use crate::types::TensorType;
 
 /// Checks all rules of the module doc.
@@ -44,7 +46,8 @@ pub(crate) fn check(graph: &Graph) -> Result<(), (Place, IrError)> {
         };
         return Err((Place::Node(place), e));
     }
-    leaf_names(graph)?;
+    let leaves = leaf_names(graph)?;
+    param_states(graph, &leaves)?;
     let mut names = BTreeSet::new();
     for (i, (name, value)) in graph.outputs.iter().enumerate() {
         let checked = exists(graph, *value).and_then(|()| match name.as_str() {
@@ -118,7 +121,7 @@ pub(crate) fn types(types: &[TensorType]) -> String {
     types.join(", ")
 }
 
-fn leaf_names(graph: &Graph) -> Result<(), (Place, IrError)> {
+fn leaf_names(graph: &Graph) -> Result<BTreeMap<&str, NodeId>, (Place, IrError)> {
     let mut names: BTreeMap<&str, NodeId> = BTreeMap::new();
     for id in graph.nodes() {
         let message = match graph.op(id).leaf_name() {
@@ -128,6 +131,24 @@ fn leaf_names(graph: &Graph) -> Result<(), (Place, IrError)> {
                 None => continue,
                 Some(other) => format!("is named {name:?}, and so is {other:?}"),
             },
+        };
+        return Err((Place::Node(id), broken(graph, id, message)));
+    }
+    Ok(names)
+}
+
+fn param_states(graph: &Graph, leaves: &BTreeMap<&str, NodeId>) -> Result<(), (Place, IrError)> {
+    let mut roles = BTreeSet::new();
+    for id in graph.nodes() {
+        let Op::State { ty, role: role @ StateRole::OfParam { of, .. }, .. } = graph.op(id) else { continue };
+        let param = leaves.get(of.as_str()).map(|param| graph.op(*param));
+        let message = match param {
+            Some(Op::Param { ty: found, .. }) if found.shape == ty.shape && roles.insert(role) => continue,
+            Some(Op::Param { ty: found, .. }) if found.shape == ty.shape => {
+                format!("is a second {} of {of:?}", role.name())
+            }
+            Some(Op::Param { ty: found, .. }) => format!("is {ty}, but its parameter {of:?} is {found}"),
+            _ => format!("belongs to {of:?}, which is no parameter"),
         };
         return Err((Place::Node(id), broken(graph, id, message)));
     }

@@ -402,7 +402,7 @@ fn adamw_can_be_told_to_do_nothing() {
 fn leaves_outputs_updates_and_intermediate_values() {
     let text = r#"graph "g" {
         %0: f32[2] = param() {name = "w", init = ones}
-        %1: f32[2] = state() {name = "m"}
+        %1: f32[2] = state() {name = "m", role = recurrent}
         %2: f32[1, 1, 2] = table() {name = "t", kind = rope(theta = 10.0)}
         %3: f32[2] = constant() {value = 3.0}
         %4: f32[2] = add(%0, %3)

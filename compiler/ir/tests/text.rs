@@ -3,8 +3,9 @@
 use crate::common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
-    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearForm, LinearSpec, Op, PointOp,
-    Pointwise, RopeScaling, Shape, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
+    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearForm, LinearSpec, Op, ParamState,
+    PointOp, Pointwise, RopeScaling, Shape, StateRole, TableKind, TensorType, UnaryOp, Value, dot, parse,
+    print, verify,
 };
 use proptest::prelude::*;
 
@@ -60,9 +61,13 @@ pub(crate) fn everything() -> Graph {
         Init::TruncNormal { std: 0.02, bound: 1e-300 },
     ];
     for (i, init) in inits.into_iter().enumerate() {
-        b.add(Op::Param { name: format!("layers.{i}.w"), ty: ty.clone(), init }, &[]);
+        b.add(Op::Param { name: format!("layers.{i}.\"w"), ty: ty.clone(), init }, &[]);
     }
-    let m = b.add(Op::State { name: "m".into(), ty: ty.clone() }, &[])[0];
+    let of_param = |state| StateRole::OfParam { state, of: "layers.1.\"w".into() };
+    for role in ParamState::ALL.map(of_param).into_iter().chain(StateRole::ALONE) {
+        b.add(Op::State { name: format!("m{}", role.name()), ty: ty.clone(), role }, &[]);
+    }
+    let m = b.add(Op::State { name: "m".into(), ty: ty.clone(), role: StateRole::Recurrent }, &[])[0];
     let scaling =
         RopeScaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 };
     let rope_type = TensorType::f32([6, 2, 2]);
@@ -237,7 +242,7 @@ fn form() {
 fn errors_say_where_and_what() {
     let body = |line: &str| {
         format!(
-            "graph \"g\" {{\n  %0: f32[2] = input() {{name = \"x\"}}\n  %1: f32[2] = state() {{name = \"s\"}}\n{line}\n}}"
+            "graph \"g\" {{\n  %0: f32[2] = input() {{name = \"x\"}}\n  %1: f32[2] = state() {{name = \"s\", role = recurrent}}\n{line}\n}}"
         )
     };
     let cases = [
@@ -253,6 +258,23 @@ fn errors_say_where_and_what() {
         ("  %2: f32[2] = neg(%0) {a = 1}", "line 4, column 25: `neg` has no attribute `a`"),
         ("  %2: f32[2] = neg(%0, %1)", "line 4, column 16: neg: has 2 operands, takes 1..=1"),
         ("  %2: f32[2] = neg(%0 %1)", "line 4, column 23: expected `,` or `)`, found `%1`"),
+        ("  %2: f32[2] = state() {name = \"m\"}", "line 4, column 16: `state` needs the attribute `role`"),
+        (
+            "  %2: f32[2] = state() {name = \"m\", role = moment}",
+            "line 4, column 37: there is no role `moment` (known: first_moment, second_moment, gradient, loss_scale, key_value_cache, recurrent)",
+        ),
+        (
+            "  %2: f32[2] = state() {name = \"m\", role = gradient}",
+            "line 4, column 37: `gradient` needs the attribute `of`",
+        ),
+        (
+            "  %2: f32[2] = state() {name = \"m\", role = recurrent(of = \"s\")}",
+            "line 4, column 54: `recurrent` has no attribute `of`",
+        ),
+        (
+            "  %2: f32[2] = state() {name = \"m\", role = gradient(of = \"x\")}",
+            "line 4, column 3: n2 state: belongs to \"x\", which is no parameter",
+        ),
         ("  %2: f32[2] = constant()", "line 4, column 16: `constant` needs the attribute `value`"),
         ("  %2: f32[2] = constant() {value = x}", "line 4, column 28: `value` is a number"),
         (
@@ -361,7 +383,10 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
                 ty: b.graph.ty(x).clone(),
                 init: Init::Normal { std: value },
             },
-            20 => Op::State { name: format!("s{i}"), ty: b.graph.ty(x).clone() },
+            20 => {
+                let role = StateRole::ALONE[numbers.below(3)].clone();
+                Op::State { name: format!("s{i}"), ty: b.graph.ty(x).clone(), role }
+            }
             21 | 22 => {
                 let steps = vec![
                     PointOp::Input(0),

@@ -1,7 +1,8 @@
 //! Every rule of the verifier rejects a graph that breaks it, and only it.
 
 use linc_ir::{
-    AttentionSpec, Graph, Init, IrError, NodeId, Op, TensorType, UnaryOp, Value, dot, print, verify,
+    AttentionSpec, Graph, Init, IrError, NodeId, Op, ParamState, StateRole, TensorType, UnaryOp, Value, dot,
+    print, verify,
 };
 
 fn value(node: NodeId) -> Value {
@@ -17,7 +18,7 @@ fn input(name: String, ty: TensorType) -> Op {
 }
 
 fn state(name: String, ty: TensorType) -> Op {
-    Op::State { name, ty }
+    Op::State { name, ty, role: StateRole::Recurrent }
 }
 
 fn param(name: String, ty: TensorType) -> Op {
@@ -131,6 +132,33 @@ fn updates() {
     let w = leaf(&mut graph, param, "w", [3]);
     graph.updates.push((w, value(y)));
     rejected(&graph, "n4 param: is f32[3], but is updated with f32[2]");
+}
+
+#[test]
+fn states_of_parameters() {
+    let moment = |graph: &mut Graph, name: &str, size: usize, of: &str| {
+        let role = StateRole::OfParam { state: ParamState::FirstMoment, of: of.into() };
+        graph.add(Op::State { name: name.into(), ty: TensorType::f32([size]), role }, &[]).unwrap();
+    };
+    let Small { mut graph, .. } = small();
+    leaf(&mut graph, param, "w", [2]);
+    moment(&mut graph, "m", 2, "w");
+    assert_eq!(verify(&graph), Ok(()));
+    moment(&mut graph, "again", 2, "w");
+    rejected(&graph, "n6 state: is a second first_moment of \"w\"");
+
+    let Small { mut graph, .. } = small();
+    moment(&mut graph, "m", 2, "w");
+    rejected(&graph, "n4 state: belongs to \"w\", which is no parameter");
+
+    let Small { mut graph, .. } = small();
+    moment(&mut graph, "m", 2, "x");
+    rejected(&graph, "n4 state: belongs to \"x\", which is no parameter");
+
+    let Small { mut graph, .. } = small();
+    leaf(&mut graph, param, "w", [3]);
+    moment(&mut graph, "m", 2, "w");
+    rejected(&graph, "n5 state: is f32[2], but its parameter \"w\" is f32[3]");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! step and 1 for the others. That forgets numbers only: who runs the programs clears the states after a step that left
 //! infinities or NaN in them.
 
-use linc_ir::{BinaryOp, Graph, NodeId, Op, TensorType, Value};
+use linc_ir::{BinaryOp, Graph, NodeId, Op, ParamState, StateRole, TensorType, Value};
 
 use crate::autodiff::Gradients;
 use crate::error::PassError;
@@ -73,7 +73,8 @@ pub fn read(graph: &mut Graph) -> Result<Gradients, PassError> {
 
 /// The state that holds the gradient of a parameter.
 fn state(graph: &mut Graph, param: NodeId) -> Result<NodeId, PassError> {
-    let name = format!("{}.grad", graph.op(param).leaf_name().unwrap_or_default());
-    let ty = graph.ty(Value { node: param, port: 0 }).clone();
-    Ok(graph.add(Op::State { name, ty }, &[])?)
+    let of = graph.op(param).leaf_name().unwrap_or_default().to_string();
+    let (name, ty) = (format!("{of}.grad"), graph.ty(Value { node: param, port: 0 }).clone());
+    let role = StateRole::OfParam { state: ParamState::Gradient, of };
+    Ok(graph.add(Op::State { name, ty, role }, &[])?)
 }

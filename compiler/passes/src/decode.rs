@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_ir::{BinaryOp, Graph, LinearForm, LinearSpec, NodeId, Op, TensorType, Value};
+use linc_ir::{BinaryOp, Graph, LinearForm, LinearSpec, NodeId, Op, StateRole, TensorType, Value};
 
 use crate::attention::{LinearOptions, softmax_scale};
 use crate::error::PassError;
@@ -113,11 +113,11 @@ fn lower(
         }
         let shape = graph.ty(k).shape.clone();
         let (b, n, g, d) = (shape.0[0], shape.0[1], shape.0[2], shape.0[3]);
-        let (op, states) = match kind {
+        let (op, role, states) = match kind {
             AttentionKind::Softmax => {
                 let cache: linc_ir::Shape = [b, context, g, d].into();
                 let op = Op::SoftmaxDecode { scale: softmax_scale(graph, q), range };
-                (op, vec![("cache_k", cache.clone()), ("cache_v", cache)])
+                (op, StateRole::KeyValueCache, vec![("cache_k", cache.clone()), ("cache_v", cache)])
             }
             AttentionKind::Linear => {
                 if let Some(limit) = limit {
@@ -128,7 +128,9 @@ fn lower(
                 let form = if n == 1 { LinearForm::Fused } else { options.form };
                 let chunk = options.chunk.min(n).min(CHUNK);
                 let op = Op::LinearDecode(LinearSpec { form, chunk, ..options.spec(true) });
-                (op, vec![("state_max", row.clone()), ("state_sum", row), ("state", [b, g, d, d].into())])
+                let states =
+                    vec![("state_max", row.clone()), ("state_sum", row), ("state", [b, g, d, d].into())];
+                (op, StateRole::Recurrent, states)
             }
         };
         let number = numbers.entry(spec.layer).or_default();
@@ -136,7 +138,7 @@ fn lower(
         let mut leaves = vec![];
         for (name, shape) in states {
             let name = state_name(spec.layer, *number, name);
-            let leaf = graph.add(Op::State { name, ty: TensorType::f32(shape) }, &[])?;
+            let leaf = graph.add(Op::State { name, ty: TensorType::f32(shape), role: role.clone() }, &[])?;
             operands.push(Value { node: leaf, port: 0 });
             leaves.push(leaf);
         }

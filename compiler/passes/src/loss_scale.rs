@@ -16,7 +16,7 @@
 //! A skipped step is none of the optimizer's, as in PyTorch: AdamW corrects its bias for the input `step` less the skipped
 //! steps. The learning rate is that of the input, as with PyTorch's schedulers, which go on whatever the scaler does.
 
-use linc_ir::{BinaryOp, Graph, NodeId, Op, TensorType, Value};
+use linc_ir::{BinaryOp, Graph, NodeId, Op, StateRole, TensorType, Value};
 
 use crate::error::PassError;
 
@@ -24,8 +24,12 @@ use crate::error::PassError;
 pub const LOSS_SCALE: &str = "loss_scale";
 /// Name of the output with the number of steps skipped so far, this one included.
 pub const SKIPPED_STEPS: &str = "skipped_steps";
-/// What the names of the states begin with.
-pub const STATES: &str = "loss_scale.";
+/// The name of the state with the scale.
+pub const SCALE_STATE: &str = "loss_scale.scale";
+const GOOD_STEPS_STATE: &str = "loss_scale.good_steps";
+const SKIPPED_STEPS_STATE: &str = "loss_scale.skipped_steps";
+/// The names of all states.
+pub const STATES: [&str; 3] = [SCALE_STATE, GOOD_STEPS_STATE, SKIPPED_STEPS_STATE];
 
 /// The largest scale; the next would be infinite.
 const LARGEST: f64 = (1u128 << 127) as f64;
@@ -76,7 +80,7 @@ impl Scaling {
     /// [`PassError::Ir`] on a malformed graph.
     pub fn new(graph: &mut Graph, settings: LossScale) -> Result<Self, PassError> {
         let outer = graph.set_scope("loss_scale");
-        let (state, saved) = read(graph, "scale")?;
+        let (state, saved) = read(graph, SCALE_STATE)?;
         // saved + initial · (saved is 0): exact, since one of the two is 0.
         let (zero, one, initial) =
             (constant(graph, 0.0)?, constant(graph, 1.0)?, constant(graph, settings.initial)?);
@@ -113,7 +117,7 @@ impl Scaling {
         let finite = constant(graph, f64::from(f32::MAX))?;
         let update = binary(graph, Greater, finite, norm)?;
 
-        let (good_state, good) = read(graph, "good_steps")?;
+        let (good_state, good) = read(graph, GOOD_STEPS_STATE)?;
         let good = binary(graph, Add, good, one)?;
         let good = binary(graph, Mul, good, update)?;
         let almost = constant(graph, f64::from(interval) - 0.5)?;
@@ -132,7 +136,7 @@ impl Scaling {
         let scale = binary(graph, Min, self.scale, largest)?;
         let scale = binary(graph, Mul, scale, factor)?;
 
-        let (skipped_state, before) = read(graph, "skipped_steps")?;
+        let (skipped_state, before) = read(graph, SKIPPED_STEPS_STATE)?;
         let skips = binary(graph, Sub, one, update)?;
         let skipped = binary(graph, Add, before, skips)?;
         for (state, value) in [(self.state, scale), (good_state, good), (skipped_state, skipped)] {
@@ -151,7 +155,8 @@ impl Scaling {
 
 /// A state, and what it holds.
 fn read(graph: &mut Graph, name: &str) -> Result<(NodeId, Value), PassError> {
-    let node = graph.add(Op::State { name: format!("{STATES}{name}"), ty: TensorType::f32([]) }, &[])?;
+    let role = StateRole::LossScale;
+    let node = graph.add(Op::State { name: name.into(), ty: TensorType::f32([]), role }, &[])?;
     Ok((node, Value { node, port: 0 }))
 }
 

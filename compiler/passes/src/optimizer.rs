@@ -1,6 +1,6 @@
 //! The optimizer as graph: global-norm clipping and AdamW, with learning rate and step as scalar inputs.
 
-use linc_ir::{AdamWSpec, BinaryOp, Graph, NodeId, Op, TensorType, Value};
+use linc_ir::{AdamWSpec, BinaryOp, Graph, NodeId, Op, ParamState, StateRole, TensorType, Value};
 
 use crate::autodiff::Gradients;
 use crate::error::PassError;
@@ -42,7 +42,8 @@ pub fn run(
     let step = graph.push(Op::Input { name: STEP.into(), ty: scalar.clone() }, &[])?;
     let params: Vec<NodeId> = gradients.iter().map(|(param, _)| *param).collect();
     let grads: Vec<Value> = gradients.iter().map(|(_, grad)| *grad).collect();
-    let (m, v) = (moments(graph, &params, "exp_avg")?, moments(graph, &params, "exp_avg_sq")?);
+    let m = moments(graph, &params, ParamState::FirstMoment, "exp_avg")?;
+    let v = moments(graph, &params, ParamState::SecondMoment, "exp_avg_sq")?;
     let grads = join(graph, &grads)?;
     let norm = graph.push(Op::GlobalNorm, &[grads])?;
     let guard = scaling.map(|scaling| scaling.guard(graph, norm, step)).transpose()?;
@@ -71,11 +72,17 @@ fn result(node: NodeId) -> Value {
     Value { node, port: 0 }
 }
 
-/// States of one role, like their parameters.
-fn moments(graph: &mut Graph, params: &[NodeId], role: &str) -> Result<Vec<NodeId>, PassError> {
+/// States of one role, like their parameters, whose names in checkpoints are the parameters' with PyTorch's `word` behind.
+fn moments(
+    graph: &mut Graph,
+    params: &[NodeId],
+    state: ParamState,
+    word: &str,
+) -> Result<Vec<NodeId>, PassError> {
     let state = |param: &NodeId| {
-        let name = format!("{}.{role}", graph.op(*param).leaf_name().unwrap_or_default());
-        Op::State { name, ty: graph.ty(result(*param)).clone() }
+        let of = graph.op(*param).leaf_name().unwrap_or_default().to_string();
+        let (name, ty) = (format!("{of}.{word}"), graph.ty(result(*param)).clone());
+        Op::State { name, ty, role: StateRole::OfParam { state, of } }
     };
     let states: Vec<Op> = params.iter().map(state).collect();
     states.into_iter().map(|state| Ok(graph.add(state, &[])?)).collect()

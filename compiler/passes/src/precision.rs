@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_ir::{Class, DType, Graph, NodeId, Op, OperandTypes, Value};
+use linc_ir::{Class, DType, Graph, NodeId, Op, OperandTypes, StateRole, Value};
 
 use crate::error::PassError;
 
@@ -163,12 +163,6 @@ fn exact_values(graph: &Graph, order: &[NodeId]) -> BTreeSet<Value> {
     exact
 }
 
-/// States that hold keys and values.
-fn caches(graph: &Graph) -> BTreeSet<NodeId> {
-    let decodes = graph.nodes().filter(|id| matches!(graph.op(*id), Op::SoftmaxDecode { .. }));
-    decodes.flat_map(|id| graph.operands(id)[3..5].to_vec()).map(|cache| cache.node).collect()
-}
-
 /// The graph that is left behind, and the one that takes its place.
 struct Rewrite<'a> {
     old: &'a Graph,
@@ -183,8 +177,6 @@ struct Rewrite<'a> {
     exact: BTreeSet<Value>,
     /// Old values that are between the narrow ones of a pointwise chain.
     chained: BTreeSet<Value>,
-    /// States that hold keys and values.
-    caches: BTreeSet<NodeId>,
     /// Nodes that the loss depends on, if there is a loss.
     forward: Option<BTreeSet<NodeId>>,
 }
@@ -199,7 +191,6 @@ impl<'a> Rewrite<'a> {
             narrowed: BTreeMap::new(),
             exact: exact_values(old, order),
             chained: BTreeSet::new(),
-            caches: caches(old),
             forward: old.output(loss).map(|loss| old.ancestors(loss.node)),
         }
     }
@@ -217,9 +208,7 @@ impl<'a> Rewrite<'a> {
             self.at.insert(result, value);
             return Ok(());
         }
-        if let Op::State { ty, .. } = &mut op
-            && self.caches.contains(&id)
-        {
+        if let Op::State { ty, role: StateRole::KeyValueCache, .. } = &mut op {
             ty.dtype = self.narrow;
         }
         if let Op::MatMul { dtype, .. } | Op::Embedding { dtype } = &mut op

@@ -4,8 +4,8 @@ use crate::common;
 
 use std::collections::BTreeMap;
 
-use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Results, Tensor, run};
+use linc_ir::{Graph, Op, ParamState, StateRole};
 use linc_passes::accumulate::{KEEP, SHARE};
 use linc_passes::loss::{LOSS, TARGETS};
 use linc_passes::memory::{Allocation, PersistentLayout, Placement};
@@ -68,12 +68,15 @@ fn accumulated_step_is_one_large_step(options: &Options) {
         let share = counts[step] / counts.iter().sum::<f64>();
         own.insert(SHARE.into(), Tensor::scalar(share));
         own.insert(KEEP.into(), Tensor::scalar(if step == 0 { 0.0 } else { 1.0 }));
-        for name in batch.nodes().filter_map(|n| batch.op(n).leaf_name()).filter(|n| n.ends_with(".grad")) {
+        for id in batch.nodes() {
+            let Op::State { name, ty, role: StateRole::OfParam { state: ParamState::Gradient, .. } } =
+                batch.op(id)
+            else {
+                continue;
+            };
             // What an earlier step left is forgotten.
-            let ty = batch.nodes().find(|n| batch.op(*n).leaf_name() == Some(name)).expect("a state");
-            let ty = batch.ty(linc_ir::Value { node: ty, port: 0 }).clone();
             let left = || Tensor::float(ty.shape.clone(), vec![7.0; ty.shape.numel()]);
-            own.insert(name.into(), states.get(name).cloned().unwrap_or_else(left));
+            own.insert(name.clone(), states.get(name).cloned().unwrap_or_else(left));
         }
         let found = results(&batch, &own);
         loss += found.outputs[LOSS].doubles()[0] * share;

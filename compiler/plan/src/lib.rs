@@ -11,7 +11,10 @@
 use serde::{Deserialize, Serialize};
 
 pub mod memory;
+mod role;
 pub mod validate;
+
+pub use role::{ParamState, Role, StateRole};
 
 /// Alignment of a buffer that stands alone, in bytes: a cache line and the widest vector.
 pub const ALIGN: u64 = 64;
@@ -157,22 +160,6 @@ pub enum Init {
         /// Frequency of each feature pair, after scaling.
         freqs: Vec<f64>,
     },
-}
-
-/// Role of a named tensor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Written by the caller before a run.
-    Input,
-    /// Trainable weight.
-    Param,
-    /// Other persistent tensor: optimizer moments, caches, recurrent states.
-    State,
-    /// Constant filled once by its [`Init`].
-    Table,
-    /// Read by the caller after a run.
-    Output,
 }
 
 /// A named tensor, dense row-major, somewhere in a buffer.

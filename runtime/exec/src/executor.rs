@@ -89,7 +89,7 @@ impl Executor {
         let mut loaded = vec![];
         for plan in plans {
             for binding in &plan.bindings {
-                if matches!(binding.role, Role::Param | Role::State | Role::Table) {
+                if binding.role.is_persistent() {
                     let at = address(&plan, binding.at, persistent_bytes);
                     let (first, known) =
                         persistent.entry(binding.name.clone()).or_insert_with(|| (binding.clone(), at));
@@ -217,15 +217,15 @@ impl Executor {
         Ok(draw_staged(&values, STAGED, threads, stop, &mut write, progress)?)
     }
 
-    /// Persistent tensors of a role, by name.
-    pub fn tensors(&self, role: Role) -> Vec<TensorInfo> {
+    /// Persistent tensors of the wanted roles, by name.
+    pub fn tensors(&self, wanted: impl Fn(&Role) -> bool) -> Vec<TensorInfo> {
         let info = |b: &Binding| TensorInfo {
             name: b.name.clone(),
-            role: b.role,
+            role: b.role.clone(),
             shape: b.shape.clone(),
             dtype: b.dtype,
         };
-        self.persistent.values().map(|(b, _)| b).filter(|b| b.role == role).map(info).collect()
+        self.persistent.values().map(|(b, _)| b).filter(|b| wanted(&b.role)).map(info).collect()
     }
 
     /// Contents of a persistent tensor, little-endian.

@@ -86,18 +86,13 @@ impl Session {
 
     /// Names and shapes of the parameters.
     pub fn params(&self) -> BTreeMap<String, Vec<usize>> {
-        self.executor.tensors(Role::Param).into_iter().map(|t| (t.name, t.shape)).collect()
+        self.executor.tensors(|role| *role == Role::Param).into_iter().map(|t| (t.name, t.shape)).collect()
     }
 
     /// Names and shapes of the optimizer's state: moments, and the scale of the loss where there is one.
     pub fn optimizer_state(&self) -> BTreeMap<String, Vec<usize>> {
-        let is_kept = |name: &str| {
-            name.ends_with(".exp_avg")
-                || name.ends_with(".exp_avg_sq")
-                || name.starts_with(names::LOSS_SCALE_STATES)
-        };
-        let states = self.executor.tensors(Role::State).into_iter().filter(|t| is_kept(&t.name));
-        states.map(|t| (t.name, t.shape)).collect()
+        let states = self.executor.tensors(Role::is_optimizer_state);
+        states.into_iter().map(|t| (t.name, t.shape)).collect()
     }
 }
 

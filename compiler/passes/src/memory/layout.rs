@@ -1,13 +1,13 @@
 //! Where persistent tensors lie: once and for all programs of one arena, by name.
 //!
-//! Parameters lie side by side in one range, and so do the optimizer's states of one role (`<param>.exp_avg`), in the
+//! Parameters lie side by side in one range, and so do the states of one role (all first moments), in the
 //! order of their parameters: one kernel updates them all. What decides that order is the model alone, not which
 //! passes are on.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_ir::{Graph, NodeId, Op, Value};
+use linc_ir::{Graph, NodeId, Op, ParamState, StateRole, Value};
 
 use super::{ALIGN, is_persistent};
 use crate::error::PassError;
@@ -78,16 +78,21 @@ impl PersistentLayout {
             .filter(|id| matches!(graph.op(*id), Op::Param { .. }))
             .filter_map(|id| Some((name(graph, id), self.offset(name(graph, id))?)))
             .collect();
-        let mut roles: BTreeMap<String, BTreeMap<u64, NodeId>> = BTreeMap::new();
+        let mut roles: BTreeMap<ParamState, BTreeMap<u64, NodeId>> = BTreeMap::new();
         let mut alone = vec![];
         for id in graph.nodes().filter(|id| is_persistent(graph.op(*id))) {
-            let name = name(graph, id);
-            if self.offset(name).is_some() {
+            if self.offset(name(graph, id)).is_some() {
                 continue;
             }
-            match name.rsplit_once('.').and_then(|(param, role)| Some((params.get(param)?, role))) {
-                Some((at, role)) => {
-                    roles.entry(role.to_string()).or_default().insert(*at, id);
+            let of_param = match graph.op(id) {
+                Op::State { role: StateRole::OfParam { state, of }, .. } => {
+                    params.get(of.as_str()).map(|at| (*state, *at))
+                }
+                _ => None,
+            };
+            match of_param {
+                Some((state, at)) => {
+                    roles.entry(state).or_default().insert(at, id);
                 }
                 None => alone.push(id),
             }

@@ -37,7 +37,7 @@ pub fn load<E: From<CheckpointError>>(
 /// Whether only a run in f16 has the tensor, the scale of the loss. A run in another precision goes on without it, and one
 /// in f16 that goes on from another precision begins with the initial scale.
 fn is_of_one_precision(name: &str) -> bool {
-    name.starts_with(linc_driver::names::LOSS_SCALE_STATES)
+    linc_driver::names::LOSS_SCALE_STATES.contains(&name)
 }
 
 /// An open safetensors file.

@@ -1,6 +1,6 @@
 //! When numbers that are not finite end a run, and what they leave behind where they do not.
 
-use linc_driver::plan::Role;
+use linc_driver::plan::{ParamState, Role, StateRole};
 
 use super::Trainer;
 use crate::error::TrainError;
@@ -24,9 +24,11 @@ impl Trainer {
     pub(super) fn forget_gradients(&mut self) -> Result<(), TrainError> {
         if self.update.is_some() {
             let x = &mut self.session.executor;
-            let states = x.tensors(Role::State).into_iter().map(|state| state.name);
-            for name in states.filter(|name| name.ends_with(".grad")) {
-                x.clear_tensor(&name)?;
+            let is_gradient = |role: &Role| {
+                matches!(role, Role::State(StateRole::OfParam { state: ParamState::Gradient, .. }))
+            };
+            for gradient in x.tensors(is_gradient) {
+                x.clear_tensor(&gradient.name)?;
             }
         }
         Ok(())

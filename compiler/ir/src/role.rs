@@ -1,0 +1,72 @@
+//! What a persistent tensor is to those who come after the pass that made it: the memory plan, reports, checkpoints, the
+//! trainer. They ask for the role; nobody reads it out of a name.
+//!
+//! States have roles, since several stages tell them apart. What tells parameters apart one day (an embedding, a gain, a
+//! projection of linear attention) belongs here as well, as a field of [`crate::Op::Param`] beside its initial values.
+
+/// What a state holds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum StateRole {
+    /// Something about one parameter, with an element for each of its elements.
+    OfParam {
+        /// What it is.
+        state: ParamState,
+        /// Name of the parameter, which is in the same graph.
+        of: String,
+    },
+    /// The scale of the loss in f16, or a count that it changes by.
+    LossScale,
+    /// Keys or values of all tokens so far.
+    KeyValueCache,
+    /// What a recurrence keeps of all tokens so far, of a size that does not depend on their number.
+    Recurrent,
+}
+
+/// A state of one parameter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ParamState {
+    /// Running mean of its gradients.
+    FirstMoment,
+    /// Running mean of their squares.
+    SecondMoment,
+    /// Gradients of a step's batches so far.
+    Gradient,
+}
+
+impl ParamState {
+    /// All states, in declaration order.
+    pub const ALL: [ParamState; 3] =
+        [ParamState::FirstMoment, ParamState::SecondMoment, ParamState::Gradient];
+
+    /// Name in the text form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ParamState::FirstMoment => "first_moment",
+            ParamState::SecondMoment => "second_moment",
+            ParamState::Gradient => "gradient",
+        }
+    }
+}
+
+impl StateRole {
+    /// The roles of states that belong to no parameter.
+    pub const ALONE: [StateRole; 3] = [StateRole::LossScale, StateRole::KeyValueCache, StateRole::Recurrent];
+
+    /// Name in the text form.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            StateRole::OfParam { state, .. } => state.name(),
+            StateRole::LossScale => "loss_scale",
+            StateRole::KeyValueCache => "key_value_cache",
+            StateRole::Recurrent => "recurrent",
+        }
+    }
+
+    /// Name of the parameter that it belongs to.
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            StateRole::OfParam { of, .. } => Some(of),
+            StateRole::LossScale | StateRole::KeyValueCache | StateRole::Recurrent => None,
+        }
+    }
+}
