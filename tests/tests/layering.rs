@@ -270,6 +270,88 @@ fn no_pass_imports_another() {
     assert_none("passes that know other passes", &found);
 }
 
+/// A file without its comments and its unit tests; literals stay.
+fn without_comments_and_tests(file: &TextFile) -> String {
+    let shipped = file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    shipped.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// What a tensor, a node or a step is, it says by a role, a layer or an operation. Whoever takes strings apart below the
+/// level of files and commands reads a text form, or what a user wrote.
+#[test]
+fn nobody_reads_names_apart() {
+    const FOLDERS: [&str; 7] = [
+        "compiler/ir/",
+        "compiler/passes/",
+        "compiler/kernels/",
+        "compiler/plan/",
+        "compiler/driver/",
+        "runtime/device/src/cpu/program.rs",
+        "runtime/exec/",
+    ];
+    // Text forms of the graph and of tile sizes, and the ratio and the list of layers that a user wrote.
+    const READERS: [&str; 5] = [
+        "compiler/ir/src/dot.rs",
+        "compiler/ir/src/lex.rs",
+        "compiler/ir/src/scope.rs",
+        "compiler/kernels/src/tiles.rs",
+        "compiler/passes/src/placement.rs",
+    ];
+    const METHODS: [&str; 12] = [
+        "starts_with(",
+        "ends_with(",
+        "strip_prefix(",
+        "strip_suffix(",
+        "split(",
+        "rsplit(",
+        "split_once(",
+        "rsplit_once(",
+        "contains(\"",
+        "contains('",
+        "find(\"",
+        "find('",
+    ];
+    let reads = |text: &str| METHODS.iter().any(|method| text.contains(&format!(".{method}")));
+    assert!(reads("name.ends_with(\".grad\")") && reads("n.contains(\".m\")") && !reads("set.contains(&id)"));
+    let inside =
+        |f: &TextFile| f.path.contains("/src/") && FOLDERS.iter().any(|folder| f.path.starts_with(folder));
+    let mut readers: Vec<String> = rust_files()
+        .into_iter()
+        .filter(|f| inside(f) && reads(&without_comments_and_tests(f)))
+        .map(|f| f.path)
+        .collect();
+    readers.sort();
+    assert_eq!(readers, READERS, "files that take strings apart");
+}
+
+/// The names of states are those of checkpoints; a pass gives them, and nothing else knows them.
+#[test]
+fn names_of_states_are_given_in_one_place() {
+    for (word, giver) in [
+        ("exp_avg", "compiler/passes/src/optimizer.rs"),
+        (".grad", "compiler/passes/src/accumulate.rs"),
+        ("loss_scale.", "compiler/passes/src/loss_scale.rs"),
+        ("cache_k", "compiler/passes/src/decode.rs"),
+        ("state_sum", "compiler/passes/src/decode.rs"),
+    ] {
+        let literal = |text: &str| {
+            text.match_indices(word).any(|(at, _)| {
+                let line = text[..at].rsplit('\n').next().unwrap_or_default();
+                line.matches('"').count() % 2 == 1
+            })
+        };
+        assert!(literal(&format!("f(\"a{word}\")")) && !literal(&format!("x{word}; f(\"a\")")));
+        let naming: Vec<String> = rust_files()
+            .into_iter()
+            .filter(|f| f.path.starts_with("compiler/") || f.path.starts_with("runtime/"))
+            .filter(|f| f.path.split('/').nth(2) == Some("src") && !f.path.ends_with("/tests.rs"))
+            .filter(|f| literal(&without_comments_and_tests(f)))
+            .map(|f| f.path)
+            .collect();
+        assert_eq!(naming, [giver], "files with a literal of `{word}`");
+    }
+}
+
 #[test]
 fn the_ratio_is_read_in_one_place() {
     let ratio = |f: &TextFile| {

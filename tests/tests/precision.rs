@@ -62,7 +62,7 @@ fn eager(model: &Model, precision: Precision) -> Graph {
     let mut graph = last(&compiled(model, &training(), &options));
     let rounds = |id: &NodeId| {
         let is_pointwise = matches!(graph.op(*id), Op::Unary(_) | Op::Binary(_));
-        is_pointwise && !["optimizer", "loss_scale"].contains(&&*graph.node(*id).scope)
+        is_pointwise && !["optimizer", "loss_scale"].contains(&graph.node(*id).scope.path.as_str())
     };
     for id in graph.nodes().filter(rounds).collect::<Vec<_>>() {
         let value = Value { node: id, port: 0 };

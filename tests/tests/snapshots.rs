@@ -124,7 +124,7 @@ fn steps(plan: &Plan) -> String {
             Action::Launch { .. } | Action::Gemm(_) => String::new(),
         };
         let action = format!("{}{size} ({})", plan.work_name(step), places.join(", "));
-        let _ = writeln!(text, "{i:3} {:44} {action}", step.label);
+        let _ = writeln!(text, "{i:3} {:44} {action}", step.label.to_string());
     }
     text
 }

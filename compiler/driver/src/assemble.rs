@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, StateRole, TableKind, Value};
+use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, Scope, StateRole, TableKind, Value};
 use linc_kernels::tiles::Tiles;
 use linc_kernels::{Call, Context, Place, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
@@ -74,11 +74,8 @@ impl<'a> Assembly<'a> {
 
     fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
         let node = graph.node(id);
-        let label = if node.scope.is_empty() {
-            node.op.name().to_string()
-        } else {
-            format!("{} {}", node.scope, node.op.name())
-        };
+        let Scope { layer, path } = node.scope.clone();
+        let label = plan::Label { layer, scope: path, op: node.op.name().into() };
         for call in calls {
             let action = match call.work {
                 Work::Kernel(kernel, args) => plan::Action::Launch {

@@ -20,7 +20,9 @@ pub fn dot(graph: &Graph) -> String {
     let mut root = Cluster::default();
     for id in graph.nodes() {
         let mut cluster = &mut root;
-        for part in graph.node(id).scope.split('/').filter(|part| !part.is_empty()).take(MAX_DEPTH) {
+        for part in
+            graph.node(id).scope.to_string().split('/').filter(|part| !part.is_empty()).take(MAX_DEPTH)
+        {
             cluster = cluster.inner.entry(part.into()).or_default();
         }
         cluster.nodes.push(id);

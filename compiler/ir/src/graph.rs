@@ -10,6 +10,7 @@ use crate::error::IrError;
 use crate::infer::infer;
 use crate::op::Op;
 use crate::results::ResultList;
+use crate::scope::Scope;
 use crate::types::TensorType;
 
 /// Identifies a node for the life of its graph.
@@ -51,8 +52,8 @@ pub struct Node {
     pub op: Op,
     /// Types of its results.
     pub types: Vec<TensorType>,
-    /// Where it comes from, for people: `layers.3/attention`.
-    pub scope: String,
+    /// Where it comes from: `layers.3/attention`.
+    pub scope: Scope,
     /// A recomputation of a forward value: scheduled right before its first use instead of early.
     pub recompute: bool,
 }
@@ -80,7 +81,7 @@ pub struct Graph {
     pub outputs: ResultList<String>,
     /// `(leaf, value)`: after the run the persistent leaf holds the value.
     pub updates: ResultList<NodeId>,
-    scope: String,
+    scope: Scope,
 }
 
 impl Graph {
@@ -90,7 +91,7 @@ impl Graph {
     }
 
     /// Sets the scope given to nodes added from now on; returns the one before.
-    pub fn set_scope(&mut self, scope: impl Into<String>) -> String {
+    pub fn set_scope(&mut self, scope: impl Into<Scope>) -> Scope {
         std::mem::replace(&mut self.scope, scope.into())
     }
 

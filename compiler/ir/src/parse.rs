@@ -21,6 +21,7 @@ use crate::graph::{Graph, Node, NodeId, Value};
 use crate::infer::infer;
 use crate::lex::{Kind, Position, Token, lex};
 use crate::limits::MAX_ELEMENTS;
+use crate::scope::Scope;
 use crate::types::{DType, Shape, TensorType};
 use crate::verify::{Place, check, types};
 
@@ -196,9 +197,9 @@ impl Parser<'_> {
         let scope = match self.peek().kind.clone() {
             Kind::Scope(scope) => {
                 self.next += 1;
-                scope
+                Scope::read(&scope)
             }
-            _ => String::new(),
+            _ => Scope::default(),
         };
         let recompute = self.accept('!');
         if recompute && self.word("`recompute`")? != "recompute" {

@@ -35,7 +35,7 @@ pub fn print(graph: &Graph) -> String {
             line += &format!(" {{{}}}", attributes.join(", "));
         }
         if !node.scope.is_empty() {
-            line += &format!(" @{}", scope(&node.scope));
+            line += &format!(" @{}", scope(&node.scope.to_string()));
         }
         if node.recompute {
             line += " !recompute";

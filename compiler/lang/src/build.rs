@@ -4,8 +4,9 @@
 //! functions are expanded, and each tensor operation adds nodes to the graph. No weights are allocated.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use linc_ir::{Graph, Op, RopeScaling, Shape, TensorType};
+use linc_ir::{Graph, Op, RopeScaling, Scope, Shape, TensorType};
 
 use crate::Architecture;
 use crate::ast::*;
@@ -111,6 +112,21 @@ const MAX_DEPTH: usize = 160;
 
 pub(crate) type Built<T> = Result<T, Box<Diagnostic>>;
 
+/// What encloses a statement; prints as the part of a checkpoint name that it is.
+enum Part {
+    Layer(usize),
+    Block(String),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Layer(layer) => write!(f, "layers.{layer}"),
+            Part::Block(name) => f.write_str(name),
+        }
+    }
+}
+
 pub(crate) struct Builder<'a> {
     pub(crate) arch: &'a Architecture,
     pub(crate) config: &'a ModelConfig,
@@ -126,8 +142,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) scopes: Vec<BTreeMap<String, Value>>,
     /// Calls being expanded, outermost first.
     pub(crate) calls: Vec<Span>,
-    /// Enclosing `layers.i` and block names.
-    prefix: Vec<String>,
+    /// The layer and the blocks around the statement.
+    prefix: Vec<Part>,
     /// The layer being built.
     pub(crate) layer: Option<usize>,
     /// Where each checkpoint name was first used.
@@ -333,7 +349,7 @@ impl<'a> Builder<'a> {
             StatementKind::For { variable, body } => {
                 for layer in 0..self.count("n_layers") {
                     self.layer = Some(layer);
-                    self.enter(format!("layers.{layer}"), |b| {
+                    self.enter(Part::Layer(layer), |b| {
                         b.bind(&variable.text, Value::Number(Number::Int(layer as i64)));
                         b.block(body)
                     })?;
@@ -341,7 +357,7 @@ impl<'a> Builder<'a> {
                 self.layer = None;
             }
             StatementKind::Block { name, body } => {
-                self.enter(name.text.clone(), |b| b.block(body))?;
+                self.enter(Part::Block(name.text.clone()), |b| b.block(body))?;
             }
             StatementKind::If { condition, then, otherwise } => match self.eval(condition)? {
                 Value::Number(Number::Bool(true)) => {
@@ -364,10 +380,15 @@ impl<'a> Builder<'a> {
     }
 
     /// Runs `body` in a scope of names, of checkpoint names and of the graph.
-    fn enter(&mut self, name: String, body: impl FnOnce(&mut Self) -> Built<Option<Value>>) -> Built<()> {
-        self.prefix.push(name);
+    fn enter(&mut self, part: Part, body: impl FnOnce(&mut Self) -> Built<Option<Value>>) -> Built<()> {
+        self.prefix.push(part);
         self.scopes.push(BTreeMap::new());
-        let outer = self.graph.set_scope(self.prefix.join("/"));
+        let blocks = self.prefix.iter().filter_map(|part| match part {
+            Part::Layer(_) => None,
+            Part::Block(name) => Some(name.as_str()),
+        });
+        let path = blocks.collect::<Vec<_>>().join("/");
+        let outer = self.graph.set_scope(Scope { layer: self.layer, path });
         let result = body(self);
         self.graph.set_scope(outer);
         self.scopes.pop();

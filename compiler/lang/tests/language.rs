@@ -196,7 +196,7 @@ fn blocks_name_parameters_and_scopes() {
         ["tokens", "t.weight", "outer.layers.0.inner.w.weight", "outer.layers.1.inner.w.weight"]
     );
     let scope = &model.graph.node(model.graph.outputs[0].1.node).scope;
-    assert_eq!(scope, "outer/layers.1/inner");
+    assert_eq!((scope.layer, scope.to_string().as_str()), (Some(1), "layers.1/outer/inner"));
 }
 
 #[test]
@@ -277,4 +277,37 @@ fn the_largest_model_builds_in_well_under_a_second() {
     let start = std::time::Instant::now();
     assert_eq!(crate::common::built("405b").n_layers, 126);
     assert!(start.elapsed().as_secs_f64() < 1.0, "{:?}", start.elapsed());
+}
+
+#[test]
+fn nodes_know_their_layer() {
+    let model = built(
+        "model m(tokens: [batch, seq] int) {
+           param table [vocab_size, dim] init normal(1.0)
+           x = embedding(tokens, table)
+           block stack {
+             for layer in layers {
+               x = exp(x)
+               block inner { x = tanh(x) }
+             }
+           }
+           let logits = sqrt(x)
+         }",
+        "",
+    );
+    let mut found = vec![];
+    for id in model.graph.nodes() {
+        let node = model.graph.node(id);
+        if let Op::Unary(f) = node.op {
+            found.push((f.name(), node.scope.layer, node.scope.path.as_str()));
+        }
+    }
+    let expected = [
+        ("exp", Some(0), "stack"),
+        ("tanh", Some(0), "stack/inner"),
+        ("exp", Some(1), "stack"),
+        ("tanh", Some(1), "stack/inner"),
+        ("sqrt", None, ""),
+    ];
+    assert_eq!(found, expected);
 }

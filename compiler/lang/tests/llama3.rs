@@ -1,7 +1,7 @@
 //! The shipped models: parameter counts, names, shapes and initial values.
 
 use crate::common::{built, model, shape};
-use linc_ir::{Init, Op, TableKind};
+use linc_ir::{Init, Op, Scope, TableKind};
 use linc_lang::ModelConfig;
 
 #[test]
@@ -68,7 +68,8 @@ fn attention_nodes_know_their_layer_and_scope() {
     for id in model.graph.nodes() {
         if let Op::Attention(spec) = model.graph.op(id) {
             assert!(spec.causal && spec.rope);
-            assert_eq!(model.graph.node(id).scope, format!("layers.{}/attention", spec.layer));
+            let scope = Scope { layer: Some(spec.layer), path: "attention".into() };
+            assert_eq!(model.graph.node(id).scope, scope);
             layers.push(spec.layer);
         }
     }
@@ -103,7 +104,7 @@ fn rope_scaling_comes_from_the_toml() {
 #[test]
 fn projections_of_one_tensor_share_its_matrix_form() {
     let model = built("nano");
-    let scope = "layers.2/feed_forward";
+    let scope = Scope { layer: Some(2), path: "feed_forward".into() };
     let reshapes = model
         .graph
         .nodes()

@@ -68,7 +68,7 @@ pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassErro
                 graph.op(id).facts().is_cheap && feeding.contains(&id) && operands.iter().all(available)
             }
             // Copies that nothing reads in the end are dead code and go with it.
-            Policy::Full => layer(graph, id).is_some() && !crosses_layers(graph, id, forward),
+            Policy::Full => graph.node(id).scope.layer.is_some() && !crosses_layers(graph, id, forward),
         };
         if !wanted {
             continue;
@@ -151,16 +151,9 @@ fn feeding_backward(graph: &Graph, order: &[NodeId], forward: &BTreeSet<NodeId>)
     feeding
 }
 
-/// The layer a node belongs to: the scope's `layers.<i>` prefix.
-fn layer(graph: &Graph, id: NodeId) -> Option<String> {
-    let scope = &graph.node(id).scope;
-    let head = scope.split('/').next().unwrap_or_default();
-    head.starts_with("layers.").then(|| head.to_string())
-}
-
 fn crosses_layers(graph: &Graph, id: NodeId, forward: &BTreeSet<NodeId>) -> bool {
-    let own = layer(graph, id);
+    let layer = |id: NodeId| graph.node(id).scope.layer;
     graph.results(id).any(|value| {
-        graph.users(value).iter().any(|(user, _)| forward.contains(user) && layer(graph, *user) != own)
+        graph.users(value).iter().any(|(user, _)| forward.contains(user) && layer(*user) != layer(id))
     })
 }

@@ -101,3 +101,33 @@ fn full_logits_never_exist() {
         }
     }
 }
+
+#[test]
+fn layers_are_recomputed_wherever_their_loop_is() {
+    let recomputed = |loops: &str| {
+        let text = format!(
+            "model m(tokens: [batch, seq] int) {{
+               param table [vocab_size, dim] init normal(1.0)
+               x = embedding(tokens, table)
+               {loops}
+               let logits = x @ table.T
+             }}"
+        );
+        let mut graph = common::built(&text, 1, 4);
+        let mut options = common::options("SS");
+        options.recompute = Policy::Full;
+        let mut copies = 0;
+        let mut observe = |pass: &'static str, graph: &Graph| {
+            if pass == "recompute" {
+                copies = graph.nodes().filter(|id| graph.node(*id).recompute).count();
+            }
+        };
+        let (entry, mut layout) = (Entry::Train(common::optimizer()), PersistentLayout::default());
+        pipeline::run(&mut graph, &entry, &options, &mut layout, &mut observe).expect("a program");
+        copies
+    };
+    let stack = "for layer in layers { x = x + tanh(exp(x)) }";
+    let plain = recomputed(stack);
+    assert!(plain > 0);
+    assert_eq!(recomputed(&format!("block encoder {{ {stack} }}")), plain);
+}

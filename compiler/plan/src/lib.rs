@@ -10,10 +10,12 @@
 
 use serde::{Deserialize, Serialize};
 
+mod label;
 pub mod memory;
 mod role;
 pub mod validate;
 
+pub use label::Label;
 pub use role::{ParamState, Role, StateRole};
 
 /// Alignment of a buffer that stands alone, in bytes: a cache line and the widest vector.
@@ -271,7 +273,7 @@ pub struct Step {
     /// What it does.
     pub action: Action,
     /// Where it comes from: `layers.3/attention softmax_attention`.
-    pub label: String,
+    pub label: Label,
     /// Floating-point operations, multiply and add counted apart; causal halves not counted.
     pub flops: u64,
     /// Bytes that must move at least once.

@@ -96,7 +96,7 @@ pub fn launches(cases: &[(&Kernel, &[Buffer])]) -> (Plan, Vec<Span>) {
         let args = (first..plan.buffers.len()).map(|buffer| Ref { buffer, offset: 0 }).collect();
         plan.steps.push(Step {
             action: Action::Launch { kernel: index, args },
-            label: kernel.name.clone(),
+            label: kernel.name.as_str().into(),
             // Enough that a device uses all of its threads.
             flops: 1 << 40,
             bytes: 0,

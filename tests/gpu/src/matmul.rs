@@ -95,7 +95,7 @@ pub fn run(device: &mut dyn Device, every: usize) -> Result<Outcome, DeviceError
             kernels: vec![],
             steps: vec![Step {
                 action: Action::Gemm(gemm.clone()),
-                label: name.clone(),
+                label: name.as_str().into(),
                 flops: 1 << 30,
                 bytes: 0,
             }],

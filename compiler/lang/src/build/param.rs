@@ -25,8 +25,8 @@ impl Builder<'_> {
         if dims.is_empty() {
             return Err(self.error(name.span, format!("`{}` has no axes", name.text)));
         }
-        let scopes: String = self.prefix.iter().map(|scope| format!("{scope}.")).collect();
-        let full = format!("{scopes}{}.weight", name.text);
+        let prefix: String = self.prefix.iter().map(|part| format!("{part}.")).collect();
+        let full = format!("{prefix}{}.weight", name.text);
         if let Some(first) = self.params.insert(full.clone(), name.span) {
             let error = self.error(name.span, format!("the parameter `{full}` is defined twice"));
             return Err(self.with_label(error, first, "first defined here"));

@@ -18,6 +18,11 @@ use rand_chacha::ChaCha8Rng;
 
 /// Two layers, four query heads, two key/value heads, vocabulary 13.
 pub(crate) fn tiny_llama(batch: usize, seq: usize) -> Graph {
+    built(include_str!("../../../../models/llama3.linc"), batch, seq)
+}
+
+/// An architecture with the numbers of [`tiny_llama`].
+pub(crate) fn built(architecture: &str, batch: usize, seq: usize) -> Graph {
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let config = source("llama3_nano.toml", include_str!("../../../../models/llama3_nano.toml"));
     let mut config = ModelConfig::parse(&config).expect("the nano model");
@@ -31,8 +36,7 @@ pub(crate) fn tiny_llama(batch: usize, seq: usize) -> Graph {
     ] {
         config.override_number(key, value).expect("a number of the model");
     }
-    let text = source("llama3.linc", include_str!("../../../../models/llama3.linc"));
-    let architecture = Architecture::parse(&text).expect("llama3.linc");
+    let architecture = Architecture::parse(&source("model.linc", architecture)).expect("an architecture");
     build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq }).expect("a graph").graph
 }
 

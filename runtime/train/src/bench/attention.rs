@@ -4,9 +4,7 @@
 use linc_driver::{AttentionKind, BatchShape, Entry, Model, Placement, Precision, RecomputePolicy, Source};
 use serde::Serialize;
 
-use super::{
-    Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, operation, seconds_of, train_entry,
-};
+use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, seconds_of, train_entry};
 use crate::error::TrainError;
 use crate::session::Session;
 
@@ -193,7 +191,7 @@ fn one_size(
     let rounds = (0..bench.timing.rounds).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
     let plan = executor.plan(0);
     let row = |(kind, pass, name): &(AttentionKind, Pass, String)| {
-        let steps = || plan.steps.iter().filter(|step| operation(&step.label) == *name);
+        let steps = || plan.steps.iter().filter(|step| step.label.op == *name);
         let (flops, bytes) = (steps().map(|s| s.flops).sum(), steps().map(|s| s.bytes).sum());
         let ms = Times::of(rounds.iter().map(|times| seconds_of(plan, times, name)).collect());
         AttentionRow {

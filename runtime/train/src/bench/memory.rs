@@ -8,7 +8,7 @@ use linc_driver::{Layout, Model, Options, Precision, RecomputePolicy};
 use linc_exec::{ExecError, Executor};
 use serde::Serialize;
 
-use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, operation, train_entry};
+use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, train_entry};
 use crate::error::TrainError;
 use crate::session::{memory_table, target};
 
@@ -187,7 +187,7 @@ fn kinds(plan: &Plan) -> (Vec<Kind>, Vec<usize>) {
     let mut kinds: BTreeMap<(String, String), Kind> = BTreeMap::new();
     for (index, step) in plan.steps.iter().enumerate() {
         let Action::Launch { kernel, .. } = step.action else { continue };
-        let (kernel, operation) = (&plan.kernels[kernel].name, operation(&step.label));
+        let (kernel, operation) = (&plan.kernels[kernel].name, step.label.op.as_str());
         if step.bytes == 0 || operation.contains("attention") {
             continue;
         }
@@ -201,9 +201,8 @@ fn kinds(plan: &Plan) -> (Vec<Kind>, Vec<usize>) {
             steps: vec![],
         });
         if step.bytes > kind.bytes {
-            let scope = step.label.split_once('/').map_or(step.label.as_str(), |(_, inner)| inner);
             *kind = Kind {
-                step: scope.to_string(),
+                step: step.label.of_any_layer().to_string(),
                 kernel: kernel.clone(),
                 bytes: step.bytes,
                 steps: vec![index],

@@ -1,0 +1,41 @@
+//! Where a step comes from: for people, and for reports that add up steps of one operation.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a step comes from; prints as `layers.3/attention softmax_attention`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Label {
+    /// Its layer, from 0; `None` outside of the stack of layers.
+    pub layer: Option<usize>,
+    /// The blocks of the model's text around it, or the part of the step that a pass added: `attention`, `optimizer`.
+    pub scope: String,
+    /// The operation of the graph that it is, or is a part of.
+    pub op: String,
+}
+
+impl Label {
+    /// The label as if it were of no layer: the same for all layers that do the same.
+    #[must_use]
+    pub fn of_any_layer(&self) -> Label {
+        Label { layer: None, ..self.clone() }
+    }
+}
+
+impl From<&str> for Label {
+    fn from(op: &str) -> Self {
+        Label { op: op.into(), ..Label::default() }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.layer, self.scope.is_empty()) {
+            (None, true) => f.write_str(&self.op),
+            (None, false) => write!(f, "{} {}", self.scope, self.op),
+            (Some(layer), true) => write!(f, "layers.{layer} {}", self.op),
+            (Some(layer), false) => write!(f, "layers.{layer}/{} {}", self.scope, self.op),
+        }
+    }
+}
