@@ -6,7 +6,7 @@
 use crate::op::{BinaryOp, Op};
 
 /// The facts about one operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// What its results are made of.
     pub class: Class,
@@ -126,61 +126,74 @@ pub enum OperandTypes {
 /// Queries, keys and values.
 const QKV: &[usize] = &[0, 1, 2];
 
+// What a group of operations has in common.
+
+const fn leaf(persistent: bool) -> Facts {
+    Facts {
+        class: Class::Leaf { persistent },
+        overwrites: Overwrites::Nothing,
+        reads: Strides::Dense,
+        writes: Strides::Dense,
+        is_cheap: false,
+        precision: OperandTypes::Any,
+        integers: None,
+        is_attention_gradient: false,
+    }
+}
+
+const fn pointwise(integers: Option<&'static [usize]>) -> Facts {
+    Facts {
+        class: Class::Pointwise,
+        overwrites: Overwrites::Elementwise,
+        reads: Strides::Rows,
+        writes: Strides::Dense,
+        is_cheap: true,
+        precision: OperandTypes::Any,
+        integers,
+        is_attention_gradient: false,
+    }
+}
+
+const fn moving(class: Class, is_cheap: bool) -> Facts {
+    Facts {
+        class,
+        overwrites: Overwrites::Nothing,
+        reads: Strides::Any,
+        writes: Strides::Dense,
+        is_cheap,
+        precision: OperandTypes::Any,
+        integers: None,
+        is_attention_gradient: false,
+    }
+}
+
+const fn compute(precision: OperandTypes, integers: &'static [usize]) -> Facts {
+    Facts {
+        class: Class::Compute,
+        overwrites: Overwrites::Nothing,
+        reads: Strides::Dense,
+        writes: Strides::Dense,
+        is_cheap: false,
+        precision,
+        integers: Some(integers),
+        is_attention_gradient: false,
+    }
+}
+
 impl Op {
     /// The facts about the operation.
-    pub fn facts(&self) -> Facts {
-        use Class::{Compute, Constant, Join, Leaf, Pointwise, Region, Spread, View};
+    pub fn facts(&self) -> &'static Facts {
+        use Class::{Constant, Join, Region, Spread, View};
         use OperandTypes::{Alike, Any, Narrow, Wide};
-        use Overwrites::{Always, Elementwise, Nothing, OwnedOperand};
-        use Strides::{Dense, Heads, Rows};
-        // What a group of operations has in common.
-        let leaf = |persistent| Facts {
-            class: Leaf { persistent },
-            overwrites: Nothing,
-            reads: Dense,
-            writes: Dense,
-            is_cheap: false,
-            precision: Any,
-            integers: None,
-            is_attention_gradient: false,
-        };
-        let pointwise = Facts {
-            class: Pointwise,
-            overwrites: Elementwise,
-            reads: Rows,
-            writes: Dense,
-            is_cheap: true,
-            precision: Any,
-            integers: None,
-            is_attention_gradient: false,
-        };
-        let moving = |class, is_cheap| Facts {
-            class,
-            overwrites: Nothing,
-            reads: Strides::Any,
-            writes: Dense,
-            is_cheap,
-            precision: Any,
-            integers: None,
-            is_attention_gradient: false,
-        };
-        let compute = |precision, integers: &'static [usize]| Facts {
-            class: Compute,
-            overwrites: Nothing,
-            reads: Dense,
-            writes: Dense,
-            is_cheap: false,
-            precision,
-            integers: Some(integers),
-            is_attention_gradient: false,
-        };
+        use Overwrites::{Always, Nothing, OwnedOperand};
+        use Strides::{Heads, Rows};
         match self {
-            Op::Input { .. } => leaf(false),
-            Op::Param { .. } | Op::State { .. } | Op::Table { .. } => leaf(true),
-            Op::Constant { .. } => Facts { class: Constant, ..leaf(false) },
-            Op::Unary(_) => Facts { integers: Some(&[]), ..pointwise },
+            Op::Input { .. } => const { &leaf(false) },
+            Op::Param { .. } | Op::State { .. } | Op::Table { .. } => const { &leaf(true) },
+            Op::Constant { .. } => const { &Facts { class: Constant, ..leaf(false) } },
+            Op::Unary(_) => const { &pointwise(Some(&[])) },
             // Integer division would need a rule for zero.
-            Op::Binary(BinaryOp::Div) => Facts { integers: Some(&[]), ..pointwise },
+            Op::Binary(BinaryOp::Div) => const { &pointwise(Some(&[])) },
             Op::Binary(
                 BinaryOp::Add
                 | BinaryOp::Sub
@@ -188,65 +201,87 @@ impl Op {
                 | BinaryOp::Max
                 | BinaryOp::Min
                 | BinaryOp::Greater,
-            ) => pointwise,
+            ) => const { &pointwise(None) },
             // Its elements differ in size from those it reads.
-            Op::Cast { .. } => Facts { overwrites: Nothing, ..pointwise },
-            Op::Fused(_) => Facts { class: Region, writes: Rows, ..pointwise },
-            Op::Reshape { .. } | Op::Slice { .. } => moving(View, true),
-            Op::Transpose { .. } => moving(View, false),
-            Op::Concat { .. } => Facts { precision: Alike, ..moving(Join, false) },
-            Op::Broadcast { .. } => moving(Spread, true),
-            Op::Pad { .. } => moving(Spread, false),
-            Op::Sum { .. } => Facts { integers: None, ..compute(Any, &[]) },
+            Op::Cast { .. } => const { &Facts { overwrites: Nothing, ..pointwise(None) } },
+            Op::Fused(_) => const { &Facts { class: Region, writes: Rows, ..pointwise(None) } },
+            Op::Reshape { .. } | Op::Slice { .. } => const { &moving(View, true) },
+            Op::Transpose { .. } => const { &moving(View, false) },
+            Op::Concat { .. } => const { &Facts { precision: Alike, ..moving(Join, false) } },
+            Op::Broadcast { .. } => const { &moving(Spread, true) },
+            Op::Pad { .. } => const { &moving(Spread, false) },
+            Op::Sum { .. } => const { &Facts { integers: None, ..compute(Any, &[]) } },
             Op::MatMul { .. } => {
-                Facts { reads: Strides::Any, writes: Strides::Any, ..compute(Narrow(&[0, 1]), &[]) }
+                const { &Facts { reads: Strides::Any, writes: Strides::Any, ..compute(Narrow(&[0, 1]), &[]) } }
             }
-            Op::RmsNorm { .. } => Facts { is_cheap: true, ..compute(Narrow(&[0]), &[]) },
-            Op::RmsNormGrad { .. } => compute(Narrow(&[0, 2]), &[]),
+            Op::RmsNorm { .. } => const { &Facts { is_cheap: true, ..compute(Narrow(&[0]), &[]) } },
+            Op::RmsNormGrad { .. } => const { &compute(Narrow(&[0, 2]), &[]) },
             // A rotation reads each pair before it writes it.
-            Op::Rope { .. } => Facts {
-                overwrites: OwnedOperand,
-                reads: Heads(&[0]),
-                writes: Heads(&[0]),
-                ..compute(Narrow(&[0]), &[2])
-            },
-            Op::Embedding { .. } => compute(Any, &[1]),
-            Op::EmbeddingGrad { .. } => compute(Any, &[0]),
-            Op::Attention(_) => compute(Narrow(QKV), &[]),
+            Op::Rope { .. } => {
+                const {
+                    &Facts {
+                        overwrites: OwnedOperand,
+                        reads: Heads(&[0]),
+                        writes: Heads(&[0]),
+                        ..compute(Narrow(&[0]), &[2])
+                    }
+                }
+            }
+            Op::Embedding { .. } => const { &compute(Any, &[1]) },
+            Op::EmbeddingGrad { .. } => const { &compute(Any, &[0]) },
+            Op::Attention(_) => const { &compute(Narrow(QKV), &[]) },
             Op::AttentionGrad(_) => {
-                Facts { is_attention_gradient: true, ..compute(Narrow(&[0, 1, 2, 3, 4]), &[]) }
+                const { &Facts { is_attention_gradient: true, ..compute(Narrow(&[0, 1, 2, 3, 4]), &[]) } }
             }
             Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => {
-                Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[]) }
+                const { &Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[]) } }
             }
-            Op::SoftmaxAttentionGrad { .. } => Facts {
-                reads: Heads(&[0, 1, 2, 3, 5]),
-                writes: Heads(&[0, 1, 2]),
-                is_attention_gradient: true,
-                ..compute(Narrow(&[0, 1, 2, 3, 5]), &[])
-            },
-            Op::LinearAttentionGrad(_) => Facts {
-                reads: Heads(&[0, 1, 2, 3, 6]),
-                writes: Heads(&[0, 1, 2]),
-                is_attention_gradient: true,
-                ..compute(Narrow(&[0, 1, 2, 3, 6]), &[])
-            },
-            Op::SoftmaxDecode { .. } => Facts {
-                overwrites: Always(&[(1, 3), (2, 4)]),
-                reads: Heads(QKV),
-                ..compute(Narrow(QKV), &[5])
-            },
-            Op::LinearDecode(_) => Facts {
-                overwrites: Always(&[(1, 3), (2, 4), (3, 5)]),
-                reads: Heads(QKV),
-                ..compute(Narrow(QKV), &[6])
-            },
-            Op::CrossEntropy | Op::CrossEntropyGrad => compute(Narrow(&[0]), &[1]),
+            Op::SoftmaxAttentionGrad { .. } => {
+                const {
+                    &Facts {
+                        reads: Heads(&[0, 1, 2, 3, 5]),
+                        writes: Heads(&[0, 1, 2]),
+                        is_attention_gradient: true,
+                        ..compute(Narrow(&[0, 1, 2, 3, 5]), &[])
+                    }
+                }
+            }
+            Op::LinearAttentionGrad(_) => {
+                const {
+                    &Facts {
+                        reads: Heads(&[0, 1, 2, 3, 6]),
+                        writes: Heads(&[0, 1, 2]),
+                        is_attention_gradient: true,
+                        ..compute(Narrow(&[0, 1, 2, 3, 6]), &[])
+                    }
+                }
+            }
+            Op::SoftmaxDecode { .. } => {
+                const {
+                    &Facts {
+                        overwrites: Always(&[(1, 3), (2, 4)]),
+                        reads: Heads(QKV),
+                        ..compute(Narrow(QKV), &[5])
+                    }
+                }
+            }
+            Op::LinearDecode(_) => {
+                const {
+                    &Facts {
+                        overwrites: Always(&[(1, 3), (2, 4), (3, 5)]),
+                        reads: Heads(QKV),
+                        ..compute(Narrow(QKV), &[6])
+                    }
+                }
+            }
+            Op::CrossEntropy | Op::CrossEntropyGrad => const { &compute(Narrow(&[0]), &[1]) },
             Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => {
-                compute(Narrow(&[0, 1]), &[2])
+                const { &compute(Narrow(&[0, 1]), &[2]) }
             }
-            Op::GlobalNorm => compute(Wide, &[]),
-            Op::AdamW(_) => Facts { overwrites: Always(&[(0, 0), (1, 2), (2, 3)]), ..compute(Wide, &[]) },
+            Op::GlobalNorm => const { &compute(Wide, &[]) },
+            Op::AdamW(_) => {
+                const { &Facts { overwrites: Always(&[(0, 0), (1, 2), (2, 3)]), ..compute(Wide, &[]) } }
+            }
         }
     }
 
