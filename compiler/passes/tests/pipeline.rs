@@ -113,7 +113,7 @@ fn layers_are_recomputed_wherever_their_loop_is() {
                let logits = x @ table.T
              }}"
         );
-        let mut graph = common::built(&text, 1, 4);
+        let mut graph = common::plain(&text, 1, 4);
         let mut options = common::options("SS");
         options.recompute = Policy::Full;
         let mut copies = 0;

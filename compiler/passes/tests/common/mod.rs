@@ -16,14 +16,12 @@ use linc_passes::recompute::Policy;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Two layers, four query heads, two key/value heads, vocabulary 13.
-pub(crate) fn tiny_llama(batch: usize, seq: usize) -> Graph {
-    built(include_str!("../../../../models/llama3.linc"), batch, seq)
+fn source(path: &str, text: &str) -> Source {
+    Source { path: path.into(), text: text.into() }
 }
 
-/// An architecture with the numbers of [`tiny_llama`].
-pub(crate) fn built(architecture: &str, batch: usize, seq: usize) -> Graph {
-    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+/// Two layers, four query heads, two key/value heads, vocabulary 13.
+pub(crate) fn tiny_llama(batch: usize, seq: usize) -> Graph {
     let config = source("llama3_nano.toml", include_str!("../../../../models/llama3_nano.toml"));
     let mut config = ModelConfig::parse(&config).expect("the nano model");
     for (key, value) in [
@@ -36,8 +34,21 @@ pub(crate) fn built(architecture: &str, batch: usize, seq: usize) -> Graph {
     ] {
         config.override_number(key, value).expect("a number of the model");
     }
+    built(&config, include_str!("../../../../models/llama3.linc"), batch, seq)
+}
+
+/// An architecture that reads no more than the numbers which each model has: two layers of dimension 8.
+pub(crate) fn plain(architecture: &str, batch: usize, seq: usize) -> Graph {
+    let text = "name = 'a'\nflavor = 'b'\narchitecture = 'c.linc'\n\
+                dim = 8\nn_layers = 2\nn_heads = 2\nvocab_size = 13\n";
+    let config = ModelConfig::parse(&source("c.toml", text)).expect("a model file");
+    built(&config, architecture, batch, seq)
+}
+
+fn built(config: &ModelConfig, architecture: &str, batch: usize, seq: usize) -> Graph {
     let architecture = Architecture::parse(&source("model.linc", architecture)).expect("an architecture");
-    build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq }).expect("a graph").graph
+    let shape = BuildShape { batch, seq, rope_len: seq };
+    build(&architecture, config, &shape).unwrap_or_else(|e| panic!("{e}")).graph
 }
 
 pub(crate) fn options(kinds: &str) -> Options {
