@@ -25,6 +25,23 @@ Examples:
 A run that was stopped goes on with the same command. A run with other settings, or one more like a finished one, gets a
 folder of its own; --job.dump_folder names one.";
 
+/// An integer of at least 1. The library's own errors are those of Rust's parsers.
+fn positive(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| *n > 0).ok_or("expected an integer of at least 1")
+}
+
+fn count(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "expected an integer of at least 0")
+}
+
+fn seed(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "expected an integer from 0 to 18446744073709551615")
+}
+
+fn number(text: &str) -> Result<f64, &'static str> {
+    text.parse().map_err(|_| "expected a number")
+}
+
 /// Compiles, trains and runs language models in which a chosen share of the layers uses linear attention.
 #[derive(Debug, Parser)]
 #[command(name = "linc", version, about, propagate_version = true, after_help = FIRST_STEPS)]
@@ -93,10 +110,10 @@ pub(crate) struct LayerArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Sequences of a batch
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 2048, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) seq_len: usize,
     /// Number format of activations and matmul operands: float32, bfloat16 or float16
     #[arg(long, default_value = "float32")]
@@ -171,25 +188,25 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) prompt_file: Option<PathBuf>,
     /// Tokens to write at most; 200, or as many as the context has room for, if not given
-    #[arg(long)]
+    #[arg(long, value_parser = count, allow_negative_numbers = true)]
     pub(crate) tokens: Option<usize>,
     /// Take the most likely token each time
     #[arg(long)]
     pub(crate) greedy: bool,
     /// Divides the logits before sampling
-    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.8, value_parser = number, allow_negative_numbers = true)]
     pub(crate) temperature: f64,
     /// Sample from this many most likely tokens; 0 for all
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = count, allow_negative_numbers = true)]
     pub(crate) top_k: usize,
     /// Sample from the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1.0, value_parser = number, allow_negative_numbers = true)]
     pub(crate) top_p: f64,
     /// Seed of the sampling
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// Longest prompt and continuation together; the training length if not given
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: Option<usize>,
     /// Number format of activations, matmul operands and the KV cache: float32, bfloat16 or float16
     #[arg(long, default_value = "float32")]
@@ -198,7 +215,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value = "auto")]
     pub(crate) device: Choice,
     /// Threads of the CPU; 0 for all
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
     pub(crate) threads: usize,
 }
 
@@ -220,16 +237,16 @@ pub(crate) struct MeasureArgs {
     #[arg(long, default_value = "float32")]
     pub(crate) precision: String,
     /// Runs that are timed; medians, fastest and slowest are printed
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) rounds: usize,
     /// Runs before them
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = count, allow_negative_numbers = true)]
     pub(crate) warmup: usize,
     /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub(crate) device: Choice,
     /// Threads of the CPU; 0 for all
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
     pub(crate) threads: usize,
     /// Output format
     #[arg(long, value_enum, default_value = "text")]
@@ -258,19 +275,19 @@ pub(crate) enum Half {
 #[derive(Debug, Args)]
 pub(crate) struct BenchAttentionArgs {
     /// Features of a head, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "64,128")]
+    #[arg(long, value_delimiter = ',', default_value = "64,128", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) head_dim: Vec<usize>,
     /// Tokens of a sequence, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "1024")]
+    #[arg(long, value_delimiter = ',', default_value = "1024", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) seq: Vec<usize>,
     /// Query heads
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) heads: usize,
     /// Key and value heads
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) kv_heads: usize,
     /// Sequences of a batch
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
     /// Which attention
     #[arg(long, value_enum, value_delimiter = ',', default_value = "softmax,linear")]
@@ -297,10 +314,10 @@ pub(crate) struct BenchTrainArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Tokens of a sequence, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "2048")]
+    #[arg(long, value_delimiter = ',', default_value = "2048", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) seq: Vec<usize>,
     /// Sequences of a batch
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
     /// What the backward recomputes: none, selective or full
     #[arg(long, default_value = "selective")]
@@ -318,10 +335,10 @@ pub(crate) struct BenchMemoryArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 2048, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) seq: usize,
     /// Sequences of a batch
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,

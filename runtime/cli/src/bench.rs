@@ -134,7 +134,7 @@ fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 fn timing(args: &MeasureArgs) -> Result<Timing> {
-    if args.rounds == 0 || args.rounds > MOST_RUNS {
+    if args.rounds > MOST_RUNS {
         bail!("--rounds is {}; expected 1 to {MOST_RUNS}", args.rounds);
     }
     if args.warmup > MOST_RUNS {
@@ -150,9 +150,6 @@ fn open(
     set: Vec<String>,
     (batch_size, seq_len): (usize, usize),
 ) -> Result<Model> {
-    if batch_size == 0 || seq_len == 0 {
-        bail!("--batch-size and --seq must be at least 1");
-    }
     let layers = LayerArgs {
         ratio: ratio.map(str::to_string),
         placement: placement.to_string(),

@@ -122,9 +122,6 @@ fn number(text: &str) -> Option<f64> {
 
 /// Compiler options for a batch shape.
 pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
-    if layers.batch_size == 0 || layers.seq_len == 0 {
-        bail!("--batch-size and --seq-len must be at least 1");
-    }
     let mut options = Options::new(layers.batch_size, layers.seq_len);
     options.precision = precision(&layers.precision)?;
     options.clock = Some(system::seconds);

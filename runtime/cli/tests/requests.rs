@@ -172,3 +172,29 @@ fn learned_positions_go_as_far_as_they_were_trained() {
     assert!(text.starts_with("the quick"), "{text}");
     refuse(&[&generate[..], &["--context", "33"]].concat(), &["context is 33", "at most 32"]);
 }
+
+/// Numbers of the command line are refused in words, negative ones too.
+#[test]
+fn arguments_that_are_no_such_number() {
+    let checkpoint = ["generate", "--checkpoint", "nowhere"];
+    let cases: [(&[&str], &str); 6] = [
+        (&["--tokens", "-8"], "expected an integer of at least 0"),
+        (&["--tokens", "many"], "expected an integer of at least 0"),
+        (&["--context", "0"], "expected an integer of at least 1"),
+        (&["--temperature", "hot"], "expected a number"),
+        (&["--seed", "1.5"], "expected an integer from 0 to"),
+        (&["--threads", "99999999999999999999999"], "expected an integer of at least 0"),
+    ];
+    for (flag, expected) in cases {
+        let value = format!("invalid value '{}' for '{}", flag[1], flag[0]);
+        refuse(&[&checkpoint[..], flag].concat(), &[&value, expected]);
+    }
+    let model = "models/llama3_nano.toml";
+    refuse(&["compile", model, "--batch-size", "-1"], &["'-1'", "expected an integer of at least 1"]);
+    refuse(&["bench", "train", model, "--rounds", "-3"], &["'-3'", "expected an integer of at least 1"]);
+    refuse(&["bench", "attention", "--head-dim", "64,0"], &["'0'", "expected an integer of at least 1"]);
+    refuse(
+        &["train", "configs/quickstart.toml", "--training.batch_size", "-8"],
+        &["at least 1, found the integer -8"],
+    );
+}

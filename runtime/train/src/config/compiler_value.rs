@@ -5,7 +5,7 @@ use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
 use linc_exec::device::Choice;
 use toml::de::DeValue;
 
-use super::value::{Setting, mismatch, quote};
+use super::value::{Setting, describe_text, mismatch, quote};
 
 /// The exact fraction of the decimal text, so that 0.7 is 7/10 when layers are placed.
 impl Setting for Ratio {
@@ -26,7 +26,8 @@ impl Setting for Ratio {
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
-        plain_decimal(text).parse().map_err(|_| format!("expected {}, found `{text}`", Self::expected()))
+        let expected = || format!("expected {}, found {}", Self::expected(), describe_text(text));
+        plain_decimal(text).parse().map_err(|_| expected())
     }
 
     fn to_toml(&self) -> Option<String> {
@@ -57,7 +58,9 @@ impl Setting for Placement {
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         match value {
             DeValue::String(text) => text.parse().map_err(|_| mismatch::<Self>(value)),
-            DeValue::Array(_) => Vec::<usize>::from_toml(value).map(Self::Layers),
+            DeValue::Array(_) => {
+                Vec::<usize>::from_toml(value).map(Self::Layers).map_err(|_| mismatch::<Self>(value))
+            }
             DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)
@@ -68,7 +71,9 @@ impl Setting for Placement {
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text.trim().starts_with('[') {
-            true => Vec::<usize>::from_text(text).map(Self::Layers),
+            true => Vec::<usize>::from_text(text)
+                .map(Self::Layers)
+                .map_err(|_| format!("expected {}, found {}", Self::expected(), describe_text(text))),
             false => Self::from_toml(&DeValue::String(text.into())),
         }
     }

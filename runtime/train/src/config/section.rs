@@ -1,7 +1,9 @@
 //! The macro that declares a section of the config once: its fields, help texts, defaults, other
 //! spellings and limits. Reading, writing and `--help` all follow from that one declaration.
 
+use super::check::Check;
 use super::settings::Settings;
+use super::value::Setting;
 
 /// One key of the config, for `--help` and for suggestions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,11 @@ pub(crate) fn qualify(section: &str, alias: &str) -> String {
     if alias.contains('.') { alias.to_owned() } else { format!("{section}.{alias}") }
 }
 
+/// What a person should write for a setting: in the words of its limit, if it has one.
+pub(crate) fn expected<T: Setting>(check: Option<Check<T>>) -> String {
+    check.map_or_else(T::expected, |check| check.allowed)
+}
+
 macro_rules! section {
     ($(#[doc = $section_doc:literal])+ $name:ident $section:literal {
         $($(#[doc = $doc:literal])+ $field:ident: $ty:ty = $default:expr
@@ -59,8 +66,8 @@ macro_rules! section {
             fn read(settings: &mut $crate::config::settings::Settings) -> Self {
                 let defaults = Self::default();
                 Self { $($field: {
-                    let checks: &[&$crate::config::settings::Check<$ty>] = &[$(&$check)?];
-                    settings.take(concat!($section, ".", stringify!($field)), defaults.$field, checks)
+                    let check: Option<$crate::config::check::Check<$ty>> = None$(.or(Some($check)))?;
+                    settings.take(concat!($section, ".", stringify!($field)), defaults.$field, check.as_ref())
                 }),* }
             }
 
@@ -69,7 +76,7 @@ macro_rules! section {
                 $(keys.push($crate::config::section::KeyInfo {
                     name: concat!($section, ".", stringify!($field)).to_owned(),
                     help: [$($doc),+].map(str::trim).join(" "),
-                    expected: <$ty as $crate::config::value::Setting>::expected(),
+                    expected: $crate::config::section::expected::<$ty>(None$(.or(Some($check)))?),
                     default: $crate::config::value::Setting::to_toml(&defaults.$field),
                     aliases: vec![$($($crate::config::section::qualify($section, $alias)),+)?],
                 });)*

@@ -1,10 +1,11 @@
 //! The settings as given: a TOML text overlaid with command line flags, each remembering where it came
 //! from, so that every complaint about it can point there.
 
+use super::check::Check;
 use super::error::{ConfigError, FilePlace, Place, Problem};
 use super::legacy;
 use super::section::KeyInfo;
-use super::value::Setting;
+use super::value::{Setting, describe, describe_text};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::de::{DeTable, DeValue};
@@ -60,9 +61,6 @@ fn sectioned(arg: &str) -> Option<String> {
     let names = super::JobConfig::keys().into_iter().map(|known| known.name);
     names.into_iter().find(|name| name.rsplit('.').next() == Some(key.as_str()))
 }
-
-/// A limit of a setting: says what is allowed if the value is not.
-pub(crate) type Check<T> = dyn Fn(&T) -> Result<(), String>;
 
 enum Value<'a> {
     Toml(DeValue<'a>),
@@ -157,7 +155,7 @@ impl<'a> Settings<'a> {
                 value if section.is_empty() => {
                     let place = self.key_place(&origin);
                     let message = if self.is_section(&name) {
-                        format!("`{name}` is a section, found {}", super::value::describe(&value))
+                        format!("`{name}` is a section, found {}", describe(&value))
                     } else {
                         format!("key `{name}` stands outside any section")
                     };
@@ -304,16 +302,33 @@ impl<'a> Settings<'a> {
     }
 
     /// Takes a setting out; its default if it is not given or is wrong, which is then reported.
-    pub(crate) fn take<T: Setting>(&mut self, name: &str, default: T, checks: &[&Check<T>]) -> T {
+    pub(crate) fn take<T: Setting + 'static>(
+        &mut self,
+        name: &str,
+        default: T,
+        check: Option<&Check<T>>,
+    ) -> T {
         let Some(entry) = self.given.remove(name) else { return default };
         let read = match &entry.value {
             Value::Toml(value) => T::from_toml(value),
             Value::Text(text) => T::from_text(text),
-            Value::Switch => T::from_toml(&DeValue::Boolean(true))
-                .map_err(|_| format!("needs a value: expected {}", T::expected())),
+            Value::Switch => T::from_toml(&DeValue::Boolean(true)),
         };
-        let checked =
-            read.and_then(|value| checks.iter().try_for_each(|check| check(&value)).map(|()| value));
+        let checked = match (read, check) {
+            (Ok(value), Some(check)) => check.apply(&value).map(|()| value),
+            (Ok(value), None) => Ok(value),
+            (Err(message), check) => {
+                let allowed = check.map_or_else(T::expected, |check| check.allowed.clone());
+                Err(match (&entry.value, check) {
+                    (Value::Switch, _) => format!("needs a value: expected {allowed}"),
+                    (Value::Toml(value), Some(_)) => format!("expected {allowed}, found {}", describe(value)),
+                    (Value::Text(text), Some(_)) => {
+                        format!("expected {allowed}, found {}", describe_text(text))
+                    }
+                    (Value::Toml(_) | Value::Text(_), None) => message,
+                })
+            }
+        };
         let place = self.value_place(&entry.origin);
         self.places.insert(name.to_owned(), place.clone());
         match checked {
@@ -327,14 +342,18 @@ impl<'a> Settings<'a> {
     }
 
     /// Takes every setting of a section with free keys.
-    pub(crate) fn take_open<T: Setting + Clone>(&mut self, section: &str, unset: &T) -> BTreeMap<String, T> {
+    pub(crate) fn take_open<T: Setting + Clone + 'static>(
+        &mut self,
+        section: &str,
+        unset: &T,
+    ) -> BTreeMap<String, T> {
         let prefix = format!("{section}.");
         let names: Vec<String> =
             self.given.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
         names
             .into_iter()
             .map(|name| {
-                let value = self.take(&name, unset.clone(), &[]);
+                let value = self.take(&name, unset.clone(), None);
                 (name[prefix.len()..].to_owned(), value)
             })
             .collect()

@@ -190,9 +190,30 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ("[model]\nlinear_attn_ratio = \"x\"", "2:21", "the string \"x\""),
         ("[model]\nlinear_attn_placement = \"up\"", "2:25", "uniform"),
         ("[training]\nseq_len = 0", "2:11", "at least 1"),
-        ("[training]\nseq_len = -4", "2:11", "at least 0"),
+        ("[training]\nseq_len = -4", "2:11", "expected an integer of at least 1, found the integer -4"),
         ("[training]\nseq_len = 1.5", "2:11", "found the number 1.5"),
         ("[training]\nseq_len = \"long\"", "2:11", "found the string \"long\""),
+        (
+            "[training]\nsteps = 99999999999999999999",
+            "2:9",
+            "the integer 99999999999999999999, which 64 bits do not hold",
+        ),
+        (
+            "[training]\nseed = -1",
+            "2:8",
+            "expected an integer from 0 to 9223372036854775807, found the integer -1",
+        ),
+        (
+            "[training]\nseed = 9223372036854775808",
+            "2:8",
+            "from 0 to 9223372036854775807, found 9223372036854775808",
+        ),
+        (
+            "[training.mqar]\nnum_kv_pairs = [8, \"x\"]",
+            "2:16",
+            "expected a list of at least one integer, each at least 1, found the list [8, \"x\"]",
+        ),
+        ("[lr_scheduler]\ndecay_ratio = \"all\"", "2:15", "expected a number from 0 to 1, found the string"),
         ("[training]\nseq_len = 999999999999", "2:11", "2147483647"),
         ("[training]\nglobal_batch_size = 9", "2:21", "not a multiple"),
         ("[training]\nglobal_batch_size = 800000000", "2:21", "268435456 tokens in one step"),
@@ -217,7 +238,7 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ("[lr_scheduler]\ndecay_ratio = 2.0", "2:15", "0 to 1"),
         ("[lr_scheduler]\ndecay_type = \"step\"", "2:14", "cosine"),
         ("[parallelism]\ntensor_parallel_degree = 2", "2:26", "one device"),
-        ("[compile]\ndisable_passes = [\"cse\", \"inline\"]", "2:18", "no pass named \"inline\""),
+        ("[compile]\ndisable_passes = [\"cse\", \"inline\"]", "2:18", "can be left out, which are "),
         ("[compile]\nautotune_seconds = -1", "2:20", "a finite number of at least 0, found -1"),
         ("[compile]\nautotune_seconds = \"fast\"", "2:20", "found the string \"fast\""),
         ("[compile]\nautotune_secs = 5", "2:1", "did you mean `autotune_seconds`?"),
@@ -357,6 +378,46 @@ fn the_listing_has_every_key_and_those_of_the_model_file() {
     assert!(listing[at - 1].name.starts_with("model.") && listing[at + 1].name.starts_with("optimizer."));
     assert!(listing[at].help.contains("--model.overrides.dim 256"));
     good("", &["--model.overrides.dim", "256"]);
+}
+
+/// What a setting may be is declared once: the listing says it, and so does the refusal of a value of any other kind.
+#[test]
+fn every_refusal_says_what_the_listing_says() {
+    for key in JobConfig::keys() {
+        let (section, field) = key.name.rsplit_once('.').expect("a section");
+        let mut refused = 0;
+        for value in ["-8", "0", "1.5", "1e400", "\"\"", "\"/..\"", "[]", "[-8]", "1979-05-27", "true"] {
+            let text = format!("[{section}]\n{field} = {value}\n");
+            let Err(error) = load(&text, &[]) else { continue };
+            let Some(problem) =
+                error.problems.iter().find(|p| p.message.starts_with(&format!("`{}`:", key.name)))
+            else {
+                continue;
+            };
+            refused += 1;
+            assert!(problem.message.contains(&format!("expected {}, found ", key.expected)), "{text}{error}");
+            let flag = format!("--{}={value}", key.name);
+            if let Err(error) = load("", &[&flag]) {
+                assert!(
+                    error.to_string().contains(&format!("expected {}, found ", key.expected)),
+                    "{flag}: {error}"
+                );
+            }
+        }
+        assert!(refused > 0, "{}: anything goes", key.name);
+    }
+}
+
+#[test]
+fn the_listing_says_what_is_too_small() {
+    let keys = JobConfig::keys();
+    let expected = |name: &str| &keys.iter().find(|key| key.name == name).expect("listed").expected;
+    for name in ["metrics.log_freq", "training.steps", "validation.freq", "checkpoint.interval"] {
+        assert_eq!(expected(name), "an integer of at least 1");
+    }
+    assert_eq!(expected("training.seed"), "an integer from 0 to 9223372036854775807");
+    assert_eq!(expected("training.threads"), "an integer of at least 0");
+    assert_eq!(expected("training.global_batch_size"), "-1 or an integer of at least 1");
 }
 
 #[test]

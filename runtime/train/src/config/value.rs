@@ -35,17 +35,50 @@ pub(super) fn mismatch<T: Setting>(value: &DeValue<'_>) -> String {
 
 /// A TOML value in words, shortened.
 pub(super) fn describe(value: &DeValue<'_>) -> String {
+    let text = shortened(&spelled(value));
     match value {
-        DeValue::String(text) => {
-            let shown: String = text.chars().take(40).collect();
-            format!("the string {shown:?}")
+        DeValue::String(_) => format!("the string {text}"),
+        DeValue::Integer(number) => {
+            let wide = i128::from_str_radix(number.as_str(), number.radix());
+            let fits = wide.is_ok_and(|wide| u64::try_from(wide.abs()).is_ok());
+            format!("the integer {text}{}", if fits { "" } else { ", which 64 bits do not hold" })
         }
-        DeValue::Integer(number) => format!("the integer {number}"),
-        DeValue::Float(number) => format!("the number {number}"),
-        DeValue::Boolean(flag) => format!("{flag}"),
-        DeValue::Datetime(date) => format!("the date {date}"),
-        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Float(_) => format!("the number {text}"),
+        DeValue::Boolean(_) => text,
+        DeValue::Datetime(_) => format!("the date {text}"),
+        DeValue::Array(_) => format!("the list {text}"),
         DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+fn spelled(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(date) => date.to_string(),
+        DeValue::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| spelled(item.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(_) => "{ .. }".to_owned(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut shown: String = text.chars().take(60).collect();
+    if shown.len() < text.len() {
+        shown.push_str("..");
+    }
+    shown
+}
+
+/// A command line argument in words, as the TOML value that it is read as.
+pub(super) fn describe_text(text: &str) -> String {
+    match DeValue::parse(text.trim()) {
+        Ok(value) => describe(value.get_ref()),
+        Err(_) => describe(&DeValue::String(text.into())),
     }
 }
 
@@ -161,7 +194,10 @@ impl<T: Setting> Setting for Vec<T> {
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         match value {
-            DeValue::Array(items) => items.iter().map(|item| T::from_toml(item.get_ref())).collect(),
+            DeValue::Array(items) => {
+                let items: Result<Self, String> = items.iter().map(|i| T::from_toml(i.get_ref())).collect();
+                items.map_err(|_| mismatch::<Self>(value))
+            }
             DeValue::String(_)
             | DeValue::Integer(_)
             | DeValue::Float(_)
@@ -179,7 +215,9 @@ impl<T: Setting> Setting for Vec<T> {
             let list = DeValue::parse(text).map_err(|error| format!("not a list: {}", error.message()))?;
             return Self::from_toml(list.get_ref());
         }
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::from_text).collect()
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let items: Result<Self, String> = items.map(T::from_text).collect();
+        items.map_err(|_| format!("expected {}, found {}", Self::expected(), describe_text(text)))
     }
 
     fn to_toml(&self) -> Option<String> {
