@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, Scope, StateRole, TableKind, Value};
 use linc_kernels::tiles::Tiles;
-use linc_kernels::{Call, Context, Place, Target, Work, lower};
+use linc_kernels::{Call, Context, KernelError, Place, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
 use linc_plan as plan;
 use linc_tile as tile;
-
-use crate::error::CompileError;
 
 /// The plan, and the kernels behind its texts.
 pub(crate) struct Assembled {
@@ -25,7 +23,7 @@ pub(crate) fn assemble(
     target: Target,
     tiles: &Tiles,
     layout: &PersistentLayout,
-) -> Result<Assembled, CompileError> {
+) -> Result<Assembled, KernelError> {
     let mut context = Context::new(&placement.storage, target, tiles);
     let mut lowered: Vec<Vec<Call>> = Vec::with_capacity(placement.order.len());
     for id in &placement.order {

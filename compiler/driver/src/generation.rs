@@ -2,13 +2,11 @@
 
 use linc_ir::Graph;
 use linc_lang::{BuildShape, Diagnostic, Diagnostics, Origins};
-use linc_passes::{PassError, positions};
+use linc_passes::positions;
 
 use crate::error::CompileError;
+use crate::locate::pass_error;
 use crate::model::Model;
-
-/// What to do about a model that cannot.
-const HELP: &str = "a token sees others through causal `attention` only, or it cannot be decoded one at a time; training and validation need none of this";
 
 /// How a model generates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +23,7 @@ pub fn generation(model: &Model) -> Result<Generation, CompileError> {
     let (graph, origins) = whole_sequences(model, 1, 1)?;
     match positions::run(&graph, 1, 1) {
         Ok(part) => Ok(Generation { longest: part.longest }),
-        Err(error) => Err(refusal(error, &origins)),
+        Err(error) => Err(pass_error(error, &graph, &origins)),
     }
 }
 
@@ -59,14 +57,6 @@ pub(crate) fn whole_sequences(
     }
     match positions::sequences(&built.graph, batch) {
         Ok(part) => Ok((part.graph, built.origins.through(&part.sources))),
-        Err(error) => Err(refusal(error, &built.origins)),
-    }
-}
-
-/// The error of a pass, at its place in the text if it has one.
-pub(crate) fn refusal(error: PassError, origins: &Origins) -> CompileError {
-    match error {
-        PassError::MixesPositions { node, .. } => origins.error(node, &error.to_string(), HELP).into(),
-        other => other.into(),
+        Err(error) => Err(pass_error(error, &built.graph, &built.origins)),
     }
 }

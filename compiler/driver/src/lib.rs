@@ -6,6 +6,7 @@
 mod assemble;
 mod error;
 mod generation;
+mod locate;
 mod model;
 mod report;
 mod trial;
@@ -23,7 +24,7 @@ pub use error::CompileError;
 pub use generation::{Generation, generation};
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::AdamWSpec;
-pub use linc_kernels::tiles;
+pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::loss_scale::LossScale;
@@ -175,7 +176,7 @@ pub fn compile(
     let built = |batch, seq| {
         model.build(BuildShape { batch, seq, rope_len: seq }).map(|built| (built.graph, built.origins))
     };
-    let (name, built, tokens) = match entry {
+    let as_built = || match entry {
         Entry::Train(_) => ("train", built(batch, seq), seq),
         Entry::Accumulate => ("accumulate", built(batch, seq), seq),
         // It has the parameters only; `options` has the tokens of all batches of a step.
@@ -188,7 +189,9 @@ pub fn compile(
             ("prefill", generation::whole_sequences(model, batch, *context), *tokens)
         }
     };
+    let (name, built, tokens) = as_built();
     let (mut graph, origins) = built?;
+    locate::check_heads(model, &graph, &origins)?;
     graph.name = format!("{} {name}", graph.name);
 
     let mut dumps = vec![];
@@ -229,11 +232,18 @@ pub fn compile(
         }
         last = now();
     })
-    .map_err(|error| generation::refusal(error, &origins))?;
+    .map_err(|error| match as_built().1 {
+        Ok((graph, _)) => locate::pass_error(error, &graph, &origins),
+        Err(error) => error,
+    })?;
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &placement, options.target.into(), &options.tiles, layout)?;
+    let assembled = assemble::assemble(&graph, &placement, options.target.into(), &options.tiles, layout)
+        .map_err(|error| match as_built().1 {
+            Ok((graph, _)) => locate::kernel_error(error, &graph, &origins),
+            Err(error) => error,
+        })?;
     plan::validate::validate(&assembled.plan)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {

@@ -1,7 +1,9 @@
 //! A model as the driver knows it: its two texts, its numbers, and the attention kind of every layer.
 
 use linc_ir::{Graph, LinearForm, Op};
-use linc_lang::{Architecture, BuildShape, BuiltModel, LinearAttentionOptions, ModelConfig, Source, build};
+use linc_lang::{
+    Architecture, BuildShape, BuiltModel, Diagnostics, LinearAttentionOptions, ModelConfig, Source, build,
+};
 use linc_passes::attention::LinearOptions;
 use linc_passes::placement::{AttentionKind, Placement, Ratio, describe_share, layer_kinds, layer_map};
 
@@ -106,6 +108,11 @@ impl Model {
     /// Builds the graph for a batch shape.
     pub(crate) fn build(&self, shape: BuildShape) -> Result<BuiltModel, CompileError> {
         Ok(build(&self.architecture, &self.config, &shape)?)
+    }
+
+    /// Errors with the places in the model file that give these numbers.
+    pub(crate) fn point_at(&self, errors: Diagnostics, names: &[&str]) -> Diagnostics {
+        self.config.point_at(errors, names)
     }
 
     /// Options of the linear layers, in the default form.

@@ -30,11 +30,15 @@ use crate::tiles::{BLOCK, Family, Tile};
 use crate::view::Lowering;
 use crate::{Cost, KernelError, Target};
 
+/// Attention reads features in vectors of so many: a head has a multiple of them.
+pub const HEAD_DIM_MULTIPLE: usize = 8;
+
 /// Sizes of q `[B, N, H, D]` and k; an error if no kernel exists for them.
 fn head_shape(l: &Lowering<'_>, q: Value, k: Value) -> Result<HeadShape, KernelError> {
     let (q, k) = (&l.shape(q).0, &l.shape(k).0);
-    if q[3] % 8 != 0 {
-        return l.fail(format!("head_dim is {}; attention kernels need a multiple of 8", q[3]));
+    if !q[3].is_multiple_of(HEAD_DIM_MULTIPLE) {
+        return l
+            .fail(format!("heads of {} features, which must be a multiple of {HEAD_DIM_MULTIPLE}", q[3]));
     }
     Ok(HeadShape { batch: q[0], seq: q[1], heads: q[2], kv_heads: k[2], head_dim: q[3] })
 }

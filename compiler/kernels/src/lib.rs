@@ -19,7 +19,7 @@ use linc_ir::{DType, Value};
 use linc_tile as tile;
 use thiserror::Error;
 
-pub use attention::{decode_range, prefill_tokens};
+pub use attention::{HEAD_DIM_MULTIPLE, decode_range, prefill_tokens};
 pub use cost::Cost;
 pub use loss::min_loss_rows;
 pub use lower::lower;

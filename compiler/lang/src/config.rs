@@ -95,13 +95,15 @@ impl ModelConfig {
     /// # Errors
     /// An unknown key, or a value that the key does not take.
     pub fn override_number(&mut self, key: &str, value: f64) -> Result<(), Diagnostics> {
-        let fail = |error| Err(Diagnostics::new(vec![error], Vec::new()));
+        let fail = |error| Err(Diagnostics::new(vec![error], vec![self.source.clone()]));
         let kind = KEYS.iter().find(|k| k.path() == key && k.kind != Kind::Text).map(|k| k.kind);
         let present = self.settings.contains_key(key);
         let Some(kind) = kind.or(present.then_some(Kind::Any)) else {
-            let known: Vec<String> = KEYS.iter().filter(|k| k.kind != Kind::Text).map(Key::path).collect();
-            let known = known.iter().chain(self.settings.keys()).map(String::as_str);
-            let help = did_you_mean(key, known);
+            let keys: Vec<String> = KEYS.iter().filter(|k| k.kind != Kind::Text).map(Key::path).collect();
+            let known = keys.iter().chain(self.settings.keys()).map(String::as_str);
+            let listed = || self.settings.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let help =
+                did_you_mean(key, known).unwrap_or_else(|| format!("{} has {}", self.source.path, listed()));
             return fail(Diagnostic::nowhere(format!("the model has no number `{key}`")).help(help));
         };
         if key.starts_with(SCALING) && !present {
@@ -118,7 +120,10 @@ impl ModelConfig {
         let Some(number) = kind.accept(number) else {
             let flag = if kind == Kind::Flag { " (1 or 0)" } else { "" };
             let message = format!("`{key}` must be {}{flag}, not {value}", kind.describe());
-            return fail(Diagnostic::nowhere(message));
+            return fail(match self.settings.get(key).and_then(|s| s.span.clone()) {
+                Some(span) => Diagnostic::new(&self.source.path, span, message).remark(format!("overridden to {value}")),
+                None => Diagnostic::nowhere(message).help(format!("{} does not say `{key}`: leave it out, or mend the value on the command line or in the config", self.source.path)),
+            });
         };
         let span = self.settings.get(key).and_then(|s| s.span.clone());
         self.settings.insert(key.to_string(), Setting { value: number, span, overridden: true });
@@ -221,10 +226,23 @@ impl ModelConfig {
         }
     }
 
+    /// Adds the places that give numbers to each of the errors.
+    #[must_use]
+    pub fn point_at(&self, errors: Diagnostics, names: &[&str]) -> Diagnostics {
+        // The model was built, so its numbers fit together.
+        let Ok(settings) = self.resolve() else { return errors };
+        let all = |error| names.iter().fold(error, |error, name| self.also(error, &settings, name));
+        errors.in_addition(&self.source, all)
+    }
+
     /// Adds the place that gives `name` to an error.
     pub(crate) fn also(&self, error: Diagnostic, all: &BTreeMap<String, Setting>, name: &str) -> Diagnostic {
-        let Some(Setting { value, span: Some(span), overridden }) = all.get(name) else {
-            return error;
+        let (value, span, overridden) = match all.get(name) {
+            Some(Setting { value, span: Some(span), overridden }) => (value, span, overridden),
+            Some(Setting { span: None, overridden: false, .. }) if name == "head_dim" => {
+                return self.also(self.also(error, all, "dim"), all, "n_heads");
+            }
+            Some(Setting { span: None, .. }) | None => return error,
         };
         // The excerpt shows what the TOML says; only an override needs words.
         let text = if *overridden { format!("overridden to {value}") } else { String::new() };

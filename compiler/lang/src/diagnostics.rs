@@ -90,6 +90,13 @@ impl Diagnostics {
         Diagnostics { errors, sources }
     }
 
+    /// The same errors, each with what is to be added to it about another text.
+    pub(crate) fn in_addition(self, source: &Source, add: impl Fn(Diagnostic) -> Diagnostic) -> Self {
+        let mut sources = self.sources;
+        sources.push(source.clone());
+        Diagnostics { errors: self.errors.into_iter().map(add).collect(), sources }
+    }
+
     fn text(&self, path: &str) -> &str {
         self.sources.iter().find(|s| s.path == path).map_or("", |s| s.text.as_str())
     }

@@ -110,6 +110,12 @@ pub fn run(
         *graph = positions::run(graph, tokens, context)?.graph;
         observe("positions", graph);
     }
+    // What only unneeded operations read would be removed with them, and be left without the gradient it has a place for.
+    if part.is_none()
+        && let Some(name) = dce::idle_parameter(graph)
+    {
+        return Err(PassError::UnusedParameter { name });
+    }
     let narrow = options.precision.narrow();
     let stored_narrow = match narrow {
         Some(_) if options.narrow_weights => precision::read_narrow(graph)?,

@@ -198,3 +198,38 @@ fn arguments_that_are_no_such_number() {
         &["at least 1, found the integer -8"],
     );
 }
+
+/// What is found wrong with a model after its text was read is shown in the text, with the numbers behind it.
+#[test]
+fn what_passes_and_kernels_refuse_has_a_place() {
+    let folder = Folder::new("places");
+    let attention = "own.linc:8:25: error: attention with heads of 6 features, which must be a multiple of 8";
+    let cases: [(&str, &[&str], &[&str]); 4] = [
+        (
+            "x = x * 2",
+            &["--model.overrides.dim", "24"],
+            &[attention, "own.toml:", "overridden to 24", "n_heads = 4", "--model.overrides.head_dim N"],
+        ),
+        (
+            "param idle [dim] init ones let _y = x * idle",
+            &[],
+            &["own.linc:4:", "parameter idle.weight does not influence the loss", "help: "],
+        ),
+        (
+            "x = x * 2",
+            &["--model.overrides.n_layers", "0"],
+            &["own.toml:7:12: error: `n_layers` must be a whole number from 1", "overridden to 0"],
+        ),
+        (
+            "x = x * 2",
+            &["--model.overrides.max_length", "16"],
+            &["the model has no number `max_length`", "own.toml has dim, n_heads, n_layers, vocab_size"],
+        ),
+    ];
+    for (start, overrides, expected) in cases {
+        let args =
+            [own_model(&folder, start, ""), overrides.iter().map(|a| (*a).to_owned()).collect()].concat();
+        refuse(&args, expected);
+    }
+    assert!(!folder.path("run").exists(), "a refused run writes nothing");
+}

@@ -96,8 +96,9 @@ pub(super) fn rope_table(builder: &mut Builder<'_>, call: &Call<'_>) -> Built<Va
     };
     if head_dim.size % 2 != 0 {
         let message = format!("rotary positions need an even head size, found {}", head_dim.describe());
-        let error = call.fail(builder, &message);
-        return Err(builder.blame(error, call.argument(builder, 0)?.1));
+        let mut error = builder.blame(call.fail(builder, &message), call.argument(builder, 0)?.1);
+        error.help = Some("features are rotated in pairs: choose an even head_dim, which is dim / n_heads where the model file does not say it".into());
+        return Err(error);
     }
     let key = (head_dim.size, theta, scaling);
     if let Some(known) = builder.ropes.iter().find(|(d, t, s, _)| (*d, *t, *s) == key) {

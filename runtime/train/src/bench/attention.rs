@@ -1,7 +1,9 @@
 //! Attention by itself: a model of one layer per kind of attention, with projections as thin as the language allows, of
 //! whose training step only attention's launches are counted. Softmax and linear attention run in the same step.
 
-use linc_driver::{AttentionKind, BatchShape, Entry, Model, Placement, Precision, RecomputePolicy, Source};
+use linc_driver::{
+    AttentionKind, BatchShape, Entry, HEAD_DIM_MULTIPLE, Model, Placement, Precision, RecomputePolicy, Source,
+};
 use serde::Serialize;
 
 use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, seconds_of, train_entry};
@@ -145,8 +147,8 @@ fn check(bench: &AttentionBench) -> Result<(), TrainError> {
     if heads % kv_heads != 0 {
         return refuse(format!("{heads} query heads are no multiple of {kv_heads} key/value heads"));
     }
-    match head_dims.iter().find(|d| **d == 0 || **d % 8 != 0) {
-        Some(d) => refuse(format!("head_dim is {d}; attention kernels need a multiple of 8")),
+    match head_dims.iter().find(|d| **d == 0 || !d.is_multiple_of(HEAD_DIM_MULTIPLE)) {
+        Some(d) => refuse(format!("heads of {d} features, which must be a multiple of {HEAD_DIM_MULTIPLE}")),
         None => Ok(()),
     }
 }
