@@ -1,6 +1,6 @@
 //! Errors that are found after the text of a model was read, at the place in the text that they are about.
 
-use linc_ir::{Graph, NodeId, Op};
+use linc_ir::{Graph, NodeId, Op, Scope};
 use linc_kernels::{HEAD_DIM_MULTIPLE, KernelError};
 use linc_lang::Origins;
 use linc_passes::PassError;
@@ -60,8 +60,8 @@ pub(crate) fn pass_error(error: PassError, graph: &Graph, origins: &Origins) -> 
 
 /// The first operation of that name in a block of the text, or what else is there: passes replace operations, but keep in
 /// which block they are.
-fn find(graph: &Graph, scope: &str, op: &str) -> Option<NodeId> {
-    let here = || graph.nodes().filter(|node| graph.node(*node).scope == scope);
+fn find(graph: &Graph, scope: &Scope, op: &str) -> Option<NodeId> {
+    let here = || graph.nodes().filter(|node| graph.node(*node).scope == *scope);
     here().find(|node| graph.op(*node).name() == op).or_else(|| here().next())
 }
 

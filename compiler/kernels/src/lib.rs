@@ -15,7 +15,7 @@ mod pointwise;
 pub mod tiles;
 mod view;
 
-use linc_ir::{DType, Value};
+use linc_ir::{DType, Scope, Value};
 use linc_tile as tile;
 use thiserror::Error;
 
@@ -94,7 +94,7 @@ pub struct Call {
 #[error("{scope}: {op} cannot be lowered: {message}")]
 pub struct KernelError {
     /// Where in the model.
-    pub scope: String,
+    pub scope: Scope,
     /// The operation.
     pub op: &'static str,
     /// What is not supported, and what is.

@@ -115,7 +115,7 @@ impl<'a> Lowering<'a> {
 
     pub(crate) fn fail<T>(&self, message: impl Into<String>) -> Result<T, KernelError> {
         let node = self.graph.node(self.id);
-        Err(KernelError { scope: node.scope.to_string(), op: node.op.name(), message: message.into() })
+        Err(KernelError { scope: node.scope.clone(), op: node.op.name(), message: message.into() })
     }
 
     /// Batch, sequence and head strides of a `[B, N, heads, D]` value.

@@ -1,6 +1,6 @@
 //! What a pass can refuse.
 
-use linc_ir::{IrError, NodeId};
+use linc_ir::{IrError, NodeId, Scope};
 use thiserror::Error;
 
 /// A pass could not do its work.
@@ -13,7 +13,7 @@ pub enum PassError {
     #[error("{scope}: {op} has no derivative")]
     NotDifferentiable {
         /// Where.
-        scope: String,
+        scope: Scope,
         /// The operation.
         op: &'static str,
     },

@@ -14,7 +14,7 @@ use crate::out;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let mut options = options(&args.layers)?;
-    let model = if args.path.is_dir() {
+    let model = if args.path.is_dir() || checkpoint::is_named_so(&args.path) {
         let state = checkpoint::open(&args.path)?;
         options.seq = state.model.seq_len;
         if args.format == Format::Text {

@@ -36,7 +36,10 @@ fn a_full_disk_ends_a_run_and_leaves_older_checkpoints() {
     let lines = fs::read_to_string(&metrics).expect("metrics").lines().count();
     // Room for the metrics, not for weights.
     let more = ["train", &config, "--training.steps", "9"];
-    refused(&limited(64, &more), &["step-9", "model.safetensors", "older checkpoints are as they were"]);
+    refused(
+        &limited(64, &more),
+        &["step-9", "model.safetensors", "older checkpoints are as they were", "ulimit -f"],
+    );
     assert_eq!(fs::read(&weights).expect("weights"), before);
     let left: Vec<String> = fs::read_dir(folder.path("run/checkpoint"))
         .expect("checkpoints")
@@ -71,8 +74,10 @@ fn folders_that_cannot_be_written_are_named_before_training() {
     for place in [format!("{file}/run"), file.clone()] {
         let message =
             refuse(&["train", &config, "--job.dump_folder", &place], &[&file, "help:", "dump_folder"]);
-        assert!(!message.contains("step:"), "{message}");
+        assert!(!message.contains("step:") && !message.contains("make room"), "{message}");
     }
+    let message = refuse(&["train", &config, "--job.dump_folder", &format!("{file}/run")], &[]);
+    assert!(message.contains("a part of that path is a file"), "{message}");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "not a folder");
     // A system folder that takes no files, not even from root.
     if cfg!(target_os = "linux") {

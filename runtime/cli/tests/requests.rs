@@ -1,5 +1,7 @@
 //! What generation, inspection and settings of a model are asked for on the command line, rightly and wrongly.
 
+use std::fs;
+
 use crate::common::{Folder, refuse, succeed};
 
 const MODEL: &str = "models/llama3_nano.toml";
@@ -110,6 +112,28 @@ fn what_is_no_config_is_named() {
     refuse(&["train", "models/llama3.linc"], &["models/llama3.linc:", "TOML"]);
     refuse(&["compile", "models"], &["models", "folder"]);
     refuse(&["inspect", "models/none.toml"], &["models/none.toml", "no such file"]);
+    let folder = Folder::new("misspelt");
+    let config = folder.config();
+    refuse(&["train", "configs/quickstart.tml"], &["no such file", "did you mean configs/quickstart.toml?"]);
+    refuse(&["train", "config/recall.toml"], &["did you mean configs/recall.toml?"]);
+    refuse(&["train", "quickstrat"], &["did you mean quickstart, which is built in?"]);
+    refuse(&["compile", "models/llama3_nan.toml"], &["did you mean models/llama3_nano.toml?"]);
+    let near = |name: &str| format!("did you mean {}?", folder.path(name).display());
+    let typed = |name: &str| folder.path(name).display().to_string();
+    folder.file("tokenizer.json", "{}");
+    refuse(&["train", &config, "--training.dataset_path", &typed("txt.txt")], &[&near("text.txt")]);
+    refuse(
+        &["train", &config, "--model.tokenizer_path", &typed("tokeniser.json")],
+        &[&near("tokenizer.json")],
+    );
+    fs::create_dir_all(folder.path("run/checkpoint/step-3")).expect("a folder");
+    fs::create_dir_all(folder.path("run/checkpoint/step-20")).expect("a folder");
+    let newest =
+        format!("the newest checkpoint beside it is {}", folder.path("run/checkpoint/step-20").display());
+    let missing = typed("run/checkpoint/step-999");
+    refuse(&["generate", "--checkpoint", &missing], &[&newest]);
+    refuse(&["inspect", &missing], &[&newest]);
+    refuse(&["train", &config, "--checkpoint.initial_load_path", &missing], &[&newest]);
     let settings = succeed(&["train", "--list-settings"]);
     assert!(settings.contains("--training.seq_len") && settings.contains("--model.linear_attn_ratio"));
 }
@@ -223,7 +247,7 @@ fn what_passes_and_kernels_refuse_has_a_place() {
         (
             "x = x * 2",
             &["--model.overrides.max_length", "16"],
-            &["the model has no number `max_length`", "own.toml has dim, n_heads, n_layers, vocab_size"],
+            &["the model has no number `max_length`", "own.toml has dim, ffn_dim_multiplier"],
         ),
     ];
     for (start, overrides, expected) in cases {

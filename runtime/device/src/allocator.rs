@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::cpu::available;
-use crate::memory::shortage;
+use crate::memory::out_of_memory;
 
 /// The system's allocator. What it refuses ends the process with exit code 2 and a message that names the limit, unless
 /// who asked for it can cope: vectors and texts, which grow everywhere, have no way to say so.
@@ -90,7 +90,7 @@ fn end(bytes: usize) -> ! {
         sleep(Duration::from_secs(10));
     }
     if turn == Turn::First {
-        say(format!("error: {}\n", shortage(bytes as u64, available().as_ref())).as_bytes());
+        say(format!("error: {}\n", out_of_memory(bytes as u64, available().as_ref())).as_bytes());
     } else {
         // The message takes a little memory, and there is not even that.
         say(b"error: the system refuses memory: a limit of this process (ulimit -v), or all is in use\n");

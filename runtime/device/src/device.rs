@@ -7,7 +7,7 @@ use linc_codegen_cuda::Arch;
 use linc_plan::validate::validate;
 use linc_plan::{ALIGN, Plan, Ref, Space};
 
-use crate::memory::{Available, shortage};
+use crate::memory::{Available, out_of_memory};
 
 /// Names an arena of one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,7 +87,7 @@ pub trait Device {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// The memory is not there.
-    #[error("{}", shortage(*needed, available.as_ref()))]
+    #[error("{}", out_of_memory(*needed, available.as_ref()))]
     OutOfMemory {
         /// Requested bytes.
         needed: u64,

@@ -23,6 +23,7 @@ pub mod memory;
 mod normal;
 pub mod signals;
 pub mod threads;
+pub mod words;
 
 pub use allocator::Allocator;
 pub use choice::{Choice, Opened};

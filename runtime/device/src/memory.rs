@@ -5,6 +5,7 @@ use std::fmt;
 use crate::DeviceError;
 use crate::allocator::refusable;
 use crate::cpu::available;
+use crate::words::bytes;
 
 /// Bytes that can be allocated now, and what sets the bound.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,12 +73,12 @@ impl Available {
 
 impl fmt::Display for Available {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = gib(self.bytes);
+        let left = bytes(self.bytes);
         match &self.of {
-            Whole::Machine => write!(f, "{bytes} of the machine's memory are free"),
-            Whole::Gpu => write!(f, "{bytes} of the GPU's memory are free"),
+            Whole::Machine => write!(f, "{left} of the machine's memory are free"),
+            Whole::Gpu => write!(f, "{left} of the GPU's memory are free"),
             Whole::Limit(Limit { bytes: limit, kind }) => {
-                write!(f, "{bytes} are left of the {} that ", gib(*limit))?;
+                write!(f, "{left} are left of the {} that ", bytes(*limit))?;
                 match kind {
                     LimitKind::Process(letter) => {
                         write!(f, "a limit of this process allows (ulimit -{letter})")
@@ -93,7 +94,7 @@ impl fmt::Display for Available {
 /// What is said where memory does not suffice: whose it is, and what to do about that. It may be that the system refuses
 /// less than it says to have, such as a block that no gap of the address space holds.
 pub fn shortage(needed: u64, available: Option<&Available>) -> String {
-    let mut text = format!("{} of memory are needed, ", gib(needed));
+    let mut text = format!("{} of memory are needed, ", bytes(needed));
     let Some(available) = available else {
         text.push_str("and the system refuses them");
         return text;
@@ -108,11 +109,15 @@ pub fn shortage(needed: u64, available: Option<&Available>) -> String {
     text
 }
 
-/// Bytes in GiB, with as many digits as small ones need.
-pub fn gib(bytes: u64) -> String {
-    let gib = bytes as f64 / f64::from(1 << 30);
-    let digits = if gib >= 1.0 || bytes == 0 { 2 } else { 4 };
-    format!("{gib:.digits$} GiB")
+/// As [`shortage`], where nobody else says what needs less.
+pub fn out_of_memory(needed: u64, available: Option<&Available>) -> String {
+    let mut text = shortage(needed, available);
+    if available.and_then(Available::help).is_none() {
+        text.push_str(
+            "\n  help: end other programs, or ask for less: a smaller model, batch, sequence or context",
+        );
+    }
+    text
 }
 
 /// A vector of `len` elements, or why there is no memory for it.
@@ -150,7 +155,7 @@ mod tests {
         let free = Available { bytes: 5 << 20, of: Whole::Machine };
         assert_eq!(
             shortage(6 << 20, Some(&free)),
-            "0.0059 GiB of memory are needed, and 0.0049 GiB of the machine's memory are free"
+            "6.00 MiB of memory are needed, and 5.00 MiB of the machine's memory are free"
         );
     }
 
@@ -160,6 +165,18 @@ mod tests {
         let text = shortage(2 * GIB, Some(&enough));
         assert!(text.contains("refuses them, though 3.00 GiB"), "{text}");
         assert_eq!(shortage(GIB, None), "1.00 GiB of memory are needed, and the system refuses them");
+    }
+
+    #[test]
+    fn every_shortage_says_what_to_do() {
+        let free = Available { bytes: 5, of: Whole::Machine };
+        for available in [None, Some(&free)] {
+            assert!(out_of_memory(6, available).contains("\n  help: end other programs"));
+        }
+        let limit = Limit { bytes: 9, kind: LimitKind::Process('v') };
+        let text = out_of_memory(6, Some(&Available { bytes: 5, of: Whole::Limit(limit) }));
+        assert!(text.starts_with("6 B of memory are needed, and 5 B are left of the 9 B that"), "{text}");
+        assert_eq!(text.matches("help: ").count(), 1, "{text}");
     }
 
     #[test]

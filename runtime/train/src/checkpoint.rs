@@ -13,6 +13,7 @@
 //! A checkpoint is written under another name and renamed when it is whole, so a crash or a full disk leaves the older
 //! ones as they were.
 
+mod error;
 mod read;
 mod write;
 
@@ -22,9 +23,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use crate::data::{DataState, TokenizerFile};
+pub use error::CheckpointError;
+use error::{io_error, unreadable};
 pub use read::{Sink, load};
 use write::{CHECKSUMS_FILE, record};
 pub use write::{FileRecord, Tensor};
@@ -36,51 +38,6 @@ pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 /// Raised when the meaning of a file changes.
 const VERSION: u32 = 2;
-
-/// Why a checkpoint cannot be written or read.
-#[derive(Debug, Error)]
-pub enum CheckpointError {
-    /// The operating system refuses; nothing was replaced.
-    #[error(
-        "cannot {action} {}: {source}\n  help: older checkpoints are as they were; make room, or choose another job.dump_folder",
-        path.display()
-    )]
-    Io {
-        /// `write`, `read`, ..
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// A file is not what was written.
-    #[error(
-        "{}: {message}\n  help: name another checkpoint (checkpoint.load_step), or move this one away",
-        path.display()
-    )]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// How it differs.
-        message: String,
-    },
-    /// The checkpoint is of another model.
-    #[error("{}: {message}\n  help: {help}", path.display())]
-    Mismatch {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What differs.
-        message: String,
-        /// What to do.
-        help: String,
-    },
-    /// There is no such checkpoint.
-    #[error("{message}")]
-    Missing {
-        /// What was looked for, what there is.
-        message: String,
-    },
-}
 
 /// A model, so that a checkpoint explains itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,16 +114,6 @@ impl State {
     }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
-    let path = path.to_path_buf();
-    move |source| CheckpointError::Io { action, path, source }
-}
-
-fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
-    let path = path.to_path_buf();
-    move |error| CheckpointError::Corrupt { path, message: format!("it cannot be read: {error}") }
-}
-
 /// What becomes of a `step-N` is first given a hidden name, so that no `step-N` is ever seen in parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hidden {
@@ -200,6 +147,11 @@ fn step_path(folder: &Path, step: usize) -> PathBuf {
 fn step_of(name: &str) -> Option<usize> {
     let step = name.strip_prefix("step-")?.parse().ok()?;
     (name == format!("step-{step}")).then_some(step)
+}
+
+/// Whether a path has the name of a checkpoint, whatever is there.
+pub fn is_named_so(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| step_of(name).is_some())
 }
 
 /// Writes `folder/step-N` and returns its path; an older checkpoint of that step is replaced at the end.
@@ -392,13 +344,44 @@ fn what_instead(path: &Path) -> String {
         Some(newest) => format!("it holds checkpoints, the newest is {}", newest.display()),
         None if path.is_dir() => format!("it has no {CHECKSUMS_FILE}; name a step-N folder"),
         None if path.exists() => "it is a file; name a step-N folder".to_string(),
-        None => "there is no such folder".to_string(),
+        None => format!("there is no such folder\n  help: {}", what_beside(path)),
+    }
+}
+
+/// What to name instead of a checkpoint that is not there.
+fn what_beside(path: &Path) -> String {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match steps(folder).last() {
+        Some(newest) => {
+            format!("the newest checkpoint beside it is {}", step_path(folder, *newest).display())
+        }
+        None if folder.is_dir() => {
+            format!("there are no checkpoints in {} either; name a step-N folder", folder.display())
+        }
+        None => format!(
+            "there is no folder {} either; name a step-N folder of a run's checkpoint folder",
+            folder.display()
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checkpoint_that_is_not_there_names_the_newest_beside_it() {
+        let folder = folder_with(&["step-3", "step-20"]);
+        let missing = open(&folder.path().join("step-999")).expect_err("missing").to_string();
+        let newest = folder.path().join("step-20").display().to_string();
+        assert!(
+            missing.contains("no such folder") && missing.contains(&format!("beside it is {newest}")),
+            "{missing}"
+        );
+        let missing = open(&folder.path().join("none/step-1")).expect_err("missing").to_string();
+        assert!(missing.contains("none either; name a step-N folder"), "{missing}");
+    }
 
     /// The names in a folder, sorted.
     fn names(folder: &Path) -> Vec<String> {

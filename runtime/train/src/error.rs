@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use linc_driver::CompileError;
 use linc_exec::ExecError;
+use linc_exec::device::words::help_to_write;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
@@ -40,7 +41,7 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The dump folder cannot be written.
-    #[error("cannot {action} {}: {source}\n  help: choose another job.dump_folder, or make room", path.display())]
+    #[error("cannot {action} {}: {source}\n  help: {} (job.dump_folder, or --out of linc compile)", path.display(), help_to_write(source))]
     Output {
         /// `create`, `write`.
         action: &'static str,

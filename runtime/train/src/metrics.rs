@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
+pub use linc_exec::device::words::{bytes, thousands};
 use serde::{Deserialize, Serialize};
 
 /// One line of `metrics.jsonl`: a training step, or a validation.
@@ -257,28 +258,6 @@ fn joined(fields: &[String], color: bool) -> String {
     fields.iter().enumerate().map(paint).collect::<Vec<_>>().join("  ")
 }
 
-/// `1.23 GiB`, `4.56 MiB`, `789 B`.
-pub fn bytes(n: u64) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match units.iter().find(|(shift, _)| n >> shift > 0) {
-        Some((shift, unit)) => format!("{:.2} {unit}", n as f64 / (1u64 << shift) as f64),
-        None => format!("{n} B"),
-    }
-}
-
-/// `1234567` as `1,234,567`.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,15 +315,5 @@ mod tests {
         let expected =
             "validate step: 30  loss:  1.5000  bits/byte: 2.1640  arena memory:  1.00GiB(25.00%)  tps: 1,235";
         assert_eq!(line, expected);
-    }
-
-    #[test]
-    fn bytes_have_units() {
-        assert_eq!([0, 1023, 1536, 1 << 30].map(bytes), ["0 B", "1023 B", "1.50 KiB", "1.00 GiB"]);
-    }
-
-    #[test]
-    fn thousands_are_separated() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }

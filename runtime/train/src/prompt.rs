@@ -1,9 +1,12 @@
 //! Prompts from files and pipes.
 
 use std::fs::File;
-use std::io::{Read, Stdin};
+use std::io::{ErrorKind, Read, Stdin};
 use std::path::Path;
 
+use linc_exec::device::words::help_to_read;
+
+use crate::config::help_for_missing;
 use crate::error::TrainError;
 
 /// A prompt of more bytes is a mistake: no context holds it, and a device such as `/dev/zero` never ends.
@@ -15,7 +18,13 @@ const MOST: u64 = 64 << 20;
 /// [`TrainError::Request`] if the file cannot be read, is too large, or is not UTF-8.
 pub fn from_file(path: &Path) -> Result<String, TrainError> {
     let name = path.display().to_string();
-    let file = File::open(path).map_err(|error| refuse(&name, &format!("cannot be read: {error}")))?;
+    let file = File::open(path).map_err(|error| {
+        let help = match error.kind() {
+            ErrorKind::NotFound => help_for_missing(path).unwrap_or_else(|| help_to_read(&error).to_owned()),
+            _ => help_to_read(&error).to_owned(),
+        };
+        refuse(&name, &format!("cannot be read: {error}\n  help: {help}"))
+    })?;
     read(file, &name)
 }
 

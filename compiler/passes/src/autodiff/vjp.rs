@@ -116,7 +116,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         | Op::GlobalNorm
         | Op::AdamW(_) => {
             return Err(PassError::NotDifferentiable {
-                scope: b.graph.node(id).scope.to_string(),
+                scope: b.graph.node(id).scope.clone(),
                 op: op.name(),
             });
         }

@@ -148,7 +148,7 @@ fn check(bench: &AttentionBench) -> Result<(), TrainError> {
         return refuse(format!("{heads} query heads are no multiple of {kv_heads} key/value heads"));
     }
     match head_dims.iter().find(|d| **d == 0 || !d.is_multiple_of(HEAD_DIM_MULTIPLE)) {
-        Some(d) => refuse(format!("heads of {d} features, which must be a multiple of {HEAD_DIM_MULTIPLE}")),
+        Some(d) => refuse(format!("head_dim is {d}, which must be a multiple of {HEAD_DIM_MULTIPLE}")),
         None => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ mod compiler_value;
 mod error;
 mod legacy;
 mod model_files;
+mod near;
 mod section;
 mod sections;
 mod settings;
@@ -23,6 +24,7 @@ pub use compare::Change;
 pub use error::{ConfigError, FilePlace, Place, Problem};
 pub use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
 pub use model_files::ModelFiles;
+pub(crate) use near::help_for_missing;
 pub use section::KeyInfo;
 pub use sections::{
     ActivationCheckpoint, AsyncMode, Checkpoint, Compile, DatasetKind, DecayType, Job, LrScheduler, Metrics,

@@ -2,9 +2,10 @@
 //! (`.linc`) that it names.
 
 use super::error::{ConfigError, FilePlace, Place, Problem};
+use super::near::{help_for_missing, nearest, nearest_path};
 use super::sections::Model;
-use super::settings::nearest;
 use super::shipped::{self, Shipped, ShippedFile};
+use linc_exec::device::words::help_to_read;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
@@ -92,7 +93,18 @@ pub(super) fn read_or_shipped(
 ) -> Result<(PathBuf, String), ConfigError> {
     match shipped::find(files, path).filter(|_| !path.exists()) {
         Some(file) => Ok((file.place(), file.text.to_owned())),
-        None => Ok((path.to_path_buf(), read_text(path, what)?)),
+        None => match read_text(path, what) {
+            Ok(text) => Ok((path.to_path_buf(), text)),
+            // Names of what is built in are as good as names of files.
+            Err(error) if !path.exists() && nearest_path(path).is_none() => {
+                let known = files.iter().flat_map(|file| [file.path, file.name()]);
+                match path.to_str().and_then(|path| nearest(path, known)) {
+                    Some(near) => Err(error.help(format!("did you mean {near}, which is built in?"))),
+                    None => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        },
     }
 }
 
@@ -164,9 +176,12 @@ pub(super) fn read_text(path: &Path, what: &str) -> Result<String, ConfigError> 
             _ => error.to_string(),
         };
         let problem = ConfigError::new(format!("{shown}: cannot read the {what}: {reason}"));
-        match std::env::current_dir() {
-            Ok(folder) if path.is_relative() => problem.help(format!("paths start at {}", folder.display())),
-            Ok(_) | Err(_) => problem,
+        match error.kind() {
+            std::io::ErrorKind::NotFound => match help_for_missing(path) {
+                Some(help) => problem.help(help),
+                None => problem,
+            },
+            _ => problem.help(help_to_read(&error)),
         }
     })?;
     String::from_utf8(bytes).map_err(|error| {

@@ -4,6 +4,7 @@
 use super::check::Check;
 use super::error::{ConfigError, FilePlace, Place, Problem};
 use super::legacy;
+use super::near::nearest;
 use super::section::KeyInfo;
 use super::value::{Setting, describe, describe_text};
 use std::collections::BTreeMap;
@@ -411,16 +412,4 @@ fn at(place: &Place) -> String {
         Place::File(place) => format!("{}:{}:{}", place.file, place.line, place.column),
         Place::CommandLine(flag) => format!("command line: `{flag}`"),
     }
-}
-
-/// The known name nearest in spelling, if near enough to be what was meant.
-pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| {
-            let key = candidate.rsplit('.').next().unwrap_or(candidate);
-            *distance <= (key.len() / 3).max(2)
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }

@@ -7,8 +7,10 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use linc_exec::device::words::help_to_write;
+
 use super::error::ConfigError;
-use super::settings::nearest;
+use super::near::nearest;
 
 /// A file that is part of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +112,9 @@ pub fn init(shipped: &Shipped, name: &str, folder: &Path) -> Result<Written, Con
             .help("name another folder: linc init NAME FOLDER"));
     }
     for (path, (_, text)) in targets.iter().zip(texts) {
-        write_new(path, text)
-            .map_err(|error| ConfigError::new(format!("cannot write {}: {error}", path.display())))?;
+        write_new(path, text).map_err(|error| {
+            ConfigError::new(format!("cannot write {}: {error}", path.display())).help(help_to_write(&error))
+        })?;
     }
     let config = folder.join(&config_path);
     Ok(Written { files: targets, config })

@@ -1,5 +1,7 @@
 //! What is wrong with training data or a tokenizer, and what to do about it.
 
+use crate::config::help_for_missing;
+use linc_exec::device::words::help_to_read;
 use std::path::{Path, PathBuf};
 
 /// What is read, for messages.
@@ -9,10 +11,10 @@ pub(super) const FORMATS: &str = "linc reads .txt, .text, .raw, .jsonl, .ndjson 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum DataError {
-    #[error("{}: there is no such file or folder{}", path.display(), from_here(path))]
+    #[error("{}: there is no such file or folder{}", path.display(), instead_of(path))]
     Missing { path: PathBuf },
-    #[error("{}: cannot be read: {reason}", path.display())]
-    Unreadable { path: PathBuf, reason: String },
+    #[error("{}: cannot be read: {reason}\n  help: {help}", path.display())]
+    Unreadable { path: PathBuf, reason: String, help: &'static str },
     #[error("{pattern}: not a valid pattern: {reason}")]
     BadPattern { pattern: String, reason: String },
     #[error("{}: no data files found\n  help: {FORMATS}, in folders at any depth", path.display())]
@@ -79,10 +81,16 @@ impl DataError {
     pub const EXIT_CODE: i32 = 2;
 }
 
-/// For a relative path: where it starts.
-fn from_here(path: &Path) -> String {
-    match std::env::current_dir() {
-        Ok(folder) if path.is_relative() => format!("\n  help: paths start at {}", folder.display()),
-        Ok(_) | Err(_) => String::new(),
+/// What else there is, as a line of help.
+fn instead_of(path: &Path) -> String {
+    help_for_missing(path).map_or_else(String::new, |help| format!("\n  help: {help}"))
+}
+
+/// The error of a file or folder that the system does not let be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> DataError {
+    let path = path.to_path_buf();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => DataError::Missing { path },
+        _ => DataError::Unreadable { path, reason: error.to_string(), help: help_to_read(error) },
     }
 }

@@ -7,7 +7,7 @@ mod find;
 mod json;
 mod unpack;
 
-use super::error::DataError;
+use super::error::{DataError, unreadable};
 use super::loading::Loading;
 use find::{Format, Found};
 pub(super) use json::Wanted;
@@ -78,13 +78,6 @@ fn left_out(folder: &Path, mut files: Vec<PathBuf>) -> String {
         names.push(format!("{} more", files.len() - MOST_NAMES));
     }
     format!("{}: not read: {} ({})", folder.display(), names.join(", "), super::error::FORMATS)
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> DataError {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => DataError::Missing { path: path.to_path_buf() },
-        _ => DataError::Unreadable { path: path.to_path_buf(), reason: error.to_string() },
-    }
 }
 
 #[cfg(test)]

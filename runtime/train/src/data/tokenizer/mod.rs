@@ -13,7 +13,7 @@ mod stream;
 
 pub use stream::Detokenizer;
 
-use super::error::DataError;
+use super::error::{DataError, unreadable};
 use hmac_sha256::Hash as Sha256;
 use special::Special;
 use std::path::{Path, PathBuf};
@@ -81,10 +81,7 @@ impl Tokenizer {
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let path = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_path_buf() };
         let fail = |reason: String| DataError::Tokenizer { path: path.clone(), reason };
-        let json = std::fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => DataError::Missing { path: path.clone() },
-            _ => DataError::Unreadable { path: path.clone(), reason: error.to_string() },
-        })?;
+        let json = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| fail(error.to_string()))?;
         let mut notes = Vec::new();
         make_repeatable(&mut inner, &path, &mut notes).map_err(fail)?;

@@ -1,6 +1,6 @@
 //! Which tokens start and end a document: what the files beside a `tokenizer.json` say, else the usual names.
 
-use super::TokenizerFile;
+use super::{TokenizerFile, unreadable};
 use crate::data::error::DataError;
 use serde_json::Value;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub(super) fn files_beside(tokenizer: &Path) -> Result<Vec<TokenizerFile>, DataE
         match std::fs::read(&path) {
             Ok(bytes) => found.push(TokenizerFile { name, bytes }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(DataError::Unreadable { path, reason: error.to_string() }),
+            Err(error) => return Err(unreadable(&path, &error)),
         }
     }
     Ok(found)

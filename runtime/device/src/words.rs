@@ -1,0 +1,98 @@
+//! Words of messages, one way for all of linc: sizes, counts, and what to do about an error of the system.
+
+use std::io::{self, ErrorKind};
+
+/// `1.23 GiB`, `4.56 MiB`, `789 B`.
+pub fn bytes(n: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| n >> shift > 0) {
+        Some((shift, unit)) => format!("{:.2} {unit}", n as f64 / (1u64 << shift) as f64),
+        None => format!("{n} B"),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// `1 token`, `2 tokens`, of a word whose plural has an s.
+pub fn count(n: usize, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}
+
+/// What to do where a file or folder cannot be written, as the help line of an error.
+pub fn help_to_write(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "you may not write there: change its permissions, or choose another folder"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room there, or choose a folder on another disk"
+        }
+        ErrorKind::ReadOnlyFilesystem => "that disk is read-only: choose a folder on another one",
+        ErrorKind::NotADirectory => "a part of that path is a file: choose another folder",
+        ErrorKind::IsADirectory | ErrorKind::AlreadyExists => {
+            "another thing has that name: move it away, or choose another folder"
+        }
+        ErrorKind::FileTooLarge => {
+            "files may not be as large: raise the limit of the shell that starts linc (ulimit -f unlimited)"
+        }
+        _ => "choose another folder",
+    }
+}
+
+/// What to do where a file or folder cannot be read, as the help line of an error.
+pub fn help_to_read(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "you may not read it: change its permissions (chmod), or name another",
+        ErrorKind::NotFound => "it is not there: look at its name",
+        ErrorKind::NotADirectory => "a part of that path is a file: look at its name",
+        ErrorKind::IsADirectory => "it is a folder: name a file in it",
+        _ => "name another, or copy it to another disk",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!([0, 1023, 1536, 1 << 30].map(bytes), ["0 B", "1023 B", "1.50 KiB", "1.00 GiB"]);
+        assert_eq!([107_374, 3 << 40].map(bytes), ["104.86 KiB", "3.00 TiB"]);
+    }
+
+    #[test]
+    fn thousands_are_separated() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "token")), ["0 tokens", "1 token", "2 tokens"]);
+    }
+
+    #[test]
+    fn advice_fits_the_error() {
+        // By the system's numbers: EACCES, ENOSPC, EROFS, ENOTDIR, EFBIG.
+        if cfg!(target_os = "linux") {
+            let help = |number| help_to_write(&io::Error::from_raw_os_error(number));
+            let expected =
+                ["permissions", "make room", "read-only", "a part of that path is a file", "ulimit -f"];
+            for (number, word) in [13, 28, 30, 20, 27].into_iter().zip(expected) {
+                assert!(help(number).contains(word), "{number}: {}", help(number));
+                assert_eq!(help(number).contains("make room"), word == "make room");
+            }
+            assert!(help_to_read(&io::Error::from_raw_os_error(13)).contains("permissions"));
+        }
+    }
+}
