@@ -6,6 +6,8 @@ mod overflow;
 mod programs;
 mod resume;
 mod run;
+#[cfg(test)]
+mod tests;
 mod validation;
 
 use std::collections::BTreeMap;
@@ -156,14 +158,7 @@ impl Trainer {
         if !dumps.is_empty() {
             check_folder(&Path::new(&config.job.dump_folder).join("compile"), &dumps)?;
         }
-        {
-            let mut progress =
-                system::paced(|done, total| observer.progress("Drawing initial values", done, total));
-            if !session.executor.initialize_until(config.training.seed, stop, &mut progress)? {
-                return Err(TrainError::Interrupted);
-            }
-        }
-        let start = resume::restore(
+        let restored = resume::restore(
             &config,
             whole.as_deref(),
             &record,
@@ -171,6 +166,17 @@ impl Trainer {
             &mut data.training,
             &mut proceed,
         )?;
+        let start = match restored {
+            Some(start) => start,
+            None => {
+                let mut progress =
+                    system::paced(|done, total| observer.progress("Drawing initial values", done, total));
+                if !session.executor.initialize_until(config.training.seed, stop, &mut progress)? {
+                    return Err(TrainError::Interrupted);
+                }
+                resume::Start::default()
+            }
+        };
 
         // Nothing of an earlier run is touched before everything that can be refused was accepted.
         lock.keep_folder();

@@ -45,8 +45,8 @@ fn own_checkpoint(config: &JobConfig) -> Result<Option<PathBuf>, TrainError> {
     Ok(if looks { checkpoint::find(&checkpoint_folder(config), c.load_step)? } else { None })
 }
 
-/// Loads what the config asks to go on from into the session and the data; `whole` is a checkpoint that is known to be
-/// so.
+/// Loads what the config asks to go on from into the session, which is new, and the data; nothing if the run begins with
+/// initial values. `whole` is a checkpoint that is known to be so.
 pub(super) fn restore(
     config: &JobConfig,
     whole: Option<&Path>,
@@ -54,7 +54,7 @@ pub(super) fn restore(
     session: &mut Session,
     data: &mut TrainingData,
     proceed: &mut dyn FnMut() -> Result<(), TrainError>,
-) -> Result<Start, TrainError> {
+) -> Result<Option<Start>, TrainError> {
     let c = &config.checkpoint;
     if let Some(path) = own_checkpoint(config)? {
         let state = match whole == Some(&*path) {
@@ -78,18 +78,18 @@ pub(super) fn restore(
             ));
         }
         let message = Some(message);
-        return Ok(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message });
+        return Ok(Some(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message }));
     }
-    let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(Start::default()) };
+    let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(None) };
     let state = checkpoint::open_while(path, proceed)?;
     load(path, &state, record, session, !c.initial_load_model_only, proceed)?;
     if c.initial_load_model_only {
         let message = Some(format!("Starting from the weights of {}", path.display()));
-        return Ok(Start { message, ..Start::default() });
+        return Ok(Some(Start { message, ..Start::default() }));
     }
     data.restore(&state.data)?;
     let message = Some(format!("Going on from {} (step {})", path.display(), state.step));
-    Ok(Start { step: state.step, tokens: state.tokens, checkpoint: None, message })
+    Ok(Some(Start { step: state.step, tokens: state.tokens, checkpoint: None, message }))
 }
 
 /// Loads weights and, if asked for, the optimizer's state of the same model.
@@ -106,6 +106,8 @@ fn load(
         check_model(path, &state.model, record)?;
         check_resumable(path, state)?;
     }
+    // What a checkpoint does not hold. Drawing weights that are then loaded could take minutes.
+    session.executor.initialize_constants()?;
     let params = session.params();
     load_file(session, &path.join(checkpoint::MODEL_FILE), &params, proceed)?;
     if with_optimizer {

@@ -1,0 +1,157 @@
+//! What a run writes to its device before its first step.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use linc_driver::Arch;
+use linc_driver::plan::{Plan, Role};
+
+use super::{Folder, Observer, Trainer};
+use crate::config::shipped::Shipped;
+use crate::config::{JobConfig, ModelFiles};
+use crate::exec::device::cpu::{Cpu, CpuOptions};
+use crate::exec::device::memory::Available;
+use crate::exec::device::{Arena, Device, DeviceError, Program, Progress};
+use crate::metrics::{Memory, Record};
+
+/// A CPU whose memory only the device itself reaches, and which counts the bytes that are copied there.
+struct Counting {
+    cpu: Cpu,
+    written: Rc<RefCell<u64>>,
+}
+
+impl Device for Counting {
+    fn describe(&self) -> String {
+        self.cpu.describe()
+    }
+    fn threads(&self) -> usize {
+        self.cpu.threads()
+    }
+    fn arch(&self) -> Option<Arch> {
+        self.cpu.arch()
+    }
+    fn available(&self) -> Option<Available> {
+        self.cpu.available()
+    }
+    fn total_bytes(&self) -> Option<u64> {
+        self.cpu.total_bytes()
+    }
+    fn allocate(&mut self, bytes: u64) -> Result<Arena, DeviceError> {
+        self.cpu.allocate(bytes)
+    }
+    fn write(&mut self, arena: Arena, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        *self.written.borrow_mut() += bytes.len() as u64;
+        self.cpu.write(arena, offset, bytes)
+    }
+    fn host_memory(&mut self, _arena: Arena) -> Result<Option<&mut [u8]>, DeviceError> {
+        Ok(None)
+    }
+    fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.cpu.read(arena, offset, bytes)
+    }
+    fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
+        self.cpu.load(plan, arena, scratch)
+    }
+    fn watch(&mut self, progress: Progress) {
+        self.cpu.watch(progress);
+    }
+    fn loading(&self) -> Option<String> {
+        self.cpu.loading()
+    }
+    fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError> {
+        self.cpu.launch(program, steps)
+    }
+    fn profile(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {
+        self.cpu.profile(program, times)
+    }
+    fn peak_flops(&mut self) -> f64 {
+        self.cpu.peak_flops()
+    }
+    fn describe_peak(&mut self) -> String {
+        self.cpu.describe_peak()
+    }
+    fn reached(&mut self, flops: f64) {
+        self.cpu.reached(flops);
+    }
+    fn synchronize(&mut self) -> Result<(), DeviceError> {
+        self.cpu.synchronize()
+    }
+}
+
+/// Nobody listens.
+struct Silent;
+
+impl Observer for Silent {
+    fn message(&mut self, _: &str) {}
+    fn progress(&mut self, _: &str, _: u64, _: u64) {}
+    fn step(&mut self, _: usize, _: f32) {}
+    fn record(&mut self, _: &Record, _: Memory) {}
+    fn validation(&mut self, _: &Record, _: Memory) {}
+}
+
+/// A run that is ready for its first step, and the bytes that were written to its device by then.
+fn ready(folder: &Path, settings: &str) -> (Trainer, u64) {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama3_nano.toml");
+    let text = format!(
+        "[job]\ndump_folder = {:?}\n[model]\npath = {model:?}\nlinear_attn_ratio = 0.5\n[model.overrides]\nn_layers = 2\n\
+         [lr_scheduler]\nwarmup_steps = 0\n\
+         [training]\ndataset = \"stories\"\nbatch_size = 1\nseq_len = 16\nsteps = 1\n[checkpoint]\nenable = true\n{settings}",
+        folder.join("run")
+    );
+    let config = JobConfig::load(&text, "test.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
+    let files = ModelFiles::resolve(&config.model, None, &Shipped::NONE).unwrap_or_else(|e| panic!("{e}"));
+    let written = Rc::new(RefCell::new(0));
+    let cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
+    let device = Box::new(Counting { cpu, written: written.clone() });
+    let stop = AtomicBool::new(false);
+    let trainer = Trainer::new(config, &files, Folder::Named, device, &stop, &mut Silent);
+    let trainer = trainer.unwrap_or_else(|e| panic!("{e}"));
+    let written = *written.borrow();
+    (trainer, written)
+}
+
+/// Weights, moments and tables. (What decoding keeps from token to token begins with every text.)
+fn tensors(trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
+    let session = &trainer.session;
+    let tables = session.executor.tensors(|role| *role == Role::Table).into_iter().map(|tensor| tensor.name);
+    let names = session.params().into_keys().chain(session.optimizer_state().into_keys()).chain(tables);
+    let read = |name: String| {
+        let bytes = session.executor.read_tensor(&name).unwrap_or_else(|e| panic!("{e}"));
+        (name, bytes)
+    };
+    names.map(read).collect()
+}
+
+#[test]
+fn weights_that_are_loaded_are_not_drawn_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut first, drawn) = ready(folder.path(), "");
+    let params = 4 * first.model.sizes.params;
+    assert!(drawn >= params, "{drawn} bytes of {params} are drawn");
+    first.run(&AtomicBool::new(false), &mut Silent).unwrap_or_else(|e| panic!("{e}"));
+    let trained = tensors(&first);
+    drop(first);
+
+    // Weights and two moments; what is constant at first, such as the gains of norms, may be written before.
+    let (again, loaded) = ready(folder.path(), "");
+    assert!(
+        (3 * params..3 * params + params / 2).contains(&loaded),
+        "{loaded} bytes for {params} of weights"
+    );
+    assert!(tensors(&again) == trained, "other bits");
+    drop(again);
+
+    let weights = folder.path().join("run/checkpoint/step-1");
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    let (new, loaded) = ready(&other, &format!("initial_load_path = {weights:?}\n"));
+    assert!((params..params + params / 2).contains(&loaded), "{loaded} bytes for {params} of weights");
+    for ((name, new), (_, old)) in tensors(&new).iter().zip(&trained) {
+        let is_zero = || new.iter().all(|byte| *byte == 0);
+        assert!(new == old || (name.contains("exp_avg") && is_zero()), "{name}");
+    }
+}
