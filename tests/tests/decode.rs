@@ -3,12 +3,12 @@
 //! cannot be decoded is refused with its place.
 
 use linc_device::cpu::{Cpu, CpuOptions};
-use linc_driver::plan::{DType, Role};
 use linc_driver::{
     Arch, BatchShape, Entry, Layout, Model, Options, Placement, Precision, Source, Target, compile,
     generation, names,
 };
 use linc_exec::Executor;
+use linc_plan::{DType, Role};
 use linc_tests::models;
 use linc_tests::random::{Architecture, Switches, architecture};
 use proptest::prelude::*;

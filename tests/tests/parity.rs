@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS, STEP, TARGETS, TOKENS};
 use linc_driver::{
     AdamWSpec, BatchShape, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
 };
 use linc_exec::Executor;
-use linc_exec::device::cpu::{Cpu, CpuOptions};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_plan::Plan;

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{GRAD_NORM, KEY_LIMIT, LOGITS, LOSS, NO_KEY, POSITION, POSITIONS, TARGETS, TOKENS};
-use linc_driver::plan::validate::validate;
 use linc_driver::{Arch, Entry, Layout, Model, OptimizerOptions, Options, Precision, Target};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};
 use linc_passes::{attention, pipeline};
+use linc_plan::validate::validate;
 use linc_tests::models::training;
 use linc_tests::random::{Architecture, architecture};
 use linc_tests::reference::{bindings, cross_entropy, distance, doubles, gradients, norm, single};

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_driver::plan::{Binding, ParamState, Plan, Role, StateRole};
 use linc_driver::{Entry, Layout, Options, Precision, compile};
+use linc_plan::{Binding, ParamState, Plan, Role, StateRole};
 use linc_tests::models::{small_hybrid, training};
 
 /// The programs of a run that accumulates gradients in f16, and of one that generates.

@@ -1,8 +1,8 @@
 //! What grows with the length of a sequence or the number of layers, and what does not, read from plans: no run, no clock.
 
-use linc_driver::plan::validate::validate;
-use linc_driver::plan::{Buffer, Category, Plan, Space, memory};
 use linc_driver::{Compiled, Entry, Options};
+use linc_plan::validate::validate;
+use linc_plan::{Buffer, Category, Plan, Space, memory};
 use linc_tests::models::{compiled, flavor, sized, small_hybrid, training};
 
 /// Four layers of dimension 256, one sequence.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use insta::{Settings, assert_snapshot};
-use linc_driver::plan::{Action, Plan, Ref};
 use linc_driver::{Options, Report};
+use linc_plan::{Action, Plan, Ref};
 use linc_tests::models::{FLAVORS, compiled, dumps, flavor, small_hybrid, training};
 
 /// Kernels of the small hybrid whose tile programs are kept, by the beginning of their names: all of attention, and

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_driver::plan::{Kernel, Plan};
 use linc_driver::tiles::{Site, Tile, Tiles};
 use linc_driver::{Arch, Compiled, Options, Precision, Target, names, trial};
 use linc_ir::interp::run;
+use linc_plan::{Kernel, Plan};
 use linc_tests::models::{compiled, sized, training};
 use linc_tests::reference::{bindings, distance, doubles, gradients, norm};
 
@@ -92,7 +92,7 @@ fn trials_run_the_kernels_of_the_model_on_any_target() {
             for target in [Target::Cpu, Target::Cuda(arch)] {
                 for tile in site.candidates(target.into()) {
                     let plan = trial(&site, tile, target).unwrap_or_else(|e| panic!("{site} {tile}: {e}"));
-                    linc_driver::plan::validate::validate(&plan).unwrap_or_else(|e| panic!("{site}: {e}"));
+                    linc_plan::validate::validate(&plan).unwrap_or_else(|e| panic!("{site}: {e}"));
                     let name = format!("{}_", site.family.kernel());
                     let own = plan.kernels.iter().find(|k| k.name.starts_with(&name)).expect("its kernel");
                     assert!(

@@ -86,7 +86,7 @@ impl Run {
 
     /// All parameters and states that are not the scale's.
     fn tensors(&self) -> Vec<(String, Vec<u8>)> {
-        use linc_driver::plan::{Role, StateRole};
+        use linc_plan::{Role, StateRole};
         let wanted = |role: &Role| match role {
             Role::Param => true,
             Role::State(state) => *state != StateRole::LossScale,

@@ -27,7 +27,6 @@ mod slots;
 mod usage;
 
 pub use cranelift_codegen;
-pub use linc_tile as tile;
 pub use primitive::Primitive;
 
 use cranelift_codegen::ir::Function;
@@ -76,7 +75,7 @@ pub struct CodegenError {
 }
 
 /// Translates one verified kernel.
-pub fn compile(kernel: &tile::Kernel, options: Options) -> Result<Compiled, CodegenError> {
+pub fn compile(kernel: &linc_tile::Kernel, options: Options) -> Result<Compiled, CodegenError> {
     let usage = usage::Usage::of(kernel);
     let schedule = schedule::schedule(kernel, &usage)
         .map_err(|message| CodegenError { kernel: kernel.name.clone(), message })?;

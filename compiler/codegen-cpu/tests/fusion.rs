@@ -1,7 +1,7 @@
 //! What must not be copied or split: seen from the primitives that a function calls and the loops it has.
 
-use linc_codegen_cpu::tile::{Binary, Builder, Elem, Kernel, Mode, Unary};
 use linc_codegen_cpu::{Compiled, Options, Primitive, compile};
+use linc_tile::{Binary, Builder, Elem, Kernel, Mode, Unary};
 
 fn compiled(kernel: &Kernel) -> Compiled {
     compile(kernel, Options { fma: true }).expect("the kernel compiles")

@@ -25,8 +25,6 @@ mod writer;
 
 use std::fmt::Write as _;
 
-pub use linc_tile as tile;
-
 /// Device functions that all kernels call, with all inline PTX of linc. Replaced by a host twin in tests.
 pub const DEVICE_PRELUDE: &str = include_str!("prelude/device.cu");
 /// Device functions that are plain arithmetic on top of the others.
@@ -107,7 +105,7 @@ pub struct TensorMap {
     /// The parameter, by its place.
     pub param: usize,
     /// Its element type, of 16 bits.
-    pub elem: tile::Elem,
+    pub elem: linc_tile::Elem,
     /// Elements from one row to the next.
     pub stride: u64,
     /// Rows of a box, at most 256.
@@ -167,7 +165,7 @@ const MOST_REGISTERS: usize = 4096;
 ///
 /// # Errors
 /// [`CodegenError`] if the kernel needs more shared memory than a block has, or more registers by far than a thread.
-pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, CodegenError> {
+pub fn compile(kernel: &linc_tile::Kernel, options: &Options) -> Result<CudaKernel, CodegenError> {
     let limit = options.arch.shared_bytes();
     let mut emitter = written(kernel, options, true)?;
     if emitter.shared_bytes() > limit {
@@ -198,7 +196,7 @@ pub fn compile(kernel: &tile::Kernel, options: &Options) -> Result<CudaKernel, C
 }
 
 fn written<'k>(
-    kernel: &'k tile::Kernel,
+    kernel: &'k linc_tile::Kernel,
     options: &'k Options,
     ahead: bool,
 ) -> Result<emit::Emitter<'k>, CodegenError> {
@@ -212,14 +210,19 @@ fn written<'k>(
 }
 
 /// Header comment, signature, positions, body.
-fn whole(kernel: &tile::Kernel, options: &Options, emitter: emit::Emitter<'_>, shared_bytes: u32) -> String {
+fn whole(
+    kernel: &linc_tile::Kernel,
+    options: &Options,
+    emitter: emit::Emitter<'_>,
+    shared_bytes: u32,
+) -> String {
     let threads = emitter.threads();
     let mut params: Vec<String> = kernel
         .params
         .iter()
         .zip(&emitter.names.params)
         .map(|(p, name)| {
-            let constant = if p.mode == tile::Mode::Read { "const " } else { "" };
+            let constant = if p.mode == linc_tile::Mode::Read { "const " } else { "" };
             format!("{constant}{}* {name}", memory::memory_type(p.elem))
         })
         .collect();

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use linc_cases::attention::{Keys, Measured, linear, softmax};
 use linc_cases::exhaustive;
 use linc_cases::launch::bytes;
-use linc_codegen_cuda::tile::Elem;
-use linc_codegen_cuda::tile::interp::Buffer;
-use linc_codegen_cuda::tile::library::attention::HeadShape;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Access, Emulator, Operation, Options as Launch, Order, Report};
+use linc_tile::Elem;
+use linc_tile::interp::Buffer;
+use linc_tile::library::attention::HeadShape;
 
 /// What a plan gives: that of its buffers.
 const ALIGNMENT: u32 = 64;

@@ -2,9 +2,9 @@
 //! tile interpreter. Skips with a message where there is no C++ compiler.
 
 use linc_cases::{Case, decoding, embeddings, exhaustive, library};
-use linc_codegen_cuda::tile::Elem;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Emulator, Options as Launch, Order};
+use linc_tile::Elem;
 
 /// At least that of an element.
 fn alignments(case: &Case, alignment: u32) -> Vec<u32> {

@@ -2,10 +2,10 @@
 //! their text, are caught by the emulator or by the comparison with exact results.
 
 use linc_cases::attention::{Measured, softmax};
-use linc_codegen_cuda::tile::Elem;
-use linc_codegen_cuda::tile::library::attention::HeadShape;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Emulator, Options as Launch};
+use linc_tile::Elem;
+use linc_tile::library::attention::HeadShape;
 
 /// A kernel whose text differs.
 struct Mutant {

@@ -2,10 +2,10 @@
 //! with no round at all, whose tiles suit the tensor engine or not, are computed on, or stay from before. Numbers are
 //! small integers, so that the emulator gives the interpreter's results exactly; it watches every mbarrier and fence.
 
-use linc_codegen_cuda::tile::interp::{Buffer, Options as RunOptions, run};
-use linc_codegen_cuda::tile::{Builder, Compare, Elem, Kernel, Mode, ParamId, ValueId, verify};
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Emulator, Operation, Options as Launch, Order};
+use linc_tile::interp::{Buffer, Options as RunOptions, run};
+use linc_tile::{Builder, Compare, Elem, Kernel, Mode, ParamId, ValueId, verify};
 
 /// Elements from row to row of the two matrices that are read, and their rows.
 const STRIDES: [usize; 2] = [128, 192];
@@ -158,7 +158,7 @@ fn program(seed: u64) -> Kernel {
 fn buffers(kernel: &Kernel) -> Vec<Buffer> {
     let lengths = [ROWS * STRIDES[0], ROWS * STRIDES[1], PROGRAMS * 128 * SIDE];
     let number = |i: usize| ((i * 7919 + i / 64 * 31 + 3) % 5) as f64 - 2.0;
-    let buffer = |(param, length): (&linc_codegen_cuda::tile::Param, usize)| {
+    let buffer = |(param, length): (&linc_tile::Param, usize)| {
         Buffer::from_f64(param.elem, &(0..length).map(number).collect::<Vec<f64>>()).expect("numbers")
     };
     kernel.params.iter().zip(lengths).map(buffer).collect()

@@ -2,10 +2,10 @@
 //! leave to warps, either operand transposed, the left one in memory or computed, with and without an accumulator.
 //! Numbers are small integers, so that the emulator's results are those of the interpreter exactly.
 
-use linc_codegen_cuda::tile::Elem;
-use linc_codegen_cuda::tile::interp::{Buffer, Options as RunOptions, run};
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile, tile};
+use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Emulator, Operation, Options as Launch};
+use linc_tile::Elem;
+use linc_tile::interp::{Buffer, Options as RunOptions, run};
 
 struct Form {
     /// Element type of the operands.
@@ -95,12 +95,12 @@ fn forms() -> Vec<Form> {
 fn products_are_exact() {
     let Some(emulator) = Emulator::find() else { return };
     let forms = forms();
-    let kernels: Vec<tile::Kernel> = forms
+    let kernels: Vec<linc_tile::Kernel> = forms
         .iter()
-        .map(|f| tile::parse(&f.text()).unwrap_or_else(|e| panic!("{e}\n{}", f.text())))
+        .map(|f| linc_tile::parse(&f.text()).unwrap_or_else(|e| panic!("{e}\n{}", f.text())))
         .collect();
-    let generate = |kernel: &tile::Kernel| {
-        tile::verify(kernel).unwrap_or_else(|e| panic!("{e}"));
+    let generate = |kernel: &linc_tile::Kernel| {
+        linc_tile::verify(kernel).unwrap_or_else(|e| panic!("{e}"));
         let options = Options { arch: Arch::Sm90a, alignment: vec![64; 3] };
         compile(kernel, &options).unwrap_or_else(|e| panic!("{e}"))
     };

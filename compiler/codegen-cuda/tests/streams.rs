@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_cases::{Case, inputs};
-use linc_codegen_cuda::tile::library::TILE;
-use linc_codegen_cuda::tile::library::embedding::{EmbeddingSpec, embedding};
-use linc_codegen_cuda::tile::library::loss::{CrossEntropyRowsSpec, cross_entropy_rows};
-use linc_codegen_cuda::tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_codegen_cuda::tile::library::optimizer::{AdamWSpec, adamw};
-use linc_codegen_cuda::tile::library::pointwise::{
-    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
-};
-use linc_codegen_cuda::tile::library::reduce::{SumMiddleSpec, SumOfSquaresSpec, sum_middle, sum_of_squares};
-use linc_codegen_cuda::tile::library::rope::{RopeSpec, rope};
-use linc_codegen_cuda::tile::{Builder, Elem, Kernel, Mode, Op, ParamId};
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Access, Emulator, Options as Launch, Order};
+use linc_tile::library::TILE;
+use linc_tile::library::embedding::{EmbeddingSpec, embedding};
+use linc_tile::library::loss::{CrossEntropyRowsSpec, cross_entropy_rows};
+use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
+use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::pointwise::{
+    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
+};
+use linc_tile::library::reduce::{SumMiddleSpec, SumOfSquaresSpec, sum_middle, sum_of_squares};
+use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::{Builder, Elem, Kernel, Mode, Op, ParamId};
 
 const ROWS: usize = 8;
 const D: usize = 2048;

@@ -34,7 +34,6 @@ pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
 pub use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
 pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::Policy as RecomputePolicy;
-pub use linc_plan as plan;
 pub use model::{Attention, BatchShape, Model, Sizes};
 pub use report::{KernelRow, PassTime, Report, by_name};
 pub use trial::trial;
@@ -151,7 +150,7 @@ pub struct Dump {
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The program.
-    pub plan: plan::Plan,
+    pub plan: linc_plan::Plan,
     /// What it is.
     pub report: Report,
     /// Kernels whose tile sizes can be chosen.
@@ -244,7 +243,7 @@ pub fn compile(
             Ok((graph, _)) => locate::kernel_error(error, &graph, &origins),
             Err(error) => error,
         })?;
-    plan::validate::validate(&assembled.plan)?;
+    linc_plan::validate::validate(&assembled.plan)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });
     if options.dumps {
         dumps.push(Dump { path: "graph/final.dot".into(), text: linc_ir::dot(&graph) });
@@ -282,13 +281,13 @@ fn plan_dumps(assembled: &assemble::Assembled, target: Target) -> Result<Vec<Dum
 }
 
 /// Every buffer with its place and lifetime.
-fn memory_map(plan: &plan::Plan) -> String {
+fn memory_map(plan: &linc_plan::Plan) -> String {
     let mut text =
         format!("persistent {} bytes, scratch {} bytes\n", plan.persistent_bytes, plan.scratch_bytes);
     for b in &plan.buffers {
         let space = match b.space {
-            plan::Space::Persistent => "persistent",
-            plan::Space::Scratch => "scratch",
+            linc_plan::Space::Persistent => "persistent",
+            linc_plan::Space::Scratch => "scratch",
         };
         // Writing to a String cannot fail.
         let _ = writeln!(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use linc_train::exec::device::Choice;
+use linc_device::Choice;
 
 /// What to type first.
 const FIRST_STEPS: &str = "\

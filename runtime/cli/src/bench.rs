@@ -4,14 +4,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use linc_driver::{AttentionKind, Model, RecomputePolicy};
-use linc_train::bench::{
+use linc_bench::BenchError;
+use linc_bench::{
     AttentionBench, AttentionRow, MemoryBench, MemoryReport, Open, Pass, Tell, Times, Timing, Told,
     TrainingBench, TrainingReport, attention, memory, training,
 };
-use linc_train::exec::device::Device;
-use linc_train::metrics::{bytes, thousands};
-use linc_train::{TrainError, exec::ExecError};
+use linc_device::Device;
+use linc_device::words::{bytes, thousands};
+use linc_driver::{AttentionKind, Model, RecomputePolicy};
+use linc_exec::ExecError;
 use serde_json::json;
 
 use crate::args::{
@@ -165,7 +166,7 @@ fn open(
 fn opener(args: &MeasureArgs) -> Box<Open<'static>> {
     let (choice, threads) = (args.device, args.threads);
     let mut said = false;
-    Box::new(move || -> Result<Box<dyn Device>, TrainError> {
+    Box::new(move || -> Result<Box<dyn Device>, BenchError> {
         let opened = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
         let mut device = opened.device;
         device.watch(Progress::of_kernels());

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
+use linc_config::{ModelFiles, Setting};
+use linc_device::process;
+use linc_device::words::{bytes, thousands};
 use linc_driver::{
     AdamWSpec, BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options,
     PassTime, Precision, Ratio, RecomputePolicy, Report, Source, Target,
 };
-use linc_train::config::{ModelFiles, Setting};
-use linc_train::metrics::{bytes, thousands};
-use linc_train::output::write_files;
-use linc_train::system;
+use linc_session::output::write_files;
 
 use crate::args::{CompileArgs, Format, LayerArgs};
 use crate::cuda;
@@ -20,7 +20,7 @@ use crate::shipped::SHIPPED;
 use crate::table::{flops, table};
 
 pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
-    let begun = system::seconds();
+    let begun = process::seconds();
     let mut options = options(&args.layers)?;
     let model = open(&args.model, &args.layers)?;
     let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
                 out::line(format_args!("\n{}", gpu.text(convention)))?;
             }
             out::line(format_args!("\n{}", passes(&compiled.report)))?;
-            out::line(format_args!("\nCompiled in {:.2} s", system::seconds() - begun))?;
+            out::line(format_args!("\nCompiled in {:.2} s", process::seconds() - begun))?;
             if let Some(folder) = &args.out {
                 out::line(format_args!("Wrote {files} files to {}", folder.display()))?;
             }
@@ -124,7 +124,7 @@ fn number(text: &str) -> Option<f64> {
 pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
     let mut options = Options::new(layers.batch_size, layers.seq_len);
     options.precision = precision(&layers.precision)?;
-    options.clock = Some(system::seconds);
+    options.clock = Some(process::seconds);
     Ok(options)
 }
 

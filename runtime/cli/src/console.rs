@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use linc_train::metrics::{Memory, Record, bytes, console_line, validation_line};
+use linc_device::words::bytes;
+use linc_train::metrics::{Memory, Record, console_line, validation_line};
 use linc_train::trainer::Observer;
 
 use crate::out;

@@ -1,10 +1,10 @@
 //! `linc compile --target cuda`: what the kernels come to on a GPU, which need not be there.
 
 use anyhow::{Result, bail};
-use linc_driver::plan::Plan;
+use linc_device::cuda::gpus::ceilings;
+use linc_device::cuda::{Cache, Inspection, KernelReport, Limits, MatmulReport, Nvrtc, inspect};
 use linc_driver::{Arch, Entry};
-use linc_train::exec::device::cuda::gpus::ceilings;
-use linc_train::exec::device::cuda::{Cache, Inspection, KernelReport, Limits, MatmulReport, Nvrtc, inspect};
+use linc_plan::Plan;
 use serde_json::{Value, json};
 
 use crate::progress::Progress;
@@ -141,9 +141,8 @@ impl Gpu {
 
 fn row(k: &KernelReport) -> Vec<String> {
     let known = |value: Option<String>| value.unwrap_or_else(|| "-".into());
-    let resource = |of: fn(&linc_train::exec::device::cuda::Resources) -> u32| {
-        known(k.resources.as_ref().map(|r| of(r).to_string()))
-    };
+    let resource =
+        |of: fn(&linc_device::cuda::Resources) -> u32| known(k.resources.as_ref().map(|r| of(r).to_string()));
     let [memory, compute] = times(&k.limits);
     let static_shared = k.resources.map_or(0, |r| r.static_shared);
     vec![
@@ -171,7 +170,7 @@ fn micros(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use linc_train::exec::device::cuda::Resources;
+    use linc_device::cuda::Resources;
 
     fn report(compiled: bool) -> KernelReport {
         let resources = Resources {

@@ -9,11 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use linc_train::checkpoint;
-use linc_train::data::{TOKENIZER_FILE, Tokenizer};
-use linc_train::generate::{Generator, Programs, Sampling, visible};
-use linc_train::trainer::{load_weights, model_of};
-use linc_train::{TrainError, prompt};
+use linc_checkpoint::{load_weights, model_of};
+use linc_data::{TOKENIZER_FILE, Tokenizer};
+use linc_infer::{Generator, Programs, Sampling, visible};
+use linc_infer::{InferError, prompt};
 
 use crate::args::GenerateArgs;
 use crate::compile::precision;
@@ -25,7 +24,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let sampling = Sampling { temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     sampling.check()?;
     let text = prompt_text(args)?;
-    let state = checkpoint::open(&args.checkpoint)?;
+    let state = linc_checkpoint::open(&args.checkpoint)?;
     if state.data.kind != "text" {
         bail!(
             "{}: the model was trained on {} sequences, which are no text",
@@ -49,7 +48,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     device.watch(Progress::of_kernels());
     let (mut session, programs) = Programs::load(&model, context, precision, device)?;
     session.executor.initialize_constants()?;
-    load_weights(&mut session, &args.checkpoint)?;
+    load_weights(&mut session.executor, &args.checkpoint)?;
 
     let mut generator = Generator::new(&mut session, programs, model.sizes.vocab_size, tokenizer);
     let prompt = generator.prompt(&text, args.tokens)?;
@@ -73,7 +72,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
                 out::line("")?;
             }
             match error {
-                TrainError::LogitsNotFinite { .. } => bail!("{}: {error}", args.checkpoint.display()),
+                InferError::LogitsNotFinite { .. } => bail!("{}: {error}", args.checkpoint.display()),
                 error => return Err(error.into()),
             }
         }

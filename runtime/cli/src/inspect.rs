@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use linc_checkpoint::model_of;
+use linc_device::words::thousands;
 use linc_driver::Layout;
-use linc_train::checkpoint;
-use linc_train::metrics::thousands;
-use linc_train::trainer::model_of;
 
 use crate::args::{Format, InspectArgs};
 use crate::compile::{card, entry, open, options};
@@ -14,8 +13,8 @@ use crate::out;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let mut options = options(&args.layers)?;
-    let model = if args.path.is_dir() || checkpoint::is_named_so(&args.path) {
-        let state = checkpoint::open(&args.path)?;
+    let model = if args.path.is_dir() || linc_checkpoint::is_named_so(&args.path) {
+        let state = linc_checkpoint::open(&args.path)?;
         options.seq = state.model.seq_len;
         if args.format == Format::Text {
             let tokens = thousands(state.tokens);

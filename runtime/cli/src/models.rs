@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use linc_train::config::shipped::{self, ShippedFile};
+use linc_config::shipped::{self, ShippedFile};
 
 use crate::args::InitArgs;
 use crate::out;

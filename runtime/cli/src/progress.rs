@@ -53,7 +53,7 @@ impl Progress {
     }
 
     /// For a device to show what it compiles.
-    pub(crate) fn of_kernels() -> linc_train::exec::device::Progress {
+    pub(crate) fn of_kernels() -> linc_device::Progress {
         let mut bar = Progress::new("kernels compiled");
         Box::new(move |done, total| bar.show(done as u64, total as u64))
     }

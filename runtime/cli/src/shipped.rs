@@ -2,7 +2,7 @@
 //!
 //! To ship another file: put it into `models/` or `configs/` and name it here; a test compares the two.
 
-use linc_train::config::shipped::{Shipped, ShippedFile};
+use linc_config::shipped::{Shipped, ShippedFile};
 
 macro_rules! files {
     ($($path:literal),* $(,)?) => {
@@ -42,8 +42,9 @@ pub(crate) const SHIPPED: Shipped = Shipped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use linc_train::config::shipped::init;
-    use linc_train::config::{JobConfig, ModelFiles};
+    use linc_config::ModelFiles;
+    use linc_config::shipped::init;
+    use linc_train::config::JobConfig;
     use std::collections::BTreeSet;
     use std::fs;
     use std::path::Path;

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use linc_train::config::{JobConfig, ModelFiles, Override};
-use linc_train::exec::Profile;
-use linc_train::exec::device::signals;
-use linc_train::generate::visible;
-use linc_train::metrics::{bytes, thousands};
+use linc_config::{ModelFiles, Override};
+use linc_device::signals;
+use linc_device::words::{bytes, thousands};
+use linc_exec::Profile;
+use linc_infer::visible;
+use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Summary, Trainer};
 
 use crate::args::TrainArgs;
@@ -28,7 +29,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         return list_settings();
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
-    let loaded = JobConfig::load_file(path, &Override::parse_all(&settings)?, &SHIPPED)?;
+    let loaded = JobConfig::load_file(path, &Override::parse_all(&settings, &JobConfig::keys())?, &SHIPPED)?;
     let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
     let mut config = loaded.config;
     config.profiling.enable_profiling |= args.profile || !switches.is_empty();

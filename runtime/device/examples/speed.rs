@@ -3,25 +3,23 @@
 
 use std::time::{Duration, Instant};
 
-use linc_codegen_cpu::tile::library::attention::{HeadShape, HeadStrides};
-use linc_codegen_cpu::tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
-use linc_codegen_cpu::tile::library::linear_attention_backward::{
-    LinearBackwardSpec, linear_attention_backward,
-};
-use linc_codegen_cpu::tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_codegen_cpu::tile::library::optimizer::{AdamWSpec, adamw};
-use linc_codegen_cpu::tile::library::pointwise::{
-    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
-};
-use linc_codegen_cpu::tile::library::rope::{RopeSpec, rope};
-use linc_codegen_cpu::tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
-use linc_codegen_cpu::tile::library::softmax_attention_backward::{
-    SoftmaxBackwardSpec, softmax_attention_dkdv, softmax_attention_dq,
-};
-use linc_codegen_cpu::tile::{Builder, Elem, Kernel, Mode, Unary};
 use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
-use linc_device::plan::{self, Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
+use linc_plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
+use linc_tile::library::attention::{HeadShape, HeadStrides};
+use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
+use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
+use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
+use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::pointwise::{
+    PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
+};
+use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
+use linc_tile::library::softmax_attention_backward::{
+    SoftmaxBackwardSpec, softmax_attention_dkdv, softmax_attention_dq,
+};
+use linc_tile::{Builder, Elem, Kernel, Mode, Unary};
 
 /// Runs a one-step plan for a while and returns the best seconds of a run.
 fn time(cpu: &mut Cpu, sizes: &[u64], action: Action, kernel: Option<&Kernel>) -> f64 {
@@ -36,9 +34,9 @@ fn time(cpu: &mut Cpu, sizes: &[u64], action: Action, kernel: Option<&Kernel>) -
             category: Category::Inputs,
             live: (0, 0),
         });
-        end += bytes.next_multiple_of(plan::ALIGN);
+        end += bytes.next_multiple_of(linc_plan::ALIGN);
     }
-    let entry = |k: &Kernel| plan::Kernel { name: k.name.clone(), text: k.to_string(), grid: k.grid };
+    let entry = |k: &Kernel| linc_plan::Kernel { name: k.name.clone(), text: k.to_string(), grid: k.grid };
     let plan = Plan {
         name: "speed".into(),
         persistent_bytes: end,

@@ -1,8 +1,8 @@
 //! NVIDIA's side as far as it goes without a GPU: NVRTC where it is installed, and what is said where things are missing.
 
 use linc_device::cuda::{Arch, Cache, Cuda, Nvrtc, inspect};
-use linc_device::plan::Plan;
 use linc_device::{Choice, DeviceError, Opened};
+use linc_plan::Plan;
 
 /// The compiler, if this machine has it. Set `LINC_NVRTC` to run these tests: then it must be there.
 fn nvrtc() -> Option<Nvrtc> {

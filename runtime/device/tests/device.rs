@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use linc_cases::Random;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
-use linc_device::plan::{Action, Buffer, Category, DType, Gemm, Kernel, Plan, Ref, Space, Step};
 use linc_device::{Device, DeviceError};
+use linc_plan::{Action, Buffer, Category, DType, Gemm, Kernel, Plan, Ref, Space, Step};
 
 fn cpu(threads: usize) -> Cpu {
     Cpu::new(CpuOptions { threads: Some(threads), level: None }).expect("a CPU")

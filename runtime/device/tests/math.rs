@@ -1,10 +1,11 @@
 //! Accuracy and special values of the transcendental functions, on every instruction set.
 
-use crate::support::{devices, run_on};
 use linc_cases::Random;
-use linc_codegen_cpu::tile::interp::Buffer;
-use linc_codegen_cpu::tile::{Builder, Elem, Kernel, Mode, Unary};
 use linc_device::cpu::Cpu;
+use linc_tile::interp::Buffer;
+use linc_tile::{Builder, Elem, Kernel, Mode, Unary};
+
+use crate::support::{devices, run_on};
 
 const N: usize = 4099;
 

@@ -9,6 +9,4 @@ mod init;
 mod profile;
 
 pub use executor::{ExecError, Executor, TensorInfo};
-pub use linc_device as device;
-pub use linc_plan as plan;
 pub use profile::{Profile, ProfileRow};

@@ -1,16 +1,16 @@
 //! Everything that can end a run.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
+use linc_checkpoint::CheckpointError;
+use linc_config::ConfigError;
+use linc_data::DataError;
 use linc_driver::CompileError;
 use linc_exec::ExecError;
-use linc_exec::device::words::help_to_write;
+use linc_infer::InferError;
+use linc_session::SessionError;
+use linc_session::output::OutputError;
 use thiserror::Error;
-
-use crate::checkpoint::CheckpointError;
-use crate::config::ConfigError;
-use crate::data::DataError;
 
 /// Why a run ends early.
 #[derive(Debug, Error)]
@@ -21,35 +21,18 @@ pub enum TrainError {
     /// Data or tokenizer cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The model does not compile.
+    /// The model does not compile, fit or run.
     #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// The device refuses.
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// The model does not fit, with the plan's table.
-    #[error("{error}\n  help: {help}\n{table}")]
-    DoesNotFit {
-        /// Needed and available bytes.
-        error: ExecError,
-        /// Bytes by category.
-        table: String,
-        /// What needs less.
-        help: &'static str,
-    },
+    Session(#[from] SessionError),
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The dump folder cannot be written.
-    #[error("cannot {action} {}: {source}\n  help: {} (job.dump_folder, or --out of linc compile)", path.display(), help_to_write(source))]
-    Output {
-        /// `create`, `write`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// There is no sample of what the model writes.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// The loss or gradient norm is not finite. Both are known when the step's program has run, and with it the update:
     /// the weights on the device are spoilt (in f16 they are not, but no scale of the loss helps any more). The step is
     /// not recorded and not saved, so what is on disk is of the steps before.
@@ -78,16 +61,6 @@ pub enum TrainError {
         /// The process of the run, if it says so.
         pid: Option<u32>,
     },
-    /// No token can be drawn from what a model says of the next one.
-    #[error(
-        "after {tokens} tokens the model's logits are not finite (the first is {logit}), so no next token can be chosen\n  help: weights that are not finite come from a run that diverged: take an earlier checkpoint; in float16 values above 65504 are infinite: take another precision"
-    )]
-    LogitsNotFinite {
-        /// Tokens read so far.
-        tokens: usize,
-        /// The first logit that is NaN or infinite.
-        logit: f32,
-    },
     /// The run was asked to end before its first step.
     #[error("interrupted before the first step; nothing was trained, and nothing is saved")]
     Interrupted,
@@ -100,6 +73,18 @@ impl TrainError {
     /// Whether somebody asked to stop, and nothing is wrong.
     pub fn is_interrupt(&self) -> bool {
         matches!(self, Self::Interrupted | Self::Data(DataError::Interrupted))
+    }
+}
+
+impl From<CompileError> for TrainError {
+    fn from(error: CompileError) -> Self {
+        SessionError::from(error).into()
+    }
+}
+
+impl From<ExecError> for TrainError {
+    fn from(error: ExecError) -> Self {
+        SessionError::from(error).into()
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
-pub use linc_exec::device::words::{bytes, thousands};
+use linc_device::words::thousands;
 use serde::{Deserialize, Serialize};
 
 /// One line of `metrics.jsonl`: a training step, or a validation.

@@ -2,6 +2,7 @@
 
 mod folder;
 mod lock;
+mod observer;
 mod overflow;
 mod programs;
 mod resume;
@@ -15,45 +16,32 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use linc_driver::plan::memory::Peak;
+use linc_checkpoint::ModelRecord;
+use linc_config::ModelFiles;
+use linc_data::{Batch, Data, Event, Loading, Reading, TokenCache, target_shares};
+use linc_device::Device;
+use linc_device::words::{bytes, thousands};
 use linc_driver::{Model, by_name, names};
 use linc_exec::Profile;
-use linc_exec::device::Device;
+use linc_plan::memory::Peak;
+use linc_session::autotune;
+use linc_session::output::{check_folder, write_files};
+use linc_session::{Session, memory_parts};
 
-use crate::autotune;
-use crate::checkpoint::ModelRecord;
-use crate::config::{JobConfig, ModelFiles};
-use crate::data::{Batch, Data, Event, Loading, TokenCache, target_shares};
+use crate::config::JobConfig;
 use crate::error::TrainError;
 use crate::lr::{LrSchedule, Stretches};
-use crate::metrics::{Memory, MetricsFile, Record, bytes, thousands};
-use crate::output::{check_folder, write_files};
-use crate::session::{self, Session, memory_parts};
-use crate::system;
+use crate::metrics::{Memory, MetricsFile, Record};
 
 pub use folder::Folder;
-pub use programs::{model_of, open_model};
-pub use resume::load_weights;
+pub use observer::Observer;
+pub use programs::open_model;
 
+use observer::paced;
 use programs::{TRAIN, output};
 
 /// Tokens of the sample at the end.
 const SAMPLE_TOKENS: usize = 160;
-
-/// What a run tells while it goes on.
-pub trait Observer {
-    /// A remark for people.
-    fn message(&mut self, text: &str);
-    /// Work that has taken longer than a second goes on: `done` of `total`, in a unit that `what` implies (bytes of
-    /// text for `Tokenizing`). Told several times a second; the last time with `done == total`.
-    fn progress(&mut self, what: &str, done: u64, total: u64);
-    /// A step is done (every step).
-    fn step(&mut self, step: usize, loss: f32);
-    /// A training record was written.
-    fn record(&mut self, record: &Record, memory: Memory);
-    /// A validation record was written.
-    fn validation(&mut self, record: &Record, memory: Memory);
-}
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -141,13 +129,21 @@ impl Trainer {
             Event::Progress { what, done, total } => observer.progress(what, done, total),
         };
         let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
-        let mut data = Data::open(&config, model.sizes.vocab_size, &mut loading)?;
+        let reading = Reading {
+            batch_size: config.training.batch_size,
+            seq_len: config.training.seq_len,
+            seed: config.training.seed,
+            validates: config.validation.enable,
+            tokenizer_path: config.model.tokenizer_path.as_deref(),
+            vocab_size: model.sizes.vocab_size,
+        };
+        let mut data = Data::open(&config.data, reading, &mut loading)?;
         proceed()?;
         let folder::Chosen { mut lock, message, whole } =
             folder::choose(&mut config, meaning, &record, &data.training, &mut proceed)?;
         observer.message(&message);
         let mut programs = programs::programs(&config, &model, &data);
-        let target = session::target(&*device);
+        let target = linc_session::target(&*device);
         let tiles = programs::tiles(&config, &model, &programs, target, observer)?;
         for (_, options) in &mut programs.entries {
             options.tiles = tiles.clone();
@@ -170,7 +166,7 @@ impl Trainer {
             Some(start) => start,
             None => {
                 let mut progress =
-                    system::paced(|done, total| observer.progress("Drawing initial values", done, total));
+                    paced(|done, total| observer.progress("Drawing initial values", done, total));
                 if !session.executor.initialize_until(config.training.seed, stop, &mut progress)? {
                     return Err(TrainError::Interrupted);
                 }
@@ -338,7 +334,7 @@ impl Trainer {
             }
         }
         self.run_program(TRAIN)?;
-        self.session.scalar(TRAIN, names::LOSS)
+        Ok(self.session.scalar(TRAIN, names::LOSS)?)
     }
 
     /// Learning rate and number of the step that is to be done.
@@ -395,7 +391,7 @@ impl Trainer {
 
     fn write(&mut self, record: &Record) -> Result<(), TrainError> {
         let path = Path::new(&self.config.job.dump_folder).join("metrics.jsonl");
-        self.metrics.write(record).map_err(output("write", &path))
+        Ok(self.metrics.write(record).map_err(output("write", &path))?)
     }
 
     /// Whether a validation follows the step that was done last.

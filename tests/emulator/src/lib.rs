@@ -1,8 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-pub use linc_codegen_cuda as cuda;
-pub use linc_tile as tile;
-
 mod cache;
 mod error;
 mod process;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use linc_emulator::cuda::{COMMON_PRELUDE, DEVICE_PRELUDE};
+use linc_codegen_cuda::{COMMON_PRELUDE, DEVICE_PRELUDE};
 
 /// What `device.cu` uses itself and kernels do not call.
 const DEVICE_ONLY: [&str; 4] = ["widen", "pack", "load_narrow", "store_narrow"];

@@ -1,12 +1,13 @@
 //! Wrong kernels: each is a right one with a mistake planted, and is found in every order of the threads.
 
+use linc_emulator::{Emulator, FaultKind, Options, Order};
+use linc_tile::interp::Buffer;
+use linc_tile::ir::Mode;
+
 use crate::common::{
     Case, attention, block_sum, found, found_any, matmul, nans, noise, scale, through_shared, warp_sum,
     warpgroup,
 };
-use linc_emulator::tile::interp::Buffer;
-use linc_emulator::tile::ir::Mode;
-use linc_emulator::{Emulator, FaultKind, Options, Order};
 
 // ---- global memory ----
 
@@ -148,8 +149,7 @@ fn shared_memory_that_nobody_has_written() {
 fn shared_memory_of_the_block_before() {
     // Only the first block writes.
     let case = through_shared().with("copy_async16(t", "if (blockIdx.x == 0) copy_async16(t");
-    let mut case =
-        Case { kernel: linc_emulator::cuda::CudaKernel { grid: [2, 1, 1], ..case.kernel }, ..case };
+    let mut case = Case { kernel: linc_codegen_cuda::CudaKernel { grid: [2, 1, 1], ..case.kernel }, ..case };
     case.kernel.text = case.kernel.text.replace("y + other", "y + blockIdx.x * 4096 + other");
     case.buffers[1] = Buffer::Bf16(vec![0; 2 * 4096]);
     let Some(fault) = found(case, FaultKind::Uninitialised, "shared byte") else { return };

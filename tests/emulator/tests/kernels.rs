@@ -1,15 +1,15 @@
 //! Right kernels, written by hand in the vocabulary of the prelude: their results are those of plain loops, in every
 //! order of the threads.
 
-use crate::common;
+use linc_emulator::{Emulator, Error, Operation, Options, Order};
+use linc_tile::interp::Buffer;
+use linc_tile::ir::Mode;
 
+use crate::common;
 use crate::common::{
     Case, attention, bf16_noise, block_sum, matmul, nans, narrow, noise, scale, through_shared, warp_sum,
     warpgroup, widen,
 };
-use linc_emulator::tile::interp::Buffer;
-use linc_emulator::tile::ir::Mode;
-use linc_emulator::{Emulator, Error, Operation, Options, Order};
 
 #[test]
 fn elements_one_by_one() {

@@ -1,9 +1,9 @@
 //! Tiles that the tensor engine copies one round ahead: a right kernel, and each mistake with its mbarriers.
 
-use crate::common;
-
-use crate::common::{found, found_any, pipeline};
 use linc_emulator::{Access, Emulator, FaultKind, Operation, Options, Order};
+
+use crate::common;
+use crate::common::{found, found_any, pipeline};
 
 #[test]
 fn tiles_come_in_turns() {
@@ -153,7 +153,7 @@ fn a_block_that_ends_too_early() {
 
 #[test]
 fn maps_that_the_driver_would_refuse() {
-    let with = |change: fn(&mut linc_emulator::cuda::TensorMap)| {
+    let with = |change: fn(&mut linc_codegen_cuda::TensorMap)| {
         let mut case = pipeline();
         change(&mut case.kernel.maps[0]);
         case

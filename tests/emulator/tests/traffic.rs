@@ -1,9 +1,10 @@
 //! Counts of what memory accesses would cost on the device.
 
-use crate::common::{Case, attention, matmul, nans, noise, scale, through_shared};
-use linc_emulator::tile::interp::Buffer;
-use linc_emulator::tile::ir::Mode;
 use linc_emulator::{Access, Emulator, Options, Order, Report, Traffic};
+use linc_tile::interp::Buffer;
+use linc_tile::ir::Mode;
+
+use crate::common::{Case, attention, matmul, nans, noise, scale, through_shared};
 
 /// The report, which must be the same in all orders but for the switches.
 fn counted(case: &Case) -> Option<Report> {

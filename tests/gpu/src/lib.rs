@@ -8,5 +8,3 @@ pub mod check;
 pub mod group;
 pub mod losses;
 pub mod matmul;
-
-pub use linc_device as device;

@@ -2,8 +2,8 @@
 
 use linc_cases::Random;
 use linc_cases::launch::{bytes, from_bytes};
-use linc_device::plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
 use linc_device::{Device, DeviceError};
+use linc_plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer as Memory;
 

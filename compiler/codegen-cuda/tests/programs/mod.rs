@@ -4,10 +4,10 @@
 
 mod scatter;
 
-use linc_codegen_cuda::tile::Elem;
-use linc_codegen_cuda::tile::interp::{Buffer, Options as RunOptions, run};
-use linc_codegen_cuda::{Arch, Options, compile, tile};
+use linc_codegen_cuda::{Arch, Options, compile};
 use linc_emulator::{Emulator, Options as Launch, Order};
+use linc_tile::Elem;
+use linc_tile::interp::{Buffer, Options as RunOptions, run};
 
 /// Runs a program on both, for the oldest and the newest architecture; differences beyond a ten thousandth are failures.
 fn one(name: &str, text: &str, buffers: Vec<Buffer>) {
@@ -18,8 +18,8 @@ fn one(name: &str, text: &str, buffers: Vec<Buffer>) {
 
 fn one_on(arch: Arch, name: &str, text: &str, buffers: &[Buffer]) {
     let Some(emulator) = Emulator::find() else { return };
-    let kernel = tile::parse(text).unwrap_or_else(|e| panic!("{name}: {e}"));
-    tile::verify(&kernel).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let kernel = linc_tile::parse(text).unwrap_or_else(|e| panic!("{name}: {e}"));
+    linc_tile::verify(&kernel).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut expected = buffers.to_vec();
     run(&kernel, &mut expected, &RunOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let alignment = vec![64; kernel.params.len()];
@@ -789,7 +789,7 @@ fn tiles_that_no_thread_can_hold_are_refused() {
   %b: f32[2048, 2048] = add %a, %a
   store y[%o; 2048, 1], %b
 }";
-    let kernel = tile::parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let kernel = linc_tile::parse(text).unwrap_or_else(|e| panic!("{e}"));
     let error = compile(&kernel, &Options { arch: Arch::Sm90a, alignment: vec![64; 2] });
     let message = error.expect_err("16384 numbers a thread").to_string();
     assert!(message.contains("too large"), "{message}");

@@ -1,6 +1,6 @@
 //! Elements that go to places, or come from addresses, which the program computes.
 
-use linc_codegen_cuda::tile::interp::Buffer;
+use linc_tile::interp::Buffer;
 
 use super::{b, f, frac, one};
 

@@ -9,7 +9,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleReloc};
-use linc_codegen_cpu::{Options, Primitive, tile};
+use linc_codegen_cpu::{Options, Primitive};
 
 use super::primitives::Level;
 use crate::{DeviceError, threads};
@@ -117,8 +117,8 @@ impl Jit {
 fn translate(text: &str, isa: &dyn TargetIsa, options: Options) -> Result<Translated, DeviceError> {
     let first = text.lines().next().unwrap_or("").to_string();
     let failed = |kernel: &str, message: String| DeviceError::Kernel { kernel: kernel.to_string(), message };
-    let kernel = tile::parse(text).map_err(|e| failed(&first, e.to_string()))?;
-    tile::verify(&kernel).map_err(|e| failed(&kernel.name, e.to_string()))?;
+    let kernel = linc_tile::parse(text).map_err(|e| failed(&first, e.to_string()))?;
+    linc_tile::verify(&kernel).map_err(|e| failed(&kernel.name, e.to_string()))?;
     let compiled =
         linc_codegen_cpu::compile(&kernel, options).map_err(|e| failed(&kernel.name, e.message))?;
     let mut context = Context::for_function(compiled.function);

@@ -1,6 +1,6 @@
 //! From the tile programs of a plan to machine code: translation, then NVRTC on all threads, past the cache.
 
-use linc_codegen_cuda::{Arch, CudaKernel, Options, tile};
+use linc_codegen_cuda::{Arch, CudaKernel, Options};
 use linc_plan::{ALIGN, Plan};
 
 use super::cache::Cache;
@@ -15,8 +15,8 @@ use crate::{DeviceError, threads};
 pub(super) fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKernel, DeviceError> {
     let entry = &plan.kernels[index];
     let failed = |message: String| DeviceError::Kernel { kernel: entry.name.clone(), message };
-    let kernel = tile::parse(&entry.text).map_err(|e| failed(e.to_string()))?;
-    tile::verify(&kernel).map_err(|e| failed(e.to_string()))?;
+    let kernel = linc_tile::parse(&entry.text).map_err(|e| failed(e.to_string()))?;
+    linc_tile::verify(&kernel).map_err(|e| failed(e.to_string()))?;
     let mut alignment = plan.argument_alignment(index);
     if alignment.is_empty() {
         // Never launched: nothing is at an address that a buffer could not have.

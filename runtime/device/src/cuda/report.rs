@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_codegen_cuda::{Arch, CudaKernel, tile};
+use linc_codegen_cuda::{Arch, CudaKernel};
 use linc_plan::{Action, DType, Plan};
 use serde::Serialize;
 
@@ -119,10 +119,10 @@ pub fn inspect(
     }
     let mut rows = vec![];
     for (index, (kernel, resources)) in kernels.iter().zip(resources).enumerate() {
-        let program = tile::parse(&plan.kernels[index].text)
+        let program = linc_tile::parse(&plan.kernels[index].text)
             .map_err(|e| DeviceError::Kernel { kernel: kernel.name.clone(), message: e.to_string() })?;
         let (launches, bytes) = work(plan, index);
-        let seconds = compute_seconds(&tile::cost::cost(&program), multiplies_narrow(&program), arch);
+        let seconds = compute_seconds(&linc_tile::cost::cost(&program), multiplies_narrow(&program), arch);
         rows.push(row((launches, bytes, launches as f64 * seconds), kernel, resources, arch));
     }
     inspection.rows = rows;
@@ -186,7 +186,7 @@ fn work(plan: &Plan, kernel: usize) -> (u64, u64) {
 const FUNCTION: f64 = 16.0;
 
 /// Seconds of a launch if arithmetic were the only limit.
-fn compute_seconds(cost: &tile::cost::Cost, narrow: bool, arch: Arch) -> f64 {
+fn compute_seconds(cost: &linc_tile::cost::Cost, narrow: bool, arch: Arch) -> f64 {
     let ceilings = gpus::ceilings(arch);
     let products = cost.dot_flops as f64;
     let pointwise = cost.pointwise_flops as f64;
@@ -197,10 +197,10 @@ fn compute_seconds(cost: &tile::cost::Cost, narrow: bool, arch: Arch) -> f64 {
 }
 
 /// Whether a matmul inside the kernel has operands that the matrix units take.
-fn multiplies_narrow(kernel: &tile::Kernel) -> bool {
+fn multiplies_narrow(kernel: &linc_tile::Kernel) -> bool {
     let mut found = false;
     kernel.for_each_stmt(|stmt| {
-        if let tile::Op::Dot { a, b, .. } = &stmt.op {
+        if let linc_tile::Op::Dot { a, b, .. } = &stmt.op {
             found |= [*a, *b].into_iter().all(|operand| kernel.ty(operand).elem.is_narrow());
         }
     });
@@ -297,11 +297,11 @@ mod tests {
 
     #[test]
     fn the_slowest_unit_counts() {
-        let cost = |dot_flops, pointwise_flops, transcendentals| tile::cost::Cost {
+        let cost = |dot_flops, pointwise_flops, transcendentals| linc_tile::cost::Cost {
             dot_flops,
             pointwise_flops,
             transcendentals,
-            ..tile::cost::Cost::default()
+            ..linc_tile::cost::Cost::default()
         };
         let micros = |cost, bf16| 1e6 * compute_seconds(&cost, bf16, Arch::Sm90a);
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} for {b}");

@@ -7,7 +7,7 @@ use cudarc::driver::sys::{
     CUtensorMapInterleave as Interleave, CUtensorMapL2promotion as Promotion, CUtensorMapSwizzle as Swizzle,
 };
 use linc_codegen_cuda::TensorMap;
-use linc_codegen_cuda::tile::Elem;
+use linc_tile::Elem;
 
 use super::gpu::failed;
 use crate::DeviceError;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use libloading::Library;
 use linc_codegen_cuda::TensorMap;
-use linc_codegen_cuda::tile::Elem;
 use linc_plan::{Action, Buffer, Category, Gemm, Kernel, Ref, Space, Step};
+use linc_tile::Elem;
 
 use super::*;
 

@@ -2,10 +2,10 @@
 use linc_cases::Case;
 pub(crate) use linc_cases::launch::bytes;
 use linc_cases::launch::launches;
-use linc_codegen_cpu::tile::interp::Buffer;
-use linc_codegen_cpu::tile::{Kernel, Mode};
 use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
+use linc_tile::interp::Buffer;
+use linc_tile::{Kernel, Mode};
 
 /// Runs a kernel on the machine.
 pub(crate) fn run_on(cpu: &mut Cpu, kernel: &Kernel, buffers: &[Buffer]) -> Vec<Buffer> {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::section::Section;
-use super::value::Setting;
-use super::{DatasetKind, JobConfig, OVERRIDES};
+use linc_config::{OVERRIDES, Section as _, Setting as _};
+
+use super::JobConfig;
 
 /// Settings that say where a run writes, what it shows, how far it goes and how it is carried out: with other values of
 /// these, what is trained up to a step has the same bits. (The learning rate may depend on the number of steps; a run
@@ -89,36 +89,18 @@ impl JobConfig {
 
     /// Share of the training data that is held out for validation.
     pub(crate) fn held_out_share(&self) -> f64 {
-        let v = &self.validation;
-        let holds = v.enable && v.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
-        if holds { v.fraction } else { 0.0 }
+        self.data.held_out_share(self.validation.enable)
     }
 
     /// Every setting that is set, by name, in TOML spelling.
     fn settings(&self) -> BTreeMap<String, String> {
-        let mut all = BTreeMap::new();
-        collect(&self.job, &mut all);
-        collect(&self.profiling, &mut all);
-        collect(&self.metrics, &mut all);
-        collect(&self.model, &mut all);
+        let mut all: BTreeMap<String, String> =
+            self.entries().into_iter().map(|entry| (entry.name(), entry.value)).collect();
         for (key, value) in &self.model_overrides {
             all.insert(format!("{OVERRIDES}.{key}"), value.to_toml().unwrap_or_default());
         }
-        collect(&self.optimizer, &mut all);
-        collect(&self.lr_scheduler, &mut all);
-        collect(&self.training, &mut all);
-        collect(&self.mqar, &mut all);
-        collect(&self.validation, &mut all);
-        collect(&self.checkpoint, &mut all);
-        collect(&self.activation_checkpoint, &mut all);
-        collect(&self.parallelism, &mut all);
-        collect(&self.compile, &mut all);
         all
     }
-}
-
-fn collect<S: Section>(section: &S, all: &mut BTreeMap<String, String>) {
-    all.extend(section.entries().into_iter().map(|(key, value)| (format!("{}.{key}", S::NAME), value)));
 }
 
 /// Whether a name is in a list of names and, with a dot at their end, sections.
@@ -129,7 +111,7 @@ fn is_of(name: &str, list: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Scalar;
+    use linc_config::{KeyInfo, Scalar};
 
     #[test]
     fn lists_name_settings_that_exist() {
@@ -142,7 +124,7 @@ mod tests {
     #[test]
     fn every_setting_is_compared() {
         let written = JobConfig::default().settings();
-        let unset = |key: &&crate::config::KeyInfo| key.default.is_some();
+        let unset = |key: &&KeyInfo| key.default.is_some();
         let keys = JobConfig::keys();
         let names: Vec<&String> = keys.iter().filter(unset).map(|key| &key.name).collect();
         assert_eq!(names.len(), written.len());
@@ -158,7 +140,7 @@ mod tests {
         assert_eq!(new.changes_since(&old), []);
         new.training.steps = 7;
         new.optimizer.lr = 0.5;
-        new.training.dataset_path = Some("a.txt".into());
+        new.data.training.dataset_path = Some("a.txt".into());
         new.model_overrides.insert("dim".into(), Scalar::Int(64));
         let changes = new.changes_since(&old);
         let shown: Vec<String> = changes.iter().map(Change::to_string).collect();
@@ -183,12 +165,12 @@ mod tests {
         };
         let mut config = JobConfig::default();
         assert!(shaping(&config, |c| c.validation.enable = true));
-        assert!(!shaping(&config, |c| c.validation.fraction = 0.1), "nothing is held out");
+        assert!(!shaping(&config, |c| c.data.validation.fraction = 0.1), "nothing is held out");
         config.validation.enable = true;
-        assert!(shaping(&config, |c| c.validation.fraction = 0.1));
+        assert!(shaping(&config, |c| c.data.validation.fraction = 0.1));
         // With data of its own to validate on, all of the text is trained on.
-        config.validation.dataset = Some(config.training.dataset);
+        config.data.validation.dataset = Some(config.data.training.dataset);
         assert!(!shaping(&config, |c| c.validation.enable = false));
-        assert!(!shaping(&config, |c| c.validation.fraction = 0.1));
+        assert!(!shaping(&config, |c| c.data.validation.fraction = 0.1));
     }
 }

@@ -6,80 +6,67 @@
 //!
 //! To add a setting: add a line to its section in `sections.rs`. Nothing else needs to change.
 
-mod check;
 mod compare;
-mod compiler_value;
-mod error;
-mod legacy;
-mod model_files;
-mod near;
-mod section;
 mod sections;
-mod settings;
-pub mod shipped;
 mod unread;
-mod value;
 
-pub use compare::Change;
-pub use error::{ConfigError, FilePlace, Place, Problem};
-pub use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
-pub use model_files::ModelFiles;
-pub(crate) use near::help_for_missing;
-pub use section::KeyInfo;
-pub use sections::{
-    ActivationCheckpoint, AsyncMode, Checkpoint, Compile, DatasetKind, DecayType, Job, LrScheduler, Metrics,
-    Model, MqarConfig, Optimizer, Parallelism, Profiling, Training, Validation,
-};
-pub use settings::Override;
-pub use value::{Scalar, Setting};
-
-use crate::lr::Stretches;
-use section::Section;
-use settings::Settings;
-use shipped::Shipped;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Section whose keys are those of the model file.
-const OVERRIDES: &str = "model.overrides";
+use linc_checkpoint::Checkpoint;
+use linc_config::shipped::Shipped;
+use linc_config::{
+    ConfigError, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section, Setting as _,
+    Settings, describe_overrides, quote, read_or_shipped, sections, take_overrides,
+};
+use linc_data::{DataSettings, DatasetKind};
+
+pub use compare::Change;
+pub use sections::{
+    ActivationCheckpoint, Compile, DecayType, Job, LrScheduler, Metrics, Optimizer, Parallelism, Profiling,
+    Training, Validation,
+};
+
+use crate::lr::Stretches;
 
 /// Most tokens of an optimizer step, which take 2 GiB with their targets; ten times what the largest runs take.
 const STEP_TOKENS: usize = 1 << 28;
 
-/// Everything a training run is told.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct JobConfig {
-    /// `[job]`
-    pub job: Job,
-    /// `[profiling]`
-    pub profiling: Profiling,
-    /// `[metrics]`
-    pub metrics: Metrics,
-    /// `[model]`
-    pub model: Model,
-    /// `[model.overrides]`: values that replace those of the model file, by key; nested keys have dots.
-    pub model_overrides: BTreeMap<String, Scalar>,
-    /// `[optimizer]`
-    pub optimizer: Optimizer,
-    /// `[lr_scheduler]`
-    pub lr_scheduler: LrScheduler,
-    /// `[training]`
-    pub training: Training,
-    /// `[training.mqar]`
-    pub mqar: MqarConfig,
-    /// `[validation]`
-    pub validation: Validation,
-    /// `[checkpoint]`
-    pub checkpoint: Checkpoint,
-    /// `[activation_checkpoint]`
-    pub activation_checkpoint: ActivationCheckpoint,
-    /// `[parallelism]`
-    pub parallelism: Parallelism,
-    /// `[compile]`
-    pub compile: Compile,
-    /// Where settings were given.
-    pub places: Places,
+sections! {
+    /// Everything a training run is told.
+    JobConfig {
+        /// `[job]`
+        job: Job,
+        /// `[profiling]`
+        profiling: Profiling,
+        /// `[metrics]`
+        metrics: Metrics,
+        /// `[model]`
+        model: Model,
+        /// `[optimizer]`
+        optimizer: Optimizer,
+        /// `[lr_scheduler]`
+        lr_scheduler: LrScheduler,
+        /// `[training]`, but for the data.
+        training: Training,
+        /// `[validation]`, but for the data.
+        validation: Validation,
+        /// What is trained and validated on, of `[training]`, `[training.mqar]` and `[validation]`.
+        data: DataSettings,
+        /// `[checkpoint]`
+        checkpoint: Checkpoint,
+        /// `[activation_checkpoint]`
+        activation_checkpoint: ActivationCheckpoint,
+        /// `[parallelism]`
+        parallelism: Parallelism,
+        /// `[compile]`
+        compile: Compile;
+        /// `[model.overrides]`: values that replace those of the model file, by key; nested keys have dots.
+        model_overrides: BTreeMap<String, Scalar>,
+        /// Where settings were given.
+        places: Places,
+    }
 }
 
 /// Where settings were given, for messages about what only the model or the data can tell. It is no part of what a run is
@@ -111,23 +98,8 @@ impl JobConfig {
     /// Everything that is wrong with it, each problem with its place.
     pub fn load(text: &str, path: &str, overrides: &[Override]) -> Result<Loaded, ConfigError> {
         let mut settings = Settings::new(path, text, overrides, Self::keys(), &[OVERRIDES]);
-        let mut config = Self {
-            job: Section::read(&mut settings),
-            profiling: Section::read(&mut settings),
-            metrics: Section::read(&mut settings),
-            model: Section::read(&mut settings),
-            model_overrides: settings.take_open(OVERRIDES, &Scalar::Bool(false)),
-            optimizer: Section::read(&mut settings),
-            lr_scheduler: Section::read(&mut settings),
-            training: Section::read(&mut settings),
-            mqar: Section::read(&mut settings),
-            validation: Section::read(&mut settings),
-            checkpoint: Section::read(&mut settings),
-            activation_checkpoint: Section::read(&mut settings),
-            parallelism: Section::read(&mut settings),
-            compile: Section::read(&mut settings),
-            places: Places::default(),
-        };
+        let mut config = Self::read(&mut settings);
+        config.model_overrides = take_overrides(&mut settings);
         config.places = Places(settings.places().clone());
         config.complete(&mut settings);
         config.check_together(&mut settings);
@@ -146,26 +118,17 @@ impl JobConfig {
     /// # Errors
     /// The file cannot be read or is not UTF-8, or as [`JobConfig::load`].
     pub fn load_file(path: &Path, overrides: &[Override], shipped: &Shipped) -> Result<Loaded, ConfigError> {
-        let (path, text) = model_files::read_or_shipped(path, shipped.configs, "config file")?;
+        let (path, text) = read_or_shipped(path, shipped.configs, "config file")?;
         Self::load(&text, &path.display().to_string(), overrides)
     }
 
     /// All keys with help, defaults and other spellings, in the order of the sections.
     pub fn keys() -> Vec<KeyInfo> {
         let mut keys = Vec::new();
-        Job::describe(&mut keys);
-        Profiling::describe(&mut keys);
-        Metrics::describe(&mut keys);
-        Model::describe(&mut keys);
-        Optimizer::describe(&mut keys);
-        LrScheduler::describe(&mut keys);
-        Training::describe(&mut keys);
-        MqarConfig::describe(&mut keys);
-        Validation::describe(&mut keys);
-        Checkpoint::describe(&mut keys);
-        ActivationCheckpoint::describe(&mut keys);
-        Parallelism::describe(&mut keys);
-        Compile::describe(&mut keys);
+        Self::describe(&mut keys);
+        // A section may be declared in parts, by the crates that read them; it is shown as one.
+        let sections = section_order(keys.iter().map(KeyInfo::section));
+        keys.sort_by_key(|key| sections.iter().position(|section| section == key.section()));
         keys
     }
 
@@ -173,48 +136,42 @@ impl JobConfig {
     pub fn listing() -> Vec<KeyInfo> {
         let mut keys = Self::keys();
         let behind = keys.iter().rposition(|key| key.name.starts_with("model.")).map_or(0, |last| last + 1);
-        let overrides = KeyInfo {
-            name: format!("{OVERRIDES}.KEY"),
-            help: "Replaces a number or flag of the model file: `--model.overrides.dim 256`, or a key of a table such \
-                   as `--model.overrides.linear_attention.rope false`."
-                .to_owned(),
-            expected: Scalar::expected(),
-            default: None,
-            aliases: vec![],
-        };
-        keys.insert(behind, overrides);
+        keys.insert(behind, describe_overrides());
         keys
     }
 
     /// The config as TOML, every setting spelled out. [`JobConfig::load`] gives the same config back.
     pub fn to_toml(&self) -> String {
+        let entries = self.entries();
         let mut out = String::new();
-        section_toml(&self.job, &mut out);
-        section_toml(&self.profiling, &mut out);
-        section_toml(&self.metrics, &mut out);
-        section_toml(&self.model, &mut out);
-        if !self.model_overrides.is_empty() {
-            let _ = writeln!(out, "[{OVERRIDES}]");
-            for (key, value) in &self.model_overrides {
-                let key: Vec<String> = key.split('.').map(toml_key).collect();
-                let _ = writeln!(out, "{} = {}", key.join("."), value.to_toml().unwrap_or_default());
+        for section in section_order(entries.iter().map(|entry| entry.section)) {
+            let is_idle = section == "training.mqar"
+                && self.data.training.dataset != DatasetKind::Mqar
+                && self.data.mqar == Default::default();
+            if is_idle {
+                continue;
+            }
+            let _ = writeln!(out, "[{section}]");
+            for entry in entries.iter().filter(|entry| entry.section == section) {
+                let _ = writeln!(out, "{} = {}", entry.key, entry.value);
             }
             out.push('\n');
+            if section == "model" && !self.model_overrides.is_empty() {
+                self.write_overrides(&mut out);
+            }
         }
-        section_toml(&self.optimizer, &mut out);
-        section_toml(&self.lr_scheduler, &mut out);
-        section_toml(&self.training, &mut out);
-        if self.training.dataset == DatasetKind::Mqar || self.mqar != MqarConfig::default() {
-            section_toml(&self.mqar, &mut out);
-        }
-        section_toml(&self.validation, &mut out);
-        section_toml(&self.checkpoint, &mut out);
-        section_toml(&self.activation_checkpoint, &mut out);
-        section_toml(&self.parallelism, &mut out);
-        section_toml(&self.compile, &mut out);
         out.truncate(out.trim_end().len());
         out.push('\n');
         out
+    }
+
+    fn write_overrides(&self, out: &mut String) {
+        let _ = writeln!(out, "[{OVERRIDES}]");
+        for (key, value) in &self.model_overrides {
+            let key: Vec<String> = key.split('.').map(toml_key).collect();
+            let _ = writeln!(out, "{} = {}", key.join("."), value.to_toml().unwrap_or_default());
+        }
+        out.push('\n');
     }
 
     /// Batches whose gradients are added up for one optimizer step.
@@ -232,12 +189,7 @@ impl JobConfig {
 
     /// Fills in what other settings imply.
     fn complete(&mut self, settings: &mut Settings<'_>) {
-        if self.training.dataset_path.is_some() && !settings.was_given("training.dataset") {
-            self.training.dataset = DatasetKind::Text;
-        }
-        if self.validation.dataset_path.is_some() && self.validation.dataset.is_none() {
-            self.validation.dataset = Some(DatasetKind::Text);
-        }
+        self.data.complete(settings);
         if self.metrics.enable_tensorboard {
             settings.warn(
                 "metrics.enable_tensorboard",
@@ -317,121 +269,24 @@ impl JobConfig {
             let help = "use a smaller global_batch_size: the tokens of a step are held in memory";
             settings.conflict("training.global_batch_size", message, help);
         }
-        if training.dataset == DatasetKind::Text && training.dataset_path.is_none() {
-            let message = "dataset \"text\" needs dataset_path".to_owned();
-            settings.conflict(
-                "training.dataset",
-                message,
-                "name a .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob",
-            );
-        }
-        if training.dataset != DatasetKind::Text && training.dataset_path.is_some() {
-            let message = format!("dataset \"{}\" is built in and reads no files", training.dataset.word());
-            settings.conflict(
-                "training.dataset_path",
-                message,
-                "leave out dataset_path, or say dataset = \"text\"",
-            );
-        }
-        self.check_validation(settings);
-        if training.dataset == DatasetKind::Mqar {
-            self.check_mqar(settings);
-        }
-    }
-
-    fn check_validation(&self, settings: &mut Settings<'_>) {
-        let validation = &self.validation;
-        match (validation.dataset, &validation.dataset_path) {
-            (Some(DatasetKind::Text), None) => settings.conflict(
-                "validation.dataset",
-                "dataset \"text\" needs dataset_path".to_owned(),
-                "name the files, or leave out dataset to validate on a held-out part of the training data",
-            ),
-            (Some(kind @ (DatasetKind::Stories | DatasetKind::Mqar)), Some(_)) => settings.conflict(
-                "validation.dataset_path",
-                format!("dataset \"{}\" is built in and reads no files", kind.word()),
-                "leave out dataset_path, or say dataset = \"text\"",
-            ),
-            (Some(kind), _)
-                if (kind == DatasetKind::Mqar) != (self.training.dataset == DatasetKind::Mqar) =>
-            {
-                settings.conflict(
-                    "validation.dataset",
-                    format!(
-                        "cannot validate on \"{}\" after training on \"{}\"",
-                        kind.word(),
-                        self.training.dataset.word()
-                    ),
-                    "recall sequences and text have different vocabularies",
-                );
-            }
-            (Some(DatasetKind::Stories), None) if self.training.dataset == DatasetKind::Stories => settings
-                .conflict(
-                    "validation.dataset",
-                    "would validate on the very text that is trained on".to_owned(),
-                    "leave out dataset to validate on a held-out part",
-                ),
-            (None | Some(_), _) => {}
-        }
-        let from_training = validation.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
-        if validation.enable && from_training && validation.fraction == 0.0 {
-            settings.conflict(
-                "validation.fraction",
-                "validation is on, but no data is held out".to_owned(),
-                "say fraction = 0.05, or name other data with dataset and dataset_path",
-            );
-        }
-    }
-
-    /// The recall task needs room for the pairs and for one query each.
-    fn check_mqar(&self, settings: &mut Settings<'_>) {
-        let mqar = &self.mqar;
-        let seq_len = self.training.seq_len;
-        if !seq_len.is_multiple_of(2) {
-            let message = format!("seq_len {seq_len} is odd; recall sequences are made of pairs");
-            settings.conflict("training.seq_len", message, "use an even seq_len");
-        }
-        let pairs = mqar.num_kv_pairs.iter().copied().max().unwrap_or(1);
-        let needed =
-            mqar.num_passes.checked_add(1).and_then(|n| n.checked_mul(2)).and_then(|n| n.checked_mul(pairs));
-        if needed.is_none_or(|needed| needed > seq_len) {
-            let message = format!(
-                "{pairs} pairs shown {} time(s) and asked once do not fit into seq_len {seq_len}",
-                mqar.num_passes
-            );
-            settings.conflict(
-                "training.mqar.num_kv_pairs",
-                message,
-                "2 * num_kv_pairs * (num_passes + 1) must be at most seq_len",
-            );
-        }
-        // Keys come from 1 to vocab_size / 2 - 1, values from vocab_size / 2 on.
-        if pairs > mqar.vocab_size / 2 - 1 {
-            let message = format!(
-                "{pairs} different keys do not fit into vocab_size {}, which has {} keys",
-                mqar.vocab_size,
-                mqar.vocab_size / 2 - 1
-            );
-            settings.conflict("training.mqar.num_kv_pairs", message, "use a larger training.mqar.vocab_size");
-        }
-        if i32::try_from(mqar.vocab_size).is_err() {
-            let message = format!("vocab_size {} is more than 2147483647", mqar.vocab_size);
-            settings.conflict("training.mqar.vocab_size", message, "tokens are 32-bit integers");
-        }
+        self.data.check_together(training.seq_len, self.validation.enable, settings);
     }
 }
 
-fn section_toml<S: Section>(section: &S, out: &mut String) {
-    let _ = writeln!(out, "[{}]", S::NAME);
-    for (key, value) in section.entries() {
-        let _ = writeln!(out, "{key} = {value}");
+/// The names of sections, each once, in the order in which they come first.
+fn section_order<'a>(sections: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for section in sections {
+        if !order.iter().any(|known| known == section) {
+            order.push(section.to_owned());
+        }
     }
-    out.push('\n');
+    order
 }
 
 fn toml_key(key: &str) -> String {
     let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if bare { key.to_owned() } else { value::quote(key) }
+    if bare { key.to_owned() } else { quote(key) }
 }
 
 #[cfg(test)]

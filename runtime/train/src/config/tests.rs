@@ -1,10 +1,13 @@
 //! Whole configs: precedence, round trip, spellings, and complaints with their places.
 
+use linc_config::{ModelFiles, is_ignored, shipped};
+use linc_driver::{Placement, Ratio};
+
 use super::*;
 
 fn load(text: &str, args: &[&str]) -> Result<Loaded, ConfigError> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-    JobConfig::load(text, "run.toml", &Override::parse_all(&args)?)
+    JobConfig::load(text, "run.toml", &Override::parse_all(&args, &JobConfig::keys())?)
 }
 
 fn good(text: &str, args: &[&str]) -> JobConfig {
@@ -74,7 +77,7 @@ fn flags_take_every_type() {
     assert_eq!(config.job.description, "say \"hi\"");
     assert_eq!(config.lr_scheduler.decay_type, DecayType::Cosine);
     assert_eq!(config.model_overrides.get("dim"), Some(&Scalar::Int(256)));
-    assert_eq!(config.mqar.num_kv_pairs, [8, 16]);
+    assert_eq!(config.data.mqar.num_kv_pairs, [8, 16]);
 }
 
 #[test]
@@ -258,7 +261,7 @@ fn wrong_types_and_ranges_point_at_the_value() {
 #[test]
 fn the_recall_task_must_fit() {
     let text = "[training]\ndataset = \"mqar\"\nseq_len = 64\n[training.mqar]\n";
-    assert_eq!(good(&format!("{text}num_kv_pairs = 16\n"), &[]).mqar.num_kv_pairs, [16]);
+    assert_eq!(good(&format!("{text}num_kv_pairs = 16\n"), &[]).data.mqar.num_kv_pairs, [16]);
     assert!(bad(&format!("{text}num_kv_pairs = 17\n"), &[]).contains("run.toml:5:16: 17 pairs"));
     assert!(bad(&format!("{text}vocab_size = 16\nnum_kv_pairs = 8\n"), &[]).contains("which has 7 keys"));
     assert!(bad(&format!("{text}num_kv_pairs = []\n"), &[]).contains("at least one"));
@@ -283,7 +286,7 @@ fn every_key_has_help_and_aliases_are_unambiguous() {
         assert!(key.help.len() > 8 && key.help.ends_with('.'), "{}", key.name);
         names.push(&key.name);
         names.extend(key.aliases.iter().map(String::as_str));
-        assert!(legacy::ignored(&key.name).is_none(), "{} is both read and ignored", key.name);
+        assert!(!is_ignored(&key.name), "{} is both read and ignored", key.name);
     }
     let count = names.len();
     names.sort_unstable();

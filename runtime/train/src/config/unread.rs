@@ -1,7 +1,9 @@
 //! Settings that are accepted from TorchTitan's configs before linc does what they ask for.
 
-use super::settings::Settings;
-use super::{AsyncMode, JobConfig, Metrics, Profiling};
+use linc_checkpoint::AsyncMode;
+use linc_config::Settings;
+
+use super::{JobConfig, Metrics, Profiling};
 
 impl JobConfig {
     /// Settings that are TorchTitan's and do nothing yet say so where they ask for something.

@@ -7,14 +7,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use linc_checkpoint::{CheckpointError, ModelRecord, OPTIMIZER_FILE, check_model};
+use linc_data::TrainingData;
+use linc_device::write_entry;
+
 use super::lock::{Holder, Lock, holder};
 use super::programs::output;
-use super::resume::{check_model, check_resumable, checkpoint_folder};
-use crate::checkpoint::{self, CheckpointError, ModelRecord, OPTIMIZER_FILE};
+use super::resume::{check_resumable, checkpoint_folder};
 use crate::config::{Change, JobConfig};
-use crate::data::TrainingData;
 use crate::error::TrainError;
-use crate::exec::device::write_entry;
 use crate::metrics;
 
 /// How many times, at most, a folder is chosen that another run then is faster to take.
@@ -44,7 +45,7 @@ impl Found {
     fn look(folder: PathBuf, config: &JobConfig) -> Self {
         let text = fs::read_to_string(folder.join("config.toml")).ok();
         let earlier = text.and_then(|text| JobConfig::load(&text, "config.toml", &[]).ok());
-        let newest = checkpoint::steps(&folder.join(&config.checkpoint.folder)).last().copied();
+        let newest = linc_checkpoint::steps(&folder.join(&config.checkpoint.folder)).last().copied();
         let records = fs::metadata(folder.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0);
         let is_used = newest.is_some() || records;
         Found { config: earlier.map(|loaded| loaded.config), newest, is_used, folder }
@@ -73,7 +74,7 @@ impl Found {
         data: &TrainingData,
         proceed: &mut dyn FnMut() -> Result<(), TrainError>,
     ) -> Result<Result<(), String>, TrainError> {
-        let state = checkpoint::describe(path)?;
+        let state = linc_checkpoint::describe(path)?;
         if let Err(error) = check_model(path, &state.model, record) {
             return Ok(Err(first_line(&error)));
         }
@@ -81,14 +82,14 @@ impl Found {
             return Ok(Err(first_line(&error)));
         }
         check_resumable(path, &state)?;
-        checkpoint::open_while(path, proceed)?;
+        linc_checkpoint::open_while(path, proceed)?;
         Ok(Ok(()))
     }
 
     /// Why the run there cannot go on from a checkpoint that is damaged, with what is left of it.
     fn damage(&self, config: &JobConfig, newest: usize, error: &CheckpointError) -> String {
         let folder = self.folder.display();
-        let steps = checkpoint::steps(&self.folder.join(&config.checkpoint.folder));
+        let steps = linc_checkpoint::steps(&self.folder.join(&config.checkpoint.folder));
         let earlier = steps.into_iter().rfind(|step| *step < newest);
         let help = earlier.map_or_else(String::new, |step| {
             format!(" (to go on from step {step} there, say --job.dump_folder {folder} --checkpoint.load_step {step})")
@@ -99,7 +100,8 @@ impl Found {
     /// Whether the run there was stopped in the validation after its last step, and can make up for it.
     fn owes_validation(&self, config: &JobConfig, last: usize) -> bool {
         let path = self.checkpoint(config, last);
-        let is_whole = || checkpoint::describe(&path).is_ok_and(|s| s.files.contains_key(OPTIMIZER_FILE));
+        let is_whole =
+            || linc_checkpoint::describe(&path).is_ok_and(|s| s.files.contains_key(OPTIMIZER_FILE));
         let validated = || metrics::last_validation(&self.folder.join("metrics.jsonl"));
         config.validation.enable && validated().is_ok_and(|step| step != Some(last)) && is_whole()
     }
@@ -260,7 +262,7 @@ fn pick(
     for there in found.iter().filter(|f| f.has_same_settings(config)) {
         let folder = there.folder.display();
         if let Ok(step) = usize::try_from(c.load_step) {
-            if checkpoint::steps(&there.folder.join(&c.folder)).contains(&step) {
+            if linc_checkpoint::steps(&there.folder.join(&c.folder)).contains(&step) {
                 let message = format!("Going on with the run in {folder}, from step {step}");
                 return Ok(picked(&there.folder, message));
             }
@@ -321,7 +323,7 @@ fn pick(
 fn take(folder: &Path, config: &JobConfig, meaning: Folder) -> Result<Option<Lock>, TrainError> {
     match Lock::take(folder, config).map_err(output("write to", folder))? {
         Ok(lock) => {
-            checkpoint::clean(&checkpoint_folder(config));
+            linc_checkpoint::clean(&checkpoint_folder(config));
             Ok(Some(lock))
         }
         Err(holder) => check_other(folder, &holder, config, meaning).map(|()| None),

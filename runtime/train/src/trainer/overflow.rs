@@ -1,6 +1,6 @@
 //! When numbers that are not finite end a run, and what they leave behind where they do not.
 
-use linc_driver::plan::{ParamState, Role, StateRole};
+use linc_plan::{ParamState, Role, StateRole};
 
 use super::Trainer;
 use crate::error::TrainError;

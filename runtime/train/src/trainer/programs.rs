@@ -3,21 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
+use linc_checkpoint::{CheckpointError, ModelRecord};
+use linc_config::ModelFiles;
+use linc_data::{Data, ValidationData};
+use linc_device::process;
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    AdamWSpec, AttentionKind, BatchShape, CompileError, Entry, Layout, Model, OptimizerOptions, Options,
-    Placement, Source, Target, generation,
+    AdamWSpec, BatchShape, CompileError, Entry, Layout, Model, OptimizerOptions, Options, Source, Target,
+    generation,
 };
 use linc_exec::ExecError;
+use linc_session::autotune;
 
 use super::{Observer, resume};
-use crate::autotune;
-use crate::checkpoint::{CheckpointError, ModelRecord};
-use crate::config::{JobConfig, ModelFiles};
-use crate::data::{Data, ValidationData};
+use crate::config::JobConfig;
 use crate::error::TrainError;
-pub(super) use crate::output::output;
-use crate::system;
+pub(super) use linc_session::output::output;
 
 /// Number of the program that runs once a batch, in the session.
 pub(super) const TRAIN: usize = 0;
@@ -64,33 +65,6 @@ pub fn open_model(config: &JobConfig, files: &ModelFiles) -> Result<(Model, Mode
     Ok((model, record))
 }
 
-/// The model that a checkpoint describes.
-///
-/// # Errors
-/// The texts in it do not parse (a checkpoint of another version).
-pub fn model_of(record: &ModelRecord) -> Result<Model, TrainError> {
-    let source = |path: &str, text: &str| Source { path: path.to_string(), text: text.to_string() };
-    let toml = source(&record.model_path, &record.model_toml);
-    let architecture = source(&record.architecture_path, &record.architecture);
-    // The layers decide, not what they were once derived from: how a ratio is rounded may change.
-    let kinds: Option<Vec<AttentionKind>> =
-        record.layers.iter().map(|name| AttentionKind::from_name(name)).collect();
-    let shape = BatchShape { batch: record.batch_size.max(1), seq: record.seq_len };
-    let model = Model::new(&toml, &architecture, &record.overrides, None, Placement::Uniform, shape)?;
-    let Some(kinds) = kinds.filter(|kinds| kinds.len() == model.sizes.n_layers) else {
-        let message = format!(
-            "the checkpoint has the layers {}; expected softmax or linear for each of the model's {}",
-            record.layers.join(", "),
-            model.sizes.n_layers
-        );
-        return Err(TrainError::Request(message));
-    };
-    let placement = record.linear_attn_placement.parse().map_err(CompileError::Pass)?;
-    let mut model = model.with_kinds(kinds);
-    model.placement = placement;
-    Ok(model)
-}
-
 /// The optimizer of a training run.
 fn optimizer(config: &JobConfig) -> OptimizerOptions {
     let o = &config.optimizer;
@@ -105,7 +79,7 @@ fn compile_options(config: &JobConfig) -> Options {
     options.recompute = config.activation_checkpoint.mode;
     options.disabled = config.compile.disable_passes.iter().cloned().collect();
     options.dumps = config.compile.dump;
-    options.clock = Some(system::seconds);
+    options.clock = Some(process::seconds);
     options
 }
 

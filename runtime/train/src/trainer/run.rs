@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use linc_checkpoint::{Contents, State, Tensor};
+use linc_device::process;
+use linc_infer::{Generator, InferError, Programs, Sampling};
+
 use super::{Meter, Observer, SAMPLE_TOKENS, Summary, Trainer, resume};
-use crate::checkpoint::{self, Contents, State, Tensor};
 use crate::error::TrainError;
-use crate::generate::{Generator, Programs, Sampling};
 use crate::metrics::Record;
-use crate::system;
 
 /// What is known while a run goes on.
 #[derive(Default)]
@@ -53,7 +54,7 @@ impl Trainer {
             loss: progress.loss,
             validation: progress.validation,
             arena: self.session.executor.arena_bytes(),
-            process_peak: system::peak_memory(),
+            process_peak: process::peak_memory(),
             checkpoint: self.last_checkpoint.clone(),
             sample,
             interrupted: progress.interrupted,
@@ -164,11 +165,11 @@ impl Trainer {
         match generator.generate(&prompt, &sampling, &mut |_| !stop.load(Ordering::Relaxed)) {
             Ok(text) => Ok(Some(text)),
             // The last update may be what broke the weights; everything else that the run has to tell is still true.
-            Err(error @ TrainError::LogitsNotFinite { .. }) => {
+            Err(error @ InferError::LogitsNotFinite { .. }) => {
                 observer.message(&format!("No sample of what the model writes: {error}"));
                 Ok(None)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -198,8 +199,8 @@ impl Trainer {
                 )
             },
         };
-        let path = checkpoint::save(&folder, &contents)?;
-        checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k, self.step)?;
+        let path = linc_checkpoint::save(&folder, &contents)?;
+        linc_checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k, self.step)?;
         observer.message(&format!("Saved checkpoint {}", path.display()));
         self.last_checkpoint = Some(path);
         self.saved_step = Some(self.step);

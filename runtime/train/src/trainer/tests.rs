@@ -7,15 +7,16 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use linc_config::ModelFiles;
+use linc_config::shipped::Shipped;
+use linc_device::cpu::{Cpu, CpuOptions};
+use linc_device::memory::Available;
+use linc_device::{Arena, Device, DeviceError, Program, Progress};
 use linc_driver::Arch;
-use linc_driver::plan::{Plan, Role};
+use linc_plan::{Plan, Role};
 
 use super::{Folder, Observer, Trainer};
-use crate::config::shipped::Shipped;
-use crate::config::{JobConfig, ModelFiles};
-use crate::exec::device::cpu::{Cpu, CpuOptions};
-use crate::exec::device::memory::Available;
-use crate::exec::device::{Arena, Device, DeviceError, Program, Progress};
+use crate::config::JobConfig;
 use crate::metrics::{Memory, Record};
 
 /// A CPU whose memory only the device itself reaches, and which counts the bytes that are copied there.

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use linc_data::{RecallAccuracy, ValidationData};
 use linc_driver::names;
+use linc_session::Session;
 
 use super::programs::EVAL;
-use crate::data::{RecallAccuracy, ValidationData};
 use crate::error::TrainError;
 use crate::metrics::Record;
-use crate::session::Session;
 
 /// Measures `steps` batches (-1 for all) of a validation part into `record`; losses are weighted by their targets. False
 /// if `stop` was set before it was through: `record` is then as it was.

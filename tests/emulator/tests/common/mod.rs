@@ -1,9 +1,9 @@
 //! What the tests share: kernels, their parameters and buffers.
 
-use linc_emulator::cuda::{CudaKernel, TensorMap};
-use linc_emulator::tile::interp::Buffer;
-use linc_emulator::tile::ir::{Elem, Mode, Param};
+use linc_codegen_cuda::{CudaKernel, TensorMap};
 use linc_emulator::{Emulator, Error, Fault, FaultKind, Options, Order, Report};
+use linc_tile::interp::Buffer;
+use linc_tile::ir::{Elem, Mode, Param};
 
 /// A kernel with the launch that it is tested with.
 #[derive(Clone)]

@@ -1,0 +1,238 @@
+//! Attention by itself: a model of one layer per kind of attention, with projections as thin as the language allows, of
+//! whose training step only attention's launches are counted. Softmax and linear attention run in the same step.
+
+use linc_driver::{
+    AttentionKind, BatchShape, Entry, HEAD_DIM_MULTIPLE, Model, Placement, Precision, RecomputePolicy, Source,
+};
+use linc_session::Session;
+use serde::Serialize;
+
+use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, seconds_of, train_entry};
+use crate::BenchError;
+
+/// Features of a token: just enough to draw q, k and v from.
+const DIM: usize = 128;
+/// Tokens to draw from.
+const VOCAB: usize = 512;
+
+/// Attention as in `models/llama3.linc`, without the feed-forward: q, k and v are parts of one product, q and k are
+/// rotated. Weights make q, k and v standard normal.
+const ARCHITECTURE: &str = "\
+model attention(tokens: [batch, seq] int) {
+  let std = 1 / sqrt(dim)
+  let rope = rope_table(head_dim, rope_theta)
+  param table [vocab_size, dim] init normal(1.0)
+  x = embedding(tokens, table)
+  for layer in layers {
+    param norm [dim] init ones
+    block attention {
+      param wq [n_heads * head_dim, dim] init trunc_normal(std)
+      param wk [n_kv_heads * head_dim, dim] init trunc_normal(std)
+      param wv [n_kv_heads * head_dim, dim] init trunc_normal(std)
+      param wo [dim, n_heads * head_dim] init trunc_normal(std)
+      h = rms_norm(x, norm, norm_eps)
+      q = split_heads(h @ wq.T, n_heads)
+      k = split_heads(h @ wk.T, n_kv_heads)
+      v = split_heads(h @ wv.T, n_kv_heads)
+      x = x + merge_heads(attention(q, k, v, rope = rope, causal = true)) @ wo.T
+    }
+  }
+  logits = x @ table.T
+}
+";
+
+/// A half of attention's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pass {
+    /// Output and what is kept for the backward.
+    Forward,
+    /// Gradients of q, k and v.
+    Backward,
+}
+
+impl Pass {
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Pass::Forward => "forward",
+            Pass::Backward => "backward",
+        }
+    }
+}
+
+/// What to measure; every head size at every length.
+#[derive(Clone, Debug)]
+pub struct AttentionBench {
+    /// Features of a head.
+    pub head_dims: Vec<usize>,
+    /// Tokens of a sequence.
+    pub seqs: Vec<usize>,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Sequences.
+    pub batch: usize,
+    /// Softmax, linear, or both.
+    pub kinds: Vec<AttentionKind>,
+    /// Forward, backward, or both.
+    pub passes: Vec<Pass>,
+    /// Of q, k, v and results.
+    pub precision: Precision,
+    /// Runs.
+    pub timing: Timing,
+}
+
+/// One kind and pass at one size.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttentionRow {
+    /// `softmax` or `linear`.
+    pub kind: &'static str,
+    /// Forward or backward.
+    pub pass: Pass,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub seq: usize,
+    /// Kernels that it takes.
+    pub launches: usize,
+    /// All of them together, as the device times them.
+    pub ms: Times,
+    /// Floating-point operations by the plan; the masked half is not counted.
+    pub flops: u64,
+    /// Bytes that must move at least once.
+    pub bytes: u64,
+    /// 10^12 operations per second.
+    pub tflops: f64,
+    /// 10^9 bytes per second.
+    pub gbytes: f64,
+}
+
+/// Measures attention; the device in words, and a row for each kind, pass and size.
+///
+/// # Errors
+/// [`BenchError`]: sizes that no kernel exists for, or what the device refuses.
+pub fn attention(
+    bench: &AttentionBench,
+    open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
+) -> Result<(String, Vec<AttentionRow>), BenchError> {
+    check(bench)?;
+    let (mut device, mut rows) = (String::new(), vec![]);
+    for head_dim in &bench.head_dims {
+        for seq in &bench.seqs {
+            tell(Told::Case(&format!("attention: {head_dim} features, {} x {seq} tokens", bench.batch)));
+            let (name, measured) = one_size(bench, *head_dim, *seq, open, tell)?;
+            device = name;
+            rows.extend(measured);
+        }
+    }
+    Ok((device, rows))
+}
+
+/// Refuses sizes in the user's words: the model that they end up in is none of the user's files.
+fn check(bench: &AttentionBench) -> Result<(), BenchError> {
+    let AttentionBench { head_dims, seqs, heads, kv_heads, batch, .. } = bench;
+    let refuse = |message: String| Err(BenchError::Request(message));
+    if [heads, kv_heads, batch].contains(&&0) || seqs.contains(&0) {
+        return refuse("heads, key/value heads, sequences and tokens must be at least 1".into());
+    }
+    if heads % kv_heads != 0 {
+        return refuse(format!("{heads} query heads are no multiple of {kv_heads} key/value heads"));
+    }
+    match head_dims.iter().find(|d| **d == 0 || !d.is_multiple_of(HEAD_DIM_MULTIPLE)) {
+        Some(d) => refuse(format!("head_dim is {d}, which must be a multiple of {HEAD_DIM_MULTIPLE}")),
+        None => Ok(()),
+    }
+}
+
+fn one_size(
+    bench: &AttentionBench,
+    head_dim: usize,
+    seq: usize,
+    open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
+) -> Result<(String, Vec<AttentionRow>), BenchError> {
+    let model = model(bench, head_dim, seq)?;
+    let backward = bench.passes.contains(&Pass::Backward);
+    let entry = if backward { train_entry() } else { Entry::Eval };
+    // Nothing runs twice, so that a step has one forward.
+    let options = compile_options(bench.batch, seq, bench.precision, RecomputePolicy::None);
+    let mut executor =
+        Session::new(&model, &[(entry, options)], open()?, &mut || Ok::<_, BenchError>(()))?.executor;
+    executor.initialize(0)?;
+    // Weights stay as they are drawn.
+    let feed = Feed::new(bench.batch * seq, VOCAB, 0.0);
+    let mut done = 0;
+    let mut run = || {
+        if backward {
+            feed.step(&mut executor, 0, 1)?
+        } else {
+            feed.batch(&mut executor, 0)?
+        }
+        let times = executor.step_times(0)?;
+        check_loss(&executor, 0)?;
+        done += 1;
+        bench.timing.tell(done, tell);
+        Ok::<_, BenchError>(times)
+    };
+    for _ in 0..bench.timing.warmup {
+        run()?;
+    }
+    let cases: Vec<(AttentionKind, Pass, String)> = bench
+        .kinds
+        .iter()
+        .flat_map(|kind| bench.passes.iter().map(|pass| (*kind, *pass, operation_of(*kind, *pass))))
+        .collect();
+    let rounds = (0..bench.timing.rounds).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
+    let plan = executor.plan(0);
+    let row = |(kind, pass, name): &(AttentionKind, Pass, String)| {
+        let steps = || plan.steps.iter().filter(|step| step.label.op == *name);
+        let (flops, bytes) = (steps().map(|s| s.flops).sum(), steps().map(|s| s.bytes).sum());
+        let ms = Times::of(rounds.iter().map(|times| seconds_of(plan, times, name)).collect());
+        AttentionRow {
+            kind: kind.name(),
+            pass: *pass,
+            head_dim,
+            heads: bench.heads,
+            kv_heads: bench.kv_heads,
+            batch: bench.batch,
+            seq,
+            launches: steps().count(),
+            ms,
+            flops,
+            bytes,
+            tflops: ms.giga(flops) / 1e3,
+            gbytes: ms.giga(bytes),
+        }
+    };
+    Ok((executor.describe_device(), cases.iter().map(row).collect()))
+}
+
+/// The operation of the lowered graph.
+fn operation_of(kind: AttentionKind, pass: Pass) -> String {
+    let end = if pass == Pass::Backward { "_grad" } else { "" };
+    format!("{}_attention{end}", kind.name())
+}
+
+fn model(bench: &AttentionBench, head_dim: usize, seq: usize) -> Result<Model, BenchError> {
+    let AttentionBench { heads, kv_heads, kinds, batch, .. } = bench;
+    let numbers = format!(
+        "name = \"attention\"\nflavor = \"{head_dim}\"\narchitecture = \"attention.linc\"\n\
+         dim = {DIM}\nn_layers = {}\nn_heads = {heads}\nn_kv_heads = {kv_heads}\nhead_dim = {head_dim}\n\
+         vocab_size = {VOCAB}\n",
+        kinds.len()
+    );
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let (config, architecture) = (source("attention.toml", &numbers), source("attention.linc", ARCHITECTURE));
+    let shape = BatchShape { batch: *batch, seq };
+    let model = Model::new(&config, &architecture, &[], None, Placement::Uniform, shape)?;
+    Ok(model.with_kinds(kinds.clone()))
+}

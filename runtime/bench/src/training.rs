@@ -1,0 +1,194 @@
+//! Whole training steps: a model at several ratios and lengths, one after the other, each alone on the device.
+
+use linc_device::process::seconds;
+use linc_driver::{Model, Precision, RecomputePolicy};
+use linc_session::{Session, SessionError};
+use serde::Serialize;
+
+use super::{Feed, Open, Tell, Times, Timing, Told, check_loss, compile_options, train_entry};
+use crate::BenchError;
+
+/// Small enough that weights hardly move, and not nothing.
+const LEARNING_RATE: f32 = 1e-5;
+
+/// What to measure: every model at every length.
+#[derive(Clone, Debug)]
+pub struct TrainingBench {
+    /// One model at several ratios.
+    pub models: Vec<Model>,
+    /// Tokens of a sequence.
+    pub seqs: Vec<usize>,
+    /// Sequences of a batch.
+    pub batch: usize,
+    /// Number format of activations and matmul operands.
+    pub precision: Precision,
+    /// What the backward recomputes.
+    pub recompute: RecomputePolicy,
+    /// Runs.
+    pub timing: Timing,
+}
+
+/// One model at one length.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainingRow {
+    /// `llama3 1B`
+    pub model: String,
+    /// Share of linear layers.
+    pub ratio: f64,
+    /// `LLLS LLLS ..`
+    pub layers: String,
+    /// Sequences of a batch.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub seq: usize,
+    /// From a batch on the host to the end of the update; nothing if it does not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<Times>,
+    /// Tokens per second, by the median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_s: Option<f64>,
+    /// Share of the device's peak by the plan's operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// The same in TorchTitan's convention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub titan_mfu: Option<f64>,
+    /// The arena.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// From texts to a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compile_s: Option<f64>,
+    /// From the model to the end of the first step: compiling, machine code, initial values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_step_s: Option<f64>,
+    /// Loss of the last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f32>,
+    /// Why there are no numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// All rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainingReport {
+    /// The device in words.
+    pub device: String,
+    /// Operations per second that shares are of.
+    pub peak_flops: f64,
+    /// Where they come from, in words.
+    pub peak: String,
+    /// One per model and length.
+    pub rows: Vec<TrainingRow>,
+}
+
+/// Measures training steps. What does not fit in memory is a row that says so, unless nothing fits.
+///
+/// # Errors
+/// [`BenchError`]: models that do not compile, or what the device refuses.
+pub fn training(
+    bench: &TrainingBench,
+    open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
+) -> Result<TrainingReport, BenchError> {
+    if bench.batch == 0 || bench.seqs.contains(&0) {
+        return Err(BenchError::Request("sequences and tokens must be at least 1".into()));
+    }
+    let mut report =
+        TrainingReport { device: String::new(), peak_flops: f64::NAN, peak: String::new(), rows: vec![] };
+    let mut unfit = None;
+    for seq in &bench.seqs {
+        for model in &bench.models {
+            let row = TrainingRow {
+                model: model.title(),
+                ratio: model.share().as_f64(),
+                layers: model.layer_map(),
+                batch: bench.batch,
+                seq: *seq,
+                ms: None,
+                tokens_per_s: None,
+                mfu: None,
+                titan_mfu: None,
+                bytes: None,
+                compile_s: None,
+                first_step_s: None,
+                loss: None,
+                error: None,
+            };
+            let (name, ratio) = (&row.model, model.share_text());
+            tell(Told::Case(&format!("train: {name}, ratio {ratio}, {} x {seq} tokens", bench.batch)));
+            let row = match one(bench, model, row.clone(), open, tell, &mut report) {
+                Err(BenchError::Session(error @ SessionError::DoesNotFit { .. })) => {
+                    let message = error.to_string().lines().next().unwrap_or_default().to_string();
+                    unfit = Some(error);
+                    TrainingRow { error: Some(message), ..row }
+                }
+                other => other?,
+            };
+            report.rows.push(row);
+        }
+    }
+    match unfit {
+        Some(error) if report.rows.iter().all(|row| row.ms.is_none()) => Err(error.into()),
+        _ => Ok(report),
+    }
+}
+
+fn one(
+    bench: &TrainingBench,
+    model: &Model,
+    row: TrainingRow,
+    open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
+    report: &mut TrainingReport,
+) -> Result<TrainingRow, BenchError> {
+    let device = open()?;
+    let begun = seconds();
+    let options = compile_options(bench.batch, row.seq, bench.precision, bench.recompute);
+    let mut session =
+        Session::new(model, &[(train_entry(), options)], device, &mut || Ok::<_, BenchError>(()))?;
+    session.executor.initialize(0)?;
+    let tokens = bench.batch * row.seq;
+    let feed = Feed::new(tokens, model.sizes.vocab_size, LEARNING_RATE);
+    let mut number = 0;
+    let mut step = |session: &mut Session| -> Result<f64, BenchError> {
+        number += 1;
+        let begun = seconds();
+        feed.step(&mut session.executor, 0, number)?;
+        session.executor.run(0)?;
+        let time = seconds() - begun;
+        bench.timing.tell(number, tell);
+        Ok(time)
+    };
+    step(&mut session)?;
+    let first_step_s = seconds() - begun;
+    // A device may do more on the first runs, such as putting all steps into one graph.
+    for _ in 1..bench.timing.warmup {
+        step(&mut session)?;
+    }
+    let times = (0..bench.timing.rounds).map(|_| step(&mut session)).collect::<Result<_, _>>()?;
+    let ms = Times::of(times);
+    let loss = check_loss(&session.executor, 0)?;
+    let tokens_per_s = 1e3 * tokens as f64 / ms.median;
+    let (executor, compiled) = (&mut session.executor, &session.reports[0]);
+    // By the fastest run, which may have shown that the peak is higher than was measured.
+    executor.share_of_peak(1e3 * (compiled.flops_per_token * tokens as u64) as f64 / ms.min);
+    let mfu = executor.share_of_peak(compiled.flops_per_token as f64 * tokens_per_s);
+    report.device = executor.describe_device();
+    report.peak_flops = executor.peak_flops();
+    report.peak = executor.describe_peak();
+    let titan_mfu = compiled.titan_flops_per_token as f64 * tokens_per_s / report.peak_flops.max(1.0);
+    Ok(TrainingRow {
+        ms: Some(ms),
+        tokens_per_s: Some(tokens_per_s),
+        mfu: Some(mfu),
+        // The convention counts operations that nobody does, such as those of masked scores.
+        titan_mfu: Some(titan_mfu.min(1.0)),
+        bytes: Some(compiled.peak_bytes),
+        compile_s: Some(compiled.passes.iter().map(|pass| pass.seconds).sum()),
+        first_step_s: Some(first_step_s),
+        loss: Some(loss),
+        ..row
+    })
+}

@@ -1,0 +1,93 @@
+//! Why a checkpoint cannot be written or read, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use linc_device::words::{help_to_read, help_to_write};
+use linc_driver::CompileError;
+use linc_exec::ExecError;
+use thiserror::Error;
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// The operating system refuses; nothing was replaced.
+    #[error(
+        "cannot {action} {}: {source}\n  help: older checkpoints are as they were; {} (job.dump_folder)",
+        path.display(),
+        help_to_write(source)
+    )]
+    Io {
+        /// `write`, `read`, ..
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The operating system does not let it be read.
+    #[error("{}: it cannot be read: {source}\n  help: {}", path.display(), help_to_read(source))]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file is not what was written.
+    #[error(
+        "{}: {message}\n  help: name another checkpoint (checkpoint.load_step), or move this one away",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        message: String,
+    },
+    /// The checkpoint is of another model.
+    #[error("{}: {message}\n  help: {help}", path.display())]
+    Mismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        message: String,
+        /// What to do.
+        help: String,
+    },
+    /// There is no such checkpoint.
+    #[error("{message}")]
+    Missing {
+        /// What was looked for, what there is.
+        message: String,
+    },
+    /// Its layers are not those of its model.
+    #[error("{message}")]
+    Layers {
+        /// What they are, what was expected.
+        message: String,
+    },
+    /// The model that it describes is none any more.
+    #[error(transparent)]
+    Model(#[from] CompileError),
+    /// The device refuses its tensors.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+/// The error of a file that the system refuses to write.
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_path_buf();
+    move |source| CheckpointError::Io { action, path, source }
+}
+
+/// The error of a file that cannot be read.
+pub(crate) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_path_buf();
+    move |source| match source.kind() {
+        // The file is shorter than it says.
+        io::ErrorKind::UnexpectedEof => {
+            CheckpointError::Corrupt { path, message: format!("it cannot be read: {source}") }
+        }
+        _ => CheckpointError::Unreadable { path, source },
+    }
+}

@@ -1,0 +1,149 @@
+//! The model that a checkpoint is of: compiled again from its record, and compared with another.
+
+use std::path::Path;
+
+use linc_device::words::thousands;
+use linc_driver::{
+    AttentionKind, BatchShape, CompileError, Entry, Layout, Model, Options, Placement, Source, layer_kinds,
+};
+
+use crate::{CheckpointError, ModelRecord};
+
+/// The model that a checkpoint describes.
+///
+/// # Errors
+/// The texts in it do not parse (a checkpoint of another version).
+pub fn model_of(record: &ModelRecord) -> Result<Model, CheckpointError> {
+    let source = |path: &str, text: &str| Source { path: path.to_string(), text: text.to_string() };
+    let toml = source(&record.model_path, &record.model_toml);
+    let architecture = source(&record.architecture_path, &record.architecture);
+    // The layers decide, not what they were once derived from: how a ratio is rounded may change.
+    let kinds: Option<Vec<AttentionKind>> =
+        record.layers.iter().map(|name| AttentionKind::from_name(name)).collect();
+    let shape = BatchShape { batch: record.batch_size.max(1), seq: record.seq_len };
+    let model = Model::new(&toml, &architecture, &record.overrides, None, Placement::Uniform, shape)?;
+    let Some(kinds) = kinds.filter(|kinds| kinds.len() == model.sizes.n_layers) else {
+        let message = format!(
+            "the checkpoint has the layers {}; expected softmax or linear for each of the model's {}",
+            record.layers.join(", "),
+            model.sizes.n_layers
+        );
+        return Err(CheckpointError::Layers { message });
+    };
+    let placement = record.linear_attn_placement.parse().map_err(CompileError::Pass)?;
+    let mut model = model.with_kinds(kinds);
+    model.placement = placement;
+    Ok(model)
+}
+
+/// Refuses a checkpoint of another model than the one that is to go on from it.
+///
+/// # Errors
+/// [`CheckpointError::Mismatch`] with the settings that fit, or [`CheckpointError::Model`].
+pub fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<(), CheckpointError> {
+    let title = |m: &ModelRecord| format!("{} {} with {} parameters", m.name, m.flavor, thousands(m.params));
+    let mut help = "use that model, or another job.dump_folder".to_string();
+    let message = if saved.params != now.params {
+        format!("it is of {}, the config asks for {}", title(saved), title(now))
+    } else if saved.layers != now.layers {
+        help = format!("set {}, or use another job.dump_folder", layer_settings(saved));
+        format!("its layers are {}, the config asks for {}", letters(&saved.layers), letters(&now.layers))
+    } else if !same_model(saved, now)? {
+        format!("it was made with another {} or {}", now.model_path, now.architecture_path)
+    } else {
+        return Ok(());
+    };
+    Err(CheckpointError::Mismatch { path: path.to_path_buf(), message, help })
+}
+
+/// Whether two records describe the same computation: by their texts, or else, since a comment changes nothing, by the
+/// graphs that they become.
+fn same_model(saved: &ModelRecord, now: &ModelRecord) -> Result<bool, CheckpointError> {
+    let texts = |m: &ModelRecord| {
+        (m.model_toml.clone(), m.architecture.clone(), m.overrides.clone(), m.layers.clone())
+    };
+    if texts(saved) == texts(now) {
+        return Ok(true);
+    }
+    Ok(attention_graph(saved)? == attention_graph(now)?)
+}
+
+/// The graph of a model once every layer's attention is decided.
+fn attention_graph(record: &ModelRecord) -> Result<Option<String>, CheckpointError> {
+    let options = Options { dumps: true, ..Options::new(record.batch_size.max(1), record.seq_len) };
+    let compiled =
+        linc_driver::compile(&model_of(record)?, &Entry::Forward, &options, &mut Layout::default())?;
+    Ok(compiled.dumps.into_iter().find(|d| d.path.ends_with("-attention.ir")).map(|d| d.text))
+}
+
+/// The settings that give a checkpoint's layers: those that it names, unless they mean other layers by now.
+fn layer_settings(saved: &ModelRecord) -> String {
+    let (ratio, placement) = (&saved.linear_attn_ratio, &saved.linear_attn_placement);
+    let named = || {
+        let kinds =
+            layer_kinds(saved.layers.len(), Some(ratio.parse().ok()?), &placement.parse().ok()?).ok()?;
+        Some(kinds.iter().map(|kind| kind.name()).eq(saved.layers.iter()))
+    };
+    if named() == Some(true) {
+        return format!(
+            "model.linear_attn_ratio = {ratio} and model.linear_attn_placement = \"{placement}\""
+        );
+    }
+    let layers = saved.layers.iter().enumerate().filter(|(_, kind)| *kind == AttentionKind::Linear.name());
+    let layers: Vec<String> = layers.map(|(layer, _)| layer.to_string()).collect();
+    format!("model.linear_attn_placement = [{}] without model.linear_attn_ratio", layers.join(", "))
+}
+
+fn letters(layers: &[String]) -> String {
+    layers.iter().filter_map(|l| l.chars().next()).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of four layers as older versions of linc recorded it, which made two of them linear of a ratio of 0.3.
+    fn older(placement: &str) -> ModelRecord {
+        ModelRecord {
+            name: "llama3".into(),
+            flavor: "nano".into(),
+            linear_attn_ratio: "0.3".into(),
+            linear_attn_placement: placement.into(),
+            layers: ["linear", "softmax", "linear", "softmax"].map(String::from).to_vec(),
+            params: 0,
+            model_path: "llama3_nano.toml".into(),
+            model_toml: include_str!("../../../models/llama3_nano.toml").into(),
+            architecture_path: "llama3.linc".into(),
+            architecture: include_str!("../../../models/llama3.linc").into(),
+            overrides: vec![],
+            seq_len: 32,
+            batch_size: 1,
+        }
+    }
+
+    #[test]
+    fn the_layers_of_a_checkpoint_count_and_not_what_they_came_from() {
+        for placement in ["uniform", "0,2"] {
+            let model = model_of(&older(placement)).expect("a model");
+            assert_eq!(model.layer_map(), "LSLS");
+            assert_eq!(
+                (model.share_text().as_str(), model.placement.to_string().as_str()),
+                ("0.5", placement)
+            );
+        }
+        for layers in [vec!["linear"; 3], vec!["linear", "softmax", "linear", "mamba"]] {
+            let layers = layers.into_iter().map(String::from).collect();
+            let error = model_of(&ModelRecord { layers, ..older("uniform") }).expect_err("no such layers");
+            assert!(error.to_string().contains("expected softmax or linear"), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_are_those_that_give_the_layers_now() {
+        let list = "model.linear_attn_placement = [0, 2] without model.linear_attn_ratio";
+        assert_eq!(layer_settings(&older("uniform")), list);
+        let newer = ModelRecord { linear_attn_ratio: "0.5".into(), ..older("uniform") };
+        let named = "model.linear_attn_ratio = 0.5 and model.linear_attn_placement = \"uniform\"";
+        assert_eq!(layer_settings(&newer), named);
+    }
+}

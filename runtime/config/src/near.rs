@@ -1,0 +1,75 @@
+//! The nearest in spelling, of names and of paths.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Entries of a folder that are looked at.
+const MOST_ENTRIES: usize = 10_000;
+
+/// The known name nearest in spelling, if near enough to be what was meant.
+pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| {
+            let key = candidate.rsplit('.').next().unwrap_or(candidate);
+            *distance <= (key.len() / 3).max(2)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The path that was meant by one at which nothing is: each part that does not exist is taken for the name in its folder
+/// that is nearest.
+pub(crate) fn nearest_path(path: &Path) -> Option<PathBuf> {
+    let mut found = PathBuf::new();
+    for part in path.components() {
+        if found.join(part).exists() {
+            found.push(part);
+            continue;
+        }
+        let folder = if found.as_os_str().is_empty() { Path::new(".") } else { &found };
+        let entries = fs::read_dir(folder).ok()?.take(MOST_ENTRIES);
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        let near = nearest(part.as_os_str().to_str()?, names.iter().map(String::as_str))?;
+        found.push(near);
+    }
+    Some(found)
+}
+
+/// What to say of a path at which nothing is: the nearest that there is, or where paths start.
+pub fn help_for_missing(path: &Path) -> Option<String> {
+    if let Some(near) = nearest_path(path) {
+        return Some(format!("did you mean {}?", near.display()));
+    }
+    let here = std::env::current_dir().ok().filter(|_| path.is_relative())?;
+    Some(format!("paths start at {}", here.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_a_path_may_be_misspelt() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("configs")).expect("a folder");
+        for name in ["configs/quickstart.toml", "configs/recall.toml", "tokenizer.json"] {
+            fs::write(at(name), "").expect("a file");
+        }
+        for (typed, meant) in [
+            ("configs/quickstart.tml", "configs/quickstart.toml"),
+            ("config/quickstart.toml", "configs/quickstart.toml"),
+            ("confgs/recal.toml", "configs/recall.toml"),
+            ("tokeniser.json", "tokenizer.json"),
+        ] {
+            assert_eq!(nearest_path(&at(typed)), Some(at(meant)), "{typed}");
+        }
+        for typed in ["elsewhere/quickstart.toml", "configs/other.toml", "tokenizer.json/below"] {
+            assert_eq!(nearest_path(&at(typed)), None, "{typed}");
+        }
+        assert_eq!(help_for_missing(&at("nowhere")), None, "an absolute path starts where it says");
+    }
+}

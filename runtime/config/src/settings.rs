@@ -1,0 +1,413 @@
+//! The settings as given: a TOML text overlaid with command line flags, each remembering where it came
+//! from, so that every complaint about it can point there.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::check::Check;
+use crate::error::{ConfigError, FilePlace, Place, Problem};
+use crate::legacy;
+use crate::near::nearest;
+use crate::section::KeyInfo;
+use crate::value::{Setting, describe, describe_text};
+
+/// A `--section.key value` argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// `section.key`.
+    pub name: String,
+    /// The value; `None` for a bare flag, which means `true`.
+    pub value: Option<String>,
+}
+
+impl Override {
+    /// Reads arguments of the form `--section.key value`, `--section.key=value` and, for switches, `--section.key`.
+    /// `keys` are those that may be meant by a key without its section.
+    ///
+    /// # Errors
+    /// An argument that is none of these.
+    pub fn parse_all(args: &[String], keys: &[KeyInfo]) -> Result<Vec<Self>, ConfigError> {
+        let mut overrides = Vec::new();
+        let mut rest = args.iter().peekable();
+        while let Some(arg) = rest.next() {
+            let Some(flag) = arg.strip_prefix("--").filter(|flag| flag.contains('.')) else {
+                let example = sectioned(arg, keys).map_or_else(
+                    || ", for example `--training.steps 100`".to_owned(),
+                    |name| format!(": did you mean `--{name}`?"),
+                );
+                return Err(ConfigError::new(format!("unexpected argument `{arg}`"))
+                    .help(format!("a setting is changed with `--section.key value`{example}")));
+            };
+            let (name, value) = match flag.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (flag, rest.next_if(|next| !next.starts_with("--")).cloned()),
+            };
+            // Dashes for underscores, as many command line tools spell them.
+            overrides.push(Self { name: name.replace('-', "_"), value });
+        }
+        Ok(overrides)
+    }
+
+    /// As typed.
+    fn flag(&self) -> String {
+        match &self.value {
+            Some(value) => format!("--{} {value}", self.name),
+            None => format!("--{}", self.name),
+        }
+    }
+}
+
+/// The setting of which an argument is the key without its section.
+fn sectioned(arg: &str, keys: &[KeyInfo]) -> Option<String> {
+    let key = arg.strip_prefix("--")?.split('=').next()?.replace('-', "_");
+    let mut names = keys.iter().map(|known| &known.name);
+    names.find(|name| name.rsplit('.').next() == Some(key.as_str())).cloned()
+}
+
+enum Value<'a> {
+    Toml(DeValue<'a>),
+    Text(String),
+    Switch,
+}
+
+enum Origin {
+    File { key: Range<usize>, value: Range<usize> },
+    Flag(String),
+}
+
+struct Entry<'a> {
+    value: Value<'a>,
+    origin: Origin,
+    /// The name as the user spelled it.
+    spelled: String,
+}
+
+/// All given settings by canonical `section.key`, and what was found wrong with them.
+pub struct Settings<'a> {
+    file: &'a str,
+    text: &'a str,
+    keys: Vec<KeyInfo>,
+    /// Sections whose keys are not fixed.
+    open_sections: &'a [&'a str],
+    given: BTreeMap<String, Entry<'a>>,
+    places: BTreeMap<String, Place>,
+    problems: Vec<(usize, Problem)>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Settings<'a> {
+    /// Reads the file's text, then lays the overrides over it.
+    pub fn new(
+        file: &'a str,
+        text: &'a str,
+        overrides: &[Override],
+        keys: Vec<KeyInfo>,
+        open_sections: &'a [&'a str],
+    ) -> Self {
+        let mut settings = Self {
+            file,
+            text,
+            keys,
+            open_sections,
+            given: BTreeMap::new(),
+            places: BTreeMap::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        };
+        match DeTable::parse(text) {
+            Ok(document) => {
+                let mut entries = Vec::new();
+                settings.walk(document.into_inner(), "", &mut entries);
+                settings.insert_layer(entries);
+            }
+            Err(error) => {
+                let span = error.span().unwrap_or(text.len()..text.len());
+                let message = format!("not valid TOML: {}", error.message());
+                let origin = Origin::File { key: span.clone(), value: span };
+                settings.problem(message, settings.key_place(&origin), None);
+            }
+        }
+        let flags = overrides.iter().map(|given| {
+            let value = given.value.clone().map_or(Value::Switch, Value::Text);
+            let origin = Origin::Flag(given.flag());
+            (given.name.clone(), Entry { value, origin, spelled: given.name.clone() })
+        });
+        settings.insert_layer(flags.collect());
+        settings
+    }
+
+    /// Collects `section.key` entries; reports what is not inside a known section.
+    fn walk(&mut self, table: DeTable<'a>, section: &str, entries: &mut Vec<(String, Entry<'a>)>) {
+        for (key, value) in table {
+            let name = if section.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{section}.{}", key.get_ref())
+            };
+            let origin = Origin::File { key: key.span(), value: value.span() };
+            match value.into_inner() {
+                DeValue::Table(inner) if self.is_section(&name) => self.walk(inner, &name, entries),
+                DeValue::Table(inner) if legacy::is_foreign_section(&name) => {
+                    self.walk(inner, &name, entries);
+                }
+                DeValue::Table(_) => {
+                    let place = self.key_place(&origin);
+                    self.unknown(&name, place);
+                }
+                value if section.is_empty() => {
+                    let place = self.key_place(&origin);
+                    let message = if self.is_section(&name) {
+                        format!("`{name}` is a section, found {}", describe(&value))
+                    } else {
+                        format!("key `{name}` stands outside any section")
+                    };
+                    let help =
+                        self.section_of(&name).map(|section| format!("`{name}` belongs to [{section}]"));
+                    self.problem(message, place, help);
+                }
+                value => {
+                    entries.push((name.clone(), Entry { value: Value::Toml(value), origin, spelled: name }))
+                }
+            }
+        }
+    }
+
+    fn is_section(&self, name: &str) -> bool {
+        let inside = format!("{name}.");
+        self.keys.iter().any(|key| key.name.starts_with(&inside))
+            || self.open_sections.iter().any(|open| *open == name || open.starts_with(&inside))
+            || self.is_open(name)
+    }
+
+    /// Whether a name lies inside a section with free keys.
+    fn is_open(&self, name: &str) -> bool {
+        self.open_sections
+            .iter()
+            .any(|open| name.strip_prefix(open).is_some_and(|rest| rest.len() > 1 && rest.starts_with('.')))
+    }
+
+    /// The section that has a key of this bare name.
+    fn section_of(&self, key: &str) -> Option<&str> {
+        self.keys.iter().find_map(|info| {
+            let (section, name) = info.name.rsplit_once('.')?;
+            (name == key).then_some(section)
+        })
+    }
+
+    /// Adds the file's or the command line's entries; the later layer wins.
+    fn insert_layer(&mut self, entries: Vec<(String, Entry<'a>)>) {
+        let mut layer: BTreeMap<String, Entry<'a>> = BTreeMap::new();
+        for (name, entry) in entries {
+            let canonical = self
+                .keys
+                .iter()
+                .find(|key| key.name == name || key.aliases.contains(&name))
+                .map(|key| key.name.clone());
+            let canonical = match canonical {
+                Some(canonical) => canonical,
+                None if self.is_open(&name) => name,
+                None => {
+                    let place = self.key_place(&entry.origin);
+                    match legacy::ignored(&name) {
+                        Some(reason) => {
+                            self.warnings.push(format!("{}: `{name}` has no effect: {reason}", at(&place)))
+                        }
+                        None => self.unknown(&name, place),
+                    }
+                    continue;
+                }
+            };
+            // The same flag twice is common in scripts, the last counts; two spellings are a mistake.
+            if let Some(first) = layer.get(&canonical).filter(|first| first.spelled != entry.spelled) {
+                let message = format!("`{}` and `{}` are the same setting", first.spelled, entry.spelled);
+                let place = self.key_place(&entry.origin);
+                self.problem(message, place, Some(format!("keep one of them; linc calls it `{canonical}`")));
+                continue;
+            }
+            layer.insert(canonical, entry);
+        }
+        self.given.append(&mut layer);
+    }
+
+    /// Reports a name that is no setting, with the nearest that is.
+    fn unknown(&mut self, name: &str, place: Place) {
+        let (section, key) = name.rsplit_once('.').unwrap_or(("", name));
+        let is_flag = matches!(place, Place::CommandLine(_));
+        let spell = |name: &str| match name.rsplit_once('.') {
+            Some((found, key)) if found == section && !is_flag => format!("`{key}`"),
+            Some(_) if is_flag => format!("`--{name}`"),
+            Some((found, key)) => format!("`{key}` of [{found}]"),
+            None => format!("[{name}]"),
+        };
+        let (message, help) = if section.is_empty() {
+            let sections = self.sections();
+            let near = nearest(name, sections.iter().map(String::as_str));
+            let listed = format!("the sections are [{}]", sections.join("] ["));
+            (
+                format!("unknown section [{name}]"),
+                near.map_or(listed, |near| format!("did you mean [{near}]?")),
+            )
+        } else {
+            let message = if is_flag {
+                format!("unknown setting `{name}`")
+            } else {
+                format!("unknown key `{key}` in [{section}]")
+            };
+            let here: Vec<&str> = self
+                .keys
+                .iter()
+                .map(|info| info.name.as_str())
+                .filter(|known| known.rsplit_once('.').is_some_and(|(found, _)| found == section))
+                .collect();
+            let bare = |known: &&str| known.rsplit_once('.').map_or(*known, |(_, key)| key) == key;
+            let elsewhere = self.keys.iter().map(|info| info.name.as_str()).find(|known| bare(known));
+            let near = elsewhere
+                .or_else(|| nearest(name, here.iter().copied()))
+                .or_else(|| nearest(name, self.keys.iter().map(|info| info.name.as_str())));
+            let help = match near {
+                Some(near) => format!("did you mean {}?", spell(near)),
+                None if here.is_empty() => format!("the sections are [{}]", self.sections().join("] [")),
+                None => {
+                    let bare: Vec<&str> = here.iter().filter_map(|known| known.rsplit('.').next()).collect();
+                    format!("[{section}] has {}", bare.join(", "))
+                }
+            };
+            (message, help)
+        };
+        self.problem(message, place, Some(help));
+    }
+
+    fn sections(&self) -> Vec<String> {
+        let mut sections: Vec<String> = Vec::new();
+        for key in &self.keys {
+            if let Some((section, _)) = key.name.rsplit_once('.')
+                && !sections.iter().any(|known| known == section)
+            {
+                sections.push(section.to_owned());
+            }
+        }
+        sections
+    }
+
+    fn key_place(&self, origin: &Origin) -> Place {
+        match origin {
+            Origin::File { key, .. } => Place::File(FilePlace::locate(self.file, self.text, key.clone())),
+            Origin::Flag(flag) => Place::CommandLine(flag.clone()),
+        }
+    }
+
+    fn value_place(&self, origin: &Origin) -> Place {
+        match origin {
+            Origin::File { value, .. } => Place::File(FilePlace::locate(self.file, self.text, value.clone())),
+            Origin::Flag(flag) => Place::CommandLine(flag.clone()),
+        }
+    }
+
+    /// Takes a setting out; its default if it is not given or is wrong, which is then reported.
+    pub fn take<T: Setting + 'static>(&mut self, name: &str, default: T, check: Option<&Check<T>>) -> T {
+        let Some(entry) = self.given.remove(name) else { return default };
+        let read = match &entry.value {
+            Value::Toml(value) => T::from_toml(value),
+            Value::Text(text) => T::from_text(text),
+            Value::Switch => T::from_toml(&DeValue::Boolean(true)),
+        };
+        let checked = match (read, check) {
+            (Ok(value), Some(check)) => check.apply(&value).map(|()| value),
+            (Ok(value), None) => Ok(value),
+            (Err(message), check) => {
+                let allowed = check.map_or_else(T::expected, |check| check.allowed.clone());
+                Err(match (&entry.value, check) {
+                    (Value::Switch, _) => format!("needs a value: expected {allowed}"),
+                    (Value::Toml(value), Some(_)) => format!("expected {allowed}, found {}", describe(value)),
+                    (Value::Text(text), Some(_)) => {
+                        format!("expected {allowed}, found {}", describe_text(text))
+                    }
+                    (Value::Toml(_) | Value::Text(_), None) => message,
+                })
+            }
+        };
+        let place = self.value_place(&entry.origin);
+        self.places.insert(name.to_owned(), place.clone());
+        match checked {
+            Ok(value) => value,
+            Err(message) => {
+                let help = legacy::help(name).map(str::to_owned);
+                self.problem(format!("`{}`: {message}", entry.spelled), place, help);
+                default
+            }
+        }
+    }
+
+    /// Takes every setting of a section with free keys.
+    pub fn take_open<T: Setting + Clone + 'static>(
+        &mut self,
+        section: &str,
+        unset: &T,
+    ) -> BTreeMap<String, T> {
+        let prefix = format!("{section}.");
+        let names: Vec<String> =
+            self.given.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+        names
+            .into_iter()
+            .map(|name| {
+                let value = self.take(&name, unset.clone(), None);
+                (name[prefix.len()..].to_owned(), value)
+            })
+            .collect()
+    }
+
+    /// Whether a setting was given and has been taken.
+    pub fn was_given(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Places of the settings that were given and have been taken.
+    pub fn places(&self) -> &BTreeMap<String, Place> {
+        &self.places
+    }
+
+    /// Reports a conflict at the place of a setting that was taken, if it was given.
+    pub fn conflict(&mut self, name: &str, message: String, help: &str) {
+        let place = self.places.get(name).cloned();
+        let rank = self.rank(place.as_ref());
+        self.problems.push((rank, Problem { message, place, help: Some(help.to_owned()) }));
+    }
+
+    /// Adds a remark that does not stop the run.
+    pub fn warn(&mut self, name: &str, message: &str) {
+        let place = self.places.get(name).map_or_else(|| self.file.to_owned(), at);
+        self.warnings.push(format!("{place}: {message}"));
+    }
+
+    fn problem(&mut self, message: String, place: Place, help: Option<String>) {
+        let rank = self.rank(Some(&place));
+        self.problems.push((rank, Problem { message, place: Some(place), help }));
+    }
+
+    /// Sorts problems by line, then those of the command line, then those without a place.
+    fn rank(&self, place: Option<&Place>) -> usize {
+        match place {
+            Some(Place::File(place)) => place.line,
+            Some(Place::CommandLine(_)) => usize::MAX - 1,
+            None => usize::MAX,
+        }
+    }
+
+    /// The warnings, or everything that is wrong.
+    pub fn finish(mut self) -> Result<Vec<String>, ConfigError> {
+        if self.problems.is_empty() {
+            return Ok(self.warnings);
+        }
+        self.problems.sort_by_key(|(rank, _)| *rank);
+        Err(ConfigError { problems: self.problems.into_iter().map(|(_, problem)| problem).collect() })
+    }
+}
+
+fn at(place: &Place) -> String {
+    match place {
+        Place::File(place) => format!("{}:{}:{}", place.file, place.line, place.column),
+        Place::CommandLine(flag) => format!("command line: `{flag}`"),
+    }
+}

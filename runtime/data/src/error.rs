@@ -1,0 +1,97 @@
+//! What is wrong with training data or a tokenizer, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use linc_config::help_for_missing;
+use linc_device::words::help_to_read;
+
+/// What is read, for messages.
+pub(super) const FORMATS: &str = "linc reads .txt, .text, .raw, .jsonl, .ndjson and .json, and each with .gz";
+
+/// A reason why data cannot be used; the command line exits with [`DataError::EXIT_CODE`].
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what its fields are")]
+pub enum DataError {
+    #[error("{}: there is no such file or folder{}", path.display(), instead_of(path))]
+    Missing { path: PathBuf },
+    #[error("{}: cannot be read: {reason}\n  help: {help}", path.display())]
+    Unreadable { path: PathBuf, reason: String, help: &'static str },
+    #[error("{pattern}: not a valid pattern: {reason}")]
+    BadPattern { pattern: String, reason: String },
+    #[error("{}: no data files found\n  help: {FORMATS}, in folders at any depth", path.display())]
+    NoFiles { path: PathBuf },
+    #[error("{}: a file of this kind is not read\n  help: {advice}; {FORMATS}", path.display())]
+    OtherFormat { path: PathBuf, advice: &'static str },
+    #[error(
+        "{}: its lines are JSON objects with a field `{field}`, but its name is that of plain text\n  help: call it .jsonl, to read that field of each line as a document",
+        path.display()
+    )]
+    JsonInText { path: PathBuf, field: String },
+    #[error(
+        "{}: a pipe, socket or device, which may have no end, is not read\n  help: write its text into a file, and name that",
+        path.display()
+    )]
+    NotRegular { path: PathBuf },
+    #[error("{}: there is no text in it", path.display())]
+    Empty { path: PathBuf },
+    #[error(
+        "{}: byte {offset} is {}, so this is binary data or UTF-16, not UTF-8 text\n  help: convert UTF-16 with `iconv -f UTF-16 -t UTF-8 OLD > NEW`; leave out other files",
+        path.display(),
+        if *byte == 0 { "NUL".to_owned() } else { format!("0x{byte:02x}, of a byte order mark") }
+    )]
+    Binary { path: PathBuf, offset: usize, byte: u8 },
+    #[error(
+        "{}: not UTF-8 text: byte {offset} is 0x{byte:02x}\n  help: if it is Latin-1 (or another encoding), convert it with `iconv -f LATIN1 -t UTF-8 OLD > NEW`",
+        path.display()
+    )]
+    NotUtf8 { path: PathBuf, offset: usize, byte: u8 },
+    #[error(
+        "{}:{line}: {reason}\n  help: each document must be a JSON object with a string `{field}`; training.text_field names another field",
+        path.display()
+    )]
+    Json { path: PathBuf, line: usize, reason: String, field: String },
+    #[error("{}: the gzip file is cut off or damaged: {reason}\n  help: fetch or compress it again", path.display())]
+    Gzip { path: PathBuf, reason: String },
+    #[error(
+        "{source_name}: {tokens} tokens are fewer than one sequence of {needed} (training.seq_len + 1)\n  help: use a smaller training.seq_len or more data{}",
+        if *held_out { "; a part of the text is held out for validation (validation.fraction)" } else { "" }
+    )]
+    TooShort { source_name: String, tokens: u64, needed: u64, held_out: bool },
+    #[error(
+        "{source_name}: nothing is left to validate on\n  help: raise validation.fraction, add data, name other data with validation.dataset_path, or say validation.enable = false"
+    )]
+    NothingHeldOut { source_name: String },
+    #[error("{}: not a usable tokenizer: {reason}\n  help: model.tokenizer_path is a Hugging Face tokenizer.json or a folder with one; leave it out for bytes", path.display())]
+    Tokenizer { path: PathBuf, reason: String },
+    #[error("cannot tokenize {source_name}: {reason}")]
+    Tokenize { source_name: String, reason: String },
+    #[error(
+        "{tokens_of} has {needed} tokens, but the model's vocab_size is {vocab_size}\n  help: raise the model's vocab_size to at least {needed} ([model.overrides] vocab_size = {needed})"
+    )]
+    Vocabulary { tokens_of: String, needed: usize, vocab_size: usize },
+    #[error(
+        "cannot go on where the checkpoint stopped: {reason}\n  help: restore that, or start a new run in another job.dump_folder"
+    )]
+    Resume { reason: String },
+    #[error("interrupted while the data were read; nothing was trained or written")]
+    Interrupted,
+}
+
+impl DataError {
+    /// Exit status of a process that was given bad data.
+    pub const EXIT_CODE: i32 = 2;
+}
+
+/// What else there is, as a line of help.
+fn instead_of(path: &Path) -> String {
+    help_for_missing(path).map_or_else(String::new, |help| format!("\n  help: {help}"))
+}
+
+/// The error of a file or folder that the system does not let be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> DataError {
+    let path = path.to_path_buf();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => DataError::Missing { path },
+        _ => DataError::Unreadable { path, reason: error.to_string(), help: help_to_read(error) },
+    }
+}

@@ -1,0 +1,415 @@
+//! Training and validation data: built-in tasks and text from disk, as batches of tokens.
+//!
+//! [`Data::open`] gives what [`DataSettings`] ask for. Batches are a function of these, of a [`Reading`] and of a small
+//! [`DataState`], which a checkpoint keeps: a restored run reads on with the same bits, without reading
+//! what came before. Validation batches are numbered and never change.
+//!
+//! To add a built-in task: a module with the two batch types, a variant in [`TrainingData`] and
+//! [`ValidationData`], and a word in [`DatasetKind`].
+
+mod cache;
+mod corpus;
+mod error;
+mod files;
+mod loading;
+mod mqar;
+mod recall;
+mod rng;
+mod settings;
+mod split;
+mod stories;
+mod text;
+pub mod threads;
+mod tokenizer;
+
+pub use cache::TokenCache;
+pub use error::DataError;
+#[cfg(test)]
+pub(crate) use loading::quiet;
+pub use loading::{Event, Loading};
+pub use mqar::{MqarBatches, MqarValidation};
+pub use recall::{RecallAccuracy, Score};
+pub use settings::{DataSettings, DatasetKind, MqarConfig, TrainingSource, ValidationSource};
+pub use text::{TextBatches, TextValidation};
+pub use tokenizer::{Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFile};
+
+use std::collections::HashSet;
+
+use linc_device::words::thousands;
+use serde::{Deserialize, Serialize};
+
+use corpus::Corpus;
+use files::Wanted;
+
+/// Inputs and targets of one forward pass, `B` sequences of `N` tokens, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// `[B * N]` token ids.
+    pub tokens: Vec<i32>,
+    /// `[B * N]` ids to predict at each token; -1 where nothing is.
+    pub targets: Vec<i32>,
+    /// UTF-8 bytes of the text that the targets stand for; in validation batches of text.
+    pub target_bytes: Option<u64>,
+    /// Where recall is tested; empty for text.
+    pub queries: Vec<Query>,
+}
+
+impl Batch {
+    /// A batch of token 0 with nothing to predict.
+    pub fn ignored(batch_size: usize, seq_len: usize) -> Self {
+        let count = batch_size * seq_len;
+        Self { tokens: vec![0; count], targets: vec![-1; count], target_bytes: None, queries: Vec::new() }
+    }
+
+    /// Number of targets that count.
+    pub fn target_count(&self) -> usize {
+        self.targets.iter().filter(|target| **target >= 0).count()
+    }
+}
+
+/// What each batch of an optimizer step counts: its part of all their targets. They add up to 1, or are all 0 where
+/// nothing is to be predicted.
+pub fn target_shares(batches: &[Batch]) -> Vec<f64> {
+    let counts: Vec<usize> = batches.iter().map(Batch::target_count).collect();
+    let all = counts.iter().sum::<usize>().max(1) as f64;
+    counts.into_iter().map(|count| count as f64 / all).collect()
+}
+
+/// A recall query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Its position in the flattened `[B * N]` batch.
+    pub position: usize,
+    /// Number of pairs in its sequence.
+    pub pairs: usize,
+    /// Tokens between the last showing of its key and the query.
+    pub distance: usize,
+}
+
+/// Where in the data training is; kept in checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataState {
+    /// `text` or `mqar`.
+    pub kind: String,
+    /// `training.seed`.
+    pub seed: u64,
+    /// `training.shuffle`.
+    pub shuffle: bool,
+    /// `training.seq_len`.
+    pub seq_len: usize,
+    /// Tokens of the training part, or number of generated sequences.
+    pub size: u64,
+    /// Checksum of the training part, or of the settings that generate it.
+    pub checksum: u32,
+    /// Share of the text that is held out, 0 for none; not known of old checkpoints, which held it out in any case.
+    #[serde(default)]
+    pub held_out: Option<f64>,
+    /// Passes over the data that are complete.
+    pub epoch: u64,
+    /// Samples read in this pass.
+    pub index: u64,
+}
+
+impl DataState {
+    /// Whether a saved position means the same in the data that `self` is a position in.
+    ///
+    /// # Errors
+    /// [`DataError::Resume`] with what differs.
+    pub fn check_same_data(&self, saved: &Self) -> Result<(), DataError> {
+        let differs = |what: &str, saved: String, now: String| {
+            Err(DataError::Resume { reason: format!("{what} was {saved} and is now {now}") })
+        };
+        if self.kind != saved.kind {
+            return differs("the kind of data", saved.kind.clone(), self.kind.clone());
+        }
+        if self.seq_len != saved.seq_len {
+            return differs("training.seq_len", saved.seq_len.to_string(), self.seq_len.to_string());
+        }
+        if self.seed != saved.seed {
+            return differs("training.seed", saved.seed.to_string(), self.seed.to_string());
+        }
+        if self.shuffle != saved.shuffle {
+            return differs("training.shuffle", saved.shuffle.to_string(), self.shuffle.to_string());
+        }
+        if (self.size, self.checksum) != (saved.size, saved.checksum) {
+            let (saved_size, size) = (thousands(saved.size), thousands(self.size));
+            let share = |held_out: Option<f64>| held_out.filter(|share| *share > 0.0);
+            let reason = match (saved.held_out, share(saved.held_out), share(self.held_out)) {
+                // Such a run goes on with the same bits once it validates.
+                (None, _, None) if self.held_out.is_some() && saved.size < self.size => format!(
+                    "the training data had {saved_size} tokens and now has {size}; when that checkpoint was made, linc held out validation.fraction of the text even if nothing validated, as --validation.enable true does now"
+                ),
+                (Some(_), was, is) if was != is => format!(
+                    "the training data had {saved_size} tokens and now has {size}, since the share held out for validation was {} and is now {} (validation.enable, validation.fraction)",
+                    was.unwrap_or(0.0),
+                    is.unwrap_or(0.0)
+                ),
+                _ => format!(
+                    "the training data (files, text_field, tokenizer, validation.fraction) has changed, from {saved_size} tokens to {size}"
+                ),
+            };
+            return Err(DataError::Resume { reason });
+        }
+        Ok(())
+    }
+}
+
+/// Endless training batches.
+#[derive(Debug)]
+pub enum TrainingData {
+    /// Text, built in or from disk.
+    Text(TextBatches),
+    /// Generated recall sequences.
+    Mqar(MqarBatches),
+}
+
+impl TrainingData {
+    /// The next batch of `training.batch_size` sequences.
+    pub fn next_batch(&mut self) -> Batch {
+        match self {
+            Self::Text(data) => data.next_batch(),
+            Self::Mqar(data) => data.next_batch(),
+        }
+    }
+
+    /// The position of the next batch.
+    pub fn state(&self) -> DataState {
+        match self {
+            Self::Text(data) => data.state(),
+            Self::Mqar(data) => data.state(),
+        }
+    }
+
+    /// Goes to a saved position.
+    ///
+    /// # Errors
+    /// The state is of other data, another seed or another sequence length.
+    pub fn restore(&mut self, state: &DataState) -> Result<(), DataError> {
+        match self {
+            Self::Text(data) => data.restore(state),
+            Self::Mqar(data) => data.restore(state),
+        }
+    }
+}
+
+/// Numbered validation batches.
+#[derive(Debug)]
+pub enum ValidationData {
+    /// Text that is not trained on.
+    Text(TextValidation),
+    /// Recall sequences that are not trained on.
+    Mqar(MqarValidation),
+}
+
+impl ValidationData {
+    /// Number of batches that cover the whole part; at least 1.
+    pub fn batches(&self) -> usize {
+        match self {
+            Self::Text(data) => data.batches(),
+            Self::Mqar(data) => data.batches(),
+        }
+    }
+
+    /// Number of batches of one measurement: at most `validation.steps`, all if that is -1.
+    pub fn batches_of(&self, steps: i64) -> usize {
+        usize::try_from(steps).map_or(self.batches(), |steps| steps.min(self.batches()))
+    }
+
+    /// Batch number `index`, below [`ValidationData::batches`].
+    pub fn batch(&self, index: usize) -> Batch {
+        match self {
+            Self::Text(data) => data.batch(index),
+            Self::Mqar(data) => data.batch(index),
+        }
+    }
+}
+
+/// All data of a run.
+#[derive(Debug)]
+pub struct Data {
+    /// What is trained on.
+    pub training: TrainingData,
+    /// What is validated on, if there is anything.
+    pub validation: Option<ValidationData>,
+    /// For text; `None` for recall, whose tokens are no text.
+    pub tokenizer: Option<Tokenizer>,
+    /// One line for people: what was read, how much of it.
+    pub summary: String,
+}
+
+/// What a run makes of its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading<'a> {
+    /// Sequences of a batch.
+    pub batch_size: usize,
+    /// Tokens of a sequence.
+    pub seq_len: usize,
+    /// Seed of the order, and of generated data.
+    pub seed: u64,
+    /// Whether anything is validated.
+    pub validates: bool,
+    /// A Hugging Face `tokenizer.json`, or a folder with one; bytes are tokens without it.
+    pub tokenizer_path: Option<&'a str>,
+    /// Tokens of the model.
+    pub vocab_size: usize,
+}
+
+impl Data {
+    /// Opens, or generates, what settings ask for.
+    ///
+    /// # Errors
+    /// Data or tokenizer is missing, unusable or too small, or has more tokens than the model; or
+    /// [`DataError::Interrupted`].
+    pub fn open(
+        settings: &DataSettings,
+        reading: Reading<'_>,
+        loading: &mut Loading<'_>,
+    ) -> Result<Self, DataError> {
+        match settings.training.dataset {
+            DatasetKind::Mqar => Self::recall(settings, reading),
+            DatasetKind::Text | DatasetKind::Stories => Self::text(settings, reading, loading),
+        }
+    }
+
+    fn recall(settings: &DataSettings, reading: Reading<'_>) -> Result<Self, DataError> {
+        let (training, mqar) = (&settings.training, &settings.mqar);
+        check_vocabulary("dataset \"mqar\" (training.mqar.vocab_size)", mqar.vocab_size, reading.vocab_size)?;
+        let (batch_size, seq_len, seed) = (reading.batch_size, reading.seq_len, reading.seed);
+        let examples = match mqar.num_examples {
+            0 => "endless".to_owned(),
+            count => count.to_string(),
+        };
+        let summary = format!(
+            "mqar: {examples} sequences of {seq_len} tokens with {:?} pairs, vocabulary {}",
+            mqar.num_kv_pairs, mqar.vocab_size
+        );
+        Ok(Self {
+            training: TrainingData::Mqar(MqarBatches::new(mqar, batch_size, seq_len, seed, training.shuffle)),
+            validation: Some(ValidationData::Mqar(MqarValidation::new(mqar, batch_size, seq_len))),
+            tokenizer: None,
+            summary,
+        })
+    }
+
+    fn text(
+        settings: &DataSettings,
+        reading: Reading<'_>,
+        loading: &mut Loading<'_>,
+    ) -> Result<Self, DataError> {
+        let (training, validation) = (&settings.training, &settings.validation);
+        let Reading { batch_size, seq_len, seed, validates, tokenizer_path, vocab_size } = reading;
+        let tokenizer = Tokenizer::from_setting(tokenizer_path)?;
+        check_vocabulary(&tokenizer.name(), tokenizer.vocab_size(), vocab_size)?;
+        for note in tokenizer.notes() {
+            loading.note(note);
+        }
+        let wanted = Wanted { field: &training.text_field, allows_nul: !tokenizer.reserves_nul() };
+        let mut read = |kind, path: &Option<String>| documents(kind, path.as_deref(), wanted, loading);
+        let (name, documents) = read(training.dataset, &training.dataset_path)?;
+        let (documents, held_out, held_out_name) = match validation.dataset {
+            _ if !validates => (documents, Vec::new(), name.clone()),
+            Some(kind) => {
+                let (name, held_out) = read(kind, &validation.dataset_path)?;
+                if let Some(warning) = seen_in_training(&documents, &held_out, loading)? {
+                    loading.note(&format!("{name}: {warning}"));
+                }
+                (documents, held_out, name)
+            }
+            None => {
+                let parts = split::split(documents, validation.fraction);
+                (parts.training, parts.held_out, name.clone())
+            }
+        };
+        let share = settings.held_out_share(validates);
+        let held_out = Corpus::new(held_out, &tokenizer, true, loading)?;
+        let corpus = Corpus::new(documents, &tokenizer, false, loading)?;
+        let shape = (batch_size, seq_len);
+        let batches = TextBatches::new(corpus, shape, seed, training.shuffle, &name, share)?;
+        let held_out = TextValidation::new(held_out, batch_size, seq_len);
+        if validates && held_out.is_none() {
+            return Err(DataError::NothingHeldOut { source_name: held_out_name });
+        }
+        let summary = summary(&name, &batches, held_out.as_ref(), &tokenizer);
+        Ok(Self {
+            training: TrainingData::Text(batches),
+            validation: held_out.map(ValidationData::Text),
+            tokenizer: Some(tokenizer),
+            summary,
+        })
+    }
+}
+
+fn check_vocabulary(tokens_of: &str, needed: usize, vocab_size: usize) -> Result<(), DataError> {
+    if needed > vocab_size {
+        return Err(DataError::Vocabulary { tokens_of: tokens_of.to_owned(), needed, vocab_size });
+    }
+    Ok(())
+}
+
+/// What to say of validation on text that is trained on; nothing if there is none.
+fn seen_in_training(
+    training: &[String],
+    validation: &[String],
+    loading: &mut Loading<'_>,
+) -> Result<Option<String>, DataError> {
+    let total = training.iter().map(|document| document.len() as u64).sum();
+    let seen = loading.watched("Comparing", total, |watch| {
+        let lengths: HashSet<usize> = validation.iter().map(String::len).collect();
+        let mut trained = HashSet::new();
+        for document in training {
+            // Of most documents, the length says enough.
+            if lengths.contains(&document.len()) {
+                trained.insert(document.as_str());
+            }
+            watch.advance(document.len())?;
+        }
+        Ok(validation.iter().filter(|document| trained.contains(document.as_str())).count())
+    })?;
+    Ok((seen > 0).then(|| {
+        format!(
+            "{seen} of its {} documents are trained on too, so their validation loss says little of other text",
+            validation.len()
+        )
+    }))
+}
+
+/// The documents of a dataset, and its name for messages.
+fn documents(
+    kind: DatasetKind,
+    path: Option<&str>,
+    wanted: Wanted<'_>,
+    loading: &mut Loading<'_>,
+) -> Result<(String, Vec<String>), DataError> {
+    match (kind, path) {
+        (DatasetKind::Text, Some(path)) => {
+            Ok((path.to_owned(), files::read_documents(path, wanted, loading)?))
+        }
+        // The config has refused a missing path and text beside recall.
+        (DatasetKind::Text | DatasetKind::Mqar, _) => Err(DataError::Missing { path: "dataset_path".into() }),
+        (DatasetKind::Stories, _) => Ok(("stories".to_owned(), stories::documents())),
+    }
+}
+
+fn summary(
+    name: &str,
+    training: &TextBatches,
+    held_out: Option<&TextValidation>,
+    tokenizer: &Tokenizer,
+) -> String {
+    let corpus = training.corpus();
+    let bytes_per_token = corpus.text_bytes() as f64 / corpus.len() as f64;
+    let held_out = held_out.map_or_else(
+        || "nothing held out".to_owned(),
+        |data| format!("{} tokens to validate on", thousands(data.corpus().len())),
+    );
+    format!(
+        "{name}: {} documents, {} tokens with {} ({bytes_per_token:.2} bytes per token), {held_out}",
+        corpus.documents(),
+        thousands(corpus.len()),
+        tokenizer.name()
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! The settings of data, and what ties them together.
+
+use linc_config::check::{self, Check};
+use linc_config::{Settings, choice, section, sections};
+
+choice! {
+    /// Where the training text comes from.
+    DatasetKind {
+        /// Short tales of a small grammar, built into the program.
+        Stories = "stories",
+        /// Multi-query associative recall, generated.
+        Mqar = "mqar",
+        /// Text files named by `dataset_path`.
+        Text = "text",
+    }
+}
+
+section! {
+    /// What is trained on.
+    TrainingSource "training" {
+        /// Data: built in, or "text" for the files of dataset_path.
+        dataset: DatasetKind = DatasetKind::Stories;
+        /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob.
+        dataset_path: Option<String> = None;
+        /// Field of a JSON object that holds the text.
+        text_field: String = "text".to_owned(), check check::not_empty();
+        /// Visit the data in an order drawn from the seed; in file order if false.
+        shuffle: bool = true;
+    }
+}
+
+section! {
+    /// The generated recall task of dataset "mqar".
+    MqarConfig "training.mqar" {
+        /// Tokens: keys are drawn from the lower half, values from the upper.
+        vocab_size: usize = 512, check check::at_least(4);
+        /// Key-value pairs of a sequence; sequences take the numbers of a list in turn.
+        num_kv_pairs: Vec<usize> = vec![8], check check::positive_list();
+        /// Exponent of the distance between a pair and its query; 1 is uniform, near 0 mostly short.
+        power_a: f64 = 0.01, check check::above_zero();
+        /// How often the pairs are shown before the queries.
+        num_passes: usize = 1, check check::positive();
+        /// Fill the other positions with random tokens instead of 0.
+        random_non_queries: bool = true;
+        /// Different training sequences before they repeat; 0 to never repeat.
+        num_examples: usize = 100_000, check check::fits_u32();
+        /// Validation sequences.
+        num_validation_examples: usize = 1_000, check check::positive();
+    }
+}
+
+section! {
+    /// What is validated on.
+    ValidationSource "validation" {
+        /// Data to validate on, if not the held-out part of the training data.
+        dataset: Option<DatasetKind> = None;
+        /// Files of that data.
+        dataset_path: Option<String> = None;
+        /// Share of the training text that is held out, if this is enabled and has no other data.
+        fraction: f64 = 0.05, check held_out_share();
+    }
+}
+
+sections! {
+    /// Everything that decides which tokens a run sees, but for the shape of its batches and its seed.
+    DataSettings {
+        /// `[training]`
+        training: TrainingSource,
+        /// `[training.mqar]`
+        mqar: MqarConfig,
+        /// `[validation]`
+        validation: ValidationSource,
+    }
+}
+
+fn held_out_share() -> Check<f64> {
+    Check::new("a number from 0 to 0.9", |value| (0.0..=0.9).contains(value))
+}
+
+impl DataSettings {
+    /// Fills in what other settings imply.
+    pub fn complete(&mut self, settings: &Settings<'_>) {
+        if self.training.dataset_path.is_some() && !settings.was_given("training.dataset") {
+            self.training.dataset = DatasetKind::Text;
+        }
+        if self.validation.dataset_path.is_some() && self.validation.dataset.is_none() {
+            self.validation.dataset = Some(DatasetKind::Text);
+        }
+    }
+
+    /// Share of the training data that is held out for validation, by a run that validates or does not.
+    pub fn held_out_share(&self, validates: bool) -> f64 {
+        let own = self.validation.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
+        if validates && own { self.validation.fraction } else { 0.0 }
+    }
+
+    /// Limits that tie several settings together, for sequences of `seq_len` tokens.
+    pub fn check_together(&self, seq_len: usize, validates: bool, settings: &mut Settings<'_>) {
+        let training = &self.training;
+        if training.dataset == DatasetKind::Text && training.dataset_path.is_none() {
+            let message = "dataset \"text\" needs dataset_path".to_owned();
+            settings.conflict(
+                "training.dataset",
+                message,
+                "name a .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob",
+            );
+        }
+        if training.dataset != DatasetKind::Text && training.dataset_path.is_some() {
+            let message = format!("dataset \"{}\" is built in and reads no files", training.dataset.word());
+            settings.conflict(
+                "training.dataset_path",
+                message,
+                "leave out dataset_path, or say dataset = \"text\"",
+            );
+        }
+        self.check_validation(validates, settings);
+        if training.dataset == DatasetKind::Mqar {
+            self.check_mqar(seq_len, settings);
+        }
+    }
+
+    fn check_validation(&self, validates: bool, settings: &mut Settings<'_>) {
+        let validation = &self.validation;
+        match (validation.dataset, &validation.dataset_path) {
+            (Some(DatasetKind::Text), None) => settings.conflict(
+                "validation.dataset",
+                "dataset \"text\" needs dataset_path".to_owned(),
+                "name the files, or leave out dataset to validate on a held-out part of the training data",
+            ),
+            (Some(kind @ (DatasetKind::Stories | DatasetKind::Mqar)), Some(_)) => settings.conflict(
+                "validation.dataset_path",
+                format!("dataset \"{}\" is built in and reads no files", kind.word()),
+                "leave out dataset_path, or say dataset = \"text\"",
+            ),
+            (Some(kind), _)
+                if (kind == DatasetKind::Mqar) != (self.training.dataset == DatasetKind::Mqar) =>
+            {
+                settings.conflict(
+                    "validation.dataset",
+                    format!(
+                        "cannot validate on \"{}\" after training on \"{}\"",
+                        kind.word(),
+                        self.training.dataset.word()
+                    ),
+                    "recall sequences and text have different vocabularies",
+                );
+            }
+            (Some(DatasetKind::Stories), None) if self.training.dataset == DatasetKind::Stories => settings
+                .conflict(
+                    "validation.dataset",
+                    "would validate on the very text that is trained on".to_owned(),
+                    "leave out dataset to validate on a held-out part",
+                ),
+            (None | Some(_), _) => {}
+        }
+        let from_training = validation.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
+        if validates && from_training && validation.fraction == 0.0 {
+            settings.conflict(
+                "validation.fraction",
+                "validation is on, but no data is held out".to_owned(),
+                "say fraction = 0.05, or name other data with dataset and dataset_path",
+            );
+        }
+    }
+
+    /// The recall task needs room for the pairs and for one query each.
+    fn check_mqar(&self, seq_len: usize, settings: &mut Settings<'_>) {
+        let mqar = &self.mqar;
+        if !seq_len.is_multiple_of(2) {
+            let message = format!("seq_len {seq_len} is odd; recall sequences are made of pairs");
+            settings.conflict("training.seq_len", message, "use an even seq_len");
+        }
+        let pairs = mqar.num_kv_pairs.iter().copied().max().unwrap_or(1);
+        let needed =
+            mqar.num_passes.checked_add(1).and_then(|n| n.checked_mul(2)).and_then(|n| n.checked_mul(pairs));
+        if needed.is_none_or(|needed| needed > seq_len) {
+            let message = format!(
+                "{pairs} pairs shown {} time(s) and asked once do not fit into seq_len {seq_len}",
+                mqar.num_passes
+            );
+            settings.conflict(
+                "training.mqar.num_kv_pairs",
+                message,
+                "2 * num_kv_pairs * (num_passes + 1) must be at most seq_len",
+            );
+        }
+        // Keys come from 1 to vocab_size / 2 - 1, values from vocab_size / 2 on.
+        if pairs > mqar.vocab_size / 2 - 1 {
+            let message = format!(
+                "{pairs} different keys do not fit into vocab_size {}, which has {} keys",
+                mqar.vocab_size,
+                mqar.vocab_size / 2 - 1
+            );
+            settings.conflict("training.mqar.num_kv_pairs", message, "use a larger training.mqar.vocab_size");
+        }
+        if i32::try_from(mqar.vocab_size).is_err() {
+            let message = format!("vocab_size {} is more than 2147483647", mqar.vocab_size);
+            settings.conflict("training.mqar.vocab_size", message, "tokens are 32-bit integers");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Who is told what a run does.
+
+use std::time::{Duration, Instant};
+
+use crate::metrics::{Memory, Record};
+
+/// What a run tells while it goes on.
+pub trait Observer {
+    /// A remark for people.
+    fn message(&mut self, text: &str);
+    /// Work that has taken longer than a second goes on: `done` of `total`, in a unit that `what` implies (bytes of
+    /// text for `Tokenizing`). Told several times a second; the last time with `done == total`.
+    fn progress(&mut self, what: &str, done: u64, total: u64);
+    /// A step is done (every step).
+    fn step(&mut self, step: usize, loss: f32);
+    /// A training record was written.
+    fn record(&mut self, record: &Record, memory: Memory);
+    /// A validation record was written.
+    fn validation(&mut self, record: &Record, memory: Memory);
+}
+
+/// Passes on how much of how much is done once work has taken longer than a second: several times a second, and its end.
+pub(super) fn paced(mut tell: impl FnMut(u64, u64)) -> impl FnMut(u64, u64) {
+    let (mut next, mut told) = (Instant::now() + Duration::from_secs(1), false);
+    move |done, total| {
+        let now = Instant::now();
+        if now >= next || (told && done >= total) {
+            (next, told) = (now + Duration::from_millis(200), true);
+            tell(done, total);
+        }
+    }
+}
