@@ -3,7 +3,7 @@
 //! A new operation states its facts here once. Nothing has a default, so that no pass takes an operation for something
 //! that nobody said it is.
 
-use crate::op::{BinaryOp, Op};
+use crate::op::{BinaryOp, Op, PointOp};
 
 /// The facts about one operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +36,7 @@ pub enum Class {
     },
     /// One number for all elements.
     Constant,
-    /// Each element of the one result is computed from the elements at its place: a step of a fused region.
+    /// Each element of the one result is computed from the elements at its place: [`Op::step`] of a fused region.
     Pointwise,
     /// A fused region of such steps.
     Region,
@@ -282,6 +282,17 @@ impl Op {
             Op::AdamW(_) => {
                 const { &Facts { overwrites: Always(&[(0, 0), (1, 2), (2, 3)]), ..compute(Wide, &[]) } }
             }
+        }
+    }
+
+    /// The step of a fused region that does what the operation does with steps `args`; nothing if it is not
+    /// [`Class::Pointwise`].
+    pub fn step(&self, args: &[usize]) -> Option<PointOp> {
+        match (self, args) {
+            (Op::Unary(f), [x]) => Some(PointOp::Unary(*f, *x)),
+            (Op::Binary(f), [x, y]) => Some(PointOp::Binary(*f, *x, *y)),
+            (Op::Cast { dtype }, [x]) => Some(PointOp::Cast(*dtype, *x)),
+            _ => None,
         }
     }
 

@@ -18,6 +18,8 @@ fn declared_facts_agree_with_types() {
         assert_eq!(matches!(facts.class, Class::Leaf { .. }), op.leaf_name().is_some(), "{name}");
         let without_operands = matches!(facts.class, Class::Leaf { .. } | Class::Constant);
         assert_eq!(without_operands, operands.is_empty(), "{name}");
+        let args: Vec<usize> = (0..operands.len()).collect();
+        assert_eq!(facts.class == Class::Pointwise, op.step(&args).is_some(), "{name}");
         match facts.class {
             Class::Pointwise => {
                 assert_eq!(results.len(), 1, "{name}");

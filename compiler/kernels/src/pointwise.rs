@@ -63,18 +63,15 @@ pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), KernelError> {
 
 fn region_of(l: &Lowering<'_>) -> Result<Pointwise, KernelError> {
     let ty = l.ty(l.results[0]);
-    let single = |step: PointOp, inputs: usize| {
-        let mut steps: Vec<PointOp> = (0..inputs).map(PointOp::Input).collect();
-        steps.push(step);
-        Pointwise { shape: ty.shape.clone(), steps, outputs: vec![(inputs, ty.dtype)] }
+    if let Op::Fused(region) = l.op() {
+        return Ok(region.clone());
+    }
+    let inputs: Vec<usize> = (0..l.operands.len()).collect();
+    let Some(step) = l.op().step(&inputs) else {
+        return l.fail(format!("{} is not pointwise", l.op().name()));
     };
-    Ok(match l.op() {
-        Op::Fused(region) => region.clone(),
-        Op::Unary(f) => single(PointOp::Unary(*f, 0), 1),
-        Op::Binary(f) => single(PointOp::Binary(*f, 0, 1), 2),
-        Op::Cast { dtype } => single(PointOp::Cast(*dtype, 0), 1),
-        other => return l.fail(format!("{} is not pointwise", other.name())),
-    })
+    let steps = inputs.iter().map(|input| PointOp::Input(*input)).chain([step]).collect();
+    Ok(Pointwise { shape: ty.shape.clone(), steps, outputs: vec![(inputs.len(), ty.dtype)] })
 }
 
 fn unary(f: UnaryOp) -> PointUnary {

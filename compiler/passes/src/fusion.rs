@@ -267,12 +267,7 @@ fn fuse(
             });
         }
         let value = Value { node: *id, port: 0 };
-        let step = match graph.op(*id) {
-            Op::Unary(f) => push_once(&mut region, PointOp::Unary(*f, args[0])),
-            Op::Binary(f) => push_once(&mut region, PointOp::Binary(*f, args[0], args[1])),
-            Op::Cast { dtype } => push_once(&mut region, PointOp::Cast(*dtype, args[0])),
-            other => unreachable!("{} is not pointwise", other.name()),
-        };
+        let step = push_once(&mut region, graph.op(*id).step(&args).expect("a pointwise operation"));
         // Steps compute in f32: what a node rounds, the region rounds.
         let dtype = graph.ty(value).dtype;
         let rounds = dtype.is_narrow() && !matches!(graph.op(*id), Op::Cast { .. });

@@ -1,6 +1,6 @@
 //! Values without positions where positions are: the same for all of them, or the rows of the tokens at hand.
 
-use linc_ir::{Op, Shape, TensorType, Value};
+use linc_ir::{Class, Op, Shape, TensorType, Value};
 
 use super::axis::Axis;
 use super::{Along, POSITION, POSITIONS, Rewrite};
@@ -31,52 +31,32 @@ impl Rewrite<'_> {
     fn row_operands(&self, value: Value, axis: Axis) -> Vec<(Value, Axis)> {
         let operands = self.built.operands(value.node);
         let shape = |operand: usize| &self.built.ty(operands[operand]).shape;
-        match self.built.op(value.node) {
+        let op = self.built.op(value.node);
+        match (op.facts().class, op) {
             // Rows of what is computed element by element are cheaper than all of it.
-            Op::Unary(_) | Op::Binary(_) | Op::Cast { .. } => {
-                operands.iter().map(|operand| (*operand, axis)).collect()
-            }
-            Op::Broadcast { shape: to } => {
+            (Class::Pointwise, _) => operands.iter().map(|operand| (*operand, axis)).collect(),
+            (Class::Spread, Op::Broadcast { shape: to }) => {
                 let inside = (axis.axis + shape(0).rank()).checked_sub(to.rank());
                 let inside = inside.filter(|at| shape(0).0[*at] == to.0[axis.axis]);
                 inside.map(|at| (operands[0], axis.at(at))).into_iter().collect()
             }
             // What is the same for all before a view is so after it.
-            Op::Reshape { shape: to } => {
+            (Class::View, Op::Reshape { shape: to }) => {
                 let from = axis.reshaped(to, shape(0), self.size);
                 from.map(|from| (operands[0], from)).into_iter().collect()
             }
-            Op::Transpose { perm } => vec![(operands[0], axis.at(perm[axis.axis]))],
-            Op::Input { .. }
-            | Op::Param { .. }
-            | Op::State { .. }
-            | Op::Table { .. }
-            | Op::Constant { .. }
-            | Op::Sum { .. }
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Concat { .. }
-            | Op::MatMul { .. }
-            | Op::RmsNorm { .. }
-            | Op::Embedding { .. }
-            | Op::Attention(_)
-            | Op::Fused(_)
-            | Op::RmsNormGrad { .. }
-            | Op::Rope { .. }
-            | Op::EmbeddingGrad { .. }
-            | Op::AttentionGrad(_)
-            | Op::SoftmaxAttention { .. }
-            | Op::SoftmaxAttentionGrad { .. }
-            | Op::LinearAttention(_)
-            | Op::LinearAttentionGrad(_)
-            | Op::SoftmaxDecode { .. }
-            | Op::LinearDecode(_)
-            | Op::CrossEntropy
-            | Op::CrossEntropyGrad
-            | Op::LinearCrossEntropy { .. }
-            | Op::LinearCrossEntropyGrad { .. }
-            | Op::GlobalNorm
-            | Op::AdamW(_) => vec![],
+            (Class::View, Op::Transpose { perm }) => vec![(operands[0], axis.at(perm[axis.axis]))],
+            // Of anything else the rows are looked up.
+            (
+                Class::View
+                | Class::Spread
+                | Class::Leaf { .. }
+                | Class::Constant
+                | Class::Region
+                | Class::Join
+                | Class::Compute,
+                _,
+            ) => vec![],
         }
     }
 
