@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    AdamWSpec, BatchShape, Compiled, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source,
-    compile,
+    BatchShape, Compiled, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
 };
 
 use crate::tree::read;
@@ -71,10 +70,7 @@ pub fn sized(name: &str, numbers: &[(&str, f64)], ratio: &str) -> Model {
 
 /// The training program with usual hyperparameters.
 pub fn training() -> Entry {
-    Entry::Train(OptimizerOptions {
-        adamw: AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
-        max_norm: 1.0,
-    })
+    Entry::Train(OptimizerOptions::default())
 }
 
 /// Compiles a program of a model on its own.

@@ -15,6 +15,14 @@ pub struct OptimizerOptions {
     pub max_norm: f64,
 }
 
+impl Default for OptimizerOptions {
+    /// TorchTitan's.
+    fn default() -> Self {
+        let adamw = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+        OptimizerOptions { adamw, max_norm: 1.0 }
+    }
+}
+
 /// Name of the learning-rate input, f32 scalar.
 pub const LEARNING_RATE: &str = "lr";
 /// Name of the step input, f32 scalar, counted from 1.

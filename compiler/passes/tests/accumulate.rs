@@ -9,7 +9,7 @@ use linc_ir::{Graph, Op, ParamState, StateRole};
 use linc_passes::accumulate::{KEEP, SHARE};
 use linc_passes::loss::{LOSS, TARGETS};
 use linc_passes::memory::{Allocation, PersistentLayout, Placement};
-use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
+use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, OptimizerOptions, STEP};
 use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
 
 const SEQ: usize = 9;
@@ -44,7 +44,7 @@ fn close(what: &str, found: &Tensor<f64>, expected: &Tensor<f64>) {
 }
 
 fn accumulated_step_is_one_large_step(options: &Options) {
-    let whole = program(&Entry::Train(common::optimizer()), 2 * STEPS, options).0;
+    let whole = program(&Entry::Train(OptimizerOptions::default()), 2 * STEPS, options).0;
     let mut bindings = common::bindings(&whole, 13);
     // Batches count different numbers of targets, the last of them none: the mean of means is not the mean.
     let mut targets: Vec<i32> = bindings[TARGETS].doubles().iter().map(|t| (*t as i32).max(0)).collect();
@@ -84,7 +84,7 @@ fn accumulated_step_is_one_large_step(options: &Options) {
     }
     close(LOSS, &Tensor::scalar(loss), &expected.outputs[LOSS]);
 
-    let update = program(&Entry::Update(common::optimizer()), 1, options).0;
+    let update = program(&Entry::Update(OptimizerOptions::default()), 1, options).0;
     let mut own: Bindings<f64> = bindings.clone();
     own.extend(states);
     let found = results(&update, &own);
@@ -131,7 +131,7 @@ fn states_are_updated_where_they_lie() {
 
 #[test]
 fn the_update_has_parameters_and_states_only() {
-    let graph = program(&Entry::Update(common::optimizer()), 1, &common::options("LS")).0;
+    let graph = program(&Entry::Update(OptimizerOptions::default()), 1, &common::options("LS")).0;
     let mut inputs: Vec<&str> = graph
         .nodes()
         .filter(|n| matches!(graph.op(*n), linc_ir::Op::Input { .. }))

@@ -4,6 +4,7 @@ use crate::common;
 
 use linc_ir::{Graph, NodeId, Op, Value};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
+use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
 use linc_passes::precision::Precision;
 
@@ -24,7 +25,7 @@ struct Planned {
 }
 
 fn training() -> Entry {
-    Entry::Train(common::optimizer())
+    Entry::Train(OptimizerOptions::default())
 }
 
 /// Odd sizes; `a` and `b` have one and the same gradient, `w` and `v` read the same values.
@@ -124,7 +125,7 @@ fn accumulated_gradients_are_one_range_too() {
         let options = common::options("LS");
         let mut layout = PersistentLayout::default();
         lowered(graph(), &Entry::Accumulate, &options, &mut layout);
-        let update = Entry::Update(common::optimizer());
+        let update = Entry::Update(OptimizerOptions::default());
         let (graph, plan) = lowered(graph(), &update, &options, &mut layout);
         check_flat(&graph, &plan, &layout);
         assert_eq!(plan.placement.storage[&graph.operands(the_update(&graph))[1]].layout.offset, 0);

@@ -5,12 +5,13 @@ use crate::common;
 use linc_ir::interp::{Bindings, Results, run};
 use linc_ir::{BinaryOp, Graph, Op};
 use linc_passes::memory::PersistentLayout;
+use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
 use linc_passes::recompute::Policy;
 
 fn train(options: &Options) -> Graph {
     let mut graph = common::tiny_llama(2, 9);
-    let entry = Entry::Train(common::optimizer());
+    let entry = Entry::Train(OptimizerOptions::default());
     let mut layout = PersistentLayout::default();
     pipeline::run(&mut graph, &entry, options, &mut layout, &mut |pass, graph| {
         linc_ir::verify(graph).unwrap_or_else(|e| panic!("after {pass}: {e}"));
@@ -122,7 +123,7 @@ fn layers_are_recomputed_wherever_their_loop_is() {
                 copies = graph.nodes().filter(|id| graph.node(*id).recompute).count();
             }
         };
-        let (entry, mut layout) = (Entry::Train(common::optimizer()), PersistentLayout::default());
+        let (entry, mut layout) = (Entry::Train(OptimizerOptions::default()), PersistentLayout::default());
         pipeline::run(&mut graph, &entry, &options, &mut layout, &mut observe).expect("a program");
         copies
     };

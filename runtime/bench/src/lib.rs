@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use linc_device::process::seconds;
 use linc_device::{Device, DeviceError};
-use linc_driver::{
-    AdamWSpec, CompileError, Entry, OptimizerOptions, Options, Precision, RecomputePolicy, names,
-};
+use linc_driver::{CompileError, Entry, OptimizerOptions, Options, Precision, RecomputePolicy, names};
 use linc_exec::{ExecError, Executor};
 use linc_plan::Plan;
 use linc_session::SessionError;
@@ -121,10 +119,9 @@ impl Times {
     }
 }
 
-/// TorchTitan's optimizer defaults.
+/// A training step with the optimizer's defaults.
 fn train_entry() -> Entry {
-    let adamw = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    Entry::Train(OptimizerOptions { adamw, max_norm: 1.0 })
+    Entry::Train(OptimizerOptions::default())
 }
 
 fn compile_options(batch: usize, seq: usize, precision: Precision, recompute: RecomputePolicy) -> Options {

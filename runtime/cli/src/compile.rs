@@ -8,8 +8,8 @@ use linc_config::{ModelFiles, Setting};
 use linc_device::process;
 use linc_device::words::{bytes, thousands};
 use linc_driver::{
-    AdamWSpec, BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options,
-    PassTime, Precision, Ratio, RecomputePolicy, Report, Source, Target,
+    BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime,
+    Precision, Ratio, RecomputePolicy, Report, Source, Target,
 };
 use linc_session::output::write_files;
 
@@ -136,12 +136,11 @@ pub(crate) fn precision(name: &str) -> Result<Precision> {
     }
 }
 
-/// The program of that name, with TorchTitan's optimizer defaults.
+/// The program of that name, with the optimizer's defaults.
 pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Target) -> Result<Entry> {
     let context = layers.seq_len;
-    let adamw = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     Ok(match name {
-        "train" => Entry::Train(OptimizerOptions { adamw, max_norm: 1.0 }),
+        "train" => Entry::Train(OptimizerOptions::default()),
         "eval" => Entry::Eval,
         "forward" => Entry::Forward,
         "decode" => Entry::Decode { context },

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use linc_ir::interp::{Bindings, Tensor};
-use linc_ir::{AdamWSpec, DType, Graph, Init, LinearForm, Op};
+use linc_ir::{DType, Graph, Init, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::LinearOptions;
 use linc_passes::loss_scale::LossScale;
 use linc_passes::memory::{MemoryPlan, PersistentLayout, Placement};
-use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::Options;
 use linc_passes::placement::AttentionKind;
 use linc_passes::precision::Precision;
@@ -64,13 +63,6 @@ pub(crate) fn options(kinds: &str) -> Options {
         loss_scale: LossScale::default(),
         recompute: Policy::Selective,
         disabled: BTreeSet::new(),
-    }
-}
-
-pub(crate) fn optimizer() -> OptimizerOptions {
-    OptimizerOptions {
-        adamw: AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 },
-        max_norm: 1.0,
     }
 }
 

@@ -3,7 +3,7 @@
 use linc_config::check::{self, Check, non_negative, one_of, positive, share};
 use linc_config::{Setting as _, choice, section};
 use linc_device::Choice;
-use linc_driver::{Precision, RecomputePolicy};
+use linc_driver::{OptimizerOptions, Precision, RecomputePolicy};
 
 section! {
     /// What the run is called and where it writes.
@@ -51,13 +51,13 @@ section! {
         /// Peak learning rate.
         lr: f64 = 8e-4, check non_negative();
         /// Added to the denominator of the update.
-        eps: f64 = 1e-8, check non_negative();
+        eps: f64 = OptimizerOptions::default().adamw.eps, check non_negative();
         /// Decay of the first moment.
-        beta1: f64 = 0.9, check check::below_one();
+        beta1: f64 = OptimizerOptions::default().adamw.beta1, check check::below_one();
         /// Decay of the second moment.
-        beta2: f64 = 0.95, check check::below_one();
+        beta2: f64 = OptimizerOptions::default().adamw.beta2, check check::below_one();
         /// Decoupled weight decay, of all parameters.
-        weight_decay: f64 = 0.1, check non_negative();
+        weight_decay: f64 = OptimizerOptions::default().adamw.weight_decay, check non_negative();
     }
 }
 
@@ -97,7 +97,7 @@ section! {
         /// Tokens per sequence.
         seq_len: usize = 2048, check positive();
         /// Global gradient norm above which gradients are scaled down.
-        max_norm: f64 = 1.0, check check::above_zero();
+        max_norm: f64 = OptimizerOptions::default().max_norm, check check::above_zero();
         /// Optimizer steps.
         steps: usize = 10_000, check positive();
         /// Seed of initial weights, data order and generated data.
