@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use linc_device::cuda::{Cache, Nvrtc, inspect};
-use linc_driver::{Arch, Entry, Options, Precision, Target};
+use linc_driver::{Arch, Entry, Options, PassSetting, Precision, Target};
 use linc_tests::models::{compiled, flavor, training};
 
 fn check(model: &str, precision: Precision, seq: usize) {

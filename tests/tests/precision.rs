@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    BatchShape, Compiled, Entry, Layout, Model, Options, Placement, Precision, Source, compile, names,
+    BatchShape, Compiled, Entry, Layout, Model, Options, PassSetting, Placement, Precision, Source, compile,
+    names,
 };
 use linc_ir::interp::{Bindings, run};
 use linc_ir::{DType, Graph, NodeId, Op, Value};

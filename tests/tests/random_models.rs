@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{GRAD_NORM, KEY_LIMIT, LOGITS, LOSS, NO_KEY, POSITION, POSITIONS, TARGETS, TOKENS};
-use linc_driver::{Arch, Entry, Layout, Model, OptimizerOptions, Options, Precision, Target};
+use linc_driver::{Arch, Entry, Layout, Model, OptimizerOptions, Options, PassSetting, Precision, Target};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};

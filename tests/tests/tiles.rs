@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_driver::tiles::{Site, Tile, Tiles};
-use linc_driver::{Arch, Compiled, Options, Precision, Target, names, trial};
+use linc_driver::{Arch, Compiled, Options, PassSetting, Precision, Target, names, trial};
 use linc_ir::interp::run;
 use linc_plan::{Kernel, Plan};
 use linc_tests::models::{compiled, sized, training};
@@ -87,7 +87,7 @@ fn a_choice_changes_its_kernel_only() {
 #[test]
 fn trials_run_the_kernels_of_the_model_on_any_target() {
     let arch = Arch::from_name("sm_90a").expect("an architecture");
-    for precision in Precision::ALL {
+    for precision in Precision::ALL.iter().copied() {
         for site in program(precision, Tiles::new()).sites {
             for target in [Target::Cpu, Target::Cuda(arch)] {
                 for tile in site.candidates(target.into()) {

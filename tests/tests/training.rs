@@ -2,7 +2,7 @@
 //! those of f32, and the scale of the loss in f16.
 
 use linc_device::cpu::{Cpu, CpuOptions};
-use linc_driver::{LossScale, Model, Options, Precision, names};
+use linc_driver::{LossScale, Model, Options, PassSetting, Precision, names};
 use linc_exec::Executor;
 use linc_tests::models::{compiled, sized, training};
 

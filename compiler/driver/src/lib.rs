@@ -34,6 +34,7 @@ pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
 pub use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
 pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::Policy as RecomputePolicy;
+pub use linc_passes::setting::PassSetting;
 pub use model::{Attention, BatchShape, Model, Sizes};
 pub use report::{KernelRow, PassTime, Report, by_name};
 pub use trial::trial;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use linc_passes::setting::PassSetting;
 use linc_plan::memory::{Peak, peak};
 use linc_plan::{Category, Plan};
 use serde::Serialize;

@@ -24,6 +24,7 @@ pub mod precision;
 pub mod recompute;
 pub mod residual;
 pub mod schedule;
+pub mod setting;
 pub mod sort_tokens;
 
 pub use error::PassError;

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use linc_ir::{Class, DType, Graph, NodeId, Op, OperandTypes, StateRole, Value};
 
 use crate::error::PassError;
+use crate::setting::PassSetting;
 
 /// Number format of activations and matmul operands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,19 +34,21 @@ pub enum Precision {
     Float16,
 }
 
-impl Precision {
-    /// All formats.
-    pub const ALL: [Precision; 3] = [Precision::Float32, Precision::Bfloat16, Precision::Float16];
+impl PassSetting for Precision {
+    const NAME: &'static str = "precision";
+    const HELP: &'static str = "Number format of activations and matmul operands";
+    const ALL: &'static [Self] = &[Precision::Float32, Precision::Bfloat16, Precision::Float16];
 
-    /// Name in configs.
-    pub const fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Precision::Float32 => "float32",
             Precision::Bfloat16 => "bfloat16",
             Precision::Float16 => "float16",
         }
     }
+}
 
+impl Precision {
     /// The type of what is not f32.
     pub const fn narrow(self) -> Option<DType> {
         match self {
@@ -61,11 +64,6 @@ impl Precision {
             Precision::Float32 | Precision::Bfloat16 => false,
             Precision::Float16 => true,
         }
-    }
-
-    /// Inverse of [`Precision::name`].
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.name() == name)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use linc_ir::{Class, Graph, NodeId, Op, Value};
 
 use crate::error::PassError;
+use crate::setting::PassSetting;
 
 /// What the backward recomputes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,19 +22,17 @@ pub enum Policy {
     Full,
 }
 
-impl Policy {
-    /// Name in configs.
-    pub const fn name(self) -> &'static str {
+impl PassSetting for Policy {
+    const NAME: &'static str = "recompute";
+    const HELP: &'static str = "What the backward recomputes";
+    const ALL: &'static [Self] = &[Policy::None, Policy::Selective, Policy::Full];
+
+    fn name(self) -> &'static str {
         match self {
             Policy::None => "none",
             Policy::Selective => "selective",
             Policy::Full => "full",
         }
-    }
-
-    /// Inverse of [`Policy::name`].
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Policy::None, Policy::Selective, Policy::Full].into_iter().find(|p| p.name() == name)
     }
 }
 

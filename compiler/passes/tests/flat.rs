@@ -7,6 +7,7 @@ use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
 use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
 use linc_passes::precision::Precision;
+use linc_passes::setting::PassSetting;
 
 fn lowered(
     mut graph: Graph,
@@ -95,7 +96,7 @@ fn check_flat(graph: &Graph, plan: &Planned, layout: &PersistentLayout) {
 
 #[test]
 fn each_family_is_one_range() {
-    for precision in Precision::ALL {
+    for precision in Precision::ALL.iter().copied() {
         for graph in [common::tiny_llama(2, 9), odd()] {
             let options = Options { precision, ..common::options("LS") };
             let mut layout = PersistentLayout::default();

@@ -8,6 +8,7 @@ use linc_passes::memory::PersistentLayout;
 use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
 use linc_passes::recompute::Policy;
+use linc_passes::setting::PassSetting;
 
 fn train(options: &Options) -> Graph {
     let mut graph = common::tiny_llama(2, 9);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use linc_device::Choice;
+use linc_driver::{PassSetting, Precision, RecomputePolicy};
 
 /// What to type first.
 const FIRST_STEPS: &str = "\
@@ -115,8 +116,7 @@ pub(crate) struct LayerArgs {
     /// Tokens of a sequence
     #[arg(long, default_value_t = 2048, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) seq_len: usize,
-    /// Number format of activations and matmul operands: float32, bfloat16 or float16
-    #[arg(long, default_value = "float32")]
+    #[arg(long, help = Precision::help(), default_value = Precision::default().name())]
     pub(crate) precision: String,
 }
 
@@ -139,8 +139,7 @@ pub(crate) struct CompileArgs {
     /// Program to compile: train, eval, forward, prefill (a block of a prompt) or decode
     #[arg(long, default_value = "train")]
     pub(crate) entry: String,
-    /// What the backward recomputes: none, selective or full
-    #[arg(long, default_value = "selective")]
+    #[arg(long, help = RecomputePolicy::help(), default_value = RecomputePolicy::default().name())]
     pub(crate) recompute: String,
     /// Switch an optional pass off, repeatable
     #[arg(long, value_name = "PASS")]
@@ -208,8 +207,7 @@ pub(crate) struct GenerateArgs {
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: Option<usize>,
-    /// Number format of activations, matmul operands and the KV cache: float32, bfloat16 or float16
-    #[arg(long, default_value = "float32")]
+    #[arg(long, help = Precision::help() + "; of the KV cache as well", default_value = Precision::default().name())]
     pub(crate) precision: String,
     /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
@@ -233,8 +231,7 @@ pub(crate) enum BenchCommand {
 /// How to measure.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArgs {
-    /// Number format of activations and matmul operands: float32, bfloat16 or float16
-    #[arg(long, default_value = "float32")]
+    #[arg(long, help = Precision::help(), default_value = Precision::default().name())]
     pub(crate) precision: String,
     /// Runs that are timed; medians, fastest and slowest are printed
     #[arg(long, default_value_t = 10, value_parser = positive, allow_negative_numbers = true)]
@@ -319,8 +316,7 @@ pub(crate) struct BenchTrainArgs {
     /// Sequences of a batch
     #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
-    /// What the backward recomputes: none, selective or full
-    #[arg(long, default_value = "selective")]
+    #[arg(long, help = RecomputePolicy::help(), default_value = RecomputePolicy::default().name())]
     pub(crate) recompute: String,
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,

@@ -11,7 +11,7 @@ use linc_bench::{
 };
 use linc_device::Device;
 use linc_device::words::{bytes, thousands};
-use linc_driver::{AttentionKind, Model, RecomputePolicy};
+use linc_driver::{AttentionKind, Model};
 use linc_exec::ExecError;
 use serde_json::json;
 
@@ -53,7 +53,7 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
         batch: args.batch_size,
         kinds: distinct(args.kind.iter().map(kind)),
         passes: distinct(args.pass.iter().map(pass)),
-        precision: compile::precision(&args.measure.precision)?,
+        precision: compile::pass_setting(&args.measure.precision)?,
         timing: timing(&args.measure)?,
     };
     let (device, rows) = attention(&bench, &mut opener(&args.measure), &mut teller())?;
@@ -68,9 +68,7 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
 }
 
 fn run_training(args: &BenchTrainArgs) -> Result<()> {
-    let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
-        bail!("--recompute is \"{}\"; expected none, selective or full", args.recompute);
-    };
+    let recompute = compile::pass_setting(&args.recompute)?;
     // Parameters are counted at the first of the lengths.
     let shape = (args.batch_size, args.seq.first().copied().unwrap_or(1));
     let open = |ratio| open(&args.model, ratio, &args.placement, args.set.clone(), shape);
@@ -82,7 +80,7 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
         models: ratios.into_iter().map(open).collect::<Result<_>>()?,
         seqs: args.seq.clone(),
         batch: args.batch_size,
-        precision: compile::precision(&args.measure.precision)?,
+        precision: compile::pass_setting(&args.measure.precision)?,
         recompute,
         timing: timing(&args.measure)?,
     };
@@ -105,7 +103,7 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
         model: open(&args.model, None, "uniform", set, (args.batch_size, args.seq))?,
         seq: args.seq,
         batch: args.batch_size,
-        precision: compile::precision(&args.measure.precision)?,
+        precision: compile::pass_setting(&args.measure.precision)?,
         timing: timing(&args.measure)?,
     };
     let report = memory(&bench, &mut opener(&args.measure), &mut teller())?;

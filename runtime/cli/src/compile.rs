@@ -8,8 +8,8 @@ use linc_config::{ModelFiles, Setting};
 use linc_device::process;
 use linc_device::words::{bytes, thousands};
 use linc_driver::{
-    BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassTime,
-    Precision, Ratio, RecomputePolicy, Report, Source, Target,
+    BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassSetting,
+    PassTime, Ratio, Report, Source, Target,
 };
 use linc_session::output::write_files;
 
@@ -23,10 +23,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let begun = process::seconds();
     let mut options = options(&args.layers)?;
     let model = open(&args.model, &args.layers)?;
-    let Some(recompute) = RecomputePolicy::from_name(&args.recompute) else {
-        bail!("--recompute is \"{}\"; expected none, selective or full", args.recompute);
-    };
-    options.recompute = recompute;
+    options.recompute = pass_setting(&args.recompute)?;
     options.disabled = args.disable_pass.iter().cloned().collect();
     options.dumps = args.out.is_some() || args.dump.is_some();
     let arch = cuda::arch(&args.target, args.arch.as_deref())?;
@@ -123,16 +120,16 @@ fn number(text: &str) -> Option<f64> {
 /// Compiler options for a batch shape.
 pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
     let mut options = Options::new(layers.batch_size, layers.seq_len);
-    options.precision = precision(&layers.precision)?;
+    options.precision = pass_setting(&layers.precision)?;
     options.clock = Some(process::seconds);
     Ok(options)
 }
 
-/// The number format of that name.
-pub(crate) fn precision(name: &str) -> Result<Precision> {
-    match Precision::from_text(name) {
-        Ok(precision) => Ok(precision),
-        Err(message) => bail!("--precision is \"{name}\": {message}"),
+/// The value of a pass setting, as in a config.
+pub(crate) fn pass_setting<T: PassSetting + Setting>(word: &str) -> Result<T> {
+    match T::from_text(word) {
+        Ok(value) => Ok(value),
+        Err(message) => bail!("--{} is \"{word}\": {message}", T::NAME),
     }
 }
 

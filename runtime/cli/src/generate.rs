@@ -15,7 +15,7 @@ use linc_infer::{Generator, Programs, Sampling, visible};
 use linc_infer::{InferError, prompt};
 
 use crate::args::GenerateArgs;
-use crate::compile::precision;
+use crate::compile::pass_setting;
 use crate::out;
 use crate::progress::Progress;
 
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         Tokenizer::bytes()
     };
     let context = args.context.unwrap_or(state.model.seq_len);
-    let precision = precision(&args.precision)?;
+    let precision = pass_setting(&args.precision)?;
     let opened = args.device.open((args.threads > 0).then_some(args.threads))?;
     for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
         out::complain(said);

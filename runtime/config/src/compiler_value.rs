@@ -2,7 +2,7 @@
 //! device.
 
 use linc_device::Choice;
-use linc_driver::{Placement, Precision, Ratio, RecomputePolicy};
+use linc_driver::{PassSetting, Placement, Precision, Ratio, RecomputePolicy};
 use toml::de::DeValue;
 
 use crate::value::{Setting, describe_text, mismatch, quote};
@@ -104,47 +104,37 @@ impl Setting for Choice {
     }
 }
 
-impl Setting for RecomputePolicy {
-    fn expected() -> String {
-        "one of \"none\", \"selective\", \"full\"".to_owned()
-    }
+/// A pass setting in a config: its word as a string.
+macro_rules! pass_setting {
+    ($($name:ty),+) => {$(
+        impl Setting for $name {
+            fn expected() -> String {
+                let words = <$name>::ALL.iter().map(|value| quote(value.name()));
+                format!("one of {}", words.collect::<Vec<_>>().join(", "))
+            }
 
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        value.as_str().and_then(Self::from_name).ok_or_else(|| mismatch::<Self>(value))
-    }
+            fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+                let Some(text) = value.as_str() else { return Err(mismatch::<Self>(value)) };
+                let distance = |value: &&Self| strsim::damerau_levenshtein(text, value.name());
+                match (Self::from_name(text), Self::ALL.iter().min_by_key(distance)) {
+                    (Some(value), _) => Ok(value),
+                    // There are many names for what these say, so the nearest of them is named however far it is.
+                    (None, Some(near)) => {
+                        Err(format!("{}; the nearest is {}", mismatch::<Self>(value), quote(near.name())))
+                    }
+                    (None, None) => Err(mismatch::<Self>(value)),
+                }
+            }
 
-    fn from_text(text: &str) -> Result<Self, String> {
-        Self::from_toml(&DeValue::String(text.into()))
-    }
+            fn from_text(text: &str) -> Result<Self, String> {
+                Self::from_toml(&DeValue::String(text.into()))
+            }
 
-    fn to_toml(&self) -> Option<String> {
-        Some(quote(self.name()))
-    }
-}
-
-impl Setting for Precision {
-    fn expected() -> String {
-        format!("one of {}", Self::ALL.map(|p| quote(p.name())).join(", "))
-    }
-
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        let Some(text) = value.as_str() else { return Err(mismatch::<Self>(value)) };
-        let distance = |p: &Precision| strsim::damerau_levenshtein(text, p.name());
-        match Self::from_name(text) {
-            Some(precision) => Ok(precision),
-            // There are many names for these formats, so the nearest of them is named however far it is.
-            None => Err(match Self::ALL.into_iter().min_by_key(distance) {
-                Some(near) => format!("{}; the nearest is {}", mismatch::<Self>(value), quote(near.name())),
-                None => mismatch::<Self>(value),
-            }),
+            fn to_toml(&self) -> Option<String> {
+                Some(quote(self.name()))
+            }
         }
-    }
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        Self::from_toml(&DeValue::String(text.into()))
-    }
-
-    fn to_toml(&self) -> Option<String> {
-        Some(quote(self.name()))
-    }
+    )+};
 }
+
+pass_setting!(RecomputePolicy, Precision);
