@@ -160,6 +160,20 @@ pub struct Compiled {
     pub dumps: Vec<Dump>,
 }
 
+impl Compiled {
+    /// The text of the graph after a pass; nothing if there is no such pass, or texts were not kept.
+    pub fn graph_after(&self, pass: &str) -> Option<&str> {
+        let position = self.report.passes.iter().position(|time| time.pass == pass)?;
+        let path = graph_path(position + 1, pass);
+        self.dumps.iter().find(|dump| dump.path == path).map(|dump| dump.text.as_str())
+    }
+}
+
+/// Where the graph after a pass goes, the `number`th of all.
+fn graph_path(number: usize, pass: &str) -> String {
+    format!("graph/{number:02}-{pass}.ir")
+}
+
 /// Compiles one program of a model. `layout` keeps persistent tensors in place across the programs of one arena.
 ///
 /// # Errors
@@ -227,7 +241,7 @@ pub fn compile(
             malformed = Some(CompileError::Malformed { pass: pass.to_string(), error });
         }
         if options.dumps {
-            let path = format!("graph/{:02}-{pass}.ir", times.len());
+            let path = graph_path(times.len(), pass);
             dumps.push(Dump { path, text: linc_ir::print(graph) });
         }
         last = now();

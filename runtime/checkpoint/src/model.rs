@@ -73,7 +73,7 @@ fn attention_graph(record: &ModelRecord) -> Result<Option<String>, CheckpointErr
     let options = Options { dumps: true, ..Options::new(record.batch_size.max(1), record.seq_len) };
     let compiled =
         linc_driver::compile(&model_of(record)?, &Entry::Forward, &options, &mut Layout::default())?;
-    Ok(compiled.dumps.into_iter().find(|d| d.path.ends_with("-attention.ir")).map(|d| d.text))
+    Ok(compiled.graph_after("attention").map(str::to_string))
 }
 
 /// The settings that give a checkpoint's layers: those that it names, unless they mean other layers by now.

@@ -152,14 +152,14 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
 }
 
 fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
-    let wanted = format!("-{pass}.ir");
-    match compiled.dumps.iter().find(|d| d.path.ends_with(&wanted)) {
-        Some(dump) => {
-            out::line(dump.text.trim_end())?;
+    match compiled.graph_after(pass) {
+        Some(graph) => {
+            out::line(graph.trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
         None => {
-            let passes: Vec<&str> = compiled.report.passes.iter().map(|p| p.pass.as_str()).collect();
+            let passes = compiled.report.passes.iter().map(|time| time.pass.as_str());
+            let passes: Vec<&str> = passes.filter(|pass| compiled.graph_after(pass).is_some()).collect();
             bail!("--dump is \"{pass}\"; the passes are {}", passes.join(", "))
         }
     }

@@ -88,6 +88,11 @@ fn models_with_mistakes() {
     refuse(&["compile", "models/none.toml"], &["none.toml"]);
     refuse(&["compile", MODEL, "--disable-pass", "fuson"], &["fuson", "fusion"]);
     refuse(&["compile", MODEL, "--dump", "fuson"], &["fuson", "fusion"]);
+    // It takes time, and is named with the passes where that is said, but it leaves no graph.
+    refuse(
+        &["compile", MODEL, "--dump", "kernels"],
+        &["--dump is \"kernels\"", "fusion, residual, memory\n"],
+    );
 
     let folder = Folder::new("models");
     let toml = "name = \"m\"\nflavor = \"f\"\narchitecture = \"m.linc\"\ndim = 16\nn_layers = 1\nn_heads = 2\nvocab_size = 8\n";
