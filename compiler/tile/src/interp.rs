@@ -88,6 +88,16 @@ impl Buffer {
     }
 }
 
+/// The number of an element type that is nearest to `x`, to even of two; nothing for types that are not floats.
+pub fn rounded(elem: Elem, x: f64) -> Option<f64> {
+    match elem {
+        Elem::F32 => Some(f64::from(x as f32)),
+        Elem::Bf16 => Some(half::bf16::from_bits(real::bf16_from_f64(x)).to_f64()),
+        Elem::F16 => Some(half::f16::from_bits(real::f16_from_f64(x)).to_f64()),
+        Elem::I32 | Elem::Index | Elem::Bool => None,
+    }
+}
+
 /// How floats are computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {

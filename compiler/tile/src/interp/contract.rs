@@ -9,11 +9,19 @@ pub(super) fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
 }
 
 /// Reduces the middle of `(outer, len, inner)`.
-pub(super) fn reduce<R: Real>(op: Reduction, (outer, len, inner): (usize, usize, usize), x: &[R]) -> Vec<R> {
-    let (start, combine): (R, fn(R, R) -> R) = match op {
-        Reduction::Sum => (R::ZERO, |a, b| a + b),
-        Reduction::Max => (R::NEG_INFINITY, R::max),
-    };
+pub(super) fn reduce<R: Real>(op: Reduction, around: (usize, usize, usize), x: &[R]) -> Vec<R> {
+    match op {
+        Reduction::Sum => fold(around, x, R::ZERO, |a, b| a + b),
+        Reduction::Max => fold(around, x, R::NEG_INFINITY, R::max),
+    }
+}
+
+fn fold<R: Real>(
+    (outer, len, inner): (usize, usize, usize),
+    x: &[R],
+    start: R,
+    combine: impl Fn(R, R) -> R,
+) -> Vec<R> {
     let mut out = vec![start; outer * inner];
     for o in 0..outer {
         for i in 0..len {
@@ -42,7 +50,11 @@ pub(super) fn scan<R: Real>(reverse: bool, (outer, len, inner): (usize, usize, u
 
 /// `[rows, cols]` to `[cols, rows]`.
 pub(super) fn transpose<T: Copy>(rows: usize, cols: usize, x: &[T]) -> Vec<T> {
-    (0..cols).flat_map(|j| (0..rows).map(move |i| x[i * cols + j])).collect()
+    let mut out = Vec::with_capacity(rows * cols);
+    for j in 0..cols {
+        out.extend((0..rows).map(|i| x[i * cols + j]));
+    }
+    out
 }
 
 /// `out[m, n] += a[m, k] · b[k, n]`, in ascending order of k.

@@ -148,32 +148,34 @@ impl<'a> Memory<'a> {
     fn note_read(&mut self, span: &Span) -> Result<(), String> {
         let program = self.program;
         let Some(touched) = &mut self.touched[span.param] else { return Ok(()) };
-        for (at, _) in span.elements() {
-            let writer = touched.writer[at];
-            if writer != 0 && writer != program {
-                return Err(self.race(span, at, "is read here but written by", writer));
-            }
-            let reader = &mut touched.reader[at];
+        let conflict = span.elements().find(|(at, _)| {
+            let reader = &mut touched.reader[*at];
             *reader = if *reader == 0 || *reader == program { program } else { SEVERAL };
-        }
-        Ok(())
+            ![0, program].contains(&touched.writer[*at])
+        });
+        let Some((at, _)) = conflict else { return Ok(()) };
+        let writer = touched.writer[at];
+        Err(self.race(span, at, "is read here but written by", writer))
     }
 
     fn note_write(&mut self, span: &Span) -> Result<(), String> {
         let program = self.program;
         let Some(touched) = &mut self.touched[span.param] else { return Ok(()) };
-        for (at, _) in span.elements() {
-            let writer = touched.writer[at];
-            if writer != 0 && writer != program {
-                return Err(self.race(span, at, "is written here and by", writer));
+        let other = |who: u32| who != 0 && who != program;
+        let reader = |at: usize| touched.reader.get(at).copied().unwrap_or(0);
+        let conflict = span.elements().find(|(at, _)| {
+            let free = !other(touched.writer[*at]) && !other(reader(*at));
+            if free {
+                touched.writer[*at] = program;
             }
-            let reader = touched.reader.get(at).copied().unwrap_or(0);
-            if reader != 0 && reader != program {
-                return Err(self.race(span, at, "is written here but read by", reader));
-            }
-            touched.writer[at] = program;
-        }
-        Ok(())
+            !free
+        });
+        let Some((at, _)) = conflict else { return Ok(()) };
+        let (writer, reader) = (touched.writer[at], reader(at));
+        Err(match other(writer) {
+            true => self.race(span, at, "is written here and by", writer),
+            false => self.race(span, at, "is written here but read by", reader),
+        })
     }
 
     fn race(&self, span: &Span, at: usize, what: &str, other: u32) -> String {

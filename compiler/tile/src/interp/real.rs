@@ -1,4 +1,5 @@
-//! The number types that the interpreter computes with.
+//! The number types that the interpreter computes with. Everything here is called for each element of a tile, from other
+//! files: without `#[inline]` a call would cost more than what it does.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -32,14 +33,17 @@ pub(super) trait Real:
     /// A function on floats. `Not`, which is none, does not pass the verifier; it returns its operand.
     fn unary(op: Unary, x: Self) -> Self;
 
+    #[inline]
     fn is_nan(self) -> bool {
         self.partial_cmp(&self).is_none()
     }
 
+    #[inline]
     fn min(self, other: Self) -> Self {
         if self.is_nan() || self < other { self } else { other }
     }
 
+    #[inline]
     fn max(self, other: Self) -> Self {
         if self.is_nan() || self > other { self } else { other }
     }
@@ -51,34 +55,42 @@ macro_rules! real {
             const ZERO: Self = 0.0;
             const NEG_INFINITY: Self = $ty::NEG_INFINITY;
 
+            #[inline]
             fn from_f32(x: f32) -> Self {
                 x as $ty
             }
 
+            #[inline]
             fn from_f64(x: f64) -> Self {
                 x as $ty
             }
 
+            #[inline]
             fn from_i32(x: i32) -> Self {
                 x as $ty
             }
 
+            #[inline]
             fn to_f32(self) -> f32 {
                 self as f32
             }
 
+            #[inline]
             fn to_f64(self) -> f64 {
                 self as f64
             }
 
+            #[inline]
             fn to_bf16(self) -> u16 {
                 $to_bf16(self)
             }
 
+            #[inline]
             fn to_f16(self) -> u16 {
                 $to_f16(self)
             }
 
+            #[inline]
             fn unary(op: Unary, x: Self) -> Self {
                 match op {
                     Unary::Neg => -x,
@@ -102,11 +114,13 @@ real!(f32, |x| bf16::from_f32(x).to_bits(), |x| f16::from_f32(x).to_bits());
 real!(f64, bf16_from_f64, f16_from_f64);
 
 /// Rounds f64 to bf16, to nearest even.
+#[inline]
 pub(super) fn bf16_from_f64(x: f64) -> u16 {
     bf16::from_f32(odd_f32(x)).to_bits()
 }
 
 /// Rounds f64 to f16, to nearest even.
+#[inline]
 pub(super) fn f16_from_f64(x: f64) -> u16 {
     f16::from_f32(odd_f32(x)).to_bits()
 }
@@ -114,6 +128,7 @@ pub(super) fn f16_from_f64(x: f64) -> u16 {
 /// What to round to fewer bits in place of `x`. The way over f32 must not round to nearest as well, or values just
 /// beside the middle of two narrow numbers would go the wrong way: f32 takes the value rounded towards zero, with the
 /// last bit set if anything was lost.
+#[inline]
 fn odd_f32(x: f64) -> f32 {
     let nearest = x as f32;
     let exact = f64::from(nearest);

@@ -1,6 +1,6 @@
 //! A linear attention to test: its specifications and its check.
 
-use linc_tile::interp::Buffer;
+use linc_tile::interp::rounded;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::linear_attention::LinearForwardSpec;
 use linc_tile::library::linear_attention_backward::LinearBackwardSpec;
@@ -81,7 +81,7 @@ impl Case {
         what: &str,
     ) {
         let exact = problem.linear(self.causal, self.temperature);
-        let round = |x: f64| Buffer::from_f64(machine.elem, &[x]).expect("a float type").to_f64()[0];
+        let round = |x: f64| rounded(machine.elem, x).expect("a float type");
         let naive = problem.naive_linear(self.causal, self.temperature, &round);
         let rms = |values: &[f64], exact: &[f64]| {
             let squares = values.iter().zip(exact).map(|(a, b)| (a - b).powi(2));

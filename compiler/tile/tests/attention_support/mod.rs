@@ -240,16 +240,21 @@ impl Problem {
         let mut result = self.empty();
         self.each_head(temperature, |b, h, q, k, v, dout| {
             let g = h / (heads / kv_heads);
+            // Maximum and sum of the column softmax of the keys seen so far.
+            let (mut max, mut sum) = (vec![f64::NEG_INFINITY; dim], vec![0.0; dim]);
+            let mut seen = 0;
             for t in 0..seq {
                 let end = if causal { t + 1 } else { seq };
                 let p: Vec<f64> = softmax(&q[t]).iter().map(|p| r(*p)).collect();
-                // Column softmax of the keys that t sees.
-                let lse: Vec<f64> = (0..dim)
-                    .map(|d| {
-                        let max = k[..end].iter().map(|k| k[d]).fold(f64::NEG_INFINITY, f64::max);
-                        max + k[..end].iter().map(|k| (k[d] - max).exp()).sum::<f64>().ln()
-                    })
-                    .collect();
+                for key in &k[seen..end] {
+                    for d in 0..dim {
+                        let larger = max[d].max(key[d]);
+                        sum[d] = sum[d] * (max[d] - larger).exp() + (key[d] - larger).exp();
+                        max[d] = larger;
+                    }
+                }
+                seen = end;
+                let lse: Vec<f64> = max.iter().zip(&sum).map(|(max, sum)| max + sum.ln()).collect();
                 let w: Vec<Vec<f64>> =
                     k[..end].iter().map(|k| (0..dim).map(|d| r((k[d] - lse[d]).exp())).collect()).collect();
                 let vg: Vec<f64> = v[..end].iter().map(|v| r(dot(v, &dout[t]))).collect();
