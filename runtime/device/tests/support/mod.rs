@@ -1,7 +1,7 @@
 //! Runs tile kernels through plans on the CPU and on the tile interpreter.
-use linc_cases::Case;
 pub(crate) use linc_cases::launch::bytes;
 use linc_cases::launch::launches;
+use linc_cases::{Case, exhaustive};
 use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_tile::interp::Buffer;
@@ -21,11 +21,14 @@ pub(crate) fn run_on(cpu: &mut Cpu, kernel: &Kernel, buffers: &[Buffer]) -> Vec<
     after.unwrap_or_else(|b| panic!("{}: writes outside of buffer {b}", kernel.name))
 }
 
-/// All devices that a kernel should give the same results on.
+/// Threads of the devices of a level.
+const THREADS: [usize; 2] = [1, 2];
+
+/// All devices that a kernel should give the same results on, level by level.
 pub(crate) fn devices() -> Vec<Cpu> {
     let mut devices = vec![];
     for level in Level::available() {
-        for threads in [1, 2] {
+        for threads in THREADS {
             let options = CpuOptions { threads: Some(threads), level: Some(level) };
             devices.push(Cpu::new(options).expect("an available level"));
         }
@@ -33,9 +36,30 @@ pub(crate) fn devices() -> Vec<Cpu> {
     devices
 }
 
-/// Compares a kernel on all devices with the interpreter: equal bits for any number of threads, and close to the
-/// reference by an absolute tolerance plus a share of each value.
-pub(crate) fn check(devices: &mut [Cpu], case: &Case) {
+/// Compares kernels on all devices with the interpreter. Where not everything is asked for, each kernel runs on one level,
+/// by turns, with either number of threads: what is generated differs between levels in the primitives that it calls.
+pub(crate) fn check_all(cases: impl IntoIterator<Item = Case>) {
+    let mut devices = devices();
+    let levels = devices.len() / THREADS.len();
+    for (i, case) in cases.into_iter().enumerate() {
+        let turn = turn(i, levels) * THREADS.len();
+        let some = if exhaustive() { &mut devices[..] } else { &mut devices[turn..][..THREADS.len()] };
+        check(some, &case);
+    }
+}
+
+/// A number below `count` for case `i`: by the sum of its digits, so that what changes every few cases meets all of them.
+fn turn(mut i: usize, count: usize) -> usize {
+    let mut sum = 0;
+    while count > 1 && i > 0 {
+        sum += i % count;
+        i /= count;
+    }
+    sum % count
+}
+
+/// Equal bits for any number of threads, and close to the reference by an absolute tolerance plus a share of each value.
+fn check(devices: &mut [Cpu], case: &Case) {
     let Case { kernel, buffers, .. } = case;
     let expected = case.expected();
     let mut previous: Option<(Level, Vec<Buffer>)> = None;
