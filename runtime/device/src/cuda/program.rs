@@ -260,8 +260,8 @@ impl Loaded {
             // SAFETY: the operands are those it was prepared for, in the arena.
             Work::Matmul { index, at } => unsafe { matmuls.run(*index, *at) },
             Work::Copy { bytes: 0, .. } => Ok(()),
-            // SAFETY: the validated ranges are disjoint and within the arena.
             Work::Copy { from, to, bytes } => {
+                // SAFETY: the validated ranges are disjoint and within the arena.
                 unsafe { driver::memcpy_dtod_async(*to, *from, *bytes, stream) }
                     .map_err(failed("copying on the GPU"))
             }
