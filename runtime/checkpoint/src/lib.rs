@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use error::CheckpointError;
 use error::{io_error, unreadable};
 pub use model::{check_model, model_of};
-pub use read::{Sink, load, load_weights};
+pub use read::{load_optimizer_state, load_weights};
 pub use settings::{AsyncMode, Checkpoint};
 use write::{CHECKSUMS_FILE, record};
 pub use write::{FileRecord, Tensor};

@@ -10,13 +10,13 @@ use linc_plan::Role;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::{CheckpointError, MODEL_FILE, unreadable};
+use crate::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, unreadable};
 
 /// Bytes of the length of the header, with which a safetensors file begins.
 const LENGTH: u64 = 8;
 
 /// Receives a tensor: its name and its little-endian f32 bytes.
-pub type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
+type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 
 /// Reads all tensors of a file into `write`, after checking that they are exactly the
 /// wanted ones, but for the scale of the loss.
@@ -24,7 +24,7 @@ pub type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 /// # Errors
 /// [`CheckpointError::Corrupt`] if it is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ,
 /// [`CheckpointError::Io`], or what `write` answers, which ends the reading.
-pub fn load<E: From<CheckpointError>>(
+fn load<E: From<CheckpointError>>(
     path: &Path,
     wanted: &BTreeMap<String, Vec<usize>>,
     write: &mut Sink<'_, E>,
@@ -36,14 +36,42 @@ pub fn load<E: From<CheckpointError>>(
     Ok(())
 }
 
-/// Loads a checkpoint's weights into programs of its model.
+/// Loads a checkpoint's weights into programs of its model; `proceed` is asked before each tensor whether to go on.
 ///
 /// # Errors
-/// As [`load`], or what the device refuses.
-pub fn load_weights(executor: &mut Executor, checkpoint: &Path) -> Result<(), CheckpointError> {
-    let params =
-        executor.tensors(|role| *role == Role::Param).into_iter().map(|t| (t.name, t.shape)).collect();
-    load(&checkpoint.join(MODEL_FILE), &params, &mut |name, bytes| Ok(executor.write_tensor(name, bytes)?))
+/// As [`load`], what the device refuses, or the answer of `proceed`.
+pub fn load_weights<E: From<CheckpointError>>(
+    executor: &mut Executor,
+    checkpoint: &Path,
+    proceed: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    load_into(executor, &checkpoint.join(MODEL_FILE), |role| *role == Role::Param, proceed)
+}
+
+/// As [`load_weights`], for what the optimizer carries from step to step.
+///
+/// # Errors
+/// As [`load_weights`].
+pub fn load_optimizer_state<E: From<CheckpointError>>(
+    executor: &mut Executor,
+    checkpoint: &Path,
+    proceed: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    load_into(executor, &checkpoint.join(OPTIMIZER_FILE), Role::is_optimizer_state, proceed)
+}
+
+/// Loads a file of exactly the tensors of some roles.
+fn load_into<E: From<CheckpointError>>(
+    executor: &mut Executor,
+    path: &Path,
+    wanted: impl Fn(&Role) -> bool,
+    proceed: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    let wanted = executor.tensors(wanted).into_iter().map(|t| (t.name, t.shape)).collect();
+    load(path, &wanted, &mut |name, bytes| {
+        proceed()?;
+        Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
+    })
 }
 
 /// Whether only a run in f16 has the tensor, the scale of the loss. A run in another precision goes on without it, and one

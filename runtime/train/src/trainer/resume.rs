@@ -1,6 +1,5 @@
 //! Where a run starts: at the beginning, at one of its checkpoints, or with another run's weights.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use linc_checkpoint::{CheckpointError, ModelRecord, State, check_model};
@@ -105,11 +104,9 @@ fn load(
     }
     // What a checkpoint does not hold. Drawing weights that are then loaded could take minutes.
     session.executor.initialize_constants()?;
-    let params = session.params();
-    load_file(session, &path.join(linc_checkpoint::MODEL_FILE), &params, proceed)?;
+    linc_checkpoint::load_weights(&mut session.executor, path, proceed)?;
     if with_optimizer {
-        let wanted = session.optimizer_state();
-        load_file(session, &path.join(linc_checkpoint::OPTIMIZER_FILE), &wanted, proceed)?;
+        linc_checkpoint::load_optimizer_state(&mut session.executor, path, proceed)?;
     }
     Ok(())
 }
@@ -123,17 +120,5 @@ pub(super) fn check_resumable(path: &Path, state: &State) -> Result<(), Checkpoi
         path: path.to_path_buf(),
         message: "it has the weights only, a run cannot go on from it".into(),
         help: "start a new run with them: checkpoint.initial_load_path".into(),
-    })
-}
-
-fn load_file(
-    session: &mut Session,
-    path: &Path,
-    wanted: &BTreeMap<String, Vec<usize>>,
-    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
-) -> Result<(), TrainError> {
-    linc_checkpoint::load(path, wanted, &mut |name, bytes| -> Result<(), TrainError> {
-        proceed()?;
-        Ok(session.executor.write_tensor(name, bytes)?)
     })
 }
