@@ -26,7 +26,7 @@ pub use legacy::is_ignored;
 pub use model::{Model, OVERRIDES, describe_overrides, take_overrides};
 pub use model_files::{ModelFiles, read_or_shipped};
 pub use near::{help_for_missing, nearest};
-pub use section::{Entry, KeyInfo, Section};
+pub use section::{Entry, KeyInfo, Section, section_order};
 pub use settings::{Override, Settings};
 #[doc(hidden)]
 pub use toml::de::DeValue;

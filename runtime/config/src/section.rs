@@ -27,6 +27,17 @@ impl KeyInfo {
     }
 }
 
+/// The names of sections, each once, in the order in which they come first.
+pub fn section_order<'a>(sections: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for section in sections {
+        if !order.iter().any(|known| known == section) {
+            order.push(section.to_owned());
+        }
+    }
+    order
+}
+
 /// A setting that is set, as it is written to a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -10,7 +10,7 @@ use crate::check::Check;
 use crate::error::{ConfigError, FilePlace, Place, Problem};
 use crate::legacy;
 use crate::near::nearest;
-use crate::section::KeyInfo;
+use crate::section::{KeyInfo, section_order};
 use crate::value::{Setting, describe, describe_text};
 
 /// A `--section.key value` argument.
@@ -280,15 +280,7 @@ impl<'a> Settings<'a> {
     }
 
     fn sections(&self) -> Vec<String> {
-        let mut sections: Vec<String> = Vec::new();
-        for key in &self.keys {
-            if let Some((section, _)) = key.name.rsplit_once('.')
-                && !sections.iter().any(|known| known == section)
-            {
-                sections.push(section.to_owned());
-            }
-        }
-        sections
+        section_order(self.keys.iter().map(KeyInfo::section))
     }
 
     fn key_place(&self, origin: &Origin) -> Place {

@@ -18,7 +18,7 @@ use linc_checkpoint::Checkpoint;
 use linc_config::shipped::Shipped;
 use linc_config::{
     ConfigError, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section, Setting as _,
-    Settings, describe_overrides, quote, read_or_shipped, sections, take_overrides,
+    Settings, describe_overrides, quote, read_or_shipped, section_order, sections, take_overrides,
 };
 use linc_data::{DataSettings, DatasetKind};
 
@@ -271,17 +271,6 @@ impl JobConfig {
         }
         self.data.check_together(training.seq_len, self.validation.enable, settings);
     }
-}
-
-/// The names of sections, each once, in the order in which they come first.
-fn section_order<'a>(sections: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut order: Vec<String> = Vec::new();
-    for section in sections {
-        if !order.iter().any(|known| known == section) {
-            order.push(section.to_owned());
-        }
-    }
-    order
 }
 
 fn toml_key(key: &str) -> String {
