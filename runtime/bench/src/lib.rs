@@ -29,7 +29,7 @@ pub use training::{TrainingBench, TrainingReport, TrainingRow, training};
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// What was to be measured does not run.
-    #[error(transparent)]
+    #[error("{0}")]
     Session(#[from] SessionError),
     /// What was asked for is not measured.
     #[error("{0}")]

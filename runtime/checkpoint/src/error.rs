@@ -67,7 +67,7 @@ pub enum CheckpointError {
         message: String,
     },
     /// The model that it describes is none any more.
-    #[error(transparent)]
+    #[error("{0}")]
     Model(#[from] CompileError),
     /// The device refuses its tensors.
     #[error(transparent)]

@@ -23,12 +23,8 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use linc_bench::BenchError;
-use linc_checkpoint::CheckpointError;
 use linc_device::{Allocator, signals};
 use linc_driver::CompileError;
-use linc_infer::InferError;
-use linc_session::SessionError;
 use linc_train::TrainError;
 
 use crate::args::{Cli, Command};
@@ -71,7 +67,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         out::complain(error);
         return ExitCode::from(signals::exit_code().unwrap_or(130));
     }
-    let of_a_model = matches!(compile_error(error), Some(CompileError::Model(_)));
+    let of_a_model = error.chain().any(|error| matches!(error.downcast_ref(), Some(CompileError::Model(_))));
     let message = error.to_string();
     let message = message.trim_end();
     // Errors in a model's text begin with their place, for editors to jump to, and say `error:` themselves.
@@ -80,28 +76,4 @@ fn report(error: &anyhow::Error) -> ExitCode {
         false => out::complain(format_args!("error: {message}")),
     }
     ExitCode::from(2)
-}
-
-/// What the compiler says, through whichever crate it comes.
-fn compile_error(error: &anyhow::Error) -> Option<&CompileError> {
-    let session = match error.downcast_ref() {
-        Some(TrainError::Session(error)) => Some(error),
-        _ => None,
-    };
-    let session = session.or(match error.downcast_ref() {
-        Some(InferError::Session(error)) => Some(error),
-        _ => None,
-    });
-    let session = session.or(match error.downcast_ref() {
-        Some(BenchError::Session(error)) => Some(error),
-        _ => None,
-    });
-    let of_session = session.and_then(|error| match error {
-        SessionError::Compile(error) => Some(error),
-        SessionError::Exec(_) | SessionError::DoesNotFit { .. } => None,
-    });
-    of_session.or(match error.downcast_ref() {
-        Some(CheckpointError::Model(error)) => Some(error),
-        _ => error.downcast_ref(),
-    })
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum InferError {
     /// The model cannot run, or not this long.
-    #[error(transparent)]
+    #[error("{0}")]
     Session(#[from] SessionError),
     /// The prompt cannot be tokenized.
     #[error(transparent)]

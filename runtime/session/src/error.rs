@@ -1,4 +1,7 @@
 //! Why a model does not come to run on a device.
+//!
+//! What the compiler says stays in the chain of sources, here and in the errors of the crates above, so that who prints an
+//! error can tell one with a place in a text from others.
 
 use linc_driver::CompileError;
 use linc_exec::ExecError;
@@ -8,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// The model does not compile.
-    #[error(transparent)]
+    #[error("{0}")]
     Compile(#[from] CompileError),
     /// The device refuses.
     #[error(transparent)]

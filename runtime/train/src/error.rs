@@ -22,16 +22,16 @@ pub enum TrainError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The model does not compile, fit or run.
-    #[error(transparent)]
+    #[error("{0}")]
     Session(#[from] SessionError),
     /// A checkpoint cannot be written or read.
-    #[error(transparent)]
+    #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
     /// The dump folder cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
     /// There is no sample of what the model writes.
-    #[error(transparent)]
+    #[error("{0}")]
     Infer(#[from] InferError),
     /// The loss or gradient norm is not finite. Both are known when the step's program has run, and with it the update:
     /// the weights on the device are spoilt (in f16 they are not, but no scale of the loss helps any more). The step is
