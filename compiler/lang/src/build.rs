@@ -77,7 +77,7 @@ pub fn build(
     let fail = |errors| Err(Diagnostics::new(errors, sources()));
     if elements([shape.batch, shape.seq]).is_none() || elements([shape.rope_len]).is_none() {
         let message = format!(
-            "{} sequences of {} tokens, with room for {} positions: each number and the tokens of the batch must be from 1 to {MAX_ELEMENTS}; ask for fewer sequences or tokens",
+            "a batch of {} x {} tokens, with room for positions up to {}: each number and the tokens of the batch must be from 1 to {MAX_ELEMENTS}; ask for fewer sequences or tokens",
             shape.batch, shape.seq, shape.rope_len
         );
         return fail(vec![Diagnostic::nowhere(message)]);

@@ -76,6 +76,11 @@ impl Diagnostic {
     }
 }
 
+/// `1 argument`, `2 arguments`, of a word whose plural has an s.
+pub(crate) fn count(n: usize, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}
+
 /// One or more errors with the texts they point into.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diagnostics {
@@ -162,7 +167,7 @@ impl fmt::Display for Diagnostics {
             self.excerpts(f, error)?;
         }
         if self.errors.len() > SHOWN {
-            writeln!(f, "\nand {} more errors", self.errors.len() - SHOWN)?;
+            writeln!(f, "\nand {}", count(self.errors.len() - SHOWN, "more error"))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::ast::*;
 use crate::build::{Builder, Built, SCALING};
 use crate::builtins;
 use crate::config::Number;
+use crate::diagnostics::count;
 use crate::format;
 use crate::number;
 use crate::value::{Dim, Tensor, Value, describe_shape, shape};
@@ -358,8 +359,11 @@ impl<'a> Builder<'a> {
                 }
             };
             if slot >= slots.len() {
-                let message =
-                    format!("`{function}` takes {} arguments, found {}", names.len(), arguments.len());
+                let message = format!(
+                    "`{function}` takes {}, found {}",
+                    count(names.len(), "argument"),
+                    arguments.len()
+                );
                 return Err(Box::new(self.error(whole.span, message).help(signature())));
             }
             if slots[slot].is_some() {

@@ -1,6 +1,7 @@
 //! Attention by itself: a model of one layer per kind of attention, with projections as thin as the language allows, of
 //! whose training step only attention's launches are counted. Softmax and linear attention run in the same step.
 
+use linc_device::words::count;
 use linc_driver::{
     AttentionKind, BatchShape, Entry, HEAD_DIM_MULTIPLE, Model, Placement, Precision, RecomputePolicy, Source,
 };
@@ -128,7 +129,12 @@ pub fn attention(
     let (mut device, mut rows) = (String::new(), vec![]);
     for head_dim in &bench.head_dims {
         for seq in &bench.seqs {
-            tell(Told::Case(&format!("attention: {head_dim} features, {} x {seq} tokens", bench.batch)));
+            tell(Told::Case(&format!(
+                "attention: {}, {} x {}",
+                count(*head_dim, "feature"),
+                bench.batch,
+                count(*seq, "token")
+            )));
             let (name, measured) = one_size(bench, *head_dim, *seq, open, tell)?;
             device = name;
             rows.extend(measured);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use linc_device::words::count;
 use linc_driver::{Layout, Model, Options, Precision, RecomputePolicy};
 use linc_exec::{ExecError, Executor};
 use linc_plan::{ALIGN, Action, Buffer, Category, Plan, Ref, Space, Step};
@@ -105,7 +106,7 @@ pub fn memory(
     if *batch == 0 || *seq == 0 {
         return Err(BenchError::Request("sequences and tokens must be at least 1".into()));
     }
-    tell(Told::Case(&format!("memory: {}, {batch} x {seq} tokens", model.title())));
+    tell(Told::Case(&format!("memory: {}, {batch} x {}", model.title(), count(*seq, "token"))));
     let device = open()?;
     let target = target(&*device);
     let options = Options { target, ..compile_options(*batch, *seq, bench.precision, RecomputePolicy::None) };

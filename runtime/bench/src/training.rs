@@ -1,6 +1,7 @@
 //! Whole training steps: a model at several ratios and lengths, one after the other, each alone on the device.
 
 use linc_device::process::seconds;
+use linc_device::words::count;
 use linc_driver::{Model, Precision, RecomputePolicy};
 use linc_session::{Session, SessionError};
 use serde::Serialize;
@@ -117,7 +118,11 @@ pub fn training(
                 error: None,
             };
             let (name, ratio) = (&row.model, model.share_text());
-            tell(Told::Case(&format!("train: {name}, ratio {ratio}, {} x {seq} tokens", bench.batch)));
+            tell(Told::Case(&format!(
+                "train: {name}, ratio {ratio}, {} x {}",
+                bench.batch,
+                count(*seq, "token")
+            )));
             let row = match one(bench, model, row.clone(), open, tell, &mut report) {
                 Err(BenchError::Session(error @ SessionError::DoesNotFit { .. })) => {
                     let message = error.to_string().lines().next().unwrap_or_default().to_string();

@@ -332,7 +332,7 @@ fn check<E: From<CheckpointError>>(
     }
     let found = record(path, proceed)?;
     if found.bytes < expected.bytes {
-        return corrupt(format!("it is truncated: {} bytes are left of {}", found.bytes, expected.bytes));
+        return corrupt(format!("it is truncated: {} of {} bytes are left", found.bytes, expected.bytes));
     }
     if found != expected {
         return corrupt("it was altered: its checksum is wrong".into());

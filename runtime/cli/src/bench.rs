@@ -114,7 +114,7 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
             let [ms, ..] = times(&report.small.ms);
             let (launches, below) = (report.small.launches, bytes(report.small.below_bytes));
             out::line(format!(
-                "{launches} launches that move less than {below} take {ms} ms a step together."
+                "Launches that move less than {below}: {launches}, which take {ms} ms a step together."
             ))?;
         }
         Format::Json => print("memory", &args.measure, serde_json::to_value(&report)?)?,

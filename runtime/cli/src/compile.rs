@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow, bail};
 use linc_config::{ModelFiles, Setting};
 use linc_device::process;
-use linc_device::words::{bytes, thousands};
+use linc_device::words::{bytes, count, thousands};
 use linc_driver::{
     BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassSetting,
     PassTime, Ratio, Report, Source, Target,
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
             out::line(format_args!("\n{}", passes(&compiled.report)))?;
             out::line(format_args!("\nCompiled in {:.2} s", process::seconds() - begun))?;
             if let Some(folder) = &args.out {
-                out::line(format_args!("Wrote {files} files to {}", folder.display()))?;
+                out::line(format_args!("Wrote {} to {}", count(files, "file"), folder.display()))?;
             }
             if let Some(missing) = gpu.as_ref().and_then(|gpu| gpu.missing()) {
                 out::line(format_args!("\n{missing}"))?;
@@ -169,8 +169,12 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
 pub(crate) fn card(model: &Model, report: &Report) -> String {
     let mut lines = vec![
         format!(
-            "Model       {} ({} program, batch {} x {} tokens, {})",
-            report.model, report.entry, report.batch, report.seq, report.precision
+            "Model       {} ({} program, batch {} x {}, {})",
+            report.model,
+            report.entry,
+            report.batch,
+            count(report.seq, "token"),
+            report.precision
         ),
         format!("Parameters  {}", thousands(report.params)),
         format!("Layers      {}", report.layer_map),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use linc_checkpoint::model_of;
-use linc_device::words::thousands;
+use linc_device::words::count;
 use linc_driver::Layout;
 
 use crate::args::{Format, InspectArgs};
@@ -17,9 +17,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
         let state = linc_checkpoint::open(&args.path)?;
         options.seq = state.model.seq_len;
         if args.format == Format::Text {
-            let tokens = thousands(state.tokens);
+            let tokens = count(state.tokens as usize, "token");
             let path = args.path.display();
-            out::line(format_args!("Checkpoint  {path} (step {}, {tokens} tokens)", state.step))?;
+            out::line(format_args!("Checkpoint  {path} (step {}, {tokens})", state.step))?;
         }
         model_of(&state.model)?
     } else {

@@ -104,7 +104,7 @@ fn kernels_beside_a_copy() {
         assert!((number(&row["share"]) * copy / number(&row["gbytes"]) - 1.0).abs() < 1e-6, "{row}");
     }
     let text = succeed(&[&["bench", "memory", MODEL, "--seq", "32"][..], &QUICK].concat());
-    for expected in ["of copy", "100.0%", "launches that move less than"] {
+    for expected in ["of copy", "100.0%", "Launches that move less than"] {
         assert!(text.contains(expected), "{text}");
     }
     check_times(&report["small"]["ms"]);

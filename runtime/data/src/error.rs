@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use linc_config::help_for_missing;
-use linc_device::words::help_to_read;
+use linc_device::words::{count, help_to_read};
 
 /// What is read, for messages.
 pub(super) const FORMATS: &str = "linc reads .txt, .text, .raw, .jsonl, .ndjson and .json, and each with .gz";
@@ -53,7 +53,8 @@ pub enum DataError {
     #[error("{}: the gzip file is cut off or damaged: {reason}\n  help: fetch or compress it again", path.display())]
     Gzip { path: PathBuf, reason: String },
     #[error(
-        "{source_name}: {tokens} tokens are fewer than one sequence of {needed} (training.seq_len + 1)\n  help: use a smaller training.seq_len or more data{}",
+        "{source_name}: {}, fewer than one sequence of {needed} (training.seq_len + 1)\n  help: use a smaller training.seq_len or more data{}",
+        count(*tokens as usize, "token"),
         if *held_out { "; a part of the text is held out for validation (validation.fraction)" } else { "" }
     )]
     TooShort { source_name: String, tokens: u64, needed: u64, held_out: bool },
@@ -66,7 +67,8 @@ pub enum DataError {
     #[error("cannot tokenize {source_name}: {reason}")]
     Tokenize { source_name: String, reason: String },
     #[error(
-        "{tokens_of} has {needed} tokens, but the model's vocab_size is {vocab_size}\n  help: raise the model's vocab_size to at least {needed} ([model.overrides] vocab_size = {needed})"
+        "{tokens_of} has {}, but the model's vocab_size is {vocab_size}\n  help: raise the model's vocab_size to at least {needed} ([model.overrides] vocab_size = {needed})",
+        count(*needed, "token")
     )]
     Vocabulary { tokens_of: String, needed: usize, vocab_size: usize },
     #[error(

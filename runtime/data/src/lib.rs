@@ -35,7 +35,7 @@ pub use tokenizer::{Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFi
 
 use std::collections::HashSet;
 
-use linc_device::words::thousands;
+use linc_device::words::{count, thousands};
 use serde::{Deserialize, Serialize};
 
 use corpus::Corpus;
@@ -133,20 +133,20 @@ impl DataState {
             return differs("training.shuffle", saved.shuffle.to_string(), self.shuffle.to_string());
         }
         if (self.size, self.checksum) != (saved.size, saved.checksum) {
-            let (saved_size, size) = (thousands(saved.size), thousands(self.size));
+            let (saved_size, size) = (count(saved.size as usize, "token"), thousands(self.size));
             let share = |held_out: Option<f64>| held_out.filter(|share| *share > 0.0);
             let reason = match (saved.held_out, share(saved.held_out), share(self.held_out)) {
                 // Such a run goes on with the same bits once it validates.
                 (None, _, None) if self.held_out.is_some() && saved.size < self.size => format!(
-                    "the training data had {saved_size} tokens and now has {size}; when that checkpoint was made, linc held out validation.fraction of the text even if nothing validated, as --validation.enable true does now"
+                    "the training data had {saved_size} and now has {size}; when that checkpoint was made, linc held out validation.fraction of the text even if nothing validated, as --validation.enable true does now"
                 ),
                 (Some(_), was, is) if was != is => format!(
-                    "the training data had {saved_size} tokens and now has {size}, since the share held out for validation was {} and is now {} (validation.enable, validation.fraction)",
+                    "the training data had {saved_size} and now has {size}, since the share held out for validation was {} and is now {} (validation.enable, validation.fraction)",
                     was.unwrap_or(0.0),
                     is.unwrap_or(0.0)
                 ),
                 _ => format!(
-                    "the training data (files, text_field, tokenizer, validation.fraction) has changed, from {saved_size} tokens to {size}"
+                    "the training data (files, text_field, tokenizer, validation.fraction) has changed, from {saved_size} to {size}"
                 ),
             };
             return Err(DataError::Resume { reason });
@@ -277,12 +277,14 @@ impl Data {
         check_vocabulary("dataset \"mqar\" (training.mqar.vocab_size)", mqar.vocab_size, reading.vocab_size)?;
         let (batch_size, seq_len, seed) = (reading.batch_size, reading.seq_len, reading.seed);
         let examples = match mqar.num_examples {
-            0 => "endless".to_owned(),
-            count => count.to_string(),
+            0 => "endless sequences".to_owned(),
+            examples => count(examples, "sequence"),
         };
         let summary = format!(
-            "mqar: {examples} sequences of {seq_len} tokens with {:?} pairs, vocabulary {}",
-            mqar.num_kv_pairs, mqar.vocab_size
+            "mqar: {examples} of {} with {:?} pairs, vocabulary {}",
+            count(seq_len, "token"),
+            mqar.num_kv_pairs,
+            mqar.vocab_size
         );
         Ok(Self {
             training: TrainingData::Mqar(MqarBatches::new(mqar, batch_size, seq_len, seed, training.shuffle)),
@@ -368,8 +370,9 @@ fn seen_in_training(
     })?;
     Ok((seen > 0).then(|| {
         format!(
-            "{seen} of its {} documents are trained on too, so their validation loss says little of other text",
-            validation.len()
+            "of its {}, {seen} {} trained on too, so the validation loss says little of other text",
+            count(validation.len(), "document"),
+            if seen == 1 { "is" } else { "are" }
         )
     }))
 }
@@ -401,12 +404,12 @@ fn summary(
     let bytes_per_token = corpus.text_bytes() as f64 / corpus.len() as f64;
     let held_out = held_out.map_or_else(
         || "nothing held out".to_owned(),
-        |data| format!("{} tokens to validate on", thousands(data.corpus().len())),
+        |data| format!("{} to validate on", count(data.corpus().len() as usize, "token")),
     );
     format!(
-        "{name}: {} documents, {} tokens with {} ({bytes_per_token:.2} bytes per token), {held_out}",
-        corpus.documents(),
-        thousands(corpus.len()),
+        "{name}: {}, {} with {} ({bytes_per_token:.2} bytes per token), {held_out}",
+        count(corpus.documents() as usize, "document"),
+        count(corpus.len() as usize, "token"),
         tokenizer.name()
     )
 }

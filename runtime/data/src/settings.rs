@@ -2,6 +2,7 @@
 
 use linc_config::check::{self, Check};
 use linc_config::{Settings, choice, section, sections};
+use linc_device::words::count;
 
 choice! {
     /// Where the training text comes from.
@@ -175,8 +176,9 @@ impl DataSettings {
             mqar.num_passes.checked_add(1).and_then(|n| n.checked_mul(2)).and_then(|n| n.checked_mul(pairs));
         if needed.is_none_or(|needed| needed > seq_len) {
             let message = format!(
-                "{pairs} pairs shown {} time(s) and asked once do not fit into seq_len {seq_len}",
-                mqar.num_passes
+                "{} shown {} and asked once: more than seq_len {seq_len} holds",
+                count(pairs, "pair"),
+                count(mqar.num_passes, "time")
             );
             settings.conflict(
                 "training.mqar.num_kv_pairs",
@@ -187,9 +189,10 @@ impl DataSettings {
         // Keys come from 1 to vocab_size / 2 - 1, values from vocab_size / 2 on.
         if pairs > mqar.vocab_size / 2 - 1 {
             let message = format!(
-                "{pairs} different keys do not fit into vocab_size {}, which has {} keys",
+                "{} to be told apart, but vocab_size {} has {}",
+                count(pairs, "key"),
                 mqar.vocab_size,
-                mqar.vocab_size / 2 - 1
+                count(mqar.vocab_size / 2 - 1, "key")
             );
             settings.conflict("training.mqar.num_kv_pairs", message, "use a larger training.mqar.vocab_size");
         }

@@ -262,7 +262,7 @@ fn validation_on_text_that_is_trained_on_is_said() {
     // By content: the file itself, a copy, and a folder with one.
     for path in [&train, &copy, &folder.path().display().to_string()] {
         let said = with(path).concat();
-        assert!(said.contains("1 of its 1 documents are trained on too"), "{said}");
+        assert!(said.contains("of its 1 document, 1 is trained on too"), "{said}");
     }
 }
 
@@ -345,6 +345,6 @@ fn comparing_with_what_is_trained_on_can_be_stopped() {
         seen_in_training(&training, &validation, &mut loading)
     };
     let said = compare(false).expect("compared").expect("one is seen");
-    assert!(said.starts_with("1 of its 3 documents"), "{said}");
+    assert!(said.starts_with("of its 3 documents, 1 is trained on too"), "{said}");
     assert_eq!(compare(true), Err(DataError::Interrupted));
 }

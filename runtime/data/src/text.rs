@@ -338,8 +338,7 @@ mod tests {
         let error = TextBatches::new(corpus(&["abc"]), (1, 4), 0, true, "x.txt", 0.05).expect_err("refused");
         let error = error.to_string();
         assert!(
-            error.contains("4 tokens are fewer than one sequence of 5")
-                && error.contains("validation.fraction")
+            error.contains("4 tokens, fewer than one sequence of 5") && error.contains("validation.fraction")
         );
         // Exactly one sample is enough.
         let mut data = batches(&["abc"], (2, 3), 0, true);

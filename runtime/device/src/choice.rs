@@ -1,5 +1,6 @@
 //! Which machine a user asks for.
 
+use crate::words::count;
 use std::fmt;
 use std::str::FromStr;
 
@@ -75,15 +76,17 @@ fn why_cpu(error: &str) -> String {
 
 /// What is said where there are fewer threads than were asked for.
 fn fewer_threads(wanted: usize, most: usize, given: usize) -> Option<String> {
-    let plural = |n: usize| if n == 1 { "1 thread".to_string() } else { format!("{n} threads") };
     if given < wanted.min(most) {
-        let (given, wanted) = (plural(given), plural(wanted.min(most)));
+        let (given, wanted) = (count(given, "thread"), count(wanted.min(most), "thread"));
         return Some(format!(
             "Running on {given}: a limit of this process (ulimit -u or -v) refuses {wanted}"
         ));
     }
     (wanted > most).then(|| {
-        format!("running on {} instead of {wanted}: that is what this machine runs at once", plural(given))
+        format!(
+            "running on {} instead of {wanted}: that is what this machine runs at once",
+            count(given, "thread")
+        )
     })
 }
 

@@ -24,9 +24,9 @@ pub fn thousands(n: u64) -> String {
     out
 }
 
-/// `1 token`, `2 tokens`, of a word whose plural has an s.
+/// `1 token`, `1,234 tokens`, of a word whose plural has an s.
 pub fn count(n: usize, word: &str) -> String {
-    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+    format!("{} {word}{}", thousands(n as u64), if n == 1 { "" } else { "s" })
 }
 
 /// What to do where a file or folder cannot be written, as the help line of an error.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn one_is_no_plural() {
-        assert_eq!([0, 1, 2].map(|n| count(n, "token")), ["0 tokens", "1 token", "2 tokens"]);
+        assert_eq!([0, 1, 1234].map(|n| count(n, "token")), ["0 tokens", "1 token", "1,234 tokens"]);
     }
 
     #[test]

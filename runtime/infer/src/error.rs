@@ -1,6 +1,7 @@
 //! Why a model writes nothing.
 
 use linc_data::DataError;
+use linc_device::words::count;
 use linc_driver::CompileError;
 use linc_exec::ExecError;
 use linc_session::SessionError;
@@ -17,7 +18,8 @@ pub enum InferError {
     Data(#[from] DataError),
     /// No token can be drawn from what a model says of the next one.
     #[error(
-        "after {tokens} tokens the model's logits are not finite (the first is {logit}), so no next token can be chosen\n  help: weights that are not finite come from a run that diverged: take an earlier checkpoint; in float16 values above 65504 are infinite: take another precision"
+        "after {} the model's logits are not finite (the first is {logit}), so no next token can be chosen\n  help: weights that are not finite come from a run that diverged: take an earlier checkpoint; in float16 values above 65504 are infinite: take another precision",
+        count(*tokens, "token")
     )]
     LogitsNotFinite {
         /// Tokens read so far.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use linc_data::{Detokenizer, Tokenizer};
-use linc_device::Device;
+use linc_device::{Device, words};
 use linc_driver::{Entry, Model, Options, Precision, names};
 use linc_plan::Role;
 use linc_session::{Session, SessionError, target};
@@ -88,13 +88,14 @@ impl Programs {
         device: Box<dyn Device>,
     ) -> Result<(Session, Programs), InferError> {
         if context == 0 || i32::try_from(context).is_err() {
-            let message = format!("the context is {context} tokens: give a --context of 1 to {}", i32::MAX);
+            let message = format!("the context is {context}: give a --context of 1 to {}", i32::MAX);
             return Err(InferError::Request(message));
         }
         let longest = linc_driver::generation(model)?.longest;
         if let Some(longest) = longest.filter(|longest| context > *longest) {
             return Err(InferError::Request(format!(
-                "the context is {context} tokens, but the model has parameters for {longest} positions, the length of the sequences that it was trained on: give a --context of at most {longest}"
+                "the context is {context}, but the model has parameters for {}, the length of the sequences that it was trained on: give a --context of at most {longest}",
+                words::count(longest, "position")
             )));
         }
         let blocks = linc_driver::prompt_blocks(model, target(&*device), context);
@@ -147,8 +148,8 @@ impl<'a> Generator<'a> {
         let count = count.unwrap_or(room.clamp(1, USUAL_TOKENS));
         if ids.len() > context || count > room {
             return Err(InferError::Request(format!(
-                "the prompt has {} tokens; with {count} more that exceeds the context of {context}: give a shorter prompt, fewer --tokens or a larger --context",
-                ids.len(),
+                "the prompt has {}; with {count} more that exceeds the context of {context}: give a shorter prompt, fewer --tokens or a larger --context",
+                words::count(ids.len(), "token"),
             )));
         }
         Ok(Prompt { ids, count })

@@ -7,6 +7,7 @@ use linc_ir::{DType, Init, Op, TensorType};
 use super::{Builder, Built};
 use crate::ast::*;
 use crate::config::Number;
+use crate::diagnostics::count;
 use crate::value::{Dim, MAX_ELEMENTS, Tensor, Value, describe_shape, elements};
 
 /// Bound of `trunc_normal(std)`: absolute, so that small std are in effect not truncated (as in PyTorch).
@@ -73,8 +74,9 @@ impl Builder<'_> {
             numbers.push(number);
         }
         if numbers.len() < least || numbers.len() > most {
-            let takes = if least == most { least.to_string() } else { format!("{least} or {most}") };
-            let message = format!("`{}` takes {takes} arguments, found {}", init.text, numbers.len());
+            let or = if least == most { String::new() } else { format!("{least} or ") };
+            let message =
+                format!("`{}` takes {or}{}, found {}", init.text, count(most, "argument"), numbers.len());
             return Err(self.error(init.span, message));
         }
         Ok(match (init.text.as_str(), numbers.as_slice()) {

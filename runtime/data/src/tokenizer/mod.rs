@@ -13,6 +13,7 @@ mod stream;
 
 pub use stream::Detokenizer;
 
+use linc_device::words::count;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -224,7 +225,7 @@ fn make_repeatable(
 ) -> Result<(), String> {
     let mut off = Vec::new();
     if let Some(truncation) = inner.get_truncation() {
-        off.push(format!("its truncation to {} tokens", truncation.max_length));
+        off.push(format!("its truncation to {}", count(truncation.max_length, "token")));
         inner.with_truncation(None).map_err(|error| error.to_string())?;
     }
     if inner.get_padding().is_some() {

@@ -18,7 +18,7 @@ use linc_plan::Plan;
 
 use crate::device::{Progress, missing};
 use crate::memory::Available;
-use crate::{Arena, Device, DeviceError, Program, threads};
+use crate::{Arena, Device, DeviceError, Program, threads, words};
 use arena::Memory;
 use jit::Jit;
 pub use limits::available;
@@ -69,7 +69,10 @@ impl Cpu {
             Some(0) => return Err(DeviceError::Unsupported("0 threads; use at least 1".into())),
             Some(count) if count > threads::MOST => {
                 let most = threads::MOST;
-                return Err(DeviceError::Unsupported(format!("{count} threads; use at most {most}")));
+                return Err(DeviceError::Unsupported(format!(
+                    "{}; use at most {most}",
+                    words::count(count, "thread")
+                )));
             }
             Some(count) => count,
             None => threads::available().min(threads::MOST),
@@ -106,8 +109,7 @@ impl Cpu {
 impl Device for Cpu {
     fn describe(&self) -> String {
         let threads = self.threads();
-        let plural = if threads == 1 { "" } else { "s" };
-        format!("cpu, {}, {threads} thread{plural}", self.level.name())
+        format!("cpu, {}, {}", self.level.name(), words::count(threads, "thread"))
     }
 
     fn threads(&self) -> usize {

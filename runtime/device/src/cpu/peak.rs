@@ -5,6 +5,7 @@
 //! measurement of all runs on a kind of CPU is kept on disk, and no lower one replaces it; and a program that is faster
 //! still raises it for its own run.
 
+use crate::words::count;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,8 +62,8 @@ impl Peak {
     /// How it comes about, in words.
     pub(super) fn describe(&self) -> String {
         let (cores, giga, level) = (self.cores, self.core / 1e9, self.level.name());
-        let plural = if cores == 1 { "core" } else { "cores" };
-        format!("{cores} {plural} of {giga:.1} GFLOP/s with {level}, the best ever measured here")
+        let cores = count(cores, "core");
+        format!("{cores} of {giga:.1} GFLOP/s with {level}, the best ever measured here")
     }
 
     /// Work went on at this speed. Of this run only: other runs take what was measured, not what one counted.

@@ -20,6 +20,7 @@ mod tensor_map;
 #[cfg(test)]
 mod tests;
 
+use crate::words::count;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -195,7 +196,10 @@ impl Device for Cuda {
     fn loading(&self) -> Option<String> {
         let Compiled { kernels, cached, time } = &self.compiled;
         let (arch, seconds) = (&self.gpu.target.real, time.as_secs_f64());
-        Some(format!("{kernels} kernels for {arch} in {seconds:.1} s, {cached} of them from the cache"))
+        Some(format!(
+            "{} for {arch} in {seconds:.1} s, {cached} of them from the cache",
+            count(*kernels, "kernel")
+        ))
     }
 
     fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError> {

@@ -148,7 +148,7 @@ fn on_the_fake() {
     let program = cuda.load_kernels(&plan, std::slice::from_ref(&kernel), arena, 256).expect("a plan");
     let again = cuda.load_kernels(&plan, std::slice::from_ref(&kernel), arena, 256).expect("a plan");
     assert_eq!(count("fake_heuristics"), 1, "one shape is asked for once");
-    assert!(cuda.loading().expect("a line").starts_with("1 kernels for sm_90a"));
+    assert!(cuda.loading().expect("a line").starts_with("1 kernel for sm_90a"));
 
     write(&mut cuda, arena, 0, &[1.0, 2.0, 3.0, 4.0, 0.0, 1.0, 0.0, 1.0]);
     write(&mut cuda, arena, 64, &[1.0, 1.0, 1.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0]);

@@ -21,6 +21,7 @@ use linc_config::{
     Settings, describe_overrides, quote, read_or_shipped, section_order, sections, take_overrides,
 };
 use linc_data::{DataSettings, DatasetKind};
+use linc_device::words::count;
 
 pub use compare::Change;
 pub use sections::{
@@ -221,14 +222,20 @@ impl JobConfig {
             settings.warn(
                 "lr_scheduler.warmup_steps",
                 &format!(
-                    "a warmup of {wanted} steps{whose} is longer than the run: all {steps} steps warm up"
+                    "a warmup of {}{whose} is longer than the run of {}",
+                    count(wanted, "step"),
+                    count(steps, "step")
                 ),
             );
         }
         if let Some(wanted) = wanted_decay {
             settings.warn(
                 "lr_scheduler.decay_ratio",
-                &format!("{warmup} steps of warmup leave {decay} of {steps} steps to the decay, which would take {wanted}"),
+                &format!(
+                    "a warmup of {} leaves {decay} of {} to the decay, which would take {wanted}",
+                    count(warmup, "step"),
+                    count(steps, "step")
+                ),
             );
         }
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use linc_checkpoint::{CheckpointError, ModelRecord, OPTIMIZER_FILE, check_model};
 use linc_data::TrainingData;
+use linc_device::words::count;
 use linc_device::write_entry;
 
 use super::lock::{Holder, Lock, holder};
@@ -120,8 +121,9 @@ impl Found {
                 format!("{folder} holds a run with other settings ({}){help}", changes.join(", "))
             }
             (Some(_), Some(step)) if config.checkpoint.enable => format!(
-                "{folder} holds a run with these settings, with {step} steps done; \
-                 to go on with it, ask for more in training.steps"
+                "{folder} holds a run with these settings, with {} done; \
+                 to go on with it, ask for more in training.steps",
+                count(step, "step")
             ),
             (Some(_), Some(step)) => format!(
                 "{folder} holds an earlier run with these settings; \
@@ -276,8 +278,9 @@ fn pick(
             Ok(Ok(())) => {
                 let left = if newest == steps { " and its last validation to do" } else { "" };
                 let going_on = format!(
-                    "Going on with the run in {folder}, which has {newest} of {steps} steps done{left} \
-                     (to start anew instead, say --job.dump_folder FOLDER)"
+                    "Going on with the run in {folder}, which has {newest} of {} done{left} \
+                     (to start anew instead, say --job.dump_folder FOLDER)",
+                    count(steps, "step")
                 );
                 let message = [vec![going_on], passed].concat().join("; ");
                 return Ok(Picked { whole: Some(path), ..picked(&there.folder, message) });
