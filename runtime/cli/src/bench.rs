@@ -10,7 +10,7 @@ use linc_bench::{
     TrainingBench, TrainingReport, attention, memory, training,
 };
 use linc_device::Device;
-use linc_device::words::{bytes, thousands};
+use linc_device::words::{bytes, count, thousands};
 use linc_driver::{AttentionKind, Model};
 use linc_exec::ExecError;
 use serde_json::json;
@@ -56,7 +56,8 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
         precision: compile::pass_setting(&args.measure.precision)?,
         timing: timing(&args.measure)?,
     };
-    let (device, rows) = attention(&bench, &mut opener(&args.measure), &mut teller())?;
+    let bar = Progress::new();
+    let (device, rows) = attention(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
     match args.measure.format {
         Format::Text => {
             heading(&device, &args.measure)?;
@@ -84,7 +85,8 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
         recompute,
         timing: timing(&args.measure)?,
     };
-    let report = training(&bench, &mut opener(&args.measure), &mut teller())?;
+    let bar = Progress::new();
+    let report = training(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
@@ -106,7 +108,8 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
         precision: compile::pass_setting(&args.measure.precision)?,
         timing: timing(&args.measure)?,
     };
-    let report = memory(&bench, &mut opener(&args.measure), &mut teller())?;
+    let bar = Progress::new();
+    let report = memory(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
@@ -161,13 +164,13 @@ fn open(
 }
 
 /// Opens the device again and again; says once why it is the CPU.
-fn opener(args: &MeasureArgs) -> Box<Open<'static>> {
+fn opener(args: &MeasureArgs, bar: Progress) -> Box<Open<'static>> {
     let (choice, threads) = (args.device, args.threads);
     let mut said = false;
     Box::new(move || -> Result<Box<dyn Device>, BenchError> {
         let opened = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
         let mut device = opened.device;
-        device.watch(Progress::of_kernels());
+        device.watch(bar.of_kernels());
         if !std::mem::replace(&mut said, true) {
             let warning = opened.warning.map(|warning| format!("warning: {warning}"));
             opened.note.into_iter().chain(warning).for_each(out::complain);
@@ -177,20 +180,19 @@ fn opener(args: &MeasureArgs) -> Box<Open<'static>> {
 }
 
 /// Progress, where it is not in the way of the results.
-fn teller() -> Box<Tell<'static>> {
-    let mut bar = Progress::new("runs");
+fn teller(bar: Progress) -> Box<Tell<'static>> {
     Box::new(move |told| match told {
         Told::Case(what) => {
             bar.clear();
             out::complain(what);
         }
-        Told::Runs { done, total } => bar.show(done as u64, total as u64),
+        Told::Runs { done, total } => bar.count("runs", done, total),
     })
 }
 
 fn heading(device: &str, args: &MeasureArgs) -> Result<()> {
-    let (precision, rounds, warmup) = (&args.precision, args.rounds, args.warmup);
-    Ok(out::line(format_args!("{device}\n{precision}, {rounds} rounds after {warmup} to warm up\n"))?)
+    let (precision, rounds, warmup) = (&args.precision, count(args.rounds, "round"), args.warmup);
+    Ok(out::line(format_args!("{device}\n{precision}, {rounds} after {warmup} to warm up\n"))?)
 }
 
 /// One object: what ran, and its results.

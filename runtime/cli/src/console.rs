@@ -2,21 +2,32 @@
 
 use std::env;
 use std::io::{self, IsTerminal};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::{Term, measure_text_width};
 use linc_device::words::bytes;
 use linc_train::metrics::{Memory, Record, console_line, validation_line};
 use linc_train::trainer::Observer;
 
 use crate::out;
-use crate::progress::{drawable, is_dumb};
+use crate::progress::{Progress, drawable, is_dumb};
+
+/// Columns that TorchTitan's lines need.
+const FULL: usize = 170;
+
+/// The part of a timestamp that lines on a narrower terminal begin with: `12:34:56`.
+const CLOCK: Range<usize> = 11..19;
 
 /// Prints what a run tells.
 pub(crate) struct Console {
-    bar: ProgressBar,
+    progress: Progress,
+    /// Steps of the run.
+    steps: usize,
     color: bool,
+    /// Columns of the terminal that the log goes to, if it does.
+    width: Option<usize>,
     /// Ends the run, after a checkpoint, when nobody can see any more how it goes.
     stop: &'static AtomicBool,
     failed: Option<io::Error>,
@@ -26,18 +37,19 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) fn new(steps: usize, color: bool, stop: &'static AtomicBool) -> Self {
-        let target = if drawable() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(steps as u64), target);
-        let template = "{bar:32} step {pos}/{len}  {msg}  [{elapsed}<{eta}]";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        let color = color && io::stdout().is_terminal() && allows_color();
-        Console { bar, color, stop, failed: None, said: false }
+        let terminal = io::stdout().is_terminal();
+        let width = terminal.then(|| usize::from(Term::stdout().size().1));
+        let color = color && terminal && allows_color();
+        Console { progress: Progress::new(), steps, color, width, stop, failed: None, said: false }
+    }
+
+    /// The bar, for other work of the run.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     pub(crate) fn warn(&self, text: &str) {
-        self.bar.suspend(|| out::complain(format_args!("warning: {text}")));
+        self.progress.suspend(|| out::complain(format_args!("warning: {text}")));
     }
 
     /// Removes the progress bar.
@@ -45,16 +57,24 @@ impl Console {
     /// # Errors
     /// The first failure of standard output.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        self.bar.finish_and_clear();
+        self.progress.clear();
         self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Columns for the text of a line, if there is an end to them.
+    fn room(&self) -> Option<usize> {
+        self.width.filter(|width| *width < FULL).map(|width| width.saturating_sub(CLOCK.len() + 1))
     }
 
     fn line(&mut self, text: &str) {
         if self.failed.is_some() {
             return;
         }
-        let line = format!("[linc] {} - root - INFO - {text}", timestamp());
-        if let Err(error) = self.bar.suspend(|| out::line(line)) {
+        let line = match self.width {
+            Some(width) if width < FULL => wrapped(&timestamp()[CLOCK], text, width),
+            Some(_) | None => format!("[linc] {} - root - INFO - {text}", timestamp()),
+        };
+        if let Err(error) = self.progress.suspend(|| out::line(line)) {
             self.failed = Some(error);
             self.stop.store(true, Ordering::Relaxed);
         }
@@ -68,29 +88,45 @@ impl Observer for Console {
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {
         // Without a bar, one line says why nothing happens.
-        if self.bar.is_hidden() && done < total && !self.said {
+        if !drawable() && done < total && !self.said {
             self.line(&format!("{what}: {} of {}", bytes(done), bytes(total)));
         }
         self.said = done < total;
-        if done < total {
-            self.bar.set_message(format!("{what} {} of {}", bytes(done), bytes(total)));
-        } else {
-            self.bar.set_message("");
-        }
+        self.progress.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
     }
 
     fn step(&mut self, step: usize, loss: f32) {
-        self.bar.set_position(step as u64);
-        self.bar.set_message(format!("loss {loss:.4}"));
+        let words = format!("step {step}/{}  loss {loss:.4}", self.steps);
+        self.progress.show("steps", &words, step as u64, self.steps as u64);
     }
 
     fn record(&mut self, record: &Record, memory: Memory) {
-        self.line(&console_line(record, memory, self.color));
+        self.line(&console_line(record, memory, self.color, self.room()));
     }
 
     fn validation(&mut self, record: &Record, memory: Memory) {
-        self.line(&validation_line(record, memory, self.color));
+        self.line(&validation_line(record, memory, self.color, self.room()));
     }
+}
+
+/// A time and a text in lines of at most `width` columns, but for words that are longer.
+fn wrapped(time: &str, text: &str, width: usize) -> String {
+    let mut lines = vec![time.to_owned()];
+    // Spaces within a text that fits are kept: fields of a record are two of them apart.
+    if measure_text_width(text) + time.len() < width {
+        return format!("{time} {text}");
+    }
+    for word in text.split_whitespace() {
+        let last = lines.last().map_or(0, |line| measure_text_width(line));
+        match lines.last_mut() {
+            Some(line) if last + 1 + measure_text_width(word) <= width || last <= time.len() => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(format!("{:1$} {word}", "", time.len())),
+        }
+    }
+    lines.join("\n")
 }
 
 /// Whether nobody asks for plain text; see <https://no-color.org>.
@@ -123,7 +159,15 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::civil;
+    use super::{civil, wrapped};
+
+    #[test]
+    fn long_messages_are_wrapped_between_words() {
+        assert_eq!(wrapped("12:34:56", "step:  4  loss:  6.2", 40), "12:34:56 step:  4  loss:  6.2");
+        let text = "Going on with the run in outputs/a_folder_with_a_long_name, which has 4 steps";
+        let lines = "12:34:56 Going on with the run in\n         outputs/a_folder_with_a_long_name,\n         which has 4 steps";
+        assert_eq!(wrapped("12:34:56", text, 36), lines);
+    }
 
     #[test]
     fn days_become_dates() {

@@ -40,8 +40,7 @@ pub(crate) struct Gpu {
 /// Compiles the kernels of a program, where NVRTC is found; with their files, if they are wanted.
 pub(crate) fn compile(plan: &Plan, entry: &Entry, arch: Arch, files: bool) -> Result<Gpu> {
     let nvrtc = Nvrtc::open();
-    let mut bar = Progress::new("kernels compiled");
-    let mut progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
+    let mut progress = Progress::new().of_kernels();
     let cache = Cache::of_environment();
     let mut inspection = inspect(plan, arch, nvrtc.as_ref().ok(), &cache, files, &mut progress)?;
     if matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. }) {

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         out::complain(said);
     }
     let mut device = opened.device;
-    device.watch(Progress::of_kernels());
+    device.watch(Progress::new().of_kernels());
     let (mut session, programs) = Programs::load(&model, context, precision, device)?;
     session.executor.initialize_constants()?;
     load_weights(&mut session.executor, &args.checkpoint, &mut || Ok::<_, anyhow::Error>(()))?;

@@ -14,7 +14,6 @@ use linc_train::trainer::{Folder, Observer, Summary, Trainer};
 use crate::args::TrainArgs;
 use crate::console::Console;
 use crate::out;
-use crate::progress::Progress;
 use crate::shipped::SHIPPED;
 use crate::table::table;
 
@@ -49,7 +48,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         console.message(&note);
     }
     let mut device = opened.device;
-    device.watch(Progress::of_kernels());
+    device.watch(console.progress().of_kernels());
     let result = Trainer::new(config, &files, folder, device, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
     let shown = console.finish();

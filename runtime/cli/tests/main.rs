@@ -15,4 +15,5 @@ mod readme;
 mod requests;
 mod resume;
 mod signals;
+mod terminal;
 mod text;

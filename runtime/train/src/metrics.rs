@@ -220,42 +220,55 @@ impl Memory {
     }
 }
 
-/// TorchTitan's console line of a training step; in f16, with the scale of the loss and the skipped steps.
-pub fn console_line(record: &Record, memory: Memory, color: bool) -> String {
+/// TorchTitan's console line of a training step; in f16, with the scale of the loss and the skipped steps. On a line of
+/// `width` columns fields are left out that there is no room for; `metrics.jsonl` has them.
+pub fn console_line(record: &Record, memory: Memory, color: bool, width: Option<usize>) -> String {
     let value = |x: Option<f64>| x.unwrap_or(f64::NAN);
     let mut fields = vec![
-        format!("step: {:2}", record.step),
-        format!("loss: {:7.4}", value(record.loss)),
-        format!("grad_norm: {:7.4}", value(record.grad_norm)),
-        memory.field(),
-        format!("tps: {}", thousands(value(record.tps).round() as u64)),
-        format!("tflops: {:.2}", value(record.tflops)),
-        format!("mfu: {:.2}%", value(record.mfu)),
+        (0, format!("step: {:2}", record.step)),
+        (1, format!("loss: {:7.4}", value(record.loss))),
+        (4, format!("grad_norm: {:7.4}", value(record.grad_norm))),
+        (6, memory.field()),
+        (3, format!("tps: {}", thousands(value(record.tps).round() as u64))),
+        (7, format!("tflops: {:.2}", value(record.tflops))),
+        (5, format!("mfu: {:.2}%", value(record.mfu))),
     ];
-    fields.extend(record.loss_scale.map(|scale| format!("loss_scale: {scale}")));
-    fields.extend(record.skipped_steps.map(|steps| format!("skipped: {steps}")));
-    joined(&fields, color)
+    fields.extend(record.loss_scale.map(|scale| (2, format!("loss_scale: {scale}"))));
+    fields.extend(record.skipped_steps.map(|steps| (2, format!("skipped: {steps}"))));
+    joined(fields, color, width)
 }
 
-/// TorchTitan's console line of a validation, with what linc measures beside the loss.
-pub fn validation_line(record: &Record, memory: Memory, color: bool) -> String {
+/// TorchTitan's console line of a validation, with what linc measures beside the loss; `width` as there.
+pub fn validation_line(record: &Record, memory: Memory, color: bool, width: Option<usize>) -> String {
     let value = |x: Option<f64>| x.unwrap_or(f64::NAN);
     let mut fields = vec![
-        format!("validate step: {:2}", record.step),
-        format!("loss: {:7.4}", value(record.validation_loss)),
+        (0, format!("validate step: {:2}", record.step)),
+        (1, format!("loss: {:7.4}", value(record.validation_loss))),
     ];
-    fields.extend(record.validation_bits_per_byte.map(|bits| format!("bits/byte: {bits:.4}")));
-    fields.extend(record.validation_accuracy.map(|share| format!("accuracy: {:.2}%", 100.0 * share)));
-    fields.push(memory.field());
-    fields.push(format!("tps: {}", thousands(value(record.validation_tps).round() as u64)));
-    joined(&fields, color)
+    fields.extend(record.validation_bits_per_byte.map(|bits| (2, format!("bits/byte: {bits:.4}"))));
+    fields.extend(record.validation_accuracy.map(|share| (2, format!("accuracy: {:.2}%", 100.0 * share))));
+    fields.push((4, memory.field()));
+    fields.push((3, format!("tps: {}", thousands(value(record.validation_tps).round() as u64))));
+    joined(fields, color, width)
 }
 
-fn joined(fields: &[String], color: bool) -> String {
-    let paint = |(i, field): (usize, &String)| {
-        if color { format!("{}{field}{RESET}", COLORS[i % COLORS.len()]) } else { field.clone() }
+/// Space between two fields of a line.
+const GAP: &str = "  ";
+
+/// Fields as one line, each with its place in the order of importance. A field keeps its colour whatever is left out.
+fn joined(fields: Vec<(u8, String)>, color: bool, width: Option<usize>) -> String {
+    let mut shown: Vec<(usize, (u8, String))> = fields.into_iter().enumerate().collect();
+    let columns = |shown: &[(usize, (u8, String))]| {
+        shown.iter().map(|(_, (_, field))| field.len() + GAP.len()).sum::<usize>().saturating_sub(GAP.len())
     };
-    fields.iter().enumerate().map(paint).collect::<Vec<_>>().join("  ")
+    while shown.len() > 1 && width.is_some_and(|width| columns(&shown) > width) {
+        let least = shown.iter().enumerate().max_by_key(|(_, (_, (rank, _)))| *rank).map_or(0, |(at, _)| at);
+        shown.remove(least);
+    }
+    let paint = |(i, (_, field)): (usize, (u8, String))| {
+        if color { format!("{}{field}{RESET}", COLORS[i % COLORS.len()]) } else { field }
+    };
+    shown.into_iter().map(paint).collect::<Vec<_>>().join(GAP)
 }
 
 #[cfg(test)]
@@ -272,7 +285,8 @@ mod tests {
             mfu: Some(2.89),
             ..Record::new(4, 0)
         };
-        let line = console_line(&record, Memory { arena: 1_148_903_751, machine: 107_374_182_400 }, false);
+        let line =
+            console_line(&record, Memory { arena: 1_148_903_751, machine: 107_374_182_400 }, false, None);
         assert_eq!(
             line,
             "step:  4  loss:  6.2345  grad_norm:  2.2490  arena memory:  1.07GiB(1.07%)  tps: 399,989  tflops: 28.61  mfu: 2.89%"
@@ -280,9 +294,28 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_line_has_what_matters_most() {
+        let record = Record {
+            loss: Some(4.7094),
+            grad_norm: Some(1.7793),
+            tps: Some(18_518.0),
+            mfu: Some(45.49),
+            ..Record::new(10, 0)
+        };
+        let line =
+            |width| console_line(&record, Memory { arena: 1 << 30, machine: 1 << 40 }, false, Some(width));
+        assert_eq!(line(71), "step: 10  loss:  4.7094  grad_norm:  1.7793  tps: 18,518  mfu: 45.49%");
+        assert_eq!(line(40), "step: 10  loss:  4.7094  tps: 18,518");
+        assert_eq!(line(3), "step: 10");
+        for width in 9..130 {
+            assert!(line(width).len() <= width, "{width}");
+        }
+    }
+
+    #[test]
     fn the_line_of_f16_says_how_the_loss_is_scaled() {
         let record = Record { loss_scale: Some(32768.0), skipped_steps: Some(1), ..Record::new(4, 0) };
-        let line = console_line(&record, Memory { arena: 0, machine: 1 }, false);
+        let line = console_line(&record, Memory { arena: 0, machine: 1 }, false, None);
         assert!(line.ends_with("  loss_scale: 32768  skipped: 1"), "{line}");
     }
 
@@ -311,7 +344,7 @@ mod tests {
             validation_tps: Some(1234.5),
             ..Record::new(30, 7)
         };
-        let line = validation_line(&record, Memory { arena: 1 << 30, machine: 1 << 32 }, false);
+        let line = validation_line(&record, Memory { arena: 1 << 30, machine: 1 << 32 }, false, None);
         let expected =
             "validate step: 30  loss:  1.5000  bits/byte: 2.1640  arena memory:  1.00GiB(25.00%)  tps: 1,235";
         assert_eq!(line, expected);

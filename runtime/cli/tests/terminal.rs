@@ -1,0 +1,105 @@
+//! What a terminal shows: lines that fit, a bar where it can be drawn, colours where they are wanted, and what to type first.
+
+use std::process::{Command, Output};
+
+use crate::common::{Folder, linc, workspace};
+
+/// Enough steps for a bar.
+const LONG: [&str; 8] = [
+    "--training.steps",
+    "600",
+    "--metrics.log_freq",
+    "100",
+    "--checkpoint.enable",
+    "false",
+    "--validation.enable",
+    "false",
+];
+
+/// Runs `linc` in a terminal of 80 columns, by the program `script` of util-linux; nothing where there is none.
+fn in_terminal(variables: &[(&str, &str)], args: &[&str]) -> Option<String> {
+    let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
+    let line = format!("stty rows 24 cols 80; exec '{}' {}", env!("CARGO_BIN_EXE_linc"), quoted.join(" "));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).current_dir(workspace());
+    command.env("TERM", "xterm-256color").env_remove("NO_COLOR").envs(variables.iter().copied());
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: there is no program `script` to make a terminal with");
+        return None;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{shown}");
+    Some(shown)
+}
+
+/// Text without the sequences that move the cursor and set colours.
+fn plain(shown: &str) -> String {
+    let mut parts = shown.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let after =
+        |part: &str| part.find(|c: char| c.is_ascii_alphabetic()).map_or("", |at| &part[at + 1..]).to_owned();
+    parts.fold(first, |text, part| text + &after(part))
+}
+
+#[test]
+fn lines_of_a_run_fit_the_terminal() {
+    let folder = Folder::new("terminal");
+    let config = folder.config();
+    let args = [&["train", config.as_str()], &LONG[..]].concat();
+    let Some(shown) = in_terminal(&[], &args) else { return };
+    let text = plain(&shown);
+    let lines: Vec<&str> = text.split(['\r', '\n']).filter(|line| !line.is_empty()).collect();
+    let logged: Vec<&&str> = lines.iter().filter(|line| line.contains("  loss: ")).collect();
+    assert!(logged.len() >= 6 && logged.iter().all(|line| line.contains("tps: ")), "{text}");
+    let log = lines.iter().take_while(|line| !line.contains("Training completed"));
+    // A warning is a line of its own kind, and a path is not cut.
+    let long: Vec<&&str> =
+        log.filter(|line| line.chars().count() > 80 && line.contains(' ') && !line.contains('/')).collect();
+    assert!(long.is_empty(), "{long:?}");
+    let bars: Vec<&&str> = lines.iter().filter(|line| line.contains('█') || line.contains('░')).collect();
+    assert!(bars.iter().any(|bar| bar.contains("/600  loss ")), "no bar in {text}");
+    assert!(shown.contains("\x1b[32m"), "fields have colours");
+}
+
+#[test]
+fn plain_terminals_get_plain_text() {
+    let folder = Folder::new("plain");
+    let config = folder.config();
+    let args = [&["train", config.as_str()], &LONG[..]].concat();
+    let Some(shown) = in_terminal(&[("TERM", "dumb")], &args) else { return };
+    assert!(!shown.contains('\x1b') && !shown.contains('░'), "{shown:?}");
+    let folder = Folder::new("no_color");
+    let config = folder.config();
+    let args = ["train", config.as_str(), "--training.steps", "3"];
+    let Some(shown) = in_terminal(&[("NO_COLOR", "1")], &args) else { return };
+    assert!(!shown.contains("\x1b[3"), "{shown:?}");
+    let folder = Folder::new("empty_no_color");
+    let config = folder.config();
+    // Empty is as if it were not set: see no-color.org.
+    let Some(shown) = in_terminal(&[("NO_COLOR", "")], &["train", &config, "--training.steps", "3"]) else {
+        return;
+    };
+    assert!(shown.contains("\x1b[3"), "{shown:?}");
+}
+
+#[test]
+fn help_says_what_to_type_first() {
+    let text = |output: &Output| {
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    for args in [&[][..], &["--help"], &["-h"]] {
+        let help = text(&linc(args));
+        let first =
+            help.find("linc train configs/quickstart.toml").unwrap_or_else(|| panic!("{args:?}: {help}"));
+        assert!(help.find("linc generate --checkpoint").is_some_and(|next| first < next), "{args:?}: {help}");
+        assert!(help.contains("linc models") && help.contains("linc COMMAND --help"), "{args:?}: {help}");
+    }
+    for args in [&["train"][..], &["train", "--help"]] {
+        let help = text(&linc(args));
+        assert!(help.contains("Examples:\n  linc train configs/quickstart.toml\n"), "{args:?}: {help}");
+        assert!(
+            help.contains("linc train --list-settings") && help.contains("--job.dump_folder"),
+            "{args:?}: {help}"
+        );
+    }
+}
