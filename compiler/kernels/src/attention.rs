@@ -3,27 +3,18 @@
 use linc_ir::{LinearForm, LinearSpec, Value};
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
-use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
-use linc_tile::library::linear_attention_bidirectional::{
-    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
+use linc_tile::library::attention::efficient::{
+    LinearBackwardSpec, LinearDecodeSpec, LinearForwardSpec, bidirectional_attention_backward,
+    bidirectional_attention_out, bidirectional_attention_state, linear_attention_backward,
+    linear_attention_chunk_grads, linear_attention_chunk_states, linear_attention_delta,
+    linear_attention_forward, linear_attention_grads, linear_attention_out, linear_attention_prefix,
+    linear_attention_suffix, linear_decode, linear_prefill, linear_prefill_out, linear_prefill_prefix,
+    needs_delta, takes_delta,
 };
-use linc_tile::library::linear_attention_chunked::{linear_attention_out, linear_prefill_out};
-use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_delta, needs_delta, takes_delta,
-};
-use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
-use linc_tile::library::linear_attention_states::{
-    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix, linear_prefill_prefix,
-};
-use linc_tile::library::linear_decode::{LinearDecodeSpec, linear_decode};
-use linc_tile::library::prefill::{SoftmaxPrefillSpec, append_to_cache, linear_prefill, softmax_prefill};
-use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
-use linc_tile::library::softmax_attention_backward::{
-    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
-};
-use linc_tile::library::softmax_decode::{
-    SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts,
+use linc_tile::library::attention::softmax::{
+    SoftmaxBackwardSpec, SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache,
+    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
+    softmax_decode, softmax_decode_merge, softmax_decode_parts, softmax_prefill,
 };
 
 use crate::tiles::{BLOCK, Family, Tile};

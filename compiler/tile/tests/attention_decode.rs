@@ -3,11 +3,11 @@
 use crate::attention_support::{Keys, Layout, Machine, Problem, error};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
-use linc_tile::library::attention::{HeadShape, HeadStrides};
-use linc_tile::library::linear_decode::{LinearDecodeSpec, linear_decode};
-use linc_tile::library::softmax_decode::{
+use linc_tile::library::attention::efficient::{LinearDecodeSpec, linear_decode};
+use linc_tile::library::attention::softmax::{
     SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts,
 };
+use linc_tile::library::attention::{HeadShape, HeadStrides};
 
 /// One token of `data` `[B, N, heads, D]` as `[B, 1, heads, D]`.
 fn token(shape: &HeadShape, heads: usize, data: &[f32], t: usize) -> Vec<f32> {

@@ -4,11 +4,13 @@ use crate::attention_support::{Keys, Machine, Problem, error};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::linear_attention::LinearForwardSpec;
-use linc_tile::library::linear_attention_chunked::linear_prefill_out;
-use linc_tile::library::linear_attention_states::{linear_attention_chunk_states, linear_prefill_prefix};
-use linc_tile::library::prefill::{SoftmaxPrefillSpec, append_to_cache, linear_prefill, softmax_prefill};
-use linc_tile::library::softmax_attention::SoftmaxForwardSpec;
+use linc_tile::library::attention::efficient::{
+    LinearForwardSpec, linear_attention_chunk_states, linear_prefill, linear_prefill_out,
+    linear_prefill_prefix,
+};
+use linc_tile::library::attention::softmax::{
+    SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache, softmax_prefill,
+};
 
 /// What stands behind the last token: nobody may see it.
 const BEYOND: f32 = 77.0;

@@ -2,9 +2,9 @@
 
 use crate::attention_support::{Keys, Layout, Machine, Problem, Reference, error};
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
-use linc_tile::library::softmax_attention_backward::{
-    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+use linc_tile::library::attention::softmax::{
+    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_delta, softmax_attention_dkdv,
+    softmax_attention_dq, softmax_attention_forward,
 };
 
 #[derive(Clone, Copy, Debug)]

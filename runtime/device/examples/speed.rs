@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
+use linc_tile::library::attention::efficient::{
+    LinearBackwardSpec, LinearForwardSpec, linear_attention_backward, linear_attention_forward,
+};
+use linc_tile::library::attention::softmax::{
+    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_dkdv, softmax_attention_dq,
+    softmax_attention_forward,
+};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
-use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
-use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::optimizer::{AdamWSpec, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
 use linc_tile::library::rope::{RopeSpec, rope};
-use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
-use linc_tile::library::softmax_attention_backward::{
-    SoftmaxBackwardSpec, softmax_attention_dkdv, softmax_attention_dq,
-};
 use linc_tile::{Builder, Elem, Kernel, Mode, Unary};
 
 /// Runs a one-step plan for a while and returns the best seconds of a run.

@@ -1,21 +1,16 @@
 //! Attention kernels in chains, forward before backward, with operands of a given distribution.
 
 use linc_tile::interp::{Buffer, Options, Precision, run};
+use linc_tile::library::attention::efficient::{
+    LinearBackwardSpec, LinearForwardSpec, linear_attention_chunk_grads, linear_attention_chunk_states,
+    linear_attention_delta, linear_attention_grads, linear_attention_out, linear_attention_prefix,
+    linear_attention_suffix, needs_delta,
+};
+use linc_tile::library::attention::softmax::{
+    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_delta, softmax_attention_dkdv,
+    softmax_attention_dq, softmax_attention_forward,
+};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
-use linc_tile::library::linear_attention::LinearForwardSpec;
-use linc_tile::library::linear_attention_backward::LinearBackwardSpec;
-use linc_tile::library::linear_attention_chunked::linear_attention_out;
-use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_delta, needs_delta,
-};
-use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
-use linc_tile::library::linear_attention_states::{
-    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
-};
-use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
-use linc_tile::library::softmax_attention_backward::{
-    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
-};
 use linc_tile::{Elem, Kernel, Mode};
 
 use crate::Random;

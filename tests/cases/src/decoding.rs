@@ -1,16 +1,15 @@
 //! Attention that goes on from a cache or a recurrent state: one token, and blocks of a prompt.
 
 use linc_tile::interp::Buffer;
-use linc_tile::library::attention::{HeadShape, HeadStrides};
-use linc_tile::library::linear_attention::LinearForwardSpec;
-use linc_tile::library::linear_attention_chunked::linear_prefill_out;
-use linc_tile::library::linear_attention_states::linear_prefill_prefix;
-use linc_tile::library::linear_decode::{LinearDecodeSpec, linear_decode};
-use linc_tile::library::prefill::{SoftmaxPrefillSpec, append_to_cache, linear_prefill, softmax_prefill};
-use linc_tile::library::softmax_attention::SoftmaxForwardSpec;
-use linc_tile::library::softmax_decode::{
-    SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts,
+use linc_tile::library::attention::efficient::{
+    LinearDecodeSpec, LinearForwardSpec, linear_decode, linear_prefill, linear_prefill_out,
+    linear_prefill_prefix,
 };
+use linc_tile::library::attention::softmax::{
+    SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache, softmax_decode,
+    softmax_decode_merge, softmax_decode_parts, softmax_prefill,
+};
+use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::{Elem, Kernel};
 
 use crate::library::{ELEMS, LEN, tolerance};

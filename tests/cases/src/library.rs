@@ -1,14 +1,17 @@
 //! Every kernel of the library at odd sizes, with operands and the tolerance of its results.
 
 use linc_tile::interp::Buffer;
+use linc_tile::library::attention::efficient::{
+    LinearBackwardSpec, LinearForwardSpec, bidirectional_attention_backward, bidirectional_attention_out,
+    bidirectional_attention_state, linear_attention_backward, linear_attention_forward,
+};
+use linc_tile::library::attention::softmax::{
+    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_delta, softmax_attention_dkdv,
+    softmax_attention_dq, softmax_attention_forward,
+};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
-use linc_tile::library::linear_attention::{LinearForwardSpec, linear_attention_forward};
-use linc_tile::library::linear_attention_backward::{LinearBackwardSpec, linear_attention_backward};
-use linc_tile::library::linear_attention_bidirectional::{
-    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
-};
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy,
     cross_entropy_grad, cross_entropy_rows, mean_nll,
@@ -22,10 +25,6 @@ use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
 use linc_tile::library::rope::{RopeSpec, rope};
-use linc_tile::library::softmax_attention::{SoftmaxForwardSpec, softmax_attention_forward};
-use linc_tile::library::softmax_attention_backward::{
-    SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
-};
 use linc_tile::{Elem, Kernel};
 
 use crate::{Case, inputs, reference};

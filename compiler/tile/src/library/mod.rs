@@ -30,8 +30,7 @@
 //! | [`loss::cross_entropy_grad`] | logits, targets, dloss, dlogits |
 //! | [`optimizer::adamw`] | p, g, m, v, lr, step, clip, \[update\] |
 //!
-//! Parameters in brackets exist only if the specification asks for them. The attention kernels list theirs in
-//! [`softmax_attention`], [`linear_attention`] and their neighbours.
+//! Parameters in brackets exist only if the specification asks for them. [`attention`] lists those of attention kernels.
 //!
 //! To add a kernel: a function here, a row in the table, a test against plain loops under `tests/`.
 
@@ -42,26 +41,12 @@ pub mod attention;
 pub mod copy;
 pub mod embedding;
 pub mod fill;
-pub mod linear_attention;
-pub mod linear_attention_backward;
-pub mod linear_attention_bidirectional;
-mod linear_attention_blocks;
-mod linear_attention_chunk;
-pub mod linear_attention_chunked;
-pub mod linear_attention_chunked_backward;
-pub mod linear_attention_chunked_grads;
-pub mod linear_attention_states;
-pub mod linear_decode;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
 pub mod pointwise;
-pub mod prefill;
 pub mod reduce;
 pub mod rope;
-pub mod softmax_attention;
-pub mod softmax_attention_backward;
-pub mod softmax_decode;
 pub mod sort;
 
 /// Elements of a tile that streams through memory once: 16 KiB of f32, which stays in a first-level cache or in the

@@ -1,7 +1,7 @@
 //! Naive float64 attention, straight from the definitions, and what the attention tests share.
 #![allow(unreachable_pub, reason = "the tests are one program")]
 
-pub mod linear;
+pub mod efficient;
 
 use linc_tile::interp::{Buffer, Options, Precision, run};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
@@ -71,7 +71,7 @@ impl Keys {
         }
     }
 
-    /// What [`linear::Case::check_naive`] allows for f16 in any case: where one key has all the weight, dk is the
+    /// What [`efficient::Case::check_naive`] allows for f16 in any case: where one key has all the weight, dk is the
     /// difference of equal numbers, which the naive computation rounds alike.
     pub fn floor(self) -> f64 {
         match self {

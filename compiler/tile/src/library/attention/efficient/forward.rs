@@ -1,26 +1,16 @@
-//! Causal linear ("efficient") attention, forward, chunk by chunk.
-//!
-//! Per head, with P = softmax over the features of q and L_t the logsumexp of k over the prefix,
-//! `out_t = Σ_{s≤t} V_s Σ_d P_t[d] exp(K_s[d] − L_t[d])`, exactly and in O(N·D²). One program per sequence and
-//! key/value head walks over the chunks and carries, per feature, a reference `m` (the largest key so far),
-//! `z = Σ exp(K_s − m)` and `t = Σ exp(K_s − m) V_sᵀ`. Inside a chunk
-//! `k̃ = exp(K − m)`, `Z = z + running sum of k̃`, `q̃ = P / Z`: plain matrix products give
-//! `out = q̃ t + tril(q̃ k̃ᵀ) V`. That is exact while Z stays below e^30 (e^6.6 in f16); otherwise, rarely, the chunk is computed row
-//! by row with exponents that are never positive. `z` is never turned into a logarithm and back, so the
-//! logsumexp does not drift on long sequences. The first chunk takes its first key as the reference: then `Z ≥ 1` everywhere
-//! (in f16 a little above it).
-//!
-//! Saved for the backward pass, before each chunk: `ell = m + ln z` and `state = t / z`, both 0 before the first chunk.
+//! Causal efficient attention, forward, in one pass over the sequence: a program for each sequence and key/value head walks
+//! over the chunks and carries the reference, the sum and the weighted values (see [`super`]).
 
-use super::attention::{
-    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, softmax_rows,
-    softmax_vector, strides_tag, with_each_row,
-};
-use super::linear_attention_blocks::Sizes;
-use super::linear_attention_chunk::{Carried, Factors, KeyChunk, PrefixStep, SavedStates, first_reference};
-use super::{number, tag};
+use super::chunk::{Factors, KeyChunk, PrefixStep, first_reference};
+use super::chunked::Sizes;
+use super::feature_softmax::{softmax_rows, softmax_vector};
+use super::state::{Carried, SavedStates};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+use crate::library::attention::common::{
+    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, strides_tag, with_each_row,
+};
+use crate::library::{number, tag};
 
 /// What the forward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]

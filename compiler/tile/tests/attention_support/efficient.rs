@@ -2,8 +2,7 @@
 
 use linc_tile::interp::rounded;
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::linear_attention::LinearForwardSpec;
-use linc_tile::library::linear_attention_backward::LinearBackwardSpec;
+use linc_tile::library::attention::efficient::{LinearBackwardSpec, LinearForwardSpec};
 
 use super::{Machine, Problem, Reference, error};
 

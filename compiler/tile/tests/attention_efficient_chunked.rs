@@ -1,17 +1,13 @@
 //! The chunk-parallel kernels of linear attention against float64 loops, on the same keys as the others.
 
-use crate::attention_support::linear::Case;
+use crate::attention_support::efficient::Case;
 use crate::attention_support::{Keys, Machine, Problem, by_turns};
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::linear_attention::linear_attention_forward;
-use linc_tile::library::linear_attention_chunked::linear_attention_out;
-use linc_tile::library::linear_attention_chunked_backward::{
-    linear_attention_chunk_grads, linear_attention_delta, needs_delta, takes_delta,
-};
-use linc_tile::library::linear_attention_chunked_grads::linear_attention_grads;
-use linc_tile::library::linear_attention_states::{
-    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix,
+use linc_tile::library::attention::efficient::{
+    linear_attention_chunk_grads, linear_attention_chunk_states, linear_attention_delta,
+    linear_attention_forward, linear_attention_grads, linear_attention_out, linear_attention_prefix,
+    linear_attention_suffix, needs_delta, takes_delta,
 };
 
 /// A problem in the buffers of a machine.

@@ -1,10 +1,11 @@
-//! What all kernels of linear attention share: a chunk of keys, its factors, the walk's state, one row of the slow
-//! path.
+//! A chunk of keys: its factors, the range in which their products are exact, one row of the slow path.
 
-use super::attention::{HeadRows, HeadShape, mask_from, scale_rows, temper, with_each_row};
-use super::bound;
+use super::feature_softmax::temper;
+use super::state::SavedStates;
 use crate::builder::Builder;
-use crate::ir::{Binary, Compare, Elem, ParamId, Unary, ValueId};
+use crate::ir::{Binary, Compare, Elem, Unary, ValueId};
+use crate::library::attention::common::{HeadRows, mask_from, with_each_row};
+use crate::library::bound;
 
 /// A chunk takes the fast path while every sum Z of `exp(K − reference)` stays below e to this power, by the type in
 /// which the factors of matrix products are rounded.
@@ -69,159 +70,6 @@ pub(crate) fn narrow_future(b: &mut Builder, elem: Elem, d: ValueId) -> ValueId 
 /// A product with what [`narrow_future`] gave, or its other factor if that is at most 1, as it is without the division.
 pub(crate) fn of_future(b: &mut Builder, elem: Elem, value: ValueId) -> ValueId {
     future_scale(elem).map_or(value, |scale| b.scale(value, scale))
-}
-
-/// What the walk carries: reference, sum and weighted values of the keys so far.
-pub(crate) struct Carried {
-    /// Reference per feature, `[D]`.
-    pub m: ValueId,
-    /// `Σ exp(K − m)`, `[D]`; 0 before the first chunk.
-    pub z: ValueId,
-    /// `Σ exp(K − m) Vᵀ`, `[D, D]`.
-    pub t: ValueId,
-}
-
-impl Carried {
-    /// Writes `ell` and the normalised `state`; both are 0 before the first chunk.
-    pub(crate) fn save(&self, b: &mut Builder, saved: &SavedStates, index: ValueId) {
-        let (ell, state, _) = self.normalised(b);
-        saved.store(b, index, ell, state);
-    }
-
-    /// `ell`, the state, and whether there was a key for the feature (`[D]`).
-    fn normalised(&self, b: &mut Builder) -> (ValueId, ValueId, ValueId) {
-        let shape = b.ty(self.z).shape;
-        let zero = b.full(0.0, &shape);
-        let one = b.full(1.0, &shape);
-        let some = b.compare(Compare::Gt, self.z, zero);
-        let z = b.select(some, self.z, one);
-        let log = b.unary(Unary::Log, z);
-        let ell = b.add(self.m, log);
-        let ell = b.select(some, ell, zero);
-        let inverse = b.unary(Unary::Recip, z);
-        (ell, scale_rows(b, self.t, inverse), some)
-    }
-
-    /// What the factors of a chunk refer to, if they are rounded to `elem`; saves it as well.
-    pub(crate) fn save_to_go_on(
-        self,
-        b: &mut Builder,
-        elem: Elem,
-        saved: &SavedStates,
-        index: ValueId,
-    ) -> Carried {
-        let (ell, state, some) = self.normalised(b);
-        saved.store(b, index, ell, state);
-        if goes_on_as_is(elem) { self } else { self.replaced(b, ell, state, some) }
-    }
-
-    /// What the factors of a chunk refer to, where nothing is saved.
-    pub(crate) fn go_on(self, b: &mut Builder, elem: Elem) -> Carried {
-        if goes_on_as_is(elem) {
-            return self;
-        }
-        let (ell, state, some) = self.normalised(b);
-        self.replaced(b, ell, state, some)
-    }
-
-    /// The normalised state in place of this one, where there was a key.
-    fn replaced(&self, b: &mut Builder, ell: ValueId, state: ValueId, some: ValueId) -> Carried {
-        let shape = b.ty(self.z).shape;
-        let one = b.full(1.0, &shape);
-        Carried { m: b.select(some, ell, self.m), z: b.select(some, one, self.z), t: state }
-    }
-}
-
-/// Relative to the largest key, the sums grow with the number of keys, which bf16 holds and f16 does not: there the walk
-/// goes on from the normalised state, as the kernels do that start at a chunk.
-fn goes_on_as_is(elem: Elem) -> bool {
-    elem != Elem::F16
-}
-
-/// The saved states of one key/value head.
-#[derive(Clone, Copy)]
-pub(crate) struct SavedStates {
-    ell: ParamId,
-    state: ParamId,
-    first: ValueId,
-    dim: usize,
-    window: Option<Window>,
-}
-
-/// Some rows of every pair: a block of features.
-#[derive(Clone, Copy)]
-struct Window {
-    first: ValueId,
-    rows: usize,
-    bound: Option<ValueId>,
-}
-
-impl SavedStates {
-    /// `count` (S) states of head `kv_head` of sequence `batch`.
-    pub(crate) fn new(
-        b: &mut Builder,
-        ell: ParamId,
-        state: ParamId,
-        shape: &HeadShape,
-        count: usize,
-        batch: ValueId,
-        kv_head: ValueId,
-    ) -> Self {
-        let line = shape.kv_line(b, batch, kv_head);
-        SavedStates { ell, state, first: b.scale_index(line, count), dim: shape.head_dim, window: None }
-    }
-
-    /// `rows` features of each pair from feature `first` (Index) on.
-    pub(crate) fn features(&self, first: ValueId, rows: usize) -> Self {
-        SavedStates { window: Some(Window { first, rows, bound: None }), ..*self }
-    }
-
-    /// The same features, but none from `bound` on.
-    pub(crate) fn bounded(&self, bound: Option<ValueId>) -> Self {
-        SavedStates { window: self.window.map(|window| Window { bound, ..window }), ..*self }
-    }
-
-    fn offsets(&self, b: &mut Builder, index: ValueId) -> (ValueId, ValueId) {
-        let at = b.add(self.first, index);
-        let (small, large) = (b.scale_index(at, self.dim), b.scale_index(at, self.dim * self.dim));
-        let Some(Window { first, .. }) = self.window else { return (small, large) };
-        let rows = b.scale_index(first, self.dim);
-        (b.add(small, first), b.add(large, rows))
-    }
-
-    /// Rows of a pair, and where they end.
-    fn rows(&self) -> (usize, Option<ValueId>) {
-        self.window.map_or((self.dim, None), |window| (window.rows, window.bound))
-    }
-
-    /// Writes the pair number `index`.
-    pub(crate) fn store(&self, b: &mut Builder, index: ValueId, ell: ValueId, state: ValueId) {
-        let (small, _) = self.offsets(b, index);
-        let (_, bound) = self.rows();
-        b.store(self.ell, small, ell, &[(1, bound)]);
-        self.store_state(b, index, state);
-    }
-
-    /// Writes `state` number `index`.
-    pub(crate) fn store_state(&self, b: &mut Builder, index: ValueId, state: ValueId) {
-        let (_, large) = self.offsets(b, index);
-        let (_, bound) = self.rows();
-        b.store(self.state, large, state, &[(self.dim, bound), (1, None)]);
-    }
-
-    /// Reads `ell` number `index`, `[D]` or the features of the window.
-    pub(crate) fn load_ell(&self, b: &mut Builder, index: ValueId) -> ValueId {
-        let (small, _) = self.offsets(b, index);
-        let (rows, bound) = self.rows();
-        b.load(self.ell, small, &[rows], &[(1, bound)])
-    }
-
-    /// Reads `state` number `index`, `[D, D]` or the features of the window.
-    pub(crate) fn load_state(&self, b: &mut Builder, index: ValueId) -> ValueId {
-        let (_, large) = self.offsets(b, index);
-        let (rows, bound) = self.rows();
-        b.load(self.state, large, &[rows, self.dim], &[(self.dim, bound), (1, None)])
-    }
 }
 
 /// Keys and values of a chunk.

@@ -8,10 +8,12 @@
 //! find ([`softmax_decode_merge`]), as Flash-Decoding does. The parts only read the caches, so that tiles can be copied in
 //! the background.
 
-use super::attention::{GroupTile, HeadRows, HeadShape, HeadStrides, mask_from, scale_rows, strides_tag};
-use super::{load_index, number, tag};
 use crate::builder::Builder;
 use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+use crate::library::attention::common::{
+    GroupTile, HeadRows, HeadShape, HeadStrides, mask_from, scale_rows, strides_tag,
+};
+use crate::library::{load_index, number, tag};
 
 /// What [`softmax_decode`] computes and how.
 #[derive(Clone, PartialEq, Debug)]

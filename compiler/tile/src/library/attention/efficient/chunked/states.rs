@@ -1,20 +1,19 @@
-//! Chunk-parallel linear attention: the states between the chunks.
+//! The states between the chunks.
 //!
 //! The state is a monoid, so each chunk makes its own in parallel ([`linear_attention_chunk_states`] forward,
-//! [`super::linear_attention_chunked_backward`] backward), and a walk over the chunks, in place, gives each the sum of
+//! [`super::backward`] backward), and a walk over the chunks, in place, gives each the sum of
 //! those before it ([`linear_attention_prefix`]) or after it ([`linear_attention_suffix`]). The walks touch little
 //! memory but have a long chain; a program takes few features, so that there are many, and loads several chunks at
 //! once, so that it waits for memory only once for them.
 
-use super::attention::{mask_from, scale_rows, with_each_row};
-use super::linear_attention::LinearForwardSpec;
-use super::linear_attention_backward::LinearBackwardSpec;
-use super::linear_attention_blocks::{ChunkHead, Sizes};
-use super::linear_attention_chunk::{Carried, SavedStates};
-use super::linear_decode::StoredState;
-use super::{bound, load_index};
+use super::{ChunkHead, Sizes};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
+use crate::library::attention::common::{mask_from, scale_rows, with_each_row};
+use crate::library::attention::efficient::backward::LinearBackwardSpec;
+use crate::library::attention::efficient::forward::LinearForwardSpec;
+use crate::library::attention::efficient::state::{Carried, SavedStates, StoredState};
+use crate::library::{bound, load_index};
 
 /// Features of a program of a walk.
 const WALK_FEATURES: usize = 4;

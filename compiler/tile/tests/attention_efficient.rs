@@ -1,12 +1,11 @@
 //! Linear attention kernels against float64 loops, on keys that break unchecked chunk references.
 
-use crate::attention_support::linear::Case;
+use crate::attention_support::efficient::Case;
 use crate::attention_support::{Keys, Layout, Machine, Problem, Random, Reference, by_turns};
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::linear_attention::linear_attention_forward;
-use linc_tile::library::linear_attention_backward::linear_attention_backward;
-use linc_tile::library::linear_attention_bidirectional::{
+use linc_tile::library::attention::efficient::{
     bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
+    linear_attention_backward, linear_attention_forward,
 };
 
 /// out, dq, dk, dv of the kernels.

@@ -1,17 +1,15 @@
-//! Causal linear attention, forward, all chunks in parallel: the form for machines with many processors.
-//!
-//! The mathematics is that of [`super::linear_attention`]. There one program walks over the sequence; here three kernels
-//! share the work: [`super::linear_attention_states`] has the two that give each chunk the state before it, the one
-//! here has a program for each chunk. It works in blocks of features (see [`super::linear_attention_blocks`]).
+//! Causal efficient attention, forward, all chunks in parallel. Three kernels share the work: [`super::states`] has the two
+//! that give each chunk the state before it, the one here has a program for each chunk.
 //!
 //! A block contributes `q̃ state` and a part of the attention matrix `A`; `tril(A) V` comes last.
 
-use super::attention::{HeadShape, Triangle};
-use super::linear_attention::LinearForwardSpec;
-use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax};
-use super::load_index;
+use super::ChunkHead;
+use super::key_block::{KeyBlock, QuerySoftmax};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ValueId};
+use crate::library::attention::common::{HeadShape, Triangle};
+use crate::library::attention::efficient::forward::LinearForwardSpec;
+use crate::library::load_index;
 
 /// `(q, k, v, ell, state) -> out`, where `ell` and `state` are of the keys before each chunk.
 ///

@@ -6,13 +6,15 @@
 //! The state is small, so one program per sequence and key/value head builds it, and it is saved in place of the
 //! states of the causal form: `ell [B, G, 1, D]`, `state [B, G, 1, D, D]`.
 
-use super::attention::{HeadRows, HeadShape, scale_rows, softmax_rows, temper, with_each_row};
-use super::linear_attention::LinearForwardSpec;
-use super::linear_attention_backward::{BackwardHead, LinearBackwardSpec, softmax_rows_grad};
-use super::linear_attention_chunk::{Carried, KeyChunk, SavedStates, narrow_future, of_future};
-use super::softmax_attention::QueryBlock;
+use super::backward::{BackwardHead, LinearBackwardSpec};
+use super::chunk::{KeyChunk, narrow_future, of_future};
+use super::feature_softmax::{softmax_rows, softmax_rows_grad, temper};
+use super::forward::LinearForwardSpec;
+use super::state::{Carried, SavedStates};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode};
+use crate::library::attention::common::{HeadRows, HeadShape, QueryBlock, scale_rows, with_each_row};
+use crate::library::bound;
 
 /// `(k, v) -> (ell [B, G, 1, D], state [B, G, 1, D, D])`
 pub fn bidirectional_attention_state(spec: &LinearForwardSpec) -> Kernel {
@@ -89,7 +91,7 @@ pub fn bidirectional_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
 
     let dstate = b.full(0.0, &[dim, dim]);
     let done = b.for_loop(zero, end, spec.chunk, &[dstate], |b, start, carried| {
-        let bound = super::bound(b, seq, start, spec.chunk);
+        let bound = bound(b, seq, start, spec.chunk);
         head.each_query_head(b, carried, |b, query, carried| {
             let q = query.q.load_f32(b, start, spec.chunk, bound);
             let p = softmax_rows(b, q, spec.temperature);

@@ -1,12 +1,14 @@
-//! The last kernel of the chunk-parallel backward ([`super::linear_attention_chunked_backward`]): what needs the later
+//! The last kernel of the chunk-parallel backward ([`super::backward`]): what needs the later
 //! chunks, and dV, which needs the attention matrix of the forward pass again.
 
-use super::attention::{HeadShape, Triangle, temper, with_each_row};
-use super::linear_attention_backward::LinearBackwardSpec;
-use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax};
-use super::linear_attention_chunk::{narrow_future, of_future};
+use super::ChunkHead;
+use super::key_block::{KeyBlock, QuerySoftmax};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
+use crate::library::attention::common::{HeadShape, Triangle, with_each_row};
+use crate::library::attention::efficient::backward::LinearBackwardSpec;
+use crate::library::attention::efficient::chunk::{narrow_future, of_future};
+use crate::library::attention::efficient::feature_softmax::temper;
 
 /// `(q, k, v, ell, dout, d, rho, dk_part) -> (dk, dv)`, where `d` and `rho` are of the later chunks, seen from the
 /// end of each.

@@ -6,11 +6,13 @@
 
 use std::f64::consts::LOG2_E;
 
-use super::attention::{HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, strides_tag};
-use super::softmax_attention::{KeyWalk, QueryBlock, scaled_exp};
-use super::{bound, number, tag};
+use super::online::{KeyWalk, scaled_exp};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
+use crate::library::attention::common::{
+    HeadRows, HeadShape, HeadStrides, QueryBlock, Triangle, for_group, group_head, strides_tag,
+};
+use crate::library::{bound, number, tag};
 
 /// What the backward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]

@@ -3,13 +3,14 @@
 //! A program serves one sequence and key/value head with all query heads of its group as the rows of one tile, and updates
 //! its state in place. The position is a scalar in memory, so one kernel serves every step.
 
-use super::attention::{
-    GroupTile, HeadRows, HeadShape, HeadStrides, scale_rows, softmax_rows, strides_tag, temper,
-};
-use super::linear_attention_chunk::Carried;
-use super::{load_index, number, tag};
+use super::feature_softmax::{softmax_rows, temper};
+use super::state::StoredState;
 use crate::builder::Builder;
-use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, ValueId};
+use crate::ir::{Elem, Kernel, Mode, ValueId};
+use crate::library::attention::common::{
+    GroupTile, HeadRows, HeadShape, HeadStrides, scale_rows, strides_tag,
+};
+use crate::library::{load_index, number, tag};
 
 /// What [`linear_decode`] computes and how.
 #[derive(Clone, PartialEq, Debug)]
@@ -102,102 +103,4 @@ pub fn linear_decode(spec: &LinearDecodeSpec) -> Kernel {
         });
     }
     b.finish()
-}
-
-/// The recurrent state of one key/value head between two programs: `m`, `z` `[B, G, D]`, `t` `[B, G, D, D]`, or a part of
-/// its rows and columns.
-pub(crate) struct StoredState {
-    params: [ParamId; 3],
-    vector: ValueId,
-    matrix: ValueId,
-    shape: [usize; 2],
-    dim: usize,
-}
-
-impl StoredState {
-    /// The state of `kv_head` (Index) of sequence `batch` (Index).
-    pub(crate) fn new(
-        b: &mut Builder,
-        params: [ParamId; 3],
-        shape: &HeadShape,
-        batch: ValueId,
-        kv_head: ValueId,
-    ) -> Self {
-        let dim = shape.head_dim;
-        let line = shape.kv_line(b, batch, kv_head);
-        let (vector, matrix) = (b.scale_index(line, dim), b.scale_index(line, dim * dim));
-        StoredState { params, vector, matrix, shape: [dim, dim], dim }
-    }
-
-    /// `rows` features of keys from feature `first` (Index) on.
-    pub(crate) fn features(&self, b: &mut Builder, first: ValueId, rows: usize) -> Self {
-        let above = b.scale_index(first, self.dim);
-        let (vector, matrix) = (b.add(self.vector, first), b.add(self.matrix, above));
-        StoredState { vector, matrix, shape: [rows, self.shape[1]], ..*self }
-    }
-
-    /// `width` features of values from feature `first` (Index) on.
-    fn values(&self, b: &mut Builder, first: ValueId, width: usize) -> Self {
-        StoredState { matrix: b.add(self.matrix, first), shape: [self.shape[0], width], ..*self }
-    }
-
-    /// What was carried to position `pos` (Index); at 0 nothing but the reference that `first` gives.
-    pub(crate) fn load(
-        &self,
-        b: &mut Builder,
-        pos: ValueId,
-        first: impl FnOnce(&mut Builder) -> ValueId,
-    ) -> Carried {
-        let (m, z) = self.load_sums(b, pos, first);
-        Carried { m, z, t: self.load_values(b, pos) }
-    }
-
-    /// `m` and `z` of [`StoredState::load`].
-    fn load_sums(
-        &self,
-        b: &mut Builder,
-        pos: ValueId,
-        first: impl FnOnce(&mut Builder) -> ValueId,
-    ) -> (ValueId, ValueId) {
-        let rows = [self.shape[0]];
-        let load = |b: &mut Builder, param| b.load(param, self.vector, &rows, &[(1, None)]);
-        let is_first = is_zero(b, pos);
-        let sums = b.if_else(
-            is_first,
-            |b| vec![first(b), b.full(0.0, &rows)],
-            |b| vec![load(b, self.params[0]), load(b, self.params[1])],
-        );
-        (sums[0], sums[1])
-    }
-
-    /// `t` of [`StoredState::load`].
-    fn load_values(&self, b: &mut Builder, pos: ValueId) -> ValueId {
-        let is_first = is_zero(b, pos);
-        let values = b.if_else(
-            is_first,
-            |b| vec![b.full(0.0, &self.shape)],
-            |b| vec![b.load(self.params[2], self.matrix, &self.shape, &[(self.dim, None), (1, None)])],
-        );
-        values[0]
-    }
-
-    /// Writes it back.
-    pub(crate) fn store(&self, b: &mut Builder, state: &Carried) {
-        self.store_sums(b, state.m, state.z);
-        self.store_values(b, state.t);
-    }
-
-    fn store_sums(&self, b: &mut Builder, m: ValueId, z: ValueId) {
-        b.store(self.params[0], self.vector, m, &[(1, None)]);
-        b.store(self.params[1], self.vector, z, &[(1, None)]);
-    }
-
-    fn store_values(&self, b: &mut Builder, t: ValueId) {
-        b.store(self.params[2], self.matrix, t, &[(self.dim, None), (1, None)]);
-    }
-}
-
-fn is_zero(b: &mut Builder, index: ValueId) -> ValueId {
-    let zero = b.index(0);
-    b.compare(Compare::Eq, index, zero)
 }

@@ -1,5 +1,5 @@
-//! Causal linear attention, backward, all chunks in parallel; the mathematics is that of
-//! [`super::linear_attention_backward`].
+//! Causal efficient attention, backward, all chunks in parallel; the mathematics is that of
+//! [`linear_attention_backward`](crate::library::attention::efficient::linear_attention_backward).
 //!
 //! The walk from the end becomes three kernels. [`linear_attention_chunk_grads`] does what a chunk can do without knowing
 //! the later ones: dQ, what the chunk adds to `d` and `rho`, and dK from its own queries. [`linear_attention_suffix`]
@@ -9,15 +9,17 @@
 //! [`linear_attention_delta`] makes it first. `rowsum(out ⊙ dout)` is the same number, but not the same rounding: where P
 //! is nearly 1, dQ is the small difference of dP and delta, and bf16 would leave little of it.
 //!
-//! [`linear_attention_grads`]: super::linear_attention_chunked_grads::linear_attention_grads
-//! [`linear_attention_suffix`]: super::linear_attention_states::linear_attention_suffix
+//! [`linear_attention_grads`]: super::linear_attention_grads
+//! [`linear_attention_suffix`]: super::linear_attention_suffix
 
-use super::attention::{HeadRows, HeadShape, Triangle};
-use super::linear_attention_backward::{LinearBackwardSpec, centred_grad};
-use super::linear_attention_blocks::{ChunkHead, KeyBlock, QuerySoftmax, Sizes, WIDEST, column, from_row};
-use super::linear_attention_chunk::SavedStates;
+use super::key_block::{KeyBlock, QuerySoftmax, column, from_row};
+use super::{ChunkHead, Sizes, WIDEST};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
+use crate::library::attention::common::{HeadRows, HeadShape, Triangle};
+use crate::library::attention::efficient::backward::LinearBackwardSpec;
+use crate::library::attention::efficient::feature_softmax::centred_grad;
+use crate::library::attention::efficient::state::SavedStates;
 
 /// Whether [`linear_attention_chunk_grads`] has a place for `delta`: heads have several blocks of features.
 pub fn takes_delta(spec: &LinearBackwardSpec) -> bool {

@@ -9,17 +9,16 @@
 //! sends a chunk to a row-by-row path whose exponents are never positive.
 //! From chunk to chunk, d and rho decay by the difference of the saved `ell`, so their errors do not add up.
 
-use super::attention::{
-    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, softmax_rows,
-    softmax_vector, temper, with_each_row,
-};
-use super::linear_attention::linear_name;
-use super::linear_attention_blocks::Sizes;
-use super::linear_attention_chunk::{
-    Factors, KeyChunk, PrefixStep, SavedStates, narrow_future, of_future, start_of_chunk,
-};
+use super::chunk::{Factors, KeyChunk, PrefixStep, narrow_future, of_future, start_of_chunk};
+use super::chunked::Sizes;
+use super::feature_softmax::{softmax_rows, softmax_rows_grad, softmax_vector, temper};
+use super::forward::linear_name;
+use super::state::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+use crate::library::attention::common::{
+    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, with_each_row,
+};
 
 /// What the backward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]
@@ -344,28 +343,6 @@ fn slow_chunk(
     head.dk.store(b, chunk.start, dk, chunk.bound);
     head.dv.store(b, chunk.start, done[3], chunk.bound);
     vec![done[4], done[5]]
-}
-
-/// Gradient of `softmax(q·temperature)` over rows: `temperature · P ⊙ (dP − rowsum(P ⊙ dP))`.
-pub(crate) fn softmax_rows_grad(b: &mut Builder, p: ValueId, dp: ValueId, temperature: f64) -> ValueId {
-    let product = b.mul(p, dp);
-    let delta = b.sum(1, product);
-    centred_grad(b, p, dp, delta, temperature)
-}
-
-/// `temperature · P ⊙ (dP − delta)` for rows whose `delta` `[rows]` is known.
-pub(crate) fn centred_grad(
-    b: &mut Builder,
-    p: ValueId,
-    dp: ValueId,
-    delta: ValueId,
-    temperature: f64,
-) -> ValueId {
-    let cols = b.ty(p).shape[1];
-    let delta = b.expand_cols(delta, cols);
-    let centred = b.sub(dp, delta);
-    let dq = b.mul(p, centred);
-    temper(b, dq, temperature)
 }
 
 /// `acc + column rowᵀ`

@@ -1,0 +1,59 @@
+//! Efficient attention (Shen et al.), causal: linear attention whose features are softmaxes.
+//!
+//! Per head, with P = softmax over the features of q and L_t the logsumexp of k over the prefix,
+//! `out_t = Σ_{s≤t} V_s Σ_d P_t[d] exp(K_s[d] − L_t[d])`, exactly and in O(N·D²). A walk over the chunks of a
+//! key/value head carries, per feature, a reference `m` (the largest key so far),
+//! `z = Σ exp(K_s − m)` and `t = Σ exp(K_s − m) V_sᵀ`. Inside a chunk
+//! `k̃ = exp(K − m)`, `Z = z + running sum of k̃`, `q̃ = P / Z`: plain matrix products give
+//! `out = q̃ t + tril(q̃ k̃ᵀ) V`. That is exact while Z stays below e^30 (e^6.6 in f16); otherwise, rarely, the chunk is computed row
+//! by row with exponents that are never positive. `z` is never turned into a logarithm and back, so the
+//! logsumexp does not drift on long sequences. The first chunk takes its first key as the reference: then `Z ≥ 1` everywhere
+//! (in f16 a little above it).
+//!
+//! Saved for the backward pass, before each chunk: `ell = m + ln z` and `state = t / z`, both 0 before the first chunk.
+//!
+//! Letters beside those of [`super`]: `C` chunk, `S` saved states (`ceil(N/C)` if causal, else 1), `F` features of a block.
+//! `delta` `[B, H, N]`, `ell`, `rho` `[B, G, S, D]`, `state`, `d` `[B, G, S, D, D]`, `dk_part` `[B, N, G, D]` and the
+//! recurrent state `m`, `z` `[B, G, D]`, `t` `[B, G, D, D]` are f32.
+//!
+//! | kernel | grid | parameters in launch order (`=` written, `~` updated in place) |
+//! |---|---|---|
+//! | `linear_attention_forward` | G, B, 1 | q, k, v, =out, =ell, =state |
+//! | `linear_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
+//! | `linear_attention_chunk_states` | S·D/F, G, B | k, v, =ell, =state |
+//! | `linear_attention_prefix` | D/4, G, B | ~ell, ~state |
+//! | `linear_attention_out` | S, G, B | q, k, v, ell, state, =out |
+//! | `linear_attention_delta` | S, G, B | q, k, v, ell, state, dout, =delta |
+//! | `linear_attention_chunk_grads` | S·D/F, G, B | q, k, v, ell, state, dout, \[delta,\] =dq, =d, =rho, ~dk_part |
+//! | `linear_attention_suffix` | D/4, G, B | ell, ~d, ~rho |
+//! | `linear_attention_grads` | S, G, B | q, k, v, ell, dout, d, rho, dk_part, =dk, =dv |
+//! | `bidirectional_attention_state` | G, B, 1 | k, v, =ell, =state |
+//! | `bidirectional_attention_out` | ceil(N/chunk), H, B | q, state, =out |
+//! | `bidirectional_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
+//! | `linear_prefill` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
+//! | `linear_prefill_prefix` | D/4, G, B | ~ell, ~state, ~m, ~z, ~t, pos |
+//! | `linear_prefill_out` | S, G, B | q, k, v, ell, state, pos, =out |
+//! | `linear_decode` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
+
+mod backward;
+mod bidirectional;
+mod chunk;
+mod chunked;
+mod decode;
+mod feature_softmax;
+mod forward;
+mod prefill;
+mod state;
+
+pub use backward::{LinearBackwardSpec, linear_attention_backward};
+pub use bidirectional::{
+    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
+};
+pub use chunked::{
+    linear_attention_chunk_grads, linear_attention_chunk_states, linear_attention_delta,
+    linear_attention_grads, linear_attention_out, linear_attention_prefix, linear_attention_suffix,
+    linear_prefill_out, linear_prefill_prefix, needs_delta, takes_delta,
+};
+pub use decode::{LinearDecodeSpec, linear_decode};
+pub use forward::{LinearForwardSpec, linear_attention_forward};
+pub use prefill::linear_prefill;

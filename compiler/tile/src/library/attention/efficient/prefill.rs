@@ -1,0 +1,46 @@
+//! The tokens of a prompt, many at once, before decoding: efficient attention that goes on from a recurrent state.
+//!
+//! A prompt is taken in blocks of N tokens. The first of a block is at position `pos`, a scalar in memory as in
+//! [`super::linear_decode`], whose state this is. Where chunks are computed in parallel,
+//! [`super::linear_prefill_prefix`] and [`super::linear_prefill_out`] go on from it.
+
+use super::chunk::{KeyChunk, first_reference};
+use super::forward::{LinearForwardSpec, Queries};
+use super::state::{Carried, StoredState};
+use crate::builder::Builder;
+use crate::ir::{Elem, Kernel, Mode};
+use crate::library::attention::common::HeadRows;
+use crate::library::load_index;
+
+/// `(q, k, v, m [B, G, D], z [B, G, D], t [B, G, D, D], pos) -> out`: the chunks of
+/// [`super::linear_attention_forward`], from the recurrent state to the one after the block, in place;
+/// at `pos` 0 the old m, z, t are ignored.
+pub fn linear_prefill(spec: &LinearForwardSpec) -> Kernel {
+    let (shape, dim) = (&spec.shape, spec.shape.head_dim);
+    let name = spec.name("linear_prefill", &[spec.q, spec.k, spec.v, spec.out]);
+    let mut b = Builder::new(name, [shape.kv_heads, shape.batch, 1]);
+    let q = b.param("q", spec.elem, Mode::Read);
+    let k = b.param("k", spec.elem, Mode::Read);
+    let v = b.param("v", spec.elem, Mode::Read);
+    let state = ["m", "z", "t"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
+    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let out = b.param("out", spec.elem, Mode::Write);
+
+    let (kv_head, batch) = (b.program_id(0), b.program_id(1));
+    let pos = load_index(&mut b, pos);
+    let state = StoredState::new(&mut b, state, shape, batch, kv_head);
+    let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
+    let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
+    let queries = Queries { spec, q, out, batch, kv_head };
+    let (zero, end) = (b.index(0), b.index(shape.seq));
+    let before = state.load(&mut b, pos, |b| first_reference(b, spec.elem, &k, zero, spec.temperature));
+    let init = [before.m, before.z, before.t];
+    let done = b.for_loop(zero, end, spec.chunk, &init, |b, start, carried| {
+        let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
+        let before = before.go_on(b, spec.elem);
+        let chunk = KeyChunk::load(b, &k, &v, shape.seq, spec.chunk, spec.temperature, start);
+        queries.walk(b, &k, &chunk, &before)
+    });
+    state.store(&mut b, &Carried { m: done[0], z: done[1], t: done[2] });
+    b.finish()
+}

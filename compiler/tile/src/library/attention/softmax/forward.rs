@@ -1,0 +1,75 @@
+//! Softmax attention, forward, in the manner of FlashAttention: no N×N buffer, each score is computed once.
+//!
+//! A program owns `block_q` query rows of one head and walks over blocks of keys by the online softmax.
+
+use super::online::{AttendedRows, KeyWalk};
+use crate::builder::Builder;
+use crate::ir::{Elem, Kernel, Mode, Unary};
+use crate::library::attention::common::{HeadRows, HeadShape, HeadStrides, QueryBlock, strides_tag};
+use crate::library::{number, tag};
+
+/// What [`softmax_attention_forward`] computes and how.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SoftmaxForwardSpec {
+    /// Element type of q, k, v, out.
+    pub elem: Elem,
+    /// Sizes.
+    pub shape: HeadShape,
+    /// Each query sees only keys at or before its own position.
+    pub causal: bool,
+    /// Score multiplier.
+    pub scale: f64,
+    /// Query rows of a program.
+    pub block_q: usize,
+    /// Keys of a round.
+    pub block_k: usize,
+    /// Strides of q.
+    pub q: HeadStrides,
+    /// Strides of k.
+    pub k: HeadStrides,
+    /// Strides of v.
+    pub v: HeadStrides,
+    /// Strides of out.
+    pub out: HeadStrides,
+}
+
+/// `(q, k, v) -> (out, lse)`: `out = softmax(q kᵀ·scale) v`, `lse` the natural-log row logsumexp of the scaled scores.
+pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
+    let HeadShape { batch, seq, heads, head_dim: dim, .. } = spec.shape;
+    let name = format!(
+        "softmax_attention_forward_{}_{}_{}_s{}_q{}_k{}_{}",
+        tag(spec.elem),
+        spec.shape.tag(),
+        if spec.causal { "causal" } else { "full" },
+        number(spec.scale),
+        spec.block_q,
+        spec.block_k,
+        strides_tag(&[spec.q, spec.k, spec.v, spec.out]),
+    );
+    spec.shape.check(&name);
+    let (rows, cols) = (spec.block_q, spec.block_k);
+    let blocks = seq.div_ceil(rows);
+    let mut b = Builder::new(name, [blocks, heads, batch]);
+    let q = b.param("q", spec.elem, Mode::Read);
+    let k = b.param("k", spec.elem, Mode::Read);
+    let v = b.param("v", spec.elem, Mode::Read);
+    let out = b.param("out", spec.elem, Mode::Write);
+    let lse = b.param("lse", Elem::F32, Mode::Write);
+
+    let place = QueryBlock::new(&mut b, &spec.shape, rows, spec.causal);
+    let q = HeadRows::new(&mut b, q, spec.q, dim, place.batch, place.head);
+    let k = HeadRows::new(&mut b, k, spec.k, dim, place.batch, place.kv_head);
+    let v = HeadRows::new(&mut b, v, spec.v, dim, place.batch, place.kv_head);
+    let out = HeadRows::new(&mut b, out, spec.out, dim, place.batch, place.head);
+    let q_tile = q.load(&mut b, place.start, rows, place.bound);
+
+    let walk = KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start };
+    let AttendedRows { m, l, result } = walk.attend(&mut b, spec.elem, spec.scale, q_tile, &k, &v);
+    out.store(&mut b, place.start, result, place.bound);
+    let log = b.unary(Unary::Log, l);
+    let m = b.scale(m, spec.scale);
+    let log = b.add(m, log);
+    let at = place.row_offset(&mut b, &spec.shape);
+    b.store(lse, at, log, &[(1, place.bound)]);
+    b.finish()
+}

@@ -1,0 +1,162 @@
+//! The online softmax: a walk over blocks of keys with a running maximum `m`, sum `l` and unnormalised output.
+//!
+//! Scores are scaled where they are exponentiated: with `c = scale·log2(e)`, a positive number,
+//! `exp(scale·(s - m)) = 2^(c·s - c·m)` is one multiply-add and one power of two. Blocks of keys above the diagonal are
+//! skipped, the mask is applied only to blocks on the diagonal and to the ragged last block, in code of their own after the
+//! main loop.
+
+use std::f64::consts::LOG2_E;
+
+use crate::builder::Builder;
+use crate::ir::{Elem, Unary, ValueId};
+use crate::library::attention::common::{HeadRows, Triangle, mask_from, scale_rows};
+use crate::library::bound;
+
+/// `exp(scale·s)` with a shift of the exponent, which is to base 2: `2^(scale·log2(e)·s + shift)`.
+pub(crate) fn scaled_exp(b: &mut Builder, s: ValueId, scale: f64, shift: ValueId) -> ValueId {
+    let shape = b.ty(s).shape.clone();
+    let factor = b.float(scale * LOG2_E);
+    b.name(factor, "scale_log2e");
+    let factor = b.splat(factor, &shape);
+    let exponent = b.fma(s, factor, shift);
+    b.exp2(exponent)
+}
+
+/// The blocks of keys that a block of queries sees.
+pub(crate) struct KeyWalk {
+    /// Number of keys that there is memory for, N.
+    pub seq: usize,
+    /// Number of keys that exist, Index; N if nothing is given. Of causal walks only.
+    pub end: Option<ValueId>,
+    /// Query rows.
+    pub rows: usize,
+    /// Keys of a round.
+    pub cols: usize,
+    /// Only keys at or before each query.
+    pub causal: bool,
+    /// First query row, Index.
+    pub start: ValueId,
+}
+
+/// Rows of softmax attention.
+pub(crate) struct AttendedRows {
+    /// Largest score before its scale, `[rows]`.
+    pub m: ValueId,
+    /// Sum of the exponentials relative to it, `[rows]`.
+    pub l: ValueId,
+    /// The output, f32 `[rows, D]`.
+    pub result: ValueId,
+}
+
+impl KeyWalk {
+    /// Attends with the queries `[rows, D]` to the keys that they see; weights are rounded to `elem`.
+    pub(crate) fn attend(
+        &self,
+        b: &mut Builder,
+        elem: Elem,
+        scale: f64,
+        queries: ValueId,
+        k: &HeadRows,
+        v: &HeadRows,
+    ) -> AttendedRows {
+        let (rows, cols) = (self.rows, self.cols);
+        let m = b.full(f64::NEG_INFINITY, &[rows]);
+        let l = b.full(0.0, &[rows]);
+        let acc = b.full(0.0, &b.ty(queries).shape);
+        for (value, name) in [(m, "max_before"), (l, "sum_before"), (acc, "acc")] {
+            b.name(value, name);
+        }
+        let done = self.run(b, &[m, l, acc], |b, start, mask, carried| {
+            let bound = mask.and_then(|_| match self.end {
+                Some(end) => Some(b.sub(end, start)),
+                None => bound(b, self.seq, start, cols),
+            });
+            let k_tile = k.load(b, start, cols, bound);
+            let v_tile = v.load(b, start, cols, bound);
+            let s = b.dot(queries, false, k_tile, true, None);
+            let s = mask.map_or(s, |mask| mask.hide(b, s, start));
+            b.name(s, "scores");
+            let (m, l, acc) = (carried[0], carried[1], carried[2]);
+            let top = b.reduce_max(1, s);
+            let top = b.max(m, top);
+            b.name(top, "row_max");
+            let shift = b.scale(top, -scale * LOG2_E);
+            let shift = b.expand_cols(shift, cols);
+            let p = scaled_exp(b, s, scale, shift);
+            b.name(p, "weights");
+            let alpha = b.sub(m, top);
+            let alpha = b.scale(alpha, scale * LOG2_E);
+            let alpha = b.exp2(alpha);
+            b.name(alpha, "correction");
+            let fresh = b.sum(1, p);
+            let l = b.fma(l, alpha, fresh);
+            b.name(l, "row_sum");
+            let acc = scale_rows(b, acc, alpha);
+            let p = b.cast(p, elem);
+            let acc = b.dot(p, false, v_tile, false, Some(acc));
+            vec![top, l, acc]
+        });
+        let (m, l, acc) = (done[0], done[1], done[2]);
+        let inverse = b.unary(Unary::Recip, l);
+        AttendedRows { m, l, result: scale_rows(b, acc, inverse) }
+    }
+
+    /// Carries values over the visible blocks: `step(builder, first key, mask if one is needed, carried)`.
+    /// The mask of a causal block covers the ragged end too, since a query is before it.
+    pub(crate) fn run(
+        &self,
+        b: &mut Builder,
+        init: &[ValueId],
+        step: impl Fn(&mut Builder, ValueId, Option<KeyMask>, &[ValueId]) -> Vec<ValueId>,
+    ) -> Vec<ValueId> {
+        let mask = KeyMask { causal: self.causal, seq: self.seq, start: self.start };
+        let step = |b: &mut Builder, start: ValueId, mask: Option<KeyMask>, carried: &[ValueId]| {
+            b.name(start, "k_start");
+            step(b, start, mask, carried)
+        };
+        let zero = b.index(0);
+        if !self.causal {
+            let full = b.index(self.seq / self.cols * self.cols);
+            let carried =
+                b.for_loop(zero, full, self.cols, init, |b, start, carried| step(b, start, None, carried));
+            if self.seq.is_multiple_of(self.cols) {
+                return carried;
+            }
+            return step(b, full, Some(mask), &carried);
+        }
+        // Every key of a block is visible to every row if the last key is at or before the first row.
+        let one = b.index(1);
+        let cols = b.index(self.cols);
+        let full = b.add(self.start, one);
+        let full = b.div(full, cols);
+        let full = b.scale_index(full, self.cols);
+        let rows = b.index(self.rows);
+        let end = b.add(self.start, rows);
+        let keys = self.end.unwrap_or_else(|| b.index(self.seq));
+        let end = b.min(end, keys);
+        let carried =
+            b.for_loop(zero, full, self.cols, init, |b, start, carried| step(b, start, None, carried));
+        b.for_loop(full, end, self.cols, &carried, |b, start, carried| step(b, start, Some(mask), carried))
+    }
+}
+
+/// Hides the keys that a query must not see.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyMask {
+    causal: bool,
+    seq: usize,
+    start: ValueId,
+}
+
+impl KeyMask {
+    /// Scores `[queries, keys]` with -inf where hidden; keys start at `keys` (Index).
+    pub(crate) fn hide(&self, b: &mut Builder, scores: ValueId, keys: ValueId) -> ValueId {
+        if self.causal {
+            let lower = Triangle { fill: f64::NEG_INFINITY, lower: true };
+            return lower.apply(b, scores, Some((self.start, keys)));
+        }
+        let seq = b.index(self.seq);
+        let left = b.sub(seq, keys);
+        mask_from(b, scores, 1, left, f64::NEG_INFINITY)
+    }
+}
