@@ -29,7 +29,7 @@ fn check(model: &str, precision: Precision, seq: usize) {
         let options = Options { precision, target: Target::Cuda(arch), ..Options::new(1, *seq) };
         let plan = compiled(&flavor(model, "0.5"), entry, &options).plan;
         let cache = Cache::at(format!("{folder}/cache").into());
-        let inspection = inspect(&plan, arch, Some(&nvrtc), &cache, false, &mut |_, _| {})
+        let inspection = inspect(&plan, arch, Some(&nvrtc), &cache, false, &mut |_, _| true)
             .unwrap_or_else(|e| panic!("{e}"));
         assert!(inspection.rows.len() > 8, "only {} kernels", inspection.rows.len());
         let mut table = "kernel registers stack spills shared threads blocks/SM\n".to_string();

@@ -51,7 +51,12 @@ pub(crate) fn assemble(
 }
 
 fn kernel_entry(kernel: &tile::Kernel) -> plan::Kernel {
-    plan::Kernel { name: kernel.name.clone(), text: kernel.to_string(), grid: kernel.grid }
+    plan::Kernel {
+        name: kernel.name.clone(),
+        text: kernel.to_string(),
+        grid: kernel.grid,
+        written: kernel.written(),
+    }
 }
 
 struct Assembly<'a> {

@@ -8,6 +8,8 @@
 //!
 //! Nothing here assumes one rank: a collective is one more kind of step.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 mod label;
@@ -197,6 +199,8 @@ pub struct Kernel {
     pub text: String,
     /// Programs per axis.
     pub grid: [u32; 3],
+    /// For each parameter, whether a launch may write it.
+    pub written: Vec<bool>,
 }
 
 /// `c[i,j] = sum_p a[i,p]·b[p,j]` (+ c if `accumulate`), summed in f32 and rounded once, to nearest even, where c is
@@ -335,6 +339,27 @@ impl Plan {
             Action::Gemm(gemm) => gemm.name(),
             Action::Copy { .. } => "copy".to_string(),
         }
+    }
+
+    /// Places that a step may write.
+    pub fn writes(&self, step: &Step) -> Vec<Ref> {
+        match &step.action {
+            Action::Launch { kernel, args } => {
+                let written = args.iter().zip(&self.kernels[*kernel].written);
+                written.filter(|(_, is_written)| **is_written).map(|(at, _)| *at).collect()
+            }
+            Action::Gemm(gemm) => vec![gemm.c],
+            Action::Copy { to, .. } => vec![*to],
+        }
+    }
+
+    /// The first step that may write a persistent tensor of the wanted roles; the number of steps if none does. A run that
+    /// ends before it has left those tensors as they were.
+    pub fn first_write(&self, wanted: impl Fn(&Role) -> bool) -> usize {
+        let bindings = self.bindings.iter().filter(|b| b.role.is_persistent() && wanted(&b.role));
+        let buffers: BTreeSet<usize> = bindings.map(|b| b.at.buffer).collect();
+        let writes = |step: &Step| self.writes(step).iter().any(|at| buffers.contains(&at.buffer));
+        self.steps.iter().position(writes).unwrap_or(self.steps.len())
     }
 
     /// Floating-point operations of one run.

@@ -5,7 +5,7 @@
 //! 3. A step uses a scratch buffer only while it lives.
 //! 4. References point into their buffers; matmuls, copies and named tensors end within them.
 //! 5. A matmul's operands are f32, bf16 or f16, its result is of their type or f32, and it adds to f32 only.
-//! 6. A launch names an existing kernel; no grid is empty; names of kernels differ.
+//! 6. A launch names an existing kernel and has an argument for each of its parameters; no grid is empty; names of kernels differ.
 
 use std::collections::BTreeSet;
 
@@ -46,6 +46,8 @@ pub fn validate(plan: &Plan) -> Result<(), Invalid> {
             Action::Launch { kernel, args } => {
                 rule(*kernel < plan.kernels.len(), what, || format!("there is no kernel {kernel}"))?;
                 args.iter().try_for_each(|r| at(r, Some(1)))?;
+                let (given, params) = (args.len(), plan.kernels[*kernel].written.len());
+                rule(given == params, what, || format!("{given} arguments for {params} parameters"))?;
             }
             Action::Gemm(g) => {
                 let typed = g.dtype != DType::I32 && (g.c_dtype == g.dtype || g.c_dtype == DType::F32);
@@ -226,7 +228,12 @@ mod tests {
                 buffer("y", Space::Scratch, 64, 64, (0, 1)),
                 buffer("z", Space::Scratch, 0, 64, (1, 1)),
             ],
-            kernels: vec![Kernel { name: "k".into(), text: String::new(), grid: [1, 1, 1] }],
+            kernels: vec![Kernel {
+                name: "k".into(),
+                text: String::new(),
+                grid: [1, 1, 1],
+                written: vec![false, true],
+            }],
             steps: vec![
                 step(Action::Gemm(gemm)),
                 step(Action::Launch { kernel: 0, args: vec![at(2, 0), at(3, 0)] }),
@@ -296,5 +303,21 @@ mod tests {
             broken(|p| p.steps[1].action = Action::Launch { kernel: 0, args: vec![at(2, 64)] })
                 .contains("1 bytes at 64")
         );
+        assert!(
+            broken(|p| p.steps[1].action = Action::Launch { kernel: 0, args: vec![at(2, 0)] })
+                .contains("1 arguments for 2 parameters")
+        );
+    }
+
+    #[test]
+    fn the_first_step_that_writes_a_tensor_is_known() {
+        let plan = good();
+        assert_eq!(plan.first_write(|role| *role == Role::Param), 2, "w is only read");
+        let mut plan = good();
+        plan.steps[1].action = Action::Launch { kernel: 0, args: vec![at(2, 0), at(0, 0)] };
+        assert_eq!(plan.first_write(|role| *role == Role::Param), 1);
+        assert_eq!(plan.first_write(|role| *role == Role::Table), 2);
+        plan.steps.insert(0, step(Action::Copy { from: at(2, 0), to: at(0, 32), bytes: 32 }));
+        assert_eq!(plan.first_write(|role| *role == Role::Param), 0);
     }
 }

@@ -340,4 +340,9 @@ impl Kernel {
     pub fn param(&self, param: ParamId) -> &Param {
         &self.params[param.0 as usize]
     }
+
+    /// For each parameter, whether a launch may write it.
+    pub fn written(&self) -> Vec<bool> {
+        self.params.iter().map(|param| param.mode != Mode::Read).collect()
+    }
 }

@@ -52,7 +52,10 @@ impl Progress {
     /// For a device to show what it compiles.
     pub(crate) fn of_kernels(&self) -> linc_device::Progress {
         let bar = self.clone();
-        Box::new(move |done, total| bar.count("kernels compiled", done, total))
+        Box::new(move |done, total| {
+            bar.count("kernels compiled", done, total);
+            true
+        })
     }
 
     /// As [`Progress::show`], of things that are counted.

@@ -1,6 +1,7 @@
 //! `linc train`: runs a job and shows how it goes.
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 use linc_config::{ModelFiles, Override};
@@ -48,7 +49,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         console.message(&note);
     }
     let mut device = opened.device;
-    device.watch(console.progress().of_kernels());
+    let mut kernels = console.progress().of_kernels();
+    device.watch(Box::new(move |done, total| kernels(done, total) && !stop.load(Ordering::Relaxed)));
     let result = Trainer::new(config, &files, folder, device, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
     let shown = console.finish();

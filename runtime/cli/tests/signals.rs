@@ -165,20 +165,25 @@ fn long_validation(folder: &Folder) -> Vec<String> {
 
 #[test]
 fn a_long_step_is_taken_back_and_done_again_with_the_same_bits() {
-    let folder = Folder::new("signals_batches");
-    let settings =
-        ["--training.global_batch_size", "1200", "--training.steps", "2", "--validation.enable", "false"];
-    let run = interrupt(&folder, &settings, "step:  1", ("-INT", 130));
-    assert!(
-        run.said.contains("Interrupted after step 1; to go on, run the same command again"),
-        "{}",
-        run.said
-    );
-    assert!(run.again.contains("Training starts at step 2"), "{}", run.again);
-    let weights =
-        |name: &str| fs::read(folder.path(name).join("checkpoint/step-2/model.safetensors")).expect("read");
-    assert!(weights("run") == weights("whole"), "other bits");
-    assert_eq!(run.after, run.whole);
+    // Of many batches, and of one whose programs take long.
+    for (name, size) in
+        [("signals_batches", "--training.global_batch_size"), ("signals_step", "--training.batch_size")]
+    {
+        let folder = Folder::new(name);
+        let settings = [size, "1200", "--training.steps", "2", "--validation.enable", "false"];
+        let run = interrupt(&folder, &settings, "step:  1", ("-INT", 130));
+        assert!(
+            run.said.contains("Interrupted after step 1; to go on, run the same command again"),
+            "{}",
+            run.said
+        );
+        assert!(run.again.contains("Training starts at step 2"), "{}", run.again);
+        let weights = |name: &str| {
+            fs::read(folder.path(name).join("checkpoint/step-2/model.safetensors")).expect("read")
+        };
+        assert!(weights("run") == weights("whole"), "other bits");
+        assert_eq!(run.after, run.whole);
+    }
 }
 
 #[test]

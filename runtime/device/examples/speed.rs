@@ -37,7 +37,12 @@ fn time(cpu: &mut Cpu, sizes: &[u64], action: Action, kernel: Option<&Kernel>) -
         });
         end += bytes.next_multiple_of(linc_plan::ALIGN);
     }
-    let entry = |k: &Kernel| linc_plan::Kernel { name: k.name.clone(), text: k.to_string(), grid: k.grid };
+    let entry = |k: &Kernel| linc_plan::Kernel {
+        name: k.name.clone(),
+        text: k.to_string(),
+        grid: k.grid,
+        written: k.written(),
+    };
     let plan = Plan {
         name: "speed".into(),
         persistent_bytes: end,

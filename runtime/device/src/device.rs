@@ -1,6 +1,7 @@
 //! What a machine must be able to do, and how it fails.
 
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use linc_codegen_cuda::Arch;
@@ -17,8 +18,8 @@ pub struct Arena(pub(crate) usize);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Program(pub(crate) usize);
 
-/// Is told how much of how much is done.
-pub type Progress = Box<dyn FnMut(usize, usize)>;
+/// Is told how much of how much is done, and says whether to go on.
+pub type Progress = Box<dyn FnMut(usize, usize) -> bool>;
 
 /// A machine.
 pub trait Device {
@@ -53,7 +54,7 @@ pub trait Device {
     /// Validates a plan and makes it ready to run in an arena whose scratch part begins at `scratch` bytes.
     ///
     /// Errors: [`DeviceError::Plan`] for a plan that breaks its rules or does not fit the arena, [`DeviceError::Kernel`]
-    /// for a kernel that cannot be compiled.
+    /// for a kernel that cannot be compiled, [`DeviceError::Interrupted`] where who watches does not want to go on.
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError>;
 
     /// From now on, `progress` hears while plans are loaded how many kernels of how many are compiled.
@@ -64,6 +65,12 @@ pub trait Device {
 
     /// Runs some steps of a program in order. Errors: [`DeviceError::OutOfBounds`] for steps that do not exist.
     fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError>;
+
+    /// Runs all steps of a program in order; where `stop` is set before step `last` has begun, the rest is not run, and the
+    /// answer is false. A device that runs them in one go, in a time that nobody minds, need not look.
+    /// Errors: those of [`Device::launch`].
+    fn launch_until(&mut self, program: Program, last: usize, stop: &AtomicBool)
+    -> Result<bool, DeviceError>;
 
     /// Runs all steps and adds the time of each to `times`, one entry per step.
     /// Errors: [`DeviceError::OutOfBounds`] for another number of entries.
@@ -130,6 +137,9 @@ pub enum DeviceError {
         /// What it says.
         message: String,
     },
+    /// Who watches does not want to go on.
+    #[error("interrupted while kernels were compiled")]
+    Interrupted,
     /// The machine cannot do it at all.
     #[error("{0}")]
     Unsupported(String),

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
+use crate::DeviceError;
+
 /// The most threads that a CPU is opened with: more than any machine runs at once.
 pub const MOST: usize = 4096;
 
@@ -23,18 +25,21 @@ pub fn spawn<'scope, 'env, T: Send + 'scope>(
 }
 
 /// Results for all items, in order, computed by up to `count` threads; `progress` hears on the calling one how many of how
-/// many are done.
+/// many are done, and says whether to go on.
 ///
 /// # Errors
-/// That of the first item that has one, whatever the threads: after it no other is begun.
-pub(crate) fn try_map<T: Sync, R: Send, E: Send>(
+/// That of the first item that has one, whatever the threads: after it no other is begun. Where `progress` does not want
+/// to go on, [`DeviceError::Interrupted`].
+pub(crate) fn try_map<T: Sync, R: Send>(
     count: usize,
     items: &[T],
-    work: &(dyn Fn(&T) -> Result<R, E> + Sync),
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<R>, E> {
+    work: &(dyn Fn(&T) -> Result<R, DeviceError> + Sync),
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Vec<R>, DeviceError> {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let results: Mutex<Vec<Option<Result<R, E>>>> = Mutex::new(items.iter().map(|_| None).collect());
+    let results: Mutex<Vec<Option<Result<R, DeviceError>>>> =
+        Mutex::new(items.iter().map(|_| None).collect());
+    let mut goes_on = true;
     // In order, so that all before an error are begun.
     let one = || {
         let index = next.fetch_add(1, Ordering::Relaxed);
@@ -54,11 +59,16 @@ pub(crate) fn try_map<T: Sync, R: Send, E: Send>(
                 break;
             }
         }
-        while one() {
-            progress(done.load(Ordering::Relaxed), items.len());
+        while goes_on && one() {
+            goes_on = progress(done.load(Ordering::Relaxed), items.len());
+        }
+        if !goes_on {
+            next.fetch_max(items.len(), Ordering::Relaxed);
         }
     });
-    progress(done.into_inner(), items.len());
+    if !goes_on || !progress(done.into_inner(), items.len()) {
+        return Err(DeviceError::Interrupted);
+    }
     // What an error kept from being begun stands behind it.
     results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
 }
@@ -72,13 +82,17 @@ mod tests {
         let items: Vec<usize> = (0..100).collect();
         for count in [0, 1, 3, 200] {
             let mut told = vec![];
-            let double = |i: &usize| Ok::<_, String>(2 * i);
-            let results = try_map(count, &items, &double, &mut |done, total| told.push((done, total)));
+            let double = |i: &usize| Ok(2 * i);
+            let mut tell = |done, total| {
+                told.push((done, total));
+                true
+            };
+            let results = try_map(count, &items, &double, &mut tell);
             assert_eq!(results, Ok((0..200).step_by(2).collect()));
             assert_eq!(told.last(), Some(&(100, 100)));
             assert!(told.is_sorted());
         }
-        assert_eq!(try_map(4, &[] as &[usize], &|_| Ok::<(), ()>(()), &mut |_, _| {}), Ok(vec![]));
+        assert_eq!(try_map(4, &[] as &[usize], &|_| Ok(()), &mut |_, _| true), Ok(vec![]));
     }
 
     #[test]
@@ -88,10 +102,21 @@ mod tests {
             let begun = AtomicUsize::new(0);
             let work = |i: &usize| {
                 begun.fetch_add(1, Ordering::Relaxed);
-                if *i >= 10 { Err(*i) } else { Ok(*i) }
+                if *i >= 10 { Err(DeviceError::Unsupported(i.to_string())) } else { Ok(*i) }
             };
-            assert_eq!(try_map(count, &items, &work, &mut |_, _| {}), Err(10));
+            let first = Err(DeviceError::Unsupported("10".into()));
+            assert_eq!(try_map(count, &items, &work, &mut |_, _| true), first);
             assert!(begun.into_inner() < 11 + count);
         }
+    }
+
+    #[test]
+    fn who_does_not_want_to_go_on_ends_it() {
+        let items: Vec<usize> = (0..100).collect();
+        let begun = AtomicUsize::new(0);
+        let work = |_: &usize| Ok(begun.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(try_map(1, &items, &work, &mut |done, _| done < 3), Err(DeviceError::Interrupted));
+        assert_eq!(begun.into_inner(), 3);
+        assert_eq!(try_map(1, &[0], &|_| Ok(()), &mut |_, _| false), Err(DeviceError::Interrupted));
     }
 }

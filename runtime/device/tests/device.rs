@@ -247,6 +247,7 @@ fn bad_plans_are_refused() {
         name: "k".into(),
         text: "kernel k(x: read f32) grid(1, 1, 1) {\n".into(),
         grid: [1; 3],
+        written: vec![false],
     }];
     assert!(matches!(cpu.load(&launch, arena, 64), Err(DeviceError::Kernel { .. })));
     launch.kernels[0].text = "kernel k(x: read f32, y: write f32) grid(1, 1, 1) {\n}\n".into();

@@ -1,7 +1,7 @@
 //! The executor: sister plans in one arena.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use linc_device::memory::{Available, shortage, zeroed};
@@ -56,6 +56,8 @@ const ROUNDED: usize = 16 << 20;
 struct Loaded {
     plan: Plan,
     program: Program,
+    /// The first step that may change what a checkpoint keeps.
+    first_change: usize,
 }
 
 /// Sister plans, ready to run.
@@ -98,7 +100,8 @@ impl Executor {
                 }
             }
             let program = device.load(&plan, arena, persistent_bytes)?;
-            loaded.push(Loaded { plan, program });
+            let first_change = plan.first_write(|role| *role == Role::Param || role.is_optimizer_state());
+            loaded.push(Loaded { plan, program, first_change });
         }
         Ok(Executor {
             device,
@@ -297,9 +300,26 @@ impl Executor {
     /// What the device refuses.
     pub fn run(&mut self, program: usize) -> Result<(), ExecError> {
         self.used = true;
-        let Loaded { plan, program } = &self.plans[program];
+        let Loaded { plan, program, .. } = &self.plans[program];
         self.device.launch(*program, 0..plan.steps.len())?;
         Ok(self.device.synchronize()?)
+    }
+
+    /// Runs a program once, or only a part of it if `stop` is set before it begins to change what a checkpoint keeps,
+    /// parameters and the optimizer's state: those are as they were then, all other tensors hold anything, and the answer
+    /// is false.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn run_until(&mut self, program: usize, stop: &AtomicBool) -> Result<bool, ExecError> {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.used = true;
+        let Loaded { program, first_change, .. } = &self.plans[program];
+        let whole = self.device.launch_until(*program, *first_change, stop)?;
+        self.device.synchronize()?;
+        Ok(whole)
     }
 
     /// Runs a program once and returns the time of each step, by the device's own clock.
@@ -308,7 +328,7 @@ impl Executor {
     /// What the device refuses.
     pub fn step_times(&mut self, program: usize) -> Result<Vec<Duration>, ExecError> {
         self.used = true;
-        let Loaded { plan, program } = &self.plans[program];
+        let Loaded { plan, program, .. } = &self.plans[program];
         let mut times = vec![Duration::ZERO; plan.steps.len()];
         self.device.profile(*program, &mut times)?;
         Ok(times)

@@ -1,6 +1,7 @@
 //! A model on a device: the programs of one model, compiled and loaded together.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use linc_device::Device;
 use linc_device::words::bytes;
@@ -59,15 +60,24 @@ impl Session {
         Ok(Session { executor, reports, dumps })
     }
 
-    /// Runs a program on tokens and targets; returns the mean loss over targets that count.
+    /// Runs a program that changes nothing on tokens and targets; returns the mean loss over targets that count, or nothing
+    /// if `stop` is set before it is through.
     ///
     /// # Errors
     /// [`SessionError::Exec`].
-    pub fn loss(&mut self, program: usize, tokens: &[i32], targets: &[i32]) -> Result<f32, SessionError> {
+    pub fn loss(
+        &mut self,
+        program: usize,
+        tokens: &[i32],
+        targets: &[i32],
+        stop: &AtomicBool,
+    ) -> Result<Option<f32>, SessionError> {
         self.executor.write_input(program, names::TOKENS, bytemuck::cast_slice(tokens))?;
         self.executor.write_input(program, names::TARGETS, bytemuck::cast_slice(targets))?;
-        self.executor.run(program)?;
-        self.scalar(program, names::LOSS)
+        if !self.executor.run_until(program, stop)? {
+            return Ok(None);
+        }
+        self.scalar(program, names::LOSS).map(Some)
     }
 
     /// A scalar output of the last run.

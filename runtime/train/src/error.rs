@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use linc_checkpoint::CheckpointError;
 use linc_config::ConfigError;
 use linc_data::DataError;
+use linc_device::DeviceError;
 use linc_driver::CompileError;
 use linc_exec::ExecError;
 use linc_infer::InferError;
@@ -72,7 +73,12 @@ pub enum TrainError {
 impl TrainError {
     /// Whether somebody asked to stop, and nothing is wrong.
     pub fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Interrupted | Self::Data(DataError::Interrupted))
+        matches!(
+            self,
+            Self::Interrupted
+                | Self::Data(DataError::Interrupted)
+                | Self::Session(SessionError::Exec(ExecError::Device(DeviceError::Interrupted)))
+        )
     }
 }
 

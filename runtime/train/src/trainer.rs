@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use linc_checkpoint::ModelRecord;
 use linc_config::ModelFiles;
-use linc_data::{Batch, Data, Event, Loading, Reading, TokenCache, target_shares};
+use linc_data::{Batch, Data, DataState, Event, Loading, Reading, TokenCache, target_shares};
 use linc_device::Device;
 use linc_device::words::{bytes, thousands};
 use linc_driver::{Model, by_name, names};
@@ -268,8 +268,8 @@ impl Trainer {
         (training.batch_size * self.config.accumulation_steps() * training.seq_len) as u64
     }
 
-    /// One optimizer step. If `stop` is set between two of its batches, nothing: what they added up is forgotten, and
-    /// the data are where they were.
+    /// One optimizer step. If `stop` is set before its update, nothing: what its batches added up is forgotten, and the
+    /// data are where they were.
     fn train_step(&mut self, meter: &mut Meter, stop: &AtomicBool) -> Result<Option<StepDone>, TrainError> {
         let position = self.data.training.state();
         let begun = Instant::now();
@@ -285,17 +285,18 @@ impl Trainer {
         // Of one batch it is exact.
         let mut loss = 0.0;
         for (index, (batch, share)) in batches.iter().zip(target_shares(&batches)).enumerate() {
-            if index > 0 && stop.load(Ordering::Relaxed) {
-                self.data.training.restore(&position)?;
-                self.forget_gradients()?;
-                return Ok(None);
+            self.feed_batch(batch, index, share)?;
+            if !self.run_program(TRAIN, stop)? {
+                return self.take_back(&position);
             }
-            loss += share * f64::from(self.train_batch(batch, index, share)?);
+            loss += share * f64::from(self.session.scalar(TRAIN, names::LOSS)?);
         }
         let loss = loss as f32;
         if let Some(update) = self.update {
             self.feed_optimizer(update)?;
-            self.run_program(update)?;
+            if !self.run_program(update, stop)? {
+                return self.take_back(&position);
+            }
         }
         self.step += 1;
         if let Some(profile) = &mut self.profile {
@@ -320,21 +321,26 @@ impl Trainer {
         Err(TrainError::NotFinite { step: self.step, loss, grad_norm, checkpoint })
     }
 
-    /// Runs the training program on batch `index` of a step, which has that share of the step's targets; its loss.
-    fn train_batch(&mut self, batch: &Batch, index: usize, share: f64) -> Result<f32, TrainError> {
+    /// A step that was not done.
+    fn take_back(&mut self, position: &DataState) -> Result<Option<StepDone>, TrainError> {
+        self.data.training.restore(position)?;
+        self.forget_gradients()?;
+        Ok(None)
+    }
+
+    /// Gives the training program batch `index` of a step, which has that share of the step's targets.
+    fn feed_batch(&mut self, batch: &Batch, index: usize, share: f64) -> Result<(), TrainError> {
         let x = &mut self.session.executor;
         x.write_input(TRAIN, names::TOKENS, bytemuck::cast_slice(&batch.tokens))?;
         x.write_input(TRAIN, names::TARGETS, bytemuck::cast_slice(&batch.targets))?;
         match self.update {
-            None => self.feed_optimizer(TRAIN)?,
+            None => self.feed_optimizer(TRAIN),
             Some(_) => {
                 let keep = if index == 0 { 0f32 } else { 1.0 };
                 x.write_input(TRAIN, names::KEEP, bytemuck::bytes_of(&keep))?;
-                x.write_input(TRAIN, names::SHARE, bytemuck::bytes_of(&(share as f32)))?;
+                Ok(x.write_input(TRAIN, names::SHARE, bytemuck::bytes_of(&(share as f32)))?)
             }
         }
-        self.run_program(TRAIN)?;
-        Ok(self.session.scalar(TRAIN, names::LOSS)?)
     }
 
     /// Learning rate and number of the step that is to be done.
@@ -346,13 +352,16 @@ impl Trainer {
         Ok(x.write_input(program, names::STEP, bytemuck::bytes_of(&number))?)
     }
 
-    fn run_program(&mut self, program: usize) -> Result<(), TrainError> {
+    /// False if `stop` ended it before it changed weights or the optimizer's state.
+    fn run_program(&mut self, program: usize, stop: &AtomicBool) -> Result<bool, TrainError> {
         let x = &mut self.session.executor;
         match &mut self.profile {
-            Some(profile) => x.run_profiled(program, profile)?,
-            None => x.run(program)?,
+            Some(profile) => {
+                x.run_profiled(program, profile)?;
+                Ok(true)
+            }
+            None => Ok(x.run_until(program, stop)?),
         }
-        Ok(())
     }
 
     fn training_record(&mut self, done: &StepDone, meter: &Meter) -> Record {

@@ -81,7 +81,7 @@ impl Jit {
         &mut self,
         texts: &[&str],
         count: usize,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Vec<Code>, DeviceError> {
         let mut missing: Vec<&str> = texts.iter().copied().filter(|t| !self.cache.contains_key(*t)).collect();
         missing.sort_unstable();

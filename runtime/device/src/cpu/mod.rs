@@ -11,6 +11,7 @@ mod program;
 mod scratch;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use linc_codegen_cuda::Arch;
@@ -86,7 +87,7 @@ impl Cpu {
             scratch,
             arenas: vec![],
             programs: vec![],
-            progress: Box::new(|_, _| {}),
+            progress: Box::new(|_, _| true),
             peak: None,
         })
     }
@@ -180,6 +181,24 @@ impl Device for Cpu {
             unsafe { loaded.run(step, memory.start(), &mut self.pool, &self.scratch) };
         }
         Ok(())
+    }
+
+    fn launch_until(
+        &mut self,
+        program: Program,
+        last: usize,
+        stop: &AtomicBool,
+    ) -> Result<bool, DeviceError> {
+        let len = self.programs.get(program.0).map_or(0, |(_, loaded)| loaded.len());
+        let last = last.min(len);
+        for step in 0..last {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            self.launch(program, step..step + 1)?;
+        }
+        self.launch(program, last..len)?;
+        Ok(true)
     }
 
     fn profile(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {

@@ -42,7 +42,7 @@ impl Loaded {
         jit: &mut Jit,
         level: Level,
         threads: usize,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Loaded, DeviceError> {
         let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
         check_arena(plan, scratch, arena)?;

@@ -93,7 +93,7 @@ pub(super) fn compile(
     cache: &Cache,
     target: &Target,
     count: usize,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<(Vec<Code>, usize), DeviceError> {
     let fingerprint = nvrtc.fingerprint(&target.real);
     let one = |kernel: &CudaKernel| code(kernel, nvrtc, cache, target, &fingerprint);
@@ -139,7 +139,7 @@ mod tests {
         let kernels: Vec<CudaKernel> =
             (0..5).map(|i| kernel(&format!("k{i}"), &format!("x[threadIdx.x] += {i}.0f;"))).collect();
         let run = |arch, threads| {
-            compile(&kernels, &nvrtc, &cache, &Target::of(arch), threads, &mut |_, _| {}).expect("code")
+            compile(&kernels, &nvrtc, &cache, &Target::of(arch), threads, &mut |_, _| true).expect("code")
         };
         let (first, cached) = run(Arch::Sm80, 3);
         assert_eq!((first.len(), cached), (5, 0));
@@ -187,7 +187,7 @@ mod tests {
         let cache = Cache::at(folder.path().to_path_buf());
         for (numbers, blocks) in [(8, 4), (40, 2), (64, 1)] {
             let compile = || {
-                compile(&[holding(numbers, 10)], &nvrtc, &cache, &Target::of(Arch::Sm80), 1, &mut |_, _| {})
+                compile(&[holding(numbers, 10)], &nvrtc, &cache, &Target::of(Arch::Sm80), 1, &mut |_, _| true)
             };
             let (codes, cached) = compile().expect("code");
             assert_eq!((codes[0].blocks, cached), (blocks, 0), "{numbers} numbers");
@@ -203,7 +203,7 @@ mod tests {
         let cache = Cache::at(folder.path().to_path_buf());
         let kernels = [kernel("good", "x[0] = 1.0f;"), kernel("bad", "y[0] = 1.0f;"), kernel("worse", "?")];
         for threads in [1, 2, 8] {
-            let error = compile(&kernels, &nvrtc, &cache, &Target::of(Arch::Sm80), threads, &mut |_, _| {})
+            let error = compile(&kernels, &nvrtc, &cache, &Target::of(Arch::Sm80), threads, &mut |_, _| true)
                 .expect_err("broken");
             let DeviceError::Kernel { kernel, message } = error else { panic!("{error}") };
             assert_eq!(kernel, "bad");

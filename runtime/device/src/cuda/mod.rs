@@ -23,6 +23,7 @@ mod tests;
 use crate::words::count;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use linc_plan::{Action, DType, Plan};
@@ -92,7 +93,7 @@ impl Cuda {
             cache: Cache::of_environment(),
             narrow: false,
             compiled: Compiled::default(),
-            progress: Box::new(|_, _| {}),
+            progress: Box::new(|_, _| true),
             gpu,
         })
     }
@@ -212,6 +213,18 @@ impl Device for Cuda {
         }
         // SAFETY: arenas are freed after programs, and the plan was validated for its arena.
         unsafe { loaded.run(steps, &self.gpu, &self.matmuls) }
+    }
+
+    fn launch_until(
+        &mut self,
+        program: Program,
+        _last: usize,
+        _stop: &AtomicBool,
+    ) -> Result<bool, DeviceError> {
+        // A launch only queues work; in pieces it would lose the replay of its graph.
+        let len = self.programs.get(program.0).map_or(0, |(_, loaded)| loaded.len());
+        self.launch(program, 0..len)?;
+        Ok(true)
     }
 
     fn profile(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {

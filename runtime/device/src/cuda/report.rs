@@ -92,7 +92,7 @@ pub fn inspect(
     nvrtc: Option<&Nvrtc>,
     cache: &Cache,
     files: bool,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Inspection, DeviceError> {
     let kernels: Vec<CudaKernel> =
         (0..plan.kernels.len()).map(|i| kernels::translate(plan, i, arch)).collect::<Result<_, _>>()?;

@@ -66,6 +66,14 @@ impl Device for Counting {
     fn launch(&mut self, program: Program, steps: Range<usize>) -> Result<(), DeviceError> {
         self.cpu.launch(program, steps)
     }
+    fn launch_until(
+        &mut self,
+        program: Program,
+        last: usize,
+        stop: &AtomicBool,
+    ) -> Result<bool, DeviceError> {
+        self.cpu.launch_until(program, last, stop)
+    }
     fn profile(&mut self, program: Program, times: &mut [Duration]) -> Result<(), DeviceError> {
         self.cpu.profile(program, times)
     }

@@ -1,6 +1,6 @@
 //! Validation: loss over data that is not trained on, and accuracy of recall.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use linc_data::{RecallAccuracy, ValidationData};
 use linc_driver::names;
@@ -23,17 +23,15 @@ pub(super) fn validate(
     let (mut nats, mut count, mut bytes) = (0.0, 0u64, 0u64);
     let mut accuracy = RecallAccuracy::default();
     for index in 0..data.batches_of(steps) {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
         let batch = data.batch(index);
         match data {
             ValidationData::Text(_) => {
-                let loss = session.loss(EVAL, &batch.tokens, &batch.targets)?;
+                let loss = session.loss(EVAL, &batch.tokens, &batch.targets, stop)?;
+                let Some(loss) = loss else { return Ok(false) };
                 nats += f64::from(loss) * batch.target_count() as f64;
             }
             ValidationData::Mqar(_) => {
-                let logits = logits(session, &batch.tokens)?;
+                let Some(logits) = logits(session, &batch.tokens, stop)? else { return Ok(false) };
                 let row = |position: usize| &logits[position * vocab..(position + 1) * vocab];
                 let queries = batch.queries.iter();
                 nats += queries.map(|q| nll(row(q.position), batch.targets[q.position])).sum::<f64>();
@@ -53,11 +51,13 @@ pub(super) fn validate(
     Ok(true)
 }
 
-/// Logits `[B*N, vocab]` of a batch by the evaluation program.
-fn logits(session: &mut Session, tokens: &[i32]) -> Result<Vec<f32>, TrainError> {
+/// Logits `[B*N, vocab]` of a batch by the evaluation program; nothing if `stop` is set before it is through.
+fn logits(session: &mut Session, tokens: &[i32], stop: &AtomicBool) -> Result<Option<Vec<f32>>, TrainError> {
     session.executor.write_input(EVAL, names::TOKENS, bytemuck::cast_slice(tokens))?;
-    session.executor.run(EVAL)?;
-    Ok(session.executor.output(EVAL, names::LOGITS)?)
+    if !session.executor.run_until(EVAL, stop)? {
+        return Ok(None);
+    }
+    Ok(Some(session.executor.output(EVAL, names::LOGITS)?))
 }
 
 /// Negative log likelihood of a target in a row of logits.
