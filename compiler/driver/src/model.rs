@@ -28,6 +28,8 @@ pub struct Model {
     pub attentions: Vec<Attention>,
     /// The text reads `seq`.
     pub(crate) reads_seq: bool,
+    /// The text reads `batch`.
+    pub reads_batch: bool,
 }
 
 /// A batch of sequences.
@@ -95,8 +97,20 @@ impl Model {
         let BatchShape { batch, seq } = shape;
         let built = build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq })?;
         let kinds = layer_kinds(built.n_layers, asked, &placement)?;
-        let (sizes, attentions, reads_seq) = (sizes(&built), attentions(&built.graph), built.reads_seq);
-        Ok(Model { architecture, config, asked, placement, kinds, sizes, shape, attentions, reads_seq })
+        let (sizes, attentions) = (sizes(&built), attentions(&built.graph));
+        let (reads_seq, reads_batch) = (built.reads_seq, built.reads_batch);
+        Ok(Model {
+            architecture,
+            config,
+            asked,
+            placement,
+            kinds,
+            sizes,
+            shape,
+            attentions,
+            reads_seq,
+            reads_batch,
+        })
     }
 
     /// The same model with other attention kinds, as a checkpoint's metadata gives them.

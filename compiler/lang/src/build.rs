@@ -41,6 +41,8 @@ pub struct BuiltModel {
     pub origins: Origins,
     /// The text reads the number of tokens of a sequence, so that other lengths may make another model of it.
     pub reads_seq: bool,
+    /// The text reads the number of sequences of a batch.
+    pub reads_batch: bool,
     /// Number of layers.
     pub n_layers: usize,
     /// Query heads.
@@ -134,7 +136,9 @@ pub(crate) struct Builder<'a> {
     pub(crate) functions: BTreeMap<&'a str, &'a Function>,
     pub(crate) graph: Graph,
     origins: Origins,
-    /// The name of the input's second axis, and whether an expression that was evaluated reads it.
+    /// The names of the input's axes, and whether an expression that was evaluated reads them.
+    pub(crate) batch_name: &'a str,
+    pub(crate) reads_batch: bool,
     pub(crate) seq_name: &'a str,
     pub(crate) reads_seq: bool,
     pub(crate) shape: BuildShape,
@@ -174,6 +178,8 @@ impl<'a> Builder<'a> {
             functions: functions.collect(),
             graph: Graph::new(format!("{}_{}", config.name, config.flavor)),
             origins: Origins::new(arch.source().clone()),
+            batch_name: "",
+            reads_batch: false,
             seq_name: "",
             reads_seq: false,
             shape,
@@ -267,6 +273,7 @@ impl<'a> Builder<'a> {
         for dim in &dims {
             self.bind(&dim.name, Value::Number(Number::Int(dim.size as i64)));
         }
+        self.batch_name = model.axes.first().map_or("", |axis| axis.text.as_str());
         self.seq_name = model.axes.last().map_or("", |axis| axis.text.as_str());
         let ty = TensorType::i32(sizes);
         let tokens = self.add(Op::Input { name: check::INPUT.into(), ty }, &[], model.input.span)?;
@@ -284,6 +291,7 @@ impl<'a> Builder<'a> {
             graph: self.graph,
             origins: self.origins,
             reads_seq: self.reads_seq,
+            reads_batch: self.reads_batch,
         })
     }
 

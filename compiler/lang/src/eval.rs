@@ -50,6 +50,7 @@ impl<'a> Builder<'a> {
 
     fn name(&mut self, name: &str, span: Span) -> Built<Value> {
         self.reads_seq |= name == self.seq_name;
+        self.reads_batch |= name == self.batch_name;
         if let Some(value) = self.scopes.iter().rev().find_map(|scope| scope.get(name)) {
             return Ok(value.clone());
         }

@@ -13,6 +13,7 @@
 //! A checkpoint is written under another name and renamed when it is whole, so a crash or a full disk leaves the older
 //! ones as they were.
 
+mod batch;
 mod error;
 mod model;
 mod read;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use linc_data::{DataState, TokenizerFile};
 use serde::{Deserialize, Serialize};
 
+pub use batch::{BatchChange, batch_change};
 pub use error::CheckpointError;
 use error::{io_error, unreadable};
 pub use model::{check_model, model_of};

@@ -7,6 +7,7 @@ use linc_driver::{
     AttentionKind, BatchShape, CompileError, Entry, Layout, Model, Options, Placement, Source, layer_kinds,
 };
 
+use crate::batch::batch_change;
 use crate::{CheckpointError, ModelRecord};
 
 /// The model that a checkpoint describes.
@@ -50,6 +51,12 @@ pub fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Resul
         format!("its layers are {}, the config asks for {}", letters(&saved.layers), letters(&now.layers))
     } else if !same_model(saved, now)? {
         format!("it was made with another {} or {}", now.model_path, now.architecture_path)
+    } else if let Some(change) = batch_change(saved, now)?.filter(|change| change.is_other) {
+        help = format!(
+            "set training.batch_size = {}, or start a new run with its weights: checkpoint.initial_load_path in another job.dump_folder",
+            saved.batch_size
+        );
+        format!("{}, which makes another model of it", change.text)
     } else {
         return Ok(());
     };
@@ -65,7 +72,10 @@ fn same_model(saved: &ModelRecord, now: &ModelRecord) -> Result<bool, Checkpoint
     if texts(saved) == texts(now) {
         return Ok(true);
     }
-    Ok(attention_graph(saved)? == attention_graph(now)?)
+    // What the numbers of batches make of a text is another question. A text that cannot be built for these is another.
+    let saved = ModelRecord { batch_size: now.batch_size, seq_len: now.seq_len, ..saved.clone() };
+    let now = attention_graph(now)?;
+    Ok(attention_graph(&saved).is_ok_and(|saved| saved == now))
 }
 
 /// The graph of a model once every layer's attention is decided.

@@ -174,6 +174,55 @@ fn checkpoints_of_another_model_are_refused() {
     succeed(&train);
 }
 
+/// A run whose text computes with the shape of its batches goes on with that shape only, if that makes a difference.
+#[test]
+fn a_model_that_computes_with_its_batches_goes_on_with_these() {
+    let folder = Folder::new("another_shape");
+    let toml = "name = \"m\"\nflavor = \"s\"\narchitecture = \"a.linc\"\ndim = 16\nn_layers = 2\nn_heads = 2\nvocab_size = 257\n";
+    let model = folder.file("m.toml", toml);
+    let (config, run) = (folder.config(), folder.path("run").display().to_string());
+    let config_text =
+        fs::read_to_string(&config).expect("the config").replace("dim = 32\nn_layers = 2\n", "");
+    fs::write(&config, config_text).expect("written");
+    let train = ["train", &config, "--model.path", &model, "--job.dump_folder", &run];
+    let train = |settings: &[&[&str]]| -> Vec<String> {
+        train.iter().copied().chain(settings.iter().copied().flatten().copied()).map(String::from).collect()
+    };
+    let attention = "for l in layers { h = reshape(x, [batch, seq, n_heads, head_dim])\n x = x + merge_heads(attention(h, h, h)) }";
+    let batch = ["--training.batch_size", "1"];
+    let words = ["`batch`, which was 2 and is 1 now", "set training.batch_size = 2", "initial_load_path"];
+    for (body, is_refused) in [
+        ("x = x * (1.0 + 1.0 / batch)", true),
+        ("x = x * (1.0 + 1.0 / seq)", false),
+        // Other axes are the same numbers.
+        ("x = reshape(x * 2, [batch * seq, dim])\n x = reshape(x, [batch, seq, dim])", false),
+    ] {
+        let _ = fs::remove_dir_all(folder.path("run"));
+        let text = format!(
+            "model m(tokens: [batch, seq] int) {{\n param e [vocab_size, dim] init normal(0.1)\n x = embedding(tokens, e)\n {attention}\n {body}\n logits = x @ e.T\n}}\n"
+        );
+        folder.file("a.linc", &text);
+        succeed(&train(&[]));
+        let more = train(&[&batch, &["--training.steps", "7"]]);
+        if is_refused {
+            refuse(&more, &words);
+            succeed(&train(&[&["--training.steps", "7"]]));
+            continue;
+        }
+        // A comment is no other model, whatever the batch.
+        folder.file("a.linc", format!("# Mine.\n{text}"));
+        let text = succeed(&more);
+        assert!(text.contains("Resuming from") && !text.contains("`batch`"), "{text}");
+    }
+    // Of a model that cannot generate nobody knows.
+    let _ = fs::remove_dir_all(folder.path("run"));
+    let shift = "x = x + concat(slice(x, 0, 1, 1) * 0, slice(x, 0, seq - 1, 1), 1) / batch";
+    folder.file("a.linc", format!("model m(tokens: [batch, seq] int) {{\n param e [vocab_size, dim] init normal(0.1)\n x = embedding(tokens, e)\n {shift}\n logits = x @ e.T\n}}\n"));
+    succeed(&train(&[]));
+    let text = succeed(&train(&[&batch, &["--training.steps", "7"]]));
+    assert!(text.contains("another model: its text reads `batch`, which was 2 and is 1 now"), "{text}");
+}
+
 #[test]
 fn what_is_no_checkpoint_is_named() {
     let folder = Folder::new("no_checkpoint");

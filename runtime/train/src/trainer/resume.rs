@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use linc_checkpoint::{CheckpointError, ModelRecord, State, check_model};
+use linc_checkpoint::{CheckpointError, ModelRecord, State, batch_change, check_model};
 use linc_data::TrainingData;
 use linc_session::Session;
 
@@ -72,6 +72,9 @@ pub(super) fn restore(
             message.push_str(&format!(
                 "; checkpoint.initial_load_path = {initial:?} is for a new run, and not read"
             ));
+        }
+        if let Some(changed) = batch_change(&state.model, record)? {
+            message.push_str(&format!("; it may go on as another model: {}", changed.text));
         }
         let message = Some(message);
         return Ok(Some(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message }));
