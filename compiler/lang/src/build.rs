@@ -411,11 +411,15 @@ impl<'a> Builder<'a> {
         let shape = &self.graph.ty(value).shape;
         if elements(shape.0.iter().copied()).is_none() {
             let message = format!("a tensor {shape} has more than {MAX_ELEMENTS} elements");
-            return Err(self.error(span, message));
+            return Err(Box::new(self.error(span, message).help(SMALLER.to_string())));
         }
         Ok(value)
     }
 }
+
+/// What makes a tensor smaller.
+const SMALLER: &str =
+    "its sizes come from the numbers of the model and from the batch: use smaller ones, or fewer tokens";
 
 /// Where a block last binds a name.
 fn last_definition(block: &Block, name: &str) -> Option<Span> {

@@ -24,6 +24,20 @@ fn unknown_machines_are_refused_with_those_that_are_known() {
 }
 
 #[test]
+fn heads_that_a_gpu_cannot_hold_are_refused_with_their_layer() {
+    let model = ["compile", MODEL, "--set", "dim=1024", "--set", "n_heads=1", "--set", "n_kv_heads=1"];
+    let cuda = [&model[..], &["--target", "cuda", "--arch", "sm_90a"]].concat();
+    let words = [
+        "bytes of shared memory; sm_90a has",
+        "(for layers.0/attention softmax_attention)",
+        "help: ",
+        "bfloat16",
+    ];
+    refuse(&cuda, &words);
+    succeed(&model);
+}
+
+#[test]
 fn without_a_gpu_cuda_is_refused_and_auto_is_the_cpu() {
     let folder = Folder::new("no_gpu");
     let config = folder.config();

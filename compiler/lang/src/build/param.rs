@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use linc_ir::{DType, Init, Op, TensorType};
 
-use super::{Builder, Built};
+use super::{Builder, Built, SMALLER};
 use crate::ast::*;
 use crate::config::Number;
 use crate::diagnostics::count;
@@ -112,7 +112,7 @@ impl Builder<'_> {
             && elements(dims.iter().map(|d| d.size)).is_none()
         {
             let message = format!("{} has more than {MAX_ELEMENTS} elements", describe_shape(&dims));
-            return Err(self.error(first.span.to(last.span), message));
+            return Err(Box::new(self.error(first.span.to(last.span), message).help(SMALLER.to_string())));
         }
         Ok(dims)
     }

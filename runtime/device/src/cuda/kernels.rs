@@ -1,7 +1,7 @@
 //! From the tile programs of a plan to machine code: translation, then NVRTC on all threads, past the cache.
 
 use linc_codegen_cuda::{Arch, CudaKernel, Options};
-use linc_plan::{ALIGN, Plan};
+use linc_plan::{ALIGN, Action, Plan, Step};
 
 use super::cache::Cache;
 use super::gpus::{self, Target};
@@ -29,7 +29,18 @@ pub(super) fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKer
     if kernel.grid != entry.grid {
         return Err(failed(format!("the plan's grid is {:?}, the text's {:?}", entry.grid, kernel.grid)));
     }
-    linc_codegen_cuda::compile(&kernel, &Options { arch, alignment }).map_err(|e| failed(e.message))
+    linc_codegen_cuda::compile(&kernel, &Options { arch, alignment })
+        .map_err(|e| failed(too_large(plan, index, &e.message)))
+}
+
+/// What is said of a kernel that a GPU cannot hold: whose it is, since its own name is one that linc made, and what makes
+/// it smaller.
+fn too_large(plan: &Plan, index: usize, message: &str) -> String {
+    let launches = |step: &&Step| matches!(step.action, Action::Launch { kernel, .. } if kernel == index);
+    let of = plan.steps.iter().find(launches).map_or(String::new(), |step| format!(" (for {})", step.label));
+    format!(
+        "{message}{of}\n  help: its tiles grow with the features of a head and the bytes of a number: take smaller heads, numbers of 16 bits such as bfloat16, or a CPU"
+    )
 }
 
 /// Machine code of a kernel.
