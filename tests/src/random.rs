@@ -37,7 +37,7 @@ pub struct Architecture {
     pub shape: (usize, usize),
     /// Chunk of linear attention.
     pub chunk: usize,
-    /// Its temperature.
+    /// Multiplier of q and k of linear attention, before their softmaxes.
     pub temperature: f64,
     /// Body of the norm.
     pub norm: &'static str,

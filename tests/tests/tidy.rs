@@ -238,3 +238,75 @@ fn what_is_not_built_as_a_test_has_none() {
     }
     assert_none("tests in a library whose manifest says `test = false` or `doctest = false`", &untested);
 }
+
+/// Words that carry nothing by themselves: `Shape of the tile.` says no more of `tile_shape: Shape` than its name.
+const LITTLE_WORDS: &str = "a all an and any are as at be by each for from has have in is it its of on one or some that the \
+                            this to what which with";
+
+/// The words of a text without their endings, names in any case taken apart.
+fn stems(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut before = ' ';
+    for c in text.chars() {
+        let hump = before.is_lowercase() && c.is_uppercase();
+        if !c.is_alphanumeric() || hump {
+            words.push(String::new());
+        }
+        words
+            .last_mut()
+            .expect("a word")
+            .extend(c.is_alphanumeric().then_some(c).into_iter().flat_map(char::to_lowercase));
+        before = c;
+    }
+    let little: Vec<&str> = LITTLE_WORDS.split_whitespace().collect();
+    words.retain(|word| !word.is_empty() && !little.contains(&word.as_str()));
+    let ending = |word: &String| {
+        ["ings", "ing", "ies", "es", "ed", "s"]
+            .into_iter()
+            .find(|e| word.ends_with(e) && word.len() >= e.len() + 3)
+    };
+    words.iter().map(|word| word[..word.len() - ending(word).map_or(0, str::len)].to_string()).collect()
+}
+
+/// Whether a doc line says no more than the line of code that it is about. Notation does: `[m, n]`, `a + b`, `@scope`.
+fn only_repeats(doc: &str, item: &str) -> bool {
+    let notation = doc
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .any(|span| span.contains(|c: char| !c.is_alphanumeric() && c != '_'));
+    let item = stems(item);
+    !notation && stems(doc).iter().all(|word| item.contains(word))
+}
+
+#[test]
+fn docs_say_more_than_a_name() {
+    assert!(only_repeats("The shape of a tile.", "pub tile_shape: Shape,"));
+    assert!(only_repeats("All kernels.", "pub kernels: Vec<Kernel>,"));
+    assert!(!only_repeats("Shape, outermost axis first.", "pub shape: Vec<usize>,"));
+    assert!(!only_repeats("`[rows, cols]`", "pub rows_cols: [usize; 2],"));
+    let mut empty = vec![];
+    for file in sources() {
+        let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+        let is_doc = |i: usize| lines.get(i).is_some_and(|line| line.starts_with("///"));
+        for (i, line) in lines.iter().enumerate() {
+            let Some(doc) = line.strip_prefix("/// ") else { continue };
+            if is_doc(i + 1) || (i > 0 && is_doc(i - 1)) {
+                continue;
+            }
+            let mut attribute = false;
+            let item = lines[i + 1..].iter().find(|line| {
+                let inside = attribute || line.starts_with("#[");
+                attribute = inside && !line.ends_with(']');
+                !inside
+            });
+            if item.is_some_and(|item| only_repeats(doc, item)) {
+                empty.push(format!("{}:{}: {doc}", file.path, i + 1));
+            }
+        }
+    }
+    assert_none(
+        "docs that only repeat a name: say shape, unit, when, who or why, or delete the line",
+        &empty,
+    );
+}

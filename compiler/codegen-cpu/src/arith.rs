@@ -236,7 +236,7 @@ impl Emitter<'_> {
     }
 }
 
-/// CLIF type of a scalar.
+/// How a scalar is held in a register: short floats as f32, a Bool as a byte.
 pub(crate) fn clif_scalar(elem: Elem) -> Type {
     match elem {
         Elem::F32 | Elem::Bf16 | Elem::F16 => types::F32,

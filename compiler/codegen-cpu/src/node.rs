@@ -113,7 +113,7 @@ pub(crate) struct Carry {
 pub(crate) enum ReduceTo {
     /// A vector.
     Reg(RegId),
-    /// A scalar.
+    /// A value of its own, when the operand is a vector.
     Scalar(ValueId),
 }
 
@@ -122,7 +122,7 @@ pub(crate) enum ReduceTo {
 pub(crate) enum Node {
     /// An operation of scalars.
     Scalar {
-        /// Result.
+        /// The value that the operation defines.
         result: ValueId,
         /// Operation, with scalar operands only.
         op: Op,
@@ -138,7 +138,7 @@ pub(crate) enum Node {
     Group(Group),
     /// A transcendental function of a dense array.
     Math {
-        /// Which.
+        /// What the runtime supplies for it.
         function: Primitive,
         /// Result.
         dst: RegId,
@@ -231,7 +231,7 @@ pub(crate) enum Node {
         scalars: Vec<[ValueId; 4]>,
         /// Carried tiles.
         tiles: Vec<Carry>,
-        /// Body.
+        /// Run once for each value of the counter.
         body: Vec<Node>,
     },
     /// A uniform branch.

@@ -27,9 +27,9 @@ const PER_THREAD: usize = 16;
 pub(crate) enum Place {
     /// The same in every thread.
     Scalar,
-    /// A vector.
+    /// Elements along one axis, repeated in the threads that differ only along the other.
     Vector(Axis),
-    /// A matrix.
+    /// A tile of two axes, cut among warps and lanes.
     Matrix(Layout),
 }
 
@@ -156,7 +156,7 @@ impl Assignment {
         products
     }
 
-    /// Place of a value.
+    /// Which threads hold which elements of a value.
     pub(crate) fn place(&self, value: ValueId) -> Place {
         self.place[value.0 as usize].expect("every value has a place")
     }

@@ -152,7 +152,7 @@ impl CudaKernel {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("kernel {kernel}: {message}")]
 pub struct CodegenError {
-    /// The kernel.
+    /// Its name, which tells shapes and types.
     pub kernel: String,
     /// What cannot be translated.
     pub message: String,

@@ -55,9 +55,9 @@ pub(crate) fn round_of(counter: &str) -> String {
 /// What has to come before an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
-    /// Nothing.
+    /// No other thread's access can conflict.
     Nothing,
-    /// A barrier.
+    /// `__syncthreads`: another thread may still read or write the same bytes.
     Barrier,
     /// The end of the background copies, then a barrier.
     Arrival,

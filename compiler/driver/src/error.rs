@@ -30,7 +30,7 @@ pub enum CompileError {
     /// A pass broke the graph: a bug, named with its pass.
     #[error("internal error: the graph after pass {pass} is malformed: {error}")]
     Malformed {
-        /// The pass.
+        /// As `--dump` and `--disable-pass` name it.
         pass: String,
         /// What is wrong.
         error: IrError,

@@ -152,7 +152,7 @@ pub struct Dump {
 pub struct Compiled {
     /// The program.
     pub plan: linc_plan::Plan,
-    /// What it is.
+    /// FLOPs, memory, kernels and times of passes, for people.
     pub report: Report,
     /// Kernels whose tile sizes can be chosen.
     pub sites: BTreeSet<tiles::Site>,

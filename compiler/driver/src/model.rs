@@ -55,7 +55,7 @@ pub struct Attention {
 /// The sizes that reports and checks need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// Layers.
+    /// Number of transformer blocks.
     pub n_layers: usize,
     /// Query heads.
     pub n_heads: usize,
@@ -165,7 +165,7 @@ impl Model {
         layer_map(&self.kinds)
     }
 
-    /// Text of the architecture.
+    /// The `.linc` file as it was given.
     pub fn architecture_text(&self) -> &str {
         &self.architecture.source().text
     }

@@ -28,7 +28,7 @@ pub struct KernelRow {
 pub struct PassTime {
     /// Pass name.
     pub pass: String,
-    /// Seconds.
+    /// Elapsed since the pass before ended.
     pub seconds: f64,
     /// Nodes afterwards.
     pub nodes: usize,

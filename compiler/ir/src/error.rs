@@ -26,7 +26,7 @@ pub enum IrError {
     /// An invariant of the graph is broken (a bug in a pass).
     #[error("{node:?} {op}: {message}")]
     Verify {
-        /// The node.
+        /// Where: the node that fails the check, or whose operand does.
         node: NodeId,
         /// Its operation.
         op: &'static str,

@@ -106,7 +106,7 @@ pub enum Strides {
     /// All: of operands, if together with the results they split into rows and columns of even strides; of results, if
     /// the last axis lies side by side.
     Rows,
-    /// All.
+    /// With any strides.
     Any,
 }
 

@@ -164,7 +164,7 @@ impl Graph {
         &mut self.slot_mut(id).node
     }
 
-    /// Type of a value.
+    /// Element type and shape of a value, as inferred when its node was added.
     pub fn ty(&self, value: Value) -> &TensorType {
         &self.node(value.node).types[value.port as usize]
     }

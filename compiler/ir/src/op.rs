@@ -243,14 +243,14 @@ pub enum Op {
     Input {
         /// Binding name.
         name: String,
-        /// Type.
+        /// Element type and shape of what the caller has to feed.
         ty: TensorType,
     },
     /// `() -> ty`: trainable weight.
     Param {
         /// Checkpoint name.
         name: String,
-        /// Type.
+        /// Element type and shape.
         ty: TensorType,
         /// Initial distribution.
         init: Init,
@@ -259,25 +259,25 @@ pub enum Op {
     State {
         /// Checkpoint name.
         name: String,
-        /// Type.
+        /// Element type and shape.
         ty: TensorType,
         /// What it holds.
         role: StateRole,
     },
     /// `() -> ty`: persistent constant data computed by the runtime at load.
     Table {
-        /// Name.
+        /// Binding name, unique in the graph.
         name: String,
-        /// Type.
+        /// Element type and shape.
         ty: TensorType,
         /// Contents.
         kind: TableKind,
     },
     /// `() -> ty`: every element equals `value`.
     Constant {
-        /// The value.
+        /// Rounded to the element type where it is used.
         value: f64,
-        /// Type.
+        /// Element type and shape.
         ty: TensorType,
     },
 
@@ -319,7 +319,7 @@ pub enum Op {
     },
     /// `(x) -> part of x along one axis`.
     Slice {
-        /// Axis.
+        /// The axis that becomes shorter.
         axis: usize,
         /// First index.
         start: usize,
@@ -328,7 +328,7 @@ pub enum Op {
     },
     /// `(x) -> x with zeros around it along one axis`; the adjoint of slice.
     Pad {
-        /// Axis.
+        /// The axis that becomes longer.
         axis: usize,
         /// Zeros before.
         before: usize,
@@ -337,7 +337,7 @@ pub enum Op {
     },
     /// `(xs..) -> joined along one axis`.
     Concat {
-        /// Axis.
+        /// The only axis in which the operands may differ.
         axis: usize,
     },
 

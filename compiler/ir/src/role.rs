@@ -9,7 +9,7 @@
 pub enum StateRole {
     /// Something about one parameter, with an element for each of its elements.
     OfParam {
-        /// What it is.
+        /// A moment or an accumulated gradient.
         state: ParamState,
         /// Name of the parameter, which is in the same graph.
         of: String,

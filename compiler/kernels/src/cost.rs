@@ -22,7 +22,7 @@ impl std::ops::Add for Cost {
     }
 }
 
-/// Cost of one node.
+/// Arithmetic and compulsory memory traffic of one node, which bound the time of its kernels from below.
 pub fn cost(graph: &Graph, id: NodeId) -> Cost {
     let operands = graph.operands(id);
     let moved: usize = operands.iter().copied().chain(graph.results(id)).map(|v| graph.ty(v).bytes()).sum();

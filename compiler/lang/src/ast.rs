@@ -76,16 +76,16 @@ pub struct Item {
 pub enum ItemKind {
     /// `fn`
     Function(Function),
-    /// `model`
+    /// `model name(..) { .. }`
     Model(Model),
 }
 
 /// `fn name(a, b) { ... return value }`
 #[derive(Clone, PartialEq, Debug)]
 pub struct Function {
-    /// Name.
+    /// What calls name it by; unique in a file.
     pub name: Name,
-    /// Parameters.
+    /// Local names of the arguments, in the order of a call.
     pub parameters: Vec<Name>,
     /// Body; its last statement is a `return`.
     pub body: Block,
@@ -94,15 +94,15 @@ pub struct Function {
 /// `model name(tokens: [batch, seq] int) { ... }`
 #[derive(Clone, PartialEq, Debug)]
 pub struct Model {
-    /// Name.
+    /// Where errors about the whole model point.
     pub name: Name,
-    /// The input.
+    /// The local name of the token ids; always `tokens`.
     pub input: Name,
     /// Names for the input's axes.
     pub axes: Vec<Name>,
     /// Element type.
     pub element: Name,
-    /// Body.
+    /// Ends with the logits bound to their name.
     pub body: Block,
 }
 
@@ -128,21 +128,21 @@ pub struct Statement {
     pub comment: Option<String>,
 }
 
-/// The statements.
+/// What a statement does.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StatementKind {
     /// `let name = value`: a name that keeps its value.
     Let {
-        /// Name.
+        /// Bound once, and visible to the end of its block.
         name: Name,
-        /// Value.
+        /// A number or a tensor.
         value: Expr,
     },
     /// `name = value`: binds or rebinds.
     Assign {
-        /// Name.
+        /// Bound here, or rebound if it exists.
         name: Name,
-        /// Value.
+        /// A number or a tensor; it may read the old one.
         value: Expr,
     },
     /// `param name [shape] init distribution(arguments)`
@@ -153,26 +153,26 @@ pub enum StatementKind {
         shape: Vec<Expr>,
         /// Name of the initial distribution.
         init: Name,
-        /// Its arguments.
+        /// Of the distribution: its standard deviation, for example.
         arguments: Vec<Argument>,
     },
     /// `for name in layers { ... }`
     For {
         /// The layer's index, from 0.
         variable: Name,
-        /// Body.
+        /// Built once for each layer.
         body: Block,
     },
     /// `block name { ... }`: a scope that prefixes checkpoint names.
     Block {
         /// The prefix.
         name: Name,
-        /// Body.
+        /// Sees and rebinds the names around it.
         body: Block,
     },
     /// `if condition { ... } else { ... }`, decided while building.
     If {
-        /// Condition.
+        /// A truth value that is known while building.
         condition: Expr,
         /// When it holds.
         then: Block,
@@ -181,7 +181,7 @@ pub enum StatementKind {
     },
     /// `return value`
     Return {
-        /// Value.
+        /// What the call stands for.
         value: Expr,
     },
 }
@@ -218,9 +218,9 @@ pub enum ExprKind {
     Transpose(Box<Expr>),
     /// `f(x, y, key = z)`
     Call {
-        /// Function.
+        /// A builtin, or a `fn` of the file.
         function: Name,
-        /// Arguments.
+        /// By position first, then by name.
         arguments: Vec<Argument>,
     },
 }
@@ -230,7 +230,7 @@ pub enum ExprKind {
 pub struct Argument {
     /// `name =`, if given.
     pub name: Option<Name>,
-    /// Value.
+    /// Evaluated before the call, in the scope of the caller.
     pub value: Expr,
 }
 
@@ -239,7 +239,7 @@ pub struct Argument {
 pub enum UnaryOperator {
     /// `-`
     Neg,
-    /// `not`
+    /// `not a`
     Not,
 }
 
@@ -270,9 +270,9 @@ pub enum BinaryOperator {
     Gt,
     /// `>=`
     Ge,
-    /// `and`
+    /// `a and b`
     And,
-    /// `or`
+    /// `a or b`
     Or,
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Builtin> {
     BUILTINS.iter().find(|b| b.name == name)
 }
 
-/// All names.
+/// For suggestions and for the check that no definition takes the name of a builtin.
 pub(crate) fn names<'a>() -> impl Iterator<Item = &'a str> {
     BUILTINS.iter().map(|b| b.name)
 }

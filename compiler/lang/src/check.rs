@@ -22,7 +22,7 @@ pub(crate) const INPUT: &str = "tokens";
 
 /// Names that the model TOML gives.
 pub(crate) struct Outside<'a> {
-    /// All names.
+    /// What the text may read without defining it.
     pub(crate) names: BTreeSet<&'a str>,
     /// Path of the TOML, for messages.
     pub(crate) path: &'a str,

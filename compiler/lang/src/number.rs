@@ -8,7 +8,7 @@ use linc_ir::UnaryOp;
 use crate::ast::BinaryOperator;
 use crate::config::Number;
 
-/// `left operator right`
+/// The result of an operator on two numbers of the text; the error says which operands it does not take.
 pub(crate) fn binary(operator: BinaryOperator, left: Number, right: Number) -> Result<Number, String> {
     use BinaryOperator::*;
     match operator {

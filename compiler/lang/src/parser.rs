@@ -15,7 +15,7 @@ type Parsed<T> = Result<T, Box<Diagnostic>>;
 /// Deepest nesting of brackets, blocks and operators.
 const MAX_DEPTH: usize = 64;
 
-/// Parses a file.
+/// Syntax only: whether names exist and shapes fit is checked later. The first error ends it.
 pub(crate) fn parse(source: &Source) -> Parsed<File> {
     let tokens = lex(source)?;
     let mut parser = Parser {

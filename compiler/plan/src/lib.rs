@@ -143,9 +143,9 @@ pub struct Ref {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Init {
-    /// Zeros.
+    /// All bytes zero.
     Zeros,
-    /// Ones.
+    /// Every element 1 in its type.
     Ones,
     /// N(0, std²).
     Normal {
@@ -171,11 +171,11 @@ pub enum Init {
 pub struct Binding {
     /// Name: a checkpoint name for parameters.
     pub name: String,
-    /// Role.
+    /// What the runtime may do with it: fill it, feed it, save it.
     pub role: Role,
     /// Element type.
     pub dtype: DType,
-    /// Shape.
+    /// Sizes of the axes, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
     /// First byte.
     pub at: Ref,
@@ -215,15 +215,15 @@ pub struct Gemm {
     pub k: usize,
     /// Left operand `[m,k]`.
     pub a: Ref,
-    /// Strides of a.
+    /// Distances of rows and columns of a, in elements.
     pub a_strides: (usize, usize),
     /// Right operand `[k,n]`.
     pub b: Ref,
-    /// Strides of b.
+    /// Distances of rows and columns of b, in elements.
     pub b_strides: (usize, usize),
     /// Result `[m,n]`.
     pub c: Ref,
-    /// Strides of c.
+    /// Distances of rows and columns of c, in elements.
     pub c_strides: (usize, usize),
     /// Add to c, which is f32, instead of overwriting it.
     pub accumulate: bool,
@@ -293,9 +293,9 @@ pub struct Plan {
     pub persistent_bytes: u64,
     /// Bytes of the scratch part.
     pub scratch_bytes: u64,
-    /// All buffers.
+    /// What [`Ref`]s point into: places in the arena.
     pub buffers: Vec<Buffer>,
-    /// All kernels.
+    /// Each once, however many steps launch it.
     pub kernels: Vec<Kernel>,
     /// The program.
     pub steps: Vec<Step>,

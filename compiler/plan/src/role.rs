@@ -24,7 +24,7 @@ pub enum Role {
 pub enum StateRole {
     /// Something about one parameter, with an element for each of its elements.
     OfParam {
-        /// What it is.
+        /// A moment or an accumulated gradient.
         state: ParamState,
         /// Name of the parameter.
         of: String,

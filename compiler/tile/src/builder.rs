@@ -46,7 +46,7 @@ impl Builder {
         self.name(value, &name)
     }
 
-    /// Type of a value.
+    /// Element type and shape of a value of the kernel so far.
     pub fn ty(&self, value: ValueId) -> TileType {
         self.kernel.ty(value).clone()
     }
@@ -108,22 +108,22 @@ impl Builder {
         self.emit(Op::Binary(op, a, b), ty)
     }
 
-    /// a + b
+    /// `a + b`
     pub fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
         self.binary(Binary::Add, a, b)
     }
 
-    /// a - b
+    /// `a - b`
     pub fn sub(&mut self, a: ValueId, b: ValueId) -> ValueId {
         self.binary(Binary::Sub, a, b)
     }
 
-    /// a · b
+    /// `a · b`, element by element.
     pub fn mul(&mut self, a: ValueId, b: ValueId) -> ValueId {
         self.binary(Binary::Mul, a, b)
     }
 
-    /// a / b
+    /// `a / b`; of integers it truncates, as the interpreter and both code generators do.
     pub fn div(&mut self, a: ValueId, b: ValueId) -> ValueId {
         self.binary(Binary::Div, a, b)
     }
@@ -143,7 +143,7 @@ impl Builder {
         self.binary(Binary::Max, a, b)
     }
 
-    /// a·b + c
+    /// `a·b + c`, rounded once or twice as the target does it.
     pub fn fma(&mut self, a: ValueId, b: ValueId, c: ValueId) -> ValueId {
         let ty = self.ty(a);
         self.check(ty == self.ty(b) && ty == self.ty(c), "fma of different types");

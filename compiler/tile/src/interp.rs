@@ -17,7 +17,7 @@ mod real;
 /// Memory behind a parameter. The length is what accesses are checked against.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Buffer {
-    /// For F32.
+    /// Rounded to f32 at every store.
     F32(Vec<f32>),
     /// For F32, Bf16 and F16 when computing in f64: memory that does not round.
     F64(Vec<f64>),
@@ -25,7 +25,7 @@ pub enum Buffer {
     Bf16(Vec<u16>),
     /// For F16, as bits.
     F16(Vec<u16>),
-    /// For I32.
+    /// Whole numbers: ids of tokens, targets, counters.
     I32(Vec<i32>),
 }
 

@@ -155,7 +155,7 @@ pub enum Compare {
     Ge,
 }
 
-/// Reductions.
+/// What a reduction makes of the elements along its axis.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Reduction {
     /// Sum; 0 of nothing.
@@ -190,7 +190,7 @@ pub struct View {
 pub struct Region {
     /// Values defined on entry.
     pub args: Vec<ValueId>,
-    /// The body.
+    /// Statements in order; they see the values of the regions around them.
     pub body: Vec<Stmt>,
     /// Values handed out at the end.
     pub yields: Vec<ValueId>,
@@ -231,14 +231,14 @@ pub enum Op {
     Splat(ValueId),
     /// A vector repeated to a matrix along `axis`: axis 0 repeats `[n]` over rows, axis 1 repeats `[m]` over columns.
     Expand {
-        /// The vector.
+        /// One dimension, `[m]` or `[n]`.
         vector: ValueId,
         /// The new axis.
         axis: usize,
     },
     /// Index along `axis` of each element, I32.
     Iota {
-        /// The axis.
+        /// 0 counts rows, 1 counts columns.
         axis: usize,
     },
     /// Reads memory.
@@ -270,7 +270,7 @@ pub enum Op {
     },
     /// Matrix to vector along `axis` (removed), or vector to scalar.
     Reduce {
-        /// What.
+        /// Sum or maximum.
         op: Reduction,
         /// The axis that disappears.
         axis: usize,
@@ -279,7 +279,7 @@ pub enum Op {
     },
     /// Inclusive running sum along `axis`, from the end if `reverse`.
     Scan {
-        /// The axis.
+        /// The axis along which the sum runs; the shape stays.
         axis: usize,
         /// From the last element to the first.
         reverse: bool,
@@ -299,7 +299,7 @@ pub enum Op {
         step: ValueId,
         /// Carried values before the first round.
         init: Vec<ValueId>,
-        /// Body.
+        /// Takes the counter, then the carried values, and yields those of the next round.
         body: Region,
     },
     /// Both regions yield the results; the condition is a Bool scalar (uniform over the program).
@@ -326,12 +326,12 @@ pub struct Kernel {
     pub types: Vec<TileType>,
     /// Optional name hint of every value, by id; only for people.
     pub names: Vec<String>,
-    /// The body.
+    /// Statements of the outermost level, in order.
     pub body: Vec<Stmt>,
 }
 
 impl Kernel {
-    /// Type of a value.
+    /// Element type and shape of a value of this kernel.
     pub fn ty(&self, value: ValueId) -> &TileType {
         &self.types[value.0 as usize]
     }

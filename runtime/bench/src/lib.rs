@@ -64,7 +64,7 @@ pub enum Told<'a> {
     Case(&'a str),
     /// So many of its runs are done, of how many, those that warm up included.
     Runs {
-        /// Done.
+        /// Runs that have ended, from 0 on.
         done: usize,
         /// To do.
         total: usize,
@@ -99,7 +99,7 @@ pub struct Times {
     pub min: f64,
     /// The slowest run.
     pub max: f64,
-    /// Runs.
+    /// How many runs the others are taken of.
     pub runs: usize,
 }
 

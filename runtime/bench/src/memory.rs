@@ -40,7 +40,7 @@ pub struct MemoryBench {
 pub struct MemoryRow {
     /// Where in the model: `feed_forward rms_norm`.
     pub step: String,
-    /// The kernel.
+    /// Its name, which tells shapes and types.
     pub kernel: String,
     /// Launches of it in a step, over which times are averaged.
     pub launches: usize,

@@ -90,7 +90,7 @@ pub struct State {
     pub seed: u64,
     /// Position in the training data.
     pub data: DataState,
-    /// The model.
+    /// Texts and numbers that the model was built from, so that a checkpoint can be read without its config.
     pub model: ModelRecord,
     /// Measured tile sizes that the run was started with, by target and kernel; see `linc_session::autotune`.
     #[serde(default)]

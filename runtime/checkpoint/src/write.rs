@@ -18,7 +18,7 @@ pub(super) const CHECKSUMS_FILE: &str = "checksums.json";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRecord {
-    /// Bytes.
+    /// Size of the file.
     pub bytes: u64,
     /// CRC-32 (IEEE).
     pub crc32: u32,
@@ -28,7 +28,7 @@ pub struct FileRecord {
 pub struct Tensor<'a> {
     /// Name in the file.
     pub name: String,
-    /// Shape.
+    /// Sizes of the axes, outermost first.
     pub shape: Vec<usize>,
     /// Reads the little-endian f32 data, or says why it cannot be read.
     pub read: Box<dyn Fn() -> Result<Vec<u8>, String> + 'a>,

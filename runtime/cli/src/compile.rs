@@ -165,7 +165,7 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
     }
 }
 
-/// The model card.
+/// What `linc compile` prints: parameters, layers, FLOPs, memory and passes, a line each.
 pub(crate) fn card(model: &Model, report: &Report) -> String {
     let mut lines = vec![
         format!(

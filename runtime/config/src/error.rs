@@ -63,7 +63,7 @@ pub struct Problem {
 /// Where a setting came from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
-    /// A place in a file.
+    /// In a TOML file, by line and column.
     File(FilePlace),
     /// An argument as typed, such as `--training.seq_len 0`.
     CommandLine(String),

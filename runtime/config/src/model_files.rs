@@ -16,11 +16,11 @@ use crate::shipped::{self, Shipped, ShippedFile};
 pub struct ModelFiles {
     /// The model TOML.
     pub model_path: PathBuf,
-    /// Its text.
+    /// Content of `model_path`.
     pub model_text: String,
     /// The `.linc` file, beside the model TOML unless it says otherwise.
     pub architecture_path: PathBuf,
-    /// Its text.
+    /// Content of `architecture_path`.
     pub architecture_text: String,
 }
 

@@ -43,7 +43,7 @@ pub fn section_order<'a>(sections: impl Iterator<Item = &'a str>) -> Vec<String>
 pub struct Entry {
     /// Name of the section in brackets; a subsection has a dot in it.
     pub section: &'static str,
-    /// The key.
+    /// The setting's name within its section, as written before the `=`.
     pub key: &'static str,
     /// The value in TOML spelling.
     pub value: String,

@@ -18,7 +18,7 @@ use crate::near::nearest;
 pub struct ShippedFile {
     /// Its path in the source folder, such as `models/llama3_1b.toml`.
     pub path: &'static str,
-    /// What is in it.
+    /// The content, the same in every build.
     pub text: &'static str,
 }
 

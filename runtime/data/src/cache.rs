@@ -47,7 +47,7 @@ impl TokenCache {
         Self { folder: cache_folder().map(|folder| folder.join("tokens")), most: MOST }
     }
 
-    /// One in a folder.
+    /// A cache of a caller's choice, such as a test's.
     pub fn at(folder: PathBuf) -> Self {
         Self { folder: Some(folder), most: MOST }
     }

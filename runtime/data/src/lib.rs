@@ -228,7 +228,7 @@ impl ValidationData {
 /// All data of a run.
 #[derive(Debug)]
 pub struct Data {
-    /// What is trained on.
+    /// Batches of training steps.
     pub training: TrainingData,
     /// What is validated on, if there is anything.
     pub validation: Option<ValidationData>,

@@ -119,7 +119,7 @@ impl MqarBatches {
         }
     }
 
-    /// The next batch.
+    /// The batch at the current position, which moves on by its samples.
     pub fn next_batch(&mut self) -> Batch {
         let mut batch = Batch::ignored(self.batch_size, self.generator.seq_len);
         for row in 0..self.batch_size {

@@ -17,7 +17,7 @@ choice! {
 }
 
 section! {
-    /// What is trained on.
+    /// Where the tokens of training come from.
     TrainingSource "training" {
         /// Data: built in, or "text" for the files of dataset_path.
         dataset: DatasetKind = DatasetKind::Stories;

@@ -21,7 +21,7 @@ section! {
 section! {
     /// Whether anything is validated.
     Validates "validation" {
-        /// It is.
+        /// Validate after some of the steps.
         enable: bool = false;
     }
 }
@@ -35,7 +35,7 @@ sections! {
         shape: Shape,
         /// `[validation]`, but for the data.
         validation: Validates,
-        /// The data.
+        /// Sources of training and validation.
         data: DataSettings,
     }
 }

@@ -67,7 +67,7 @@ impl TextBatches {
         &self.corpus
     }
 
-    /// The next batch.
+    /// The batch at the current position, which moves on by its samples.
     pub fn next_batch(&mut self) -> Batch {
         let mut batch = Batch::ignored(self.batch_size, self.seq_len);
         let mut sample = vec![0; self.seq_len + 1];

@@ -14,7 +14,7 @@ pub enum Choice {
     /// `auto`: the first GPU if it can be used, else the CPU.
     #[default]
     Auto,
-    /// `cpu`
+    /// `cpu`: this processor, with all threads that the process may use.
     Cpu,
     /// `cuda` or `cuda:N`: a GPU by its number.
     Cuda(usize),

@@ -116,7 +116,7 @@ pub enum DeviceError {
     /// A plan that breaks its rules: a bug of the compiler, or a file that was changed.
     #[error("plan {plan}: {message}")]
     Plan {
-        /// The plan.
+        /// Its name: model and entry point.
         plan: String,
         /// The broken rule.
         message: String,
@@ -124,7 +124,7 @@ pub enum DeviceError {
     /// A kernel that cannot be compiled.
     #[error("kernel {kernel}: {message}")]
     Kernel {
-        /// The kernel.
+        /// Its name in the plan.
         kernel: String,
         /// Why.
         message: String,

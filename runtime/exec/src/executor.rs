@@ -24,13 +24,13 @@ pub enum ExecError {
     DoesNotFit {
         /// Bytes of the arena.
         needed: u64,
-        /// What is available.
+        /// Memory that can be had now, and what limits it.
         available: Available,
     },
     /// A tensor that the plan does not have, or of another size: a bug of the caller.
     #[error("tensor {name}: {message}")]
     Tensor {
-        /// Its name.
+        /// The name that the caller asked for.
         name: String,
         /// What is wrong.
         message: String,
@@ -40,11 +40,11 @@ pub enum ExecError {
 /// A persistent tensor.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TensorInfo {
-    /// Name.
+    /// The binding's name in the plan: for parameters, that of checkpoints.
     pub name: String,
     /// Parameter, state or table.
     pub role: Role,
-    /// Shape.
+    /// Sizes of the axes, outermost first.
     pub shape: Vec<usize>,
     /// Element type.
     pub dtype: DType,
@@ -146,7 +146,7 @@ impl Executor {
         flops / self.device.peak_flops().max(1.0)
     }
 
-    /// Bytes of the arena.
+    /// All memory of the loaded plans: what persists and the largest scratch.
     pub fn arena_bytes(&self) -> u64 {
         self.persistent_bytes + self.scratch_bytes
     }

@@ -33,9 +33,9 @@ pub enum OutputError {
         folder.display()
     )]
     Taken {
-        /// The folder.
+        /// Where the caller wants to write.
         folder: PathBuf,
-        /// What is in it.
+        /// The name that linc would write and did not.
         taken: String,
     },
 }

@@ -42,9 +42,9 @@ pub enum TrainError {
         last_checkpoint(*step, checkpoint.as_deref())
     )]
     NotFinite {
-        /// The step.
+        /// The one that failed, counted from 1.
         step: usize,
-        /// Its loss.
+        /// Mean over its targets; NaN or infinite.
         loss: f32,
         /// Its gradient norm.
         grad_norm: f32,
@@ -57,7 +57,7 @@ pub enum TrainError {
         folder.display(), pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
     )]
     InUse {
-        /// The folder.
+        /// The dump folder that is locked.
         folder: PathBuf,
         /// The process of the run, if it says so.
         pid: Option<u32>,

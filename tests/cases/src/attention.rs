@@ -61,7 +61,7 @@ impl Keys {
 /// A kernel with operands, its exact results, and those of the interpreter in the kernel's own precision.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// The kernel.
+    /// A program of the library.
     pub kernel: Kernel,
     /// Operands, and what results hold before.
     pub buffers: Vec<Buffer>,

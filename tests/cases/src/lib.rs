@@ -37,7 +37,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// Below `limit`.
+    /// Uniform in `0..limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         ((self.bits() >> 33) as usize) % limit
     }
@@ -56,7 +56,7 @@ impl Random {
 /// A kernel with operands.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The kernel.
+    /// What is run.
     pub kernel: Kernel,
     /// One buffer per parameter.
     pub buffers: Vec<Buffer>,

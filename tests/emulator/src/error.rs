@@ -83,7 +83,7 @@ impl FaultKind {
 /// The first thing that an emulated kernel did wrong; the run ended there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The kernel.
+    /// Its name, which finds its source.
     pub kernel: String,
     /// What kind of mistake.
     pub kind: FaultKind,
@@ -125,7 +125,7 @@ pub enum Error {
     /// Buffers or options that do not fit the kernel.
     #[error("kernel {kernel}: {message}")]
     Launch {
-        /// The kernel.
+        /// Its name, which finds its source.
         kernel: String,
         /// What does not fit.
         message: String,

@@ -16,17 +16,17 @@ pub enum Access {
 /// An operation that the lanes of a warp, or the threads of a warpgroup, do together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
-    /// `shuffle_xor`
+    /// `shuffle_xor(value, mask)`: an exchange between lanes
     ShuffleXor,
-    /// `shuffle`
+    /// `shuffle(value, lane)`: a broadcast or gather between lanes
     Shuffle,
-    /// `sync_warp`
+    /// `sync_warp()`: orders the memory accesses of a warp
     SyncWarp,
-    /// `elected`
+    /// `elected()`: one lane of a warp that issues a TMA copy
     Elected,
-    /// `load_matrices`
+    /// `load_matrices`: ldmatrix of four 8×8 matrices
     LoadMatrices,
-    /// `load_matrices_transposed`
+    /// `load_matrices_transposed`: ldmatrix.trans
     LoadMatricesTransposed,
     /// `mma_bf16` and `mma_f16`
     Mma,
@@ -39,7 +39,7 @@ pub enum Operation {
 /// The cost of accesses, each by a whole warp: sectors of 32 bytes in global memory, wavefronts in shared memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Accesses.
+    /// Instructions of a warp that touched memory.
     pub accesses: u64,
     /// Sectors or wavefronts.
     pub units: u64,

@@ -13,7 +13,7 @@ const TOGETHER: usize = 100;
 /// How a group went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Cases.
+    /// Checks of the group that ran.
     pub cases: usize,
     /// What is wrong, a line each.
     pub failures: Vec<String>,

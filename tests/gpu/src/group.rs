@@ -35,7 +35,7 @@ enum Criterion {
 pub struct Check(Criterion);
 
 impl Check {
-    /// The kernel.
+    /// What is launched, whichever criterion its results have to meet.
     pub fn kernel(&self) -> &Kernel {
         match &self.0 {
             Criterion::Close { case, .. } => &case.kernel,

@@ -36,7 +36,6 @@ pub(crate) fn model(flavor: &str) -> (Architecture, ModelConfig) {
     (arch, config)
 }
 
-/// A build shape.
 pub(crate) fn shape(batch: usize, seq: usize, rope_len: usize) -> BuildShape {
     BuildShape { batch, seq, rope_len }
 }

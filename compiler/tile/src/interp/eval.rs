@@ -16,11 +16,11 @@ use crate::text::{stmt_line, value_names};
 pub(super) enum Data<R> {
     /// F32, Bf16 and F16.
     Real(Rc<Vec<R>>),
-    /// I32.
+    /// Tiles of I32.
     Int(Rc<Vec<i32>>),
-    /// Bool.
+    /// Results of comparisons, of any shape.
     Bool(Rc<Vec<bool>>),
-    /// Index.
+    /// An Index; there are no tiles of them.
     Index(i64),
 }
 

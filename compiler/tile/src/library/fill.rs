@@ -7,7 +7,7 @@ use crate::ir::{Elem, Kernel, Mode};
 /// `dst[offset + i*row_stride + j] = value` for every `(i, j)` of `[rows, cols]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct FillSpec {
-    /// Rows.
+    /// First dimension of the part that is filled.
     pub rows: usize,
     /// Columns.
     pub cols: usize,
@@ -17,7 +17,7 @@ pub struct FillSpec {
     pub row_stride: usize,
     /// Element type: F32, Bf16, F16, or I32 (the value is then truncated to an integer).
     pub elem: Elem,
-    /// The value.
+    /// Rounded to the element type.
     pub value: f64,
 }
 

@@ -59,7 +59,7 @@ fn inverse_count(b: &mut Builder, targets: ParamId, tokens: usize) -> ValueId {
 /// Rows of logits, dense `[rows, vocab]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CrossEntropyRowsSpec {
-    /// Rows.
+    /// Tokens: the first dimension of the logits.
     pub rows: usize,
     /// Columns.
     pub vocab: usize,
@@ -137,7 +137,7 @@ pub fn mean_nll(spec: &MeanNllSpec) -> Kernel {
 /// Cross-entropy as one launch that needs no memory besides its operands: logits dense `[rows, vocab]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CrossEntropySpec {
-    /// Rows.
+    /// Tokens: the first dimension of the logits.
     pub rows: usize,
     /// Columns.
     pub vocab: usize,

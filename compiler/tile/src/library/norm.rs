@@ -10,7 +10,7 @@ use crate::ir::{Elem, Kernel, Mode, Unary, ValueId};
 /// Forward norm of `[rows, d]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RmsNormSpec {
-    /// Rows.
+    /// Tokens: each is normalised by itself.
     pub rows: usize,
     /// Columns, the normalised axis.
     pub d: usize,
@@ -96,7 +96,7 @@ fn inverse_rms(b: &mut Builder, x: ValueId, eps: f64) -> ValueId {
 /// Gradient of the norm of `[rows, d]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RmsNormGradSpec {
-    /// Rows.
+    /// Tokens: each was normalised by itself.
     pub rows: usize,
     /// Columns, the normalised axis.
     pub d: usize,

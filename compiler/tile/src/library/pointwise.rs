@@ -95,7 +95,7 @@ pub enum PointStep {
 /// A pointwise program over `[rows, cols]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PointwiseSpec {
-    /// Rows.
+    /// All dimensions but the last, as one.
     pub rows: usize,
     /// Columns.
     pub cols: usize,

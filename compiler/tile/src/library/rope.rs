@@ -14,7 +14,7 @@ pub struct RopeSpec {
     pub batch: usize,
     /// Positions.
     pub seq: usize,
-    /// Heads.
+    /// Heads of `x`, which share the angles of a position.
     pub heads: usize,
     /// Features of a head, even; dense in memory.
     pub dim: usize,
@@ -116,7 +116,7 @@ fn name(spec: &RopeSpec) -> String {
     )
 }
 
-/// Rows of the table from `row` on.
+/// Number of rows of the table from `row` to its end.
 fn left_of_table(b: &mut Builder, spec: &RopeSpec, row: ValueId) -> ValueId {
     let len = b.index(spec.table_len);
     b.sub(len, row)

@@ -101,7 +101,6 @@ impl Parser<'_> {
         Ok((a, b, self.value()?))
     }
 
-    /// `axis 1`
     fn axis(&mut self) -> Parsed<usize> {
         self.keyword("axis")?;
         self.int("an axis (0 or 1)")

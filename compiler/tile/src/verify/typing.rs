@@ -218,7 +218,7 @@ impl Typing<'_> {
         self.result_is(&TileType::new(self.ty(vector).elem, to))
     }
 
-    /// A view of a tile of type `tile`.
+    /// The rules of an access to memory as a tile of that type: element type, number of axes, offset and bounds.
     fn view(&self, view: &View, tile: &TileType) -> Rule {
         let Some(param) = self.kernel.params.get(view.param.0 as usize) else {
             return Err(format!("there is no parameter {}", view.param.0));

@@ -60,7 +60,7 @@ impl Memory {
         Ok(offset as usize)
     }
 
-    /// All bytes.
+    /// The whole arena, for copies and the clearing of parts.
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the block is initialised and longer than `len` from here; the borrow keeps others from it.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }

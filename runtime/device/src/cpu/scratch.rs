@@ -95,7 +95,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// The areas.
+    /// Pointers for one run; none of them may outlive the next `resize`.
     pub(super) fn areas(&self) -> Areas<'_> {
         Areas { own: &self.own, shared: self.shared }
     }

@@ -30,7 +30,7 @@ impl Cache {
         Cache { folder: cache_folder().map(|f| f.join("cubin")) }
     }
 
-    /// One in a folder.
+    /// A cache of a caller's choice, such as a test's.
     pub fn at(folder: PathBuf) -> Cache {
         Cache { folder: Some(folder) }
     }

@@ -72,7 +72,7 @@ impl Target {
 /// The variable by which users name the architecture whose kernels a GPU gets.
 pub const ARCH_VARIABLE: &str = "LINC_CUDA_ARCH";
 
-/// What one multiprocessor has.
+/// Resources of one streaming multiprocessor, which bound the occupancy of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Multiprocessor {
     /// 32-bit registers.

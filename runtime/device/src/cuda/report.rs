@@ -16,7 +16,7 @@ use crate::{DeviceError, threads};
 /// One kernel on one architecture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KernelReport {
-    /// Its name.
+    /// The kernel's name in the plan.
     pub name: String,
     /// Launches in one run of the program.
     pub launches: u64,

@@ -44,7 +44,7 @@ impl Store {
         Store { folder: cache_folder().map(|f| f.join("tiles")) }
     }
 
-    /// One in a folder.
+    /// A store of a caller's choice, such as a test's.
     pub fn at(folder: PathBuf) -> Store {
         Store { folder: Some(folder) }
     }

@@ -84,7 +84,7 @@ impl PartialEq for Places {
 /// A config and the remarks that loading it gave rise to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// The config.
+    /// Complete and checked: what is not given has its default.
     pub config: JobConfig,
     /// Settings that have no effect, one sentence each, with their place; to be shown to the user.
     pub warnings: Vec<String>,

@@ -44,7 +44,7 @@ section! {
 }
 
 section! {
-    /// The optimizer.
+    /// How gradients become updates of parameters.
     Optimizer "optimizer" {
         /// The algorithm; AdamW is the one there is.
         name: String = "AdamW".to_owned(), check one_of(&["AdamW"]);

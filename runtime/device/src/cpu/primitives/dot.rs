@@ -79,7 +79,7 @@ pub(super) unsafe fn block<L: Lanes, const MR: usize, const NV: usize, const ROW
     }
 }
 
-/// All rows of one panel.
+/// Products of all `m` rows of a with the `NV` vectors of columns of one panel of b.
 unsafe fn panel<D: Dot, const NV: usize, const ROWS: bool, const PART: bool>(m: usize, mut t: Block) {
     let step = if ROWS { t.lda } else { 1 };
     let mut i = 0;
@@ -113,7 +113,7 @@ unsafe fn panel<D: Dot, const NV: usize, const ROWS: bool, const PART: bool>(m: 
     }
 }
 
-/// All panels.
+/// Cuts the `n` columns into panels as wide as registers allow, widest first.
 unsafe fn panels<D: Dot, const ROWS: bool>(m: usize, n: usize, whole: Block) {
     let mut j = 0;
     // SAFETY: column j and the panel's width are within n.

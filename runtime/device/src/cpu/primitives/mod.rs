@@ -399,7 +399,7 @@ macro_rules! level {
 
             pub(super) const MATMUL: super::Matmul = super::Matmul { pack, part, thin };
 
-            /// Address of a primitive.
+            /// What generated code calls for a primitive; its arguments are those of the primitive's documentation.
             pub(super) fn address(primitive: Primitive) -> *const u8 {
                 match primitive {
                     Primitive::Exp => exp as *const u8,

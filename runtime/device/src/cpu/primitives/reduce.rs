@@ -2,7 +2,7 @@
 
 use super::lanes::{Lanes, max_or_nan};
 
-/// Sum of a row.
+/// Sum in four accumulators, so that additions overlap.
 #[inline(always)]
 unsafe fn sum_row<L: Lanes>(src: *const f32, n: usize) -> f32 {
     // SAFETY: the caller promises n readable elements and the instruction set.

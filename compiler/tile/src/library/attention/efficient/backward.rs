@@ -34,19 +34,19 @@ pub struct LinearBackwardSpec {
     /// A program of the chunked form has all features of a head, where they are at most 128 in two bytes each: its operands
     /// need some 160 KiB of memory that threads share.
     pub whole: bool,
-    /// Strides of q.
+    /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,
-    /// Strides of k.
+    /// Of k `[B, S, G, D]`.
     pub k: HeadStrides,
-    /// Strides of v.
+    /// Of v `[B, S, G, D]`.
     pub v: HeadStrides,
-    /// Strides of dout.
+    /// Of the gradient of the output, `[B, S, H, D]`.
     pub dout: HeadStrides,
-    /// Strides of dq.
+    /// Of the gradient of q.
     pub dq: HeadStrides,
-    /// Strides of dk.
+    /// Of the gradient of k.
     pub dk: HeadStrides,
-    /// Strides of dv.
+    /// Of the gradient of v.
     pub dv: HeadStrides,
 }
 
@@ -71,13 +71,13 @@ impl LinearBackwardSpec {
 pub(crate) struct BackwardHead<'a> {
     /// What is computed.
     pub spec: &'a LinearBackwardSpec,
-    /// Rows of k.
+    /// Keys of this head, `[S, D]`.
     pub k: HeadRows,
-    /// Rows of v.
+    /// Values of this head, `[S, D]`.
     pub v: HeadRows,
-    /// Rows of dk.
+    /// Where the gradient of the keys goes.
     pub dk: HeadRows,
-    /// Rows of dv.
+    /// Where the gradient of the values goes.
     pub dv: HeadRows,
     /// `ell` and `state`.
     pub saved: SavedStates,
@@ -90,11 +90,11 @@ pub(crate) struct BackwardHead<'a> {
 
 /// The rows of one query head.
 pub(crate) struct QueryHead {
-    /// Rows of q.
+    /// Queries, `[S, D]`.
     pub q: HeadRows,
-    /// Rows of dout.
+    /// The gradient of this head's output, `[S, D]`.
     pub dout: HeadRows,
-    /// Rows of dq.
+    /// Where the gradient of the queries goes.
     pub dq: HeadRows,
 }
 

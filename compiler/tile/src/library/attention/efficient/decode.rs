@@ -27,11 +27,11 @@ pub struct LinearDecodeSpec {
     pub width: usize,
     /// Strides of q `[B, 1, H, D]`.
     pub q: HeadStrides,
-    /// Strides of k.
+    /// Of k `[B, 1, G, D]`.
     pub k: HeadStrides,
-    /// Strides of v.
+    /// Of v `[B, 1, G, D]`.
     pub v: HeadStrides,
-    /// Strides of out.
+    /// Of the output `[B, 1, H, D]`.
     pub out: HeadStrides,
 }
 

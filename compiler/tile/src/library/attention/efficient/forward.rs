@@ -23,13 +23,13 @@ pub struct LinearForwardSpec {
     pub chunk: usize,
     /// Multiplier of q and k before their softmaxes.
     pub temperature: f64,
-    /// Strides of q.
+    /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,
-    /// Strides of k.
+    /// Of k `[B, S, G, D]`.
     pub k: HeadStrides,
-    /// Strides of v.
+    /// Of v `[B, S, G, D]`.
     pub v: HeadStrides,
-    /// Strides of out.
+    /// Of the output `[B, S, H, D]`.
     pub out: HeadStrides,
 }
 
@@ -103,9 +103,9 @@ pub fn linear_attention_forward(spec: &LinearForwardSpec) -> Kernel {
 pub(crate) struct Queries<'a> {
     /// What is computed.
     pub spec: &'a LinearForwardSpec,
-    /// q.
+    /// Queries of all heads, `[B, S, H, D]`.
     pub q: ParamId,
-    /// out.
+    /// Output of all heads, `[B, S, H, D]`.
     pub out: ParamId,
     /// Sequence, Index.
     pub batch: ValueId,

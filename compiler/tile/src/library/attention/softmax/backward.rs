@@ -29,21 +29,21 @@ pub struct SoftmaxBackwardSpec {
     pub block_q: usize,
     /// Keys of a program or round.
     pub block_k: usize,
-    /// Strides of q.
+    /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,
-    /// Strides of k.
+    /// Of k `[B, S, G, D]`.
     pub k: HeadStrides,
-    /// Strides of v.
+    /// Of v `[B, S, G, D]`.
     pub v: HeadStrides,
-    /// Strides of out.
+    /// Of the output of the forward pass, `[B, S, H, D]`.
     pub out: HeadStrides,
-    /// Strides of dout.
+    /// Of the gradient of the output.
     pub dout: HeadStrides,
-    /// Strides of dq.
+    /// Of the gradient of q.
     pub dq: HeadStrides,
-    /// Strides of dk.
+    /// Of the gradient of k.
     pub dk: HeadStrides,
-    /// Strides of dv.
+    /// Of the gradient of v.
     pub dv: HeadStrides,
 }
 

@@ -34,11 +34,11 @@ pub struct SoftmaxDecodeSpec {
     pub range: usize,
     /// Strides of q `[B, 1, H, D]`.
     pub q: HeadStrides,
-    /// Strides of k.
+    /// Of k, the keys of the new token `[B, 1, G, D]`.
     pub k: HeadStrides,
-    /// Strides of v.
+    /// Of v, the values of the new token `[B, 1, G, D]`.
     pub v: HeadStrides,
-    /// Strides of out.
+    /// Of the output `[B, 1, H, D]`.
     pub out: HeadStrides,
 }
 

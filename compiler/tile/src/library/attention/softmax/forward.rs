@@ -23,13 +23,13 @@ pub struct SoftmaxForwardSpec {
     pub block_q: usize,
     /// Keys of a round.
     pub block_k: usize,
-    /// Strides of q.
+    /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,
-    /// Strides of k.
+    /// Of k `[B, S, G, D]`.
     pub k: HeadStrides,
-    /// Strides of v.
+    /// Of v `[B, S, G, D]`.
     pub v: HeadStrides,
-    /// Strides of out.
+    /// Of the output `[B, S, H, D]`.
     pub out: HeadStrides,
 }
 
