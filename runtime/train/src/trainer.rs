@@ -7,6 +7,7 @@ mod overflow;
 mod programs;
 mod resume;
 mod run;
+mod step;
 #[cfg(test)]
 mod tests;
 mod validation;
@@ -14,14 +15,14 @@ mod validation;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use linc_checkpoint::ModelRecord;
 use linc_config::ModelFiles;
-use linc_data::{Batch, Data, DataState, Event, Loading, Reading, TokenCache, target_shares};
+use linc_data::{Data, Event, Loading, Reading, TokenCache};
 use linc_device::Device;
 use linc_device::words::{bytes, thousands};
-use linc_driver::{Model, by_name, names};
+use linc_driver::{Model, by_name};
 use linc_exec::Profile;
 use linc_plan::memory::Peak;
 use linc_session::autotune;
@@ -39,6 +40,7 @@ pub use programs::open_model;
 
 use observer::paced;
 use programs::{TRAIN, output};
+use step::{Meter, StepDone};
 
 /// Tokens of the sample at the end.
 const SAMPLE_TOKENS: usize = 160;
@@ -262,108 +264,6 @@ impl Trainer {
         }
     }
 
-    /// Tokens of an optimizer step.
-    fn step_tokens(&self) -> u64 {
-        let training = &self.config.training;
-        (training.batch_size * self.config.accumulation_steps() * training.seq_len) as u64
-    }
-
-    /// One optimizer step. If `stop` is set before its update, nothing: what its batches added up is forgotten, and the
-    /// data are where they were.
-    fn train_step(&mut self, meter: &mut Meter, stop: &AtomicBool) -> Result<Option<StepDone>, TrainError> {
-        let position = self.data.training.state();
-        let begun = Instant::now();
-        let mut batches: Vec<Batch> = vec![];
-        for index in 0..self.config.accumulation_steps() {
-            if index > 0 && stop.load(Ordering::Relaxed) {
-                self.data.training.restore(&position)?;
-                return Ok(None);
-            }
-            batches.push(self.data.training.next_batch());
-        }
-        meter.data += begun.elapsed();
-        // Of one batch it is exact.
-        let mut loss = 0.0;
-        for (index, (batch, share)) in batches.iter().zip(target_shares(&batches)).enumerate() {
-            self.feed_batch(batch, index, share)?;
-            if !self.run_program(TRAIN, stop)? {
-                return self.take_back(&position);
-            }
-            loss += share * f64::from(self.session.scalar(TRAIN, names::LOSS)?);
-        }
-        let loss = loss as f32;
-        if let Some(update) = self.update {
-            self.feed_optimizer(update)?;
-            if !self.run_program(update, stop)? {
-                return self.take_back(&position);
-            }
-        }
-        self.step += 1;
-        if let Some(profile) = &mut self.profile {
-            // Times are shown per step, however many programs it takes.
-            profile.runs = (self.step - self.start_step) as u64;
-        }
-        let program = self.update.unwrap_or(TRAIN);
-        let grad_norm = self.session.scalar(program, names::GRAD_NORM)?;
-        let scaling = if self.config.training.mixed_precision_param.scales_loss() {
-            let scale = self.session.scalar(program, names::LOSS_SCALE)?;
-            Some((scale, self.session.scalar(program, names::SKIPPED_STEPS)?))
-        } else {
-            None
-        };
-        if overflow::goes_on(loss, grad_norm, scaling.map(|(scale, _)| scale)) {
-            if !grad_norm.is_finite() {
-                self.forget_gradients()?;
-            }
-            return Ok(Some(StepDone { loss, grad_norm, scaling }));
-        }
-        let checkpoint = self.last_checkpoint.clone();
-        Err(TrainError::NotFinite { step: self.step, loss, grad_norm, checkpoint })
-    }
-
-    /// A step that was not done.
-    fn take_back(&mut self, position: &DataState) -> Result<Option<StepDone>, TrainError> {
-        self.data.training.restore(position)?;
-        self.forget_gradients()?;
-        Ok(None)
-    }
-
-    /// Gives the training program batch `index` of a step, which has that share of the step's targets.
-    fn feed_batch(&mut self, batch: &Batch, index: usize, share: f64) -> Result<(), TrainError> {
-        let x = &mut self.session.executor;
-        x.write_input(TRAIN, names::TOKENS, bytemuck::cast_slice(&batch.tokens))?;
-        x.write_input(TRAIN, names::TARGETS, bytemuck::cast_slice(&batch.targets))?;
-        match self.update {
-            None => self.feed_optimizer(TRAIN),
-            Some(_) => {
-                let keep = if index == 0 { 0f32 } else { 1.0 };
-                x.write_input(TRAIN, names::KEEP, bytemuck::bytes_of(&keep))?;
-                Ok(x.write_input(TRAIN, names::SHARE, bytemuck::bytes_of(&(share as f32)))?)
-            }
-        }
-    }
-
-    /// Learning rate and number of the step that is to be done.
-    fn feed_optimizer(&mut self, program: usize) -> Result<(), TrainError> {
-        let lr = self.schedule.lr(self.step) as f32;
-        let number = (self.step + 1) as f32;
-        let x = &mut self.session.executor;
-        x.write_input(program, names::LEARNING_RATE, bytemuck::bytes_of(&lr))?;
-        Ok(x.write_input(program, names::STEP, bytemuck::bytes_of(&number))?)
-    }
-
-    /// False if `stop` ended it before it changed weights or the optimizer's state.
-    fn run_program(&mut self, program: usize, stop: &AtomicBool) -> Result<bool, TrainError> {
-        let x = &mut self.session.executor;
-        match &mut self.profile {
-            Some(profile) => {
-                x.run_profiled(program, profile)?;
-                Ok(true)
-            }
-            None => Ok(x.run_until(program, stop)?),
-        }
-    }
-
     fn training_record(&mut self, done: &StepDone, meter: &Meter) -> Record {
         let report = &self.session.reports[TRAIN];
         let flops_per_token: u64 = [Some(TRAIN), self.update]
@@ -429,23 +329,4 @@ impl Trainer {
     fn memory(&self) -> Memory {
         Memory { arena: self.session.executor.arena_bytes(), machine: self.session.executor.device_bytes() }
     }
-}
-
-/// What a step gave.
-struct StepDone {
-    /// Mean over all targets of its batches.
-    loss: f32,
-    /// Norm of its gradient.
-    grad_norm: f32,
-    /// In f16, the scale of the loss, and the steps skipped so far.
-    scaling: Option<(f32, f32)>,
-}
-
-/// Time and tokens since the last record.
-#[derive(Default)]
-struct Meter {
-    steps: u64,
-    tokens: u64,
-    time: Duration,
-    data: Duration,
 }

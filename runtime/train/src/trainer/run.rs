@@ -7,7 +7,8 @@ use linc_checkpoint::{Contents, State, Tensor};
 use linc_device::process;
 use linc_infer::{Generator, InferError, Programs, Sampling};
 
-use super::{Meter, Observer, SAMPLE_TOKENS, Summary, Trainer, resume};
+use super::step::Meter;
+use super::{Observer, SAMPLE_TOKENS, Summary, Trainer, resume};
 use crate::error::TrainError;
 use crate::metrics::Record;
 
