@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_device::cpu::{Cpu, CpuOptions};
-use linc_emulator::{Built, Emulator, Options as Launch};
+use linc_emulator::{Built, Emulator, LaunchOptions};
 use linc_exec::Executor;
 use linc_ir::interp::Bindings;
 use linc_plan::{Action, Binding, DType, Gemm, Plan, Ref, Role, Space};
@@ -101,7 +101,7 @@ impl<'p> Machine<'p> {
         let mut buffers: Vec<Buffer> =
             params.iter().zip(&ranges).map(|(p, r)| buffer(p.elem, &self.arena[r.clone()])).collect();
         let before = self.arena.clone();
-        let launch = Launch { alignment: self.alignment[kernel].clone(), ..Launch::default() };
+        let launch = LaunchOptions { alignment: self.alignment[kernel].clone(), ..LaunchOptions::default() };
         self.built
             .run(kernel, params, &mut buffers, &launch)
             .unwrap_or_else(|e| panic!("{e}\n{}", self.kernels[kernel].text));

@@ -7,7 +7,7 @@ use linc_cases::attention::{Keys, Measured, linear, softmax};
 use linc_cases::exhaustive;
 use linc_cases::launch::bytes;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Access, Emulator, Operation, Options as Launch, Order, Report};
+use linc_emulator::{Access, Emulator, LaunchOptions, Operation, Order, Report};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
@@ -64,7 +64,7 @@ fn run(emulator: &Emulator, cases: &[&Measured], kernels: &[CudaKernel]) -> Vec<
         let run = |order| {
             let mut buffers = case.buffers.clone();
             let alignment = vec![ALIGNMENT; case.kernel.params.len()];
-            let launch = Launch { alignment, ..Launch::ordered(order) };
+            let launch = LaunchOptions { alignment, ..LaunchOptions::ordered(order) };
             built.run(i, &case.kernel.params, &mut buffers, &launch).map(|report| (buffers, report))
         };
         // Chains have four to seven kernels: a step of five brings each to every order, and to the second runs.

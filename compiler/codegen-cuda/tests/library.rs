@@ -3,7 +3,7 @@
 
 use linc_cases::{Case, decoding, embeddings, exhaustive, library};
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Emulator, Options as Launch, Order};
+use linc_emulator::{Emulator, LaunchOptions, Order};
 use linc_tile::Elem;
 
 /// At least that of an element.
@@ -26,7 +26,8 @@ fn check_all(cases: &[Case], alignment: u32) {
     for (i, (case, kernel)) in cases.iter().zip(&kernels).enumerate() {
         let order = Order::ALL[i % Order::ALL.len()];
         let mut buffers = case.buffers.clone();
-        let launch = Launch { alignment: alignments(case, alignment), ..Launch::ordered(order) };
+        let launch =
+            LaunchOptions { alignment: alignments(case, alignment), ..LaunchOptions::ordered(order) };
         match built.run(i, &case.kernel.params, &mut buffers, &launch) {
             Ok(_) => failures.extend(case.difference(&buffers, &case.expected())),
             Err(error) => failures.push(error.to_string()),

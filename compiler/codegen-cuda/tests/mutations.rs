@@ -4,7 +4,7 @@
 use linc_cases::attention::{Measured, softmax};
 use linc_cases::exhaustive;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Emulator, Options as Launch};
+use linc_emulator::{Emulator, LaunchOptions};
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 
@@ -56,7 +56,7 @@ fn survivors(cases: &[Measured], mutants: &[Mutant]) -> Vec<String> {
     let survives = |(i, mutant): (usize, &Mutant)| {
         let case = &cases[mutant.case];
         let mut buffers = case.buffers.clone();
-        let launch = Launch { alignment: vec![64; buffers.len()], ..Launch::default() };
+        let launch = LaunchOptions { alignment: vec![64; buffers.len()], ..LaunchOptions::default() };
         let fine = built.run(i, &case.kernel.params, &mut buffers, &launch).is_ok();
         (fine && case.worse(&buffers).is_empty()).then(|| mutant.bug.clone())
     };

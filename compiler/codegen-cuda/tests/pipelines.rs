@@ -4,8 +4,8 @@
 
 use linc_cases::exhaustive;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Emulator, Operation, Options as Launch, Order};
-use linc_tile::interp::{Buffer, Options as RunOptions, run};
+use linc_emulator::{Emulator, LaunchOptions, Operation, Order};
+use linc_tile::interp::{Buffer, RunOptions, run};
 use linc_tile::{Builder, Compare, Elem, Kernel, Mode, ParamId, ValueId, verify};
 
 /// Elements from row to row of the two matrices that are read, and their rows.
@@ -183,7 +183,10 @@ fn loops_of_all_kinds_are_exact() {
         let mut expected = buffers(kernel);
         run(kernel, &mut expected, &RunOptions::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
         let mut actual = buffers(kernel);
-        let launch = Launch { alignment: vec![64; 3], ..Launch::ordered(Order::ALL[i % Order::ALL.len()]) };
+        let launch = LaunchOptions {
+            alignment: vec![64; 3],
+            ..LaunchOptions::ordered(Order::ALL[i % Order::ALL.len()])
+        };
         let report = built
             .run(i, &kernel.params, &mut actual, &launch)
             .unwrap_or_else(|e| panic!("{e}\n{kernel}\n{}", generated[i].text));

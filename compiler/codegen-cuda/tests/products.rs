@@ -3,9 +3,9 @@
 //! Numbers are small integers, so that the emulator's results are those of the interpreter exactly.
 
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Emulator, Operation, Options as Launch};
+use linc_emulator::{Emulator, LaunchOptions, Operation};
 use linc_tile::Elem;
-use linc_tile::interp::{Buffer, Options as RunOptions, run};
+use linc_tile::interp::{Buffer, RunOptions, run};
 
 struct Form {
     /// Element type of the operands.
@@ -111,7 +111,7 @@ fn products_are_exact() {
         let mut expected = form.buffers();
         run(kernel, &mut expected, &RunOptions::default()).unwrap_or_else(|e| panic!("{e}"));
         let mut actual = form.buffers();
-        let launch = Launch { alignment: vec![64; 3], ..Launch::default() };
+        let launch = LaunchOptions { alignment: vec![64; 3], ..LaunchOptions::default() };
         let report = built
             .run(i, &kernel.params, &mut actual, &launch)
             .unwrap_or_else(|e| panic!("{e}\n{}\n{}", form.text(), generated[i].text));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use linc_cases::{Case, inputs};
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
-use linc_emulator::{Access, Emulator, Options as Launch, Order};
+use linc_emulator::{Access, Emulator, LaunchOptions, Order};
 use linc_tile::library::TILE;
 use linc_tile::library::embedding::{EmbeddingSpec, embedding};
 use linc_tile::library::loss::{CrossEntropyRowsSpec, cross_entropy_rows};
@@ -108,7 +108,7 @@ fn accesses_move_whole_sectors() {
         let built = emulator.build(&generated).unwrap_or_else(|e| panic!("{e}"));
         for (i, case) in cases.iter().enumerate() {
             let mut buffers = case.buffers.clone();
-            let report = built.run(i, &case.kernel.params, &mut buffers, &Launch::default());
+            let report = built.run(i, &case.kernel.params, &mut buffers, &LaunchOptions::default());
             let report = report.unwrap_or_else(|e| panic!("{e}"));
             let name = &case.kernel.name;
             // A rotation's angles, and rows of logits in blocks that do not end with a sector, share some.
@@ -162,7 +162,7 @@ fn agrees(name: &str, body: impl FnOnce(&mut Builder, ParamId, ParamId)) {
     let built = emulator.build(std::slice::from_ref(&generated)).unwrap_or_else(|e| panic!("{e}"));
     for order in [Order::RoundRobin, Order::Reverse, Order::Permuted(1), Order::Greedy(0), Order::Greedy(7)] {
         let mut buffers = case.buffers.clone();
-        let launch = Launch { order, ..Launch::default() };
+        let launch = LaunchOptions { order, ..LaunchOptions::default() };
         built.run(0, &kernel.params, &mut buffers, &launch).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(case.difference(&buffers, &case.expected()), None);
     }

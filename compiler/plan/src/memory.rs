@@ -22,14 +22,14 @@ pub fn peak(plans: &[&Plan]) -> Peak {
     let at_peak = plans.iter().map(|plan| largest(plan, any)).max_by_key(total).unwrap_or_default();
     let kept = plans.iter().map(|plan| largest(plan, is_kept)).max_by_key(total).unwrap_or_default();
     let scratch = plans.iter().map(|plan| plan.scratch_bytes).max().unwrap_or(0);
-    let in_use = |category: Category| of(&persistent, category) + of(&at_peak, category);
+    let in_use = |category: Category| bytes_of(&persistent, category) + bytes_of(&at_peak, category);
     Peak {
         bytes: plans.iter().map(|plan| plan.persistent_bytes).max().unwrap_or(0) + scratch,
         categories: Category::ALL.iter().map(|category| (*category, in_use(*category))).collect(),
         kept: Category::ALL
             .into_iter()
             .filter(|category| is_kept(*category))
-            .map(|category| (category, of(&kept, category)))
+            .map(|category| (category, bytes_of(&kept, category)))
             .collect(),
     }
 }
@@ -42,7 +42,7 @@ fn is_kept(category: Category) -> bool {
 /// Bytes by category.
 type Sums = Vec<(Category, u64)>;
 
-fn of(sums: &Sums, category: Category) -> u64 {
+fn bytes_of(sums: &Sums, category: Category) -> u64 {
     sums.iter().filter(|(c, _)| *c == category).map(|(_, bytes)| bytes).sum()
 }
 

@@ -94,7 +94,7 @@ pub fn cost(kernel: &Kernel) -> Cost {
     let groups = programs.min(MAX_PROGRAMS);
     let mut total = Cost { exact: groups == programs, ..NOTHING };
     for group in 0..groups {
-        let (first, next) = (share(programs, groups, group), share(programs, groups, group + 1));
+        let (first, next) = (share_start(programs, groups, group), share_start(programs, groups, group + 1));
         let program = [first % differ[0], first / differ[0] % differ[1], first / differ[0] / differ[1]];
         let mut counter = Counter {
             kernel,
@@ -113,7 +113,7 @@ pub fn uneven_axes(kernel: &Kernel) -> [bool; 3] {
 }
 
 /// Where the part `index` of `parts` begins.
-fn share(total: u64, parts: u64, index: u64) -> u64 {
+fn share_start(total: u64, parts: u64, index: u64) -> u64 {
     (u128::from(total) * u128::from(index) / u128::from(parts)) as u64
 }
 

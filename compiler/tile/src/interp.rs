@@ -112,7 +112,7 @@ pub enum Precision {
 
 /// How to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Options {
+pub struct RunOptions {
     /// How floats are computed.
     pub precision: Precision,
     /// Order of the programs: 0 is ascending, any other number a permutation of its own.
@@ -124,9 +124,9 @@ pub struct Options {
     pub poison: bool,
 }
 
-impl Default for Options {
+impl Default for RunOptions {
     fn default() -> Self {
-        Options { precision: Precision::F32, order: 0, check_races: true, poison: false }
+        RunOptions { precision: Precision::F32, order: 0, check_races: true, poison: false }
     }
 }
 
@@ -134,7 +134,7 @@ impl Default for Options {
 ///
 /// Errors: an ill-formed kernel, buffers of another number or type than the parameters, an access outside a buffer,
 /// a race, integer overflow or division by zero, a loop step that is not positive. Buffers are then partly written.
-pub fn run(kernel: &Kernel, buffers: &mut [Buffer], options: &Options) -> Result<(), TileError> {
+pub fn run(kernel: &Kernel, buffers: &mut [Buffer], options: &RunOptions) -> Result<(), TileError> {
     verify(kernel)?;
     check_buffers(kernel, buffers, options.precision)
         .map_err(|message| TileError::Buffers { kernel: kernel.name.clone(), message })?;

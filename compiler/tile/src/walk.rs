@@ -61,14 +61,14 @@ impl Op {
 impl Kernel {
     /// Calls `visit` on every statement, an outer one before those in its regions.
     pub fn for_each_stmt<'k>(&'k self, mut visit: impl FnMut(&'k Stmt)) {
-        fn go<'k>(body: &'k [Stmt], visit: &mut impl FnMut(&'k Stmt)) {
+        fn visit_body<'k>(body: &'k [Stmt], visit: &mut impl FnMut(&'k Stmt)) {
             for stmt in body {
                 visit(stmt);
                 for region in stmt.op.regions() {
-                    go(&region.body, visit);
+                    visit_body(&region.body, visit);
                 }
             }
         }
-        go(&self.body, &mut visit);
+        visit_body(&self.body, &mut visit);
     }
 }

@@ -1,6 +1,6 @@
 //! The interpreter, operation by operation, against values computed by hand or by plain loops.
 
-use linc_tile::interp::{Buffer, Options, Precision, run};
+use linc_tile::interp::{Buffer, Precision, RunOptions, run};
 use linc_tile::{Kernel, TileError, parse};
 
 /// A kernel of one program from its parameters and body.
@@ -15,7 +15,7 @@ fn pointwise(a: &[f32], body: &str) -> Vec<f32> {
     let body = format!("%a: f32[{n}] = load a[%z; 1] {body} store y[%z; 1], %y");
     let kernel = kernel("a: read f32, y: write f32", &body);
     let mut buffers = [Buffer::F32(a.to_vec()), Buffer::F32(vec![0.0; n])];
-    run(&kernel, &mut buffers, &Options::default()).unwrap();
+    run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
     let [_, Buffer::F32(y)] = buffers else { panic!("the type of a buffer never changes") };
     y
 }
@@ -30,7 +30,7 @@ fn i32s(buffer: &Buffer) -> &[i32] {
     data
 }
 
-fn run_error(kernel: &Kernel, buffers: &mut [Buffer], options: &Options) -> String {
+fn run_error(kernel: &Kernel, buffers: &mut [Buffer], options: &RunOptions) -> String {
     run(kernel, buffers, options).unwrap_err().to_string()
 }
 
@@ -126,7 +126,7 @@ fn integers() {
         let kernel = kernel("a: read i32, b: read i32, y: write i32", &body);
         let mut buffers =
             [Buffer::I32(vec![7, -7, i32::MAX]), Buffer::I32(vec![5, 5, 1]), Buffer::I32(vec![0; 3])];
-        run(&kernel, &mut buffers, &Options::default()).unwrap();
+        run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
         assert_eq!(i32s(&buffers[2]), expected, "{name}");
     }
 }
@@ -136,7 +136,7 @@ fn division_of_integers_by_zero_is_an_error() {
     for ty in ["i32", "index"] {
         for op in ["div", "rem"] {
             let kernel = kernel("", &format!("%a: {ty} = const 1 %b: {ty} = const 0 %y: {ty} = {op} %a, %b"));
-            let error = run_error(&kernel, &mut [], &Options::default());
+            let error = run_error(&kernel, &mut [], &RunOptions::default());
             assert!(error.contains(&format!("%y: {ty} = {op} %a, %b")), "{error}");
         }
     }
@@ -145,10 +145,10 @@ fn division_of_integers_by_zero_is_an_error() {
 #[test]
 fn index_overflow_is_an_error() {
     let body = format!("%a: index = const {} %y: index = mul %a, %a", i64::MAX);
-    let error = run_error(&kernel("", &body), &mut [], &Options::default());
+    let error = run_error(&kernel("", &body), &mut [], &RunOptions::default());
     assert!(error.contains("has no result"), "{error}");
     let body = format!("%a: index = const {} %y: i32 = cast %a", 1i64 << 31);
-    let error = run_error(&kernel("", &body), &mut [], &Options::default());
+    let error = run_error(&kernel("", &body), &mut [], &RunOptions::default());
     assert!(error.contains("2147483648 does not fit i32"), "{error}");
 }
 
@@ -159,7 +159,7 @@ fn casts() {
         store n[%z], %mb";
     let kernel = kernel("n: readwrite i32, f: write f32", body);
     let mut buffers = [Buffer::I32(vec![16_777_217, -5]), Buffer::F32(vec![0.0; 2])];
-    run(&kernel, &mut buffers, &Options::default()).unwrap();
+    run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
     assert_eq!(f32s(&buffers[1]), [16_777_216.0, -5.0]);
     assert_eq!(i32s(&buffers[0]), [-5, -5]);
 }
@@ -170,7 +170,7 @@ fn whole_floats_become_integers() {
     let kernel = kernel("x: read f32, n: write i32", body);
     let cast = |x: [f32; 4]| {
         let mut buffers = [Buffer::F32(x.to_vec()), Buffer::I32(vec![9; 4])];
-        run(&kernel, &mut buffers, &Options::default()).map(|()| i32s(&buffers[1]).to_vec())
+        run(&kernel, &mut buffers, &RunOptions::default()).map(|()| i32s(&buffers[1]).to_vec())
     };
     assert_eq!(cast([0.0, -3.0, 16_777_216.0, -2_147_483_648.0]).unwrap(), [0, -3, 16_777_216, i32::MIN]);
     assert!(cast([0.0, 0.5, 1.0, 2.0]).unwrap_err().to_string().contains("0.5 is no whole number of i32"));
@@ -183,7 +183,7 @@ fn scattered_elements_have_places_of_their_own() {
     let scatter = |places: [i32; 4]| {
         let x = Buffer::F32(vec![1.0, 2.0, 3.0, 4.0]);
         let mut buffers = [Buffer::I32(places.to_vec()), x, Buffer::F32(vec![0.0; 6])];
-        run(&kernel, &mut buffers, &Options::default()).map(|()| f32s(&buffers[2]).to_vec())
+        run(&kernel, &mut buffers, &RunOptions::default()).map(|()| f32s(&buffers[2]).to_vec())
     };
     assert_eq!(scatter([3, -1, 0, 1]).unwrap(), [0.0, 0.0, 3.0, 4.0, 0.0, 1.0]);
     // Nothing else is off limits than what is negative.
@@ -206,7 +206,7 @@ fn bf16_rounds_to_nearest_even() {
     let body = "%a: f32[4] = load a[%z; 1] %h: bf16[4] = cast %a store h[%z; 1], %h";
     let kernel = kernel("a: read f32, h: write bf16", body);
     let mut buffers = [Buffer::F32(x.to_vec()), Buffer::Bf16(vec![0; 4])];
-    run(&kernel, &mut buffers, &Options::default()).unwrap();
+    run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
     assert_eq!(buffers[1], Buffer::Bf16(vec![0x3f80, 0x3f82, 0x3f81, 0x7f80]));
     assert_eq!(buffers[1].to_f64(), rounded.map(f64::from));
 }
@@ -220,7 +220,7 @@ fn f16_rounds_to_nearest_even_and_ends_at_both_ends() {
         %b: f16[6] = load h[%z; 1] %y: f32[6] = cast %b store y[%z; 1], %y";
     let kernel = kernel("a: read f32, h: readwrite f16, y: write f32", body);
     let mut buffers = [Buffer::F32(x.to_vec()), Buffer::F16(vec![0; 6]), Buffer::F32(vec![9.0; 6])];
-    run(&kernel, &mut buffers, &Options::default()).unwrap();
+    run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
     assert_eq!(buffers[1], Buffer::F16(vec![0x3c00, 0x3c02, 0x7bff, 0x7c00, 2, 0x8000]));
     assert_eq!(f32s(&buffers[2]), rounded);
 }
@@ -232,7 +232,7 @@ fn precisions() {
     let kernel = kernel("a: read f32, y: write f32", body);
     let result = |precision, x: Buffer, y: Buffer| {
         let mut buffers = [x, y];
-        run(&kernel, &mut buffers, &Options { precision, ..Options::default() }).unwrap();
+        run(&kernel, &mut buffers, &RunOptions { precision, ..RunOptions::default() }).unwrap();
         buffers[1].to_f64()[0]
     };
     let (f32s, f64s) = (|x: f32| Buffer::F32(vec![x]), |x: f64| Buffer::F64(vec![x]));
@@ -262,7 +262,7 @@ fn shapes() {
         Buffer::F32(vec![10.0, 11.0, 12.0, 20.0, 21.0, 22.0]),
         Buffer::F32(vec![f32::NAN; 40]),
     ];
-    run(&kernel, &mut buffers, &Options::default()).unwrap();
+    run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
     let expected: [&[f32]; 7] = [
         &[2.0; 6],
         &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0],
@@ -294,7 +294,7 @@ fn reductions_and_scans() {
         let kernel = kernel("m: read f32, y: write f32", &format!("{m} {op} store y[%z{strides}], %y"));
         let mut buffers =
             [Buffer::F32(vec![1.0, -2.0, 3.0, 4.0, -5.0, 6.0]), Buffer::F32(vec![0.0; expected.len()])];
-        run(&kernel, &mut buffers, &Options::default()).unwrap();
+        run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
         assert_eq!(f32s(&buffers[1]), expected, "{op}");
     }
 }
@@ -334,7 +334,7 @@ fn dots_of_every_orientation() {
         );
         let kernel = kernel("a: read f32, b: read f32, y: write f32", &body);
         let mut buffers = [Buffer::F32(a.clone()), Buffer::F32(b.clone()), Buffer::F32(vec![0.0; m * n])];
-        run(&kernel, &mut buffers, &Options::default()).unwrap();
+        run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
         assert_eq!(f32s(&buffers[2]), product, "{body}");
     }
 }
@@ -347,7 +347,7 @@ fn bounds_leave_memory_alone_and_load_zero() {
     let kernel = kernel("x: read f32, y: write f32, w: write f32", body);
     // `x` and `w` end right behind the bounds: what is outside them is not touched.
     let mut buffers = [Buffer::F32(vec![1.0, 2.0]), Buffer::F32(vec![9.0; 6]), Buffer::F32(vec![7.0, 7.0])];
-    run(&kernel, &mut buffers, &Options::default()).unwrap();
+    run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
     assert_eq!(f32s(&buffers[1]), [1.0, 2.0, 0.0, 0.0, 0.0, 0.0]);
     assert_eq!(f32s(&buffers[2]), [1.0, 2.0]);
 }
@@ -356,7 +356,7 @@ fn bounds_leave_memory_alone_and_load_zero() {
 fn an_access_outside_a_buffer_is_located() {
     let body = "%o: index = const 1 %x: f32[2, 3] = load x[%o; 3, 1]";
     let mut buffers = [Buffer::F32(vec![0.0; 6])];
-    let error = run(&kernel("x: read f32", body), &mut buffers, &Options::default()).unwrap_err();
+    let error = run(&kernel("x: read f32", body), &mut buffers, &RunOptions::default()).unwrap_err();
     let TileError::Run { kernel: name, program, message } = error else { panic!("{error}") };
     assert_eq!((name.as_str(), program), ("test", [0, 0, 0]));
     assert_eq!(
@@ -364,10 +364,10 @@ fn an_access_outside_a_buffer_is_located() {
         "element (1, 2) is at index 6 of `x`, which has 6 elements\n  in `%x: f32[2, 3] = load x[%o; 3, 1]`"
     );
     let body = format!("%o: index = const {} %x: f32[2] = load x[%o; {}]", i64::MAX, i64::MAX);
-    let error = run_error(&kernel("x: read f32", &body), &mut buffers, &Options::default());
+    let error = run_error(&kernel("x: read f32", &body), &mut buffers, &RunOptions::default());
     assert!(error.contains(&format!("element 0 is at index {} of", i64::MAX)), "{error}");
     let body = "%o: index = const 1 %x: f32[3] = load x[%o; -1]";
-    let error = run_error(&kernel("x: read f32", body), &mut buffers, &Options::default());
+    let error = run_error(&kernel("x: read f32", body), &mut buffers, &RunOptions::default());
     assert!(error.contains("element 2 is at index -1 of"), "{error}");
 }
 
@@ -388,7 +388,7 @@ fn loops_carry_values() {
         (-9, 0.0, vec![]),
     ] {
         let mut buffers = [Buffer::I32(vec![n]), Buffer::F32(vec![-1.0]), Buffer::F32(vec![f32::NAN; 14])];
-        run(&kernel, &mut buffers, &Options::default()).unwrap();
+        run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
         assert_eq!(f32s(&buffers[1]), [result], "{n}");
         let written: Vec<f32> = f32s(&buffers[2]).iter().copied().filter(|x| !x.is_nan()).collect();
         assert_eq!(written, seen, "{n}");
@@ -399,9 +399,9 @@ fn loops_carry_values() {
 fn a_step_that_is_computed_must_be_positive() {
     let body = "%n: i32 = load n[%z] %st: index = cast %n for %i in %z..%st step %st { }";
     let kernel = kernel("n: read i32", body);
-    let error = run_error(&kernel, &mut [Buffer::I32(vec![0])], &Options::default());
+    let error = run_error(&kernel, &mut [Buffer::I32(vec![0])], &RunOptions::default());
     assert!(error.contains("the step is 0; it must be positive"), "{error}");
-    run(&kernel, &mut [Buffer::I32(vec![1])], &Options::default()).unwrap();
+    run(&kernel, &mut [Buffer::I32(vec![1])], &RunOptions::default()).unwrap();
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn branches() {
     let kernel = kernel("n: read i32, y: write i32, r: write i32", body);
     for (n, y, r) in [(-3, -3, 3), (4, 77, 4)] {
         let mut buffers = [Buffer::I32(vec![n]), Buffer::I32(vec![77]), Buffer::I32(vec![0])];
-        run(&kernel, &mut buffers, &Options::default()).unwrap();
+        run(&kernel, &mut buffers, &RunOptions::default()).unwrap();
         assert_eq!((i32s(&buffers[1]), i32s(&buffers[2])), (&[y][..], &[r][..]));
     }
 }
@@ -427,7 +427,7 @@ fn programs_cover_the_grid_in_any_order() {
     let kernel = parse(text).unwrap();
     for order in [0, 1, 2] {
         let mut buffers = [Buffer::I32(vec![-1; 24])];
-        run(&kernel, &mut buffers, &Options { order, ..Options::default() }).unwrap();
+        run(&kernel, &mut buffers, &RunOptions { order, ..RunOptions::default() }).unwrap();
         assert_eq!(i32s(&buffers[0]), (0..24).collect::<Vec<i32>>());
     }
 }
@@ -443,7 +443,7 @@ fn orders(
     let kernel = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     let run_in = |order| {
         let mut buffers = buffers.to_vec();
-        let options = Options { order, check_races, ..Options::default() };
+        let options = RunOptions { order, check_races, ..RunOptions::default() };
         run(&kernel, &mut buffers, &options).map(|()| buffers).map_err(|e| e.to_string())
     };
     (0..6).map(run_in).collect()
@@ -492,7 +492,7 @@ fn poison_shows_what_is_not_written() {
     let kernel =
         kernel("y: write f32, n: write i32, k: readwrite f32", "%v: f32 = const 1.0 store y[%z], %v");
     let mut buffers = [Buffer::F32(vec![0.0; 2]), Buffer::I32(vec![0]), Buffer::F32(vec![3.0])];
-    run(&kernel, &mut buffers, &Options { poison: true, ..Options::default() }).unwrap();
+    run(&kernel, &mut buffers, &RunOptions { poison: true, ..RunOptions::default() }).unwrap();
     assert!(f32s(&buffers[0])[0] == 1.0 && f32s(&buffers[0])[1].is_nan());
     assert_eq!((i32s(&buffers[1]), f32s(&buffers[2])), (&[i32::MIN][..], &[3.0f32][..]));
 }
@@ -502,7 +502,7 @@ fn buffers_must_fit_the_parameters() {
     let kernel = kernel("x: read f32, h: write bf16", "");
     let (f, h, d) = (|| Buffer::F32(vec![]), || Buffer::Bf16(vec![]), || Buffer::F64(vec![]));
     let error = |buffers: &mut [Buffer], precision| {
-        run(&kernel, buffers, &Options { precision, ..Options::default() }).map_err(|e| e.to_string())
+        run(&kernel, buffers, &RunOptions { precision, ..RunOptions::default() }).map_err(|e| e.to_string())
     };
     assert_eq!(error(&mut [f()], Precision::F32).unwrap_err(), "kernel test: 2 parameters, but 1 buffers");
     let message = error(&mut [h(), h()], Precision::F32).unwrap_err();

@@ -153,7 +153,7 @@ pub fn memory(
         CopySpeed { bytes: 2 * bytes, ms, gbytes: ms.giga(2 * bytes) }
     });
     let copy = copies.nth(1).expect("the yardstick comes second");
-    let row = |((kind, seconds), same): ((Kind, Vec<f64>), CopySpeed)| {
+    let row = |((kind, seconds), same): ((KernelKind, Vec<f64>), CopySpeed)| {
         let ms = Times::of(seconds);
         let gbytes = ms.giga(kind.bytes);
         MemoryRow {
@@ -174,7 +174,7 @@ pub fn memory(
 }
 
 /// Launches of one kernel that stand for their kind.
-struct Kind {
+struct KernelKind {
     step: String,
     kernel: String,
     bytes: u64,
@@ -183,9 +183,9 @@ struct Kind {
 }
 
 /// The kinds of a plan, most bytes first, and the positions of launches that are too small for one.
-fn kinds(plan: &Plan) -> (Vec<Kind>, Vec<usize>) {
+fn kinds(plan: &Plan) -> (Vec<KernelKind>, Vec<usize>) {
     let mut considered = vec![];
-    let mut kinds: BTreeMap<(String, String), Kind> = BTreeMap::new();
+    let mut kinds: BTreeMap<(String, String), KernelKind> = BTreeMap::new();
     for (index, step) in plan.steps.iter().enumerate() {
         let Action::Launch { kernel, .. } = step.action else { continue };
         let (kernel, operation) = (&plan.kernels[kernel].name, step.label.op.as_str());
@@ -195,14 +195,14 @@ fn kinds(plan: &Plan) -> (Vec<Kind>, Vec<usize>) {
         considered.push(index);
         // Fused regions differ in what they compute; other kernels of a name differ in their sizes only.
         let family = if operation == "fused" { kernel.clone() } else { family(kernel) };
-        let kind = kinds.entry((operation.to_string(), family)).or_insert_with(|| Kind {
+        let kind = kinds.entry((operation.to_string(), family)).or_insert_with(|| KernelKind {
             step: String::new(),
             kernel: String::new(),
             bytes: 0,
             steps: vec![],
         });
         if step.bytes > kind.bytes {
-            *kind = Kind {
+            *kind = KernelKind {
                 step: step.label.of_any_layer().to_string(),
                 kernel: kernel.clone(),
                 bytes: step.bytes,
@@ -213,7 +213,8 @@ fn kinds(plan: &Plan) -> (Vec<Kind>, Vec<usize>) {
         }
     }
     let largest = kinds.values().map(|kind| kind.bytes).max().unwrap_or(0);
-    let mut kinds: Vec<Kind> = kinds.into_values().filter(|kind| kind.bytes * SMALL > largest).collect();
+    let mut kinds: Vec<KernelKind> =
+        kinds.into_values().filter(|kind| kind.bytes * SMALL > largest).collect();
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
     considered.retain(|index| plan.steps[*index].bytes * SMALL <= largest);
     (kinds, considered)

@@ -123,7 +123,7 @@ pub fn training(
                 bench.batch,
                 count(*seq, "token")
             )));
-            let row = match one(bench, model, row.clone(), open, tell, &mut report) {
+            let row = match measure_row(bench, model, row.clone(), open, tell, &mut report) {
                 Err(BenchError::Session(error @ SessionError::DoesNotFit { .. })) => {
                     let message = error.to_string().lines().next().unwrap_or_default().to_string();
                     unfit = Some(error);
@@ -140,7 +140,7 @@ pub fn training(
     }
 }
 
-fn one(
+fn measure_row(
     bench: &TrainingBench,
     model: &Model,
     row: TrainingRow,

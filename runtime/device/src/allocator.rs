@@ -53,7 +53,7 @@ unsafe impl GlobalAlloc for Allocator {
 fn checked(at: *mut u8, bytes: usize) -> *mut u8 {
     // A thread that ends has no flag any more; nothing that it drops asks for memory and copes without.
     if at.is_null() && !REFUSABLE.try_with(Cell::get).unwrap_or(false) {
-        end(bytes);
+        exit_out_of_memory(bytes);
     }
     at
 }
@@ -72,7 +72,7 @@ enum Turn {
     Other,
 }
 
-fn turn(ending: &AtomicUsize, thread: usize) -> Turn {
+fn claim_ending(ending: &AtomicUsize, thread: usize) -> Turn {
     match ending.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => Turn::First,
         Err(first) if first == thread => Turn::Again,
@@ -81,26 +81,28 @@ fn turn(ending: &AtomicUsize, thread: usize) -> Turn {
 }
 
 #[cold]
-fn end(bytes: usize) -> ! {
+fn exit_out_of_memory(bytes: usize) -> ! {
     let thread = REFUSABLE.try_with(|own| std::ptr::from_ref(own).addr()).unwrap_or(usize::MAX);
-    let turn = turn(&ENDING, thread);
+    let turn = claim_ending(&ENDING, thread);
     if turn == Turn::Other {
         // The first ends the process, and this thread with it. It holds no lock that this one could wait for, but a thread
         // that waits for ever would be a program that hangs.
         sleep(Duration::from_secs(10));
     }
     if turn == Turn::First {
-        say(format!("error: {}\n", out_of_memory(bytes as u64, available().as_ref())).as_bytes());
+        write_to_stderr(format!("error: {}\n", out_of_memory(bytes as u64, available().as_ref())).as_bytes());
     } else {
         // The message takes a little memory, and there is not even that.
-        say(b"error: the system refuses memory: a limit of this process (ulimit -v), or all is in use\n");
+        write_to_stderr(
+            b"error: the system refuses memory: a limit of this process (ulimit -v), or all is in use\n",
+        );
     }
     // SAFETY: ends the process; nothing of it runs any more, so that no lock that another thread holds matters.
     unsafe { libc::_exit(2) }
 }
 
 /// Writes to standard error; nobody is left to tell if that fails.
-fn say(text: &[u8]) {
+fn write_to_stderr(text: &[u8]) {
     // SAFETY: the text is as long as it says.
     let _ = unsafe { libc::write(2, text.as_ptr().cast(), text.len() as _) };
 }
@@ -112,9 +114,9 @@ mod tests {
     #[test]
     fn only_the_first_thread_that_is_refused_writes() {
         let ending = AtomicUsize::new(0);
-        assert_eq!(turn(&ending, 8), Turn::First);
-        assert_eq!(turn(&ending, 16), Turn::Other, "it waits for the message");
-        assert_eq!(turn(&ending, 8), Turn::Again, "the message itself was refused");
+        assert_eq!(claim_ending(&ending, 8), Turn::First);
+        assert_eq!(claim_ending(&ending, 16), Turn::Other, "it waits for the message");
+        assert_eq!(claim_ending(&ending, 8), Turn::Again, "the message itself was refused");
     }
 
     #[test]

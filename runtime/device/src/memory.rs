@@ -13,12 +13,12 @@ pub struct Available {
     /// How many.
     pub bytes: u64,
     /// What they are a part of.
-    pub of: Whole,
+    pub source: MemorySource,
 }
 
 /// What memory is taken from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Whole {
+pub enum MemorySource {
     /// The machine's memory.
     Machine,
     /// The memory of a GPU.
@@ -50,9 +50,9 @@ pub enum LimitKind {
 impl Available {
     /// What to do where more is needed; nothing where only a smaller need helps.
     pub fn help(&self) -> Option<String> {
-        match &self.of {
-            Whole::Machine | Whole::Gpu => None,
-            Whole::Limit(limit) => Some(match limit.kind {
+        match &self.source {
+            MemorySource::Machine | MemorySource::Gpu => None,
+            MemorySource::Limit(limit) => Some(match limit.kind {
                 LimitKind::Process(letter) => {
                     format!("raise the limit of the shell that starts linc: ulimit -{letter} unlimited")
                 }
@@ -74,10 +74,10 @@ impl Available {
 impl fmt::Display for Available {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let left = bytes(self.bytes);
-        match &self.of {
-            Whole::Machine => write!(f, "{left} of the machine's memory are free"),
-            Whole::Gpu => write!(f, "{left} of the GPU's memory are free"),
-            Whole::Limit(Limit { bytes: limit, kind }) => {
+        match &self.source {
+            MemorySource::Machine => write!(f, "{left} of the machine's memory are free"),
+            MemorySource::Gpu => write!(f, "{left} of the GPU's memory are free"),
+            MemorySource::Limit(Limit { bytes: limit, kind }) => {
                 write!(f, "{left} are left of the {} that ", bytes(*limit))?;
                 match kind {
                     LimitKind::Process(letter) => {
@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_shortage_names_the_limit_and_the_way_out() {
-        let limit = |kind| Available { bytes: GIB, of: Whole::Limit(Limit { bytes: 3 * GIB, kind }) };
+        let limit =
+            |kind| Available { bytes: GIB, source: MemorySource::Limit(Limit { bytes: 3 * GIB, kind }) };
         let text = shortage(2 * GIB, Some(&limit(LimitKind::Process('v'))));
         assert_eq!(
             text,
@@ -152,7 +153,7 @@ mod tests {
         assert!(text.contains("control group /box") && text.contains("container"), "{text}");
         let text = shortage(2 * GIB, Some(&limit(LimitKind::Slurm)));
         assert!(text.contains("Slurm") && text.contains("--mem"), "{text}");
-        let free = Available { bytes: 5 << 20, of: Whole::Machine };
+        let free = Available { bytes: 5 << 20, source: MemorySource::Machine };
         assert_eq!(
             shortage(6 << 20, Some(&free)),
             "6.00 MiB of memory are needed, and 5.00 MiB of the machine's memory are free"
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_refusal_does_not_contradict_itself() {
-        let enough = Available { bytes: 3 * GIB, of: Whole::Machine };
+        let enough = Available { bytes: 3 * GIB, source: MemorySource::Machine };
         let text = shortage(2 * GIB, Some(&enough));
         assert!(text.contains("refuses them, though 3.00 GiB"), "{text}");
         assert_eq!(shortage(GIB, None), "1.00 GiB of memory are needed, and the system refuses them");
@@ -169,12 +170,12 @@ mod tests {
 
     #[test]
     fn every_shortage_says_what_to_do() {
-        let free = Available { bytes: 5, of: Whole::Machine };
+        let free = Available { bytes: 5, source: MemorySource::Machine };
         for available in [None, Some(&free)] {
             assert!(out_of_memory(6, available).contains("\n  help: end other programs"));
         }
         let limit = Limit { bytes: 9, kind: LimitKind::Process('v') };
-        let text = out_of_memory(6, Some(&Available { bytes: 5, of: Whole::Limit(limit) }));
+        let text = out_of_memory(6, Some(&Available { bytes: 5, source: MemorySource::Limit(limit) }));
         assert!(text.starts_with("6 B of memory are needed, and 5 B are left of the 9 B that"), "{text}");
         assert_eq!(text.matches("help: ").count(), 1, "{text}");
     }

@@ -53,7 +53,7 @@ pub struct TensorInfo {
 /// Bytes that are rounded or cleared at once.
 const ROUNDED: usize = 16 << 20;
 
-struct Loaded {
+struct LoadedPlan {
     plan: Plan,
     program: Program,
     /// The first step that may change what a checkpoint keeps.
@@ -64,7 +64,7 @@ struct Loaded {
 pub struct Executor {
     device: Box<dyn Device>,
     arena: Arena,
-    plans: Vec<Loaded>,
+    plans: Vec<LoadedPlan>,
     /// Where scratch begins.
     persistent_bytes: u64,
     scratch_bytes: u64,
@@ -101,7 +101,7 @@ impl Executor {
             }
             let program = device.load(&plan, arena, persistent_bytes)?;
             let first_change = plan.first_write(|role| *role == Role::Param || role.is_optimizer_state());
-            loaded.push(Loaded { plan, program, first_change });
+            loaded.push(LoadedPlan { plan, program, first_change });
         }
         Ok(Executor {
             device,
@@ -300,7 +300,7 @@ impl Executor {
     /// What the device refuses.
     pub fn run(&mut self, program: usize) -> Result<(), ExecError> {
         self.used = true;
-        let Loaded { plan, program, .. } = &self.plans[program];
+        let LoadedPlan { plan, program, .. } = &self.plans[program];
         self.device.launch(*program, 0..plan.steps.len())?;
         Ok(self.device.synchronize()?)
     }
@@ -316,7 +316,7 @@ impl Executor {
             return Ok(false);
         }
         self.used = true;
-        let Loaded { program, first_change, .. } = &self.plans[program];
+        let LoadedPlan { program, first_change, .. } = &self.plans[program];
         let whole = self.device.launch_until(*program, *first_change, stop)?;
         self.device.synchronize()?;
         Ok(whole)
@@ -328,7 +328,7 @@ impl Executor {
     /// What the device refuses.
     pub fn step_times(&mut self, program: usize) -> Result<Vec<Duration>, ExecError> {
         self.used = true;
-        let Loaded { plan, program, .. } = &self.plans[program];
+        let LoadedPlan { plan, program, .. } = &self.plans[program];
         let mut times = vec![Duration::ZERO; plan.steps.len()];
         self.device.profile(*program, &mut times)?;
         Ok(times)

@@ -44,7 +44,7 @@ pub fn tune(
         let candidates = candidates(site, target);
         let key = store::key(&machine, site, candidates.iter().map(|(_, plan)| plan));
         match store.get(site, &key, &site.candidates(target.into())) {
-            Some(entry) => settle(site, &entry, "measured before", target, &mut tiles, tell),
+            Some(entry) => choose_measured(site, &entry, "measured before", target, &mut tiles, tell),
             None => open.push((*site, candidates, key)),
         }
     }
@@ -65,7 +65,7 @@ pub fn tune(
         match measure(&site, &candidates, device, arena, share) {
             Some(entry) => {
                 store.put(&site, &key, &entry);
-                settle(&site, &entry, "measured", target, &mut tiles, tell);
+                choose_measured(&site, &entry, "measured", target, &mut tiles, tell);
             }
             None => tell(&format!("{site}: tiles are linc's own, there was no time to measure")),
         }
@@ -82,7 +82,7 @@ fn candidates(site: &Site, target: Target) -> Candidates {
 }
 
 /// Takes an entry's size if it is another than linc's own.
-fn settle(
+fn choose_measured(
     site: &Site,
     entry: &Entry,
     how: &str,
@@ -107,7 +107,7 @@ fn settle(
 }
 
 /// A candidate that runs.
-struct Loaded<'a> {
+struct LoadedTile<'a> {
     tile: Tile,
     plan: &'a Plan,
     program: Program,
@@ -124,14 +124,14 @@ fn measure(
     share: Duration,
 ) -> Option<Entry> {
     let begun = Instant::now();
-    let mut loaded: Vec<Loaded<'_>> = vec![];
+    let mut loaded: Vec<LoadedTile<'_>> = vec![];
     for (tile, plan) in candidates {
         if begun.elapsed() > share / 2 {
             break;
         }
         // What a device refuses, for its registers or its shared memory, is no candidate there.
         let Ok(program) = device.load(plan, arena, 0) else { continue };
-        let candidate = Loaded { tile: *tile, plan, program, seconds: f64::INFINITY };
+        let candidate = LoadedTile { tile: *tile, plan, program, seconds: f64::INFINITY };
         // The first run warms up.
         if time(site, &candidate, device).is_some() {
             loaded.push(candidate);
@@ -160,7 +160,7 @@ fn measure(
 }
 
 /// Seconds of the site's kernel in one run.
-fn time(site: &Site, candidate: &Loaded<'_>, device: &mut dyn Device) -> Option<f64> {
+fn time(site: &Site, candidate: &LoadedTile<'_>, device: &mut dyn Device) -> Option<f64> {
     let plan = candidate.plan;
     let mut times = vec![Duration::ZERO; plan.steps.len()];
     device.profile(candidate.program, &mut times).ok()?;

@@ -136,7 +136,7 @@ pub fn output(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ou
 mod tests {
     use super::*;
 
-    fn all(folder: &Path) -> Vec<String> {
+    fn files_below(folder: &Path) -> Vec<String> {
         let mut found = vec![];
         let mut folders = vec![folder.to_path_buf()];
         while let Some(next) = folders.pop() {
@@ -165,13 +165,13 @@ mod tests {
         let second: [(&str, &[u8]); 2] = [("graph/00-build.ir", b"c"), ("kernels/k.tile", b"d")];
         write_files(&folder, &second).expect("its own folder");
         assert_eq!(
-            all(&folder),
+            files_below(&folder),
             ["files.txt", "graph/00-build.ir", "graph/mine.md", "kernels/k.tile", "mine/notes.md"]
         );
         assert_eq!(fs::read(folder.join("graph/00-build.ir")).expect("a file"), b"c");
         let third: [(&str, &[u8]); 1] = [("plan.json", b"{}")];
         write_files(&folder, &third).expect("its own folder");
-        assert_eq!(all(&folder), ["files.txt", "graph/mine.md", "mine/notes.md", "plan.json"]);
+        assert_eq!(files_below(&folder), ["files.txt", "graph/mine.md", "mine/notes.md", "plan.json"]);
         assert!(!folder.join("kernels").exists());
     }
 
@@ -186,7 +186,7 @@ mod tests {
             refused.contains("has a graph") && refused.contains("help: name an empty folder"),
             "{refused}"
         );
-        assert_eq!(all(folder.path()), ["graph/02-attention.ir"]);
+        assert_eq!(files_below(folder.path()), ["graph/02-attention.ir"]);
         // What has other names is not in the way.
         let files: [(&str, &[u8]); 1] = [("plan.json", b"{}")];
         write_files(folder.path(), &files).expect("nothing of that name");

@@ -1,6 +1,6 @@
 //! Attention kernels in chains, forward before backward, with operands of a given distribution.
 
-use linc_tile::interp::{Buffer, Options, Precision, run};
+use linc_tile::interp::{Buffer, Precision, RunOptions, run};
 use linc_tile::library::attention::efficient::{
     LinearBackwardSpec, LinearForwardSpec, linear_attention_chunk_grads, linear_attention_chunk_states,
     linear_attention_delta, linear_attention_grads, linear_attention_out, linear_attention_prefix,
@@ -78,13 +78,13 @@ impl Measured {
     /// Runs the kernel on the interpreter, exactly and as it is.
     pub fn of(kernel: Kernel, buffers: Vec<Buffer>) -> Measured {
         let mut rounded = buffers.clone();
-        let options = Options { poison: true, ..Options::default() };
+        let options = RunOptions { poison: true, ..RunOptions::default() };
         run(&kernel, &mut rounded, &options).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
         let mut exact: Vec<Buffer> = buffers
             .iter()
             .map(|b| if let Buffer::I32(_) = b { b.clone() } else { Buffer::F64(b.to_f64()) })
             .collect();
-        let options = Options { precision: Precision::Exact, ..options };
+        let options = RunOptions { precision: Precision::Exact, ..options };
         run(&kernel, &mut exact, &options).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
         Measured { kernel, buffers, exact: exact.iter().map(Buffer::to_f64).collect(), rounded }
     }

@@ -9,7 +9,7 @@ pub mod launch;
 pub mod library;
 mod random;
 
-use linc_tile::interp::{Buffer, Options, run};
+use linc_tile::interp::{Buffer, RunOptions, run};
 use linc_tile::{Elem, Kernel};
 
 pub use random::random_kernel;
@@ -95,7 +95,7 @@ impl Case {
 /// Runs a kernel on the interpreter.
 pub fn reference(kernel: &Kernel, buffers: &[Buffer]) -> Vec<Buffer> {
     let mut out = buffers.to_vec();
-    run(kernel, &mut out, &Options::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+    run(kernel, &mut out, &RunOptions::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
     out
 }
 

@@ -43,7 +43,7 @@ pub enum FaultKind {
     Signature,
     /// A signal: the kernel follows a pointer itself, overflows its stack or divides by zero.
     Crash,
-    /// The launch did not end within [`Options::seconds`](crate::Options::seconds).
+    /// The launch did not end within [`LaunchOptions::seconds`](crate::LaunchOptions::seconds).
     Timeout,
     /// The emulator's two halves do not understand each other.
     Protocol,

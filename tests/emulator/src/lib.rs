@@ -7,6 +7,6 @@ mod report;
 mod toolchain;
 
 pub use error::{Error, Fault, FaultKind};
-pub use process::{Options, Order};
+pub use process::{LaunchOptions, Order};
 pub use report::{Access, Global, Operation, Report, Shared, Traffic};
 pub use toolchain::{Built, Emulator};

@@ -36,7 +36,7 @@ impl Order {
 
 /// How to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct LaunchOptions {
     /// Order of threads and blocks.
     pub order: Order,
     /// Alignment of each pointer in bytes, powers of two from the element's size up: pointers are aligned to that and
@@ -46,16 +46,16 @@ pub struct Options {
     pub seconds: u32,
 }
 
-impl Default for Options {
+impl Default for LaunchOptions {
     fn default() -> Self {
-        Options { order: Order::default(), alignment: vec![], seconds: 120 }
+        LaunchOptions { order: Order::default(), alignment: vec![], seconds: 120 }
     }
 }
 
-impl Options {
+impl LaunchOptions {
     /// The default with another order.
-    pub fn ordered(order: Order) -> Options {
-        Options { order, ..Options::default() }
+    pub fn ordered(order: Order) -> LaunchOptions {
+        LaunchOptions { order, ..LaunchOptions::default() }
     }
 }
 
@@ -69,7 +69,7 @@ impl Emulator {
         kernel: &CudaKernel,
         params: &[Param],
         buffers: &mut [Buffer],
-        options: &Options,
+        options: &LaunchOptions,
     ) -> Result<Report, Error> {
         self.build(std::slice::from_ref(kernel))?.run(0, params, buffers, options)
     }
@@ -90,7 +90,7 @@ impl Built {
         which: usize,
         params: &[Param],
         buffers: &mut [Buffer],
-        options: &Options,
+        options: &LaunchOptions,
     ) -> Result<Report, Error> {
         let (key, kernel) = &self.kernels[which];
         check(kernel, params, buffers, options)
@@ -123,7 +123,12 @@ impl Built {
 }
 
 /// Everything that the runtime relies on.
-fn check(kernel: &CudaKernel, params: &[Param], buffers: &[Buffer], options: &Options) -> Result<(), String> {
+fn check(
+    kernel: &CudaKernel,
+    params: &[Param],
+    buffers: &[Buffer],
+    options: &LaunchOptions,
+) -> Result<(), String> {
     if kernel.threads == 0 || !kernel.threads.is_multiple_of(32) || kernel.threads > 1024 {
         return Err(format!("{} threads: expected a multiple of 32 up to 1024", kernel.threads));
     }
@@ -156,7 +161,7 @@ fn request(
     kernel: &CudaKernel,
     params: &[Param],
     buffers: &[Buffer],
-    options: &Options,
+    options: &LaunchOptions,
 ) -> String {
     let CudaKernel { threads, shared_bytes, grid: [x, y, z], .. } = kernel;
     let (order, seed) = match options.order {

@@ -1,6 +1,6 @@
 //! Wrong kernels: each is a right one with a mistake planted, and is found in every order of the threads.
 
-use linc_emulator::{Emulator, FaultKind, Options, Order};
+use linc_emulator::{Emulator, FaultKind, LaunchOptions, Order};
 use linc_tile::interp::Buffer;
 use linc_tile::ir::Mode;
 
@@ -63,7 +63,7 @@ fn an_access_that_is_not_aligned() {
 fn a_pointer_that_is_aligned_less_than_the_kernel_believes() {
     let Some(emulator) = Emulator::find() else { return };
     let run = |alignment: u32| {
-        let options = Options { alignment: vec![alignment, 16], ..Options::default() };
+        let options = LaunchOptions { alignment: vec![alignment, 16], ..LaunchOptions::default() };
         scale().run(&emulator, &options)
     };
     run(16).unwrap();
@@ -105,7 +105,7 @@ fn threads_of_a_block_at_one_element() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = neighbours.clone().with("SYNC", "barrier();");
-        case.run(&emulator, &Options::ordered(order)).unwrap();
+        case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         let x = noise(256, 1);
         assert!((0..128).all(|i| case.f32(0)[i] == x[i ^ 1]));
     }
@@ -332,7 +332,7 @@ fn a_kernel_that_follows_a_pointer() {
 fn a_kernel_without_end() {
     let Some(emulator) = Emulator::find() else { return };
     let mut case = warp_sum().with("float ahead", "for (;;) barrier();\n  float ahead");
-    let options = Options { seconds: 1, ..Options::default() };
+    let options = LaunchOptions { seconds: 1, ..LaunchOptions::default() };
     let error = case.run(&emulator, &options).unwrap_err();
     assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::Timeout), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Right kernels, written by hand in the vocabulary of the prelude: their results are those of plain loops, in every
 //! order of the threads.
 
-use linc_emulator::{Emulator, Error, Operation, Options, Order};
+use linc_emulator::{Emulator, Error, LaunchOptions, Operation, Order};
 use linc_tile::interp::Buffer;
 use linc_tile::ir::Mode;
 
@@ -16,7 +16,7 @@ fn elements_one_by_one() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = scale();
-        case.run(&emulator, &Options::ordered(order)).unwrap();
+        case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         let expected: Vec<f32> = case.f32(0).iter().map(|x| 2.0f32.mul_add(*x, 1.0)).collect();
         assert_eq!(case.f32(1), expected);
     }
@@ -27,7 +27,7 @@ fn a_sum_through_shared_memory() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = block_sum();
-        let report = case.run(&emulator, &Options::ordered(order)).unwrap();
+        let report = case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         let tree = |mut x: Vec<f32>| {
             while x.len() > 1 {
                 let half = x.len() / 2;
@@ -48,7 +48,7 @@ fn a_sum_between_lanes() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = warp_sum();
-        let report = case.run(&emulator, &Options::ordered(order)).unwrap();
+        let report = case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         let x = case.bf16(0);
         for warp in 0..4 {
             let mut sums = x[warp * 32..][..32].to_vec();
@@ -70,7 +70,7 @@ fn a_matmul_on_tensor_cores() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = matmul();
-        let report = case.run(&emulator, &Options::ordered(order)).unwrap();
+        let report = case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         let (a, b) = (case.bf16(0), case.bf16(1));
         for i in 0..64 {
             for j in 0..64 {
@@ -87,11 +87,11 @@ fn copies_through_shared_memory() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = through_shared();
-        case.run(&emulator, &Options::ordered(order)).unwrap();
+        case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         assert_eq!(case.buffers[0], case.buffers[1]);
         // Copies that are not valid read nothing, wherever they point, and leave zeros.
         let mut case = through_shared().with("x + t * 32 + part * 8, true", "x + 1000000 + t * 32, false");
-        let report = case.run(&emulator, &Options::ordered(order)).unwrap();
+        let report = case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         assert_eq!(case.buffers[1], Buffer::Bf16(vec![0; 128 * 32]));
         assert!(report.global.iter().all(|g| g.parameter == 1));
     }
@@ -103,7 +103,7 @@ fn attention_with_tiles_copied_ahead() {
     for order in Order::ALL {
         let mut case = attention(4);
         let started = std::time::Instant::now();
-        let report = case.run(&emulator, &Options::ordered(order)).unwrap();
+        let report = case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         println!("{order:?}: {:?}, {} switches", started.elapsed(), report.switches);
         assert_eq!(report.bank_conflicts(), 0);
         let (q, k, v, o) = (case.bf16(0), case.bf16(1), case.bf16(2), case.bf16(3));
@@ -136,7 +136,7 @@ fn several_kernels_in_one_program() {
     let built = emulator.build(&kernels).unwrap();
     let run = |which: usize| {
         let mut case = scale();
-        built.run(which, &case.params, &mut case.buffers, &Options::default()).unwrap();
+        built.run(which, &case.params, &mut case.buffers, &LaunchOptions::default()).unwrap();
         case.f32(1)[0]
     };
     let x = right.f32(0)[0];
@@ -179,7 +179,7 @@ fn values_are_rounded_as_on_the_device() {
         .param("y", Mode::Write, common::nans(6 * 32))
         .param("narrow", Mode::Write, Buffer::Bf16(vec![0; 32]))
         .param("bits", Mode::Write, Buffer::I32(vec![0; 32]));
-    case.run(&emulator, &Options::default()).unwrap();
+    case.run(&emulator, &LaunchOptions::default()).unwrap();
     let Buffer::Bf16(narrowed) = &case.buffers[2] else { panic!("not bf16") };
     let Buffer::I32(packed) = &case.buffers[3] else { panic!("not i32") };
     let y: Vec<&[f32]> = case.f32(1).chunks(32).collect();
@@ -208,8 +208,8 @@ fn values_are_rounded_as_on_the_device() {
 #[test]
 fn launches_that_do_not_fit_are_refused() {
     let Some(emulator) = Emulator::find() else { return };
-    let refused = |change: fn(&mut common::Case, &mut Options), expected: &str| {
-        let (mut case, mut options) = (scale(), Options::default());
+    let refused = |change: fn(&mut common::Case, &mut LaunchOptions), expected: &str| {
+        let (mut case, mut options) = (scale(), LaunchOptions::default());
         change(&mut case, &mut options);
         let error = case.run(&emulator, &options).unwrap_err();
         assert!(matches!(error, Error::Launch { .. }), "{error}");
@@ -220,7 +220,7 @@ fn launches_that_do_not_fit_are_refused() {
     refused(|case, _| case.buffers[0] = Buffer::I32(vec![]), "parameter x is F32");
     refused(|_, options| options.alignment = vec![4], "1 alignments");
     refused(|_, options| options.alignment = vec![2, 2], "an alignment of 2 bytes");
-    let error = scale().with("load<4>", "load<3>").run(&emulator, &Options::default()).unwrap_err();
+    let error = scale().with("load<4>", "load<3>").run(&emulator, &LaunchOptions::default()).unwrap_err();
     assert!(matches!(&error, Error::Compile { what, .. } if what == "kernel scale"), "{error}");
     assert!(error.to_string().contains("an access has 4, 8 or 16 bytes"), "{error}");
 }
@@ -230,7 +230,7 @@ fn products_of_a_warpgroup() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = warpgroup();
-        let report = case.run(&emulator, &Options::ordered(order)).unwrap();
+        let report = case.run(&emulator, &LaunchOptions::ordered(order)).unwrap();
         let (a, b) = (case.bf16(0), case.bf16(1));
         let mut expected = vec![0.0f32; 64 * 64];
         for (at, sum) in expected.iter_mut().enumerate() {
@@ -285,7 +285,7 @@ fn patterns_of_all_widths() {
             .param("a", Mode::Read, bf16_noise(64 * columns, 4))
             .param("b", Mode::Read, bf16_noise(64 * columns, 5))
             .param("c", Mode::Write, nans(64 * 64));
-        case.run(&emulator, &Options::default()).unwrap();
+        case.run(&emulator, &LaunchOptions::default()).unwrap();
         let (a, b) = (case.bf16(0), case.bf16(1));
         let dot = |m: usize, n: usize| {
             (0..columns).fold(0.0f32, |sum, k| sum + a[m * columns + k] * b[n * columns + k])

@@ -1,6 +1,6 @@
 //! Tiles that the tensor engine copies one round ahead: a right kernel, and each mistake with its mbarriers.
 
-use linc_emulator::{Access, Emulator, FaultKind, Operation, Options, Order};
+use linc_emulator::{Access, Emulator, FaultKind, LaunchOptions, Operation, Order};
 
 use crate::common;
 use crate::common::{found, found_any, pipeline};
@@ -10,7 +10,7 @@ fn tiles_come_in_turns() {
     let Some(emulator) = Emulator::find() else { return };
     for order in Order::ALL {
         let mut case = pipeline();
-        let report = case.run(&emulator, &Options::ordered(order)).unwrap_or_else(|e| panic!("{e}"));
+        let report = case.run(&emulator, &LaunchOptions::ordered(order)).unwrap_or_else(|e| panic!("{e}"));
         let x = case.bf16(0);
         let sum =
             |at: usize| (0..5).fold(0.0, |sum, round| sum + x[(round * 64 + at / 64) * 192 + 64 + at % 64]);
@@ -36,7 +36,7 @@ fn narrow_tiles_are_exchanged_in_their_own_pattern() {
             .with("n < 8", &format!("n < {}", columns / 8))
             .with("64 * 64 * 2", &format!("64 * {columns} * 2"));
         case.kernel.maps[0].columns = columns;
-        case.run(&emulator, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        case.run(&emulator, &LaunchOptions::default()).unwrap_or_else(|e| panic!("{e}"));
         let (x, y) = (case.bf16(0), case.f32(1));
         for (i, j) in (0..64).flat_map(|i| (0..columns as usize).map(move |j| (i, j))) {
             let sum = (0..5).fold(0.0, |sum, round| sum + x[(round * 64 + i) * 192 + 64 + j]);
@@ -141,7 +141,7 @@ fn what_threads_wrote_is_announced_to_the_engine() {
     };
     found(written(""), FaultKind::Unfenced, "copy_tile_async to shared byte 0");
     let Some(emulator) = Emulator::find() else { return };
-    written("fence_async();").run(&emulator, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    written("fence_async();").run(&emulator, &LaunchOptions::default()).unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]

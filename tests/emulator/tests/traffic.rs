@@ -1,6 +1,6 @@
 //! Counts of what memory accesses would cost on the device.
 
-use linc_emulator::{Access, Emulator, Options, Order, Report, Traffic};
+use linc_emulator::{Access, Emulator, LaunchOptions, Order, Report, Traffic};
 use linc_tile::interp::Buffer;
 use linc_tile::ir::Mode;
 
@@ -12,7 +12,7 @@ fn counted(case: &Case) -> Option<Report> {
     let built = emulator.build(std::slice::from_ref(&case.kernel)).unwrap();
     let reports = Order::ALL.map(|order| {
         let mut buffers = case.buffers.clone();
-        let report = built.run(0, &case.params, &mut buffers, &Options::ordered(order)).unwrap();
+        let report = built.run(0, &case.params, &mut buffers, &LaunchOptions::ordered(order)).unwrap();
         Report { switches: 0, ..report }
     });
     let [first, ..] = &reports;

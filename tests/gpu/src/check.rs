@@ -49,23 +49,23 @@ pub fn run(device: &mut dyn Device, checks: &[Check]) -> Outcome {
     outcome
 }
 
-struct Loaded {
+struct LoadedGroup {
     arena: Arena,
     program: Program,
     spans: Vec<Span>,
 }
 
-fn load(device: &mut dyn Device, checks: &[Check]) -> Result<Loaded, DeviceError> {
+fn load(device: &mut dyn Device, checks: &[Check]) -> Result<LoadedGroup, DeviceError> {
     let cases: Vec<(&Kernel, &[Buffer])> = checks.iter().map(|c| (c.kernel(), c.buffers())).collect();
     let (plan, spans) = launches(&cases);
     let arena = device.allocate(plan.persistent_bytes)?;
     let program = device.load(&plan, arena, plan.persistent_bytes)?;
-    Ok(Loaded { arena, program, spans })
+    Ok(LoadedGroup { arena, program, spans })
 }
 
 fn run_loaded(
     device: &mut dyn Device,
-    loaded: &Loaded,
+    loaded: &LoadedGroup,
     checks: &[Check],
     failures: &mut Vec<String>,
 ) -> Result<(), DeviceError> {

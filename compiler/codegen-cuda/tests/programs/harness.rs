@@ -2,8 +2,8 @@
 
 use linc_cases::exhaustive;
 use linc_codegen_cuda::{Arch, Options, compile};
-use linc_emulator::{Emulator, Options as Launch, Order};
-use linc_tile::interp::{Buffer, Options as RunOptions, run};
+use linc_emulator::{Emulator, LaunchOptions, Order};
+use linc_tile::interp::{Buffer, RunOptions, run};
 use linc_tile::{Elem, Kernel};
 
 /// A program with its operands.
@@ -47,7 +47,8 @@ pub(super) fn check(programs: &[Program]) {
         for turn in 0..turns {
             let order = Order::ALL[(i + 2 * turn) % Order::ALL.len()];
             let mut actual = buffers.clone();
-            let launch = Launch { alignment: vec![64; kernel.params.len()], ..Launch::ordered(order) };
+            let launch =
+                LaunchOptions { alignment: vec![64; kernel.params.len()], ..LaunchOptions::ordered(order) };
             built.run(i, &kernel.params, &mut actual, &launch).unwrap_or_else(|e| panic!("{name}: {e}"));
             for (param, (actual, expected)) in kernel.params.iter().zip(actual.iter().zip(&expected)) {
                 for (i, (a, e)) in actual.to_f64().into_iter().zip(expected.to_f64()).enumerate() {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::contract;
 use super::memory::{Memory, Window, grid_position};
 use super::real::Real;
-use super::{Buffer, Options, Precision};
+use super::{Buffer, Precision, RunOptions};
 use crate::error::TileError;
 use crate::ir::{Binary, Compare, Elem, Kernel, Op, Region, Stmt, TileType, ValueId, View};
 use crate::text::{stmt_line, value_names};
@@ -63,7 +63,7 @@ impl<R: Real> Data<R> {
 
     /// Moves elements around: `[rows, cols]` elements, `(i, j)` being operand element `source(i, j)`.
     fn pick(&self, rows: usize, cols: usize, source: impl Fn(usize, usize) -> usize) -> Self {
-        fn go<T: Copy>(
+        fn gather<T: Copy>(
             x: &[T],
             rows: usize,
             cols: usize,
@@ -76,9 +76,9 @@ impl<R: Real> Data<R> {
             Rc::new(out)
         }
         match self {
-            Data::Real(x) => Data::Real(go(x, rows, cols, source)),
-            Data::Int(x) => Data::Int(go(x, rows, cols, source)),
-            Data::Bool(x) => Data::Bool(go(x, rows, cols, source)),
+            Data::Real(x) => Data::Real(gather(x, rows, cols, source)),
+            Data::Int(x) => Data::Int(gather(x, rows, cols, source)),
+            Data::Bool(x) => Data::Bool(gather(x, rows, cols, source)),
             Data::Index(x) => Data::Index(*x),
         }
     }
@@ -88,7 +88,7 @@ impl<R: Real> Data<R> {
 pub(super) fn run<R: Real>(
     kernel: &Kernel,
     buffers: &mut [Buffer],
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<(), TileError> {
     let programs =
         kernel.grid.iter().try_fold(1u32, |n, axis| n.checked_mul(*axis)).filter(|n| *n < u32::MAX - 1);
@@ -294,14 +294,14 @@ impl<R: Real> Machine<'_, R> {
     }
 
     fn select(&self, cond: ValueId, a: ValueId, b: ValueId) -> Data<R> {
-        fn go<T: Copy>(cond: &[bool], a: &[T], b: &[T]) -> Rc<Vec<T>> {
+        fn choose<T: Copy>(cond: &[bool], a: &[T], b: &[T]) -> Rc<Vec<T>> {
             Rc::new(cond.iter().zip(a.iter().zip(b)).map(|(c, (a, b))| if *c { *a } else { *b }).collect())
         }
         let cond = self.data(cond).as_bools();
         match (self.data(a), self.data(b)) {
-            (Data::Real(a), Data::Real(b)) => Data::Real(go(cond, a, b)),
-            (Data::Int(a), Data::Int(b)) => Data::Int(go(cond, a, b)),
-            (Data::Bool(a), Data::Bool(b)) => Data::Bool(go(cond, a, b)),
+            (Data::Real(a), Data::Real(b)) => Data::Real(choose(cond, a, b)),
+            (Data::Int(a), Data::Int(b)) => Data::Int(choose(cond, a, b)),
+            (Data::Bool(a), Data::Bool(b)) => Data::Bool(choose(cond, a, b)),
             (a, b) => if cond[0] { a } else { b }.clone(),
         }
     }
@@ -413,7 +413,7 @@ fn binary<R: Real>(op: Binary, a: &Data<R>, b: &Data<R>) -> Result<Data<R>, Stri
 }
 
 fn compare<R: Real>(op: Compare, a: &Data<R>, b: &Data<R>) -> Data<R> {
-    fn go<T: Copy + PartialOrd>(op: Compare, a: &[T], b: &[T]) -> Vec<bool> {
+    fn compared<T: Copy + PartialOrd>(op: Compare, a: &[T], b: &[T]) -> Vec<bool> {
         match op {
             Compare::Eq => zip(a, b, |a, b| a == b),
             Compare::Ne => zip(a, b, |a, b| a != b),
@@ -424,9 +424,9 @@ fn compare<R: Real>(op: Compare, a: &Data<R>, b: &Data<R>) -> Data<R> {
         }
     }
     Data::bools(match (a, b) {
-        (Data::Real(a), Data::Real(b)) => go(op, a, b),
-        (Data::Int(a), Data::Int(b)) => go(op, a, b),
-        (Data::Index(a), Data::Index(b)) => go(op, &[*a], &[*b]),
+        (Data::Real(a), Data::Real(b)) => compared(op, a, b),
+        (Data::Int(a), Data::Int(b)) => compared(op, a, b),
+        (Data::Index(a), Data::Index(b)) => compared(op, &[*a], &[*b]),
         _ => unreachable!("{TYPED}"),
     })
 }

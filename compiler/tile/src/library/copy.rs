@@ -92,7 +92,7 @@ fn straight(spec: &CopySpec, name: String, axes: &[CopyAxis], inner: usize) -> K
     if let Some(outer) = outer {
         blocks[outer] = rows;
     }
-    let (mut b, src, dst, counts) = begin(spec, name, axes, &blocks);
+    let (mut b, src, dst, counts) = begin_blocked(spec, name, axes, &blocks);
     let (from, to, bounds) = origin(&mut b, spec, axes, &blocks, &counts);
     let (shape, order) = match outer {
         Some(outer) => (vec![rows, cols], vec![outer, inner]),
@@ -114,7 +114,7 @@ fn transposing(spec: &CopySpec, name: String, axes: &[CopyAxis], read: usize, wr
     let mut blocks = vec![1; axes.len()];
     let read_is_long = axes[read].size >= axes[written].size;
     (blocks[read], blocks[written]) = if read_is_long { (long, short) } else { (short, long) };
-    let (mut b, src, dst, counts) = begin(spec, name, axes, &blocks);
+    let (mut b, src, dst, counts) = begin_blocked(spec, name, axes, &blocks);
     let (from, to, bounds) = origin(&mut b, spec, axes, &blocks, &counts);
     let shape = [blocks[written], blocks[read]];
     let src_axes = [(axes[written].src, bounds[written]), (axes[read].src, bounds[read])];
@@ -125,10 +125,10 @@ fn transposing(spec: &CopySpec, name: String, axes: &[CopyAxis], read: usize, wr
     b.finish()
 }
 
-type Begun = (Builder, ParamId, ParamId, Vec<usize>);
+type BlockedCopy = (Builder, ParamId, ParamId, Vec<usize>);
 
 /// Starts a kernel with one program per block; the last value is the number of blocks per axis.
-fn begin(spec: &CopySpec, name: String, axes: &[CopyAxis], blocks: &[usize]) -> Begun {
+fn begin_blocked(spec: &CopySpec, name: String, axes: &[CopyAxis], blocks: &[usize]) -> BlockedCopy {
     let counts: Vec<usize> =
         axes.iter().zip(blocks).map(|(axis, block)| axis.size.div_ceil(*block)).collect();
     let mut b = Builder::new(name, [counts.iter().product(), 1, 1]);

@@ -248,7 +248,7 @@ impl Blocks {
     }
 
     /// First column of what is left.
-    fn end(&self) -> usize {
+    fn rest_start(&self) -> usize {
         self.vocab - self.rest
     }
 
@@ -261,13 +261,13 @@ impl Blocks {
         f: impl Fn(&mut Builder, ValueId, &[usize], &[(usize, Option<ValueId>)]),
     ) {
         if self.rest > 0 {
-            let end = b.index(self.end());
+            let end = b.index(self.rest_start());
             let at = b.add(start, end);
             f(b, at, &[self.rest], &[(1, None)]);
         }
         if self.count > 0 {
-            let (zero, end) = (b.index(0), b.index(self.end()));
-            let last = b.index(self.end() - self.size());
+            let (zero, end) = (b.index(0), b.index(self.rest_start()));
+            let last = b.index(self.rest_start() - self.size());
             let last = b.add(start, last);
             b.for_loop(zero, end, self.size(), &[], |b, back, _| {
                 let at = b.sub(last, back);
@@ -341,7 +341,7 @@ fn log_sum_exp(b: &mut Builder, logits: ParamId, blocks: &Blocks, start: ValueId
     let mut parts = vec![];
     if blocks.count > 0 {
         let (lowest, none) = (b.full(LOWEST, &[blocks.cols]), b.full(0.0, &[blocks.cols]));
-        let (first, end) = (b.index(0), b.index(blocks.end()));
+        let (first, end) = (b.index(0), b.index(blocks.rest_start()));
         let statistics = b.for_loop(first, end, blocks.size(), &[lowest, none], |b, col, carried| {
             let (max, sum) = (carried[0], carried[1]);
             let at = b.add(start, col);
@@ -362,7 +362,7 @@ fn log_sum_exp(b: &mut Builder, logits: ParamId, blocks: &Blocks, start: ValueId
         parts.push((max, b.sum(0, sum)));
     }
     if blocks.rest > 0 {
-        let end = b.index(blocks.end());
+        let end = b.index(blocks.rest_start());
         let at = b.add(start, end);
         let block = b.load_f32(logits, at, &[blocks.rest], &[(1, None)]);
         let (max, lowest) = (b.reduce_max(0, block), b.float(LOWEST));

@@ -122,7 +122,7 @@ enum Spread {
     Full,
 }
 
-fn spread(spec: &PointwiseSpec, input: &PointInput) -> Spread {
+fn spread_of(spec: &PointwiseSpec, input: &PointInput) -> Spread {
     let varies_by_row = input.row_stride != 0 && spec.rows > 1;
     let varies_by_col = input.col_stride != 0 && spec.cols > 1;
     match (varies_by_row, varies_by_col) {
@@ -146,7 +146,7 @@ pub fn pointwise(spec: &PointwiseSpec) -> Kernel {
     let inputs_flat = spec
         .inputs
         .iter()
-        .all(|i| spread(spec, i) == Spread::Scalar || dense(spec, i.row_stride, i.col_stride));
+        .all(|i| spread_of(spec, i) == Spread::Scalar || dense(spec, i.row_stride, i.col_stride));
     let flat = inputs_flat && spec.outputs.iter().all(|o| dense(spec, o.row_stride, 1));
     if flat { flat_program(spec) } else { matrix_program(spec) }
 }
@@ -176,7 +176,7 @@ fn flat_program(spec: &PointwiseSpec) -> Kernel {
     let axes = [(1, bound(&mut b, numel, start, block))];
     let mut tiles = Vec::with_capacity(inputs.len());
     for (input, param) in spec.inputs.iter().zip(&inputs) {
-        tiles.push(if spread(spec, input) == Spread::Scalar {
+        tiles.push(if spread_of(spec, input) == Spread::Scalar {
             let zero = b.index(0);
             let value = b.load_f32(*param, zero, &[], &[]);
             b.splat(value, &shape)
@@ -207,7 +207,7 @@ fn matrix_program(spec: &PointwiseSpec) -> Kernel {
     let mut tiles = Vec::with_capacity(inputs.len());
     for (input, param) in spec.inputs.iter().zip(&inputs) {
         let (row_stride, col_stride) = (input.row_stride, input.col_stride);
-        tiles.push(match spread(spec, input) {
+        tiles.push(match spread_of(spec, input) {
             Spread::Scalar => {
                 let zero = b.index(0);
                 let value = b.load_f32(*param, zero, &[], &[]);

@@ -72,7 +72,7 @@ pub fn rope(spec: &RopeSpec) -> Kernel {
             let left = left.map(|rows| b.scale_index(rows, half));
             let (cos, sin) = load_angles(b, spec, table, row, &[half], &[(2, left)]);
             let angles = (b.expand_rows(cos, tile_heads), b.expand_rows(sin, tile_heads));
-            turn(b, spec, (x, y), [at[0], pos, head], angles, HEADS, head_bound);
+            rotate_tile(b, spec, (x, y), [at[0], pos, head], angles, HEADS, head_bound);
             vec![]
         });
     } else {
@@ -85,7 +85,7 @@ pub fn rope(spec: &RopeSpec) -> Kernel {
         let pos_bound = bound(&mut b, spec.seq, pos, tile_seq);
         let (lower, upper) = (b.index(0), b.index(spec.heads));
         b.for_loop(lower, upper, 1, &[], |b, head, _| {
-            turn(b, spec, (x, y), [at[0], pos, head], angles, POSITIONS, pos_bound);
+            rotate_tile(b, spec, (x, y), [at[0], pos, head], angles, POSITIONS, pos_bound);
             vec![]
         });
     }
@@ -139,8 +139,8 @@ fn load_angles(
     (cos, sin)
 }
 
-/// Turns the tile that starts at `at` (batch, position, head) and has its rows along `axis`.
-fn turn(
+/// Rotates the tile that starts at `at` (batch, position, head) and has its rows along `axis`.
+fn rotate_tile(
     b: &mut Builder,
     spec: &RopeSpec,
     (x, y): (ParamId, ParamId),

@@ -42,7 +42,7 @@ impl Typing<'_> {
         rule(found == expected, || format!("the result is {expected}, not {found}"))
     }
 
-    fn same(&self, a: ValueId, b: ValueId) -> Rule {
+    fn same_type(&self, a: ValueId, b: ValueId) -> Rule {
         rule(self.ty(a) == self.ty(b), || {
             format!("operands must have one type, found {} and {}", self.show(a), self.show(b))
         })
@@ -78,7 +78,7 @@ impl Typing<'_> {
                 self.result_is(self.ty(*a))
             }
             Op::Binary(op, a, b) => {
-                self.same(*a, *b)?;
+                self.same_type(*a, *b)?;
                 self.elem_in(
                     *a,
                     match op {
@@ -92,18 +92,18 @@ impl Typing<'_> {
                 self.result_is(self.ty(*a))
             }
             Op::Fma(a, b, c) => {
-                self.same(*a, *b)?;
-                self.same(*a, *c)?;
+                self.same_type(*a, *b)?;
+                self.same_type(*a, *c)?;
                 self.elem_in(*a, &[Elem::F32])?;
                 self.result_is(self.ty(*a))
             }
             Op::Compare(_, a, b) => {
-                self.same(*a, *b)?;
+                self.same_type(*a, *b)?;
                 self.elem_in(*a, &[Elem::F32, Elem::I32, Elem::Index])?;
                 self.result_is(&TileType::new(Elem::Bool, &self.ty(*a).shape))
             }
             Op::Select(cond, a, b) => {
-                self.same(*a, *b)?;
+                self.same_type(*a, *b)?;
                 let expected = TileType::new(Elem::Bool, &self.ty(*a).shape);
                 rule(*self.ty(*cond) == expected, || {
                     format!("the condition is {expected}, found {}", self.show(*cond))

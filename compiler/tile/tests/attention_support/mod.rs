@@ -3,7 +3,7 @@
 
 pub mod efficient;
 
-use linc_tile::interp::{Buffer, Options, Precision, run};
+use linc_tile::interp::{Buffer, Precision, RunOptions, run};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::{Elem, Kernel};
 
@@ -365,7 +365,7 @@ impl Machine {
         let text = kernel.to_string();
         let parsed = linc_tile::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
         assert_eq!(parsed.to_string(), text, "{}: the text form changes", kernel.name);
-        let options = Options { precision: self.precision, order: 7, check_races: true, poison: false };
+        let options = RunOptions { precision: self.precision, order: 7, check_races: true, poison: false };
         run(kernel, buffers, &options).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
     }
 }

@@ -1,6 +1,6 @@
 //! Running a kernel on the tile interpreter, test data, and comparison.
 
-use linc_tile::interp::{Buffer, Options};
+use linc_tile::interp::{Buffer, RunOptions};
 use linc_tile::{Elem, Kernel, interp};
 
 /// What destinations hold before a kernel runs; a bf16 or f16 too.
@@ -45,7 +45,7 @@ pub(crate) fn ints(data: &Data) -> Vec<i32> {
 pub(crate) fn run(kernel: &Kernel, args: Vec<Data>) -> Vec<Data> {
     let run_in_order = |order: u64| {
         let mut buffers: Vec<Buffer> = args.iter().map(|data| data.0.clone()).collect();
-        let options = Options { order, check_races: true, ..Options::default() };
+        let options = RunOptions { order, check_races: true, ..RunOptions::default() };
         interp::run(kernel, &mut buffers, &options).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
         buffers
     };

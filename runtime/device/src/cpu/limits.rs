@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::memory::{Available, Limit, LimitKind, Whole};
+use crate::memory::{Available, Limit, LimitKind, MemorySource};
 
 /// What can be allocated without swapping; nothing where the system does not say.
 pub fn available() -> Option<Available> {
@@ -18,7 +18,7 @@ pub(super) fn total_bytes() -> Option<u64> {
 
 fn available_under(root: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Option<Available> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    let machine = Available { bytes: kib(&meminfo, "MemAvailable:")?, of: Whole::Machine };
+    let machine = Available { bytes: kib(&meminfo, "MemAvailable:")?, source: MemorySource::Machine };
     let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
     let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
     let process = [("Max address space", "VmSize:", 'v'), ("Max data size", "VmData:", 'd')];
@@ -26,14 +26,14 @@ fn available_under(root: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Op
         // `Max address space  SOFT  HARD  bytes`.
         let soft = limits.lines().find_map(|line| line.strip_prefix(name))?;
         let limit = soft.split_whitespace().next()?.parse().ok()?;
-        Some(left(limit, kib(&status, used)?, LimitKind::Process(*letter)))
+        Some(below_limit(limit, kib(&status, used)?, LimitKind::Process(*letter)))
     });
     let all = process.chain(groups(root)).chain(slurm(&status, variable));
     Some(all.fold(machine, |least, limit| least.min(Some(limit))))
 }
 
-fn left(limit: u64, used: u64, kind: LimitKind) -> Available {
-    Available { bytes: limit.saturating_sub(used), of: Whole::Limit(Limit { bytes: limit, kind }) }
+fn below_limit(limit: u64, used: u64, kind: LimitKind) -> Available {
+    Available { bytes: limit.saturating_sub(used), source: MemorySource::Limit(Limit { bytes: limit, kind }) }
 }
 
 /// The limits of the control groups that the process is in, each with those around it: version 2, then version 1.
@@ -73,7 +73,7 @@ fn groups(root: &Path) -> Vec<Available> {
                 true => LimitKind::Slurm,
                 false => LimitKind::Group(format!("/{}", group.display())),
             };
-            found.push(left(limit, used.saturating_sub(cached.unwrap_or(0)), kind));
+            found.push(below_limit(limit, used.saturating_sub(cached.unwrap_or(0)), kind));
         }
     }
     found
@@ -85,7 +85,7 @@ fn slurm(status: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Avai
     let cpus = || number("SLURM_CPUS_ON_NODE").unwrap_or(1);
     let megabytes =
         number("SLURM_MEM_PER_NODE").or_else(|| Some(number("SLURM_MEM_PER_CPU")?.saturating_mul(cpus())))?;
-    Some(left(megabytes.saturating_mul(1 << 20), kib(status, "VmRSS:").unwrap_or(0), LimitKind::Slurm))
+    Some(below_limit(megabytes.saturating_mul(1 << 20), kib(status, "VmRSS:").unwrap_or(0), LimitKind::Slurm))
 }
 
 /// The value of a `key:  123 kB` line, in bytes.
@@ -116,7 +116,7 @@ mod tests {
         root
     }
 
-    fn found(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Available {
+    fn available_in(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Available {
         let root = system(files);
         let variable = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn limit(bytes: u64, limit: u64, kind: LimitKind) -> Available {
-        Available { bytes: bytes * MIB, of: Whole::Limit(Limit { bytes: limit * MIB, kind }) }
+        Available { bytes: bytes * MIB, source: MemorySource::Limit(Limit { bytes: limit * MIB, kind }) }
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         let limits = "Max data size             unlimited            unlimited            bytes\n\
                       Max address space         unlimited            unlimited            bytes\n";
         let none = [("proc/self/limits", limits)];
-        assert_eq!(found(&none, &[]), Available { bytes: 4096 * MIB, of: Whole::Machine });
+        assert_eq!(available_in(&none, &[]), Available { bytes: 4096 * MIB, source: MemorySource::Machine });
     }
 
     #[test]
@@ -141,9 +141,12 @@ mod tests {
         let limits = "Max data size             1048576000           unlimited            bytes\n\
                       Max address space         524288000            unlimited            bytes\n";
         let process = [("proc/self/limits", limits)];
-        assert_eq!(found(&process, &[]), limit(300, 500, LimitKind::Process('v')));
+        assert_eq!(available_in(&process, &[]), limit(300, 500, LimitKind::Process('v')));
         let data = "Max data size             209715200            unlimited            bytes\n";
-        assert_eq!(found(&[("proc/self/limits", data)], &[]), limit(100, 200, LimitKind::Process('d')));
+        assert_eq!(
+            available_in(&[("proc/self/limits", data)], &[]),
+            limit(100, 200, LimitKind::Process('d'))
+        );
     }
 
     #[test]
@@ -156,19 +159,19 @@ mod tests {
             ("sys/fs/cgroup/outer/inner/memory.max", "max\n"),
             ("sys/fs/cgroup/outer/inner/memory.current", "1\n"),
         ];
-        assert_eq!(found(&second, &[]), limit(424, 1024, LimitKind::Group("/outer".into())));
+        assert_eq!(available_in(&second, &[]), limit(424, 1024, LimitKind::Group("/outer".into())));
         let first = [
             ("proc/self/cgroup", "9:cpu:/a\n4:memory:/not/mounted/here\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n"),
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "268435456\n"),
         ];
-        assert_eq!(found(&first, &[]), limit(256, 512, LimitKind::Group("/".into())));
+        assert_eq!(available_in(&first, &[]), limit(256, 512, LimitKind::Group("/".into())));
         let unlimited = [
             ("proc/self/cgroup", "4:memory:/\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "268435456\n"),
         ];
-        assert_eq!(found(&unlimited, &[]).of, Whole::Machine);
+        assert_eq!(available_in(&unlimited, &[]).source, MemorySource::Machine);
     }
 
     #[test]
@@ -178,11 +181,11 @@ mod tests {
             ("sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/memory.max", "1073741824\n"),
             ("sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/memory.current", "0\n"),
         ];
-        assert_eq!(found(&group, &[]), limit(1024, 1024, LimitKind::Slurm));
-        assert_eq!(found(&[], &[("SLURM_MEM_PER_NODE", "2000")]), limit(1950, 2000, LimitKind::Slurm));
+        assert_eq!(available_in(&group, &[]), limit(1024, 1024, LimitKind::Slurm));
+        assert_eq!(available_in(&[], &[("SLURM_MEM_PER_NODE", "2000")]), limit(1950, 2000, LimitKind::Slurm));
         let per_cpu = [("SLURM_MEM_PER_CPU", "500"), ("SLURM_CPUS_ON_NODE", "4")];
-        assert_eq!(found(&[], &per_cpu), limit(1950, 2000, LimitKind::Slurm));
-        assert_eq!(found(&[], &[("SLURM_MEM_PER_NODE", "0")]).of, Whole::Machine);
+        assert_eq!(available_in(&[], &per_cpu), limit(1950, 2000, LimitKind::Slurm));
+        assert_eq!(available_in(&[], &[("SLURM_MEM_PER_NODE", "0")]).source, MemorySource::Machine);
     }
 
     #[test]

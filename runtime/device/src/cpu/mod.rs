@@ -27,7 +27,7 @@ use peak::Peak;
 use pool::Pool;
 pub use primitives::Level;
 pub(crate) use primitives::normal;
-use program::Loaded;
+use program::LoadedProgram;
 use scratch::Scratch;
 
 /// How to run on the CPU.
@@ -46,7 +46,7 @@ pub struct Cpu {
     pool: Pool,
     scratch: Scratch,
     arenas: Vec<Memory>,
-    programs: Vec<(Arena, Loaded)>,
+    programs: Vec<(Arena, LoadedProgram)>,
     progress: Progress,
     /// Measured when somebody asks.
     peak: Option<Peak>,
@@ -153,7 +153,8 @@ impl Device for Cpu {
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
         let len = self.memory(arena)?.len() as u64;
         let threads = self.pool.threads();
-        let loaded = Loaded::new(plan, scratch, len, &mut self.jit, self.level, threads, &mut self.progress)?;
+        let loaded =
+            LoadedProgram::new(plan, scratch, len, &mut self.jit, self.level, threads, &mut self.progress)?;
         self.scratch.reserve(loaded.needs())?;
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))

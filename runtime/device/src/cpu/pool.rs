@@ -14,12 +14,12 @@ use std::thread::JoinHandle;
 const SPINS: u32 = 20_000;
 
 /// Runs pieces `range` as thread `worker`.
-type Work<'a> = dyn Fn(usize, Range<usize>) + Sync + 'a;
+type Task<'a> = dyn Fn(usize, Range<usize>) + Sync + 'a;
 
 #[derive(Clone, Copy)]
 struct Job {
     /// The function; its lifetime is that of the call of [`Pool::run`] that has opened the job.
-    work: *const Work<'static>,
+    work: *const Task<'static>,
     total: usize,
     chunk: usize,
 }
@@ -80,14 +80,14 @@ impl Pool {
 
     /// Runs `total` pieces, in ranges of up to `chunk`, and returns when all are done. `work` gets the number of the
     /// thread, below [`Pool::threads`], and a range of pieces. It must not panic.
-    pub(crate) fn run(&mut self, total: usize, chunk: usize, work: &Work<'_>) {
+    pub(crate) fn run(&mut self, total: usize, chunk: usize, work: &Task<'_>) {
         if self.workers.is_empty() || total <= chunk {
             work(0, 0..total);
             return;
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; the job is closed and no worker is active before this function returns.
-        let work: *const Work<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
+        let work: *const Task<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
         let job = Job { work, total, chunk };
         // SAFETY: no job is open and no worker is active, as at the end of this function.
         unsafe { *shared.job.get() = Some(job) };
@@ -100,7 +100,7 @@ impl Pool {
             }
         }
         // SAFETY: the function is borrowed for the whole call.
-        unsafe { take(shared, &job, 0) };
+        unsafe { run_ranges(shared, &job, 0) };
         shared.open.store(0, Ordering::SeqCst);
         while shared.active.load(Ordering::SeqCst) != 0 {
             std::hint::spin_loop();
@@ -123,7 +123,7 @@ impl Drop for Pool {
 ///
 /// # Safety
 /// The job's function is alive.
-unsafe fn take(shared: &Shared, job: &Job, worker: usize) {
+unsafe fn run_ranges(shared: &Shared, job: &Job, worker: usize) {
     loop {
         let start = shared.next.fetch_add(job.chunk, Ordering::Relaxed);
         if start >= job.total {
@@ -148,7 +148,7 @@ fn worker(shared: &Shared, helper: usize) {
                 // SAFETY: an open job is set and stays until `active` is 0.
                 if let Some(job) = unsafe { *shared.job.get() } {
                     // SAFETY: the owner waits for this worker before it ends the borrow.
-                    unsafe { take(shared, &job, helper + 1) };
+                    unsafe { run_ranges(shared, &job, helper + 1) };
                 }
                 done = open;
             }

@@ -18,22 +18,22 @@ const SMALL: u64 = 50_000;
 const COPY_PIECE: usize = 1 << 20;
 
 /// Offsets are bytes from the start of the arena.
-enum Work {
+enum BoundStep {
     Launch { code: Code, args: Vec<usize>, programs: usize, chunk: usize, alone: bool },
     Gemm { product: Product, split: Split, a: usize, b: usize, c: usize },
     Copy { from: usize, to: usize, bytes: usize },
 }
 
 /// A plan that is ready to run.
-pub(super) struct Loaded {
-    steps: Vec<Work>,
+pub(super) struct LoadedProgram {
+    steps: Vec<BoundStep>,
     needs: Needs,
 }
 
 // SAFETY: the products' pointers are null until a step runs.
-unsafe impl Send for Loaded {}
+unsafe impl Send for LoadedProgram {}
 
-impl Loaded {
+impl LoadedProgram {
     /// Validates and compiles a plan for an arena of `arena` bytes whose scratch part begins at `scratch`.
     pub(super) fn new(
         plan: &Plan,
@@ -43,7 +43,7 @@ impl Loaded {
         level: Level,
         threads: usize,
         progress: &mut dyn FnMut(usize, usize) -> bool,
-    ) -> Result<Loaded, DeviceError> {
+    ) -> Result<LoadedProgram, DeviceError> {
         let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
         check_arena(plan, scratch, arena)?;
         let texts: Vec<&str> = plan.kernels.iter().map(|k| k.text.as_str()).collect();
@@ -73,7 +73,7 @@ impl Loaded {
                         .ok_or_else(|| invalid(format!("{}: the grid overflows", step.label)))?;
                     let alone = step.flops.saturating_add(step.bytes) < SMALL;
                     let chunk = (programs / 64).max(1);
-                    Work::Launch { code, args: args.iter().map(at).collect(), programs, chunk, alone }
+                    BoundStep::Launch { code, args: args.iter().map(at).collect(), programs, chunk, alone }
                 }
                 Action::Gemm(g) => {
                     let matrix = |strides: (usize, usize), dtype: DType| match dtype {
@@ -95,14 +95,14 @@ impl Loaded {
                     let split = Split::of(&cut, level);
                     needs.own = needs.own.max(split.scratch_bytes());
                     needs.shared = needs.shared.max(split.shared_bytes(&cut));
-                    Work::Gemm { product, split, a: at(&g.a), b: at(&g.b), c: at(&g.c) }
+                    BoundStep::Gemm { product, split, a: at(&g.a), b: at(&g.b), c: at(&g.c) }
                 }
                 Action::Copy { from, to, bytes } => {
-                    Work::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
+                    BoundStep::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
                 }
             });
         }
-        Ok(Loaded { steps, needs })
+        Ok(LoadedProgram { steps, needs })
     }
 
     /// Number of steps.
@@ -119,11 +119,11 @@ impl Loaded {
     ///
     /// # Safety
     /// `arena` is the arena that the plan was validated for, and nobody else uses it; `scratch` has what
-    /// [`Loaded::needs`] says for each thread of the pool.
+    /// [`LoadedProgram::needs`] says for each thread of the pool.
     pub(super) unsafe fn run(&self, step: usize, arena: *mut u8, pool: &mut Pool, scratch: &Scratch) {
         let areas = scratch.areas();
         match &self.steps[step] {
-            Work::Launch { code, args, programs, chunk, alone } => {
+            BoundStep::Launch { code, args, programs, chunk, alone } => {
                 // SAFETY: the offsets are within the arena.
                 let args: Vec<*mut u8> = args.iter().map(|at| unsafe { arena.add(*at) }).collect();
                 let args = Pointers(args);
@@ -143,7 +143,7 @@ impl Loaded {
                     pool.run(*programs, *chunk, &work);
                 }
             }
-            Work::Gemm { product, split, a, b, c } => {
+            BoundStep::Gemm { product, split, a, b, c } => {
                 let mut product = *product;
                 // SAFETY: the offsets are within the arena, and the plan's extents are validated.
                 unsafe {
@@ -153,7 +153,7 @@ impl Loaded {
                     product.by_rows().run(split, pool, areas);
                 }
             }
-            Work::Copy { from, to, bytes } => {
+            BoundStep::Copy { from, to, bytes } => {
                 // SAFETY: both ranges are within the arena.
                 let ends = unsafe { Pointers(vec![arena.add(*from), arena.add(*to)]) };
                 pool.run(bytes.div_ceil(COPY_PIECE), 1, &|_, range| {

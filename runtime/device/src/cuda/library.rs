@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use libloading::Library;
 
-/// A library and the places that are its own.
-pub(super) struct Wanted {
+/// A library of NVIDIA's, and where its files are found.
+pub(super) struct LibrarySpec {
     /// Name without prefix and suffix, `nvrtc`.
     pub(super) name: &'static str,
     /// Environment variable that names its file or folder.
@@ -29,7 +29,7 @@ const MAJORS: [u32; 2] = [13, 12];
 
 /// Where to look, as the environment says.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Places {
+pub(super) struct SearchPaths {
     /// The user's file or folder; nothing else is tried then.
     pub(super) explicit: Option<PathBuf>,
     /// Roots of CUDA toolkits.
@@ -38,24 +38,24 @@ pub(super) struct Places {
     pub(super) environments: Vec<PathBuf>,
 }
 
-impl Places {
-    /// The places of this process.
-    pub(super) fn of_environment(wanted: &Wanted) -> Places {
+impl SearchPaths {
+    /// As the environment of this process says.
+    pub(super) fn of_environment(spec: &LibrarySpec) -> SearchPaths {
         let path = |name: &str| -> Option<PathBuf> {
             std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from)
         };
         let mut toolkits: Vec<PathBuf> = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(|n| path(n)).collect();
         toolkits.push("/usr/local/cuda".into());
-        Places {
-            explicit: path(wanted.variable),
+        SearchPaths {
+            explicit: path(spec.variable),
             toolkits,
             environments: ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|n| path(n)).collect(),
         }
     }
 
     /// Files to try, in order. A bare name means that the system looks for it.
-    pub(super) fn candidates(&self, wanted: &Wanted) -> Vec<PathBuf> {
-        let names = file_names(wanted.name);
+    pub(super) fn candidates(&self, spec: &LibrarySpec) -> Vec<PathBuf> {
+        let names = file_names(spec.name);
         let inside = |folder: &Path| names.iter().map(|name| folder.join(name)).collect::<Vec<_>>();
         if let Some(explicit) = &self.explicit {
             return if explicit.is_dir() { inside(explicit) } else { vec![explicit.clone()] };
@@ -66,7 +66,7 @@ impl Places {
             found.extend(inside(&root.join("lib")));
             for packages in site_packages(root) {
                 let nvidia = packages.join("nvidia");
-                found.extend(wanted.pip_folders.iter().flat_map(|f| inside(&nvidia.join(f).join("lib"))));
+                found.extend(spec.pip_folders.iter().flat_map(|f| inside(&nvidia.join(f).join("lib"))));
             }
         }
         found
@@ -93,7 +93,7 @@ fn site_packages(root: &Path) -> Vec<PathBuf> {
 }
 
 /// An open library with the place it was found in.
-pub(super) struct Found {
+pub(super) struct OpenLibrary {
     pub(super) library: Library,
     pub(super) path: PathBuf,
     /// What it opens by bare name: kept open so that it is found.
@@ -104,9 +104,9 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// A text for people: where it was looked for, why what was there did not open, and what to install.
-pub(super) fn open(wanted: &Wanted, places: &Places) -> Result<Found, String> {
+pub(super) fn open(spec: &LibrarySpec, paths: &SearchPaths) -> Result<OpenLibrary, String> {
     let mut looked = String::new();
-    for path in places.candidates(wanted) {
+    for path in paths.candidates(spec) {
         let by_path = path.components().count() > 1;
         if by_path && !path.is_file() {
             let _ = write!(looked, "\n    {}: no such file", path.display());
@@ -114,9 +114,9 @@ pub(super) fn open(wanted: &Wanted, places: &Places) -> Result<Found, String> {
         }
         // Opened first: the library asks for them by bare name, and where it lies is no place the system looks in.
         let companions =
-            if by_path { companions(path.parent().unwrap_or(&path), wanted.companions) } else { vec![] };
+            if by_path { companions(path.parent().unwrap_or(&path), spec.companions) } else { vec![] };
         match load(&path) {
-            Ok(library) => return Ok(Found { library, path, _companions: companions }),
+            Ok(library) => return Ok(OpenLibrary { library, path, _companions: companions }),
             Err(_) if !by_path => {
                 let _ = write!(looked, "\n    {}: not where the system looks", path.display());
             }
@@ -125,7 +125,7 @@ pub(super) fn open(wanted: &Wanted, places: &Places) -> Result<Found, String> {
             }
         }
     }
-    let Wanted { name, variable, remedy, .. } = wanted;
+    let LibrarySpec { name, variable, remedy, .. } = spec;
     let file = libloading::library_filename(name).to_string_lossy().into_owned();
     Err(format!(
         "{file} was not found\n  looked for{looked}\n  help: {remedy}, activate that Python environment, or set {variable} to the library or its folder"
@@ -154,7 +154,7 @@ fn load(path: &Path) -> Result<Library, libloading::Error> {
 mod tests {
     use super::*;
 
-    const WANTED: Wanted = Wanted {
+    const LIBRARY: LibrarySpec = LibrarySpec {
         name: "nvrtc",
         variable: "LINC_NVRTC",
         pip_folders: ["cu13", "cuda_nvrtc"],
@@ -167,12 +167,12 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let packages = root.path().join("lib/python3.11/site-packages");
         std::fs::create_dir_all(&packages).expect("a folder");
-        let places = Places {
+        let paths = SearchPaths {
             explicit: None,
             toolkits: vec!["/cuda".into()],
             environments: vec![root.path().to_path_buf()],
         };
-        let all = places.candidates(&WANTED);
+        let all = paths.candidates(&LIBRARY);
         let at = |path: PathBuf| all.iter().position(|p| *p == path).expect("a candidate");
         let name = file_names("nvrtc")[0].clone();
         let order = [
@@ -188,16 +188,17 @@ mod tests {
     #[test]
     fn the_users_word_is_final() {
         let folder = tempfile::tempdir().expect("a folder");
-        let places = |explicit: &Path| Places { explicit: Some(explicit.into()), ..Places::default() };
-        assert_eq!(places(folder.path()).candidates(&WANTED).len(), 3);
+        let paths =
+            |explicit: &Path| SearchPaths { explicit: Some(explicit.into()), ..SearchPaths::default() };
+        assert_eq!(paths(folder.path()).candidates(&LIBRARY).len(), 3);
         let file = folder.path().join("mine.so");
-        assert_eq!(places(&file).candidates(&WANTED), std::slice::from_ref(&file));
-        let Err(message) = open(&WANTED, &places(&file)) else { panic!("nothing is there") };
+        assert_eq!(paths(&file).candidates(&LIBRARY), std::slice::from_ref(&file));
+        let Err(message) = open(&LIBRARY, &paths(&file)) else { panic!("nothing is there") };
         for expected in ["mine.so: no such file", "pip install nvidia-cuda-nvrtc", "LINC_NVRTC"] {
             assert!(message.contains(expected), "{message}");
         }
         std::fs::write(&file, "no library").expect("written");
-        let Err(message) = open(&WANTED, &places(&file)) else { panic!("it is no library") };
+        let Err(message) = open(&LIBRARY, &paths(&file)) else { panic!("it is no library") };
         assert!(message.contains("mine.so: "), "{message}");
     }
 }

@@ -16,11 +16,11 @@ use cudarc::driver::sys::CUdeviceptr;
 use linc_plan::{DType, Gemm};
 
 use super::gpu::Gpu;
-use super::library::{self, Places, Wanted};
+use super::library::{self, LibrarySpec, SearchPaths};
 use super::memory::Memory;
 use crate::DeviceError;
 
-const WANTED: Wanted = Wanted {
+const LIBRARY: LibrarySpec = LibrarySpec {
     name: "cublasLt",
     variable: "LINC_CUBLASLT",
     pip_folders: ["cu13", "cublas"],
@@ -151,7 +151,7 @@ impl Matmuls {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Matmuls, DeviceError> {
         let missing =
             |e: String| DeviceError::Unsupported(format!("cuBLASLt, which multiplies matrices: {e}"));
-        let found = library::open(&WANTED, &Places::of_environment(&WANTED)).map_err(missing)?;
+        let found = library::open(&LIBRARY, &SearchPaths::of_environment(&LIBRARY)).map_err(missing)?;
         // Stays open, so that cudarc, which asks for bare names, gets it.
         std::mem::forget(found);
         // SAFETY: the initialisers of NVIDIA's libraries have no requirements.
@@ -205,14 +205,15 @@ impl Matmuls {
         if let Some(index) = self.known.get(&key) {
             return Ok(*index);
         }
-        let prepared =
-            self.make(&key).map_err(|e| format!("a matmul of {}x{}x{}: cuBLASLt says {e}", g.m, g.n, g.k))?;
+        let prepared = self
+            .prepare_new(&key)
+            .map_err(|e| format!("a matmul of {}x{}x{}: cuBLASLt says {e}", g.m, g.n, g.k))?;
         self.prepared.push(prepared);
         self.known.insert(key, self.prepared.len() - 1);
         Ok(self.prepared.len() - 1)
     }
 
-    fn make(&self, key: &Key) -> Result<Prepared, CublasError> {
+    fn prepare_new(&self, key: &Key) -> Result<Prepared, CublasError> {
         // Sums in f32; f32 operands are not rounded to TF32.
         let desc = lt::create_matmul_desc(Compute::CUBLAS_COMPUTE_32F, DataType::CUDA_R_32F)?;
         let mut prepared = Prepared {
@@ -359,17 +360,17 @@ mod tests {
         }
     }
 
-    /// Strides of the four ways to store a matrix: by rows or columns, dense or as a part of a wider one.
-    fn ways(rows: usize, cols: usize) -> [(usize, usize); 4] {
+    /// Strides of four storages of a matrix: by rows or columns, dense or as a part of a wider one.
+    fn storages(rows: usize, cols: usize) -> [(usize, usize); 4] {
         [(cols, 1), (cols + 3, 1), (1, rows), (1, rows + 5)]
     }
 
     #[test]
     fn every_layout_gives_the_product() {
         for (m, n, k) in [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 7), (1, 6, 1), (1, 1, 1)] {
-            for a_strides in ways(m, k) {
-                for b_strides in ways(k, n) {
-                    for c_strides in ways(m, n) {
+            for a_strides in storages(m, k) {
+                for b_strides in storages(k, n) {
+                    for c_strides in storages(m, n) {
                         let g = gemm((m, n, k), [a_strides, b_strides, c_strides]);
                         let p = Problem::of(&g).expect("one axis is contiguous");
                         let (a, b): (Vec<f64>, Vec<f64>) = (

@@ -8,7 +8,7 @@ use cudarc::driver::sys::{CUdeviceptr, CUresult};
 
 use super::gpu::{Gpu, failed};
 use crate::DeviceError;
-use crate::memory::{Available, Whole};
+use crate::memory::{Available, MemorySource};
 
 /// A block of memory on the GPU. The driver aligns it to 256 bytes.
 pub(super) struct Memory {
@@ -26,7 +26,7 @@ impl Memory {
         gpu.bind()?;
         let refused = || DeviceError::OutOfMemory {
             needed: bytes,
-            available: gpu.memory().map(|(free, _)| Available { bytes: free, of: Whole::Gpu }),
+            available: gpu.memory().map(|(free, _)| Available { bytes: free, source: MemorySource::Gpu }),
         };
         // The driver gives no block of 0 bytes.
         let size = usize::try_from(bytes.max(1)).map_err(|_| refused())?;

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use linc_plan::{Action, DType, Plan};
 
 use crate::device::{Progress, check_arena, missing};
-use crate::memory::{Available, Whole};
+use crate::memory::{Available, MemorySource};
 use crate::{Arena, Device, DeviceError, Program, threads};
 pub use cache::Cache;
 use gpu::Gpu;
@@ -40,7 +40,7 @@ use matmul::Matmuls;
 use memory::{Memory, Staging};
 pub use nvrtc::{Cubin, Nvrtc};
 use profile::Events;
-use program::{Loaded, Modules};
+use program::{LoadedProgram, Modules};
 pub use report::{Inspection, KernelReport, Limits, MatmulReport, inspect};
 pub use resources::Resources;
 
@@ -48,7 +48,7 @@ pub use resources::Resources;
 ///
 /// Fields that use the GPU stand before it, and what uses memory before the memory: they are freed in this order.
 pub struct Cuda {
-    programs: Vec<(Arena, Loaded)>,
+    programs: Vec<(Arena, LoadedProgram)>,
     modules: Modules,
     matmuls: Matmuls,
     events: Events,
@@ -120,7 +120,7 @@ impl Cuda {
         for (kernel, code) in new.iter().zip(&codes) {
             self.modules.load(kernel, &code.cubin)?;
         }
-        let loaded = Loaded::new(plan, kernels, &self.modules, &mut self.matmuls, start, scratch)?;
+        let loaded = LoadedProgram::new(plan, kernels, &self.modules, &mut self.matmuls, start, scratch)?;
         self.narrow |=
             plan.steps.iter().any(|s| matches!(&s.action, Action::Gemm(g) if g.dtype != DType::F32));
         self.compiled.kernels += new.len();
@@ -153,7 +153,7 @@ impl Device for Cuda {
     }
 
     fn available(&self) -> Option<Available> {
-        self.gpu.memory().map(|(free, _)| Available { bytes: free, of: Whole::Gpu })
+        self.gpu.memory().map(|(free, _)| Available { bytes: free, source: MemorySource::Gpu })
     }
 
     fn total_bytes(&self) -> Option<u64> {

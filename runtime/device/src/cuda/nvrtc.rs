@@ -7,11 +7,11 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
 
-use super::library::{self, Found, Places, Wanted};
+use super::library::{self, LibrarySpec, OpenLibrary, SearchPaths};
 use super::resources::{self, Resources};
 use crate::DeviceError;
 
-const WANTED: Wanted = Wanted {
+const LIBRARY: LibrarySpec = LibrarySpec {
     name: "nvrtc",
     variable: "LINC_NVRTC",
     pip_folders: ["cu13", "cuda_nvrtc"],
@@ -54,7 +54,7 @@ pub struct Nvrtc {
     functions: Functions,
     version: (i32, i32),
     /// Owns the code behind `functions`.
-    found: Found,
+    found: OpenLibrary,
 }
 
 /// Machine code of one kernel.
@@ -73,7 +73,7 @@ impl Nvrtc {
     /// [`DeviceError::Unsupported`]: where it was looked for, and what to install.
     pub fn open() -> Result<Nvrtc, DeviceError> {
         let unsupported = |e: String| DeviceError::Unsupported(format!("NVRTC, which compiles kernels: {e}"));
-        let found = library::open(&WANTED, &Places::of_environment(&WANTED)).map_err(unsupported)?;
+        let found = library::open(&LIBRARY, &SearchPaths::of_environment(&LIBRARY)).map_err(unsupported)?;
         let functions = functions(&found)
             .map_err(|e| unsupported(format!("{} is not NVRTC 12 or later: {e}", found.path.display())))?;
         let (mut major, mut minor) = (0, 0);
@@ -115,7 +115,7 @@ impl Nvrtc {
         }
         let resources =
             resources.ok_or_else(|| failed(name, format!("the compiler's log has no entry point {name}")))?;
-        let bytes = program.take(self.functions.cubin).map_err(|e| failed(name, e))?;
+        let bytes = program.result(self.functions.cubin).map_err(|e| failed(name, e))?;
         Ok(Cubin { bytes, resources })
     }
 
@@ -125,7 +125,7 @@ impl Nvrtc {
     /// [`DeviceError::Kernel`] with the compiler's log.
     pub fn ptx(&self, name: &str, source: &str, arch: &str) -> Result<String, DeviceError> {
         let program = self.compile(name, source, &arch.replace("sm_", "compute_"), &[])?;
-        let mut text = program.take(self.functions.ptx).map_err(|e| failed(name, e))?;
+        let mut text = program.result(self.functions.ptx).map_err(|e| failed(name, e))?;
         while text.last() == Some(&0) {
             text.pop();
         }
@@ -198,7 +198,7 @@ struct Program<'a> {
 
 impl Program<'_> {
     /// The bytes of a result.
-    fn take(&self, (size, copy): (SizeOf, CopyOf)) -> Result<Vec<u8>, String> {
+    fn result(&self, (size, copy): (SizeOf, CopyOf)) -> Result<Vec<u8>, String> {
         let mut len = 0;
         // SAFETY: the program is live, and the pointer is to a live integer.
         self.nvrtc.check(unsafe { size(self.handle, &raw mut len) })?;
@@ -210,7 +210,7 @@ impl Program<'_> {
 
     /// What the compiler said; empty if it cannot be had.
     fn log(&self) -> String {
-        let bytes = self.take(self.nvrtc.functions.log).unwrap_or_default();
+        let bytes = self.result(self.nvrtc.functions.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string()
     }
 }
@@ -222,7 +222,7 @@ impl Drop for Program<'_> {
     }
 }
 
-fn functions(found: &Found) -> Result<Functions, libloading::Error> {
+fn functions(found: &OpenLibrary) -> Result<Functions, libloading::Error> {
     // SAFETY: the types are those of NVRTC's header, which have not changed since these functions exist; the pointers
     // are kept beside the library.
     unsafe {

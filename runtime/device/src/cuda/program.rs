@@ -113,14 +113,14 @@ struct Launch {
     maps: Vec<CUtensorMap>,
 }
 
-enum Work {
+enum BoundStep {
     Launch(Launch),
     Matmul { index: usize, at: [CUdeviceptr; 3] },
     Copy { from: CUdeviceptr, to: CUdeviceptr, bytes: usize },
 }
 
 /// How all steps together are run.
-enum Whole {
+enum Capture {
     /// Never run: the first run is plain, since the driver and cuBLASLt load code on first use.
     New,
     /// Run once.
@@ -132,12 +132,12 @@ enum Whole {
 }
 
 /// A plan that is ready to run.
-pub(super) struct Loaded {
-    steps: Vec<Work>,
-    whole: Whole,
+pub(super) struct LoadedProgram {
+    steps: Vec<BoundStep>,
+    capture: Capture,
 }
 
-impl Loaded {
+impl LoadedProgram {
     /// Puts addresses into a validated plan whose kernels are loaded. `arena` is the arena's first byte.
     pub(super) fn new(
         plan: &Plan,
@@ -146,7 +146,7 @@ impl Loaded {
         matmuls: &mut Matmuls,
         arena: CUdeviceptr,
         scratch: u64,
-    ) -> Result<Loaded, DeviceError> {
+    ) -> Result<LoadedProgram, DeviceError> {
         let at = |r: &Ref| arena + address(plan, r, scratch);
         let mut steps = vec![];
         for step in &plan.steps {
@@ -158,7 +158,7 @@ impl Loaded {
                         let arg = &args[map.param];
                         encode(map, at(arg), plan.buffers[arg.buffer].bytes - arg.offset)
                     };
-                    Work::Launch(Launch {
+                    BoundStep::Launch(Launch {
                         function,
                         grid: *grid,
                         threads: *threads,
@@ -173,14 +173,14 @@ impl Loaded {
                         plan: plan.name.clone(),
                         message: format!("{}: {message}", step.label),
                     })?;
-                    Work::Matmul { index, at }
+                    BoundStep::Matmul { index, at }
                 }
                 Action::Copy { from, to, bytes } => {
-                    Work::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
+                    BoundStep::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
                 }
             });
         }
-        Ok(Loaded { steps, whole: Whole::New })
+        Ok(LoadedProgram { steps, capture: Capture::New })
     }
 
     /// Number of steps.
@@ -200,22 +200,22 @@ impl Loaded {
     ) -> Result<(), DeviceError> {
         gpu.bind()?;
         let all = steps == (0..self.len());
-        if all && matches!(self.whole, Whole::Warm) {
+        if all && matches!(self.capture, Capture::Warm) {
             // SAFETY: as the caller promises.
-            self.whole = match unsafe { self.capture(gpu, matmuls) } {
-                Some(graph) => Whole::Graph(graph),
-                None => Whole::Plain,
+            self.capture = match unsafe { self.capture(gpu, matmuls) } {
+                Some(graph) => Capture::Graph(graph),
+                None => Capture::Plain,
             };
         }
-        if all && let Whole::Graph(graph) = &self.whole {
+        if all && let Capture::Graph(graph) = &self.capture {
             return graph.launch().map_err(failed("launching a graph"));
         }
         for step in steps {
             // SAFETY: as the caller promises.
             unsafe { self.queue(step, gpu, matmuls) }?;
         }
-        if all && matches!(self.whole, Whole::New) {
-            self.whole = Whole::Warm;
+        if all && matches!(self.capture, Capture::New) {
+            self.capture = Capture::Warm;
         }
         Ok(())
     }
@@ -234,11 +234,11 @@ impl Loaded {
     /// Queues one step.
     ///
     /// # Safety
-    /// As [`Loaded::run`], with the GPU's context bound.
+    /// As [`LoadedProgram::run`], with the GPU's context bound.
     pub(super) unsafe fn queue(&self, step: usize, gpu: &Gpu, matmuls: &Matmuls) -> Result<(), DeviceError> {
         let stream = gpu.stream.cu_stream();
         match &self.steps[step] {
-            Work::Launch(Launch { function, grid, threads, shared, args, maps }) => {
+            BoundStep::Launch(Launch { function, grid, threads, shared, args, maps }) => {
                 let maps = maps.iter().map(|map| (&raw const *map).cast_mut().cast());
                 let args = args.iter().map(|arg| (&raw const *arg).cast_mut().cast());
                 let mut pointers: Vec<*mut c_void> = args.chain(maps).collect();
@@ -258,9 +258,9 @@ impl Loaded {
                 .map_err(failed("launching a kernel"))
             }
             // SAFETY: the operands are those it was prepared for, in the arena.
-            Work::Matmul { index, at } => unsafe { matmuls.run(*index, *at) },
-            Work::Copy { bytes: 0, .. } => Ok(()),
-            Work::Copy { from, to, bytes } => {
+            BoundStep::Matmul { index, at } => unsafe { matmuls.run(*index, *at) },
+            BoundStep::Copy { bytes: 0, .. } => Ok(()),
+            BoundStep::Copy { from, to, bytes } => {
                 // SAFETY: the validated ranges are disjoint and within the arena.
                 unsafe { driver::memcpy_dtod_async(*to, *from, *bytes, stream) }
                     .map_err(failed("copying on the GPU"))

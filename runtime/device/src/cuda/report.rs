@@ -121,7 +121,7 @@ pub fn inspect(
     for (index, (kernel, resources)) in kernels.iter().zip(resources).enumerate() {
         let program = linc_tile::parse(&plan.kernels[index].text)
             .map_err(|e| DeviceError::Kernel { kernel: kernel.name.clone(), message: e.to_string() })?;
-        let (launches, bytes) = work(plan, index);
+        let (launches, bytes) = launches_and_bytes(plan, index);
         let seconds = compute_seconds(&linc_tile::cost::cost(&program), multiplies_narrow(&program), arch);
         rows.push(row((launches, bytes, launches as f64 * seconds), kernel, resources, arch));
     }
@@ -176,7 +176,7 @@ fn mfu_limit(plan: &Plan, inspection: &Inspection, arch: Arch) -> Option<f64> {
 }
 
 /// Launches and bytes of a kernel in one run.
-fn work(plan: &Plan, kernel: usize) -> (u64, u64) {
+fn launches_and_bytes(plan: &Plan, kernel: usize) -> (u64, u64) {
     let launched = |action: &Action| matches!(action, Action::Launch { kernel: k, .. } if *k == kernel);
     let steps = plan.steps.iter().filter(|step| launched(&step.action));
     steps.fold((0, 0), |(launches, bytes), step| (launches + 1, bytes + step.bytes))

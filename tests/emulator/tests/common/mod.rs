@@ -1,7 +1,7 @@
 //! What the tests share: kernels, their parameters and buffers.
 
 use linc_codegen_cuda::{CudaKernel, TensorMap};
-use linc_emulator::{Emulator, Error, Fault, FaultKind, Options, Order, Report};
+use linc_emulator::{Emulator, Error, Fault, FaultKind, LaunchOptions, Order, Report};
 use linc_tile::interp::Buffer;
 use linc_tile::ir::{Elem, Mode, Param};
 
@@ -49,7 +49,7 @@ impl Case {
     }
 
     /// Runs it; buffers change.
-    pub(crate) fn run(&mut self, emulator: &Emulator, options: &Options) -> Result<Report, Error> {
+    pub(crate) fn run(&mut self, emulator: &Emulator, options: &LaunchOptions) -> Result<Report, Error> {
         emulator.run(&self.kernel, &self.params, &mut self.buffers, options)
     }
 
@@ -169,7 +169,8 @@ pub(crate) fn found_any(case: Case, kinds: &[FaultKind], what: &str) -> Option<F
     let built = emulator.build(std::slice::from_ref(&case.kernel)).unwrap();
     let faults = Order::ALL.map(|order| {
         let mut buffers = case.buffers.clone();
-        let error = built.run(0, &case.params, &mut buffers, &Options::ordered(order)).expect_err("a fault");
+        let error =
+            built.run(0, &case.params, &mut buffers, &LaunchOptions::ordered(order)).expect_err("a fault");
         let fault = error.fault().unwrap_or_else(|| panic!("{error}")).clone();
         println!("{order:?}: {fault}");
         assert!(kinds.contains(&fault.kind), "{order:?}: {fault}");
