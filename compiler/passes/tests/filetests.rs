@@ -1,28 +1,42 @@
-//! Graphs as files: `filetests/<pass>/<case>.ir` goes through the pass, the result is a snapshot beside it. A first line
-//! such as `# run: recompute = full` chooses a pass setting.
+//! Graphs as files: `filetests/<pass>/<case>.ir` goes through the pass, the result is a snapshot beside it. A comment above
+//! the graph such as `# run: recompute = full` chooses a setting of the pass.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use linc_ir::{DType, Graph, LinearForm};
+use linc_ir::{Graph, LinearForm};
 use linc_passes::attention::{self, LinearOptions};
 use linc_passes::placement::AttentionKind;
+use linc_passes::precision::Precision;
 use linc_passes::recompute::{self, Policy};
 use linc_passes::setting::PassSetting;
 use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision, residual, sort_tokens};
 
-/// The value of a setting that the first line of a file gives, or the default.
-fn setting<T: PassSetting>(text: &str) -> T {
-    let Some(run) = text.lines().next().and_then(|line| line.strip_prefix("# run: ")) else {
-        return T::default();
-    };
-    let value = run.split_once(" = ").filter(|(name, _)| *name == T::NAME);
-    let value = value.and_then(|(_, word)| T::from_name(word));
-    value.unwrap_or_else(|| panic!("`# run: {run}`, expected {} and one of its words", T::NAME))
+/// The settings of passes that the comments above a graph choose, each by a line such as `# run: recompute = full`.
+struct Header(Vec<(String, String)>);
+
+impl Header {
+    fn of(text: &str) -> Header {
+        let comments = text.lines().take_while(|line| line.starts_with('#'));
+        let runs = comments.filter_map(|line| line.strip_prefix("# run: "));
+        let setting = |run: &str| {
+            let (name, word) =
+                run.split_once(" = ").unwrap_or_else(|| panic!("`# run: {run}` is not `name = word`"));
+            (name.to_string(), word.to_string())
+        };
+        Header(runs.map(setting).collect())
+    }
+
+    /// Takes the value of a setting, or the default.
+    fn take<T: PassSetting>(&mut self) -> T {
+        let Some(at) = self.0.iter().position(|(name, _)| name == T::NAME) else { return T::default() };
+        let (name, word) = self.0.remove(at);
+        T::from_name(&word).unwrap_or_else(|| panic!("`# run: {name} = {word}`: {}", T::help()))
+    }
 }
 
 /// Runs the pass of a folder, and dead code elimination after passes that leave dead code to it.
-fn apply(pass: &str, text: &str, graph: &mut Graph) {
+fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
     match pass {
         "attention" => {
             let kinds = [AttentionKind::Linear, AttentionKind::Softmax];
@@ -35,8 +49,12 @@ fn apply(pass: &str, text: &str, graph: &mut Graph) {
         "fusion" => fusion::run(graph).expect("fusion"),
         "loss" => loss::chunk(graph, 64).expect("loss"),
         "merge_matmuls" => merge_matmuls::run(graph).expect("merge_matmuls"),
-        "precision" => precision::run(graph, "loss", DType::Bf16, &BTreeSet::new()).expect("precision"),
-        "recompute" => recompute::run(graph, setting::<Policy>(text), "loss").expect("recompute"),
+        "precision" => {
+            let narrow =
+                header.take::<Precision>().narrow().expect("`# run: precision = ` and a narrow format");
+            precision::run(graph, "loss", narrow, &BTreeSet::new()).expect("precision");
+        }
+        "recompute" => recompute::run(graph, header.take::<Policy>(), "loss").expect("recompute"),
         "residual" => residual::run(graph).expect("residual"),
         "sort_tokens" => sort_tokens::run(graph).expect("sort_tokens"),
         other => panic!("filetests/{other} names no pass"),
@@ -59,7 +77,9 @@ fn filetests() {
         for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "ir")) {
             let text = std::fs::read_to_string(file).expect("a file");
             let mut graph = linc_ir::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            apply(&pass, &text, &mut graph);
+            let mut header = Header::of(&text);
+            apply(&pass, &mut header, &mut graph);
+            assert_eq!(header.0, [], "{}: settings that {pass} does not have", file.display());
             linc_ir::verify(&graph).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
             let name = file.file_stem().and_then(|n| n.to_str()).expect("a name");
             insta::with_settings!({

@@ -2,6 +2,7 @@
 
 mod cuda;
 mod device;
+mod files;
 mod library;
 mod math;
 mod random_kernels;

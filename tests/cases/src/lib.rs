@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod decoding;
 pub mod embeddings;
+pub mod files;
 pub mod launch;
 pub mod library;
 mod random;
@@ -70,11 +71,13 @@ impl Case {
         Case { kernel: kernel.clone(), buffers: buffers.to_vec(), tolerance }
     }
 
-    /// The buffers after the interpreter has run the kernel. Panics if there is a NaN: it would prove nothing.
+    /// The buffers after the interpreter has run the kernel. Panics if there is a NaN that no operand brings: it would
+    /// prove nothing.
     pub fn expected(&self) -> Vec<Buffer> {
         let expected = reference(&self.kernel, &self.buffers);
-        let bad = expected.iter().map(|b| b.to_f64().iter().filter(|x| x.is_nan()).count()).sum::<usize>();
-        assert_eq!(bad, 0, "{}: NaN in the reference", self.kernel.name);
+        let has_nan = |buffers: &[Buffer]| buffers.iter().any(|b| b.to_f64().iter().any(|x| x.is_nan()));
+        let made = has_nan(&expected) && !has_nan(&self.buffers);
+        assert!(!made, "{}: NaN in the reference", self.kernel.name);
         expected
     }
 
@@ -83,7 +86,8 @@ impl Case {
         for (param, (actual, expected)) in self.kernel.params.iter().zip(actual.iter().zip(expected)) {
             for (i, (a, e)) in actual.to_f64().into_iter().zip(expected.to_f64()).enumerate() {
                 let close = (a - e).abs() <= self.tolerance.0 + self.tolerance.1 * e.abs();
-                if !close && a != e {
+                let equal = a == e || (a.is_nan() && e.is_nan());
+                if !close && !equal {
                     return Some(format!("{}: {}[{i}] is {a}, expected {e}", self.kernel.name, param.name));
                 }
             }
