@@ -1,7 +1,7 @@
 //! Turns the parsed attributes of a node into its operation.
 
-use crate::error::IrError;
-use crate::lex::Position;
+use linc_text::{Parsed, Position};
+
 use crate::op::{
     AdamWSpec, AttentionSpec, BinaryOp, Init, LinearForm, LinearSpec, Op, PointOp, Pointwise, RopeScaling,
     TableKind, UnaryOp,
@@ -36,7 +36,7 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    pub(crate) fn new(at: Position, name: &str, entries: Vec<Entry>) -> Result<Self, IrError> {
+    pub(crate) fn new(at: Position, name: &str, entries: Vec<Entry>) -> Parsed<Self> {
         for (i, entry) in entries.iter().enumerate() {
             if !entry.key.is_empty() && entries[..i].iter().any(|e| e.key == entry.key) {
                 return Err(entry.at.error(format!("`{}` is given twice", entry.key)));
@@ -46,7 +46,7 @@ impl Attributes {
     }
 
     /// Fails if an attribute was not taken.
-    pub(crate) fn finish(self) -> Result<(), IrError> {
+    pub(crate) fn finish(self) -> Parsed<()> {
         match self.entries.first() {
             None => Ok(()),
             Some(e) if e.key.is_empty() => Err(e.at.error(format!("`{}` takes fewer arguments", self.name))),
@@ -59,7 +59,7 @@ impl Attributes {
     }
 
     /// Takes `key`; an empty key takes the next argument without name.
-    fn take(&mut self, key: &str) -> Result<(Position, Attribute), IrError> {
+    fn take(&mut self, key: &str) -> Parsed<(Position, Attribute)> {
         match self.entries.iter().position(|e| e.key == key) {
             Some(i) => {
                 let entry = self.entries.remove(i);
@@ -70,7 +70,7 @@ impl Attributes {
         }
     }
 
-    fn f64(&mut self, key: &str) -> Result<f64, IrError> {
+    fn f64(&mut self, key: &str) -> Parsed<f64> {
         let (at, value) = self.take(key)?;
         match &value {
             Attribute::Number(n) => {
@@ -80,12 +80,12 @@ impl Attributes {
         }
     }
 
-    fn usize(&mut self, key: &str) -> Result<usize, IrError> {
+    fn usize(&mut self, key: &str) -> Parsed<usize> {
         let (at, value) = self.take(key)?;
         whole(at, &value)
     }
 
-    fn bool(&mut self, key: &str) -> Result<bool, IrError> {
+    fn bool(&mut self, key: &str) -> Parsed<bool> {
         let (at, value) = self.take(key)?;
         match &value {
             Attribute::Call(name, args) if args.is_empty() && name == "true" => Ok(true),
@@ -94,26 +94,26 @@ impl Attributes {
         }
     }
 
-    fn text(&mut self, key: &str) -> Result<String, IrError> {
+    fn text(&mut self, key: &str) -> Parsed<String> {
         match self.take(key)? {
             (_, Attribute::Text(text)) => Ok(text),
             (at, _) => Err(at.error(format!("`{key}` is a string"))),
         }
     }
 
-    fn list(&mut self, key: &str) -> Result<Vec<(Position, Attribute)>, IrError> {
+    fn list(&mut self, key: &str) -> Parsed<Vec<(Position, Attribute)>> {
         match self.take(key)? {
             (_, Attribute::List(items)) => Ok(items),
             (at, _) => Err(at.error(format!("`{key}` is a list"))),
         }
     }
 
-    fn usizes(&mut self, key: &str) -> Result<Vec<usize>, IrError> {
+    fn usizes(&mut self, key: &str) -> Parsed<Vec<usize>> {
         self.list(key)?.iter().map(|(at, value)| whole(*at, value)).collect()
     }
 
     /// Takes a call such as `normal(std = 0.02)` as the attributes of its name.
-    fn call(&mut self, key: &str) -> Result<Attributes, IrError> {
+    fn call(&mut self, key: &str) -> Parsed<Attributes> {
         match self.take(key)? {
             (at, Attribute::Call(name, args)) => Attributes::new(at, &name, args),
             (at, _) => Err(at.error(format!("`{key}` is a name"))),
@@ -121,7 +121,7 @@ impl Attributes {
     }
 
     /// The operation named by `self` with result types as written. Takes the attributes it needs.
-    pub(crate) fn op(&mut self, types: &[TensorType]) -> Result<Op, IrError> {
+    pub(crate) fn op(&mut self, types: &[TensorType]) -> Parsed<Op> {
         let ty = types[0].clone();
         let name = self.name.clone();
         if let Some(u) = UnaryOp::ALL.into_iter().find(|u| u.name() == name) {
@@ -192,12 +192,12 @@ impl Attributes {
         })
     }
 
-    fn attention(&mut self) -> Result<AttentionSpec, IrError> {
+    fn attention(&mut self) -> Parsed<AttentionSpec> {
         let (layer, causal) = (self.usize("layer")?, self.bool("causal")?);
         Ok(AttentionSpec { layer, causal, rope: self.bool("rope")? })
     }
 
-    fn linear(&mut self) -> Result<LinearSpec, IrError> {
+    fn linear(&mut self) -> Parsed<LinearSpec> {
         let (causal, chunk) = (self.bool("causal")?, self.usize("chunk")?);
         let temperature = self.f64("temperature")?;
         let form = if self.has("form") {
@@ -216,7 +216,7 @@ impl Attributes {
         Ok(LinearSpec { causal, chunk, temperature, form })
     }
 
-    fn init(&mut self) -> Result<Init, IrError> {
+    fn init(&mut self) -> Parsed<Init> {
         let mut call = self.call("init")?;
         let init = match call.name.as_str() {
             "zeros" => Init::Zeros,
@@ -232,7 +232,7 @@ impl Attributes {
         Ok(init)
     }
 
-    fn role(&mut self) -> Result<StateRole, IrError> {
+    fn role(&mut self) -> Parsed<StateRole> {
         let mut call = self.call("role")?;
         let alone = StateRole::ALONE.into_iter().find(|role| role.name() == call.name);
         let role = match ParamState::ALL.into_iter().find(|state| state.name() == call.name) {
@@ -248,7 +248,7 @@ impl Attributes {
         Ok(role)
     }
 
-    fn table(&mut self) -> Result<TableKind, IrError> {
+    fn table(&mut self) -> Parsed<TableKind> {
         let mut call = self.call("kind")?;
         if call.name != "rope" {
             return Err(call.at.error(format!("there is no table `{}` (known: rope)", call.name)));
@@ -266,7 +266,7 @@ impl Attributes {
         Ok(TableKind::Rope { theta, scaling })
     }
 
-    fn fused(&mut self, types: &[TensorType]) -> Result<Pointwise, IrError> {
+    fn fused(&mut self, types: &[TensorType]) -> Parsed<Pointwise> {
         let mut steps = Vec::new();
         for (at, value) in self.list("steps")? {
             let Attribute::Call(name, args) = value else {
@@ -284,7 +284,7 @@ impl Attributes {
         Ok(Pointwise { shape: types[0].shape.clone(), steps, outputs })
     }
 
-    fn step(&mut self) -> Result<PointOp, IrError> {
+    fn step(&mut self) -> Parsed<PointOp> {
         if let Some(u) = UnaryOp::ALL.into_iter().find(|u| u.name() == self.name) {
             return Ok(PointOp::Unary(u, self.usize("")?));
         }
@@ -306,7 +306,7 @@ impl Attributes {
     }
 }
 
-fn whole(at: Position, value: &Attribute) -> Result<usize, IrError> {
+fn whole(at: Position, value: &Attribute) -> Parsed<usize> {
     let number = match value {
         Attribute::Number(n) => n.parse().ok(),
         Attribute::Text(_) | Attribute::List(_) | Attribute::Call(..) => None,

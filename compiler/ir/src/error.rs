@@ -1,5 +1,6 @@
 //! What can be wrong with a graph.
 
+use linc_text::{Position, SyntaxError};
 use thiserror::Error;
 
 use crate::graph::NodeId;
@@ -59,4 +60,11 @@ pub enum IrError {
         /// What was found and what was expected.
         message: String,
     },
+}
+
+impl From<SyntaxError> for IrError {
+    fn from(error: SyntaxError) -> Self {
+        let Position { line, column } = error.at;
+        IrError::Parse { line, column, message: error.message }
+    }
 }

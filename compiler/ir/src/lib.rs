@@ -8,7 +8,6 @@ pub mod graph;
 pub mod infer;
 pub mod interp;
 pub mod layout;
-mod lex;
 pub mod limits;
 pub mod op;
 pub mod parse;

@@ -14,7 +14,8 @@
 //! the result type shows already (of leaves, `broadcast`, `reshape`, `cast`, `fused`, `matmul`, `embedding`) are not repeated.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+
+use linc_text::{is_scope_char, quote};
 
 use crate::graph::{Graph, NodeId, Value};
 use crate::op::{Init, LinearForm, Op, PointOp, Pointwise, TableKind};
@@ -61,29 +62,8 @@ fn value(numbers: &BTreeMap<NodeId, usize>, v: Value) -> String {
     }
 }
 
-/// True for the characters a scope may have without quotes.
-pub(crate) fn is_scope_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')
-}
-
 fn scope(text: &str) -> String {
     if text.chars().all(is_scope_char) { text.into() } else { quote(text) }
-}
-
-/// A string literal of the text form.
-pub(crate) fn quote(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                write!(out, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string cannot fail");
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

@@ -314,7 +314,7 @@ fn errors_say_where_and_what() {
         ("  %2: f32[2] = neg(%0) !often", "line 4, column 25: expected `recompute`, found `often`"),
         ("  output \"y = %0", "line 4, column 10: this string has no closing quote"),
         ("  output \"\\x\" = %0", "line 4, column 11: a backslash is followed by `\"`, `\\` or `u{...}`"),
-        ("  ;", "line 4, column 3: unexpected character ';'"),
+        ("  ?", "line 4, column 3: unexpected character '?'"),
         ("} extra", "line 4, column 3: expected the end of the text, found `extra`"),
         (
             "  %2: f32[2] = linear_attention(%0, %0, %0) {causal = true, chunk = 1, temperature = 1.0, form = wide}",

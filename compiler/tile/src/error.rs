@@ -1,5 +1,6 @@
 //! What can be wrong with a kernel: its text, its form, or a run of it.
 
+use linc_text::{Position, SyntaxError};
 use thiserror::Error;
 
 /// An error about one kernel, written for the person who wrote the kernel.
@@ -41,4 +42,11 @@ pub enum TileError {
         /// What was given and what was expected.
         message: String,
     },
+}
+
+impl From<SyntaxError> for TileError {
+    fn from(error: SyntaxError) -> Self {
+        let Position { line, column } = error.at;
+        TileError::Parse { line, column, message: error.message }
+    }
 }

@@ -8,7 +8,6 @@ pub mod cost;
 pub mod error;
 pub mod interp;
 pub mod ir;
-mod lex;
 pub mod library;
 pub mod mnemonic;
 pub mod parse;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use linc_text::{Parsed, Position, TokenKind, Tokens};
+
 use crate::error::TileError;
 use crate::ir::{Elem, Kernel, Mode, Param, Region, TileType, ValueId};
-use crate::lex::{Kind, Position, Token, lex};
 use crate::verify::{MAX_DEPTH, check};
 
 mod op;
@@ -17,21 +18,23 @@ pub fn parse(text: &str) -> Result<Kernel, TileError> {
         (Some(kernel), true) => Ok(kernel),
         (found, _) => {
             let found = if found.is_none() { "none" } else { "several" };
-            Err(Position { line: 1, column: 1 }
-                .error(format!("one kernel was expected, the text has {found}")))
+            Err(Position::START.error(format!("expected one kernel, the text has {found}")).into())
         }
     }
 }
 
 /// Reads a text of any number of kernels.
 pub fn parse_all(text: &str) -> Result<Vec<Kernel>, TileError> {
-    let tokens = lex(text)?;
-    let mut next = 0;
+    Ok(read(text)?)
+}
+
+fn read(text: &str) -> Parsed<Vec<Kernel>> {
+    let mut tokens = Tokens::new(text)?;
     let mut kernels = Vec::new();
-    while tokens[next].kind != Kind::End {
+    while *tokens.peek() != TokenKind::End {
+        let start = tokens.at();
         let mut parser = Parser {
-            tokens: &tokens,
-            next,
+            tokens: &mut tokens,
             kernel: Kernel {
                 name: String::new(),
                 params: vec![],
@@ -44,13 +47,11 @@ pub fn parse_all(text: &str) -> Result<Vec<Kernel>, TileError> {
             definitions: vec![],
             stmts: vec![],
         };
-        let start = tokens[next].at;
         parser.kernel()?;
         if let Err(fault) = check(&parser.kernel) {
             let at = fault.stmt.and_then(|i| parser.stmts.get(i)).copied().unwrap_or(start);
             return Err(at.error(fault.message));
         }
-        next = parser.next;
         kernels.push(parser.kernel);
     }
     Ok(kernels)
@@ -63,8 +64,7 @@ struct Definition {
 }
 
 struct Parser<'a> {
-    tokens: &'a [Token],
-    next: usize,
+    tokens: &'a mut Tokens,
     kernel: Kernel,
     values: BTreeMap<String, ValueId>,
     /// By id.
@@ -73,115 +73,42 @@ struct Parser<'a> {
     stmts: Vec<Position>,
 }
 
-type Parsed<T> = Result<T, TileError>;
-
 impl Parser<'_> {
-    fn peek(&self) -> &Token {
-        // The last token is `End`, and nothing moves past it.
-        &self.tokens[self.next.min(self.tokens.len() - 1)]
-    }
-
-    fn advance(&mut self) -> Token {
-        let token = self.peek().clone();
-        self.next = (self.next + 1).min(self.tokens.len() - 1);
-        token
-    }
-
-    fn expected<T>(&self, what: &str) -> Parsed<T> {
-        let token = self.peek();
-        Err(token.at.error(format!("{what} was expected, found {}", token.kind.describe())))
-    }
-
-    fn eat(&mut self, symbol: char) -> bool {
-        let found = self.peek().kind == Kind::Symbol(symbol);
-        if found {
-            self.advance();
-        }
-        found
-    }
-
-    fn symbol(&mut self, symbol: char) -> Parsed<()> {
-        if self.eat(symbol) { Ok(()) } else { self.expected(&format!("`{symbol}`")) }
-    }
-
-    fn eat_word(&mut self, word: &str) -> bool {
-        let found = matches!(&self.peek().kind, Kind::Word(w) if w == word);
-        if found {
-            self.advance();
-        }
-        found
-    }
-
-    fn keyword(&mut self, word: &str) -> Parsed<()> {
-        if self.eat_word(word) { Ok(()) } else { self.expected(&format!("`{word}`")) }
-    }
-
-    fn word(&mut self, what: &str) -> Parsed<String> {
-        match &self.peek().kind {
-            Kind::Word(word) => {
-                let word = word.clone();
-                self.advance();
-                Ok(word)
-            }
-            _ => self.expected(what),
-        }
-    }
-
-    /// An integer of the type that the caller stores it in.
-    fn int<T: std::str::FromStr>(&mut self, what: &str) -> Parsed<T> {
-        let parsed = match &self.peek().kind {
-            Kind::Number(text) => text.parse().ok(),
-            _ => None,
-        };
-        match parsed {
-            Some(value) => {
-                self.advance();
-                Ok(value)
-            }
-            None => self.expected(what),
-        }
-    }
-
     fn float(&mut self) -> Parsed<f64> {
-        let parsed = match &self.peek().kind {
-            Kind::Word(word) if word == "inf" || word == "NaN" => word.parse().ok(),
+        self.tokens.take("a number", |kind| match kind {
+            TokenKind::Word(word) if word == "inf" || word == "NaN" => word.parse().ok(),
             // `parse` also knows words such as `-infinity`; the text form has one word for each value.
-            Kind::Number(text) if text == "-inf" => Some(f64::NEG_INFINITY),
-            Kind::Number(text) if text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit()) => {
+            TokenKind::Number(text) if text == "-inf" => Some(f64::NEG_INFINITY),
+            TokenKind::Number(text)
+                if text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit()) =>
+            {
                 text.parse().ok()
             }
             _ => None,
-        };
-        match parsed {
-            Some(value) => {
-                self.advance();
-                Ok(value)
-            }
-            None => self.expected("a number"),
-        }
+        })
     }
 
     fn kernel(&mut self) -> Parsed<()> {
-        self.keyword("kernel")?;
-        self.kernel.name = self.word("the kernel's name")?;
-        self.symbol('(')?;
-        while !self.eat(')') {
+        self.tokens.keyword("kernel")?;
+        self.kernel.name = self.tokens.word("the kernel's name")?;
+        self.tokens.symbol('(')?;
+        while !self.tokens.eat(')') {
             if !self.kernel.params.is_empty() {
-                self.symbol(',')?;
+                self.tokens.symbol(',')?;
             }
-            let name = self.word("a parameter's name")?;
-            self.symbol(':')?;
-            let mode = self.named("`read`, `write` or `readwrite`", Mode::from_name)?;
+            let name = self.tokens.word("a parameter's name")?;
+            self.tokens.symbol(':')?;
+            let mode = self.tokens.named("`read`, `write` or `readwrite`", Mode::from_name)?;
             let elem = self.elem()?;
             self.kernel.params.push(Param { name, elem, mode });
         }
-        self.keyword("grid")?;
+        self.tokens.keyword("grid")?;
         for (axis, open) in ['(', ',', ','].into_iter().enumerate() {
-            self.symbol(open)?;
-            self.kernel.grid[axis] = self.int("a number of programs")?;
+            self.tokens.symbol(open)?;
+            self.kernel.grid[axis] = self.tokens.number("a number of programs")?;
         }
-        self.symbol(')')?;
-        let start = self.peek().at;
+        self.tokens.symbol(')')?;
+        let start = self.tokens.at();
         let body = self.region(vec![], 0)?;
         if !body.yields.is_empty() {
             return Err(start.error("the body of a kernel does not yield values"));
@@ -190,33 +117,18 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// A word of a closed set.
-    fn named<T>(&mut self, what: &str, from_name: impl Fn(&str) -> Option<T>) -> Parsed<T> {
-        let found = match &self.peek().kind {
-            Kind::Word(word) => from_name(word),
-            _ => None,
-        };
-        match found {
-            Some(value) => {
-                self.advance();
-                Ok(value)
-            }
-            None => self.expected(what),
-        }
-    }
-
     fn elem(&mut self) -> Parsed<Elem> {
-        self.named("an element type (`f32`, `bf16`, `f16`, `i32`, `index`, `bool`)", Elem::from_name)
+        self.tokens.named("an element type (`f32`, `bf16`, `f16`, `i32`, `index`, `bool`)", Elem::from_name)
     }
 
     fn ty(&mut self) -> Parsed<TileType> {
         let elem = self.elem()?;
         let mut shape = vec![];
-        if self.eat('[') {
-            shape.push(self.int("a number of elements")?);
-            while !self.eat(']') {
-                self.symbol(',')?;
-                shape.push(self.int("a number of elements")?);
+        if self.tokens.eat('[') {
+            shape.push(self.tokens.number("a number of elements")?);
+            while !self.tokens.eat(']') {
+                self.tokens.symbol(',')?;
+                shape.push(self.tokens.number("a number of elements")?);
             }
         }
         Ok(TileType { elem, shape })
@@ -225,21 +137,21 @@ impl Parser<'_> {
     /// `{ ... }`, with arguments that are already defined.
     fn region(&mut self, args: Vec<ValueId>, depth: usize) -> Parsed<Region> {
         if depth > MAX_DEPTH {
-            return Err(self.peek().at.error(format!("regions are nested deeper than {MAX_DEPTH}")));
+            return Err(self.tokens.at().error(format!("regions are nested deeper than {MAX_DEPTH}")));
         }
-        self.symbol('{')?;
+        self.tokens.symbol('{')?;
         let mut region = Region { args, body: vec![], yields: vec![] };
         loop {
-            if self.eat('}') {
+            if self.tokens.eat('}') {
                 break;
             }
-            if self.eat_word("yield") {
+            if self.tokens.eat_word("yield") {
                 region.yields = self.value_list()?;
-                self.symbol('}')?;
+                self.tokens.symbol('}')?;
                 break;
             }
-            if !matches!(self.peek().kind, Kind::Word(_) | Kind::Value(_)) {
-                return self.expected("a statement or `}`");
+            if !matches!(self.tokens.peek(), TokenKind::Word(_) | TokenKind::Value(_)) {
+                return self.tokens.expected("a statement or `}`");
             }
             let stmt = self.stmt(depth)?;
             region.body.push(stmt);
@@ -253,7 +165,7 @@ impl Parser<'_> {
 
     fn value_list(&mut self) -> Parsed<Vec<ValueId>> {
         let mut values = vec![self.value()?];
-        while self.eat(',') {
+        while self.tokens.eat(',') {
             values.push(self.value()?);
         }
         Ok(values)
@@ -261,33 +173,37 @@ impl Parser<'_> {
 
     /// A value that is defined here.
     fn value(&mut self) -> Parsed<ValueId> {
-        let Kind::Value(name) = &self.peek().kind else { return self.expected("a value such as `%x`") };
+        let TokenKind::Value(name) = self.tokens.peek() else {
+            return self.tokens.expected("a value such as `%x`");
+        };
         let Some(&id) = self.values.get(name) else {
-            return Err(self.peek().at.error(format!("`%{name}` is not defined before its use")));
+            return Err(self.tokens.at().error(format!("`%{name}` is not defined before its use")));
         };
         let definition = &self.definitions[id.0 as usize];
         if !definition.visible {
             let line = definition.at.line;
-            return Err(self.peek().at.error(format!(
+            return Err(self.tokens.at().error(format!(
                 "`%{name}` of line {line} cannot be used here: its region has ended, or it is the result of the \
                  operation being read"
             )));
         }
-        self.advance();
+        self.tokens.advance();
         Ok(id)
     }
 
     /// A new name, not yet visible, with a type that the caller sets.
     fn definition(&mut self) -> Parsed<ValueId> {
-        let Kind::Value(name) = &self.peek().kind else { return self.expected("a new value such as `%x`") };
-        let (name, at) = (name.clone(), self.peek().at);
+        let TokenKind::Value(name) = self.tokens.peek() else {
+            return self.tokens.expected("a new value such as `%x`");
+        };
+        let (name, at) = (name.clone(), self.tokens.at());
         if let Some(earlier) = self.values.get(&name) {
             let line = self.definitions[earlier.0 as usize].at.line;
             return Err(
                 at.error(format!("`%{name}` is already defined in line {line}; values are assigned once"))
             );
         }
-        self.advance();
+        self.tokens.advance();
         let hint = name.split('.').next().unwrap_or_default();
         let numbered = hint.starts_with(|c: char| c.is_ascii_digit());
         self.kernel.names.push(if numbered { String::new() } else { hint.to_string() });

@@ -196,19 +196,19 @@ fn error_of(from: &str, to: &str) -> (usize, usize, String) {
 fn errors_say_where_and_what() {
     let cases = [
         ("program_id 0", "program_idx 0", 2, 17, "`program_idx` is not an operation"),
-        ("const 64", "const", 4, 3, "an integer was expected, found `%off`"),
-        ("const 64", "const 6.4", 3, 21, "an integer was expected, found `6.4`"),
-        ("mul %pid, %0", "mul %pid %0", 4, 26, "`,` was expected, found `%0`"),
+        ("const 64", "const", 4, 3, "expected an integer, found `%off`"),
+        ("const 64", "const 6.4", 3, 21, "expected an integer, found `6.4`"),
+        ("mul %pid, %0", "mul %pid %0", 4, 26, "expected `,`, found `%0`"),
         ("mul %pid, %0", "mul %pid, %q", 4, 27, "`%q` is not defined"),
         ("mul %pid, %0", "mul %pid, %off", 4, 27, "the operation being read"),
         ("%lo: index", "%off: index", 5, 3, "`%off` is already defined in line 4"),
         ("%2: f32", "%2: f33", 8, 7, "an element type"),
         ("load x[", "load z[", 13, 27, "`z` is not a parameter of this kernel; it has x, y"),
         ("8, 1 < %left", "8, 1 > %left", 13, 39, "unexpected character '>'"),
-        ("splat %2", "splat %2 %3", 10, 3, "`:` was expected, found `%acc.1`"),
+        ("splat %2", "splat %2 %3", 10, 3, "expected `:`, found `%acc.1`"),
         ("store y[%7; 1], %acc.1", "store y[%7; 1], %5", 21, 19, "its region has ended"),
         ("%lo..%hi", "%lo.%hi", 10, 33, "unexpected character '.'"),
-        ("\n}\n", "\n", 22, 1, "a statement or `}` was expected, found the end of the text"),
+        ("\n}\n", "\n", 22, 1, "expected a statement or `}`, found the end of the text"),
     ];
     for (from, to, line, column, message) in cases {
         let found = error_of(from, to);

@@ -105,11 +105,11 @@ pub(super) fn concat<T: Real>(args: &Args<'_, T>, axis: usize, shape: &Shape) ->
     let operands = 0..args.operands.len();
     let data = match &args.operands[0].data {
         Data::Float(_) => {
-            let parts: Result<Vec<_>, _> = operands.map(|i| Ok((args.floats(i)?, run(i)))).collect();
+            let parts: Result<Vec<_>, IrError> = operands.map(|i| Ok((args.floats(i)?, run(i)))).collect();
             Data::Float(join(&parts?, outer))
         }
         Data::Int(_) => {
-            let parts: Result<Vec<_>, _> = operands.map(|i| Ok((args.ints(i)?, run(i)))).collect();
+            let parts: Result<Vec<_>, IrError> = operands.map(|i| Ok((args.ints(i)?, run(i)))).collect();
             Data::Int(join(&parts?, outer))
         }
     };

@@ -1,26 +1,27 @@
 //! Statements of the text form: one function for each shape of operation.
 
-use super::{Parsed, Parser};
+use linc_text::{Parsed, TokenKind};
+
+use super::Parser;
 use crate::ir::{Axis, Binary, Compare, Elem, Op, ParamId, Reduction, Stmt, TileType, Unary, ValueId, View};
-use crate::lex::Kind;
 
 impl Parser<'_> {
     /// `%a: type, %b: type = op`, or an operation without results.
     pub(super) fn stmt(&mut self, depth: usize) -> Parsed<Stmt> {
-        self.stmts.push(self.peek().at);
+        self.stmts.push(self.tokens.at());
         let mut results = vec![];
-        if matches!(self.peek().kind, Kind::Value(_)) {
+        if matches!(self.tokens.peek(), TokenKind::Value(_)) {
             loop {
                 let result = self.definition()?;
-                self.symbol(':')?;
+                self.tokens.symbol(':')?;
                 let ty = self.ty()?;
                 self.kernel.types[result.0 as usize] = ty;
                 results.push(result);
-                if !self.eat(',') {
+                if !self.tokens.eat(',') {
                     break;
                 }
             }
-            self.symbol('=')?;
+            self.tokens.symbol('=')?;
         }
         let op = self.op(&results, depth)?;
         self.set_visible(&results, true);
@@ -28,8 +29,8 @@ impl Parser<'_> {
     }
 
     fn op(&mut self, results: &[ValueId], depth: usize) -> Parsed<Op> {
-        let at = self.peek().at;
-        let word = self.word("an operation")?;
+        let at = self.tokens.at();
+        let word = self.tokens.word("an operation")?;
         if let Some(op) = Unary::from_name(&word) {
             return Ok(Op::Unary(op, self.value()?));
         }
@@ -47,7 +48,7 @@ impl Parser<'_> {
         }
         Ok(match word.as_str() {
             "const" => self.constant(results)?,
-            "program_id" => Op::ProgramId(self.int("a grid axis (0, 1 or 2)")?),
+            "program_id" => Op::ProgramId(self.tokens.number("a grid axis (0, 1 or 2)")?),
             "fma" => {
                 let (a, b, c) = self.three_values()?;
                 Op::Fma(a, b, c)
@@ -67,19 +68,19 @@ impl Parser<'_> {
             "scan" => {
                 let value = self.value()?;
                 let axis = self.axis()?;
-                Op::Scan { axis, reverse: self.eat_word("reverse"), value }
+                Op::Scan { axis, reverse: self.tokens.eat_word("reverse"), value }
             }
             "load" => Op::Load(self.view()?),
             "store" => {
                 let view = self.view()?;
-                self.symbol(',')?;
+                self.tokens.symbol(',')?;
                 Op::Store(view, self.value()?)
             }
             "scatter" => {
                 let to = self.view()?;
-                self.symbol(',')?;
+                self.tokens.symbol(',')?;
                 let value = self.value()?;
-                self.keyword("at")?;
+                self.tokens.keyword("at")?;
                 Op::Scatter { to, places: self.value()?, value }
             }
             "dot" => self.dot()?,
@@ -91,47 +92,47 @@ impl Parser<'_> {
 
     fn two_values(&mut self) -> Parsed<(ValueId, ValueId)> {
         let a = self.value()?;
-        self.symbol(',')?;
+        self.tokens.symbol(',')?;
         Ok((a, self.value()?))
     }
 
     fn three_values(&mut self) -> Parsed<(ValueId, ValueId, ValueId)> {
         let (a, b) = self.two_values()?;
-        self.symbol(',')?;
+        self.tokens.symbol(',')?;
         Ok((a, b, self.value()?))
     }
 
     fn axis(&mut self) -> Parsed<usize> {
-        self.keyword("axis")?;
-        self.int("an axis (0 or 1)")
+        self.tokens.keyword("axis")?;
+        self.tokens.number("an axis (0 or 1)")
     }
 
     /// A number; the declared type of the result says of which kind.
     fn constant(&mut self, results: &[ValueId]) -> Parsed<Op> {
         let elem = results.first().map(|r| self.kernel.ty(*r).elem);
         match elem {
-            Some(Elem::I32 | Elem::Index) => Ok(Op::ConstI(self.int("an integer")?)),
+            Some(Elem::I32 | Elem::Index) => Ok(Op::ConstI(self.tokens.number("an integer")?)),
             Some(Elem::F32 | Elem::Bf16 | Elem::F16 | Elem::Bool) | None => Ok(Op::ConstF(self.float()?)),
         }
     }
 
     /// `param[%offset; stride < %bound, stride]`
     fn view(&mut self) -> Parsed<View> {
-        let at = self.peek().at;
-        let name = self.word("a parameter")?;
+        let at = self.tokens.at();
+        let name = self.tokens.word("a parameter")?;
         let Some(param) = self.kernel.params.iter().position(|p| p.name == name) else {
             let known: Vec<&str> = self.kernel.params.iter().map(|p| p.name.as_str()).collect();
             return Err(
                 at.error(format!("`{name}` is not a parameter of this kernel; it has {}", known.join(", ")))
             );
         };
-        self.symbol('[')?;
+        self.tokens.symbol('[')?;
         let offset = self.value()?;
         let mut axes = vec![];
-        while !self.eat(']') {
-            self.symbol(if axes.is_empty() { ';' } else { ',' })?;
-            let stride = self.int("a stride")?;
-            let bound = if self.eat('<') { Some(self.value()?) } else { None };
+        while !self.tokens.eat(']') {
+            self.tokens.symbol(if axes.is_empty() { ';' } else { ',' })?;
+            let stride = self.tokens.number("a stride")?;
+            let bound = if self.tokens.eat('<') { Some(self.value()?) } else { None };
             axes.push(Axis { stride, bound });
         }
         Ok(View { param: ParamId(param as u32), offset, axes })
@@ -139,13 +140,13 @@ impl Parser<'_> {
 
     /// `[trans] %a, [trans] %b [, acc %c]`
     fn dot(&mut self) -> Parsed<Op> {
-        let trans_a = self.eat_word("trans");
+        let trans_a = self.tokens.eat_word("trans");
         let a = self.value()?;
-        self.symbol(',')?;
-        let trans_b = self.eat_word("trans");
+        self.tokens.symbol(',')?;
+        let trans_b = self.tokens.eat_word("trans");
         let b = self.value()?;
-        let acc = if self.eat(',') {
-            self.keyword("acc")?;
+        let acc = if self.tokens.eat(',') {
+            self.tokens.keyword("acc")?;
             Some(self.value()?)
         } else {
             None
@@ -156,31 +157,28 @@ impl Parser<'_> {
     /// `%i in %lower..%upper step %step [carry(%a = %init, ...)] { ... }`
     fn for_loop(&mut self, depth: usize) -> Parsed<Op> {
         let counter = self.definition()?;
-        self.keyword("in")?;
+        self.tokens.keyword("in")?;
         let lower = self.value()?;
-        if self.peek().kind != Kind::DotDot {
-            return self.expected("`..`");
-        }
-        self.advance();
+        self.tokens.take("`..`", |kind| (*kind == TokenKind::DotDot).then_some(()))?;
         let upper = self.value()?;
-        self.keyword("step")?;
+        self.tokens.keyword("step")?;
         let step = self.value()?;
         let (mut args, mut init) = (vec![counter], vec![]);
-        if self.eat_word("carry") {
-            self.symbol('(')?;
+        if self.tokens.eat_word("carry") {
+            self.tokens.symbol('(')?;
             loop {
                 let arg = self.definition()?;
-                self.symbol('=')?;
+                self.tokens.symbol('=')?;
                 let value = self.value()?;
                 let ty: TileType = self.kernel.ty(value).clone();
                 self.kernel.types[arg.0 as usize] = ty;
                 args.push(arg);
                 init.push(value);
-                if !self.eat(',') {
+                if !self.tokens.eat(',') {
                     break;
                 }
             }
-            self.symbol(')')?;
+            self.tokens.symbol(')')?;
         }
         self.set_visible(&args, true);
         let body = self.region(args, depth + 1)?;
@@ -192,7 +190,7 @@ impl Parser<'_> {
         let cond = self.value()?;
         let then = self.region(vec![], depth + 1)?;
         let otherwise =
-            if self.eat_word("else") { self.region(vec![], depth + 1)? } else { Default::default() };
+            if self.tokens.eat_word("else") { self.region(vec![], depth + 1)? } else { Default::default() };
         Ok(Op::If { cond, then, otherwise })
     }
 }
