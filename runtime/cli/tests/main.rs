@@ -17,3 +17,4 @@ mod resume;
 mod signals;
 mod terminal;
 mod text;
+mod tokenizing;

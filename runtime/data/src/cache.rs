@@ -1,33 +1,38 @@
 //! Token ids on disk, so that a text that was tokenized before is not tokenized again.
 //!
 //! An entry is named by a hash of all that its ids depend on, the text itself included, and begins with a checksum: what
-//! is damaged is tokenized again and replaced. Without a folder that can be written there is no cache, and nothing else
-//! changes.
+//! is damaged is tokenized again and replaced. While a text is tokenized, its [`parts`] are entries of their own, from
+//! which the next start goes on if this one is ended. Without a folder that can be written there is no cache, and nothing
+//! else changes.
+
+mod entry;
+pub(super) mod parts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytemuck::{AnyBitPattern, cast_slice, pod_read_unaligned};
 use hmac_sha256::Hash as Sha256;
-use linc_device::{cache_folder, touch_entry, trim_folder, write_entry};
+use linc_device::{cache_folder, touch_entry, trim_folder};
 
-use super::corpus::{Corpus, Ids};
+use super::corpus::Corpus;
+use super::error::DataError;
+use super::loading::Watch;
 use super::tokenizer::Tokenizer;
 
-/// First bytes of an entry; another format gets another number.
-const MAGIC: &[u8; 12] = b"linc-tokens1";
 /// The crate that tokenizes: another version may give other ids.
 const TOKENIZERS: &str = "tokenizers 0.23.2";
 /// What linc itself makes of texts and tokens: to be raised when it cuts texts, counts bytes or places BOS and EOS otherwise.
 const RULES: u32 = 1;
-/// Bytes of an entry before its numbers.
-const HEAD: usize = MAGIC.len() + 4 + 2 + 4 * 8;
 /// What entries are called.
 const EXTENSION: &str = "ids";
+/// What parts are called of texts that are not tokenized to their end.
+const PART: &str = "part";
 /// Bytes that entries may have together.
 const MOST: u64 = 1 << 30;
 /// Less text is tokenized in the time that it takes to look.
 const WORTHWHILE: u64 = 1 << 20;
+/// Bytes that are hashed between two looks at whether to go on.
+const HASHED: usize = 1 << 20;
 
 /// A folder of entries, or none.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +45,40 @@ pub struct TokenCache {
 /// Names an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key([u8; 32]);
+
+impl Key {
+    /// The name of the entry for documents.
+    ///
+    /// # Errors
+    /// [`DataError::Interrupted`].
+    pub(super) fn of(
+        documents: &[String],
+        tokenizer: &Tokenizer,
+        counts_bytes: bool,
+        watch: &Watch<'_>,
+    ) -> Result<Self, DataError> {
+        let mut hash = Sha256::new();
+        hash.update(entry::MAGIC);
+        hash.update(TOKENIZERS);
+        hash.update(RULES.to_le_bytes());
+        // Entries are written as they lie in memory.
+        hash.update(1u32.to_ne_bytes());
+        hash.update([u8::from(counts_bytes)]);
+        hash.update(tokenizer.digest());
+        for document in documents {
+            hash.update((document.len() as u64).to_le_bytes());
+            for bytes in document.as_bytes().chunks(HASHED) {
+                watch.advance(bytes.len())?;
+                hash.update(bytes);
+            }
+        }
+        Ok(Self(hash.finalize()))
+    }
+
+    fn name(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
 
 impl TokenCache {
     /// The user's, see [`cache_folder`].
@@ -57,32 +96,15 @@ impl TokenCache {
         self.folder.as_deref()
     }
 
-    /// The name of the entry for documents; `None` where tokenizing takes no time worth keeping anything for.
-    pub(super) fn key(&self, documents: &[String], tokenizer: &Tokenizer, counts_bytes: bool) -> Option<Key> {
-        self.folder.as_ref()?;
-        let size: u64 = documents.iter().map(|document| document.len() as u64).sum();
-        if tokenizer.is_fast() || size < WORTHWHILE {
-            return None;
-        }
-        let mut hash = Sha256::new();
-        hash.update(MAGIC);
-        hash.update(TOKENIZERS);
-        hash.update(RULES.to_le_bytes());
-        // Entries are written as they lie in memory.
-        hash.update(1u32.to_ne_bytes());
-        hash.update([u8::from(counts_bytes)]);
-        hash.update(tokenizer.digest());
-        for document in documents {
-            hash.update((document.len() as u64).to_le_bytes());
-            hash.update(document);
-        }
-        Some(Key(hash.finalize()))
+    /// Whether ids of so many bytes of text are kept: not where tokenizing takes no time worth keeping anything for.
+    pub(super) fn keeps(&self, text_bytes: u64, tokenizer: &Tokenizer) -> bool {
+        self.folder.is_some() && !tokenizer.is_fast() && text_bytes >= WORTHWHILE
     }
 
     /// The whole entry of that name, with ids below `vocab_size`.
     pub(super) fn get(&self, key: Key, vocab_size: usize) -> Option<Corpus> {
         let path = self.path(key)?;
-        let corpus = decode(&fs::read(&path).ok()?)?;
+        let corpus = entry::decode(&fs::read(&path).ok()?)?;
         touch_entry(&path);
         (corpus.largest_id() < vocab_size as u64).then_some(corpus)
     }
@@ -90,81 +112,28 @@ impl TokenCache {
     /// Writes an entry, and removes those that were not used for longest once all together are too large. A disk that
     /// refuses is no error: the ids are there.
     pub(super) fn put(&self, key: Key, corpus: &Corpus) {
-        let (Some(folder), Some(path)) = (&self.folder, self.path(key)) else { return };
-        let (width, numbers) = numbers(corpus);
-        let size = numbers.iter().fold(HEAD as u64, |size, part| size + part.len() as u64);
+        let Some(path) = self.path(key) else { return };
         // One that fills the cache would only push out all others.
-        if size > self.most / 2 {
-            return;
-        }
-        let head = head(corpus, width, &numbers);
-        let [starts, ids, sizes] = numbers;
-        if write_entry(&path, &[&head, starts, ids, sizes]).is_ok() {
-            trim_folder(folder, EXTENSION, self.most);
+        if entry::size(corpus) <= self.most / 2 && entry::write(&path, corpus).is_ok() {
+            self.trim();
         }
     }
 
-    fn path(&self, Key(key): Key) -> Option<PathBuf> {
-        let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(self.folder.as_ref()?.join(format!("{name}.{EXTENSION}")))
+    fn trim(&self) {
+        if let Some(folder) = &self.folder {
+            trim_folder(folder, &[EXTENSION, PART], self.most);
+        }
     }
-}
 
-/// Width of an id in bytes; where documents start, ids and sizes, as they lie in memory: a large corpus is not copied.
-fn numbers(corpus: &Corpus) -> (u8, [&[u8]; 3]) {
-    let (width, ids): (u8, &[u8]) = match &corpus.ids {
-        Ids::U8(ids) => (1, ids),
-        Ids::U16(ids) => (2, cast_slice(ids)),
-        Ids::U32(ids) => (4, cast_slice(ids)),
-    };
-    let sizes: &[u8] = corpus.bytes.as_deref().map_or(&[], cast_slice);
-    (width, [cast_slice(&corpus.starts), ids, sizes])
-}
-
-/// What an entry has before its numbers: magic, CRC-32 of the rest, width of an id, whether sizes are kept, size of the
-/// text, checksum of the ids, number of documents' borders and of ids.
-fn head(corpus: &Corpus, width: u8, numbers: &[&[u8]; 3]) -> Vec<u8> {
-    let counts = [corpus.text_bytes, u64::from(corpus.checksum), corpus.starts.len() as u64, corpus.len()];
-    let about = [&[width, u8::from(corpus.bytes.is_some())][..], cast_slice(&counts)].concat();
-    let mut checksum = crc32fast::Hasher::new();
-    checksum.update(&about);
-    numbers.iter().for_each(|part| checksum.update(part));
-    [&MAGIC[..], &checksum.finalize().to_le_bytes(), &about].concat()
-}
-
-/// The corpus, if the entry is whole.
-fn decode(entry: &[u8]) -> Option<Corpus> {
-    let (checksum, rest) = entry.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
-    if crc32fast::hash(rest) != u32::from_le_bytes(*checksum) {
-        return None;
+    fn path(&self, key: Key) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{}.{EXTENSION}", key.name())))
     }
-    let ([width, has_bytes], rest) = rest.split_first_chunk::<2>()?;
-    let mut rest = rest;
-    let [text_bytes, checksum, starts, count] = *take::<u64>(&mut rest, 4)? else { return None };
-    let count = usize::try_from(count).ok()?;
-    let starts: Vec<u64> = take(&mut rest, usize::try_from(starts).ok()?)?;
-    let ids = match width {
-        1 => Ids::U8(take(&mut rest, count)?),
-        2 => Ids::U16(take(&mut rest, count)?),
-        4 => Ids::U32(take(&mut rest, count)?),
-        _ => return None,
-    };
-    let bytes = if *has_bytes == 1 { Some(take(&mut rest, count)?) } else { None };
-    let fits = starts.first() == Some(&0) && starts.is_sorted() && starts.last() == Some(&(count as u64));
-    let checksum = u32::try_from(checksum).ok()?;
-    (fits && rest.is_empty()).then_some(Corpus { ids, bytes, starts, text_bytes, checksum })
-}
-
-/// The next numbers of an entry.
-fn take<T: AnyBitPattern>(rest: &mut &[u8], count: usize) -> Option<Vec<T>> {
-    let (taken, after) = rest.split_at_checked(count.checked_mul(size_of::<T>())?)?;
-    *rest = after;
-    Some(taken.chunks_exact(size_of::<T>()).map(pod_read_unaligned).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corpus::Ids;
     use crate::loading::quiet;
 
     fn corpus(text: &str, counts_bytes: bool) -> Corpus {
@@ -200,14 +169,14 @@ mod tests {
         let corpus = corpus("text", true);
         cache.put(KEY, &corpus);
         let good = fs::read(cache.path(KEY).expect("a path")).expect("an entry");
-        assert_eq!(decode(&good).as_ref(), Some(&corpus));
+        assert_eq!(entry::decode(&good).as_ref(), Some(&corpus));
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 16;
-            assert_eq!(decode(&bad), None, "byte {at}");
-            assert_eq!(decode(&good[..at]), None, "{at} bytes");
+            assert_eq!(entry::decode(&bad), None, "byte {at}");
+            assert_eq!(entry::decode(&good[..at]), None, "{at} bytes");
         }
-        assert_eq!(decode(&[&good[..], b"more"].concat()), None);
+        assert_eq!(entry::decode(&[&good[..], b"more"].concat()), None);
         fs::write(cache.path(KEY).expect("a path"), &good[..good.len() - 1]).expect("written");
         assert_eq!(cache.get(KEY, 256), None);
         cache.put(KEY, &corpus);

@@ -1,14 +1,21 @@
 //! Tokenized documents, in memory, addressable by document and position.
 
+use std::iter::Peekable;
+use std::ops::Range;
+
 use linc_device::words::bytes;
 use rayon::prelude::*;
 
+use super::cache::Key;
+use super::cache::parts::{self, Parts};
 use super::error::DataError;
 use super::loading::{Loading, Watch};
 use super::tokenizer::{Encoded, Tokenizer};
 
 /// So much text is tokenized at once; bounds the memory of what is not packed yet.
 const GROUP_BYTES: usize = 64 << 20;
+/// So much text of short documents is tokenized, and kept, as one part.
+const PART_BYTES: usize = 1 << 20;
 
 /// Token ids in the smallest integer that holds the vocabulary.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +23,35 @@ pub(super) enum Ids {
     U8(Vec<u8>),
     U16(Vec<u16>),
     U32(Vec<u32>),
+}
+
+impl Ids {
+    /// None yet, of a vocabulary of that size.
+    pub(super) fn of_vocabulary(size: usize) -> Self {
+        match size {
+            0..=0x100 => Self::U8(Vec::new()),
+            0x101..=0x1_0000 => Self::U16(Vec::new()),
+            _ => Self::U32(Vec::new()),
+        }
+    }
+
+    /// Adds one of the vocabulary that the width was chosen for.
+    pub(super) fn push(&mut self, id: u32) {
+        match self {
+            Self::U8(ids) => ids.push(id as u8),
+            Self::U16(ids) => ids.push(id as u16),
+            Self::U32(ids) => ids.push(id),
+        }
+    }
+
+    /// Those at some places, which must exist.
+    pub(super) fn range(&self, range: Range<usize>) -> Vec<u32> {
+        match self {
+            Self::U8(ids) => ids[range].iter().map(|id| u32::from(*id)).collect(),
+            Self::U16(ids) => ids[range].iter().map(|id| u32::from(*id)).collect(),
+            Self::U32(ids) => ids[range].to_vec(),
+        }
+    }
 }
 
 /// All documents of one part (training or validation), each as BOS + tokens + EOS.
@@ -45,51 +81,68 @@ impl Corpus {
         loading: &mut Loading<'_>,
     ) -> Result<Self, DataError> {
         loading.check()?;
-        let key = loading.cache.key(&documents, tokenizer, count_bytes);
-        if let Some(corpus) = key.and_then(|key| loading.cache.get(key, tokenizer.vocab_size())) {
-            let folder = loading.cache.folder().map(|folder| folder.display().to_string());
-            let (text, folder) = (bytes(corpus.text_bytes), folder.unwrap_or_default());
+        let total = documents.iter().map(|document| document.len() as u64).sum();
+        let key = match loading.cache.keeps(total, tokenizer) {
+            true => {
+                let hash = |watch: &Watch<'_>| Key::of(&documents, tokenizer, count_bytes, watch);
+                Some(loading.watched("Hashing", total, hash)?)
+            }
+            false => None,
+        };
+        let folder = loading.cache.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+        if let Some(key) = key
+            && let Some(corpus) = loading.cache.get(key, tokenizer.vocab_size())
+        {
+            parts::remove(&loading.cache, key);
+            let text = bytes(corpus.text_bytes);
             loading.note(&format!("{text} of text need not be tokenized again: its ids are in {folder}"));
             return Ok(corpus);
         }
-        let total = documents.iter().map(|document| document.len() as u64).sum();
-        let corpus = loading
-            .watched("Tokenizing", total, |watch| Self::tokenize(documents, tokenizer, count_bytes, watch))?;
+        let parts = Parts::open(loading.cache.clone(), key, tokenizer, count_bytes);
+        if parts.is_begun() {
+            loading.note(&format!("Tokenizing goes on with what an earlier start has left in {folder}"));
+        }
+        let tokenize = |watch: &Watch<'_>| Self::tokenize(documents, tokenizer, &parts, watch);
+        let corpus = loading.watched("Tokenizing", total, tokenize).inspect_err(|error| {
+            if *error == DataError::Interrupted && parts.is_kept() {
+                loading.note(&format!(
+                    "What is tokenized by now is in {folder}: the same command goes on from there"
+                ));
+            }
+        })?;
         if let Some(key) = key {
             loading.cache.put(key, &corpus);
+            parts::remove(&loading.cache, key);
         }
         Ok(corpus)
     }
 
-    fn tokenize(
+    pub(super) fn tokenize(
         documents: Vec<String>,
         tokenizer: &Tokenizer,
-        count_bytes: bool,
+        parts: &Parts<'_>,
         watch: &Watch<'_>,
     ) -> Result<Self, DataError> {
-        let ids = match tokenizer.vocab_size() {
-            0..=0x100 => Ids::U8(Vec::new()),
-            0x101..=0x1_0000 => Ids::U16(Vec::new()),
-            _ => Ids::U32(Vec::new()),
-        };
-        let bytes = count_bytes.then(Vec::new);
+        let ids = Ids::of_vocabulary(tokenizer.vocab_size());
+        let bytes = parts.count_bytes().then(Vec::new);
         let mut corpus = Self { ids, bytes, starts: vec![0], text_bytes: 0, checksum: 0 };
         let mut checksum = crc32fast::Hasher::new();
-        let encode = |document: &String| {
-            tokenizer.encode_watched(document, count_bytes, &|bytes| watch.advance(bytes))
-        };
         let mut rest = documents.into_iter().peekable();
+        let mut number = 0;
         while rest.peek().is_some() {
-            let mut group = Vec::new();
-            let mut size = 0;
-            while let Some(document) = rest.next_if(|next| size == 0 || size + next.len() <= GROUP_BYTES) {
-                size += document.len().max(1);
-                group.push(document);
+            let group = following(&mut rest, GROUP_BYTES, |document| document.len());
+            let mut numbers = (0..group.len()).peekable();
+            let mut ranges = Vec::new();
+            while let Some(first) = numbers.peek().copied() {
+                let part = following(&mut numbers, PART_BYTES, |at| group[*at].len());
+                ranges.push(first..first + part.len());
             }
-            let encoded: Result<Vec<Encoded>, DataError> = group.par_iter().map(encode).collect();
-            for (text, document) in group.iter().zip(encoded?) {
+            let encode = |range: Range<usize>| parts.encode(number + range.start, &group[range], watch);
+            let encoded: Result<Vec<Vec<Encoded>>, DataError> = ranges.into_par_iter().map(encode).collect();
+            for (text, document) in group.iter().zip(encoded?.into_iter().flatten()) {
                 corpus.push(text, document, tokenizer, &mut checksum);
             }
+            number += group.len();
         }
         corpus.checksum = checksum.finalize();
         Ok(corpus)
@@ -106,12 +159,7 @@ impl Corpus {
         let mut end = self.len();
         for token in bos.into_iter().chain(document.ids).chain(eos) {
             checksum.update(&token.to_le_bytes());
-            match &mut self.ids {
-                // Ids are below vocab_size, for which the width was chosen.
-                Ids::U8(ids) => ids.push(token as u8),
-                Ids::U16(ids) => ids.push(token as u16),
-                Ids::U32(ids) => ids.push(token),
-            }
+            self.ids.push(token);
             end += 1;
         }
         if let Some(bytes) = &mut self.bytes {
@@ -186,6 +234,20 @@ impl Corpus {
         let Some(bytes) = &self.bytes else { return 0 };
         bytes[range.start as usize..range.end as usize].iter().map(|bytes| u64::from(*bytes)).sum()
     }
+}
+
+/// The next items, one at least, and no more than have `most` bytes together.
+fn following<T>(
+    rest: &mut Peekable<impl Iterator<Item = T>>,
+    most: usize,
+    bytes: impl Fn(&T) -> usize,
+) -> Vec<T> {
+    let (mut items, mut size) = (Vec::new(), 0);
+    while let Some(item) = rest.next_if(|next| items.is_empty() || size + bytes(next) <= most) {
+        size += bytes(&item);
+        items.push(item);
+    }
+    items
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub enum DataError {
         "cannot go on where the checkpoint stopped: {reason}\n  help: restore that, or start a new run in another job.dump_folder"
     )]
     Resume { reason: String },
-    #[error("interrupted while the data were read; nothing was trained or written")]
+    #[error("interrupted while the data were read; nothing was trained")]
     Interrupted,
 }
 

@@ -40,12 +40,12 @@ pub fn touch_entry(path: &Path) {
 }
 
 /// Removes the entries of a folder (and what writers left behind) that were not used for longest, down to three quarters
-/// of `most` bytes, once all together have more. Files of another extension stay and do not count.
-pub fn trim_folder(folder: &Path, extension: &str, most: u64) {
+/// of `most` bytes, once all together have more. Files of other extensions stay and do not count.
+pub fn trim_folder(folder: &Path, extensions: &[&str], most: u64) {
     let Ok(folder) = fs::read_dir(folder) else { return };
     let entry = |entry: fs::DirEntry| {
         let (path, about) = (entry.path(), entry.metadata().ok()?);
-        let ours = path.extension().is_some_and(|e| e == extension || e == "tmp");
+        let ours = path.extension().is_some_and(|e| e == "tmp" || extensions.iter().any(|ours| e == *ours));
         (ours && about.is_file()).then(|| Some((about.modified().ok()?, about.len(), path)))?
     };
     let mut entries: Vec<(SystemTime, u64, PathBuf)> = folder.flatten().filter_map(entry).collect();

@@ -35,18 +35,38 @@ const SIZES: Sizes = Sizes { piece: 1 << 20, half_window: 4096, alike: 32 };
 
 /// Makes an error of a tokenizer's.
 type Fail<'a> = &'a (dyn Fn(tokenizers::Error) -> DataError + Sync);
-/// Is told of so many more bytes that are tokenized (0 before work on some begins); ends the work with its error.
-type Done<'a> = &'a (dyn Fn(usize) -> Result<(), DataError> + Sync);
+/// Who follows how far a text is tokenized, on any thread. A function is told only.
+pub(crate) trait Follow: Sync {
+    /// So many more bytes are tokenized (0 before work on some begins).
+    ///
+    /// # Errors
+    /// Those that are to end the work.
+    fn advance(&self, bytes: usize) -> Result<(), DataError>;
 
-/// Tokens of a text, and their bytes if asked for. `done` is told how many more bytes are tokenized.
+    /// The tokens of a range of the text by itself, if they are known.
+    fn known(&self, _range: &Range<usize>) -> Option<Encoded> {
+        None
+    }
+
+    /// Gets the tokens of a range of the text by itself, to know them the next time.
+    fn keep(&self, _range: &Range<usize>, _tokens: &Encoded) {}
+}
+
+impl<F: Fn(usize) -> Result<(), DataError> + Sync> Follow for F {
+    fn advance(&self, bytes: usize) -> Result<(), DataError> {
+        self(bytes)
+    }
+}
+
+/// Tokens of a text, and their bytes if asked for.
 pub(super) fn encode(
     inner: &Tokenizer,
     text: &str,
     count_bytes: bool,
     fail: Fail<'_>,
-    done: Done<'_>,
+    follow: &dyn Follow,
 ) -> Result<Encoded, DataError> {
-    encode_in_pieces(inner, text, count_bytes, SIZES, fail, done)
+    encode_in_pieces(inner, text, count_bytes, SIZES, fail, follow)
 }
 
 /// [`encode`] with cuts at other places.
@@ -56,13 +76,13 @@ pub(super) fn encode_in_pieces(
     count_bytes: bool,
     sizes: Sizes,
     fail: Fail<'_>,
-    done: Done<'_>,
+    follow: &dyn Follow,
 ) -> Result<Encoded, DataError> {
     let places: Vec<usize> =
         (1..).map(|i| i * sizes.piece).take_while(|at| at + sizes.piece / 2 < text.len()).collect();
     let cuts: Result<Vec<Option<Cut>>, DataError> = places
         .par_iter()
-        .map(|at| done(0).and_then(|()| Cut::near(inner, text, *at, sizes).map_err(fail)))
+        .map(|at| follow.advance(0).and_then(|()| Cut::near(inner, text, *at, sizes).map_err(fail)))
         .collect();
     let mut cuts: Vec<Cut> = cuts?.into_iter().flatten().collect();
     let mut finished: BTreeMap<(usize, usize), Piece> = BTreeMap::new();
@@ -76,10 +96,11 @@ pub(super) fn encode_in_pieces(
             .into_par_iter()
             .map(|borders| {
                 // Also in later rounds, whose pieces are larger.
-                done(0)?;
-                let piece = Piece::encode(inner, text, *borders, count_bytes, sizes.alike).map_err(fail)?;
+                follow.advance(0)?;
+                let piece =
+                    Piece::encode(inner, text, *borders, count_bytes, sizes.alike, follow).map_err(fail)?;
                 let (from, to) = range(borders, text);
-                done(to - from)?;
+                follow.advance(to - from)?;
                 Ok(((from, to), piece))
             })
             .collect();
@@ -160,13 +181,17 @@ impl Piece {
         (from, to): Borders<'_>,
         count_bytes: bool,
         alike: usize,
+        follow: &dyn Follow,
     ) -> Result<Piece, tokenizers::Error> {
-        let start = from.map_or(0, |cut| cut.window.start);
-        let end = to.map_or(text.len(), |cut| cut.window.end);
-        let text = &text[start..end];
-        let encoding =
-            if count_bytes { inner.encode(text, false)? } else { inner.encode_fast(text, false)? };
-        let ids = encoding.get_ids();
+        let range = from.map_or(0, |cut| cut.window.start)..to.map_or(text.len(), |cut| cut.window.end);
+        let Encoded { ids, bytes } = match follow.known(&range) {
+            Some(tokens) => tokens,
+            None => {
+                let tokens = tokens(inner, &text[range.clone()], count_bytes)?;
+                follow.keep(&range, &tokens);
+                tokens
+            }
+        };
         let dropped_before = from.map_or(0, |cut| cut.before);
         let dropped_after = to.map_or(0, |cut| cut.ids.len() - cut.before);
         let kept = dropped_before..ids.len().saturating_sub(dropped_after);
@@ -184,10 +209,16 @@ impl Piece {
         if !bad_cuts.is_empty() {
             return Ok(Piece { tokens: Encoded::default(), bad_cuts });
         }
-        let bytes =
-            if count_bytes { sizes_of(&encoding, text.len())[kept.clone()].to_vec() } else { Vec::new() };
+        let bytes = if count_bytes { bytes[kept.clone()].to_vec() } else { Vec::new() };
         Ok(Piece { tokens: Encoded { ids: ids[kept].to_vec(), bytes }, bad_cuts })
     }
+}
+
+/// The tokens of a text as they come out of it whole.
+fn tokens(inner: &Tokenizer, text: &str, count_bytes: bool) -> Result<Encoded, tokenizers::Error> {
+    let encoding = if count_bytes { inner.encode(text, false)? } else { inner.encode_fast(text, false)? };
+    let bytes = if count_bytes { sizes_of(&encoding, text.len()) } else { Vec::new() };
+    Ok(Encoded { ids: encoding.get_ids().to_vec(), bytes })
 }
 
 /// Bytes that each token of a text stands for. Offsets may leave out spaces, or repeat a character that several tokens

@@ -11,6 +11,7 @@ mod long;
 mod special;
 mod stream;
 
+pub(super) use long::Follow;
 pub use stream::Detokenizer;
 
 use linc_device::words::count;
@@ -168,7 +169,7 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer has no token for some part of the text and none for "unknown".
     pub fn encode(&self, text: &str) -> Result<Encoded, DataError> {
-        self.encode_watched(text, true, &|_| Ok(()))
+        self.encode_watched(text, true, &|_: usize| Ok(()))
     }
 
     /// Tokens of a text, without BOS and EOS; the same as [`Tokenizer::encode`]'s, in less time.
@@ -176,21 +177,20 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_ids(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        Ok(self.encode_watched(text, false, &|_| Ok(()))?.ids)
+        Ok(self.encode_watched(text, false, &|_: usize| Ok(()))?.ids)
     }
 
-    /// Tokens of a text, with their sizes where `count_bytes`. `done` is told, from any thread, of so many more bytes
-    /// that are tokenized, and ends the work with its error.
+    /// Tokens of a text, with their sizes where `count_bytes`, while somebody follows, and may end the work.
     pub(super) fn encode_watched(
         &self,
         text: &str,
         count_bytes: bool,
-        done: &(dyn Fn(usize) -> Result<(), DataError> + Sync),
+        follow: &dyn Follow,
     ) -> Result<Encoded, DataError> {
         match &self.kind {
             Kind::Bytes => {
                 let ids = text.bytes().map(u32::from).collect();
-                done(text.len())?;
+                follow.advance(text.len())?;
                 Ok(Encoded { ids, bytes: if count_bytes { vec![1; text.len()] } else { Vec::new() } })
             }
             Kind::HuggingFace { inner, .. } => {
@@ -198,7 +198,7 @@ impl Tokenizer {
                     let source_name = format!("the text with {}", self.name());
                     DataError::Tokenize { source_name, reason: error.to_string() }
                 };
-                long::encode(inner, text, count_bytes, &fail, done)
+                long::encode(inner, text, count_bytes, &fail, follow)
             }
         }
     }

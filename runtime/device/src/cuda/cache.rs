@@ -57,7 +57,7 @@ impl Cache {
 
     fn trim_to(&self, most: u64) {
         if let Some(folder) = &self.folder {
-            trim_folder(folder, "cubin", most);
+            trim_folder(folder, &["cubin"], most);
         }
     }
 
