@@ -3,6 +3,7 @@
 mod cuda_snapshots;
 mod decode;
 mod emulated;
+mod folders;
 mod layering;
 mod nvrtc;
 mod parity;

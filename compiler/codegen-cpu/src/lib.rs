@@ -1,7 +1,12 @@
 //! Tile programs to machine code for CPUs: a [`linc_tile::Kernel`] becomes one `cranelift_codegen` function.
 //!
-//! The pipeline is `usage` (who reads what, how long) → `schedule` (statements become nodes, pointwise chains over one
-//! shape become one group, `group`) → `slots` (tiles get places in a per-thread scratch area) → `emit`, `arith`, `half` and `fused` (CLIF).
+//! | folder | what is in it |
+//! |---|---|
+//! | `analysis` | facts about a tile program: who reads what and for how long (`usage`), which offsets are equal or apart (`affine`) |
+//! | `schedule` | statements become nodes (`node`), pointwise chains over one shape one group (`groups`); tiles get places in a per-thread scratch area (`slots`) |
+//! | `emission` | nodes to CLIF: `nodes`, `scalars`, `fused` loops; `arithmetic` and `half` are what both share, `code` is the function so far |
+//!
+//! A folder knows those above it only, which `tests/tests/folders.rs` checks.
 //!
 //! Invariants: a tile lives in scratch as a dense row-major array of 4-byte elements (a Bf16 or F16 tile as the f32 of
 //! equal value, a Bool tile as masks of all ones or zeros), in memory as the parameter says, or nowhere, when a single loop
@@ -11,20 +16,13 @@
 //! Two parameters may get the same memory only if every program loads all it reads there before it stores, element for
 //! element through equal views: a fused loop loads and stores an element in one iteration.
 //!
-//! To add a tile op: give it an arm in `usage`, `schedule` and `emit` (or `fused` if pointwise); the compiler lists the
-//! places, since no `match` over ops has a `_` arm.
+//! To add a tile op: give it an arm in `analysis/usage.rs`, `schedule/statements.rs` and `emission/nodes.rs` (or `fused.rs` if
+//! pointwise); the compiler lists the places, since no `match` over ops has a `_` arm.
 
-mod affine;
-mod arith;
-mod emit;
-mod fused;
-mod group;
-mod half;
-mod node;
+mod analysis;
+mod emission;
 mod primitive;
 mod schedule;
-mod slots;
-mod usage;
 
 pub use cranelift_codegen;
 pub use primitive::Primitive;
@@ -76,9 +74,9 @@ pub struct CodegenError {
 
 /// Translates one verified kernel.
 pub fn compile(kernel: &linc_tile::Kernel, options: Options) -> Result<Compiled, CodegenError> {
-    let usage = usage::Usage::of(kernel);
+    let usage = analysis::usage::Usage::of(kernel);
     let schedule = schedule::schedule(kernel, &usage)
         .map_err(|message| CodegenError { kernel: kernel.name.clone(), message })?;
-    let slots = slots::assign(&schedule);
-    emit::emit(kernel, &schedule, &slots, options)
+    let slots = schedule::slots::assign(&schedule);
+    emission::emit(kernel, &schedule, &slots, options)
 }

@@ -9,7 +9,7 @@
 //! | `emission` | statements in order, each with the waiting that it needs |
 //! | `prelude` | the device functions that all kernels call |
 //!
-//! A folder knows those above it only, which `tests/tests/layering.rs` checks.
+//! A folder knows those above it only, which `tests/tests/folders.rs` checks.
 
 mod analysis;
 mod arch;

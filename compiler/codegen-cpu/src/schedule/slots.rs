@@ -8,7 +8,7 @@
 //! Time has four ticks per node: reads that come before any write (0), writes (1), reads that may come after writes and
 //! loop exits (2), results of loops (3).
 
-use crate::node::{Array, Carry, Node, Place, PointOp, ReduceTo, RegId, Schedule};
+use super::node::{Array, Carry, Node, Place, PointOp, ReduceTo, RegId, Schedule};
 
 /// First and last moment of a stretch of life.
 type Span = (usize, usize);

@@ -1,68 +1,155 @@
-//! Open groups: pointwise operations that wait for others of their shape, and how they become loops.
+//! Where tiles are while statements become nodes, and the groups that wait.
 
 use std::collections::BTreeMap;
 
-use linc_tile::{Elem, ParamId, ValueId};
+use linc_tile::{Kernel, ParamId, ValueId};
 
-use crate::affine::Relation;
-use crate::node::{Array, Group, Node, Place, PointOp, RegId};
-use crate::schedule::{Scheduler, numel};
+use super::groups::{Bounds, Location, Open, Shape};
+use super::node::{Array, Group, Node, Place, PointOp, RegId};
+use crate::analysis::affine::{Offsets, Relation};
+use crate::analysis::usage::Usage;
 
-/// Index scalars that cut rows and columns short.
-pub(crate) type Bounds = [Option<ValueId>; 2];
-/// Rows and columns.
-pub(crate) type Shape = [usize; 2];
-
-/// Where the elements of a tile value come from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Location {
-    /// Scratch or memory; elements at or beyond a bound are 0.
-    Array(Array, Bounds),
-    /// A scalar repeated.
-    Splat(ValueId),
-    /// The index along an axis of `[rows, cols]`.
-    Iota(usize),
-    /// In the open group of this shape.
-    Waiting(Shape),
+/// What is known within a region.
+#[derive(Clone, Default)]
+pub(crate) struct Scope {
+    pub(crate) locations: BTreeMap<ValueId, Location>,
+    /// Registers that hold a splat or iota.
+    pub(crate) filled: BTreeMap<ValueId, RegId>,
 }
 
-/// A group that still accepts operations.
-#[derive(Default)]
-pub(crate) struct Open {
-    pub(crate) ops: Vec<(PointOp, Elem)>,
-    /// Bounds of the reads that have some.
-    pub(crate) bounds: BTreeMap<usize, Bounds>,
-    /// Index of each value of the kernel that the group makes.
-    pub(crate) members: BTreeMap<ValueId, usize>,
-    /// Number of uses of a member within the group.
-    pub(crate) uses: BTreeMap<ValueId, u32>,
-    /// Index of what the group reads already.
-    pub(crate) reads: BTreeMap<(Array, Bounds), usize>,
-    pub(crate) stores: Vec<(usize, Array, Bounds)>,
+pub(crate) struct Scheduler<'k> {
+    pub(crate) kernel: &'k Kernel,
+    pub(crate) usage: &'k Usage,
+    pub(crate) offsets: Offsets,
+    pub(crate) regs: Vec<usize>,
+    pub(crate) scope: Scope,
+    pub(crate) open: BTreeMap<Shape, Open>,
+    pub(crate) out: Vec<Node>,
 }
 
-impl Open {
-    pub(crate) fn push(&mut self, op: PointOp, elem: Elem) -> usize {
-        self.ops.push((op, elem));
-        self.ops.len() - 1
-    }
-
-    fn params_read(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
-        self.reads.keys().filter_map(|(array, _)| match array.place {
-            Place::Memory { param, offset } => Some((param, offset, array.strides)),
-            Place::Reg(_) => None,
-        })
-    }
-
-    fn params_stored(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
-        self.stores.iter().filter_map(|(_, array, _)| match array.place {
-            Place::Memory { param, offset } => Some((param, offset, array.strides)),
-            Place::Reg(_) => None,
-        })
+/// Rows and columns of a tile shape.
+fn rows_cols(shape: &[usize]) -> Shape {
+    match shape {
+        [rows, cols] => [*rows, *cols],
+        [cols] => [1, *cols],
+        _ => [1, 1],
     }
 }
 
-impl Scheduler<'_> {
+pub(crate) fn numel(shape: Shape) -> usize {
+    shape[0] * shape[1]
+}
+
+impl<'k> Scheduler<'k> {
+    pub(crate) fn new(kernel: &'k Kernel, usage: &'k Usage) -> Scheduler<'k> {
+        Scheduler {
+            kernel,
+            usage,
+            offsets: Offsets::of(kernel),
+            regs: vec![],
+            scope: Scope::default(),
+            open: BTreeMap::new(),
+            out: vec![],
+        }
+    }
+
+    pub(crate) fn shape(&self, value: ValueId) -> Shape {
+        rows_cols(&self.kernel.ty(value).shape)
+    }
+
+    pub(crate) fn is_scalar(&self, value: ValueId) -> bool {
+        self.kernel.ty(value).shape.is_empty()
+    }
+
+    pub(crate) fn reg(&mut self, elements: usize) -> RegId {
+        self.regs.push(elements);
+        RegId(self.regs.len() as u32 - 1)
+    }
+
+    pub(crate) fn place(&mut self, value: ValueId, location: Location) {
+        self.scope.locations.insert(value, location);
+    }
+
+    pub(crate) fn place_dense(&mut self, value: ValueId, reg: RegId) {
+        let array = Array::dense(reg, self.shape(value));
+        self.place(value, Location::Array(array, [None, None]));
+    }
+
+    /// The location of a tile; verified kernels define before use.
+    pub(crate) fn location(&self, value: ValueId) -> Location {
+        self.scope.locations[&value]
+    }
+
+    // ---- operands of other nodes ----
+
+    /// A tile that is not waiting.
+    pub(crate) fn settled(&mut self, value: ValueId) -> Location {
+        if let Location::Waiting(shape) = self.location(value) {
+            self.flush(shape);
+        }
+        self.location(value)
+    }
+
+    /// A register that holds the whole tile.
+    pub(crate) fn dense(&mut self, value: ValueId) -> RegId {
+        let shape = self.shape(value);
+        match self.settled(value) {
+            Location::Array(array, bounds) => {
+                if let Place::Reg(reg) = array.place
+                    && array.is_dense(shape)
+                    && self.regs[reg.0 as usize] == numel(shape)
+                {
+                    return reg;
+                }
+                let dst = self.reg(numel(shape));
+                self.out.push(Node::Load { dst, src: array, shape, bounds });
+                self.place_dense(value, dst);
+                dst
+            }
+            Location::Splat(_) | Location::Iota(_) => {
+                if let Some(reg) = self.scope.filled.get(&value) {
+                    return *reg;
+                }
+                let reg = self.fill(value);
+                self.scope.filled.insert(value, reg);
+                reg
+            }
+            Location::Waiting(_) => unreachable!("settled"),
+        }
+    }
+
+    /// A new register with a splat or iota.
+    pub(crate) fn fill(&mut self, value: ValueId) -> RegId {
+        let op = match self.location(value) {
+            Location::Splat(scalar) => PointOp::Splat(scalar),
+            Location::Iota(axis) => PointOp::Iota(axis),
+            Location::Array(..) | Location::Waiting(_) => unreachable!("only splats and iotas are filled in"),
+        };
+        let shape = self.shape(value);
+        let reg = self.reg(numel(shape));
+        let ops = vec![(op, self.kernel.ty(value).elem)];
+        self.out.push(Node::Group(Group {
+            shape,
+            ops,
+            outputs: vec![(0, reg)],
+            stores: vec![],
+            limits: [None, None],
+        }));
+        reg
+    }
+
+    /// An f32 array with any strides, without bounds.
+    pub(crate) fn strided(&mut self, value: ValueId) -> Array {
+        match self.settled(value) {
+            Location::Array(array, [None, None]) if array.half.is_none() => array,
+            Location::Array(..) | Location::Splat(_) | Location::Iota(_) | Location::Waiting(_) => {
+                Array::dense(self.dense(value), self.shape(value))
+            }
+        }
+    }
+
+    // ---- groups ----
+
     /// Ends the group of a shape: it becomes a loop, and what others need of it gets a register.
     pub(crate) fn flush(&mut self, shape: Shape) {
         let Some(mut open) = self.open.remove(&shape) else { return };

@@ -2,7 +2,7 @@
 
 use linc_tile::{Binary, Compare, Elem, Op, ParamId, Reduction, Unary, ValueId};
 
-use crate::half::Half;
+use super::half::Half;
 use crate::primitive::Primitive;
 
 /// A tile-sized place in scratch, written by one node.

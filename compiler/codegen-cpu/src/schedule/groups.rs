@@ -1,0 +1,64 @@
+//! Open groups: pointwise operations that wait for others of their shape, until they become a loop.
+
+use std::collections::BTreeMap;
+
+use linc_tile::{Elem, ParamId, ValueId};
+
+use super::node::{Array, Place, PointOp};
+
+/// Index scalars that cut rows and columns short.
+pub(crate) type Bounds = [Option<ValueId>; 2];
+/// Rows and columns.
+pub(crate) type Shape = [usize; 2];
+
+/// Where the elements of a tile value come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Location {
+    /// Scratch or memory; elements at or beyond a bound are 0.
+    Array(Array, Bounds),
+    /// A scalar repeated.
+    Splat(ValueId),
+    /// The index along an axis of `[rows, cols]`.
+    Iota(usize),
+    /// In the open group of this shape.
+    Waiting(Shape),
+}
+
+/// A group that still accepts operations.
+#[derive(Default)]
+pub(crate) struct Open {
+    pub(crate) ops: Vec<(PointOp, Elem)>,
+    /// Bounds of the reads that have some.
+    pub(crate) bounds: BTreeMap<usize, Bounds>,
+    /// Index of each value of the kernel that the group makes.
+    pub(crate) members: BTreeMap<ValueId, usize>,
+    /// Number of uses of a member within the group.
+    pub(crate) uses: BTreeMap<ValueId, u32>,
+    /// Index of what the group reads already.
+    pub(crate) reads: BTreeMap<(Array, Bounds), usize>,
+    pub(crate) stores: Vec<(usize, Array, Bounds)>,
+}
+
+impl Open {
+    /// Adds an operation and returns its index.
+    pub(crate) fn push(&mut self, op: PointOp, elem: Elem) -> usize {
+        self.ops.push((op, elem));
+        self.ops.len() - 1
+    }
+
+    /// Views of memory that the group reads: parameter, offset, strides.
+    pub(crate) fn params_read(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
+        self.reads.keys().filter_map(|(array, _)| match array.place {
+            Place::Memory { param, offset } => Some((param, offset, array.strides)),
+            Place::Reg(_) => None,
+        })
+    }
+
+    /// Views of memory that the group stores to.
+    pub(crate) fn params_stored(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
+        self.stores.iter().filter_map(|(_, array, _)| match array.place {
+            Place::Memory { param, offset } => Some((param, offset, array.strides)),
+            Place::Reg(_) => None,
+        })
+    }
+}
