@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use linc_cases::attention::{Keys, Measured, linear, softmax};
+use linc_cases::attention::{Measured, linear, softmax};
 use linc_cases::exhaustive;
 use linc_cases::launch::bytes;
+use linc_cases::operands::Keys;
 use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
 use linc_emulator::{Access, Emulator, LaunchOptions, Operation, Order, Report};
 use linc_tile::Elem;

@@ -1,6 +1,7 @@
 //! Decoding token by token against causal attention over the whole sequence.
 
-use crate::attention_support::{Keys, Layout, Machine, Problem, error};
+use crate::attention_support::{Layout, Machine, Problem, error, tolerance_of};
+use linc_cases::operands::Keys;
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::efficient::{LinearDecodeSpec, linear_decode};
@@ -157,7 +158,7 @@ fn softmax_decode_is_causal_attention() {
             let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
             let caches = Caches { len: 40, range, block_h };
             softmax_steps(Machine::F32, shape, caches, Keys::Normal, 2e-6);
-            softmax_steps(Machine::F64, shape, caches, Keys::Uniform100, 1e-11);
+            softmax_steps(Machine::F64, shape, caches, Keys::Uniform(100.0), 1e-11);
             softmax_steps(Machine::F16, shape, caches, Keys::Normal, 1.9e-3);
         }
     }
@@ -168,7 +169,7 @@ fn linear_decode_is_causal_attention() {
     for (heads, kv_heads, block_h, width) in [(1, 1, 1, 16), (4, 2, 2, 8), (4, 1, 16, 4)] {
         let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
         for keys in Keys::ALL {
-            linear_steps(Machine::F32, shape, (block_h, width), keys, 2.0 * keys.tolerance());
+            linear_steps(Machine::F32, shape, (block_h, width), keys, 2.0 * tolerance_of(keys));
         }
         linear_steps(Machine::F64, shape, (block_h, width), Keys::Steps, 1e-11);
         linear_steps(Machine::BF16, shape, (block_h, width), Keys::Normal, 1e-2);

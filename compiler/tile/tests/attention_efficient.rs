@@ -1,7 +1,9 @@
 //! Linear attention kernels against float64 loops, on keys that break unchecked chunk references.
 
 use crate::attention_support::efficient::Case;
-use crate::attention_support::{Keys, Layout, Machine, Problem, Random, Reference, by_turns};
+use crate::attention_support::{Layout, Machine, Problem, Reference, by_turns, floor_of, tolerance_of};
+use linc_cases::Random;
+use linc_cases::operands::Keys;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
     bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
@@ -89,7 +91,7 @@ fn every_family_of_keys() {
             for (seq, causal) in [(130, true), (128, true), (130, false)] {
                 let case = Case::new([seq, 2, 1, 16], causal, chunk);
                 let problem = Problem::new(case.shape, keys, 10);
-                check(Machine::F32, case, &problem, keys.tolerance(), &format!("{keys:?}"));
+                check(Machine::F32, case, &problem, tolerance_of(keys), &format!("{keys:?}"));
                 check(Machine::F64, case, &problem, 1e-11, &format!("{keys:?}"));
             }
         }
@@ -98,13 +100,13 @@ fn every_family_of_keys() {
 
 #[test]
 fn hard_keys_at_full_size() {
-    for keys in [Keys::Uniform100, Keys::RampUp, Keys::Steps] {
+    for keys in [Keys::Uniform(100.0), Keys::Ramp(100.0), Keys::Steps] {
         let case = Case::new([130, 2, 1, 64], true, 64);
         check(
             Machine::F32,
             case,
             &Problem::new(case.shape, keys, 11),
-            keys.tolerance(),
+            tolerance_of(keys),
             &format!("{keys:?}"),
         );
     }
@@ -113,7 +115,7 @@ fn hard_keys_at_full_size() {
 #[test]
 fn errors_do_not_add_up_over_many_chunks() {
     let case = Case::new([1500, 1, 1, 8], true, 16);
-    for keys in [Keys::Normal, Keys::Uniform10] {
+    for keys in [Keys::Normal, Keys::Uniform(10.0)] {
         check(Machine::F32, case, &Problem::new(case.shape, keys, 15), 5e-6, &format!("{keys:?}"));
     }
 }
@@ -121,11 +123,11 @@ fn errors_do_not_add_up_over_many_chunks() {
 #[test]
 fn temperature_scales_queries_and_keys() {
     for causal in [false, true] {
-        for keys in [Keys::Normal, Keys::Uniform100] {
+        for keys in [Keys::Normal, Keys::Uniform(100.0)] {
             let mut case = Case::new([100, 2, 1, 16], causal, 64);
             case.temperature = 2.5;
             let problem = Problem::new(case.shape, keys, 12);
-            check(Machine::F32, case, &problem, 4.0 * keys.tolerance(), &format!("{keys:?}"));
+            check(Machine::F32, case, &problem, 4.0 * tolerance_of(keys), &format!("{keys:?}"));
             check(Machine::F64, case, &problem, 1e-11, &format!("{keys:?}"));
         }
     }
@@ -149,7 +151,7 @@ fn f16_is_safe_for_any_keys() {
             let mut problem = Problem::new(case.shape, keys, 9);
             problem.round_to(Machine::F16.elem);
             let results = run(Machine::F16, case, &problem);
-            case.check_naive(Machine::F16, &problem, &results, keys.floor(), &format!("{keys:?}"));
+            case.check_naive(Machine::F16, &problem, &results, floor_of(keys), &format!("{keys:?}"));
         }
     }
 }

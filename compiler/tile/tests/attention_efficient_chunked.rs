@@ -1,7 +1,8 @@
 //! The chunk-parallel kernels of linear attention against float64 loops, on the same keys as the others.
 
 use crate::attention_support::efficient::Case;
-use crate::attention_support::{Keys, Machine, Problem, by_turns};
+use crate::attention_support::{Machine, Problem, by_turns, floor_of, tolerance_of};
+use linc_cases::operands::Keys;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
@@ -118,7 +119,7 @@ fn every_family_of_keys() {
         for chunk in [16, 64] {
             for seq in [130, 128] {
                 let case = Case::new([seq, 2, 1, 16], true, chunk);
-                check(Machine::F32, case, keys, keys.tolerance());
+                check(Machine::F32, case, keys, tolerance_of(keys));
                 check(Machine::F64, case, keys, 1e-11);
             }
         }
@@ -127,9 +128,9 @@ fn every_family_of_keys() {
 
 #[test]
 fn hard_keys_at_full_size() {
-    for (i, keys) in [Keys::Uniform100, Keys::RampUp, Keys::Steps].into_iter().enumerate() {
+    for (i, keys) in [Keys::Uniform(100.0), Keys::Ramp(100.0), Keys::Steps].into_iter().enumerate() {
         for dim in by_turns(&[64, 128], i) {
-            check(Machine::F32, Case::new([130, 2, 1, dim], true, 64), keys, keys.tolerance());
+            check(Machine::F32, Case::new([130, 2, 1, dim], true, 64), keys, tolerance_of(keys));
         }
     }
 }
@@ -181,18 +182,18 @@ fn a_block_takes_one_path_in_all_kernels() {
 
 #[test]
 fn errors_do_not_add_up_over_many_chunks() {
-    for keys in [Keys::Normal, Keys::Uniform10] {
+    for keys in [Keys::Normal, Keys::Uniform(10.0)] {
         check(Machine::F32, Case::new([1500, 1, 1, 8], true, 16), keys, 5e-6);
     }
 }
 
 #[test]
 fn temperature_scales_queries_and_keys() {
-    for keys in [Keys::Normal, Keys::Uniform100] {
+    for keys in [Keys::Normal, Keys::Uniform(100.0)] {
         for dim in [16, 72] {
             let mut case = Case::new([100, 2, 1, dim], true, 64);
             case.temperature = 2.5;
-            check(Machine::F32, case, keys, 4.0 * keys.tolerance());
+            check(Machine::F32, case, keys, 4.0 * tolerance_of(keys));
             check(Machine::F64, case, keys, 1e-11);
         }
     }
@@ -215,7 +216,7 @@ fn f16_is_safe_for_any_keys() {
             let mut problem = Problem::new(case.shape, keys, 10);
             problem.round_to(Machine::F16.elem);
             let results = run(Machine::F16, case, &problem);
-            case.check_naive(Machine::F16, &problem, &results, keys.floor(), &format!("{keys:?}"));
+            case.check_naive(Machine::F16, &problem, &results, floor_of(keys), &format!("{keys:?}"));
         }
     }
 }
@@ -244,7 +245,7 @@ fn f16_at_the_edge_of_its_range() {
 fn the_states_are_those_of_the_walk() {
     let case = Case::new([200, 1, 1, 24], true, 16);
     let machine = Machine::F64;
-    let problem = Problem::new(case.shape, Keys::Uniform10, 4);
+    let problem = Problem::new(case.shape, Keys::Uniform(10.0), 4);
     let x = Operands::new(machine, &problem);
     let [ell, state] = states(machine, case, &x);
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = case.shape;

@@ -1,16 +1,14 @@
 //! A prompt in blocks, with a ragged last one, against causal attention over the whole sequence.
 
-use crate::attention_support::{Keys, Machine, Problem, error};
+use crate::attention_support::{Machine, Problem, error, tolerance_of};
+use linc_cases::operands::Keys;
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    LinearForwardSpec, linear_attention_chunk_states, linear_prefill, linear_prefill_out,
-    linear_prefill_prefix,
+    linear_attention_chunk_states, linear_prefill, linear_prefill_out, linear_prefill_prefix,
 };
-use linc_tile::library::attention::softmax::{
-    SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache, softmax_prefill,
-};
+use linc_tile::library::attention::softmax::{SoftmaxPrefillSpec, append_to_cache, softmax_prefill};
 
 /// What stands behind the last token: nobody may see it.
 const BEYOND: f32 = 77.0;
@@ -93,20 +91,8 @@ fn softmax_blocks(machine: Machine, shape: HeadShape, tokens: usize, tile: (usiz
     let scale = (dim as f64).powf(-0.5);
     let reference = problem.softmax(true, scale).out;
     let block = HeadShape { seq: tokens, ..shape };
-    let (wide, narrow) = (machine.layout.strides(&block, heads), machine.layout.strides(&block, kv_heads));
     let len = shape.seq.next_multiple_of(tokens) + 3;
-    let forward = SoftmaxForwardSpec {
-        elem: machine.elem,
-        shape: block,
-        causal: true,
-        scale,
-        block_q: tile.0,
-        block_k: tile.1,
-        q: wide,
-        k: narrow,
-        v: narrow,
-        out: wide,
-    };
+    let forward = machine.operands(block).softmax(true, scale, tile);
     let spec = SoftmaxPrefillSpec { forward, len };
     let (append, attend) = (append_to_cache(&spec), softmax_prefill(&spec));
     let prompt = Prompt { machine, problem, block, reference, tolerance };
@@ -153,17 +139,7 @@ fn linear_blocks(machine: Machine, shape: HeadShape, sizes: Sizes, keys: Keys, t
     problem.round_to(machine.elem);
     let reference = problem.linear(true, temperature).out;
     let block = HeadShape { seq: tokens, ..shape };
-    let (wide, narrow) = (machine.layout.strides(&block, heads), machine.layout.strides(&block, kv_heads));
-    let spec = LinearForwardSpec {
-        elem: machine.elem,
-        shape: block,
-        chunk,
-        temperature,
-        q: wide,
-        k: narrow,
-        v: narrow,
-        out: wide,
-    };
+    let spec = machine.operands(block).linear(chunk, temperature);
     let prompt = Prompt { machine, problem, block, reference, tolerance };
     // At position 0 the old state must not matter.
     let states = |count: usize| {
@@ -226,7 +202,7 @@ fn linear_prefill_is_causal_attention() {
             let sizes = Sizes { tokens, chunk, chunked };
             let shape = HeadShape { batch: 2, seq: 53, heads, kv_heads, head_dim: 16 };
             for keys in Keys::ALL {
-                linear_blocks(Machine::F32, shape, sizes, keys, 2.0 * keys.tolerance());
+                linear_blocks(Machine::F32, shape, sizes, keys, 2.0 * tolerance_of(keys));
                 linear_blocks(Machine::F16, shape, sizes, keys, 3e-3);
             }
             linear_blocks(Machine::F64, shape, sizes, Keys::Steps, 1e-11);

@@ -1,10 +1,10 @@
 //! Softmax attention kernels against float64 loops.
 
-use crate::attention_support::{Keys, Layout, Machine, Problem, Reference, error};
+use crate::attention_support::{Layout, Machine, Problem, Reference, error};
+use linc_cases::operands::Keys;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::softmax::{
-    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_delta, softmax_attention_dkdv,
-    softmax_attention_dq, softmax_attention_forward,
+    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -20,20 +20,8 @@ struct Case {
 fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 5] {
     let Case { shape, causal, block_q, block_k, scale } = case;
     let HeadShape { batch, seq, heads, kv_heads, .. } = shape;
-    let elem = machine.elem;
-    let (wide, narrow) = (machine.layout.strides(&shape, heads), machine.layout.strides(&shape, kv_heads));
-    let forward = SoftmaxForwardSpec {
-        elem,
-        shape,
-        causal,
-        scale,
-        block_q,
-        block_k,
-        q: wide,
-        k: narrow,
-        v: narrow,
-        out: wide,
-    };
+    let operands = machine.operands(shape);
+    let forward = operands.softmax(causal, scale, (block_q, block_k));
     let q = machine.input(&shape, heads, &problem.q);
     let k = machine.input(&shape, kv_heads, &problem.k);
     let v = machine.input(&shape, kv_heads, &problem.v);
@@ -44,22 +32,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 5] {
     machine.run(&softmax_attention_forward(&forward), &mut buffers);
     let [_, _, _, out, lse] = buffers;
 
-    let backward = SoftmaxBackwardSpec {
-        elem,
-        shape,
-        causal,
-        scale,
-        block_q,
-        block_k,
-        q: wide,
-        k: narrow,
-        v: narrow,
-        out: wide,
-        dout: wide,
-        dq: wide,
-        dk: narrow,
-        dv: narrow,
-    };
+    let backward = operands.softmax_gradients(&forward);
     let mut buffers = [out.clone(), dout.clone(), machine.plain_output(rows)];
     machine.run(&softmax_attention_delta(&backward), &mut buffers);
     let [_, _, delta] = buffers;
@@ -137,7 +110,7 @@ fn blocks_of_different_sizes() {
 fn exact_in_exact_arithmetic() {
     for causal in [false, true] {
         let case = case([130, 4, 2, 16], causal, 64, 32);
-        check(Machine::F64, case, &Problem::new(case.shape, Keys::Uniform10, 7), 1e-12);
+        check(Machine::F64, case, &Problem::new(case.shape, Keys::Uniform(10.0), 7), 1e-12);
     }
 }
 
@@ -147,8 +120,8 @@ fn saturated_scores() {
     for causal in [false, true] {
         let mut case = case([70, 2, 2, 16], causal, 64, 64);
         case.scale = 1.0;
-        check(Machine::F32, case, &Problem::new(case.shape, Keys::Uniform100, 8), 3e-4);
-        check(Machine::F64, case, &Problem::new(case.shape, Keys::Uniform100, 8), 1e-11);
+        check(Machine::F32, case, &Problem::new(case.shape, Keys::Uniform(100.0), 8), 3e-4);
+        check(Machine::F64, case, &Problem::new(case.shape, Keys::Uniform(100.0), 8), 1e-11);
     }
 }
 
@@ -169,19 +142,7 @@ fn narrow_tensors() {
 fn equal_specs_give_equal_kernels() {
     let spec = |scale, seq| {
         let shape = HeadShape { batch: 1, seq, heads: 2, kv_heads: 1, head_dim: 16 };
-        let (wide, narrow) = (Layout::Packed.strides(&shape, 2), Layout::Packed.strides(&shape, 1));
-        softmax_attention_forward(&SoftmaxForwardSpec {
-            elem: linc_tile::Elem::F32,
-            shape,
-            causal: true,
-            scale,
-            block_q: 64,
-            block_k: 64,
-            q: wide,
-            k: narrow,
-            v: narrow,
-            out: wide,
-        })
+        softmax_attention_forward(&Machine::F64.operands(shape).softmax(true, scale, (64, 64)))
     };
     assert_eq!(spec(0.25, 65), spec(0.25, 65));
     assert_ne!(spec(0.25, 65).name, spec(0.5, 65).name);

@@ -3,17 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use linc_cases::operands::Operands;
 use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
-use linc_tile::library::attention::efficient::{
-    LinearBackwardSpec, LinearForwardSpec, linear_attention_backward, linear_attention_forward,
-};
+use linc_tile::library::attention::HeadShape;
+use linc_tile::library::attention::efficient::{linear_attention_backward, linear_attention_forward};
 use linc_tile::library::attention::softmax::{
-    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_dkdv, softmax_attention_dq,
-    softmax_attention_forward,
+    softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
 };
-use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::optimizer::{AdamWSpec, adamw};
 use linc_tile::library::pointwise::{
@@ -240,34 +238,15 @@ fn attention(bench: &mut Bench) {
     let elem = Elem::F32;
     for (seq, batch) in [(512, 4), (2048, 1)] {
         let shape = HeadShape { batch, seq, heads: 8, kv_heads: 4, head_dim: 64 };
-        let wide = HeadStrides::contiguous(seq, 8, 64);
-        let narrow = HeadStrides::contiguous(seq, 4, 64);
         let (q_len, kv_len, rows) = (batch * seq * 512, batch * seq * 256, batch * seq * 8);
-        let (q, k, v, out) = (wide, narrow, narrow, wide);
-        let (causal, scale, block_q, block_k) = (true, 0.125, 64, 64);
-        let spec = SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, q, k, v, out };
+        let operands = Operands::contiguous(elem, shape);
+        let spec = operands.softmax(true, 0.125, (64, 64));
         let sizes = [q_len, kv_len, kv_len, q_len, rows];
         let flops = 2.0 * (batch * 8 * seq * seq * 64) as f64;
         bench.line(&format!("softmax forward {batch}x{seq}"), flops, 0.0, |cpu| {
             launch(cpu, &softmax_attention_forward(&spec), &sizes)
         });
-        let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
-        let spec = SoftmaxBackwardSpec {
-            elem,
-            shape,
-            causal,
-            scale,
-            block_q,
-            block_k,
-            q,
-            k,
-            v,
-            out,
-            dout,
-            dq,
-            dk,
-            dv,
-        };
+        let spec = operands.softmax_gradients(&spec);
         let kernel = softmax_attention_dq(&spec);
         let size = |name: &str| match name {
             "q" | "out" | "dout" | "dq" => q_len,
@@ -283,15 +262,14 @@ fn attention(bench: &mut Bench) {
             launch(cpu, &kernel, &sizes(&kernel))
         });
 
-        let (chunk, temperature) = (64, 1.0);
-        let spec = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
+        let chunk = 64;
+        let spec = operands.linear(chunk, 1.0);
         let states = batch * 4 * seq.div_ceil(chunk);
         let (ell, state) = (states * 64, states * 64 * 64);
         bench.line(&format!("linear forward {batch}x{seq}"), 0.0, 0.0, |cpu| {
             launch(cpu, &linear_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state])
         });
-        let spec =
-            LinearBackwardSpec { elem, shape, chunk, temperature, whole: false, q, k, v, dout, dq, dk, dv };
+        let spec = operands.linear_gradients(&spec, false);
         let sizes = [q_len, kv_len, kv_len, ell, state, q_len, q_len, kv_len, kv_len];
         bench.line(&format!("linear backward {batch}x{seq}"), 0.0, 0.0, |cpu| {
             launch(cpu, &linear_attention_backward(&spec), &sizes)

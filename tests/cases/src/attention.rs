@@ -1,62 +1,19 @@
 //! Attention kernels in chains, forward before backward, with operands of a given distribution.
 
 use linc_tile::interp::{Buffer, Precision, RunOptions, run};
+use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    LinearBackwardSpec, LinearForwardSpec, linear_attention_chunk_grads, linear_attention_chunk_states,
-    linear_attention_delta, linear_attention_grads, linear_attention_out, linear_attention_prefix,
-    linear_attention_suffix, needs_delta,
+    linear_attention_chunk_grads, linear_attention_chunk_states, linear_attention_delta,
+    linear_attention_grads, linear_attention_out, linear_attention_prefix, linear_attention_suffix,
+    needs_delta,
 };
 use linc_tile::library::attention::softmax::{
-    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_delta, softmax_attention_dkdv,
-    softmax_attention_dq, softmax_attention_forward,
+    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
 };
-use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::{Elem, Kernel, Mode};
 
 use crate::Random;
-
-/// How keys are drawn; all other operands are normal.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Keys {
-    /// N(0, 1)
-    Normal,
-    /// Uniform between minus and plus this.
-    Uniform(f64),
-    /// From minus to plus this along the sequence.
-    Ramp(f64),
-    /// A step of 25 every other token.
-    Steps,
-    /// N(0, 1) with single keys of plus or minus 100.
-    Spikes,
-}
-
-impl Keys {
-    /// All distributions that a linear attention must be safe for.
-    pub const ALL: [Keys; 7] = [
-        Keys::Normal,
-        Keys::Uniform(10.0),
-        Keys::Uniform(100.0),
-        Keys::Ramp(100.0),
-        Keys::Ramp(-100.0),
-        Keys::Steps,
-        Keys::Spikes,
-    ];
-
-    /// Element of token `token` of `seq`.
-    fn draw(self, random: &mut Random, token: usize, seq: usize) -> f64 {
-        match self {
-            Keys::Normal => random.normal(),
-            Keys::Uniform(limit) => (2.0 * random.uniform() - 1.0) * limit,
-            Keys::Ramp(limit) => (2.0 * token as f64 / seq as f64 - 1.0) * limit + random.normal(),
-            Keys::Steps => 25.0 * (token % 2) as f64 + random.normal(),
-            Keys::Spikes => match random.below(97) {
-                0 => 100.0,
-                1 => -100.0,
-                _ => random.normal(),
-            },
-        }
-    }
-}
+use crate::operands::{Keys, Operands};
 
 /// A kernel with operands, its exact results, and those of the interpreter in the kernel's own precision.
 #[derive(Clone, Debug)]
@@ -169,16 +126,11 @@ impl Chain {
         let values: Vec<f64> = (0..len)
             .map(|i| match name {
                 _ if mode == Mode::Write => 0.0,
-                "k" => self.keys.draw(&mut self.random, i / row % seq, seq),
+                "k" => self.keys.draw(&mut self.random, i / row % seq, seq, i % self.shape.head_dim),
                 _ => self.random.normal(),
             })
             .collect();
         Buffer::from_f64(elem, &values).expect("attention works on floats")
-    }
-
-    fn strides(&self) -> (HeadStrides, HeadStrides) {
-        let HeadShape { seq, heads, kv_heads, head_dim, .. } = self.shape;
-        (HeadStrides::contiguous(seq, heads, head_dim), HeadStrides::contiguous(seq, kv_heads, head_dim))
     }
 }
 
@@ -191,37 +143,9 @@ pub fn softmax(
     seed: u64,
 ) -> Vec<Measured> {
     let mut chain = Chain::new(shape, Keys::Normal, seed);
-    let (wide, narrow) = chain.strides();
-    let scale = (shape.head_dim as f64).powf(-0.5);
-    let (block_q, block_k) = blocks;
-    let forward = SoftmaxForwardSpec {
-        elem,
-        shape,
-        causal,
-        scale,
-        block_q,
-        block_k,
-        q: wide,
-        k: narrow,
-        v: narrow,
-        out: wide,
-    };
-    let backward = SoftmaxBackwardSpec {
-        elem,
-        shape,
-        causal,
-        scale,
-        block_q,
-        block_k,
-        q: wide,
-        k: narrow,
-        v: narrow,
-        out: wide,
-        dout: wide,
-        dq: wide,
-        dk: narrow,
-        dv: narrow,
-    };
+    let operands = Operands::contiguous(elem, shape);
+    let forward = operands.softmax(causal, (shape.head_dim as f64).powf(-0.5), blocks);
+    let backward = operands.softmax_gradients(&forward);
     let kernels = [
         softmax_attention_forward(&forward),
         softmax_attention_delta(&backward),
@@ -235,14 +159,10 @@ pub fn softmax(
 pub fn linear(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: u64) -> Vec<Measured> {
     const CHUNK: usize = 64;
     let mut chain = Chain::new(shape, keys, seed);
-    let (wide, narrow) = chain.strides();
-    let (q, k, v, out) = (wide, narrow, narrow, wide);
-    let forward = LinearForwardSpec { elem, shape, chunk: CHUNK, temperature, q, k, v, out };
-    let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
+    let operands = Operands::contiguous(elem, shape);
+    let forward = operands.linear(CHUNK, temperature);
     // Both ways of large heads.
-    let whole = !seed.is_multiple_of(3);
-    let backward =
-        LinearBackwardSpec { elem, shape, chunk: CHUNK, temperature, whole, q, k, v, dout, dq, dk, dv };
+    let backward = operands.linear_gradients(&forward, !seed.is_multiple_of(3));
     let mut kernels = vec![
         linear_attention_chunk_states(&forward),
         linear_attention_prefix(&forward),

@@ -2,17 +2,17 @@
 
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::efficient::{
-    LinearDecodeSpec, LinearForwardSpec, linear_decode, linear_prefill, linear_prefill_out,
-    linear_prefill_prefix,
+    LinearDecodeSpec, linear_decode, linear_prefill, linear_prefill_out, linear_prefill_prefix,
 };
 use linc_tile::library::attention::softmax::{
-    SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache, softmax_decode,
-    softmax_decode_merge, softmax_decode_parts, softmax_prefill,
+    SoftmaxDecodeSpec, SoftmaxPrefillSpec, append_to_cache, softmax_decode, softmax_decode_merge,
+    softmax_decode_parts, softmax_prefill,
 };
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::{Elem, Kernel};
 
 use crate::library::{ELEMS, LEN, tolerance};
+use crate::operands::Operands;
 use crate::{Case, inputs};
 
 /// One token at a time.
@@ -71,14 +71,8 @@ pub fn prompts() -> Vec<Case> {
             (shape(1, 64, 4, 2, 64), 64, 192, [0, 128]),
             (shape(2, 37, 6, 2, 24), 16, 90, [0, 53]),
         ] {
-            let HeadShape { seq, heads, kv_heads, head_dim, .. } = shape;
-            let wide = HeadStrides::contiguous(seq, heads, head_dim);
-            let narrow = HeadStrides::contiguous(seq, kv_heads, head_dim);
-            let (q, k, v, out) = (wide, narrow, narrow, wide);
-            let (scale, block) = (0.3, chunk);
-            let (block_q, block_k) = (block, block);
-            let forward =
-                SoftmaxForwardSpec { elem, shape, causal: true, scale, block_q, block_k, q, k, v, out };
+            let layout = Operands::contiguous(elem, shape);
+            let forward = layout.softmax(true, 0.3, (chunk, chunk));
             let spec = SoftmaxPrefillSpec { forward, len };
             for pos in positions {
                 for kernel in [append_to_cache(&spec), softmax_prefill(&spec)] {
@@ -88,7 +82,7 @@ pub fn prompts() -> Vec<Case> {
             }
             // Keys far apart take the way around the range check.
             for (temperature, within) in [(1.0, tolerance(elem)), (40.0, (5e-2, 2e-2))] {
-                let spec = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
+                let spec = layout.linear(chunk, temperature);
                 for pos in positions {
                     for kernel in
                         [linear_prefill(&spec), linear_prefill_prefix(&spec), linear_prefill_out(&spec)]

@@ -8,6 +8,7 @@ pub mod embeddings;
 pub mod files;
 pub mod launch;
 pub mod library;
+pub mod operands;
 mod random;
 
 use linc_tile::interp::{Buffer, RunOptions, run};
@@ -51,6 +52,11 @@ impl Random {
     /// Standard normal.
     pub fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    /// Normal numbers with this standard deviation.
+    pub fn normals(&mut self, count: usize, deviation: f64) -> Vec<f32> {
+        (0..count).map(|_| (self.normal() * deviation) as f32).collect()
     }
 }
 

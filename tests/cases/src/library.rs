@@ -1,15 +1,14 @@
 //! Every kernel of the library at odd sizes, with operands and the tolerance of its results.
 
 use linc_tile::interp::Buffer;
+use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    LinearBackwardSpec, LinearForwardSpec, bidirectional_attention_backward, bidirectional_attention_out,
-    bidirectional_attention_state, linear_attention_backward, linear_attention_forward,
+    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
+    linear_attention_backward, linear_attention_forward,
 };
 use linc_tile::library::attention::softmax::{
-    SoftmaxBackwardSpec, SoftmaxForwardSpec, softmax_attention_delta, softmax_attention_dkdv,
-    softmax_attention_dq, softmax_attention_forward,
+    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
 };
-use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{
@@ -27,6 +26,7 @@ use linc_tile::library::reduce::{
 use linc_tile::library::rope::{RopeSpec, rope};
 use linc_tile::{Elem, Kernel};
 
+use crate::operands::Operands;
 use crate::{Case, inputs, reference};
 
 /// Errors of single precision, and one unit in the last place of the narrow types besides.
@@ -261,41 +261,13 @@ pub fn softmax_attention() -> Vec<Case> {
     for (seed, shape) in shapes().into_iter().enumerate() {
         for elem in ELEMS {
             for causal in [false, true] {
-                let wide = HeadStrides::contiguous(shape.seq, shape.heads, shape.head_dim);
-                let narrow = HeadStrides::contiguous(shape.seq, shape.kv_heads, shape.head_dim);
-                let (block_q, block_k, scale) = (32, 16, 0.25);
-                let spec = SoftmaxForwardSpec {
-                    elem,
-                    shape,
-                    causal,
-                    scale,
-                    block_q,
-                    block_k,
-                    q: wide,
-                    k: narrow,
-                    v: narrow,
-                    out: wide,
-                };
+                let layout = Operands::contiguous(elem, shape);
+                let spec = layout.softmax(causal, 0.25, (32, 16));
                 let forward = softmax_attention_forward(&spec);
                 let operands = inputs(&forward, LEN, 5, seed as u64 + 7);
                 cases.push(Case::new(&forward, &operands, tolerance(elem)));
                 let saved = reference(&forward, &operands);
-                let spec = SoftmaxBackwardSpec {
-                    elem,
-                    shape,
-                    causal,
-                    scale,
-                    block_q,
-                    block_k,
-                    q: wide,
-                    k: narrow,
-                    v: narrow,
-                    out: wide,
-                    dout: wide,
-                    dq: wide,
-                    dk: narrow,
-                    dv: narrow,
-                };
+                let spec = layout.softmax_gradients(&spec);
                 let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| saved[i].clone());
                 let dout = operands[3].clone();
                 for kernel in [
@@ -333,25 +305,9 @@ pub fn linear_attention() -> Vec<Case> {
         for elem in ELEMS {
             // Keys far apart take the way around the range check.
             for (temperature, chunk) in [(1.0, 16), (1.0, 64), (40.0, 32)] {
-                let wide = HeadStrides::contiguous(shape.seq, shape.heads, shape.head_dim);
-                let narrow = HeadStrides::contiguous(shape.seq, shape.kv_heads, shape.head_dim);
-                let (q, k, v, out) = (wide, narrow, narrow, wide);
-                let forward = LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out };
-                let (dout, dq, dk, dv) = (wide, wide, narrow, narrow);
-                let backward = LinearBackwardSpec {
-                    elem,
-                    shape,
-                    chunk,
-                    temperature,
-                    whole: false,
-                    q,
-                    k,
-                    v,
-                    dout,
-                    dq,
-                    dk,
-                    dv,
-                };
+                let layout = Operands::contiguous(elem, shape);
+                let forward = layout.linear(chunk, temperature);
+                let backward = layout.linear_gradients(&forward, false);
                 let rough = temperature > 1.0;
                 let tolerance = if rough { (5e-2, 2e-2) } else { tolerance(elem) };
                 // 40 times differences of rounded numbers.

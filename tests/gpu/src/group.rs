@@ -1,7 +1,8 @@
 //! What is checked, in groups: small enough that one process can do each, since a GPU is lost to the process in which a
 //! kernel has failed.
 
-use linc_cases::attention::{Keys, Measured, linear, softmax};
+use linc_cases::attention::{Measured, linear, softmax};
+use linc_cases::operands::Keys;
 use linc_cases::{Case, decoding, embeddings, library, random_kernel};
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;

@@ -24,25 +24,11 @@ impl Case {
     }
 
     pub fn forward(&self, machine: Machine) -> LinearForwardSpec {
-        let Case { shape, chunk, temperature, .. } = *self;
-        let wide = machine.layout.strides(&shape, shape.heads);
-        let narrow = machine.layout.strides(&shape, shape.kv_heads);
-        LinearForwardSpec {
-            elem: machine.elem,
-            shape,
-            chunk,
-            temperature,
-            q: wide,
-            k: narrow,
-            v: narrow,
-            out: wide,
-        }
+        machine.operands(self.shape).linear(self.chunk, self.temperature)
     }
 
     pub fn backward(&self, machine: Machine) -> LinearBackwardSpec {
-        let LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, out } = self.forward(machine);
-        let whole = self.whole;
-        LinearBackwardSpec { elem, shape, chunk, temperature, whole, q, k, v, dout: out, dq: q, dk: k, dv: v }
+        machine.operands(self.shape).linear_gradients(&self.forward(machine), self.whole)
     }
 
     /// Compares out, dq, dk, dv with the naive computation.

@@ -3,6 +3,8 @@
 
 pub mod efficient;
 
+use linc_cases::Random;
+use linc_cases::operands::{Keys, Operands};
 use linc_tile::interp::{Buffer, Precision, RunOptions, run};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::{Elem, Kernel};
@@ -13,91 +15,22 @@ pub fn by_turns<T: Copy>(values: &[T], turn: usize) -> impl Iterator<Item = T> {
     some.iter().copied()
 }
 
-/// A small deterministic generator (xorshift64*).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// Uniform in (0, 1).
-    pub fn uniform(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    /// Standard normal.
-    pub fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-
-    pub fn normals(&mut self, count: usize, gain: f64) -> Vec<f32> {
-        (0..count).map(|_| (self.normal() * gain) as f32).collect()
+/// Error of the f32 kernel relative to the natural scale that is still rounding: at |K| ~ 100 one unit in the last place
+/// of K itself is 7.6e-6.
+pub fn tolerance_of(keys: Keys) -> f64 {
+    match keys {
+        Keys::Normal => 2e-6,
+        Keys::Uniform(limit) if limit <= 10.0 => 2e-6,
+        Keys::Uniform(_) | Keys::Ramp(_) | Keys::Steps | Keys::Spike => 2e-5,
     }
 }
 
-/// Families of keys (research: the ones that break unchecked chunk references).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Keys {
-    Normal,
-    Uniform10,
-    Uniform100,
-    RampUp,
-    RampDown,
-    Steps,
-    Spike,
-}
-
-impl Keys {
-    pub const ALL: [Keys; 7] = [
-        Keys::Normal,
-        Keys::Uniform10,
-        Keys::Uniform100,
-        Keys::RampUp,
-        Keys::RampDown,
-        Keys::Steps,
-        Keys::Spike,
-    ];
-
-    /// Error of the f32 kernel relative to the natural scale that is still rounding: at |K| ~ 100 one unit in the
-    /// last place of K itself is 7.6e-6.
-    pub fn tolerance(self) -> f64 {
-        match self {
-            Keys::Normal | Keys::Uniform10 => 2e-6,
-            Keys::Uniform100 | Keys::RampUp | Keys::RampDown | Keys::Steps | Keys::Spike => 2e-5,
-        }
-    }
-
-    /// What [`efficient::Case::check_naive`] allows for f16 in any case: where one key has all the weight, dk is the
-    /// difference of equal numbers, which the naive computation rounds alike.
-    pub fn floor(self) -> f64 {
-        match self {
-            Keys::Spike => 2f64.powi(-14),
-            Keys::Normal
-            | Keys::Uniform10
-            | Keys::Uniform100
-            | Keys::RampUp
-            | Keys::RampDown
-            | Keys::Steps => 0.0,
-        }
-    }
-
-    fn value(self, t: usize, d: usize, n: usize, random: &mut Random) -> f64 {
-        let along = if n > 1 { t as f64 / (n - 1) as f64 } else { 0.0 };
-        match self {
-            Keys::Normal => random.normal(),
-            Keys::Uniform10 => random.uniform() * 20.0 - 10.0,
-            Keys::Uniform100 => random.uniform() * 200.0 - 100.0,
-            Keys::RampUp => -100.0 + 200.0 * along + random.normal(),
-            Keys::RampDown => 100.0 - 200.0 * along + random.normal(),
-            Keys::Steps => (t / 7) as f64 * 25.0 - 100.0 + random.normal(),
-            Keys::Spike if t == n / 3 => 100.0,
-            Keys::Spike if t == 2 * n / 3 && d.is_multiple_of(2) => -100.0,
-            Keys::Spike => random.normal(),
-        }
+/// What [`efficient::Case::check_naive`] allows for f16 in any case: where one key has all the weight, dk is the
+/// difference of equal numbers, which the naive computation rounds alike.
+pub fn floor_of(keys: Keys) -> f64 {
+    match keys {
+        Keys::Spike => 2f64.powi(-14),
+        Keys::Normal | Keys::Uniform(_) | Keys::Ramp(_) | Keys::Steps => 0.0,
     }
 }
 
@@ -131,7 +64,7 @@ impl Problem {
         let k = (0..small)
             .map(|i| {
                 let t = i / (kv_heads * head_dim) % seq;
-                keys.value(t, i % head_dim, seq, &mut random) as f32
+                keys.draw(&mut random, t, seq, i % head_dim) as f32
             })
             .collect();
         Problem {
@@ -330,6 +263,12 @@ impl Machine {
     pub const BF16: Machine = Machine { elem: Elem::Bf16, precision: Precision::F32, layout: Layout::Packed };
     /// f16 tensors, f32 accumulation.
     pub const F16: Machine = Machine { elem: Elem::F16, ..Machine::BF16 };
+
+    /// The tensors of an attention in this machine's element type and layout.
+    pub fn operands(&self, shape: HeadShape) -> Operands {
+        let strides = |heads| self.layout.strides(&shape, heads);
+        Operands { elem: self.elem, shape, query: strides(shape.heads), key: strides(shape.kv_heads) }
+    }
 
     /// A buffer of an element type.
     pub fn buffer(&self, elem: Elem, values: &[f64]) -> Buffer {
