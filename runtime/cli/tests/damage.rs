@@ -129,9 +129,19 @@ fn weights_alone_are_no_run_that_goes_on() {
     let folder = Folder::new("weights_alone");
     let config = folder.config();
     let train = ["train", &config, "--checkpoint.last_save_model_only", "true"];
-    for _ in 0..2 {
-        succeed(&train);
-    }
+    succeed(&train);
+    // Asking for more steps would be refused: what is said instead does what it says.
+    let text = succeed(&train);
+    let run = folder.path("run").display().to_string();
+    let weights = format!("--checkpoint.initial_load_path {run}/checkpoint/step-6");
+    let earlier = format!("--job.dump_folder {run} --checkpoint.load_step 3");
+    assert!(text.contains("run-2: ") && text.contains("weights only"), "{text}");
+    assert!(text.contains(&weights) && text.contains(&earlier) && !text.contains("training.steps"), "{text}");
+    let say = |what: &str| succeed(&[&train[..], &what.split(' ').collect::<Vec<_>>()].concat());
+    let text = say(&weights);
+    assert!(text.contains("run-3: ") && text.contains("Starting from the weights of"), "{text}");
+    assert!(say(&earlier).contains("(step 3)"));
+    fs::remove_dir_all(folder.path("run-3")).expect("removed");
     let more = [&train[..], &["--training.steps", "7"]].concat();
     refuse(&more, &["run/checkpoint/step-6", "weights only", "checkpoint.initial_load_path"]);
     // The config's own run has what it needs by now, and the one beside it has not.

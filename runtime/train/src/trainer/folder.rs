@@ -4,17 +4,21 @@
 //! the lowest number. Damage in the config's own folder is an error, as in one that is named: who starts its run again
 //! wants that run. A folder beside it is passed over, which is said. Nothing that an earlier run wrote is overwritten.
 
+mod found;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use linc_checkpoint::{CheckpointError, ModelRecord, OPTIMIZER_FILE, check_model};
+use linc_checkpoint::ModelRecord;
 use linc_data::TrainingData;
 use linc_device::words::count;
 use linc_device::write_entry;
 
+use found::{Found, cannot_go_on};
+
 use super::lock::{Holder, Lock, holder};
 use super::programs::output;
-use super::resume::{check_resumable, checkpoint_folder};
+use super::resume::checkpoint_folder;
 use crate::config::{Change, JobConfig};
 use crate::error::TrainError;
 use crate::metrics;
@@ -29,117 +33,6 @@ pub enum Folder {
     Named,
     /// It is where runs of the config go.
     OfConfig,
-}
-
-/// What a folder holds of earlier runs.
-struct Found {
-    folder: PathBuf,
-    /// The settings of the last start there.
-    config: Option<JobConfig>,
-    /// Its newest checkpoint.
-    newest: Option<usize>,
-    /// Whether anything was trained there.
-    is_used: bool,
-}
-
-impl Found {
-    fn look(folder: PathBuf, config: &JobConfig) -> Self {
-        let text = fs::read_to_string(folder.join("config.toml")).ok();
-        let earlier = text.and_then(|text| JobConfig::load(&text, "config.toml", &[]).ok());
-        let newest = linc_checkpoint::steps(&folder.join(&config.checkpoint.folder)).last().copied();
-        let records = fs::metadata(folder.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0);
-        let is_used = newest.is_some() || records;
-        Found { config: earlier.map(|loaded| loaded.config), newest, is_used, folder }
-    }
-
-    /// What the settings change of what the run there trains; `None` if its settings are not known.
-    fn changes(&self, config: &JobConfig) -> Option<Vec<Change>> {
-        let changes = config.changes_since(self.config.as_ref()?);
-        Some(changes.into_iter().filter(Change::shapes).collect())
-    }
-
-    fn has_same_settings(&self, config: &JobConfig) -> bool {
-        self.changes(config).is_some_and(|changes| changes.is_empty())
-    }
-
-    fn checkpoint(&self, config: &JobConfig, step: usize) -> PathBuf {
-        self.folder.join(&config.checkpoint.folder).join(format!("step-{step}"))
-    }
-
-    /// Whether `config`, whose settings are those of the run there, is that run, of which the checkpoint is whole: its
-    /// model, its data.
-    fn is_run_of(
-        &self,
-        path: &Path,
-        record: &ModelRecord,
-        data: &TrainingData,
-        proceed: &mut dyn FnMut() -> Result<(), TrainError>,
-    ) -> Result<Result<(), String>, TrainError> {
-        let state = linc_checkpoint::describe(path)?;
-        if let Err(error) = check_model(path, &state.model, record) {
-            return Ok(Err(first_line(&error)));
-        }
-        if let Err(error) = data.state().check_same_data(&state.data) {
-            return Ok(Err(first_line(&error)));
-        }
-        check_resumable(path, &state)?;
-        linc_checkpoint::open_while(path, proceed)?;
-        Ok(Ok(()))
-    }
-
-    /// Why the run there cannot go on from a checkpoint that is damaged, with what is left of it.
-    fn damage(&self, config: &JobConfig, newest: usize, error: &CheckpointError) -> String {
-        let folder = self.folder.display();
-        let steps = linc_checkpoint::steps(&self.folder.join(&config.checkpoint.folder));
-        let earlier = steps.into_iter().rfind(|step| *step < newest);
-        let help = earlier.map_or_else(String::new, |step| {
-            format!(" (to go on from step {step} there, say --job.dump_folder {folder} --checkpoint.load_step {step})")
-        });
-        format!("{}{help}", cannot_go_on(&self.folder, &first_line(error)))
-    }
-
-    /// Whether the run there was stopped in the validation after its last step, and can make up for it.
-    fn owes_validation(&self, config: &JobConfig, last: usize) -> bool {
-        let path = self.checkpoint(config, last);
-        let is_whole =
-            || linc_checkpoint::describe(&path).is_ok_and(|s| s.files.contains_key(OPTIMIZER_FILE));
-        let validated = || metrics::last_validation(&self.folder.join("metrics.jsonl"));
-        config.validation.enable && validated().is_ok_and(|step| step != Some(last)) && is_whole()
-    }
-
-    /// Why a run of `config` is not the one there, with what to say to go on with that one.
-    fn why_not(&self, config: &JobConfig) -> String {
-        let folder = self.folder.display();
-        match (self.changes(config), self.newest) {
-            (None, _) => format!("{folder} holds an earlier run whose config.toml cannot be read"),
-            (Some(changes), newest) if !changes.is_empty() => {
-                let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
-                let help = match newest {
-                    Some(_) => format!("; to go on with that one, say --job.dump_folder {folder}"),
-                    None => String::new(),
-                };
-                format!("{folder} holds a run with other settings ({}){help}", changes.join(", "))
-            }
-            (Some(_), Some(step)) if config.checkpoint.enable => format!(
-                "{folder} holds a run with these settings, with {} done; \
-                 to go on with it, ask for more in training.steps",
-                count(step, "step")
-            ),
-            (Some(_), Some(step)) => format!(
-                "{folder} holds an earlier run with these settings; \
-                 to go on with it, say --job.dump_folder {folder} --checkpoint.load_step {step}"
-            ),
-            (Some(_), None) => format!("{folder} holds an earlier run with these settings"),
-        }
-    }
-}
-
-fn cannot_go_on(folder: &Path, reason: &str) -> String {
-    format!("{} holds a run that cannot go on: {reason}", folder.display())
-}
-
-fn first_line(error: &impl ToString) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_string()
 }
 
 /// Refuses a run that is going on already: in a folder that is named, any.

@@ -122,6 +122,9 @@ pub(super) fn check_resumable(path: &Path, state: &State) -> Result<(), Checkpoi
     Err(CheckpointError::Mismatch {
         path: path.to_path_buf(),
         message: "it has the weights only, a run cannot go on from it".into(),
-        help: "start a new run with them: checkpoint.initial_load_path".into(),
+        help: format!(
+            "start a new run with them, in another job.dump_folder: --checkpoint.initial_load_path {}",
+            path.display()
+        ),
     })
 }
