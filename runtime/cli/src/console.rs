@@ -100,6 +100,11 @@ impl Observer for Console {
         self.progress.show("steps", &words, step as u64, self.steps as u64);
     }
 
+    fn validating(&mut self, done: usize, batches: usize) {
+        let words = format!("validation batch {done}/{batches}");
+        self.progress.show("validation", &words, done as u64, batches as u64);
+    }
+
     fn record(&mut self, record: &Record, memory: Memory) {
         self.line(&console_line(record, memory, self.color, self.room()));
     }

@@ -62,6 +62,22 @@ fn lines_of_a_run_fit_the_terminal() {
 }
 
 #[test]
+fn a_long_validation_has_a_bar() {
+    let folder = Folder::new("terminal_validation");
+    let (config, text) = (folder.config(), "a stitch in time saves nine, and the early bird\n".repeat(6000));
+    let path = folder.file("held_out.txt", text);
+    let settings = ["--validation.dataset_path", &path, "--validation.steps", "-1", "--training.steps", "1"];
+    let Some(shown) = in_terminal(&[], &[&["train", config.as_str()], &settings[..]].concat()) else {
+        return;
+    };
+    let text = plain(&shown);
+    let bars: Vec<&str> =
+        text.split(['\r', '\n']).filter(|line| line.contains("validation batch ")).collect();
+    assert!(!bars.is_empty() && bars.iter().all(|bar| bar.chars().count() <= 80), "{text}");
+    assert!(text.contains("validate step:  1  loss: "), "{text}");
+}
+
+#[test]
 fn plain_terminals_get_plain_text() {
     let folder = Folder::new("plain");
     let config = folder.config();

@@ -311,12 +311,16 @@ impl Trainer {
     }
 
     /// Measures on the validation part; nothing if `stop` is set before it is through.
-    fn validate(&mut self, stop: &AtomicBool) -> Result<Option<Record>, TrainError> {
+    fn validate(
+        &mut self,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Record>, TrainError> {
         let mut record = Record::new(self.step, self.tokens);
         if let Some(data) = &self.data.validation {
             let begun = Instant::now();
             let (steps, vocab) = (self.config.validation.steps, self.model.sizes.vocab_size);
-            if !validation::validate(&mut self.session, data, steps, vocab, &mut record, stop)? {
+            if !validation::validate(&mut self.session, data, steps, vocab, &mut record, stop, observer)? {
                 return Ok(None);
             }
             let tokens =

@@ -13,6 +13,8 @@ pub trait Observer {
     fn progress(&mut self, what: &str, done: u64, total: u64);
     /// A step is done (every step).
     fn step(&mut self, step: usize, loss: f32);
+    /// A validation goes on: so many of its batches are done. Told before the first and after each.
+    fn validating(&mut self, done: usize, batches: usize);
     /// A training record was written.
     fn record(&mut self, record: &Record, memory: Memory);
     /// A validation record was written.

@@ -112,7 +112,7 @@ impl Trainer {
         stop: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let Some(record) = self.validate(stop)? else {
+        let Some(record) = self.validate(stop, observer)? else {
             progress.interrupted = true;
             return Ok(());
         };

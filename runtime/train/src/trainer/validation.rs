@@ -6,6 +6,7 @@ use linc_data::{RecallAccuracy, ValidationData};
 use linc_driver::names;
 use linc_session::Session;
 
+use super::observer::Observer;
 use super::programs::EVAL;
 use crate::error::TrainError;
 use crate::metrics::Record;
@@ -19,10 +20,13 @@ pub(super) fn validate(
     vocab: usize,
     record: &mut Record,
     stop: &AtomicBool,
+    observer: &mut dyn Observer,
 ) -> Result<bool, TrainError> {
     let (mut nats, mut count, mut bytes) = (0.0, 0u64, 0u64);
     let mut accuracy = RecallAccuracy::default();
-    for index in 0..data.batches_of(steps) {
+    let batches = data.batches_of(steps);
+    observer.validating(0, batches);
+    for index in 0..batches {
         let batch = data.batch(index);
         match data {
             ValidationData::Text(_) => {
@@ -40,6 +44,7 @@ pub(super) fn validate(
         }
         count += batch.target_count() as u64;
         bytes += batch.target_bytes.unwrap_or(0);
+        observer.validating(index + 1, batches);
     }
     record.validation_loss = Some(nats / count.max(1) as f64);
     if bytes > 0 {
