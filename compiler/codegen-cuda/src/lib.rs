@@ -2,12 +2,12 @@
 //!
 //! | folder | what is in it |
 //! |---|---|
+//! | `prelude` | the device functions that all kernels call |
 //! | `analysis` | facts about a tile program: loops, accesses, uses of values |
 //! | `decisions` | what is decided of it: warps and layouts, shared memory, loads ahead, widths of accesses, `wgmma` |
 //! | `text` | how C++ is spelled: lines, names, types, operations, positions |
 //! | `hopper` | what only Hopper has, as text: `wgmma`, TMA copies, mbarriers |
 //! | `emission` | statements in order, each with the waiting that it needs |
-//! | `prelude` | the device functions that all kernels call |
 //!
 //! A folder knows those above it only, which `tests/tests/folders.rs` checks.
 

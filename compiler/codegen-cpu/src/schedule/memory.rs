@@ -20,6 +20,7 @@ fn array(s: &Scheduler<'_>, view: &View) -> (Array, Elem) {
     (Array { place, half: Half::of(elem), strides }, elem)
 }
 
+/// Bounds of a view, without those that the shape never reaches.
 fn bounds(s: &Scheduler<'_>, view: &View, shape: Shape) -> Bounds {
     let useful = |bound: Option<ValueId>, extent: usize| {
         bound.filter(|b| s.offsets.constant(*b).is_none_or(|c| c < extent as i64))

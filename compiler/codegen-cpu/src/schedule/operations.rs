@@ -38,8 +38,6 @@ pub(crate) fn cast(s: &mut Scheduler<'_>, result: ValueId, a: ValueId) -> Result
     Ok(())
 }
 
-// ---- control ----
-
 /// A vector as rows or columns that are alike: read with a stride of 0.
 pub(crate) fn expand(s: &mut Scheduler<'_>, result: ValueId, vector: ValueId, axis: usize) {
     let location = match (s.settled(vector), axis) {

@@ -68,6 +68,7 @@ fn statement(s: &mut Scheduler<'_>, stmt: &Stmt) -> Result<(), String> {
     Ok(())
 }
 
+/// Schedules a region on its own and returns its nodes and the registers of the tiles that it yields.
 fn region(s: &mut Scheduler<'_>, region: &Region) -> Result<(Vec<Node>, Vec<RegId>), String> {
     let scope = s.scope.clone();
     let outer = std::mem::take(&mut s.out);
