@@ -41,7 +41,7 @@ fn check(model: &Model, vocab: usize, (batch, seq): (usize, usize), precision: P
     let options =
         Options { precision, target: Target::Cuda(Arch::Sm90a), dumps: true, ..Options::new(batch, seq) };
     let compiled = compiled(model, &training(), &options);
-    // Whole tiles of 16 bits come by the tensor engine.
+    // Whole tiles of 16 bits come by TMA.
     let whole = seq.is_multiple_of(128) && precision != Precision::Float32;
     let copies = compiled.dumps.iter().any(|d| d.text.contains(" maps0,"));
     assert!(copies || !whole, "no tensor copies of {seq} tokens");

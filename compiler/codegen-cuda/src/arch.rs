@@ -7,7 +7,7 @@ pub enum Arch {
     Sm80,
     /// Ada: L40, RTX 40.
     Sm89,
-    /// Hopper without what only Hopper has: tensor copies, and products of warps as before.
+    /// Hopper without what only Hopper has: TMA copies, and products of warps as before.
     Sm90,
     /// Hopper with its own instructions: H100, H200.
     Sm90a,

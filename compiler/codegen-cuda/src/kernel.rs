@@ -12,9 +12,9 @@ pub struct Options {
     pub alignment: Vec<u32>,
 }
 
-/// What Hopper's tensor engine knows of the memory behind a parameter: rows that lie `stride` elements apart and are as
-/// long, of which it copies boxes (CUDA driver API, `cuTensorMapEncodeTiled`). Pieces of 16 bytes are exchanged within
-/// the rows of a box, in the pattern of as many bytes as a row has.
+/// What the Tensor Memory Accelerator (TMA) knows of the memory behind a parameter: rows that lie `stride` elements
+/// apart and are as long, of which it copies boxes (CUDA driver API, `cuTensorMapEncodeTiled`). The rows of a box
+/// are swizzled in pieces of 16 bytes, in the pattern of as many bytes as a row has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorMap {
     /// The parameter, by its place.
@@ -35,7 +35,7 @@ pub struct CudaKernel {
     /// Name of the entry point, `extern "C"`; pointer parameters in the order of the tile program, then one for each
     /// of `maps`.
     pub name: String,
-    /// What tensor copies know of memory.
+    /// What TMA copies know of memory.
     pub maps: Vec<TensorMap>,
     /// The device functions for products of warpgroups that the kernel calls, a part of its prelude.
     pub instructions: String,

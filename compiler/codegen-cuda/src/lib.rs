@@ -39,7 +39,7 @@ pub fn compile(kernel: &linc_tile::Kernel, options: &Options) -> Result<CudaKern
     let mut decisions = Decisions::of(kernel, options);
     let mut emitted = emission::emit(&decisions);
     if emitted.shared_bytes > limit {
-        // Loading a round ahead takes twice the memory.
+        // Loading an iteration ahead takes twice the memory.
         decisions.ahead = false;
         emitted = emission::emit(&decisions);
     }

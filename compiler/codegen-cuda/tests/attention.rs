@@ -150,8 +150,8 @@ fn linear_is_as_precise_as_its_rounding() {
     check(&cases);
 }
 
-/// Sequences of whole tiles, which Hopper's tensor engine copies, over several rounds. Products of warps
-/// and of warpgroups take every other shape each, or all where everything is asked for.
+/// Sequences of whole tiles, which the Tensor Memory Accelerator (TMA) copies, over several iterations. Products of
+/// warps and of warpgroups take every other shape each, or all where everything is asked for.
 #[test]
 fn whole_tiles_come_by_tensor_copies() {
     let mut cases = [vec![], vec![]];

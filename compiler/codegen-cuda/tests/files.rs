@@ -1,5 +1,5 @@
 //! Tile programs that are files, with what no kernel of the library has: names that the generated text uses itself, values
-//! carried into addresses, windows that overlap from round to round, extreme numbers, odd operands of products. Each gives
+//! carried into addresses, windows that overlap from one iteration to the next, extreme numbers, odd operands of products. Each gives
 //! the interpreter's values on the emulator.
 
 use linc_cases::exhaustive;

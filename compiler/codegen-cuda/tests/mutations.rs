@@ -110,7 +110,7 @@ fn missing_barrier() {
 
 #[test]
 fn copies_not_waited_for() {
-    // At the start of a round. Behind a loop, which may have had no round, another wait can be one too many.
+    // At the start of an iteration. Behind a loop, which may have had no iteration, another wait can be one too many.
     let round = "copy_async_wait<0>();\n    barrier();\n    if";
     assert_caught("no wait", round, "barrier();\n    if");
 }
@@ -135,7 +135,7 @@ fn uninitialised_shared_memory() {
 #[test]
 fn products_of_warpgroups_out_of_order() {
     let caught = |bug, from, to| assert_caught_on(Arch::Sm90a, bug, from, to);
-    // At the start of a round; behind a loop, which may have had no round, another one can be one too many.
+    // At the start of an iteration; behind a loop, which may have had no iteration, another one can be one too many.
     caught("operands not announced", "fence_async();\n    barrier();\n    if", "barrier();\n    if");
     caught("registers not announced", "wgmma_fence();", "");
     // All at once: the wait for a product that nobody reads before the next one is covered by that one's.
@@ -176,7 +176,7 @@ fn wrong_tensor_copies() {
     caught("too few bytes", "turn, 16384)", "turn, 8192)");
     caught("another count", "pipeline_init(PIPELINES + p * 32, 4)", "pipeline_init(PIPELINES + p * 32, 5)");
     caught("no barrier", "barrier();", "");
-    // Warps that read tiles themselves go another way than the tensor engine.
+    // Warps that read tiles themselves go another way than TMA.
     let told = "fence_async();\n        const u32 arrival";
     assert_all_caught(&cases, Arch::Sm90, "reads not announced", told, "const u32 arrival");
 }

@@ -1,5 +1,5 @@
-//! Random programs of loops around products, for Hopper's tensor copies: loops in loops and behind each other, in branches,
-//! with no round at all, whose tiles suit the tensor engine or not, are computed on, or stay from before. Numbers are
+//! Random programs of loops around products, for Hopper's TMA copies: loops in loops and behind each other, in
+//! branches, with no iteration at all, whose tiles suit TMA or not, are computed on, or stay from before. Numbers are
 //! small integers, so that the emulator gives the interpreter's results exactly; it watches every mbarrier and fence.
 
 use linc_cases::exhaustive;

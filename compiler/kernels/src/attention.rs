@@ -186,7 +186,7 @@ pub fn prefill_tokens(target: Target) -> usize {
 }
 
 /// Keys of a program that works on one token, where several share a head: few, so that a cache of some thousand tokens is
-/// spread over a GPU, and at least four rounds of tiles, so that one loads while another is computed.
+/// spread over a GPU, and at least four iterations of tiles, so that one loads while another is computed.
 pub fn decode_range(target: Target) -> Option<usize> {
     match target {
         Target::Cpu => None,

@@ -69,9 +69,9 @@ impl fmt::Display for Site {
 /// Rows of a kernel's tiles.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Tile {
-    /// Queries of a program or round.
+    /// Queries of a program or iteration.
     pub queries: usize,
-    /// Keys of a program or round.
+    /// Keys of a program or iteration.
     pub keys: usize,
 }
 

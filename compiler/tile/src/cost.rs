@@ -4,8 +4,8 @@
 //! ends are counted as they are. Programs that differ in nothing of this kind are counted once and multiplied.
 //!
 //! What is only known in memory makes the result an estimate ([`Cost::exact`] is false): a branch on data counts as its
-//! `then` side (kernels put the expected side there), a loop or a bound from data counts as one round or a full tile, and
-//! what is scattered as stored, all of it.
+//! `then` side (kernels put the expected side there), a loop or a bound from data counts as one iteration or a full
+//! tile, and what is scattered as stored, all of it.
 
 use crate::ir::{Elem, Kernel, Op, Region, Stmt, TileType, Unary, ValueId, View};
 
@@ -107,7 +107,7 @@ pub fn cost(kernel: &Kernel) -> Cost {
     total
 }
 
-/// Axes of a kernel's grid along which programs may have other numbers of rounds.
+/// Axes of a kernel's grid along which programs may have other numbers of iterations.
 pub fn uneven_axes(kernel: &Kernel) -> [bool; 3] {
     Relevance::of_loops(kernel).axes
 }
@@ -174,7 +174,7 @@ impl Counter<'_> {
         }
     }
 
-    /// All rounds of a loop, and what it carries out.
+    /// All iterations of a loop, and what it carries out.
     fn rounds(
         &mut self,
         (lower, upper, step): (Option<i64>, Option<i64>, Option<i64>),

@@ -289,7 +289,7 @@ pub enum Op {
     /// `[m,n]` to `[n,m]`.
     Transpose(ValueId),
     /// `for i in (lower..upper).step_by(step)`: region arguments are `i` and the carried values; it yields the carried
-    /// values of the next round; results are the last ones. Bounds are Index scalars.
+    /// values of the next iteration; results are the last ones. Bounds are Index scalars.
     For {
         /// First counter.
         lower: ValueId,
@@ -297,9 +297,9 @@ pub enum Op {
         upper: ValueId,
         /// Step, positive.
         step: ValueId,
-        /// Carried values before the first round.
+        /// Carried values before the first iteration.
         init: Vec<ValueId>,
-        /// Takes the counter, then the carried values, and yields those of the next round.
+        /// Takes the counter, then the carried values, and yields those of the next iteration.
         body: Region,
     },
     /// Both regions yield the results; the condition is a Bool scalar (uniform over the program).

@@ -60,7 +60,7 @@ fn loops_that_depend_on_the_program() {
 
 #[test]
 fn carried_scalars_are_followed() {
-    // The inner loop doubles: 1, 2, 4, 8 rounds.
+    // The inner loop doubles: 1, 2, 4, 8 iterations.
     let body = "%1: index = const 1 %2: index = const 2 %4: index = const 4 %f: f32 = const 1.0 \
         %n: index = for %i in %z..%4 step %1 carry(%a = %1) { \
             for %j in %z..%a step %1 { %s: f32 = add %f, %f } %b: index = mul %a, %2 yield %b } \

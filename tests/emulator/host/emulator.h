@@ -175,7 +175,7 @@ LINC_INLINE void copy_async16(u32 to, const void* from, bool valid) { linc_copy_
 LINC_INLINE void copy_async_commit() { linc_copy_async_commit(); }
 template <int N> LINC_INLINE void copy_async_wait() { linc_copy_async_wait(N); }
 
-// ---- copies of the tensor engine ----
+// ---- copies of TMA ----
 
 // Filled by the runtime.
 struct TensorMap {

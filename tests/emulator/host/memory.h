@@ -37,7 +37,7 @@ struct Cell {
   uint32_t written, read;              // the last epoch
   uint32_t first_read;                 // of the launch
   Actor writer, reader, other_reader;  // in that epoch; two readers are enough to find one that is somebody else
-  uint16_t copying;                    // a background copy into it is under way: THREAD_COPY, TILE_COPY; or MBARRIER
+  uint16_t copying;                    // an asynchronous copy into it is under way: THREAD_COPY, TILE_COPY; or MBARRIER
 };
 constexpr uint16_t THREAD_COPY = 1, TILE_COPY = 2, MBARRIER = 3;
 
@@ -88,7 +88,7 @@ inline bool announced(Actor writer, uint32_t before) {
   return before < fences.size() && fences[before] < block.epoch;
 }
 
-// Where the byte `at` of a tile lies whose rows of so many pieces are exchanged.
+// Where the byte `at` of a tile lies whose rows of so many pieces are swizzled.
 inline uint32_t exchanged(uint32_t at, uint32_t pieces) { return at ^ ((at >> 7 & (pieces - 1)) << 4); }
 
 inline void check_shared(uint32_t at, unsigned bytes, const char* what, unsigned thread) {
@@ -115,7 +115,7 @@ inline void check_no_copy(const Cell& cell, uint32_t word, unsigned thread, cons
     fault("copy-pending", thread, "%s at shared byte %u, where a tile is under way to", what, word * 4);
   }
   if (cell.copying) {
-    fault("copy-pending", thread, "%s at shared byte %u, where a background copy of thread %u is under way", what,
+    fault("copy-pending", thread, "%s at shared byte %u, where an asynchronous copy of thread %u is under way", what,
           word * 4, cell.writer);
   }
 }
@@ -322,7 +322,7 @@ inline void touch_global_write(Place place, unsigned bytes, const char* what) {
   }
 }
 
-// ---- background copies ----
+// ---- asynchronous copies ----
 
 struct Copy {
   uint32_t to;
@@ -354,7 +354,7 @@ inline void land_copies(unsigned groups) {
     for (const Copy& copy : under_way.front()) {
       // No barrier orders a copy that is under way.
       if (copy.from && memcmp(copy.seen, copy.from, 16) != 0) {
-        fault("global-race", actor, "the background copy to shared byte %u read what was written before it was waited for", copy.to);
+        fault("global-race", actor, "the asynchronous copy to shared byte %u read what was written before it was waited for", copy.to);
       }
       if (copy.from) memcpy(&shared.bytes[copy.to], copy.from, 16);
       else memset(&shared.bytes[copy.to], 0, 16);

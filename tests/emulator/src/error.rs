@@ -23,9 +23,9 @@ pub enum FaultKind {
     GlobalRace,
     /// Two blocks at one element of global memory, one of them to write it.
     BlockRace,
-    /// An access to shared memory that a background copy is under way to.
+    /// An access to shared memory that an asynchronous copy is under way to.
     CopyPending,
-    /// A thread that ends with background copies under way or not committed.
+    /// A thread that ends with asynchronous copies under way or not committed.
     CopyUnfinished,
     /// Lanes of a warp, or threads of a warpgroup, that do not come to the same operation.
     Divergence,

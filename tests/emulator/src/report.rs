@@ -7,7 +7,7 @@ pub enum Access {
     Load,
     /// Stores from registers.
     Store,
-    /// Background copies: reads of global memory, writes of shared memory.
+    /// Asynchronous copies: reads of global memory, writes of shared memory.
     Copy,
     /// `load_matrices` and its transposed sister: reads of shared memory.
     Matrices,

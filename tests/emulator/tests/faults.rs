@@ -36,7 +36,7 @@ fn an_access_behind_the_end() {
 }
 
 #[test]
-fn a_background_copy_from_behind_the_end() {
+fn an_asynchronous_copy_from_behind_the_end() {
     let case = matmul().with("b + row * 64", "b + (row + 1) * 64");
     found(case, FaultKind::OutOfBounds, "but b has 4096 elements");
 }
@@ -211,12 +211,20 @@ fn lanes_of_one_warp_need_a_barrier_too() {
     found_any(case, &[FaultKind::SharedRace, FaultKind::Uninitialised], "shared byte");
 }
 
-// ---- background copies ----
+// ---- asynchronous copies ----
 
 #[test]
 fn a_copy_that_nobody_waits_for() {
-    found(matmul().with("copy_async_wait<0>();", ""), FaultKind::CopyPending, "a background copy of thread");
-    found(matmul().with("copy_async_commit();", ""), FaultKind::CopyPending, "a background copy of thread");
+    found(
+        matmul().with("copy_async_wait<0>();", ""),
+        FaultKind::CopyPending,
+        "an asynchronous copy of thread",
+    );
+    found(
+        matmul().with("copy_async_commit();", ""),
+        FaultKind::CopyPending,
+        "an asynchronous copy of thread",
+    );
     found(
         attention(2).with("copy_async_wait<1>", "copy_async_wait<2>"),
         FaultKind::CopyPending,

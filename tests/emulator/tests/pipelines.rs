@@ -1,4 +1,4 @@
-//! Tiles that the tensor engine copies one round ahead: a right kernel, and each mistake with its mbarriers.
+//! Tiles that TMA copies one iteration ahead: a right kernel, and each mistake with its mbarriers.
 
 use linc_emulator::{Access, Emulator, FaultKind, LaunchOptions, Operation, Order};
 
@@ -24,7 +24,7 @@ fn tiles_come_in_turns() {
     }
 }
 
-/// The exchange goes by bits of the address, for rows of 32 and 64 bytes as for those of 128.
+/// The swizzle goes by bits of the address, for rows of 32 and 64 bytes as for those of 128.
 #[test]
 fn narrow_tiles_are_exchanged_in_their_own_pattern() {
     let Some(emulator) = Emulator::find() else { return };

@@ -1,5 +1,5 @@
-//! What is known of the rounds of a loop before they begin: scalars that depend on the counter alone, and how far an
-//! index moves from round to round.
+//! What is known of the iterations of a loop before they begin: scalars that depend on the counter alone, and how far
+//! an index moves from one to the next.
 
 use linc_tile::{Binary, Op, Region, Stmt, ValueId};
 
@@ -14,8 +14,8 @@ pub(crate) struct Loop<'k> {
     pub step: ValueId,
 }
 
-/// Whether a scalar is known before the round: made outside, the counter, or arithmetic on such. What is carried is known
-/// only when the round before has ended.
+/// Whether a scalar is known before the iteration: made outside, the counter, or arithmetic on such. What is carried is
+/// known only when the iteration before has ended.
 pub(crate) fn computable(region: &Region, value: ValueId) -> bool {
     if region.args[1..].contains(&value) {
         return false;
@@ -65,7 +65,7 @@ pub(crate) fn any(body: &[Stmt], is: &impl Fn(&Stmt) -> bool) -> bool {
     body.iter().any(|stmt| is(stmt) || stmt.op.regions().into_iter().any(|r| any(&r.body, is)))
 }
 
-/// What an Index grows by from one round of a loop to the next, if that is the same in all rounds.
+/// What an Index grows by from one iteration of a loop to the next, if that is the same in all iterations.
 pub(crate) fn advance(definitions: &Definitions<'_>, around: Loop<'_>, index: ValueId) -> Option<i64> {
     slope(definitions, around.body, index)?.checked_mul(definitions.constant(around.step)?)
 }
@@ -76,7 +76,7 @@ fn slope(definitions: &Definitions<'_>, body: &Region, value: ValueId) -> Option
         return Some(1);
     }
     let Some(op) = definitions.of(value) else {
-        // What another loop or a branch gives: the same in all rounds if it is made outside.
+        // What another loop or a branch gives: the same in all iterations if it is made outside.
         return (!made_in(body, value)).then_some(0);
     };
     let slope = |value: ValueId| slope(definitions, body, value);

@@ -68,7 +68,7 @@ pub(crate) fn stored_in_pieces(decisions: &Decisions<'_>, view: &View, ty: &Tile
     layouts.products && in_pieces(kernel, usage, &options.alignment, view, ty)
 }
 
-/// Whether the elements of a view in a loop are those of one round only: the view moves on by more than it spans.
+/// Whether the elements of a view in a loop are those of one iteration only: the view moves on by more than it spans.
 pub(crate) fn advances(decisions: &Decisions<'_>, around: Loop<'_>, place: Place, view: &View) -> bool {
     let reach = |(extent, stride): (usize, i64)| (extent as i64 - 1) * stride.abs();
     let last: i64 = place.extents().into_iter().zip(view.axes.iter().map(|a| a.stride)).map(reach).sum();

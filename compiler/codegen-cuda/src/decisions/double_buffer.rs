@@ -1,5 +1,5 @@
-//! Double buffering: which loads of a loop come one round ahead, to a second place in shared memory, while the round
-//! before computes; by the tensor engine where it can copy all of them, else by background copies of the threads.
+//! Double buffering: which loads of a loop are prefetched one iteration ahead, to a second stage in shared memory, while
+//! the iteration before computes; by TMA where it can copy all of them, else by asynchronous copies of the threads (`cp.async`).
 
 use linc_tile::{Mode, Op, Region, ValueId, View};
 
@@ -9,12 +9,13 @@ use super::warpgroups::WARPS;
 use crate::TensorMap;
 use crate::analysis::loops::computable;
 
-/// The loads of a loop that come one round ahead.
+/// The loads that a loop prefetches, one iteration ahead.
 pub(crate) struct DoubleBuffer<'k> {
     pub loads: Vec<(ValueId, &'k View)>,
-    /// What the tensor engine has to know of each, if it copies them.
+    /// What TMA has to know of each, if it copies them.
     pub maps: Option<Vec<TensorMap>>,
-    /// A round has a product to start the next fetch behind, and another warpgroup that this one need not wait for then.
+    /// An iteration has a product to start the next fetch behind, and another warpgroup that this one need not wait for
+    /// then.
     pub behind: bool,
 }
 

@@ -1,5 +1,5 @@
 //! What is decided before any text is written: the warps of a block and the layouts of tiles, how operands reach matrix
-//! products, which loads come ahead of their rounds and by what way, how wide accesses are. Decisions rest on facts
+//! products, which loads are prefetched and by what way, how wide accesses are. Decisions rest on facts
 //! (`analysis`) and on the GPU; none knows how it is written down.
 
 pub(crate) mod access;
@@ -39,7 +39,7 @@ pub(crate) struct Decisions<'k> {
     pub registers: usize,
     /// The axis of the launch that each axis of the kernel's grid becomes.
     pub launch_axes: [usize; 3],
-    /// Whether loops may load for their next rounds, which takes more shared memory.
+    /// Whether loops may load for their next iterations, which takes more shared memory.
     pub ahead: bool,
 }
 

@@ -12,7 +12,7 @@ use crate::analysis::usage::Usage;
 pub(crate) struct Operands {
     /// Operands of matrix products that need a copy in shared memory.
     staged: Vec<bool>,
-    /// Loads that go to shared memory in the background.
+    /// Loads that go to shared memory asynchronously (`cp.async`).
     copied: Vec<bool>,
     /// Loads of `copied` that are also needed in registers.
     unpacked: Vec<bool>,
@@ -79,7 +79,7 @@ impl Operands {
         self.staged[value.0 as usize]
     }
 
-    /// Whether a load goes to shared memory in the background.
+    /// Whether a load goes to shared memory asynchronously (`cp.async`).
     pub(crate) fn is_copied(&self, value: ValueId) -> bool {
         self.copied[value.0 as usize]
     }

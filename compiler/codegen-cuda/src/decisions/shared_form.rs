@@ -1,6 +1,6 @@
 //! The form of a tile in shared memory, as matrix instructions read it.
 //!
-//! A tile of 16-bit elements has rows of 16-byte pieces, exchanged within a row (`swizzled` in the prelude), padded with
+//! A tile of 16-bit elements has rows of 16-byte pieces, swizzled within a row (`swizzled` in the prelude), padded with
 //! zeros to multiples of 16 so that a product never needs a mask. Where a row has more than eight pieces, the tile is cut
 //! into panels of eight, one behind the other: the form in which Hopper's matrix instructions read tiles themselves. An
 //! f32 tile has rows of odd length.
@@ -53,7 +53,7 @@ impl SharedForm {
         (bytes as u32).next_multiple_of(ALIGN)
     }
 
-    /// Bytes that the tile starts at a multiple of. The exchange goes by bits of the address that eight rows use.
+    /// Bytes that the tile starts at a multiple of. The swizzle goes by bits of the address that eight rows use.
     pub(crate) fn align(&self) -> u32 {
         match self.elem {
             Elem::Bf16 | Elem::F16 => 8 * 16 * self.pieces() as u32,

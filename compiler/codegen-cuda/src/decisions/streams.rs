@@ -1,8 +1,8 @@
-//! Loads several rounds ahead for loops that stream through memory. A reduction over the block keeps all its warps
+//! Prefetches over several stages, for loops that stream through memory. A reduction over the block keeps all its warps
 //! waiting for each other, and memory with them, unless loads are under way meanwhile. So each thread copies its own
-//! pieces of the tiles of later rounds to shared memory in the background (`cp.async`), and takes those of this round
-//! from there into its registers. No thread touches the pieces of another: there is nothing to wait for but the copies
-//! themselves.
+//! pieces of the tiles of later iterations to shared memory asynchronously (`cp.async`), and takes those of this
+//! iteration from there into its registers. No thread touches the pieces of another: there is nothing to wait for but
+//! the copies themselves.
 
 use linc_tile::{Mode, Op, Stmt, ValueId, View};
 
@@ -15,13 +15,13 @@ use crate::analysis::memory::{WIDE, element_bytes};
 /// and waits some 800 ns for them, wants 25 KB of all its blocks together, which are two at least. More gains nothing
 /// there (`benches/h200.md`).
 const UNDER_WAY: u32 = 16 << 10;
-/// Rounds that are in shared memory at most.
+/// Stages at most: iterations whose tiles are in shared memory at once.
 const MOST_STAGES: u32 = 4;
 
-/// The loads of a loop that come several rounds ahead.
+/// The loads that a loop prefetches, several iterations ahead.
 pub(crate) struct Stream<'k> {
     pub loads: Vec<(ValueId, &'k View)>,
-    /// Rounds in shared memory: the one that is computed and those under way.
+    /// How many there are: that of the iteration that is computed, and those of the copies under way.
     pub stages: u32,
 }
 
@@ -62,9 +62,9 @@ fn streams(decisions: &Decisions<'_>, around: Loop<'_>, value: ValueId, view: &V
         && unchanged(decisions, around, value, view)
 }
 
-/// Whether what a load of a later round will read is there already: nothing is stored to its parameter in the loop, or
-/// only behind the load, by each thread to where it has loaded. Another parameter may be the same memory only in that way
-/// (`dx` of a norm's gradient and its `dy`).
+/// Whether what a load of a later iteration will read is there already: nothing is stored to its parameter in the loop,
+/// or only behind the load, by each thread to where it has loaded. Another parameter may be the same memory only in
+/// that way (`dx` of a norm's gradient and its `dy`).
 fn unchanged(decisions: &Decisions<'_>, around: Loop<'_>, value: ValueId, view: &View) -> bool {
     let place = decisions.place(value);
     let stores =
@@ -87,7 +87,7 @@ fn unchanged(decisions: &Decisions<'_>, around: Loop<'_>, value: ValueId, view: 
             && !any(body, &stores_elsewhere))
 }
 
-/// Bytes of shared memory for one round of a tile.
+/// Bytes of shared memory for one iteration of a tile.
 pub(crate) fn stage_bytes(decisions: &Decisions<'_>, value: ValueId) -> u32 {
     let pieces = decisions.place(value).slots() / piece(decisions, value);
     (pieces * decisions.layouts.threads()) as u32 * WIDE as u32

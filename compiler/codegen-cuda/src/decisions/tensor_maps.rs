@@ -1,4 +1,4 @@
-//! Which tiles Hopper's tensor engine (TMA) copies, and what it has to know of memory for it.
+//! Which tiles Hopper's Tensor Memory Accelerator (TMA) copies, and what it has to know of memory for it.
 
 use linc_tile::{Op, Region, Stmt, ValueId, View};
 
@@ -11,7 +11,7 @@ const MOST_ROWS: usize = 256;
 /// Maps of a kernel: a few of the four kilobytes that arguments may have.
 const MOST_MAPS: usize = 16;
 
-/// What the tensor engine has to know to copy a tile: nothing if it cannot. A tile without bounds can be copied if it
+/// What TMA has to know to copy a tile: nothing if it cannot. A tile without bounds can be copied if it
 /// lies within rows of memory as long as its stride, which its columns divide as they divide its offset. `known` are the
 /// maps that the kernel has already.
 pub(crate) fn tensor_map(
@@ -42,7 +42,7 @@ pub(crate) fn tensor_map(
     (fits && (known.len() < MOST_MAPS || known.contains(&map))).then_some(map)
 }
 
-/// Whether a loop in a region has a tile that the tensor engine may copy.
+/// Whether a loop in a region has a tile that TMA may copy.
 pub(crate) fn has_pipelines(decisions: &Decisions<'_>, region: &Region, known: &[TensorMap]) -> bool {
     let fetches = |stmt: &Stmt| match &stmt.op {
         Op::Load(view) => {

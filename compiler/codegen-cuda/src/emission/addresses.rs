@@ -3,7 +3,7 @@
 use linc_tile::{Mode, ValueId, View};
 
 use super::code::Code;
-use super::hazards::round_of;
+use super::hazards::iteration_of;
 use crate::decisions::access::advances;
 use crate::decisions::layout::{Axis, Place};
 use crate::text::spelling::memory_type;
@@ -127,7 +127,7 @@ fn map(code: &Code<'_>, place: Place, view: &View, access: &str) -> String {
     let access = if decisions.layouts.alone(place) && access != PIECES { "" } else { access };
     let round = match code.loops.last() {
         Some(around) if advances(decisions, *around, place, view) => {
-            round_of(&code.values.name(around.body.args[0]))
+            iteration_of(&code.values.name(around.body.args[0]))
         }
         _ => String::new(),
     };

@@ -24,14 +24,14 @@ pub(crate) struct Code<'a> {
     pub shared: SharedMemory,
     /// The loops being written, innermost last.
     pub loops: Vec<Loop<'a>>,
-    /// Loads of loops that came several rounds ahead, with the variable that says where this thread's part is in shared
-    /// memory.
+    /// Loads of loops that came several iterations ahead, with the variable that says where this thread's part is in
+    /// shared memory.
     pub streamed: BTreeMap<ValueId, String>,
-    /// Those of loops that tensor copies load ahead for.
+    /// Those of loops that TMA copies load ahead for.
     pub pipelines: Pipelines,
-    /// What tensor copies know of memory.
+    /// What TMA copies know of memory.
     pub maps: Maps,
-    /// A fetch of a pipeline that this round has still to start.
+    /// A fetch of a pipeline that this iteration has still to start.
     pub fetch: Option<String>,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Code<'a> {
 
     // ---- pipelines ----
 
-    /// Writes the fetch that this round has still to start.
+    /// Writes the fetch that this iteration has still to start.
     pub(crate) fn start_fetch(&mut self) {
         if let Some(fetch) = self.fetch.take() {
             self.out.line(fetch);

@@ -1,4 +1,5 @@
-//! Double buffering: while a round computes, the tiles of the next come to a second place in shared memory.
+//! Double buffering: while an iteration computes, the tiles of the next are copied to the other of two stages in shared
+//! memory.
 
 use linc_tile::ValueId;
 
@@ -14,27 +15,27 @@ use crate::decisions::shared_form::SharedForm;
 use crate::decisions::tensor_maps::read_by_threads;
 use crate::hopper::pipeline::Pipeline;
 
-/// Tiles that a loop loads one round ahead.
+/// Tiles that a loop prefetches, one iteration ahead.
 pub(crate) struct Fetches {
-    /// The loads, each with both of its places.
+    /// The loads, each with the memory of both stages.
     tiles: Vec<(ValueId, Range)>,
-    /// The function that starts the copies of a round.
+    /// The function that starts the copies of an iteration.
     function: String,
     way: Way,
-    /// The next fetch starts behind the first product of a round.
+    /// The next fetch starts behind the first product of an iteration.
     behind: bool,
 }
 
-/// Who copies, and what says which place is whose turn.
+/// Who copies, and what says which stage an iteration reads.
 enum Way {
-    /// Threads; the variable with the number of the place that this round reads.
+    /// All threads, by `cp.async`; the variable with the number of the stage that this iteration reads.
     Threads { stage: String },
-    /// The tensor engine; the pipeline.
+    /// TMA, with an mbarrier for each stage.
     Tensor(Pipeline),
 }
 
 impl Fetches {
-    /// Writes the function that starts the loads of a round, and starts those of the first.
+    /// Writes the function that starts the loads of an iteration, and starts those of the first.
     pub(crate) fn begin(
         code: &mut Code<'_>,
         around: Loop<'_>,
@@ -112,7 +113,7 @@ impl Fetches {
                 let first = format!("if (warp == 0 && {lower} < {upper}) {function}({lower}, {turn});");
                 code.out.line(first);
                 if code.shared.hazards.copying() {
-                    // What threads copy is waited for here, once, and not by a barrier in every round.
+                    // What threads copy is waited for here, once, and not by a barrier in every iteration.
                     code.shared.wait(&mut code.out, Before::Arrival);
                 }
             }
@@ -125,8 +126,9 @@ impl Fetches {
         Some(Fetches { tiles, function, way, behind })
     }
 
-    /// At the start of a round: its tiles are here, everyone is done with the other places, the next may come.
-    pub(crate) fn begin_round(&self, code: &mut Code<'_>, counter: &str, upper: &str, step: &str) {
+    /// At the start of an iteration: its tiles are here, everyone is done with the other stage, the next ones may
+    /// come there.
+    pub(crate) fn begin_iteration(&self, code: &mut Code<'_>, counter: &str, upper: &str, step: &str) {
         let Fetches { tiles, function, way, behind } = self;
         let next = format!("{counter} + {step}");
         let place = match way {
@@ -158,8 +160,8 @@ impl Fetches {
         }
     }
 
-    /// At the end of a round: the other places are those of the next.
-    pub(crate) fn end_round(&self, code: &mut Code<'_>) {
+    /// At the end of an iteration: the other stage is that of the next.
+    pub(crate) fn end_iteration(&self, code: &mut Code<'_>) {
         match &self.way {
             Way::Threads { stage } => code.out.line(format!("{stage} ^= 1;")),
             Way::Tensor(pipeline) => {

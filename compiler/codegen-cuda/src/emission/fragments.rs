@@ -11,12 +11,12 @@ pub(crate) fn column_blocks(cols: Axis) -> usize {
     cols.mid / 2
 }
 
-/// Number of the 16 rows that this warp works on in round `i`; those without rows repeat the last.
+/// Number of the 16 rows that this warp works on in iteration `i`; those without rows repeat the last.
 pub(crate) fn strip(rows: Axis, padded: usize) -> String {
     share(rows, "i", rows.warps, 1, padded)
 }
 
-/// Number of the 16 columns that this warp works on in round `n`; those without columns repeat the last.
+/// Number of the 16 columns that this warp works on in iteration `n`; those without columns repeat the last.
 pub(crate) fn column_block(cols: Axis, padded: usize) -> String {
     share(cols, "n", 1, column_blocks(cols), padded)
 }

@@ -3,11 +3,12 @@
 //! Between two barriers no element may be written by one thread and touched by another. Every access of the emitted
 //! text is announced here, in program order, and the answer says whether a barrier has to come before it. Loops are
 //! emitted again until what is known at their start covers what is known at their end, so a barrier missing around
-//! the back edge shows. Background copies add one state: a range is pending until they are waited for.
+//! the back edge shows. Asynchronous copies add one state: a range is pending until they are waited for.
 //!
 //! Global memory needs the same care within a block, for parameters that are stored to. Two accesses through the
 //! same view and layout touch an element from the same thread, so they are ordered anyway; but not if they are of
-//! different rounds of a loop, in which the same view is at another place, unless no two rounds share an element.
+//! different iterations of a loop, in which the same view is at another place, unless no two iterations share an
+//! element.
 
 use std::collections::BTreeSet;
 
@@ -18,22 +19,22 @@ use super::allocator::Range;
 enum Access {
     SharedRead(Range),
     SharedWrite(Range),
-    /// Read in a loop by all who then told the pipeline of that number.
+    /// Read in a loop by warps that then arrived at the mbarrier of the pipeline of that number.
     SharedReleased(Range, u32),
     /// Parameter, and what tells its element-to-thread maps apart.
     GlobalRead(u32, String),
     GlobalWrite(u32, String),
 }
 
-/// The map of an access of an earlier round, which equals no other.
+/// The map of an access of an earlier iteration, which equals no other.
 fn earlier(map: &str) -> String {
     const MARK: &str = " earlier";
     if map.ends_with(MARK) { map.to_string() } else { format!("{map}{MARK}") }
 }
 
-/// End of the map of a view whose elements belong to one round of the loop with that counter.
-pub(crate) fn round_of(counter: &str) -> String {
-    format!(" in a round of {counter}")
+/// End of the map of a view whose elements belong to one iteration of the loop with that counter.
+pub(crate) fn iteration_of(counter: &str) -> String {
+    format!(" in an iteration of {counter}")
 }
 
 /// What has to come before an access.
@@ -43,7 +44,7 @@ pub(crate) enum Before {
     Nothing,
     /// `__syncthreads`: another thread may still read or write the same bytes.
     Barrier,
-    /// The end of the background copies, then a barrier.
+    /// The end of the asynchronous copies, then a barrier.
     Arrival,
 }
 
@@ -52,10 +53,9 @@ pub(crate) enum Before {
 pub(crate) struct Hazards {
     accesses: BTreeSet<Access>,
     pending: BTreeSet<Range>,
-    /// Written, or copied to, for products of warpgroups or before tensor copies, which have to be told before the
-    /// barrier.
+    /// Written, or copied to, for wgmma or before TMA copies, which need a fence before the barrier (`fence_async`).
     unfenced: BTreeSet<Range>,
-    /// Written by threads, themselves or by background copies, of which nobody has been told.
+    /// Written by threads, themselves or by asynchronous copies, without a fence since.
     written: BTreeSet<Range>,
     /// Read by threads, of which nobody has been told.
     read: BTreeSet<Range>,
@@ -74,10 +74,10 @@ impl Hazards {
         self.met &= other.met;
     }
 
-    /// A round has ended that began as `start`, of the loop with that counter: its views are at other places in the next
-    /// round. Those of which no two rounds have an element in common can go on under the same map.
+    /// An iteration has ended that began as `start`, of the loop with that counter: its views are at other places in
+    /// the next iteration. Those of which no two iterations have an element in common can go on under the same map.
     pub(crate) fn next_round(&mut self, start: &Hazards, counter: &str) {
-        let apart = round_of(counter);
+        let apart = iteration_of(counter);
         let accesses = std::mem::take(&mut self.accesses);
         self.accesses = accesses
             .into_iter()
@@ -106,7 +106,7 @@ impl Hazards {
         self.pending.clear();
     }
 
-    /// Products of warpgroups and tensor copies are told of all that is written. False if there is nothing new for them.
+    /// A fence: wgmma and TMA copies see all that was written before. False if there is nothing new for them.
     pub(crate) fn fence(&mut self) -> bool {
         let before = self.unfenced.len();
         let under_way = |range: &Range| self.pending.iter().any(|p| p.meets(range));
@@ -119,17 +119,17 @@ impl Hazards {
         new
     }
 
-    /// Whether tensor copies into the range have to be told of what threads wrote there.
+    /// Whether TMA copies into the range have to be told of what threads wrote there.
     pub(crate) fn written_by_threads(&self, range: Range) -> bool {
         self.written.iter().any(|w| w.meets(&range))
     }
 
-    /// What is written to the range, or under way to it, is for products of warpgroups.
+    /// What is written to the range, or under way to it, is read by wgmma.
     pub(crate) fn note_unfenced(&mut self, range: Range) {
         self.unfenced.insert(range);
     }
 
-    /// Whether background copies may be under way.
+    /// Whether asynchronous copies may be under way.
     pub(crate) fn copying(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -148,7 +148,7 @@ impl Hazards {
         self.before_fill(range, None)
     }
 
-    /// Before writing a range; if by tensor copies of that pipeline, they wait for what was released to it themselves.
+    /// Before writing a range; if by TMA copies of that pipeline, they wait for what was released to it themselves.
     pub(crate) fn before_fill(&self, range: Range, pipeline: Option<u32>) -> Before {
         if self.pending.iter().any(|p| p.meets(&range)) {
             return Before::Arrival;
@@ -174,7 +174,7 @@ impl Hazards {
         if self.accesses.iter().any(conflict) { Before::Barrier } else { Before::Nothing }
     }
 
-    /// Whether tensor copies into the range have to be told of what threads read there.
+    /// Whether TMA copies into the range have to be told of what threads read there.
     pub(crate) fn read_by_threads(&self, range: Range) -> bool {
         self.read.iter().any(|r| r.meets(&range))
     }
@@ -185,7 +185,7 @@ impl Hazards {
         self.read.insert(range);
     }
 
-    /// A read by products of warpgroups, which have the same way to memory as tensor copies.
+    /// A read by products of warpgroups, which have the same way to memory as TMA copies.
     pub(crate) fn note_product_read(&mut self, range: Range) {
         self.accesses.insert(Access::SharedRead(range));
     }
@@ -207,7 +207,7 @@ impl Hazards {
         self.note_written(range);
     }
 
-    /// Threads have written a range, or copied to it, and met since.
+    /// Threads have written a range, or copied to it, and met at a barrier since.
     pub(crate) fn note_written(&mut self, range: Range) {
         self.written.insert(range);
     }
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn views_of_one_round_are_ordered_within_it_only() {
         let (start, mut hazards) = (Hazards::default(), Hazards::default());
-        let (x, y) = (format!("x{}", round_of("i")), format!("y{}", round_of("i")));
+        let (x, y) = (format!("x{}", iteration_of("i")), format!("y{}", iteration_of("i")));
         hazards.note_store(0, &x);
         hazards.next_round(&start, "i");
         assert_eq!(hazards.before_load(0, &x), Before::Nothing);

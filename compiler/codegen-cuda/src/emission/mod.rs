@@ -42,7 +42,7 @@ use statements::Statements;
 /// The text of a kernel and what a launch has to know of it.
 pub(crate) struct Emitted {
     pub text: String,
-    /// What tensor copies know of memory.
+    /// What TMA copies know of memory.
     pub maps: Vec<TensorMap>,
     /// Shared memory of a block.
     pub shared_bytes: u32,

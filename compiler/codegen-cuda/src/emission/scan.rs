@@ -8,7 +8,7 @@ use super::values::Def;
 use crate::decisions::layout::Axis;
 use crate::text::spelling::digit;
 
-/// Running sums: first within the digits of a warp, then what the warps and rounds before add.
+/// Running sums: first within the digits of a warp, then what the warps and iterations before add.
 pub(crate) fn scan(code: &mut Code<'_>, axis: usize, reverse: bool, value: ValueId, result: ValueId) {
     let (along, other) = split(code, value, axis);
     let name = code.declare(result);
@@ -58,7 +58,7 @@ pub(crate) fn scan(code: &mut Code<'_>, axis: usize, reverse: bool, value: Value
     code.values.define(result, Def::Array(name));
 }
 
-/// Adds the totals of the warps and rounds before to every element.
+/// Adds the totals of the warps and iterations before to every element.
 fn add_before(
     code: &mut Code<'_>,
     totals: &str,

@@ -148,7 +148,7 @@ impl SharedMemory {
         self.hazards.note_write(range);
     }
 
-    /// Announces that tensor copies of a pipeline will write a range.
+    /// Announces that TMA copies of a pipeline will write a range.
     pub(crate) fn before_tensor_copies(&mut self, out: &mut Writer, range: Range, pipeline: Pipeline) {
         let mut before = self.hazards.before_fill(range, Some(pipeline.0));
         if self.hazards.written_by_threads(range) {

@@ -198,7 +198,7 @@ impl<'a> Statements<'a> {
             && code.shared.hazards.copying()
             && has_pipelines(code.decisions, body, code.maps.known())
         {
-            // Once, and so not in each round of a loop with pipelines in it.
+            // Once, and so not in each iteration of a loop with pipelines in it.
             code.shared.wait(&mut code.out, Before::Arrival);
         }
         carried::declare(code, carried, init);
@@ -211,22 +211,23 @@ impl<'a> Statements<'a> {
         let fetches = Fetches::begin(code, around, &name, &lower, &upper);
         let streams = Streams::begin(code, around, &name, [&lower, &upper, &step]);
 
-        // What is under way at the end of a round is so at the start of the next: written again until that is covered.
+        // What is under way at the end of an iteration is so at the start of the next: written again until that is
+        // covered.
         let mut start = self.code.clone();
         loop {
             self.code = start.clone();
             let code = &mut self.code;
-            // Rounds are large: unrolled, they would only compete for registers.
+            // Iterations are large: unrolled, they would only compete for registers.
             code.out.line("#pragma unroll 1");
             code.out.open(format!("for (index {name} = {lower}; {name} < {upper}; {name} += {step})"));
             code.shared.renew_addresses(&mut code.out);
-            fetches.iter().for_each(|f| f.begin_round(code, &name, &upper, &step));
-            streams.iter().for_each(|s| s.begin_round(code, &name, &upper, &step));
+            fetches.iter().for_each(|f| f.begin_iteration(code, &name, &upper, &step));
+            streams.iter().for_each(|s| s.begin_iteration(code, &name, &upper, &step));
             self.body(carried, &body.body, &body.yields);
             let code = &mut self.code;
             carried::assign(code, carried, &body.yields);
-            fetches.iter().for_each(|f| f.end_round(code));
-            streams.iter().for_each(|s| s.end_round(code));
+            fetches.iter().for_each(|f| f.end_iteration(code));
+            streams.iter().for_each(|s| s.end_iteration(code));
             code.out.close();
             code.shared.hazards.next_round(&start.shared.hazards, &name);
             let mut joined = start.shared.hazards.clone();
@@ -237,7 +238,7 @@ impl<'a> Statements<'a> {
             start.shared.hazards = joined;
         }
         let code = &mut self.code;
-        // A loop may run no round at all.
+        // A loop may run no iteration at all.
         code.shared.hazards.join(&start.shared.hazards);
         fetches.into_iter().for_each(|f| f.end(code));
         streams.into_iter().for_each(|s| s.end(code));

@@ -1,5 +1,5 @@
-//! Loads several rounds ahead: each thread copies its own pieces of later rounds to shared memory, and takes those of this
-//! round from there.
+//! Prefetches over several stages: each thread copies its own pieces of later iterations to shared memory, and takes those
+//! of this iteration from there.
 
 use linc_tile::{ValueId, View};
 
@@ -14,20 +14,20 @@ use crate::decisions::layout::Place;
 use crate::decisions::streams::{Stream, piece, stage_bytes};
 use crate::text::spelling::memory_type;
 
-/// The loads of a loop that come several rounds ahead.
+/// The loads that a loop prefetches, several iterations ahead.
 pub(crate) struct Streams {
-    /// What is loaded, with the places of all stages.
+    /// What is loaded, with the memory of all stages.
     tiles: Vec<(ValueId, Range)>,
-    /// The function that starts the copies of a round.
+    /// The function that starts the copies of an iteration.
     function: String,
-    /// The variable with the number of the stage that this round reads.
+    /// The variable with the number of the stage that this iteration reads.
     stage: String,
-    /// Rounds in shared memory: this one and those under way.
+    /// How many there are: that of this iteration, and those of the copies under way.
     stages: u32,
 }
 
 impl Streams {
-    /// Writes the function that starts the loads of a round, and starts those of the first ones.
+    /// Writes the function that starts the loads of an iteration, and starts those of the first ones.
     pub(crate) fn begin(
         code: &mut Code<'_>,
         around: Loop<'_>,
@@ -71,8 +71,9 @@ impl Streams {
         Some(Streams { tiles, function, stage, stages })
     }
 
-    /// At the start of a round: its own pieces are here, and the next may come to the stage of the round before.
-    pub(crate) fn begin_round(&self, code: &mut Code<'_>, counter: &str, upper: &str, step: &str) {
+    /// At the start of an iteration: this thread's pieces are here, and the next may come to the stage of the iteration
+    /// before.
+    pub(crate) fn begin_iteration(&self, code: &mut Code<'_>, counter: &str, upper: &str, step: &str) {
         let Streams { tiles, function, stage, stages } = self;
         code.out.line(format!("copy_async_wait<{}>();", stages - 2));
         for (value, range) in tiles {
@@ -90,8 +91,8 @@ impl Streams {
         code.out.line("copy_async_commit();");
     }
 
-    /// At the end of a round: the stage of the next.
-    pub(crate) fn end_round(&self, code: &mut Code<'_>) {
+    /// At the end of an iteration: the stage of the next.
+    pub(crate) fn end_iteration(&self, code: &mut Code<'_>) {
         let Streams { stage, stages, .. } = self;
         code.out.line(format!("{stage} = {stage} == {} ? 0 : {stage} + 1;", stages - 1));
     }

@@ -1,4 +1,4 @@
-//! Tiles that products read from shared memory: from registers, from global memory in the background (`cp.async`), and
+//! Tiles that products read from shared memory: from registers, from global memory by asynchronous copies (`cp.async`), and
 //! back to registers.
 
 use linc_tile::{ValueId, View};
@@ -26,7 +26,7 @@ pub(crate) fn stage(code: &mut Code<'_>, value: ValueId) {
     code.shared.tiles.insert(value, tile);
 }
 
-/// Starts to copy a load to where products read it, in the background.
+/// Starts an asynchronous copy of a load to where products read it.
 pub(crate) fn stage_load(code: &mut Code<'_>, value: ValueId, view: &View) {
     let tile = new_tile(code, value);
     code.shared.wait_to_write(&mut code.out, tile.range);
@@ -141,7 +141,7 @@ pub(crate) fn open_pieces(code: &mut Code<'_>, rows: usize, pieces: usize) {
     out.line(format!("const int i = piece / {pieces}, j = piece % {pieces};"));
 }
 
-/// Reads a tile that came by background copy into registers.
+/// Reads a tile that came by asynchronous copy into registers.
 pub(crate) fn unpack(code: &mut Code<'_>, value: ValueId) {
     let tile = code.shared.tiles[&value].clone();
     let Place::Matrix(layout) = code.decisions.place(value) else { unreachable!("only matrices are copied") };

@@ -1,4 +1,4 @@
-//! What only Hopper has, as text: products of warpgroups (`wgmma`), tile copies by the tensor engine (TMA), and the
+//! What only Hopper has, as text: products of warpgroups (`wgmma`), tile copies by TMA, and the
 //! mbarriers that say whose turn it is. Emission says where these lines go.
 
 pub(crate) mod instructions;

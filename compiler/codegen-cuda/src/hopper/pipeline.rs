@@ -1,12 +1,12 @@
-//! Pipelines of tensor copies: one thread asks for a whole tile, and mbarriers say when it is there and when its place may
-//! be filled again (PTX ISA, `mbarrier`). The other threads compute no addresses, and no barrier of the block stands in a
-//! round, so that one warpgroup computes while another waits for its product.
+//! Pipelines of TMA copies: one thread asks for a whole tile, and mbarriers say when it is there and when its stage may
+//! be filled again (PTX ISA, `mbarrier`). The other threads compute no addresses, and no barrier of the block stands in
+//! an iteration, so that one warpgroup computes while another waits for its product.
 //!
-//! All of the first warp comes to the copies and waits for their place, though one lane asks for them: what a whole warp
+//! All of the first warp comes to the copies and waits for their stage, though one lane asks for them: what a whole warp
 //! computes alike needs fewer registers than what one thread computes by itself.
 //!
-//! A loop that loads one round ahead has a pipeline, whose places take turns: turn `t` fills place `t % 2`. Loops that
-//! follow each other have the same, which goes on counting turns, so that they always agree with the phases of the
+//! A loop that loads one iteration ahead has a pipeline of two stages: turn `t` fills stage `t % 2`. Loops
+//! that follow each other have the same, which goes on counting turns, so that they always agree with the phases of the
 //! mbarriers; a loop within a loop has another.
 
 /// Bytes of the mbarriers of a pipeline: two that tiles are there, two that they were read.
@@ -71,7 +71,7 @@ impl Pipeline {
         format!("PIPELINES + {}", self.0 * BYTES)
     }
 
-    /// The number of the turn that this round reads.
+    /// The number of the turn that this iteration reads.
     pub(crate) fn turn(self) -> String {
         format!("turns[{}]", self.0)
     }

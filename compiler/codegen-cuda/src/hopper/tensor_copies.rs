@@ -1,4 +1,4 @@
-//! Copies of whole tiles by the tensor engine (PTX ISA, `cp.async.bulk.tensor`).
+//! Copies of whole tiles by TMA (PTX ISA, `cp.async.bulk.tensor`).
 
 use crate::TensorMap;
 use crate::decisions::shared_form::SharedForm;

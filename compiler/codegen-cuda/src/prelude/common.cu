@@ -23,8 +23,8 @@ LINC_INLINE index index_max(index a, index b) { return a > b ? a : b; }
 // How many of `extent` positions lie below `bound`.
 LINC_INLINE int below(index bound, int extent) { return (int)index_max(0, index_min(bound, extent)); }
 
-// Byte offset of 16-byte piece `piece` of row `row` in a tile of PIECES (2, 4 or 8) pieces a row. Pieces are exchanged
-// within a row so that eight rows of one column, and eight pieces of one row, lie in different banks: the patterns of 32,
+// Byte offset of 16-byte piece `piece` of row `row` in a tile of PIECES (2, 4 or 8) pieces a row. Pieces are swizzled,
+// exchanged within a row, so that eight rows of one column, and eight pieces of one row, lie in different banks: the patterns of 32,
 // 64 and 128 bytes of Hopper's matrix instructions. Of more pieces, each PIECES are a panel of ROWS rows.
 template <int PIECES, int ROWS = 0> LINC_INLINE u32 swizzled(u32 row, u32 piece) {
   static_assert(PIECES == 2 || PIECES == 4 || PIECES == 8, "a row of a panel has 32, 64 or 128 bytes");
@@ -33,7 +33,7 @@ template <int PIECES, int ROWS = 0> LINC_INLINE u32 swizzled(u32 row, u32 piece)
   return (row * PIECES + (piece ^ ((row / ROWS_PER_LINE) & (PIECES - 1)))) * 16;
 }
 
-// The matrix that starts at `at` in a tile of PIECES pieces a row, exchanged as by `swizzled`. Eight rows follow the
+// The matrix that starts at `at` in a tile of PIECES pieces a row, swizzled. Eight rows follow the
 // eight before them; panels are `panel` pieces apart. Adding to a descriptor moves it by so many pieces.
 template <int PIECES> LINC_INLINE u64 matrix_descriptor(u32 at, u32 panel) {
   constexpr u64 PATTERN = PIECES == 8 ? 1 : PIECES == 4 ? 2 : 3;

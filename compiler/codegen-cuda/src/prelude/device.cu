@@ -189,20 +189,20 @@ LINC_INLINE void shared_to_global16(void* to, u32 from) {
   *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(linc_shared + from);
 }
 
-// 16 bytes from global to shared memory, in the background; zeros, and nothing is read, if not `valid`.
+// cp.async: 16 bytes from global to shared memory, asynchronously; zeros, and nothing is read, if not `valid`.
 LINC_INLINE void copy_async16(u32 to, const void* from, bool valid) {
   int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
                : "memory");
 }
-// Ends a group of background copies.
+// Ends a group of asynchronous copies.
 LINC_INLINE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most N groups of this thread's copies are under way.
 template <int N> LINC_INLINE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-// ---- copies of the tensor engine (sm_90) ----
+// ---- TMA: copies of whole tiles (sm_90) ----
 
-// What the engine knows of the memory behind a parameter; the driver writes it.
+// What TMA knows of the memory behind a parameter; the driver writes it.
 struct __align__(128) TensorMap {
   u64 words[16];
 };
@@ -240,8 +240,8 @@ LINC_INLINE void mbarrier_wait(u32 at, u32 parity) {
                : "memory");
 }
 
-// One thread: copies the box of the map whose first element has column x and row y, as `swizzled` exchanges pieces, in
-// the background. Its bytes count at the mbarrier.
+// One thread: copies the box of the map whose first element has column x and row y, swizzled as by `swizzled`,
+// asynchronously. Its bytes count at the mbarrier.
 LINC_INLINE void copy_tile_async(u32 to, const TensorMap& map, int x, int y, u32 mbarrier) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
                    shared_address(to)),

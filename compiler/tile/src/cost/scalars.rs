@@ -41,7 +41,7 @@ impl Relevance {
     }
 
     fn trace_all(mut self, kernel: &Kernel) -> Self {
-        // Statements from the last to the first, again while a loop hands a value to an earlier round.
+        // Statements from the last to the first, again while a loop hands a value to an earlier iteration.
         let mut stmts = Vec::new();
         kernel.for_each_stmt(|stmt| stmts.push(stmt));
         loop {

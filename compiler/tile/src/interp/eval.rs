@@ -187,7 +187,7 @@ impl<R: Real> Machine<'_, R> {
                         self.set(*arg, data);
                     }
                     carried = self.region(body)?;
-                    // Past the largest counter there is no next round.
+                    // Past the largest counter there is no next iteration.
                     let Some(next) = i.checked_add(step) else { break };
                     i = next;
                 }

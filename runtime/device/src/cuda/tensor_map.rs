@@ -1,4 +1,4 @@
-//! What Hopper's tensor engine is told of a buffer, as the driver encodes it.
+//! What the Tensor Memory Accelerator (TMA) is told of a buffer, as the driver encodes it.
 
 use std::ffi::c_void;
 

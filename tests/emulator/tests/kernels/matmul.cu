@@ -1,4 +1,4 @@
-// c[64,64] = a[64,64] b[64,64], bf16 to f32: tiles come by background copies, each of four warps computes 16 rows.
+// c[64,64] = a[64,64] b[64,64], bf16 to f32: tiles come by asynchronous copies, each of four warps computes 16 rows.
 constexpr u32 B_TILE = 64 * 64 * 2;
 
 LINC_INLINE u32 place(u32 row, u32 piece) { return swizzled<8>(row, piece); }

@@ -1,5 +1,5 @@
 // y[64,64] = the sum of the ROUNDS blocks of 64 rows of x[ROUNDS * 64, 192], columns 64 to 127, bf16 to f32, by four
-// warps: blocks come by tensor copies, one round ahead.
+// warps: blocks come by TMA copies, one iteration ahead.
 constexpr int ROUNDS = 5;
 constexpr u32 TILE = 64 * 64 * 2, PIPELINE = 2 * TILE;
 

@@ -25,9 +25,9 @@ pub struct SoftmaxBackwardSpec {
     pub causal: bool,
     /// Score multiplier.
     pub scale: f64,
-    /// Query rows of a program or round.
+    /// Query rows of a program or iteration.
     pub block_q: usize,
-    /// Keys of a program or round.
+    /// Keys of a program or iteration.
     pub block_k: usize,
     /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,

@@ -5,8 +5,8 @@
 //! The position is a scalar in memory, so one kernel serves every step.
 //!
 //! A machine with many processors splits the cached positions among programs ([`softmax_decode_parts`]) and merges what they
-//! find ([`softmax_decode_merge`]), as Flash-Decoding does. The parts only read the caches, so that tiles can be copied in
-//! the background.
+//! find ([`softmax_decode_merge`]), as Flash-Decoding does. The parts only read the caches, so that tiles can be
+//! prefetched.
 
 use crate::builder::Builder;
 use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
@@ -28,7 +28,7 @@ pub struct SoftmaxDecodeSpec {
     pub scale: f64,
     /// Rows of the query tile, at least the group; more only where a machine's matrix product needs them.
     pub block_h: usize,
-    /// Keys of a round.
+    /// Keys of an iteration.
     pub block_k: usize,
     /// Keys of a program of [`softmax_decode_parts`].
     pub range: usize,

@@ -21,7 +21,7 @@ pub struct SoftmaxForwardSpec {
     pub scale: f64,
     /// Query rows of a program.
     pub block_q: usize,
-    /// Keys of a round.
+    /// Keys of an iteration.
     pub block_k: usize,
     /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,

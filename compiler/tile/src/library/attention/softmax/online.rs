@@ -30,7 +30,7 @@ pub(crate) struct KeyWalk {
     pub end: Option<ValueId>,
     /// Query rows.
     pub rows: usize,
-    /// Keys of a round.
+    /// Keys of an iteration.
     pub cols: usize,
     /// Only keys at or before each query.
     pub causal: bool,
