@@ -143,7 +143,7 @@ if wanted kernels; then
   done
   if $hopper; then
     for arch in sm_90 sm_80; do
-      for group in softmax-attention linear-attention; do
+      for group in softmax-attention efficient-attention; do
         LINC_CUDA_ARCH=$arch checked "kernels of $arch: $group" 300 "$check" kernels --device "$device" \
           --group "$group" "${extent[@]}"
       done

@@ -323,7 +323,7 @@ def check_linear_operator(path: Path) -> None:
             q, v, g = 2 * rng.standard_normal((n, d)), rng.standard_normal((n, d)), rng.standard_normal((n, d))
             k = reference.make_K(kind, n, d, rng)
             leaves = [torch.tensor(x, requires_grad=True) for x in (q, k, v)]
-            out = linear_attention(*leaves)
+            out = efficient_attention(*leaves)
             out.backward(torch.tensor(g))
             expected = (reference.naive_forward(q, k, v), *reference.naive_backward(q, k, v, g))
             # Gradients of q and k are differences of terms of this size.

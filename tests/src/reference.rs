@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS_SCALE_STATE, STEP, TARGETS};
 use linc_ir::interp::{Bindings, Data, Real, Results, Tensor};
-use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, StateRole};
+use linc_ir::{DType, EfficientOp, Graph, Init, KindOp, NodeId, Op, ParamState, StateRole};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -18,7 +18,9 @@ pub fn bindings(graph: &Graph, vocab: usize, seed: u64, warm: bool) -> Bindings<
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut bindings = Bindings::new();
     // States that are sums of exponentials.
-    let decodes = graph.nodes().filter(|id| matches!(graph.op(*id), Op::LinearDecode(_)));
+    let decodes = graph
+        .nodes()
+        .filter(|id| matches!(graph.op(*id), Op::Kind(KindOp::Efficient(EfficientOp::Decode(_)))));
     let sums: BTreeSet<NodeId> = decodes.map(|id| graph.operands(id)[4].node).collect();
     for id in graph.nodes() {
         let mut uniform = |low: f64, high: f64, n: usize| -> Vec<f64> {

@@ -58,11 +58,11 @@ fn prefill(executor: &mut Executor, tokens: &[i32], length: usize) {
             let bytes: Vec<u8> = positions.iter().flat_map(|x| x.to_le_bytes()).collect();
             executor.write_input(0, names::POSITIONS, &bytes).unwrap_or_else(|e| panic!("{e}"));
         }
-        if executor.plan(0).binding(Role::Input, names::KEY_LIMIT).is_some() {
-            let mut limit = vec![f32::INFINITY; part.len()];
-            limit.resize(length, names::NO_KEY);
-            let bytes: Vec<u8> = limit.iter().flat_map(|x| x.to_le_bytes()).collect();
-            executor.write_input(0, names::KEY_LIMIT, &bytes).unwrap_or_else(|e| panic!("{e}"));
+        if executor.plan(0).binding(Role::Input, names::TOKEN_MASK).is_some() {
+            let mut mask = vec![1.0_f32; part.len()];
+            mask.resize(length, 0.0);
+            let bytes: Vec<u8> = mask.iter().flat_map(|x| x.to_le_bytes()).collect();
+            executor.write_input(0, names::TOKEN_MASK, &bytes).unwrap_or_else(|e| panic!("{e}"));
         }
         executor.run(0).unwrap_or_else(|e| panic!("{e}"));
     }

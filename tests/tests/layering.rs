@@ -131,14 +131,10 @@ const CONFINED: [(&str, &[&str], &str); 12] = [
 
 /// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
 /// The right side is an item, or all items of a file.
-const SHARED: [(&str, &str); 13] = [
+const SHARED: [(&str, &str); 9] = [
     ("*", "error"),
     ("*", "setting"),
-    ("attention", "placement::AttentionKind"),
-    ("decode", "placement::AttentionKind"),
-    ("decode", "attention::LinearOptions"),
-    ("decode", "attention::softmax_scale"),
-    ("decode", "positions::POSITION"),
+    ("attention", "positions::POSITION"),
     ("optimizer", "autodiff::Gradients"),
     ("optimizer", "loss_scale::Scaling"),
     ("accumulate", "autodiff::Gradients"),
@@ -408,7 +404,7 @@ fn nobody_reads_names_apart() {
         "compiler/ir/src/dot.rs",
         "compiler/ir/src/parse.rs",
         "compiler/ir/src/scope.rs",
-        "compiler/kernels/src/tiles.rs",
+        "compiler/kernels/src/attention/softmax/tiles.rs",
         "compiler/passes/src/placement.rs",
     ];
     const METHODS: [&str; 12] = [
@@ -445,8 +441,8 @@ fn names_of_states_are_given_in_one_place() {
         ("exp_avg", "compiler/passes/src/optimizer.rs"),
         (".grad", "compiler/passes/src/accumulate.rs"),
         ("loss_scale.", "compiler/passes/src/loss_scale.rs"),
-        ("cache_k", "compiler/passes/src/decode.rs"),
-        ("state_sum", "compiler/passes/src/decode.rs"),
+        ("cache_k", "compiler/passes/src/attention/softmax.rs"),
+        ("state_sum", "compiler/passes/src/attention/efficient.rs"),
     ] {
         let literal = |text: &str| {
             text.match_indices(word).any(|(at, _)| {
@@ -464,6 +460,51 @@ fn names_of_states_are_given_in_one_place() {
             .collect();
         assert_eq!(naming, [giver], "files with a literal of `{word}`");
     }
+}
+
+/// A kind of attention is a module at each level, and an arm or a field where its level registers kinds. Whoever else named
+/// what belongs to one would assume its formula.
+#[test]
+fn kinds_of_attention_stay_in_their_modules() {
+    const KINDS: [(&str, &[&str]); 2] = [
+        ("softmax", &["SoftmaxOp", "SoftmaxOptions", "SoftmaxForwardSpec", "SoftmaxDecodeSpec"]),
+        ("efficient", &["Efficient", "EfficientOp", "EfficientSpec", "EfficientOptions", "NO_KEY"]),
+    ];
+    // Where kinds are registered, and where the numbers of a model file become options of kinds.
+    const REGISTERS: [&str; 5] = [
+        "compiler/driver/src/model.rs",
+        "compiler/ir/src/attention/mod.rs",
+        "compiler/ir/src/interp/attention/mod.rs",
+        "compiler/kernels/src/attention/mod.rs",
+        "compiler/passes/src/attention/mod.rs",
+    ];
+    let is_own = |path: &str, kind: &str| {
+        path.split_once("/attention/").is_some_and(|(_, inside)| {
+            inside.starts_with(&format!("{kind}/")) || inside == format!("{kind}.rs")
+        })
+    };
+    assert!(is_own("a/src/attention/softmax/tiles.rs", "softmax") && !is_own("a/softmax.rs", "softmax"));
+    let mut found = vec![];
+    let mut registers = BTreeSet::new();
+    let ships = |path: &str| {
+        path.split('/').nth(2) == Some("src")
+            && (path.starts_with("compiler/") || path.starts_with("runtime/"))
+    };
+    for file in rust_files().into_iter().filter(|f| ships(&f.path)) {
+        let code = code(&file.text);
+        let names = names(&code);
+        for (kind, own) in KINDS {
+            for name in own.iter().filter(|name| names.contains(**name) && !is_own(&file.path, kind)) {
+                if REGISTERS.contains(&file.path.as_str()) {
+                    registers.insert(file.path.clone());
+                } else {
+                    found.push(format!("{}: {name}", file.path));
+                }
+            }
+        }
+    }
+    assert_none("files that know a kind of attention", &found);
+    assert_eq!(registers, REGISTERS.map(String::from).into(), "registers of kinds");
 }
 
 #[test]

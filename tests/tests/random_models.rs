@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_driver::names::{GRAD_NORM, KEY_LIMIT, LOGITS, LOSS, NO_KEY, POSITION, POSITIONS, TARGETS, TOKENS};
+use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, POSITIONS, TARGETS, TOKEN_MASK, TOKENS};
 use linc_driver::{Arch, Entry, Layout, Model, OptimizerOptions, Options, PassSetting, Precision, Target};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
@@ -52,12 +52,11 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
     let mut graph = built(case, shape);
     let options = pipeline::Options {
         kinds: model.kinds.clone(),
-        linear: model.linear_options(),
+        attention: model.attention_options(Target::Cpu),
         precision: case.precision,
         loss_scale: Default::default(),
         min_loss_rows: 64,
         sort_tokens: true,
-        decode_range: None,
         narrow_weights: false,
         recompute: case.recompute,
         disabled: case.disabled.clone(),
@@ -85,7 +84,8 @@ fn evaluate(graph: &Graph, bindings: &Bindings<f64>) -> BTreeMap<String, Vec<f64
 /// Logits by the shortest way: the built graph with its attentions chosen, and no other pass.
 fn logits(case: &Architecture, model: &Model, bindings: &Bindings<f64>) -> Vec<f64> {
     let mut graph = built(case, case.shape);
-    attention::run(&mut graph, &model.kinds, &model.linear_options()).unwrap_or_else(|e| panic!("{e}"));
+    attention::run(&mut graph, &model.kinds, &model.attention_options(Target::Cpu))
+        .unwrap_or_else(|e| panic!("{e}"));
     evaluate(&graph, bindings).remove(LOGITS).expect("logits")
 }
 
@@ -198,12 +198,12 @@ proptest! {
             for (i, part) in tokens[..length].chunks(block).enumerate() {
                 let first = (i * block) as i32;
                 let filled = |values: Vec<i32>, with: i32| [values, vec![with; block - part.len()]].concat();
-                let limit = (0..block).map(|j| if j < part.len() { f64::INFINITY } else { f64::from(NO_KEY) });
+                let mask = (0..block).map(|j| f64::from(u8::from(j < part.len())));
                 let places = (first..).take(part.len()).collect();
                 state.insert(TOKENS.into(), Tensor::int([1, block], filled(part.to_vec(), 0)));
                 state.insert(POSITION.into(), Tensor::int([1], vec![first]));
                 state.insert(POSITIONS.into(), Tensor::int([block], filled(places, first)));
-                state.insert(KEY_LIMIT.into(), Tensor::float([block], limit.collect()));
+                state.insert(TOKEN_MASK.into(), Tensor::float([block], mask.collect()));
                 state.extend(run::<f64>(&prompt, &state).unwrap_or_else(|e| panic!("{e}")).updates);
             }
             let mut found = vec![];

@@ -14,8 +14,8 @@ use linc_tests::models::{FLAVORS, compiled, dumps, flavor, small_hybrid, trainin
 /// Kernels of the small hybrid whose tile programs are kept, by the beginning of their names: all of attention, and
 /// two that show a row kernel and a fused region.
 const KERNELS: [&str; 8] = [
-    "linear_attention_forward",
-    "linear_attention_backward",
+    "efficient_attention_forward",
+    "efficient_attention_backward",
     "softmax_attention_forward",
     "softmax_attention_delta",
     "softmax_attention_dq",
@@ -89,7 +89,7 @@ fn graph_of_the_optimizer() {
 fn graph_with_attention_lowered() {
     let text = lines(graph(&small(), "attention"), |l| computes(l) && l.contains("/attention"));
     assert_eq!(text.matches("= softmax_attention(").count(), 1, "one softmax layer");
-    assert_eq!(text.matches("= linear_attention(").count(), 1, "one linear layer");
+    assert_eq!(text.matches("= efficient_attention(").count(), 1, "one linear layer");
     check("graph__attention", &text);
 }
 

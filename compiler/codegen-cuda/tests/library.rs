@@ -86,8 +86,8 @@ fn softmax_attention() {
 /// For each shape, each type and each of three settings in turn there are five kernels. Where not everything is asked
 /// for, a shape and a type come with one setting, so that each setting meets all types and all shapes.
 #[test]
-fn linear_attention() {
-    let cases = library::linear_attention();
+fn efficient_attention() {
+    let cases = library::efficient_attention();
     assert_eq!(cases.len() % 45, 0, "shapes with three types, three settings and five kernels each");
     let turn = |i: usize| (i / 45 + i / 15 + i / 5) % 3;
     let some = cases.into_iter().enumerate().filter(|(i, _)| exhaustive() || turn(*i) == 0);

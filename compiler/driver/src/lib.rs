@@ -14,16 +14,15 @@ mod trial;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use linc_ir::LinearForm;
 use linc_lang::BuildShape;
-use linc_passes::attention::LinearOptions;
+use linc_passes::attention::decode;
 use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline;
 
 pub use error::CompileError;
 pub use generation::{Generation, generation};
 pub use linc_codegen_cuda::Arch;
-pub use linc_ir::AdamWSpec;
+pub use linc_ir::{AdamWSpec, AttentionKind, Family};
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
@@ -31,7 +30,7 @@ pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout as Layout;
 pub use linc_passes::optimizer::OptimizerOptions;
 pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
-pub use linc_passes::placement::{AttentionKind, Placement, Ratio, layer_kinds, layer_map};
+pub use linc_passes::placement::{Placement, Ratio, layer_kinds, layer_map};
 pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::Policy as RecomputePolicy;
 pub use linc_passes::setting::PassSetting;
@@ -42,7 +41,7 @@ pub use trial::trial;
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {
     pub use linc_passes::accumulate::{KEEP, SHARE};
-    pub use linc_passes::decode::{KEY_LIMIT, NO_KEY};
+    pub use linc_passes::attention::decode::TOKEN_MASK;
     pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
     pub use linc_passes::loss_scale::{
         LOSS_SCALE, SCALE_STATE as LOSS_SCALE_STATE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES,
@@ -87,8 +86,8 @@ pub struct Blocks {
 /// token by token, or has no attention that would keep anything of them.
 pub fn prompt_blocks(model: &Model, target: Target, context: usize) -> Option<Blocks> {
     let tokens = linc_kernels::prefill_tokens(target.into()).min(context.max(1));
-    let in_blocks = !model.attentions.is_empty()
-        && linc_passes::decode::takes_blocks(&model.kinds, model.linear_options().temperature);
+    let in_blocks =
+        !model.attentions.is_empty() && decode::takes_blocks(&model.kinds, &model.attention_options(target));
     in_blocks.then(|| Blocks { tokens, context: context.next_multiple_of(tokens) })
 }
 
@@ -211,13 +210,9 @@ pub fn compile(
     let mut dumps = vec![];
     let mut times: Vec<PassTime> = vec![];
     let mut malformed = None;
-    let form = match options.target {
-        Target::Cpu => LinearForm::Fused,
-        Target::Cuda(_) => LinearForm::Chunked,
-    };
     let settings = pipeline::Options {
         kinds: model.kinds.clone(),
-        linear: LinearOptions { form, ..model.linear_options() },
+        attention: model.attention_options(options.target),
         precision: options.precision,
         narrow_weights: options.narrow_weights,
         loss_scale: options.loss_scale,
@@ -227,7 +222,6 @@ pub fn compile(
             matches!(entry, Entry::Train(_) | Entry::Accumulate),
         ),
         sort_tokens: matches!(options.target, Target::Cuda(_)),
-        decode_range: linc_kernels::decode_range(options.target.into()),
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };

@@ -1,12 +1,13 @@
 //! A model as the driver knows it: its two texts, its numbers, and the attention kind of every layer.
 
-use linc_ir::{Graph, LinearForm, Op};
+use linc_ir::{AttentionKind, Family, Graph, LinearForm, Op};
 use linc_lang::{
     Architecture, BuildShape, BuiltModel, Diagnostics, LinearAttentionOptions, ModelConfig, Source, build,
 };
-use linc_passes::attention::LinearOptions;
-use linc_passes::placement::{AttentionKind, Placement, Ratio, describe_share, layer_kinds, layer_map};
+use linc_passes::attention::{self, EfficientOptions, SoftmaxOptions};
+use linc_passes::placement::{Placement, Ratio, describe_share, layer_kinds, layer_map};
 
+use crate::Target;
 use crate::error::CompileError;
 
 /// A parsed model with its layers' attention decided.
@@ -129,10 +130,17 @@ impl Model {
         self.config.point_at(errors, names)
     }
 
-    /// Options of the linear layers, in the default form.
-    pub fn linear_options(&self) -> LinearOptions {
+    /// Options of each kind of attention, in the forms that suit a machine.
+    pub fn attention_options(&self, target: Target) -> attention::Options {
         let LinearAttentionOptions { rope, temperature, chunk } = self.config.linear_attention();
-        LinearOptions { rope, temperature, chunk, form: LinearForm::default() }
+        let form = match target {
+            Target::Cpu => LinearForm::Fused,
+            Target::Cuda(_) => LinearForm::Chunked,
+        };
+        attention::Options {
+            softmax: SoftmaxOptions { decode_range: linc_kernels::decode_range(target.into()) },
+            efficient: EfficientOptions { rope, temperature, chunk, form },
+        }
     }
 
     /// `name flavor`, as in `llama3 1B`.
@@ -174,9 +182,9 @@ impl Model {
     /// `12·heads·head_dim·seq` for softmax or `12·heads·head_dim²` for linear attention.
     pub fn titan_flops_per_token(&self, seq: usize) -> u64 {
         let per_attention = |a: &Attention| {
-            let span = match self.kinds.get(a.layer) {
-                Some(AttentionKind::Linear) => a.head_dim,
-                Some(AttentionKind::Softmax) | None => seq,
+            let span = match self.kinds.get(a.layer).map(|kind| kind.family()) {
+                Some(Family::Linear) => a.head_dim,
+                Some(Family::Softmax) | None => seq,
             };
             12 * (a.heads * a.head_dim * span) as u64
         };

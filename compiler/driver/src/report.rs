@@ -88,7 +88,7 @@ impl Report {
             model: model.title(),
             entry: entry.to_string(),
             params: model.sizes.params,
-            layers: model.kinds.iter().map(|k| k.name()).collect(),
+            layers: model.kinds.iter().map(|k| k.label()).collect(),
             layer_map: model.layer_map(),
             linear_share: model.share().as_f64(),
             linear_share_asked: model

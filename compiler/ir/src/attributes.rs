@@ -2,10 +2,8 @@
 
 use linc_text::{Parsed, Position};
 
-use crate::op::{
-    AdamWSpec, AttentionSpec, BinaryOp, Init, LinearForm, LinearSpec, Op, PointOp, Pointwise, RopeScaling,
-    TableKind, UnaryOp,
-};
+use crate::attention::{AttentionSpec, KindOp, LinearForm};
+use crate::op::{AdamWSpec, BinaryOp, Init, Op, PointOp, Pointwise, RopeScaling, TableKind, UnaryOp};
 use crate::role::{ParamState, StateRole};
 use crate::types::{DType, TensorType};
 
@@ -54,7 +52,7 @@ impl Attributes {
         }
     }
 
-    fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|e| e.key == key)
     }
 
@@ -70,7 +68,7 @@ impl Attributes {
         }
     }
 
-    fn f64(&mut self, key: &str) -> Parsed<f64> {
+    pub(crate) fn f64(&mut self, key: &str) -> Parsed<f64> {
         let (at, value) = self.take(key)?;
         match &value {
             Attribute::Number(n) => {
@@ -80,12 +78,12 @@ impl Attributes {
         }
     }
 
-    fn usize(&mut self, key: &str) -> Parsed<usize> {
+    pub(crate) fn usize(&mut self, key: &str) -> Parsed<usize> {
         let (at, value) = self.take(key)?;
         whole(at, &value)
     }
 
-    fn bool(&mut self, key: &str) -> Parsed<bool> {
+    pub(crate) fn bool(&mut self, key: &str) -> Parsed<bool> {
         let (at, value) = self.take(key)?;
         match &value {
             Attribute::Call(name, args) if args.is_empty() && name == "true" => Ok(true),
@@ -165,19 +163,6 @@ impl Attributes {
             }
             "attention" => Op::Attention(self.attention()?),
             "attention_grad" => Op::AttentionGrad(self.attention()?),
-            "softmax_attention" => {
-                Op::SoftmaxAttention { causal: self.bool("causal")?, scale: self.f64("scale")? }
-            }
-            "softmax_attention_grad" => {
-                Op::SoftmaxAttentionGrad { causal: self.bool("causal")?, scale: self.f64("scale")? }
-            }
-            "linear_attention" => Op::LinearAttention(self.linear()?),
-            "linear_attention_grad" => Op::LinearAttentionGrad(self.linear()?),
-            "softmax_decode" => Op::SoftmaxDecode {
-                scale: self.f64("scale")?,
-                range: if self.has("range") { Some(self.usize("range")?) } else { None },
-            },
-            "linear_decode" => Op::LinearDecode(self.linear()?),
             "cross_entropy" => Op::CrossEntropy,
             "cross_entropy_grad" => Op::CrossEntropyGrad,
             "linear_cross_entropy" => Op::LinearCrossEntropy { chunk: self.usize("chunk")? },
@@ -188,7 +173,10 @@ impl Attributes {
                 let (eps, weight_decay) = (self.f64("eps")?, self.f64("weight_decay")?);
                 Op::AdamW(AdamWSpec { beta1, beta2, eps, weight_decay })
             }
-            _ => return Err(self.at.error(format!("there is no operation `{name}`"))),
+            _ => match KindOp::parse(&name, self)? {
+                Some(op) => Op::Kind(op),
+                None => return Err(self.at.error(format!("there is no operation `{name}`"))),
+            },
         })
     }
 
@@ -197,23 +185,17 @@ impl Attributes {
         Ok(AttentionSpec { layer, causal, rope: self.bool("rope")? })
     }
 
-    fn linear(&mut self) -> Parsed<LinearSpec> {
-        let (causal, chunk) = (self.bool("causal")?, self.usize("chunk")?);
-        let temperature = self.f64("temperature")?;
-        let form = if self.has("form") {
-            let form = self.call("form")?;
-            match form.name.as_str() {
-                "chunked" => {}
-                other => {
-                    return Err(form.at.error(format!("there is no form `{other}` (known: chunked)")));
-                }
-            }
-            form.finish()?;
-            LinearForm::Chunked
-        } else {
-            LinearForm::Fused
-        };
-        Ok(LinearSpec { causal, chunk, temperature, form })
+    /// How linear attention is evaluated; the default form is not written.
+    pub(crate) fn linear_form(&mut self) -> Parsed<LinearForm> {
+        if !self.has("form") {
+            return Ok(LinearForm::Fused);
+        }
+        let form = self.call("form")?;
+        if form.name != "chunked" {
+            return Err(form.at.error(format!("there is no form `{}` (known: chunked)", form.name)));
+        }
+        form.finish()?;
+        Ok(LinearForm::Chunked)
     }
 
     fn init(&mut self) -> Parsed<Init> {

@@ -124,7 +124,7 @@ pub enum OperandTypes {
 }
 
 /// Queries, keys and values.
-const QKV: &[usize] = &[0, 1, 2];
+pub(crate) const QKV: &[usize] = &[0, 1, 2];
 
 // What a group of operations has in common.
 
@@ -167,7 +167,7 @@ const fn moving(class: Class, is_cheap: bool) -> Facts {
     }
 }
 
-const fn compute(precision: OperandTypes, integers: &'static [usize]) -> Facts {
+pub(crate) const fn compute(precision: OperandTypes, integers: &'static [usize]) -> Facts {
     Facts {
         class: Class::Compute,
         overwrites: Overwrites::Nothing,
@@ -233,47 +233,7 @@ impl Op {
             Op::AttentionGrad(_) => {
                 const { &Facts { is_attention_gradient: true, ..compute(Narrow(&[0, 1, 2, 3, 4]), &[]) } }
             }
-            Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => {
-                const { &Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[]) } }
-            }
-            Op::SoftmaxAttentionGrad { .. } => {
-                const {
-                    &Facts {
-                        reads: Heads(&[0, 1, 2, 3, 5]),
-                        writes: Heads(&[0, 1, 2]),
-                        is_attention_gradient: true,
-                        ..compute(Narrow(&[0, 1, 2, 3, 5]), &[])
-                    }
-                }
-            }
-            Op::LinearAttentionGrad(_) => {
-                const {
-                    &Facts {
-                        reads: Heads(&[0, 1, 2, 3, 6]),
-                        writes: Heads(&[0, 1, 2]),
-                        is_attention_gradient: true,
-                        ..compute(Narrow(&[0, 1, 2, 3, 6]), &[])
-                    }
-                }
-            }
-            Op::SoftmaxDecode { .. } => {
-                const {
-                    &Facts {
-                        overwrites: Always(&[(1, 3), (2, 4)]),
-                        reads: Heads(QKV),
-                        ..compute(Narrow(QKV), &[5])
-                    }
-                }
-            }
-            Op::LinearDecode(_) => {
-                const {
-                    &Facts {
-                        overwrites: Always(&[(1, 3), (2, 4), (3, 5)]),
-                        reads: Heads(QKV),
-                        ..compute(Narrow(QKV), &[6])
-                    }
-                }
-            }
+            Op::Kind(op) => op.facts(),
             Op::CrossEntropy | Op::CrossEntropyGrad => const { &compute(Narrow(&[0]), &[1]) },
             Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => {
                 const { &compute(Narrow(&[0, 1]), &[2]) }

@@ -8,6 +8,8 @@
 mod attention;
 mod loss;
 
+pub(crate) use attention::HeadSizes;
+
 use crate::error::IrError;
 use crate::limits::{check_operands, check_shape};
 use crate::op::{EMBEDDING_ROWS, NORM_BLOCK, Op, PointOp, Pointwise, TableKind, rms_norm_row_blocks};
@@ -26,24 +28,25 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, IrErr
     Ok(results)
 }
 
-struct Check<'a> {
+/// An operation on operands whose sizes are within bounds.
+pub(crate) struct Check<'a> {
     op: &'a Op,
     operands: &'a [&'a TensorType],
 }
 
-type Types = Result<Vec<TensorType>, IrError>;
+pub(crate) type Types = Result<Vec<TensorType>, IrError>;
 
 impl Check<'_> {
-    fn fail<T>(&self, message: impl Into<String>) -> Result<T, IrError> {
+    pub(crate) fn fail<T>(&self, message: impl Into<String>) -> Result<T, IrError> {
         Err(IrError::Type { op: self.op.name(), message: message.into() })
     }
 
-    fn arity(&self, range: std::ops::RangeInclusive<usize>) -> Result<(), IrError> {
+    pub(crate) fn arity(&self, range: std::ops::RangeInclusive<usize>) -> Result<(), IrError> {
         let n = self.operands.len();
         if range.contains(&n) { Ok(()) } else { self.fail(format!("has {n} operands, takes {range:?}")) }
     }
 
-    fn shape(&self, i: usize) -> &Shape {
+    pub(crate) fn shape(&self, i: usize) -> &Shape {
         &self.operands[i].shape
     }
 
@@ -51,7 +54,7 @@ impl Check<'_> {
         self.operands[i].dtype
     }
 
-    fn same(&self, i: usize, shape: &Shape, what: &str) -> Result<(), IrError> {
+    pub(crate) fn same(&self, i: usize, shape: &Shape, what: &str) -> Result<(), IrError> {
         if self.shape(i) == shape {
             Ok(())
         } else {
@@ -59,7 +62,7 @@ impl Check<'_> {
         }
     }
 
-    fn rank(&self, i: usize, rank: usize, what: &str) -> Result<(), IrError> {
+    pub(crate) fn rank(&self, i: usize, rank: usize, what: &str) -> Result<(), IrError> {
         if self.shape(i).rank() == rank {
             Ok(())
         } else {
@@ -83,7 +86,7 @@ impl Check<'_> {
         }
     }
 
-    fn position(&self, i: usize) -> Result<(), IrError> {
+    pub(crate) fn position(&self, i: usize) -> Result<(), IrError> {
         self.int(i)?;
         self.same(i, &[1].into(), "a position")
     }
@@ -96,7 +99,7 @@ impl Check<'_> {
         }
     }
 
-    fn like(&self, i: usize) -> TensorType {
+    pub(crate) fn like(&self, i: usize) -> TensorType {
         self.operands[i].clone()
     }
 
@@ -110,7 +113,7 @@ impl Check<'_> {
     }
 
     /// Checks that operands have one element type.
-    fn one_dtype(&self, operands: &[usize]) -> Result<(), IrError> {
+    pub(crate) fn one_dtype(&self, operands: &[usize]) -> Result<(), IrError> {
         match operands.iter().find(|i| self.dtype(**i) != self.dtype(operands[0])) {
             None => Ok(()),
             Some(i) => self.fail(format!(
@@ -121,7 +124,7 @@ impl Check<'_> {
     }
 
     /// Checks that operand `i`, a statistic or state, is not rounded to 16 bits.
-    fn full(&self, i: usize) -> Result<(), IrError> {
+    pub(crate) fn full(&self, i: usize) -> Result<(), IrError> {
         if self.dtype(i).is_narrow() {
             return self.fail(format!("operand {i} is {}, expected f32", self.operands[i]));
         }
@@ -232,14 +235,7 @@ impl Check<'_> {
                     _ => self.fail(format!("dy is {}, ids are {}", self.shape(1), self.shape(0))),
                 }
             }
-            Op::Attention(_)
-            | Op::AttentionGrad(_)
-            | Op::SoftmaxAttention { .. }
-            | Op::SoftmaxAttentionGrad { .. }
-            | Op::LinearAttention(_)
-            | Op::LinearAttentionGrad(_)
-            | Op::SoftmaxDecode { .. }
-            | Op::LinearDecode(_) => self.attention(),
+            Op::Attention(_) | Op::AttentionGrad(_) | Op::Kind(_) => self.attention(),
             Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::LinearCrossEntropy { .. }

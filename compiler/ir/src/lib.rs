@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod attention;
 mod attributes;
 pub mod dot;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod text;
 pub mod types;
 pub mod verify;
 
+pub use attention::*;
 pub use dot::dot;
 pub use error::IrError;
 pub use facts::{Class, Facts, OperandTypes, Overwrites, Strides};

@@ -61,9 +61,6 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         | Op::Embedding { .. }
         | Op::Attention(_)
         | Op::AttentionGrad(_)
-        | Op::SoftmaxAttention { .. }
-        | Op::SoftmaxAttentionGrad { .. }
-        | Op::SoftmaxDecode { range: None, .. }
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::GlobalNorm
@@ -75,13 +72,10 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
             }
             check_shape(op, "the region", &region.shape)
         }
-        Op::SoftmaxDecode { range: Some(range), .. } => positive(op, "range", *range),
+        Op::Kind(kind) => kind.sizes().into_iter().try_for_each(|(name, size)| positive(op, name, size)),
         Op::Slice { start, len, .. } => bounded(op, &[("start", *start), ("len", *len)]),
         Op::Pad { before, after, .. } => bounded(op, &[("before", *before), ("after", *after)]),
         Op::EmbeddingGrad { vocab, .. } => positive(op, "vocab", *vocab),
-        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) | Op::LinearDecode(spec) => {
-            positive(op, "chunk", spec.chunk)
-        }
         Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
             positive(op, "chunk", *chunk)
         }

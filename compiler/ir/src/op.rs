@@ -8,6 +8,7 @@
 //! To add an operation: add the variant here, declare its facts in `facts`, then follow the compiler through `infer`,
 //! `text`, `interp`, and the passes' `match`es; none has a `_` arm.
 
+use crate::attention::{AttentionSpec, KindOp};
 use crate::role::StateRole;
 use crate::types::{DType, Shape, TensorType};
 
@@ -159,41 +160,6 @@ impl BinaryOp {
             BinaryOp::Greater => "greater",
         }
     }
-}
-
-/// Attributes of the abstract attention that a model writes; lowering turns each into one kind.
-#[derive(Clone, PartialEq, Debug)]
-pub struct AttentionSpec {
-    /// Position in the stack of layers, from 0.
-    pub layer: usize,
-    /// Each query sees only keys at or before its own position.
-    pub causal: bool,
-    /// True when operand 3 is a rope table for q and k.
-    pub rope: bool,
-}
-
-/// How causal linear attention is evaluated. The result is the same; what suits a machine differs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LinearForm {
-    /// One walk over the sequence per key/value head: least work and memory, for few processors.
-    #[default]
-    Fused,
-    /// All chunks at once, with the states passed from chunk to chunk in between: for many processors. The gradient has
-    /// workspaces.
-    Chunked,
-}
-
-/// Attributes of causal efficient attention (Shen et al., arXiv 1812.01243, made causal).
-#[derive(Clone, PartialEq, Debug)]
-pub struct LinearSpec {
-    /// Column softmax over the prefix (true) or the whole sequence (false).
-    pub causal: bool,
-    /// Chunk length C of the chunked evaluation.
-    pub chunk: usize,
-    /// Multiplier of q and k before their softmaxes.
-    pub temperature: f64,
-    /// How it is evaluated; `Fused` if not causal.
-    pub form: LinearForm,
 }
 
 /// AdamW hyperparameters that are fixed at compile time (arXiv 1711.05101, decoupled decay).
@@ -386,45 +352,13 @@ pub enum Op {
         sorted: bool,
     },
 
-    // ---- attention: q, k, v, their gradients, out and dout are of one type; statistics and states are f32 ----
+    // ---- attention; `attention` has the operations of each kind ----
     /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], rope table?) -> out [B,N,H,D]`; abstract, one kind is chosen per layer.
     Attention(AttentionSpec),
     /// `(q, k, v, out, dout, rope table?) -> (dq, dk, dv)`; `out` names the forward node.
     AttentionGrad(AttentionSpec),
-    /// `(q, k, v) -> (out, lse [B,H,N])`: softmax(q kᵀ·scale) v, flash form; `lse` is the natural-log row logsumexp.
-    SoftmaxAttention {
-        /// Causal mask.
-        causal: bool,
-        /// Score multiplier, usually D^-1/2.
-        scale: f64,
-    },
-    /// `(q, k, v, out, lse, dout) -> (dq, dk, dv, delta [B,H,N])`; `delta = rowsum(out*dout)` is workspace.
-    SoftmaxAttentionGrad {
-        /// Causal mask.
-        causal: bool,
-        /// Score multiplier.
-        scale: f64,
-    },
-    /// `(q, k, v) -> (out, ell [B,G,S,D], state [B,G,S,D,D])`, S = number of saved states: ceil(N/C) causal
-    /// (the state before each chunk), 1 otherwise. `ell` is the logsumexp of k so far, `state` the normalised sum of k̂ vᵀ.
-    LinearAttention(LinearSpec),
-    /// `(q, k, v, out, ell, state, dout) -> (dq, dk, dv)`; in the chunked form also workspaces, all f32:
-    /// `delta [B,H,N]`, `d [B,G,S,D,D]`, `rho [B,G,S,D]` and `dk_part [B,N,G,D]`.
-    LinearAttentionGrad(LinearSpec),
-    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], kcache [B,L,G,D], vcache [B,L,G,D], pos i32[1])
-    /// -> (out [B,N,H,D], kcache', vcache')`: the next N tokens, `pos` + N at most L. Writes k, v from `pos` on, then
-    /// each query attends over all positions up to its own. If split, also workspaces, f32, of P = ceil(L/range) parts of the
-    /// positions before `pos`: the largest score `top [B,G,P,H/G]`, and relative to it `sum [B,G,P,H/G]` and `acc [B,G,P,H/G,D]`.
-    SoftmaxDecode {
-        /// Score multiplier.
-        scale: f64,
-        /// Keys that a part of the work has, if it is split; of one token only.
-        range: Option<usize>,
-    },
-    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], m [B,G,D], z [B,G,D], t [B,G,D,D], pos i32[1]) -> (out [B,N,H,D], m', z', t')`:
-    /// the next N tokens of causal efficient attention in the unnormalised recurrent form; the state is ignored at `pos` 0.
-    /// In the chunked form also workspaces, f32: `ell [B,G,S,D]` and `state [B,G,S,D,D]`, S = ceil(N/C).
-    LinearDecode(LinearSpec),
+    /// An operation of the kind that was chosen: forward, backward, or decoding.
+    Kind(KindOp),
 
     // ---- loss: a head of bf16 or f16 has such logits and gradients of logits; the loss and dw are f32 ----
     /// `(logits [T,V], targets i32[T]) -> f32[]`: mean over targets >= 0 of the negative log likelihood.
@@ -497,12 +431,7 @@ impl Op {
             Op::EmbeddingGrad { .. } => "embedding_grad",
             Op::Attention(_) => "attention",
             Op::AttentionGrad(_) => "attention_grad",
-            Op::SoftmaxAttention { .. } => "softmax_attention",
-            Op::SoftmaxAttentionGrad { .. } => "softmax_attention_grad",
-            Op::LinearAttention(_) => "linear_attention",
-            Op::LinearAttentionGrad(_) => "linear_attention_grad",
-            Op::SoftmaxDecode { .. } => "softmax_decode",
-            Op::LinearDecode(_) => "linear_decode",
+            Op::Kind(op) => op.name(),
             Op::CrossEntropy => "cross_entropy",
             Op::CrossEntropyGrad => "cross_entropy_grad",
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",

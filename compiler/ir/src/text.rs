@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use linc_text::{is_scope_char, quote};
 
 use crate::graph::{Graph, NodeId, Value};
-use crate::op::{Init, LinearForm, Op, PointOp, Pointwise, TableKind};
+use crate::op::{Init, Op, PointOp, Pointwise, TableKind};
 use crate::types::TensorType;
 
 /// The text of a graph. A cyclic graph (a bug) prints in order of creation and does not parse.
@@ -120,25 +120,7 @@ fn attributes(op: &Op) -> Vec<String> {
             format!("causal = {}", spec.causal),
             format!("rope = {}", spec.rope),
         ],
-        Op::SoftmaxAttention { causal, scale } | Op::SoftmaxAttentionGrad { causal, scale } => {
-            vec![format!("causal = {causal}"), format!("scale = {scale:?}")]
-        }
-        Op::LinearAttention(spec) | Op::LinearAttentionGrad(spec) | Op::LinearDecode(spec) => {
-            let mut attributes = vec![
-                format!("causal = {}", spec.causal),
-                format!("chunk = {}", spec.chunk),
-                format!("temperature = {:?}", spec.temperature),
-            ];
-            match spec.form {
-                LinearForm::Fused => {}
-                LinearForm::Chunked => attributes.push("form = chunked".into()),
-            }
-            attributes
-        }
-        Op::SoftmaxDecode { scale, range } => {
-            let range = range.map(|range| format!("range = {range}"));
-            [format!("scale = {scale:?}")].into_iter().chain(range).collect()
-        }
+        Op::Kind(op) => op.attributes(),
         Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
             vec![format!("chunk = {chunk}")]
         }

@@ -2,7 +2,7 @@
 
 use crate::common::close;
 use linc_ir::interp::{Tensor, eval};
-use linc_ir::{LinearForm, LinearSpec, Op};
+use linc_ir::{EfficientOp, EfficientSpec, LinearForm, Op};
 
 struct Case {
     name: String,
@@ -17,8 +17,8 @@ impl Case {
         &self.arrays.iter().find(|(n, _)| n == name).unwrap().1
     }
 
-    fn spec(&self) -> LinearSpec {
-        LinearSpec {
+    fn spec(&self) -> EfficientSpec {
+        EfficientSpec {
             causal: self.sizes[6] == 1,
             chunk: self.sizes[5],
             temperature: self.temperature,
@@ -41,7 +41,7 @@ impl Case {
 
 fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = vec![];
-    for line in include_str!("golden/linear_attention.txt").lines() {
+    for line in include_str!("golden/efficient_attention.txt").lines() {
         let mut words = line.split(' ');
         match words.next().unwrap() {
             "case" => {
@@ -65,12 +65,12 @@ fn cases() -> Vec<Case> {
 fn forward_and_backward() {
     for case in cases() {
         let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|name| case.operand(name));
-        let found = eval(&Op::LinearAttention(case.spec()), &[&q, &k, &v]).unwrap();
+        let found = eval(&Op::from(EfficientOp::Forward(case.spec())), &[&q, &k, &v]).unwrap();
         for (name, x) in ["out", "ell", "state"].into_iter().zip(&found) {
             close(&format!("{} {name}", case.name), &x.doubles(), case.array(name), 2e-14);
         }
         let operands = [&q, &k, &v, &found[0], &found[1], &found[2], &dout];
-        let found = eval(&Op::LinearAttentionGrad(case.spec()), &operands).unwrap();
+        let found = eval(&Op::from(EfficientOp::Backward(case.spec())), &operands).unwrap();
         for (name, x) in ["dq", "dk", "dv"].into_iter().zip(&found) {
             close(&format!("{} {name}", case.name), &x.doubles(), case.array(name), 2e-13);
         }
@@ -85,11 +85,11 @@ fn single_precision_is_finite_and_near() {
     for case in cases() {
         let [q, k, v, dout, out, ell, state] =
             ["q", "k", "v", "dout", "out", "ell", "state"].map(|name| single(case.operand(name)));
-        let found = eval(&Op::LinearAttention(case.spec()), &[&q, &k, &v]).unwrap();
+        let found = eval(&Op::from(EfficientOp::Forward(case.spec())), &[&q, &k, &v]).unwrap();
         // |k| up to 250 has an f32 spacing of 1.5e-5, which the exponential passes on.
         close(&case.name, &found[0].doubles(), case.array("out"), 5e-5);
         let operands = [&q, &k, &v, &out, &ell, &state, &dout];
-        let found = eval(&Op::LinearAttentionGrad(case.spec()), &operands).unwrap();
+        let found = eval(&Op::from(EfficientOp::Backward(case.spec())), &operands).unwrap();
         for (name, x) in ["dq", "dk", "dv"].into_iter().zip(&found) {
             close(&format!("{} {name}", case.name), &x.doubles(), case.array(name), 5e-5);
         }
@@ -105,7 +105,7 @@ fn decoding_by_tokens_or_blocks_is_the_causal_forward() {
             let mut m = Tensor::float([b, g, d], vec![7.0; b * g * d]);
             let mut z = Tensor::float([b, g, d], vec![f64::NAN; b * g * d]);
             let mut t = Tensor::float([b, g, d, d], vec![3.0; b * g * d * d]);
-            let op = Op::LinearDecode(LinearSpec { form, chunk: 2, ..case.spec() });
+            let op = Op::from(EfficientOp::Decode(EfficientSpec { form, chunk: 2, ..case.spec() }));
             for token in (0..n).step_by(block) {
                 let len = block.min(n - token);
                 let part = |name: &str, heads: usize| {

@@ -2,7 +2,9 @@
 
 use crate::common::{Numbers, close, differences, eval1};
 use linc_ir::interp::{Tensor, eval};
-use linc_ir::{AttentionSpec, DType, LinearForm, LinearSpec, Op, TableKind, TensorType};
+use linc_ir::{
+    AttentionSpec, DType, EfficientOp, EfficientSpec, LinearForm, Op, SoftmaxOp, TableKind, TensorType,
+};
 
 /// Error of central differences with step 1e-5 on functions of order 1.
 const TOLERANCE: f64 = 2e-9;
@@ -87,10 +89,10 @@ fn softmax_attention() {
     for (heads, groups, causal) in [(2, 2, true), (4, 2, true), (3, 1, false)] {
         let (q, dout) = (numbers.tensor([2, 5, heads, 4]), numbers.tensor([2, 5, heads, 4]));
         let (k, v) = (numbers.tensor([2, 5, groups, 4]), numbers.tensor([2, 5, groups, 4]));
-        let forward = Op::SoftmaxAttention { causal, scale: 0.7 };
+        let forward = Op::from(SoftmaxOp::Forward { causal, scale: 0.7 });
         let saved = eval(&forward, &[&q, &k, &v]).unwrap();
         let operands = [&q, &k, &v, &saved[0], &saved[1], &dout];
-        let found = eval(&Op::SoftmaxAttentionGrad { causal, scale: 0.7 }, &operands).unwrap();
+        let found = eval(&Op::from(SoftmaxOp::Backward { causal, scale: 0.7 }), &operands).unwrap();
         for i in 0..3 {
             let expected = differences(&forward, &[&q, &k, &v], i, &dout.doubles());
             close(["dq", "dk", "dv"][i], &found[i].doubles(), &expected, TOLERANCE);
@@ -135,7 +137,7 @@ const KEYS: [(&str, Key); 7] = [
 ];
 
 #[test]
-fn linear_attention() {
+fn efficient_attention() {
     let mut numbers = Numbers(6);
     let (b, n, d) = (2, 7, 3);
     for (name, key) in KEYS {
@@ -146,11 +148,11 @@ fn linear_attention() {
             let (k, v) = (numbers.tensor([b, n, groups, d]), numbers.tensor([b, n, groups, d]));
             let keys = k.doubles().iter().enumerate().map(|(i, x)| key(i / (d * groups) % n, *x)).collect();
             let k = Tensor::float([b, n, groups, d], keys);
-            let spec = LinearSpec { causal, chunk: 3, temperature, form: LinearForm::Fused };
-            let forward = Op::LinearAttention(spec.clone());
+            let spec = EfficientSpec { causal, chunk: 3, temperature, form: LinearForm::Fused };
+            let forward = Op::from(EfficientOp::Forward(spec.clone()));
             let saved = eval(&forward, &[&q, &k, &v]).unwrap();
             let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &dout];
-            let found = eval(&Op::LinearAttentionGrad(spec), &operands).unwrap();
+            let found = eval(&Op::from(EfficientOp::Backward(spec)), &operands).unwrap();
             for i in 0..3 {
                 let what = format!("{name} {heads}/{groups} causal {causal}: d{}", ["q", "k", "v"][i]);
                 let expected = differences(&forward, &[&q, &k, &v], i, &dout.doubles());
@@ -165,18 +167,20 @@ fn the_chunked_form_has_workspaces_of_zeros() {
     let mut numbers = Numbers(8);
     let (wide, narrow) = ([2, 7, 4, 3], [2, 7, 2, 3]);
     let (q, k, v) = (numbers.tensor(wide), numbers.tensor(narrow), numbers.tensor(narrow));
-    let spec = |causal, form| LinearSpec { causal, chunk: 3, temperature: 1.0, form };
-    let saved = eval(&Op::LinearAttention(spec(true, LinearForm::Chunked)), &[&q, &k, &v]).unwrap();
+    let spec = |causal, form| EfficientSpec { causal, chunk: 3, temperature: 1.0, form };
+    let saved =
+        eval(&Op::from(EfficientOp::Forward(spec(true, LinearForm::Chunked))), &[&q, &k, &v]).unwrap();
     let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &q];
-    let fused = eval(&Op::LinearAttentionGrad(spec(true, LinearForm::Fused)), &operands).unwrap();
-    let chunked = eval(&Op::LinearAttentionGrad(spec(true, LinearForm::Chunked)), &operands).unwrap();
+    let fused = eval(&Op::from(EfficientOp::Backward(spec(true, LinearForm::Fused))), &operands).unwrap();
+    let chunked = eval(&Op::from(EfficientOp::Backward(spec(true, LinearForm::Chunked))), &operands).unwrap();
     assert_eq!(fused, chunked[..3]);
     let workspaces: [&[usize]; 4] = [&[2, 4, 7], &[2, 2, 3, 3, 3], &[2, 2, 3, 3], &[2, 7, 2, 3]];
     for (workspace, shape) in chunked[3..].iter().zip(workspaces) {
         assert_eq!(workspace.shape.dims(), shape);
         assert!(workspace.doubles().iter().all(|x| *x == 0.0));
     }
-    let error = eval(&Op::LinearAttention(spec(false, LinearForm::Chunked)), &[&q, &k, &v]).unwrap_err();
+    let error =
+        eval(&Op::from(EfficientOp::Forward(spec(false, LinearForm::Chunked))), &[&q, &k, &v]).unwrap_err();
     assert!(error.to_string().contains("only causal attention has a chunked form"), "{error}");
 }
 

@@ -3,8 +3,8 @@
 use crate::common::{Numbers, close, eval1};
 use linc_ir::interp::{Bindings, Real, Tensor, eval, rope_table, run, run_all};
 use linc_ir::{
-    AdamWSpec, BinaryOp, DType, IrError, NORM_BLOCK, Op, PointOp, Pointwise, RopeScaling, Shape, TableKind,
-    TensorType, UnaryOp, Value, parse,
+    AdamWSpec, BinaryOp, DType, IrError, NORM_BLOCK, Op, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp,
+    TableKind, TensorType, UnaryOp, Value, parse,
 };
 
 fn vector(x: &[f64]) -> Tensor<f64> {
@@ -292,12 +292,12 @@ fn softmax_attention_by_hand() {
     let q = Tensor::float([1, 2, 1, 2], vec![1., 0., 0., 2.]);
     let k = Tensor::float([1, 2, 1, 2], vec![1., 1., 0., 3.]);
     let v = Tensor::float([1, 2, 1, 2], vec![1., 10., 2., 20.]);
-    let found = eval(&Op::SoftmaxAttention { causal: true, scale: 0.5 }, &[&q, &k, &v]).unwrap();
+    let found = eval(&Op::from(SoftmaxOp::Forward { causal: true, scale: 0.5 }), &[&q, &k, &v]).unwrap();
     // Token 1 scores 1 and 3.
     let w = 1.0 / (1.0 + 2f64.exp());
     close("out", &found[0].doubles(), &[1., 10., w + 2. * (1. - w), 10. * w + 20. * (1. - w)], 1e-15);
     close("lse", &found[1].doubles(), &[0.5, (1f64.exp() + 3f64.exp()).ln()], 1e-15);
-    let found = eval(&Op::SoftmaxAttention { causal: false, scale: 0.5 }, &[&q, &k, &v]).unwrap();
+    let found = eval(&Op::from(SoftmaxOp::Forward { causal: false, scale: 0.5 }), &[&q, &k, &v]).unwrap();
     let w0 = 0.5f64.exp() / (0.5f64.exp() + 1.0);
     close("out", &found[0].doubles()[..2], &[w0 + 2. * (1. - w0), 10. * w0 + 20. * (1. - w0)], 1e-15);
 }
@@ -308,10 +308,10 @@ fn decoding_by_tokens_or_blocks_is_causal_softmax_attention() {
     let (b, n, h, g, d) = (2, 6, 4, 2, 3);
     let q = numbers.tensor([b, n, h, d]);
     let (k, v) = (numbers.tensor([b, n, g, d]), numbers.tensor([b, n, g, d]));
-    let expected = eval1(&Op::SoftmaxAttention { causal: true, scale: 0.6 }, &[&q, &k, &v]);
+    let expected = eval1(&Op::from(SoftmaxOp::Forward { causal: true, scale: 0.6 }), &[&q, &k, &v]);
     let empty = [(); 2].map(|()| Tensor::float([b, n + 1, g, d], vec![9.0; b * (n + 1) * g * d]));
     for (len, range) in [(1, None), (1, Some(2)), (2, None), (3, None)] {
-        let op = Op::SoftmaxDecode { scale: 0.6, range };
+        let op = Op::from(SoftmaxOp::Decode { scale: 0.6, range });
         let mut caches = empty.clone();
         for start in (0..n).step_by(len) {
             let part = |x| eval1(&Op::Slice { axis: 1, start, len }, &[x]);

@@ -1,7 +1,9 @@
 //! Element types: what operations of bf16 and f16 give, what they refuse, and where they round.
 
 use linc_ir::interp::{Bindings, Real, Tensor, run};
-use linc_ir::{AdamWSpec, DType, Graph, LinearForm, LinearSpec, Op, TensorType, Value, parse};
+use linc_ir::{
+    AdamWSpec, DType, EfficientOp, EfficientSpec, Graph, LinearForm, Op, SoftmaxOp, TensorType, Value, parse,
+};
 
 /// Result types of an operation on operands such as `bf16[2, 3]`.
 fn typed(op: &Op, operands: &[&str]) -> Result<Vec<String>, String> {
@@ -65,14 +67,14 @@ fn sums_and_statistics_of_bf16_are_f32() {
     gives(table(true), &operands, &["f32[5, 3]", "i32[5, 2]", "i32[2, 1]"]);
     gives(Op::GlobalNorm, &["bf16[4]"], &["f32[]", "f32[1]"]);
     let q = "bf16[1, 4, 2, 8]";
-    let softmax = Op::SoftmaxAttention { causal: true, scale: 1.0 };
+    let softmax = Op::from(SoftmaxOp::Forward { causal: true, scale: 1.0 });
     gives(softmax, &[q, q, q], &[q, "f32[1, 2, 4]"]);
-    let spec = LinearSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
+    let spec = EfficientSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
     let (ell, state) = ("f32[1, 2, 2, 8]", "f32[1, 2, 2, 8, 8]");
-    gives(Op::LinearAttention(spec.clone()), &[q, q, q], &[q, ell, state]);
-    gives(Op::LinearAttentionGrad(spec.clone()), &[q, q, q, q, ell, state, q], &[q, q, q]);
+    gives(Op::from(EfficientOp::Forward(spec.clone())), &[q, q, q], &[q, ell, state]);
+    gives(Op::from(EfficientOp::Backward(spec.clone())), &[q, q, q, q, ell, state, q], &[q, q, q]);
     let low = "bf16[1, 2, 2, 8]";
-    refuses(Op::LinearAttentionGrad(spec), &[q, q, q, q, low, state, q], "expected f32");
+    refuses(Op::from(EfficientOp::Backward(spec)), &[q, q, q, q, low, state, q], "expected f32");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use crate::common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
-    AdamWSpec, AttentionSpec, BinaryOp, DType, Graph, Init, IrError, LinearForm, LinearSpec, Op, ParamState,
-    PointOp, Pointwise, RopeScaling, Shape, StateRole, TableKind, TensorType, UnaryOp, Value, dot, parse,
-    print, verify,
+    AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientOp, EfficientSpec, Graph, Init, IrError, KindOp,
+    LinearForm, Op, ParamState, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp, StateRole, TableKind,
+    TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 use proptest::prelude::*;
 
@@ -129,25 +129,25 @@ pub(crate) fn everything() -> Graph {
     let spec = AttentionSpec { layer: 3, causal: true, rope: true };
     let out = b.add(Op::Attention(spec.clone()), &[q, k, v, table])[0];
     b.add(Op::AttentionGrad(spec), &[q, k, v, out, q, table]);
-    let softmax = b.add(Op::SoftmaxAttention { causal: true, scale: 0.5 }, &[q, k, v]);
-    let grad = Op::SoftmaxAttentionGrad { causal: true, scale: 0.5 };
+    let softmax = b.add(Op::from(SoftmaxOp::Forward { causal: true, scale: 0.5 }), &[q, k, v]);
+    let grad = Op::from(SoftmaxOp::Backward { causal: true, scale: 0.5 });
     b.add(grad, &[q, k, v, softmax[0], softmax[1], q]);
-    let spec = LinearSpec { causal: true, chunk: 4, temperature: 2.0, form: LinearForm::Fused };
-    let linear = b.add(Op::LinearAttention(spec.clone()), &[q, k, v]);
+    let spec = EfficientSpec { causal: true, chunk: 4, temperature: 2.0, form: LinearForm::Fused };
+    let linear = b.add(Op::from(EfficientOp::Forward(spec.clone())), &[q, k, v]);
     let operands = [q, k, v, linear[0], linear[1], linear[2], q];
-    b.add(Op::LinearAttentionGrad(spec.clone()), &operands);
-    b.add(Op::LinearAttentionGrad(LinearSpec { form: LinearForm::Chunked, ..spec }), &operands);
+    b.add(Op::from(EfficientOp::Backward(spec.clone())), &operands);
+    b.add(Op::from(EfficientOp::Backward(EfficientSpec { form: LinearForm::Chunked, ..spec })), &operands);
     let (q, k) = (b.f32([2, 1, 4, 4]), b.f32([2, 1, 2, 4]));
     let cache = b.f32([2, 9, 2, 4]);
     b.add(Op::Rope { inverse: false }, &[q, table, pos]);
     for range in [None, Some(4)] {
-        b.add(Op::SoftmaxDecode { scale: 0.5, range }, &[q, k, k, cache, cache, pos]);
+        b.add(Op::from(SoftmaxOp::Decode { scale: 0.5, range }), &[q, k, k, cache, cache, pos]);
     }
     let (row, state) = (b.f32([2, 2, 4]), b.f32([2, 2, 4, 4]));
-    let spec = LinearSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
-    b.add(Op::LinearDecode(spec.clone()), &[q, k, k, row, row, state, pos]);
+    let spec = EfficientSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
+    b.add(Op::from(EfficientOp::Decode(spec.clone())), &[q, k, k, row, row, state, pos]);
     b.add(
-        Op::LinearDecode(LinearSpec { form: LinearForm::Chunked, ..spec }),
+        Op::from(EfficientOp::Decode(EfficientSpec { form: LinearForm::Chunked, ..spec })),
         &[q, k, k, row, row, state, pos],
     );
     let loss = b.add(Op::CrossEntropy, &[h, ids])[0];
@@ -317,8 +317,8 @@ fn errors_say_where_and_what() {
         ("  ?", "line 4, column 3: unexpected character '?'"),
         ("} extra", "line 4, column 3: expected the end of the text, found `extra`"),
         (
-            "  %2: f32[2] = linear_attention(%0, %0, %0) {causal = true, chunk = 1, temperature = 1.0, form = wide}",
-            "line 4, column 91: there is no form `wide` (known: chunked)",
+            "  %2: f32[2] = efficient_attention(%0, %0, %0) {causal = true, chunk = 1, temperature = 1.0, form = wide}",
+            "line 4, column 94: there is no form `wide` (known: chunked)",
         ),
     ];
     for (line, expected) in cases {
@@ -368,13 +368,13 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
             },
             12 => Op::RmsNorm { eps: value },
             13 => Op::RmsNormGrad { eps: value },
-            14 => Op::SoftmaxAttention { causal: numbers.below(2) == 0, scale: value },
-            15 => Op::LinearAttention(LinearSpec {
+            14 => Op::from(SoftmaxOp::Forward { causal: numbers.below(2) == 0, scale: value }),
+            15 => Op::from(EfficientOp::Forward(EfficientSpec {
                 causal: numbers.below(2) == 0,
                 chunk: 1 + numbers.below(3),
                 temperature: value,
                 form: LinearForm::Fused,
-            }),
+            })),
             16 => Op::CrossEntropy,
             17 => Op::GlobalNorm,
             18 => Op::Constant { value, ty: b.graph.ty(x).clone() },
@@ -407,7 +407,9 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
             | Op::RmsNorm { .. }
             | Op::CrossEntropy
             | Op::Embedding { .. } => 2,
-            Op::RmsNormGrad { .. } | Op::SoftmaxAttention { .. } | Op::LinearAttention(_) => 3,
+            Op::RmsNormGrad { .. }
+            | Op::Kind(KindOp::Softmax(SoftmaxOp::Forward { .. }))
+            | Op::Kind(KindOp::Efficient(EfficientOp::Forward(_))) => 3,
             Op::Concat { .. } | Op::GlobalNorm => 1 + numbers.below(3),
             _ => 1,
         };

@@ -3,7 +3,9 @@
 //! A multiply and an add are two operations; the masked half of causal attention is not counted (TorchTitan's
 //! convention, which counts it, is formed where it is reported). Bytes are those that must move at least once.
 
-use linc_ir::{Graph, LinearSpec, NodeId, Op, PointOp, Value};
+use linc_ir::{Graph, NodeId, Op, PointOp, Value};
+
+use crate::attention::{self, scores};
 
 /// Floating-point operations and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,12 +61,7 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::EmbeddingGrad { .. } => numel(operands[1]),
         Op::Attention(spec) => scores(graph, operands[0], operands[0], spec.causal) * 4,
         Op::AttentionGrad(spec) => scores(graph, operands[0], operands[0], spec.causal) * 10,
-        Op::SoftmaxAttention { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 4,
-        Op::SoftmaxAttentionGrad { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 10,
-        Op::LinearAttention(spec) => linear(graph, operands[0], spec, 1),
-        Op::LinearAttentionGrad(spec) => linear(graph, operands[0], spec, 2),
-        Op::SoftmaxDecode { .. } => 4 * numel(operands[3]) * query_rows(graph, operands[0], operands[1]),
-        Op::LinearDecode(_) => 4 * numel(operands[5]) * query_rows(graph, operands[0], operands[1]),
+        Op::Kind(op) => attention::flops(graph, op, &operands),
         Op::CrossEntropy | Op::CrossEntropyGrad => 5 * numel(operands[0]),
         Op::LinearCrossEntropy { .. } => head(graph, &operands, 1),
         Op::LinearCrossEntropyGrad { .. } => head(graph, &operands, 3),
@@ -72,33 +69,6 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::AdamW(_) => 14 * numel(operands[0]),
     };
     Cost { flops: flops as u64, bytes: moved as u64 }
-}
-
-/// Queries of a sequence that read a key/value head.
-fn query_rows(graph: &Graph, q: Value, k: Value) -> usize {
-    let (q, k) = (&graph.ty(q).shape.0, &graph.ty(k).shape.0);
-    q[1] * q[2] / k[2]
-}
-
-/// Number of (query, key) pairs over batch and heads times head_dim: 4 of these make a forward, 10 a backward.
-fn scores(graph: &Graph, q: Value, k: Value, causal: bool) -> usize {
-    let (q, k) = (&graph.ty(q).shape.0, &graph.ty(k).shape.0);
-    let pairs = if causal { q[1] * (q[1] + 1) / 2 } else { q[1] * k[1] };
-    q[0] * q[2] * pairs * q[3]
-}
-
-/// The form does not change what has to be computed, only how often a part of it is.
-/// Per token and head `4d² + 2Cd` forward and twice the state terms backward, C·d halved by the causal triangle.
-fn linear(graph: &Graph, q: Value, spec: &LinearSpec, sweep: usize) -> usize {
-    let q = &graph.ty(q).shape.0;
-    let (tokens, d) = (q[0] * q[1] * q[2], q[3]);
-    let chunk = spec.chunk.min(q[1]);
-    let within = match (spec.causal, sweep) {
-        (false, _) => 0,
-        (true, 1) => 2 * chunk * d,
-        (true, _) => 5 * chunk * d,
-    };
-    tokens * (4 * sweep * d * d + within)
 }
 
 /// `products` matmuls of the output head and the sweep over its logits.

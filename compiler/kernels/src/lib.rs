@@ -4,7 +4,8 @@
 //! call names memory as a place in the storage of a root value, so that the caller alone decides addresses. Which
 //! layouts an operation may have is the memory pass's contract (`passes/src/memory/rules.rs`).
 //!
-//! To add an operation: a branch in [`lower`] and in [`cost::cost`], with its kernel in `compiler/tile/src/library`.
+//! To add an operation: a branch in [`lower`] and in [`cost::cost`], with its kernel in `compiler/tile/src/library`. To add
+//! a kind of attention: a module in `attention`.
 
 mod attention;
 pub mod cost;
@@ -12,14 +13,13 @@ mod embedding;
 mod loss;
 mod lower;
 mod pointwise;
-pub mod tiles;
 mod view;
 
 use linc_ir::{DType, Scope, Value};
 use linc_tile as tile;
 use thiserror::Error;
 
-pub use attention::{HEAD_DIM_MULTIPLE, decode_range, prefill_tokens};
+pub use attention::{HEAD_DIM_MULTIPLE, decode_range, prefill_tokens, tiles};
 pub use cost::Cost;
 pub use loss::min_loss_rows;
 pub use lower::lower;

@@ -52,12 +52,7 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::Attention(_) | Op::AttentionGrad(_) => {
             return l.fail("attention has no kind yet: run the attention pass first");
         }
-        Op::SoftmaxAttention { causal, scale } => attention::softmax_forward(&mut l, *causal, *scale)?,
-        Op::SoftmaxAttentionGrad { causal, scale } => attention::softmax_gradient(&mut l, *causal, *scale)?,
-        Op::LinearAttention(spec) => attention::linear_forward(&mut l, spec)?,
-        Op::LinearAttentionGrad(spec) => attention::linear_gradient(&mut l, spec)?,
-        Op::SoftmaxDecode { scale, range } => attention::decode_softmax(&mut l, *scale, *range)?,
-        Op::LinearDecode(spec) => attention::decode_linear(&mut l, spec)?,
+        Op::Kind(op) => attention::lower(&mut l, op)?,
         Op::CrossEntropy => {
             let spec = cross_entropy_spec(&l)?;
             let args = l.places(&[l.operands[0], l.operands[1], l.results[0]]);

@@ -9,7 +9,6 @@ pub mod autodiff;
 pub mod canonicalize;
 pub mod cse;
 pub mod dce;
-pub mod decode;
 pub mod error;
 pub mod fusion;
 pub mod loss;

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use linc_ir::{DType, Graph};
+use linc_ir::{AttentionKind, DType, Graph};
 
-use crate::attention::LinearOptions;
+use crate::attention::decode;
 use crate::error::PassError;
 use crate::loss_scale::{LossScale, Scaling};
 use crate::memory::{PersistentLayout, Placement};
 use crate::optimizer::OptimizerOptions;
-use crate::placement::AttentionKind;
 use crate::precision::Precision;
 use crate::recompute::Policy;
 use crate::{
-    accumulate, attention, autodiff, canonicalize, cse, dce, decode, fusion, loss, memory, merge_matmuls,
-    optimizer, positions, precision, recompute, residual, sort_tokens,
+    accumulate, attention, autodiff, canonicalize, cse, dce, fusion, loss, memory, merge_matmuls, optimizer,
+    positions, precision, recompute, residual, sort_tokens,
 };
 
 /// Which program is made of the model.
@@ -49,8 +48,8 @@ pub enum Entry {
 pub struct Options {
     /// Attention kind of every layer.
     pub kinds: Vec<AttentionKind>,
-    /// Options of the linear layers.
-    pub linear: LinearOptions,
+    /// Options of each kind.
+    pub attention: attention::Options,
     /// Number format of activations and matmul operands.
     pub precision: Precision,
     /// Weights that only products read are stored in that format: of programs that do not train.
@@ -61,8 +60,6 @@ pub struct Options {
     pub min_loss_rows: usize,
     /// The gradient of an embedding sorts its tokens first.
     pub sort_tokens: bool,
-    /// Keys of a part of softmax attention's work on one token, where it is split.
-    pub decode_range: Option<usize>,
     /// What the backward recomputes.
     pub recompute: Policy,
     /// Optional passes that are switched off.
@@ -179,15 +176,11 @@ pub fn run(
     }
     match entry {
         Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Forward => {
-            attention::run(graph, &options.kinds, &options.linear)?
+            attention::run(graph, &options.kinds, &options.attention)?
         }
-        Entry::Decode { context } => {
-            let caches = decode::Caches { context: *context, range: options.decode_range };
-            decode::run(graph, &options.kinds, &options.linear, caches)?
-        }
+        Entry::Decode { context } => decode::run(graph, &options.kinds, &options.attention, *context)?,
         Entry::Prefill { context, tokens } => {
-            let caches = decode::Caches { context: *context, range: None };
-            decode::prefill(graph, &options.kinds, &options.linear, caches, *tokens)?
+            decode::prefill(graph, &options.kinds, &options.attention, *context, *tokens)?
         }
         Entry::Update(_) => {}
     }

@@ -8,39 +8,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use linc_ir::{AttentionKind, Family};
+
 use crate::error::PassError;
-
-/// How a layer attends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AttentionKind {
-    /// Softmax over keys, O(n²) time.
-    Softmax,
-    /// Causal efficient attention, O(n) time.
-    Linear,
-}
-
-impl AttentionKind {
-    /// One letter for the layer map.
-    pub const fn letter(self) -> char {
-        match self {
-            AttentionKind::Softmax => 'S',
-            AttentionKind::Linear => 'L',
-        }
-    }
-
-    /// Name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            AttentionKind::Softmax => "softmax",
-            AttentionKind::Linear => "linear",
-        }
-    }
-
-    /// Inverse of [`AttentionKind::name`].
-    pub fn from_name(name: &str) -> Option<Self> {
-        [AttentionKind::Softmax, AttentionKind::Linear].into_iter().find(|kind| kind.name() == name)
-    }
-}
 
 /// A share in [0, 1], exact: 0.7 is 7/10.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,8 +25,7 @@ impl Ratio {
 
     /// The share of linear layers among all; 0 of none.
     pub fn of(kinds: &[AttentionKind]) -> Ratio {
-        let linear = kinds.iter().filter(|kind| **kind == AttentionKind::Linear).count();
-        Ratio::reduced(linear as u64, (kinds.len() as u64).max(1))
+        Ratio::reduced(linear_layers(kinds) as u64, (kinds.len() as u64).max(1))
     }
 
     fn reduced(numerator: u64, denominator: u64) -> Ratio {
@@ -243,7 +212,12 @@ pub fn layer_kinds(
             linear
         }
     };
-    Ok(is_linear.iter().map(|l| if *l { AttentionKind::Linear } else { AttentionKind::Softmax }).collect())
+    let family = |is_linear: &bool| if *is_linear { Family::Linear } else { Family::Softmax };
+    Ok(is_linear.iter().map(|linear| family(linear).default_kind()).collect())
+}
+
+fn linear_layers(kinds: &[AttentionKind]) -> usize {
+    kinds.iter().filter(|kind| kind.family() == Family::Linear).count()
 }
 
 /// The share of linear layers for people, beside what was asked for if that is another: `0.5`, or
@@ -251,14 +225,15 @@ pub fn layer_kinds(
 pub fn describe_share(kinds: &[AttentionKind], asked: Option<Ratio>) -> String {
     let share = Ratio::of(kinds);
     let Some(asked) = asked.filter(|asked| *asked != share) else { return share.to_string() };
-    let (n, linear) = (kinds.len(), kinds.iter().filter(|kind| **kind == AttentionKind::Linear).count());
+    let (n, linear) = (kinds.len(), linear_layers(kinds));
     let plural = |count: usize| if count == 1 { "layer" } else { "layers" };
     format!("{asked} of {n} {}: {linear} {}, {share}", plural(n), plural(linear))
 }
 
 /// The layer map for people, in blocks of four: `LLLS LLLS`.
 pub fn layer_map(kinds: &[AttentionKind]) -> String {
-    let blocks: Vec<String> = kinds.chunks(4).map(|c| c.iter().map(|k| k.letter()).collect()).collect();
+    let blocks: Vec<String> =
+        kinds.chunks(4).map(|c| c.iter().map(|k| k.family().letter()).collect()).collect();
     blocks.join(" ")
 }
 
@@ -296,7 +271,7 @@ mod tests {
                 }
                 for placement in [Placement::Uniform, Placement::Front, Placement::Middle, Placement::Back] {
                     let kinds = layer_kinds(n, Some(ratio), &placement).expect("a map");
-                    let linear = kinds.iter().filter(|k| **k == AttentionKind::Linear).count();
+                    let linear = linear_layers(&kinds);
                     assert_eq!(linear, expected, "{n} layers at {ratio} {placement}");
                 }
             }

@@ -16,18 +16,18 @@ fn check(kinds: &str, rope_on_linear: bool) {
     loss::attach(&mut graph).expect("logits");
     loss::chunk(&mut graph, 64).expect("a chunked loss");
     let mut options = common::options(kinds);
-    options.linear.rope = rope_on_linear;
+    options.attention.efficient.rope = rope_on_linear;
     let bindings = common::bindings(&graph, 13);
 
     let mut forward = graph.clone();
-    attention::run(&mut forward, &options.kinds, &options.linear).expect("lowered attention");
+    attention::run(&mut forward, &options.kinds, &options.attention).expect("lowered attention");
 
     let gradients = autodiff::run(&mut graph, LOSS).expect("gradients");
     for (param, grad) in &gradients {
         let name = graph.op(*param).leaf_name().expect("a name").to_string();
         graph.outputs.push((name, *grad));
     }
-    attention::run(&mut graph, &options.kinds, &options.linear).expect("lowered attention");
+    attention::run(&mut graph, &options.kinds, &options.attention).expect("lowered attention");
     linc_ir::verify(&graph).expect("a well-formed graph");
     let results = run::<f64>(&graph, &bindings).expect("gradients");
 

@@ -4,9 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use linc_ir::{Graph, LinearForm};
-use linc_passes::attention::{self, LinearOptions};
-use linc_passes::placement::AttentionKind;
+use linc_ir::{AttentionKind, Graph, LinearForm};
+use linc_passes::attention::{self, EfficientOptions, SoftmaxOptions};
 use linc_passes::precision::Precision;
 use linc_passes::recompute::{self, Policy};
 use linc_passes::setting::PassSetting;
@@ -39,8 +38,10 @@ impl Header {
 fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
     match pass {
         "attention" => {
-            let kinds = [AttentionKind::Linear, AttentionKind::Softmax];
-            let options = LinearOptions { rope: false, temperature: 1.0, chunk: 64, form: LinearForm::Fused };
+            let kinds = [AttentionKind::Efficient, AttentionKind::Softmax];
+            let efficient =
+                EfficientOptions { rope: false, temperature: 1.0, chunk: 64, form: LinearForm::Fused };
+            let options = attention::Options { softmax: SoftmaxOptions::default(), efficient };
             attention::run(graph, &kinds, &options).expect("attention");
         }
         "canonicalize" => canonicalize::run(graph).expect("canonicalize"),

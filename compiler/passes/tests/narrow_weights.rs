@@ -79,7 +79,7 @@ fn they_take_half_the_memory_and_only_where_nothing_trains() {
 fn a_prompt_in_blocks_needs_keys_that_can_be_hidden() {
     let mut graph = tiny_llama(1, 4);
     let mut options = options("LS");
-    options.linear.temperature = 1e-3;
+    options.attention.efficient.temperature = 1e-3;
     let entry = Entry::Prefill { context: 8, tokens: 4 };
     let run = |graph: &mut Graph, options: &Options| {
         pipeline::run(graph, &entry, options, &mut PersistentLayout::default(), &mut |_, _| {})

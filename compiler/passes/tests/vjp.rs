@@ -2,8 +2,8 @@
 
 use linc_ir::interp::{Bindings, Data, Tensor, run};
 use linc_ir::{
-    AttentionSpec, BinaryOp, DType, Graph, Init, LinearForm, LinearSpec, Op, Shape, TableKind, TensorType,
-    UnaryOp, Value,
+    AttentionSpec, BinaryOp, DType, EfficientOp, EfficientSpec, Graph, Init, LinearForm, Op, Shape,
+    SoftmaxOp, TableKind, TensorType, UnaryOp, Value,
 };
 use linc_passes::autodiff;
 use rand::{Rng, SeedableRng};
@@ -180,12 +180,12 @@ fn attention_of_every_kind() {
     for causal in [true, false] {
         check("softmax", (-1.5, 1.5), |g| {
             let qkv = heads(g);
-            g.push(Op::SoftmaxAttention { causal, scale: 0.5 }, &qkv).expect("attention")
+            g.push(Op::from(SoftmaxOp::Forward { causal, scale: 0.5 }), &qkv).expect("attention")
         });
         check("linear", (-1.5, 1.5), |g| {
             let qkv = heads(g);
-            let spec = LinearSpec { causal, chunk: 2, temperature: 1.5, form: LinearForm::Fused };
-            g.push(Op::LinearAttention(spec), &qkv).expect("attention")
+            let spec = EfficientSpec { causal, chunk: 2, temperature: 1.5, form: LinearForm::Fused };
+            g.push(Op::from(EfficientOp::Forward(spec)), &qkv).expect("attention")
         });
         check("abstract", (-1.5, 1.5), |g| {
             let [q, k, v] = heads(g);

@@ -4,7 +4,7 @@ use crate::attention_support::{Layout, Machine, Problem, error, tolerance_of};
 use linc_cases::operands::Keys;
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
-use linc_tile::library::attention::efficient::{LinearDecodeSpec, linear_decode};
+use linc_tile::library::attention::efficient::{EfficientDecodeSpec, efficient_decode};
 use linc_tile::library::attention::softmax::{
     SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts,
 };
@@ -124,7 +124,7 @@ fn linear_steps(
     let reference = problem.linear(true, temperature).out;
     let one = HeadShape { seq: 1, ..shape };
     let (wide, narrow) = (machine.layout.strides(&one, heads), machine.layout.strides(&one, kv_heads));
-    let kernel = linear_decode(&LinearDecodeSpec {
+    let kernel = efficient_decode(&EfficientDecodeSpec {
         elem: machine.elem,
         shape: one,
         temperature,
@@ -165,7 +165,7 @@ fn softmax_decode_is_causal_attention() {
 }
 
 #[test]
-fn linear_decode_is_causal_attention() {
+fn efficient_decode_is_causal_attention() {
     for (heads, kv_heads, block_h, width) in [(1, 1, 1, 16), (4, 2, 2, 8), (4, 1, 16, 4)] {
         let shape = HeadShape { batch: 2, seq: 37, heads, kv_heads, head_dim: 16 };
         for keys in Keys::ALL {

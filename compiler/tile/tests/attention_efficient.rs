@@ -6,8 +6,8 @@ use linc_cases::Random;
 use linc_cases::operands::Keys;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
-    linear_attention_backward, linear_attention_forward,
+    efficient_attention_backward, efficient_attention_forward, efficient_bidirectional_backward,
+    efficient_bidirectional_out, efficient_bidirectional_state,
 };
 
 /// out, dq, dk, dv of the kernels.
@@ -24,24 +24,24 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
     let (ell, state) = (machine.plain_output(states * dim), machine.plain_output(states * dim * dim));
     let (out, ell, state) = if causal {
         let mut buffers = [q.clone(), k.clone(), v.clone(), out, ell, state];
-        machine.run(&linear_attention_forward(&forward), &mut buffers);
+        machine.run(&efficient_attention_forward(&forward), &mut buffers);
         let [_, _, _, out, ell, state] = buffers;
         (out, ell, state)
     } else {
         let mut buffers = [k.clone(), v.clone(), ell, state];
-        machine.run(&bidirectional_attention_state(&forward), &mut buffers);
+        machine.run(&efficient_bidirectional_state(&forward), &mut buffers);
         let [_, _, ell, state] = buffers;
         let mut buffers = [q.clone(), state, out];
-        machine.run(&bidirectional_attention_out(&forward), &mut buffers);
+        machine.run(&efficient_bidirectional_out(&forward), &mut buffers);
         let [_, state, out] = buffers;
         (out, ell, state)
     };
 
     let backward = case.backward(machine);
     let kernel = if causal {
-        linear_attention_backward(&backward)
+        efficient_attention_backward(&backward)
     } else {
-        bidirectional_attention_backward(&backward)
+        efficient_bidirectional_backward(&backward)
     };
     let (dq, dk, dv) =
         (machine.output(&shape, heads), machine.output(&shape, kv_heads), machine.output(&shape, kv_heads));
@@ -172,7 +172,7 @@ fn the_saved_logsumexp_does_not_drift() {
         machine.plain_output(chunks * 8),
         machine.plain_output(chunks * 64),
     ];
-    machine.run(&linear_attention_forward(&case.forward(machine)), &mut buffers);
+    machine.run(&efficient_attention_forward(&case.forward(machine)), &mut buffers);
     let ell = buffers[4].to_f64();
     assert!(ell[..8].iter().all(|x| *x == 0.0), "the first chunk has no keys before it");
     let mut sums = [0.0; 8];

@@ -6,9 +6,9 @@ use linc_cases::operands::Keys;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    linear_attention_chunk_grads, linear_attention_chunk_states, linear_attention_delta,
-    linear_attention_forward, linear_attention_grads, linear_attention_out, linear_attention_prefix,
-    linear_attention_suffix, needs_delta, takes_delta,
+    efficient_attention_chunk_grads, efficient_attention_chunk_states, efficient_attention_delta,
+    efficient_attention_forward, efficient_attention_grads, efficient_attention_out,
+    efficient_attention_prefix, efficient_attention_suffix, needs_delta, takes_delta,
 };
 
 /// A problem in the buffers of a machine.
@@ -39,10 +39,10 @@ fn states(machine: Machine, case: Case, x: &Operands) -> [Buffer; 2] {
     let spec = case.forward(machine);
     let mut buffers =
         [x.k.clone(), x.v.clone(), machine.plain_output(count), machine.plain_output(count * dim)];
-    machine.run(&linear_attention_chunk_states(&spec), &mut buffers);
+    machine.run(&efficient_attention_chunk_states(&spec), &mut buffers);
     let [_, _, ell, state] = buffers;
     let mut buffers = [ell, state];
-    machine.run(&linear_attention_prefix(&spec), &mut buffers);
+    machine.run(&efficient_attention_prefix(&spec), &mut buffers);
     buffers
 }
 
@@ -54,7 +54,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
     let [ell, state] = states(machine, case, &x);
     let out = machine.output(&shape, heads);
     let mut buffers = [x.q, x.k, x.v, ell, state, out];
-    machine.run(&linear_attention_out(&case.forward(machine)), &mut buffers);
+    machine.run(&efficient_attention_out(&case.forward(machine)), &mut buffers);
     let [q, k, v, ell, state, out] = buffers;
 
     let spec = case.backward(machine);
@@ -64,21 +64,21 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
         operands.push(machine.plain_output(batch * heads * seq));
     }
     if needs_delta(&spec) {
-        machine.run(&linear_attention_delta(&spec), &mut operands);
+        machine.run(&efficient_attention_delta(&spec), &mut operands);
     }
     operands.push(machine.output(&shape, heads));
     operands.push(machine.plain_output(count * dim));
     operands.push(machine.plain_output(count));
     operands.push(machine.plain_output(batch * seq * kv_heads * dim));
-    machine.run(&linear_attention_chunk_grads(&spec), &mut operands);
+    machine.run(&efficient_attention_chunk_grads(&spec), &mut operands);
     let [dq, d, rho, part] = operands.split_off(operands.len() - 4).try_into().expect("four results");
     let [q, k, v, ell, _, dout] = operands.into_iter().take(6).collect::<Vec<_>>().try_into().expect("six");
     let mut buffers = [ell, d, rho];
-    machine.run(&linear_attention_suffix(&spec), &mut buffers);
+    machine.run(&efficient_attention_suffix(&spec), &mut buffers);
     let [ell, d, rho] = buffers;
     let (dk, dv) = (machine.output(&shape, kv_heads), machine.output(&shape, kv_heads));
     let mut buffers = [q, k, v, ell, dout, d, rho, part, dk, dv];
-    machine.run(&linear_attention_grads(&spec), &mut buffers);
+    machine.run(&efficient_attention_grads(&spec), &mut buffers);
     [
         machine.read(&shape, heads, &out),
         machine.read(&shape, heads, &dq),
@@ -258,7 +258,7 @@ fn the_states_are_those_of_the_walk() {
         machine.plain_output(count),
         machine.plain_output(count * dim),
     ];
-    machine.run(&linear_attention_forward(&case.forward(machine)), &mut buffers);
+    machine.run(&efficient_attention_forward(&case.forward(machine)), &mut buffers);
     for (found, expected) in [(&ell, &buffers[4]), (&state, &buffers[5])] {
         let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12 * (1.0 + b.abs());
         assert!(found.to_f64().iter().zip(&expected.to_f64()).all(close));

@@ -6,7 +6,7 @@ use linc_tile::Elem;
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    linear_attention_chunk_states, linear_prefill, linear_prefill_out, linear_prefill_prefix,
+    efficient_attention_chunk_states, efficient_prefill, efficient_prefill_out, efficient_prefill_prefix,
 };
 use linc_tile::library::attention::softmax::{SoftmaxPrefillSpec, append_to_cache, softmax_prefill};
 
@@ -156,18 +156,18 @@ fn linear_blocks(machine: Machine, shape: HeadShape, sizes: Sizes, keys: Keys, t
         if chunked {
             let (ell, saved) = states(tokens.div_ceil(chunk));
             let mut buffers = [k, v, ell, saved];
-            machine.run(&linear_attention_chunk_states(&spec), &mut buffers);
+            machine.run(&efficient_attention_chunk_states(&spec), &mut buffers);
             let [k, v, ell, saved] = buffers;
             let mut buffers = [ell, saved, m, z, t, pos];
-            machine.run(&linear_prefill_prefix(&spec), &mut buffers);
+            machine.run(&efficient_prefill_prefix(&spec), &mut buffers);
             let [ell, saved, m, z, t, pos] = buffers;
             let mut buffers = [q, k, v, ell, saved, pos, out];
-            machine.run(&linear_prefill_out(&spec), &mut buffers);
+            machine.run(&efficient_prefill_out(&spec), &mut buffers);
             prompt.compare(&buffers[6], from);
             state = [m, z, t];
         } else {
             let mut buffers = [q, k, v, m, z, t, pos, out];
-            machine.run(&linear_prefill(&spec), &mut buffers);
+            machine.run(&efficient_prefill(&spec), &mut buffers);
             let [_, _, _, m, z, t, _, out] = buffers;
             prompt.compare(&out, from);
             state = [m, z, t];
@@ -194,7 +194,7 @@ fn softmax_prefill_is_causal_attention() {
 }
 
 #[test]
-fn linear_prefill_is_causal_attention() {
+fn efficient_prefill_is_causal_attention() {
     for (heads, kv_heads, tokens, chunk) in
         [(1, 1, 16, 16), (4, 2, 24, 8), (4, 1, 16, 32), (2, 2, 64, 16), (4, 2, 10, 16), (2, 1, 40, 4)]
     {

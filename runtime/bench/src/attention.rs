@@ -204,7 +204,7 @@ fn one_size(
         let (flops, bytes) = (steps().map(|s| s.flops).sum(), steps().map(|s| s.bytes).sum());
         let ms = Times::of(rounds.iter().map(|times| seconds_of(plan, times, name)).collect());
         AttentionRow {
-            kind: kind.name(),
+            kind: kind.label(),
             pass: *pass,
             head_dim,
             heads: bench.heads,

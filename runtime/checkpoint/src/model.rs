@@ -4,7 +4,8 @@ use std::path::Path;
 
 use linc_device::words::thousands;
 use linc_driver::{
-    AttentionKind, BatchShape, CompileError, Entry, Layout, Model, Options, Placement, Source, layer_kinds,
+    AttentionKind, BatchShape, CompileError, Entry, Family, Layout, Model, Options, Placement, Source,
+    layer_kinds,
 };
 
 use crate::batch::batch_change;
@@ -92,14 +93,16 @@ fn layer_settings(saved: &ModelRecord) -> String {
     let named = || {
         let kinds =
             layer_kinds(saved.layers.len(), Some(ratio.parse().ok()?), &placement.parse().ok()?).ok()?;
-        Some(kinds.iter().map(|kind| kind.name()).eq(saved.layers.iter()))
+        Some(kinds.iter().map(|kind| kind.label()).eq(saved.layers.iter()))
     };
     if named() == Some(true) {
         return format!(
             "model.linear_attn_ratio = {ratio} and model.linear_attn_placement = \"{placement}\""
         );
     }
-    let layers = saved.layers.iter().enumerate().filter(|(_, kind)| *kind == AttentionKind::Linear.name());
+    let is_linear =
+        |kind: &str| AttentionKind::from_name(kind).is_some_and(|kind| kind.family() == Family::Linear);
+    let layers = saved.layers.iter().enumerate().filter(|(_, kind)| is_linear(kind));
     let layers: Vec<String> = layers.map(|(layer, _)| layer.to_string()).collect();
     format!("model.linear_attn_placement = [{}] without model.linear_attn_ratio", layers.join(", "))
 }

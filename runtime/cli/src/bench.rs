@@ -11,7 +11,7 @@ use linc_bench::{
 };
 use linc_device::Device;
 use linc_device::words::{bytes, count, thousands};
-use linc_driver::{AttentionKind, Model};
+use linc_driver::{Family, Model};
 use linc_exec::ExecError;
 use serde_json::json;
 
@@ -38,8 +38,8 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
 
 fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
     let kind = |kind: &Kind| match kind {
-        Kind::Softmax => AttentionKind::Softmax,
-        Kind::Linear => AttentionKind::Linear,
+        Kind::Softmax => Family::Softmax.default_kind(),
+        Kind::Linear => Family::Linear.default_kind(),
     };
     let pass = |half: &Half| match half {
         Half::Forward => Pass::Forward,

@@ -8,7 +8,7 @@ use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::attention::efficient::{linear_attention_backward, linear_attention_forward};
+use linc_tile::library::attention::efficient::{efficient_attention_backward, efficient_attention_forward};
 use linc_tile::library::attention::softmax::{
     softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
 };
@@ -267,12 +267,12 @@ fn attention(bench: &mut Bench) {
         let states = batch * 4 * seq.div_ceil(chunk);
         let (ell, state) = (states * 64, states * 64 * 64);
         bench.line(&format!("linear forward {batch}x{seq}"), 0.0, 0.0, |cpu| {
-            launch(cpu, &linear_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state])
+            launch(cpu, &efficient_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state])
         });
         let spec = operands.linear_gradients(&spec, false);
         let sizes = [q_len, kv_len, kv_len, ell, state, q_len, q_len, kv_len, kv_len];
         bench.line(&format!("linear backward {batch}x{seq}"), 0.0, 0.0, |cpu| {
-            launch(cpu, &linear_attention_backward(&spec), &sizes)
+            launch(cpu, &efficient_attention_backward(&spec), &sizes)
         });
     }
 }

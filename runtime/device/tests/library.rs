@@ -44,8 +44,8 @@ fn softmax_attention() {
 }
 
 #[test]
-fn linear_attention() {
-    check_all(library::linear_attention());
+fn efficient_attention() {
+    check_all(library::efficient_attention());
 }
 
 #[test]

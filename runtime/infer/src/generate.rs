@@ -215,11 +215,11 @@ impl<'a> Generator<'a> {
                 let positions: Vec<i32> = (first..first + tokens).map(|at| at.min(last) as i32).collect();
                 x.write_input(program, names::POSITIONS, bytemuck::cast_slice(&positions))?;
             }
-            // Only linear layers ask for it.
-            if x.plan(program).binding(Role::Input, names::KEY_LIMIT).is_some() {
-                let mut limit = vec![f32::INFINITY; part.len()];
-                limit.resize(tokens, names::NO_KEY);
-                x.write_input(program, names::KEY_LIMIT, bytemuck::cast_slice(&limit))?;
+            // Only layers that keep a state of all tokens ask for it.
+            if x.plan(program).binding(Role::Input, names::TOKEN_MASK).is_some() {
+                let mut mask = vec![1.0_f32; part.len()];
+                mask.resize(tokens, 0.0);
+                x.write_input(program, names::TOKEN_MASK, bytemuck::cast_slice(&mask))?;
             }
             x.run(program)?;
         }

@@ -3,9 +3,9 @@
 use linc_tile::interp::{Buffer, Precision, RunOptions, run};
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    linear_attention_chunk_grads, linear_attention_chunk_states, linear_attention_delta,
-    linear_attention_grads, linear_attention_out, linear_attention_prefix, linear_attention_suffix,
-    needs_delta,
+    efficient_attention_chunk_grads, efficient_attention_chunk_states, efficient_attention_delta,
+    efficient_attention_grads, efficient_attention_out, efficient_attention_prefix,
+    efficient_attention_suffix, needs_delta,
 };
 use linc_tile::library::attention::softmax::{
     softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
@@ -164,15 +164,15 @@ pub fn linear(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: 
     // Both ways of large heads.
     let backward = operands.linear_gradients(&forward, !seed.is_multiple_of(3));
     let mut kernels = vec![
-        linear_attention_chunk_states(&forward),
-        linear_attention_prefix(&forward),
-        linear_attention_out(&forward),
+        efficient_attention_chunk_states(&forward),
+        efficient_attention_prefix(&forward),
+        efficient_attention_out(&forward),
     ];
     if needs_delta(&backward) {
-        kernels.push(linear_attention_delta(&backward));
+        kernels.push(efficient_attention_delta(&backward));
     }
-    kernels.push(linear_attention_chunk_grads(&backward));
-    kernels.push(linear_attention_suffix(&backward));
-    kernels.push(linear_attention_grads(&backward));
+    kernels.push(efficient_attention_chunk_grads(&backward));
+    kernels.push(efficient_attention_suffix(&backward));
+    kernels.push(efficient_attention_grads(&backward));
     kernels.into_iter().map(|kernel| chain.run(kernel, shape.seq.div_ceil(CHUNK))).collect()
 }

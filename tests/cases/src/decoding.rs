@@ -2,7 +2,7 @@
 
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::efficient::{
-    LinearDecodeSpec, linear_decode, linear_prefill, linear_prefill_out, linear_prefill_prefix,
+    EfficientDecodeSpec, efficient_decode, efficient_prefill, efficient_prefill_out, efficient_prefill_prefix,
 };
 use linc_tile::library::attention::softmax::{
     SoftmaxDecodeSpec, SoftmaxPrefillSpec, append_to_cache, softmax_decode, softmax_decode_merge,
@@ -50,8 +50,9 @@ pub fn tokens() -> Vec<Case> {
             }
             let shape = HeadShape { seq: 1, ..shape };
             for width in [head_dim, 8] {
-                let spec = LinearDecodeSpec { elem, shape, temperature: 1.0, block_h, width, q, k, v, out };
-                let kernel = linear_decode(&spec);
+                let spec =
+                    EfficientDecodeSpec { elem, shape, temperature: 1.0, block_h, width, q, k, v, out };
+                let kernel = efficient_decode(&spec);
                 for pos in [0, 7] {
                     cases.push(Case::new(&kernel, &named(&kernel, 3, &[("pos", pos)]), tolerance(elem)));
                 }
@@ -84,9 +85,11 @@ pub fn prompts() -> Vec<Case> {
             for (temperature, within) in [(1.0, tolerance(elem)), (40.0, (5e-2, 2e-2))] {
                 let spec = layout.linear(chunk, temperature);
                 for pos in positions {
-                    for kernel in
-                        [linear_prefill(&spec), linear_prefill_prefix(&spec), linear_prefill_out(&spec)]
-                    {
+                    for kernel in [
+                        efficient_prefill(&spec),
+                        efficient_prefill_prefix(&spec),
+                        efficient_prefill_out(&spec),
+                    ] {
                         cases.push(Case::new(&kernel, &named(&kernel, 6, &[("pos", pos)]), within));
                     }
                 }

@@ -3,8 +3,8 @@
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
-    linear_attention_backward, linear_attention_forward,
+    efficient_attention_backward, efficient_attention_forward, efficient_bidirectional_backward,
+    efficient_bidirectional_out, efficient_bidirectional_state,
 };
 use linc_tile::library::attention::softmax::{
     softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
@@ -299,7 +299,7 @@ pub fn softmax_attention() -> Vec<Case> {
 }
 
 /// Linear attention, causal and not, with keys that leave the fast path.
-pub fn linear_attention() -> Vec<Case> {
+pub fn efficient_attention() -> Vec<Case> {
     let mut cases = vec![];
     for (seed, shape) in shapes().into_iter().enumerate() {
         for elem in ELEMS {
@@ -313,22 +313,22 @@ pub fn linear_attention() -> Vec<Case> {
                 // 40 times differences of rounded numbers.
                 let of_gradients = if rough && elem != Elem::F32 { (1e-1, 2e-2) } else { tolerance };
 
-                let kernel = linear_attention_forward(&forward);
+                let kernel = efficient_attention_forward(&forward);
                 let operands = inputs(&kernel, LEN, 5, seed as u64 + 3);
                 cases.push(Case::new(&kernel, &operands, tolerance));
                 let saved = reference(&kernel, &operands);
-                let kernel = linear_attention_backward(&backward);
+                let kernel = efficient_attention_backward(&backward);
                 let mut buffers = inputs(&kernel, LEN, 5, 11);
                 for (to, from) in [(0, 0), (1, 1), (2, 2), (3, 4), (4, 5)] {
                     buffers[to] = saved[from].clone();
                 }
                 cases.push(Case::new(&kernel, &buffers, of_gradients));
 
-                let kernel = bidirectional_attention_state(&forward);
+                let kernel = efficient_bidirectional_state(&forward);
                 let operands = inputs(&kernel, LEN, 5, seed as u64 + 4);
                 cases.push(Case::new(&kernel, &operands, tolerance));
                 let state = reference(&kernel, &operands);
-                let kernel = bidirectional_attention_out(&forward);
+                let kernel = efficient_bidirectional_out(&forward);
                 let mut buffers = inputs(&kernel, LEN, 5, 12);
                 for (i, param) in kernel.params.iter().enumerate() {
                     if param.name == "state" {
@@ -336,7 +336,7 @@ pub fn linear_attention() -> Vec<Case> {
                     }
                 }
                 cases.push(Case::new(&kernel, &buffers, tolerance));
-                let kernel = bidirectional_attention_backward(&backward);
+                let kernel = efficient_bidirectional_backward(&backward);
                 let mut buffers = inputs(&kernel, LEN, 5, 13);
                 for (to, from) in [(1, 0), (2, 1), (3, 2), (4, 3)] {
                     buffers[to] = state[from].clone();

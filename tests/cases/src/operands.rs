@@ -1,7 +1,7 @@
 //! Attentions to test: their specifications from one shape and layout, and how their keys are drawn.
 
 use linc_tile::Elem;
-use linc_tile::library::attention::efficient::{LinearBackwardSpec, LinearForwardSpec};
+use linc_tile::library::attention::efficient::{EfficientBackwardSpec, EfficientForwardSpec};
 use linc_tile::library::attention::softmax::{SoftmaxBackwardSpec, SoftmaxForwardSpec};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 
@@ -47,16 +47,16 @@ impl Operands {
     }
 
     /// Linear attention in chunks of so many tokens.
-    pub fn linear(&self, chunk: usize, temperature: f64) -> LinearForwardSpec {
+    pub fn linear(&self, chunk: usize, temperature: f64) -> EfficientForwardSpec {
         let Operands { elem, shape, query: q, key: k } = *self;
-        LinearForwardSpec { elem, shape, chunk, temperature, q, k, v: k, out: q }
+        EfficientForwardSpec { elem, shape, chunk, temperature, q, k, v: k, out: q }
     }
 
-    /// Its gradients, with the same chunks; `whole` as in [`LinearBackwardSpec`].
-    pub fn linear_gradients(&self, forward: &LinearForwardSpec, whole: bool) -> LinearBackwardSpec {
-        let LinearForwardSpec { elem, shape, chunk, temperature, q, k, v, .. } = *forward;
+    /// Its gradients, with the same chunks; `whole` as in [`EfficientBackwardSpec`].
+    pub fn linear_gradients(&self, forward: &EfficientForwardSpec, whole: bool) -> EfficientBackwardSpec {
+        let EfficientForwardSpec { elem, shape, chunk, temperature, q, k, v, .. } = *forward;
         let (dout, dq, dk, dv) = (self.query, self.query, self.key, self.key);
-        LinearBackwardSpec { elem, shape, chunk, temperature, whole, q, k, v, dout, dq, dk, dv }
+        EfficientBackwardSpec { elem, shape, chunk, temperature, whole, q, k, v, dout, dq, dk, dv }
     }
 }
 

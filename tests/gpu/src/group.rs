@@ -72,7 +72,7 @@ const LIBRARY: [(&str, Cases); 11] = [
     ("embeddings", embeddings::embeddings),
     ("losses-optimizer", library::losses_and_optimizer),
     ("softmax-attention", library::softmax_attention),
-    ("linear-attention", library::linear_attention),
+    ("efficient-attention", library::efficient_attention),
     ("decoding", decoding::tokens),
     ("prompts", decoding::prompts),
 ];

@@ -1,7 +1,7 @@
 //! Cross-entropy, of logits and of the output projection.
 
+use super::attention::softmax;
 use super::dense::{product, row};
-use super::softmax::softmax;
 use super::tensor::{Args, Real, Tensor, round};
 use crate::error::IrError;
 use crate::types::{DType, TensorType};

@@ -15,12 +15,11 @@
 //! # Ok::<(), linc_ir::IrError>(())
 //! ```
 
+mod attention;
 mod dense;
-mod linear;
 mod loss;
 mod optimizer;
 mod pointwise;
-mod softmax;
 mod tensor;
 mod view;
 
@@ -157,7 +156,7 @@ fn eval_typed<T: Real>(
 ) -> Result<Vec<Tensor<T>>, IrError> {
     let args = Args { op: op.name(), operands };
     let shape = &types[0].shape;
-    let shaped = |data: Vec<Vec<T>>| softmax::shaped(data, types);
+    let shaped = |data: Vec<Vec<T>>| tensor::shaped(data, types);
     let results = match op {
         Op::Input { name, .. } | Op::Param { name, .. } => {
             let message = format!("is not bound, expected {}", types[0]);
@@ -188,16 +187,9 @@ fn eval_typed<T: Real>(
             let room = types[1..].iter().map(|ty| Tensor::full(ty, 0.0));
             std::iter::once(dense::embedding_grad(&args, shape)?).chain(room).collect()
         }
-        Op::Attention(spec) => shaped(softmax::abstract_attention(&args, spec)?),
-        Op::AttentionGrad(spec) => shaped(softmax::abstract_attention_grad(&args, spec)?),
-        Op::SoftmaxAttention { causal, scale } => shaped(softmax::attention(&args, *causal, *scale)?),
-        Op::SoftmaxAttentionGrad { causal, scale } => {
-            shaped(softmax::attention_grad(&args, *causal, *scale)?)
-        }
-        Op::LinearAttention(spec) => shaped(linear::attention(&args, spec)?),
-        Op::LinearAttentionGrad(spec) => shaped(linear::attention_grad(&args, spec, types)?),
-        Op::SoftmaxDecode { scale, range } => shaped(softmax::decode(&args, *scale, *range)?),
-        Op::LinearDecode(spec) => shaped(linear::decode(&args, spec)?),
+        Op::Attention(spec) => shaped(attention::abstract_attention(&args, spec)?),
+        Op::AttentionGrad(spec) => shaped(attention::abstract_attention_grad(&args, spec)?),
+        Op::Kind(op) => shaped(attention::eval(op, &args, types)?),
         Op::CrossEntropy => vec![loss::cross_entropy(&args)?],
         Op::CrossEntropyGrad => vec![loss::cross_entropy_grad(&args)?],
         Op::LinearCrossEntropy { .. } => loss::linear_cross_entropy(&args, types)?,

@@ -233,3 +233,8 @@ impl<'a, T: Real> Args<'a, T> {
         }
     }
 }
+
+/// Flat results with the shapes of `types`.
+pub(super) fn shaped<T: Real>(data: Vec<Vec<T>>, types: &[TensorType]) -> Vec<Tensor<T>> {
+    data.into_iter().zip(types).map(|(x, ty)| Tensor::float(ty.shape.clone(), x)).collect()
+}

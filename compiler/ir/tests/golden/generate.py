@@ -1,6 +1,6 @@
-"""Writes linear_attention.txt from the numpy reference of causal efficient attention.
+"""Writes efficient_attention.txt from the numpy reference of causal efficient attention.
 
-Usage: python generate.py path/to/ref_causal_efficient_attention.py > linear_attention.txt
+Usage: python generate.py path/to/ref_causal_efficient_attention.py > efficient_attention.txt
 The reference is the definition with an explicit O(n^2) loop; the interpreter it checks works per token.
 """
 

@@ -89,12 +89,9 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
             let grad = b.graph.add(Op::AttentionGrad(spec), &operands)?;
             b.first_three(grad, x.len())
         }
-        Op::SoftmaxAttention { causal, scale } => {
-            let grad = b.saved(Op::SoftmaxAttentionGrad { causal, scale }, id, &x, g)?;
-            b.first_three(grad, x.len())
-        }
-        Op::LinearAttention(spec) => {
-            let grad = b.saved(Op::LinearAttentionGrad(spec), id, &x, g)?;
+        Op::Kind(ref kind) => {
+            let Some(gradient) = kind.gradient() else { return Err(not_differentiable(b.graph, id)) };
+            let grad = b.saved(Op::Kind(gradient), id, &x, g)?;
             b.first_three(grad, x.len())
         }
         Op::CrossEntropy => vec![Some(b.push(Op::CrossEntropyGrad, &[x[0], x[1], g])?), None],
@@ -107,20 +104,15 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         | Op::RmsNormGrad { .. }
         | Op::EmbeddingGrad { .. }
         | Op::AttentionGrad(_)
-        | Op::SoftmaxAttentionGrad { .. }
-        | Op::LinearAttentionGrad(_)
-        | Op::SoftmaxDecode { .. }
-        | Op::LinearDecode(_)
         | Op::CrossEntropyGrad
         | Op::LinearCrossEntropyGrad { .. }
         | Op::GlobalNorm
-        | Op::AdamW(_) => {
-            return Err(PassError::NotDifferentiable {
-                scope: b.graph.node(id).scope.clone(),
-                op: op.name(),
-            });
-        }
+        | Op::AdamW(_) => return Err(not_differentiable(b.graph, id)),
     })
+}
+
+fn not_differentiable(graph: &Graph, id: NodeId) -> PassError {
+    PassError::NotDifferentiable { scope: graph.node(id).scope.clone(), op: graph.op(id).name() }
 }
 
 struct Rule<'a> {

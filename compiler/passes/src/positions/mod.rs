@@ -270,12 +270,7 @@ impl Rewrite<'_> {
             | Op::Rope { .. }
             | Op::EmbeddingGrad { .. }
             | Op::AttentionGrad(_)
-            | Op::SoftmaxAttention { .. }
-            | Op::SoftmaxAttentionGrad { .. }
-            | Op::LinearAttention(_)
-            | Op::LinearAttentionGrad(_)
-            | Op::SoftmaxDecode { .. }
-            | Op::LinearDecode(_)
+            | Op::Kind(_)
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::LinearCrossEntropy { .. }

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use linc_ir::interp::{Bindings, Tensor};
-use linc_ir::{DType, Graph, Init, LinearForm, Op};
+use linc_ir::{DType, Family, Graph, Init, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
-use linc_passes::attention::LinearOptions;
+use linc_passes::attention::{self, EfficientOptions, SoftmaxOptions};
 use linc_passes::loss_scale::LossScale;
 use linc_passes::memory::{MemoryPlan, PersistentLayout, Placement};
 use linc_passes::pipeline::Options;
-use linc_passes::placement::AttentionKind;
 use linc_passes::precision::Precision;
 use linc_passes::recompute::Policy;
 use rand::{Rng, SeedableRng};
@@ -51,13 +50,15 @@ fn built(config: &ModelConfig, architecture: &str, batch: usize, seq: usize) -> 
 }
 
 pub(crate) fn options(kinds: &str) -> Options {
-    let kind = |c| if c == 'L' { AttentionKind::Linear } else { AttentionKind::Softmax };
+    let family = |c| if c == 'L' { Family::Linear } else { Family::Softmax };
     Options {
-        kinds: kinds.chars().map(kind).collect(),
-        linear: LinearOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
+        kinds: kinds.chars().map(|c| family(c).default_kind()).collect(),
+        attention: attention::Options {
+            softmax: SoftmaxOptions::default(),
+            efficient: EfficientOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
+        },
         min_loss_rows: 64,
         sort_tokens: true,
-        decode_range: None,
         narrow_weights: false,
         precision: Precision::Float32,
         loss_scale: LossScale::default(),

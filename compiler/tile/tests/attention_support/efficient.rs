@@ -2,7 +2,7 @@
 
 use linc_tile::interp::rounded;
 use linc_tile::library::attention::HeadShape;
-use linc_tile::library::attention::efficient::{LinearBackwardSpec, LinearForwardSpec};
+use linc_tile::library::attention::efficient::{EfficientBackwardSpec, EfficientForwardSpec};
 
 use super::{Machine, Problem, Reference, error};
 
@@ -23,11 +23,11 @@ impl Case {
         Case { shape, causal, chunk, temperature: 1.0, whole: true }
     }
 
-    pub fn forward(&self, machine: Machine) -> LinearForwardSpec {
+    pub fn forward(&self, machine: Machine) -> EfficientForwardSpec {
         machine.operands(self.shape).linear(self.chunk, self.temperature)
     }
 
-    pub fn backward(&self, machine: Machine) -> LinearBackwardSpec {
+    pub fn backward(&self, machine: Machine) -> EfficientBackwardSpec {
         machine.operands(self.shape).linear_gradients(&self.forward(machine), self.whole)
     }
 

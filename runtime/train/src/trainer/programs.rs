@@ -52,7 +52,7 @@ pub fn open_model(config: &JobConfig, files: &ModelFiles) -> Result<(Model, Mode
         flavor: model.flavor().to_string(),
         linear_attn_ratio: model.share().to_string(),
         linear_attn_placement: model.placement.to_string(),
-        layers: model.kinds.iter().map(|k| k.name().to_string()).collect(),
+        layers: model.kinds.iter().map(|k| k.label().to_string()).collect(),
         params: model.sizes.params,
         model_path: toml.path,
         model_toml: toml.text,

@@ -12,7 +12,7 @@
 use super::chunk::{Factors, KeyChunk, PrefixStep, narrow_future, of_future, start_of_chunk};
 use super::chunked::Sizes;
 use super::feature_softmax::{softmax_rows, softmax_rows_grad, softmax_vector, temper};
-use super::forward::linear_name;
+use super::forward::kernel_name;
 use super::state::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
@@ -22,7 +22,7 @@ use crate::library::attention::common::{
 
 /// What the backward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]
-pub struct LinearBackwardSpec {
+pub struct EfficientBackwardSpec {
     /// Element type of q, k, v and the gradients.
     pub elem: Elem,
     /// Sizes.
@@ -50,7 +50,7 @@ pub struct LinearBackwardSpec {
     pub dv: HeadStrides,
 }
 
-impl LinearBackwardSpec {
+impl EfficientBackwardSpec {
     /// What it has in common with the other direction.
     pub(crate) fn sizes(&self) -> Sizes {
         Sizes::new(self.elem, self.shape, self.chunk, self.temperature)
@@ -58,7 +58,7 @@ impl LinearBackwardSpec {
 
     /// Name of a kernel of this spec that uses tensors of these strides.
     pub(crate) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
-        linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
+        kernel_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
     }
 
     /// Name of a kernel that computes all gradients.
@@ -70,7 +70,7 @@ impl LinearBackwardSpec {
 /// The tensors of one key/value head of a backward kernel, with its parameters declared.
 pub(crate) struct BackwardHead<'a> {
     /// What is computed.
-    pub spec: &'a LinearBackwardSpec,
+    pub spec: &'a EfficientBackwardSpec,
     /// Keys of this head, `[S, D]`.
     pub k: HeadRows,
     /// Values of this head, `[S, D]`.
@@ -100,7 +100,7 @@ pub(crate) struct QueryHead {
 
 impl<'a> BackwardHead<'a> {
     /// Declares `(q, k, v, ell, state, dout, dq, dk, dv)`; `count` states were saved per head.
-    pub(crate) fn new(b: &mut Builder, spec: &'a LinearBackwardSpec, count: usize) -> Self {
+    pub(crate) fn new(b: &mut Builder, spec: &'a EfficientBackwardSpec, count: usize) -> Self {
         let dim = spec.shape.head_dim;
         let q = b.param("q", spec.elem, Mode::Read);
         let k = b.param("k", spec.elem, Mode::Read);
@@ -154,10 +154,10 @@ impl<'a> BackwardHead<'a> {
 }
 
 /// `(q, k, v, ell, state, dout) -> (dq, dk, dv)`, causal.
-pub fn linear_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
+pub fn efficient_attention_backward(spec: &EfficientBackwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
     let chunks = seq.div_ceil(spec.chunk);
-    let mut b = Builder::new(spec.whole_name("linear_attention_backward"), [kv_heads, batch, 1]);
+    let mut b = Builder::new(spec.whole_name("efficient_attention_backward"), [kv_heads, batch, 1]);
     let head = BackwardHead::new(&mut b, spec, chunks);
     let init = [
         b.full(0.0, &[dim, dim]),

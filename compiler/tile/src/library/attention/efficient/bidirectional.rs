@@ -6,10 +6,10 @@
 //! The state is small, so one program per sequence and key/value head builds it, and it is saved in place of the
 //! states of the causal form: `ell [B, G, 1, D]`, `state [B, G, 1, D, D]`.
 
-use super::backward::{BackwardHead, LinearBackwardSpec};
+use super::backward::{BackwardHead, EfficientBackwardSpec};
 use super::chunk::{KeyChunk, narrow_future, of_future};
 use super::feature_softmax::{softmax_rows, softmax_rows_grad, temper};
-use super::forward::LinearForwardSpec;
+use super::forward::EfficientForwardSpec;
 use super::state::{Carried, SavedStates};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode};
@@ -17,9 +17,9 @@ use crate::library::attention::common::{HeadRows, HeadShape, QueryBlock, scale_r
 use crate::library::bound;
 
 /// `(k, v) -> (ell [B, G, 1, D], state [B, G, 1, D, D])`
-pub fn bidirectional_attention_state(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_bidirectional_state(spec: &EfficientForwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
-    let name = spec.name("bidirectional_attention_state", &[spec.k, spec.v]);
+    let name = spec.name("efficient_bidirectional_state", &[spec.k, spec.v]);
     let mut b = Builder::new(name, [kv_heads, batch, 1]);
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
@@ -54,10 +54,10 @@ pub fn bidirectional_attention_state(spec: &LinearForwardSpec) -> Kernel {
 }
 
 /// `(q, state) -> out`
-pub fn bidirectional_attention_out(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_bidirectional_out(spec: &EfficientForwardSpec) -> Kernel {
     let HeadShape { batch, seq, heads, head_dim: dim, .. } = spec.shape;
     let rows = spec.chunk;
-    let name = spec.name("bidirectional_attention_out", &[spec.q, spec.out]);
+    let name = spec.name("efficient_bidirectional_out", &[spec.q, spec.out]);
     let mut b = Builder::new(name, [seq.div_ceil(rows), heads, batch]);
     let q = b.param("q", spec.elem, Mode::Read);
     let state = b.param("state", Elem::F32, Mode::Read);
@@ -79,10 +79,10 @@ pub fn bidirectional_attention_out(spec: &LinearForwardSpec) -> Kernel {
 }
 
 /// `(q, k, v, ell, state, dout) -> (dq, dk, dv)`
-pub fn bidirectional_attention_backward(spec: &LinearBackwardSpec) -> Kernel {
+pub fn efficient_bidirectional_backward(spec: &EfficientBackwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
     let elem = spec.elem;
-    let mut b = Builder::new(spec.whole_name("bidirectional_attention_backward"), [kv_heads, batch, 1]);
+    let mut b = Builder::new(spec.whole_name("efficient_bidirectional_backward"), [kv_heads, batch, 1]);
     let head = BackwardHead::new(&mut b, spec, 1);
     let (zero, end) = (b.index(0), b.index(seq));
     let ell = head.saved.load_ell(&mut b, zero);

@@ -12,9 +12,9 @@ use crate::library::attention::common::{
 };
 use crate::library::{load_index, number, tag};
 
-/// What [`linear_decode`] computes and how.
+/// What [`efficient_decode`] computes and how.
 #[derive(Clone, PartialEq, Debug)]
-pub struct LinearDecodeSpec {
+pub struct EfficientDecodeSpec {
     /// Element type of q, k, v, out; the state is f32.
     pub elem: Elem,
     /// Sizes; `seq` is 1.
@@ -38,11 +38,11 @@ pub struct LinearDecodeSpec {
 /// `(q, k, v, m [B, G, D], z [B, G, D], t [B, G, D, D], pos) -> out`: one token of causal linear attention in the
 /// unnormalised recurrent form `m' = max(m, k)`, `z' = z e^(m−m') + e^(k−m')`, `t' = t e^(m−m') + e^(k−m') vᵀ`,
 /// `out = (softmax(q) / z') t'`, in place; at `pos` 0 the old m, z, t are ignored.
-pub fn linear_decode(spec: &LinearDecodeSpec) -> Kernel {
-    let LinearDecodeSpec { block_h: rows, width, .. } = *spec;
+pub fn efficient_decode(spec: &EfficientDecodeSpec) -> Kernel {
+    let EfficientDecodeSpec { block_h: rows, width, .. } = *spec;
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let name = format!(
-        "linear_decode_{}_{}_t{}_h{rows}_v{width}_{}",
+        "efficient_decode_{}_{}_t{}_h{rows}_v{width}_{}",
         tag(spec.elem),
         spec.shape.tag(),
         number(spec.temperature),

@@ -14,7 +14,7 @@ use crate::library::{number, tag};
 
 /// What the forward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]
-pub struct LinearForwardSpec {
+pub struct EfficientForwardSpec {
     /// Element type of q, k, v, out.
     pub elem: Elem,
     /// Sizes.
@@ -33,7 +33,7 @@ pub struct LinearForwardSpec {
     pub out: HeadStrides,
 }
 
-impl LinearForwardSpec {
+impl EfficientForwardSpec {
     /// What it has in common with the other direction.
     pub(crate) fn sizes(&self) -> Sizes {
         Sizes::new(self.elem, self.shape, self.chunk, self.temperature)
@@ -41,12 +41,12 @@ impl LinearForwardSpec {
 
     /// Name of a kernel of this spec that uses tensors of these strides.
     pub(crate) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
-        linear_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
+        kernel_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
     }
 }
 
 /// Name of a linear-attention kernel; panics on a shape no kernel exists for.
-pub(crate) fn linear_name(
+pub(crate) fn kernel_name(
     kernel: &str,
     elem: Elem,
     shape: &HeadShape,
@@ -67,9 +67,9 @@ pub(crate) fn linear_name(
 }
 
 /// `(q, k, v) -> (out, ell [B, G, S, D], state [B, G, S, D, D])`, causal.
-pub fn linear_attention_forward(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_attention_forward(spec: &EfficientForwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
-    let name = spec.name("linear_attention_forward", &[spec.q, spec.k, spec.v, spec.out]);
+    let name = spec.name("efficient_attention_forward", &[spec.q, spec.k, spec.v, spec.out]);
     let mut b = Builder::new(name, [kv_heads, batch, 1]);
     let q = b.param("q", spec.elem, Mode::Read);
     let k = b.param("k", spec.elem, Mode::Read);
@@ -102,7 +102,7 @@ pub fn linear_attention_forward(spec: &LinearForwardSpec) -> Kernel {
 /// The query side of one key/value head.
 pub(crate) struct Queries<'a> {
     /// What is computed.
-    pub spec: &'a LinearForwardSpec,
+    pub spec: &'a EfficientForwardSpec,
     /// Queries of all heads, `[B, S, H, D]`.
     pub q: ParamId,
     /// Output of all heads, `[B, S, H, D]`.

@@ -18,22 +18,22 @@
 //!
 //! | kernel | grid | parameters in launch order (`=` written, `~` updated in place) |
 //! |---|---|---|
-//! | `linear_attention_forward` | G, B, 1 | q, k, v, =out, =ell, =state |
-//! | `linear_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
-//! | `linear_attention_chunk_states` | S·D/F, G, B | k, v, =ell, =state |
-//! | `linear_attention_prefix` | D/4, G, B | ~ell, ~state |
-//! | `linear_attention_out` | S, G, B | q, k, v, ell, state, =out |
-//! | `linear_attention_delta` | S, G, B | q, k, v, ell, state, dout, =delta |
-//! | `linear_attention_chunk_grads` | S·D/F, G, B | q, k, v, ell, state, dout, \[delta,\] =dq, =d, =rho, ~dk_part |
-//! | `linear_attention_suffix` | D/4, G, B | ell, ~d, ~rho |
-//! | `linear_attention_grads` | S, G, B | q, k, v, ell, dout, d, rho, dk_part, =dk, =dv |
-//! | `bidirectional_attention_state` | G, B, 1 | k, v, =ell, =state |
-//! | `bidirectional_attention_out` | ceil(N/chunk), H, B | q, state, =out |
-//! | `bidirectional_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
-//! | `linear_prefill` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
-//! | `linear_prefill_prefix` | D/4, G, B | ~ell, ~state, ~m, ~z, ~t, pos |
-//! | `linear_prefill_out` | S, G, B | q, k, v, ell, state, pos, =out |
-//! | `linear_decode` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
+//! | `efficient_attention_forward` | G, B, 1 | q, k, v, =out, =ell, =state |
+//! | `efficient_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
+//! | `efficient_attention_chunk_states` | S·D/F, G, B | k, v, =ell, =state |
+//! | `efficient_attention_prefix` | D/4, G, B | ~ell, ~state |
+//! | `efficient_attention_out` | S, G, B | q, k, v, ell, state, =out |
+//! | `efficient_attention_delta` | S, G, B | q, k, v, ell, state, dout, =delta |
+//! | `efficient_attention_chunk_grads` | S·D/F, G, B | q, k, v, ell, state, dout, \[delta,\] =dq, =d, =rho, ~dk_part |
+//! | `efficient_attention_suffix` | D/4, G, B | ell, ~d, ~rho |
+//! | `efficient_attention_grads` | S, G, B | q, k, v, ell, dout, d, rho, dk_part, =dk, =dv |
+//! | `efficient_bidirectional_state` | G, B, 1 | k, v, =ell, =state |
+//! | `efficient_bidirectional_out` | ceil(N/chunk), H, B | q, state, =out |
+//! | `efficient_bidirectional_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
+//! | `efficient_prefill` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
+//! | `efficient_prefill_prefix` | D/4, G, B | ~ell, ~state, ~m, ~z, ~t, pos |
+//! | `efficient_prefill_out` | S, G, B | q, k, v, ell, state, pos, =out |
+//! | `efficient_decode` | G, B, 1 | q, k, v, ~m, ~z, ~t, pos, =out |
 
 mod backward;
 mod bidirectional;
@@ -45,15 +45,15 @@ mod forward;
 mod prefill;
 mod state;
 
-pub use backward::{LinearBackwardSpec, linear_attention_backward};
+pub use backward::{EfficientBackwardSpec, efficient_attention_backward};
 pub use bidirectional::{
-    bidirectional_attention_backward, bidirectional_attention_out, bidirectional_attention_state,
+    efficient_bidirectional_backward, efficient_bidirectional_out, efficient_bidirectional_state,
 };
 pub use chunked::{
-    linear_attention_chunk_grads, linear_attention_chunk_states, linear_attention_delta,
-    linear_attention_grads, linear_attention_out, linear_attention_prefix, linear_attention_suffix,
-    linear_prefill_out, linear_prefill_prefix, needs_delta, takes_delta,
+    efficient_attention_chunk_grads, efficient_attention_chunk_states, efficient_attention_delta,
+    efficient_attention_grads, efficient_attention_out, efficient_attention_prefix,
+    efficient_attention_suffix, efficient_prefill_out, efficient_prefill_prefix, needs_delta, takes_delta,
 };
-pub use decode::{LinearDecodeSpec, linear_decode};
-pub use forward::{LinearForwardSpec, linear_attention_forward};
-pub use prefill::linear_prefill;
+pub use decode::{EfficientDecodeSpec, efficient_decode};
+pub use forward::{EfficientForwardSpec, efficient_attention_forward};
+pub use prefill::efficient_prefill;

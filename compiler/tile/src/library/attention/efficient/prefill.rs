@@ -1,11 +1,11 @@
 //! The tokens of a prompt, many at once, before decoding: efficient attention that goes on from a recurrent state.
 //!
 //! A prompt is taken in blocks of N tokens. The first of a block is at position `pos`, a scalar in memory as in
-//! [`super::linear_decode`], whose state this is. Where chunks are computed in parallel,
-//! [`super::linear_prefill_prefix`] and [`super::linear_prefill_out`] go on from it.
+//! [`super::efficient_decode`], whose state this is. Where chunks are computed in parallel,
+//! [`super::efficient_prefill_prefix`] and [`super::efficient_prefill_out`] go on from it.
 
 use super::chunk::{KeyChunk, first_reference};
-use super::forward::{LinearForwardSpec, Queries};
+use super::forward::{EfficientForwardSpec, Queries};
 use super::state::{Carried, StoredState};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode};
@@ -13,11 +13,11 @@ use crate::library::attention::common::HeadRows;
 use crate::library::load_index;
 
 /// `(q, k, v, m [B, G, D], z [B, G, D], t [B, G, D, D], pos) -> out`: the chunks of
-/// [`super::linear_attention_forward`], from the recurrent state to the one after the block, in place;
+/// [`super::efficient_attention_forward`], from the recurrent state to the one after the block, in place;
 /// at `pos` 0 the old m, z, t are ignored.
-pub fn linear_prefill(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_prefill(spec: &EfficientForwardSpec) -> Kernel {
     let (shape, dim) = (&spec.shape, spec.shape.head_dim);
-    let name = spec.name("linear_prefill", &[spec.q, spec.k, spec.v, spec.out]);
+    let name = spec.name("efficient_prefill", &[spec.q, spec.k, spec.v, spec.out]);
     let mut b = Builder::new(name, [shape.kv_heads, shape.batch, 1]);
     let q = b.param("q", spec.elem, Mode::Read);
     let k = b.param("k", spec.elem, Mode::Read);

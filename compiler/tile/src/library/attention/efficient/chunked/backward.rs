@@ -1,52 +1,52 @@
 //! Causal efficient attention, backward, all chunks in parallel; the mathematics is that of
-//! [`linear_attention_backward`](crate::library::attention::efficient::linear_attention_backward).
+//! [`efficient_attention_backward`](crate::library::attention::efficient::efficient_attention_backward).
 //!
-//! The walk from the end becomes three kernels. [`linear_attention_chunk_grads`] does what a chunk can do without knowing
-//! the later ones: dQ, what the chunk adds to `d` and `rho`, and dK from its own queries. [`linear_attention_suffix`]
-//! gives each chunk the `d` and `rho` of the later ones. [`linear_attention_grads`], the last, finishes dK and makes dV.
+//! The walk from the end becomes three kernels. [`efficient_attention_chunk_grads`] does what a chunk can do without knowing
+//! the later ones: dQ, what the chunk adds to `d` and `rho`, and dK from its own queries. [`efficient_attention_suffix`]
+//! gives each chunk the `d` and `rho` of the later ones. [`efficient_attention_grads`], the last, finishes dK and makes dV.
 //!
 //! Blocks of features need of each other only `delta = rowsum(P ⊙ dP)`. Where there are several,
-//! [`linear_attention_delta`] makes it first. `rowsum(out ⊙ dout)` is the same number, but not the same rounding: where P
+//! [`efficient_attention_delta`] makes it first. `rowsum(out ⊙ dout)` is the same number, but not the same rounding: where P
 //! is nearly 1, dQ is the small difference of dP and delta, and bf16 would leave little of it.
 //!
-//! [`linear_attention_grads`]: super::linear_attention_grads
-//! [`linear_attention_suffix`]: super::linear_attention_suffix
+//! [`efficient_attention_grads`]: super::efficient_attention_grads
+//! [`efficient_attention_suffix`]: super::efficient_attention_suffix
 
 use super::key_block::{KeyBlock, QuerySoftmax, column, from_row};
 use super::{ChunkHead, Sizes, WIDEST};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
 use crate::library::attention::common::{HeadRows, HeadShape, Triangle};
-use crate::library::attention::efficient::backward::LinearBackwardSpec;
+use crate::library::attention::efficient::backward::EfficientBackwardSpec;
 use crate::library::attention::efficient::feature_softmax::centred_grad;
 use crate::library::attention::efficient::state::SavedStates;
 
-/// Whether [`linear_attention_chunk_grads`] has a place for `delta`: heads have several blocks of features.
-pub fn takes_delta(spec: &LinearBackwardSpec) -> bool {
+/// Whether [`efficient_attention_chunk_grads`] has a place for `delta`: heads have several blocks of features.
+pub fn takes_delta(spec: &EfficientBackwardSpec) -> bool {
     spec.sizes().blocks() > 1
 }
 
-/// Whether [`linear_attention_delta`] has to make it: no program has all blocks of a head.
-pub fn needs_delta(spec: &LinearBackwardSpec) -> bool {
+/// Whether [`efficient_attention_delta`] has to make it: no program has all blocks of a head.
+pub fn needs_delta(spec: &EfficientBackwardSpec) -> bool {
     own_sizes(spec).blocks() > 1
 }
 
-/// The blocks of the programs of [`linear_attention_chunk_grads`].
-fn own_sizes(spec: &LinearBackwardSpec) -> Sizes {
+/// The blocks of the programs of [`efficient_attention_chunk_grads`].
+fn own_sizes(spec: &EfficientBackwardSpec) -> Sizes {
     let (sizes, whole) = (spec.sizes(), spec.sizes().whole());
     if spec.whole && whole.blocks() == 1 { whole } else { sizes }
 }
 
 /// `(q, k, v, ell, state, dout) -> delta [B, H, N]`: the row sums of `P ⊙ dP`, f32.
 ///
-/// It decides for the same blocks as [`linear_attention_chunk_grads`] whether products are exact: dQ is the difference of a
+/// It decides for the same blocks as [`efficient_attention_chunk_grads`] whether products are exact: dQ is the difference of a
 /// block's dP and of this sum, and means nothing where one is rounded and the other is not.
 ///
 /// Live tiles, of one block: `1/Z`, dP and then P; two more in the slow path, of L and of dA.
-pub fn linear_attention_delta(spec: &LinearBackwardSpec) -> Kernel {
+pub fn efficient_attention_delta(spec: &EfficientBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let HeadShape { batch, kv_heads, .. } = spec.shape;
-    let name = spec.name("linear_attention_delta", &[spec.q, spec.k, spec.v, spec.dout]);
+    let name = spec.name("efficient_attention_delta", &[spec.q, spec.k, spec.v, spec.dout]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
     let params = Params::declare(&mut b, spec.elem);
     let delta = b.param("delta", Elem::F32, Mode::Write);
@@ -88,11 +88,11 @@ fn write_delta(
 ///
 /// Live tiles: d, which is twice as large as others of 128 features, the sums of dK and of x, dP and P; in the slow path
 /// those of a block of features.
-pub fn linear_attention_chunk_grads(spec: &LinearBackwardSpec) -> Kernel {
+pub fn efficient_attention_chunk_grads(spec: &EfficientBackwardSpec) -> Kernel {
     let (sizes, whole) = (spec.sizes(), !needs_delta(spec));
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dq];
     let kind = if whole && takes_delta(spec) { "_whole" } else { "" };
-    let name = spec.name(&format!("linear_attention_chunk_grads{kind}"), &strides);
+    let name = spec.name(&format!("efficient_attention_chunk_grads{kind}"), &strides);
     let own = own_sizes(spec);
     let mut b = Builder::new(name, own.block_grid());
     let params = Params::declare(&mut b, spec.elem);
@@ -159,7 +159,7 @@ impl Params {
 /// One chunk of one key/value head, for dP.
 #[derive(Clone, Copy)]
 struct Head<'a> {
-    spec: &'a LinearBackwardSpec,
+    spec: &'a EfficientBackwardSpec,
     chunk: &'a ChunkHead,
     params: &'a Params,
     k: HeadRows,
@@ -169,7 +169,12 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(b: &mut Builder, spec: &'a LinearBackwardSpec, chunk: &'a ChunkHead, params: &'a Params) -> Self {
+    fn new(
+        b: &mut Builder,
+        spec: &'a EfficientBackwardSpec,
+        chunk: &'a ChunkHead,
+        params: &'a Params,
+    ) -> Self {
         let k = chunk.rows(b, params.k, spec.k);
         let v = chunk.rows(b, params.v, spec.v);
         let saved = chunk.states(b, params.ell, params.state);
@@ -262,7 +267,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Where the results of [`linear_attention_chunk_grads`] go.
+/// Where the results of [`efficient_attention_chunk_grads`] go.
 struct Results {
     dq: ParamId,
     d: ParamId,

@@ -6,7 +6,7 @@ use super::key_block::{KeyBlock, QuerySoftmax};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
 use crate::library::attention::common::{HeadShape, Triangle, with_each_row};
-use crate::library::attention::efficient::backward::LinearBackwardSpec;
+use crate::library::attention::efficient::backward::EfficientBackwardSpec;
 use crate::library::attention::efficient::chunk::{narrow_future, of_future};
 use crate::library::attention::efficient::feature_softmax::temper;
 
@@ -15,11 +15,11 @@ use crate::library::attention::efficient::feature_softmax::temper;
 ///
 /// Live tiles: dV, `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; but for dV and `A` of all features or
 /// of a block. The slow path has as many: M and a column's weights in place of P and `1/Z`.
-pub fn linear_attention_grads(spec: &LinearBackwardSpec) -> Kernel {
+pub fn efficient_attention_grads(spec: &EfficientBackwardSpec) -> Kernel {
     let sizes = spec.sizes().whole();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dk, spec.dv];
-    let name = spec.name("linear_attention_grads", &strides);
+    let name = spec.name("efficient_attention_grads", &strides);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
     let q = b.param("q", spec.elem, Mode::Read);
     let k = b.param("k", spec.elem, Mode::Read);

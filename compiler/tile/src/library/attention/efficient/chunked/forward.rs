@@ -8,30 +8,30 @@ use super::key_block::{KeyBlock, QuerySoftmax};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ValueId};
 use crate::library::attention::common::{HeadShape, Triangle};
-use crate::library::attention::efficient::forward::LinearForwardSpec;
+use crate::library::attention::efficient::forward::EfficientForwardSpec;
 use crate::library::load_index;
 
 /// `(q, k, v, ell, state) -> out`, where `ell` and `state` are of the keys before each chunk.
 ///
 /// Live tiles: `1/Z`, `q̃`, `A` and the output, of all features, or the first two of a block. The slow path has as many: M and
 /// a column's weights in place of the first two.
-pub fn linear_attention_out(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_attention_out(spec: &EfficientForwardSpec) -> Kernel {
     out(spec, false)
 }
 
 /// The same for a block of tokens that may not be the first: `(q, k, v, ell, state, pos) -> out`. There are keys before the
 /// first chunk unless `pos` is 0.
-pub fn linear_prefill_out(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_prefill_out(spec: &EfficientForwardSpec) -> Kernel {
     out(spec, true)
 }
 
 /// How a block adds to the attention matrix: [`KeyBlock::scores_fast`] or [`KeyBlock::scores_slow`].
 type Scores = fn(&KeyBlock, &mut Builder, &ChunkHead, ValueId, ValueId) -> [ValueId; 2];
 
-fn out(spec: &LinearForwardSpec, goes_on: bool) -> Kernel {
+fn out(spec: &EfficientForwardSpec, goes_on: bool) -> Kernel {
     let sizes = spec.sizes().whole();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
-    let kernel = if goes_on { "linear_prefill_out" } else { "linear_attention_out" };
+    let kernel = if goes_on { "efficient_prefill_out" } else { "efficient_attention_out" };
     let name = spec.name(kernel, &[spec.q, spec.k, spec.v, spec.out]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
     let q = b.param("q", spec.elem, Mode::Read);

@@ -15,11 +15,12 @@ mod forward;
 mod key_block;
 mod states;
 
-pub use backward::{linear_attention_chunk_grads, linear_attention_delta, needs_delta, takes_delta};
-pub use dkdv::linear_attention_grads;
-pub use forward::{linear_attention_out, linear_prefill_out};
+pub use backward::{efficient_attention_chunk_grads, efficient_attention_delta, needs_delta, takes_delta};
+pub use dkdv::efficient_attention_grads;
+pub use forward::{efficient_attention_out, efficient_prefill_out};
 pub use states::{
-    linear_attention_chunk_states, linear_attention_prefix, linear_attention_suffix, linear_prefill_prefix,
+    efficient_attention_chunk_states, efficient_attention_prefix, efficient_attention_suffix,
+    efficient_prefill_prefix,
 };
 
 use super::chunk::{existing, load_keys};

@@ -1,8 +1,8 @@
 //! The states between the chunks.
 //!
-//! The state is a monoid, so each chunk makes its own in parallel ([`linear_attention_chunk_states`] forward,
+//! The state is a monoid, so each chunk makes its own in parallel ([`efficient_attention_chunk_states`] forward,
 //! [`super::backward`] backward), and a walk over the chunks, in place, gives each the sum of
-//! those before it ([`linear_attention_prefix`]) or after it ([`linear_attention_suffix`]). The walks touch little
+//! those before it ([`efficient_attention_prefix`]) or after it ([`efficient_attention_suffix`]). The walks touch little
 //! memory but have a long chain; a program takes few features, so that there are many, and loads several chunks at
 //! once, so that it waits for memory only once for them.
 
@@ -10,8 +10,8 @@ use super::{ChunkHead, Sizes};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
 use crate::library::attention::common::{mask_from, scale_rows, with_each_row};
-use crate::library::attention::efficient::backward::LinearBackwardSpec;
-use crate::library::attention::efficient::forward::LinearForwardSpec;
+use crate::library::attention::efficient::backward::EfficientBackwardSpec;
+use crate::library::attention::efficient::forward::EfficientForwardSpec;
 use crate::library::attention::efficient::state::{Carried, SavedStates, StoredState};
 use crate::library::{bound, load_index};
 
@@ -21,9 +21,9 @@ const WALK_FEATURES: usize = 4;
 const WALK_CHUNKS: usize = 8;
 
 /// `(k, v) -> (ell [B, G, S, D], state [B, G, S, D, D])`: of each chunk's own keys. Two tiles are live.
-pub fn linear_attention_chunk_states(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_attention_chunk_states(spec: &EfficientForwardSpec) -> Kernel {
     let sizes = spec.sizes();
-    let name = spec.name("linear_attention_chunk_states", &[spec.k, spec.v]);
+    let name = spec.name("efficient_attention_chunk_states", &[spec.k, spec.v]);
     let mut b = Builder::new(name, sizes.block_grid());
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
@@ -46,9 +46,9 @@ pub fn linear_attention_chunk_states(spec: &LinearForwardSpec) -> Kernel {
 }
 
 /// In place from each chunk's own `(ell, state)` to those of all keys before it; 0 for the first chunk.
-pub fn linear_attention_prefix(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_attention_prefix(spec: &EfficientForwardSpec) -> Kernel {
     let sizes = spec.sizes();
-    let mut b = Builder::new(spec.name("linear_attention_prefix", &[]), walk_grid(&sizes));
+    let mut b = Builder::new(spec.name("efficient_attention_prefix", &[]), walk_grid(&sizes));
     let ell = b.param("ell", Elem::F32, Mode::ReadWrite);
     let state = b.param("state", Elem::F32, Mode::ReadWrite);
     let states = walk_states(&mut b, &sizes, ell, state);
@@ -60,9 +60,9 @@ pub fn linear_attention_prefix(spec: &LinearForwardSpec) -> Kernel {
 
 /// The same for a block of tokens that may not be the first: `(~ell, ~state, ~m [B, G, D], ~z, ~t [B, G, D, D], pos)`. The
 /// keys before the block are in the recurrent state `m`, `z`, `t`, ignored if `pos` is 0; it becomes that after the block.
-pub fn linear_prefill_prefix(spec: &LinearForwardSpec) -> Kernel {
+pub fn efficient_prefill_prefix(spec: &EfficientForwardSpec) -> Kernel {
     let sizes = spec.sizes();
-    let mut b = Builder::new(spec.name("linear_prefill_prefix", &[]), walk_grid(&sizes));
+    let mut b = Builder::new(spec.name("efficient_prefill_prefix", &[]), walk_grid(&sizes));
     let ell = b.param("ell", Elem::F32, Mode::ReadWrite);
     let state = b.param("state", Elem::F32, Mode::ReadWrite);
     let stored = ["m", "z", "t"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
@@ -115,9 +115,9 @@ fn prefix(b: &mut Builder, sizes: &Sizes, states: &SavedStates, before: Carried)
 
 /// `ell`, and in place from what each chunk adds to `(d, rho)`, seen from its start, to the sum of what all later chunks
 /// add, seen from its end; 0 for the last chunk.
-pub fn linear_attention_suffix(spec: &LinearBackwardSpec) -> Kernel {
+pub fn efficient_attention_suffix(spec: &EfficientBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
-    let mut b = Builder::new(spec.name("linear_attention_suffix", &[]), walk_grid(&sizes));
+    let mut b = Builder::new(spec.name("efficient_attention_suffix", &[]), walk_grid(&sizes));
     let ell = b.param("ell", Elem::F32, Mode::Read);
     let d = b.param("d", Elem::F32, Mode::ReadWrite);
     let rho = b.param("rho", Elem::F32, Mode::ReadWrite);

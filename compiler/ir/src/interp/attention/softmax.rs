@@ -1,69 +1,20 @@
-//! Softmax attention: forward, backward, decode, and the abstract attention, which is interpreted as one.
+//! Softmax attention: forward, backward, decode.
 
-use super::dense::{add_scaled, inner, rotate};
-use super::tensor::{Args, Real, Tensor};
+use super::{Heads, softmax};
+use crate::attention::SoftmaxOp;
 use crate::error::IrError;
-use crate::op::AttentionSpec;
-
-/// Sizes of q [b, n, h, d] and k, v [b, n, g, d], and where their rows are.
-#[derive(Clone, Copy)]
-pub(super) struct Heads {
-    pub(super) b: usize,
-    pub(super) n: usize,
-    pub(super) h: usize,
-    pub(super) g: usize,
-    pub(super) d: usize,
-}
-
-impl Heads {
-    pub(super) fn of<T: Real>(args: &Args<'_, T>) -> Self {
-        let (q, k) = (args.dims(0), args.dims(1));
-        Heads { b: q[0], n: q[1], h: q[2], g: k[2], d: q[3] }
-    }
-
-    /// Key/value head of a query head.
-    pub(super) fn group(self, head: usize) -> usize {
-        head / (self.h / self.g)
-    }
-
-    /// Query heads of a key/value head.
-    pub(super) fn members(self, group: usize) -> std::ops::Range<usize> {
-        let size = self.h / self.g;
-        group * size..(group + 1) * size
-    }
-
-    /// Elements of the row of one token and query head.
-    pub(super) fn q(self, b: usize, t: usize, head: usize) -> std::ops::Range<usize> {
-        let start = ((b * self.n + t) * self.h + head) * self.d;
-        start..start + self.d
-    }
-
-    /// Elements of the row of one token and key/value head.
-    pub(super) fn k(self, b: usize, t: usize, group: usize) -> std::ops::Range<usize> {
-        let start = ((b * self.n + t) * self.g + group) * self.d;
-        start..start + self.d
-    }
-
-    /// All (batch, query head) pairs.
-    fn pairs(self) -> impl Iterator<Item = (usize, usize)> {
-        (0..self.b).flat_map(move |b| (0..self.h).map(move |h| (b, h)))
-    }
-}
-
-/// Turns scores into weights that sum to 1; returns their logsumexp.
-pub(super) fn softmax<T: Real>(scores: &mut [T]) -> T {
-    let max = scores.iter().copied().fold(T::neg_infinity(), T::max);
-    let mut sum = T::zero();
-    for s in scores.iter_mut() {
-        *s = (*s - max).exp();
-        sum += *s;
-    }
-    scores.iter_mut().for_each(|s| *s = *s / sum);
-    max + sum.ln()
-}
+use crate::interp::dense::{add_scaled, inner};
+use crate::interp::tensor::{Args, Real};
 
 /// `(out, lse)` as flat arrays.
-fn forward<T: Real>(q: &[T], k: &[T], v: &[T], heads: Heads, causal: bool, scale: T) -> (Vec<T>, Vec<T>) {
+pub(super) fn forward<T: Real>(
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    heads: Heads,
+    causal: bool,
+    scale: T,
+) -> (Vec<T>, Vec<T>) {
     let mut out = vec![T::zero(); q.len()];
     let mut lse = Vec::with_capacity(heads.b * heads.h * heads.n);
     for (b, h) in heads.pairs() {
@@ -83,17 +34,17 @@ fn forward<T: Real>(q: &[T], k: &[T], v: &[T], heads: Heads, causal: bool, scale
 }
 
 /// Operands of the backward as flat arrays.
-struct Saved<'a, T> {
-    q: &'a [T],
-    k: &'a [T],
-    v: &'a [T],
-    out: &'a [T],
-    lse: &'a [T],
-    dout: &'a [T],
+pub(super) struct Saved<'a, T> {
+    pub(super) q: &'a [T],
+    pub(super) k: &'a [T],
+    pub(super) v: &'a [T],
+    pub(super) out: &'a [T],
+    pub(super) lse: &'a [T],
+    pub(super) dout: &'a [T],
 }
 
 /// `[dq, dk, dv, delta]`: with p = exp(s - lse), dp = dout·v: `ds = p (dp - delta)`.
-fn backward<T: Real>(x: &Saved<'_, T>, heads: Heads, causal: bool, scale: T) -> [Vec<T>; 4] {
+pub(super) fn backward<T: Real>(x: &Saved<'_, T>, heads: Heads, causal: bool, scale: T) -> [Vec<T>; 4] {
     let mut dq = vec![T::zero(); x.q.len()];
     let mut dk = vec![T::zero(); x.k.len()];
     let mut dv = vec![T::zero(); x.v.len()];
@@ -120,83 +71,25 @@ fn backward<T: Real>(x: &Saved<'_, T>, heads: Heads, causal: bool, scale: T) -> 
     [dq, dk, dv, deltas]
 }
 
-pub(super) fn attention<T: Real>(
-    args: &Args<'_, T>,
-    causal: bool,
-    scale: f64,
-) -> Result<Vec<Vec<T>>, IrError> {
+pub(super) fn eval<T: Real>(op: &SoftmaxOp, args: &Args<'_, T>) -> Result<Vec<Vec<T>>, IrError> {
     let (q, k, v) = (args.floats(0)?, args.floats(1)?, args.floats(2)?);
-    let (out, lse) = forward(q, k, v, Heads::of(args), causal, T::of(scale));
-    Ok(vec![out, lse])
-}
-
-pub(super) fn attention_grad<T: Real>(
-    args: &Args<'_, T>,
-    causal: bool,
-    scale: f64,
-) -> Result<Vec<Vec<T>>, IrError> {
-    let saved = Saved {
-        q: args.floats(0)?,
-        k: args.floats(1)?,
-        v: args.floats(2)?,
-        out: args.floats(3)?,
-        lse: args.floats(4)?,
-        dout: args.floats(5)?,
-    };
-    Ok(backward(&saved, Heads::of(args), causal, T::of(scale)).into())
-}
-
-fn default_scale<T: Real>(heads: Heads) -> T {
-    T::of((heads.d as f64).powf(-0.5))
-}
-
-/// Operands 0 and 1, rotated by the rope table at `table` if the spec has one.
-fn rotated<T: Real>(args: &Args<'_, T>, spec: &AttentionSpec, table: usize) -> Result<[Vec<T>; 2], IrError> {
-    let (q, k) = (args.floats(0)?, args.floats(1)?);
-    if !spec.rope {
-        return Ok([q.to_vec(), k.to_vec()]);
+    match op {
+        SoftmaxOp::Forward { causal, scale } => {
+            let (out, lse) = forward(q, k, v, Heads::of(args), *causal, T::of(*scale));
+            Ok(vec![out, lse])
+        }
+        SoftmaxOp::Backward { causal, scale } => {
+            let (out, lse, dout) = (args.floats(3)?, args.floats(4)?, args.floats(5)?);
+            let saved = Saved { q, k, v, out, lse, dout };
+            Ok(backward(&saved, Heads::of(args), *causal, T::of(*scale)).into())
+        }
+        SoftmaxOp::Decode { scale, range } => decode(args, *scale, *range),
     }
-    let table = args.floats(table)?;
-    Ok([rotate(q, args.dims(0), table, 0, false), rotate(k, args.dims(1), table, 0, false)])
-}
-
-/// The abstract attention with softmax and scale d^-1/2.
-pub(super) fn abstract_attention<T: Real>(
-    args: &Args<'_, T>,
-    spec: &AttentionSpec,
-) -> Result<Vec<Vec<T>>, IrError> {
-    let heads = Heads::of(args);
-    let [q, k] = rotated(args, spec, 3)?;
-    Ok(vec![forward(&q, &k, args.floats(2)?, heads, spec.causal, default_scale(heads)).0])
-}
-
-/// Its gradient, from q, k, v and dout alone.
-pub(super) fn abstract_attention_grad<T: Real>(
-    args: &Args<'_, T>,
-    spec: &AttentionSpec,
-) -> Result<Vec<Vec<T>>, IrError> {
-    let heads = Heads::of(args);
-    let [q, k] = rotated(args, spec, 5)?;
-    let v = args.floats(2)?;
-    let scale = default_scale(heads);
-    let (out, lse) = forward(&q, &k, v, heads, spec.causal, scale);
-    let saved = Saved { q: &q, k: &k, v, out: &out, lse: &lse, dout: args.floats(4)? };
-    let [mut dq, mut dk, dv, _] = backward(&saved, heads, spec.causal, scale);
-    if spec.rope {
-        let table = args.floats(5)?;
-        dq = rotate(&dq, args.dims(0), table, 0, true);
-        dk = rotate(&dk, args.dims(1), table, 0, true);
-    }
-    Ok(vec![dq, dk, dv])
 }
 
 /// Tokens against the caches, which come back with the tokens written from `pos` on; then, if the work is split, what each
 /// part has of it.
-pub(super) fn decode<T: Real>(
-    args: &Args<'_, T>,
-    scale: f64,
-    range: Option<usize>,
-) -> Result<Vec<Vec<T>>, IrError> {
+fn decode<T: Real>(args: &Args<'_, T>, scale: f64, range: Option<usize>) -> Result<Vec<Vec<T>>, IrError> {
     let heads = Heads::of(args);
     let len = args.dims(3)[1];
     // The verifier has seen that the caches are no shorter than the tokens.
@@ -274,9 +167,4 @@ impl<T: Real> Parts<T> {
             }
         }
     }
-}
-
-/// Flat results with the shapes of `types`.
-pub(super) fn shaped<T: Real>(data: Vec<Vec<T>>, types: &[crate::types::TensorType]) -> Vec<Tensor<T>> {
-    data.into_iter().zip(types).map(|(x, ty)| Tensor::float(ty.shape.clone(), x)).collect()
 }

@@ -6,13 +6,10 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use linc_ir::DType;
-use linc_ir::{Graph, NodeId, Op};
+use linc_ir::{Graph, IrError, KindOp, NodeId, Op, SoftmaxOp, TensorType};
 
 use crate::Target;
-
-/// Query rows and keys of a block: two operands, a score tile and an output tile of 64 rows stay in a second-level
-/// cache, and 64 is a multiple of every matrix instruction's shape.
-pub(crate) const BLOCK: usize = 64;
+use crate::attention::BLOCK;
 
 /// A kernel with tiles of rows to choose; names are those of the tile library.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -156,11 +153,45 @@ impl Site {
         std::iter::once(default).chain(others).collect()
     }
 
+    /// A graph of the one node that the kernel belongs to, to try tiles on it. All operands are inputs; gradients or results
+    /// that a model has are outputs.
+    ///
+    /// # Errors
+    /// The sizes do not fit each other.
+    pub fn graph(&self) -> Result<Graph, IrError> {
+        let Site { dtype, batch, seq, heads, kv_heads, head_dim, causal, .. } = *self;
+        let wide = || TensorType::new(dtype, [batch, seq, heads, head_dim]);
+        let narrow = || TensorType::new(dtype, [batch, seq, kv_heads, head_dim]);
+        let mut operands = vec![("q", wide()), ("k", narrow()), ("v", narrow())];
+        let scale = (head_dim as f64).powf(-0.5);
+        let op = match self.family {
+            Family::Forward => SoftmaxOp::Forward { causal, scale },
+            Family::Dq | Family::Dkdv => {
+                let lse = TensorType::f32([batch, heads, seq]);
+                operands.extend([("out", wide()), ("lse", lse), ("dout", wide())]);
+                SoftmaxOp::Backward { causal, scale }
+            }
+        };
+        let mut graph = Graph::new(self.to_string());
+        let mut inputs = vec![];
+        for (name, ty) in operands {
+            inputs.push(graph.push(Op::Input { name: name.into(), ty }, &[])?);
+        }
+        let node = graph.add(op.into(), &inputs)?;
+        // dq, dk and dv, or out and lse.
+        for value in graph.results(node).take(3) {
+            graph.outputs.push((format!("result{}", value.port), value));
+        }
+        Ok(graph)
+    }
+
     /// The kernels of a node whose tiles can be chosen.
     pub fn of_node(graph: &Graph, id: NodeId) -> Vec<Site> {
         let (families, causal): (&[Family], bool) = match graph.op(id) {
-            Op::SoftmaxAttention { causal, .. } => (&[Family::Forward], *causal),
-            Op::SoftmaxAttentionGrad { causal, .. } => (&[Family::Dq, Family::Dkdv], *causal),
+            Op::Kind(KindOp::Softmax(SoftmaxOp::Forward { causal, .. })) => (&[Family::Forward], *causal),
+            Op::Kind(KindOp::Softmax(SoftmaxOp::Backward { causal, .. })) => {
+                (&[Family::Dq, Family::Dkdv], *causal)
+            }
             _ => return vec![],
         };
         let operands = graph.operands(id);

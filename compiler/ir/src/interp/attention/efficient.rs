@@ -5,12 +5,24 @@
 //! `(m, z)`, L = m + ln z, m the running maximum. Since K_s ≤ L_s ≤ L_t for s ≤ t, no exponent is ever
 //! positive: nothing overflows for any keys, and a factor that underflows belongs to a weight that does.
 
-use super::dense::{accumulate, add_scaled, inner};
-use super::softmax::{Heads, softmax};
-use super::tensor::{Args, Real};
+use super::{Heads, softmax};
+use crate::attention::{EfficientOp, EfficientSpec, LinearForm};
 use crate::error::IrError;
-use crate::op::{LinearForm, LinearSpec};
+use crate::interp::dense::{accumulate, add_scaled, inner};
+use crate::interp::tensor::{Args, Real};
 use crate::types::TensorType;
+
+pub(super) fn eval<T: Real>(
+    op: &EfficientOp,
+    args: &Args<'_, T>,
+    types: &[TensorType],
+) -> Result<Vec<Vec<T>>, IrError> {
+    match op {
+        EfficientOp::Forward(spec) => attention(args, spec),
+        EfficientOp::Backward(spec) => attention_grad(args, spec, types),
+        EfficientOp::Decode(spec) => decode(args, spec),
+    }
+}
 
 /// Σ exp(K) and Σ exp(K) Vᵀ over the keys seen, both relative to the maximum `m`.
 #[derive(Clone)]
@@ -102,7 +114,7 @@ impl<'a, T: Real> Inputs<'a, T> {
 }
 
 /// `[out, ell, state]`; ell and state of the first chunk, which has no keys before it, are 0.
-pub(super) fn attention<T: Real>(args: &Args<'_, T>, spec: &LinearSpec) -> Result<Vec<Vec<T>>, IrError> {
+fn attention<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Vec<T>>, IrError> {
     let x = Inputs::of(args, spec.temperature)?;
     let heads = x.heads;
     let mut out = vec![T::zero(); x.p.len()];
@@ -127,9 +139,9 @@ pub(super) fn attention<T: Real>(args: &Args<'_, T>, spec: &LinearSpec) -> Resul
 }
 
 /// `[dq, dk, dv]`, recomputed from q, k, v and dout; then the workspaces of the chunked form, which are zeros.
-pub(super) fn attention_grad<T: Real>(
+fn attention_grad<T: Real>(
     args: &Args<'_, T>,
-    spec: &LinearSpec,
+    spec: &EfficientSpec,
     types: &[TensorType],
 ) -> Result<Vec<Vec<T>>, IrError> {
     let x = Inputs::of(args, spec.temperature)?;
@@ -250,7 +262,7 @@ fn full_grad<T: Real>(x: &Inputs<'_, T>, dout: &[T], b: usize, group: usize, gra
 }
 
 /// `[out, m', z', t']` for the next tokens, and the workspaces; at position 0 the state that came in is ignored.
-pub(super) fn decode<T: Real>(args: &Args<'_, T>, spec: &LinearSpec) -> Result<Vec<Vec<T>>, IrError> {
+fn decode<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Vec<T>>, IrError> {
     let x = Inputs::of(args, spec.temperature)?;
     let Heads { d, g, n, .. } = x.heads;
     let first = args.position(6, i32::MAX as usize)? == 0;

@@ -1,0 +1,214 @@
+//! Attention: the abstract operation that a model writes, and the operations of each kind that it is lowered to.
+//!
+//! A kind is a module here, with its operations, their attributes, facts, typing rules and text, and one in
+//! `interp/attention`, with its formulas. To add one: both modules, a variant of [`AttentionKind`] and of [`KindOp`], and
+//! what the compiler then asks for in this file and in `interp/attention/mod.rs`. Nothing else in this crate knows kinds.
+
+mod efficient;
+mod softmax;
+
+pub use efficient::{EfficientOp, EfficientSpec};
+pub use softmax::SoftmaxOp;
+
+use linc_text::Parsed;
+
+use crate::attributes::Attributes;
+use crate::facts::Facts;
+use crate::infer::{Check, HeadSizes, Types};
+use crate::op::Op;
+
+/// How a layer attends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum AttentionKind {
+    /// Softmax over keys, O(n²) time.
+    Softmax,
+    /// Causal efficient attention (Shen et al., arXiv 1812.01243, made causal), O(n) time.
+    Efficient,
+}
+
+/// What kinds have in common for those who choose layers and read reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Work and memory grow with the number of pairs of tokens.
+    Softmax,
+    /// They grow with the number of tokens: what `linear_attn_ratio` asks for.
+    Linear,
+}
+
+impl Family {
+    /// Name in settings and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Softmax => "softmax",
+            Family::Linear => "linear",
+        }
+    }
+
+    /// One letter for the layer map.
+    pub const fn letter(self) -> char {
+        match self {
+            Family::Softmax => 'S',
+            Family::Linear => 'L',
+        }
+    }
+
+    /// The kind of layers for which only the family was asked.
+    pub const fn default_kind(self) -> AttentionKind {
+        match self {
+            Family::Softmax => AttentionKind::Softmax,
+            Family::Linear => AttentionKind::Efficient,
+        }
+    }
+}
+
+impl AttentionKind {
+    /// All kinds, in declaration order.
+    pub const ALL: [AttentionKind; 2] = [AttentionKind::Softmax, AttentionKind::Efficient];
+
+    /// Name in the language.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AttentionKind::Softmax => "softmax",
+            AttentionKind::Efficient => "efficient",
+        }
+    }
+
+    /// What it is to those who choose layers.
+    pub const fn family(self) -> Family {
+        match self {
+            AttentionKind::Softmax => Family::Softmax,
+            AttentionKind::Efficient => Family::Linear,
+        }
+    }
+
+    /// What reports and checkpoints call a layer: its family if that says it all, or else its name.
+    pub fn label(self) -> &'static str {
+        let family = self.family();
+        if family.default_kind() == self { family.name() } else { self.name() }
+    }
+
+    /// The kind with a name or a label.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name || kind.label() == name)
+    }
+}
+
+/// Attributes of the abstract attention that a model writes; lowering turns each into one kind.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AttentionSpec {
+    /// Position in the stack of layers, from 0.
+    pub layer: usize,
+    /// Each query sees only keys at or before its own position.
+    pub causal: bool,
+    /// True when operand 3 is a rope table for q and k.
+    pub rope: bool,
+}
+
+/// How causal linear attention is evaluated. The result is the same; what suits a machine differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LinearForm {
+    /// One walk over the sequence per key/value head: least work and memory, for few processors.
+    #[default]
+    Fused,
+    /// All chunks at once, with the states passed from chunk to chunk in between: for many processors. The gradient has
+    /// workspaces.
+    Chunked,
+}
+
+impl LinearForm {
+    /// As an attribute in the text form, where the default is not said.
+    pub(crate) fn attribute(self) -> Option<String> {
+        match self {
+            LinearForm::Fused => None,
+            LinearForm::Chunked => Some("form = chunked".into()),
+        }
+    }
+}
+
+/// An operation of one kind of attention. q, k, v, their gradients, out and dout are of one type; statistics and states
+/// are f32.
+#[derive(Clone, PartialEq, Debug)]
+pub enum KindOp {
+    /// Of softmax attention.
+    Softmax(SoftmaxOp),
+    /// Of efficient attention.
+    Efficient(EfficientOp),
+}
+
+/// What every operation of a kind answers. Its first three operands are q, k and v.
+pub(crate) trait KindOperation {
+    /// The name in the text form.
+    fn name(&self) -> &'static str;
+
+    /// The gradient of a forward: its operands are those and the results of the forward, then dout; its first results dq,
+    /// dk and dv. Nothing for other operations.
+    fn gradient(&self) -> Option<KindOp>;
+
+    /// See [`Op::facts`].
+    fn facts(&self) -> &'static Facts;
+
+    /// Attributes that must be at least 1.
+    fn sizes(&self) -> Vec<(&'static str, usize)>;
+
+    /// The typing rule, with the sizes of q, k and v, which are checked.
+    fn results(&self, check: &Check<'_>, heads: HeadSizes) -> Types;
+
+    /// The attributes as `key = value`.
+    fn attributes(&self) -> Vec<String>;
+}
+
+impl KindOp {
+    fn operation(&self) -> &dyn KindOperation {
+        match self {
+            KindOp::Softmax(op) => op,
+            KindOp::Efficient(op) => op,
+        }
+    }
+
+    /// The operation of this name, if it is one of a kind of attention. Takes the attributes it needs.
+    pub(crate) fn parse(name: &str, attributes: &mut Attributes) -> Parsed<Option<KindOp>> {
+        if let Some(op) = SoftmaxOp::parse(name, attributes)? {
+            return Ok(Some(KindOp::Softmax(op)));
+        }
+        Ok(EfficientOp::parse(name, attributes)?.map(KindOp::Efficient))
+    }
+
+    /// The name in the text form.
+    pub fn name(&self) -> &'static str {
+        self.operation().name()
+    }
+
+    /// The operation that is the gradient of a forward; nothing for other operations. It takes the operands and the results
+    /// of the forward, then dout, and gives dq, dk and dv first.
+    pub fn gradient(&self) -> Option<KindOp> {
+        self.operation().gradient()
+    }
+
+    pub(crate) fn facts(&self) -> &'static Facts {
+        self.operation().facts()
+    }
+
+    pub(crate) fn sizes(&self) -> Vec<(&'static str, usize)> {
+        self.operation().sizes()
+    }
+
+    pub(crate) fn results(&self, check: &Check<'_>, heads: HeadSizes) -> Types {
+        self.operation().results(check, heads)
+    }
+
+    pub(crate) fn attributes(&self) -> Vec<String> {
+        self.operation().attributes()
+    }
+}
+
+impl From<SoftmaxOp> for Op {
+    fn from(op: SoftmaxOp) -> Op {
+        Op::Kind(KindOp::Softmax(op))
+    }
+}
+
+impl From<EfficientOp> for Op {
+    fn from(op: EfficientOp) -> Op {
+        Op::Kind(KindOp::Efficient(op))
+    }
+}

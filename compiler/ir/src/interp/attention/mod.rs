@@ -1,0 +1,123 @@
+//! Attention: heads, the abstract operation, which is interpreted as softmax attention, and a module for each kind.
+
+mod efficient;
+mod softmax;
+
+use super::dense::rotate;
+use super::tensor::{Args, Real};
+use crate::attention::{AttentionSpec, KindOp};
+use crate::error::IrError;
+use crate::types::TensorType;
+
+/// Flat results of an operation of one kind, whose result types are known.
+pub(super) fn eval<T: Real>(
+    op: &KindOp,
+    args: &Args<'_, T>,
+    types: &[TensorType],
+) -> Result<Vec<Vec<T>>, IrError> {
+    match op {
+        KindOp::Softmax(op) => softmax::eval(op, args),
+        KindOp::Efficient(op) => efficient::eval(op, args, types),
+    }
+}
+
+/// Sizes of q [b, n, h, d] and k, v [b, n, g, d], and where their rows are.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    pub(super) b: usize,
+    pub(super) n: usize,
+    pub(super) h: usize,
+    pub(super) g: usize,
+    pub(super) d: usize,
+}
+
+impl Heads {
+    pub(super) fn of<T: Real>(args: &Args<'_, T>) -> Self {
+        let (q, k) = (args.dims(0), args.dims(1));
+        Heads { b: q[0], n: q[1], h: q[2], g: k[2], d: q[3] }
+    }
+
+    /// Key/value head of a query head.
+    pub(super) fn group(self, head: usize) -> usize {
+        head / (self.h / self.g)
+    }
+
+    /// Query heads of a key/value head.
+    pub(super) fn members(self, group: usize) -> std::ops::Range<usize> {
+        let size = self.h / self.g;
+        group * size..(group + 1) * size
+    }
+
+    /// Elements of the row of one token and query head.
+    pub(super) fn q(self, b: usize, t: usize, head: usize) -> std::ops::Range<usize> {
+        let start = ((b * self.n + t) * self.h + head) * self.d;
+        start..start + self.d
+    }
+
+    /// Elements of the row of one token and key/value head.
+    pub(super) fn k(self, b: usize, t: usize, group: usize) -> std::ops::Range<usize> {
+        let start = ((b * self.n + t) * self.g + group) * self.d;
+        start..start + self.d
+    }
+
+    /// All (batch, query head) pairs.
+    pub(super) fn pairs(self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.b).flat_map(move |b| (0..self.h).map(move |h| (b, h)))
+    }
+}
+
+/// Turns scores into weights that sum to 1; returns their logsumexp.
+pub(in crate::interp) fn softmax<T: Real>(scores: &mut [T]) -> T {
+    let max = scores.iter().copied().fold(T::neg_infinity(), T::max);
+    let mut sum = T::zero();
+    for s in scores.iter_mut() {
+        *s = (*s - max).exp();
+        sum += *s;
+    }
+    scores.iter_mut().for_each(|s| *s = *s / sum);
+    max + sum.ln()
+}
+
+fn default_scale<T: Real>(heads: Heads) -> T {
+    T::of((heads.d as f64).powf(-0.5))
+}
+
+/// Operands 0 and 1, rotated by the rope table at `table` if the spec has one.
+fn rotated<T: Real>(args: &Args<'_, T>, spec: &AttentionSpec, table: usize) -> Result<[Vec<T>; 2], IrError> {
+    let (q, k) = (args.floats(0)?, args.floats(1)?);
+    if !spec.rope {
+        return Ok([q.to_vec(), k.to_vec()]);
+    }
+    let table = args.floats(table)?;
+    Ok([rotate(q, args.dims(0), table, 0, false), rotate(k, args.dims(1), table, 0, false)])
+}
+
+/// The abstract attention with softmax and scale d^-1/2.
+pub(super) fn abstract_attention<T: Real>(
+    args: &Args<'_, T>,
+    spec: &AttentionSpec,
+) -> Result<Vec<Vec<T>>, IrError> {
+    let heads = Heads::of(args);
+    let [q, k] = rotated(args, spec, 3)?;
+    Ok(vec![softmax::forward(&q, &k, args.floats(2)?, heads, spec.causal, default_scale(heads)).0])
+}
+
+/// Its gradient, from q, k, v and dout alone.
+pub(super) fn abstract_attention_grad<T: Real>(
+    args: &Args<'_, T>,
+    spec: &AttentionSpec,
+) -> Result<Vec<Vec<T>>, IrError> {
+    let heads = Heads::of(args);
+    let [q, k] = rotated(args, spec, 5)?;
+    let v = args.floats(2)?;
+    let scale = default_scale(heads);
+    let (out, lse) = softmax::forward(&q, &k, v, heads, spec.causal, scale);
+    let saved = softmax::Saved { q: &q, k: &k, v, out: &out, lse: &lse, dout: args.floats(4)? };
+    let [mut dq, mut dk, dv, _] = softmax::backward(&saved, heads, spec.causal, scale);
+    if spec.rope {
+        let table = args.floats(5)?;
+        dq = rotate(&dq, args.dims(0), table, 0, true);
+        dk = rotate(&dk, args.dims(1), table, 0, true);
+    }
+    Ok(vec![dq, dk, dv])
+}

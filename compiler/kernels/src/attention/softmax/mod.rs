@@ -1,0 +1,159 @@
+//! Softmax attention to kernels; [`tiles`] has the sizes that can be chosen.
+
+pub mod tiles;
+
+use linc_ir::{Graph, SoftmaxOp, Value};
+use linc_tile::Elem;
+use linc_tile::library::attention::HeadShape;
+use linc_tile::library::attention::softmax::{
+    SoftmaxBackwardSpec, SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache,
+    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
+    softmax_decode, softmax_decode_merge, softmax_decode_parts, softmax_prefill,
+};
+
+use self::tiles::{Family, Tile};
+use super::{BLOCK, query_rows, scores, token_rows};
+use crate::view::Lowering;
+use crate::{Cost, KernelError, Target};
+
+pub(super) fn lower(l: &mut Lowering<'_>, op: &SoftmaxOp, shape: HeadShape) -> Result<(), KernelError> {
+    match op {
+        SoftmaxOp::Forward { causal, scale } => forward(l, shape, *causal, *scale),
+        SoftmaxOp::Backward { causal, scale } => backward(l, shape, *causal, *scale),
+        SoftmaxOp::Decode { scale, .. } if shape.seq > 1 => prefill(l, shape, *scale),
+        SoftmaxOp::Decode { scale, range } => decode(l, shape, *scale, *range),
+    }
+}
+
+pub(super) fn flops(graph: &Graph, op: &SoftmaxOp, operands: &[Value]) -> usize {
+    match op {
+        SoftmaxOp::Forward { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 4,
+        SoftmaxOp::Backward { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 10,
+        SoftmaxOp::Decode { .. } => {
+            4 * graph.ty(operands[3]).shape.numel() * query_rows(graph, operands[0], operands[1])
+        }
+    }
+}
+
+fn forward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> Result<(), KernelError> {
+    let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
+    let tile = l.tile(Family::Forward)?;
+    let spec = SoftmaxForwardSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        shape,
+        causal,
+        scale,
+        block_q: tile.queries,
+        block_k: tile.keys,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    l.launch_on(softmax_attention_forward(&spec), &[q, k, v, out, l.results[1]]);
+    Ok(())
+}
+
+fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> Result<(), KernelError> {
+    let [q, k, v, out, lse, dout] = l.operands[..] else { return l.fail("takes six operands") };
+    let [dq, dk, dv, delta] = l.results[..] else { return l.fail("has four results") };
+    let (dq_tile, dkdv_tile) = (l.tile(Family::Dq)?, l.tile(Family::Dkdv)?);
+    let spec = SoftmaxBackwardSpec {
+        elem: l.uniform_elem(&[q, k, v, out, dout, dq, dk, dv])?,
+        shape,
+        causal,
+        scale,
+        block_q: BLOCK,
+        block_k: BLOCK,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+        dout: l.head_strides(dout),
+        dq: l.head_strides(dq),
+        dk: l.head_strides(dk),
+        dv: l.head_strides(dv),
+    };
+    l.launch_on(softmax_attention_delta(&spec), &[out, dout, delta]);
+    let tiled =
+        |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
+    l.launch_on(softmax_attention_dkdv(&tiled(dkdv_tile)), &[q, k, v, dout, lse, delta, dk, dv]);
+    l.launch_on(softmax_attention_dq(&tiled(dq_tile)), &[q, k, v, dout, lse, delta, dq]);
+    Ok(())
+}
+
+/// Keys of a program that works on one token, where several share a head: few, so that a cache of some thousand tokens is
+/// spread over a GPU, and at least four iterations of tiles, so that one loads while another is computed.
+pub fn decode_range(target: Target) -> Option<usize> {
+    match target {
+        Target::Cpu => None,
+        Target::Cuda | Target::Hopper => Some(4 * BLOCK),
+    }
+}
+
+fn decode(
+    l: &mut Lowering<'_>,
+    shape: HeadShape,
+    scale: f64,
+    range: Option<usize>,
+) -> Result<(), KernelError> {
+    let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
+    let out = l.results[0];
+    let len = l.shape(kcache).0[1];
+    let spec = SoftmaxDecodeSpec {
+        elem: l.uniform_elem(&[q, k, v, out])?,
+        cache_elem: l.uniform_elem(&[kcache, vcache])?,
+        block_h: token_rows(l.target, &shape),
+        shape: HeadShape { seq: len, ..shape },
+        scale,
+        block_k: match (range, shape.head_dim) {
+            (None, _) | (Some(_), ..=64) => BLOCK,
+            (Some(_), ..=128) => BLOCK / 2,
+            (Some(_), _) => BLOCK / 4,
+        },
+        range: range.unwrap_or(len),
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    if range.is_none() {
+        l.launch_on(softmax_decode(&spec), &[q, k, v, kcache, vcache, pos, out]);
+        return Ok(());
+    }
+    let (top, sum, acc) = (l.results[3], l.results[4], l.results[5]);
+    l.launch_on(softmax_decode_parts(&spec), &[q, kcache, vcache, pos, top, sum, acc]);
+    let bytes = [q, k, v, k, v, top, sum, acc, out].map(|value| l.ty(value).bytes() as u64).iter().sum();
+    let args = l.places(&[q, k, v, top, sum, acc, pos, kcache, vcache, out]);
+    l.launch_costing(Cost { flops: 0, bytes }, softmax_decode_merge(&spec), args);
+    Ok(())
+}
+
+/// A block of a prompt.
+fn prefill(l: &mut Lowering<'_>, shape: HeadShape, scale: f64) -> Result<(), KernelError> {
+    let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
+    let out = l.results[0];
+    let elem = l.uniform_elem(&[q, k, v, kcache, vcache, out])?;
+    // Of wide heads in f32, fewer rows fit the shared memory of a GPU.
+    let is_large = elem == Elem::F32 && shape.head_dim > 128;
+    let rows = if l.target != Target::Cpu && is_large { BLOCK / 2 } else { BLOCK };
+    let forward = SoftmaxForwardSpec {
+        elem,
+        shape,
+        causal: true,
+        scale,
+        block_q: rows,
+        block_k: rows,
+        q: l.head_strides(q),
+        k: l.head_strides(k),
+        v: l.head_strides(v),
+        out: l.head_strides(out),
+    };
+    let spec = SoftmaxPrefillSpec { forward, len: l.shape(kcache).0[1] };
+    let fresh = l.ty(k).bytes() + l.ty(v).bytes();
+    let copy = Cost { flops: 0, bytes: 2 * fresh as u64 };
+    let args = l.places(&[k, v, kcache, vcache, pos]);
+    l.launch_costing(copy, append_to_cache(&spec), args);
+    l.launch_on(softmax_prefill(&spec), &[q, kcache, vcache, pos, out]);
+    Ok(())
+}

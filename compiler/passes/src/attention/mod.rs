@@ -1,0 +1,164 @@
+//! Attention lowering: every abstract attention node becomes an operation of the kind of its layer. [`decode`] does it for
+//! programs that go on from what earlier tokens left.
+//!
+//! A kind is a module here, with its options and its [`Lowering`]. To add one: its module, its field in [`Options`] if it
+//! has any, and its arm in `lowering`.
+
+pub mod decode;
+mod efficient;
+mod softmax;
+
+use linc_ir::{AttentionKind, AttentionSpec, Graph, NodeId, Op, Shape, StateRole, Value};
+
+pub use efficient::EfficientOptions;
+pub use softmax::SoftmaxOptions;
+
+use crate::error::PassError;
+
+/// Options of each kind, the same for all of its layers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Options {
+    /// Of softmax attention.
+    pub softmax: SoftmaxOptions,
+    /// Of efficient attention.
+    pub efficient: EfficientOptions,
+}
+
+/// What lowering asks of a kind.
+trait Lowering {
+    /// Queries and keys are rotated by position where the model has a rope table.
+    fn rotates(&self) -> bool;
+
+    /// The forward of a whole sequence, on q, k and v.
+    fn forward(&self, graph: &Graph, q: Value, causal: bool) -> Op;
+
+    /// The step that goes on from what earlier tokens left. It may put nodes before its operands.
+    fn decode(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Step, PassError>;
+
+    /// Why a prompt can be taken token by token only, if so; else in blocks.
+    fn refuses_blocks(&self) -> Option<String>;
+
+    /// A token that fills a block up would be seen by later tokens, unless [`Lowering::decode`] hides it.
+    fn needs_mask(&self) -> bool;
+}
+
+/// New tokens, with q and k rotated.
+struct Tokens {
+    q: Value,
+    k: Value,
+    /// f32 `[N]`, 1 for tokens that exist and 0 for others, if there may be others and the kind asks for it.
+    mask: Option<Value>,
+    /// Tokens that a sequence may have.
+    context: usize,
+}
+
+/// An operation on new tokens.
+struct Step {
+    /// Its operands are q, k, v, its states, and the position; its results the output and the new states.
+    op: Op,
+    /// What it reads in place of k.
+    k: Value,
+    /// What the states hold.
+    role: StateRole,
+    /// Last part of their names, and their shapes.
+    states: Vec<(&'static str, Shape)>,
+}
+
+fn lowering(kind: AttentionKind, options: &Options) -> &dyn Lowering {
+    match kind {
+        AttentionKind::Softmax => &options.softmax,
+        AttentionKind::Efficient => &options.efficient,
+    }
+}
+
+/// The kind of an attention's layer; `kinds` has one for each.
+fn kind_of<'o>(
+    spec: &AttentionSpec,
+    kinds: &[AttentionKind],
+    options: &'o Options,
+) -> Result<&'o dyn Lowering, PassError> {
+    match kinds.get(spec.layer) {
+        Some(kind) => Ok(lowering(*kind, options)),
+        None => Err(PassError::Missing(format!(
+            "attention of layer {}, but the layer map has {} layers",
+            spec.layer,
+            kinds.len()
+        ))),
+    }
+}
+
+/// Lowers all attention nodes; `kinds` has one entry per layer.
+///
+/// # Errors
+/// [`PassError::Missing`] if a node names a layer that `kinds` does not have.
+pub fn run(graph: &mut Graph, kinds: &[AttentionKind], options: &Options) -> Result<(), PassError> {
+    for id in select(graph, |op| matches!(op, Op::Attention(_))) {
+        lower_forward(graph, id, kinds, options)?;
+    }
+    for id in select(graph, |op| matches!(op, Op::AttentionGrad(_))) {
+        lower_backward(graph, id, kinds, options)?;
+    }
+    Ok(())
+}
+
+fn select(graph: &Graph, wanted: impl Fn(&Op) -> bool) -> Vec<NodeId> {
+    graph.nodes().filter(|n| wanted(graph.op(*n))).collect()
+}
+
+fn lower_forward(
+    graph: &mut Graph,
+    id: NodeId,
+    kinds: &[AttentionKind],
+    options: &Options,
+) -> Result<(), PassError> {
+    let Op::Attention(spec) = graph.op(id).clone() else { return Ok(()) };
+    let operands = graph.operands(id);
+    let kind = kind_of(&spec, kinds, options)?;
+    let scope = graph.set_scope(graph.node(id).scope.clone());
+    let (mut q, mut k) = (operands[0], operands[1]);
+    if spec.rope && kind.rotates() {
+        q = graph.push(Op::Rope { inverse: false }, &[q, operands[3]])?;
+        k = graph.push(Op::Rope { inverse: false }, &[k, operands[3]])?;
+    }
+    let op = kind.forward(graph, q, spec.causal);
+    let out = graph.push(op, &[q, k, operands[2]])?;
+    graph.set_scope(scope);
+    graph.replace_uses(Value { node: id, port: 0 }, out);
+    graph.remove(id);
+    Ok(())
+}
+
+fn lower_backward(
+    graph: &mut Graph,
+    id: NodeId,
+    kinds: &[AttentionKind],
+    options: &Options,
+) -> Result<(), PassError> {
+    let Op::AttentionGrad(spec) = graph.op(id).clone() else { return Ok(()) };
+    let operands = graph.operands(id);
+    let (out, dout) = (operands[3], operands[4]);
+    let kind = kind_of(&spec, kinds, options)?;
+    // `out` names the lowered forward node: its operands are q and k as rotated, its other results are what it saved.
+    let mut inputs = graph.operands(out.node);
+    inputs.extend(graph.results(out.node));
+    inputs.push(dout);
+    let gradient = if let Op::Kind(forward) = graph.op(out.node) { forward.gradient() } else { None };
+    let Some(gradient) = gradient else {
+        return Err(PassError::Missing(format!(
+            "the forward of an attention gradient, found {}",
+            graph.op(out.node).name()
+        )));
+    };
+    let scope = graph.set_scope(graph.node(id).scope.clone());
+    let grad = graph.add(Op::Kind(gradient), &inputs)?;
+    for port in 0..3 {
+        let mut d = Value { node: grad, port };
+        if port < 2 && spec.rope && kind.rotates() {
+            d = graph.push(Op::Rope { inverse: true }, &[d, operands[5]])?;
+        }
+        graph.replace_uses(Value { node: id, port }, d);
+    }
+    graph.set_scope(scope);
+    graph.remove(id);
+    Ok(())
+}
