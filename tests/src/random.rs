@@ -197,7 +197,10 @@ impl Architecture {
         }
         text += "a = a @ wo\n";
         if with.bias {
-            text += "param bias [dim] init zeros\na = a + bias\n";
+            let bias = "param bias [dim] init zeros\na = a + bias\n";
+            // In some models, of linear layers only.
+            text +=
+                &if with.parallel { format!("if kind == linear {{\n{bias}}}\n") } else { bias.to_string() };
         }
         if with.post_norm {
             text += "param post_norm [dim] init ones\na = norm(a, post_norm)\n";

@@ -37,19 +37,19 @@ fn config() -> ProptestConfig {
 }
 
 /// The graph as the language builds it, nothing lowered.
-fn built(case: &Architecture, (batch, seq): (usize, usize)) -> Graph {
+fn built(case: &Architecture, model: &Model, (batch, seq): (usize, usize)) -> Graph {
     let config = ModelConfig::parse(&Source { path: "random.toml".into(), text: case.toml() });
     let text = Source { path: "random.linc".into(), text: case.linc() };
     let architecture = linc_lang::Architecture::parse(&text).unwrap_or_else(|e| panic!("{e}"));
     let shape = BuildShape { batch, seq, rope_len: case.shape.1 };
-    build(&architecture, &config.unwrap_or_else(|e| panic!("{e}")), &shape)
+    build(&architecture, &config.unwrap_or_else(|e| panic!("{e}")), &shape, &model.kinds)
         .unwrap_or_else(|e| panic!("{e}"))
         .graph
 }
 
 /// The graph after all passes that are on.
 fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usize)) -> Graph {
-    let mut graph = built(case, shape);
+    let mut graph = built(case, model, shape);
     let options = pipeline::Options {
         kinds: model.kinds.clone(),
         attention: model.attention_options(Target::Cpu),
@@ -83,7 +83,7 @@ fn evaluate(graph: &Graph, bindings: &Bindings<f64>) -> BTreeMap<String, Vec<f64
 
 /// Logits by the shortest way: the built graph with its attentions chosen, and no other pass.
 fn logits(case: &Architecture, model: &Model, bindings: &Bindings<f64>) -> Vec<f64> {
-    let mut graph = built(case, case.shape);
+    let mut graph = built(case, model, case.shape);
     attention::run(&mut graph, &model.kinds, &model.attention_options(Target::Cpu))
         .unwrap_or_else(|e| panic!("{e}"));
     evaluate(&graph, bindings).remove(LOGITS).expect("logits")

@@ -7,8 +7,8 @@ use linc_lang::{
 use linc_passes::attention::{self, EfficientOptions, SoftmaxOptions};
 use linc_passes::placement::{Placement, Ratio, describe_share, layer_kinds, layer_map};
 
-use crate::Target;
 use crate::error::CompileError;
+use crate::{PassError, Target};
 
 /// A parsed model with its layers' attention decided.
 #[derive(Clone, Debug)]
@@ -75,9 +75,9 @@ pub struct Sizes {
 }
 
 impl Model {
-    /// Reads both texts, applies `overrides` (dotted key, number), builds the model for batches of a shape, which finds what
-    /// is wrong with it, and lays out the attention kinds. Parameters may be as long as the sequences, so programs that share
-    /// them are made of models with one `shape.seq`.
+    /// Reads both texts, applies `overrides` (dotted key, number), lays out the kinds of attention, and builds the model for
+    /// batches of a shape, which finds what is wrong with it. Parameters may be as long as the sequences, so programs that
+    /// share them are made of models with one `shape.seq`.
     ///
     /// # Errors
     /// [`CompileError::Model`] with source positions, [`CompileError::Pass`] for a placement that the model does not
@@ -90,16 +90,45 @@ impl Model {
         placement: Placement,
         shape: BatchShape,
     ) -> Result<Self, CompileError> {
-        let mut config = ModelConfig::parse(config)?;
-        for (key, value) in overrides {
-            config.override_number(key, *value)?;
+        let config = numbers(config, overrides)?;
+        let kinds = layer_kinds(config.n_layers(), asked, &placement)?;
+        let model = Model::of(config, architecture, kinds, shape)?;
+        Ok(Model { asked, placement, ..model })
+    }
+
+    /// The same with layers whose kinds are known, as a checkpoint's metadata gives them.
+    ///
+    /// # Errors
+    /// [`CompileError::Model`] with source positions, [`CompileError::Pass`] if the model has another number of layers.
+    pub fn with_kinds(
+        config: &Source,
+        architecture: &Source,
+        overrides: &[(String, f64)],
+        kinds: Vec<AttentionKind>,
+        shape: BatchShape,
+    ) -> Result<Self, CompileError> {
+        let config = numbers(config, overrides)?;
+        if kinds.len() != config.n_layers() {
+            let (given, layers) = (kinds.len(), config.n_layers());
+            let message =
+                format!("{given} kinds of attention are given for the {layers} layers of the model");
+            return Err(PassError::Setting(message).into());
         }
+        Model::of(config, architecture, kinds, shape)
+    }
+
+    fn of(
+        config: ModelConfig,
+        architecture: &Source,
+        kinds: Vec<AttentionKind>,
+        shape: BatchShape,
+    ) -> Result<Self, CompileError> {
         let architecture = Architecture::parse(architecture)?;
         let BatchShape { batch, seq } = shape;
-        let built = build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq })?;
-        let kinds = layer_kinds(built.n_layers, asked, &placement)?;
+        let built = build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq }, &kinds)?;
         let (sizes, attentions) = (sizes(&built), attentions(&built.graph));
         let (reads_seq, reads_batch) = (built.reads_seq, built.reads_batch);
+        let (asked, placement) = (None, Placement::default());
         Ok(Model {
             architecture,
             config,
@@ -114,15 +143,9 @@ impl Model {
         })
     }
 
-    /// The same model with other attention kinds, as a checkpoint's metadata gives them.
-    #[must_use]
-    pub fn with_kinds(self, kinds: Vec<AttentionKind>) -> Self {
-        Model { kinds, ..self }
-    }
-
     /// Builds the graph for a batch shape.
     pub(crate) fn build(&self, shape: BuildShape) -> Result<BuiltModel, CompileError> {
-        Ok(build(&self.architecture, &self.config, &shape)?)
+        Ok(build(&self.architecture, &self.config, &shape, &self.kinds)?)
     }
 
     /// Errors with the places in the model file that give these numbers.
@@ -191,6 +214,15 @@ impl Model {
         let s = &self.sizes;
         6 * (s.params - s.embedding_params) + self.attentions.iter().map(per_attention).sum::<u64>()
     }
+}
+
+/// A model file with some numbers replaced.
+fn numbers(config: &Source, overrides: &[(String, f64)]) -> Result<ModelConfig, CompileError> {
+    let mut config = ModelConfig::parse(config)?;
+    for (key, value) in overrides {
+        config.override_number(key, *value)?;
+    }
+    Ok(config)
 }
 
 fn attentions(graph: &Graph) -> Vec<Attention> {

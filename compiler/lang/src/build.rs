@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use linc_ir::{Graph, Op, RopeScaling, Scope, Shape, TensorType};
+use linc_ir::{AttentionKind, Family, Graph, Op, RopeScaling, Scope, Shape, TensorType};
 
 use crate::Architecture;
 use crate::ast::*;
@@ -65,7 +65,8 @@ impl BuiltModel {
     }
 }
 
-/// Builds the graph of `arch` with the numbers of `config`.
+/// Builds the graph of `arch` with the numbers of `config`. `kinds` has the kind of attention of each layer, for texts that
+/// ask for it; layers that it lacks have softmax attention.
 ///
 /// # Errors
 /// Undefined, duplicate or unused names, shapes that do not fit, numbers that do not divide: all name errors
@@ -74,6 +75,7 @@ pub fn build(
     arch: &Architecture,
     config: &ModelConfig,
     shape: &BuildShape,
+    kinds: &[AttentionKind],
 ) -> Result<BuiltModel, Diagnostics> {
     let sources = || vec![arch.source().clone(), config.source().clone()];
     let fail = |errors| Err(Diagnostics::new(errors, sources()));
@@ -97,7 +99,7 @@ pub fn build(
     if !errors.is_empty() {
         return fail(errors);
     }
-    match Builder::new(arch, config, settings, *shape).build() {
+    match Builder::new(arch, config, settings, *shape, kinds).build() {
         Ok(model) => Ok(model),
         Err(error) => fail(vec![*error]),
     }
@@ -142,6 +144,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) seq_name: &'a str,
     pub(crate) reads_seq: bool,
     pub(crate) shape: BuildShape,
+    /// Of the layers from the first on.
+    kinds: &'a [AttentionKind],
     /// Innermost last; a function's body sees only its own.
     pub(crate) scopes: Vec<BTreeMap<String, Value>>,
     /// Calls being expanded, outermost first.
@@ -166,6 +170,7 @@ impl<'a> Builder<'a> {
         config: &'a ModelConfig,
         settings: BTreeMap<String, Setting>,
         shape: BuildShape,
+        kinds: &'a [AttentionKind],
     ) -> Self {
         let functions = arch.ast().items.iter().filter_map(|item| match &item.kind {
             ItemKind::Function(f) => Some((f.name.text.as_str(), f)),
@@ -183,6 +188,7 @@ impl<'a> Builder<'a> {
             seq_name: "",
             reads_seq: false,
             shape,
+            kinds,
             scopes: vec![BTreeMap::new()],
             calls: Vec::new(),
             prefix: Vec::new(),
@@ -255,6 +261,12 @@ impl<'a> Builder<'a> {
             Some(Number::Int(value)) => usize::try_from(value).unwrap_or(1),
             Some(Number::Float(_) | Number::Bool(_)) | None => 1,
         }
+    }
+
+    /// The kind of attention of the layer being built.
+    pub(crate) fn kind(&self) -> Option<AttentionKind> {
+        let softmax = Family::Softmax.default_kind();
+        self.layer.map(|layer| self.kinds.get(layer).copied().unwrap_or(softmax))
     }
 
     // ---- statements ----

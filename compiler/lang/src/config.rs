@@ -130,6 +130,14 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Number of layers.
+    pub fn n_layers(&self) -> usize {
+        match self.number("n_layers") {
+            Some(Number::Int(layers)) => usize::try_from(layers).unwrap_or(1),
+            Some(Number::Float(_) | Number::Bool(_)) | None => 1,
+        }
+    }
+
     /// A number by its dotted key, without derived defaults.
     pub fn number(&self, key: &str) -> Option<Number> {
         self.settings.get(key).map(|s| s.value)

@@ -8,6 +8,7 @@ use crate::builtins;
 use crate::config::Number;
 use crate::diagnostics::count;
 use crate::format;
+use crate::kind::{self, KIND};
 use crate::number;
 use crate::value::{Dim, Tensor, Value, describe_shape, shape};
 
@@ -35,6 +36,7 @@ impl<'a> Builder<'a> {
             ExprKind::List(items) => Ok(Value::Shape(b.dims(items)?)),
             ExprKind::Unary(operator, operand) => b.unary(*operator, operand),
             ExprKind::Binary(BinaryOperator::MatMul, left, right) => b.matmul(expr, left, right),
+            ExprKind::Binary(..) if b.asks_for_kind(expr) => b.kind_question(expr),
             ExprKind::Binary(operator, left, right) => {
                 let (l, r) = (b.eval(left)?, b.eval(right)?);
                 b.binary(expr, *operator, (l, left), (r, right))
@@ -62,6 +64,21 @@ impl<'a> Builder<'a> {
         }
         let message = format!("`{name}` has no value here: the branch that defines it was not taken");
         Err(self.error(span, message))
+    }
+
+    /// Whether an expression compares the layer's kind with a word, and is not about a name of the text or the model file.
+    fn asks_for_kind(&self, expr: &Expr) -> bool {
+        kind::question(expr).is_some()
+            && !self.settings.contains_key(KIND)
+            && !self.scopes.iter().any(|scope| scope.contains_key(KIND))
+    }
+
+    fn kind_question(&self, expr: &Expr) -> Built<Value> {
+        let answer = kind::question(expr).and_then(|question| question.answer(self.kind()?));
+        match answer {
+            Some(answer) => Ok(Value::Number(Number::Bool(answer))),
+            None => Err(self.error(expr.span, format!("{} has no answer here", quote(expr)))),
+        }
     }
 
     fn unary(&mut self, operator: UnaryOperator, operand: &Expr) -> Built<Value> {

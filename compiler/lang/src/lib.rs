@@ -17,6 +17,7 @@ pub mod config;
 pub mod diagnostics;
 mod eval;
 mod format;
+mod kind;
 mod lexer;
 mod number;
 mod parser;

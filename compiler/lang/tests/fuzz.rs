@@ -97,7 +97,7 @@ fn exercise(linc: &str, toml: &str) -> bool {
         assert_eq!(again.format(), formatted);
     }
     let config = ModelConfig::parse(&source("a.toml", toml));
-    let result = arch.and_then(|arch| build(&arch, &config?, &shape(2, 4, 8)));
+    let result = arch.and_then(|arch| build(&arch, &config?, &shape(2, 4, 8), &[]));
     match result {
         Ok(_) => true,
         Err(errors) => {

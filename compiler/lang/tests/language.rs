@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::common::{NANO, shape, source};
 use linc_ir::interp::{Tensor, run};
-use linc_ir::{Op, verify};
+use linc_ir::{AttentionKind, Op, verify};
 use linc_lang::{Architecture, BuiltModel, Diagnostics, ModelConfig, build};
 
 /// Features of a token, and the vocabulary, so that any `[batch, seq, dim]` can be the result.
@@ -19,7 +19,7 @@ fn config(extra: &str) -> ModelConfig {
 }
 
 fn try_build(text: &str, extra: &str) -> Result<BuiltModel, Diagnostics> {
-    build(&Architecture::parse(&source("c.linc", text))?, &config(extra), &shape(2, 3, 5))
+    build(&Architecture::parse(&source("c.linc", text))?, &config(extra), &shape(2, 3, 5), &[])
 }
 
 fn built(text: &str, extra: &str) -> BuiltModel {
@@ -235,7 +235,7 @@ model parallel(tokens: [batch, seq] int) {
 ";
     let arch = Architecture::parse(&source("p.linc", text)).unwrap_or_else(|e| panic!("{e}"));
     let config = ModelConfig::parse(&source("p.toml", NANO)).unwrap_or_else(|e| panic!("{e}"));
-    let model = build(&arch, &config, &shape(2, 8, 16)).unwrap_or_else(|e| panic!("{e}"));
+    let model = build(&arch, &config, &shape(2, 8, 16), &[]).unwrap_or_else(|e| panic!("{e}"));
     verify(&model.graph).expect("a sound graph");
     assert_eq!(model.graph.ty(model.graph.outputs[0].1).shape.dims(), [16, 256]);
     let tables = model.graph.nodes().filter(|n| matches!(model.graph.op(*n), Op::Table { .. })).count();
@@ -310,4 +310,50 @@ fn nodes_know_their_layer() {
         ("sqrt", None, ""),
     ];
     assert_eq!(found, expected);
+}
+
+/// Names of parameters of a model with two layers of these kinds.
+fn parameters(in_layers: &str, extra: &str, kinds: &[AttentionKind]) -> Vec<String> {
+    let text = format!(
+        "fn scaled(x, is_scaled) {{\n  y = x\n  if is_scaled {{ y = 2 * x }}\n  return y\n}}\n\
+         model m(tokens: [batch, seq] int) {{\n  param table [vocab_size, dim] init normal(1.0)\n  \
+         x = embedding(tokens, table)\n  for _layer in layers {{\n    {in_layers}\n    x = scaled(x, false)\n  }}\n  \
+         logits = x\n}}\n"
+    );
+    let arch = Architecture::parse(&source("c.linc", &text)).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let model =
+        build(&arch, &config(extra), &shape(2, 3, 5), kinds).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    verify(&model.graph).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let name =
+        |id| model.graph.op(id).leaf_name().filter(|name| name.starts_with("layers")).map(String::from);
+    model.graph.nodes().filter_map(name).collect()
+}
+
+#[test]
+fn layers_of_a_kind_have_parameters_of_their_own() {
+    const GATE: &str = "{ param gate [dim] init ones x = x * gate }";
+    let kinds = [AttentionKind::Softmax, AttentionKind::Efficient];
+    let found = |condition: &str| parameters(&format!("if {condition} {GATE}"), "", &kinds);
+    let (first, second) = ("layers.0.gate.weight", "layers.1.gate.weight");
+    for condition in
+        ["kind == efficient", "kind == linear", "linear == kind", "kind != softmax", "not (kind == softmax)"]
+    {
+        assert_eq!(found(condition), [second], "{condition}");
+    }
+    assert_eq!(found("kind == softmax"), [first]);
+    assert_eq!(found("kind == softmax or kind == linear"), [first, second]);
+    // Without kinds all layers have softmax attention.
+    assert_eq!(parameters(&format!("if kind == linear {GATE}"), "", &[]), <[&str; 0]>::default());
+    let otherwise = format!("if kind == linear {GATE} else {{ param bias [dim] init zeros x = x + bias }}");
+    assert_eq!(parameters(&otherwise, "", &kinds), ["layers.0.bias.weight", second]);
+    // The answer is a value, which a function takes.
+    let passed = format!("let is_linear = kind == linear x = scaled(x, is_linear) if is_linear {GATE}");
+    assert_eq!(parameters(&passed, "", &kinds), [second]);
+    // Who has a name `kind` keeps it, and names that are words elsewhere are free.
+    let own = format!("let kind = 3 let efficient = 3 if kind == efficient {GATE}");
+    assert_eq!(parameters(&own, "", &kinds), [first, second]);
+    let constant = format!("if kind == 3 {GATE}");
+    assert_eq!(parameters(&constant, "[constants]\nkind = 3\n", &kinds), [first, second]);
+    let words = format!("let linear = 0 * dim if kind == linear and linear == 0 {GATE}");
+    assert_eq!(parameters(&words, "", &kinds), [second]);
 }

@@ -7,7 +7,7 @@ use linc_lang::{Architecture, ModelConfig, build};
 fn errors_with(linc: &str, toml: &str) -> String {
     let config = ModelConfig::parse(&source("llama3_nano.toml", toml)).expect("the TOML is fine");
     let result = Architecture::parse(&source("llama3.linc", linc))
-        .and_then(|arch| build(&arch, &config, &shape(2, 8, 8)));
+        .and_then(|arch| build(&arch, &config, &shape(2, 8, 8), &[]));
     match result {
         Ok(_) => panic!("no error"),
         Err(errors) => errors.to_string(),
@@ -57,6 +57,14 @@ snapshots! {
     definition_of_itself: body("  let a = a + 1\n  x = x * a");
     recursive_function: small("fn f(x) {\n  return g(x)\n}\n\nfn g(x) {\n  return f(x) + 1\n}\n\nmodel m(tokens: [batch, seq] int) {\n  param w [vocab_size, dim] init normal(1.0)\n  logits = f(embedding(tokens, w)) @ w.T\n}\n");
     duplicate_parameter: body("  for layer in layers {\n    block a {\n      param v [dim] init ones\n      x = x * v\n    }\n    block a {\n      param v [dim] init ones\n      x = x * v\n    }\n  }");
+
+    // ---- kinds of layers ----
+    unknown_kind: body("  for layer in layers {\n    if kind == eficient {\n      x = 2 * x\n    }\n  }");
+    unknown_kind_without_a_near_one: body("  for layer in layers {\n    if mamba != kind {\n      x = 2 * x\n    }\n  }");
+    kind_outside_of_layers: body("  if kind == linear {\n    x = 2 * x\n  }");
+    kind_in_a_function: small("fn f(x) {\n  y = x\n  if kind == linear {\n    y = 2 * x\n  }\n  return y\n}\n\nmodel m(tokens: [batch, seq] int) {\n  param w [vocab_size, dim] init normal(1.0)\n  logits = f(embedding(tokens, w)) @ w.T\n}\n");
+    kind_beside_a_number: body("  for layer in layers {\n    if kind == 2 {\n      x = 2 * x\n    }\n  }");
+    kind_as_a_value: body("  for layer in layers {\n    x = kind * x\n  }");
 
     // ---- syntax ----
     unclosed_block: edited("    param ffn_norm", "    block feed {\n    param ffn_norm");

@@ -79,7 +79,7 @@ fn attention_nodes_know_their_layer_and_scope() {
 #[test]
 fn the_same_architecture_decodes_one_token() {
     let (arch, config) = model("nano");
-    let model = linc_lang::build(&arch, &config, &shape(2, 1, 64)).expect("seq 1 builds");
+    let model = linc_lang::build(&arch, &config, &shape(2, 1, 64), &[]).expect("seq 1 builds");
     let (name, logits) = &model.graph.outputs[0];
     assert_eq!(name, "logits");
     assert_eq!(model.graph.ty(*logits).shape.dims(), [2, 1, 256]);
@@ -122,7 +122,7 @@ fn numbers_can_be_overridden() {
     {
         config.override_number(key, value).expect(key);
     }
-    let model = linc_lang::build(&arch, &config, &shape(1, 8, 8)).expect("builds");
+    let model = linc_lang::build(&arch, &config, &shape(1, 8, 8), &[]).expect("builds");
     assert_eq!((model.n_layers, model.vocab_size, model.head_dim), (2, 1000, 16));
     assert_eq!(config.rope_scaling().map(|s| s.factor), Some(2.0));
     let error = config.override_number("n_layer", 2.0).expect_err("no such key").to_string();
@@ -141,7 +141,7 @@ fn flags_can_be_overridden_by_0_and_1() {
     let error = config.override_number("linear_attention.rope", 2.0).expect_err("no flag").to_string();
     assert!(error.contains("must be true or false (1 or 0), not 2"), "{error}");
     let parameters = |config: &ModelConfig| {
-        linc_lang::build(&arch, config, &shape(1, 8, 8)).expect("builds").parameter_count()
+        linc_lang::build(&arch, config, &shape(1, 8, 8), &[]).expect("builds").parameter_count()
     };
     let untied = parameters(&config);
     config.override_number("tie_embeddings", 1.0).expect("a flag");

@@ -7,7 +7,7 @@ use linc_lang::{Architecture, ModelConfig, build};
 fn errors(text: &str) -> String {
     let arch = Architecture::parse(&source("llama3.linc", LLAMA3)).expect("llama3.linc parses");
     let result = ModelConfig::parse(&source("llama3_nano.toml", text))
-        .and_then(|config| build(&arch, &config, &shape(2, 8, 8)));
+        .and_then(|config| build(&arch, &config, &shape(2, 8, 8), &[]));
     match result {
         Ok(_) => panic!("no error"),
         Err(errors) => errors.to_string(),
@@ -28,7 +28,7 @@ fn edited_8b(from: &str, to: &str) -> String {
 fn overridden(key: &str, value: f64) -> String {
     let arch = Architecture::parse(&source("llama3.linc", LLAMA3)).expect("llama3.linc parses");
     let mut config = ModelConfig::parse(&source("llama3_nano.toml", NANO)).expect("the TOML is fine");
-    match config.override_number(key, value).and_then(|()| build(&arch, &config, &shape(2, 8, 8))) {
+    match config.override_number(key, value).and_then(|()| build(&arch, &config, &shape(2, 8, 8), &[])) {
         Ok(_) => panic!("no error"),
         Err(errors) => errors.to_string(),
     }
@@ -77,6 +77,9 @@ fn build_shapes_are_checked() {
     let (arch, config) = crate::common::model("nano");
     let sizes = [(0, 8, 8), (2, 0, 8), (2, 8, 0), (usize::MAX, 2, 8), (2, 8, usize::MAX), (2, 9, 8)];
     for (batch, seq, rope_len) in sizes {
-        assert!(build(&arch, &config, &shape(batch, seq, rope_len)).is_err(), "{batch} {seq} {rope_len}");
+        assert!(
+            build(&arch, &config, &shape(batch, seq, rope_len), &[]).is_err(),
+            "{batch} {seq} {rope_len}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use linc_device::words::count;
 use linc_driver::{
-    AttentionKind, BatchShape, Entry, HEAD_DIM_MULTIPLE, Model, Placement, Precision, RecomputePolicy, Source,
+    AttentionKind, BatchShape, Entry, HEAD_DIM_MULTIPLE, Model, Precision, RecomputePolicy, Source,
 };
 use linc_session::Session;
 use serde::Serialize;
@@ -239,6 +239,5 @@ fn model(bench: &AttentionBench, head_dim: usize, seq: usize) -> Result<Model, B
     let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let (config, architecture) = (source("attention.toml", &numbers), source("attention.linc", ARCHITECTURE));
     let shape = BatchShape { batch: *batch, seq };
-    let model = Model::new(&config, &architecture, &[], None, Placement::Uniform, shape)?;
-    Ok(model.with_kinds(kinds.clone()))
+    Ok(Model::with_kinds(&config, &architecture, &[], kinds.clone(), shape)?)
 }

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use linc_device::words::thousands;
 use linc_driver::{
-    AttentionKind, BatchShape, CompileError, Entry, Family, Layout, Model, Options, Placement, Source,
-    layer_kinds,
+    AttentionKind, BatchShape, CompileError, Entry, Family, Layout, Model, Options, Source, layer_kinds,
 };
 
 use crate::batch::batch_change;
@@ -23,18 +22,20 @@ pub fn model_of(record: &ModelRecord) -> Result<Model, CheckpointError> {
     let kinds: Option<Vec<AttentionKind>> =
         record.layers.iter().map(|name| AttentionKind::from_name(name)).collect();
     let shape = BatchShape { batch: record.batch_size.max(1), seq: record.seq_len };
-    let model = Model::new(&toml, &architecture, &record.overrides, None, Placement::Uniform, shape)?;
-    let Some(kinds) = kinds.filter(|kinds| kinds.len() == model.sizes.n_layers) else {
-        let message = format!(
-            "the checkpoint has the layers {}; expected softmax or linear for each of the model's {}",
-            record.layers.join(", "),
-            model.sizes.n_layers
-        );
-        return Err(CheckpointError::Layers { message });
+    let mut model = match kinds
+        .map(|kinds| Model::with_kinds(&toml, &architecture, &record.overrides, kinds, shape))
+    {
+        Some(Ok(model)) => model,
+        Some(Err(CompileError::Pass(_))) | None => {
+            let message = format!(
+                "the checkpoint has the layers {}; expected softmax or linear for each layer of the model",
+                record.layers.join(", ")
+            );
+            return Err(CheckpointError::Layers { message });
+        }
+        Some(Err(error)) => return Err(error.into()),
     };
-    let placement = record.linear_attn_placement.parse().map_err(CompileError::Pass)?;
-    let mut model = model.with_kinds(kinds);
-    model.placement = placement;
+    model.placement = record.linear_attn_placement.parse().map_err(CompileError::Pass)?;
     Ok(model)
 }
 
@@ -45,11 +46,19 @@ pub fn model_of(record: &ModelRecord) -> Result<Model, CheckpointError> {
 pub fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<(), CheckpointError> {
     let title = |m: &ModelRecord| format!("{} {} with {} parameters", m.name, m.flavor, thousands(m.params));
     let mut help = "use that model, or another job.dump_folder".to_string();
-    let message = if saved.params != now.params {
-        format!("it is of {}, the config asks for {}", title(saved), title(now))
-    } else if saved.layers != now.layers {
+    let placed_otherwise = saved.layers != now.layers && saved.layers.len() == now.layers.len();
+    let named_alike = (&saved.name, &saved.flavor) == (&now.name, &now.flavor);
+    // A text may give layers of one kind more parameters, so that other layers are the first thing to say.
+    let message = if placed_otherwise && (named_alike || saved.params == now.params) {
         help = format!("set {}, or use another job.dump_folder", layer_settings(saved));
-        format!("its layers are {}, the config asks for {}", letters(&saved.layers), letters(&now.layers))
+        let layers = [&saved.layers, &now.layers].map(|layers| letters(layers));
+        let params = match saved.params == now.params {
+            true => [String::new(), String::new()],
+            false => [saved, now].map(|model| format!(" with {} parameters", thousands(model.params))),
+        };
+        format!("its layers are {}{}, the config asks for {}{}", layers[0], params[0], layers[1], params[1])
+    } else if saved.params != now.params || saved.layers != now.layers {
+        format!("it is of {}, the config asks for {}", title(saved), title(now))
     } else if !same_model(saved, now)? {
         format!("it was made with another {} or {}", now.model_path, now.architecture_path)
     } else if let Some(change) = batch_change(saved, now)?.filter(|change| change.is_other) {
@@ -158,5 +167,30 @@ mod tests {
         let newer = ModelRecord { linear_attn_ratio: "0.5".into(), ..older("uniform") };
         let named = "model.linear_attn_ratio = 0.5 and model.linear_attn_placement = \"uniform\"";
         assert_eq!(layer_settings(&newer), named);
+    }
+
+    #[test]
+    fn layers_of_a_kind_have_their_parameters_and_another_placement_is_said() {
+        let gate = "if kind == linear {\n        param gate [dim] init ones\n        h = h * gate\n      }\n      q =";
+        let gated = |layers: [&str; 4]| {
+            let layers = layers.map(String::from).to_vec();
+            let architecture = older("uniform").architecture.replacen("q =", gate, 1);
+            let record = ModelRecord { layers, architecture, ..older("uniform") };
+            let model = model_of(&record).expect("a model");
+            (ModelRecord { params: model.sizes.params, ..record }, model)
+        };
+        let (one, model) = gated(["linear", "softmax", "softmax", "softmax"]);
+        let (two, _) = gated(["linear", "softmax", "linear", "softmax"]);
+        assert_eq!(two.params, one.params + model.sizes.dim as u64);
+        let error = check_model(Path::new("step-1"), &two, &one).expect_err("another placement");
+        let CheckpointError::Mismatch { message, help, .. } = error else { panic!("{error}") };
+        let [one, two] = [one, two].map(|record| thousands(record.params));
+        assert_eq!(
+            message,
+            format!(
+                "its layers are LSLS with {two} parameters, the config asks for LSSS with {one} parameters"
+            )
+        );
+        assert!(help.contains("linear_attn_placement = [0, 2]"), "{help}");
     }
 }

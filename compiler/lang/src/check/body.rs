@@ -6,6 +6,7 @@ use super::{Checker, INPUT, RESULT, walk};
 use crate::ast::*;
 use crate::builtins;
 use crate::diagnostics::Diagnostic;
+use crate::kind::{self, KIND, Question};
 use crate::suggest::did_you_mean;
 
 /// Cycles of definitions through more names than this are reported as uses before the definition.
@@ -214,6 +215,9 @@ impl<'c, 'a> Body<'c, 'a> {
             }
             ExprKind::List(items) => items.iter().for_each(|e| self.expr(e, target)),
             ExprKind::Binary(_, left, right) => {
+                if let Some(question) = kind::question(expr).filter(|_| !self.defines(KIND)) {
+                    return self.kind_question(expr, &question);
+                }
                 self.expr(left, target);
                 self.expr(right, target);
             }
@@ -228,6 +232,30 @@ impl<'c, 'a> Body<'c, 'a> {
                 }
                 arguments.iter().for_each(|a| self.expr(&a.value, target));
             }
+        }
+    }
+
+    /// Whether a name is the text's or the model file's.
+    fn defines(&self, name: &str) -> bool {
+        self.lookup(name).is_some() || self.checker.outside.names.contains(name)
+    }
+
+    /// Checks that a layer is there to be asked for its kind, and that the word is one.
+    fn kind_question(&mut self, whole: &Expr, question: &Question<'_>) {
+        let one_of = || format!("it is one of {}", kind::words().join(", "));
+        if !self.in_layers {
+            let message = format!("`{KIND}` is the kind of attention of a layer, and no layer is here");
+            let help = "ask inside of `for .. in layers`; a function takes the answer as an argument";
+            return self.error(whole.span, message, Some(help.to_string()));
+        }
+        let ExprKind::Name(word) = &question.word.kind else {
+            let message = format!("`{KIND}` is compared with the name of a kind of attention");
+            return self.error(question.word.span, message, Some(one_of()));
+        };
+        if !kind::words().contains(&word.as_str()) {
+            let message = format!("there is no kind of attention `{word}`");
+            let help = did_you_mean(word, kind::words()).unwrap_or_else(one_of);
+            self.error(question.word.span, message, Some(help));
         }
     }
 
@@ -278,6 +306,10 @@ impl<'c, 'a> Body<'c, 'a> {
                     other.span,
                     "this one is visible only in its own block",
                 )
+            }
+            None if name == KIND => {
+                let help = format!("compare it: `{KIND} == {}`", kind::words()[1]);
+                Diagnostic::new(path, span, format!("`{KIND}` alone has no value")).help(help)
             }
             None => {
                 let visible = self.scopes.iter().flat_map(|s| s.keys().map(String::as_str));

@@ -43,5 +43,5 @@ pub(crate) fn shape(batch: usize, seq: usize, rope_len: usize) -> BuildShape {
 /// A shipped model, built.
 pub(crate) fn built(flavor: &str) -> BuiltModel {
     let (arch, config) = model(flavor);
-    linc_lang::build(&arch, &config, &shape(2, 8, 8)).unwrap_or_else(|e| panic!("{e}"))
+    linc_lang::build(&arch, &config, &shape(2, 8, 8), &[]).unwrap_or_else(|e| panic!("{e}"))
 }

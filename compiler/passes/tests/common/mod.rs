@@ -46,7 +46,7 @@ pub(crate) fn plain(architecture: &str, batch: usize, seq: usize) -> Graph {
 fn built(config: &ModelConfig, architecture: &str, batch: usize, seq: usize) -> Graph {
     let architecture = Architecture::parse(&source("model.linc", architecture)).expect("an architecture");
     let shape = BuildShape { batch, seq, rope_len: seq };
-    build(&architecture, config, &shape).unwrap_or_else(|e| panic!("{e}")).graph
+    build(&architecture, config, &shape, &[]).unwrap_or_else(|e| panic!("{e}")).graph
 }
 
 pub(crate) fn options(kinds: &str) -> Options {
