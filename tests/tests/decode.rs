@@ -4,8 +4,8 @@
 
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::{
-    Arch, BatchShape, Entry, Layout, Model, Options, Placement, Precision, Source, Target, compile,
-    generation, names,
+    Arch, AttentionKind, BatchShape, Entry, Layout, Model, Options, Placement, Precision, Source, Target,
+    compile, generation, names,
 };
 use linc_exec::Executor;
 use linc_plan::{DType, Role};
@@ -94,6 +94,34 @@ fn decoding_in_bf16_does_so_within_its_roundings() {
 #[test]
 fn decoding_in_f16_does_so_within_its_roundings() {
     same_logits(Precision::Float16, 4e-3);
+}
+
+/// The kind that takes a prompt token by token, beside one that takes blocks: such a model has no program for them.
+#[test]
+fn attention_with_elu_features_decodes() {
+    let kinds =
+        vec![AttentionKind::Elu, AttentionKind::Softmax, AttentionKind::Elu, AttentionKind::Efficient];
+    let (config, text) = (models::source("llama3_nano.toml"), models::source("llama3.linc"));
+    let (layers, shape) = (kinds.len() as f64, BatchShape { batch: 1, seq: 16 });
+    let model = Model::with_kinds(&config, &text, &[("n_layers".into(), layers)], kinds, shape)
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((model.layer_map(), model.share_text()), ("LSLL".into(), "0.75".into()));
+    assert_eq!(linc_driver::prompt_blocks(&model, Target::Cpu, SEQ), None);
+    for (precision, tolerance) in [(Precision::Float32, 1e-4), (Precision::Bfloat16, 3e-2)] {
+        let options = Options { precision, ..Options::new(1, 1) };
+        let programs = [(Entry::Forward, SEQ), (Entry::Decode { context: SEQ }, 1)];
+        let mut executor = executor(&model, &options, &programs);
+        let vocab = model.sizes.vocab_size;
+        let tokens: Vec<i32> = (0..SEQ).map(|i| ((i * i * 31 + 7 * i + 3) % vocab) as i32).collect();
+        let whole = forward(&mut executor, &tokens);
+        let scale = whole.iter().fold(1f32, |m, x| m.max(x.abs()));
+        for round in 0..2 {
+            let single = decode(&mut executor, &tokens, 0);
+            assert_eq!(whole.len(), single.len());
+            let worst = whole.iter().zip(&single).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= tolerance * scale, "{precision:?}, round {round}: {worst:e} of {scale}");
+        }
+    }
 }
 
 fn same_logits(precision: Precision, tolerance: f32) {

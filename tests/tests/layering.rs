@@ -443,6 +443,7 @@ fn names_of_states_are_given_in_one_place() {
         ("loss_scale.", "compiler/passes/src/loss_scale.rs"),
         ("cache_k", "compiler/passes/src/attention/softmax.rs"),
         ("state_sum", "compiler/passes/src/attention/efficient.rs"),
+        ("elu_sum", "compiler/passes/src/attention/elu.rs"),
     ] {
         let literal = |text: &str| {
             text.match_indices(word).any(|(at, _)| {
@@ -466,9 +467,10 @@ fn names_of_states_are_given_in_one_place() {
 /// what belongs to one would assume its formula.
 #[test]
 fn kinds_of_attention_stay_in_their_modules() {
-    const KINDS: [(&str, &[&str]); 2] = [
+    const KINDS: [(&str, &[&str]); 3] = [
         ("softmax", &["SoftmaxOp", "SoftmaxOptions", "SoftmaxForwardSpec", "SoftmaxDecodeSpec"]),
         ("efficient", &["Efficient", "EfficientOp", "EfficientSpec", "EfficientOptions", "NO_KEY"]),
+        ("elu", &["Elu", "EluOp", "EluSpec", "EluOptions"]),
     ];
     // Where kinds are registered, and where the numbers of a model file become options of kinds.
     const REGISTERS: [&str; 5] = [

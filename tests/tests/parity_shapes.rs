@@ -3,7 +3,7 @@
 
 use linc_driver::names::{GRAD_NORM, LOSS};
 use linc_driver::{
-    AdamWSpec, BatchShape, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
+    AdamWSpec, AttentionKind, BatchShape, Entry, Layout, Model, OptimizerOptions, Options, Source, compile,
 };
 use linc_ir::interp::run;
 use linc_tests::reference::{bindings, distance, doubles, norm};
@@ -11,6 +11,8 @@ use linc_tests::{compiled, models};
 
 /// A model of one linear and one softmax layer, and a batch.
 struct Shape {
+    /// Kind of the linear layer.
+    linear: AttentionKind,
     dim: usize,
     heads: usize,
     kv_heads: usize,
@@ -30,9 +32,9 @@ impl Shape {
              [linear_attention]\ntemperature = 1.0\n"
         );
         let config = Source { path: "shape.toml".into(), text };
-        let ratio = "0.5".parse().unwrap_or_else(|e| panic!("{e}"));
+        let kinds = vec![self.linear, AttentionKind::Softmax];
         let shape = BatchShape { batch: self.batch, seq: self.seq };
-        Model::new(&config, &models::source("llama3.linc"), &[], Some(ratio), Placement::Uniform, shape)
+        Model::with_kinds(&config, &models::source("llama3.linc"), &[], kinds, shape)
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -66,20 +68,53 @@ impl Shape {
 #[test]
 fn sequences_of_every_length_against_the_chunk() {
     for seq in [2, 63, 64, 65, 129, 200, 257] {
-        Shape { dim: 64, heads: 2, kv_heads: 1, vocab: 50, batch: 2, seq }.check();
+        Shape { linear: AttentionKind::Efficient, dim: 64, heads: 2, kv_heads: 1, vocab: 50, batch: 2, seq }
+            .check();
     }
 }
 
 #[test]
 fn heads_of_every_size() {
     for head in [32, 64, 96, 128] {
-        Shape { dim: 2 * head, heads: 2, kv_heads: 2, vocab: 31, batch: 1, seq: 100 }.check();
+        Shape {
+            linear: AttentionKind::Efficient,
+            dim: 2 * head,
+            heads: 2,
+            kv_heads: 2,
+            vocab: 31,
+            batch: 1,
+            seq: 100,
+        }
+        .check();
     }
-    Shape { dim: 256, heads: 8, kv_heads: 2, vocab: 31, batch: 1, seq: 70 }.check();
+    Shape { linear: AttentionKind::Efficient, dim: 256, heads: 8, kv_heads: 2, vocab: 31, batch: 1, seq: 70 }
+        .check();
 }
 
 #[test]
 fn the_loss_over_several_blocks_of_tokens() {
     // Logits of 64 tokens exist at once: three blocks, the last of one token.
-    Shape { dim: 16, heads: 2, kv_heads: 1, vocab: 65_537, batch: 1, seq: 129 }.check();
+    Shape {
+        linear: AttentionKind::Efficient,
+        dim: 16,
+        heads: 2,
+        kv_heads: 1,
+        vocab: 65_537,
+        batch: 1,
+        seq: 129,
+    }
+    .check();
+}
+
+#[test]
+fn elu_features() {
+    let shape = |seq, dim, heads, kv_heads| {
+        Shape { linear: AttentionKind::Elu, dim, heads, kv_heads, vocab: 31, batch: 2, seq }.check();
+    };
+    for seq in [2, 63, 64, 65, 200] {
+        shape(seq, 64, 2, 1);
+    }
+    for head in [8, 40, 128] {
+        shape(70, 4 * head, 4, 2);
+    }
 }

@@ -4,7 +4,7 @@ use linc_ir::{AttentionKind, Family, Graph, LinearForm, Op};
 use linc_lang::{
     Architecture, BuildShape, BuiltModel, Diagnostics, LinearAttentionOptions, ModelConfig, Source, build,
 };
-use linc_passes::attention::{self, EfficientOptions, SoftmaxOptions};
+use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::placement::{Placement, Ratio, describe_share, layer_kinds, layer_map};
 
 use crate::error::CompileError;
@@ -163,6 +163,7 @@ impl Model {
         attention::Options {
             softmax: SoftmaxOptions { decode_range: linc_kernels::decode_range(target.into()) },
             efficient: EfficientOptions { rope, temperature, chunk, form },
+            elu: EluOptions { rope, chunk },
         }
     }
 

@@ -3,7 +3,8 @@
 use crate::common::{Numbers, close, differences, eval1};
 use linc_ir::interp::{Tensor, eval};
 use linc_ir::{
-    AttentionSpec, DType, EfficientOp, EfficientSpec, LinearForm, Op, SoftmaxOp, TableKind, TensorType,
+    AttentionSpec, DType, EfficientOp, EfficientSpec, EluOp, EluSpec, LinearForm, Op, SoftmaxOp, TableKind,
+    TensorType,
 };
 
 /// Error of central differences with step 1e-5 on functions of order 1.
@@ -160,6 +161,43 @@ fn efficient_attention() {
             }
         }
     }
+}
+
+#[test]
+fn elu_attention() {
+    let mut numbers = Numbers(9);
+    let (b, n, d) = (2, 7, 3);
+    for (heads, groups) in [(1, 1), (4, 2), (3, 1)] {
+        let (q, dout) = (numbers.tensor([b, n, heads, d]), numbers.tensor([b, n, heads, d]));
+        let (k, v) = (numbers.tensor([b, n, groups, d]), numbers.tensor([b, n, groups, d]));
+        let spec = EluSpec { causal: true, chunk: 3 };
+        let forward = Op::from(EluOp::Forward(spec.clone()));
+        let saved = eval(&forward, &[&q, &k, &v]).unwrap();
+        let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &dout];
+        let found = eval(&Op::from(EluOp::Backward(spec)), &operands).unwrap();
+        for i in 0..3 {
+            let expected = differences(&forward, &[&q, &k, &v], i, &dout.doubles());
+            close(["dq", "dk", "dv"][i], &found[i].doubles(), &expected, TOLERANCE);
+        }
+    }
+    let x = numbers.tensor([1, 2, 1, 3]);
+    let error =
+        eval(&Op::from(EluOp::Forward(EluSpec { causal: false, chunk: 3 })), &[&x, &x, &x]).unwrap_err();
+    assert!(error.to_string().contains("only causal"), "{error}");
+}
+
+/// The definition at one feature, by hand: weights φ(q)·φ(k) are 1·1 and 1·2 for keys of 0 and 1 and queries of 0.
+#[test]
+fn elu_attention_of_two_tokens() {
+    let tensor = |values: [f64; 2]| Tensor::float([1, 2, 1, 1], values.to_vec());
+    let (q, k, v) = (tensor([0.0, 0.0]), tensor([0.0, 1.0]), tensor([3.0, 6.0]));
+    let found = eval(&Op::from(EluOp::Forward(EluSpec { causal: true, chunk: 1 })), &[&q, &k, &v]).unwrap();
+    assert_eq!(found[0].doubles(), [3.0, (3.0 + 2.0 * 6.0) / 3.0]);
+    assert_eq!(
+        (found[1].doubles(), found[2].doubles()),
+        (vec![0.0, 1.0], vec![0.0, 3.0]),
+        "before each token"
+    );
 }
 
 #[test]

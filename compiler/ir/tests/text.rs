@@ -3,9 +3,9 @@
 use crate::common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
-    AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientOp, EfficientSpec, Graph, Init, IrError, KindOp,
-    LinearForm, Op, ParamState, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp, StateRole, TableKind,
-    TensorType, UnaryOp, Value, dot, parse, print, verify,
+    AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientOp, EfficientSpec, EluOp, EluSpec, Graph, Init,
+    IrError, KindOp, LinearForm, Op, ParamState, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp,
+    StateRole, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 use proptest::prelude::*;
 
@@ -137,6 +137,9 @@ pub(crate) fn everything() -> Graph {
     let operands = [q, k, v, linear[0], linear[1], linear[2], q];
     b.add(Op::from(EfficientOp::Backward(spec.clone())), &operands);
     b.add(Op::from(EfficientOp::Backward(EfficientSpec { form: LinearForm::Chunked, ..spec })), &operands);
+    let spec = EluSpec { causal: true, chunk: 4 };
+    let elu = b.add(Op::from(EluOp::Forward(spec.clone())), &[q, k, v]);
+    b.add(Op::from(EluOp::Backward(spec.clone())), &[q, k, v, elu[0], elu[1], elu[2], q]);
     let (q, k) = (b.f32([2, 1, 4, 4]), b.f32([2, 1, 2, 4]));
     let cache = b.f32([2, 9, 2, 4]);
     b.add(Op::Rope { inverse: false }, &[q, table, pos]);
@@ -150,6 +153,7 @@ pub(crate) fn everything() -> Graph {
         Op::from(EfficientOp::Decode(EfficientSpec { form: LinearForm::Chunked, ..spec })),
         &[q, k, k, row, row, state, pos],
     );
+    b.add(Op::from(EluOp::Decode(EluSpec { causal: true, chunk: 1 })), &[q, k, k, row, state, pos]);
     let loss = b.add(Op::CrossEntropy, &[h, ids])[0];
     b.add(Op::CrossEntropyGrad, &[h, ids, loss]);
     b.add(Op::LinearCrossEntropy { chunk: 2 }, &[h, w, ids]);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use linc_ir::{AttentionKind, Graph, LinearForm};
-use linc_passes::attention::{self, EfficientOptions, SoftmaxOptions};
+use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::precision::Precision;
 use linc_passes::recompute::{self, Policy};
 use linc_passes::setting::PassSetting;
@@ -41,7 +41,11 @@ fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
             let kinds = [AttentionKind::Efficient, AttentionKind::Softmax];
             let efficient =
                 EfficientOptions { rope: false, temperature: 1.0, chunk: 64, form: LinearForm::Fused };
-            let options = attention::Options { softmax: SoftmaxOptions::default(), efficient };
+            let options = attention::Options {
+                softmax: SoftmaxOptions::default(),
+                efficient,
+                elu: EluOptions { rope: false, chunk: 64 },
+            };
             attention::run(graph, &kinds, &options).expect("attention");
         }
         "canonicalize" => canonicalize::run(graph).expect("canonicalize"),

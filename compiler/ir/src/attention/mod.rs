@@ -5,9 +5,11 @@
 //! what the compiler then asks for in this file and in `interp/attention/mod.rs`. Nothing else in this crate knows kinds.
 
 mod efficient;
+mod elu;
 mod softmax;
 
 pub use efficient::{EfficientOp, EfficientSpec};
+pub use elu::{EluOp, EluSpec};
 pub use softmax::SoftmaxOp;
 
 use linc_text::Parsed;
@@ -24,6 +26,8 @@ pub enum AttentionKind {
     Softmax,
     /// Causal efficient attention (Shen et al., arXiv 1812.01243, made causal), O(n) time.
     Efficient,
+    /// Causal linear attention with the features elu(x) + 1 (Katharopoulos et al., arXiv 2006.16236), O(n) time.
+    Elu,
 }
 
 /// What kinds have in common for those who choose layers and read reports.
@@ -63,13 +67,15 @@ impl Family {
 
 impl AttentionKind {
     /// All kinds, in declaration order.
-    pub const ALL: [AttentionKind; 2] = [AttentionKind::Softmax, AttentionKind::Efficient];
+    pub const ALL: [AttentionKind; 3] =
+        [AttentionKind::Softmax, AttentionKind::Efficient, AttentionKind::Elu];
 
     /// Name in the language.
     pub const fn name(self) -> &'static str {
         match self {
             AttentionKind::Softmax => "softmax",
             AttentionKind::Efficient => "efficient",
+            AttentionKind::Elu => "elu",
         }
     }
 
@@ -77,7 +83,7 @@ impl AttentionKind {
     pub const fn family(self) -> Family {
         match self {
             AttentionKind::Softmax => Family::Softmax,
-            AttentionKind::Efficient => Family::Linear,
+            AttentionKind::Efficient | AttentionKind::Elu => Family::Linear,
         }
     }
 
@@ -133,6 +139,8 @@ pub enum KindOp {
     Softmax(SoftmaxOp),
     /// Of efficient attention.
     Efficient(EfficientOp),
+    /// Of attention with elu features.
+    Elu(EluOp),
 }
 
 /// What every operation of a kind answers. Its first three operands are q, k and v.
@@ -162,6 +170,7 @@ impl KindOp {
         match self {
             KindOp::Softmax(op) => op,
             KindOp::Efficient(op) => op,
+            KindOp::Elu(op) => op,
         }
     }
 
@@ -170,7 +179,10 @@ impl KindOp {
         if let Some(op) = SoftmaxOp::parse(name, attributes)? {
             return Ok(Some(KindOp::Softmax(op)));
         }
-        Ok(EfficientOp::parse(name, attributes)?.map(KindOp::Efficient))
+        if let Some(op) = EfficientOp::parse(name, attributes)? {
+            return Ok(Some(KindOp::Efficient(op)));
+        }
+        Ok(EluOp::parse(name, attributes)?.map(KindOp::Elu))
     }
 
     /// The name in the text form.
@@ -204,6 +216,12 @@ impl KindOp {
 impl From<SoftmaxOp> for Op {
     fn from(op: SoftmaxOp) -> Op {
         Op::Kind(KindOp::Softmax(op))
+    }
+}
+
+impl From<EluOp> for Op {
+    fn from(op: EluOp) -> Op {
+        Op::Kind(KindOp::Elu(op))
     }
 }
 

@@ -2,6 +2,7 @@
 //! each. To add one: its module, and its arms in [`lower`] and [`flops`].
 
 mod efficient;
+mod elu;
 mod softmax;
 
 use linc_ir::{Graph, KindOp, Value};
@@ -26,6 +27,7 @@ pub(crate) fn lower(l: &mut Lowering<'_>, op: &KindOp) -> Result<(), KernelError
     match op {
         KindOp::Softmax(op) => softmax::lower(l, op, shape),
         KindOp::Efficient(op) => efficient::lower(l, op, shape),
+        KindOp::Elu(op) => elu::lower(l, op, shape),
     }
 }
 
@@ -34,6 +36,7 @@ pub(crate) fn flops(graph: &Graph, op: &KindOp, operands: &[Value]) -> usize {
     match op {
         KindOp::Softmax(op) => softmax::flops(graph, op, operands),
         KindOp::Efficient(op) => efficient::flops(graph, op, operands),
+        KindOp::Elu(op) => elu::flops(graph, op, operands),
     }
 }
 

@@ -6,11 +6,13 @@
 
 pub mod decode;
 mod efficient;
+mod elu;
 mod softmax;
 
 use linc_ir::{AttentionKind, AttentionSpec, Graph, NodeId, Op, Shape, StateRole, Value};
 
 pub use efficient::EfficientOptions;
+pub use elu::EluOptions;
 pub use softmax::SoftmaxOptions;
 
 use crate::error::PassError;
@@ -22,6 +24,8 @@ pub struct Options {
     pub softmax: SoftmaxOptions,
     /// Of efficient attention.
     pub efficient: EfficientOptions,
+    /// Of attention with elu features.
+    pub elu: EluOptions,
 }
 
 /// What lowering asks of a kind.
@@ -68,6 +72,7 @@ fn lowering(kind: AttentionKind, options: &Options) -> &dyn Lowering {
     match kind {
         AttentionKind::Softmax => &options.softmax,
         AttentionKind::Efficient => &options.efficient,
+        AttentionKind::Elu => &options.elu,
     }
 }
 

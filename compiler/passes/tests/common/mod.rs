@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use linc_ir::interp::{Bindings, Tensor};
 use linc_ir::{DType, Family, Graph, Init, LinearForm, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
-use linc_passes::attention::{self, EfficientOptions, SoftmaxOptions};
+use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::loss_scale::LossScale;
 use linc_passes::memory::{MemoryPlan, PersistentLayout, Placement};
 use linc_passes::pipeline::Options;
@@ -56,6 +56,7 @@ pub(crate) fn options(kinds: &str) -> Options {
         attention: attention::Options {
             softmax: SoftmaxOptions::default(),
             efficient: EfficientOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
+            elu: EluOptions { rope: false, chunk: 4 },
         },
         min_loss_rows: 64,
         sort_tokens: true,

@@ -97,8 +97,7 @@ impl<'a, T: Real> Inputs<'a, T> {
 
     /// All (batch, key/value head) pairs.
     fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<T> {
-        let heads = self.heads;
-        (0..heads.b).flat_map(move |b| (0..heads.g).map(move |g| (b, g)))
+        self.heads.groups()
     }
 
     fn push(&self, state: &mut State<T>, b: usize, t: usize, group: usize) {

@@ -1,6 +1,7 @@
 //! Attention: heads, the abstract operation, which is interpreted as softmax attention, and a module for each kind.
 
 mod efficient;
+mod elu;
 mod softmax;
 
 use super::dense::rotate;
@@ -18,6 +19,7 @@ pub(super) fn eval<T: Real>(
     match op {
         KindOp::Softmax(op) => softmax::eval(op, args),
         KindOp::Efficient(op) => efficient::eval(op, args, types),
+        KindOp::Elu(op) => elu::eval(op, args),
     }
 }
 
@@ -58,6 +60,11 @@ impl Heads {
     pub(super) fn k(self, b: usize, t: usize, group: usize) -> std::ops::Range<usize> {
         let start = ((b * self.n + t) * self.g + group) * self.d;
         start..start + self.d
+    }
+
+    /// All (batch, key/value head) pairs.
+    pub(super) fn groups(self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.b).flat_map(move |b| (0..self.g).map(move |g| (b, g)))
     }
 
     /// All (batch, query head) pairs.

@@ -7,6 +7,7 @@
 
 mod common;
 pub mod efficient;
+pub mod elu;
 pub mod softmax;
 
 pub use common::{HeadShape, HeadStrides};
