@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_emulator::{Built, Emulator, LaunchOptions};
 use linc_exec::Executor;
@@ -50,7 +50,7 @@ impl<'p> Machine<'p> {
         let tiles: Vec<Kernel> = plan.kernels.iter().map(parse).collect();
         let alignment: Vec<Vec<u32>> = (0..tiles.len()).map(|k| plan.argument_alignment(k)).collect();
         let generate = |(tile, alignment): (&Kernel, &Vec<u32>)| {
-            let options = Options { arch: Arch::Sm90a, alignment: alignment.clone() };
+            let options = CudaCodegenOptions { arch: Arch::Sm90a, alignment: alignment.clone() };
             compile(tile, &options).unwrap_or_else(|e| panic!("{e}"))
         };
         let kernels: Vec<CudaKernel> = tiles.iter().zip(&alignment).map(generate).collect();

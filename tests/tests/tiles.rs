@@ -115,6 +115,6 @@ fn cuda_compiles(plan: &Plan, kernel: &Kernel, arch: Arch) -> Result<(), linc_co
     let index = plan.kernels.iter().position(|k| k.name == kernel.name).expect("a kernel of the plan");
     let alignment = plan.argument_alignment(index);
     let kernel = linc_tile::parse(&kernel.text).unwrap_or_else(|e| panic!("{e}"));
-    let options = linc_codegen_cuda::Options { arch, alignment };
+    let options = linc_codegen_cuda::CudaCodegenOptions { arch, alignment };
     linc_codegen_cuda::compile(&kernel, &options).map(|_| ())
 }

@@ -31,7 +31,7 @@ use cranelift_codegen::ir::Function;
 
 /// What the target can do; decided by the runtime, since compiler crates look at no machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct CpuCodegenOptions {
     /// The machine has fused multiply-add; without it `fma` rounds twice.
     pub fma: bool,
 }
@@ -73,7 +73,7 @@ pub struct CodegenError {
 }
 
 /// Translates one verified kernel.
-pub fn compile(kernel: &linc_tile::Kernel, options: Options) -> Result<Compiled, CodegenError> {
+pub fn compile(kernel: &linc_tile::Kernel, options: CpuCodegenOptions) -> Result<Compiled, CodegenError> {
     let usage = analysis::usage::Usage::of(kernel);
     let schedule = schedule::schedule(kernel, &usage)
         .map_err(|message| CodegenError { kernel: kernel.name.clone(), message })?;

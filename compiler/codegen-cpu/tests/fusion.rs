@@ -1,10 +1,10 @@
 //! What must not be copied or split: seen from the primitives that a function calls and the loops it has.
 
-use linc_codegen_cpu::{Compiled, Options, Primitive, compile};
+use linc_codegen_cpu::{Compiled, CpuCodegenOptions, Primitive, compile};
 use linc_tile::{Binary, Builder, Elem, Kernel, Mode, Unary};
 
 fn compiled(kernel: &Kernel) -> Compiled {
-    compile(kernel, Options { fma: true }).expect("the kernel compiles")
+    compile(kernel, CpuCodegenOptions { fma: true }).expect("the kernel compiles")
 }
 
 /// Branches back to an earlier block.

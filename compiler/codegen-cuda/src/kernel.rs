@@ -5,7 +5,7 @@ use crate::prelude::{COMMON_PRELUDE, DEVICE_PRELUDE};
 
 /// What is known of a launch when its kernel is generated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct CudaCodegenOptions {
     /// The GPU.
     pub arch: Arch,
     /// Alignment of each pointer argument in bytes, over all launches: a power of two. One per parameter.

@@ -21,7 +21,7 @@ mod prelude;
 mod text;
 
 pub use arch::Arch;
-pub use kernel::{CodegenError, CudaKernel, Options, TensorMap};
+pub use kernel::{CodegenError, CudaCodegenOptions, CudaKernel, TensorMap};
 pub use prelude::{COMMON_PRELUDE, DEVICE_PRELUDE};
 
 use decisions::Decisions;
@@ -33,7 +33,7 @@ const MOST_REGISTERS: usize = 4096;
 ///
 /// # Errors
 /// [`CodegenError`] if the kernel needs more shared memory than a block has, or more registers by far than a thread.
-pub fn compile(kernel: &linc_tile::Kernel, options: &Options) -> Result<CudaKernel, CodegenError> {
+pub fn compile(kernel: &linc_tile::Kernel, options: &CudaCodegenOptions) -> Result<CudaKernel, CodegenError> {
     let fail = |message| Err(CodegenError { kernel: kernel.name.clone(), message });
     let limit = options.arch.shared_bytes();
     let mut decisions = Decisions::of(kernel, options);

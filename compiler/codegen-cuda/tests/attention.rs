@@ -7,7 +7,7 @@ use linc_cases::attention::{Measured, linear, softmax};
 use linc_cases::exhaustive;
 use linc_cases::launch::bytes;
 use linc_cases::operands::Keys;
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Access, Emulator, LaunchOptions, Operation, Order, Report};
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
@@ -20,7 +20,7 @@ const ALIGNMENT: u32 = 64;
 const ARCHES: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
 
 fn generate(measured: &Measured, arch: Arch) -> CudaKernel {
-    let options = Options { arch, alignment: vec![ALIGNMENT; measured.kernel.params.len()] };
+    let options = CudaCodegenOptions { arch, alignment: vec![ALIGNMENT; measured.kernel.params.len()] };
     compile(&measured.kernel, &options).unwrap_or_else(|e| panic!("{e}"))
 }
 

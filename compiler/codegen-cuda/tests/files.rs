@@ -4,7 +4,7 @@
 
 use linc_cases::exhaustive;
 use linc_cases::files::{TileFile, tile_files};
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Emulator, LaunchOptions, Order};
 
 /// A kernel without what it says of itself, which names the architecture.
@@ -24,7 +24,7 @@ fn tile_programs_give_the_values_of_the_interpreter() {
         let kernel = &file.case.kernel;
         for arch in [Arch::Sm80, Arch::Sm90a] {
             let name = format!("{} for {}", file.path, arch.name());
-            let options = Options { arch, alignment: vec![64; kernel.params.len()] };
+            let options = CudaCodegenOptions { arch, alignment: vec![64; kernel.params.len()] };
             let cuda = compile(kernel, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
             let is_new =
                 arch == Arch::Sm80 || generated.last().is_none_or(|known| body(known) != body(&cuda));
@@ -60,7 +60,7 @@ fn tiles_that_no_thread_can_hold_are_refused() {
   store y[%o; 2048, 1], %b
 }";
     let kernel = linc_tile::parse(text).unwrap_or_else(|e| panic!("{e}"));
-    let error = compile(&kernel, &Options { arch: Arch::Sm90a, alignment: vec![64; 2] });
+    let error = compile(&kernel, &CudaCodegenOptions { arch: Arch::Sm90a, alignment: vec![64; 2] });
     let message = error.expect_err("16384 numbers a thread").to_string();
     assert!(message.contains("too large"), "{message}");
 }

@@ -2,7 +2,7 @@
 //! tile interpreter. Skips with a message where there is no C++ compiler.
 
 use linc_cases::{Case, decoding, embeddings, exhaustive, library};
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Emulator, LaunchOptions, Order};
 use linc_tile::Elem;
 
@@ -13,7 +13,7 @@ fn alignments(case: &Case, alignment: u32) -> Vec<u32> {
 }
 
 fn generate(case: &Case, alignment: u32) -> CudaKernel {
-    let options = Options { arch: Arch::Sm80, alignment: alignments(case, alignment) };
+    let options = CudaCodegenOptions { arch: Arch::Sm80, alignment: alignments(case, alignment) };
     compile(&case.kernel, &options).unwrap_or_else(|e| panic!("{e}\n{}", case.kernel))
 }
 

@@ -3,7 +3,7 @@
 
 use linc_cases::attention::{Measured, softmax};
 use linc_cases::exhaustive;
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Emulator, LaunchOptions};
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
@@ -25,7 +25,7 @@ fn attention(seq: usize, causal: bool) -> Vec<Measured> {
 }
 
 fn generate(cases: &[Measured], arch: Arch) -> Vec<CudaKernel> {
-    let options = |m: &Measured| Options { arch, alignment: vec![64; m.kernel.params.len()] };
+    let options = |m: &Measured| CudaCodegenOptions { arch, alignment: vec![64; m.kernel.params.len()] };
     cases.iter().map(|m| compile(&m.kernel, &options(m)).unwrap_or_else(|e| panic!("{e}"))).collect()
 }
 

@@ -3,7 +3,7 @@
 //! small integers, so that the emulator gives the interpreter's results exactly; it watches every mbarrier and fence.
 
 use linc_cases::exhaustive;
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Emulator, LaunchOptions, Operation, Order};
 use linc_tile::interp::{Buffer, RunOptions, run};
 use linc_tile::{Builder, Compare, Elem, Kernel, Mode, ParamId, ValueId, verify};
@@ -174,7 +174,8 @@ fn loops_of_all_kinds_are_exact() {
         verify(kernel).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
         // Without wgmma, lanes read tiles themselves.
         let arch = if kernel.name.ends_with(['0', '5']) { Arch::Sm90 } else { Arch::Sm90a };
-        compile(kernel, &Options { arch, alignment: vec![64; 3] }).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
+        compile(kernel, &CudaCodegenOptions { arch, alignment: vec![64; 3] })
+            .unwrap_or_else(|e| panic!("{e}\n{kernel}"))
     };
     let generated: Vec<CudaKernel> = programs.iter().map(generate).collect();
     let built = emulator.build(&generated).unwrap_or_else(|e| panic!("{e}"));

@@ -2,7 +2,7 @@
 //! leave to warps, either operand transposed, the left one in memory or computed, with and without an accumulator.
 //! Numbers are small integers, so that the emulator's results are those of the interpreter exactly.
 
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Emulator, LaunchOptions, Operation};
 use linc_tile::Elem;
 use linc_tile::interp::{Buffer, RunOptions, run};
@@ -101,7 +101,7 @@ fn products_are_exact() {
         .collect();
     let generate = |kernel: &linc_tile::Kernel| {
         linc_tile::verify(kernel).unwrap_or_else(|e| panic!("{e}"));
-        let options = Options { arch: Arch::Sm90a, alignment: vec![64; 3] };
+        let options = CudaCodegenOptions { arch: Arch::Sm90a, alignment: vec![64; 3] };
         compile(kernel, &options).unwrap_or_else(|e| panic!("{e}"))
     };
     let generated: Vec<CudaKernel> = kernels.iter().map(generate).collect();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_cases::{Case, inputs};
-use linc_codegen_cuda::{Arch, CudaKernel, Options, compile};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Access, Emulator, LaunchOptions, Order};
 use linc_tile::library::TILE;
 use linc_tile::library::embedding::{EmbeddingSpec, embedding};
@@ -101,7 +101,8 @@ fn accesses_move_whole_sectors() {
             .map(|kernel| Case::new(&kernel, &inputs(&kernel, 70_000, 5, 1), (1.0, 1.0)))
             .collect();
         let generate = |case: &Case| {
-            let options = Options { arch: Arch::Sm90a, alignment: vec![64; case.kernel.params.len()] };
+            let options =
+                CudaCodegenOptions { arch: Arch::Sm90a, alignment: vec![64; case.kernel.params.len()] };
             compile(&case.kernel, &options).unwrap_or_else(|e| panic!("{e}"))
         };
         let generated: Vec<CudaKernel> = cases.iter().map(generate).collect();
@@ -156,7 +157,7 @@ fn agrees(name: &str, body: impl FnOnce(&mut Builder, ParamId, ParamId)) {
     body(&mut b, x, y);
     let kernel = b.finish();
     let case = Case::new(&kernel, &inputs(&kernel, 4 * 4096, 5, 1), (1e-5, 1e-5));
-    let generated = compile(&kernel, &Options { arch: Arch::Sm80, alignment: vec![64; 2] });
+    let generated = compile(&kernel, &CudaCodegenOptions { arch: Arch::Sm80, alignment: vec![64; 2] });
     let generated = generated.unwrap_or_else(|e| panic!("{e}"));
     assert!(generated.text.contains("copy_async16") != name.contains("order"), "{}", generated.text);
     let built = emulator.build(std::slice::from_ref(&generated)).unwrap_or_else(|e| panic!("{e}"));

@@ -275,12 +275,12 @@ fn plan_dumps(assembled: &assemble::Assembled, target: Target) -> Result<Vec<Dum
         dumps.push(Dump { path: format!("kernels/{}.tile", entry.name), text: entry.text.clone() });
         let (kind, text) = match target {
             Target::Cpu => {
-                let options = linc_codegen_cpu::Options { fma: true };
+                let options = linc_codegen_cpu::CpuCodegenOptions { fma: true };
                 ("clif", linc_codegen_cpu::compile(kernel, options)?.text())
             }
             Target::Cuda(arch) => {
                 let alignment = plan.argument_alignment(index);
-                let options = linc_codegen_cuda::Options { arch, alignment };
+                let options = linc_codegen_cuda::CudaCodegenOptions { arch, alignment };
                 ("cu", linc_codegen_cuda::compile(kernel, &options)?.source(1))
             }
         };

@@ -10,9 +10,9 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::FunctionBuilder;
 use linc_tile::{Elem, Kernel, ValueId};
 
-use crate::Options;
+use crate::CpuCodegenOptions;
 use crate::primitive::Primitive;
-use crate::schedule::node::{Place, RegId};
+use crate::schedule::node::{RegId, Storage};
 use crate::schedule::slots::Slots;
 
 /// Memory is accessible, with any alignment.
@@ -23,7 +23,7 @@ pub(crate) struct Code<'a> {
     pub(crate) f: FunctionBuilder<'a>,
     pub(crate) kernel: &'a Kernel,
     pub(crate) slots: &'a Slots,
-    pub(crate) options: Options,
+    pub(crate) options: CpuCodegenOptions,
     /// Scalars by value id.
     values: BTreeMap<ValueId, Value>,
     params: Vec<Value>,
@@ -42,7 +42,7 @@ impl<'a> Code<'a> {
         given: &[Value],
         kernel: &'a Kernel,
         slots: &'a Slots,
-        options: Options,
+        options: CpuCodegenOptions,
     ) -> Code<'a> {
         let flags = MEM.with_aligned().with_readonly();
         let params = (0..kernel.params.len())
@@ -80,10 +80,10 @@ impl<'a> Code<'a> {
     }
 
     /// Address of an array's first element, and a constant to add to it.
-    pub(crate) fn address(&mut self, place: Place) -> (Value, i32) {
+    pub(crate) fn address(&mut self, place: Storage) -> (Value, i32) {
         match place {
-            Place::Reg(reg) => (self.scratch, self.slots.offset[reg.0 as usize] as i32),
-            Place::Memory { param, offset } => {
+            Storage::Reg(reg) => (self.scratch, self.slots.offset[reg.0 as usize] as i32),
+            Storage::Memory { param, offset } => {
                 let shift = if self.kernel.param(param).elem.is_narrow() { 1 } else { 2 };
                 let offset = self.scalar(offset);
                 let offset = self.f.ins().ishl_imm_u(offset, shift);
@@ -93,7 +93,7 @@ impl<'a> Code<'a> {
     }
 
     /// Address of an array's first element.
-    pub(crate) fn pointer(&mut self, place: Place) -> Value {
+    pub(crate) fn pointer(&mut self, place: Storage) -> Value {
         let (base, offset) = self.address(place);
         self.plus(base, i64::from(offset))
     }

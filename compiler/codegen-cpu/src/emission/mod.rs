@@ -14,7 +14,7 @@ use linc_tile::Kernel;
 
 use crate::schedule::node::Schedule;
 use crate::schedule::slots::Slots;
-use crate::{CodegenError, Compiled, Options};
+use crate::{CodegenError, Compiled, CpuCodegenOptions};
 use code::Code;
 
 /// Translates a scheduled kernel.
@@ -22,7 +22,7 @@ pub(crate) fn emit(
     kernel: &Kernel,
     schedule: &Schedule,
     slots: &Slots,
-    options: Options,
+    options: CpuCodegenOptions,
 ) -> Result<Compiled, CodegenError> {
     let mut signature = Signature::new(CallConv::SystemV);
     signature.params = vec![AbiParam::new(types::I64); 5];

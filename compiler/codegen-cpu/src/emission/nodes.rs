@@ -8,7 +8,7 @@ use super::code::{Code, MEM, clif_scalar};
 use super::{fused, scalars};
 use crate::primitive::Primitive;
 use crate::schedule::half::Half;
-use crate::schedule::node::{Array, Carry, Node, Place, ReduceTo, RegId};
+use crate::schedule::node::{Array, Carry, Node, ReduceTo, RegId, Storage};
 
 /// Writes nodes in order; the error is a limit of this code generator.
 pub(crate) fn write_all(code: &mut Code<'_>, nodes: &[Node]) -> Result<(), String> {
@@ -24,13 +24,13 @@ fn write(code: &mut Code<'_>, node: &Node) -> Result<(), String> {
         Node::StoreScalar { to, value } => scalars::store_scalar(code, *to, *value),
         Node::Group(group) => fused::group(code, group),
         Node::Math { function, dst, src, numel } => {
-            let dst = code.pointer(Place::Reg(*dst));
+            let dst = code.pointer(Storage::Reg(*dst));
             let src = code.pointer(*src);
             let numel = code.iconst(*numel as i64);
             code.call(*function, &[dst, src, numel]);
         }
         Node::Load { dst, src, shape, bounds } => {
-            let dst = code.pointer(Place::Reg(*dst));
+            let dst = code.pointer(Storage::Reg(*dst));
             let primitive = match src.half {
                 None => Primitive::Load32,
                 Some(Half::Bf16) => Primitive::LoadBf16,
@@ -39,7 +39,7 @@ fn write(code: &mut Code<'_>, node: &Node) -> Result<(), String> {
             transfer(code, primitive, dst, *src, *shape, *bounds);
         }
         Node::Store { dst, src, shape, bounds } => {
-            let src = code.pointer(Place::Reg(*src));
+            let src = code.pointer(Storage::Reg(*src));
             let primitive = match dst.half {
                 None => Primitive::Store32,
                 Some(Half::Bf16) => Primitive::StoreBf16,
@@ -48,7 +48,7 @@ fn write(code: &mut Code<'_>, node: &Node) -> Result<(), String> {
             transfer(code, primitive, src, *dst, *shape, *bounds);
         }
         Node::Scatter { to, elem, places, src, numel } => {
-            let [places, src] = [places, src].map(|reg| code.pointer(Place::Reg(*reg)));
+            let [places, src] = [places, src].map(|reg| code.pointer(Storage::Reg(*reg)));
             scatter(code, *to, *elem, places, src, *numel);
         }
         Node::Dot { dst, acc, a, b, sizes } => dot(code, *dst, *acc, a, b, *sizes),
@@ -60,7 +60,7 @@ fn write(code: &mut Code<'_>, node: &Node) -> Result<(), String> {
                 (Reduction::Max, _) => Primitive::RowMax,
             };
             let dst = match to {
-                ReduceTo::Reg(reg) => code.pointer(Place::Reg(*reg)),
+                ReduceTo::Reg(reg) => code.pointer(Storage::Reg(*reg)),
                 ReduceTo::Scalar(_) => code.plus(code.scratch, code.slots.scalar as i64),
             };
             let src_pointer = code.pointer(src.place);
@@ -73,8 +73,8 @@ fn write(code: &mut Code<'_>, node: &Node) -> Result<(), String> {
         }
         Node::Scan { dst, src, shape, axis, reverse } => {
             let primitive = if *axis == 0 { Primitive::ScanCols } else { Primitive::ScanRows };
-            let dst = code.pointer(Place::Reg(*dst));
-            let src = code.pointer(Place::Reg(*src));
+            let dst = code.pointer(Storage::Reg(*dst));
+            let src = code.pointer(Storage::Reg(*src));
             let args = [shape[0] as i64, shape[1] as i64, i64::from(*reverse)].map(|n| code.iconst(n));
             code.call(primitive, &[dst, src, args[0], args[1], args[2]]);
         }
@@ -127,7 +127,7 @@ fn transfer(
     code.call(primitive, &[dst, src, rows, cols, rs, cs, row_bound, col_bound]);
 }
 
-fn scatter(code: &mut Code<'_>, to: Place, elem: Elem, places: Value, src: Value, numel: usize) {
+fn scatter(code: &mut Code<'_>, to: Storage, elem: Elem, places: Value, src: Value, numel: usize) {
     let to = code.pointer(to);
     let [start, end] = [0, numel as i64].map(|n| code.iconst(n));
     code.counted(start, end, 1, true, |code, i| {
@@ -159,7 +159,7 @@ fn dot(code: &mut Code<'_>, dst: RegId, acc: Option<RegId>, a: &Array, b: &Array
     let right = code.pointer(b.place);
     let [a_rs, a_cs] = a.strides.map(|s| code.iconst(s));
     let [b_rs, b_cs] = b.strides.map(|s| code.iconst(s));
-    let c = code.pointer(Place::Reg(dst));
+    let c = code.pointer(Storage::Reg(dst));
     let accumulate = code.iconst(i64::from(acc.is_some()));
     let pack = code.plus(code.scratch, code.slots.pack as i64);
     code.call(Primitive::Dot, &[m, n, k, left, a_rs, a_cs, right, b_rs, b_cs, c, accumulate, pack]);

@@ -7,10 +7,10 @@ use super::code::{Code, MEM, clif_scalar};
 use super::{arithmetic, half};
 use crate::primitive::Primitive;
 use crate::schedule::half::Half;
-use crate::schedule::node::Place;
+use crate::schedule::node::Storage;
 
 /// Writes a scalar to memory.
-pub(crate) fn store_scalar(code: &mut Code<'_>, to: Place, value: ValueId) {
+pub(crate) fn store_scalar(code: &mut Code<'_>, to: Storage, value: ValueId) {
     let address = code.pointer(to);
     let bits = code.scalar(value);
     store_bits(code, code.kernel.ty(value).elem, bits, address);
@@ -72,7 +72,7 @@ pub(crate) fn scalar_op(code: &mut Code<'_>, result: ValueId, op: &Op) -> Result
             }
         }
         Op::Load(view) => {
-            let place = Place::Memory { param: view.param, offset: view.offset };
+            let place = Storage::Memory { param: view.param, offset: view.offset };
             let address = code.pointer(place);
             if let Some(half) = Half::of(elem) {
                 let bits = code.f.ins().uload16(types::I32, MEM, address, 0);

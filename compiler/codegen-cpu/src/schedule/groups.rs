@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use linc_tile::{Elem, ParamId, ValueId};
 
-use super::node::{Array, Place, PointOp};
+use super::node::{Array, PointOp, Storage};
 
 /// Index scalars that cut rows and columns short.
 pub(crate) type Bounds = [Option<ValueId>; 2];
@@ -49,16 +49,16 @@ impl Open {
     /// Views of memory that the group reads: parameter, offset, strides.
     pub(crate) fn params_read(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
         self.reads.keys().filter_map(|(array, _)| match array.place {
-            Place::Memory { param, offset } => Some((param, offset, array.strides)),
-            Place::Reg(_) => None,
+            Storage::Memory { param, offset } => Some((param, offset, array.strides)),
+            Storage::Reg(_) => None,
         })
     }
 
     /// Views of memory that the group stores to.
     pub(crate) fn params_stored(&self) -> impl Iterator<Item = (ParamId, ValueId, [i64; 2])> {
         self.stores.iter().filter_map(|(_, array, _)| match array.place {
-            Place::Memory { param, offset } => Some((param, offset, array.strides)),
-            Place::Reg(_) => None,
+            Storage::Memory { param, offset } => Some((param, offset, array.strides)),
+            Storage::Reg(_) => None,
         })
     }
 }

@@ -4,7 +4,7 @@ use linc_tile::{Elem, Op, ValueId, View};
 
 use super::groups::{Bounds, Location, Shape};
 use super::half::Half;
-use super::node::{Array, Node, Place, PointOp};
+use super::node::{Array, Node, PointOp, Storage};
 use super::scheduler::{Scheduler, numel};
 
 /// The array that a view is, and its element type in memory.
@@ -16,7 +16,7 @@ fn array(s: &Scheduler<'_>, view: &View) -> (Array, Elem) {
         1 => [0, stride(0)],
         _ => [0, 0],
     };
-    let place = Place::Memory { param: view.param, offset: view.offset };
+    let place = Storage::Memory { param: view.param, offset: view.offset };
     (Array { place, half: Half::of(elem), strides }, elem)
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn load(s: &mut Scheduler<'_>, result: ValueId, view: &View) {
         let [rows, cols] = shape;
         let bounds = [bounds[1], bounds[0]];
         s.out.push(Node::Load { dst, src: turned, shape: [cols, rows], bounds });
-        let array = Array { place: Place::Reg(dst), half: None, strides: [1, rows as i64] };
+        let array = Array { place: Storage::Reg(dst), half: None, strides: [1, rows as i64] };
         s.place(result, Location::Array(array, [None, None]));
     } else {
         let dst = s.reg(numel(shape));
@@ -84,7 +84,7 @@ pub(crate) fn store(s: &mut Scheduler<'_>, view: &View, value: ValueId) {
     let bounds = bounds(s, view, shape);
     let in_register = match s.location(value) {
         Location::Array(array, _) => {
-            matches!(array.place, Place::Reg(_)) || (array.strides[1] != 1 && shape[1] > 1)
+            matches!(array.place, Storage::Reg(_)) || (array.strides[1] != 1 && shape[1] > 1)
         }
         Location::Splat(_) | Location::Iota(_) | Location::Waiting(_) => false,
     };

@@ -11,7 +11,7 @@ pub(crate) struct RegId(pub(crate) u32);
 
 /// Where the elements of a tile are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Place {
+pub(crate) enum Storage {
     /// In scratch.
     Reg(RegId),
     /// In memory, from an element offset on.
@@ -27,7 +27,7 @@ pub(crate) enum Place {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Array {
     /// First element.
-    pub(crate) place: Place,
+    pub(crate) place: Storage,
     /// The type of elements in memory that are not 4 bytes wide.
     pub(crate) half: Option<Half>,
     /// Strides of rows and columns, in elements.
@@ -37,7 +37,7 @@ pub(crate) struct Array {
 impl Array {
     /// A whole register of a shape.
     pub(crate) fn dense(reg: RegId, shape: [usize; 2]) -> Array {
-        Array { place: Place::Reg(reg), half: None, strides: [shape[1] as i64, 1] }
+        Array { place: Storage::Reg(reg), half: None, strides: [shape[1] as i64, 1] }
     }
 
     /// Binary logarithm of an element's bytes.
@@ -130,7 +130,7 @@ pub(crate) enum Node {
     /// Writes a scalar to memory.
     StoreScalar {
         /// Destination.
-        to: Place,
+        to: Storage,
         /// Scalar.
         value: ValueId,
     },
@@ -143,7 +143,7 @@ pub(crate) enum Node {
         /// Result.
         dst: RegId,
         /// Operand.
-        src: Place,
+        src: Storage,
         /// Elements.
         numel: usize,
     },
@@ -171,8 +171,8 @@ pub(crate) enum Node {
     },
     /// Elements of a register to places of their own, those of negative places nowhere.
     Scatter {
-        /// Place 0.
-        to: Place,
+        /// Where place 0 is.
+        to: Storage,
         /// Element type in memory.
         elem: Elem,
         /// I32 register.

@@ -4,7 +4,7 @@ use linc_tile::{Elem, Reduction, ValueId};
 
 use super::groups::Location;
 use super::half::Half;
-use super::node::{Array, Node, Place, PointOp, ReduceTo};
+use super::node::{Array, Node, PointOp, ReduceTo, Storage};
 use super::scheduler::{Scheduler, numel};
 use crate::primitive::Primitive;
 
@@ -12,7 +12,7 @@ use crate::primitive::Primitive;
 pub(crate) fn math(s: &mut Scheduler<'_>, function: Primitive, result: ValueId, operand: ValueId) {
     let shape = s.shape(operand);
     let array = s.strided(operand);
-    let src = if array.is_dense(shape) { array.place } else { Place::Reg(s.dense(operand)) };
+    let src = if array.is_dense(shape) { array.place } else { Storage::Reg(s.dense(operand)) };
     let dst = s.reg(numel(shape));
     s.out.push(Node::Math { function, dst, src, numel: numel(shape) });
     s.place_dense(result, dst);

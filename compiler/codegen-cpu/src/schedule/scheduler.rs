@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use linc_tile::{Kernel, ParamId, ValueId};
 
 use super::groups::{Bounds, Location, Open, Shape};
-use super::node::{Array, Group, Node, Place, PointOp, RegId};
+use super::node::{Array, Group, Node, PointOp, RegId, Storage};
 use crate::analysis::affine::{Offsets, Relation};
 use crate::analysis::usage::Usage;
 
@@ -95,7 +95,7 @@ impl<'k> Scheduler<'k> {
         let shape = self.shape(value);
         match self.settled(value) {
             Location::Array(array, bounds) => {
-                if let Place::Reg(reg) = array.place
+                if let Storage::Reg(reg) = array.place
                     && array.is_dense(shape)
                     && self.regs[reg.0 as usize] == numel(shape)
                 {

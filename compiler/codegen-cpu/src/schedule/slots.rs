@@ -8,7 +8,7 @@
 //! Time has four ticks per node: reads that come before any write (0), writes (1), reads that may come after writes and
 //! loop exits (2), results of loops (3).
 
-use super::node::{Array, Carry, Node, Place, PointOp, ReduceTo, RegId, Schedule};
+use super::node::{Array, Carry, Node, PointOp, ReduceTo, RegId, Schedule, Storage};
 
 /// First and last moment of a stretch of life.
 type Span = (usize, usize);
@@ -71,8 +71,8 @@ impl Walker {
         self.lives[reg.0 as usize].uses.push(point);
     }
 
-    fn read_place(&mut self, place: Place, tick: usize) {
-        if let Place::Reg(reg) = place {
+    fn read_place(&mut self, place: Storage, tick: usize) {
+        if let Storage::Reg(reg) = place {
             self.read(reg, tick);
         }
     }
@@ -89,7 +89,7 @@ impl Walker {
             Node::Scalar { .. } | Node::StoreScalar { .. } => {}
             Node::Group(group) => {
                 for (op, _) in &group.ops {
-                    if let PointOp::Read(Array { place: Place::Reg(reg), strides, .. }) = op {
+                    if let PointOp::Read(Array { place: Storage::Reg(reg), strides, .. }) = op {
                         let same = *strides == [group.shape[1] as i64, 1];
                         self.read(*reg, if same { 0 } else { 2 });
                         if same {
@@ -103,7 +103,7 @@ impl Walker {
             }
             Node::Math { dst, src, .. } => {
                 self.read_place(*src, 0);
-                if let Place::Reg(reg) = src {
+                if let Storage::Reg(reg) = src {
                     self.wishes.push(Wish(*dst, *reg));
                 }
                 self.def(*dst, 1);

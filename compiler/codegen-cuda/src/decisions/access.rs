@@ -3,18 +3,18 @@
 use linc_tile::{TileType, View};
 
 use super::Decisions;
-use super::layout::Place;
+use super::layout::ValueLayout;
 use crate::analysis::loops::{Loop, advance};
 use crate::analysis::memory::{WIDE, element_bytes, in_pieces};
 use crate::analysis::usage::gcd;
 
 /// Neighbours along the last axis that one access moves.
-pub(crate) fn per_access(decisions: &Decisions<'_>, place: Place, view: &View) -> usize {
+pub(crate) fn per_access(decisions: &Decisions<'_>, place: ValueLayout, view: &View) -> usize {
     let size = element_bytes(decisions.kernel.param(view.param).elem);
     let (axis, outer) = match place {
-        Place::Scalar => return 1,
-        Place::Vector(axis) => (axis, 0),
-        Place::Matrix(layout) => (layout.cols, view.axes[0].stride.unsigned_abs()),
+        ValueLayout::Scalar => return 1,
+        ValueLayout::Vector(axis) => (axis, 0),
+        ValueLayout::Matrix(layout) => (layout.cols, view.axes[0].stride.unsigned_abs()),
     };
     if view.axes.last().is_none_or(|a| a.stride != 1) {
         return 1;
@@ -27,7 +27,7 @@ pub(crate) fn per_access(decisions: &Decisions<'_>, place: Place, view: &View) -
 }
 
 /// Neighbours along the last axis that one store moves: where a bound cuts an access, elements go one by one.
-pub(crate) fn per_store(decisions: &Decisions<'_>, place: Place, view: &View) -> usize {
+pub(crate) fn per_store(decisions: &Decisions<'_>, place: ValueLayout, view: &View) -> usize {
     let width = per_access(decisions, place, view);
     match view.axes.last().and_then(|axis| axis.bound) {
         Some(bound) => gcd(width as u64, decisions.usage.divisor(bound)) as usize,
@@ -36,12 +36,12 @@ pub(crate) fn per_store(decisions: &Decisions<'_>, place: Place, view: &View) ->
 }
 
 /// Pairs of even and odd elements that one access moves; 0 if they are not aligned.
-pub(crate) fn pairs_per_access(decisions: &Decisions<'_>, place: Place, view: &View) -> usize {
+pub(crate) fn pairs_per_access(decisions: &Decisions<'_>, place: ValueLayout, view: &View) -> usize {
     let size = element_bytes(decisions.kernel.param(view.param).elem);
     let (axis, outer) = match place {
-        Place::Scalar => return 0,
-        Place::Vector(axis) => (axis, 0),
-        Place::Matrix(layout) => (layout.cols, view.axes[0].stride.unsigned_abs()),
+        ValueLayout::Scalar => return 0,
+        ValueLayout::Vector(axis) => (axis, 0),
+        ValueLayout::Matrix(layout) => (layout.cols, view.axes[0].stride.unsigned_abs()),
     };
     let aligned = aligned(decisions, view);
     let common = [aligned, decisions.usage.divisor(view.offset), outer, WIDE / size];
@@ -69,7 +69,7 @@ pub(crate) fn stored_in_pieces(decisions: &Decisions<'_>, view: &View, ty: &Tile
 }
 
 /// Whether the elements of a view in a loop are those of one iteration only: the view moves on by more than it spans.
-pub(crate) fn advances(decisions: &Decisions<'_>, around: Loop<'_>, place: Place, view: &View) -> bool {
+pub(crate) fn advances(decisions: &Decisions<'_>, around: Loop<'_>, place: ValueLayout, view: &View) -> bool {
     let reach = |(extent, stride): (usize, i64)| (extent as i64 - 1) * stride.abs();
     let last: i64 = place.extents().into_iter().zip(view.axes.iter().map(|a| a.stride)).map(reach).sum();
     advance(&decisions.definitions, around, view.offset).is_some_and(|moved| moved.abs() > last)

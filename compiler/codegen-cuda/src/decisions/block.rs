@@ -5,7 +5,7 @@ use linc_tile::{Kernel, Op, TileType};
 use super::layouts::Layouts;
 use super::operands::Operands;
 use super::pressure::registers;
-use crate::Options;
+use crate::CudaCodegenOptions;
 use crate::analysis::usage::Usage;
 
 /// Registers of a thread that tiles may occupy, of 255: addresses, fragments of operands and the compiler's own need the
@@ -25,7 +25,7 @@ pub(crate) struct Block {
 
 impl Block {
     /// The block with as few warps as hold its tiles in registers.
-    pub(crate) fn of(kernel: &Kernel, usage: &Usage, options: &Options) -> Block {
+    pub(crate) fn of(kernel: &Kernel, usage: &Usage, options: &CudaCodegenOptions) -> Block {
         let mut products = vec![];
         kernel.for_each_stmt(|s| {
             if let Op::Dot { .. } = s.op {

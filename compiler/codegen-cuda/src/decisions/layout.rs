@@ -81,9 +81,9 @@ pub(crate) struct Layout {
     pub cols: Axis,
 }
 
-/// Where a value is.
+/// Which threads of a block hold the elements of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
+pub(crate) enum ValueLayout {
     /// The same in every thread.
     Scalar,
     /// Elements along one axis, repeated in the threads that differ only along the other.
@@ -92,22 +92,22 @@ pub(crate) enum Place {
     Matrix(Layout),
 }
 
-impl Place {
+impl ValueLayout {
     /// Size of the tile.
     pub(crate) fn extents(self) -> Vec<usize> {
         match self {
-            Place::Scalar => vec![],
-            Place::Vector(axis) => vec![axis.extent],
-            Place::Matrix(layout) => vec![layout.rows.extent, layout.cols.extent],
+            ValueLayout::Scalar => vec![],
+            ValueLayout::Vector(axis) => vec![axis.extent],
+            ValueLayout::Matrix(layout) => vec![layout.rows.extent, layout.cols.extent],
         }
     }
 
     /// Registers of a thread.
     pub(crate) fn slots(self) -> usize {
         match self {
-            Place::Scalar => 1,
-            Place::Vector(axis) => axis.slots(),
-            Place::Matrix(layout) => layout.rows.slots() * layout.cols.slots(),
+            ValueLayout::Scalar => 1,
+            ValueLayout::Vector(axis) => axis.slots(),
+            ValueLayout::Matrix(layout) => layout.rows.slots() * layout.cols.slots(),
         }
     }
 }

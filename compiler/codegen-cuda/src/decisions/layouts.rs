@@ -2,7 +2,7 @@
 
 use linc_tile::{Kernel, Op, ValueId};
 
-use super::layout::{Place, matrix_layout, stream_layout};
+use super::layout::{ValueLayout, matrix_layout, stream_layout};
 use super::vectors::Vectors;
 use crate::analysis::memory::{WIDE, element_bytes};
 use crate::analysis::usage::gcd;
@@ -15,7 +15,7 @@ pub(crate) struct Layouts {
     pub across: usize,
     /// The kernel has matrix products: all matrices have their layout.
     pub products: bool,
-    place: Vec<Place>,
+    place: Vec<ValueLayout>,
 }
 
 impl Layouts {
@@ -32,16 +32,16 @@ impl Layouts {
         };
         let vectors = Vectors::of(kernel, &layout);
         let place = kernel.types.iter().enumerate().map(|(id, ty)| match ty.shape[..] {
-            [] => Place::Scalar,
-            [n] => Place::Vector(vectors.axis(id).unwrap_or_else(|| layout(1, n).cols)),
-            [m, n] => Place::Matrix(layout(m, n)),
+            [] => ValueLayout::Scalar,
+            [n] => ValueLayout::Vector(vectors.axis(id).unwrap_or_else(|| layout(1, n).cols)),
+            [m, n] => ValueLayout::Matrix(layout(m, n)),
             _ => unreachable!("verified: a tile has at most two axes"),
         });
         Layouts { warps, across, products, place: place.collect() }
     }
 
     /// Which threads hold which elements of a value.
-    pub(crate) fn place(&self, value: ValueId) -> Place {
+    pub(crate) fn place(&self, value: ValueId) -> ValueLayout {
         self.place[value.0 as usize]
     }
 
@@ -51,11 +51,11 @@ impl Layouts {
     }
 
     /// Whether each element is in one thread.
-    pub(crate) fn alone(&self, place: Place) -> bool {
+    pub(crate) fn alone(&self, place: ValueLayout) -> bool {
         match place {
-            Place::Scalar => false,
-            Place::Vector(axis) => axis.lanes * axis.warps == self.threads(),
-            Place::Matrix(_) => true,
+            ValueLayout::Scalar => false,
+            ValueLayout::Vector(axis) => axis.lanes * axis.warps == self.threads(),
+            ValueLayout::Matrix(_) => true,
         }
     }
 

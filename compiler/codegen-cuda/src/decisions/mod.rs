@@ -19,18 +19,18 @@ pub(crate) mod warpgroups;
 
 use linc_tile::{Kernel, TileType, ValueId};
 
-use crate::Options;
+use crate::CudaCodegenOptions;
 use crate::analysis::definitions::Definitions;
 use crate::analysis::usage::Usage;
 use block::Block;
-use layout::Place;
+use layout::ValueLayout;
 use layouts::Layouts;
 use operands::Operands;
 
 /// A kernel with what is known and what is decided of it as a whole. Emission reads it and changes nothing.
 pub(crate) struct Decisions<'k> {
     pub kernel: &'k Kernel,
-    pub options: &'k Options,
+    pub options: &'k CudaCodegenOptions,
     pub usage: Usage,
     pub definitions: Definitions<'k>,
     pub layouts: Layouts,
@@ -44,7 +44,7 @@ pub(crate) struct Decisions<'k> {
 }
 
 impl<'k> Decisions<'k> {
-    pub(crate) fn of(kernel: &'k Kernel, options: &'k Options) -> Decisions<'k> {
+    pub(crate) fn of(kernel: &'k Kernel, options: &'k CudaCodegenOptions) -> Decisions<'k> {
         let usage = Usage::of(kernel);
         let Block { layouts, operands, registers } = Block::of(kernel, &usage, options);
         Decisions {
@@ -66,7 +66,7 @@ impl<'k> Decisions<'k> {
     }
 
     /// Where a value is.
-    pub(crate) fn place(&self, value: ValueId) -> Place {
+    pub(crate) fn place(&self, value: ValueId) -> ValueLayout {
         self.layouts.place(value)
     }
 

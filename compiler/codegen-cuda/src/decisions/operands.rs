@@ -4,7 +4,7 @@ use linc_tile::{Kernel, Op, ValueId};
 
 use super::layouts::Layouts;
 use super::warpgroups;
-use crate::Options;
+use crate::CudaCodegenOptions;
 use crate::analysis::memory::in_pieces;
 use crate::analysis::usage::Usage;
 
@@ -23,7 +23,12 @@ pub(crate) struct Operands {
 }
 
 impl Operands {
-    pub(crate) fn of(kernel: &Kernel, usage: &Usage, options: &Options, layouts: &Layouts) -> Operands {
+    pub(crate) fn of(
+        kernel: &Kernel,
+        usage: &Usage,
+        options: &CudaCodegenOptions,
+        layouts: &Layouts,
+    ) -> Operands {
         let none = || vec![false; kernel.types.len()];
         let mut operands =
             Operands { staged: none(), copied: none(), unpacked: none(), wgmma: none(), described: none() };

@@ -5,7 +5,7 @@ use linc_tile::{Op, Stmt, ValueId, View};
 
 use super::Decisions;
 use super::access::{cut, pairs_per_access};
-use super::layout::Place;
+use super::layout::ValueLayout;
 use crate::analysis::memory::are_neighbours;
 
 /// Two loads or two stores that are written as one.
@@ -39,7 +39,7 @@ impl<'k> Pair<'k> {
         };
         let place = decisions.place(even);
         let Decisions { definitions, usage, .. } = decisions;
-        if place == Place::Scalar
+        if place == ValueLayout::Scalar
             || place != decisions.place(odd)
             || !are_neighbours(definitions, usage, view, next)
         {

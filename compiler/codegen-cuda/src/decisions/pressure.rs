@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use linc_tile::{Kernel, Op, Region, Stmt, ValueId};
 
-use super::layout::Place;
+use super::layout::ValueLayout;
 use super::layouts::Layouts;
 use super::operands::Operands;
 use crate::analysis::usage::Usage;
@@ -82,7 +82,7 @@ impl Walk<'_> {
         for stmt in body {
             self.position += 2;
             let result = stmt.results.first().copied();
-            let scalar = result.is_none_or(|r| self.layouts.place(r) == Place::Scalar);
+            let scalar = result.is_none_or(|r| self.layouts.place(r) == ValueLayout::Scalar);
             match &stmt.op {
                 Op::Unary(..)
                 | Op::Binary(..)

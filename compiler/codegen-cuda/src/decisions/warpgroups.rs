@@ -2,7 +2,7 @@
 
 use linc_tile::TileType;
 
-use super::layout::{Axis, Layout, Place};
+use super::layout::{Axis, Layout, ValueLayout};
 use super::shared_form::SharedForm;
 
 /// Columns of the widest instruction.
@@ -18,8 +18,10 @@ pub(crate) fn columns(cols: &Axis) -> usize {
 /// Whether warpgroups can do a product of two bf16 or f16 tiles with such a result and right operand: each has 64 rows
 /// of the result and a range of its columns, no more and no less than there are, that starts and ends at the border of a
 /// panel.
-pub(crate) fn suit(result: Place, b: &TileType, trans_b: bool) -> bool {
-    let (Place::Matrix(Layout { rows, cols }), true) = (result, b.elem.is_narrow()) else { return false };
+pub(crate) fn suit(result: ValueLayout, b: &TileType, trans_b: bool) -> bool {
+    let (ValueLayout::Matrix(Layout { rows, cols }), true) = (result, b.elem.is_narrow()) else {
+        return false;
+    };
     let form = SharedForm::of(b);
     let share = columns(&cols);
     let (padded, whole) = match trans_b {

@@ -5,7 +5,7 @@ use linc_tile::{Mode, ValueId, View};
 use super::code::Code;
 use super::hazards::iteration_of;
 use crate::decisions::access::advances;
-use crate::decisions::layout::{Axis, Place};
+use crate::decisions::layout::{Axis, ValueLayout};
 use crate::text::spelling::memory_type;
 
 /// The use of a tile that is dealt out to the threads by pieces, whatever the layout in registers.
@@ -61,7 +61,7 @@ pub(crate) fn pointer(code: &mut Code<'_>, view: &View, constant: bool) -> Strin
 pub(crate) fn open_view(
     code: &mut Code<'_>,
     view: &View,
-    place: Place,
+    place: ValueLayout,
     width: usize,
     constant: bool,
 ) -> Access {
@@ -81,11 +81,11 @@ pub(crate) fn open_view(
 }
 
 /// The axes of a tile with the strides of a view.
-fn axes_of(place: Place, view: &View) -> Vec<(Axis, i64)> {
+fn axes_of(place: ValueLayout, view: &View) -> Vec<(Axis, i64)> {
     match place {
-        Place::Scalar => vec![],
-        Place::Vector(axis) => vec![(axis, view.axes[0].stride)],
-        Place::Matrix(l) => vec![(l.rows, view.axes[0].stride), (l.cols, view.axes[1].stride)],
+        ValueLayout::Scalar => vec![],
+        ValueLayout::Vector(axis) => vec![(axis, view.axes[0].stride)],
+        ValueLayout::Matrix(l) => vec![(l.rows, view.axes[0].stride), (l.cols, view.axes[1].stride)],
     }
 }
 
@@ -121,7 +121,7 @@ fn element_offset(places: &[(Axis, i64)], at: &[String]) -> String {
 
 /// What tells apart which thread touches which element. Several threads hold, and load, an element of a scalar and of
 /// most vectors, of which one stores it.
-fn map(code: &Code<'_>, place: Place, view: &View, access: &str) -> String {
+fn map(code: &Code<'_>, place: ValueLayout, view: &View, access: &str) -> String {
     let decisions = code.decisions;
     let strides: Vec<i64> = view.axes.iter().map(|a| a.stride).collect();
     let access = if decisions.layouts.alone(place) && access != PIECES { "" } else { access };
@@ -135,7 +135,7 @@ fn map(code: &Code<'_>, place: Place, view: &View, access: &str) -> String {
 }
 
 /// Announces a load that is written next.
-pub(crate) fn before_load(code: &mut Code<'_>, place: Place, view: &View) {
+pub(crate) fn before_load(code: &mut Code<'_>, place: ValueLayout, view: &View) {
     if code.decisions.kernel.param(view.param).mode == Mode::ReadWrite {
         let map = map(code, place, view, " load");
         let before = code.shared.hazards.before_load(view.param.0, &map);
@@ -145,13 +145,13 @@ pub(crate) fn before_load(code: &mut Code<'_>, place: Place, view: &View) {
 }
 
 /// Announces a store that is written next.
-pub(crate) fn before_store(code: &mut Code<'_>, place: Place, view: &View) {
+pub(crate) fn before_store(code: &mut Code<'_>, place: ValueLayout, view: &View) {
     let map = map(code, place, view, " store");
     note_store(code, view, &map);
 }
 
 /// Announces a store in pieces that is written next.
-pub(crate) fn before_store_in_pieces(code: &mut Code<'_>, place: Place, view: &View) {
+pub(crate) fn before_store_in_pieces(code: &mut Code<'_>, place: ValueLayout, view: &View) {
     let map = map(code, place, view, PIECES);
     note_store(code, view, &map);
 }

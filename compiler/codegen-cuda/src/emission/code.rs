@@ -8,7 +8,7 @@ use super::shared_memory::SharedMemory;
 use super::values::{Def, Values};
 use crate::analysis::loops::Loop;
 use crate::decisions::Decisions;
-use crate::decisions::layout::{Axis, Place};
+use crate::decisions::layout::{Axis, ValueLayout};
 use crate::hopper::pipeline::Pipelines;
 use crate::hopper::tensor_copies::Maps;
 use crate::text::names::Names;
@@ -72,11 +72,11 @@ impl<'a> Code<'a> {
     }
 
     /// Opens loops over all slots of a place, `step` neighbours at a time, and returns the names of the counters.
-    pub(crate) fn open_slots(&mut self, place: Place, step: usize) -> [&'static str; 2] {
+    pub(crate) fn open_slots(&mut self, place: ValueLayout, step: usize) -> [&'static str; 2] {
         match place {
-            Place::Scalar => self.out.open(""),
-            Place::Vector(axis) => self.out.unrolled("r", axis.slots(), step),
-            Place::Matrix(layout) => {
+            ValueLayout::Scalar => self.out.open(""),
+            ValueLayout::Vector(axis) => self.out.unrolled("r", axis.slots(), step),
+            ValueLayout::Matrix(layout) => {
                 self.out.unrolled("r", layout.rows.slots(), 1);
                 self.out.unrolled("c", layout.cols.slots(), step);
             }
@@ -85,9 +85,9 @@ impl<'a> Code<'a> {
     }
 
     /// Closes these loops.
-    pub(crate) fn close_slots(&mut self, place: Place) {
+    pub(crate) fn close_slots(&mut self, place: ValueLayout) {
         self.out.close();
-        if let Place::Matrix(_) = place {
+        if let ValueLayout::Matrix(_) = place {
             self.out.close();
         }
     }
@@ -114,7 +114,7 @@ impl<'a> Code<'a> {
     /// Copies a value into an array or variable of that name.
     pub(crate) fn copy_into(&mut self, value: ValueId, name: &str) {
         let place = self.decisions.place(value);
-        if place == Place::Scalar {
+        if place == ValueLayout::Scalar {
             let text = self.values.scalar(value);
             if text != name {
                 self.out.line(format!("{name} = {text};"));
@@ -142,10 +142,10 @@ impl<'a> Code<'a> {
 }
 
 /// The index of an element in a loop over all slots.
-pub(crate) fn index(place: Place) -> &'static str {
+pub(crate) fn index(place: ValueLayout) -> &'static str {
     match place {
-        Place::Scalar => "",
-        Place::Vector(_) => "[r]",
-        Place::Matrix(_) => "[r][c]",
+        ValueLayout::Scalar => "",
+        ValueLayout::Vector(_) => "[r]",
+        ValueLayout::Matrix(_) => "[r][c]",
     }
 }

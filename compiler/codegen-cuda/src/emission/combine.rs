@@ -5,21 +5,21 @@
 use linc_tile::ValueId;
 
 use super::code::Code;
-use crate::decisions::layout::{Axis, Place};
+use crate::decisions::layout::{Axis, ValueLayout};
 use crate::text::spelling::digit;
 
 /// The axis that is combined, the other one if there is one.
 pub(crate) fn split(code: &Code<'_>, value: ValueId, axis: usize) -> (Axis, Option<Axis>) {
     match code.decisions.place(value) {
-        Place::Matrix(l) => {
+        ValueLayout::Matrix(l) => {
             if axis == 0 {
                 (l.rows, Some(l.cols))
             } else {
                 (l.cols, Some(l.rows))
             }
         }
-        Place::Vector(along) => (along, None),
-        Place::Scalar => unreachable!("verified: a scalar has no axis"),
+        ValueLayout::Vector(along) => (along, None),
+        ValueLayout::Scalar => unreachable!("verified: a scalar has no axis"),
     }
 }
 
@@ -32,9 +32,9 @@ pub(crate) fn element_along(
     neutral: &str,
 ) -> String {
     let slots = match code.decisions.place(value) {
-        Place::Matrix(_) if axis == 1 => ["o", "s"],
-        Place::Matrix(_) => ["s", "o"],
-        Place::Vector(_) | Place::Scalar => ["s", ""],
+        ValueLayout::Matrix(_) if axis == 1 => ["o", "s"],
+        ValueLayout::Matrix(_) => ["s", "o"],
+        ValueLayout::Vector(_) | ValueLayout::Scalar => ["s", ""],
     };
     let element = code.values.element(value, slots);
     if along.exact() {

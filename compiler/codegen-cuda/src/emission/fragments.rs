@@ -3,7 +3,7 @@
 use linc_tile::ValueId;
 
 use super::code::Code;
-use crate::decisions::layout::{Axis, Place};
+use crate::decisions::layout::{Axis, ValueLayout};
 use crate::text::spelling::{digit, memory_type};
 
 /// Blocks of 16 columns of a warp.
@@ -60,7 +60,7 @@ pub(crate) fn left(code: &mut Code<'_>, (a, trans_a): (ValueId, bool), rows: Axi
 
 /// Packs fragments of a left operand that is in registers, for each strip `i`.
 pub(crate) fn left_in_registers(code: &mut Code<'_>, a: ValueId, rows: Axis, inner: usize, fragment: &str) {
-    let Place::Matrix(own) = code.decisions.place(a) else {
+    let ValueLayout::Matrix(own) = code.decisions.place(a) else {
         unreachable!("verified: products are of matrices")
     };
     code.out.unrolled("i", rows.outer, 1);

@@ -11,7 +11,7 @@ use super::streams;
 use super::tiles;
 use super::values::Def;
 use crate::decisions::access::{cut, per_access, per_store, stored_in_pieces};
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::text::spelling::register_type;
 
 // ---- loads ----
@@ -20,7 +20,7 @@ use crate::text::spelling::register_type;
 pub(crate) fn load(code: &mut Code<'_>, result: ValueId, view: &View) {
     let decisions = code.decisions;
     let place = decisions.place(result);
-    if place == Place::Scalar {
+    if place == ValueLayout::Scalar {
         return load_scalar(code, result, view);
     }
     if decisions.operands.is_copied(result) {
@@ -42,14 +42,14 @@ pub(crate) fn load(code: &mut Code<'_>, result: ValueId, view: &View) {
 }
 
 fn load_scalar(code: &mut Code<'_>, result: ValueId, view: &View) {
-    before_load(code, Place::Scalar, view);
+    before_load(code, ValueLayout::Scalar, view);
     let (param, offset) = (param(code, view).to_string(), code.values.scalar(view.offset));
     let name = code.declare(result);
     code.out.line(format!("load<1>(&{name}, {param} + {offset});"));
     code.values.define(result, Def::Scalar(name));
 }
 
-fn load_registers(code: &mut Code<'_>, result: ValueId, view: &View, place: Place) {
+fn load_registers(code: &mut Code<'_>, result: ValueId, view: &View, place: ValueLayout) {
     before_load(code, place, view);
     let name = code.declare(result);
     let width = per_access(code.decisions, place, view);
@@ -89,7 +89,7 @@ pub(crate) fn store(code: &mut Code<'_>, value: ValueId, view: &View) {
     }
     before_store(code, place, view);
     let elem = register_type(ty.elem);
-    if place == Place::Scalar {
+    if place == ValueLayout::Scalar {
         let (param, offset) = (param(code, view).to_string(), code.values.scalar(view.offset));
         let text = code.values.scalar(value);
         code.out.open("if (thread == 0)");
@@ -100,8 +100,8 @@ pub(crate) fn store(code: &mut Code<'_>, value: ValueId, view: &View) {
     }
     let width = per_store(decisions, place, view);
     match place {
-        Place::Vector(axis) => code.open_writers(axis),
-        Place::Scalar | Place::Matrix(_) => code.out.open(""),
+        ValueLayout::Vector(axis) => code.open_writers(axis),
+        ValueLayout::Scalar | ValueLayout::Matrix(_) => code.out.open(""),
     }
     let access = open_view(code, view, place, width, false);
     let last = access.at.len() - 1;
@@ -126,7 +126,7 @@ pub(crate) fn neighbour(code: &mut Code<'_>, value: ValueId, last: usize, e: usi
 /// parameter waits.
 pub(crate) fn scatter(code: &mut Code<'_>, to: &View, places: ValueId, value: ValueId) {
     let place = code.decisions.place(value);
-    let Place::Vector(axis) = place else { unreachable!("verified: scatter takes a vector") };
+    let ValueLayout::Vector(axis) = place else { unreachable!("verified: scatter takes a vector") };
     let map = code.values.temporary("scatter");
     note_store(code, to, &map);
     code.open_writers(axis);
@@ -145,7 +145,7 @@ pub(crate) fn scatter(code: &mut Code<'_>, to: &View, places: ValueId, value: Va
 }
 
 /// A matrix of 16-bit elements in the layout of products, by way of shared memory.
-fn store_pieces(code: &mut Code<'_>, value: ValueId, view: &View, place: Place) {
+fn store_pieces(code: &mut Code<'_>, value: ValueId, view: &View, place: ValueLayout) {
     let tile = tiles::new_tile(code, value);
     tiles::write(code, value, &tile);
     code.shared.reads(&mut code.out, tile.range);

@@ -6,7 +6,7 @@ use super::addresses::{Access, before_load, before_store, open_view};
 use super::code::Code;
 use super::memory::neighbour;
 use super::values::Def;
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::decisions::pairs::Pair;
 use crate::text::spelling::register_type;
 
@@ -54,8 +54,8 @@ pub(crate) fn store(code: &mut Code<'_>, pair: &Pair<'_>) {
     before_store(code, place, view);
     let elem = register_type(code.decisions.ty(values[0]).elem);
     match place {
-        Place::Vector(axis) => code.open_writers(axis),
-        Place::Scalar | Place::Matrix(_) => code.out.open(""),
+        ValueLayout::Vector(axis) => code.open_writers(axis),
+        ValueLayout::Scalar | ValueLayout::Matrix(_) => code.out.open(""),
     }
     let access = open_view(code, view, place, width, false);
     let last = view.axes.len() - 1;

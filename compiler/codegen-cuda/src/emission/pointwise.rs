@@ -5,7 +5,7 @@ use linc_tile::{Op, Stmt, ValueId};
 use super::code::Code;
 use super::values::{Def, Values};
 use crate::decisions::Decisions;
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::text::expression;
 use crate::text::spelling::{float, integer, register_type};
 
@@ -52,7 +52,7 @@ fn constant(code: &mut Code<'_>, result: ValueId, text: String) {
 
 /// Statements over one layout that wait to be written together.
 pub(crate) struct Run<'a> {
-    pub place: Place,
+    pub place: ValueLayout,
     pub stmts: Vec<&'a Stmt>,
 }
 

@@ -7,7 +7,7 @@ use super::allocator::Range;
 use super::code::Code;
 use super::fragments;
 use super::values::Def;
-use crate::decisions::layout::{Layout, Place};
+use crate::decisions::layout::{Layout, ValueLayout};
 use crate::hopper::wgmma;
 use crate::text::spelling::memory_type;
 
@@ -33,7 +33,7 @@ pub(crate) fn product(
     acc: Option<ValueId>,
 ) {
     let decisions = code.decisions;
-    let Place::Matrix(layout) = decisions.place(result) else {
+    let ValueLayout::Matrix(layout) = decisions.place(result) else {
         unreachable!("verified: a product is a matrix")
     };
     let by_warpgroups = decisions.operands.by_warpgroups(result);

@@ -6,7 +6,7 @@ use super::code::Code;
 use super::combine::{element_along, open_holders, split};
 use super::values::Def;
 use super::vectors;
-use crate::decisions::layout::{Axis, Place};
+use crate::decisions::layout::{Axis, ValueLayout};
 use crate::text::spelling::digit;
 
 /// Writes a reduction.
@@ -49,13 +49,13 @@ pub(crate) fn reduce(code: &mut Code<'_>, op: Reduction, axis: usize, value: Val
 
 /// Whether a vector that is made along an axis belongs along another.
 fn moves(code: &Code<'_>, result: ValueId, made: Option<Axis>) -> bool {
-    made.is_some_and(|made| code.decisions.place(result) != Place::Vector(made))
+    made.is_some_and(|made| code.decisions.place(result) != ValueLayout::Vector(made))
 }
 
 /// Defines a vector that was made along an axis, and moves it to where it belongs.
 fn define_moved(code: &mut Code<'_>, result: ValueId, made: String, along: Axis) {
     code.values.define(result, Def::Array(made));
-    let Place::Vector(own) = code.decisions.place(result) else {
+    let ValueLayout::Vector(own) = code.decisions.place(result) else {
         unreachable!("verified: a matrix is reduced to a vector")
     };
     if own != along {

@@ -15,7 +15,7 @@ use super::values::Def;
 use super::{carried, memory, pairs, pointwise, product, reduce, scan, tiles, transpose, vectors};
 use crate::analysis::loops::Loop;
 use crate::analysis::usage::reads;
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::decisions::pairs::Pair;
 use crate::decisions::tensor_maps::has_pipelines;
 
@@ -89,7 +89,7 @@ impl<'a> Statements<'a> {
 
     fn statement(&mut self, stmt: &'a Stmt) {
         let result = stmt.results.first().copied();
-        let is_scalar = result.is_some_and(|r| self.code.decisions.place(r) == Place::Scalar);
+        let is_scalar = result.is_some_and(|r| self.code.decisions.place(r) == ValueLayout::Scalar);
         match &stmt.op {
             Op::ConstF(_) | Op::ConstI(_) | Op::ProgramId(_) => pointwise::scalar(&mut self.code, stmt),
             Op::Unary(..) | Op::Binary(..) | Op::Fma(..) | Op::Compare(..) | Op::Select(..) | Op::Cast(_) => {
@@ -165,7 +165,7 @@ impl<'a> Statements<'a> {
 
     /// A vector as a matrix whose rows or columns are alike.
     fn expand(&mut self, vector: ValueId, result: ValueId, axis: usize) {
-        let Place::Matrix(layout) = self.code.decisions.place(result) else {
+        let ValueLayout::Matrix(layout) = self.code.decisions.place(result) else {
             unreachable!("verified: expand makes a matrix")
         };
         let along = if axis == 0 { layout.cols } else { layout.rows };

@@ -10,7 +10,7 @@ use super::pointwise;
 use super::values::Def;
 use crate::analysis::loops::{Loop, slice};
 use crate::analysis::memory::WIDE;
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::decisions::streams::{Stream, piece, stage_bytes};
 use crate::text::spelling::memory_type;
 
@@ -114,8 +114,8 @@ fn piece_offset(code: &Code<'_>, value: ValueId) -> String {
     let piece = piece(code.decisions, value);
     let pitch = code.decisions.layouts.threads() as u64 * WIDE;
     match code.decisions.place(value) {
-        Place::Scalar | Place::Vector(_) => format!("r / {piece} * {pitch}"),
-        Place::Matrix(l) => format!("(r * {} + c / {piece}) * {pitch}", l.cols.slots() / piece),
+        ValueLayout::Scalar | ValueLayout::Vector(_) => format!("r / {piece} * {pitch}"),
+        ValueLayout::Matrix(l) => format!("(r * {} + c / {piece}) * {pitch}", l.cols.slots() / piece),
     }
 }
 
@@ -139,8 +139,8 @@ pub(crate) fn load_own(code: &mut Code<'_>, result: ValueId, at: &str) {
     let name = code.declare(result);
     let slots = code.open_slots(place, piece(code.decisions, result));
     let to = match place {
-        Place::Scalar | Place::Vector(_) => format!("{name}[{}]", slots[0]),
-        Place::Matrix(_) => format!("{name}[{}][{}]", slots[0], slots[1]),
+        ValueLayout::Scalar | ValueLayout::Vector(_) => format!("{name}[{}]", slots[0]),
+        ValueLayout::Matrix(_) => format!("{name}[{}][{}]", slots[0], slots[1]),
     };
     let offset = piece_offset(code, result);
     code.out.line(format!("shared_load_piece<{ty}>(&{to}, {at} + {offset});"));

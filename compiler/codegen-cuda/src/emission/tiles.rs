@@ -8,7 +8,7 @@ use super::code::Code;
 use super::fragments::{column_block, column_blocks, strip};
 use super::shared_memory::StagedTile;
 use super::values::Def;
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::decisions::shared_form::SharedForm;
 use crate::text::shared_tile;
 use crate::text::spelling::memory_type;
@@ -48,7 +48,7 @@ pub(crate) fn note_operand(code: &mut Code<'_>, value: ValueId, tile: &StagedTil
 pub(crate) fn write(code: &mut Code<'_>, value: ValueId, tile: &StagedTile) {
     code.shared.writes(&mut code.out, tile.range);
     let place = code.decisions.place(value);
-    let Place::Matrix(layout) = place else { unreachable!("verified: products are of matrices") };
+    let ValueLayout::Matrix(layout) = place else { unreachable!("verified: products are of matrices") };
     let form = &tile.form;
     let pair = if form.elem.is_narrow() { 2 } else { 1 };
     let slots = code.open_slots(place, pair);
@@ -144,7 +144,9 @@ pub(crate) fn open_pieces(code: &mut Code<'_>, rows: usize, pieces: usize) {
 /// Reads a tile that came by asynchronous copy into registers.
 pub(crate) fn unpack(code: &mut Code<'_>, value: ValueId) {
     let tile = code.shared.tiles[&value].clone();
-    let Place::Matrix(layout) = code.decisions.place(value) else { unreachable!("only matrices are copied") };
+    let ValueLayout::Matrix(layout) = code.decisions.place(value) else {
+        unreachable!("only matrices are copied")
+    };
     code.shared.reads(&mut code.out, tile.range);
     let name = code.declare(value);
     code.out.unrolled("i", layout.rows.outer, 1);

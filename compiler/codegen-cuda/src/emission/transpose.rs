@@ -4,13 +4,13 @@ use linc_tile::ValueId;
 
 use super::code::Code;
 use super::values::Def;
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::text::spelling::{from_float, to_float};
 
 /// Through shared memory, with rows of odd length.
 pub(crate) fn transpose(code: &mut Code<'_>, value: ValueId, result: ValueId) {
     let (place, turned) = (code.decisions.place(value), code.decisions.place(result));
-    let (Place::Matrix(from), Place::Matrix(to)) = (place, turned) else {
+    let (ValueLayout::Matrix(from), ValueLayout::Matrix(to)) = (place, turned) else {
         unreachable!("verified: a matrix is transposed")
     };
     let pitch = from.cols.extent | 1;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use linc_tile::ValueId;
 
 use crate::decisions::Decisions;
-use crate::decisions::layout::{Axis, Place};
+use crate::decisions::layout::{Axis, ValueLayout};
 use crate::text::names::Names;
 use crate::text::positions::Positions;
 use crate::text::spelling::register_type;
@@ -140,19 +140,19 @@ impl<'a> Values<'a> {
         match self.def(value).clone() {
             Def::Scalar(text) | Def::Splat(text) => text,
             Def::Array(name) => match place {
-                Place::Scalar => name,
-                Place::Vector(_) => format!("{name}[{}]", slots[0]),
-                Place::Matrix(_) => format!("{name}[{}][{}]", slots[0], slots[1]),
+                ValueLayout::Scalar => name,
+                ValueLayout::Vector(_) => format!("{name}[{}]", slots[0]),
+                ValueLayout::Matrix(_) => format!("{name}[{}][{}]", slots[0], slots[1]),
             },
             // A column is repeated over columns, so the row says which; and the other way round.
             Def::Expand(name, axis) => format!("{name}[{}]", slots[1 - axis]),
             Def::Iota(axis) => match place {
-                Place::Vector(along) => self.positions.at(along, slots[0]),
-                Place::Matrix(layout) => {
+                ValueLayout::Vector(along) => self.positions.at(along, slots[0]),
+                ValueLayout::Matrix(layout) => {
                     let along = if axis == 0 { layout.rows } else { layout.cols };
                     self.positions.at(along, slots[axis])
                 }
-                Place::Scalar => unreachable!("verified: a scalar has no axis"),
+                ValueLayout::Scalar => unreachable!("verified: a scalar has no axis"),
             },
             Def::SharedOnly => unreachable!("{} is not in registers", self.name(value)),
         }
@@ -162,9 +162,9 @@ impl<'a> Values<'a> {
     pub(crate) fn declaration(&self, value: ValueId, name: &str) -> String {
         let elem = register_type(self.decisions.ty(value).elem);
         match self.decisions.place(value) {
-            Place::Scalar => format!("{elem} {name}"),
-            Place::Vector(axis) => format!("{elem} {name}[{}]", axis.slots()),
-            Place::Matrix(l) => format!("{elem} {name}[{}][{}]", l.rows.slots(), l.cols.slots()),
+            ValueLayout::Scalar => format!("{elem} {name}"),
+            ValueLayout::Vector(axis) => format!("{elem} {name}[{}]", axis.slots()),
+            ValueLayout::Matrix(l) => format!("{elem} {name}[{}][{}]", l.rows.slots(), l.cols.slots()),
         }
     }
 

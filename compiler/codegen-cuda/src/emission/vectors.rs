@@ -4,14 +4,14 @@ use linc_tile::ValueId;
 
 use super::code::Code;
 use super::values::Def;
-use crate::decisions::layout::{Axis, Place};
+use crate::decisions::layout::{Axis, ValueLayout};
 use crate::text::spelling::{from_float, register_type, to_float};
 
 /// The axis that a vector is spread along.
 fn own_axis(code: &Code<'_>, vector: ValueId) -> Axis {
     match code.decisions.place(vector) {
-        Place::Vector(axis) => axis,
-        Place::Scalar | Place::Matrix(_) => unreachable!("verified: a vector"),
+        ValueLayout::Vector(axis) => axis,
+        ValueLayout::Scalar | ValueLayout::Matrix(_) => unreachable!("verified: a vector"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use linc_tile::Op;
 
 use crate::decisions::Decisions;
-use crate::decisions::layout::Place;
+use crate::decisions::layout::ValueLayout;
 use crate::decisions::warpgroups::columns;
 use crate::text::spelling::memory_type;
 
@@ -17,7 +17,7 @@ pub(crate) fn instructions(decisions: &Decisions<'_>) -> String {
     decisions.kernel.for_each_stmt(|stmt| {
         let Op::Dot { b, .. } = stmt.op else { return };
         let result = stmt.results[0];
-        if let (true, Place::Matrix(layout)) =
+        if let (true, ValueLayout::Matrix(layout)) =
             (decisions.operands.by_warpgroups(result), decisions.place(result))
         {
             products.insert((memory_type(decisions.ty(b).elem), columns(&layout.cols)));

@@ -15,14 +15,14 @@ use crate::error::PassError;
 /// Byte offsets of persistent tensors by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PersistentLayout {
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, PersistentRange>,
     /// Size of the persistent part.
     pub bytes: u64,
 }
 
 /// Bytes of the persistent part.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Place {
+struct PersistentRange {
     offset: u64,
     bytes: u64,
 }
@@ -109,7 +109,7 @@ impl PersistentLayout {
     /// Places leaves side by side; what comes next begins aligned.
     fn append(&mut self, graph: &Graph, leaves: impl IntoIterator<Item = NodeId>) {
         for id in leaves {
-            let place = Place { offset: self.bytes, bytes: size(graph, id) };
+            let place = PersistentRange { offset: self.bytes, bytes: size(graph, id) };
             self.places.insert(name(graph, id).to_string(), place);
             self.bytes += place.bytes;
         }

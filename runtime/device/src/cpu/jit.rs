@@ -9,7 +9,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleReloc};
-use linc_codegen_cpu::{Options, Primitive};
+use linc_codegen_cpu::{CpuCodegenOptions, Primitive};
 
 use super::primitives::Level;
 use crate::{DeviceError, threads};
@@ -34,7 +34,7 @@ pub(super) struct Code {
 pub(super) struct Jit {
     module: JITModule,
     isa: Arc<dyn TargetIsa>,
-    options: Options,
+    options: CpuCodegenOptions,
     cache: BTreeMap<String, Code>,
 }
 
@@ -73,7 +73,12 @@ impl Jit {
                 return Err(unsupported(&"primitives are declared out of order"));
             }
         }
-        Ok(Jit { module, isa, options: Options { fma: level > Level::Portable }, cache: BTreeMap::new() })
+        Ok(Jit {
+            module,
+            isa,
+            options: CpuCodegenOptions { fma: level > Level::Portable },
+            cache: BTreeMap::new(),
+        })
     }
 
     /// Code for all texts, in order, by up to `count` threads; `progress` hears how many of how many are translated.
@@ -114,7 +119,7 @@ impl Jit {
 }
 
 /// Text to machine code that is not yet in its place.
-fn translate(text: &str, isa: &dyn TargetIsa, options: Options) -> Result<Translated, DeviceError> {
+fn translate(text: &str, isa: &dyn TargetIsa, options: CpuCodegenOptions) -> Result<Translated, DeviceError> {
     let first = text.lines().next().unwrap_or("").to_string();
     let failed = |kernel: &str, message: String| DeviceError::Kernel { kernel: kernel.to_string(), message };
     let kernel = linc_tile::parse(text).map_err(|e| failed(&first, e.to_string()))?;

@@ -1,6 +1,6 @@
 //! From the tile programs of a plan to machine code: translation, then NVRTC on all threads, past the cache.
 
-use linc_codegen_cuda::{Arch, CudaKernel, Options};
+use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel};
 use linc_plan::{ALIGN, Action, Plan, Step};
 
 use super::cache::Cache;
@@ -29,7 +29,7 @@ pub(super) fn translate(plan: &Plan, index: usize, arch: Arch) -> Result<CudaKer
     if kernel.grid != entry.grid {
         return Err(failed(format!("the plan's grid is {:?}, the text's {:?}", entry.grid, kernel.grid)));
     }
-    linc_codegen_cuda::compile(&kernel, &Options { arch, alignment })
+    linc_codegen_cuda::compile(&kernel, &CudaCodegenOptions { arch, alignment })
         .map_err(|e| failed(too_large(plan, index, &e.message)))
 }
 

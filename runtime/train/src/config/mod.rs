@@ -83,7 +83,7 @@ impl PartialEq for Places {
 
 /// A config and the remarks that loading it gave rise to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// Complete and checked: what is not given has its default.
     pub config: JobConfig,
     /// Settings that have no effect, one sentence each, with their place; to be shown to the user.
@@ -97,7 +97,7 @@ impl JobConfig {
     ///
     /// # Errors
     /// Everything that is wrong with it, each problem with its place.
-    pub fn load(text: &str, path: &str, overrides: &[Override]) -> Result<Loaded, ConfigError> {
+    pub fn load(text: &str, path: &str, overrides: &[Override]) -> Result<LoadedConfig, ConfigError> {
         let mut settings = Settings::new(path, text, overrides, Self::keys(), &[OVERRIDES]);
         let mut config = Self::read(&mut settings);
         config.model_overrides = take_overrides(&mut settings);
@@ -105,7 +105,7 @@ impl JobConfig {
         config.complete(&mut settings);
         config.check_together(&mut settings);
         let folder_is_named = matches!(settings.places().get("job.dump_folder"), Some(Place::CommandLine(_)));
-        settings.finish().map(|warnings| Loaded { config, warnings, folder_is_named })
+        settings.finish().map(|warnings| LoadedConfig { config, warnings, folder_is_named })
     }
 
     /// What is wrong with a setting, at its place if it was given.
@@ -118,7 +118,11 @@ impl JobConfig {
     ///
     /// # Errors
     /// The file cannot be read or is not UTF-8, or as [`JobConfig::load`].
-    pub fn load_file(path: &Path, overrides: &[Override], shipped: &Shipped) -> Result<Loaded, ConfigError> {
+    pub fn load_file(
+        path: &Path,
+        overrides: &[Override],
+        shipped: &Shipped,
+    ) -> Result<LoadedConfig, ConfigError> {
         let (path, text) = read_or_shipped(path, shipped.configs, "config file")?;
         Self::load(&text, &path.display().to_string(), overrides)
     }

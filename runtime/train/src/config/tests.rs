@@ -5,7 +5,7 @@ use linc_driver::{Placement, Ratio};
 
 use super::*;
 
-fn load(text: &str, args: &[&str]) -> Result<Loaded, ConfigError> {
+fn load(text: &str, args: &[&str]) -> Result<LoadedConfig, ConfigError> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
     JobConfig::load(text, "run.toml", &Override::parse_all(&args, &JobConfig::keys())?)
 }
