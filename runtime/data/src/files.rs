@@ -28,13 +28,16 @@ pub(super) fn read_documents(
     let given = PathBuf::from(path);
     let mut files = find::find(path)?;
     let mut documents = Vec::new();
+    let sizes = files.found.iter().filter_map(|file| std::fs::metadata(&file.path).ok());
+    let mut reading = loading.paced("Reading", sizes.map(|about| about.len()).sum());
     for file in &files.found {
-        loading.check()?;
-        let text = unpack::read_text(&file.path, loading)?;
+        reading.check()?;
+        let text = unpack::read_text(&file.path, &mut reading)?;
         if !take(file, text, wanted, &mut documents)? {
             files.left_out.push(file.path.clone());
         }
     }
+    drop(reading);
     if !files.left_out.is_empty() {
         loading.note(&left_out(&given, files.left_out));
     }
@@ -350,7 +353,7 @@ mod tests {
         let mut loading = Loading { stop: &stop, tell: &mut |_| {}, cache: TokenCache::default() };
         let stopped = super::read_documents(&folder.path(""), TEXT, &mut loading);
         assert_eq!(stopped, Err(DataError::Interrupted));
-        let stopped = unpack::read_text(&folder.0.path().join("a.txt"), &loading);
+        let stopped = unpack::read_text(&folder.0.path().join("a.txt"), &mut loading.paced("Reading", 5));
         assert_eq!(stopped, Err(DataError::Interrupted));
     }
 }

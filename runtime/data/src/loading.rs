@@ -101,6 +101,52 @@ impl Loading<'_> {
     }
 }
 
+/// Work of one thread that is told of once it has taken longer than a second; at its end too, however it ends.
+pub(crate) struct Paced<'a, 'l> {
+    loading: &'a mut Loading<'l>,
+    what: &'static str,
+    done: u64,
+    total: u64,
+    /// When it is told of the next time.
+    next: Instant,
+    told: bool,
+}
+
+impl<'l> Loading<'l> {
+    /// Follows work of `total` bytes.
+    pub(super) fn paced(&mut self, what: &'static str, total: u64) -> Paced<'_, 'l> {
+        Paced { loading: self, what, done: 0, total, next: Instant::now() + PATIENCE, told: false }
+    }
+}
+
+impl Paced<'_, '_> {
+    /// # Errors
+    /// As [`Loading::check`].
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        self.loading.check()
+    }
+
+    /// So many more bytes are done.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        let now = Instant::now();
+        if now >= self.next && self.total > 0 {
+            (self.next, self.told) = (now + INTERVAL, true);
+            // Files may grow meanwhile.
+            let done = self.done.min(self.total - 1);
+            (self.loading.tell)(Event::Progress { what: self.what, done, total: self.total });
+        }
+    }
+}
+
+impl Drop for Paced<'_, '_> {
+    fn drop(&mut self) {
+        if self.told {
+            (self.loading.tell)(Event::Progress { what: self.what, done: self.total, total: self.total });
+        }
+    }
+}
+
 /// What work on several threads counts and asks.
 pub(crate) struct Watch<'a> {
     stop: &'a AtomicBool,
@@ -127,4 +173,32 @@ pub(super) fn check(stop: &AtomicBool) -> Result<(), DataError> {
 #[cfg(test)]
 pub(crate) fn quiet<T>(load: impl FnOnce(&mut Loading<'_>) -> T) -> T {
     load(&mut Loading { stop: &AtomicBool::new(false), tell: &mut |_| {}, cache: TokenCache::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_takes_long_is_told_of() {
+        let stop = AtomicBool::new(false);
+        let mut events = Vec::new();
+        let mut tell = |event: Event<'_>| match event {
+            Event::Progress { what, done, total } => events.push((what, done, total)),
+            Event::Note(note) => panic!("{note}"),
+        };
+        let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
+        loading.paced("Nothing long", 10).advance(5);
+        let mut work = loading.paced("Reading", 10);
+        work.next = Instant::now();
+        work.advance(4);
+        work.advance(4);
+        work.next = Instant::now();
+        work.advance(40);
+        assert!(work.check().is_ok());
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(work.check(), Err(DataError::Interrupted));
+        drop(work);
+        assert_eq!(events, [("Reading", 4, 10), ("Reading", 9, 10), ("Reading", 10, 10)]);
+    }
 }

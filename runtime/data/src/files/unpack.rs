@@ -2,11 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use super::unreadable;
 use crate::error::DataError;
-use crate::loading::{Loading, check};
+use crate::loading::Paced;
 
 /// First bytes of what gzip packed; no UTF-8 text begins with them.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -17,16 +16,16 @@ const UTF16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
 ///
 /// # Errors
 /// It cannot be read or unpacked, is no text, or reading was stopped.
-pub(super) fn read_text(path: &Path, loading: &Loading<'_>) -> Result<String, DataError> {
+pub(super) fn read_text(path: &Path, reading: &mut Paced<'_, '_>) -> Result<String, DataError> {
     let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-    let mut file = BufReader::with_capacity(1 << 20, Stoppable { inner: file, stop: loading.stop });
+    let mut file = BufReader::with_capacity(1 << 20, Followed { inner: file, reading });
     let start = file.fill_buf();
     let is_gzip = start.is_ok_and(|start| start.starts_with(&GZIP))
         || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
     let mut bytes = Vec::new();
     let read = if is_gzip { unpack(&mut file, &mut bytes) } else { file.read_to_end(&mut bytes).map(|_| ()) };
     if let Err(error) = read {
-        check(loading.stop)?;
+        file.get_ref().reading.check()?;
         return Err(match error.kind() {
             std::io::ErrorKind::InvalidInput
             | std::io::ErrorKind::InvalidData
@@ -80,17 +79,17 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String, DataError> {
     Ok(text)
 }
 
-/// A reader that fails once it is to stop. (Not as `Interrupted`, after which readers try again.)
-struct Stoppable<'a, R> {
+/// A reader that tells how far it is, and fails once it is to stop. (Not as `Interrupted`, after which readers try again.)
+struct Followed<'a, 'b, 'l, R> {
     inner: R,
-    stop: &'a AtomicBool,
+    reading: &'a mut Paced<'b, 'l>,
 }
 
-impl<R: Read> Read for Stoppable<'_, R> {
+impl<R: Read> Read for Followed<'_, '_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        check(self.stop).map_err(std::io::Error::other)?;
+        self.reading.check().map_err(std::io::Error::other)?;
         // Large files are asked for in one go.
         let most = buffer.len().min(8 << 20);
-        self.inner.read(&mut buffer[..most])
+        self.inner.read(&mut buffer[..most]).inspect(|bytes| self.reading.advance(*bytes))
     }
 }
