@@ -14,8 +14,8 @@ use super::tokenizer::{Encoded, Tokenizer};
 
 /// So much text is tokenized at once; bounds the memory of what is not packed yet.
 const GROUP_BYTES: usize = 64 << 20;
-/// So much text of short documents is tokenized, and kept, as one part.
-const PART_BYTES: usize = 1 << 20;
+/// So much text of short documents is tokenized, and kept, as one part: some tenths of a second.
+const PART_BYTES: usize = 256 << 10;
 
 /// Token ids in the smallest integer that holds the vocabulary.
 #[derive(Debug, PartialEq, Eq)]

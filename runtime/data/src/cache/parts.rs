@@ -226,7 +226,7 @@ mod tests {
     /// A long document between short ones, of long words, which takes less time.
     fn documents() -> Vec<String> {
         let (b, c) = ("b ".repeat(2), format!("{} ", "c".repeat(60)));
-        let short = |i: usize| format!("{} a c", (b.clone() + &c).repeat(6000 + i));
+        let short = |i: usize| format!("{} a c", (b.clone() + &c).repeat(2000 + i));
         let mut documents: Vec<String> = (0..6).map(short).collect();
         documents.insert(4, (0..140_000).map(|i: usize| ["a ", &b, &c][i * i % 7 % 3]).collect());
         documents
