@@ -9,7 +9,7 @@ use std::ops::Range;
 use linc_ir::RopeScaling;
 use toml::de::DeTable;
 
-use self::keys::{CONSTANTS, KEYS, Key, Kind, LINEAR, SCALING, path};
+use self::keys::{CONSTANTS, KEYS, Key, LINEAR, SCALING, ValueKind, path};
 use self::reader::Reader;
 use crate::diagnostics::{Diagnostic, Diagnostics, Source};
 use crate::suggest::did_you_mean;
@@ -96,10 +96,11 @@ impl ModelConfig {
     /// An unknown key, or a value that the key does not take.
     pub fn override_number(&mut self, key: &str, value: f64) -> Result<(), Diagnostics> {
         let fail = |error| Err(Diagnostics::new(vec![error], vec![self.source.clone()]));
-        let kind = KEYS.iter().find(|k| k.path() == key && k.kind != Kind::Text).map(|k| k.kind);
+        let kind = KEYS.iter().find(|k| k.path() == key && k.kind != ValueKind::Text).map(|k| k.kind);
         let present = self.settings.contains_key(key);
-        let Some(kind) = kind.or(present.then_some(Kind::Any)) else {
-            let keys: Vec<String> = KEYS.iter().filter(|k| k.kind != Kind::Text).map(Key::path).collect();
+        let Some(kind) = kind.or(present.then_some(ValueKind::Any)) else {
+            let keys: Vec<String> =
+                KEYS.iter().filter(|k| k.kind != ValueKind::Text).map(Key::path).collect();
             let known = keys.iter().chain(self.settings.keys()).map(String::as_str);
             let listed = || self.settings.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             let help =
@@ -111,14 +112,14 @@ impl ModelConfig {
             return fail(Diagnostic::nowhere(message));
         }
         let whole = value.fract() == 0.0 && value.abs() < 2f64.powi(53);
-        let is_flag = kind == Kind::Flag || matches!(self.number(key), Some(Number::Bool(_)));
+        let is_flag = kind == ValueKind::Flag || matches!(self.number(key), Some(Number::Bool(_)));
         let number = match value {
             0.0 | 1.0 if is_flag => Number::Bool(value != 0.0),
             _ if whole => Number::Int(value as i64),
             _ => Number::Float(value),
         };
         let Some(number) = kind.accept(number) else {
-            let flag = if kind == Kind::Flag { " (1 or 0)" } else { "" };
+            let flag = if kind == ValueKind::Flag { " (1 or 0)" } else { "" };
             let message = format!("`{key}` must be {}{flag}, not {value}", kind.describe());
             return fail(match self.settings.get(key).and_then(|s| s.span.clone()) {
                 Some(span) => Diagnostic::new(&self.source.path, span, message).remark(format!("overridden to {value}")),

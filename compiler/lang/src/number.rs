@@ -20,7 +20,7 @@ pub(crate) fn binary(operator: BinaryOperator, left: Number, right: Number) -> R
         },
         Eq | Ne | Lt | Le | Gt | Ge => compare(operator, left, right).map(Number::Bool),
         Add | Sub | Mul | Div | FloorDiv => match (left, right) {
-            (Number::Int(a), Number::Int(b)) => whole(operator, a, b).map(Number::Int),
+            (Number::Int(a), Number::Int(b)) => integer_result(operator, a, b).map(Number::Int),
             (Number::Bool(_), _) | (_, Number::Bool(_)) => {
                 Err(format!("`{}` takes numbers, found {left} and {right}", operator.symbol()))
             }
@@ -40,7 +40,7 @@ pub(crate) fn binary(operator: BinaryOperator, left: Number, right: Number) -> R
     }
 }
 
-fn whole(operator: BinaryOperator, a: i64, b: i64) -> Result<i64, String> {
+fn integer_result(operator: BinaryOperator, a: i64, b: i64) -> Result<i64, String> {
     let symbol = operator.symbol();
     let result = match operator {
         BinaryOperator::Add => a.checked_add(b),

@@ -252,7 +252,7 @@ pub(crate) struct MeasureArgs {
 
 /// Kinds of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum KindArg {
     /// Softmax over keys
     Softmax,
     /// Causal efficient attention
@@ -288,7 +288,7 @@ pub(crate) struct BenchAttentionArgs {
     pub(crate) batch_size: usize,
     /// Which attention
     #[arg(long, value_enum, value_delimiter = ',', default_value = "softmax,linear")]
-    pub(crate) kind: Vec<Kind>,
+    pub(crate) kind: Vec<KindArg>,
     /// Which half of its work
     #[arg(long, value_enum, value_delimiter = ',', default_value = "forward,backward")]
     pub(crate) pass: Vec<Half>,

@@ -16,7 +16,7 @@ use linc_exec::ExecError;
 use serde_json::json;
 
 use crate::args::{
-    BenchAttentionArgs, BenchCommand, BenchMemoryArgs, BenchTrainArgs, Format, Half, Kind, LayerArgs,
+    BenchAttentionArgs, BenchCommand, BenchMemoryArgs, BenchTrainArgs, Format, Half, KindArg, LayerArgs,
     MeasureArgs,
 };
 use crate::compile;
@@ -37,9 +37,9 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
 }
 
 fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
-    let kind = |kind: &Kind| match kind {
-        Kind::Softmax => Family::Softmax.default_kind(),
-        Kind::Linear => Family::Linear.default_kind(),
+    let kind = |kind: &KindArg| match kind {
+        KindArg::Softmax => Family::Softmax.default_kind(),
+        KindArg::Linear => Family::Linear.default_kind(),
     };
     let pass = |half: &Half| match half {
         Half::Forward => Pass::Forward,

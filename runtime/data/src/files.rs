@@ -33,7 +33,7 @@ pub(super) fn read_documents(
     for file in &files.found {
         reading.check()?;
         let text = unpack::read_text(&file.path, &mut reading)?;
-        if !take(file, text, wanted, &mut documents)? {
+        if !append_documents(file, text, wanted, &mut documents)? {
             files.left_out.push(file.path.clone());
         }
     }
@@ -49,7 +49,7 @@ pub(super) fn read_documents(
 }
 
 /// Adds the documents of a file; whether it has any.
-fn take(
+fn append_documents(
     Found { path, format, is_named }: &Found,
     text: String,
     wanted: Wanted<'_>,

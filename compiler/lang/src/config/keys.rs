@@ -34,7 +34,7 @@ impl std::fmt::Display for Number {
 
 /// What a key takes.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Text,
     /// A whole number from 1.
     Count,
@@ -45,32 +45,32 @@ pub(super) enum Kind {
     Any,
 }
 
-impl Kind {
+impl ValueKind {
     pub(super) fn describe(self) -> &'static str {
         match self {
-            Kind::Text => "a string",
-            Kind::Count => "a whole number from 1 to 2147483647",
-            Kind::Positive => "a number above 0",
-            Kind::Flag => "true or false",
-            Kind::Any => "a number, true or false",
+            ValueKind::Text => "a string",
+            ValueKind::Count => "a whole number from 1 to 2147483647",
+            ValueKind::Positive => "a number above 0",
+            ValueKind::Flag => "true or false",
+            ValueKind::Any => "a number, true or false",
         }
     }
 
     /// The number as this kind stores it, or `None` if it does not fit.
     pub(super) fn accept(self, number: Number) -> Option<Number> {
         match (self, number) {
-            (Kind::Text, _) => None,
-            (Kind::Count, Number::Int(i)) => (1..=i64::from(i32::MAX)).contains(&i).then_some(number),
-            (Kind::Positive, Number::Int(_) | Number::Float(_)) => {
+            (ValueKind::Text, _) => None,
+            (ValueKind::Count, Number::Int(i)) => (1..=i64::from(i32::MAX)).contains(&i).then_some(number),
+            (ValueKind::Positive, Number::Int(_) | Number::Float(_)) => {
                 let value = number.as_f64();
                 (value.is_finite() && value > 0.0).then_some(Number::Float(value))
             }
-            (Kind::Flag, Number::Bool(_)) => Some(number),
-            (Kind::Any, Number::Float(value)) => value.is_finite().then_some(number),
-            (Kind::Any, Number::Int(_) | Number::Bool(_)) => Some(number),
-            (Kind::Count, Number::Float(_) | Number::Bool(_))
-            | (Kind::Positive, Number::Bool(_))
-            | (Kind::Flag, Number::Int(_) | Number::Float(_)) => None,
+            (ValueKind::Flag, Number::Bool(_)) => Some(number),
+            (ValueKind::Any, Number::Float(value)) => value.is_finite().then_some(number),
+            (ValueKind::Any, Number::Int(_) | Number::Bool(_)) => Some(number),
+            (ValueKind::Count, Number::Float(_) | Number::Bool(_))
+            | (ValueKind::Positive, Number::Bool(_))
+            | (ValueKind::Flag, Number::Int(_) | Number::Float(_)) => None,
         }
     }
 }
@@ -87,11 +87,11 @@ pub(super) enum Absent {
 pub(super) struct Key {
     pub(super) table: &'static str,
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
     pub(super) absent: Absent,
 }
 
-const fn key(table: &'static str, name: &'static str, kind: Kind, absent: Absent) -> Key {
+const fn key(table: &'static str, name: &'static str, kind: ValueKind, absent: Absent) -> Key {
     Key { table, name, kind, absent }
 }
 
@@ -102,27 +102,27 @@ pub(super) const TABLES: [&str; 3] = [SCALING, LINEAR, CONSTANTS];
 
 /// Every key of a model TOML.
 pub(super) const KEYS: [Key; 21] = [
-    key("", "architecture", Kind::Text, Absent::Error),
-    key("", "name", Kind::Text, Absent::Error),
-    key("", "flavor", Kind::Text, Absent::Error),
-    key("", "dim", Kind::Count, Absent::Error),
-    key("", "n_layers", Kind::Count, Absent::Error),
-    key("", "n_heads", Kind::Count, Absent::Error),
-    key("", "n_kv_heads", Kind::Count, Absent::Derived),
-    key("", "head_dim", Kind::Count, Absent::Derived),
-    key("", "vocab_size", Kind::Count, Absent::Error),
-    key("", "ffn_dim_multiplier", Kind::Positive, Absent::Default(Number::Float(1.0))),
-    key("", "multiple_of", Kind::Count, Absent::Default(Number::Int(256))),
-    key("", "norm_eps", Kind::Positive, Absent::Default(Number::Float(1e-5))),
-    key("", "rope_theta", Kind::Positive, Absent::Default(Number::Float(10000.0))),
-    key("", "tie_embeddings", Kind::Flag, Absent::Default(Number::Bool(false))),
-    key(SCALING, "factor", Kind::Positive, Absent::Error),
-    key(SCALING, "low_freq_factor", Kind::Positive, Absent::Error),
-    key(SCALING, "high_freq_factor", Kind::Positive, Absent::Error),
-    key(SCALING, "original_max_position_embeddings", Kind::Count, Absent::Error),
-    key(LINEAR, "rope", Kind::Flag, Absent::Default(Number::Bool(true))),
-    key(LINEAR, "temperature", Kind::Positive, Absent::Default(Number::Float(3.0))),
-    key(LINEAR, "chunk", Kind::Count, Absent::Default(Number::Int(64))),
+    key("", "architecture", ValueKind::Text, Absent::Error),
+    key("", "name", ValueKind::Text, Absent::Error),
+    key("", "flavor", ValueKind::Text, Absent::Error),
+    key("", "dim", ValueKind::Count, Absent::Error),
+    key("", "n_layers", ValueKind::Count, Absent::Error),
+    key("", "n_heads", ValueKind::Count, Absent::Error),
+    key("", "n_kv_heads", ValueKind::Count, Absent::Derived),
+    key("", "head_dim", ValueKind::Count, Absent::Derived),
+    key("", "vocab_size", ValueKind::Count, Absent::Error),
+    key("", "ffn_dim_multiplier", ValueKind::Positive, Absent::Default(Number::Float(1.0))),
+    key("", "multiple_of", ValueKind::Count, Absent::Default(Number::Int(256))),
+    key("", "norm_eps", ValueKind::Positive, Absent::Default(Number::Float(1e-5))),
+    key("", "rope_theta", ValueKind::Positive, Absent::Default(Number::Float(10000.0))),
+    key("", "tie_embeddings", ValueKind::Flag, Absent::Default(Number::Bool(false))),
+    key(SCALING, "factor", ValueKind::Positive, Absent::Error),
+    key(SCALING, "low_freq_factor", ValueKind::Positive, Absent::Error),
+    key(SCALING, "high_freq_factor", ValueKind::Positive, Absent::Error),
+    key(SCALING, "original_max_position_embeddings", ValueKind::Count, Absent::Error),
+    key(LINEAR, "rope", ValueKind::Flag, Absent::Default(Number::Bool(true))),
+    key(LINEAR, "temperature", ValueKind::Positive, Absent::Default(Number::Float(3.0))),
+    key(LINEAR, "chunk", ValueKind::Count, Absent::Default(Number::Int(64))),
 ];
 
 /// Keys that size the model whatever the architecture reads.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Absent, CONSTANTS, KEYS, Key, Kind, SCALING, TABLES, path};
+use super::keys::{Absent, CONSTANTS, KEYS, Key, SCALING, TABLES, ValueKind, path};
 use super::{Number, Setting, scaling_message};
 use crate::diagnostics::{Diagnostic, Source};
 use crate::lexer::{KEYWORDS, NOT};
@@ -87,13 +87,13 @@ impl<'a> Reader<'a> {
             let help = format!("move it out of [{CONSTANTS}], above the first table");
             self.error(span, format!("`{name}` is a key of every model"), Some(help));
         } else {
-            self.value(path(CONSTANTS, name), Kind::Any, value);
+            self.value(path(CONSTANTS, name), ValueKind::Any, value);
         }
     }
 
-    fn value(&mut self, path: String, kind: Kind, value: &Spanned<DeValue<'_>>) {
+    fn value(&mut self, path: String, kind: ValueKind, value: &Spanned<DeValue<'_>>) {
         let number = match value.get_ref() {
-            DeValue::String(text) if kind == Kind::Text => {
+            DeValue::String(text) if kind == ValueKind::Text => {
                 if text.is_empty() {
                     self.error(value.span(), format!("`{path}` is empty"), None);
                 }

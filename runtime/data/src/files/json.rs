@@ -32,7 +32,8 @@ pub(super) fn lines(
 ) -> Result<(), DataError> {
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         // The parser calls every line its line 1.
-        documents.push(one(line, wanted).map_err(|error| failure(path, wanted, index + 1, &error))?);
+        documents
+            .push(parse_document(line, wanted).map_err(|error| failure(path, wanted, index + 1, &error))?);
     }
     Ok(())
 }
@@ -60,7 +61,7 @@ pub(super) fn values(
 pub(super) fn is_lines(text: &str, wanted: Wanted<'_>) -> bool {
     let mut first = text.lines().filter(|line| !line.trim().is_empty()).take(LOOKED_AT).peekable();
     first.peek().is_some()
-        && first.all(|line| line.trim_start().starts_with('{') && one(line, wanted).is_ok())
+        && first.all(|line| line.trim_start().starts_with('{') && parse_document(line, wanted).is_ok())
 }
 
 /// Whether a text starts with an object that has the wanted field, in a list or not.
@@ -70,7 +71,7 @@ pub(super) fn is_values(text: &str, wanted: Wanted<'_>) -> bool {
     Object(wanted).deserialize(&mut serde_json::Deserializer::from_str(start)).is_ok()
 }
 
-fn one(line: &str, wanted: Wanted<'_>) -> serde_json::Result<String> {
+fn parse_document(line: &str, wanted: Wanted<'_>) -> serde_json::Result<String> {
     let mut json = serde_json::Deserializer::from_str(line);
     let document = Object(wanted).deserialize(&mut json)?;
     json.end()?;

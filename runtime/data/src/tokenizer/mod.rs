@@ -30,7 +30,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Turns text into tokens and back.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
-    kind: Kind,
+    backend: Backend,
     special: Special,
     vocab_size: usize,
     files: Arc<Vec<TokenizerFile>>,
@@ -48,7 +48,7 @@ pub struct TokenizerFile {
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum Backend {
     Bytes,
     HuggingFace { path: PathBuf, inner: Box<tokenizers::Tokenizer> },
 }
@@ -66,7 +66,7 @@ impl Tokenizer {
     /// The byte tokenizer: 256 tokens, 0 starts a document.
     pub fn bytes() -> Self {
         let special = Special { bos: Some(0), eos: None, ends: vec![0] };
-        Self { kind: Kind::Bytes, special, vocab_size: 256, files: Arc::default(), notes: Vec::new() }
+        Self { backend: Backend::Bytes, special, vocab_size: 256, files: Arc::default(), notes: Vec::new() }
     }
 
     /// The tokenizer of `[model] tokenizer_path`; bytes if that is not set.
@@ -97,15 +97,15 @@ impl Tokenizer {
         let mut files = vec![TokenizerFile { name: TOKENIZER_FILE, bytes: json }];
         files.extend(special::files_beside(&path)?);
         let special = Special::of(&inner, &files[1..], &path, &mut notes)?;
-        let kind = Kind::HuggingFace { path, inner: Box::new(inner) };
-        Ok(Self { kind, special, vocab_size, files: Arc::new(files), notes })
+        let backend = Backend::HuggingFace { path, inner: Box::new(inner) };
+        Ok(Self { backend, special, vocab_size, files: Arc::new(files), notes })
     }
 
     /// What it is, for messages.
     pub fn name(&self) -> String {
-        match &self.kind {
-            Kind::Bytes => "the byte tokenizer".to_owned(),
-            Kind::HuggingFace { path, .. } => format!("the tokenizer {}", path.display()),
+        match &self.backend {
+            Backend::Bytes => "the byte tokenizer".to_owned(),
+            Backend::HuggingFace { path, .. } => format!("the tokenizer {}", path.display()),
         }
     }
 
@@ -136,12 +136,12 @@ impl Tokenizer {
 
     /// Whether it takes so little time that nothing is gained by keeping what it gave.
     pub(super) fn is_fast(&self) -> bool {
-        matches!(self.kind, Kind::Bytes)
+        matches!(self.backend, Backend::Bytes)
     }
 
     /// Whether a NUL character has a meaning of its own, so that no text may contain one.
     pub(super) fn reserves_nul(&self) -> bool {
-        matches!(self.kind, Kind::Bytes)
+        matches!(self.backend, Backend::Bytes)
     }
 
     /// Number of token ids; a model needs at least this vocab_size.
@@ -187,13 +187,13 @@ impl Tokenizer {
         count_bytes: bool,
         follow: &dyn Follow,
     ) -> Result<Encoded, DataError> {
-        match &self.kind {
-            Kind::Bytes => {
+        match &self.backend {
+            Backend::Bytes => {
                 let ids = text.bytes().map(u32::from).collect();
                 follow.advance(text.len())?;
                 Ok(Encoded { ids, bytes: if count_bytes { vec![1; text.len()] } else { Vec::new() } })
             }
-            Kind::HuggingFace { inner, .. } => {
+            Backend::HuggingFace { inner, .. } => {
                 let fail = |error: tokenizers::Error| {
                     let source_name = format!("the text with {}", self.name());
                     DataError::Tokenize { source_name, reason: error.to_string() }
@@ -205,13 +205,13 @@ impl Tokenizer {
 
     /// Text of some tokens, without special tokens; what is not UTF-8 becomes U+FFFD, an unknown id nothing.
     pub fn decode(&self, ids: &[u32]) -> String {
-        match &self.kind {
-            Kind::Bytes => {
+        match &self.backend {
+            Backend::Bytes => {
                 let bytes: Vec<u8> =
                     ids.iter().filter_map(|id| u8::try_from(*id).ok()).filter(|byte| *byte != 0).collect();
                 String::from_utf8_lossy(&bytes).into_owned()
             }
-            Kind::HuggingFace { inner, .. } => inner.decode(ids, true).unwrap_or_default(),
+            Backend::HuggingFace { inner, .. } => inner.decode(ids, true).unwrap_or_default(),
         }
     }
 }

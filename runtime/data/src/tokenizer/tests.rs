@@ -157,7 +157,7 @@ fn a_digest_is_of_all_that_ids_depend_on() {
 fn a_long_text_can_be_stopped_before_any_piece_is_tokenized() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let tokenizer = Tokenizer::open(&small_tokenizer(folder.path())).expect("opens");
-    let Kind::HuggingFace { inner, .. } = &tokenizer.kind else { panic!("a file") };
+    let Backend::HuggingFace { inner, .. } = &tokenizer.backend else { panic!("a file") };
     let sizes = long::Sizes { piece: 64, half_window: 32, alike: 2 };
     let fail = |error: tokenizers::Error| panic!("{error}");
     for length in [10, 1000] {

@@ -173,9 +173,9 @@ fn special_tokens_do_not_hide_a_space() {
 #[test]
 fn broken_characters_are_shown_once() {
     let tokenizer = open(&llama());
-    let id = |text: &str| match &tokenizer.kind {
-        Kind::HuggingFace { inner, .. } => inner.token_to_id(text).expect("a token"),
-        Kind::Bytes => unreachable!("it has a file"),
+    let id = |text: &str| match &tokenizer.backend {
+        Backend::HuggingFace { inner, .. } => inner.token_to_id(text).expect("a token"),
+        Backend::Bytes => unreachable!("it has a file"),
     };
     let mut stream = Detokenizer::new(&tokenizer, &[id("▁one")]);
     let pieces: Vec<String> =
@@ -202,7 +202,7 @@ fn awkward_text() -> String {
 
 /// Compares with the whole; says how many pieces there were at least.
 fn check_cuts(name: &str, tokenizer: &Tokenizer, text: &str, sizes: &[Sizes]) -> usize {
-    let Kind::HuggingFace { inner, .. } = &tokenizer.kind else { panic!("{name} has a file") };
+    let Backend::HuggingFace { inner, .. } = &tokenizer.backend else { panic!("{name} has a file") };
     let expected = inner.encode_fast(text, false).expect("tokens").get_ids().to_vec();
     let fail = |error: tokenizers::Error| panic!("{name}: {error}");
     let mut fewest = usize::MAX;

@@ -92,7 +92,7 @@ pub fn efficient_attention_forward(spec: &EfficientForwardSpec) -> Kernel {
         let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
         let size = b.index(spec.chunk);
         let index = b.div(start, size);
-        let before = before.save_to_go_on(b, spec.elem, &saved, index);
+        let before = before.save_and_normalise(b, spec.elem, &saved, index);
         let chunk = KeyChunk::load(b, &k, &v, seq, spec.chunk, spec.temperature, start);
         queries.walk(b, &k, &chunk, &before)
     });

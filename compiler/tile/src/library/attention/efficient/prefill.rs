@@ -37,7 +37,7 @@ pub fn efficient_prefill(spec: &EfficientForwardSpec) -> Kernel {
     let init = [before.m, before.z, before.t];
     let done = b.for_loop(zero, end, spec.chunk, &init, |b, start, carried| {
         let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
-        let before = before.go_on(b, spec.elem);
+        let before = before.normalised_for(b, spec.elem);
         let chunk = KeyChunk::load(b, &k, &v, shape.seq, spec.chunk, spec.temperature, start);
         queries.walk(b, &k, &chunk, &before)
     });

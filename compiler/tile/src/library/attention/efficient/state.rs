@@ -36,7 +36,7 @@ impl Carried {
     }
 
     /// What the factors of a chunk refer to, if they are rounded to `elem`; saves it as well.
-    pub(crate) fn save_to_go_on(
+    pub(crate) fn save_and_normalise(
         self,
         b: &mut Builder,
         elem: Elem,
@@ -45,12 +45,12 @@ impl Carried {
     ) -> Carried {
         let (ell, state, some) = self.normalised(b);
         saved.store(b, index, ell, state);
-        if goes_on_as_is(elem) { self } else { self.replaced(b, ell, state, some) }
+        if keeps_large_sums(elem) { self } else { self.replaced(b, ell, state, some) }
     }
 
     /// What the factors of a chunk refer to, where nothing is saved.
-    pub(crate) fn go_on(self, b: &mut Builder, elem: Elem) -> Carried {
-        if goes_on_as_is(elem) {
+    pub(crate) fn normalised_for(self, b: &mut Builder, elem: Elem) -> Carried {
+        if keeps_large_sums(elem) {
             return self;
         }
         let (ell, state, some) = self.normalised(b);
@@ -67,7 +67,7 @@ impl Carried {
 
 /// Relative to the largest key, the sums grow with the number of keys, which bf16 holds and f16 does not: there the walk
 /// goes on from the normalised state, as the kernels do that start at a chunk.
-fn goes_on_as_is(elem: Elem) -> bool {
+fn keeps_large_sums(elem: Elem) -> bool {
     elem != Elem::F16
 }
 

@@ -33,7 +33,7 @@ pub fn needs_delta(spec: &EfficientBackwardSpec) -> bool {
 
 /// The blocks of the programs of [`efficient_attention_chunk_grads`].
 fn own_sizes(spec: &EfficientBackwardSpec) -> Sizes {
-    let (sizes, whole) = (spec.sizes(), spec.sizes().whole());
+    let (sizes, whole) = (spec.sizes(), spec.sizes().for_whole_head());
     if spec.whole && whole.blocks() == 1 { whole } else { sizes }
 }
 

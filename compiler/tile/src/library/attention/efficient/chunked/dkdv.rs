@@ -16,7 +16,7 @@ use crate::library::attention::efficient::feature_softmax::temper;
 /// Live tiles: dV, `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; but for dV and `A` of all features or
 /// of a block. The slow path has as many: M and a column's weights in place of P and `1/Z`.
 pub fn efficient_attention_grads(spec: &EfficientBackwardSpec) -> Kernel {
-    let sizes = spec.sizes().whole();
+    let sizes = spec.sizes().for_whole_head();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let strides = [spec.q, spec.k, spec.v, spec.dout, spec.dk, spec.dv];
     let name = spec.name("efficient_attention_grads", &strides);

@@ -29,7 +29,7 @@ pub fn efficient_prefill_out(spec: &EfficientForwardSpec) -> Kernel {
 type Scores = fn(&KeyBlock, &mut Builder, &ChunkHead, ValueId, ValueId) -> [ValueId; 2];
 
 fn out(spec: &EfficientForwardSpec, goes_on: bool) -> Kernel {
-    let sizes = spec.sizes().whole();
+    let sizes = spec.sizes().for_whole_head();
     let HeadShape { batch, kv_heads, head_dim: dim, .. } = spec.shape;
     let kernel = if goes_on { "efficient_prefill_out" } else { "efficient_attention_out" };
     let name = spec.name(kernel, &[spec.q, spec.k, spec.v, spec.out]);

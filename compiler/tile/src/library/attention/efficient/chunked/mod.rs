@@ -66,7 +66,7 @@ impl Sizes {
 
     /// For programs of all features: as one block where that fits the registers of a multiprocessor, since the key side of an
     /// only block serves all query heads. Else narrow ones.
-    pub(crate) fn whole(self) -> Self {
+    pub(crate) fn for_whole_head(self) -> Self {
         let dim = self.shape.head_dim;
         let fits = dim <= WIDEST || dim <= WHOLE && matches!(self.elem, Elem::Bf16 | Elem::F16);
         Sizes { width: if fits { dim } else { feature_block(dim, NARROW) }, ..self }
