@@ -149,7 +149,7 @@ pub struct Dump {
 /// The result of a compilation.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// The program.
+    /// Buffers, kernels and steps: all that the runtime needs.
     pub plan: linc_plan::Plan,
     /// FLOPs, memory, kernels and times of passes, for people.
     pub report: Report,

@@ -26,11 +26,11 @@ pub struct KernelRow {
 /// Time of one pass, by the caller's clock.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PassTime {
-    /// Pass name.
+    /// As `--dump` and `--disable-pass` take it; `kernels` for the lowering to tile programs.
     pub pass: String,
     /// Elapsed since the pass before ended.
     pub seconds: f64,
-    /// Nodes afterwards.
+    /// Nodes of the graph when the pass had ended.
     pub nodes: usize,
 }
 

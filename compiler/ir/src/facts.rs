@@ -76,7 +76,7 @@ impl Class {
 /// Which results take the place of an operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Overwrites {
-    /// None.
+    /// No result takes the place of an operand.
     Nothing,
     /// Always: result, and the operand that it replaces.
     Always(&'static [(u32, usize)]),

@@ -20,9 +20,9 @@ pub struct NodeId(pub u32);
 /// One result of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value {
-    /// Producer.
+    /// The node that computes it.
     pub node: NodeId,
-    /// Result position.
+    /// Which of the node's results, from 0.
     pub port: u32,
 }
 

@@ -195,7 +195,7 @@ pub enum PointOp {
 pub struct Pointwise {
     /// Iteration space and shape of every output.
     pub shape: Shape,
-    /// The program.
+    /// Each step reads operands and the steps before it.
     pub steps: Vec<PointOp>,
     /// Steps that are outputs, with their element types.
     pub outputs: Vec<(usize, DType)>,
@@ -236,7 +236,7 @@ pub enum Op {
         name: String,
         /// Element type and shape.
         ty: TensorType,
-        /// Contents.
+        /// How the runtime computes it when a program is loaded.
         kind: TableKind,
     },
     /// `() -> ty`: every element equals `value`.
@@ -254,7 +254,7 @@ pub enum Op {
     Binary(BinaryOp),
     /// `(x) -> shape`: axes aligned at the end, size-1 or missing axes repeated.
     Broadcast {
-        /// Target shape.
+        /// Every axis is that of the operand or repeats its single element.
         shape: Shape,
     },
     /// `(x) -> dtype`: round to nearest even.
@@ -275,7 +275,7 @@ pub enum Op {
     },
     /// `(x) -> shape` with the same elements in row-major order.
     Reshape {
-        /// New shape.
+        /// As many elements as the operand has.
         shape: Shape,
     },
     /// `(x) -> x with permuted axes`: output axis `i` is input axis `perm[i]`.

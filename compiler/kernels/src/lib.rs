@@ -71,7 +71,7 @@ pub struct Gemm {
     pub accumulate: bool,
 }
 
-/// One launch.
+/// What one launch runs.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Work {
     /// A tile program with its pointer arguments.
@@ -83,7 +83,7 @@ pub enum Work {
 /// One launch with its share of the node's cost.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Call {
-    /// What runs.
+    /// The kernel or library call.
     pub work: Work,
     /// Floating-point operations and bytes.
     pub cost: Cost,

@@ -12,7 +12,7 @@ pub enum PassError {
     /// Differentiation reached an operation without a derivative.
     #[error("{scope}: {op} has no derivative")]
     NotDifferentiable {
-        /// Where.
+        /// The part of the model, `layers.0/attention`.
         scope: Scope,
         /// The operation.
         op: &'static str,

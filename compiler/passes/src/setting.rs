@@ -7,7 +7,7 @@ pub trait PassSetting: Copy + Default + PartialEq + 'static {
     const NAME: &'static str;
     /// What it decides.
     const HELP: &'static str;
-    /// All values.
+    /// In the order of help texts and messages.
     const ALL: &'static [Self];
 
     /// The word for a value.

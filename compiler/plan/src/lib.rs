@@ -116,7 +116,7 @@ pub enum Space {
 /// A range of the arena with one lifetime.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Buffer {
-    /// For people.
+    /// Shown in dumps; nothing is found by it.
     pub name: String,
     /// Part of the arena.
     pub space: Space,
@@ -124,7 +124,7 @@ pub struct Buffer {
     pub offset: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// For reports.
+    /// By which reports add up memory.
     pub category: Category,
     /// First and last step that uses it (scratch only; inclusive).
     pub live: (usize, usize),
@@ -177,7 +177,7 @@ pub struct Binding {
     pub dtype: DType,
     /// Sizes of the axes, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// First byte.
+    /// Its first byte.
     pub at: Ref,
     /// Initial contents (`Zeros` for inputs and outputs).
     pub init: Init,
@@ -262,11 +262,11 @@ pub enum Action {
     Gemm(Gemm),
     /// Copy bytes between disjoint ranges.
     Copy {
-        /// Source.
+        /// First byte that is read.
         from: Ref,
-        /// Destination.
+        /// First byte that is written; the two ranges do not overlap.
         to: Ref,
-        /// Length.
+        /// How many bytes.
         bytes: u64,
     },
 }
@@ -297,9 +297,9 @@ pub struct Plan {
     pub buffers: Vec<Buffer>,
     /// Each once, however many steps launch it.
     pub kernels: Vec<Kernel>,
-    /// The program.
+    /// Run one after the other, in this order.
     pub steps: Vec<Step>,
-    /// Named tensors.
+    /// What the runtime finds by name: parameters, states, inputs, outputs.
     pub bindings: Vec<Binding>,
 }
 

@@ -172,7 +172,7 @@ impl Builder {
         self.unary(Unary::Exp2, a)
     }
 
-    /// A comparison.
+    /// Element by element; the result is Bool, of the operands' shape.
     pub fn compare(&mut self, op: Compare, a: ValueId, b: ValueId) -> ValueId {
         let ty = self.ty(a);
         self.check(ty == self.ty(b), &format!("{op:?} of {ty:?} and {:?}", self.ty(b)));

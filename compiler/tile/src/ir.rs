@@ -84,7 +84,7 @@ pub struct Param {
     pub name: String,
     /// Element type in memory.
     pub elem: Elem,
-    /// Use.
+    /// Whether programs load from it, store to it, or both.
     pub mode: Mode,
 }
 
@@ -177,7 +177,7 @@ pub struct Axis {
 /// As many axes as the tile has; a scalar access has none.
 #[derive(Clone, PartialEq, Debug)]
 pub struct View {
-    /// The pointer.
+    /// The parameter whose memory it is.
     pub param: ParamId,
     /// Index scalar, in elements.
     pub offset: ValueId,
@@ -201,11 +201,11 @@ pub struct Region {
 pub struct Stmt {
     /// Defined values; their types are in [`Kernel::types`].
     pub results: Vec<ValueId>,
-    /// The operation.
+    /// What is computed.
     pub op: Op,
 }
 
-/// The operations.
+/// What a statement computes; operands are values that are defined before it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Op {
     /// A float scalar.
@@ -214,13 +214,13 @@ pub enum Op {
     ConstI(i64),
     /// Position in the grid along an axis (0..3), an Index.
     ProgramId(usize),
-    /// Pointwise function.
+    /// A function of each element.
     Unary(Unary, ValueId),
     /// Pointwise function; operands have equal types.
     Binary(Binary, ValueId, ValueId),
     /// `a*b + c`, rounded once or twice as the target does it.
     Fma(ValueId, ValueId, ValueId),
-    /// Pointwise comparison.
+    /// A comparison of each pair of elements, Bool; operands have equal types.
     Compare(Compare, ValueId, ValueId),
     /// `c ? a : b`, pointwise.
     Select(ValueId, ValueId, ValueId),
@@ -241,7 +241,7 @@ pub enum Op {
         /// 0 counts rows, 1 counts columns.
         axis: usize,
     },
-    /// Reads memory.
+    /// A tile from memory; what lies beyond a bound is 0.
     Load(View),
     /// Writes memory; no result.
     Store(View, ValueId),
@@ -274,7 +274,7 @@ pub enum Op {
         op: Reduction,
         /// The axis that disappears.
         axis: usize,
-        /// Operand.
+        /// The vector or matrix.
         value: ValueId,
     },
     /// Inclusive running sum along `axis`, from the end if `reverse`.
@@ -283,7 +283,7 @@ pub enum Op {
         axis: usize,
         /// From the last element to the first.
         reverse: bool,
-        /// Operand.
+        /// The vector or matrix, f32.
         value: ValueId,
     },
     /// `[m,n]` to `[n,m]`.
@@ -304,11 +304,11 @@ pub enum Op {
     },
     /// Both regions yield the results; the condition is a Bool scalar (uniform over the program).
     If {
-        /// Condition.
+        /// A Bool scalar, the same in the whole program.
         cond: ValueId,
-        /// If true.
+        /// What runs if it holds.
         then: Region,
-        /// If false.
+        /// What runs if it does not; without results it may be empty.
         otherwise: Region,
     },
 }
@@ -336,7 +336,7 @@ impl Kernel {
         &self.types[value.0 as usize]
     }
 
-    /// A parameter.
+    /// Name, element type and mode of a parameter.
     pub fn param(&self, param: ParamId) -> &Param {
         &self.params[param.0 as usize]
     }

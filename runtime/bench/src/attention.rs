@@ -81,7 +81,7 @@ pub struct AttentionBench {
     pub passes: Vec<Pass>,
     /// Of q, k, v and results.
     pub precision: Precision,
-    /// Runs.
+    /// How many runs warm up, and how many are timed.
     pub timing: Timing,
 }
 

@@ -66,7 +66,7 @@ pub enum Told<'a> {
     Runs {
         /// Runs that have ended, from 0 on.
         done: usize,
-        /// To do.
+        /// Runs in all, those that warm up included.
         total: usize,
     },
 }

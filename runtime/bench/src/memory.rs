@@ -31,7 +31,7 @@ pub struct MemoryBench {
     pub batch: usize,
     /// Number format of activations.
     pub precision: Precision,
-    /// Runs.
+    /// How many runs warm up, and how many are timed.
     pub timing: Timing,
 }
 
@@ -85,7 +85,7 @@ pub struct SmallLaunches {
 pub struct MemoryReport {
     /// The device in words.
     pub device: String,
-    /// The yardstick.
+    /// A plain copy on the same device, which the rows are compared with.
     pub copy: CopySpeed,
     /// One per kind of kernel.
     pub rows: Vec<MemoryRow>,

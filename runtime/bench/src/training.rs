@@ -25,7 +25,7 @@ pub struct TrainingBench {
     pub precision: Precision,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
-    /// Runs.
+    /// How many runs warm up, and how many are timed.
     pub timing: Timing,
 }
 
@@ -54,7 +54,7 @@ pub struct TrainingRow {
     /// The same in TorchTitan's convention.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub titan_mfu: Option<f64>,
-    /// The arena.
+    /// Bytes of the arena, if the program compiled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// From texts to a plan.
@@ -71,7 +71,7 @@ pub struct TrainingRow {
     pub error: Option<String>,
 }
 
-/// All rows.
+/// What was measured, and on which device.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainingReport {
     /// The device in words.

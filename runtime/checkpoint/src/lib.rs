@@ -48,9 +48,9 @@ const VERSION: u32 = 2;
 /// A model, so that a checkpoint explains itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelRecord {
-    /// Family.
+    /// Family of models, such as `llama3`.
     pub name: String,
-    /// Size.
+    /// Which of the family, such as `1b`.
     pub flavor: String,
     /// Share of linear layers, exact.
     pub linear_attn_ratio: String,
@@ -102,13 +102,13 @@ pub struct State {
 
 /// What goes into a checkpoint.
 pub struct Contents<'a> {
-    /// Parameters.
+    /// Trainable tensors, by name.
     pub params: Vec<Tensor<'a>>,
     /// Optimizer state; empty to leave it out.
     pub optimizer: Vec<Tensor<'a>>,
     /// The tokenizer's files, if it has any.
     pub tokenizer: &'a [TokenizerFile],
-    /// The rest.
+    /// What the run goes on from besides tensors.
     pub state: State,
 }
 

@@ -48,7 +48,7 @@ impl Choice {
 
 /// A machine, and what a user should know of it.
 pub struct Opened {
-    /// The machine.
+    /// Open and ready for plans.
     pub device: Box<dyn Device>,
     /// Why `auto` comes to the CPU, if it does, in one line.
     pub note: Option<String>,

@@ -21,7 +21,7 @@ pub struct Program(pub(crate) usize);
 /// Is told how much of how much is done, and says whether to go on.
 pub type Progress = Box<dyn FnMut(usize, usize) -> bool>;
 
-/// A machine.
+/// What plans run on: one arena of memory, and programs that are loaded from plans and run one after the other.
 pub trait Device {
     /// One line for people: kind, instruction set, threads.
     fn describe(&self) -> String;
@@ -126,7 +126,7 @@ pub enum DeviceError {
     Kernel {
         /// Its name in the plan.
         kernel: String,
-        /// Why.
+        /// What the compiler or the driver says, or the limit that is exceeded.
         message: String,
     },
     /// The driver of the machine reports a failure.

@@ -10,7 +10,7 @@ use crate::words::bytes;
 /// Bytes that can be allocated now, and what sets the bound.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Available {
-    /// How many.
+    /// Bytes that are free below the bound.
     pub bytes: u64,
     /// What they are a part of.
     pub source: MemorySource,

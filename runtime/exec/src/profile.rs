@@ -13,7 +13,7 @@ pub struct Profile {
     pub runs: u64,
 }
 
-/// One kernel.
+/// All steps of one kernel or library call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProfileRow {
     /// [`Plan::work_name`] of its steps.
@@ -29,12 +29,12 @@ pub struct ProfileRow {
 }
 
 impl ProfileRow {
-    /// GFLOP/s.
+    /// Floating-point operations by elapsed time, in billions per second.
     pub fn gflops(&self) -> f64 {
         self.flops as f64 / self.time.as_secs_f64().max(1e-12) / 1e9
     }
 
-    /// GB/s.
+    /// Bytes that must move by elapsed time, in billions per second.
     pub fn gbytes(&self) -> f64 {
         self.bytes as f64 / self.time.as_secs_f64().max(1e-12) / 1e9
     }

@@ -17,7 +17,7 @@ pub const SMALLER: &str = "lower training.batch_size, training.seq_len or the mo
 
 /// Compiled programs of one model in one arena.
 pub struct Session {
-    /// Runs them.
+    /// The loaded programs, with tensors by name.
     pub executor: Executor,
     /// What each program is.
     pub reports: Vec<Report>,

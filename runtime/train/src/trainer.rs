@@ -72,7 +72,7 @@ pub struct Summary {
     pub profile: Option<Profile>,
 }
 
-/// A run.
+/// A run: its model on the device, its data, and how far it is.
 pub struct Trainer {
     config: JobConfig,
     model: Model,

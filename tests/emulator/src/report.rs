@@ -67,18 +67,18 @@ impl Traffic {
 pub struct Global {
     /// The parameter, by its place.
     pub parameter: usize,
-    /// How.
+    /// Load, store, copy or matrix load.
     pub access: Access,
-    /// How many.
+    /// Sectors of 32 bytes, and how many would do.
     pub sectors: Traffic,
 }
 
 /// Wavefronts of shared memory that accesses of one kind took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shared {
-    /// How.
+    /// Load, store, copy or matrix load.
     pub access: Access,
-    /// How many.
+    /// Wavefronts, and how many would do.
     pub wavefronts: Traffic,
 }
 

@@ -11,7 +11,7 @@ pub struct Comparison {
     pub steps: usize,
     /// Largest difference of a loss.
     pub worst: f64,
-    /// Its step.
+    /// The step of the largest difference.
     pub at: u64,
     /// Mean of the differences' absolute values.
     pub mean: f64,

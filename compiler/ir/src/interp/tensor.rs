@@ -105,7 +105,7 @@ pub enum Data<T> {
 pub struct Tensor<T> {
     /// Shape; its number of elements is the length of the data.
     pub shape: Shape,
-    /// Elements.
+    /// Row-major, as many as the shape says.
     pub data: Data<T>,
 }
 

@@ -61,7 +61,7 @@ pub struct Allocation {
     pub bytes: u64,
     /// First and last step at which it is in use, inclusive.
     pub live: (usize, usize),
-    /// For reports.
+    /// What the memory holds, by which reports add it up.
     pub kind: Kind,
 }
 

@@ -9,7 +9,7 @@ use crate::ir::{Elem, Kernel, Mode};
 pub struct FillSpec {
     /// First dimension of the part that is filled.
     pub rows: usize,
-    /// Columns.
+    /// Second dimension, dense in memory.
     pub cols: usize,
     /// First element.
     pub offset: usize,
@@ -21,7 +21,7 @@ pub struct FillSpec {
     pub value: f64,
 }
 
-/// Parameters: dst.
+/// A kernel with the parameter `dst`.
 pub fn fill(spec: &FillSpec) -> Kernel {
     let dense = spec.rows == 1 || spec.row_stride == spec.cols;
     let (rows, cols) = if dense { (1, spec.rows * spec.cols) } else { (spec.rows, spec.cols) };

@@ -61,7 +61,7 @@ fn inverse_count(b: &mut Builder, targets: ParamId, tokens: usize) -> ValueId {
 pub struct CrossEntropyRowsSpec {
     /// Tokens: the first dimension of the logits.
     pub rows: usize,
-    /// Columns.
+    /// Classes: the second dimension of the logits.
     pub vocab: usize,
     /// Element type of the logits.
     pub logits: Elem,
@@ -139,7 +139,7 @@ pub fn mean_nll(spec: &MeanNllSpec) -> Kernel {
 pub struct CrossEntropySpec {
     /// Tokens: the first dimension of the logits.
     pub rows: usize,
-    /// Columns.
+    /// Classes: the second dimension of the logits.
     pub vocab: usize,
     /// Element type of the logits, and of their gradient.
     pub logits: Elem,

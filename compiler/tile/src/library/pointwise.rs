@@ -97,11 +97,11 @@ pub enum PointStep {
 pub struct PointwiseSpec {
     /// All dimensions but the last, as one.
     pub rows: usize,
-    /// Columns.
+    /// The last dimension.
     pub cols: usize,
-    /// Operands.
+    /// What is read from memory, each with its own strides.
     pub inputs: Vec<PointInput>,
-    /// The program.
+    /// Each step reads inputs and the steps before it.
     pub steps: Vec<PointStep>,
     /// Results, dense along columns.
     pub outputs: Vec<PointOutput>,

@@ -46,7 +46,7 @@ fn too_large(plan: &Plan, index: usize, message: &str) -> String {
 /// Machine code of a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Code {
-    /// The code.
+    /// Machine code for the GPU's architecture.
     pub cubin: Cubin,
     /// Blocks that it was compiled for to run on a multiprocessor at once.
     pub blocks: u32,

@@ -125,7 +125,7 @@ enum Capture {
     New,
     /// Run once.
     Warm,
-    /// Captured.
+    /// The driver's graph of all steps, launched as one.
     Graph(CudaGraph),
     /// The driver does not capture it: it runs step by step.
     Plain,
