@@ -50,7 +50,7 @@ fn built(case: &Architecture, model: &Model, (batch, seq): (usize, usize)) -> Gr
 /// The graph after all passes that are on.
 fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usize)) -> Graph {
     let mut graph = built(case, model, shape);
-    let options = pipeline::Options {
+    let options = pipeline::PipelineOptions {
         kinds: model.kinds.clone(),
         attention: model.attention_options(Target::Cpu),
         precision: case.precision,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, Scope, StateRole, TableKind, Value};
 use linc_kernels::tiles::Tiles;
-use linc_kernels::{Call, Context, KernelError, Place, Target, Work, lower};
+use linc_kernels::{Call, Context, KernelError, StoragePlace, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
 use linc_plan as plan;
 use linc_tile as tile;
@@ -118,7 +118,7 @@ impl<'a> Assembly<'a> {
         self.kernels.len() - 1
     }
 
-    fn at(&self, place: Place) -> plan::Ref {
+    fn at(&self, place: StoragePlace) -> plan::Ref {
         plan::Ref { buffer: self.buffer_of[&place.root], offset: (place.offset * place.dtype.bytes()) as u64 }
     }
 
@@ -183,7 +183,7 @@ impl<'a> Assembly<'a> {
     ) -> plan::Binding {
         let storage = &self.placement.storage[&value];
         let ty = graph.ty(value);
-        let at = self.at(Place { root: storage.root, offset: storage.layout.offset, dtype: ty.dtype });
+        let at = self.at(StoragePlace { root: storage.root, offset: storage.layout.offset, dtype: ty.dtype });
         plan::Binding {
             name: name.to_string(),
             role,

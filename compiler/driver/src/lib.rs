@@ -210,7 +210,7 @@ pub fn compile(
     let mut dumps = vec![];
     let mut times: Vec<PassTime> = vec![];
     let mut malformed = None;
-    let settings = pipeline::Options {
+    let settings = pipeline::PipelineOptions {
         kinds: model.kinds.clone(),
         attention: model.attention_options(options.target),
         precision: options.precision,

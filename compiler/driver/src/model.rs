@@ -154,13 +154,13 @@ impl Model {
     }
 
     /// Options of each kind of attention, in the forms that suit a machine.
-    pub fn attention_options(&self, target: Target) -> attention::Options {
+    pub fn attention_options(&self, target: Target) -> attention::AttentionOptions {
         let LinearAttentionOptions { rope, temperature, chunk } = self.config.linear_attention();
         let form = match target {
             Target::Cpu => LinearForm::Fused,
             Target::Cuda(_) => LinearForm::Chunked,
         };
-        attention::Options {
+        attention::AttentionOptions {
             softmax: SoftmaxOptions { decode_range: linc_kernels::decode_range(target.into()) },
             efficient: EfficientOptions { rope, temperature, chunk, form },
             elu: EluOptions { rope, chunk },

@@ -24,7 +24,7 @@ use crate::infer::infer;
 use crate::limits::MAX_ELEMENTS;
 use crate::scope::Scope;
 use crate::types::{DType, Shape, TensorType};
-use crate::verify::{Place, check, types};
+use crate::verify::{Subject, check, types};
 
 /// Deepest nesting of attribute values; fused steps need two levels.
 const MAX_DEPTH: usize = 8;
@@ -61,7 +61,7 @@ struct Parser {
     /// Nodes by their number in the text.
     ids: BTreeMap<usize, NodeId>,
     /// Where nodes, outputs and updates were written.
-    places: BTreeMap<Place, Position>,
+    places: BTreeMap<Subject, Position>,
 }
 
 impl Parser {
@@ -97,13 +97,13 @@ impl Parser {
                 let name = self.tokens.text("the name of the output as a string")?;
                 self.tokens.symbol('=')?;
                 let value = self.value()?;
-                self.places.insert(Place::Output(self.graph.outputs.len()), at);
+                self.places.insert(Subject::Output(self.graph.outputs.len()), at);
                 self.graph.outputs.push((name, value));
             } else if self.tokens.eat_word("update") {
                 let leaf = self.value()?;
                 self.tokens.symbol('=')?;
                 let value = self.value()?;
-                self.places.insert(Place::Update(self.graph.updates.len()), at);
+                self.places.insert(Subject::Update(self.graph.updates.len()), at);
                 self.graph.updates.push((leaf.node, value));
             } else {
                 let number = self
@@ -160,7 +160,7 @@ impl Parser {
         if self.ids.insert(number, id).is_some() {
             return Err(at.error(format!("`%{number}` is defined twice")));
         }
-        self.places.insert(Place::Node(id), at);
+        self.places.insert(Subject::Node(id), at);
         Ok(())
     }
 

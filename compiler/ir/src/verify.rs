@@ -29,22 +29,22 @@ pub fn verify(graph: &Graph) -> Result<(), IrError> {
 
 /// What the first broken rule is about, for a caller that knows where it was written.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Place {
+pub(crate) enum Subject {
     Node(NodeId),
     Output(usize),
     Update(usize),
 }
 
-pub(crate) fn check(graph: &Graph) -> Result<(), (Place, IrError)> {
+pub(crate) fn check(graph: &Graph) -> Result<(), (Subject, IrError)> {
     for id in graph.nodes() {
-        node(graph, id).map_err(|e| (Place::Node(id), e))?;
+        node(graph, id).map_err(|e| (Subject::Node(id), e))?;
     }
     if let Err(e) = graph.topological() {
         let place = match &e {
             IrError::Cycle { node, .. } => *node,
             other => unreachable!("{other}"),
         };
-        return Err((Place::Node(place), e));
+        return Err((Subject::Node(place), e));
     }
     let leaves = leaf_names(graph)?;
     param_states(graph, &leaves)?;
@@ -57,7 +57,7 @@ pub(crate) fn check(graph: &Graph) -> Result<(), (Place, IrError)> {
             }
             _ => Ok(()),
         });
-        checked.map_err(|e| (Place::Output(i), e))?;
+        checked.map_err(|e| (Subject::Output(i), e))?;
     }
     let mut written = BTreeSet::new();
     for (i, (leaf, value)) in graph.updates.iter().enumerate() {
@@ -65,7 +65,7 @@ pub(crate) fn check(graph: &Graph) -> Result<(), (Place, IrError)> {
         if checked.is_ok() && !written.insert(*leaf) {
             checked = Err(broken(graph, *leaf, "is updated twice"));
         }
-        checked.map_err(|e| (Place::Update(i), e))?;
+        checked.map_err(|e| (Subject::Update(i), e))?;
     }
     Ok(())
 }
@@ -121,7 +121,7 @@ pub(crate) fn types(types: &[TensorType]) -> String {
     types.join(", ")
 }
 
-fn leaf_names(graph: &Graph) -> Result<BTreeMap<&str, NodeId>, (Place, IrError)> {
+fn leaf_names(graph: &Graph) -> Result<BTreeMap<&str, NodeId>, (Subject, IrError)> {
     let mut names: BTreeMap<&str, NodeId> = BTreeMap::new();
     for id in graph.nodes() {
         let message = match graph.op(id).leaf_name() {
@@ -132,12 +132,12 @@ fn leaf_names(graph: &Graph) -> Result<BTreeMap<&str, NodeId>, (Place, IrError)>
                 Some(other) => format!("is named {name:?}, and so is {other:?}"),
             },
         };
-        return Err((Place::Node(id), broken(graph, id, message)));
+        return Err((Subject::Node(id), broken(graph, id, message)));
     }
     Ok(names)
 }
 
-fn param_states(graph: &Graph, leaves: &BTreeMap<&str, NodeId>) -> Result<(), (Place, IrError)> {
+fn param_states(graph: &Graph, leaves: &BTreeMap<&str, NodeId>) -> Result<(), (Subject, IrError)> {
     let mut roles = BTreeSet::new();
     for id in graph.nodes() {
         let Op::State { ty, role: role @ StateRole::OfParam { of, .. }, .. } = graph.op(id) else { continue };
@@ -150,7 +150,7 @@ fn param_states(graph: &Graph, leaves: &BTreeMap<&str, NodeId>) -> Result<(), (P
             Some(Op::Param { ty: found, .. }) => format!("is {ty}, but its parameter {of:?} is {found}"),
             _ => format!("belongs to {of:?}, which is no parameter"),
         };
-        return Err((Place::Node(id), broken(graph, id, message)));
+        return Err((Subject::Node(id), broken(graph, id, message)));
     }
     Ok(())
 }

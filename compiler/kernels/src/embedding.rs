@@ -10,7 +10,7 @@ use linc_tile::library::sort::{SortKeysSpec, SortedRangesSpec, sort_keys, sort_p
 use linc_tile::{Elem, Kernel};
 
 use crate::view::Lowering;
-use crate::{Cost, KernelError, Place, Target};
+use crate::{Cost, KernelError, StoragePlace, Target};
 
 /// Columns of the table that a program of a gradient owns on a GPU.
 const COLUMNS: usize = 2048;
@@ -62,7 +62,7 @@ pub(crate) fn sorted_gradient(l: &mut Lowering<'_>, vocab: usize) -> Result<(), 
 }
 
 /// Sorts the tokens by their ids; gives where ids and tokens then are.
-fn sort(l: &mut Lowering<'_>, ids: Place, spec: SortKeysSpec) -> [Place; 2] {
+fn sort(l: &mut Lowering<'_>, ids: StoragePlace, spec: SortKeysSpec) -> [StoragePlace; 2] {
     let tokens = spec.tokens;
     let order = l.place(l.results[1]);
     let [keys, numbers, low, keys_by_low, numbers_by_low] = [0, 1, 2, 3, 4].map(|row| order.at(row * tokens));
@@ -74,7 +74,7 @@ fn sort(l: &mut Lowering<'_>, ids: Place, spec: SortKeysSpec) -> [Place; 2] {
 }
 
 /// Finds where the tokens of each block of rows begin and end.
-fn find_ranges(l: &mut Lowering<'_>, spec: &SortedRangesSpec, keys: Place, ranges: Place) {
+fn find_ranges(l: &mut Lowering<'_>, spec: &SortedRangesSpec, keys: StoragePlace, ranges: StoragePlace) {
     let (rows, cols) = (1, 2 * spec.blocks());
     let zeros = FillSpec { rows, cols, offset: 0, row_stride: cols, elem: Elem::I32, value: 0.0 };
     moving(l, cols, fill(&zeros), vec![ranges]);
@@ -82,6 +82,6 @@ fn find_ranges(l: &mut Lowering<'_>, spec: &SortedRangesSpec, keys: Place, range
 }
 
 /// A launch that only moves integers.
-fn moving(l: &mut Lowering<'_>, integers: usize, kernel: Kernel, args: Vec<Place>) {
+fn moving(l: &mut Lowering<'_>, integers: usize, kernel: Kernel, args: Vec<StoragePlace>) {
     l.launch_costing(Cost { flops: 0, bytes: 4 * integers as u64 }, kernel, args);
 }

@@ -39,7 +39,7 @@ pub enum Target {
 
 /// A position in the storage of a root value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct StoragePlace {
     /// The value that owns the memory.
     pub root: Value,
     /// Offset in elements of `dtype`.
@@ -48,11 +48,11 @@ pub struct Place {
     pub dtype: DType,
 }
 
-impl Place {
+impl StoragePlace {
     /// The place `elements` further.
     #[must_use]
     pub fn at(self, elements: usize) -> Self {
-        Place { offset: self.offset + elements, ..self }
+        StoragePlace { offset: self.offset + elements, ..self }
     }
 }
 
@@ -62,11 +62,11 @@ pub struct Gemm {
     /// Rows of c, columns of c, inner size.
     pub size: (usize, usize, usize),
     /// `[m, k]`
-    pub a: (Place, (usize, usize)),
+    pub a: (StoragePlace, (usize, usize)),
     /// `[k, n]`
-    pub b: (Place, (usize, usize)),
+    pub b: (StoragePlace, (usize, usize)),
     /// `[m, n]`
-    pub c: (Place, (usize, usize)),
+    pub c: (StoragePlace, (usize, usize)),
     /// Add to c.
     pub accumulate: bool,
 }
@@ -75,7 +75,7 @@ pub struct Gemm {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Work {
     /// A tile program with its pointer arguments.
-    Kernel(Box<tile::Kernel>, Vec<Place>),
+    Kernel(Box<tile::Kernel>, Vec<StoragePlace>),
     /// A library matmul.
     Gemm(Gemm),
 }

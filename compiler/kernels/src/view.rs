@@ -10,7 +10,7 @@ use tile::library::attention::HeadStrides;
 
 use crate::cost::{Cost, cost};
 use crate::tiles::{Family, Site, Tile, Tiles};
-use crate::{Call, Gemm, KernelError, Place, Target, Work};
+use crate::{Call, Gemm, KernelError, StoragePlace, Target, Work};
 
 /// What the nodes of a graph are lowered with.
 pub struct Context<'a> {
@@ -74,12 +74,12 @@ impl<'a> Lowering<'a> {
         self.storage[&value].root
     }
 
-    pub(crate) fn place(&self, value: Value) -> Place {
+    pub(crate) fn place(&self, value: Value) -> StoragePlace {
         let storage = &self.storage[&value];
-        Place { root: storage.root, offset: storage.layout.offset, dtype: self.ty(value).dtype }
+        StoragePlace { root: storage.root, offset: storage.layout.offset, dtype: self.ty(value).dtype }
     }
 
-    pub(crate) fn places(&self, values: &[Value]) -> Vec<Place> {
+    pub(crate) fn places(&self, values: &[Value]) -> Vec<StoragePlace> {
         values.iter().map(|v| self.place(*v)).collect()
     }
 
@@ -125,7 +125,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Adds a kernel launch that bears what the node costs beyond launches that know their own cost.
-    pub(crate) fn launch(&mut self, kernel: tile::Kernel, args: Vec<Place>) {
+    pub(crate) fn launch(&mut self, kernel: tile::Kernel, args: Vec<StoragePlace>) {
         let work = Work::Kernel(Box::new(kernel), args);
         self.drafts.push(Draft { work, flops: None, bytes: None });
     }
@@ -142,7 +142,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Adds a kernel launch that knows its own cost.
-    pub(crate) fn launch_costing(&mut self, cost: Cost, kernel: tile::Kernel, args: Vec<Place>) {
+    pub(crate) fn launch_costing(&mut self, cost: Cost, kernel: tile::Kernel, args: Vec<StoragePlace>) {
         let work = Work::Kernel(Box::new(kernel), args);
         self.drafts.push(Draft { work, flops: Some(cost.flops), bytes: Some(cost.bytes) });
     }
@@ -150,7 +150,7 @@ impl<'a> Lowering<'a> {
     /// Adds a matmul, which knows its own cost.
     pub(crate) fn gemm(&mut self, gemm: Gemm) {
         let (m, n, k) = gemm.size;
-        let width = |p: Place| p.dtype.bytes() as u64;
+        let width = |p: StoragePlace| p.dtype.bytes() as u64;
         // What is added to is read as well.
         let visits = if gemm.accumulate { 2 } else { 1 };
         let bytes = (m * k) as u64 * width(gemm.a.0)

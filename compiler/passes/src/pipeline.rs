@@ -45,11 +45,11 @@ pub enum Entry {
 
 /// Settings of the pipeline.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Options {
+pub struct PipelineOptions {
     /// Attention kind of every layer.
     pub kinds: Vec<AttentionKind>,
     /// Options of each kind.
-    pub attention: attention::Options,
+    pub attention: attention::AttentionOptions,
     /// Number format of activations and matmul operands.
     pub precision: Precision,
     /// Weights that only products read are stored in that format: of programs that do not train.
@@ -86,7 +86,7 @@ pub const OPTIONAL: [&str; 9] = [
 pub fn run(
     graph: &mut Graph,
     entry: &Entry,
-    options: &Options,
+    options: &PipelineOptions,
     persistent: &mut PersistentLayout,
     observe: &mut dyn FnMut(&'static str, &Graph),
 ) -> Result<Placement, PassError> {

@@ -10,12 +10,12 @@ use linc_passes::accumulate::{KEEP, SHARE};
 use linc_passes::loss::{LOSS, TARGETS};
 use linc_passes::memory::{Allocation, PersistentLayout, Placement};
 use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, OptimizerOptions, STEP};
-use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
+use linc_passes::pipeline::{self, Entry, OPTIONAL, PipelineOptions};
 
 const SEQ: usize = 9;
 const STEPS: usize = 3;
 
-fn program(entry: &Entry, batch: usize, options: &Options) -> (Graph, Placement, PersistentLayout) {
+fn program(entry: &Entry, batch: usize, options: &PipelineOptions) -> (Graph, Placement, PersistentLayout) {
     let mut graph = common::tiny_llama(batch, SEQ);
     let mut layout = PersistentLayout::default();
     let placement = pipeline::run(&mut graph, entry, options, &mut layout, &mut |pass, graph| {
@@ -43,7 +43,7 @@ fn close(what: &str, found: &Tensor<f64>, expected: &Tensor<f64>) {
     }
 }
 
-fn accumulated_step_is_one_large_step(options: &Options) {
+fn accumulated_step_is_one_large_step(options: &PipelineOptions) {
     let whole = program(&Entry::Train(OptimizerOptions::default()), 2 * STEPS, options).0;
     let mut bindings = common::bindings(&whole, 13);
     // Batches count different numbers of targets, the last of them none: the mean of means is not the mean.

@@ -41,7 +41,7 @@ fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
             let kinds = [AttentionKind::Efficient, AttentionKind::Softmax];
             let efficient =
                 EfficientOptions { rope: false, temperature: 1.0, chunk: 64, form: LinearForm::Fused };
-            let options = attention::Options {
+            let options = attention::AttentionOptions {
                 softmax: SoftmaxOptions::default(),
                 efficient,
                 elu: EluOptions { rope: false, chunk: 64 },

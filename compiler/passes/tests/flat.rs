@@ -5,14 +5,14 @@ use crate::common;
 use linc_ir::{Graph, NodeId, Op, Value};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
 use linc_passes::optimizer::OptimizerOptions;
-use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
+use linc_passes::pipeline::{self, Entry, OPTIONAL, PipelineOptions};
 use linc_passes::precision::Precision;
 use linc_passes::setting::PassSetting;
 
 fn lowered(
     mut graph: Graph,
     entry: &Entry,
-    options: &Options,
+    options: &PipelineOptions,
     layout: &mut PersistentLayout,
 ) -> (Graph, Planned) {
     let placement = pipeline::run(&mut graph, entry, options, layout, &mut |_, _| {}).expect("a placement");
@@ -98,7 +98,7 @@ fn check_flat(graph: &Graph, plan: &Planned, layout: &PersistentLayout) {
 fn each_family_is_one_range() {
     for precision in Precision::ALL.iter().copied() {
         for graph in [common::tiny_llama(2, 9), odd()] {
-            let options = Options { precision, ..common::options("LS") };
+            let options = PipelineOptions { precision, ..common::options("LS") };
             let mut layout = PersistentLayout::default();
             let (graph, plan) = lowered(graph, &training(), &options, &mut layout);
             check_flat(&graph, &plan, &layout);
@@ -170,7 +170,7 @@ fn what_arises_early_leaves_room_for_what_dies_before_the_rest() {
 #[test]
 fn places_of_parameters_do_not_depend_on_the_passes_or_the_program() {
     let layout = |entry: &Entry, disabled: &[&str], precision| {
-        let mut options = Options { precision, ..common::options("LS") };
+        let mut options = PipelineOptions { precision, ..common::options("LS") };
         options.disabled = disabled.iter().map(|pass| pass.to_string()).collect();
         let mut layout = PersistentLayout::default();
         let (graph, _) = lowered(common::tiny_llama(2, 9), entry, &options, &mut layout);

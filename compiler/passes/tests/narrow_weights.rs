@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::common::{options, tiny_llama};
 use linc_ir::{DType, Graph, Op};
 use linc_passes::memory::PersistentLayout;
-use linc_passes::pipeline::{self, Entry, Options};
+use linc_passes::pipeline::{self, Entry, PipelineOptions};
 use linc_passes::precision::{Precision, read_narrow};
 
 fn names(names: &[&str]) -> BTreeSet<String> {
@@ -56,7 +56,7 @@ fn they_take_half_the_memory_and_only_where_nothing_trains() {
     let lowered = |entry: Entry, narrow_weights: bool| {
         let mut graph = tiny_llama(1, 4);
         let mut layout = PersistentLayout::default();
-        let options = Options { narrow_weights, precision: Precision::Bfloat16, ..options("LS") };
+        let options = PipelineOptions { narrow_weights, precision: Precision::Bfloat16, ..options("LS") };
         let result = pipeline::run(&mut graph, &entry, &options, &mut layout, &mut |_, _| {});
         result.map(|_| (graph, layout.bytes))
     };
@@ -81,7 +81,7 @@ fn a_prompt_in_blocks_needs_keys_that_can_be_hidden() {
     let mut options = options("LS");
     options.attention.efficient.temperature = 1e-3;
     let entry = Entry::Prefill { context: 8, tokens: 4 };
-    let run = |graph: &mut Graph, options: &Options| {
+    let run = |graph: &mut Graph, options: &PipelineOptions| {
         pipeline::run(graph, &entry, options, &mut PersistentLayout::default(), &mut |_, _| {})
     };
     let error = run(&mut graph, &options).expect_err("too small a temperature");

@@ -6,11 +6,11 @@ use linc_ir::interp::{Bindings, Results, run};
 use linc_ir::{BinaryOp, Graph, Op};
 use linc_passes::memory::PersistentLayout;
 use linc_passes::optimizer::OptimizerOptions;
-use linc_passes::pipeline::{self, Entry, OPTIONAL, Options};
+use linc_passes::pipeline::{self, Entry, OPTIONAL, PipelineOptions};
 use linc_passes::recompute::Policy;
 use linc_passes::setting::PassSetting;
 
-fn train(options: &Options) -> Graph {
+fn train(options: &PipelineOptions) -> Graph {
     let mut graph = common::tiny_llama(2, 9);
     let entry = Entry::Train(OptimizerOptions::default());
     let mut layout = PersistentLayout::default();

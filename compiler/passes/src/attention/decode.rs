@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use linc_ir::{AttentionKind, Graph, NodeId, Op, TensorType, Value};
 
-use super::{Options, Step, Tokens, kind_of, lowering};
+use super::{AttentionOptions, Step, Tokens, kind_of, lowering};
 use crate::error::PassError;
 use crate::positions::POSITION;
 
@@ -14,7 +14,7 @@ use crate::positions::POSITION;
 pub const TOKEN_MASK: &str = "token_mask";
 
 /// Whether a model takes prompts in blocks: each of its kinds can.
-pub fn takes_blocks(kinds: &[AttentionKind], options: &Options) -> bool {
+pub fn takes_blocks(kinds: &[AttentionKind], options: &AttentionOptions) -> bool {
     kinds.iter().all(|kind| lowering(*kind, options).refuses_blocks().is_none())
 }
 
@@ -26,7 +26,7 @@ pub fn takes_blocks(kinds: &[AttentionKind], options: &Options) -> bool {
 pub fn run(
     graph: &mut Graph,
     kinds: &[AttentionKind],
-    options: &Options,
+    options: &AttentionOptions,
     context: usize,
 ) -> Result<(), PassError> {
     lower(graph, kinds, options, context, None)
@@ -41,7 +41,7 @@ pub fn run(
 pub fn prefill(
     graph: &mut Graph,
     kinds: &[AttentionKind],
-    options: &Options,
+    options: &AttentionOptions,
     context: usize,
     tokens: usize,
 ) -> Result<(), PassError> {
@@ -65,7 +65,7 @@ pub fn prefill(
 fn lower(
     graph: &mut Graph,
     kinds: &[AttentionKind],
-    options: &Options,
+    options: &AttentionOptions,
     context: usize,
     mask: Option<Value>,
 ) -> Result<(), PassError> {

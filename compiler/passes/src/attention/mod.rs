@@ -1,7 +1,7 @@
 //! Attention lowering: every abstract attention node becomes an operation of the kind of its layer. [`decode`] does it for
 //! programs that go on from what earlier tokens left.
 //!
-//! A kind is a module here, with its options and its [`Lowering`]. To add one: its module, its field in [`Options`] if it
+//! A kind is a module here, with its options and its [`Lowering`]. To add one: its module, its field in [`AttentionOptions`] if it
 //! has any, and its arm in `lowering`.
 
 pub mod decode;
@@ -19,7 +19,7 @@ use crate::error::PassError;
 
 /// Options of each kind, the same for all of its layers.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Options {
+pub struct AttentionOptions {
     /// Of softmax attention.
     pub softmax: SoftmaxOptions,
     /// Of efficient attention.
@@ -68,7 +68,7 @@ struct Step {
     states: Vec<(&'static str, Shape)>,
 }
 
-fn lowering(kind: AttentionKind, options: &Options) -> &dyn Lowering {
+fn lowering(kind: AttentionKind, options: &AttentionOptions) -> &dyn Lowering {
     match kind {
         AttentionKind::Softmax => &options.softmax,
         AttentionKind::Efficient => &options.efficient,
@@ -80,7 +80,7 @@ fn lowering(kind: AttentionKind, options: &Options) -> &dyn Lowering {
 fn kind_of<'o>(
     spec: &AttentionSpec,
     kinds: &[AttentionKind],
-    options: &'o Options,
+    options: &'o AttentionOptions,
 ) -> Result<&'o dyn Lowering, PassError> {
     match kinds.get(spec.layer) {
         Some(kind) => Ok(lowering(*kind, options)),
@@ -96,7 +96,7 @@ fn kind_of<'o>(
 ///
 /// # Errors
 /// [`PassError::Missing`] if a node names a layer that `kinds` does not have.
-pub fn run(graph: &mut Graph, kinds: &[AttentionKind], options: &Options) -> Result<(), PassError> {
+pub fn run(graph: &mut Graph, kinds: &[AttentionKind], options: &AttentionOptions) -> Result<(), PassError> {
     for id in select(graph, |op| matches!(op, Op::Attention(_))) {
         lower_forward(graph, id, kinds, options)?;
     }
@@ -114,7 +114,7 @@ fn lower_forward(
     graph: &mut Graph,
     id: NodeId,
     kinds: &[AttentionKind],
-    options: &Options,
+    options: &AttentionOptions,
 ) -> Result<(), PassError> {
     let Op::Attention(spec) = graph.op(id).clone() else { return Ok(()) };
     let operands = graph.operands(id);
@@ -137,7 +137,7 @@ fn lower_backward(
     graph: &mut Graph,
     id: NodeId,
     kinds: &[AttentionKind],
-    options: &Options,
+    options: &AttentionOptions,
 ) -> Result<(), PassError> {
     let Op::AttentionGrad(spec) = graph.op(id).clone() else { return Ok(()) };
     let operands = graph.operands(id);

@@ -8,7 +8,7 @@ use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::loss_scale::LossScale;
 use linc_passes::memory::{MemoryPlan, PersistentLayout, Placement};
-use linc_passes::pipeline::Options;
+use linc_passes::pipeline::PipelineOptions;
 use linc_passes::precision::Precision;
 use linc_passes::recompute::Policy;
 use rand::{Rng, SeedableRng};
@@ -49,11 +49,11 @@ fn built(config: &ModelConfig, architecture: &str, batch: usize, seq: usize) -> 
     build(&architecture, config, &shape, &[]).unwrap_or_else(|e| panic!("{e}")).graph
 }
 
-pub(crate) fn options(kinds: &str) -> Options {
+pub(crate) fn options(kinds: &str) -> PipelineOptions {
     let family = |c| if c == 'L' { Family::Linear } else { Family::Softmax };
-    Options {
+    PipelineOptions {
         kinds: kinds.chars().map(|c| family(c).default_kind()).collect(),
-        attention: attention::Options {
+        attention: attention::AttentionOptions {
             softmax: SoftmaxOptions::default(),
             efficient: EfficientOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
             elu: EluOptions { rope: false, chunk: 4 },
