@@ -1,4 +1,4 @@
-//! A schedule with places to CLIF.
+//! From a schedule, whose registers have their places in scratch, to Cranelift IR (CLIF).
 
 mod arithmetic;
 mod code;

@@ -1,5 +1,5 @@
-//! Places in scratch for the registers of a schedule, so that loops carry tiles without copies and the working set
-//! stays small.
+//! Register allocation in scratch memory: each register of a schedule gets a slot, so that loops carry tiles
+//! without copies and the working set stays small.
 //!
 //! Registers that follow each other (a loop's carried tile before, in, and after the loop; a dot and its accumulator; a
 //! group's result and an operand that dies there) share one place if their lives do not overlap. Places of different

@@ -1,4 +1,4 @@
-//! How wide accesses to memory are, and which of them meet.
+//! Vectorised accesses: how many neighbours one instruction moves, and which accesses of a loop touch the same elements.
 
 use linc_tile::{TileType, View};
 

@@ -1,4 +1,4 @@
-//! How many warps run a program.
+//! The size of a block: how many warps run a program. They are as few as register pressure allows.
 
 use linc_tile::{Kernel, Op, TileType};
 

@@ -1,4 +1,4 @@
-//! Even and odd elements, as rotations of feature pairs load and store them: two tiles with stride 2 whose offsets
+//! Interleaved pairs: even and odd elements, as RoPE loads and stores them: two tiles with stride 2 whose offsets
 //! differ by one are one contiguous range, which moves in accesses of both.
 
 use linc_tile::{Op, Stmt, ValueId, View};

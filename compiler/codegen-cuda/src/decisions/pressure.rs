@@ -1,5 +1,5 @@
-//! How many registers of a thread the tiles of a kernel occupy at the worst point: the model by which the layout is
-//! chosen. Addresses, fragments of operands and what the compiler needs besides come on top.
+//! Register pressure: how many registers of a thread the tiles of a kernel occupy at the worst point. The layout is chosen
+//! by this model. Addresses, fragments of operands and what the compiler needs besides come on top.
 
 use std::collections::BTreeMap;
 

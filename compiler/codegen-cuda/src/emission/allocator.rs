@@ -1,4 +1,4 @@
-//! Who lies where in the shared memory of a block.
+//! The allocator of a block's shared memory: which tile has which bytes, for how long.
 
 use std::collections::BTreeSet;
 

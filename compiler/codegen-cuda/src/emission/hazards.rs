@@ -1,4 +1,4 @@
-//! Where threads have to wait for each other.
+//! Hazards: where threads have to wait for each other before they read or write the same memory.
 //!
 //! Between two barriers no element may be written by one thread and touched by another. Every access of the emitted
 //! text is announced here, in program order, and the answer says whether a barrier has to come before it. Loops are

@@ -1,4 +1,4 @@
-//! Reductions.
+//! Reductions along an axis: within a thread, among the lanes of a warp, among warps.
 
 use linc_tile::{Reduction, ValueId};
 

@@ -1,4 +1,4 @@
-//! Running sums.
+//! Prefix sums along an axis (scans): within a thread, among the lanes of a warp, among warps.
 
 use linc_tile::ValueId;
 

@@ -1,4 +1,4 @@
-//! Transposition.
+//! Transposition of a tile, by way of shared memory.
 
 use linc_tile::ValueId;
 

@@ -1,4 +1,4 @@
-//! Who shares whose storage: views, parts of a concat, and results written over an operand.
+//! Aliasing: which values share storage: views, parts of a concat, and results written over an operand.
 
 use std::collections::{BTreeMap, BTreeSet};
 

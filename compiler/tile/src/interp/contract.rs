@@ -1,4 +1,4 @@
-//! Operations that combine elements along an axis, on row-major slices.
+//! Products, reductions, scans and transposition, on row-major slices.
 
 use super::real::Real;
 use crate::ir::Reduction;

@@ -1,4 +1,4 @@
-//! Runs the statements of a program.
+//! Evaluates the statements of one program of the grid, in order.
 
 use std::borrow::Cow;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! Matmuls of the graph, cut into parts whose sizes depend on the shapes only, so that any number of threads gives the
+//! Matmuls of the graph (GEMM), cut into parts whose sizes depend on the shapes only, so that any number of threads gives the
 //! same bits.
 //!
 //! A result whose columns are contiguous is computed as that of the transposed product, c^T = b^T a^T, whose rows are: what

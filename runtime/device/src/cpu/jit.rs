@@ -1,4 +1,4 @@
-//! Kernel texts to machine code.
+//! The just-in-time compiler: texts of tile programs to machine code, each text once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! Threads that wait for pieces of work with low latency: a step of a plan takes microseconds, and there are thousands.
+//! A fork-join pool of low latency: a step of a plan takes microseconds, and there are thousands.
 //!
-//! A job is a number of pieces and a function that runs a range of them; threads take ranges from a counter, so who runs
-//! what varies, and pieces must not depend on it. A worker that has nothing to do spins for a moment, then sleeps; the
-//! caller works too, and never waits for a worker that has not begun.
+//! A job is a number of pieces and a function that runs a range of them; threads take ranges from a shared counter
+//! (dynamic scheduling), so who runs what varies, and pieces must not depend on it. A worker that has nothing to do spins
+//! for a moment, then sleeps; the caller works too, and never waits for a worker that has not begun.
 
 use std::cell::UnsafeCell;
 use std::ops::Range;

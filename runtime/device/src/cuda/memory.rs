@@ -1,4 +1,4 @@
-//! Memory of the GPU, and the way of small inputs there.
+//! Memory of the GPU, and pinned memory of the host through which small inputs are copied asynchronously.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Times of single steps, taken by the GPU.
+//! Times of single steps, by events that the GPU records.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A plan with addresses on the GPU: what each step launches, and the graph that all of them together become.
+//! A plan with addresses on the GPU: what each step launches, and the CUDA graph that all of them together become.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};

@@ -1,5 +1,5 @@
-//! `c = a·b (+ c)` of tiles that fit the second-level cache: register blocks of rows × vectors, read from where the
-//! operands are.
+//! `c = a·b (+ c)` of tiles that fit the second-level cache: a micro-kernel of rows × vectors in registers,
+//! which reads the operands where they are.
 //!
 //! The left operand is read one element at a time, so either order of its elements will do. The right operand must have
 //! contiguous rows; if it has not, or if its rows are so far apart that they compete for the same cache sets, it is

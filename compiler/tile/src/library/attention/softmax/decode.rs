@@ -1,4 +1,4 @@
-//! One token of softmax attention against a cache of the keys and values so far.
+//! One token of softmax attention against the KV cache: the keys and values of all tokens so far.
 //!
 //! A program serves one sequence and key/value head with all query heads of its group as the rows of one tile. It updates
 //! its part of the cache in place and then reads it, which the order of memory operations in a program allows.

@@ -1,4 +1,4 @@
-//! The tokens of a prompt, many at once, before decoding: softmax attention that goes on from a cache.
+//! The tokens of a prompt, many at once, before decoding: softmax attention that goes on from a KV cache.
 //!
 //! A prompt is taken in blocks of N tokens. The first of a block is at position `pos`, a scalar in memory as in
 //! [`super::softmax_decode`], whose caches these are; the caller keeps `pos` + N within the length of the caches.
