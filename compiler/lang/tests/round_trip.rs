@@ -107,3 +107,18 @@ fn line_ends_and_byte_order_marks_do_not_matter() {
     let text = format!("\u{feff}{}", LLAMA3.replace('\n', "\r\n"));
     assert_eq!(format(&text), LLAMA3);
 }
+
+#[test]
+fn the_kind_of_a_layer_is_asked_for_as_anything_is() {
+    let text = "model m(tokens: [b, s] int) {\n  for layer in layers {\n    if kind==linear {param gate [dim] init ones }\n    \
+                else if softmax != kind { }\n  }\n}\n";
+    insta::assert_snapshot!(format(text), @r"
+    model m(tokens: [b, s] int) {
+      for layer in layers {
+        if kind == linear {
+          param gate [dim] init ones
+        } else if softmax != kind {}
+      }
+    }
+    ");
+}

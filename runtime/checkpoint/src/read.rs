@@ -120,10 +120,13 @@ impl<'a> TensorFile<'a> {
         &self,
         wanted: &BTreeMap<String, Vec<usize>>,
     ) -> Result<Vec<(String, TensorInfo)>, CheckpointError> {
-        let mismatch = |message: String| CheckpointError::Mismatch {
+        let mismatch = |message: String| {
+            CheckpointError::Mismatch {
             path: self.path.to_path_buf(),
             message,
-            help: "use the model that it was made with".into(),
+            help: "use the model that it was made with, and its linear layers: a text may give those tensors of their own"
+                .into(),
+        }
         };
         let held = self.metadata.tensors();
         if let Some(name) = held.keys().filter(|n| !wanted.contains_key(*n) && !is_of_one_precision(n)).min()
