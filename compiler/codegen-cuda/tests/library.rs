@@ -1,7 +1,7 @@
 //! Every kernel of the library at odd sizes, and random tile programs: the generated CUDA on the emulator against the
 //! tile interpreter. Skips with a message where there is no C++ compiler.
 
-use linc_cases::{Case, decoding, embeddings, exhaustive, library};
+use linc_cases::{Case, decoding, elu, embeddings, exhaustive, library};
 use linc_codegen_cuda::{Arch, CudaCodegenOptions, CudaKernel, compile};
 use linc_emulator::{Emulator, LaunchOptions, Order};
 use linc_tile::Elem;
@@ -92,6 +92,11 @@ fn efficient_attention() {
     let turn = |i: usize| (i / 45 + i / 15 + i / 5) % 3;
     let some = cases.into_iter().enumerate().filter(|(i, _)| exhaustive() || turn(*i) == 0);
     check(&some.map(|(_, case)| case).collect::<Vec<_>>());
+}
+
+#[test]
+fn elu_attention() {
+    check(&elu::elu_attention());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every kernel of the library at odd sizes: generated code on all instruction sets against the tile interpreter.
 
 use crate::support::check_all;
-use linc_cases::{decoding, embeddings, library};
+use linc_cases::{decoding, elu, embeddings, library};
 
 #[test]
 fn norms() {
@@ -46,6 +46,11 @@ fn softmax_attention() {
 #[test]
 fn efficient_attention() {
     check_all(library::efficient_attention());
+}
+
+#[test]
+fn elu_attention() {
+    check_all(elu::elu_attention());
 }
 
 #[test]

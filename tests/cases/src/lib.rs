@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod decoding;
+pub mod elu;
 pub mod embeddings;
 pub mod files;
 pub mod launch;

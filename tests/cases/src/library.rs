@@ -248,7 +248,8 @@ pub fn losses_and_optimizer() -> Vec<Case> {
     cases
 }
 
-fn shapes() -> Vec<HeadShape> {
+/// Attentions that nothing divides.
+pub(crate) fn shapes() -> Vec<HeadShape> {
     [(1, 1, 1, 1, 8), (2, 63, 2, 1, 16), (1, 65, 4, 2, 24), (1, 130, 1, 1, 32)]
         .into_iter()
         .map(|(batch, seq, heads, kv_heads, head_dim)| HeadShape { batch, seq, heads, kv_heads, head_dim })

@@ -3,7 +3,7 @@
 
 use linc_cases::attention::{Measured, linear, softmax};
 use linc_cases::operands::Keys;
-use linc_cases::{Case, decoding, embeddings, library, random_kernel};
+use linc_cases::{Case, decoding, elu, embeddings, library, random_kernel};
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::{Elem, Kernel};
@@ -63,7 +63,7 @@ impl Check {
 
 /// Some cases of the library.
 type Cases = fn() -> Vec<Case>;
-const LIBRARY: [(&str, Cases); 11] = [
+const LIBRARY: [(&str, Cases); 12] = [
     ("norms", library::norms),
     ("pointwise", library::pointwise_programs),
     ("copies", library::copies_and_fills),
@@ -73,6 +73,7 @@ const LIBRARY: [(&str, Cases); 11] = [
     ("losses-optimizer", library::losses_and_optimizer),
     ("softmax-attention", library::softmax_attention),
     ("efficient-attention", library::efficient_attention),
+    ("elu-attention", elu::elu_attention),
     ("decoding", decoding::tokens),
     ("prompts", decoding::prompts),
 ];
