@@ -11,6 +11,13 @@ pub enum Primitive {
     Exp,
     /// `(dst, src, n)`: 2^x; `dst` may be `src`.
     Exp2,
+    /// `(dst, src, rows, cols, factor, shift, shift_rs, shift_cs)`: `2^(src·factor + shift)` of a dense tile, the exponent
+    /// rounded once where the machine can; `factor` has the bits of an f32, `shift` is a vector along one axis, with the
+    /// stride 1 there and 0 along the other; `dst` may be `src`.
+    AffineExp2,
+    /// `(dst, src, rows, cols, vector, vector_rs, vector_cs)`: `src · vector` of a dense tile and a vector along one axis, as
+    /// in [`Primitive::AffineExp2`]; `dst` may be `src`.
+    Scale,
     /// `(dst, src, n)`: natural logarithm; `dst` may be `src`.
     Log,
     /// `(dst, src, n)`: 1/(1+e^-x); `dst` may be `src`.
@@ -49,9 +56,11 @@ pub enum Primitive {
 
 impl Primitive {
     /// All, in the order of their indices in external names.
-    pub const ALL: [Primitive; 18] = [
+    pub const ALL: [Primitive; 20] = [
         Primitive::Exp,
         Primitive::Exp2,
+        Primitive::AffineExp2,
+        Primitive::Scale,
         Primitive::Log,
         Primitive::Sigmoid,
         Primitive::Tanh,
@@ -75,6 +84,8 @@ impl Primitive {
         match self {
             Primitive::Exp => "linc_exp_f32",
             Primitive::Exp2 => "linc_exp2_f32",
+            Primitive::AffineExp2 => "linc_affine_exp2_f32",
+            Primitive::Scale => "linc_scale_f32",
             Primitive::Log => "linc_log_f32",
             Primitive::Sigmoid => "linc_sigmoid_f32",
             Primitive::Tanh => "linc_tanh_f32",
@@ -99,13 +110,15 @@ impl Primitive {
         match self {
             Primitive::Exp | Primitive::Exp2 | Primitive::Log | Primitive::Sigmoid | Primitive::Tanh => 3,
             Primitive::Dot => 12,
+            Primitive::Scale => 7,
             Primitive::RowSum
             | Primitive::RowMax
             | Primitive::ColSum
             | Primitive::ColMax
             | Primitive::ScanRows
             | Primitive::ScanCols => 5,
-            Primitive::Load32
+            Primitive::AffineExp2
+            | Primitive::Load32
             | Primitive::LoadBf16
             | Primitive::LoadF16
             | Primitive::Store32

@@ -260,7 +260,11 @@ pub fn compile(
     }
     let reported = &Options { seq: tokens, ..options.clone() };
     let report = Report::new(model, name, reported, &assembled.plan, times);
-    let sites = placement.order.iter().flat_map(|id| tiles::Site::of_node(&graph, *id)).collect();
+    let sites = placement
+        .order
+        .iter()
+        .flat_map(|id| tiles::Site::of_node(&graph, *id, options.target.into()))
+        .collect();
     Ok(Compiled { plan: assembled.plan, report, sites, dumps })
 }
 

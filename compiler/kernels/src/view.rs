@@ -106,7 +106,7 @@ impl<'a> Lowering<'a> {
 
     /// The tile size of one of the node's kernels: the one that was chosen, else linc's own.
     pub(crate) fn tile(&self, family: Family) -> Result<Tile, KernelError> {
-        let sites = Site::of_node(self.graph, self.id);
+        let sites = Site::of_node(self.graph, self.id, self.target);
         let Some(site) = sites.iter().find(|site| site.family == family) else {
             return self.fail("its tiles cannot be chosen");
         };

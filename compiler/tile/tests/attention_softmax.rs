@@ -2,9 +2,11 @@
 
 use crate::attention_support::{Layout, Machine, Problem, Reference, error};
 use linc_cases::operands::Keys;
+use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::softmax::{
-    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
+    softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+    softmax_attention_forward,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +18,8 @@ struct Case {
     scale: f64,
 }
 
-/// out, lse, dq, dk, dv of the kernels.
-fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 5] {
+/// out, lse, dq, dk, dv of the kernels; of f32 the gradients once more, of the kernel that computes all three.
+fn run(machine: Machine, case: Case, problem: &Problem) -> Vec<Vec<f64>> {
     let Case { shape, causal, block_q, block_k, scale } = case;
     let HeadShape { batch, seq, heads, kv_heads, .. } = shape;
     let operands = machine.operands(shape);
@@ -44,13 +46,18 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 5] {
     let mut buffers = inputs.to_vec();
     buffers.extend([machine.output(&shape, kv_heads), machine.output(&shape, kv_heads)]);
     machine.run(&softmax_attention_dkdv(&backward), &mut buffers);
-    [
-        machine.read(&shape, heads, &out),
-        lse.to_f64(),
-        dq,
-        machine.read(&shape, kv_heads, &buffers[6]),
-        machine.read(&shape, kv_heads, &buffers[7]),
-    ]
+    let mut results = vec![machine.read(&shape, heads, &out), lse.to_f64(), dq];
+    results.extend([6, 7].map(|i| machine.read(&shape, kv_heads, &buffers[i])));
+    if machine.elem == Elem::F32 {
+        let mut buffers = inputs.to_vec();
+        buffers.extend([heads, kv_heads, kv_heads].map(|heads| machine.output(&shape, heads)));
+        machine.run(&softmax_attention_backward(&backward), &mut buffers);
+        let heads = [heads, kv_heads, kv_heads];
+        results.extend(
+            heads.iter().zip(&buffers[6..]).map(|(heads, buffer)| machine.read(&shape, *heads, buffer)),
+        );
+    }
+    results
 }
 
 fn check(machine: Machine, case: Case, problem: &Problem, tolerance: f64) {
@@ -61,9 +68,17 @@ fn check(machine: Machine, case: Case, problem: &Problem, tolerance: f64) {
     let floor_q = natural * case.scale * largest(&problem.k).max(1.0);
     let floor_k = natural * case.scale * largest(&problem.q).max(1.0);
     let references = [(out, 0.0), (lse, 1.0), (dq, floor_q), (dk, floor_k), (dv, 0.0)];
-    for ((result, (reference, floor)), name) in
-        results.iter().zip(&references).zip(["out", "lse", "dq", "dk", "dv"])
-    {
+    let references = references.iter().chain(&references[2..]);
+    for ((result, (reference, floor)), name) in results.iter().zip(references).zip([
+        "out",
+        "lse",
+        "dq",
+        "dk",
+        "dv",
+        "joined dq",
+        "joined dk",
+        "joined dv",
+    ]) {
         let e = error(result, reference, *floor);
         assert!(e <= tolerance, "{name}: error {e:.2e} > {tolerance:.0e} for {case:?} on {machine:?}");
     }

@@ -7,11 +7,12 @@ use linc_cases::operands::Operands;
 use linc_device::Device;
 use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
-use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{efficient_attention_backward, efficient_attention_forward};
 use linc_tile::library::attention::softmax::{
-    softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
+    Kept, SoftmaxForwardSpec, softmax_attention_backward, softmax_attention_dkdv, softmax_attention_dq,
+    softmax_attention_forward,
 };
+use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::optimizer::{AdamWSpec, adamw};
 use linc_tile::library::pointwise::{
@@ -59,7 +60,7 @@ fn time(cpu: &mut Cpu, sizes: &[u64], action: Action, kernel: Option<&Kernel>) -
     let mut best = f64::INFINITY;
     let begin = Instant::now();
     let mut runs = 0;
-    while runs < 5 || begin.elapsed() < Duration::from_millis(300) {
+    while runs < 5 || begin.elapsed() < Duration::from_millis(1000) {
         let start = Instant::now();
         cpu.launch(program, 0..1).expect("one step");
         best = best.min(start.elapsed().as_secs_f64());
@@ -236,14 +237,17 @@ fn streams(bench: &mut Bench) {
 
 fn attention(bench: &mut Bench) {
     let elem = Elem::F32;
-    for (seq, batch) in [(512, 4), (2048, 1)] {
-        let shape = HeadShape { batch, seq, heads: 8, kv_heads: 4, head_dim: 64 };
-        let (q_len, kv_len, rows) = (batch * seq * 512, batch * seq * 256, batch * seq * 8);
-        let operands = Operands::contiguous(elem, shape);
-        let spec = operands.softmax(true, 0.125, (64, 64));
+    // One head alone is over before another process gets the processor.
+    for (seq, batch, heads, kv_heads) in [(512, 1, 1, 1), (1024, 1, 1, 1), (512, 4, 8, 4), (2048, 1, 8, 4)] {
+        let shape = HeadShape { batch, seq, heads, kv_heads, head_dim: 64 };
+        let (q_len, kv_len, rows) = (batch * seq * 512, batch * seq * 256, batch * seq * heads);
+        let (query, key) = (HeadStrides::contiguous(seq, 8, 64), HeadStrides::contiguous(seq, 4, 64));
+        let operands = Operands { elem, shape, query, key };
+        let spec = SoftmaxForwardSpec { kept: Kept::Right, ..operands.softmax(true, 0.125, (64, 64)) };
         let sizes = [q_len, kv_len, kv_len, q_len, rows];
-        let flops = 2.0 * (batch * 8 * seq * seq * 64) as f64;
-        bench.line(&format!("softmax forward {batch}x{seq}"), flops, 0.0, |cpu| {
+        let flops = 2.0 * (batch * heads * seq * seq * 64) as f64;
+        let size_of = format!("{batch}x{seq}x{heads}");
+        bench.line(&format!("softmax forward {size_of}"), flops, 0.0, |cpu| {
             launch(cpu, &softmax_attention_forward(&spec), &sizes)
         });
         let spec = operands.softmax_gradients(&spec);
@@ -254,24 +258,28 @@ fn attention(bench: &mut Bench) {
             _ => rows,
         };
         let sizes = |kernel: &Kernel| kernel.params.iter().map(|p| size(&p.name)).collect::<Vec<_>>();
-        bench.line(&format!("softmax dq {batch}x{seq}"), flops * 1.5, 0.0, |cpu| {
+        bench.line(&format!("softmax dq {size_of}"), flops * 1.5, 0.0, |cpu| {
             launch(cpu, &kernel, &sizes(&kernel))
         });
         let kernel = softmax_attention_dkdv(&spec);
-        bench.line(&format!("softmax dkdv {batch}x{seq}"), flops * 2.0, 0.0, |cpu| {
+        bench.line(&format!("softmax dkdv {size_of}"), flops * 2.0, 0.0, |cpu| {
+            launch(cpu, &kernel, &sizes(&kernel))
+        });
+        let kernel = softmax_attention_backward(&spec);
+        bench.line(&format!("softmax backward {size_of}"), flops * 2.5, 0.0, |cpu| {
             launch(cpu, &kernel, &sizes(&kernel))
         });
 
         let chunk = 64;
         let spec = operands.linear(chunk, 1.0);
-        let states = batch * 4 * seq.div_ceil(chunk);
+        let states = batch * kv_heads * seq.div_ceil(chunk);
         let (ell, state) = (states * 64, states * 64 * 64);
-        bench.line(&format!("linear forward {batch}x{seq}"), 0.0, 0.0, |cpu| {
+        bench.line(&format!("linear forward {size_of}"), 0.0, 0.0, |cpu| {
             launch(cpu, &efficient_attention_forward(&spec), &[q_len, kv_len, kv_len, q_len, ell, state])
         });
         let spec = operands.linear_gradients(&spec, false);
         let sizes = [q_len, kv_len, kv_len, ell, state, q_len, q_len, kv_len, kv_len];
-        bench.line(&format!("linear backward {batch}x{seq}"), 0.0, 0.0, |cpu| {
+        bench.line(&format!("linear backward {size_of}"), 0.0, 0.0, |cpu| {
             launch(cpu, &efficient_attention_backward(&spec), &sizes)
         });
     }

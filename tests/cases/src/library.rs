@@ -7,7 +7,8 @@ use linc_tile::library::attention::efficient::{
     efficient_bidirectional_out, efficient_bidirectional_state,
 };
 use linc_tile::library::attention::softmax::{
-    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
+    softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+    softmax_attention_forward,
 };
 use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
@@ -271,11 +272,13 @@ pub fn softmax_attention() -> Vec<Case> {
                 let spec = layout.softmax_gradients(&spec);
                 let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| saved[i].clone());
                 let dout = operands[3].clone();
-                for kernel in [
+                let joined = (elem == Elem::F32).then(|| softmax_attention_backward(&spec));
+                let kernels = [
                     softmax_attention_delta(&spec),
                     softmax_attention_dq(&spec),
                     softmax_attention_dkdv(&spec),
-                ] {
+                ];
+                for kernel in kernels.into_iter().chain(joined) {
                     let named = |name: &str| match name {
                         "q" => Some(q.clone()),
                         "k" => Some(k.clone()),

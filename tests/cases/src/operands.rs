@@ -2,7 +2,7 @@
 
 use linc_tile::Elem;
 use linc_tile::library::attention::efficient::{EfficientBackwardSpec, EfficientForwardSpec};
-use linc_tile::library::attention::softmax::{SoftmaxBackwardSpec, SoftmaxForwardSpec};
+use linc_tile::library::attention::softmax::{Kept, SoftmaxBackwardSpec, SoftmaxForwardSpec};
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 
 use crate::Random;
@@ -28,7 +28,8 @@ impl Operands {
         Operands { elem, shape, query, key: HeadStrides::contiguous(seq, kv_heads, head_dim) }
     }
 
-    /// Softmax attention in tiles of so many queries and keys.
+    /// Softmax attention in tiles of so many queries and keys. Every machine can have its scores either way round; an even
+    /// length has them as GPUs do.
     pub fn softmax(
         &self,
         causal: bool,
@@ -36,14 +37,32 @@ impl Operands {
         (block_q, block_k): (usize, usize),
     ) -> SoftmaxForwardSpec {
         let Operands { elem, shape, query: q, key: k } = *self;
-        SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, q, k, v: k, out: q }
+        let kept = if shape.seq.is_multiple_of(2) { Kept::Left } else { Kept::Right };
+        SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, kept, q, k, v: k, out: q }
     }
 
     /// Its gradients, with the same tiles.
     pub fn softmax_gradients(&self, forward: &SoftmaxForwardSpec) -> SoftmaxBackwardSpec {
-        let SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, q, k, v, out } = *forward;
+        let SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, kept, q, k, v, out } =
+            *forward;
         let (dout, dq, dk, dv) = (self.query, self.query, self.key, self.key);
-        SoftmaxBackwardSpec { elem, shape, causal, scale, block_q, block_k, q, k, v, out, dout, dq, dk, dv }
+        SoftmaxBackwardSpec {
+            elem,
+            shape,
+            causal,
+            scale,
+            block_q,
+            block_k,
+            kept,
+            q,
+            k,
+            v,
+            out,
+            dout,
+            dq,
+            dk,
+            dv,
+        }
     }
 
     /// Linear attention in chunks of so many tokens.

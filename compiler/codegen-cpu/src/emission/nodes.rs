@@ -4,6 +4,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value, types};
 use linc_tile::{Elem, Reduction, ValueId};
 
+use super::arithmetic::CAST;
 use super::code::{Code, MEM, clif_scalar};
 use super::{fused, scalars};
 use crate::primitive::Primitive;
@@ -23,6 +24,22 @@ fn write(code: &mut Code<'_>, node: &Node) -> Result<(), String> {
         }
         Node::StoreScalar { to, value } => scalars::store_scalar(code, *to, *value),
         Node::Group(group) => fused::group(code, group),
+        Node::AffineExp2 { dst, src, shape, factor, shift } => {
+            let factor = code.scalar(*factor);
+            let factor = code.f.ins().bitcast(types::I32, CAST, factor);
+            let factor = code.f.ins().uextend(types::I64, factor);
+            let [dst, src, vector] = [Storage::Reg(*dst), *src, shift.place].map(|place| code.pointer(place));
+            let [rows, cols] = shape.map(|n| code.iconst(n as i64));
+            let [rs, cs] = shift.strides.map(|n| code.iconst(n));
+            code.call(Primitive::AffineExp2, &[dst, src, rows, cols, factor, vector, rs, cs]);
+        }
+        Node::Scale { dst, src, shape, vector } => {
+            let [dst, src, factors] =
+                [Storage::Reg(*dst), *src, vector.place].map(|place| code.pointer(place));
+            let [rows, cols] = shape.map(|n| code.iconst(n as i64));
+            let [rs, cs] = vector.strides.map(|n| code.iconst(n));
+            code.call(Primitive::Scale, &[dst, src, rows, cols, factors, rs, cs]);
+        }
         Node::Math { function, dst, src, numel } => {
             let dst = code.pointer(Storage::Reg(*dst));
             let src = code.pointer(*src);

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use linc_tile::{Elem, ParamId, ValueId};
+use linc_tile::{Binary, Elem, ParamId, ValueId};
 
-use super::node::{Array, PointOp, Storage};
+use super::node::{Array, Node, PointOp, RegId, Storage};
 
 /// Index scalars that cut rows and columns short.
 pub(crate) type Bounds = [Option<ValueId>; 2];
@@ -60,5 +60,22 @@ impl Open {
             Storage::Memory { param, offset } => Some((param, offset, array.strides)),
             Storage::Reg(_) => None,
         })
+    }
+
+    /// The group as a node of its own, if it is nothing but a dense tile times a vector along one axis, as the sums of attention
+    /// are scaled: the runtime has wider vectors than a generated loop.
+    pub(crate) fn as_scale(&self, shape: Shape, outputs: &BTreeMap<usize, RegId>) -> Option<Node> {
+        let computes = |op: &PointOp| !matches!(op, PointOp::Read(_) | PointOp::Splat(_) | PointOp::Iota(_));
+        let is_alone = self.ops.iter().filter(|(op, _)| computes(op)).count() == 1 && self.stores.is_empty();
+        if !is_alone || outputs.len() != 1 || !self.bounds.is_empty() || shape[1] == 1 {
+            return None;
+        }
+        let (index, dst) = outputs.first_key_value()?;
+        let (PointOp::Binary(Binary::Mul, a, b), Elem::F32) = &self.ops[*index] else { return None };
+        let (PointOp::Read(src), PointOp::Read(vector)) = (&self.ops[*a].0, &self.ops[*b].0) else {
+            return None;
+        };
+        let fits = src.is_dense(shape) && src.half.is_none() && vector.is_vector();
+        fits.then_some(Node::Scale { dst: *dst, src: src.place, shape, vector: *vector })
     }
 }

@@ -45,6 +45,11 @@ impl Array {
         if self.half.is_some() { 1 } else { 2 }
     }
 
+    /// A vector of f32 along one axis, repeated along the other.
+    pub(crate) fn is_vector(&self) -> bool {
+        matches!(self.strides, [0, 1] | [1, 0]) && self.half.is_none()
+    }
+
     /// Elements in row-major order without gaps.
     pub(crate) fn is_dense(&self, shape: [usize; 2]) -> bool {
         (shape[1] <= 1 || self.strides[1] == 1) && (shape[0] <= 1 || self.strides[0] == shape[1] as i64)
@@ -146,6 +151,30 @@ pub(crate) enum Node {
         src: Storage,
         /// Elements.
         numel: usize,
+    },
+    /// 2^(src·factor + shift) of a dense array.
+    AffineExp2 {
+        /// Result.
+        dst: RegId,
+        /// Operand.
+        src: Storage,
+        /// Rows and columns.
+        shape: [usize; 2],
+        /// Scalar.
+        factor: ValueId,
+        /// A vector along one axis.
+        shift: Array,
+    },
+    /// A dense array times a vector along one axis.
+    Scale {
+        /// Result.
+        dst: RegId,
+        /// Operand.
+        src: Storage,
+        /// Rows and columns.
+        shape: [usize; 2],
+        /// Repeated along one axis.
+        vector: Array,
     },
     /// A dense copy of an array, 0 beyond the bounds.
     Load {

@@ -18,6 +18,35 @@ pub(crate) fn math(s: &mut Scheduler<'_>, function: Primitive, result: ValueId, 
     s.place_dense(result, dst);
 }
 
+/// `2^(x·factor + shift)`, as the weights of attention are: where the exponent is a multiply-add that waits, that nothing
+/// else reads, and whose shift is a vector along one axis. One pass over the tile then does both. False if it is not.
+pub(crate) fn affine_exp2(s: &mut Scheduler<'_>, result: ValueId, exponent: ValueId) -> bool {
+    let Location::Waiting(shape) = s.location(exponent) else { return false };
+    let Some(open) = s.open.get_mut(&shape) else { return false };
+    // As the last of its group it can be taken out again.
+    let Some((PointOp::Fma(x, factor, shift), _)) = open.ops.last().cloned() else { return false };
+    if open.members.get(&exponent) != Some(&(open.ops.len() - 1)) {
+        return false;
+    }
+    let is_bounded = open.bounds.contains_key(&x) || open.bounds.contains_key(&shift);
+    let (PointOp::Read(x), PointOp::Splat(factor), PointOp::Read(shift)) =
+        (&open.ops[x].0, &open.ops[factor].0, &open.ops[shift].0)
+    else {
+        return false;
+    };
+    let (x, factor, shift) = (*x, *factor, *shift);
+    let is_tile = x.is_dense(shape) && x.half.is_none();
+    if is_bounded || !is_tile || !shift.is_vector() || s.usage.count[exponent.0 as usize] != 1 {
+        return false;
+    }
+    open.ops.pop();
+    open.members.remove(&exponent);
+    let dst = s.reg(numel(shape));
+    s.out.push(Node::AffineExp2 { dst, src: x.place, shape, factor, shift });
+    s.place_dense(result, dst);
+    true
+}
+
 /// A cast; narrow tiles are kept as f32 of equal value.
 pub(crate) fn cast(s: &mut Scheduler<'_>, result: ValueId, a: ValueId) -> Result<(), String> {
     match (s.kernel.ty(a).elem, s.kernel.ty(result).elem) {

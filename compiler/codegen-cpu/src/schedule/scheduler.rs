@@ -185,7 +185,9 @@ impl<'k> Scheduler<'k> {
                 stores_after.push(Node::Store { dst, src, shape, bounds });
             }
         }
-        if !outputs.is_empty() || !open.stores.is_empty() {
+        if let Some(scale) = open.as_scale(shape, &outputs) {
+            self.out.push(scale);
+        } else if !outputs.is_empty() || !open.stores.is_empty() {
             self.out.push(Node::Group(Group {
                 shape,
                 ops: open.ops,

@@ -108,6 +108,14 @@ impl Walker {
                 }
                 self.def(*dst, 1);
             }
+            Node::AffineExp2 { dst, src, shift: vector, .. } | Node::Scale { dst, src, vector, .. } => {
+                self.read_place(*src, 0);
+                self.read_place(vector.place, 2);
+                if let Storage::Reg(reg) = src {
+                    self.wishes.push(Wish(*dst, *reg));
+                }
+                self.def(*dst, 1);
+            }
             Node::Load { dst, src, .. } => {
                 self.read_place(src.place, 2);
                 self.def(*dst, 1);

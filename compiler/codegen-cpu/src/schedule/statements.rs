@@ -28,6 +28,7 @@ fn statement(s: &mut Scheduler<'_>, stmt: &Stmt) -> Result<(), String> {
         }
         Op::Unary(op, a) => match op {
             Unary::Exp => operations::math(s, Primitive::Exp, result, *a),
+            Unary::Exp2 if operations::affine_exp2(s, result, *a) => {}
             Unary::Exp2 => operations::math(s, Primitive::Exp2, result, *a),
             Unary::Log => operations::math(s, Primitive::Log, result, *a),
             Unary::Sigmoid => operations::math(s, Primitive::Sigmoid, result, *a),

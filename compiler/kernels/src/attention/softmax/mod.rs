@@ -6,9 +6,9 @@ use linc_ir::{Graph, SoftmaxOp, Value};
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::softmax::{
-    SoftmaxBackwardSpec, SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache,
-    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
-    softmax_decode, softmax_decode_merge, softmax_decode_parts, softmax_prefill,
+    Kept, SoftmaxBackwardSpec, SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache,
+    softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+    softmax_attention_forward, softmax_decode, softmax_decode_merge, softmax_decode_parts, softmax_prefill,
 };
 
 use self::tiles::{Family, Tile};
@@ -35,6 +35,14 @@ pub(super) fn flops(graph: &Graph, op: &SoftmaxOp, operands: &[Value]) -> usize 
     }
 }
 
+/// Which way round a machine has its scores.
+fn kept(target: Target) -> Kept {
+    match target {
+        Target::Cpu => Kept::Right,
+        Target::Cuda | Target::Hopper => Kept::Left,
+    }
+}
+
 fn forward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> Result<(), KernelError> {
     let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
     let tile = l.tile(Family::Forward)?;
@@ -45,6 +53,7 @@ fn forward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> 
         scale,
         block_q: tile.queries,
         block_k: tile.keys,
+        kept: kept(l.target),
         q: l.head_strides(q),
         k: l.head_strides(k),
         v: l.head_strides(v),
@@ -57,7 +66,6 @@ fn forward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> 
 fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> Result<(), KernelError> {
     let [q, k, v, out, lse, dout] = l.operands[..] else { return l.fail("takes six operands") };
     let [dq, dk, dv, delta] = l.results[..] else { return l.fail("has four results") };
-    let (dq_tile, dkdv_tile) = (l.tile(Family::Dq)?, l.tile(Family::Dkdv)?);
     let spec = SoftmaxBackwardSpec {
         elem: l.uniform_elem(&[q, k, v, out, dout, dq, dk, dv])?,
         shape,
@@ -65,6 +73,7 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
         scale,
         block_q: BLOCK,
         block_k: BLOCK,
+        kept: kept(l.target),
         q: l.head_strides(q),
         k: l.head_strides(k),
         v: l.head_strides(v),
@@ -77,6 +86,12 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
     l.launch_on(softmax_attention_delta(&spec), &[out, dout, delta]);
     let tiled =
         |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
+    if tiles::is_joined(l.target, l.ty(q).dtype, &shape) {
+        let tile = l.tile(Family::Backward)?;
+        l.launch_on(softmax_attention_backward(&tiled(tile)), &[q, k, v, dout, lse, delta, dq, dk, dv]);
+        return Ok(());
+    }
+    let (dq_tile, dkdv_tile) = (l.tile(Family::Dq)?, l.tile(Family::Dkdv)?);
     l.launch_on(softmax_attention_dkdv(&tiled(dkdv_tile)), &[q, k, v, dout, lse, delta, dk, dv]);
     l.launch_on(softmax_attention_dq(&tiled(dq_tile)), &[q, k, v, dout, lse, delta, dq]);
     Ok(())
@@ -144,6 +159,7 @@ fn prefill(l: &mut Lowering<'_>, shape: HeadShape, scale: f64) -> Result<(), Ker
         scale,
         block_q: rows,
         block_k: rows,
+        kept: kept(l.target),
         q: l.head_strides(q),
         k: l.head_strides(k),
         v: l.head_strides(v),

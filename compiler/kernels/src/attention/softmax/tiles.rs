@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub use linc_ir::DType;
 use linc_ir::{Graph, IrError, KindOp, NodeId, Op, SoftmaxOp, TensorType};
 
+use linc_tile::library::attention::HeadShape;
+
 use crate::Target;
 use crate::attention::BLOCK;
 
@@ -20,6 +22,8 @@ pub enum Family {
     Dq,
     /// A program owns keys and walks over queries.
     Dkdv,
+    /// Both, where they are one kernel: a program owns a key/value head.
+    Backward,
 }
 
 impl Family {
@@ -29,6 +33,7 @@ impl Family {
             Family::Forward => "softmax_attention_forward",
             Family::Dq => "softmax_attention_dq",
             Family::Dkdv => "softmax_attention_dkdv",
+            Family::Backward => "softmax_attention_backward",
         }
     }
 }
@@ -95,6 +100,16 @@ impl FromStr for Tile {
 /// Rows that are worth a try: multiples of what a warp owns, and few enough to stay near a processor.
 const SIDES: [usize; 3] = [32, 64, 128];
 
+/// Programs that keep the cores of a common CPU at work.
+const CPU_PROGRAMS: usize = 8;
+
+/// Whether the backward is one kernel, of five products where two take seven. It has a program for each key/value head of
+/// each sequence, which are enough for a CPU if the model and the batch are not very small, and sums dQ in its own type.
+/// (How many cores there are must not decide: results would depend on it.)
+pub(super) fn is_joined(target: Target, dtype: DType, shape: &HeadShape) -> bool {
+    target == Target::Cpu && dtype == DType::F32 && shape.batch * shape.kv_heads >= CPU_PROGRAMS
+}
+
 /// Multiprocessors of an H100 or H200.
 const HOPPER_PROCESSORS: usize = 132;
 
@@ -132,9 +147,10 @@ impl Site {
             (Target::Cuda | Target::Hopper, Family::Dq) if self.head_dim > 64 => {
                 Tile { keys: BLOCK / 2, ..square }
             }
-            (Target::Cpu | Target::Cuda | Target::Hopper, Family::Forward | Family::Dq | Family::Dkdv) => {
-                square
-            }
+            (
+                Target::Cpu | Target::Cuda | Target::Hopper,
+                Family::Forward | Family::Dq | Family::Dkdv | Family::Backward,
+            ) => square,
         }
     }
 
@@ -166,7 +182,7 @@ impl Site {
         let scale = (head_dim as f64).powf(-0.5);
         let op = match self.family {
             Family::Forward => SoftmaxOp::Forward { causal, scale },
-            Family::Dq | Family::Dkdv => {
+            Family::Dq | Family::Dkdv | Family::Backward => {
                 let lse = TensorType::f32([batch, heads, seq]);
                 operands.extend([("out", wide()), ("lse", lse), ("dout", wide())]);
                 SoftmaxOp::Backward { causal, scale }
@@ -186,12 +202,11 @@ impl Site {
     }
 
     /// The kernels of a node whose tiles can be chosen.
-    pub fn of_node(graph: &Graph, id: NodeId) -> Vec<Site> {
-        let (families, causal): (&[Family], bool) = match graph.op(id) {
-            Op::Kind(KindOp::Softmax(SoftmaxOp::Forward { causal, .. })) => (&[Family::Forward], *causal),
-            Op::Kind(KindOp::Softmax(SoftmaxOp::Backward { causal, .. })) => {
-                (&[Family::Dq, Family::Dkdv], *causal)
-            }
+    pub fn of_node(graph: &Graph, id: NodeId, target: Target) -> Vec<Site> {
+        let (op, causal) = match graph.op(id) {
+            Op::Kind(KindOp::Softmax(
+                op @ (SoftmaxOp::Forward { causal, .. } | SoftmaxOp::Backward { causal, .. }),
+            )) => (op, *causal),
             _ => return vec![],
         };
         let operands = graph.operands(id);
@@ -199,6 +214,12 @@ impl Site {
         let [batch, seq, heads, head_dim] = q.shape.0[..] else { return vec![] };
         let dtype = q.dtype;
         let kv_heads = k[2];
+        let shape = HeadShape { batch, seq, heads, kv_heads, head_dim };
+        let families: &[Family] = match op {
+            SoftmaxOp::Backward { .. } if is_joined(target, dtype, &shape) => &[Family::Backward],
+            SoftmaxOp::Backward { .. } => &[Family::Dq, Family::Dkdv],
+            SoftmaxOp::Forward { .. } | SoftmaxOp::Decode { .. } => &[Family::Forward],
+        };
         let site =
             |family: &Family| Site { family: *family, dtype, batch, seq, heads, kv_heads, head_dim, causal };
         families.iter().map(site).collect()

@@ -104,6 +104,73 @@ pub(super) unsafe fn tanh<L: Lanes>(x: L) -> L {
     }
 }
 
+/// `dst[i, j] = 2^(src[i, j]·factor + shift[i, j])` of dense tiles; `shift` has the strides `[0, 1]` or `[1, 0]`.
+///
+/// # Safety
+/// The instruction set of `L` is available; `src` and `dst` are valid for `rows·cols` elements and equal or disjoint, and
+/// `shift` for a vector along its axis.
+#[inline(always)]
+pub(super) unsafe fn affine_exp2<L: Lanes>(
+    dst: *mut f32,
+    src: *const f32,
+    [rows, cols]: [usize; 2],
+    factor: f32,
+    shift: *const f32,
+    [rs, cs]: [usize; 2],
+) {
+    // SAFETY: all indices are below rows·cols, those of the vector below its length.
+    unsafe {
+        let factor = L::splat(factor);
+        for i in 0..rows {
+            let (dst, src, shift) = (dst.add(i * cols), src.add(i * cols), shift.add(i * rs));
+            let same = L::splat(*shift);
+            let mut j = 0;
+            while j + L::N <= cols {
+                let shift = if cs == 0 { same } else { L::load(shift.add(j)) };
+                exp2(L::load(src.add(j)).fma(factor, shift)).store(dst.add(j));
+                j += L::N;
+            }
+            if j < cols {
+                let left = cols - j;
+                let shift = if cs == 0 { same } else { L::load_part(shift.add(j), left) };
+                exp2(L::load_part(src.add(j), left).fma(factor, shift)).store_part(dst.add(j), left);
+            }
+        }
+    }
+}
+
+/// `dst[i, j] = src[i, j]·vector[i, j]` of dense tiles; `vector` has the strides `[0, 1]` or `[1, 0]`.
+///
+/// # Safety
+/// As [`affine_exp2`].
+#[inline(always)]
+pub(super) unsafe fn scale<L: Lanes>(
+    dst: *mut f32,
+    src: *const f32,
+    [rows, cols]: [usize; 2],
+    vector: *const f32,
+    [rs, cs]: [usize; 2],
+) {
+    // SAFETY: all indices are below rows·cols, those of the vector below its length.
+    unsafe {
+        for i in 0..rows {
+            let (dst, src, vector) = (dst.add(i * cols), src.add(i * cols), vector.add(i * rs));
+            let same = L::splat(*vector);
+            let mut j = 0;
+            while j + L::N <= cols {
+                let factor = if cs == 0 { same } else { L::load(vector.add(j)) };
+                L::load(src.add(j)).mul(factor).store(dst.add(j));
+                j += L::N;
+            }
+            if j < cols {
+                let left = cols - j;
+                let factor = if cs == 0 { same } else { L::load_part(vector.add(j), left) };
+                L::load_part(src.add(j), left).mul(factor).store_part(dst.add(j), left);
+            }
+        }
+    }
+}
+
 /// Applies a function to `n` elements; `dst` may be `src`.
 ///
 /// # Safety

@@ -4,8 +4,6 @@
 //! and the macro below compiles every operation for each. All are deterministic; different levels may differ in the
 //! last bits, since they add in another order.
 
-use linc_codegen_cpu::Primitive;
-
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +11,7 @@ mod avx512;
 mod dot;
 mod half;
 mod lanes;
+mod level;
 mod math;
 pub(crate) mod matmul;
 pub(crate) mod matrix;
@@ -22,88 +21,7 @@ mod portable;
 mod reduce;
 mod transfer;
 
-/// An instruction set to compute with.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// Any machine.
-    Portable,
-    /// AVX2 and FMA.
-    Avx2,
-    /// AVX-512F besides.
-    Avx512,
-}
-
-impl Level {
-    /// The levels of this machine, lowest first.
-    pub fn available() -> Vec<Level> {
-        let mut levels = vec![Level::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                levels.push(Level::Avx2);
-                if is_x86_feature_detected!("avx512f") {
-                    levels.push(Level::Avx512);
-                }
-            }
-        }
-        levels
-    }
-
-    /// The highest level of this machine.
-    pub fn detect() -> Level {
-        Level::available().into_iter().max().unwrap_or(Level::Portable)
-    }
-
-    /// Name in reports and options.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Level::Portable => "portable",
-            Level::Avx2 => "avx2",
-            Level::Avx512 => "avx512",
-        }
-    }
-
-    /// The level's own matmul.
-    pub(crate) fn matmul(self) -> Matmul {
-        match self {
-            Level::Portable => plain::MATMUL,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => wide::MATMUL,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => widest::MATMUL,
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => plain::MATMUL,
-        }
-    }
-
-    /// The level's [`peak::multiply_adds`].
-    pub(crate) fn multiply_adds(self) -> unsafe fn(usize) -> (u64, f32) {
-        match self {
-            Level::Portable => plain::multiply_adds,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => wide::multiply_adds,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => widest::multiply_adds,
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => plain::multiply_adds,
-        }
-    }
-
-    /// Address of a primitive.
-    ///
-    /// The level must be [`Level::available`] where the function is called.
-    pub(crate) fn address(self, primitive: Primitive) -> *const u8 {
-        match self {
-            Level::Portable => plain::address(primitive),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => wide::address(primitive),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => widest::address(primitive),
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => plain::address(primitive),
-        }
-    }
-}
+pub use level::Level;
 
 /// The pieces of a matmul on one level.
 #[derive(Clone, Copy)]
@@ -185,6 +103,40 @@ macro_rules! level {
             unsafe extern "C" fn exp2(dst: *mut f32, src: *const f32, n: i64) {
                 // SAFETY: generated code passes valid arrays of n elements, equal or disjoint.
                 unsafe { math::map::<L>(dst, src, n, |x| math::exp2(x)) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn affine_exp2(
+                dst: *mut f32,
+                src: *const f32,
+                rows: i64,
+                cols: i64,
+                factor: i64,
+                shift: *const f32,
+                shift_rs: i64,
+                shift_cs: i64,
+            ) {
+                let (shape, strides) = ([rows, cols], [shift_rs, shift_cs]);
+                let [shape, strides] = [shape, strides].map(|pair| pair.map(|n| n as usize));
+                let factor = f32::from_bits(factor as u32);
+                // SAFETY: generated code passes dense tiles, equal or disjoint, and a vector along one of their axes.
+                unsafe { math::affine_exp2::<L>(dst, src, shape, factor, shift, strides) };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn scale(
+                dst: *mut f32,
+                src: *const f32,
+                rows: i64,
+                cols: i64,
+                vector: *const f32,
+                vector_rs: i64,
+                vector_cs: i64,
+            ) {
+                let (shape, strides) = ([rows, cols], [vector_rs, vector_cs]);
+                let [shape, strides] = [shape, strides].map(|pair| pair.map(|n| n as usize));
+                // SAFETY: generated code passes dense tiles, equal or disjoint, and a vector along one of their axes.
+                unsafe { math::scale::<L>(dst, src, shape, vector, strides) };
             }
 
             #[$attr]
@@ -404,6 +356,8 @@ macro_rules! level {
                 match primitive {
                     Primitive::Exp => exp as *const u8,
                     Primitive::Exp2 => exp2 as *const u8,
+                    Primitive::AffineExp2 => affine_exp2 as *const u8,
+                    Primitive::Scale => scale as *const u8,
                     Primitive::Log => log as *const u8,
                     Primitive::Sigmoid => sigmoid as *const u8,
                     Primitive::Tanh => tanh as *const u8,

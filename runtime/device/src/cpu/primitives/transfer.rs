@@ -73,6 +73,25 @@ pub(super) unsafe fn transpose_avx2(
     }
 }
 
+/// Copies `n` elements. Rows are short: a call of the C library for each would take longer than its work.
+///
+/// # Safety
+/// Both arrays are valid for `n` elements and disjoint.
+#[inline(always)]
+unsafe fn copy_row(dst: *mut u32, src: *const u32, n: usize) {
+    type Line = [u32; 16];
+    let whole = n & !15;
+    // SAFETY: all indices are below n.
+    unsafe {
+        for j in (0..whole).step_by(16) {
+            dst.add(j).cast::<Line>().write_unaligned(src.add(j).cast::<Line>().read_unaligned());
+        }
+        if whole < n {
+            std::ptr::copy_nonoverlapping(src.add(whole), dst.add(whole), n - whole);
+        }
+    }
+}
+
 /// A strided `[rows, cols]` array to the beginnings of dense rows of `width`.
 ///
 /// # Safety
@@ -91,8 +110,7 @@ pub(super) unsafe fn gather(
             std::ptr::copy_nonoverlapping(src, dst, rows * cols);
         } else if cs == 1 || cols == 1 {
             for i in 0..rows {
-                let from = src.offset(i as isize * rs as isize);
-                std::ptr::copy_nonoverlapping(from, dst.add(i * width), cols);
+                copy_row(dst.add(i * width), src.offset(i as isize * rs as isize), cols);
             }
         } else if rs == 1 && cs > 0 {
             transpose(dst, width, src, cs as usize, rows, cols);
@@ -202,7 +220,7 @@ pub(super) unsafe fn store_32(dst: *mut u32, src: *const u32, view: &View) {
             let to = dst.offset(i as isize * rs as isize);
             let from = src.add(i * width);
             if cs == 1 {
-                std::ptr::copy_nonoverlapping(from, to, cols);
+                copy_row(to, from, cols);
             } else if cs == 2 {
                 // Even or odd elements: a constant distance spares an address computation each.
                 for j in 0..cols {

@@ -1,16 +1,17 @@
 //! Softmax attention, backward, as three deterministic kernels: every gradient is summed by one program.
 //!
 //! With P = exp(q kᵀ·scale − lse) recomputed, to base 2 as in the forward: dV = Pᵀ dO, dS = P ⊙ (dO Vᵀ − delta),
-//! dQ = scale·dS K, dK = scale·dSᵀ Q, delta = rowsum(out ⊙ dout). `dkdv` works on transposed scores, so that no tile is
-//! transposed, and sums the query heads of a group itself. Rows beyond the sequence load as 0 and so add nothing.
+//! dQ = scale·dS K, dK = scale·dSᵀ Q, delta = rowsum(out ⊙ dout). `dkdv` sums the query heads of a group itself. Rows
+//! beyond the sequence load as 0 and so add nothing.
 
 use std::f64::consts::LOG2_E;
 
 use super::online::{KeyWalk, scaled_exp};
+use super::scores::Kept;
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
 use crate::library::attention::common::{
-    HeadRows, HeadShape, HeadStrides, QueryBlock, Triangle, for_group, group_head, strides_tag,
+    HeadRows, HeadShape, HeadStrides, QueryBlock, for_group, group_head, strides_tag,
 };
 use crate::library::{bound, number, tag};
 
@@ -29,6 +30,8 @@ pub struct SoftmaxBackwardSpec {
     pub block_q: usize,
     /// Keys of a program or iteration.
     pub block_k: usize,
+    /// Which way round the scores are; a program of `dq` keeps its queries, one of `dkdv` its keys.
+    pub kept: Kept,
     /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,
     /// Of k `[B, S, G, D]`.
@@ -48,15 +51,45 @@ pub struct SoftmaxBackwardSpec {
 }
 
 impl SoftmaxBackwardSpec {
-    fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
+    /// Carries values over the blocks of queries that see some key of a block: `step(builder, first query, whether some
+    /// keys are hidden, carried)`. `keys` is the first key, Index.
+    pub(super) fn walk_queries(
+        &self,
+        b: &mut Builder,
+        keys: ValueId,
+        carried: &[ValueId],
+        step: impl Fn(&mut Builder, ValueId, bool, &[ValueId]) -> Vec<ValueId>,
+    ) -> Vec<ValueId> {
+        let (rows, cols) = (self.block_q, self.block_k);
+        let end = b.index(self.shape.seq);
+        if !self.causal {
+            let first = b.index(0);
+            return b.for_loop(first, end, rows, carried, |b, start, carried| step(b, start, false, carried));
+        }
+        // Blocks of queries before the keys see none of them; those at or after the last key see all.
+        let width = b.index(rows);
+        let first = b.div(keys, width);
+        let first = b.scale_index(first, rows);
+        let reach = b.index(cols - 1 + rows - 1);
+        let full = b.add(keys, reach);
+        let full = b.div(full, width);
+        let full = b.scale_index(full, rows);
+        let diagonal = b.min(full, end);
+        let carried =
+            b.for_loop(first, diagonal, rows, carried, |b, start, carried| step(b, start, true, carried));
+        b.for_loop(full, end, rows, &carried, |b, start, carried| step(b, start, false, carried))
+    }
+
+    pub(super) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
         let name = format!(
-            "softmax_attention_{kernel}_{}_{}_{}_s{}_q{}_k{}_{}",
+            "softmax_attention_{kernel}_{}_{}_{}_s{}_q{}_k{}{}_{}",
             tag(self.elem),
             self.shape.tag(),
             if self.causal { "causal" } else { "full" },
             number(self.scale),
             self.block_q,
             self.block_k,
+            self.kept.tag(),
             strides_tag(strides),
         );
         self.shape.check(&name);
@@ -108,23 +141,24 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
 
     let acc = b.full(0.0, &[rows, dim]);
     b.name(acc, "acc");
-    let walk = KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start };
+    let walk =
+        KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start, kept: spec.kept };
     let done = walk.run(&mut b, &[acc], |b, start, mask, carried| {
         let bound = mask.and_then(|_| bound(b, seq, start, cols));
         let k_tile = k.load(b, start, cols, bound);
         let v_tile = v.load(b, start, cols, bound);
-        let s = b.dot(q_tile, false, k_tile, true, None);
+        let s = spec.kept.product(b, q_tile, k_tile);
         let s = mask.map_or(s, |mask| mask.hide(b, s, start));
         b.name(s, "scores");
-        let dp = b.dot(dout_tile, false, v_tile, true, None);
+        let dp = spec.kept.product(b, dout_tile, v_tile);
         b.name(dp, "dp");
-        let (shift, delta) = (b.expand_cols(shift, cols), b.expand_cols(delta, cols));
+        let [shift, delta] = [shift, delta].map(|vector| spec.kept.expand_kept(b, vector, cols));
         let p = scaled_exp(b, s, spec.scale, shift);
         b.name(p, "weights");
         let ds = gradient_of_scores(b, p, dp, delta);
         b.name(ds, "ds");
         let ds = b.cast(ds, spec.elem);
-        vec![b.dot(ds, false, k_tile, false, Some(carried[0]))]
+        vec![spec.kept.weigh(b, ds, k_tile, carried[0])]
     });
     let result = b.scale(done[0], spec.scale);
     dq.store(&mut b, place.start, result, place.bound);
@@ -170,44 +204,26 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
             let at = b.add(line, start);
             let lse = b.load(lse, at, &[rows], &[(1, bound)]);
             let delta = b.load(delta, at, &[rows], &[(1, bound)]);
-            // Scores and their gradient are [keys, queries] here.
-            let mut s = b.dot(k_tile, false, q_tile, true, None);
+            let mut s = spec.kept.product(b, k_tile, q_tile);
             if masked {
-                let upper = Triangle { fill: f64::NEG_INFINITY, lower: false };
-                s = upper.apply(b, s, Some((keys, start)));
+                s = spec.kept.hide_future(b, s, keys, start, false);
             }
             b.name(s, "scores");
-            let dp = b.dot(v_tile, false, dout_tile, true, None);
+            let dp = spec.kept.product(b, v_tile, dout_tile);
             b.name(dp, "dp");
             let shift = b.scale(lse, -LOG2_E);
-            let (shift, delta) = (b.expand_rows(shift, cols), b.expand_rows(delta, cols));
+            let [shift, delta] = [shift, delta].map(|vector| spec.kept.expand_walked(b, vector, cols));
             let p = scaled_exp(b, s, spec.scale, shift);
             b.name(p, "weights");
             let ds = gradient_of_scores(b, p, dp, delta);
             b.name(ds, "ds");
             let p = b.cast(p, spec.elem);
-            let dv = b.dot(p, false, dout_tile, false, Some(carried[1]));
+            let dv = spec.kept.weigh(b, p, dout_tile, carried[1]);
             let ds = b.cast(ds, spec.elem);
-            let dk = b.dot(ds, false, q_tile, false, Some(carried[0]));
+            let dk = spec.kept.weigh(b, ds, q_tile, carried[0]);
             vec![dk, dv]
         };
-        let end = b.index(seq);
-        if !spec.causal {
-            let first = b.index(0);
-            return b.for_loop(first, end, rows, carried, |b, start, carried| step(b, start, false, carried));
-        }
-        // Blocks of queries before the keys see none of them; those at or after the last key see all.
-        let width = b.index(rows);
-        let first = b.div(keys, width);
-        let first = b.scale_index(first, rows);
-        let reach = b.index(cols - 1 + rows - 1);
-        let full = b.add(keys, reach);
-        let full = b.div(full, width);
-        let full = b.scale_index(full, rows);
-        let diagonal = b.min(full, end);
-        let carried =
-            b.for_loop(first, diagonal, rows, carried, |b, start, carried| step(b, start, true, carried));
-        b.for_loop(full, end, rows, &carried, |b, start, carried| step(b, start, false, carried))
+        spec.walk_queries(b, keys, carried, step)
     });
     let result = b.scale(done[0], spec.scale);
     dk.store(&mut b, keys, result, key_bound);
@@ -216,7 +232,7 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
 }
 
 /// Declares the parameters that `dq` and `dkdv` read.
-fn inputs(b: &mut Builder, elem: Elem) -> [ParamId; 6] {
+pub(super) fn inputs(b: &mut Builder, elem: Elem) -> [ParamId; 6] {
     [
         b.param("q", elem, Mode::Read),
         b.param("k", elem, Mode::Read),
@@ -228,7 +244,7 @@ fn inputs(b: &mut Builder, elem: Elem) -> [ParamId; 6] {
 }
 
 /// `ds = p ⊙ (dp - delta)`, all of one shape.
-fn gradient_of_scores(b: &mut Builder, p: ValueId, dp: ValueId, delta: ValueId) -> ValueId {
+pub(super) fn gradient_of_scores(b: &mut Builder, p: ValueId, dp: ValueId, delta: ValueId) -> ValueId {
     b.name(p, "p");
     let centred = b.sub(dp, delta);
     let ds = b.mul(p, centred);

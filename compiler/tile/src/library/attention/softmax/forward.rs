@@ -3,6 +3,7 @@
 //! A program owns `block_q` query rows of one head and walks over blocks of keys by the online softmax.
 
 use super::online::{AttendedRows, KeyWalk};
+use super::scores::Kept;
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, Unary};
 use crate::library::attention::common::{HeadRows, HeadShape, HeadStrides, QueryBlock, strides_tag};
@@ -23,6 +24,8 @@ pub struct SoftmaxForwardSpec {
     pub block_q: usize,
     /// Keys of an iteration.
     pub block_k: usize,
+    /// Which way round the scores are; a program keeps its queries.
+    pub kept: Kept,
     /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,
     /// Of k `[B, S, G, D]`.
@@ -37,13 +40,14 @@ pub struct SoftmaxForwardSpec {
 pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
     let HeadShape { batch, seq, heads, head_dim: dim, .. } = spec.shape;
     let name = format!(
-        "softmax_attention_forward_{}_{}_{}_s{}_q{}_k{}_{}",
+        "softmax_attention_forward_{}_{}_{}_s{}_q{}_k{}{}_{}",
         tag(spec.elem),
         spec.shape.tag(),
         if spec.causal { "causal" } else { "full" },
         number(spec.scale),
         spec.block_q,
         spec.block_k,
+        spec.kept.tag(),
         strides_tag(&[spec.q, spec.k, spec.v, spec.out]),
     );
     spec.shape.check(&name);
@@ -63,7 +67,8 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
     let out = HeadRows::new(&mut b, out, spec.out, dim, place.batch, place.head);
     let q_tile = q.load(&mut b, place.start, rows, place.bound);
 
-    let walk = KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start };
+    let walk =
+        KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start, kept: spec.kept };
     let AttendedRows { m, l, result } = walk.attend(&mut b, spec.elem, spec.scale, q_tile, &k, &v);
     out.store(&mut b, place.start, result, place.bound);
     let log = b.unary(Unary::Log, l);

@@ -7,9 +7,10 @@
 
 use std::f64::consts::LOG2_E;
 
+use super::scores::Kept;
 use crate::builder::Builder;
 use crate::ir::{Elem, Unary, ValueId};
-use crate::library::attention::common::{HeadRows, Triangle, mask_from, scale_rows};
+use crate::library::attention::common::{HeadRows, scale_rows};
 use crate::library::bound;
 
 /// `exp(scale·s)` with a shift of the exponent, which is to base 2: `2^(scale·log2(e)·s + shift)`.
@@ -36,6 +37,8 @@ pub(crate) struct KeyWalk {
     pub causal: bool,
     /// First query row, Index.
     pub start: ValueId,
+    /// Which way round the scores are; the queries are kept.
+    pub kept: Kept,
 }
 
 /// Rows of softmax attention.
@@ -73,27 +76,27 @@ impl KeyWalk {
             });
             let k_tile = k.load(b, start, cols, bound);
             let v_tile = v.load(b, start, cols, bound);
-            let s = b.dot(queries, false, k_tile, true, None);
+            let s = self.kept.product(b, queries, k_tile);
             let s = mask.map_or(s, |mask| mask.hide(b, s, start));
             b.name(s, "scores");
             let (m, l, acc) = (carried[0], carried[1], carried[2]);
-            let top = b.reduce_max(1, s);
+            let top = b.reduce_max(self.kept.walked_axis(), s);
             let top = b.max(m, top);
             b.name(top, "row_max");
             let shift = b.scale(top, -scale * LOG2_E);
-            let shift = b.expand_cols(shift, cols);
+            let shift = self.kept.expand_kept(b, shift, cols);
             let p = scaled_exp(b, s, scale, shift);
             b.name(p, "weights");
             let alpha = b.sub(m, top);
             let alpha = b.scale(alpha, scale * LOG2_E);
             let alpha = b.exp2(alpha);
             b.name(alpha, "correction");
-            let fresh = b.sum(1, p);
+            let fresh = b.sum(self.kept.walked_axis(), p);
             let l = b.fma(l, alpha, fresh);
             b.name(l, "row_sum");
             let acc = scale_rows(b, acc, alpha);
             let p = b.cast(p, elem);
-            let acc = b.dot(p, false, v_tile, false, Some(acc));
+            let acc = self.kept.weigh(b, p, v_tile, acc);
             vec![top, l, acc]
         });
         let (m, l, acc) = (done[0], done[1], done[2]);
@@ -109,7 +112,7 @@ impl KeyWalk {
         init: &[ValueId],
         step: impl Fn(&mut Builder, ValueId, Option<KeyMask>, &[ValueId]) -> Vec<ValueId>,
     ) -> Vec<ValueId> {
-        let mask = KeyMask { causal: self.causal, seq: self.seq, start: self.start };
+        let mask = KeyMask { causal: self.causal, seq: self.seq, start: self.start, kept: self.kept };
         let step = |b: &mut Builder, start: ValueId, mask: Option<KeyMask>, carried: &[ValueId]| {
             b.name(start, "k_start");
             step(b, start, mask, carried)
@@ -146,17 +149,17 @@ pub(crate) struct KeyMask {
     causal: bool,
     seq: usize,
     start: ValueId,
+    kept: Kept,
 }
 
 impl KeyMask {
-    /// Scores `[queries, keys]` with -inf where hidden; keys start at `keys` (Index).
+    /// Scores with -inf where hidden; keys start at `keys` (Index).
     pub(crate) fn hide(&self, b: &mut Builder, scores: ValueId, keys: ValueId) -> ValueId {
         if self.causal {
-            let lower = Triangle { fill: f64::NEG_INFINITY, lower: true };
-            return lower.apply(b, scores, Some((self.start, keys)));
+            return self.kept.hide_future(b, scores, self.start, keys, true);
         }
         let seq = b.index(self.seq);
         let left = b.sub(seq, keys);
-        mask_from(b, scores, 1, left, f64::NEG_INFINITY)
+        self.kept.hide_from(b, scores, left)
     }
 }
