@@ -11,8 +11,8 @@ use linc_driver::{Options, Report};
 use linc_plan::{Action, Plan, Ref};
 use linc_tests::models::{FLAVORS, compiled, dumps, flavor, small_hybrid, training};
 
-/// Kernels of the small hybrid whose tile programs are kept, by the beginning of their names: all of attention, and
-/// two that show a row kernel and a fused region.
+/// Kernels of the small hybrid whose tile programs are kept, by the beginning of their names: all of attention but what a
+/// larger batch takes ([`LARGER`]), and two that show a row kernel and a fused region.
 const KERNELS: [&str; 8] = [
     "efficient_attention_forward",
     "efficient_attention_backward",
@@ -24,6 +24,9 @@ const KERNELS: [&str; 8] = [
     "pointwise_8x48",
 ];
 
+/// A kernel of the small hybrid with four sequences: enough programs for a backward in one kernel.
+const LARGER: &str = "softmax_attention_backward";
+
 /// One snapshot file a text, named by its stage.
 fn check(name: &str, text: &str) {
     let mut settings = Settings::clone_current();
@@ -34,7 +37,11 @@ fn check(name: &str, text: &str) {
 
 /// The texts of the small hybrid's training program: one sequence of 8 tokens in chunks of 4.
 fn small() -> BTreeMap<String, String> {
-    dumps(&small_hybrid(), 1, 8)
+    dumps_of_batch(1)
+}
+
+fn dumps_of_batch(batch: usize) -> BTreeMap<String, String> {
+    dumps(&small_hybrid(), batch, 8)
 }
 
 /// The graph after a pass.
@@ -142,6 +149,12 @@ fn tile_programs() {
     let kept = |path: &&String| KERNELS.iter().any(|kernel| path.starts_with(&format!("kernels/{kernel}")));
     let other: Vec<&String> = attention.filter(|path| !kept(path)).collect();
     assert!(other.is_empty(), "attention kernels without a snapshot: {other:?}");
+
+    let dumps = dumps_of_batch(4);
+    let of_larger =
+        |path: &&String| path.starts_with(&format!("kernels/{LARGER}")) && path.ends_with(".tile");
+    let path = dumps.keys().find(of_larger).unwrap_or_else(|| panic!("no kernel {LARGER}"));
+    check(&format!("kernel__{LARGER}"), &dumps[path]);
 }
 
 #[test]

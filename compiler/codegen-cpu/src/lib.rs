@@ -17,7 +17,8 @@
 //! element through equal views: a fused loop loads and stores an element in one iteration.
 //!
 //! To add a tile op: give it an arm in `analysis/usage.rs`, `schedule/statements.rs` and `emission/nodes.rs` (or `fused.rs` if
-//! pointwise); the compiler lists the places, since no `match` over ops has a `_` arm.
+//! pointwise), in `emission/scalars.rs` and `analysis/affine.rs` if it can make a scalar, and in `schedule/node.rs` and
+//! `operations.rs` if it is a node of its own; the compiler lists the places, since no `match` over ops has a `_` arm.
 
 mod analysis;
 mod emission;

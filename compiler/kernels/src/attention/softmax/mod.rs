@@ -2,7 +2,7 @@
 
 pub mod tiles;
 
-use linc_ir::{Graph, SoftmaxOp, Value};
+use linc_ir::{DType, Graph, SoftmaxOp, Value};
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::softmax::{
@@ -33,6 +33,16 @@ pub(super) fn flops(graph: &Graph, op: &SoftmaxOp, operands: &[Value]) -> usize 
             4 * graph.ty(operands[3]).shape.numel() * query_rows(graph, operands[0], operands[1])
         }
     }
+}
+
+/// Programs that keep the cores of a common CPU at work.
+const CPU_PROGRAMS: usize = 8;
+
+/// Whether the backward is one kernel, of five products where two take seven. It has a program for each key/value head of
+/// each sequence, which are enough for a CPU if the model and the batch are not very small, and sums dQ in its own type.
+/// (How many cores there are must not decide: results would depend on it.)
+fn is_joined(target: Target, dtype: DType, shape: &HeadShape) -> bool {
+    target == Target::Cpu && dtype == DType::F32 && shape.batch * shape.kv_heads >= CPU_PROGRAMS
 }
 
 /// Which way round a machine has its scores.
@@ -86,7 +96,7 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
     l.launch_on(softmax_attention_delta(&spec), &[out, dout, delta]);
     let tiled =
         |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
-    if tiles::is_joined(l.target, l.ty(q).dtype, &shape) {
+    if is_joined(l.target, l.ty(q).dtype, &shape) {
         let tile = l.tile(Family::Backward)?;
         l.launch_on(softmax_attention_backward(&tiled(tile)), &[q, k, v, dout, lse, delta, dq, dk, dv]);
         return Ok(());

@@ -10,6 +10,7 @@ use linc_ir::{Graph, IrError, KindOp, NodeId, Op, SoftmaxOp, TensorType};
 
 use linc_tile::library::attention::HeadShape;
 
+use super::is_joined;
 use crate::Target;
 use crate::attention::BLOCK;
 
@@ -99,16 +100,6 @@ impl FromStr for Tile {
 
 /// Rows that are worth a try: multiples of what a warp owns, and few enough to stay near a processor.
 const SIDES: [usize; 3] = [32, 64, 128];
-
-/// Programs that keep the cores of a common CPU at work.
-const CPU_PROGRAMS: usize = 8;
-
-/// Whether the backward is one kernel, of five products where two take seven. It has a program for each key/value head of
-/// each sequence, which are enough for a CPU if the model and the batch are not very small, and sums dQ in its own type.
-/// (How many cores there are must not decide: results would depend on it.)
-pub(super) fn is_joined(target: Target, dtype: DType, shape: &HeadShape) -> bool {
-    target == Target::Cpu && dtype == DType::F32 && shape.batch * shape.kv_heads >= CPU_PROGRAMS
-}
 
 /// Multiprocessors of an H100 or H200.
 const HOPPER_PROCESSORS: usize = 132;
