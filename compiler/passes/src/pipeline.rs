@@ -107,7 +107,7 @@ pub fn run(
         *graph = positions::run(graph, tokens, context)?.graph;
         observe("positions", graph);
     }
-    // What only unneeded operations read would be removed with them, and be left without the gradient it has a place for.
+    // A parameter that only unneeded operations read would be removed with them, although memory was laid out for its gradient.
     if part.is_none()
         && let Some(name) = dce::idle_parameter(graph)
     {

@@ -24,7 +24,7 @@ use crate::op::Op;
 pub enum AttentionKind {
     /// Softmax over keys, O(n²) time.
     Softmax,
-    /// Causal efficient attention (Shen et al., arXiv 1812.01243, made causal), O(n) time.
+    /// Efficient attention (Shen et al., arXiv 1812.01243), which is made causal where a text does not say otherwise, O(n) time.
     Efficient,
     /// Causal linear attention with the features elu(x) + 1 (Katharopoulos et al., arXiv 2006.16236), O(n) time.
     Elu,

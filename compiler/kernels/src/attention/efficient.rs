@@ -34,7 +34,7 @@ pub(super) fn flops(graph: &Graph, op: &EfficientOp, operands: &[Value]) -> usiz
     }
 }
 
-/// What the forward kernels of linear attention compute, of operands and result in the order of q, k, v, out.
+/// What the forward kernels of efficient attention compute, of operands and result in the order of q, k, v, out.
 fn forward_spec(
     l: &Lowering<'_>,
     shape: HeadShape,
@@ -83,7 +83,7 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) 
         shape,
         chunk: attributes.chunk,
         temperature: attributes.temperature,
-        // Of other GPUs, some have 99 KiB that threads share.
+        // Some of the other GPUs have only 99 KiB of shared memory for a block.
         whole: l.target == Target::Hopper && attributes.chunk <= 64,
         q: l.head_strides(q),
         k: l.head_strides(k),

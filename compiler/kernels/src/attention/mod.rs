@@ -52,7 +52,7 @@ fn head_shape(l: &Lowering<'_>, q: Value, k: Value) -> Result<HeadShape, KernelE
 
 /// Tokens of a prompt that one program takes at once. More share a read of the weights, fewer waste less on the end of a
 /// prompt: a matrix product of f32 on a CPU reaches its speed at some 64 rows, one of bf16 on a GPU, which does 156 (A100)
-/// to 419 (L40S) operations per byte, at as many.
+/// to 419 (L40S) operations per byte, at as many rows as that.
 pub fn prefill_tokens(target: Target) -> usize {
     match target {
         Target::Cpu => 64,

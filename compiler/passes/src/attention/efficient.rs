@@ -24,7 +24,7 @@ const NO_KEY: f64 = -6e4;
 /// The least temperature at which a prompt can be taken in blocks: `e^(NO_KEY · temperature)` is nothing.
 const LEAST_TEMPERATURE: f64 = 0.01;
 
-/// Most tokens of a chunk of a prompt: no more of a block need exist.
+/// Most tokens of a chunk of a prompt, however many tokens a block of it has.
 const PROMPT_CHUNK: usize = 64;
 
 impl EfficientOptions {
@@ -65,7 +65,7 @@ impl Lowering for EfficientOptions {
     fn refuses_blocks(&self) -> Option<String> {
         (self.temperature < LEAST_TEMPERATURE).then(|| {
             format!(
-                "linear layers with a temperature of {} take a prompt token by token (from {LEAST_TEMPERATURE} on, in blocks)",
+                "layers of efficient attention with a temperature of {} take a prompt token by token (from {LEAST_TEMPERATURE} on, in blocks)",
                 self.temperature
             )
         })

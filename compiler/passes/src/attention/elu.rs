@@ -39,7 +39,7 @@ impl Lowering for EluOptions {
         Some("layers with elu features take a prompt token by token".into())
     }
 
-    /// Its programs are of one token, which exists.
+    /// Its programs are for one token, and that token is never padding.
     fn needs_mask(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Causal linear attention, backward, chunk by chunk from the end of the sequence.
+//! Causal efficient attention, backward, chunk by chunk from the end of the sequence.
 //!
 //! With W_ts = exp(K_s − L_t), G = dout and dP_t = Σ_{s≤t} W_ts (V_s·G_t), per head:
 //! `dQ = P ⊙ (dP − rowsum(P ⊙ dP))`, `dV_s = Σ_{t≥s} (P_t·W_ts) G_t`,

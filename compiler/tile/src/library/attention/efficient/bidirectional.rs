@@ -1,4 +1,4 @@
-//! Linear attention without causality: the softmax of k runs over the whole sequence.
+//! Efficient attention without causality: the softmax of k runs over the whole sequence.
 //!
 //! Per head, with W = exp(K − logsumexp over the sequence), `state = Wᵀ V` and `out = P state`. Backward, with G = dout:
 //! `dstate = Pᵀ G`, `dP = G stateᵀ`, `dW = V dstateᵀ`, `dV = W dstate`, `dK = W ⊙ (dW − rho)`; here rho, the column

@@ -1,4 +1,4 @@
-//! One token of linear attention, in O(1): the recurrent state, and a step.
+//! One token of efficient attention, in O(1): the recurrent state, and a step.
 //!
 //! A program serves one sequence and key/value head with all query heads of its group as the rows of one tile, and updates
 //! its state in place. The position is a scalar in memory, so one kernel serves every step.

@@ -45,7 +45,7 @@ impl EfficientForwardSpec {
     }
 }
 
-/// Name of a linear-attention kernel; panics on a shape no kernel exists for.
+/// Name of a kernel of efficient attention; panics on a shape no kernel exists for.
 pub(crate) fn kernel_name(
     kernel: &str,
     elem: Elem,

@@ -6,7 +6,7 @@
 //!
 //! The letters are those of [`super`]. Whether the products of `k̃` and `q̃` are exact is decided per
 //! block, since the sums over features need no common reference. A block that is out of range is done key by key
-//! with weights `exp(K_s − L_t)`, which never exceed 1; of a wide one, for the sake of a single feature. Kernels whose
+//! with weights `exp(K_s − L_t)`, which never exceed 1; a block of many features takes that way even if only one of them is out of range. Kernels whose
 //! results are subtracted from each other have the same blocks.
 
 mod backward;
