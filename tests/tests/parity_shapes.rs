@@ -89,6 +89,9 @@ fn heads_of_every_size() {
     }
     Shape { linear: AttentionKind::Efficient, dim: 256, heads: 8, kv_heads: 2, vocab: 31, batch: 1, seq: 70 }
         .check();
+    // Sequences and heads enough for a backward of softmax attention in one kernel.
+    Shape { linear: AttentionKind::Efficient, dim: 64, heads: 4, kv_heads: 2, vocab: 31, batch: 8, seq: 70 }
+        .check();
 }
 
 #[test]

@@ -24,7 +24,7 @@ const KERNELS: [&str; 8] = [
     "pointwise_8x48",
 ];
 
-/// A kernel of the small hybrid with four sequences: enough programs for a backward in one kernel.
+/// A kernel of the small hybrid with eight sequences: enough programs for a backward in one kernel.
 const LARGER: &str = "softmax_attention_backward";
 
 /// One snapshot file a text, named by its stage.
@@ -150,7 +150,7 @@ fn tile_programs() {
     let other: Vec<&String> = attention.filter(|path| !kept(path)).collect();
     assert!(other.is_empty(), "attention kernels without a snapshot: {other:?}");
 
-    let dumps = dumps_of_batch(4);
+    let dumps = dumps_of_batch(8);
     let of_larger =
         |path: &&String| path.starts_with(&format!("kernels/{LARGER}")) && path.ends_with(".tile");
     let path = dumps.keys().find(of_larger).unwrap_or_else(|| panic!("no kernel {LARGER}"));

@@ -153,6 +153,19 @@ fn narrow_tensors() {
     }
 }
 
+/// Keys beyond the sequence, whose scores are 0, would have infinite weights beside scores that are all far below.
+#[test]
+fn very_negative_scores() {
+    for (seq, causal) in [(70, false), (71, false), (70, true)] {
+        let mut case = case([seq, 1, 1, 16], causal, 64, 64);
+        case.scale = 1.0;
+        let mut problem = Problem::new(case.shape, Keys::Normal, 8);
+        problem.q.iter_mut().for_each(|x| *x = 3.0);
+        problem.k.iter_mut().enumerate().for_each(|(i, x)| *x = -3.0 + 0.01 * (i % 7) as f32);
+        check(Machine::F32, case, &problem, 3e-4);
+    }
+}
+
 #[test]
 fn equal_specs_give_equal_kernels() {
     let spec = |scale, seq| {

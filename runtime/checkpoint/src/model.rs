@@ -28,7 +28,7 @@ pub fn model_of(record: &ModelRecord) -> Result<Model, CheckpointError> {
         Some(Ok(model)) => model,
         Some(Err(CompileError::Pass(_))) | None => {
             let message = format!(
-                "the checkpoint has the layers {}; expected softmax or linear for each layer of the model",
+                "the checkpoint has the layers {}; expected a kind of attention, such as softmax or linear, for each layer of the model",
                 record.layers.join(", ")
             );
             return Err(CheckpointError::Layers { message });
@@ -156,7 +156,7 @@ mod tests {
         for layers in [vec!["linear"; 3], vec!["linear", "softmax", "linear", "mamba"]] {
             let layers = layers.into_iter().map(String::from).collect();
             let error = model_of(&ModelRecord { layers, ..older("uniform") }).expect_err("no such layers");
-            assert!(error.to_string().contains("expected softmax or linear"), "{error}");
+            assert!(error.to_string().contains("such as softmax or linear"), "{error}");
         }
     }
 

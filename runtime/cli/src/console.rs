@@ -114,21 +114,32 @@ impl Observer for Console {
     }
 }
 
-/// A time and a text in lines of at most `width` columns, but for words that are longer.
+/// A time and a text in lines of at most `width` columns, but for words that are longer. What is a line of the text by itself
+/// stays one, without the time from the second on.
 fn wrapped(time: &str, text: &str, width: usize) -> String {
-    let mut lines = vec![time.to_owned()];
+    let indent = " ".repeat(time.len());
+    let starts = std::iter::once(time).chain(std::iter::repeat(indent.as_str()));
+    text.split('\n')
+        .zip(starts)
+        .map(|(line, start)| wrapped_line(start, line, width))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn wrapped_line(start: &str, text: &str, width: usize) -> String {
     // Spaces within a text that fits are kept: fields of a record are two of them apart.
-    if measure_text_width(text) + time.len() < width {
-        return format!("{time} {text}");
+    if measure_text_width(text) + start.len() < width {
+        return format!("{start} {text}");
     }
+    let mut lines = vec![start.to_owned()];
     for word in text.split_whitespace() {
         let last = lines.last().map_or(0, |line| measure_text_width(line));
         match lines.last_mut() {
-            Some(line) if last + 1 + measure_text_width(word) <= width || last <= time.len() => {
+            Some(line) if last + 1 + measure_text_width(word) <= width || last <= start.len() => {
                 line.push(' ');
                 line.push_str(word);
             }
-            Some(_) | None => lines.push(format!("{:1$} {word}", "", time.len())),
+            Some(_) | None => lines.push(format!("{:1$} {word}", "", start.len())),
         }
     }
     lines.join("\n")
@@ -172,6 +183,9 @@ mod tests {
         let text = "Going on with the run in outputs/a_folder_with_a_long_name, which has 4 steps";
         let lines = "12:34:56 Going on with the run in\n         outputs/a_folder_with_a_long_name,\n         which has 4 steps";
         assert_eq!(wrapped("12:34:56", text, 36), lines);
+        let config = "Running with config:\n[job]\ndescription = \"two  spaces\"";
+        let lines = "12:34:56 Running with config:\n         [job]\n         description = \"two  spaces\"";
+        assert_eq!(wrapped("12:34:56", config, 40), lines);
     }
 
     #[test]

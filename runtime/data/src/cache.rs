@@ -114,9 +114,13 @@ impl TokenCache {
     pub(super) fn put(&self, key: Key, corpus: &Corpus) {
         let Some(path) = self.path(key) else { return };
         // One that fills the cache would only push out all others.
-        if entry::size(corpus) <= self.most / 2 && entry::write(&path, corpus).is_ok() {
-            self.trim();
+        if entry::size(corpus) <= self.most / 2 {
+            // A disk that refuses is no error.
+            let _ = entry::write(&path, corpus);
         }
+        // Before room is made, or those of others would go for them.
+        parts::remove(self, key);
+        self.trim();
     }
 
     fn trim(&self) {

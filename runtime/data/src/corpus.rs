@@ -112,7 +112,6 @@ impl Corpus {
         })?;
         if let Some(key) = key {
             loading.cache.put(key, &corpus);
-            parts::remove(&loading.cache, key);
         }
         Ok(corpus)
     }

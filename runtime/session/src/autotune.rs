@@ -7,6 +7,7 @@
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use linc_device::{Arena, Device, Program};
@@ -24,13 +25,14 @@ const LEAST_ROUNDS: usize = 3;
 const CLEARLY: f64 = 0.97;
 
 /// Measures the sites for at most about `limit` and returns the sizes that won; `tell` hears what was chosen and why.
-/// What there is no time for, or no memory, stays as linc has it.
+/// What there is no time for, or no memory, stays as linc has it; so does what is left when `stop` is set.
 pub fn tune(
     sites: &BTreeSet<Site>,
     device: &mut dyn Device,
     target: Target,
     limit: Duration,
     store: &Store,
+    stop: &AtomicBool,
     tell: &mut dyn FnMut(&str),
 ) -> Tiles {
     let mut tiles = Tiles::new();
@@ -62,11 +64,12 @@ pub fn tune(
     for (done, (site, candidates, key)) in open.into_iter().enumerate() {
         // An equal part of what is left.
         let share = end.saturating_duration_since(Instant::now()) / (count - done) as u32;
-        match measure(&site, &candidates, device, arena, share) {
+        match measure(&site, &candidates, device, arena, share, stop) {
             Some(entry) => {
                 store.put(&site, &key, &entry);
                 choose_measured(&site, &entry, "measured", target, &mut tiles, tell);
             }
+            None if stop.load(Ordering::Relaxed) => break,
             None => tell(&format!("{site}: tiles are linc's own, there was no time to measure")),
         }
     }
@@ -115,17 +118,21 @@ struct LoadedTile<'a> {
     seconds: f64,
 }
 
-/// The fastest candidate, or nothing if the time does not suffice or linc's own choice cannot be run.
+/// The fastest candidate, or nothing if the time does not suffice, `stop` is set, or linc's own choice cannot be run.
 fn measure(
     site: &Site,
     candidates: &Candidates,
     device: &mut dyn Device,
     arena: Arena,
     share: Duration,
+    stop: &AtomicBool,
 ) -> Option<Entry> {
     let begun = Instant::now();
     let mut loaded: Vec<LoadedTile<'_>> = vec![];
     for (tile, plan) in candidates {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
         if begun.elapsed() > share / 2 {
             break;
         }
@@ -146,6 +153,9 @@ fn measure(
             break;
         }
         for candidate in &mut loaded {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
             candidate.seconds = candidate.seconds.min(time(site, candidate, device)?);
         }
     }
@@ -230,7 +240,7 @@ mod tests {
         let mut said = vec![];
         let limit = Duration::from_secs_f64(seconds);
         let mut tell = |text: &str| said.push(text.to_string());
-        let tiles = tune(&sites(), &mut cpu, Target::Cpu, limit, store, &mut tell);
+        let tiles = tune(&sites(), &mut cpu, Target::Cpu, limit, store, &AtomicBool::new(false), &mut tell);
         (tiles, said)
     }
 

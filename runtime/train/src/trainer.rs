@@ -146,7 +146,7 @@ impl Trainer {
         observer.message(&message);
         let mut programs = programs::programs(&config, &model, &data);
         let target = linc_session::target(&*device);
-        let tiles = programs::tiles(&config, &model, &programs, target, observer)?;
+        let tiles = programs::tiles(&config, &model, &programs, target, stop, observer)?;
         for (_, options) in &mut programs.entries {
             options.tiles = tiles.clone();
         }

@@ -333,6 +333,22 @@ mod tests {
     }
 
     #[test]
+    fn parts_do_not_push_out_the_entry_of_another_text() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tokenizer = tokenizer(folder.path());
+        let at = |most| TokenCache { folder: Some(folder.path().join("tokens")), most };
+        let corpus = |documents, cache| {
+            let mut loading = Loading { stop: &AtomicBool::new(false), tell: &mut |_| {}, cache };
+            Corpus::new(documents, &tokenizer, false, &mut loading).expect("tokens")
+        };
+        let other = corpus(documents().into_iter().rev().collect(), at(u64::MAX));
+        let [kept] = &files(&at(0))[..] else { panic!("one entry") };
+        // Room for two entries, but not for the parts of one besides.
+        corpus(documents(), at(entry::size(&other) * 27 / 10));
+        assert!(kept.exists() && files(&at(0)).len() == 2, "{:?}", files(&at(0)));
+    }
+
+    #[test]
     fn naming_and_tokenizing_can_be_stopped() {
         let folder = tempfile::tempdir().expect("a folder");
         let tokenizer = tokenizer(folder.path());

@@ -1,6 +1,7 @@
 //! The model and the programs of a run: from a config, or from a checkpoint's record of it.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use linc_checkpoint::{CheckpointError, ModelRecord};
@@ -145,6 +146,7 @@ pub(super) fn tiles(
     model: &Model,
     programs: &Programs,
     target: Target,
+    stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Tiles, TrainError> {
     let limit = Duration::from_secs_f64(config.compile.autotune_seconds.min(1e9));
@@ -166,7 +168,7 @@ pub(super) fn tiles(
         let mut device = open.map_err(ExecError::from)?.device;
         let store = autotune::Store::of_environment();
         let mut tell = |text: &str| observer.message(text);
-        return Ok(autotune::tune(&sites, &mut *device, target, limit, &store, &mut tell));
+        return Ok(autotune::tune(&sites, &mut *device, target, limit, &store, stop, &mut tell));
     };
     let tiles = autotune::recorded(&state.tiles, &sites, target)
         .map_err(|message| CheckpointError::Corrupt { path, message })?;

@@ -24,8 +24,8 @@ struct Progress {
 }
 
 impl Trainer {
-    /// Trains until the last step, or until `stop` is set: then the step that it is in is finished or, if more of its
-    /// batches are to come, taken back, and a checkpoint is saved.
+    /// Trains until the last step, or until `stop` is set: then the step that it is in is taken back, or finished if its update
+    /// has begun (on a GPU, the program that runs), and a checkpoint is saved.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`], or what device and disk refuse.

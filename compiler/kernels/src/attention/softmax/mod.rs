@@ -36,10 +36,11 @@ pub(super) fn flops(graph: &Graph, op: &SoftmaxOp, operands: &[Value]) -> usize 
 }
 
 /// Programs that keep the cores of a common CPU at work.
-const CPU_PROGRAMS: usize = 8;
+const CPU_PROGRAMS: usize = 16;
 
 /// Whether the backward is one kernel, of five products where two take seven. It has a program for each key/value head of
-/// each sequence, which are enough for a CPU if the model and the batch are not very small, and sums dQ in its own type.
+/// each sequence, which are enough for a CPU of some twenty cores if the model and the batch are not very small, and sums dQ in
+/// its own type.
 /// (How many cores there are must not decide: results would depend on it.)
 fn is_joined(target: Target, dtype: DType, shape: &HeadShape) -> bool {
     target == Target::Cpu && dtype == DType::F32 && shape.batch * shape.kv_heads >= CPU_PROGRAMS

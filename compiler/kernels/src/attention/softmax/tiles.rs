@@ -17,11 +17,11 @@ use crate::attention::BLOCK;
 /// A kernel with tiles of rows to choose; names are those of the tile library.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Family {
-    /// A program owns queries and walks over keys.
+    /// The output: a program owns queries and walks over keys.
     Forward,
-    /// The same.
+    /// The gradient of the queries: a program owns queries and walks over keys.
     Dq,
-    /// A program owns keys and walks over queries.
+    /// The gradients of keys and values: a program owns keys and walks over queries.
     Dkdv,
     /// Both, where they are one kernel: a program owns a key/value head.
     Backward,

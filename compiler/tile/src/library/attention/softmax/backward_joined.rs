@@ -75,6 +75,12 @@ pub fn softmax_attention_backward(spec: &SoftmaxBackwardSpec) -> Kernel {
                 let delta = b.load(delta, at, &[rows], &[(1, bound)]);
                 let s = spec.kept.product(b, k_tile, q_tile);
                 let s = if masked { spec.kept.hide_future(b, s, keys, start, false) } else { s };
+                // Keys beyond the sequence are hidden with those behind the queries, where such are hidden. Elsewhere they
+                // would be of use to dQ only, but 0 times an infinite weight is no 0.
+                let s = match key_bound.filter(|_| !spec.causal) {
+                    Some(bound) => spec.kept.hide_kept_from(b, s, bound),
+                    None => s,
+                };
                 b.name(s, "scores");
                 let dp = spec.kept.product(b, v_tile, dout_tile);
                 b.name(dp, "dp");

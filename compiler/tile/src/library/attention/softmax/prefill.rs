@@ -65,11 +65,12 @@ pub fn softmax_prefill(spec: &SoftmaxPrefillSpec) -> Kernel {
     let (shape, dim, elem) = (&forward.shape, forward.shape.head_dim, forward.elem);
     let (rows, cols) = (forward.block_q, forward.block_k);
     let name = format!(
-        "softmax_prefill_{}_{}_l{}_s{}_q{rows}_k{cols}_{}",
+        "softmax_prefill_{}_{}_l{}_s{}_q{rows}_k{cols}{}_{}",
         tag(elem),
         shape.tag(),
         spec.len,
         number(forward.scale),
+        forward.kept.tag(),
         strides_tag(&[forward.q, forward.out]),
     );
     shape.check(&name);

@@ -84,6 +84,11 @@ impl Kept {
         mask.apply(b, scores, Some(origin))
     }
 
+    /// Hides the rows of the kept block from index `limit` on.
+    pub(crate) fn hide_kept_from(self, b: &mut Builder, scores: ValueId, limit: ValueId) -> ValueId {
+        mask_from(b, scores, 1 - self.walked_axis(), limit, f64::NEG_INFINITY)
+    }
+
     /// Hides what is walked over from index `limit` of the block on.
     pub(crate) fn hide_from(self, b: &mut Builder, scores: ValueId, limit: ValueId) -> ValueId {
         mask_from(b, scores, self.walked_axis(), limit, f64::NEG_INFINITY)
