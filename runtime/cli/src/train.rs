@@ -19,7 +19,7 @@ use crate::shipped::SHIPPED;
 use crate::table::table;
 
 /// What the first request to end is answered with.
-const NOTICE: &str = "\nInterrupted: ending in order, with a checkpoint of what was trained (press Ctrl-C again to quit at once)\n";
+const NOTICE: &str = "\nInterrupted: ending in order (press Ctrl-C again to quit at once)\n";
 
 pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     // Switches after the config file arrive among the overrides.

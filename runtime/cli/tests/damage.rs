@@ -111,7 +111,7 @@ fn damage_in_a_folder_beside_the_configs_own_keeps_no_run_from_starting() {
         fs::write(step.join(file), &damaged).expect("written");
         let before = tree(&run);
         let text = succeed(&train);
-        let remedy = format!("step 3 there, say --job.dump_folder {name} --checkpoint.load_step 3");
+        let remedy = format!("step 3 there, add --job.dump_folder {name} --checkpoint.load_step 3");
         for word in [&format!("run-{number}: {name} holds a run that cannot go on"), file, &remedy] {
             assert!(text.contains(word), "no {word:?} in: {text}");
         }

@@ -146,7 +146,7 @@ fn an_interrupted_run_goes_on_with_the_same_bits() {
             "on" => "run the same command again".to_string(),
             _ => {
                 let path = folder.path(name).display().to_string();
-                format!("say --job.dump_folder {path} --checkpoint.load_step {step}")
+                format!("add --job.dump_folder {path} --checkpoint.load_step {step}")
             }
         };
         assert!(text.contains("Saved checkpoint"), "{text}");

@@ -62,7 +62,7 @@ pub struct Summary {
     pub arena: u64,
     /// Largest resident memory of the process so far, bytes: on a CPU the arena is a part of it.
     pub process_peak: u64,
-    /// Where the last checkpoint is.
+    /// Where the checkpoint of the last step is, if there is one.
     pub checkpoint: Option<PathBuf>,
     /// Text from the trained model.
     pub sample: Option<String>,

@@ -172,7 +172,7 @@ fn pick(
                 let left = if newest == steps { " and its last validation to do" } else { "" };
                 let going_on = format!(
                     "Going on with the run in {folder}, which has {newest} of {} done{left} \
-                     (to start anew instead, say --job.dump_folder FOLDER)",
+                     (to start anew instead, add --job.dump_folder FOLDER)",
                     count(steps, "step")
                 );
                 let message = [vec![going_on], passed].concat().join("; ");

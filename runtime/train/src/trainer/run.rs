@@ -56,7 +56,7 @@ impl Trainer {
             validation: progress.validation,
             arena: self.session.executor.arena_bytes(),
             process_peak: process::peak_memory(),
-            checkpoint: self.last_checkpoint.clone(),
+            checkpoint: self.last_checkpoint.clone().filter(|_| self.saved_step == Some(self.step)),
             sample,
             interrupted: progress.interrupted,
             profile: self.profile.take(),
@@ -137,7 +137,7 @@ impl Trainer {
             "run the same command again".to_string()
         } else {
             let folder = &self.config.job.dump_folder;
-            format!("say --job.dump_folder {folder} --checkpoint.load_step {}", self.step)
+            format!("add --job.dump_folder {folder} --checkpoint.load_step {}", self.step)
         };
         observer.message(&format!("Interrupted after step {}; to go on, {again}", self.step));
         Ok(())

@@ -74,7 +74,7 @@ impl Found {
         let steps = linc_checkpoint::steps(&self.folder.join(&config.checkpoint.folder));
         let earlier = steps.into_iter().rfind(|step| *step < newest);
         let help = earlier.map_or_else(String::new, |step| {
-            format!(" (to go on from step {step} there, say --job.dump_folder {folder} --checkpoint.load_step {step})")
+            format!(" (to go on from step {step} there, add --job.dump_folder {folder} --checkpoint.load_step {step})")
         });
         format!("{}{help}", cannot_go_on(&self.folder, &first_line(error)))
     }
@@ -106,7 +106,7 @@ impl Found {
         {
             let folder = self.folder.display();
             help += &format!(
-                "; to go on from step {earlier}, say --job.dump_folder {folder} --checkpoint.load_step {earlier}"
+                "; to go on from step {earlier}, add --job.dump_folder {folder} --checkpoint.load_step {earlier}"
             );
         }
         help
@@ -120,7 +120,7 @@ impl Found {
             (Some(changes), newest) if !changes.is_empty() => {
                 let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
                 let help = match newest {
-                    Some(_) => format!("; to go on with that one, say --job.dump_folder {folder}"),
+                    Some(_) => format!("; to go on with that one, add --job.dump_folder {folder}"),
                     None => String::new(),
                 };
                 format!("{folder} holds a run with other settings ({}){help}", changes.join(", "))
@@ -134,7 +134,7 @@ impl Found {
             }
             (Some(_), Some(step)) => format!(
                 "{folder} holds an earlier run with these settings; \
-                 to go on with it, say --job.dump_folder {folder} --checkpoint.load_step {step}"
+                 to go on with it, add --job.dump_folder {folder} --checkpoint.load_step {step}"
             ),
             (Some(_), None) => format!("{folder} holds an earlier run with these settings"),
         }
