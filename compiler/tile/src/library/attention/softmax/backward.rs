@@ -53,7 +53,7 @@ pub struct SoftmaxBackwardSpec {
 impl SoftmaxBackwardSpec {
     /// Carries values over the blocks of queries that see some key of a block: `step(builder, first query, whether some
     /// keys are hidden, carried)`. `keys` is the first key, Index.
-    pub(super) fn walk_queries(
+    fn walk_queries(
         &self,
         b: &mut Builder,
         keys: ValueId,
@@ -167,8 +167,8 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
 
 /// `(q, k, v, dout, lse, delta) -> (dk, dv)`
 pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
-    let HeadShape { batch, seq, heads, kv_heads, head_dim: dim } = spec.shape;
-    let (rows, cols) = (spec.block_q, spec.block_k);
+    let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
+    let cols = spec.block_k;
     let name = spec.name("dkdv", &[spec.q, spec.k, spec.v, spec.dout, spec.dk, spec.dv]);
     let mut b = Builder::new(name, [seq.div_ceil(cols), kv_heads, batch]);
     let [q, k, v, dout, lse, delta] = inputs(&mut b, spec.elem);
@@ -184,16 +184,59 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
     let dv = HeadRows::new(&mut b, dv, spec.dv, dim, batch, kv_head);
     let k_tile = k.load(&mut b, keys, cols, key_bound);
     let v_tile = v.load(&mut b, keys, cols, key_bound);
+    let block = KeyBlock { batch, kv_head, start: keys, bound: key_bound, k: k_tile, v: v_tile };
+    write_key_gradients(&mut b, spec, [q, dout, lse, delta], &block, [dk, dv], None);
+    b.finish()
+}
 
-    let [dk_acc, dv_acc] = ["dk_acc", "dv_acc"].map(|name| {
+/// A block of keys of one key/value head.
+pub(super) struct KeyBlock {
+    /// Sequence, Index.
+    pub batch: ValueId,
+    /// Key/value head, Index.
+    pub kv_head: ValueId,
+    /// First key, Index.
+    pub start: ValueId,
+    /// Existing keys, if the block may be ragged.
+    pub bound: Option<ValueId>,
+    /// `[block_k, D]`.
+    pub k: ValueId,
+    /// `[block_k, D]`.
+    pub v: ValueId,
+}
+
+/// The gradient of the queries, where it is summed in memory block by block of keys.
+pub(super) struct SummedInMemory {
+    /// dq, which holds the sum so far.
+    pub dq: ParamId,
+    /// The keys of the block times the score multiplier, `[block_k, D]`.
+    pub scaled_keys: ValueId,
+}
+
+/// Walks over the queries that see a block of keys, of each head of its group, and writes the block's gradients `[dk, dv]`;
+/// with `queries`, adds to that of the queries as well. `[q, dout, lse, delta]` are parameters.
+pub(super) fn write_key_gradients(
+    b: &mut Builder,
+    spec: &SoftmaxBackwardSpec,
+    [q, dout, lse, delta]: [ParamId; 4],
+    block: &KeyBlock,
+    [dk, dv]: [HeadRows; 2],
+    queries: Option<&SummedInMemory>,
+) {
+    let HeadShape { seq, heads, head_dim: dim, .. } = spec.shape;
+    let (rows, cols, group) = (spec.block_q, spec.block_k, spec.shape.group());
+    let accs = ["dk_acc", "dv_acc"].map(|name| {
         let zeros = b.full(0.0, &[cols, dim]);
         b.name(zeros, name)
     });
-    let done = for_group(&mut b, spec.shape.group(), &[dk_acc, dv_acc], |b, member, carried| {
-        let head = group_head(b, kv_head, spec.shape.group(), member);
-        let q = HeadRows::new(b, q, spec.q, dim, batch, head);
-        let dout = HeadRows::new(b, dout, spec.dout, dim, batch, head);
-        let line = b.scale_index(batch, heads);
+    let done = for_group(b, group, &accs, |b, member, carried| {
+        let head = group_head(b, block.kv_head, group, member);
+        let q = HeadRows::new(b, q, spec.q, dim, block.batch, head);
+        let dout = HeadRows::new(b, dout, spec.dout, dim, block.batch, head);
+        let dq = queries.map(|queries| {
+            (HeadRows::new(b, queries.dq, spec.dq, dim, block.batch, head), queries.scaled_keys)
+        });
+        let line = b.scale_index(block.batch, heads);
         let line = b.add(line, head);
         let line = b.scale_index(line, seq);
         let step = |b: &mut Builder, start: ValueId, masked: bool, carried: &[ValueId]| {
@@ -204,12 +247,17 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
             let at = b.add(line, start);
             let lse = b.load(lse, at, &[rows], &[(1, bound)]);
             let delta = b.load(delta, at, &[rows], &[(1, bound)]);
-            let mut s = spec.kept.product(b, k_tile, q_tile);
+            let mut s = spec.kept.product(b, block.k, q_tile);
             if masked {
-                s = spec.kept.hide_future(b, s, keys, start, false);
+                s = spec.kept.hide_future(b, s, block.start, start, false);
+            }
+            // Keys beyond the sequence are hidden with those behind the queries, where such are hidden. Elsewhere they matter
+            // to dQ only, where 0 times an infinite weight would be no 0.
+            if let Some(bound) = block.bound.filter(|_| dq.is_some() && !spec.causal) {
+                s = spec.kept.hide_kept_from(b, s, bound);
             }
             b.name(s, "scores");
-            let dp = spec.kept.product(b, v_tile, dout_tile);
+            let dp = spec.kept.product(b, block.v, dout_tile);
             b.name(dp, "dp");
             let shift = b.scale(lse, -LOG2_E);
             let [shift, delta] = [shift, delta].map(|vector| spec.kept.expand_walked(b, vector, cols));
@@ -217,18 +265,22 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
             b.name(p, "weights");
             let ds = gradient_of_scores(b, p, dp, delta);
             b.name(ds, "ds");
+            if let Some((dq, scaled_keys)) = &dq {
+                let before = dq.load(b, start, rows, bound);
+                let after = b.dot(ds, spec.kept == Kept::Left, *scaled_keys, false, Some(before));
+                dq.store(b, start, after, bound);
+            }
             let p = b.cast(p, spec.elem);
             let dv = spec.kept.weigh(b, p, dout_tile, carried[1]);
             let ds = b.cast(ds, spec.elem);
             let dk = spec.kept.weigh(b, ds, q_tile, carried[0]);
             vec![dk, dv]
         };
-        spec.walk_queries(b, keys, carried, step)
+        spec.walk_queries(b, block.start, carried, step)
     });
     let result = b.scale(done[0], spec.scale);
-    dk.store(&mut b, keys, result, key_bound);
-    dv.store(&mut b, keys, done[1], key_bound);
-    b.finish()
+    dk.store(b, block.start, result, block.bound);
+    dv.store(b, block.start, done[1], block.bound);
 }
 
 /// Declares the parameters that `dq` and `dkdv` read.
@@ -244,7 +296,7 @@ pub(super) fn inputs(b: &mut Builder, elem: Elem) -> [ParamId; 6] {
 }
 
 /// `ds = p ⊙ (dp - delta)`, all of one shape.
-pub(super) fn gradient_of_scores(b: &mut Builder, p: ValueId, dp: ValueId, delta: ValueId) -> ValueId {
+fn gradient_of_scores(b: &mut Builder, p: ValueId, dp: ValueId, delta: ValueId) -> ValueId {
     b.name(p, "p");
     let centred = b.sub(dp, delta);
     let ds = b.mul(p, centred);
