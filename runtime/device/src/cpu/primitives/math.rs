@@ -104,53 +104,21 @@ pub(super) unsafe fn tanh<L: Lanes>(x: L) -> L {
     }
 }
 
-/// `dst[i, j] = 2^(src[i, j]·factor + shift[i, j])` of dense tiles; `shift` has the strides `[0, 1]` or `[1, 0]`.
+/// `dst[i, j] = f(src[i, j], vector[i, j])` of dense tiles; `vector` has the strides `[0, 1]` or `[1, 0]`.
 ///
 /// # Safety
 /// The instruction set of `L` is available; `src` and `dst` are valid for `rows·cols` elements and equal or disjoint, and
-/// `shift` for a vector along its axis.
+/// `vector` for one along its axis.
 #[inline(always)]
-pub(super) unsafe fn affine_exp2<L: Lanes>(
+pub(super) unsafe fn map_with_vector<L: Lanes>(
     dst: *mut f32,
     src: *const f32,
-    [rows, cols]: [usize; 2],
-    factor: f32,
-    shift: *const f32,
-    [rs, cs]: [usize; 2],
-) {
-    // SAFETY: all indices are below rows·cols, those of the vector below its length.
-    unsafe {
-        let factor = L::splat(factor);
-        for i in 0..rows {
-            let (dst, src, shift) = (dst.add(i * cols), src.add(i * cols), shift.add(i * rs));
-            let same = L::splat(*shift);
-            let mut j = 0;
-            while j + L::N <= cols {
-                let shift = if cs == 0 { same } else { L::load(shift.add(j)) };
-                exp2(L::load(src.add(j)).fma(factor, shift)).store(dst.add(j));
-                j += L::N;
-            }
-            if j < cols {
-                let left = cols - j;
-                let shift = if cs == 0 { same } else { L::load_part(shift.add(j), left) };
-                exp2(L::load_part(src.add(j), left).fma(factor, shift)).store_part(dst.add(j), left);
-            }
-        }
-    }
-}
-
-/// `dst[i, j] = src[i, j]·vector[i, j]` of dense tiles; `vector` has the strides `[0, 1]` or `[1, 0]`.
-///
-/// # Safety
-/// As [`affine_exp2`].
-#[inline(always)]
-pub(super) unsafe fn scale<L: Lanes>(
-    dst: *mut f32,
-    src: *const f32,
-    [rows, cols]: [usize; 2],
+    [rows, cols]: [i64; 2],
     vector: *const f32,
-    [rs, cs]: [usize; 2],
+    [rs, cs]: [i64; 2],
+    f: impl Fn(L, L) -> L,
 ) {
+    let [rows, cols, rs] = [rows, cols, rs].map(|n| n as usize);
     // SAFETY: all indices are below rows·cols, those of the vector below its length.
     unsafe {
         for i in 0..rows {
@@ -158,14 +126,14 @@ pub(super) unsafe fn scale<L: Lanes>(
             let same = L::splat(*vector);
             let mut j = 0;
             while j + L::N <= cols {
-                let factor = if cs == 0 { same } else { L::load(vector.add(j)) };
-                L::load(src.add(j)).mul(factor).store(dst.add(j));
+                let other = if cs == 0 { same } else { L::load(vector.add(j)) };
+                f(L::load(src.add(j)), other).store(dst.add(j));
                 j += L::N;
             }
             if j < cols {
                 let left = cols - j;
-                let factor = if cs == 0 { same } else { L::load_part(vector.add(j), left) };
-                L::load_part(src.add(j), left).mul(factor).store_part(dst.add(j), left);
+                let other = if cs == 0 { same } else { L::load_part(vector.add(j), left) };
+                f(L::load_part(src.add(j), left), other).store_part(dst.add(j), left);
             }
         }
     }

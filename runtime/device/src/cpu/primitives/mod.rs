@@ -42,6 +42,7 @@ macro_rules! level {
             use linc_codegen_cpu::Primitive;
 
             use super::dot::{Block, Dot, Operands};
+            use super::lanes::Lanes;
             use super::transfer::View;
             use super::{dot, half, math, matmul, peak, reduce, transfer};
 
@@ -117,10 +118,13 @@ macro_rules! level {
                 shift_cs: i64,
             ) {
                 let (shape, strides) = ([rows, cols], [shift_rs, shift_cs]);
-                let [shape, strides] = [shape, strides].map(|pair| pair.map(|n| n as usize));
-                let factor = f32::from_bits(factor as u32);
                 // SAFETY: generated code passes dense tiles, equal or disjoint, and a vector along one of their axes.
-                unsafe { math::affine_exp2::<L>(dst, src, shape, factor, shift, strides) };
+                unsafe {
+                    let factor = L::splat(f32::from_bits(factor as u32));
+                    math::map_with_vector::<L>(dst, src, shape, shift, strides, |x, shift| {
+                        math::exp2(x.fma(factor, shift))
+                    });
+                }
             }
 
             #[$attr]
@@ -134,9 +138,10 @@ macro_rules! level {
                 vector_cs: i64,
             ) {
                 let (shape, strides) = ([rows, cols], [vector_rs, vector_cs]);
-                let [shape, strides] = [shape, strides].map(|pair| pair.map(|n| n as usize));
                 // SAFETY: generated code passes dense tiles, equal or disjoint, and a vector along one of their axes.
-                unsafe { math::scale::<L>(dst, src, shape, vector, strides) };
+                unsafe {
+                    math::map_with_vector::<L>(dst, src, shape, vector, strides, |x, factor| x.mul(factor))
+                };
             }
 
             #[$attr]
