@@ -469,7 +469,10 @@ fn names_of_states_are_given_in_one_place() {
 fn kinds_of_attention_stay_in_their_modules() {
     const KINDS: [(&str, &[&str]); 3] = [
         ("softmax", &["SoftmaxOp", "SoftmaxOptions", "SoftmaxForwardSpec", "SoftmaxDecodeSpec"]),
-        ("efficient", &["Efficient", "EfficientOp", "EfficientSpec", "EfficientOptions", "NO_KEY"]),
+        (
+            "efficient",
+            &["Efficient", "EfficientOp", "EfficientForm", "EfficientSpec", "EfficientOptions", "NO_KEY"],
+        ),
         ("elu", &["Elu", "EluOp", "EluSpec", "EluOptions"]),
     ];
     // Where kinds are registered, and where the numbers of a model file become options of kinds.

@@ -31,7 +31,7 @@ fn choices(sites: impl IntoIterator<Item = Site> + Clone, target: Target) -> Vec
     let most = sites.clone().into_iter().map(|site| of(&site).len()).max().expect("a site");
     let choice = |site: Site, i: usize| -> (Site, Tile) {
         let all = of(&site);
-        (site, all[(i + site.family as usize) % all.len()])
+        (site, all[(i + site.kernel as usize) % all.len()])
     };
     (0..most).map(|i| sites.clone().into_iter().map(|site| choice(site, i)).collect()).collect()
 }
@@ -77,8 +77,8 @@ fn a_choice_changes_its_kernel_only() {
     let gone: Vec<&String> = before.difference(&after).collect();
     let new: Vec<&String> = after.difference(&before).collect();
     assert_eq!((gone.len(), new.len()), (1, 1));
-    assert!(gone[0].starts_with(site.family.kernel()) && gone[0].contains("_q64_k64_"));
-    assert!(new[0].starts_with(site.family.kernel()) && new[0].contains("_q32_k128_"));
+    assert!(gone[0].starts_with(site.kernel.name()) && gone[0].contains("_q64_k64_"));
+    assert!(new[0].starts_with(site.kernel.name()) && new[0].contains("_q32_k128_"));
     // A choice for another shape changes nothing.
     let other = Site { batch: 2, ..site };
     assert_eq!(program(Precision::Float32, [(other, tile)].into()).plan, plain.plan);
@@ -93,7 +93,7 @@ fn trials_run_the_kernels_of_the_model_on_any_target() {
                 for tile in site.candidates(target.into()) {
                     let plan = trial(&site, tile, target).unwrap_or_else(|e| panic!("{site} {tile}: {e}"));
                     linc_plan::validate::validate(&plan).unwrap_or_else(|e| panic!("{site}: {e}"));
-                    let name = format!("{}_", site.family.kernel());
+                    let name = format!("{}_", site.kernel.name());
                     let own = plan.kernels.iter().find(|k| k.name.starts_with(&name)).expect("its kernel");
                     assert!(
                         own.name.contains(&format!("_q{}_k{}_", tile.queries, tile.keys)),

@@ -39,11 +39,11 @@ pub struct CpuCodegenOptions {
 
 /// A kernel ready for machine code generation.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct CpuKernel {
     /// `extern "C" fn(args: *const *mut u8, pid0: i64, pid1: i64, pid2: i64, scratch: *mut u8)`.
     ///
     /// `args` has one pointer per kernel parameter; `scratch` is aligned to [`SCRATCH_ALIGN`] and has
-    /// [`Compiled::scratch_bytes`] bytes. External names are `UserExternalName { namespace: 0, index }` where `index`
+    /// [`CpuKernel::scratch_bytes`] bytes. External names are `UserExternalName { namespace: 0, index }` where `index`
     /// is the position in [`Primitive::ALL`].
     pub function: Function,
     /// Bytes of scratch that one program needs.
@@ -52,7 +52,7 @@ pub struct Compiled {
     pub externals: Vec<Primitive>,
 }
 
-impl Compiled {
+impl CpuKernel {
     /// The function as CLIF text.
     pub fn text(&self) -> String {
         self.function.display().to_string()
@@ -74,7 +74,7 @@ pub struct CodegenError {
 }
 
 /// Translates one verified kernel.
-pub fn compile(kernel: &linc_tile::Kernel, options: CpuCodegenOptions) -> Result<Compiled, CodegenError> {
+pub fn compile(kernel: &linc_tile::Kernel, options: CpuCodegenOptions) -> Result<CpuKernel, CodegenError> {
     let usage = analysis::usage::Usage::of(kernel);
     let schedule = schedule::schedule(kernel, &usage)
         .map_err(|message| CodegenError { kernel: kernel.name.clone(), message })?;

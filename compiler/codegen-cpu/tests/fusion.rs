@@ -1,14 +1,14 @@
 //! What must not be copied or split: seen from the primitives that a function calls and the loops it has.
 
-use linc_codegen_cpu::{Compiled, CpuCodegenOptions, Primitive, compile};
+use linc_codegen_cpu::{CpuCodegenOptions, CpuKernel, Primitive, compile};
 use linc_tile::{Binary, Builder, Elem, Kernel, Mode, Unary};
 
-fn compiled(kernel: &Kernel) -> Compiled {
+fn compiled(kernel: &Kernel) -> CpuKernel {
     compile(kernel, CpuCodegenOptions { fma: true }).expect("the kernel compiles")
 }
 
 /// Branches back to an earlier block.
-fn loops(compiled: &Compiled) -> usize {
+fn loops(compiled: &CpuKernel) -> usize {
     compiled.text().lines().filter(|line| line.trim_start().starts_with("brif")).count()
 }
 

@@ -22,7 +22,7 @@ use linc_passes::pipeline;
 pub use error::CompileError;
 pub use generation::{Generation, generation};
 pub use linc_codegen_cuda::Arch;
-pub use linc_ir::{AdamWSpec, AttentionKind, Family};
+pub use linc_ir::{AdamWSpec, AttentionFamily, AttentionKind};
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;

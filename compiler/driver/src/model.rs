@@ -1,6 +1,6 @@
 //! A model as the driver knows it: its two texts, its numbers, and the attention kind of every layer.
 
-use linc_ir::{AttentionKind, Family, Graph, LinearForm, Op};
+use linc_ir::{AttentionFamily, AttentionKind, EfficientForm, Graph, Op};
 use linc_lang::{
     Architecture, BuildShape, BuiltModel, Diagnostics, LinearAttentionOptions, ModelConfig, Source, build,
 };
@@ -157,8 +157,8 @@ impl Model {
     pub fn attention_options(&self, target: Target) -> attention::AttentionOptions {
         let LinearAttentionOptions { rope, temperature, chunk } = self.config.linear_attention();
         let form = match target {
-            Target::Cpu => LinearForm::Fused,
-            Target::Cuda(_) => LinearForm::Chunked,
+            Target::Cpu => EfficientForm::Fused,
+            Target::Cuda(_) => EfficientForm::Chunked,
         };
         attention::AttentionOptions {
             softmax: SoftmaxOptions { decode_range: linc_kernels::decode_range(target.into()) },
@@ -207,8 +207,8 @@ impl Model {
     pub fn titan_flops_per_token(&self, seq: usize) -> u64 {
         let per_attention = |a: &Attention| {
             let span = match self.kinds.get(a.layer).map(|kind| kind.family()) {
-                Some(Family::Linear) => a.head_dim,
-                Some(Family::Softmax) | None => seq,
+                Some(AttentionFamily::Linear) => a.head_dim,
+                Some(AttentionFamily::Softmax) | None => seq,
             };
             12 * (a.heads * a.head_dim * span) as u64
         };

@@ -9,7 +9,7 @@ use crate::error::CompileError;
 use crate::{PassError, Target};
 
 /// A plan that runs the node that a kernel belongs to; the kernel is the step whose kernel's name begins with
-/// [`linc_kernels::tiles::Family::kernel`]. All operands are inputs.
+/// [`linc_kernels::tiles::TunableKernel::name`]. All operands are inputs.
 ///
 /// # Errors
 /// [`CompileError`]: there is no kernel for the sizes.

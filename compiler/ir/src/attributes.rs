@@ -2,7 +2,7 @@
 
 use linc_text::{Parsed, Position};
 
-use crate::attention::{AttentionSpec, KindOp, LinearForm};
+use crate::attention::{AttentionSpec, KindOp};
 use crate::op::{AdamWSpec, BinaryOp, Init, Op, PointOp, Pointwise, RopeScaling, TableKind, UnaryOp};
 use crate::role::{ParamState, StateRole};
 use crate::types::{DType, TensorType};
@@ -180,22 +180,22 @@ impl Attributes {
         })
     }
 
+    /// Whether an attribute that may be left out is there, with the only word that it can have.
+    pub(crate) fn has_word(&mut self, key: &str, word: &str) -> Parsed<bool> {
+        if !self.has(key) {
+            return Ok(false);
+        }
+        let found = self.call(key)?;
+        if found.name != word {
+            return Err(found.at.error(format!("there is no {key} `{}` (known: {word})", found.name)));
+        }
+        found.finish()?;
+        Ok(true)
+    }
+
     fn attention(&mut self) -> Parsed<AttentionSpec> {
         let (layer, causal) = (self.usize("layer")?, self.bool("causal")?);
         Ok(AttentionSpec { layer, causal, rope: self.bool("rope")? })
-    }
-
-    /// How linear attention is evaluated; the default form is not written.
-    pub(crate) fn linear_form(&mut self) -> Parsed<LinearForm> {
-        if !self.has("form") {
-            return Ok(LinearForm::Fused);
-        }
-        let form = self.call("form")?;
-        if form.name != "chunked" {
-            return Err(form.at.error(format!("there is no form `{}` (known: chunked)", form.name)));
-        }
-        form.finish()?;
-        Ok(LinearForm::Chunked)
     }
 
     fn init(&mut self) -> Parsed<Init> {

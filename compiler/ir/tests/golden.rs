@@ -2,7 +2,7 @@
 
 use crate::common::close;
 use linc_ir::interp::{Tensor, eval};
-use linc_ir::{EfficientOp, EfficientSpec, LinearForm, Op};
+use linc_ir::{EfficientForm, EfficientOp, EfficientSpec, Op};
 
 struct Case {
     name: String,
@@ -22,7 +22,7 @@ impl Case {
             causal: self.sizes[6] == 1,
             chunk: self.sizes[5],
             temperature: self.temperature,
-            form: LinearForm::Fused,
+            form: EfficientForm::Fused,
         }
     }
 
@@ -100,7 +100,9 @@ fn single_precision_is_finite_and_near() {
 fn decoding_by_tokens_or_blocks_is_the_causal_forward() {
     for case in cases().into_iter().filter(|c| c.spec().causal) {
         let &[b, n, h, g, d, ..] = &case.sizes[..] else { panic!("short case line") };
-        for (block, form) in [(1, LinearForm::Fused), (3, LinearForm::Fused), (5, LinearForm::Chunked)] {
+        for (block, form) in
+            [(1, EfficientForm::Fused), (3, EfficientForm::Fused), (5, EfficientForm::Chunked)]
+        {
             // Garbage state: position 0 must ignore it.
             let mut m = Tensor::float([b, g, d], vec![7.0; b * g * d]);
             let mut z = Tensor::float([b, g, d], vec![f64::NAN; b * g * d]);
@@ -121,7 +123,7 @@ fn decoding_by_tokens_or_blocks_is_the_causal_forward() {
                 close(&case.name, &out.doubles(), &part("out", h).doubles(), 2e-14);
                 [m, z, t] = [next.next().unwrap(), next.next().unwrap(), next.next().unwrap()];
                 // The state before each chunk, of which the first sees what came in.
-                if let (LinearForm::Chunked, Some(ell), true) = (form, next.next(), token == 0) {
+                if let (EfficientForm::Chunked, Some(ell), true) = (form, next.next(), token == 0) {
                     assert!(ell.doubles()[..d].iter().all(|x| *x == 0.0), "{}", case.name);
                 }
             }

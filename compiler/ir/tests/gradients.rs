@@ -3,8 +3,8 @@
 use crate::common::{Numbers, close, differences, eval1};
 use linc_ir::interp::{Tensor, eval};
 use linc_ir::{
-    AttentionSpec, DType, EfficientOp, EfficientSpec, EluOp, EluSpec, LinearForm, Op, SoftmaxOp, TableKind,
-    TensorType,
+    AttentionSpec, DType, EfficientForm, EfficientOp, EfficientSpec, EluOp, EluSpec, Op, SoftmaxOp,
+    TableKind, TensorType,
 };
 
 /// Error of central differences with step 1e-5 on functions of order 1.
@@ -149,7 +149,7 @@ fn efficient_attention() {
             let (k, v) = (numbers.tensor([b, n, groups, d]), numbers.tensor([b, n, groups, d]));
             let keys = k.doubles().iter().enumerate().map(|(i, x)| key(i / (d * groups) % n, *x)).collect();
             let k = Tensor::float([b, n, groups, d], keys);
-            let spec = EfficientSpec { causal, chunk: 3, temperature, form: LinearForm::Fused };
+            let spec = EfficientSpec { causal, chunk: 3, temperature, form: EfficientForm::Fused };
             let forward = Op::from(EfficientOp::Forward(spec.clone()));
             let saved = eval(&forward, &[&q, &k, &v]).unwrap();
             let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &dout];
@@ -207,18 +207,19 @@ fn the_chunked_form_has_workspaces_of_zeros() {
     let (q, k, v) = (numbers.tensor(wide), numbers.tensor(narrow), numbers.tensor(narrow));
     let spec = |causal, form| EfficientSpec { causal, chunk: 3, temperature: 1.0, form };
     let saved =
-        eval(&Op::from(EfficientOp::Forward(spec(true, LinearForm::Chunked))), &[&q, &k, &v]).unwrap();
+        eval(&Op::from(EfficientOp::Forward(spec(true, EfficientForm::Chunked))), &[&q, &k, &v]).unwrap();
     let operands = [&q, &k, &v, &saved[0], &saved[1], &saved[2], &q];
-    let fused = eval(&Op::from(EfficientOp::Backward(spec(true, LinearForm::Fused))), &operands).unwrap();
-    let chunked = eval(&Op::from(EfficientOp::Backward(spec(true, LinearForm::Chunked))), &operands).unwrap();
+    let fused = eval(&Op::from(EfficientOp::Backward(spec(true, EfficientForm::Fused))), &operands).unwrap();
+    let chunked =
+        eval(&Op::from(EfficientOp::Backward(spec(true, EfficientForm::Chunked))), &operands).unwrap();
     assert_eq!(fused, chunked[..3]);
     let workspaces: [&[usize]; 4] = [&[2, 4, 7], &[2, 2, 3, 3, 3], &[2, 2, 3, 3], &[2, 7, 2, 3]];
     for (workspace, shape) in chunked[3..].iter().zip(workspaces) {
         assert_eq!(workspace.shape.dims(), shape);
         assert!(workspace.doubles().iter().all(|x| *x == 0.0));
     }
-    let error =
-        eval(&Op::from(EfficientOp::Forward(spec(false, LinearForm::Chunked))), &[&q, &k, &v]).unwrap_err();
+    let error = eval(&Op::from(EfficientOp::Forward(spec(false, EfficientForm::Chunked))), &[&q, &k, &v])
+        .unwrap_err();
     assert!(error.to_string().contains("only causal attention has a chunked form"), "{error}");
 }
 

@@ -2,7 +2,8 @@
 
 use linc_ir::interp::{Bindings, Real, Tensor, run};
 use linc_ir::{
-    AdamWSpec, DType, EfficientOp, EfficientSpec, Graph, LinearForm, Op, SoftmaxOp, TensorType, Value, parse,
+    AdamWSpec, DType, EfficientForm, EfficientOp, EfficientSpec, Graph, Op, SoftmaxOp, TensorType, Value,
+    parse,
 };
 
 /// Result types of an operation on operands such as `bf16[2, 3]`.
@@ -69,7 +70,7 @@ fn sums_and_statistics_of_bf16_are_f32() {
     let q = "bf16[1, 4, 2, 8]";
     let softmax = Op::from(SoftmaxOp::Forward { causal: true, scale: 1.0 });
     gives(softmax, &[q, q, q], &[q, "f32[1, 2, 4]"]);
-    let spec = EfficientSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
+    let spec = EfficientSpec { causal: true, chunk: 2, temperature: 1.0, form: EfficientForm::Fused };
     let (ell, state) = ("f32[1, 2, 2, 8]", "f32[1, 2, 2, 8, 8]");
     gives(Op::from(EfficientOp::Forward(spec.clone())), &[q, q, q], &[q, ell, state]);
     gives(Op::from(EfficientOp::Backward(spec.clone())), &[q, q, q, q, ell, state, q], &[q, q, q]);

@@ -3,8 +3,8 @@
 use crate::common::Numbers;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
-    AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientOp, EfficientSpec, EluOp, EluSpec, Graph, Init,
-    IrError, KindOp, LinearForm, Op, ParamState, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp,
+    AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp, EfficientSpec, EluOp, EluSpec,
+    Graph, Init, IrError, KindOp, Op, ParamState, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp,
     StateRole, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 use proptest::prelude::*;
@@ -132,11 +132,11 @@ pub(crate) fn everything() -> Graph {
     let softmax = b.add(Op::from(SoftmaxOp::Forward { causal: true, scale: 0.5 }), &[q, k, v]);
     let grad = Op::from(SoftmaxOp::Backward { causal: true, scale: 0.5 });
     b.add(grad, &[q, k, v, softmax[0], softmax[1], q]);
-    let spec = EfficientSpec { causal: true, chunk: 4, temperature: 2.0, form: LinearForm::Fused };
+    let spec = EfficientSpec { causal: true, chunk: 4, temperature: 2.0, form: EfficientForm::Fused };
     let linear = b.add(Op::from(EfficientOp::Forward(spec.clone())), &[q, k, v]);
     let operands = [q, k, v, linear[0], linear[1], linear[2], q];
     b.add(Op::from(EfficientOp::Backward(spec.clone())), &operands);
-    b.add(Op::from(EfficientOp::Backward(EfficientSpec { form: LinearForm::Chunked, ..spec })), &operands);
+    b.add(Op::from(EfficientOp::Backward(EfficientSpec { form: EfficientForm::Chunked, ..spec })), &operands);
     let spec = EluSpec { causal: true, chunk: 4 };
     let elu = b.add(Op::from(EluOp::Forward(spec.clone())), &[q, k, v]);
     b.add(Op::from(EluOp::Backward(spec.clone())), &[q, k, v, elu[0], elu[1], elu[2], q]);
@@ -147,10 +147,10 @@ pub(crate) fn everything() -> Graph {
         b.add(Op::from(SoftmaxOp::Decode { scale: 0.5, range }), &[q, k, k, cache, cache, pos]);
     }
     let (row, state) = (b.f32([2, 2, 4]), b.f32([2, 2, 4, 4]));
-    let spec = EfficientSpec { causal: true, chunk: 2, temperature: 1.0, form: LinearForm::Fused };
+    let spec = EfficientSpec { causal: true, chunk: 2, temperature: 1.0, form: EfficientForm::Fused };
     b.add(Op::from(EfficientOp::Decode(spec.clone())), &[q, k, k, row, row, state, pos]);
     b.add(
-        Op::from(EfficientOp::Decode(EfficientSpec { form: LinearForm::Chunked, ..spec })),
+        Op::from(EfficientOp::Decode(EfficientSpec { form: EfficientForm::Chunked, ..spec })),
         &[q, k, k, row, row, state, pos],
     );
     b.add(Op::from(EluOp::Decode(EluSpec { causal: true, chunk: 1 })), &[q, k, k, row, state, pos]);
@@ -377,7 +377,7 @@ fn random_graph(seed: u64, tries: usize) -> Graph {
                 causal: numbers.below(2) == 0,
                 chunk: 1 + numbers.below(3),
                 temperature: value,
-                form: LinearForm::Fused,
+                form: EfficientForm::Fused,
             })),
             16 => Op::CrossEntropy,
             17 => Op::GlobalNorm,

@@ -9,7 +9,7 @@ use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::sort::{SortKeysSpec, SortedRangesSpec, sort_keys, sort_pass, sorted_ranges};
 use linc_tile::{Elem, Kernel};
 
-use crate::view::Lowering;
+use crate::context::Lowering;
 use crate::{Cost, KernelError, StoragePlace, Target};
 
 /// Columns of the table that a program of a gradient owns on a GPU.

@@ -8,22 +8,22 @@
 //! a kind of attention: a module in `attention`.
 
 mod attention;
+mod context;
 pub mod cost;
 mod embedding;
 mod loss;
 mod lower;
 mod pointwise;
-mod view;
 
 use linc_ir::{DType, Scope, Value};
 use linc_tile as tile;
 use thiserror::Error;
 
 pub use attention::{HEAD_DIM_MULTIPLE, decode_range, prefill_tokens, tiles};
+pub use context::Context;
 pub use cost::Cost;
 pub use loss::min_loss_rows;
 pub use lower::lower;
-pub use view::Context;
 
 /// The machine that kernels are shaped for: sizes of tiles, and which of several forms. The programs run on any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

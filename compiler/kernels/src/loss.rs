@@ -6,7 +6,7 @@ use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, MeanNllSpec, count_targets, cross_entropy_rows, mean_nll,
 };
 
-use crate::view::Lowering;
+use crate::context::Lowering;
 use crate::{Cost, Gemm, KernelError, Target};
 
 /// Rows of logits from which on the sweep over the output head is limited by arithmetic. A sweep of the gradient reads

@@ -13,8 +13,8 @@ use linc_tile::library::reduce::{
 };
 use linc_tile::library::rope::{RopeSpec, rope};
 
+use crate::context::Lowering;
 use crate::loss::logit_block;
-use crate::view::Lowering;
 use crate::{Call, Context, Cost, Gemm, KernelError, Target, attention, embedding, loss, pointwise};
 
 /// The launches of one node, in order; none for leaves and for views that share storage.

@@ -8,7 +8,7 @@ use linc_tile::library::pointwise::{
 };
 
 use crate::KernelError;
-use crate::view::Lowering;
+use crate::context::Lowering;
 
 /// Lowers a fused region, or a single pointwise operation as a region of one step.
 pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), KernelError> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use linc_ir::{AttentionKind, Family, Graph, Op, RopeScaling, Scope, Shape, TensorType};
+use linc_ir::{AttentionFamily, AttentionKind, Graph, Op, RopeScaling, Scope, Shape, TensorType};
 
 use crate::Architecture;
 use crate::ast::*;
@@ -265,7 +265,7 @@ impl<'a> Builder<'a> {
 
     /// The kind of attention of the layer being built.
     pub(crate) fn kind(&self) -> Option<AttentionKind> {
-        let softmax = Family::Softmax.default_kind();
+        let softmax = AttentionFamily::Softmax.default_kind();
         self.layer.map(|layer| self.kinds.get(layer).copied().unwrap_or(softmax))
     }
 

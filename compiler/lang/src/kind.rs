@@ -3,7 +3,7 @@
 //! The words are words only beside `kind`, and `kind` is one only where the text and the model file do not define it, so that
 //! neither takes a name away.
 
-use linc_ir::{AttentionKind, Family};
+use linc_ir::{AttentionFamily, AttentionKind};
 
 use crate::ast::{BinaryOperator, Expr, ExprKind};
 
@@ -44,7 +44,7 @@ impl Question<'_> {
 
 /// The words: families, and kinds whose names are not those of families.
 pub(crate) fn words() -> Vec<&'static str> {
-    let families = [Family::Softmax, Family::Linear].map(Family::name);
+    let families = [AttentionFamily::Softmax, AttentionFamily::Linear].map(AttentionFamily::name);
     let kinds = AttentionKind::ALL.map(AttentionKind::name).into_iter();
     families.into_iter().chain(kinds.filter(|name| !families.contains(name))).collect()
 }

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use linc_ir::{AttentionKind, Family};
+use linc_ir::{AttentionFamily, AttentionKind};
 
 use crate::error::PassError;
 
@@ -212,12 +212,13 @@ pub fn layer_kinds(
             linear
         }
     };
-    let family = |is_linear: &bool| if *is_linear { Family::Linear } else { Family::Softmax };
+    let family =
+        |is_linear: &bool| if *is_linear { AttentionFamily::Linear } else { AttentionFamily::Softmax };
     Ok(is_linear.iter().map(|linear| family(linear).default_kind()).collect())
 }
 
 fn linear_layers(kinds: &[AttentionKind]) -> usize {
-    kinds.iter().filter(|kind| kind.family() == Family::Linear).count()
+    kinds.iter().filter(|kind| kind.family() == AttentionFamily::Linear).count()
 }
 
 /// The share of linear layers for people, beside what was asked for if that is another: `0.5`, or

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use linc_ir::{AttentionKind, Graph, LinearForm};
+use linc_ir::{AttentionKind, EfficientForm, Graph};
 use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::precision::Precision;
 use linc_passes::recompute::{self, Policy};
@@ -40,7 +40,7 @@ fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
         "attention" => {
             let kinds = [AttentionKind::Efficient, AttentionKind::Softmax];
             let efficient =
-                EfficientOptions { rope: false, temperature: 1.0, chunk: 64, form: LinearForm::Fused };
+                EfficientOptions { rope: false, temperature: 1.0, chunk: 64, form: EfficientForm::Fused };
             let options = attention::AttentionOptions {
                 softmax: SoftmaxOptions::default(),
                 efficient,

@@ -2,7 +2,7 @@
 
 use linc_ir::interp::{Bindings, Data, Tensor, run};
 use linc_ir::{
-    AttentionSpec, BinaryOp, DType, EfficientOp, EfficientSpec, Graph, Init, LinearForm, Op, Shape,
+    AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp, EfficientSpec, Graph, Init, Op, Shape,
     SoftmaxOp, TableKind, TensorType, UnaryOp, Value,
 };
 use linc_passes::autodiff;
@@ -184,7 +184,7 @@ fn attention_of_every_kind() {
         });
         check("linear", (-1.5, 1.5), |g| {
             let qkv = heads(g);
-            let spec = EfficientSpec { causal, chunk: 2, temperature: 1.5, form: LinearForm::Fused };
+            let spec = EfficientSpec { causal, chunk: 2, temperature: 1.5, form: EfficientForm::Fused };
             g.push(Op::from(EfficientOp::Forward(spec)), &qkv).expect("attention")
         });
         check("abstract", (-1.5, 1.5), |g| {

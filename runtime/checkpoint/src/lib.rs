@@ -48,7 +48,7 @@ const VERSION: u32 = 2;
 /// A model, so that a checkpoint explains itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelRecord {
-    /// Family of models, such as `llama3`.
+    /// AttentionFamily of models, such as `llama3`.
     pub name: String,
     /// Which of the family, such as `1b`.
     pub flavor: String,

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use linc_device::words::thousands;
 use linc_driver::{
-    AttentionKind, BatchShape, CompileError, Entry, Family, Layout, Model, Options, Source, layer_kinds,
+    AttentionFamily, AttentionKind, BatchShape, CompileError, Entry, Layout, Model, Options, Source,
+    layer_kinds,
 };
 
 use crate::batch::batch_change;
@@ -109,8 +110,9 @@ fn layer_settings(saved: &ModelRecord) -> String {
             "model.linear_attn_ratio = {ratio} and model.linear_attn_placement = \"{placement}\""
         );
     }
-    let is_linear =
-        |kind: &str| AttentionKind::from_name(kind).is_some_and(|kind| kind.family() == Family::Linear);
+    let is_linear = |kind: &str| {
+        AttentionKind::from_name(kind).is_some_and(|kind| kind.family() == AttentionFamily::Linear)
+    };
     let layers = saved.layers.iter().enumerate().filter(|(_, kind)| is_linear(kind));
     let layers: Vec<String> = layers.map(|(layer, _)| layer.to_string()).collect();
     format!("model.linear_attn_placement = [{}] without model.linear_attn_ratio", layers.join(", "))

@@ -11,7 +11,7 @@ use linc_bench::{
 };
 use linc_device::Device;
 use linc_device::words::{bytes, count, thousands};
-use linc_driver::{Family, Model};
+use linc_driver::{AttentionFamily, Model};
 use linc_exec::ExecError;
 use serde_json::json;
 
@@ -38,8 +38,8 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
 
 fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
     let kind = |kind: &KindArg| match kind {
-        KindArg::Softmax => Family::Softmax.default_kind(),
-        KindArg::Linear => Family::Linear.default_kind(),
+        KindArg::Softmax => AttentionFamily::Softmax.default_kind(),
+        KindArg::Linear => AttentionFamily::Linear.default_kind(),
     };
     let pass = |half: &Half| match half {
         Half::Forward => Pass::Forward,

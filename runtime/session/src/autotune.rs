@@ -174,7 +174,7 @@ fn time(site: &Site, candidate: &LoadedTile<'_>, device: &mut dyn Device) -> Opt
     let plan = candidate.plan;
     let mut times = vec![Duration::ZERO; plan.steps.len()];
     device.profile(candidate.program, &mut times).ok()?;
-    let prefix = format!("{}_", site.family.kernel());
+    let prefix = format!("{}_", site.kernel.name());
     let of_site = |action: &Action| matches!(action, Action::Launch { kernel, .. } if plan.kernels[*kernel].name.starts_with(&prefix));
     let own = plan.steps.iter().zip(&times).find(|(step, _)| of_site(&step.action));
     own.map(|(_, time)| time.as_secs_f64())
@@ -217,13 +217,13 @@ fn name(target: Target) -> &'static str {
 #[cfg(test)]
 mod tests {
     use linc_device::cpu::{Cpu, CpuOptions};
-    use linc_driver::tiles::{DType, Family};
+    use linc_driver::tiles::{DType, TunableKernel};
 
     use super::*;
 
     fn sites() -> BTreeSet<Site> {
-        let site = |family| Site {
-            family,
+        let site = |kernel| Site {
+            kernel,
             dtype: DType::F32,
             batch: 1,
             seq: 64,
@@ -232,7 +232,7 @@ mod tests {
             head_dim: 16,
             causal: true,
         };
-        [Family::Forward, Family::Dq, Family::Dkdv].map(site).into()
+        [TunableKernel::Forward, TunableKernel::Dq, TunableKernel::Dkdv].map(site).into()
     }
 
     fn tuned(seconds: f64, store: &Store) -> (Tiles, Vec<String>) {

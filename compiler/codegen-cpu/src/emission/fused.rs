@@ -6,7 +6,7 @@ use linc_tile::{Binary, Elem, Unary, ValueId};
 use super::arithmetic::CAST;
 use super::code::{Code, MEM};
 use super::{arithmetic, half};
-use crate::schedule::node::{Array, Group, PointOp};
+use crate::schedule::node::{Array, FusedOp, Group};
 
 /// Elements per vector.
 const LANES: usize = 4;
@@ -47,33 +47,33 @@ pub(crate) fn group(code: &mut Code<'_>, group: &Group) {
     let flat = group.limits == [None, None]
         && group.stores.iter().all(|(_, array)| dense(array))
         && group.ops.iter().all(|(op, _)| match op {
-            PointOp::Read(array) => dense(array),
-            PointOp::Iota(axis) => *axis == 1 && group.shape[0] == 1,
-            PointOp::Splat(_)
-            | PointOp::Unary(..)
-            | PointOp::Binary(..)
-            | PointOp::Fma(..)
-            | PointOp::Compare(..)
-            | PointOp::Select(..)
-            | PointOp::IntToFloat(_)
-            | PointOp::FloatToInt(_)
-            | PointOp::Round(..) => true,
+            FusedOp::Read(array) => dense(array),
+            FusedOp::Iota(axis) => *axis == 1 && group.shape[0] == 1,
+            FusedOp::Splat(_)
+            | FusedOp::Unary(..)
+            | FusedOp::Binary(..)
+            | FusedOp::Fma(..)
+            | FusedOp::Compare(..)
+            | FusedOp::Select(..)
+            | FusedOp::IntToFloat(_)
+            | FusedOp::FloatToInt(_)
+            | FusedOp::Round(..) => true,
         });
     let shape = if flat { [1, group.shape[0] * group.shape[1]] } else { group.shape };
     let mut bases = vec![];
     for (op, _) in &group.ops {
         bases.push(match op {
-            PointOp::Read(array) => Some(code.address(array.place)),
-            PointOp::Splat(_)
-            | PointOp::Iota(_)
-            | PointOp::Unary(..)
-            | PointOp::Binary(..)
-            | PointOp::Fma(..)
-            | PointOp::Compare(..)
-            | PointOp::Select(..)
-            | PointOp::IntToFloat(_)
-            | PointOp::FloatToInt(_)
-            | PointOp::Round(..) => None,
+            FusedOp::Read(array) => Some(code.address(array.place)),
+            FusedOp::Splat(_)
+            | FusedOp::Iota(_)
+            | FusedOp::Unary(..)
+            | FusedOp::Binary(..)
+            | FusedOp::Fma(..)
+            | FusedOp::Compare(..)
+            | FusedOp::Select(..)
+            | FusedOp::IntToFloat(_)
+            | FusedOp::FloatToInt(_)
+            | FusedOp::Round(..) => None,
         });
     }
     let store_bases = group.stores.iter().map(|(_, array)| code.address(array.place)).collect();
@@ -125,7 +125,7 @@ fn row(code: &mut Code<'_>, loops: &Loops, row: Value) {
     let mut reads = vec![];
     for (index, (op, elem)) in group.ops.iter().enumerate() {
         reads.push(match (op, loops.bases[index]) {
-            (PointOp::Read(array), Some(base)) => Some(row_access(code, loops, array, base, *elem, row)),
+            (FusedOp::Read(array), Some(base)) => Some(row_access(code, loops, array, base, *elem, row)),
             _ => None,
         });
     }
@@ -185,7 +185,7 @@ fn elements(
     let mut values: Vec<Value> = Vec::with_capacity(ops.len());
     for (index, (op, elem)) in ops.iter().enumerate() {
         let value = match op {
-            PointOp::Read(array) => match reads[index] {
+            FusedOp::Read(array) => match reads[index] {
                 Some(RowAccess::Address(base, offset)) => {
                     let address = element_address(code, base, array, at);
                     let offset = offset + (at.plus << array.shift()) as i32;
@@ -198,41 +198,41 @@ fn elements(
                 Some(RowAccess::Same(value)) => spread(code, value, *elem, at),
                 None => unreachable!("every read has an access"),
             },
-            PointOp::Splat(scalar) => {
+            FusedOp::Splat(scalar) => {
                 let mut value = code.scalar(*scalar);
                 if *elem == Elem::Bool {
                     value = mask(code, value);
                 }
                 spread(code, value, *elem, at)
             }
-            PointOp::Iota(axis) => iota(code, *axis, at),
-            PointOp::Unary(op, a) => match op {
+            FusedOp::Iota(axis) => iota(code, *axis, at),
+            FusedOp::Unary(op, a) => match op {
                 Unary::Neg | Unary::Abs if at.vector => sign(code, *op, values[*a]),
                 _ => arithmetic::unary(&mut code.f, *op, values[*a]),
             },
-            PointOp::Binary(op, a, b) => match op {
+            FusedOp::Binary(op, a, b) => match op {
                 Binary::Div | Binary::Rem if at.vector && *elem == Elem::I32 => {
                     by_lane(code, *op, values[*a], values[*b])
                 }
                 _ => arithmetic::binary(&mut code.f, *op, *elem, values[*a], values[*b]),
             },
-            PointOp::Fma(a, b, c) => {
+            FusedOp::Fma(a, b, c) => {
                 arithmetic::fma(&mut code.f, code.options.fma, values[*a], values[*b], values[*c])
             }
-            PointOp::Compare(op, a, b) => {
+            FusedOp::Compare(op, a, b) => {
                 let truth = arithmetic::compare(&mut code.f, *op, ops[*a].1, values[*a], values[*b]);
                 if at.vector { truth } else { mask(code, truth) }
             }
-            PointOp::Select(c, a, b) => arithmetic::choose(&mut code.f, values[*c], values[*a], values[*b]),
-            PointOp::IntToFloat(a) => {
+            FusedOp::Select(c, a, b) => arithmetic::choose(&mut code.f, values[*c], values[*a], values[*b]),
+            FusedOp::IntToFloat(a) => {
                 let ty = if at.vector { types::F32X4 } else { types::F32 };
                 code.f.ins().fcvt_from_sint(ty, values[*a])
             }
-            PointOp::FloatToInt(a) => {
+            FusedOp::FloatToInt(a) => {
                 let ty = if at.vector { types::I32X4 } else { types::I32 };
                 code.f.ins().fcvt_to_sint_sat(ty, values[*a])
             }
-            PointOp::Round(half, a) => half::round(&mut code.f, *half, values[*a]),
+            FusedOp::Round(half, a) => half::round(&mut code.f, *half, values[*a]),
         };
         values.push(value);
     }

@@ -14,7 +14,7 @@ use linc_tile::Kernel;
 
 use crate::schedule::node::Schedule;
 use crate::schedule::slots::Slots;
-use crate::{CodegenError, Compiled, CpuCodegenOptions};
+use crate::{CodegenError, CpuCodegenOptions, CpuKernel};
 use code::Code;
 
 /// Translates a scheduled kernel.
@@ -23,7 +23,7 @@ pub(crate) fn emit(
     schedule: &Schedule,
     slots: &Slots,
     options: CpuCodegenOptions,
-) -> Result<Compiled, CodegenError> {
+) -> Result<CpuKernel, CodegenError> {
     let mut signature = Signature::new(CallConv::SystemV);
     signature.params = vec![AbiParam::new(types::I64); 5];
     let mut function = Function::with_name_signature(UserFuncName::user(1, 0), signature);
@@ -44,5 +44,5 @@ pub(crate) fn emit(
         pointer_width: target_lexicon::PointerWidth::U64,
         page_size_align_log2: 12,
     });
-    Ok(Compiled { function, scratch_bytes: slots.bytes, externals })
+    Ok(CpuKernel { function, scratch_bytes: slots.bytes, externals })
 }

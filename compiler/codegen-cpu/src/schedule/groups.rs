@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use linc_tile::{Binary, Elem, ParamId, ValueId};
 
-use super::node::{Array, Node, PointOp, RegId, Storage};
+use super::node::{Array, FusedOp, Node, RegId, Storage};
 
 /// Index scalars that cut rows and columns short.
 pub(crate) type Bounds = [Option<ValueId>; 2];
@@ -27,7 +27,7 @@ pub(crate) enum Location {
 /// A group that still accepts operations.
 #[derive(Default)]
 pub(crate) struct Open {
-    pub(crate) ops: Vec<(PointOp, Elem)>,
+    pub(crate) ops: Vec<(FusedOp, Elem)>,
     /// Bounds of the reads that have some.
     pub(crate) bounds: BTreeMap<usize, Bounds>,
     /// Index of each value of the kernel that the group makes.
@@ -41,7 +41,7 @@ pub(crate) struct Open {
 
 impl Open {
     /// Adds an operation and returns its index.
-    pub(crate) fn push(&mut self, op: PointOp, elem: Elem) -> usize {
+    pub(crate) fn push(&mut self, op: FusedOp, elem: Elem) -> usize {
         self.ops.push((op, elem));
         self.ops.len() - 1
     }
@@ -65,14 +65,14 @@ impl Open {
     /// The group as a node of its own, if it is nothing but a dense tile times a vector along one axis, as the sums of attention
     /// are scaled: the runtime has wider vectors than a generated loop.
     pub(crate) fn as_scale(&self, shape: Shape, outputs: &BTreeMap<usize, RegId>) -> Option<Node> {
-        let computes = |op: &PointOp| !matches!(op, PointOp::Read(_) | PointOp::Splat(_) | PointOp::Iota(_));
+        let computes = |op: &FusedOp| !matches!(op, FusedOp::Read(_) | FusedOp::Splat(_) | FusedOp::Iota(_));
         let is_alone = self.ops.iter().filter(|(op, _)| computes(op)).count() == 1 && self.stores.is_empty();
         if !is_alone || outputs.len() != 1 || !self.bounds.is_empty() || shape[1] == 1 {
             return None;
         }
         let (index, dst) = outputs.first_key_value()?;
-        let (PointOp::Binary(Binary::Mul, a, b), Elem::F32) = &self.ops[*index] else { return None };
-        let (PointOp::Read(src), PointOp::Read(vector)) = (&self.ops[*a].0, &self.ops[*b].0) else {
+        let (FusedOp::Binary(Binary::Mul, a, b), Elem::F32) = &self.ops[*index] else { return None };
+        let (FusedOp::Read(src), FusedOp::Read(vector)) = (&self.ops[*a].0, &self.ops[*b].0) else {
             return None;
         };
         let fits = src.is_dense(shape) && src.half.is_none() && vector.is_vector();

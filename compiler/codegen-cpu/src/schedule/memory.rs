@@ -4,7 +4,7 @@ use linc_tile::{Elem, Op, ValueId, View};
 
 use super::groups::{Bounds, Location, Shape};
 use super::half::Half;
-use super::node::{Array, Node, PointOp, Storage};
+use super::node::{Array, FusedOp, Node, Storage};
 use super::scheduler::{Scheduler, numel};
 
 /// The array that a view is, and its element type in memory.
@@ -50,7 +50,7 @@ pub(crate) fn load(s: &mut Scheduler<'_>, result: ValueId, view: &View) {
         // A store may change the memory before the last use: the group reads it once, and keeps a copy if anything
         // outside of the group needs one.
         let open = s.open.entry(shape).or_default();
-        let index = open.push(PointOp::Read(src), elem);
+        let index = open.push(FusedOp::Read(src), elem);
         open.reads.insert((src, bounds), index);
         if bounds != [None, None] {
             open.bounds.insert(index, bounds);

@@ -58,7 +58,7 @@ impl Array {
 
 /// One operation of a pointwise group; operands are indices of earlier operations of the group.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum PointOp {
+pub(crate) enum FusedOp {
     /// An element of an array.
     Read(Array),
     /// A scalar.
@@ -89,7 +89,7 @@ pub(crate) struct Group {
     /// Rows and columns.
     pub(crate) shape: [usize; 2],
     /// Operations in order, each with the element type of its result.
-    pub(crate) ops: Vec<(PointOp, Elem)>,
+    pub(crate) ops: Vec<(FusedOp, Elem)>,
     /// Results that later nodes read.
     pub(crate) outputs: Vec<(usize, RegId)>,
     /// Results that go to memory.

@@ -4,7 +4,7 @@ use linc_tile::{Elem, Reduction, ValueId};
 
 use super::groups::Location;
 use super::half::Half;
-use super::node::{Array, Node, PointOp, ReduceTo, Storage};
+use super::node::{Array, FusedOp, Node, ReduceTo, Storage};
 use super::scheduler::{Scheduler, numel};
 use crate::primitive::Primitive;
 
@@ -24,12 +24,12 @@ pub(crate) fn affine_exp2(s: &mut Scheduler<'_>, result: ValueId, exponent: Valu
     let Location::Waiting(shape) = s.location(exponent) else { return false };
     let Some(open) = s.open.get_mut(&shape) else { return false };
     // As the last of its group it can be taken out again.
-    let Some((PointOp::Fma(x, factor, shift), _)) = open.ops.last().cloned() else { return false };
+    let Some((FusedOp::Fma(x, factor, shift), _)) = open.ops.last().cloned() else { return false };
     if open.members.get(&exponent) != Some(&(open.ops.len() - 1)) {
         return false;
     }
     let is_bounded = open.bounds.contains_key(&x) || open.bounds.contains_key(&shift);
-    let (PointOp::Read(x), PointOp::Splat(factor), PointOp::Read(shift)) =
+    let (FusedOp::Read(x), FusedOp::Splat(factor), FusedOp::Read(shift)) =
         (&open.ops[x].0, &open.ops[factor].0, &open.ops[shift].0)
     else {
         return false;
@@ -58,10 +58,10 @@ pub(crate) fn cast(s: &mut Scheduler<'_>, result: ValueId, a: ValueId) -> Result
             }
             s.place(result, s.location(a));
         }
-        (Elem::F32, Elem::Bf16) => s.pointwise(result, &[a], |i| PointOp::Round(Half::Bf16, i[0])),
-        (Elem::F32, Elem::F16) => s.pointwise(result, &[a], |i| PointOp::Round(Half::F16, i[0])),
-        (Elem::I32, Elem::F32) => s.pointwise(result, &[a], |i| PointOp::IntToFloat(i[0])),
-        (Elem::F32, Elem::I32) => s.pointwise(result, &[a], |i| PointOp::FloatToInt(i[0])),
+        (Elem::F32, Elem::Bf16) => s.pointwise(result, &[a], |i| FusedOp::Round(Half::Bf16, i[0])),
+        (Elem::F32, Elem::F16) => s.pointwise(result, &[a], |i| FusedOp::Round(Half::F16, i[0])),
+        (Elem::I32, Elem::F32) => s.pointwise(result, &[a], |i| FusedOp::IntToFloat(i[0])),
+        (Elem::F32, Elem::I32) => s.pointwise(result, &[a], |i| FusedOp::FloatToInt(i[0])),
         (from, to) => return Err(format!("a cast of a tile from {from:?} to {to:?}")),
     }
     Ok(())

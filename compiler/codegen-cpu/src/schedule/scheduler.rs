@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use linc_tile::{Kernel, ParamId, ValueId};
 
 use super::groups::{Bounds, Location, Open, Shape};
-use super::node::{Array, Group, Node, PointOp, RegId, Storage};
+use super::node::{Array, FusedOp, Group, Node, RegId, Storage};
 use crate::analysis::affine::{Offsets, Relation};
 use crate::analysis::usage::Usage;
 
@@ -121,8 +121,8 @@ impl<'k> Scheduler<'k> {
     /// A new register with a splat or iota.
     pub(crate) fn fill(&mut self, value: ValueId) -> RegId {
         let op = match self.location(value) {
-            Location::Splat(scalar) => PointOp::Splat(scalar),
-            Location::Iota(axis) => PointOp::Iota(axis),
+            Location::Splat(scalar) => FusedOp::Splat(scalar),
+            Location::Iota(axis) => FusedOp::Iota(axis),
             Location::Array(..) | Location::Waiting(_) => unreachable!("only splats and iotas are filled in"),
         };
         let shape = self.shape(value);
@@ -169,10 +169,10 @@ impl<'k> Scheduler<'k> {
         let limits = self.common_limits(&open, outputs.is_empty());
         if limits.is_none() {
             for (index, bounds) in &open.bounds {
-                let PointOp::Read(src) = open.ops[*index].0 else { continue };
+                let FusedOp::Read(src) = open.ops[*index].0 else { continue };
                 let dst = self.reg(numel(shape));
                 self.out.push(Node::Load { dst, src, shape, bounds: *bounds });
-                open.ops[*index].0 = PointOp::Read(Array::dense(dst, shape));
+                open.ops[*index].0 = FusedOp::Read(Array::dense(dst, shape));
             }
             let (bounded, free): (Vec<_>, Vec<_>) =
                 open.stores.into_iter().partition(|(_, _, b)| *b != [None, None]);
@@ -273,15 +273,15 @@ impl<'k> Scheduler<'k> {
                 if let Some(index) = open.reads.get(&(array, bounds)) {
                     return *index;
                 }
-                let index = open.push(PointOp::Read(array), elem);
+                let index = open.push(FusedOp::Read(array), elem);
                 open.reads.insert((array, bounds), index);
                 if bounds != [None, None] {
                     open.bounds.insert(index, bounds);
                 }
                 index
             }
-            Location::Splat(scalar) => open.push(PointOp::Splat(scalar), elem),
-            Location::Iota(axis) => open.push(PointOp::Iota(axis), elem),
+            Location::Splat(scalar) => open.push(FusedOp::Splat(scalar), elem),
+            Location::Iota(axis) => open.push(FusedOp::Iota(axis), elem),
             Location::Waiting(_) => unreachable!("a waiting value is a member of its group"),
         }
     }
@@ -290,7 +290,7 @@ impl<'k> Scheduler<'k> {
         &mut self,
         result: ValueId,
         operands: &[ValueId],
-        op: impl FnOnce(&[usize]) -> PointOp,
+        op: impl FnOnce(&[usize]) -> FusedOp,
     ) {
         let shape = self.shape(result);
         // Other groups end first: ending one must not happen between two operands.

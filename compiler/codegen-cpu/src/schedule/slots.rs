@@ -8,7 +8,7 @@
 //! Time has four ticks per node: reads that come before any write (0), writes (1), reads that may come after writes and
 //! loop exits (2), results of loops (3).
 
-use super::node::{Array, Carry, Node, PointOp, ReduceTo, RegId, Schedule, Storage};
+use super::node::{Array, Carry, FusedOp, Node, ReduceTo, RegId, Schedule, Storage};
 
 /// First and last moment of a stretch of life.
 type Span = (usize, usize);
@@ -89,7 +89,7 @@ impl Walker {
             Node::Scalar { .. } | Node::StoreScalar { .. } => {}
             Node::Group(group) => {
                 for (op, _) in &group.ops {
-                    if let PointOp::Read(Array { place: Storage::Reg(reg), strides, .. }) = op {
+                    if let FusedOp::Read(Array { place: Storage::Reg(reg), strides, .. }) = op {
                         let same = *strides == [group.shape[1] as i64, 1];
                         self.read(*reg, if same { 0 } else { 2 });
                         if same {

@@ -3,7 +3,7 @@
 use linc_tile::{Op, Region, Stmt, Unary, ValueId};
 
 use super::groups::Location;
-use super::node::{Carry, Node, PointOp, RegId};
+use super::node::{Carry, FusedOp, Node, RegId};
 use super::scheduler::{Scheduler, numel};
 use super::{memory, operations};
 use crate::primitive::Primitive;
@@ -34,16 +34,16 @@ fn statement(s: &mut Scheduler<'_>, stmt: &Stmt) -> Result<(), String> {
             Unary::Sigmoid => operations::math(s, Primitive::Sigmoid, result, *a),
             Unary::Tanh => operations::math(s, Primitive::Tanh, result, *a),
             Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Rsqrt | Unary::Recip | Unary::Not => {
-                s.pointwise(result, &[*a], |i| PointOp::Unary(*op, i[0]));
+                s.pointwise(result, &[*a], |i| FusedOp::Unary(*op, i[0]));
             }
         },
-        Op::Binary(op, a, b) => s.pointwise(result, &[*a, *b], |i| PointOp::Binary(*op, i[0], i[1])),
-        Op::Fma(a, b, c) => s.pointwise(result, &[*a, *b, *c], |i| PointOp::Fma(i[0], i[1], i[2])),
+        Op::Binary(op, a, b) => s.pointwise(result, &[*a, *b], |i| FusedOp::Binary(*op, i[0], i[1])),
+        Op::Fma(a, b, c) => s.pointwise(result, &[*a, *b, *c], |i| FusedOp::Fma(i[0], i[1], i[2])),
         Op::Compare(op, a, b) => {
-            s.pointwise(result, &[*a, *b], |i| PointOp::Compare(*op, i[0], i[1]));
+            s.pointwise(result, &[*a, *b], |i| FusedOp::Compare(*op, i[0], i[1]));
         }
         Op::Select(c, a, b) => {
-            s.pointwise(result, &[*c, *a, *b], |i| PointOp::Select(i[0], i[1], i[2]));
+            s.pointwise(result, &[*c, *a, *b], |i| FusedOp::Select(i[0], i[1], i[2]));
         }
         Op::Cast(a) => operations::cast(s, result, *a)?,
         Op::Splat(a) => s.place(result, Location::Splat(*a)),

@@ -3,12 +3,38 @@
 
 use linc_text::Parsed;
 
-use super::{KindOp, KindOperation, LinearForm};
+use super::{KindOp, KindOperation};
 use crate::attributes::Attributes;
 use crate::error::IrError;
 use crate::facts::{Facts, OperandTypes, Overwrites, QKV, Strides, compute};
 use crate::infer::{Check, HeadSizes, Types};
 use crate::types::TensorType;
+
+/// How causal efficient attention is evaluated. The result is the same; what suits a machine differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EfficientForm {
+    /// One walk over the sequence per key/value head: least work and memory, for few processors.
+    #[default]
+    Fused,
+    /// All chunks at once, with the states passed from chunk to chunk in between: for many processors. The gradient has
+    /// workspaces.
+    Chunked,
+}
+
+impl EfficientForm {
+    /// As an attribute in the text form, where the default is not said.
+    fn attribute(self) -> Option<String> {
+        match self {
+            EfficientForm::Fused => None,
+            EfficientForm::Chunked => Some("form = chunked".into()),
+        }
+    }
+
+    /// Reads [`EfficientForm::attribute`].
+    fn parse(a: &mut Attributes) -> Parsed<Self> {
+        Ok(if a.has_word("form", "chunked")? { EfficientForm::Chunked } else { EfficientForm::Fused })
+    }
+}
 
 /// Attributes of efficient attention.
 #[derive(Clone, PartialEq, Debug)]
@@ -20,7 +46,7 @@ pub struct EfficientSpec {
     /// Multiplier of q and k before their softmaxes.
     pub temperature: f64,
     /// How it is evaluated; `Fused` if not causal.
-    pub form: LinearForm,
+    pub form: EfficientForm,
 }
 
 /// The operations of efficient attention.
@@ -47,11 +73,16 @@ impl EfficientSpec {
 
     fn parse(a: &mut Attributes) -> Parsed<Self> {
         let (causal, chunk) = (a.bool("causal")?, a.usize("chunk")?);
-        Ok(EfficientSpec { causal, chunk, temperature: a.f64("temperature")?, form: a.linear_form()? })
+        Ok(EfficientSpec {
+            causal,
+            chunk,
+            temperature: a.f64("temperature")?,
+            form: EfficientForm::parse(a)?,
+        })
     }
 
     fn check_form(&self, check: &Check<'_>) -> Result<(), IrError> {
-        if self.form == LinearForm::Chunked && !self.causal {
+        if self.form == EfficientForm::Chunked && !self.causal {
             return check.fail("only causal attention has a chunked form");
         }
         Ok(())
@@ -144,7 +175,7 @@ impl KindOperation for EfficientOp {
                 check.full(4)?;
                 check.full(5)?;
                 let mut results = vec![check.like(0), check.like(1), check.like(2)];
-                if spec.form == LinearForm::Chunked {
+                if spec.form == EfficientForm::Chunked {
                     results.push(TensorType::f32([b, h, n]));
                     results.push(TensorType::f32([b, g, s, d, d]));
                     results.push(TensorType::f32([b, g, s, d]));
@@ -163,7 +194,7 @@ impl KindOperation for EfficientOp {
                 (3..6).try_for_each(|i| check.full(i))?;
                 check.position(6)?;
                 let mut results = vec![check.like(0), check.like(3), check.like(4), check.like(5)];
-                if spec.form == LinearForm::Chunked {
+                if spec.form == EfficientForm::Chunked {
                     let s = spec.saved_states(n);
                     results.push(TensorType::f32([b, g, s, d]));
                     results.push(TensorType::f32([b, g, s, d, d]));

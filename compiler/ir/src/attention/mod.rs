@@ -8,7 +8,7 @@ mod efficient;
 mod elu;
 mod softmax;
 
-pub use efficient::{EfficientOp, EfficientSpec};
+pub use efficient::{EfficientForm, EfficientOp, EfficientSpec};
 pub use elu::{EluOp, EluSpec};
 pub use softmax::SoftmaxOp;
 
@@ -32,35 +32,35 @@ pub enum AttentionKind {
 
 /// What kinds have in common for those who choose layers and read reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
+pub enum AttentionFamily {
     /// Work and memory grow with the number of pairs of tokens.
     Softmax,
     /// They grow with the number of tokens: what `linear_attn_ratio` asks for.
     Linear,
 }
 
-impl Family {
+impl AttentionFamily {
     /// Name in settings and reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Family::Softmax => "softmax",
-            Family::Linear => "linear",
+            AttentionFamily::Softmax => "softmax",
+            AttentionFamily::Linear => "linear",
         }
     }
 
     /// One letter for the layer map.
     pub const fn letter(self) -> char {
         match self {
-            Family::Softmax => 'S',
-            Family::Linear => 'L',
+            AttentionFamily::Softmax => 'S',
+            AttentionFamily::Linear => 'L',
         }
     }
 
     /// The kind of layers for which only the family was asked.
     pub const fn default_kind(self) -> AttentionKind {
         match self {
-            Family::Softmax => AttentionKind::Softmax,
-            Family::Linear => AttentionKind::Efficient,
+            AttentionFamily::Softmax => AttentionKind::Softmax,
+            AttentionFamily::Linear => AttentionKind::Efficient,
         }
     }
 }
@@ -80,10 +80,10 @@ impl AttentionKind {
     }
 
     /// What it is to those who choose layers.
-    pub const fn family(self) -> Family {
+    pub const fn family(self) -> AttentionFamily {
         match self {
-            AttentionKind::Softmax => Family::Softmax,
-            AttentionKind::Efficient | AttentionKind::Elu => Family::Linear,
+            AttentionKind::Softmax => AttentionFamily::Softmax,
+            AttentionKind::Efficient | AttentionKind::Elu => AttentionFamily::Linear,
         }
     }
 
@@ -108,27 +108,6 @@ pub struct AttentionSpec {
     pub causal: bool,
     /// True when operand 3 is a rope table for q and k.
     pub rope: bool,
-}
-
-/// How causal linear attention is evaluated. The result is the same; what suits a machine differs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LinearForm {
-    /// One walk over the sequence per key/value head: least work and memory, for few processors.
-    #[default]
-    Fused,
-    /// All chunks at once, with the states passed from chunk to chunk in between: for many processors. The gradient has
-    /// workspaces.
-    Chunked,
-}
-
-impl LinearForm {
-    /// As an attribute in the text form, where the default is not said.
-    pub(crate) fn attribute(self) -> Option<String> {
-        match self {
-            LinearForm::Fused => None,
-            LinearForm::Chunked => Some("form = chunked".into()),
-        }
-    }
 }
 
 /// An operation of one kind of attention. q, k, v, their gradients, out and dout are of one type; statistics and states

@@ -1,6 +1,6 @@
 //! Efficient attention to kernels, in the form that the node says.
 
-use linc_ir::{EfficientOp, EfficientSpec, Graph, LinearForm, Value};
+use linc_ir::{EfficientForm, EfficientOp, EfficientSpec, Graph, Value};
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
     EfficientBackwardSpec, EfficientDecodeSpec, EfficientForwardSpec, efficient_attention_backward,
@@ -12,7 +12,7 @@ use linc_tile::library::attention::efficient::{
 };
 
 use super::{BLOCK, query_rows, token_rows};
-use crate::view::Lowering;
+use crate::context::Lowering;
 use crate::{KernelError, Target};
 
 pub(super) fn lower(l: &mut Lowering<'_>, op: &EfficientOp, shape: HeadShape) -> Result<(), KernelError> {
@@ -58,10 +58,10 @@ fn forward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) -
     let (ell, state) = (l.results[1], l.results[2]);
     let spec = forward_spec(l, shape, attributes)?;
     match (attributes.causal, attributes.form) {
-        (true, LinearForm::Fused) => {
+        (true, EfficientForm::Fused) => {
             l.launch_on(efficient_attention_forward(&spec), &[q, k, v, out, ell, state]);
         }
-        (true, LinearForm::Chunked) => {
+        (true, EfficientForm::Chunked) => {
             l.launch_on(efficient_attention_chunk_states(&spec), &[k, v, ell, state]);
             l.launch_on(efficient_attention_prefix(&spec), &[ell, state]);
             l.launch_on(efficient_attention_out(&spec), &[q, k, v, ell, state, out]);
@@ -94,8 +94,8 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) 
         dv: l.head_strides(dv),
     };
     let kernel = match (attributes.causal, attributes.form) {
-        (true, LinearForm::Fused) => efficient_attention_backward(&spec),
-        (true, LinearForm::Chunked) => return chunked_gradient(l, &spec, &workspaces),
+        (true, EfficientForm::Fused) => efficient_attention_backward(&spec),
+        (true, EfficientForm::Chunked) => return chunked_gradient(l, &spec, &workspaces),
         (false, _) => efficient_bidirectional_backward(&spec),
     };
     l.launch_on(kernel, &[q, k, v, ell, state, dout, dq, dk, dv]);
@@ -159,8 +159,8 @@ fn prefill(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) -
     let out = l.results[0];
     let spec = forward_spec(l, shape, attributes)?;
     match attributes.form {
-        LinearForm::Fused => l.launch_on(efficient_prefill(&spec), &[q, k, v, m, z, t, pos, out]),
-        LinearForm::Chunked => {
+        EfficientForm::Fused => l.launch_on(efficient_prefill(&spec), &[q, k, v, m, z, t, pos, out]),
+        EfficientForm::Chunked => {
             let (ell, state) = (l.results[4], l.results[5]);
             l.launch_on(efficient_attention_chunk_states(&spec), &[k, v, ell, state]);
             l.launch_on(efficient_prefill_prefix(&spec), &[ell, state, m, z, t, pos]);

@@ -8,7 +8,7 @@ use linc_tile::library::attention::elu::{
 
 use super::query_rows;
 use crate::KernelError;
-use crate::view::Lowering;
+use crate::context::Lowering;
 
 pub(super) fn lower(l: &mut Lowering<'_>, op: &EluOp, shape: HeadShape) -> Result<(), KernelError> {
     match op {

@@ -8,7 +8,7 @@ mod softmax;
 use linc_ir::{Graph, KindOp, Value};
 use linc_tile::library::attention::HeadShape;
 
-use crate::view::Lowering;
+use crate::context::Lowering;
 use crate::{KernelError, Target};
 
 pub use softmax::{decode_range, tiles};

@@ -1,8 +1,8 @@
 //! Efficient attention: its options, and the recurrent state that stands for all earlier keys.
 
-use linc_ir::{BinaryOp, EfficientOp, EfficientSpec, Graph, LinearForm, Op, StateRole, TensorType, Value};
+use linc_ir::{BinaryOp, EfficientForm, EfficientOp, EfficientSpec, Graph, Op, StateRole, TensorType, Value};
 
-use super::{Lowering, Step, Tokens};
+use super::{KindLowering, Step, Tokens};
 use crate::error::PassError;
 
 /// Options of efficient attention.
@@ -15,7 +15,7 @@ pub struct EfficientOptions {
     /// Chunk length.
     pub chunk: usize,
     /// How the causal ones are evaluated.
-    pub form: LinearForm,
+    pub form: EfficientForm,
 }
 
 /// A key that weighs nothing beside others, in every number format, at temperatures from [`LEAST_TEMPERATURE`] on.
@@ -29,12 +29,12 @@ const PROMPT_CHUNK: usize = 64;
 
 impl EfficientOptions {
     fn spec(&self, causal: bool) -> EfficientSpec {
-        let form = if causal { self.form } else { LinearForm::Fused };
+        let form = if causal { self.form } else { EfficientForm::Fused };
         EfficientSpec { causal, chunk: self.chunk, temperature: self.temperature, form }
     }
 }
 
-impl Lowering for EfficientOptions {
+impl KindLowering for EfficientOptions {
     fn rotates(&self) -> bool {
         self.rope
     }
@@ -51,7 +51,7 @@ impl Lowering for EfficientOptions {
             Some(mask) => hidden(graph, tokens.k, mask)?,
             None => tokens.k,
         };
-        let form = if n == 1 { LinearForm::Fused } else { self.form };
+        let form = if n == 1 { EfficientForm::Fused } else { self.form };
         let chunk = self.chunk.min(n).min(PROMPT_CHUNK);
         let row: linc_ir::Shape = [b, g, d].into();
         Ok(Step {

@@ -2,7 +2,7 @@
 
 use linc_ir::{EluOp, EluSpec, Graph, Op, StateRole, Value};
 
-use super::{Lowering, Step, Tokens};
+use super::{KindLowering, Step, Tokens};
 use crate::error::PassError;
 
 /// Options of attention with elu features.
@@ -14,7 +14,7 @@ pub struct EluOptions {
     pub chunk: usize,
 }
 
-impl Lowering for EluOptions {
+impl KindLowering for EluOptions {
     fn rotates(&self) -> bool {
         self.rope
     }

@@ -1,7 +1,7 @@
 //! Attention lowering: every abstract attention node becomes an operation of the kind of its layer. [`decode`] does it for
 //! programs that go on from what earlier tokens left.
 //!
-//! A kind is a module here, with its options and its [`Lowering`]. To add one: its module, its field in [`AttentionOptions`] if it
+//! A kind is a module here, with its options and its [`KindLowering`]. To add one: its module, its field in [`AttentionOptions`] if it
 //! has any, and its arm in `lowering`.
 
 pub mod decode;
@@ -29,7 +29,7 @@ pub struct AttentionOptions {
 }
 
 /// What lowering asks of a kind.
-trait Lowering {
+trait KindLowering {
     /// Queries and keys are rotated by position where the model has a rope table.
     fn rotates(&self) -> bool;
 
@@ -42,7 +42,7 @@ trait Lowering {
     /// Why a prompt can be taken token by token only, if so; else in blocks.
     fn refuses_blocks(&self) -> Option<String>;
 
-    /// A token that fills a block up would be seen by later tokens, unless [`Lowering::decode`] hides it.
+    /// A token that fills a block up would be seen by later tokens, unless [`KindLowering::decode`] hides it.
     fn needs_mask(&self) -> bool;
 }
 
@@ -68,7 +68,7 @@ struct Step {
     states: Vec<(&'static str, Shape)>,
 }
 
-fn lowering(kind: AttentionKind, options: &AttentionOptions) -> &dyn Lowering {
+fn lowering(kind: AttentionKind, options: &AttentionOptions) -> &dyn KindLowering {
     match kind {
         AttentionKind::Softmax => &options.softmax,
         AttentionKind::Efficient => &options.efficient,
@@ -81,7 +81,7 @@ fn kind_of<'o>(
     spec: &AttentionSpec,
     kinds: &[AttentionKind],
     options: &'o AttentionOptions,
-) -> Result<&'o dyn Lowering, PassError> {
+) -> Result<&'o dyn KindLowering, PassError> {
     match kinds.get(spec.layer) {
         Some(kind) => Ok(lowering(*kind, options)),
         None => Err(PassError::Missing(format!(

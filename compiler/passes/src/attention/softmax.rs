@@ -2,7 +2,7 @@
 
 use linc_ir::{Graph, Op, SoftmaxOp, StateRole, Value};
 
-use super::{Lowering, Step, Tokens};
+use super::{KindLowering, Step, Tokens};
 use crate::error::PassError;
 
 /// Options of softmax attention.
@@ -17,7 +17,7 @@ fn scale(graph: &Graph, q: Value) -> f64 {
     1.0 / (graph.ty(q).shape.last() as f64).sqrt()
 }
 
-impl Lowering for SoftmaxOptions {
+impl KindLowering for SoftmaxOptions {
     fn rotates(&self) -> bool {
         true
     }

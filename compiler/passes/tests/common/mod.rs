@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use linc_ir::interp::{Bindings, Tensor};
-use linc_ir::{DType, Family, Graph, Init, LinearForm, Op};
+use linc_ir::{AttentionFamily, DType, EfficientForm, Graph, Init, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::loss_scale::LossScale;
@@ -50,12 +50,17 @@ fn built(config: &ModelConfig, architecture: &str, batch: usize, seq: usize) -> 
 }
 
 pub(crate) fn options(kinds: &str) -> PipelineOptions {
-    let family = |c| if c == 'L' { Family::Linear } else { Family::Softmax };
+    let family = |c| if c == 'L' { AttentionFamily::Linear } else { AttentionFamily::Softmax };
     PipelineOptions {
         kinds: kinds.chars().map(|c| family(c).default_kind()).collect(),
         attention: attention::AttentionOptions {
             softmax: SoftmaxOptions::default(),
-            efficient: EfficientOptions { rope: false, temperature: 1.5, chunk: 4, form: LinearForm::Fused },
+            efficient: EfficientOptions {
+                rope: false,
+                temperature: 1.5,
+                chunk: 4,
+                form: EfficientForm::Fused,
+            },
             elu: EluOptions { rope: false, chunk: 4 },
         },
         min_loss_rows: 64,

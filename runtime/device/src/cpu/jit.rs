@@ -14,7 +14,7 @@ use linc_codegen_cpu::{CpuCodegenOptions, Primitive};
 use super::primitives::Level;
 use crate::{DeviceError, threads};
 
-/// A generated kernel; see `linc_codegen_cpu::Compiled::function`.
+/// A generated kernel; see `linc_codegen_cpu::CpuKernel::function`.
 pub(super) type Entry = unsafe extern "C" fn(*const *mut u8, i64, i64, i64, *mut u8);
 
 /// A kernel in memory.

@@ -105,7 +105,7 @@ fn decode(text: &str, key: &str) -> Option<Entry> {
 
 #[cfg(test)]
 mod tests {
-    use linc_driver::tiles::{DType, Family};
+    use linc_driver::tiles::{DType, TunableKernel};
 
     use super::*;
 
@@ -113,8 +113,8 @@ mod tests {
         Entry { tile: Tile { queries: 128, keys: 32 }, seconds: 0.0012345, default_seconds: 0.002 };
 
     fn site(seq: usize) -> Site {
-        let family = Family::Forward;
-        Site { family, dtype: DType::F32, batch: 1, seq, heads: 4, kv_heads: 2, head_dim: 16, causal: true }
+        let kernel = TunableKernel::Forward;
+        Site { kernel, dtype: DType::F32, batch: 1, seq, heads: 4, kv_heads: 2, head_dim: 16, causal: true }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! positive: nothing overflows for any keys, and a factor that underflows belongs to a weight that does.
 
 use super::{Heads, softmax};
-use crate::attention::{EfficientOp, EfficientSpec, LinearForm};
+use crate::attention::{EfficientForm, EfficientOp, EfficientSpec};
 use crate::error::IrError;
 use crate::interp::dense::{accumulate, add_scaled, inner};
 use crate::interp::tensor::{Args, Real};
@@ -296,7 +296,7 @@ fn decode<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Vec<T
     }
     let [m, z, t] = next;
     let mut results = vec![out, m, z, t];
-    if spec.form == LinearForm::Chunked {
+    if spec.form == EfficientForm::Chunked {
         results.extend([ells, states]);
     }
     Ok(results)

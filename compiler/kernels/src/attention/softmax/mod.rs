@@ -11,9 +11,9 @@ use linc_tile::library::attention::softmax::{
     softmax_attention_forward, softmax_decode, softmax_decode_merge, softmax_decode_parts, softmax_prefill,
 };
 
-use self::tiles::{Family, Tile};
+use self::tiles::{Tile, TunableKernel};
 use super::{BLOCK, query_rows, scores, token_rows};
-use crate::view::Lowering;
+use crate::context::Lowering;
 use crate::{Cost, KernelError, Target};
 
 pub(super) fn lower(l: &mut Lowering<'_>, op: &SoftmaxOp, shape: HeadShape) -> Result<(), KernelError> {
@@ -56,7 +56,7 @@ fn kept(target: Target) -> Kept {
 
 fn forward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> Result<(), KernelError> {
     let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
-    let tile = l.tile(Family::Forward)?;
+    let tile = l.tile(TunableKernel::Forward)?;
     let spec = SoftmaxForwardSpec {
         elem: l.uniform_elem(&[q, k, v, out])?,
         shape,
@@ -98,11 +98,11 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
     let tiled =
         |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
     if is_joined(l.target, l.ty(q).dtype, &shape) {
-        let tile = l.tile(Family::Backward)?;
+        let tile = l.tile(TunableKernel::Backward)?;
         l.launch_on(softmax_attention_backward(&tiled(tile)), &[q, k, v, dout, lse, delta, dq, dk, dv]);
         return Ok(());
     }
-    let (dq_tile, dkdv_tile) = (l.tile(Family::Dq)?, l.tile(Family::Dkdv)?);
+    let (dq_tile, dkdv_tile) = (l.tile(TunableKernel::Dq)?, l.tile(TunableKernel::Dkdv)?);
     l.launch_on(softmax_attention_dkdv(&tiled(dkdv_tile)), &[q, k, v, dout, lse, delta, dk, dv]);
     l.launch_on(softmax_attention_dq(&tiled(dq_tile)), &[q, k, v, dout, lse, delta, dq]);
     Ok(())

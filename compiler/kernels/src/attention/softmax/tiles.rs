@@ -16,7 +16,7 @@ use crate::attention::BLOCK;
 
 /// A kernel with tiles of rows to choose; names are those of the tile library.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Family {
+pub enum TunableKernel {
     /// The output: a program owns queries and walks over keys.
     Forward,
     /// The gradient of the queries: a program owns queries and walks over keys.
@@ -27,14 +27,14 @@ pub enum Family {
     Backward,
 }
 
-impl Family {
+impl TunableKernel {
     /// Name of the kernels, followed by their sizes.
-    pub const fn kernel(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
-            Family::Forward => "softmax_attention_forward",
-            Family::Dq => "softmax_attention_dq",
-            Family::Dkdv => "softmax_attention_dkdv",
-            Family::Backward => "softmax_attention_backward",
+            TunableKernel::Forward => "softmax_attention_forward",
+            TunableKernel::Dq => "softmax_attention_dq",
+            TunableKernel::Dkdv => "softmax_attention_dkdv",
+            TunableKernel::Backward => "softmax_attention_backward",
         }
     }
 }
@@ -43,7 +43,7 @@ impl Family {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Site {
     /// Which kernel.
-    pub family: Family,
+    pub kernel: TunableKernel,
     /// Of q, k, v and their gradients.
     pub dtype: DType,
     /// Sequences.
@@ -64,7 +64,7 @@ impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Site { dtype, batch, seq, heads, kv_heads, head_dim, .. } = self;
         let mask = if self.causal { "causal" } else { "full" };
-        let kernel = self.family.kernel();
+        let kernel = self.kernel.name();
         write!(f, "{kernel}_{dtype}_b{batch}_n{seq}_h{heads}_g{kv_heads}_d{head_dim}_{mask}")
     }
 }
@@ -122,25 +122,25 @@ impl Site {
             (Tile { queries: 2 * BLOCK, ..square }, Tile { keys: 2 * BLOCK, ..square });
         // Products of f32 are those of any GPU.
         let target = if self.dtype == DType::F32 && target == Target::Hopper { Target::Cuda } else { target };
-        match (target, self.family) {
-            (Target::Hopper, Family::Forward | Family::Dq)
+        match (target, self.kernel) {
+            (Target::Hopper, TunableKernel::Forward | TunableKernel::Dq)
                 if self.head_dim <= 128 && self.fills(self.heads, more_queries.queries) =>
             {
                 more_queries
             }
             // Of other wide heads, half of the products are not those of warpgroups and need the registers.
-            (Target::Hopper, Family::Dkdv)
+            (Target::Hopper, TunableKernel::Dkdv)
                 if self.head_dim == 128 && self.fills(self.kv_heads, more_keys.keys) =>
             {
                 more_keys
             }
-            (Target::Cuda, Family::Forward) if self.head_dim <= 64 => more_queries,
-            (Target::Cuda | Target::Hopper, Family::Dq) if self.head_dim > 64 => {
+            (Target::Cuda, TunableKernel::Forward) if self.head_dim <= 64 => more_queries,
+            (Target::Cuda | Target::Hopper, TunableKernel::Dq) if self.head_dim > 64 => {
                 Tile { keys: BLOCK / 2, ..square }
             }
             (
                 Target::Cpu | Target::Cuda | Target::Hopper,
-                Family::Forward | Family::Dq | Family::Dkdv | Family::Backward,
+                TunableKernel::Forward | TunableKernel::Dq | TunableKernel::Dkdv | TunableKernel::Backward,
             ) => square,
         }
     }
@@ -171,9 +171,9 @@ impl Site {
         let narrow = || TensorType::new(dtype, [batch, seq, kv_heads, head_dim]);
         let mut operands = vec![("q", wide()), ("k", narrow()), ("v", narrow())];
         let scale = (head_dim as f64).powf(-0.5);
-        let op = match self.family {
-            Family::Forward => SoftmaxOp::Forward { causal, scale },
-            Family::Dq | Family::Dkdv | Family::Backward => {
+        let op = match self.kernel {
+            TunableKernel::Forward => SoftmaxOp::Forward { causal, scale },
+            TunableKernel::Dq | TunableKernel::Dkdv | TunableKernel::Backward => {
                 let lse = TensorType::f32([batch, heads, seq]);
                 operands.extend([("out", wide()), ("lse", lse), ("dout", wide())]);
                 SoftmaxOp::Backward { causal, scale }
@@ -206,14 +206,22 @@ impl Site {
         let dtype = q.dtype;
         let kv_heads = k[2];
         let shape = HeadShape { batch, seq, heads, kv_heads, head_dim };
-        let families: &[Family] = match op {
-            SoftmaxOp::Backward { .. } if is_joined(target, dtype, &shape) => &[Family::Backward],
-            SoftmaxOp::Backward { .. } => &[Family::Dq, Family::Dkdv],
-            SoftmaxOp::Forward { .. } | SoftmaxOp::Decode { .. } => &[Family::Forward],
+        let kernels: &[TunableKernel] = match op {
+            SoftmaxOp::Backward { .. } if is_joined(target, dtype, &shape) => &[TunableKernel::Backward],
+            SoftmaxOp::Backward { .. } => &[TunableKernel::Dq, TunableKernel::Dkdv],
+            SoftmaxOp::Forward { .. } | SoftmaxOp::Decode { .. } => &[TunableKernel::Forward],
         };
-        let site =
-            |family: &Family| Site { family: *family, dtype, batch, seq, heads, kv_heads, head_dim, causal };
-        families.iter().map(site).collect()
+        let site = |kernel: &TunableKernel| Site {
+            kernel: *kernel,
+            dtype,
+            batch,
+            seq,
+            heads,
+            kv_heads,
+            head_dim,
+            causal,
+        };
+        kernels.iter().map(site).collect()
     }
 }
 
@@ -221,16 +229,16 @@ impl Site {
 mod tests {
     use super::*;
 
-    fn site(family: Family, seq: usize, head_dim: usize) -> Site {
-        Site { family, dtype: DType::Bf16, batch: 1, seq, heads: 4, kv_heads: 2, head_dim, causal: true }
+    fn site(kernel: TunableKernel, seq: usize, head_dim: usize) -> Site {
+        Site { kernel, dtype: DType::Bf16, batch: 1, seq, heads: 4, kv_heads: 2, head_dim, causal: true }
     }
 
     #[test]
     fn candidates_begin_with_the_default_and_have_each_size_once() {
         for target in [Target::Cpu, Target::Cuda, Target::Hopper] {
-            for family in [Family::Forward, Family::Dq, Family::Dkdv] {
+            for kernel in [TunableKernel::Forward, TunableKernel::Dq, TunableKernel::Dkdv] {
                 for (seq, head_dim, count) in [(2048, 64, 9), (2048, 128, 9), (64, 64, 4)] {
-                    let site = site(family, seq, head_dim);
+                    let site = site(kernel, seq, head_dim);
                     let mut found = site.candidates(target);
                     assert_eq!(found[0], site.default_tile(target));
                     let first = usize::from(found[0].queries.max(found[0].keys) > seq);
@@ -244,26 +252,26 @@ mod tests {
 
     #[test]
     fn a_hopper_keeps_more_rows_where_there_are_programs_for_all_of_it() {
-        let tile = |family, batch, head_dim| {
-            let site = Site { batch, ..site(family, 2048, head_dim) };
+        let tile = |kernel, batch, head_dim| {
+            let site = Site { batch, ..site(kernel, 2048, head_dim) };
             site.default_tile(Target::Hopper).to_string()
         };
         // 16 blocks of 128 rows, of four query heads or two of keys.
-        assert_eq!(tile(Family::Forward, 2, 128), "64x64");
-        assert_eq!(tile(Family::Forward, 3, 128), "128x64");
-        assert_eq!(tile(Family::Dq, 3, 64), "128x64");
-        assert_eq!(tile(Family::Dkdv, 4, 128), "64x64");
-        assert_eq!(tile(Family::Dkdv, 5, 128), "64x128");
+        assert_eq!(tile(TunableKernel::Forward, 2, 128), "64x64");
+        assert_eq!(tile(TunableKernel::Forward, 3, 128), "128x64");
+        assert_eq!(tile(TunableKernel::Dq, 3, 64), "128x64");
+        assert_eq!(tile(TunableKernel::Dkdv, 4, 128), "64x64");
+        assert_eq!(tile(TunableKernel::Dkdv, 5, 128), "64x128");
         for head_dim in [64, 96] {
-            assert_eq!(tile(Family::Dkdv, 5, head_dim), "64x64");
+            assert_eq!(tile(TunableKernel::Dkdv, 5, head_dim), "64x64");
         }
-        let float = Site { dtype: DType::F32, batch: 8, ..site(Family::Forward, 2048, 128) };
+        let float = Site { dtype: DType::F32, batch: 8, ..site(TunableKernel::Forward, 2048, 128) };
         assert_eq!(float.default_tile(Target::Hopper), float.default_tile(Target::Cuda));
     }
 
     #[test]
     fn tiles_are_read_as_they_are_written() {
-        for tile in site(Family::Dq, 4096, 64).candidates(Target::Cuda) {
+        for tile in site(TunableKernel::Dq, 4096, 64).candidates(Target::Cuda) {
             assert_eq!(tile.to_string().parse(), Ok(tile));
         }
         for wrong in ["", "64", "64x", "64x65", "0x64", "64x64x64", " 64x64", "1000000x64"] {

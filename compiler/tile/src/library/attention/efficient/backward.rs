@@ -9,10 +9,10 @@
 //! sends a chunk to a row-by-row path whose exponents are never positive.
 //! From chunk to chunk, d and rho decay by the difference of the saved `ell`, so their errors do not add up.
 
-use super::chunk::{Factors, KeyChunk, PrefixStep, narrow_future, of_future, start_of_chunk};
 use super::chunked::Sizes;
 use super::feature_softmax::{softmax_rows, softmax_rows_grad, softmax_vector, temper};
 use super::forward::kernel_name;
+use super::key_chunk::{Factors, KeyChunk, PrefixStep, narrow_future, of_future, start_of_chunk};
 use super::state::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};

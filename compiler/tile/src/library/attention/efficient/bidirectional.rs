@@ -7,9 +7,9 @@
 //! states of the causal form: `ell [B, G, 1, D]`, `state [B, G, 1, D, D]`.
 
 use super::backward::{BackwardHead, EfficientBackwardSpec};
-use super::chunk::{KeyChunk, narrow_future, of_future};
 use super::feature_softmax::{softmax_rows, softmax_rows_grad, temper};
 use super::forward::EfficientForwardSpec;
+use super::key_chunk::{KeyChunk, narrow_future, of_future};
 use super::state::{Carried, SavedStates};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode};

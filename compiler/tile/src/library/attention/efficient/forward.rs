@@ -1,9 +1,9 @@
 //! Causal efficient attention, forward, in one pass over the sequence: a program for each sequence and key/value head walks
 //! over the chunks and carries the reference, the sum and the weighted values (see [`super`]).
 
-use super::chunk::{Factors, KeyChunk, PrefixStep, first_reference};
 use super::chunked::Sizes;
 use super::feature_softmax::{softmax_rows, softmax_vector};
+use super::key_chunk::{Factors, KeyChunk, PrefixStep, first_reference};
 use super::state::{Carried, SavedStates};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};

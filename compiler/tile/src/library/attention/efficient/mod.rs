@@ -37,11 +37,11 @@
 
 mod backward;
 mod bidirectional;
-mod chunk;
 mod chunked;
 mod decode;
 mod feature_softmax;
 mod forward;
+mod key_chunk;
 mod prefill;
 mod state;
 

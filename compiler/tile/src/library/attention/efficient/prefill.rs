@@ -4,8 +4,8 @@
 //! [`super::efficient_decode`], whose state this is. Where chunks are computed in parallel,
 //! [`super::efficient_prefill_prefix`] and [`super::efficient_prefill_out`] go on from it.
 
-use super::chunk::{KeyChunk, first_reference};
 use super::forward::{EfficientForwardSpec, Queries};
+use super::key_chunk::{KeyChunk, first_reference};
 use super::state::{Carried, StoredState};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode};

@@ -7,8 +7,8 @@ use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
 use crate::library::attention::common::{HeadShape, Triangle, with_each_row};
 use crate::library::attention::efficient::backward::EfficientBackwardSpec;
-use crate::library::attention::efficient::chunk::{narrow_future, of_future};
 use crate::library::attention::efficient::feature_softmax::temper;
+use crate::library::attention::efficient::key_chunk::{narrow_future, of_future};
 
 /// `(q, k, v, ell, dout, d, rho, dk_part) -> (dk, dv)`, where `d` and `rho` are of the later chunks, seen from the
 /// end of each.

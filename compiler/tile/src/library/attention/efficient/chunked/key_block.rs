@@ -4,10 +4,10 @@ use super::{ChunkHead, Sizes};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Unary, ValueId};
 use crate::library::attention::common::{HeadRows, with_each_row};
-use crate::library::attention::efficient::chunk::{Factors, extend_prefix, start_of_chunk};
 use crate::library::attention::efficient::feature_softmax::{
     RowStatistics, exponential_rows, softmax_part, softmax_rows, temper,
 };
+use crate::library::attention::efficient::key_chunk::{Factors, extend_prefix, start_of_chunk};
 use crate::library::attention::efficient::state::SavedStates;
 
 /// P of one query head, block by block.

@@ -23,7 +23,7 @@ pub use states::{
     efficient_prefill_prefix,
 };
 
-use super::chunk::{existing, load_keys};
+use super::key_chunk::{existing, load_keys};
 use super::state::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Elem, ParamId, ValueId};

@@ -1,4 +1,4 @@
-//! A node as the lowering sees it: types, layouts and places of its operands and results.
+//! The nodes of a graph as the lowering sees them: types, layouts and places of operands and results, and what is decided for all.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use tile::Elem;
 use tile::library::attention::HeadStrides;
 
 use crate::cost::{Cost, cost};
-use crate::tiles::{Family, Site, Tile, Tiles};
+use crate::tiles::{Site, Tile, Tiles, TunableKernel};
 use crate::{Call, Gemm, KernelError, StoragePlace, Target, Work};
 
 /// What the nodes of a graph are lowered with.
@@ -105,9 +105,9 @@ impl<'a> Lowering<'a> {
     }
 
     /// The tile size of one of the node's kernels: the one that was chosen, else linc's own.
-    pub(crate) fn tile(&self, family: Family) -> Result<Tile, KernelError> {
+    pub(crate) fn tile(&self, kernel: TunableKernel) -> Result<Tile, KernelError> {
         let sites = Site::of_node(self.graph, self.id, self.target);
-        let Some(site) = sites.iter().find(|site| site.family == family) else {
+        let Some(site) = sites.iter().find(|site| site.kernel == kernel) else {
             return self.fail("its tiles cannot be chosen");
         };
         Ok(self.tiles.get(site).copied().unwrap_or_else(|| site.default_tile(self.target)))
