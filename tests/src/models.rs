@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    BatchShape, Compiled, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
+    BatchShape, Compiled, Entry, Model, OptimizerOptions, Options, PersistentLayout, Placement, Source,
+    compile,
 };
 
 use crate::tree::read;
@@ -78,7 +79,7 @@ pub fn training() -> Entry {
 /// # Panics
 /// As [`flavor`].
 pub fn compiled(model: &Model, entry: &Entry, options: &Options) -> Compiled {
-    compile(model, entry, options, &mut Layout::default()).unwrap_or_else(|e| panic!("{e}"))
+    compile(model, entry, options, &mut PersistentLayout::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The texts of all stages of a model's training program by path.

@@ -4,8 +4,8 @@
 
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::{
-    Arch, AttentionKind, BatchShape, Entry, Layout, Model, Options, Placement, Precision, Source, Target,
-    compile, generation, names,
+    Arch, AttentionKind, BatchShape, Entry, Model, Options, PersistentLayout, Placement, Precision, Source,
+    Target, compile, decode_support, names,
 };
 use linc_exec::Executor;
 use linc_plan::{DType, Role};
@@ -23,7 +23,7 @@ const PROMPT: usize = 262;
 
 /// Programs with their numbers of tokens.
 fn executor(model: &Model, options: &Options, entries: &[(Entry, usize)]) -> Executor {
-    let mut layout = Layout::default();
+    let mut layout = PersistentLayout::default();
     let mut plan = |(entry, seq): &(Entry, usize)| {
         let options = Options { seq: *seq, ..options.clone() };
         compile(model, entry, &options, &mut layout).unwrap_or_else(|e| panic!("{e}")).plan
@@ -309,11 +309,11 @@ fn what_mixes_positions_outside_of_attention_trains_and_cannot_generate() {
         (attention, "6:25", "not causal"),
     ] {
         let model = with_body(body);
-        let error = generation(&model).expect_err(body).to_string();
+        let error = decode_support(&model).expect_err(body).to_string();
         assert!(error.contains(&format!("a.linc:{place}")) && error.contains(what), "{body}\n{error}");
         assert!(error.contains("help: "), "{error}");
         for entry in [Entry::Decode { context: 8 }, Entry::Prefill { context: 8, tokens: 4 }] {
-            let refused = compile(&model, &entry, &Options::new(1, 8), &mut Layout::default());
+            let refused = compile(&model, &entry, &Options::new(1, 8), &mut PersistentLayout::default());
             assert_eq!(refused.expect_err(body).to_string(), error);
         }
         models::compiled(&model, &models::training(), &Options::new(2, 8));
@@ -333,7 +333,7 @@ fn what_does_not_generates_and_is_as_long_as_its_positions() {
         ("param w [dim, dim] init ones\n  x = x + mean(x @ w) * 3".to_string(), None),
         ("param p [2 * seq, dim] init ones\n  x = x * tanh(slice(p, seq, seq, 0))".to_string(), Some(8)),
     ] {
-        let found = generation(&with_body(&body)).unwrap_or_else(|e| panic!("{body}\n{e}"));
+        let found = decode_support(&with_body(&body)).unwrap_or_else(|e| panic!("{body}\n{e}"));
         assert_eq!(found.longest, longest, "{body}");
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS, STEP, TARGETS, TOKENS};
 use linc_driver::{
-    AdamWSpec, BatchShape, Entry, Layout, Model, OptimizerOptions, Options, Placement, Source, compile,
+    AdamWSpec, BatchShape, Entry, Model, OptimizerOptions, Options, PersistentLayout, Placement, Source,
+    compile,
 };
 use linc_exec::Executor;
 use linc_ir::Graph;
@@ -103,7 +104,8 @@ fn doubles(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
 /// The plan of a program and the graph that it was made from.
 fn program(model: &Model, entry: &Entry, (batch, seq): (usize, usize)) -> (Plan, Graph) {
     let options = Options { dumps: true, ..Options::new(batch, seq) };
-    let done = compile(model, entry, &options, &mut Layout::default()).unwrap_or_else(|e| panic!("{e}"));
+    let done =
+        compile(model, entry, &options, &mut PersistentLayout::default()).unwrap_or_else(|e| panic!("{e}"));
     let last = done.dumps.iter().rfind(|d| d.path.ends_with(".ir")).expect("the graph after the last pass");
     (done.plan, linc_ir::parse(&last.text).unwrap_or_else(|e| panic!("{}: {e}", last.path)))
 }

@@ -3,7 +3,8 @@
 
 use linc_driver::names::{GRAD_NORM, LOSS};
 use linc_driver::{
-    AdamWSpec, AttentionKind, BatchShape, Entry, Layout, Model, OptimizerOptions, Options, Source, compile,
+    AdamWSpec, AttentionKind, BatchShape, Entry, Model, OptimizerOptions, Options, PersistentLayout, Source,
+    compile,
 };
 use linc_ir::interp::run;
 use linc_tests::reference::{bindings, distance, doubles, norm};
@@ -44,8 +45,8 @@ impl Shape {
         let adamw = AdamWSpec { beta1: 0.0, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
         let entry = Entry::Train(OptimizerOptions { adamw, max_norm: 1e30 });
         let options = Options { dumps: true, ..Options::new(self.batch, self.seq) };
-        let done =
-            compile(&model, &entry, &options, &mut Layout::default()).unwrap_or_else(|e| panic!("{e}"));
+        let done = compile(&model, &entry, &options, &mut PersistentLayout::default())
+            .unwrap_or_else(|e| panic!("{e}"));
         let text = done.dumps.iter().rfind(|d| d.path.ends_with(".ir")).map(|d| d.text.as_str());
         let graph = linc_ir::parse(text.expect("a graph")).unwrap_or_else(|e| panic!("{e}"));
         let bindings = bindings(&graph, self.vocab, 11, false);

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    BatchShape, Compiled, Entry, Layout, Model, Options, PassSetting, Placement, Precision, Source, compile,
-    names,
+    BatchShape, Compiled, Entry, Model, Options, PassSetting, PersistentLayout, Placement, Precision, Source,
+    compile, names,
 };
 use linc_ir::interp::{Bindings, run};
 use linc_ir::{DType, Graph, NodeId, Op, Value};
@@ -193,7 +193,7 @@ fn weights_are_cast_once_whatever_is_recomputed() {
 #[test]
 fn sister_programs_share_the_masters() {
     let model = hybrid("0.5");
-    let mut layout = Layout::default();
+    let mut layout = PersistentLayout::default();
     let entries = [training(), Entry::Accumulate, Entry::Eval, Entry::Decode { context: SEQ }];
     let mut places: BTreeMap<String, (u64, Vec<usize>)> = BTreeMap::new();
     for entry in entries {

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, POSITIONS, TARGETS, TOKEN_MASK, TOKENS};
-use linc_driver::{Arch, Entry, Layout, Model, OptimizerOptions, Options, PassSetting, Precision, Target};
+use linc_driver::{
+    Arch, Entry, Model, OptimizerOptions, Options, PassSetting, PersistentLayout, Precision, Target,
+};
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};
@@ -61,7 +63,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         recompute: case.recompute,
         disabled: case.disabled.clone(),
     };
-    pipeline::run(&mut graph, entry, &options, &mut Layout::default(), &mut |pass, graph| {
+    pipeline::run(&mut graph, entry, &options, &mut PersistentLayout::default(), &mut |pass, graph| {
         linc_ir::verify(graph).unwrap_or_else(|e| panic!("after {pass}: {e}"));
     })
     .unwrap_or_else(|e| panic!("{e}"));
@@ -242,7 +244,7 @@ proptest! {
         };
         for target in [Target::Cpu, Target::Cuda(Arch::Sm80)] {
             for (entries, narrow_weights) in sessions(optimizer.clone()) {
-                let mut layout = Layout::default();
+                let mut layout = PersistentLayout::default();
                 for entry in entries {
                     let one = matches!(entry, Entry::Decode { .. } | Entry::Prefill { .. });
                     let options = Options {

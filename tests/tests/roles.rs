@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_driver::{Entry, Layout, Options, Precision, compile};
+use linc_driver::{Entry, Options, PersistentLayout, Precision, compile};
 use linc_plan::{Binding, ParamState, Plan, Role, StateRole};
 use linc_tests::models::{small_hybrid, training};
 
 /// The programs of a run that accumulates gradients in f16, and of one that generates.
 fn plans() -> BTreeMap<&'static str, Plan> {
     let Entry::Train(optimizer) = training() else { unreachable!("training trains") };
-    let (model, mut layout) = (small_hybrid(), Layout::default());
+    let (model, mut layout) = (small_hybrid(), PersistentLayout::default());
     let entries = [
         ("train", Entry::Train(optimizer.clone())),
         ("accumulate", Entry::Accumulate),

@@ -3,7 +3,7 @@
 mod attention;
 mod files;
 mod library;
+mod multistage;
 mod mutations;
 mod pipelines;
 mod products;
-mod streams;

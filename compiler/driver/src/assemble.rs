@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, Scope, StateRole, TableKind, Value};
 use linc_kernels::tiles::Tiles;
 use linc_kernels::{Call, Context, KernelError, StoragePlace, Target, Work, lower};
-use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
+use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, StorageAssignment};
 use linc_plan as plan;
 use linc_tile as tile;
 
@@ -19,21 +19,21 @@ pub(crate) struct Assembled {
 /// nodes have become steps.
 pub(crate) fn assemble(
     graph: &Graph,
-    placement: &Placement,
+    assignment: &StorageAssignment,
     target: Target,
     tiles: &Tiles,
     layout: &PersistentLayout,
 ) -> Result<Assembled, KernelError> {
-    let mut context = Context::new(&placement.storage, target, tiles);
-    let mut lowered: Vec<Vec<Call>> = Vec::with_capacity(placement.order.len());
-    for id in &placement.order {
-        let in_place = placement.is_in_place(*id);
+    let mut context = Context::new(&assignment.storage, target, tiles);
+    let mut lowered: Vec<Vec<Call>> = Vec::with_capacity(assignment.order.len());
+    for id in &assignment.order {
+        let in_place = assignment.is_in_place(*id);
         lowered.push(if in_place { vec![] } else { lower(graph, *id, &mut context)? });
     }
     let steps: Vec<usize> = lowered.iter().map(Vec::len).collect();
-    let memory = placement.allocate(graph, layout, &steps);
-    let mut assembly = Assembly::new(placement, &memory);
-    for (id, calls) in placement.order.iter().zip(lowered) {
+    let memory = assignment.allocate(graph, layout, &steps);
+    let mut assembly = Assembly::new(assignment, &memory);
+    for (id, calls) in assignment.order.iter().zip(lowered) {
         assembly.node(graph, *id, calls);
     }
     let bindings = assembly.bindings(graph);
@@ -60,7 +60,7 @@ fn kernel_entry(kernel: &tile::Kernel) -> plan::Kernel {
 }
 
 struct Assembly<'a> {
-    placement: &'a Placement,
+    assignment: &'a StorageAssignment,
     memory: &'a MemoryPlan,
     buffer_of: BTreeMap<Value, usize>,
     kernels: Vec<tile::Kernel>,
@@ -70,9 +70,9 @@ struct Assembly<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    fn new(placement: &'a Placement, memory: &'a MemoryPlan) -> Self {
+    fn new(assignment: &'a StorageAssignment, memory: &'a MemoryPlan) -> Self {
         let buffer_of = memory.allocations.keys().enumerate().map(|(i, root)| (*root, i)).collect();
-        Assembly { placement, memory, buffer_of, kernels: vec![], kernel_of: HashMap::new(), steps: vec![] }
+        Assembly { assignment, memory, buffer_of, kernels: vec![], kernel_of: HashMap::new(), steps: vec![] }
     }
 
     fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
@@ -147,7 +147,7 @@ impl<'a> Assembly<'a> {
 
     /// The leaf at the end of a storage that many share.
     fn last_leaf<'g>(&self, graph: &'g Graph, root: Value) -> &'g str {
-        let shared = self.placement.storage.iter().filter(|(_, place)| place.root == root);
+        let shared = self.assignment.storage.iter().filter(|(_, place)| place.root == root);
         let leaves =
             shared.filter_map(|(v, place)| Some((place.layout.offset, graph.op(v.node).leaf_name()?)));
         leaves.max().map_or("", |(_, name)| name)
@@ -155,7 +155,7 @@ impl<'a> Assembly<'a> {
 
     fn bindings(&self, graph: &Graph) -> Vec<plan::Binding> {
         let mut bindings = vec![];
-        for id in &self.placement.order {
+        for id in &self.assignment.order {
             let value = Value { node: *id, port: 0 };
             let (role, init) = match graph.op(*id) {
                 Op::Input { .. } => (plan::Role::Input, plan::Init::Zeros),
@@ -181,7 +181,7 @@ impl<'a> Assembly<'a> {
         role: plan::Role,
         init: plan::Init,
     ) -> plan::Binding {
-        let storage = &self.placement.storage[&value];
+        let storage = &self.assignment.storage[&value];
         let ty = graph.ty(value);
         let at = self.at(StoragePlace { root: storage.root, offset: storage.layout.offset, dtype: ty.dtype });
         plan::Binding {

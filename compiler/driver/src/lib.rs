@@ -4,8 +4,8 @@
 //! are wanted, is the caller's.
 
 mod assemble;
+mod decode_support;
 mod error;
-mod generation;
 mod locate;
 mod model;
 mod report;
@@ -16,18 +16,17 @@ use std::fmt::Write as _;
 
 use linc_lang::BuildShape;
 use linc_passes::attention::decode;
-use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline;
 
+pub use decode_support::{DecodeSupport, decode_support};
 pub use error::CompileError;
-pub use generation::{Generation, generation};
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::{AdamWSpec, AttentionFamily, AttentionKind};
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
 pub use linc_lang::{Diagnostics, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::loss_scale::LossScale;
-pub use linc_passes::memory::PersistentLayout as Layout;
+pub use linc_passes::memory::PersistentLayout;
 pub use linc_passes::optimizer::OptimizerOptions;
 pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
 pub use linc_passes::placement::{Placement, Ratio, layer_kinds, layer_map};
@@ -197,9 +196,9 @@ pub fn compile(
         Entry::Eval => ("eval", built(batch, seq), seq),
         Entry::Forward => ("forward", built(batch, seq), seq),
         // Sequences as in training, of which a pass makes what there is of them.
-        Entry::Decode { context } => ("decode", generation::whole_sequences(model, batch, *context), 1),
+        Entry::Decode { context } => ("decode", decode_support::whole_sequences(model, batch, *context), 1),
         Entry::Prefill { context, tokens } => {
-            ("prefill", generation::whole_sequences(model, batch, *context), *tokens)
+            ("prefill", decode_support::whole_sequences(model, batch, *context), *tokens)
         }
     };
     let (name, built, tokens) = as_built();
@@ -225,7 +224,7 @@ pub fn compile(
         recompute: options.recompute,
         disabled: options.disabled.clone(),
     };
-    let placement = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {
+    let assignment = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {
         let at = now();
         times.push(PassTime { pass: pass.to_string(), seconds: at - last, nodes: graph.len() });
         if malformed.is_none()
@@ -247,7 +246,7 @@ pub fn compile(
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &placement, options.target.into(), &options.tiles, layout)
+    let assembled = assemble::assemble(&graph, &assignment, options.target.into(), &options.tiles, layout)
         .map_err(|error| match as_built().1 {
             Ok((graph, _)) => locate::kernel_error(error, &graph, &origins),
             Err(error) => error,
@@ -260,7 +259,7 @@ pub fn compile(
     }
     let reported = &Options { seq: tokens, ..options.clone() };
     let report = Report::new(model, name, reported, &assembled.plan, times);
-    let sites = placement
+    let sites = assignment
         .order
         .iter()
         .flat_map(|id| tiles::Site::of_node(&graph, *id, options.target.into()))

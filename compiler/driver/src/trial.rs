@@ -16,7 +16,7 @@ use crate::{PassError, Target};
 pub fn trial(site: &Site, tile: Tile, target: Target) -> Result<Plan, CompileError> {
     let mut graph = site.graph().map_err(PassError::from)?;
     let layout = PersistentLayout::default();
-    let placement = memory::run(&mut graph, &layout)?;
+    let assignment = memory::run(&mut graph, &layout)?;
     let tiles = [(*site, tile)].into();
-    Ok(assemble(&graph, &placement, target.into(), &tiles, &layout)?.plan)
+    Ok(assemble(&graph, &assignment, target.into(), &tiles, &layout)?.plan)
 }

@@ -7,7 +7,7 @@ use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{CrossEntropySpec, cross_entropy, cross_entropy_grad};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
 use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
@@ -67,7 +67,7 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::LinearCrossEntropyGrad { chunk } => loss::gradient(&mut l, *chunk)?,
         Op::GlobalNorm => global_norm(&mut l)?,
         Op::AdamW(spec) => {
-            let spec = AdamWSpec {
+            let spec = AdamWKernelSpec {
                 numel: l.shape(l.operands[0]).numel(),
                 beta1: spec.beta1,
                 beta2: spec.beta2,

@@ -7,7 +7,7 @@ use linc_ir::{AttentionKind, DType, Graph};
 use crate::attention::decode;
 use crate::error::PassError;
 use crate::loss_scale::{LossScale, Scaling};
-use crate::memory::{PersistentLayout, Placement};
+use crate::memory::{PersistentLayout, StorageAssignment};
 use crate::optimizer::OptimizerOptions;
 use crate::precision::Precision;
 use crate::recompute::Policy;
@@ -89,7 +89,7 @@ pub fn run(
     options: &PipelineOptions,
     persistent: &mut PersistentLayout,
     observe: &mut dyn FnMut(&'static str, &Graph),
-) -> Result<Placement, PassError> {
+) -> Result<StorageAssignment, PassError> {
     if let Some(name) = options.disabled.iter().find(|name| !OPTIONAL.contains(&name.as_str())) {
         return Err(PassError::Setting(format!(
             "no optional pass is named {name}; there are {}",
@@ -223,9 +223,9 @@ pub fn run(
         observe("residual", graph);
     }
     persistent.extend(graph)?;
-    let placement = memory::run(graph, persistent)?;
+    let assignment = memory::run(graph, persistent)?;
     observe("memory", graph);
-    Ok(placement)
+    Ok(assignment)
 }
 
 /// Places parameters that a matmul will read together side by side. Looks at the model in its canonical form, so that

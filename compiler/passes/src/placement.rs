@@ -125,36 +125,52 @@ pub enum Placement {
     Layers(Vec<usize>),
 }
 
+impl Placement {
+    /// Those that a word names, in the order of help texts and messages.
+    pub const NAMED: [Placement; 4] =
+        [Placement::Uniform, Placement::Front, Placement::Middle, Placement::Back];
+
+    /// The word in settings and reports; a list of layers has none.
+    pub const fn name(&self) -> Option<&'static str> {
+        match self {
+            Placement::Uniform => Some("uniform"),
+            Placement::Front => Some("front"),
+            Placement::Middle => Some("middle"),
+            Placement::Back => Some("back"),
+            Placement::Layers(_) => None,
+        }
+    }
+
+    /// All words, separated by commas, for help texts and messages.
+    pub fn words() -> String {
+        Placement::NAMED.iter().filter_map(Placement::name).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl FromStr for Placement {
     type Err = PassError;
 
-    /// Reads `uniform`, `front`, `middle`, `back`, or layer numbers separated by commas.
+    /// Reads a word, or layer numbers separated by commas.
     fn from_str(text: &str) -> Result<Self, PassError> {
-        let refuse = || {
-            PassError::Setting(format!(
-                "linear_attn_placement is \"{text}\"; expected uniform, front, middle, back, or a list of layers such as 0,2,5"
-            ))
-        };
-        match text {
-            "uniform" => Ok(Placement::Uniform),
-            "front" => Ok(Placement::Front),
-            "middle" => Ok(Placement::Middle),
-            "back" => Ok(Placement::Back),
-            list => {
-                let layers: Result<Vec<usize>, _> = list.split(',').map(|s| s.trim().parse()).collect();
-                layers.map(Placement::Layers).map_err(|_| refuse())
-            }
+        if let Some(named) = Placement::NAMED.into_iter().find(|placement| placement.name() == Some(text)) {
+            return Ok(named);
         }
+        let layers: Result<Vec<usize>, _> = text.split(',').map(|layer| layer.trim().parse()).collect();
+        layers.map(Placement::Layers).map_err(|_| {
+            PassError::Setting(format!(
+                "linear_attn_placement is \"{text}\"; expected {}, or a list of layers such as 0,2,5",
+                Placement::words()
+            ))
+        })
     }
 }
 
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Placement::Uniform => f.write_str("uniform"),
-            Placement::Front => f.write_str("front"),
-            Placement::Middle => f.write_str("middle"),
-            Placement::Back => f.write_str("back"),
+            Placement::Uniform | Placement::Front | Placement::Middle | Placement::Back => {
+                f.write_str(self.name().unwrap_or_default())
+            }
             Placement::Layers(layers) => {
                 let names: Vec<String> = layers.iter().map(usize::to_string).collect();
                 f.write_str(&names.join(","))

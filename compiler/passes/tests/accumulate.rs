@@ -8,20 +8,24 @@ use linc_ir::interp::{Bindings, Results, Tensor, run};
 use linc_ir::{Graph, Op, ParamState, StateRole};
 use linc_passes::accumulate::{KEEP, SHARE};
 use linc_passes::loss::{LOSS, TARGETS};
-use linc_passes::memory::{Allocation, PersistentLayout, Placement};
+use linc_passes::memory::{Allocation, PersistentLayout, StorageAssignment};
 use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, OptimizerOptions, STEP};
 use linc_passes::pipeline::{self, Entry, OPTIONAL, PipelineOptions};
 
 const SEQ: usize = 9;
 const STEPS: usize = 3;
 
-fn program(entry: &Entry, batch: usize, options: &PipelineOptions) -> (Graph, Placement, PersistentLayout) {
+fn program(
+    entry: &Entry,
+    batch: usize,
+    options: &PipelineOptions,
+) -> (Graph, StorageAssignment, PersistentLayout) {
     let mut graph = common::tiny_llama(batch, SEQ);
     let mut layout = PersistentLayout::default();
-    let placement = pipeline::run(&mut graph, entry, options, &mut layout, &mut |pass, graph| {
+    let assignment = pipeline::run(&mut graph, entry, options, &mut layout, &mut |pass, graph| {
         linc_ir::verify(graph).unwrap_or_else(|e| panic!("after {pass}: {e}"));
     });
-    (graph, placement.expect("a placement"), layout)
+    (graph, assignment.expect("an assignment"), layout)
 }
 
 fn results(graph: &Graph, bindings: &Bindings<f64>) -> Results<f64> {

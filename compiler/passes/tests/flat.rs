@@ -3,7 +3,7 @@
 use crate::common;
 
 use linc_ir::{Graph, NodeId, Op, Value};
-use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, Placement};
+use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, StorageAssignment};
 use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::{self, Entry, OPTIONAL, PipelineOptions};
 use linc_passes::precision::Precision;
@@ -15,13 +15,14 @@ fn lowered(
     options: &PipelineOptions,
     layout: &mut PersistentLayout,
 ) -> (Graph, Planned) {
-    let placement = pipeline::run(&mut graph, entry, options, layout, &mut |_, _| {}).expect("a placement");
-    let memory = common::allocated(&graph, &placement, layout);
-    (graph, Planned { placement, memory })
+    let assignment =
+        pipeline::run(&mut graph, entry, options, layout, &mut |_, _| {}).expect("an assignment");
+    let memory = common::allocated(&graph, &assignment, layout);
+    (graph, Planned { assignment, memory })
 }
 
 struct Planned {
-    placement: Placement,
+    assignment: StorageAssignment,
     memory: MemoryPlan,
 }
 
@@ -64,7 +65,7 @@ fn the_update(graph: &Graph) -> NodeId {
 
 /// Where a value begins in its part of the arena.
 fn address(graph: &Graph, plan: &Planned, value: Value) -> (bool, u64) {
-    let place = &plan.placement.storage[&value];
+    let place = &plan.assignment.storage[&value];
     let allocation = &plan.memory.allocations[&place.root];
     let within = place.layout.offset * graph.ty(value).dtype.bytes();
     (allocation.persistent, allocation.offset + within as u64)
@@ -80,14 +81,14 @@ fn check_flat(graph: &Graph, plan: &Planned, layout: &PersistentLayout) {
             assert_eq!(address(graph, plan, part), (persistent, at), "{part} of {whole}");
             at += graph.ty(part).bytes() as u64;
         }
-        let root = plan.placement.storage[whole].root;
+        let root = plan.assignment.storage[whole].root;
         assert!(
-            graph.op(root.node).leaf_name().is_some() || plan.placement.is_in_place(whole.node),
+            graph.op(root.node).leaf_name().is_some() || plan.assignment.is_in_place(whole.node),
             "{whole}"
         );
     }
     for (leaf, value) in &graph.updates {
-        assert_eq!(plan.placement.storage[value], plan.placement.storage[&Value { node: *leaf, port: 0 }]);
+        assert_eq!(plan.assignment.storage[value], plan.assignment.storage[&Value { node: *leaf, port: 0 }]);
         let name = graph.op(*leaf).leaf_name().expect("a name");
         let at = address(graph, plan, *value);
         assert_eq!(at, (true, layout.offset(name).expect("an offset")), "{name}");
@@ -106,7 +107,7 @@ fn each_family_is_one_range() {
             let update = the_update(&graph);
             let all = numel(graph.operands(update)[1]);
             let bytes = |kind| {
-                let last = plan.placement.order.len() - 1;
+                let last = plan.assignment.order.len() - 1;
                 let live = plan.memory.allocations.values().filter(|a| a.kind == kind && a.live.1 == last);
                 // But for the numbers that scale an f16 loss.
                 let live = live.filter(|a| a.bytes > 4);
@@ -129,7 +130,7 @@ fn accumulated_gradients_are_one_range_too() {
         let update = Entry::Update(OptimizerOptions::default());
         let (graph, plan) = lowered(graph(), &update, &options, &mut layout);
         check_flat(&graph, &plan, &layout);
-        assert_eq!(plan.placement.storage[&graph.operands(the_update(&graph))[1]].layout.offset, 0);
+        assert_eq!(plan.assignment.storage[&graph.operands(the_update(&graph))[1]].layout.offset, 0);
     }
 }
 
@@ -137,7 +138,7 @@ fn accumulated_gradients_are_one_range_too() {
 fn a_gradient_of_two_parameters_is_copied_for_each() {
     let (graph, plan) = lowered(odd(), &training(), &common::options(""), &mut PersistentLayout::default());
     let gradients = graph.operands(graph.operands(the_update(&graph))[1].node);
-    let roots: Vec<Value> = gradients.iter().map(|g| plan.placement.storage[g].root).collect();
+    let roots: Vec<Value> = gradients.iter().map(|g| plan.assignment.storage[g].root).collect();
     let copies = roots.iter().filter(|root| matches!(graph.op(root.node), Op::Concat { .. })).count();
     assert_eq!(copies, 2, "of the gradient that a and b share");
 }
@@ -162,7 +163,7 @@ fn what_arises_early_leaves_room_for_what_dies_before_the_rest() {
     let begins: Vec<usize> = graph
         .operands(whole.node)
         .iter()
-        .map(|part| plan.memory.allocations[&plan.placement.storage[part].root].live.0)
+        .map(|part| plan.memory.allocations[&plan.assignment.storage[part].root].live.0)
         .collect();
     assert!(begins.iter().max() > begins.iter().min(), "gradients arise one by one");
 }

@@ -9,7 +9,7 @@ use crate::error::TileError;
 use crate::ir::{Elem, Kernel, Mode};
 use crate::verify::verify;
 
-mod contract;
+mod axis_ops;
 mod eval;
 mod memory;
 mod real;

@@ -1,6 +1,6 @@
 //! Decoding token by token against causal attention over the whole sequence.
 
-use crate::attention_support::{Layout, Machine, Problem, error, tolerance_of};
+use crate::attention_support::{HeadLayout, Machine, Problem, error, tolerance_of};
 use linc_cases::operands::Keys;
 use linc_tile::Elem;
 use linc_tile::interp::Buffer;
@@ -97,7 +97,7 @@ fn softmax_steps(machine: Machine, shape: HeadShape, caches: Caches, keys: Keys,
         compare(machine, &shape, &out, &reference, t, tolerance);
         caches = [kcache, vcache];
     }
-    let cache_layout = Layout::Packed;
+    let cache_layout = HeadLayout::Packed;
     let strides = HeadStrides::contiguous(len, kv_heads, dim);
     assert_eq!(cache_layout.strides(&HeadShape { seq: len, ..shape }, kv_heads), strides);
     for (cache, data) in caches.iter().zip([&problem.k, &problem.v]) {

@@ -1,7 +1,7 @@
 //! Linear attention kernels against float64 loops, on keys that break unchecked chunk references.
 
 use crate::attention_support::efficient::Case;
-use crate::attention_support::{Layout, Machine, Problem, Reference, by_turns, floor_of, tolerance_of};
+use crate::attention_support::{HeadLayout, Machine, Problem, Reference, by_turns, floor_of, tolerance_of};
 use linc_cases::Random;
 use linc_cases::operands::Keys;
 use linc_tile::library::attention::HeadShape;
@@ -159,7 +159,7 @@ fn f16_is_safe_for_any_keys() {
 #[test]
 fn the_saved_logsumexp_does_not_drift() {
     let shape = HeadShape { batch: 1, seq: 50_000, heads: 1, kv_heads: 1, head_dim: 8 };
-    let machine = Machine { layout: Layout::Packed, ..Machine::F32 };
+    let machine = Machine { layout: HeadLayout::Packed, ..Machine::F32 };
     let case = Case { shape, causal: true, chunk: 64, temperature: 1.0, whole: false };
     let k = Random::new(13).normals(shape.seq * 8, 1.0);
     let zeros = vec![0.0; shape.seq * 8];

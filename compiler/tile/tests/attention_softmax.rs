@@ -1,6 +1,6 @@
 //! Softmax attention kernels against float64 loops.
 
-use crate::attention_support::{Layout, Machine, Problem, Reference, error};
+use crate::attention_support::{HeadLayout, Machine, Problem, Reference, error};
 use linc_cases::operands::Keys;
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
@@ -142,7 +142,7 @@ fn saturated_scores() {
 
 #[test]
 fn narrow_tensors() {
-    for layout in [Layout::Packed, Layout::Sliced] {
+    for layout in [HeadLayout::Packed, HeadLayout::Sliced] {
         for (machine, tolerance) in [(Machine::BF16, 1.5e-2), (Machine::F16, 1.9e-3)] {
             let machine = Machine { layout, ..machine };
             let case = case([100, 4, 2, 32], true, 64, 64);

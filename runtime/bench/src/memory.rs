@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use linc_device::words::count;
-use linc_driver::{Layout, Model, Options, Precision, RecomputePolicy};
+use linc_driver::{Model, Options, PersistentLayout, Precision, RecomputePolicy};
 use linc_exec::{ExecError, Executor};
 use linc_plan::{ALIGN, Action, Buffer, Category, Plan, Ref, Space, Step};
 use linc_session::{SessionError, memory_table, target};
@@ -110,7 +110,7 @@ pub fn memory(
     let device = open()?;
     let target = target(&*device);
     let options = Options { target, ..compile_options(*batch, *seq, bench.precision, RecomputePolicy::None) };
-    let compiled = linc_driver::compile(model, &train_entry(), &options, &mut Layout::default())?;
+    let compiled = linc_driver::compile(model, &train_entry(), &options, &mut PersistentLayout::default())?;
     let (kinds, small) = kinds(&compiled.plan);
     let largest = kinds.iter().map(|kind| kind.bytes).max().unwrap_or(0);
     let copied = (largest / 2).clamp(COPY_BYTES[0], COPY_BYTES[1]).min(compiled.plan.persistent_bytes);

@@ -1,7 +1,7 @@
 //! Whether a model is the same for batches of another size: its text may compute with the number `batch`. (A run that goes
 //! on keeps the length of its sequences: its place in the data depends on that.)
 
-use linc_driver::{Entry, Layout, Options};
+use linc_driver::{Entry, Options, PersistentLayout};
 
 use crate::model::model_of;
 use crate::{CheckpointError, ModelRecord};
@@ -40,6 +40,6 @@ fn token_graph(record: &ModelRecord) -> Option<String> {
     let options = Options { dumps: true, ..Options::new(1, 1) };
     let model = model_of(record).ok()?;
     let entry = Entry::Decode { context: record.seq_len };
-    let compiled = linc_driver::compile(&model, &entry, &options, &mut Layout::default()).ok()?;
+    let compiled = linc_driver::compile(&model, &entry, &options, &mut PersistentLayout::default()).ok()?;
     compiled.graph_after("dce").map(str::to_string)
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use linc_device::words::thousands;
 use linc_driver::{
-    AttentionFamily, AttentionKind, BatchShape, CompileError, Entry, Layout, Model, Options, Source,
-    layer_kinds,
+    AttentionFamily, AttentionKind, BatchShape, CompileError, Entry, Model, Options, PersistentLayout,
+    Source, layer_kinds,
 };
 
 use crate::batch::batch_change;
@@ -92,8 +92,12 @@ fn same_model(saved: &ModelRecord, now: &ModelRecord) -> Result<bool, Checkpoint
 /// The graph of a model once every layer's attention is decided.
 fn attention_graph(record: &ModelRecord) -> Result<Option<String>, CheckpointError> {
     let options = Options { dumps: true, ..Options::new(record.batch_size.max(1), record.seq_len) };
-    let compiled =
-        linc_driver::compile(&model_of(record)?, &Entry::Forward, &options, &mut Layout::default())?;
+    let compiled = linc_driver::compile(
+        &model_of(record)?,
+        &Entry::Forward,
+        &options,
+        &mut PersistentLayout::default(),
+    )?;
     Ok(compiled.graph_after("attention").map(str::to_string))
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use linc_device::Choice;
-use linc_driver::{PassSetting, Precision, RecomputePolicy};
+use linc_driver::{PassSetting, Placement, Precision, RecomputePolicy};
 
 /// What to type first.
 const FIRST_STEPS: &str = "\
@@ -41,6 +41,10 @@ fn seed(text: &str) -> Result<u64, &'static str> {
 
 fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "expected a number")
+}
+
+fn placement_help() -> String {
+    format!("Where they are: {}, or a list such as 0,2,5, which needs no ratio", Placement::words())
 }
 
 /// Compiles, trains and runs language models in which a chosen share of the layers uses linear attention.
@@ -104,8 +108,7 @@ pub(crate) struct LayerArgs {
     /// Share of the layers that use linear attention: a number from 0 to 1 or a fraction; 0 if not given
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) ratio: Option<String>,
-    /// Where they are: uniform, front, middle, back, or a list such as 0,2,5, which needs no ratio
-    #[arg(long, default_value = "uniform")]
+    #[arg(long, help = placement_help(), default_value_t = Placement::default().to_string())]
     pub(crate) placement: String,
     /// Replace a number or flag of the model file: key=value, repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -304,8 +307,7 @@ pub(crate) struct BenchTrainArgs {
     /// Shares of linear layers, separated by commas; 0 if not given
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) ratio: Vec<String>,
-    /// Where they are: uniform, front, middle, back, or a list such as 0,2,5, which needs no ratio
-    #[arg(long, default_value = "uniform")]
+    #[arg(long, help = placement_help(), default_value_t = Placement::default().to_string())]
     pub(crate) placement: String,
     /// Replace a number or flag of the model file: key=value, repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]

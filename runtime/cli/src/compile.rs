@@ -8,8 +8,8 @@ use linc_config::{ModelFiles, Setting};
 use linc_device::process;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::{
-    BatchShape, Blocks, CompileError, Compiled, Entry, Layout, Model, OptimizerOptions, Options, PassSetting,
-    PassTime, Ratio, Report, Source, Target,
+    BatchShape, Blocks, CompileError, Compiled, Entry, Model, OptimizerOptions, Options, PassSetting,
+    PassTime, PersistentLayout, Ratio, Report, Source, Target,
 };
 use linc_session::output::write_files;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let entry = entry(&args.entry, &args.layers, &model, options.target)?;
     // As `linc generate` has them.
     options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. });
-    let compiled = linc_driver::compile(&model, &entry, &options, &mut Layout::default())?;
+    let compiled = linc_driver::compile(&model, &entry, &options, &mut PersistentLayout::default())?;
     if let Some(pass) = &args.dump {
         return print_dump(&compiled, pass);
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use linc_checkpoint::model_of;
 use linc_device::words::count;
-use linc_driver::Layout;
+use linc_driver::PersistentLayout;
 
 use crate::args::{Format, InspectArgs};
 use crate::compile::{card, entry, open, options};
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
         open(&args.path, &args.layers)?
     };
     let entry = entry("train", &args.layers, &model, options.target)?;
-    let compiled = linc_driver::compile(&model, &entry, &options, &mut Layout::default())?;
+    let compiled = linc_driver::compile(&model, &entry, &options, &mut PersistentLayout::default())?;
     match args.format {
         Format::Json => out::line(serde_json::to_string_pretty(&compiled.report)?)?,
         Format::Text => out::line(card(&model, &compiled.report))?,

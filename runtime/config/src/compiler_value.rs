@@ -52,7 +52,8 @@ fn plain_decimal(text: &str) -> String {
 
 impl Setting for Placement {
     fn expected() -> String {
-        "one of \"uniform\", \"front\", \"middle\", \"back\", or a list of layers counted from 0".to_owned()
+        let words: Vec<String> = Placement::NAMED.iter().filter_map(Placement::name).map(quote).collect();
+        format!("one of {}, or a list of layers counted from 0", words.join(", "))
     }
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
@@ -80,8 +81,8 @@ impl Setting for Placement {
 
     fn to_toml(&self) -> Option<String> {
         match self {
-            Self::Uniform | Self::Front | Self::Middle | Self::Back => Some(quote(&self.to_string())),
             Self::Layers(layers) => layers.to_toml(),
+            Self::Uniform | Self::Front | Self::Middle | Self::Back => self.name().map(quote),
         }
     }
 }

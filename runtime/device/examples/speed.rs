@@ -14,7 +14,7 @@ use linc_tile::library::attention::softmax::{
 };
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
@@ -221,7 +221,7 @@ fn streams(bench: &mut Bench) {
         launch(cpu, &rope(&spec), &[rows * d, 2048 * 64, rows * d])
     });
     let numel = 4 << 20;
-    let spec = AdamWSpec {
+    let spec = AdamWKernelSpec {
         numel,
         beta1: 0.9,
         beta2: 0.95,

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::available_memory::out_of_memory;
 use crate::cpu::available;
-use crate::memory::out_of_memory;
 
 /// The system's allocator. What it refuses ends the process with exit code 2 and a message that names the limit, unless
 /// who asked for it can cope: vectors and texts, which grow everywhere, have no way to say so.

@@ -8,7 +8,7 @@ use linc_codegen_cuda::Arch;
 use linc_plan::validate::validate;
 use linc_plan::{ALIGN, Plan, Ref, Space};
 
-use crate::memory::{Available, out_of_memory};
+use crate::available_memory::{Available, out_of_memory};
 
 /// Names an arena of one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

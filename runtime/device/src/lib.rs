@@ -14,12 +14,12 @@
 )]
 
 mod allocator;
+pub mod available_memory;
 mod choice;
 pub mod cpu;
 pub mod cuda;
 mod device;
 mod folder;
-pub mod memory;
 mod normal;
 pub mod process;
 pub mod signals;

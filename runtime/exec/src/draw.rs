@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use linc_device::memory::zeroed;
+use linc_device::available_memory::zeroed;
 use linc_device::{DeviceError, threads};
 
 use crate::init::Values;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use linc_device::memory::{Available, shortage, zeroed};
+use linc_device::available_memory::{Available, shortage, zeroed};
 use linc_device::{Arena, Device, DeviceError, Program};
 use linc_plan::{Binding, DType, Init, Plan, Ref, Role, Space};
 use thiserror::Error;

@@ -91,7 +91,7 @@ impl Programs {
             let message = format!("the context is {context}: give a --context of 1 to {}", i32::MAX);
             return Err(InferError::Request(message));
         }
-        let longest = linc_driver::generation(model)?.longest;
+        let longest = linc_driver::decode_support(model)?.longest;
         if let Some(longest) = longest.filter(|longest| context > *longest) {
             return Err(InferError::Request(format!(
                 "the context is {context}, but the model has parameters for {}, the length of the sequences that it was trained on: give a --context of at most {longest}",

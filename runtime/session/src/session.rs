@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use linc_device::Device;
 use linc_device::words::bytes;
-use linc_driver::{Compiled, Entry, Layout, Model, Options, Report, Target, names};
+use linc_driver::{Compiled, Entry, Model, Options, PersistentLayout, Report, Target, names};
 use linc_exec::{ExecError, Executor};
 use linc_plan::memory::{self, Peak};
 use linc_plan::{Category, Plan, Role};
@@ -37,7 +37,7 @@ impl Session {
         device: Box<dyn Device>,
         proceed: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Self, E> {
-        let mut layout = Layout::default();
+        let mut layout = PersistentLayout::default();
         let target = target(&*device);
         let mut compile = |(entry, options): &(Entry, Options)| -> Result<Compiled, E> {
             proceed()?;

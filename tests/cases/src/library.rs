@@ -17,7 +17,7 @@ use linc_tile::library::loss::{
     cross_entropy_grad, cross_entropy_rows, mean_nll,
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
@@ -218,7 +218,7 @@ pub fn losses_and_optimizer() -> Vec<Case> {
             kernels.push((cross_entropy_grad(&spec), elem));
         }
         for update in [None, Some(1.0), Some(0.0)] {
-            let spec = AdamWSpec {
+            let spec = AdamWKernelSpec {
                 numel: 9001,
                 beta1: 0.9,
                 beta2: 0.95,

@@ -74,7 +74,7 @@ impl Axis {
 
 /// How a matrix is spread.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Layout {
+pub(crate) struct RegisterLayout {
     /// Along axis 0.
     pub rows: Axis,
     /// Along axis 1.
@@ -89,7 +89,7 @@ pub(crate) enum ValueLayout {
     /// Elements along one axis, repeated in the threads that differ only along the other.
     Vector(Axis),
     /// A tile of two axes, cut among warps and lanes.
-    Matrix(Layout),
+    Matrix(RegisterLayout),
 }
 
 impl ValueLayout {
@@ -116,7 +116,7 @@ impl ValueLayout {
 /// the pairs of eight columns (PTX ISA, `mma.m16n8k16`). `across` warps share the rows and divide the columns into
 /// ranges. Warps that follow each other have rows that do: four of them are a warpgroup with 64 rows of one range, whose
 /// registers are those of `wgmma.m64nNk16`.
-pub(crate) fn matrix_layout(m: usize, n: usize, warps: usize, across: usize) -> Layout {
+pub(crate) fn matrix_layout(m: usize, n: usize, warps: usize, across: usize) -> RegisterLayout {
     let down = warps / across;
     let rows = Axis {
         extent: m,
@@ -138,12 +138,12 @@ pub(crate) fn matrix_layout(m: usize, n: usize, warps: usize, across: usize) -> 
         lane_bit: 0,
         inner: 2,
     };
-    Layout { rows, cols }
+    RegisterLayout { rows, cols }
 }
 
 /// A layout for `[m, n]` that streams: neighbours of a row in `width` (a power of two) registers of a thread, then in
 /// neighbouring lanes.
-pub(crate) fn stream_layout(m: usize, n: usize, warps: usize, width: usize) -> Layout {
+pub(crate) fn stream_layout(m: usize, n: usize, warps: usize, width: usize) -> RegisterLayout {
     let threads = (n.div_ceil(width)).next_power_of_two().min(32 * warps);
     let (lanes, across) = (threads.min(32), (threads / 32).max(1));
     let (rest, down) = (32 / lanes, warps / across);
@@ -167,7 +167,7 @@ pub(crate) fn stream_layout(m: usize, n: usize, warps: usize, width: usize) -> L
         lane_bit: lanes.trailing_zeros(),
         inner: 1,
     };
-    Layout { rows, cols }
+    RegisterLayout { rows, cols }
 }
 
 #[cfg(test)]
@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// Every element of the tile is held exactly once.
-    fn assert_partition(layout: &Layout, warps: usize) {
+    fn assert_partition(layout: &RegisterLayout, warps: usize) {
         let (m, n) = (layout.rows.covered(), layout.cols.covered());
         let mut held = vec![0; m * n];
         for thread in 0..32 * warps {

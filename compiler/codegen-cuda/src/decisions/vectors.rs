@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use linc_tile::{Kernel, Op, Region, Stmt, ValueId};
 
-use super::layout::{Axis, Layout};
+use super::layout::{Axis, RegisterLayout};
 
 /// Vectors that pointwise operations and loops tie together, each class with one axis.
 pub(crate) struct Vectors {
@@ -13,7 +13,7 @@ pub(crate) struct Vectors {
 }
 
 impl Vectors {
-    pub(crate) fn of(kernel: &Kernel, layout: &dyn Fn(usize, usize) -> Layout) -> Vectors {
+    pub(crate) fn of(kernel: &Kernel, layout: &dyn Fn(usize, usize) -> RegisterLayout) -> Vectors {
         let mut vectors = Vectors { parent: (0..kernel.types.len()).collect(), axis: BTreeMap::new() };
         vectors.tie_body(kernel, &kernel.body);
         let mut votes: BTreeMap<usize, BTreeMap<Axis, usize>> = BTreeMap::new();

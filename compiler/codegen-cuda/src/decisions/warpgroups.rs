@@ -2,7 +2,7 @@
 
 use linc_tile::TileType;
 
-use super::layout::{Axis, Layout, ValueLayout};
+use super::layout::{Axis, RegisterLayout, ValueLayout};
 use super::shared_form::SharedForm;
 
 /// Columns of the widest instruction.
@@ -19,7 +19,7 @@ pub(crate) fn columns(cols: &Axis) -> usize {
 /// of the result and a range of its columns, no more and no less than there are, that starts and ends at the border of a
 /// panel.
 pub(crate) fn suit(result: ValueLayout, b: &TileType, trans_b: bool) -> bool {
-    let (ValueLayout::Matrix(Layout { rows, cols }), true) = (result, b.elem.is_narrow()) else {
+    let (ValueLayout::Matrix(RegisterLayout { rows, cols }), true) = (result, b.elem.is_narrow()) else {
         return false;
     };
     let form = SharedForm::of(b);

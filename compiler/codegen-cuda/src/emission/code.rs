@@ -26,7 +26,7 @@ pub(crate) struct Code<'a> {
     pub loops: Vec<Loop<'a>>,
     /// Loads of loops that came several iterations ahead, with the variable that says where this thread's part is in
     /// shared memory.
-    pub streamed: BTreeMap<ValueId, String>,
+    pub copied_ahead: BTreeMap<ValueId, String>,
     /// Those of loops that TMA copies load ahead for.
     pub pipelines: Pipelines,
     /// What TMA copies know of memory.
@@ -44,7 +44,7 @@ impl<'a> Code<'a> {
             values: Values::new(decisions, names),
             shared: SharedMemory::new(decisions.layouts.renews_addresses()),
             loops: vec![],
-            streamed: BTreeMap::new(),
+            copied_ahead: BTreeMap::new(),
             pipelines: Pipelines::default(),
             maps: Maps::default(),
             fetch: None,

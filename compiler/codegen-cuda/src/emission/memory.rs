@@ -7,7 +7,7 @@ use super::addresses::{
     pointer,
 };
 use super::code::Code;
-use super::streams;
+use super::multistage;
 use super::tiles;
 use super::values::Def;
 use crate::decisions::access::{cut, per_access, per_store, stored_in_pieces};
@@ -35,8 +35,8 @@ pub(crate) fn load(code: &mut Code<'_>, result: ValueId, view: &View) {
         }
         return;
     }
-    match code.streamed.get(&result).cloned() {
-        Some(at) => streams::load_own(code, result, &at),
+    match code.copied_ahead.get(&result).cloned() {
+        Some(at) => multistage::load_own(code, result, &at),
         None => load_registers(code, result, view, place),
     }
 }

@@ -3,7 +3,7 @@
 //! memory. Files further down know nothing of those that call them:
 //!
 //! ```text
-//! statements ─▶ memory, pairs, product, reduce, scan, transpose, vectors, pointwise, carried, double_buffer, streams
+//! statements ─▶ memory, pairs, product, reduce, scan, transpose, vectors, pointwise, carried, double_buffer, multistage
 //!            ─▶ tiles, fragments, addresses, combine ─▶ code ─▶ values, shared_memory ─▶ hazards ─▶ allocator
 //! ```
 
@@ -16,6 +16,7 @@ mod double_buffer;
 mod fragments;
 mod hazards;
 mod memory;
+mod multistage;
 mod pairs;
 mod pointwise;
 mod product;
@@ -23,7 +24,6 @@ mod reduce;
 mod scan;
 mod shared_memory;
 mod statements;
-mod streams;
 mod tiles;
 mod transpose;
 mod values;

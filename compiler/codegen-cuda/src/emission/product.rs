@@ -7,7 +7,7 @@ use super::allocator::Range;
 use super::code::Code;
 use super::fragments;
 use super::values::Def;
-use crate::decisions::layout::{Layout, ValueLayout};
+use crate::decisions::layout::{RegisterLayout, ValueLayout};
 use crate::hopper::wgmma;
 use crate::text::spelling::memory_type;
 
@@ -15,7 +15,7 @@ use crate::text::spelling::memory_type;
 struct Product<'p> {
     result: ValueId,
     name: &'p str,
-    layout: Layout,
+    layout: RegisterLayout,
     a: ValueId,
     trans_a: bool,
     b: ValueId,

@@ -9,8 +9,8 @@ use linc_tile::{Op, Region, Stmt, ValueId};
 use super::code::Code;
 use super::double_buffer::Fetches;
 use super::hazards::Before;
+use super::multistage::Multistage;
 use super::pointwise::Run;
-use super::streams::Streams;
 use super::values::Def;
 use super::{carried, memory, pairs, pointwise, product, reduce, scan, tiles, transpose, vectors};
 use crate::analysis::loops::Loop;
@@ -209,7 +209,7 @@ impl<'a> Statements<'a> {
         code.loops.push(around);
         let [lower, upper, step] = [lower, upper, step].map(|v| code.values.scalar(v));
         let fetches = Fetches::begin(code, around, &name, &lower, &upper);
-        let streams = Streams::begin(code, around, &name, [&lower, &upper, &step]);
+        let multistage = Multistage::begin(code, around, &name, [&lower, &upper, &step]);
 
         // What is under way at the end of an iteration is so at the start of the next: written again until that is
         // covered.
@@ -222,12 +222,12 @@ impl<'a> Statements<'a> {
             code.out.open(format!("for (index {name} = {lower}; {name} < {upper}; {name} += {step})"));
             code.shared.renew_addresses(&mut code.out);
             fetches.iter().for_each(|f| f.begin_iteration(code, &name, &upper, &step));
-            streams.iter().for_each(|s| s.begin_iteration(code, &name, &upper, &step));
+            multistage.iter().for_each(|s| s.begin_iteration(code, &name, &upper, &step));
             self.body(carried, &body.body, &body.yields);
             let code = &mut self.code;
             carried::assign(code, carried, &body.yields);
             fetches.iter().for_each(|f| f.end_iteration(code));
-            streams.iter().for_each(|s| s.end_iteration(code));
+            multistage.iter().for_each(|s| s.end_iteration(code));
             code.out.close();
             code.shared.hazards.next_round(&start.shared.hazards, &name);
             let mut joined = start.shared.hazards.clone();
@@ -241,7 +241,7 @@ impl<'a> Statements<'a> {
         // A loop may run no iteration at all.
         code.shared.hazards.join(&start.shared.hazards);
         fetches.into_iter().for_each(|f| f.end(code));
-        streams.into_iter().for_each(|s| s.end(code));
+        multistage.into_iter().for_each(|s| s.end(code));
         code.loops.pop();
         carried::define(code, &stmt.results, carried);
     }

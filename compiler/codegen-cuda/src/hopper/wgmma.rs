@@ -5,7 +5,7 @@
 //! A descriptor counts in pieces of 16 bytes. It says where an operand starts and how far apart its groups of eight rows
 //! and its panels are; along the inner axis, products step by adding to it.
 
-use crate::decisions::layout::Layout;
+use crate::decisions::layout::RegisterLayout;
 use crate::decisions::shared_form::SharedForm;
 use crate::decisions::warpgroups::{WARPS, columns};
 use crate::text::spelling::memory_type;
@@ -35,14 +35,14 @@ impl Operand<'_> {
     }
 
     /// Declares `left`: from the first row of a warpgroup on.
-    pub(crate) fn left(&self, layout: Layout) -> String {
+    pub(crate) fn left(&self, layout: RegisterLayout) -> String {
         let groups = layout.rows.warps / WARPS;
         let first = (groups > 1).then(|| format!("warp / {WARPS} % {groups} * {}", self.group_step()));
         self.descriptor("left", self.transposed, first)
     }
 
     /// Declares `right`: from the first column of a warpgroup on, if several divide the columns.
-    pub(crate) fn right(&self, layout: Layout) -> String {
+    pub(crate) fn right(&self, layout: RegisterLayout) -> String {
         let (cols, pieces) = (layout.cols, self.form.pieces());
         let share = columns(&cols);
         let panel = self.form.panel() / 16;
@@ -75,7 +75,7 @@ impl Operand<'_> {
 /// `add`, overwriting it first. The left operand is `left[k][i]` if it is not in shared memory.
 pub(crate) fn multiply(
     name: &str,
-    layout: Layout,
+    layout: RegisterLayout,
     left: Option<Operand<'_>>,
     right: Operand<'_>,
     add: bool,

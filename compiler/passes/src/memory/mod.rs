@@ -6,7 +6,7 @@
 //! 2001.03288; `offsets.rs`). Persistent tensors are laid out once by name and shared by sister programs (`layout.rs`).
 //!
 //! Storage is decided in the order of the nodes ([`run`]), offsets in the order of the steps that the nodes become
-//! ([`Placement::allocate`]): a leaf or a view takes no step, so two values that are alive at different nodes may
+//! ([`StorageAssignment::allocate`]): a leaf or a view takes no step, so two values that are alive at different nodes may
 //! well be in memory at the same step (`lifetimes.rs`).
 
 mod alias;
@@ -67,7 +67,7 @@ pub struct Allocation {
 
 /// Who shares whose memory, and in which order the nodes run: all that their kernels depend on.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Placement {
+pub struct StorageAssignment {
     /// Execution order.
     pub order: Vec<NodeId>,
     /// Place of every value.
@@ -75,7 +75,7 @@ pub struct Placement {
     joins: joins::Joins,
 }
 
-/// A placement with addresses.
+/// An assignment with addresses.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MemoryPlan {
     /// Memory of every root.
@@ -88,7 +88,7 @@ pub struct MemoryPlan {
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph, [`PassError::Missing`] for an update that cannot be made in place.
-pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<Placement, PassError> {
+pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<StorageAssignment, PassError> {
     let (order, mut storage) = alias::resolve(graph, persistent)?;
     overwrite_dying_operands(graph, &order, &mut storage);
     for (leaf, value) in &graph.updates {
@@ -100,10 +100,10 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<Placement
     let joins = joins::find(graph, &order, &storage).map_err(|parts| {
         PassError::Missing(format!("internal error: parts {parts:?} of a join do not lie side by side"))
     })?;
-    Ok(Placement { order, storage, joins })
+    Ok(StorageAssignment { order, storage, joins })
 }
 
-impl Placement {
+impl StorageAssignment {
     /// True for a concat of what already lies where it wants it: there is nothing to run.
     pub fn is_in_place(&self, id: NodeId) -> bool {
         self.joins.contains_key(&id)

@@ -7,7 +7,7 @@ use linc_ir::{AttentionFamily, DType, EfficientForm, Graph, Init, Op};
 use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::loss_scale::LossScale;
-use linc_passes::memory::{MemoryPlan, PersistentLayout, Placement};
+use linc_passes::memory::{MemoryPlan, PersistentLayout, StorageAssignment};
 use linc_passes::pipeline::PipelineOptions;
 use linc_passes::precision::Precision;
 use linc_passes::recompute::Policy;
@@ -74,8 +74,12 @@ pub(crate) fn options(kinds: &str) -> PipelineOptions {
 }
 
 /// Addresses where every node is one step.
-pub(crate) fn allocated(graph: &Graph, placement: &Placement, layout: &PersistentLayout) -> MemoryPlan {
-    placement.allocate(graph, layout, &vec![1; placement.order.len()])
+pub(crate) fn allocated(
+    graph: &Graph,
+    assignment: &StorageAssignment,
+    layout: &PersistentLayout,
+) -> MemoryPlan {
+    assignment.allocate(graph, layout, &vec![1; assignment.order.len()])
 }
 
 /// Random parameters (at a scale where gradients are not tiny), tokens, targets (one ignored), learning rate, step.

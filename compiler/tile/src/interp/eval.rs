@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use super::contract;
+use super::axis_ops;
 use super::memory::{Memory, Window, grid_position};
 use super::real::Real;
 use super::{Buffer, Precision, RunOptions};
@@ -270,18 +270,18 @@ impl<R: Real> Machine<'_, R> {
                 self.data(*vector).pick(ty.shape[0], ty.shape[1], |i, j| if by_row { i } else { j })
             }
             Op::Iota { axis } => {
-                let (outer, len, inner) = contract::around(&ty.shape, *axis);
+                let (outer, len, inner) = axis_ops::around(&ty.shape, *axis);
                 let once = || (0..len as i32).flat_map(|i| std::iter::repeat_n(i, inner));
                 Data::ints((0..outer).flat_map(|_| once()).collect())
             }
             Op::Dot { a, b, acc, trans_a, trans_b } => self.dot((*a, *trans_a), (*b, *trans_b), *acc, ty),
             Op::Reduce { op, axis, value } => {
-                let around = contract::around(self.shape(*value), *axis);
-                Data::reals(contract::reduce(*op, around, self.reals(*value)))
+                let around = axis_ops::around(self.shape(*value), *axis);
+                Data::reals(axis_ops::reduce(*op, around, self.reals(*value)))
             }
             Op::Scan { axis, reverse, value } => {
-                let around = contract::around(self.shape(*value), *axis);
-                Data::reals(contract::scan(*reverse, around, self.reals(*value)))
+                let around = axis_ops::around(self.shape(*value), *axis);
+                Data::reals(axis_ops::scan(*reverse, around, self.reals(*value)))
             }
             Op::Transpose(a) => {
                 let (rows, cols) = (ty.shape[0], ty.shape[1]);
@@ -343,10 +343,10 @@ impl<R: Real> Machine<'_, R> {
         let k = self.shape(a.0)[if a.1 { 0 } else { 1 }];
         let straight = |(value, trans): (ValueId, bool)| {
             let (x, shape) = (self.reals(value), self.shape(value));
-            if trans { Cow::Owned(contract::transpose(shape[0], shape[1], x)) } else { Cow::Borrowed(x) }
+            if trans { Cow::Owned(axis_ops::transpose(shape[0], shape[1], x)) } else { Cow::Borrowed(x) }
         };
         let mut out = acc.map_or_else(|| vec![R::ZERO; ty.numel()], |acc| self.reals(acc).to_vec());
-        contract::dot(k, n, &straight(a), &straight(b), &mut out);
+        axis_ops::dot(k, n, &straight(a), &straight(b), &mut out);
         Data::reals(out)
     }
 }

@@ -6,7 +6,7 @@ use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 
 /// One update of a dense parameter.
 #[derive(Clone, PartialEq, Debug)]
-pub struct AdamWSpec {
+pub struct AdamWKernelSpec {
     /// Number of elements.
     pub numel: usize,
     /// Decay of the first moment, in [0, 1).
@@ -28,7 +28,7 @@ pub struct AdamWSpec {
 ///
 /// `g ← clip·g; p ← p·(1 − lr·weight_decay); m ← m + (1−β1)(g − m); v ← β2·v + (1−β2)g²;`
 /// `p ← p − lr/(1−β1^step) · m/(√v/√(1−β2^step) + eps)`.
-pub fn adamw(spec: &AdamWSpec) -> Kernel {
+pub fn adamw(spec: &AdamWKernelSpec) -> Kernel {
     let numel = spec.numel;
     let size = numel.min(TILE);
     let mut b = Builder::new(name(spec), [numel.div_ceil(size), 1, 1]);
@@ -69,7 +69,7 @@ struct Pointers {
 
 impl Pointers {
     /// Updates one block of elements.
-    fn update(&self, b: &mut Builder, spec: &AdamWSpec) {
+    fn update(&self, b: &mut Builder, spec: &AdamWKernelSpec) {
         let Pointers { p, g, m, v, lr, step, clip } = *self;
         let size = spec.numel.min(TILE);
         let (lr, step, clip) = (load_scalar(b, lr), load_scalar(b, step), load_scalar(b, clip));
@@ -114,7 +114,7 @@ impl Pointers {
     }
 }
 
-fn name(spec: &AdamWSpec) -> String {
+fn name(spec: &AdamWKernelSpec) -> String {
     format!(
         "adamw_{}_b{}_b{}_eps{}_wd{}_{}{}",
         spec.numel,

@@ -251,16 +251,19 @@ pub struct Machine {
     /// Arithmetic of the interpreter.
     pub precision: Precision,
     /// Memory layout of the `[B, N, heads, D]` tensors.
-    pub layout: Layout,
+    pub layout: HeadLayout,
 }
 
 impl Machine {
     /// f32 tensors and arithmetic.
-    pub const F32: Machine = Machine { elem: Elem::F32, precision: Precision::F32, layout: Layout::Sliced };
+    pub const F32: Machine =
+        Machine { elem: Elem::F32, precision: Precision::F32, layout: HeadLayout::Sliced };
     /// f64 tensors and arithmetic.
-    pub const F64: Machine = Machine { elem: Elem::F32, precision: Precision::Exact, layout: Layout::Packed };
+    pub const F64: Machine =
+        Machine { elem: Elem::F32, precision: Precision::Exact, layout: HeadLayout::Packed };
     /// bf16 tensors, f32 accumulation.
-    pub const BF16: Machine = Machine { elem: Elem::Bf16, precision: Precision::F32, layout: Layout::Packed };
+    pub const BF16: Machine =
+        Machine { elem: Elem::Bf16, precision: Precision::F32, layout: HeadLayout::Packed };
     /// f16 tensors, f32 accumulation.
     pub const F16: Machine = Machine { elem: Elem::F16, ..Machine::BF16 };
 
@@ -311,19 +314,19 @@ impl Machine {
 
 /// How a test lays a `[B, N, heads, D]` tensor out in memory.
 #[derive(Clone, Copy, Debug)]
-pub enum Layout {
+pub enum HeadLayout {
     /// Contiguous.
     Packed,
     /// As a slice of a wider buffer: gaps between heads, tokens and sequences.
     Sliced,
 }
 
-impl Layout {
+impl HeadLayout {
     pub fn strides(self, shape: &HeadShape, heads: usize) -> HeadStrides {
         let HeadShape { seq, head_dim: dim, .. } = *shape;
         match self {
-            Layout::Packed => HeadStrides::contiguous(seq, heads, dim),
-            Layout::Sliced => {
+            HeadLayout::Packed => HeadStrides::contiguous(seq, heads, dim),
+            HeadLayout::Sliced => {
                 let (head, token) = (dim + 3, heads * (dim + 3) + 5);
                 HeadStrides { head, seq: token, batch: seq * token + 7 }
             }

@@ -13,7 +13,7 @@ use linc_tile::library::loss::{
     cross_entropy_grad, cross_entropy_rows, mean_nll,
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointwiseSpec, pointwise,
 };
@@ -126,7 +126,7 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     all.push(cross_entropy(&CrossEntropySpec { rows, vocab, logits: elem, block }));
     all.push(cross_entropy_grad(&CrossEntropySpec { rows, vocab, logits: elem, block }));
     let (beta1, beta2, eps, weight_decay) = (0.9, 0.95, 1e-8, 0.1);
-    all.push(adamw(&AdamWSpec {
+    all.push(adamw(&AdamWKernelSpec {
         numel: rows * cols,
         beta1,
         beta2,

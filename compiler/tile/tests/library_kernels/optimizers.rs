@@ -1,7 +1,7 @@
 //! AdamW over several steps.
 
 use linc_tile::Elem;
-use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
 
 use super::harness::{Data, assert_close, assert_equal, floats, random, round, run};
 
@@ -10,7 +10,7 @@ fn several_steps() {
     for (numel, g_elem) in
         [(1, Elem::F32), (3, Elem::F32), (65, Elem::Bf16), (257, Elem::F32), (9001, Elem::F32)]
     {
-        let spec = AdamWSpec {
+        let spec = AdamWKernelSpec {
             numel,
             beta1: 0.9,
             beta2: 0.95,
@@ -59,7 +59,7 @@ fn several_steps() {
 #[test]
 fn a_guarded_update_can_be_skipped() {
     let numel = 5000;
-    let spec = |guarded| AdamWSpec {
+    let spec = |guarded| AdamWKernelSpec {
         numel,
         beta1: 0.9,
         beta2: 0.95,
@@ -98,7 +98,7 @@ fn a_guarded_update_can_be_skipped() {
 fn bias_corrections_are_accurate() {
     for (beta1, beta2) in [(0.9, 0.999), (0.9, 0.95), (0.0, 0.99999), (0.5, 0.0), (0.95, 0.9999)] {
         for step in [1.0f64, 2.0, 3.0, 10.0, 100.0, 5000.0, 100_000.0, 1e6] {
-            let spec = AdamWSpec {
+            let spec = AdamWKernelSpec {
                 numel: 1,
                 beta1,
                 beta2,

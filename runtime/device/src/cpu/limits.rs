@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::memory::{Available, Limit, LimitKind, MemorySource};
+use crate::available_memory::{Available, Limit, LimitKind, MemorySource};
 
 /// What can be allocated without swapping; nothing where the system does not say.
 pub fn available() -> Option<Available> {

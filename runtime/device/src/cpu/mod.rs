@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use linc_codegen_cuda::Arch;
 use linc_plan::Plan;
 
+use crate::available_memory::Available;
 use crate::device::{Progress, missing};
-use crate::memory::Available;
 use crate::{Arena, Device, DeviceError, Program, threads, words};
 use arena::Memory;
 use jit::Jit;

@@ -8,7 +8,7 @@ use cudarc::driver::sys::{CUdeviceptr, CUresult};
 
 use super::gpu::{Gpu, failed};
 use crate::DeviceError;
-use crate::memory::{Available, MemorySource};
+use crate::available_memory::{Available, MemorySource};
 
 /// A block of memory on the GPU. The driver aligns it to 256 bytes.
 pub(super) struct Memory {

@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use linc_plan::{Action, DType, Plan};
 
+use crate::available_memory::{Available, MemorySource};
 use crate::device::{Progress, check_arena, missing};
-use crate::memory::{Available, MemorySource};
 use crate::{Arena, Device, DeviceError, Program, threads};
 pub use cache::Cache;
 use gpu::Gpu;
@@ -60,13 +60,13 @@ pub struct Cuda {
     cache: Cache,
     /// A loaded plan multiplies matrices of 16-bit numbers.
     narrow: bool,
-    compiled: Compiled,
+    loaded: LoadTotals,
     progress: Progress,
 }
 
 /// What loading plans took.
 #[derive(Default)]
-struct Compiled {
+struct LoadTotals {
     kernels: usize,
     cached: usize,
     time: Duration,
@@ -92,7 +92,7 @@ impl Cuda {
             nvrtc,
             cache: Cache::of_environment(),
             narrow: false,
-            compiled: Compiled::default(),
+            loaded: LoadTotals::default(),
             progress: Box::new(|_, _| true),
             gpu,
         })
@@ -123,8 +123,8 @@ impl Cuda {
         let loaded = LoadedProgram::new(plan, kernels, &self.modules, &mut self.matmuls, start, scratch)?;
         self.narrow |=
             plan.steps.iter().any(|s| matches!(&s.action, Action::Gemm(g) if g.dtype != DType::F32));
-        self.compiled.kernels += new.len();
-        self.compiled.cached += cached;
+        self.loaded.kernels += new.len();
+        self.loaded.cached += cached;
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))
     }
@@ -186,7 +186,7 @@ impl Device for Cuda {
         let kernels = (0..plan.kernels.len()).map(|i| kernels::translate(plan, i, arch));
         let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
         let program = self.load_kernels(plan, &kernels, arena, scratch)?;
-        self.compiled.time += begun.elapsed();
+        self.loaded.time += begun.elapsed();
         Ok(program)
     }
 
@@ -195,7 +195,7 @@ impl Device for Cuda {
     }
 
     fn loading(&self) -> Option<String> {
-        let Compiled { kernels, cached, time } = &self.compiled;
+        let LoadTotals { kernels, cached, time } = &self.loaded;
         let (arch, seconds) = (&self.gpu.target.real, time.as_secs_f64());
         Some(format!(
             "{} for {arch} in {seconds:.1} s, {cached} of them from the cache",

@@ -10,8 +10,8 @@ use linc_data::{Data, ValidationData};
 use linc_device::process;
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    AdamWSpec, BatchShape, CompileError, Entry, Layout, Model, OptimizerOptions, Options, Source, Target,
-    generation,
+    AdamWSpec, BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, PersistentLayout, Source,
+    Target, decode_support,
 };
 use linc_exec::ExecError;
 use linc_session::autotune;
@@ -124,7 +124,7 @@ pub(super) fn programs(config: &JobConfig, model: &Model, data: &Data) -> Progra
     let update = (steps > 1)
         .then(|| push(Entry::Update(optimizer(config)), sister(options.batch * steps, options.seq)));
     let context = options.seq;
-    let generates = data.tokenizer.as_ref().map(|_| generation(model));
+    let generates = data.tokenizer.as_ref().map(|_| decode_support(model));
     let (decode, no_sample) = match generates {
         None => (None, None),
         Some(Ok(_)) => (Some(push(Entry::Decode { context }, sister(1, 1))), None),
@@ -160,7 +160,7 @@ pub(super) fn tiles(
     }
     let (entry, options) = &programs.entries[TRAIN];
     let options = Options { target, dumps: false, ..options.clone() };
-    let sites = linc_driver::compile(model, entry, &options, &mut Layout::default())?.sites;
+    let sites = linc_driver::compile(model, entry, &options, &mut PersistentLayout::default())?.sites;
     let Some((path, state)) = before else {
         let threads = config.training.threads;
         // A device of its own, so that its memory is free again afterwards.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use linc_config::ModelFiles;
 use linc_config::shipped::Shipped;
+use linc_device::available_memory::Available;
 use linc_device::cpu::{Cpu, CpuOptions};
-use linc_device::memory::Available;
 use linc_device::{Arena, Device, DeviceError, Program, Progress};
 use linc_driver::Arch;
 use linc_plan::{Plan, Role};

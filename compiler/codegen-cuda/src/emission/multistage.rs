@@ -1,4 +1,4 @@
-//! Prefetches over several stages: each thread copies its own pieces of later iterations to shared memory, and takes those
+//! Multistage pipelining: each thread copies its own pieces of later iterations to shared memory, and takes those
 //! of this iteration from there.
 
 use linc_tile::{ValueId, View};
@@ -11,11 +11,11 @@ use super::values::Def;
 use crate::analysis::loops::{Loop, slice};
 use crate::analysis::memory::WIDE;
 use crate::decisions::layout::ValueLayout;
-use crate::decisions::streams::{Stream, piece, stage_bytes};
+use crate::decisions::multistage::{MultistageLoads, piece, stage_bytes};
 use crate::text::spelling::memory_type;
 
 /// The loads that a loop prefetches, several iterations ahead.
-pub(crate) struct Streams {
+pub(crate) struct Multistage {
     /// What is loaded, with the memory of all stages.
     tiles: Vec<(ValueId, Range)>,
     /// The function that starts the copies of an iteration.
@@ -26,16 +26,16 @@ pub(crate) struct Streams {
     stages: u32,
 }
 
-impl Streams {
+impl Multistage {
     /// Writes the function that starts the loads of an iteration, and starts those of the first ones.
     pub(crate) fn begin(
         code: &mut Code<'_>,
         around: Loop<'_>,
         counter: &str,
         [lower, upper, step]: [&str; 3],
-    ) -> Option<Streams> {
+    ) -> Option<Multistage> {
         let decisions = code.decisions;
-        let Stream { loads, stages } = Stream::of(decisions, around)?;
+        let MultistageLoads { loads, stages } = MultistageLoads::of(decisions, around)?;
         let all_stages = |(value, _): &(ValueId, _)| {
             (*value, code.shared.take(stages * stage_bytes(decisions, *value), WIDE as u32))
         };
@@ -66,15 +66,15 @@ impl Streams {
         }
         for (value, _) in &tiles {
             let at = format!("{}_at", code.values.name(*value));
-            code.streamed.insert(*value, at);
+            code.copied_ahead.insert(*value, at);
         }
-        Some(Streams { tiles, function, stage, stages })
+        Some(Multistage { tiles, function, stage, stages })
     }
 
     /// At the start of an iteration: this thread's pieces are here, and the next may come to the stage of the iteration
     /// before.
     pub(crate) fn begin_iteration(&self, code: &mut Code<'_>, counter: &str, upper: &str, step: &str) {
-        let Streams { tiles, function, stage, stages } = self;
+        let Multistage { tiles, function, stage, stages } = self;
         code.out.line(format!("copy_async_wait<{}>();", stages - 2));
         for (value, range) in tiles {
             let (name, bytes) = (code.values.name(*value), stage_bytes(code.decisions, *value));
@@ -93,14 +93,14 @@ impl Streams {
 
     /// At the end of an iteration: the stage of the next.
     pub(crate) fn end_iteration(&self, code: &mut Code<'_>) {
-        let Streams { stage, stages, .. } = self;
+        let Multistage { stage, stages, .. } = self;
         code.out.line(format!("{stage} = {stage} == {} ? 0 : {stage} + 1;", stages - 1));
     }
 
     /// Behind the loop: the places go back.
     pub(crate) fn end(self, code: &mut Code<'_>) {
         for (value, range) in self.tiles {
-            code.streamed.remove(&value);
+            code.copied_ahead.remove(&value);
             // Other threads may still be in the loop when this one puts the memory to another use.
             code.shared.hazards.note_read(range);
             code.shared.hazards.note_write(range);

@@ -1,4 +1,4 @@
-//! Whether a model can write text: one token at a time, each from the tokens before it.
+//! Whether a model can decode, that is write text: one token at a time, each from the tokens before it.
 
 use linc_ir::Graph;
 use linc_lang::{BuildShape, Diagnostic, Diagnostics, Origins};
@@ -8,9 +8,9 @@ use crate::error::CompileError;
 use crate::locate::pass_error;
 use crate::model::Model;
 
-/// How a model generates.
+/// How a model decodes: one token at a time, each from the tokens before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Generation {
+pub struct DecodeSupport {
     /// Tokens that a sequence can have, if its parameters hold something for each position.
     pub longest: Option<usize>,
 }
@@ -19,10 +19,10 @@ pub struct Generation {
 ///
 /// # Errors
 /// [`CompileError::Model`] with the place in the text that makes it impossible.
-pub fn generation(model: &Model) -> Result<Generation, CompileError> {
+pub fn decode_support(model: &Model) -> Result<DecodeSupport, CompileError> {
     let (graph, origins) = whole_sequences(model, 1, 1)?;
     match positions::run(&graph, 1, 1) {
-        Ok(part) => Ok(Generation { longest: part.longest }),
+        Ok(part) => Ok(DecodeSupport { longest: part.longest }),
         Err(error) => Err(pass_error(error, &graph, &origins)),
     }
 }

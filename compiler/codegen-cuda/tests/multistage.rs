@@ -9,7 +9,7 @@ use linc_tile::library::TILE;
 use linc_tile::library::embedding::{EmbeddingSpec, embedding};
 use linc_tile::library::loss::{CrossEntropyRowsSpec, cross_entropy_rows};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
@@ -78,7 +78,7 @@ fn kernels(elem: Elem) -> Vec<Kernel> {
             in_place_gradient: true,
             block: (4, if elem == Elem::F32 { 2048 } else { 4096 }),
         }),
-        adamw(&AdamWSpec {
+        adamw(&AdamWKernelSpec {
             numel: ROWS * D,
             beta1: 0.9,
             beta2: 0.95,

@@ -1,4 +1,4 @@
-//! Prefetches over several stages, for loops that stream through memory. A reduction over the block keeps all its warps
+//! Multistage pipelining (several stages of `cp.async`), for loops that stream through memory. A reduction over the block keeps all its warps
 //! waiting for each other, and memory with them, unless loads are under way meanwhile. So each thread copies its own
 //! pieces of the tiles of later iterations to shared memory asynchronously (`cp.async`), and takes those of this
 //! iteration from there into its registers. No thread touches the pieces of another: there is nothing to wait for but
@@ -19,22 +19,22 @@ const UNDER_WAY: u32 = 16 << 10;
 const MOST_STAGES: u32 = 4;
 
 /// The loads that a loop prefetches, several iterations ahead.
-pub(crate) struct Stream<'k> {
+pub(crate) struct MultistageLoads<'k> {
     pub loads: Vec<(ValueId, &'k View)>,
     /// How many there are: that of the iteration that is computed, and those of the copies under way.
     pub stages: u32,
 }
 
-impl<'k> Stream<'k> {
+impl<'k> MultistageLoads<'k> {
     /// The loads of a loop that can come ahead, if it has anything to gain.
-    pub(crate) fn of(decisions: &Decisions<'k>, around: Loop<'k>) -> Option<Stream<'k>> {
+    pub(crate) fn of(decisions: &Decisions<'k>, around: Loop<'k>) -> Option<MultistageLoads<'k>> {
         let body = &around.body.body;
         let reduces = |s: &Stmt| matches!(s.op, Op::Reduce { .. } | Op::Scan { .. });
         if !decisions.ahead || decisions.layouts.products || !any(body, &reduces) {
             return None;
         }
         let loads = body.iter().filter_map(|stmt| match &stmt.op {
-            Op::Load(view) if streams(decisions, around, stmt.results[0], view) => {
+            Op::Load(view) if can_come_ahead(decisions, around, stmt.results[0], view) => {
                 Some((stmt.results[0], view))
             }
             _ => None,
@@ -45,13 +45,13 @@ impl<'k> Stream<'k> {
         }
         let bytes: u32 = loads.iter().map(|(value, _)| stage_bytes(decisions, *value)).sum();
         let stages = (UNDER_WAY.div_ceil(bytes) + 1).clamp(2, MOST_STAGES);
-        Some(Stream { loads, stages })
+        Some(MultistageLoads { loads, stages })
     }
 }
 
 /// Whether a load of a loop's body can come ahead: in whole pieces, each of one thread, from places that are known and
 /// unchanged until then.
-fn streams(decisions: &Decisions<'_>, around: Loop<'_>, value: ValueId, view: &View) -> bool {
+fn can_come_ahead(decisions: &Decisions<'_>, around: Loop<'_>, value: ValueId, view: &View) -> bool {
     let place = decisions.place(value);
     let width = per_access(decisions, place, view);
     let whole = width as u64 * element_bytes(decisions.kernel.param(view.param).elem) == WIDE;
