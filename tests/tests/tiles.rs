@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_driver::tiles::{Site, Tile, Tiles};
+use linc_driver::tiles::{DType, Site, Tile, Tiles, TunableKernel};
 use linc_driver::{Arch, Compiled, Options, PassSetting, Precision, Target, names, trial};
 use linc_ir::interp::run;
 use linc_plan::{Kernel, Plan};
@@ -107,6 +107,35 @@ fn trials_run_the_kernels_of_the_model_on_any_target() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn the_backward_over_ranges_of_few_heads_gives_the_same_bits_on_any_number_of_threads() {
+    for causal in [false, true] {
+        let site = Site {
+            kernel: TunableKernel::Backward,
+            dtype: DType::F32,
+            batch: 2,
+            seq: 1030,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            causal,
+        };
+        let plan = trial(&site, site.default_tile(Target::Cpu.into()), Target::Cpu);
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let rounds = plan.kernels.iter().filter(|kernel| kernel.name.contains("of4"));
+        assert_eq!(rounds.count(), 4, "sixteen programs from four heads");
+        let graph = site.graph().unwrap_or_else(|e| panic!("{e}"));
+        let at = bindings(&graph, VOCAB, 5, false);
+        let exact = doubles(&run::<f64>(&graph, &at).unwrap_or_else(|e| panic!("{e}")));
+        let [one, two, five] = [1, 2, 5].map(|threads| linc_tests::compiled::run(&plan, &at, threads));
+        assert!(one == two && one == five, "bits depend on threads");
+        for (name, exact) in &exact {
+            let off = distance(&one[name], exact) / norm(exact);
+            assert!(off < 1e-6, "{site}: {name} is off by {off}");
         }
     }
 }

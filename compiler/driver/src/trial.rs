@@ -8,7 +8,7 @@ use crate::assemble::assemble;
 use crate::error::CompileError;
 use crate::{PassError, Target};
 
-/// A plan that runs the node that a kernel belongs to; the kernel is the step whose kernel's name begins with
+/// A plan that runs the node that a kernel belongs to; the kernel is the steps whose kernels' names begin with
 /// [`linc_kernels::tiles::TunableKernel::name`]. All operands are inputs.
 ///
 /// # Errors

@@ -9,8 +9,8 @@ use linc_device::cpu::{Cpu, CpuOptions, Level};
 use linc_plan::{Action, Buffer, Category, DType, Gemm, Plan, Ref, Space, Step};
 use linc_tile::library::attention::efficient::{efficient_attention_backward, efficient_attention_forward};
 use linc_tile::library::attention::softmax::{
-    Kept, SoftmaxForwardSpec, softmax_attention_backward, softmax_attention_dkdv, softmax_attention_dq,
-    softmax_attention_forward,
+    Kept, Round, SoftmaxForwardSpec, softmax_attention_backward, softmax_attention_dkdv,
+    softmax_attention_dq, softmax_attention_forward,
 };
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
@@ -265,7 +265,7 @@ fn attention(bench: &mut Bench) {
         bench.line(&format!("softmax dkdv {size_of}"), flops * 2.0, 0.0, |cpu| {
             launch(cpu, &kernel, &sizes(&kernel))
         });
-        let kernel = softmax_attention_backward(&spec);
+        let kernel = softmax_attention_backward(&spec, Round { ranges: 1, round: 0 });
         bench.line(&format!("softmax backward {size_of}"), flops * 2.5, 0.0, |cpu| {
             launch(cpu, &kernel, &sizes(&kernel))
         });

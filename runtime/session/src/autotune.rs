@@ -169,15 +169,16 @@ fn measure(
     Some(Entry { tile: winner.0, seconds: winner.1, default_seconds })
 }
 
-/// Seconds of the site's kernel in one run.
+/// Seconds of the site's kernel in one run, of all its launches.
 fn time(site: &Site, candidate: &LoadedTile<'_>, device: &mut dyn Device) -> Option<f64> {
     let plan = candidate.plan;
     let mut times = vec![Duration::ZERO; plan.steps.len()];
     device.profile(candidate.program, &mut times).ok()?;
     let prefix = format!("{}_", site.kernel.name());
     let of_site = |action: &Action| matches!(action, Action::Launch { kernel, .. } if plan.kernels[*kernel].name.starts_with(&prefix));
-    let own = plan.steps.iter().zip(&times).find(|(step, _)| of_site(&step.action));
-    own.map(|(_, time)| time.as_secs_f64())
+    let own = plan.steps.iter().zip(&times).filter(|(step, _)| of_site(&step.action));
+    let seconds: Duration = own.map(|(_, time)| *time).sum();
+    (seconds > Duration::ZERO).then_some(seconds.as_secs_f64())
 }
 
 /// Choices as a checkpoint records them: sizes by target and kernel.

@@ -7,7 +7,7 @@ use linc_tile::library::attention::efficient::{
     efficient_bidirectional_out, efficient_bidirectional_state,
 };
 use linc_tile::library::attention::softmax::{
-    softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+    Round, softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
     softmax_attention_forward,
 };
 use linc_tile::library::copy::{CopySpec, copy};
@@ -272,7 +272,8 @@ pub fn softmax_attention() -> Vec<Case> {
                 let spec = layout.softmax_gradients(&spec);
                 let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| saved[i].clone());
                 let dout = operands[3].clone();
-                let joined = (elem == Elem::F32).then(|| softmax_attention_backward(&spec));
+                let joined = (elem == Elem::F32)
+                    .then(|| softmax_attention_backward(&spec, Round { ranges: 1, round: 0 }));
                 let kernels = [
                     softmax_attention_delta(&spec),
                     softmax_attention_dq(&spec),

@@ -6,9 +6,10 @@ use linc_ir::{DType, Graph, SoftmaxOp, Value};
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::softmax::{
-    Kept, SoftmaxBackwardSpec, SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec, append_to_cache,
-    softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
-    softmax_attention_forward, softmax_decode, softmax_decode_merge, softmax_decode_parts, softmax_prefill,
+    Kept, Round, SoftmaxBackwardSpec, SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec,
+    append_to_cache, softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv,
+    softmax_attention_dq, softmax_attention_forward, softmax_decode, softmax_decode_merge,
+    softmax_decode_parts, softmax_prefill,
 };
 
 use self::tiles::{Tile, TunableKernel};
@@ -38,12 +39,18 @@ pub(super) fn flops(graph: &Graph, op: &SoftmaxOp, operands: &[Value]) -> usize 
 /// Programs that keep the cores of a common CPU at work.
 const CPU_PROGRAMS: usize = 16;
 
-/// Whether the backward is one kernel, of five products where two take seven. It has a program for each key/value head of
-/// each sequence, which are enough for a CPU of some twenty cores if the model and the batch are not very small, and sums dQ in
-/// its own type.
+/// Rows of a range of the joined backward, at least: some blocks, so that what a program does once for each of them does
+/// not count.
+const RANGE: usize = 4 * BLOCK;
+
+/// Ranges of the backward that is one kernel, of five products where two take seven; `None` where it is two. There are
+/// enough programs for a CPU of some twenty cores, from the key/value heads of each sequence and the ranges that these are
+/// cut into, if the model and the batch are not very small. It sums gradients in their own type.
 /// (How many cores there are must not decide: results would depend on it.)
-fn is_joined(target: Target, dtype: DType, shape: &HeadShape) -> bool {
-    target == Target::Cpu && dtype == DType::F32 && shape.batch * shape.kv_heads >= CPU_PROGRAMS
+fn joined_ranges(target: Target, dtype: DType, shape: &HeadShape) -> Option<usize> {
+    let ranges = CPU_PROGRAMS.div_ceil(shape.batch * shape.kv_heads);
+    let fits = ranges == 1 || ranges * RANGE <= shape.seq;
+    (target == Target::Cpu && dtype == DType::F32 && fits).then_some(ranges)
 }
 
 /// Which way round a machine has its scores.
@@ -97,9 +104,12 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
     l.launch_on(softmax_attention_delta(&spec), &[out, dout, delta]);
     let tiled =
         |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
-    if is_joined(l.target, l.ty(q).dtype, &shape) {
+    if let Some(ranges) = joined_ranges(l.target, l.ty(q).dtype, &shape) {
         let tile = l.tile(TunableKernel::Backward)?;
-        l.launch_on(softmax_attention_backward(&tiled(tile)), &[q, k, v, dout, lse, delta, dq, dk, dv]);
+        for round in Round::all(ranges) {
+            let kernel = softmax_attention_backward(&tiled(tile), round);
+            l.launch_on(kernel, &[q, k, v, dout, lse, delta, dq, dk, dv]);
+        }
         return Ok(());
     }
     let (dq_tile, dkdv_tile) = (l.tile(TunableKernel::Dq)?, l.tile(TunableKernel::Dkdv)?);

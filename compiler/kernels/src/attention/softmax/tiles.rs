@@ -10,7 +10,7 @@ use linc_ir::{Graph, IrError, KindOp, NodeId, Op, SoftmaxOp, TensorType};
 
 use linc_tile::library::attention::HeadShape;
 
-use super::is_joined;
+use super::joined_ranges;
 use crate::Target;
 use crate::attention::BLOCK;
 
@@ -207,7 +207,9 @@ impl Site {
         let kv_heads = k[2];
         let shape = HeadShape { batch, seq, heads, kv_heads, head_dim };
         let kernels: &[TunableKernel] = match op {
-            SoftmaxOp::Backward { .. } if is_joined(target, dtype, &shape) => &[TunableKernel::Backward],
+            SoftmaxOp::Backward { .. } if joined_ranges(target, dtype, &shape).is_some() => {
+                &[TunableKernel::Backward]
+            }
             SoftmaxOp::Backward { .. } => &[TunableKernel::Dq, TunableKernel::Dkdv],
             SoftmaxOp::Forward { .. } | SoftmaxOp::Decode { .. } => &[TunableKernel::Forward],
         };

@@ -50,6 +50,24 @@ pub struct SoftmaxBackwardSpec {
     pub dv: HeadStrides,
 }
 
+/// The queries that a program meets a block of keys with.
+#[derive(Clone, Copy)]
+pub(super) struct QueryRange {
+    /// First query, Index, at the start of a block.
+    pub start: ValueId,
+    /// End of the queries, Index.
+    pub end: ValueId,
+    /// Every query sees every key. Else those that see some key of a block are found.
+    pub sees_all: bool,
+}
+
+impl QueryRange {
+    /// All queries of the sequence.
+    pub(super) fn whole(b: &mut Builder, spec: &SoftmaxBackwardSpec) -> QueryRange {
+        QueryRange { start: b.index(0), end: b.index(spec.shape.seq), sees_all: !spec.causal }
+    }
+}
+
 impl SoftmaxBackwardSpec {
     /// Carries values over the blocks of queries that see some key of a block: `step(builder, first query, whether some
     /// keys are hidden, carried)`. `keys` is the first key, Index.
@@ -57,14 +75,14 @@ impl SoftmaxBackwardSpec {
         &self,
         b: &mut Builder,
         keys: ValueId,
+        queries: QueryRange,
         carried: &[ValueId],
         step: impl Fn(&mut Builder, ValueId, bool, &[ValueId]) -> Vec<ValueId>,
     ) -> Vec<ValueId> {
         let (rows, cols) = (self.block_q, self.block_k);
-        let end = b.index(self.shape.seq);
-        if !self.causal {
-            let first = b.index(0);
-            return b.for_loop(first, end, rows, carried, |b, start, carried| step(b, start, false, carried));
+        let QueryRange { start, end, sees_all } = queries;
+        if sees_all {
+            return b.for_loop(start, end, rows, carried, |b, start, carried| step(b, start, false, carried));
         }
         // Blocks of queries before the keys see none of them; those at or after the last key see all.
         let width = b.index(rows);
@@ -184,8 +202,11 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
     let dv = HeadRows::new(&mut b, dv, spec.dv, dim, batch, kv_head);
     let k_tile = k.load(&mut b, keys, cols, key_bound);
     let v_tile = v.load(&mut b, keys, cols, key_bound);
-    let block = KeyBlock { batch, kv_head, start: keys, bound: key_bound, k: k_tile, v: v_tile };
-    write_key_gradients(&mut b, spec, [q, dout, lse, delta], &block, [dk, dv], None);
+    let queries = QueryRange::whole(&mut b, spec);
+    let block = KeyBlock { batch, kv_head, start: keys, bound: key_bound, k: k_tile, v: v_tile, queries };
+    let [dk_sum, dv_sum] = key_gradients(&mut b, spec, [q, dout, lse, delta], &block, None);
+    dk.store(&mut b, keys, dk_sum, key_bound);
+    dv.store(&mut b, keys, dv_sum, key_bound);
     b.finish()
 }
 
@@ -203,6 +224,8 @@ pub(super) struct KeyBlock {
     pub k: ValueId,
     /// `[block_k, D]`.
     pub v: ValueId,
+    /// What the keys meet.
+    pub queries: QueryRange,
 }
 
 /// The gradient of the queries, where it is summed in memory block by block of keys.
@@ -213,16 +236,15 @@ pub(super) struct SummedInMemory {
     pub scaled_keys: ValueId,
 }
 
-/// Walks over the queries that see a block of keys, of each head of its group, and writes the block's gradients `[dk, dv]`;
-/// with `queries`, adds to that of the queries as well. `[q, dout, lse, delta]` are parameters.
-pub(super) fn write_key_gradients(
+/// Walks over the queries that see a block of keys, of each head of its group: the sums of dK and dV `[block_k, D]`; with
+/// `summed`, adds to the gradient of the queries as well. `[q, dout, lse, delta]` are parameters.
+pub(super) fn key_gradients(
     b: &mut Builder,
     spec: &SoftmaxBackwardSpec,
     [q, dout, lse, delta]: [ParamId; 4],
     block: &KeyBlock,
-    [dk, dv]: [HeadRows; 2],
-    queries: Option<&SummedInMemory>,
-) {
+    summed: Option<&SummedInMemory>,
+) -> [ValueId; 2] {
     let HeadShape { seq, heads, head_dim: dim, .. } = spec.shape;
     let (rows, cols, group) = (spec.block_q, spec.block_k, spec.shape.group());
     let accs = ["dk_acc", "dv_acc"].map(|name| {
@@ -233,9 +255,8 @@ pub(super) fn write_key_gradients(
         let head = group_head(b, block.kv_head, group, member);
         let q = HeadRows::new(b, q, spec.q, dim, block.batch, head);
         let dout = HeadRows::new(b, dout, spec.dout, dim, block.batch, head);
-        let dq = queries.map(|queries| {
-            (HeadRows::new(b, queries.dq, spec.dq, dim, block.batch, head), queries.scaled_keys)
-        });
+        let dq = summed
+            .map(|summed| (HeadRows::new(b, summed.dq, spec.dq, dim, block.batch, head), summed.scaled_keys));
         let line = b.scale_index(block.batch, heads);
         let line = b.add(line, head);
         let line = b.scale_index(line, seq);
@@ -276,11 +297,9 @@ pub(super) fn write_key_gradients(
             let dk = spec.kept.weigh(b, ds, q_tile, carried[0]);
             vec![dk, dv]
         };
-        spec.walk_queries(b, block.start, carried, step)
+        spec.walk_queries(b, block.start, block.queries, carried, step)
     });
-    let result = b.scale(done[0], spec.scale);
-    dk.store(b, block.start, result, block.bound);
-    dv.store(b, block.start, done[1], block.bound);
+    [b.scale(done[0], spec.scale), done[1]]
 }
 
 /// Declares the parameters that `dq` and `dkdv` read.

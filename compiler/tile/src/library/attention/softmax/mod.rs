@@ -9,7 +9,7 @@
 //! | `softmax_attention_delta` | ceil(N/block_q), H, B | out, dout, =delta |
 //! | `softmax_attention_dq` | ceil(N/block_q), H, B | q, k, v, dout, lse, delta, =dq |
 //! | `softmax_attention_dkdv` | ceil(N/block_k), G, B | q, k, v, dout, lse, delta, =dk, =dv |
-//! | `softmax_attention_backward` | G, B, 1 | q, k, v, dout, lse, delta, ~dq, =dk, =dv |
+//! | `softmax_attention_backward` | G, B, ranges that meet | q, k, v, dout, lse, delta, ~dq, =dk, =dv (first round) or ~dk, ~dv |
 //! | `append_to_cache` | ceil(N/block_k), G, B | k, v, =kcache, =vcache, pos |
 //! | `softmax_prefill` | ceil(N/block_q), H, B | q, kcache, vcache, pos, =out |
 //! | `softmax_decode` | G, B, 1 | q, k, v, ~kcache, ~vcache, pos, =out |
@@ -27,7 +27,7 @@ mod scores;
 pub use backward::{
     SoftmaxBackwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
 };
-pub use backward_joined::softmax_attention_backward;
+pub use backward_joined::{Round, softmax_attention_backward};
 pub use decode::{SoftmaxDecodeSpec, softmax_decode, softmax_decode_merge, softmax_decode_parts};
 pub use forward::{SoftmaxForwardSpec, softmax_attention_forward};
 pub use prefill::{SoftmaxPrefillSpec, append_to_cache, softmax_prefill};
