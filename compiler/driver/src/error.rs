@@ -12,6 +12,14 @@ pub enum CompileError {
     /// Errors in the model's files.
     #[error(transparent)]
     Model(#[from] Diagnostics),
+    /// A number that replaces one of the model file is refused.
+    #[error("{}", in_short(errors))]
+    Override {
+        /// Its dotted key.
+        key: String,
+        /// What is wrong with it.
+        errors: Diagnostics,
+    },
     /// A pass refuses.
     #[error(transparent)]
     Pass(#[from] PassError),
@@ -35,4 +43,12 @@ pub enum CompileError {
         /// What is wrong.
         error: IrError,
     },
+}
+
+/// Errors without the text that they are about, which is not where they were made.
+fn in_short(errors: &Diagnostics) -> String {
+    let help =
+        |help: &Option<String>| help.as_ref().map_or(String::new(), |help| format!("\n  help: {help}"));
+    let errors = errors.errors.iter().map(|error| error.message.clone() + &help(&error.help));
+    errors.collect::<Vec<_>>().join("\n")
 }

@@ -221,7 +221,8 @@ impl Model {
 fn numbers(config: &Source, overrides: &[(String, f64)]) -> Result<ModelConfig, CompileError> {
     let mut config = ModelConfig::parse(config)?;
     for (key, value) in overrides {
-        config.override_number(key, *value)?;
+        let key_at_fault = |errors| CompileError::Override { key: key.clone(), errors };
+        config.override_number(key, *value).map_err(key_at_fault)?;
     }
     Ok(config)
 }

@@ -89,7 +89,7 @@ pub(crate) struct InitArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// The run, such as configs/quickstart.toml
-    #[arg(required_unless_present = "list_settings")]
+    #[arg(required_unless_present = "list_settings", allow_hyphen_values = true)]
     pub(crate) config: Option<PathBuf>,
     /// Print where the time goes, by kernel, at the end
     #[arg(long)]

@@ -100,6 +100,13 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
         shape,
     );
     model.map_err(|error| match error {
+        CompileError::Override { ref key, .. } => {
+            let is_it = |text: &&String| text.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+            match layers.set.iter().rfind(is_it) {
+                Some(text) => anyhow!("command line: `--set {text}`: {error}"),
+                None => error.into(),
+            }
+        }
         CompileError::Pass(error) => {
             let ratio = layers.ratio.as_ref().map_or(String::new(), |ratio| format!("--ratio {ratio} "));
             anyhow!("command line: `{ratio}--placement {}`: {error}", layers.placement)

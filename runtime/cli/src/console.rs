@@ -4,10 +4,11 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use console::{Term, measure_text_width};
 use linc_device::words::bytes;
+use linc_infer::visible;
 use linc_train::metrics::{Memory, Record, console_line, validation_line};
 use linc_train::trainer::Observer;
 
@@ -16,6 +17,14 @@ use crate::progress::{Progress, drawable, is_dumb};
 
 /// Columns that TorchTitan's lines need.
 const FULL: usize = 170;
+
+/// What lines of a quotation begin with.
+const BAR: &str = "    | ";
+/// In less room than this no text can be read, and none is wrapped.
+const NARROW: usize = 10;
+
+/// Time between two lines on the same work in a log that shows no bar.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The part of a timestamp that lines on a narrower terminal begin with: `12:34:56`.
 const CLOCK: Range<usize> = 11..19;
@@ -31,8 +40,8 @@ pub(crate) struct Console {
     /// Ends the run, after a checkpoint, when nobody can see any more how it goes.
     stop: &'static AtomicBool,
     failed: Option<io::Error>,
-    /// Whether the log says what is going on.
-    said: bool,
+    /// When the log, without a bar, says how far work is the next time; none is going on without it.
+    next: Option<Instant>,
 }
 
 impl Console {
@@ -40,7 +49,7 @@ impl Console {
         let terminal = io::stdout().is_terminal();
         let width = terminal.then(|| usize::from(Term::stdout().size().1));
         let color = color && terminal && allows_color();
-        Console { progress: Progress::new(), steps, color, width, stop, failed: None, said: false }
+        Console { progress: Progress::new(), steps, color, width, stop, failed: None, next: None }
     }
 
     /// The bar, for other work of the run.
@@ -50,6 +59,11 @@ impl Console {
 
     pub(crate) fn warn(&self, text: &str) {
         self.progress.suspend(|| out::complain(format_args!("warning: {text}")));
+    }
+
+    /// Columns of the terminal that the log goes to, if it does.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// Removes the progress bar.
@@ -87,11 +101,10 @@ impl Observer for Console {
     }
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {
-        // Without a bar, one line says why nothing happens.
-        if !drawable() && done < total && !self.said {
+        // Without a bar, lines say why nothing else happens.
+        if !drawable() && is_due(&mut self.next, Instant::now(), done < total) {
             self.line(&format!("{what}: {} of {}", bytes(done), bytes(total)));
         }
-        self.said = done < total;
         self.progress.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
     }
 
@@ -112,6 +125,15 @@ impl Observer for Console {
     fn validation(&mut self, record: &Record, memory: Memory) {
         self.line(&validation_line(record, memory, self.color, self.room()));
     }
+}
+
+/// Whether a line is due on work that goes on: at once, and from then on every [`INTERVAL`].
+fn is_due(next: &mut Option<Instant>, now: Instant, goes_on: bool) -> bool {
+    let is_due = goes_on && next.is_none_or(|next| now >= next);
+    if is_due || !goes_on {
+        *next = goes_on.then(|| now + INTERVAL);
+    }
+    is_due
 }
 
 /// A time and a text in lines of at most `width` columns, but for words that are longer. What is a line of the text by itself
@@ -145,6 +167,42 @@ fn wrapped_line(start: &str, text: &str, width: usize) -> String {
     lines.join("\n")
 }
 
+/// A text as a quotation, in lines that fit `width` columns, if there is an end to them. What cannot be printed is written
+/// as an escape.
+pub(crate) fn indented(text: &str, width: Option<usize>) -> String {
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(BAR.len() + 1));
+    let room = if room < NARROW { usize::MAX } else { room };
+    let text = visible(text);
+    let lines = text.lines().flat_map(|line| pieces(line, room));
+    lines.map(|line| format!("{BAR}{line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A line in pieces of at most `room` columns, which end behind a word where one does.
+fn pieces(line: &str, room: usize) -> Vec<&str> {
+    let (mut pieces, mut rest) = (vec![], line);
+    while measure_text_width(rest) > room {
+        let mut columns = 0;
+        let fits = |(_, c): &(usize, char)| {
+            columns += measure_text_width(c.encode_utf8(&mut [0; 4]));
+            columns <= room
+        };
+        let end = rest
+            .char_indices()
+            .take_while(fits)
+            .map(|(at, c)| at + c.len_utf8())
+            .last()
+            .unwrap_or(rest.len());
+        // The space at the end of a piece is not seen, so it may be one too many.
+        let behind =
+            rest[..end].len() + rest[end..].chars().next().filter(|c| *c == ' ').map_or(0, |c| c.len_utf8());
+        let cut = rest[..behind].rfind(' ').map_or(end, |space| space + 1);
+        pieces.push(rest[..cut].trim_end_matches(' '));
+        rest = &rest[cut..];
+    }
+    pieces.push(rest);
+    pieces
+}
+
 /// Whether nobody asks for plain text; see <https://no-color.org>.
 fn allows_color() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
@@ -175,7 +233,41 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{civil, wrapped};
+    use super::{INTERVAL, civil, indented, is_due, wrapped};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn work_in_a_log_is_told_of_now_and_then() {
+        let begun = Instant::now();
+        let mut next = None;
+        let mut due =
+            |seconds: u64, goes_on| is_due(&mut next, begun + Duration::from_secs(seconds), goes_on);
+        let every = INTERVAL.as_secs();
+        assert!(
+            due(1, true)
+                && !due(2, true)
+                && !due(every, true)
+                && due(every + 1, true)
+                && !due(every + 2, true)
+        );
+        assert!(due(3 * every, true) && !due(3 * every + 1, false), "its end needs no line");
+        assert!(due(3 * every + 2, true), "other work begins");
+    }
+
+    #[test]
+    fn samples_are_wrapped_where_there_is_an_end_of_the_line() {
+        let text = "One day a fox went out.\n\nIt  was\u{e9}\u{b} cold";
+        assert_eq!(
+            indented(text, None),
+            "    | One day a fox went out.\n    | \n    | It  was\u{e9}\\u{b} cold"
+        );
+        let narrow =
+            "    | One day a\n    | fox went\n    | out.\n    | \n    | It  was\u{e9}\n    | \\u{b} cold";
+        assert_eq!(indented(text, Some(17)), narrow);
+        let long = indented(&"x".repeat(30), Some(17));
+        assert!(long.lines().all(|line| line.len() <= 16) && long.matches('x').count() == 30, "{long}");
+        assert_eq!(indented("ab", Some(0)), "    | ab", "a terminal that tells no width");
+    }
 
     #[test]
     fn long_messages_are_wrapped_between_words() {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use linc_device::signals;
 
 /// Work that is done before this has no bar.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -65,6 +66,10 @@ impl Progress {
 
     /// Prints something while the bar is out of the way.
     pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        // Behind the notice of a request to end, a bar would come back below each line.
+        if signals::exit_code().is_some() {
+            self.clear();
+        }
         match &self.0.borrow().bar {
             Some(bar) => bar.suspend(print),
             None => print(),
@@ -80,6 +85,10 @@ impl Progress {
 impl Shown {
     fn show(&mut self, what: &str, words: &str, done: u64, total: u64) {
         if !self.drawable {
+            return;
+        }
+        if signals::exit_code().is_some() {
+            self.clear();
             return;
         }
         match self.works.iter().position(|work| work.what == what) {

@@ -1,25 +1,31 @@
 //! `linc train`: runs a job and shows how it goes.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
-use linc_config::{ModelFiles, Override};
+use linc_config::{ModelFiles, Override, nearest};
 use linc_device::signals;
 use linc_device::words::{bytes, thousands};
 use linc_exec::Profile;
-use linc_infer::visible;
 use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Summary, Trainer};
 
 use crate::args::TrainArgs;
-use crate::console::Console;
+use crate::console::{Console, indented};
 use crate::out;
 use crate::shipped::SHIPPED;
 use crate::table::table;
 
-/// What the first request to end is answered with.
-const NOTICE: &str = "\nInterrupted: ending in order (press Ctrl-C again to quit at once)\n";
+/// What may stand in front of the config.
+const SWITCHES: [&str; 3] = ["--profile", "--list-settings", "--help"];
+
+/// What requests to end are answered with.
+const NOTICES: signals::Notices = signals::Notices {
+    first: "\nInterrupted: ending in order (press Ctrl-C again to quit at once)\n",
+    second: "\nEnded at once: steps since the last checkpoint are not saved\n",
+};
 
 pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     // Switches after the config file arrive among the overrides.
@@ -29,11 +35,12 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         return list_settings();
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
+    check_first(path, &args.overrides)?;
     let loaded = JobConfig::load_file(path, &Override::parse_all(&settings, &JobConfig::keys())?, &SHIPPED)?;
     let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
     let mut config = loaded.config;
     config.profiling.enable_profiling |= args.profile || !switches.is_empty();
-    let stop = signals::catch(NOTICE);
+    let stop = signals::catch(NOTICES);
     let color = !config.metrics.disable_color_printing;
     let mut console = Console::new(config.training.steps, color, stop);
     for warning in &loaded.warnings {
@@ -66,19 +73,50 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     if summary.interrupted {
         return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
     }
-    out::line(summary_text(&summary))?;
+    out::line(summary_text(&summary, console.width()))?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses a setting or a switch where the config stands.
+fn check_first(config: &Path, rest: &[String]) -> Result<()> {
+    let Some(first) = config.to_str().filter(|first| first.starts_with('-')) else { return Ok(()) };
+    if !first.contains('.') {
+        let near = nearest(first, SWITCHES.into_iter());
+        let near = near.map_or_else(
+            || "linc train --help lists them".to_owned(),
+            |near| format!("did you mean {near}?"),
+        );
+        bail!("{first} is no option of linc train\n  help: {near}");
+    }
+    // The config may stand behind its settings.
+    let named = rest.iter().position(|arg| !arg.starts_with('-') && arg.ends_with(".toml"));
+    let config = named.map_or("configs/quickstart.toml", |at| &rest[at]);
+    let others = rest.iter().enumerate().filter(|(at, _)| Some(*at) != named).map(|(_, arg)| arg.as_str());
+    let settings: Vec<&str> = std::iter::once(first).chain(others).collect();
+    bail!(
+        "{first} changes a setting of a config, but no config is named before it\n  help: linc train {config} {}",
+        settings.join(" ")
+    )
+}
+
 fn list_settings() -> Result<ExitCode> {
+    let mut section = String::new();
     for key in JobConfig::listing() {
+        if key.section() != section {
+            let gap = if section.is_empty() { "" } else { "\n" };
+            section = key.section().to_owned();
+            out::line(format_args!("{gap}[{section}] {}", key.about))?;
+        }
         let default = key.default.as_deref().unwrap_or("unset");
-        out::line(format_args!("--{} ({}; default {default})\n    {}", key.name, key.expected, key.help))?;
+        out::line(format_args!(
+            "  --{} ({}; default {default})\n      {}",
+            key.name, key.expected, key.help
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn summary_text(summary: &Summary) -> String {
+fn summary_text(summary: &Summary, width: Option<usize>) -> String {
     let mut rows = vec![("steps", thousands(summary.step as u64))];
     rows.extend(summary.loss.map(|loss| ("training loss", format!("{loss:.4}"))));
     if let Some(record) = &summary.validation {
@@ -96,16 +134,12 @@ fn summary_text(summary: &Summary) -> String {
         text.push_str(&format!("\n  {name:16} {value}"));
     }
     if let Some(sample) = &summary.sample {
-        text.push_str(&format!("\n  sample\n{}", indented(sample)));
+        text.push_str(&format!("\n  sample\n{}", indented(sample, width)));
     }
     if let Some(profile) = &summary.profile {
         text.push_str(&format!("\n\n{}", profile_table(profile)));
     }
     text
-}
-
-fn indented(text: &str) -> String {
-    visible(text).lines().map(|line| format!("    | {line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn profile_table(profile: &Profile) -> String {

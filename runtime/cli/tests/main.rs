@@ -11,6 +11,7 @@ mod disk;
 mod folders;
 mod limits;
 mod memory;
+mod mistakes;
 mod readme;
 mod requests;
 mod resume;

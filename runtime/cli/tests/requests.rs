@@ -109,7 +109,7 @@ fn numbers_and_flags_of_a_model_can_be_set() {
 fn what_is_no_config_is_named() {
     refuse(&["train", "configs"], &["configs", "folder"]);
     refuse(&["train", "configs/none.toml"], &["configs/none.toml", "no such file"]);
-    refuse(&["train", "models/llama3.linc"], &["models/llama3.linc:", "TOML"]);
+    refuse(&["train", "models/llama3.linc"], &["models/llama3.linc: this is an architecture", "linc init"]);
     refuse(&["compile", "models"], &["models", "folder"]);
     refuse(&["inspect", "models/none.toml"], &["models/none.toml", "no such file"]);
     let folder = Folder::new("misspelt");
@@ -242,7 +242,7 @@ fn what_passes_and_kernels_refuse_has_a_place() {
         (
             "x = x * 2",
             &["--model.overrides.n_layers", "0"],
-            &["own.toml:7:12: error: `n_layers` must be a whole number from 1", "overridden to 0"],
+            &["command line: `--model.overrides.n_layers 0`: `n_layers` must be a whole number from 1"],
         ),
         (
             "x = x * 2",

@@ -99,7 +99,44 @@ fn the_second_request_ends_a_run_that_cannot_end_in_order() {
         assert!(child.try_wait().expect("a status").is_none(), "it waits for its reader");
         send(&child, second);
         assert_eq!(end(&mut child, Duration::from_secs(5)), Some(code));
+        let said = std::io::read_to_string(child.stderr.take().expect("standard error")).expect("text");
+        let notices: Vec<&str> =
+            said.lines().filter(|line| !line.is_empty() && !line.contains("warning:")).collect();
+        assert!(
+            matches!(notices[..], [first, last] if first.starts_with("Interrupted: ") && last.starts_with("Ended at once: ")),
+            "{said}"
+        );
     }
+}
+
+#[test]
+fn a_full_pipe_of_errors_does_not_keep_a_run_from_its_end() {
+    let folder = Folder::new("signals_full");
+    let config = folder.config();
+    let settings = ["--training.steps", "100000000", "--validation.enable", "false"];
+    // Standard error is a pipe that has no room left and that nobody reads.
+    let line = "mkfifo \"$1\"; exec 3<>\"$1\"; dd if=/dev/zero of=\"$1\" bs=4096 count=64 oflag=nonblock 2>/dev/null; \
+                shift; exec \"$@\" 2>&3";
+    let pipe = folder.path("pipe").display().to_string();
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        line,
+        "sh",
+        &pipe,
+        "env",
+        "--default-signal=INT",
+        env!("CARGO_BIN_EXE_linc"),
+        "train",
+        &config,
+    ]);
+    let child = command.args(settings).env("CUDA_VISIBLE_DEVICES", "").stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("sh runs");
+    let output = wait_for(&mut child, "step:  1");
+    send(&child, "-INT");
+    send(&child, "-INT");
+    assert_eq!(end(&mut child, Duration::from_secs(20)), Some(130));
+    drop(output);
 }
 
 #[test]

@@ -20,18 +20,25 @@ const LONG: [&str; 10] = [
 
 /// Runs `linc` in a terminal of 80 columns, by the program `script` of util-linux; nothing where there is none.
 fn in_terminal(variables: &[(&str, &str)], args: &[&str]) -> Option<String> {
-    let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
-    let line = format!("stty rows 24 cols 80; exec '{}' {}", env!("CARGO_BIN_EXE_linc"), quoted.join(" "));
-    let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).current_dir(workspace());
-    command.env("TERM", "xterm-256color").env_remove("NO_COLOR").envs(variables.iter().copied());
-    let Ok(output) = command.output() else {
-        eprintln!("skipped: there is no program `script` to make a terminal with");
-        return None;
-    };
+    let output = behind("", variables, args)?;
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{shown}");
     Some(shown)
+}
+
+/// As [`in_terminal`], behind another command, whatever the end.
+fn behind(command: &str, variables: &[(&str, &str)], args: &[&str]) -> Option<Output> {
+    let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
+    let line =
+        format!("stty rows 24 cols 80; exec {command} '{}' {}", env!("CARGO_BIN_EXE_linc"), quoted.join(" "));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).current_dir(workspace());
+    command.env("TERM", "xterm-256color").env_remove("NO_COLOR").envs(variables.iter().copied());
+    let output = command.output().ok();
+    if output.is_none() {
+        eprintln!("skipped: there is no program `script` to make a terminal with");
+    }
+    output
 }
 
 /// Text without the sequences that move the cursor and set colours.
@@ -58,6 +65,8 @@ fn lines_of_a_run_fit_the_terminal() {
     let long: Vec<&&str> =
         log.filter(|line| line.chars().count() > 80 && line.contains(' ') && !line.contains('/')).collect();
     assert!(long.is_empty(), "{long:?}");
+    let sample: Vec<&&str> = lines.iter().filter(|line| line.starts_with("    | ")).collect();
+    assert!(sample.len() > 1 && sample.iter().all(|line| line.chars().count() < 80), "{sample:?}");
     let bars: Vec<&&str> = lines.iter().filter(|line| line.contains('█') || line.contains('░')).collect();
     assert!(bars.iter().any(|bar| bar.contains("/600  loss ")), "no bar in {text}");
     assert!(shown.contains("\x1b[32m"), "fields have colours");
@@ -77,6 +86,22 @@ fn a_long_validation_has_a_bar() {
         text.split(['\r', '\n']).filter(|line| line.contains("validation batch ")).collect();
     assert!(!bars.is_empty() && bars.iter().all(|bar| bar.chars().count() <= 80), "{text}");
     assert!(text.contains("validate step:  1  loss: "), "{text}");
+}
+
+#[test]
+fn no_bar_is_drawn_behind_the_notice_of_a_signal() {
+    let folder = Folder::new("terminal_interrupted");
+    let config = folder.config();
+    // Steps of many batches, so that one goes on behind the signal.
+    let long =
+        ["--training.steps", "100000", "--training.global_batch_size", "400", "--validation.enable", "false"];
+    let args = [&["train", config.as_str()][..], &long].concat();
+    let Some(output) = behind("timeout --foreground -s INT 3", &[], &args) else { return };
+    let text = plain(&String::from_utf8_lossy(&output.stdout));
+    let (before, after) = text.split_once("Interrupted: ").unwrap_or_else(|| panic!("no notice in {text}"));
+    assert!(before.contains("/100000  loss "), "no bar in {text}");
+    assert!(!after.contains('█') && !after.contains('░') && !after.contains("/100000  loss "), "{after}");
+    assert!(after.contains("to go on, run the same command again"), "{after}");
 }
 
 #[test]

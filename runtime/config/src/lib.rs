@@ -15,10 +15,13 @@ mod legacy;
 mod model;
 mod model_files;
 mod near;
+pub mod other_kind;
+mod overrides;
 #[doc(hidden)]
 pub mod section;
 mod settings;
 pub mod shipped;
+mod syntax;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
@@ -26,8 +29,9 @@ pub use legacy::is_ignored;
 pub use model::{Model, OVERRIDES, describe_overrides, take_overrides};
 pub use model_files::{ModelFiles, read_or_shipped};
 pub use near::{help_for_missing, nearest};
+pub use overrides::Override;
 pub use section::{Entry, KeyInfo, Section, section_order};
-pub use settings::{Override, Settings};
+pub use settings::{Settings, place_among};
 #[doc(hidden)]
 pub use toml::de::DeValue;
 pub use value::{Scalar, Setting, mismatch, quote};

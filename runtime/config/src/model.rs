@@ -55,5 +55,6 @@ pub fn describe_overrides() -> KeyInfo {
         expected: Scalar::expected(),
         default: None,
         aliases: vec![],
+        about: "Numbers and flags of the model file, replaced for this run.".to_owned(),
     }
 }

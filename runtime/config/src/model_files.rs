@@ -9,7 +9,9 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{ConfigError, FilePlace, Place, Problem};
 use crate::model::Model;
 use crate::near::{help_for_missing, nearest, nearest_path};
+use crate::other_kind;
 use crate::shipped::{self, Shipped, ShippedFile};
+use crate::syntax;
 
 /// The texts of a model, for the compiler, which reads no files itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,30 +41,7 @@ impl ModelFiles {
         config_path: Option<&Path>,
         shipped: &Shipped,
     ) -> Result<Self, ConfigError> {
-        let config_folder = config_path.map(|path| path.parent().unwrap_or(Path::new("")));
-        if let Some(path) = &model.path {
-            let given = PathBuf::from(path);
-            let beside = config_folder.map(|folder| folder.join(path)).filter(|beside| beside.is_file());
-            return Self::read(&if given.is_file() { given } else { beside.unwrap_or(given) }, shipped);
-        }
-        let mut folders = Vec::new();
-        if let Some(folder) = config_folder {
-            // `configs/..` is written out where that can be done by name, for shorter messages.
-            match folder.file_name() {
-                Some(_) => folders.push(folder.parent().unwrap_or(Path::new("")).join("models")),
-                None => folders.push(folder.join("..").join("models")),
-            }
-            folders.push(folder.join("models"));
-        }
-        folders.push(PathBuf::from("models"));
-        let file = model_file_name(model);
-        match folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file()) {
-            Some(path) => Self::read(&path, shipped),
-            None if shipped::find(shipped.models, Path::new(&file)).is_some() => {
-                Self::read(Path::new(&file), shipped)
-            }
-            None => Err(no_such_model(model, &file, &folders, shipped)),
-        }
+        Self::read(&model_path(model, config_path, shipped)?, shipped)
     }
 
     /// Reads a model file and the architecture it names (`architecture = "x.linc"`); where there is no such file, the
@@ -71,6 +50,7 @@ impl ModelFiles {
     /// # Errors
     /// A file that cannot be read, or no architecture in the model file.
     pub fn read(model_path: &Path, shipped: &Shipped) -> Result<Self, ConfigError> {
+        other_kind::check_model(model_path, shipped)?;
         let (model_path, model_text) = read_or_shipped(model_path, shipped.models, "model file")?;
         let architecture_path = architecture_path(&model_path, &model_text)?;
         let is_shipped = |file: &&ShippedFile| file.place() == architecture_path;
@@ -79,6 +59,38 @@ impl ModelFiles {
             None => read_text(&architecture_path, "architecture file")?,
         };
         Ok(Self { model_path, model_text, architecture_path, architecture_text })
+    }
+}
+
+/// The path of a config's model file, as [`ModelFiles::resolve`] looks for it; of one that is built in, its path there.
+pub(crate) fn model_path(
+    model: &Model,
+    config_path: Option<&Path>,
+    shipped: &Shipped,
+) -> Result<PathBuf, ConfigError> {
+    let config_folder = config_path.map(|path| path.parent().unwrap_or(Path::new("")));
+    if let Some(path) = &model.path {
+        let given = PathBuf::from(path);
+        let beside = config_folder.map(|folder| folder.join(path)).filter(|beside| beside.is_file());
+        return Ok(if given.is_file() { given } else { beside.unwrap_or(given) });
+    }
+    let mut folders = Vec::new();
+    if let Some(folder) = config_folder {
+        // `configs/..` is written out where that can be done by name, for shorter messages.
+        match folder.file_name() {
+            Some(_) => folders.push(folder.parent().unwrap_or(Path::new("")).join("models")),
+            None => folders.push(folder.join("..").join("models")),
+        }
+        folders.push(folder.join("models"));
+    }
+    folders.push(PathBuf::from("models"));
+    let file = model_file_name(model);
+    match folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file()) {
+        Some(path) => Ok(path),
+        None => match shipped::find(shipped.models, Path::new(&file)) {
+            Some(file) => Ok(PathBuf::from(file.path)),
+            None => Err(no_such_model(model, &file, &folders, shipped)),
+        },
     }
 }
 
@@ -121,7 +133,8 @@ fn architecture_path(model_path: &Path, text: &str) -> Result<PathBuf, ConfigErr
     };
     let table = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(text.len()..text.len());
-        problem(format!("not valid TOML: {}", error.message()), span, None)
+        let help = syntax::help(text, span.start);
+        problem(format!("not valid TOML: {}", error.message()), span, help)
     })?;
     let table = table.get_ref();
     let help = || {

@@ -18,6 +18,8 @@ pub struct KeyInfo {
     pub default: Option<String>,
     /// Other accepted spellings, with section.
     pub aliases: Vec<String>,
+    /// What its section is about.
+    pub about: String,
 }
 
 impl KeyInfo {
@@ -27,7 +29,7 @@ impl KeyInfo {
     }
 }
 
-/// The names of sections, each once, in the order in which they come first.
+/// The names of sections, each once, in the order in which they come first, and subsections behind their section.
 pub fn section_order<'a>(sections: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     for section in sections {
@@ -35,6 +37,11 @@ pub fn section_order<'a>(sections: impl Iterator<Item = &'a str>) -> Vec<String>
             order.push(section.to_owned());
         }
     }
+    let first = order.clone();
+    let place = |section: &str| first.iter().position(|known| known == section);
+    order.sort_by_key(|section| {
+        section.split_once('.').and_then(|(above, _)| place(above)).or(place(section))
+    });
     order
 }
 
@@ -118,12 +125,14 @@ macro_rules! section {
 
             fn describe(keys: &mut Vec<$crate::KeyInfo>) {
                 let defaults = Self::default();
+                let about = [$($section_doc),+].map(str::trim).join(" ");
                 $(keys.push($crate::KeyInfo {
                     name: concat!($section, ".", stringify!($field)).to_owned(),
                     help: [$($doc),+].map(str::trim).join(" "),
                     expected: $crate::section::expected::<$ty>(None$(.or(Some($check)))?),
                     default: $crate::Setting::to_toml(&defaults.$field),
                     aliases: vec![$($($crate::section::qualify($section, $alias)),+)?],
+                    about: about.clone(),
                 });)*
             }
 

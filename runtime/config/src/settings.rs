@@ -10,61 +10,10 @@ use crate::check::Check;
 use crate::error::{ConfigError, FilePlace, Place, Problem};
 use crate::legacy;
 use crate::near::nearest;
+use crate::overrides::Override;
 use crate::section::{KeyInfo, section_order};
+use crate::syntax;
 use crate::value::{Setting, describe, describe_text};
-
-/// A `--section.key value` argument.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Override {
-    /// `section.key`.
-    pub name: String,
-    /// The value; `None` for a bare flag, which means `true`.
-    pub value: Option<String>,
-}
-
-impl Override {
-    /// Reads arguments of the form `--section.key value`, `--section.key=value` and, for switches, `--section.key`.
-    /// `keys` are those that may be meant by a key without its section.
-    ///
-    /// # Errors
-    /// An argument that is none of these.
-    pub fn parse_all(args: &[String], keys: &[KeyInfo]) -> Result<Vec<Self>, ConfigError> {
-        let mut overrides = Vec::new();
-        let mut rest = args.iter().peekable();
-        while let Some(arg) = rest.next() {
-            let Some(flag) = arg.strip_prefix("--").filter(|flag| flag.contains('.')) else {
-                let example = sectioned(arg, keys).map_or_else(
-                    || ", for example `--training.steps 100`".to_owned(),
-                    |name| format!(": did you mean `--{name}`?"),
-                );
-                return Err(ConfigError::new(format!("unexpected argument `{arg}`"))
-                    .help(format!("a setting is changed with `--section.key value`{example}")));
-            };
-            let (name, value) = match flag.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (flag, rest.next_if(|next| !next.starts_with("--")).cloned()),
-            };
-            // Dashes for underscores, as many command line tools spell them.
-            overrides.push(Self { name: name.replace('-', "_"), value });
-        }
-        Ok(overrides)
-    }
-
-    /// As typed.
-    fn flag(&self) -> String {
-        match &self.value {
-            Some(value) => format!("--{} {value}", self.name),
-            None => format!("--{}", self.name),
-        }
-    }
-}
-
-/// The setting of which an argument is the key without its section.
-fn sectioned(arg: &str, keys: &[KeyInfo]) -> Option<String> {
-    let key = arg.strip_prefix("--")?.split('=').next()?.replace('-', "_");
-    let mut names = keys.iter().map(|known| &known.name);
-    names.find(|name| name.rsplit('.').next() == Some(key.as_str())).cloned()
-}
 
 enum Value<'a> {
     Toml(DeValue<'a>),
@@ -124,9 +73,10 @@ impl<'a> Settings<'a> {
             }
             Err(error) => {
                 let span = error.span().unwrap_or(text.len()..text.len());
+                let help = syntax::help(text, span.start);
                 let message = format!("not valid TOML: {}", error.message());
                 let origin = Origin::File { key: span.clone(), value: span };
-                settings.problem(message, settings.key_place(&origin), None);
+                settings.problem(message, settings.key_place(&origin), help);
             }
         }
         let flags = overrides.iter().map(|given| {
@@ -360,16 +310,17 @@ impl<'a> Settings<'a> {
         &self.places
     }
 
-    /// Reports a conflict at the place of a setting that was taken, if it was given.
-    pub fn conflict(&mut self, name: &str, message: String, help: &str) {
-        let place = self.places.get(name).cloned();
+    /// Reports a conflict between settings that were taken, at the place of the one to look at: one of the command line,
+    /// which was typed last, else the first of `names` that was given.
+    pub fn conflict(&mut self, names: &[&str], message: String, help: &str) {
+        let place = place_among(&self.places, names).cloned();
         let rank = self.rank(place.as_ref());
         self.problems.push((rank, Problem { message, place, help: Some(help.to_owned()) }));
     }
 
-    /// Adds a remark that does not stop the run.
-    pub fn warn(&mut self, name: &str, message: &str) {
-        let place = self.places.get(name).map_or_else(|| self.file.to_owned(), at);
+    /// Adds a remark about some settings that does not stop the run, at a place as for [`Settings::conflict`].
+    pub fn warn(&mut self, names: &[&str], message: &str) {
+        let place = place_among(&self.places, names).map_or_else(|| self.file.to_owned(), at);
         self.warnings.push(format!("{place}: {message}"));
     }
 
@@ -395,6 +346,13 @@ impl<'a> Settings<'a> {
         self.problems.sort_by_key(|(rank, _)| *rank);
         Err(ConfigError { problems: self.problems.into_iter().map(|(_, problem)| problem).collect() })
     }
+}
+
+/// Where to look for what is wrong between some settings: on the command line if one of them is there, else where the
+/// first of them is that was given.
+pub fn place_among<'p>(places: &'p BTreeMap<String, Place>, names: &[&str]) -> Option<&'p Place> {
+    let given = || names.iter().filter_map(|name| places.get(*name));
+    given().find(|place| matches!(place, Place::CommandLine(_))).or_else(|| given().next())
 }
 
 fn at(place: &Place) -> String {

@@ -16,8 +16,15 @@ pub enum DataError {
     Missing { path: PathBuf },
     #[error("{}: cannot be read: {reason}\n  help: {help}", path.display())]
     Unreadable { path: PathBuf, reason: String, help: &'static str },
-    #[error("{pattern}: not a valid pattern: {reason}")]
+    #[error(
+        "{pattern}: not a valid pattern: {reason}\n  help: quote a character that is not meant as a pattern: [[] for [, [*] for *, [?] for ?"
+    )]
     BadPattern { pattern: String, reason: String },
+    #[error("{pattern}: nothing matches; {} has {there}\n  help: ** in a pattern stands for folders at any depth", folder.display())]
+    NoMatch { pattern: String, folder: PathBuf, there: String },
+    /// What a setting names cannot be used; `error` says why.
+    #[error("{setting}: {error}")]
+    Setting { setting: &'static str, error: Box<DataError> },
     #[error("{}: no data files found\n  help: {FORMATS}, in folders at any depth", path.display())]
     NoFiles { path: PathBuf },
     #[error("{}: a file of this kind is not read\n  help: {advice}; {FORMATS}", path.display())]
@@ -62,8 +69,14 @@ pub enum DataError {
         "{source_name}: nothing is left to validate on\n  help: raise validation.fraction, add data, name other data with validation.dataset_path, or say validation.enable = false"
     )]
     NothingHeldOut { source_name: String },
-    #[error("{}: not a usable tokenizer: {reason}\n  help: model.tokenizer_path is a Hugging Face tokenizer.json or a folder with one; leave it out for bytes", path.display())]
-    Tokenizer { path: PathBuf, reason: String },
+    #[error("{}: not a usable tokenizer: {reason}\n  help: {help}", path.display())]
+    Tokenizer { path: PathBuf, reason: String, help: String },
+    #[error("{}: no tokenizer.json in this folder: {has}\n  help: {help}", folder.display())]
+    NoTokenizer { folder: PathBuf, has: String, help: String },
+    #[error(
+        "{tokenizer}: {lost} of the characters of the text do not come back from its tokens{of_tokens}, by {bytes} bytes of the text: it is not made for such text\n  help: name the tokenizer of a model for this language (model.tokenizer_path), or leave it out to read bytes"
+    )]
+    Lost { tokenizer: String, lost: String, of_tokens: String, bytes: usize },
     #[error("cannot tokenize {source_name}: {reason}")]
     Tokenize { source_name: String, reason: String },
     #[error(
@@ -82,6 +95,35 @@ pub enum DataError {
 impl DataError {
     /// Exit status of a process that was given bad data.
     pub const EXIT_CODE: i32 = 2;
+
+    /// With the setting that gives the path, where the path itself is at fault, and not what is in a file.
+    pub(super) fn of(self, setting: &'static str) -> Self {
+        match self {
+            Self::Missing { .. }
+            | Self::Unreadable { .. }
+            | Self::BadPattern { .. }
+            | Self::NoMatch { .. }
+            | Self::NoFiles { .. }
+            | Self::OtherFormat { .. }
+            | Self::NotRegular { .. }
+            | Self::Empty { .. }
+            | Self::Tokenizer { .. }
+            | Self::NoTokenizer { .. } => Self::Setting { setting, error: Box::new(self) },
+            Self::Setting { .. }
+            | Self::JsonInText { .. }
+            | Self::Binary { .. }
+            | Self::NotUtf8 { .. }
+            | Self::Json { .. }
+            | Self::Gzip { .. }
+            | Self::TooShort { .. }
+            | Self::NothingHeldOut { .. }
+            | Self::Lost { .. }
+            | Self::Tokenize { .. }
+            | Self::Vocabulary { .. }
+            | Self::Resume { .. }
+            | Self::Interrupted => self,
+        }
+    }
 }
 
 /// What else there is, as a line of help.

@@ -168,7 +168,14 @@ mod tests {
     fn bad_files_are_refused_with_their_place() {
         let folder = Folder::new();
         assert!(error(&folder.path("none.txt")).contains("no such file"));
-        assert!(error(&folder.path("*.txt")).contains("no data files"));
+        let nothing = error(&folder.path("*.txt"));
+        assert!(nothing.contains("*.txt: nothing matches") && nothing.contains("has nothing"), "{nothing}");
+        folder.write("some/a.csv", "");
+        let other = error(&folder.path("some/*.txt"));
+        assert!(other.contains("nothing matches") && other.contains("has a.csv"), "{other}");
+        let missing = error(&folder.path("same/*/*.txt"));
+        assert!(missing.contains("same: there is no such file or folder"), "{missing}");
+        assert!(missing.contains("did you mean") && missing.contains("some?"), "{missing}");
         assert!(error("[").contains("not a valid pattern"), "{}", error("["));
         assert!(error(&folder.path("")).contains("no data files"));
         assert!(error(&folder.write("empty.txt", "")).contains("no text"));

@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use corpus::Corpus;
 use files::Wanted;
+use tokenizer::losses;
 
 /// Inputs and targets of one forward pass, `B` sequences of `N` tokens, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,12 +308,14 @@ impl Data {
             loading.note(note);
         }
         let wanted = Wanted { field: &training.text_field, allows_nul: !tokenizer.reserves_nul() };
-        let mut read = |kind, path: &Option<String>| documents(kind, path.as_deref(), wanted, loading);
-        let (name, documents) = read(training.dataset, &training.dataset_path)?;
+        let mut read = |kind, path: &Option<String>, setting| {
+            documents(kind, path.as_deref(), wanted, loading).map_err(|error| error.of(setting))
+        };
+        let (name, documents) = read(training.dataset, &training.dataset_path, "training.dataset_path")?;
         let (documents, held_out, held_out_name) = match validation.dataset {
             _ if !validates => (documents, Vec::new(), name.clone()),
             Some(kind) => {
-                let (name, held_out) = read(kind, &validation.dataset_path)?;
+                let (name, held_out) = read(kind, &validation.dataset_path, "validation.dataset_path")?;
                 if let Some(warning) = seen_in_training(&documents, &held_out, loading)? {
                     loading.note(&format!("{name}: {warning}"));
                 }
@@ -323,6 +326,9 @@ impl Data {
                 (parts.training, parts.held_out, name.clone())
             }
         };
+        if let Some(warning) = losses::check(&tokenizer, &documents)? {
+            loading.note(&warning);
+        }
         let share = settings.held_out_share(validates);
         let held_out = Corpus::new(held_out, &tokenizer, true, loading)?;
         let corpus = Corpus::new(documents, &tokenizer, false, loading)?;

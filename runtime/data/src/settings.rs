@@ -1,7 +1,7 @@
 //! The settings of data, and what ties them together.
 
 use linc_config::check::{self, Check};
-use linc_config::{Settings, choice, section, sections};
+use linc_config::{Place, Settings, choice, section, sections};
 use linc_device::words::count;
 
 choice! {
@@ -81,10 +81,15 @@ fn held_out_share() -> Check<f64> {
 impl DataSettings {
     /// Fills in what other settings imply.
     pub fn complete(&mut self, settings: &Settings<'_>) {
-        if self.training.dataset_path.is_some() && !settings.was_given("training.dataset") {
+        // A path that is typed behind a config with other data means text as well.
+        let means_text = |path: &Option<String>, path_name: &str, name: &str| {
+            let typed = |name: &str| matches!(settings.places().get(name), Some(Place::CommandLine(_)));
+            path.is_some() && (!settings.was_given(name) || (typed(path_name) && !typed(name)))
+        };
+        if means_text(&self.training.dataset_path, "training.dataset_path", "training.dataset") {
             self.training.dataset = DatasetKind::Text;
         }
-        if self.validation.dataset_path.is_some() && self.validation.dataset.is_none() {
+        if means_text(&self.validation.dataset_path, "validation.dataset_path", "validation.dataset") {
             self.validation.dataset = Some(DatasetKind::Text);
         }
     }
@@ -101,7 +106,7 @@ impl DataSettings {
         if training.dataset == DatasetKind::Text && training.dataset_path.is_none() {
             let message = "dataset \"text\" needs dataset_path".to_owned();
             settings.conflict(
-                "training.dataset",
+                &["training.dataset"],
                 message,
                 "name a .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob",
             );
@@ -109,7 +114,7 @@ impl DataSettings {
         if training.dataset != DatasetKind::Text && training.dataset_path.is_some() {
             let message = format!("dataset \"{}\" is built in and reads no files", training.dataset.word());
             settings.conflict(
-                "training.dataset_path",
+                &["training.dataset_path", "training.dataset"],
                 message,
                 "leave out dataset_path, or say dataset = \"text\"",
             );
@@ -124,12 +129,12 @@ impl DataSettings {
         let validation = &self.validation;
         match (validation.dataset, &validation.dataset_path) {
             (Some(DatasetKind::Text), None) => settings.conflict(
-                "validation.dataset",
+                &["validation.dataset"],
                 "dataset \"text\" needs dataset_path".to_owned(),
                 "name the files, or leave out dataset to validate on a held-out part of the training data",
             ),
             (Some(kind @ (DatasetKind::Stories | DatasetKind::Mqar)), Some(_)) => settings.conflict(
-                "validation.dataset_path",
+                &["validation.dataset_path", "validation.dataset"],
                 format!("dataset \"{}\" is built in and reads no files", kind.word()),
                 "leave out dataset_path, or say dataset = \"text\"",
             ),
@@ -137,7 +142,7 @@ impl DataSettings {
                 if (kind == DatasetKind::Mqar) != (self.training.dataset == DatasetKind::Mqar) =>
             {
                 settings.conflict(
-                    "validation.dataset",
+                    &["validation.dataset", "training.dataset"],
                     format!(
                         "cannot validate on \"{}\" after training on \"{}\"",
                         kind.word(),
@@ -148,7 +153,7 @@ impl DataSettings {
             }
             (Some(DatasetKind::Stories), None) if self.training.dataset == DatasetKind::Stories => settings
                 .conflict(
-                    "validation.dataset",
+                    &["validation.dataset", "training.dataset"],
                     "would validate on the very text that is trained on".to_owned(),
                     "leave out dataset to validate on a held-out part",
                 ),
@@ -157,7 +162,7 @@ impl DataSettings {
         let from_training = validation.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
         if validates && from_training && validation.fraction == 0.0 {
             settings.conflict(
-                "validation.fraction",
+                &["validation.fraction", "validation.enable"],
                 "validation is on, but no data is held out".to_owned(),
                 "say fraction = 0.05, or name other data with dataset and dataset_path",
             );
@@ -169,7 +174,7 @@ impl DataSettings {
         let mqar = &self.mqar;
         if !seq_len.is_multiple_of(2) {
             let message = format!("seq_len {seq_len} is odd; recall sequences are made of pairs");
-            settings.conflict("training.seq_len", message, "use an even seq_len");
+            settings.conflict(&["training.seq_len"], message, "use an even seq_len");
         }
         let pairs = mqar.num_kv_pairs.iter().copied().max().unwrap_or(1);
         let needed =
@@ -181,7 +186,7 @@ impl DataSettings {
                 count(mqar.num_passes, "time")
             );
             settings.conflict(
-                "training.mqar.num_kv_pairs",
+                &["training.mqar.num_kv_pairs", "training.mqar.num_passes", "training.seq_len"],
                 message,
                 "2 * num_kv_pairs * (num_passes + 1) must be at most seq_len",
             );
@@ -194,11 +199,15 @@ impl DataSettings {
                 mqar.vocab_size,
                 count(mqar.vocab_size / 2 - 1, "key")
             );
-            settings.conflict("training.mqar.num_kv_pairs", message, "use a larger training.mqar.vocab_size");
+            settings.conflict(
+                &["training.mqar.num_kv_pairs", "training.mqar.vocab_size"],
+                message,
+                "use a larger training.mqar.vocab_size",
+            );
         }
         if i32::try_from(mqar.vocab_size).is_err() {
             let message = format!("vocab_size {} is more than 2147483647", mqar.vocab_size);
-            settings.conflict("training.mqar.vocab_size", message, "tokens are 32-bit integers");
+            settings.conflict(&["training.mqar.vocab_size"], message, "tokens are 32-bit integers");
         }
     }
 }

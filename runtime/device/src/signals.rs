@@ -8,14 +8,23 @@ use std::sync::atomic::AtomicBool;
 /// Set by the first request.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first request sets the flag that is returned, with `notice` written to standard error, and another
-/// Ctrl-C or SIGTERM ends the process with [`exit_code`]. What the process was started to ignore it ignores: it outlives its
+/// What is written to standard error, a whole line each, when a request comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Notices {
+    /// At the first, which sets the flag.
+    pub first: &'static str,
+    /// At the one that ends the process.
+    pub second: &'static str,
+}
+
+/// From now on the first request sets the flag that is returned, and another
+/// Ctrl-C or SIGTERM ends the process with [`exit_code`]; each is answered with its notice. What the process was started to ignore it ignores: it outlives its
 /// terminal (`nohup`), and as a job that a script left in the background it is not ended by a Ctrl-C of the script. Where there are no signals nothing happens: a request ends the process as any other.
-pub fn catch(notice: &'static str) -> &'static AtomicBool {
+pub fn catch(notices: Notices) -> &'static AtomicBool {
     #[cfg(unix)]
-    unix::catch(notice);
+    unix::catch(notices);
     #[cfg(not(unix))]
-    let _ = notice;
+    let _ = notices;
     &STOP
 }
 
@@ -36,15 +45,15 @@ mod unix {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicI32, Ordering};
 
-    use super::STOP;
+    use super::{Notices, STOP};
 
     /// The first signal that came, or 0.
     static FIRST: AtomicI32 = AtomicI32::new(0);
-    static NOTICE: OnceLock<&'static str> = OnceLock::new();
+    static NOTICES: OnceLock<Notices> = OnceLock::new();
 
-    pub(super) fn catch(notice: &'static str) {
+    pub(super) fn catch(notices: Notices) {
         // Set before a handler can read it.
-        NOTICE.get_or_init(|| notice);
+        NOTICES.get_or_init(|| notices);
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             // SAFETY: `action` and `before` are valid for the calls, zeros are a valid `sigaction` without flags, and
             // the handler does only what a signal handler may do.
@@ -76,19 +85,30 @@ mod unix {
             if signal == libc::SIGHUP {
                 return;
             }
+            say(NOTICES.get().map_or("", |notices| notices.second));
             // SAFETY: `_exit` may be called from a handler.
             unsafe { libc::_exit(128 + signal) };
         }
         STOP.store(true, Ordering::SeqCst);
-        let notice = NOTICE.get().copied().unwrap_or_default();
         // What the interrupted code was about to do with the error of its last call stays true.
         let error = io::Error::last_os_error().raw_os_error();
+        say(NOTICES.get().map_or("", |notices| notices.first));
+        set_error(error.unwrap_or(0));
+    }
+
+    /// Writes a notice where that does not wait: a reader that hangs must not keep the process from its end.
+    fn say(notice: &'static str) {
+        let mut error_output = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: the structure lives for the call; `poll` may be called from a handler.
+        let is_ready = unsafe { libc::poll(&mut error_output, 1, 0) } == 1;
+        if !is_ready || error_output.revents & libc::POLLOUT == 0 {
+            return;
+        }
         // SAFETY: the bytes live as long as the process; `write` may be called from a handler. If it fails there is
         // nobody left to tell.
         unsafe {
             let _ = libc::write(libc::STDERR_FILENO, notice.as_ptr().cast(), notice.len());
         }
-        set_error(error.unwrap_or(0));
     }
 
     fn set_error(error: i32) {

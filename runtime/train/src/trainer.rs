@@ -139,7 +139,8 @@ impl Trainer {
             tokenizer_path: config.model.tokenizer_path.as_deref(),
             vocab_size: model.sizes.vocab_size,
         };
-        let mut data = Data::open(&config.data, reading, &mut loading)?;
+        let data = Data::open(&config.data, reading, &mut loading);
+        let mut data = data.map_err(|error| programs::at_setting(&config, error))?;
         proceed()?;
         let folder::Chosen { mut lock, message, whole } =
             folder::choose(&mut config, meaning, &record, &data.training, &mut proceed)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::unreadable;
+use super::{MOST_NAMES, unreadable};
 use crate::error::DataError;
 
 /// How a file holds documents, by its name.
@@ -80,7 +80,11 @@ pub(super) fn find(path: &str) -> Result<Files, DataError> {
         }
         add(given.clone())?;
     } else if path.contains(['*', '?', '[']) {
-        matching(path)?.into_iter().try_for_each(add)?;
+        let matching = matching(path)?;
+        if matching.is_empty() {
+            return Err(no_match(path));
+        }
+        matching.into_iter().try_for_each(add)?;
     } else {
         return Err(DataError::Missing { path: given });
     }
@@ -153,6 +157,30 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
         found = next;
     }
     Ok(found)
+}
+
+/// Why nothing matches a pattern: the folder that its first parts name is not there, or what that folder has.
+fn no_match(pattern: &str) -> DataError {
+    let mut folder = PathBuf::from(if pattern.starts_with('/') { "/" } else { "" });
+    for part in pattern.split('/').filter(|part| !part.is_empty()) {
+        if part.contains(['*', '?', '[']) {
+            break;
+        }
+        folder.push(part);
+        if !folder.exists() {
+            return DataError::Missing { path: folder };
+        }
+    }
+    let mut names = names_in(&folder).unwrap_or_default();
+    names.sort();
+    let mut shown: Vec<String> =
+        names.iter().take(MOST_NAMES).map(|name| name.to_string_lossy().into_owned()).collect();
+    if names.len() > MOST_NAMES {
+        shown.push(format!("{} more", names.len() - MOST_NAMES));
+    }
+    let there = if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") };
+    let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+    DataError::NoMatch { pattern: pattern.to_owned(), folder, there }
 }
 
 /// Names in a folder; none if it is not one.

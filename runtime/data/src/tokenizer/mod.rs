@@ -8,6 +8,8 @@
 //! or where a long text was cut.
 
 mod long;
+pub(crate) mod losses;
+mod other;
 mod special;
 mod stream;
 
@@ -74,7 +76,8 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::open`].
     pub fn from_setting(tokenizer_path: Option<&str>) -> Result<Self, DataError> {
-        tokenizer_path.map_or_else(|| Ok(Self::bytes()), |path| Self::open(Path::new(path)))
+        let open = |path| Self::open(Path::new(path)).map_err(|error| error.of("model.tokenizer_path"));
+        tokenizer_path.map_or_else(|| Ok(Self::bytes()), open)
     }
 
     /// Reads a `tokenizer.json`, or the one in a folder. BOS and EOS are what `tokenizer_config.json` or
@@ -83,8 +86,12 @@ impl Tokenizer {
     /// # Errors
     /// A file is missing or is not what its name says.
     pub fn open(path: &Path) -> Result<Self, DataError> {
+        if path.is_dir() && !path.join(TOKENIZER_FILE).exists() {
+            return Err(other::no_tokenizer_in(path));
+        }
         let path = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_path_buf() };
-        let fail = |reason: String| DataError::Tokenizer { path: path.clone(), reason };
+        let fail =
+            |reason: String| DataError::Tokenizer { path: path.clone(), reason, help: other::help(&path) };
         let json = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| fail(error.to_string()))?;
         let mut notes = Vec::new();

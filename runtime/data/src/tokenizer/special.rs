@@ -72,7 +72,8 @@ impl Special {
         for file in files {
             let json = serde_json::from_slice(&file.bytes).map_err(|error| {
                 let path = tokenizer.with_file_name(file.name);
-                DataError::Tokenizer { path, reason: error.to_string() }
+                let help = "mend it, or move it away: a tokenizer.json can do without it".to_owned();
+                DataError::Tokenizer { path, reason: error.to_string(), help }
             })?;
             parsed.push((file.name, json));
         }

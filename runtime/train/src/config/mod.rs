@@ -18,7 +18,8 @@ use linc_checkpoint::Checkpoint;
 use linc_config::shipped::Shipped;
 use linc_config::{
     ConfigError, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section, Setting as _,
-    Settings, describe_overrides, quote, read_or_shipped, section_order, sections, take_overrides,
+    Settings, describe_overrides, other_kind, place_among, quote, read_or_shipped, section_order, sections,
+    take_overrides,
 };
 use linc_data::{DataSettings, DatasetKind};
 use linc_device::words::count;
@@ -108,10 +109,10 @@ impl JobConfig {
         settings.finish().map(|warnings| LoadedConfig { config, warnings, folder_is_named })
     }
 
-    /// What is wrong with a setting, at its place if it was given.
-    pub fn problem(&self, name: &str, message: String) -> ConfigError {
-        let place = self.places.0.get(name).cloned();
-        ConfigError::from(Problem { message, place, help: None })
+    /// What is wrong with settings, at the place of the one to look at (see [`place_among`]), if any was given.
+    pub fn problem(&self, names: &[&str], message: String, help: Option<String>) -> ConfigError {
+        let place = place_among(&self.places.0, names).cloned();
+        ConfigError::from(Problem { message, place, help })
     }
 
     /// Reads a config file, or the one of that name that is built in where there is no such file.
@@ -123,6 +124,7 @@ impl JobConfig {
         overrides: &[Override],
         shipped: &Shipped,
     ) -> Result<LoadedConfig, ConfigError> {
+        other_kind::check_config(path, shipped)?;
         let (path, text) = read_or_shipped(path, shipped.configs, "config file")?;
         Self::load(&text, &path.display().to_string(), overrides)
     }
@@ -197,22 +199,22 @@ impl JobConfig {
         self.data.complete(settings);
         if self.metrics.enable_tensorboard {
             settings.warn(
-                "metrics.enable_tensorboard",
+                &["metrics.enable_tensorboard"],
                 "TensorBoard files are not written; metrics.jsonl has the same values",
             );
         }
         if self.activation_checkpoint.selective_ac_option != "op" {
             settings.warn(
-                "activation_checkpoint.selective_ac_option",
+                &["activation_checkpoint.selective_ac_option"],
                 "layers are not selected one by one; \"selective\" computes cheap operations again in all of them",
             );
         }
         if settings.was_given("training.deterministic") && !self.training.deterministic {
-            settings.warn("training.deterministic", "runs are deterministic in any case");
+            settings.warn(&["training.deterministic"], "runs are deterministic in any case");
         }
         self.warn_of_unread(settings);
         if settings.was_given("compile.enable") && !self.compile.enable {
-            settings.warn("compile.enable", "linc always compiles");
+            settings.warn(&["compile.enable"], "linc always compiles");
         }
         self.cut_to_the_run(settings);
     }
@@ -224,7 +226,7 @@ impl JobConfig {
         if warmup < wanted {
             let whose = if settings.was_given("lr_scheduler.warmup_steps") { "" } else { " (the default)" };
             settings.warn(
-                "lr_scheduler.warmup_steps",
+                &["lr_scheduler.warmup_steps", "training.steps"],
                 &format!(
                     "a warmup of {}{whose} is longer than the run of {}",
                     count(wanted, "step"),
@@ -234,7 +236,7 @@ impl JobConfig {
         }
         if let Some(wanted) = wanted_decay {
             settings.warn(
-                "lr_scheduler.decay_ratio",
+                &["lr_scheduler.decay_ratio", "lr_scheduler.warmup_steps", "training.steps"],
                 &format!(
                     "a warmup of {} leaves {decay} of {} to the decay, which would take {wanted}",
                     count(warmup, "step"),
@@ -254,7 +256,7 @@ impl JobConfig {
                 training.batch_size, training.seq_len
             );
             settings.conflict(
-                "training.seq_len",
+                &["training.seq_len", "training.batch_size"],
                 message,
                 "use a smaller batch_size, with global_batch_size for the rest",
             );
@@ -265,7 +267,7 @@ impl JobConfig {
             let message =
                 format!("global_batch_size {global} is not a multiple of batch_size {}", training.batch_size);
             settings.conflict(
-                "training.global_batch_size",
+                &["training.global_batch_size", "training.batch_size"],
                 message,
                 "each optimizer step runs a whole number of batches",
             );
@@ -278,7 +280,7 @@ impl JobConfig {
                 training.seq_len
             );
             let help = "use a smaller global_batch_size: the tokens of a step are held in memory";
-            settings.conflict("training.global_batch_size", message, help);
+            settings.conflict(&["training.global_batch_size", "training.seq_len"], message, help);
         }
         self.data.check_together(training.seq_len, self.validation.enable, settings);
     }

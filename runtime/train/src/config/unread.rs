@@ -33,7 +33,7 @@ impl JobConfig {
         ];
         for (asked, name, what_happens) in unread {
             if asked {
-                settings.warn(name, &format!("`{name}` has no effect: {what_happens}"));
+                settings.warn(&[name], &format!("`{name}` has no effect: {what_happens}"));
             }
         }
     }

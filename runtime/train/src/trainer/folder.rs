@@ -113,7 +113,8 @@ pub(super) fn choose(
     if meaning == Folder::Named || base.file_name().is_none() {
         let lock = take(&base, config, Folder::Named)?;
         let lock = lock.ok_or_else(|| TrainError::InUse { folder: base.clone(), pid: None })?;
-        return Ok(Chosen { lock, message: format!("Writing to {}", base.display()), whole: None });
+        let message = format!("Writing to {}{}", base.display(), unread_checkpoint(config, &base));
+        return Ok(Chosen { lock, message, whole: None });
     }
     // Each time round, another run was faster in taking a folder.
     for _ in 0..TRIES {
@@ -127,6 +128,19 @@ pub(super) fn choose(
         config.job.dump_folder = base.display().to_string();
     }
     Err(TrainError::InUse { folder: base, pid: None })
+}
+
+/// What to say of a checkpoint that lies in a run's own folder while nothing asks for it to be read.
+fn unread_checkpoint(config: &JobConfig, folder: &Path) -> String {
+    let c = &config.checkpoint;
+    let newest = linc_checkpoint::steps(&folder.join(&c.folder)).last().copied();
+    match newest.filter(|_| !c.enable && c.load_step < 0) {
+        Some(step) => format!(
+            ", where a checkpoint of step {step} lies that is not read (checkpoint.enable is false); to go on from it, add \
+             --checkpoint.load_step {step}"
+        ),
+        None => String::new(),
+    }
 }
 
 /// A folder that nobody holds, as in [`Chosen`].

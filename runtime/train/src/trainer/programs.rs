@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use linc_checkpoint::{CheckpointError, ModelRecord};
-use linc_config::ModelFiles;
-use linc_data::{Data, ValidationData};
+use linc_config::{ModelFiles, OVERRIDES};
+use linc_data::{Data, DataError, ValidationData};
 use linc_device::process;
 use linc_driver::tiles::Tiles;
 use linc_driver::{
@@ -39,15 +39,14 @@ pub fn open_model(config: &JobConfig, files: &ModelFiles) -> Result<(Model, Mode
     let (ratio, placement) = (config.model.linear_attn_ratio, config.model.linear_attn_placement.clone());
     let shape = BatchShape { batch: config.training.batch_size, seq: config.training.seq_len };
     // The numbers of layers are the model's, so that only now a list can be seen to be wrong.
-    let model =
-        Model::new(&toml, &architecture, &overrides, ratio, placement, shape).map_err(
-            |error| match error {
-                CompileError::Pass(error) => {
-                    config.problem("model.linear_attn_placement", error.to_string()).into()
-                }
-                other => TrainError::from(other),
-            },
-        )?;
+    let model = Model::new(&toml, &architecture, &overrides, ratio, placement, shape);
+    let model = model.map_err(|error| match error {
+        CompileError::Override { ref key, .. } => problem(config, &[&format!("{OVERRIDES}.{key}")], &error),
+        CompileError::Pass(error) => {
+            problem(config, &["model.linear_attn_placement", "model.linear_attn_ratio"], &error)
+        }
+        other => TrainError::from(other),
+    })?;
     let record = ModelRecord {
         name: model.name().to_string(),
         flavor: model.flavor().to_string(),
@@ -64,6 +63,22 @@ pub fn open_model(config: &JobConfig, files: &ModelFiles) -> Result<(Model, Mode
         batch_size: config.training.batch_size,
     };
     Ok((model, record))
+}
+
+/// An error of the data that is a setting's, at the setting's place.
+pub(super) fn at_setting(config: &JobConfig, error: DataError) -> TrainError {
+    let DataError::Setting { setting, error } = error else { return error.into() };
+    problem(config, &[setting], &error)
+}
+
+/// An error at the place of settings, with its help below the line that it is about.
+fn problem(config: &JobConfig, settings: &[&str], error: &impl ToString) -> TrainError {
+    let message = error.to_string();
+    let (message, help) = match message.split_once("\n  help: ") {
+        Some((message, help)) => (message.to_owned(), Some(help.to_owned())),
+        None => (message, None),
+    };
+    config.problem(settings, message, help).into()
 }
 
 /// The optimizer of a training run.

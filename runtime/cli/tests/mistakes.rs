@@ -1,0 +1,165 @@
+//! What people type in their first hour: the error names the place that they typed it at, and the right command.
+
+use std::fs;
+
+use crate::common::{Folder, refuse, succeed};
+
+#[test]
+fn a_file_of_another_kind_is_told_its_command() {
+    for model in ["models/llama3_nano.toml", "llama3_nano"] {
+        let linc_compile = format!("linc compile {model}");
+        refuse(&["train", model], &["a model file, not the config of a run", &linc_compile, "--model.path"]);
+    }
+    let compile = "its model: linc compile models/llama3_nano.toml --ratio 0.5";
+    for command in ["compile", "inspect"] {
+        let error = refuse(
+            &[command, "configs/quickstart.toml"],
+            &["the config of a run, not a model file", compile],
+        );
+        assert!(error.contains("linc train configs/quickstart.toml trains it"), "{error}");
+    }
+    refuse(&["bench", "train", "quickstart"], &["the config of a run", compile]);
+    // What is proposed works.
+    succeed(&["compile", "models/llama3_nano.toml", "--ratio", "0.5"]);
+    let folder = Folder::new("other_kind").path("run").display().to_string();
+    let steps = ["--training.steps", "1", "--validation.enable", "false", "--job.dump_folder", &folder];
+    succeed(
+        &[&["train", "configs/quickstart.toml", "--model.path", "models/llama3_nano.toml"][..], &steps]
+            .concat(),
+    );
+}
+
+#[test]
+fn settings_without_a_config_are_told_where_it_stands() {
+    refuse(
+        &["train", "--training.steps", "5"],
+        &["no config is named", "linc train configs/quickstart.toml --training.steps 5"],
+    );
+    let behind = ["train", "--training.steps", "5", "configs/debug_model.toml", "--model.flavor=nano"];
+    refuse(&behind, &["linc train configs/debug_model.toml --training.steps 5 --model.flavor=nano"]);
+    refuse(&["train", "--profil", "x"], &["--profil is no option", "did you mean --profile?"]);
+}
+
+#[test]
+fn toml_of_another_language_is_told_how_it_is_written() {
+    let folder = Folder::new("toml_mistakes");
+    let config = folder.file("unquoted.toml", "[model]\nflavor = nano\n");
+    refuse(&["train", &config], &["unquoted.toml:2:10", "put text in quotes: `flavor = \"nano\"`"]);
+    let model = folder.file("model.toml", "architecture = \"llama3.linc\"\ndim: 64\n");
+    refuse(&["compile", &model], &["model.toml:2:", "write = between key and value: `dim = 64`"]);
+}
+
+#[test]
+fn what_the_command_line_sets_is_said_to_be_there() {
+    let folder = Folder::new("typed_places");
+    let config = folder.config();
+    for (setting, said) in [
+        (["--training.batch_size", "100000000"], "more than 2147483647 tokens"),
+        (["--training.global_batch_size", "3"], "not a multiple of batch_size 2"),
+        (["--model.overrides.dims", "5"], "did you mean `dim`?"),
+        (["--model.overrides.dim", "-5"], "must be a whole number"),
+        (["--model.tokenizer_path", "nowhere"], "there is no such file or folder"),
+        (["--training.dataset_path", "nowhere/*.txt"], "nowhere: there is no such file or folder"),
+        (["--validation.dataset_path", "nowhere"], "there is no such file or folder"),
+    ] {
+        let place = format!("command line: `{} {}`: ", setting[0], setting[1]);
+        let error = refuse(&[&["train", &config][..], &setting].concat(), &[&place, said]);
+        assert!(!error.contains("config.toml:"), "{error}");
+    }
+    refuse(
+        &["compile", "llama3_nano", "--set", "dims=5"],
+        &["command line: `--set dims=5`: ", "did you mean `dim`?"],
+    );
+    // In the file, it is said to be there.
+    let text = fs::read_to_string(&config).expect("the config").replace("dim = 32", "dims = 32");
+    let typo = folder.file("typo.toml", text);
+    refuse(
+        &["train", &typo],
+        &["typo.toml:9:8: the model has no number `dims`", "help: did you mean `dim`?"],
+    );
+    let error = refuse(
+        &["train", &config, "--training.batch_size", "3", "--training.global_batch_size", "4"],
+        &["command line: `--training.global_batch_size 4`"],
+    );
+    assert!(!error.contains("config.toml:"), "{error}");
+    assert!(!folder.path("run").exists(), "a refused run writes nothing");
+}
+
+#[test]
+fn a_warmup_that_the_command_line_makes_too_long_is_said_to_be_there() {
+    let folder = Folder::new("warmup_place");
+    let output = crate::common::linc(&["train", &folder.config(), "--training.steps", "1"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("warning: command line: `--training.steps 1`: a warmup of 2 steps is longer"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_path_typed_behind_a_config_with_other_data_is_text() {
+    let folder = Folder::new("typed_path");
+    let text = folder.file("tale.txt", "once upon a time there was a fox\n".repeat(200));
+    let run = folder.path("run").display().to_string();
+    let shape = ["--training.steps", "1", "--training.batch_size", "1", "--training.seq_len", "32"];
+    let settings =
+        ["--training.dataset_path", &text, "--validation.enable", "false", "--job.dump_folder", &run];
+    let said = succeed(&[&["train", "configs/quickstart.toml"][..], &settings, &shape].concat());
+    assert!(said.contains("tale.txt: 1 document"), "{said}");
+    let both = [
+        "train",
+        "configs/quickstart.toml",
+        "--training.dataset",
+        "stories",
+        "--training.dataset_path",
+        &text,
+    ];
+    refuse(&both, &["command line: `--training.dataset_path", "is built in and reads no files"]);
+}
+
+#[test]
+fn settings_are_listed_by_section() {
+    let listed = succeed(&["train", "--list-settings"]);
+    let headings: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix('[')).collect();
+    let names: Vec<&str> = headings.iter().filter_map(|line| line.split(']').next()).collect();
+    let first = [
+        "job",
+        "profiling",
+        "metrics",
+        "model",
+        "model.overrides",
+        "optimizer",
+        "lr_scheduler",
+        "training",
+        "training.mqar",
+    ];
+    assert_eq!(names[..first.len()], first, "each once, in the order of config.toml");
+    assert!(
+        headings.iter().all(|heading| heading.len() > heading.find(']').unwrap_or(0) + 10),
+        "{headings:?}"
+    );
+    for (at, line) in listed.lines().enumerate().filter(|(_, line)| line.starts_with("  --")) {
+        let above =
+            listed.lines().take(at).filter_map(|line| line.strip_prefix('[')?.split(']').next()).last();
+        assert!(
+            above.is_some_and(|section| line.starts_with(&format!("  --{section}."))),
+            "{line} below {above:?}"
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_not_asked_for_is_pointed_at() {
+    let folder = Folder::new("unread_checkpoint");
+    let (config, run) = (folder.config(), folder.path("run").display().to_string());
+    succeed(&["train", &config, "--training.steps", "3"]);
+    let named = ["--job.dump_folder", &run, "--checkpoint.enable", "false"];
+    let said = succeed(&[&["train", &config, "--training.steps", "4"][..], &named].concat());
+    assert!(said.contains("to go on from it, add --checkpoint.load_step 3"), "{said}");
+    assert!(said.contains("Training starts at step 1."), "{said}");
+    let again =
+        [&["train", &config, "--training.steps", "4"][..], &named, &["--checkpoint.load_step", "3"]].concat();
+    let said = succeed(&again);
+    assert!(said.contains("Training starts at step 4.") && !said.contains("is not read"), "{said}");
+}

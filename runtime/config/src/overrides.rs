@@ -1,0 +1,57 @@
+//! Settings of the command line.
+
+use crate::error::ConfigError;
+use crate::section::KeyInfo;
+
+/// A `--section.key value` argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// `section.key`.
+    pub name: String,
+    /// The value; `None` for a bare flag, which means `true`.
+    pub value: Option<String>,
+}
+
+impl Override {
+    /// Reads arguments of the form `--section.key value`, `--section.key=value` and, for switches, `--section.key`.
+    /// `keys` are those that may be meant by a key without its section.
+    ///
+    /// # Errors
+    /// An argument that is none of these.
+    pub fn parse_all(args: &[String], keys: &[KeyInfo]) -> Result<Vec<Self>, ConfigError> {
+        let mut overrides = Vec::new();
+        let mut rest = args.iter().peekable();
+        while let Some(arg) = rest.next() {
+            let Some(flag) = arg.strip_prefix("--").filter(|flag| flag.contains('.')) else {
+                let example = sectioned(arg, keys).map_or_else(
+                    || ", for example `--training.steps 100`".to_owned(),
+                    |name| format!(": did you mean `--{name}`?"),
+                );
+                return Err(ConfigError::new(format!("unexpected argument `{arg}`"))
+                    .help(format!("a setting is changed with `--section.key value`{example}")));
+            };
+            let (name, value) = match flag.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (flag, rest.next_if(|next| !next.starts_with("--")).cloned()),
+            };
+            // Dashes for underscores, as many command line tools spell them.
+            overrides.push(Self { name: name.replace('-', "_"), value });
+        }
+        Ok(overrides)
+    }
+
+    /// As typed.
+    pub(crate) fn flag(&self) -> String {
+        match &self.value {
+            Some(value) => format!("--{} {value}", self.name),
+            None => format!("--{}", self.name),
+        }
+    }
+}
+
+/// The setting of which an argument is the key without its section.
+fn sectioned(arg: &str, keys: &[KeyInfo]) -> Option<String> {
+    let key = arg.strip_prefix("--")?.split('=').next()?.replace('-', "_");
+    let mut names = keys.iter().map(|known| &known.name);
+    names.find(|name| name.rsplit('.').next() == Some(key.as_str())).cloned()
+}

@@ -1,0 +1,76 @@
+//! Tokenizers in other formats, and folders without one: what to do about them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::TOKENIZER_FILE;
+use crate::error::DataError;
+
+/// What `model.tokenizer_path` may be.
+const USUAL: &str =
+    "model.tokenizer_path is a Hugging Face tokenizer.json or a folder with one; leave it out for bytes";
+/// How the formats of other libraries become the one that is read.
+const CONVERT: &str = "write a tokenizer.json with Python's transformers: \
+                       AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+/// Names of files that other libraries read tokenizers from.
+const OTHERS: [&str; 6] = [".model", ".tiktoken", ".bpe", "merges.txt", "vocab.json", "vocab.txt"];
+/// Names of files that are shown of a folder.
+const SHOWN: usize = 5;
+
+fn is_other(name: &str) -> bool {
+    OTHERS.iter().any(|other| name.ends_with(other))
+}
+
+/// What to do with a file that is no `tokenizer.json`.
+pub(super) fn help(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    (if is_other(&name) { CONVERT } else { USUAL }).to_owned()
+}
+
+/// The error of a folder that lacks the file.
+pub(super) fn no_tokenizer_in(folder: &Path) -> DataError {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut entries: Vec<PathBuf> = entries.collect();
+    entries.sort();
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let below = entries.iter().find(|entry| entry.join(TOKENIZER_FILE).is_file());
+    let help = match below {
+        Some(below) => format!("did you mean {}?", below.display()),
+        None if entries.iter().any(|entry| is_other(&name(entry))) => CONVERT.to_owned(),
+        None => USUAL.to_owned(),
+    };
+    let mut names: Vec<String> = entries.iter().take(SHOWN).map(name).collect();
+    if entries.len() > SHOWN {
+        names.push("..".to_owned());
+    }
+    let has =
+        if names.is_empty() { "it is empty".to_owned() } else { format!("it has {}", names.join(", ")) };
+    DataError::NoTokenizer { folder: folder.to_owned(), has, help }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tokenizer;
+
+    #[test]
+    fn folders_and_files_without_one_are_told_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let said = |path: &Path| Tokenizer::open(path).expect_err("none").to_string();
+        assert!(said(folder.path()).contains("no tokenizer.json in this folder: it is empty"));
+        fs::write(at("notes.txt"), "").expect("a file");
+        let error = said(folder.path());
+        assert!(error.contains("it has notes.txt") && error.contains("leave it out for bytes"), "{error}");
+        fs::write(at("tokenizer.model"), [10, 9, 0, 255]).expect("a file");
+        for path in [folder.path().to_owned(), at("tokenizer.model")] {
+            assert!(said(&path).contains("save_pretrained"), "{}", said(&path));
+        }
+        fs::create_dir(at("original")).expect("a folder");
+        fs::write(at("original/tokenizer.json"), "[]").expect("a file");
+        let error = said(folder.path());
+        assert!(error.contains("did you mean") && error.contains("original?"), "{error}");
+        let error = said(&at("original"));
+        assert!(error.contains("not a usable tokenizer") && error.contains("for bytes"), "{error}");
+    }
+}
