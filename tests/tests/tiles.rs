@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_driver::tiles::{DType, Site, Tile, Tiles, TunableKernel};
-use linc_driver::{Arch, Compiled, Options, PassSetting, Precision, Target, names, trial};
+use linc_driver::{Arch, Compiled, Options, PassSetting, Precision, Target, Trial, names, trial};
 use linc_ir::interp::run;
-use linc_plan::{Kernel, Plan};
+use linc_plan::{Action, Kernel, Plan};
 use linc_tests::models::{compiled, sized, training};
 use linc_tests::reference::{bindings, distance, doubles, gradients, norm};
 
@@ -91,10 +91,13 @@ fn trials_run_the_kernels_of_the_model_on_any_target() {
         for site in program(precision, Tiles::new()).sites {
             for target in [Target::Cpu, Target::Cuda(arch)] {
                 for tile in site.candidates(target.into()) {
-                    let plan = trial(&site, tile, target).unwrap_or_else(|e| panic!("{site} {tile}: {e}"));
+                    let Trial { plan, steps } =
+                        trial(&site, tile, target).unwrap_or_else(|e| panic!("{site} {tile}: {e}"));
                     linc_plan::validate::validate(&plan).unwrap_or_else(|e| panic!("{site}: {e}"));
-                    let name = format!("{}_", site.kernel.name());
-                    let own = plan.kernels.iter().find(|k| k.name.starts_with(&name)).expect("its kernel");
+                    let Action::Launch { kernel, .. } = plan.steps[steps[0]].action else {
+                        panic!("no launch")
+                    };
+                    let own = &plan.kernels[kernel];
                     assert!(
                         own.name.contains(&format!("_q{}_k{}_", tile.queries, tile.keys)),
                         "{}",
@@ -125,7 +128,8 @@ fn the_backward_over_ranges_of_few_heads_gives_the_same_bits_on_any_number_of_th
             causal,
         };
         let plan = trial(&site, site.default_tile(Target::Cpu.into()), Target::Cpu);
-        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        let Trial { plan, steps } = plan.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(steps.len(), 4, "all rounds are timed");
         let rounds = plan.kernels.iter().filter(|kernel| kernel.name.contains("of4"));
         assert_eq!(rounds.count(), 4, "sixteen programs from four heads");
         let graph = site.graph().unwrap_or_else(|e| panic!("{e}"));

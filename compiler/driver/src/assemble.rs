@@ -50,9 +50,19 @@ pub(crate) fn assemble(
     Ok(Assembled { plan, kernels: assembly.kernels })
 }
 
+fn attention_pass(op: &Op) -> Option<plan::AttentionPass> {
+    let Op::Kind(kind) = op else { return None };
+    Some(match kind.gradient() {
+        Some(_) => plan::AttentionPass::Forward,
+        None if op.facts().is_attention_gradient => plan::AttentionPass::Backward,
+        None => plan::AttentionPass::Decode,
+    })
+}
+
 fn kernel_entry(kernel: &tile::Kernel) -> plan::Kernel {
     plan::Kernel {
         name: kernel.name.clone(),
+        family: tile::library::family(&kernel.name).to_string(),
         text: kernel.to_string(),
         grid: kernel.grid,
         written: kernel.written(),
@@ -78,7 +88,8 @@ impl<'a> Assembly<'a> {
     fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
         let node = graph.node(id);
         let Scope { layer, path } = node.scope.clone();
-        let label = plan::Label { layer, scope: path, op: node.op.name().into() };
+        let attention = attention_pass(&node.op);
+        let label = plan::Label { layer, scope: path, op: node.op.name().into(), attention };
         for call in calls {
             let action = match call.work {
                 Work::Kernel(kernel, args) => plan::Action::Launch {

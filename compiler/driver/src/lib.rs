@@ -35,7 +35,7 @@ pub use linc_passes::recompute::Policy as RecomputePolicy;
 pub use linc_passes::setting::PassSetting;
 pub use model::{Attention, BatchShape, Model, Sizes};
 pub use report::{KernelRow, PassTime, Report, by_name};
-pub use trial::trial;
+pub use trial::{Trial, trial};
 
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {

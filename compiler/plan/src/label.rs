@@ -13,6 +13,32 @@ pub struct Label {
     pub scope: String,
     /// The operation of the graph that it is, or is a part of.
     pub op: String,
+    /// What it does of attention, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<AttentionPass>,
+}
+
+/// What a step of attention does; of which kind it is, its layer says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttentionPass {
+    /// The output of whole sequences, and what is kept for the backward.
+    Forward,
+    /// Gradients of q, k and v.
+    Backward,
+    /// The output of the next tokens, and the state behind them.
+    Decode,
+}
+
+impl AttentionPass {
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AttentionPass::Forward => "forward",
+            AttentionPass::Backward => "backward",
+            AttentionPass::Decode => "decode",
+        }
+    }
 }
 
 impl Label {

@@ -17,7 +17,7 @@ pub mod memory;
 mod role;
 pub mod validate;
 
-pub use label::Label;
+pub use label::{AttentionPass, Label};
 pub use role::{ParamState, Role, StateRole};
 
 /// Alignment of a buffer that stands alone, in bytes: a cache line and the widest vector.
@@ -195,6 +195,8 @@ impl Binding {
 pub struct Kernel {
     /// Name, unique in the plan.
     pub name: String,
+    /// What kernels that differ only in their sizes and types have in common.
+    pub family: String,
     /// Text form of the tile program.
     pub text: String,
     /// Programs per axis.

@@ -230,6 +230,7 @@ mod tests {
             ],
             kernels: vec![Kernel {
                 name: "k".into(),
+                family: "k".into(),
                 text: String::new(),
                 grid: [1, 1, 1],
                 written: vec![false, true],

@@ -5,6 +5,7 @@ use linc_device::words::count;
 use linc_driver::{
     AttentionKind, BatchShape, Entry, HEAD_DIM_MULTIPLE, Model, Precision, RecomputePolicy, Source,
 };
+use linc_plan::{AttentionPass, Step};
 use linc_session::Session;
 use serde::Serialize;
 
@@ -53,12 +54,17 @@ pub enum Pass {
 }
 
 impl Pass {
+    /// As the plan has it.
+    const fn of_step(self) -> AttentionPass {
+        match self {
+            Pass::Forward => AttentionPass::Forward,
+            Pass::Backward => AttentionPass::Backward,
+        }
+    }
+
     /// Name in reports.
     pub const fn name(self) -> &'static str {
-        match self {
-            Pass::Forward => "forward",
-            Pass::Backward => "backward",
-        }
+        self.of_step().name()
     }
 }
 
@@ -192,17 +198,18 @@ fn one_size(
     for _ in 0..bench.timing.warmup {
         run()?;
     }
-    let cases: Vec<(AttentionKind, Pass, String)> = bench
-        .kinds
-        .iter()
-        .flat_map(|kind| bench.passes.iter().map(|pass| (*kind, *pass, operation_of(*kind, *pass))))
-        .collect();
+    // A layer of the model for each kind.
+    let layers = bench.kinds.iter().enumerate();
+    let cases: Vec<(usize, AttentionKind, Pass)> =
+        layers.flat_map(|(layer, kind)| bench.passes.iter().map(move |pass| (layer, *kind, *pass))).collect();
     let rounds = (0..bench.timing.rounds).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
     let plan = executor.plan(0);
-    let row = |(kind, pass, name): &(AttentionKind, Pass, String)| {
-        let steps = || plan.steps.iter().filter(|step| step.label.op == *name);
+    let row = |(layer, kind, pass): &(usize, AttentionKind, Pass)| {
+        let counts =
+            |step: &Step| step.label.layer == Some(*layer) && step.label.attention == Some(pass.of_step());
+        let steps = || plan.steps.iter().filter(|step| counts(step));
         let (flops, bytes) = (steps().map(|s| s.flops).sum(), steps().map(|s| s.bytes).sum());
-        let ms = Times::of(rounds.iter().map(|times| seconds_of(plan, times, name)).collect());
+        let ms = Times::of(rounds.iter().map(|times| seconds_of(plan, times, counts)).collect());
         AttentionRow {
             kind: kind.label(),
             pass: *pass,
@@ -220,12 +227,6 @@ fn one_size(
         }
     };
     Ok((executor.describe_device(), cases.iter().map(row).collect()))
-}
-
-/// The operation of the lowered graph.
-fn operation_of(kind: AttentionKind, pass: Pass) -> String {
-    let end = if pass == Pass::Backward { "_grad" } else { "" };
-    format!("{}_attention{end}", kind.name())
 }
 
 fn model(bench: &AttentionBench, head_dim: usize, seq: usize) -> Result<Model, BenchError> {

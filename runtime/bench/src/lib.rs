@@ -14,7 +14,7 @@ use linc_device::process::seconds;
 use linc_device::{Device, DeviceError};
 use linc_driver::{CompileError, Entry, OptimizerOptions, Options, Precision, RecomputePolicy, names};
 use linc_exec::{ExecError, Executor};
-use linc_plan::Plan;
+use linc_plan::{Plan, Step};
 use linc_session::SessionError;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -167,9 +167,9 @@ fn check_loss(executor: &Executor, program: usize) -> Result<f32, BenchError> {
     Err(BenchError::Request(format!("the measured program gives a loss of {loss}; its times mean nothing")))
 }
 
-/// Seconds of all steps whose operation is `name`.
-fn seconds_of(plan: &Plan, times: &[Duration], name: &str) -> f64 {
-    let of = plan.steps.iter().zip(times).filter(|(step, _)| step.label.op == name);
+/// Seconds of the steps of a plan that the caller is interested in; `times` has one for each step.
+fn seconds_of(plan: &Plan, times: &[Duration], counted: impl Fn(&Step) -> bool) -> f64 {
+    let of = plan.steps.iter().zip(times).filter(|(step, _)| counted(step));
     of.map(|(_, time)| time.as_secs_f64()).sum()
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use linc_device::words::count;
 use linc_driver::{Model, Options, PersistentLayout, Precision, RecomputePolicy};
 use linc_exec::{ExecError, Executor};
-use linc_plan::{ALIGN, Action, Buffer, Category, Plan, Ref, Space, Step};
+use linc_plan::{ALIGN, Action, Buffer, Category, Kernel, Plan, Ref, Space, Step};
 use linc_session::{SessionError, memory_table, target};
 use serde::Serialize;
 
@@ -188,14 +188,15 @@ fn kinds(plan: &Plan) -> (Vec<KernelKind>, Vec<usize>) {
     let mut kinds: BTreeMap<(String, String), KernelKind> = BTreeMap::new();
     for (index, step) in plan.steps.iter().enumerate() {
         let Action::Launch { kernel, .. } = step.action else { continue };
-        let (kernel, operation) = (&plan.kernels[kernel].name, step.label.op.as_str());
-        if step.bytes == 0 || operation.contains("attention") {
+        let (Kernel { name: kernel, family, .. }, operation) =
+            (&plan.kernels[kernel], step.label.op.as_str());
+        if step.bytes == 0 || step.label.attention.is_some() {
             continue;
         }
         considered.push(index);
         // Fused regions differ in what they compute; other kernels of a name differ in their sizes only.
-        let family = if operation == "fused" { kernel.clone() } else { family(kernel) };
-        let kind = kinds.entry((operation.to_string(), family)).or_insert_with(|| KernelKind {
+        let family = if operation == "fused" { kernel } else { family };
+        let kind = kinds.entry((operation.to_string(), family.clone())).or_insert_with(|| KernelKind {
             step: String::new(),
             kernel: String::new(),
             bytes: 0,
@@ -218,12 +219,6 @@ fn kinds(plan: &Plan) -> (Vec<KernelKind>, Vec<usize>) {
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
     considered.retain(|index| plan.steps[*index].bytes * SMALL <= largest);
     (kinds, considered)
-}
-
-/// A kernel's name without its sizes: up to the first word that has a digit.
-fn family(kernel: &str) -> String {
-    let words = kernel.split('_').take_while(|word| !word.contains(|c: char| c.is_ascii_digit()));
-    words.collect::<Vec<_>>().join("_")
 }
 
 /// Copies bytes of the persistent part, which are parameters, into the scratch part, so many in each step; none copies more
@@ -260,13 +255,6 @@ fn copy_plan(sizes: &[u64]) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn families_of_kernels() {
-        assert_eq!(family("rms_norm_grad_2048x2048_p64_s2048_eps1em5"), "rms_norm_grad");
-        assert_eq!(family("cross_entropy_rows_grad_64x128256_bf16"), "cross_entropy_rows_grad");
-        assert_eq!(family("fill"), "fill");
-    }
 
     #[test]
     fn the_copy_is_a_valid_plan() {

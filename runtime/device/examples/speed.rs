@@ -38,6 +38,7 @@ fn time(cpu: &mut Cpu, sizes: &[u64], action: Action, kernel: Option<&Kernel>) -
     }
     let entry = |k: &Kernel| linc_plan::Kernel {
         name: k.name.clone(),
+        family: k.name.clone(),
         text: k.to_string(),
         grid: k.grid,
         written: k.written(),

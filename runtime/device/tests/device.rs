@@ -245,6 +245,7 @@ fn bad_plans_are_refused() {
     let mut launch = plan(vec![buffer(0, 64)], vec![Action::Launch { kernel: 0, args: vec![at(0)] }]);
     launch.kernels = vec![Kernel {
         name: "k".into(),
+        family: "k".into(),
         text: "kernel k(x: read f32) grid(1, 1, 1) {\n".into(),
         grid: [1; 3],
         written: vec![false],

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use linc_device::{Arena, Device, Program};
 use linc_driver::tiles::{Site, Tile, Tiles};
-use linc_driver::{Target, trial};
-use linc_plan::{Action, Plan};
+use linc_driver::{Target, Trial, trial};
 
 pub use store::{Entry, Store};
 
@@ -44,14 +43,14 @@ pub fn tune(
     let mut open: Vec<(Site, Candidates, String)> = vec![];
     for site in sites {
         let candidates = candidates(site, target);
-        let key = store::key(&machine, site, candidates.iter().map(|(_, plan)| plan));
+        let key = store::key(&machine, site, candidates.iter().map(|(_, trial)| &trial.plan));
         match store.get(site, &key, &site.candidates(target.into())) {
             Some(entry) => choose_measured(site, &entry, "measured before", target, &mut tiles, tell),
             None => open.push((*site, candidates, key)),
         }
     }
-    let bytes =
-        open.iter().flat_map(|(_, candidates, _)| candidates).map(|(_, plan)| plan.arena_bytes()).max();
+    let trials = open.iter().flat_map(|(_, candidates, _)| candidates).map(|(_, trial)| trial);
+    let bytes = trials.map(|trial| trial.plan.arena_bytes()).max();
     let Some(bytes) = bytes else { return tiles };
     let arena = match device.allocate(bytes) {
         Ok(arena) => arena,
@@ -64,7 +63,7 @@ pub fn tune(
     for (done, (site, candidates, key)) in open.into_iter().enumerate() {
         // An equal part of what is left.
         let share = end.saturating_duration_since(Instant::now()) / (count - done) as u32;
-        match measure(&site, &candidates, device, arena, share, stop) {
+        match measure(&candidates, device, arena, share, stop) {
             Some(entry) => {
                 store.put(&site, &key, &entry);
                 choose_measured(&site, &entry, "measured", target, &mut tiles, tell);
@@ -76,8 +75,8 @@ pub fn tune(
     tiles
 }
 
-/// Sizes with the plans that try them.
-type Candidates = Vec<(Tile, Plan)>;
+/// Sizes with the programs that try them.
+type Candidates = Vec<(Tile, Trial)>;
 
 fn candidates(site: &Site, target: Target) -> Candidates {
     let tiles = site.candidates(target.into());
@@ -112,7 +111,7 @@ fn choose_measured(
 /// A candidate that runs.
 struct LoadedTile<'a> {
     tile: Tile,
-    plan: &'a Plan,
+    trial: &'a Trial,
     program: Program,
     /// Of its fastest run.
     seconds: f64,
@@ -120,7 +119,6 @@ struct LoadedTile<'a> {
 
 /// The fastest candidate, or nothing if the time does not suffice, `stop` is set, or linc's own choice cannot be run.
 fn measure(
-    site: &Site,
     candidates: &Candidates,
     device: &mut dyn Device,
     arena: Arena,
@@ -129,7 +127,7 @@ fn measure(
 ) -> Option<Entry> {
     let begun = Instant::now();
     let mut loaded: Vec<LoadedTile<'_>> = vec![];
-    for (tile, plan) in candidates {
+    for (tile, trial) in candidates {
         if stop.load(Ordering::Relaxed) {
             return None;
         }
@@ -137,10 +135,10 @@ fn measure(
             break;
         }
         // What a device refuses, for its registers or its shared memory, is no candidate there.
-        let Ok(program) = device.load(plan, arena, 0) else { continue };
-        let candidate = LoadedTile { tile: *tile, plan, program, seconds: f64::INFINITY };
+        let Ok(program) = device.load(&trial.plan, arena, 0) else { continue };
+        let candidate = LoadedTile { tile: *tile, trial, program, seconds: f64::INFINITY };
         // The first run warms up.
-        if time(site, &candidate, device).is_some() {
+        if time(&candidate, device).is_some() {
             loaded.push(candidate);
         }
     }
@@ -156,7 +154,7 @@ fn measure(
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            candidate.seconds = candidate.seconds.min(time(site, candidate, device)?);
+            candidate.seconds = candidate.seconds.min(time(candidate, device)?);
         }
     }
     let default_seconds = loaded.iter().find(|c| c.tile == own)?.seconds;
@@ -170,14 +168,11 @@ fn measure(
 }
 
 /// Seconds of the site's kernel in one run, of all its launches.
-fn time(site: &Site, candidate: &LoadedTile<'_>, device: &mut dyn Device) -> Option<f64> {
-    let plan = candidate.plan;
+fn time(candidate: &LoadedTile<'_>, device: &mut dyn Device) -> Option<f64> {
+    let Trial { plan, steps } = candidate.trial;
     let mut times = vec![Duration::ZERO; plan.steps.len()];
     device.profile(candidate.program, &mut times).ok()?;
-    let prefix = format!("{}_", site.kernel.name());
-    let of_site = |action: &Action| matches!(action, Action::Launch { kernel, .. } if plan.kernels[*kernel].name.starts_with(&prefix));
-    let own = plan.steps.iter().zip(&times).filter(|(step, _)| of_site(&step.action));
-    let seconds: Duration = own.map(|(_, time)| *time).sum();
+    let seconds: Duration = steps.iter().map(|step| times[*step]).sum();
     (seconds > Duration::ZERO).then_some(seconds.as_secs_f64())
 }
 

@@ -89,8 +89,13 @@ pub fn launches(cases: &[(&Kernel, &[Buffer])]) -> (Plan, Vec<Span>) {
             });
         }
         let index = *known.entry(kernel.name.clone()).or_insert_with(|| {
-            let (name, text) = (kernel.name.clone(), kernel.to_string());
-            plan.kernels.push(linc_plan::Kernel { name, text, grid: kernel.grid, written: kernel.written() });
+            plan.kernels.push(linc_plan::Kernel {
+                name: kernel.name.clone(),
+                family: linc_tile::library::family(&kernel.name).to_string(),
+                text: kernel.to_string(),
+                grid: kernel.grid,
+                written: kernel.written(),
+            });
             plan.kernels.len() - 1
         });
         let args = (first..plan.buffers.len()).map(|buffer| Ref { buffer, offset: 0 }).collect();

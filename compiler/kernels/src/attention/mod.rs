@@ -75,7 +75,7 @@ fn query_rows(graph: &Graph, q: Value, k: Value) -> usize {
 }
 
 /// Number of (query, key) pairs over batch and heads times head_dim: 4 of these make a forward, 10 a backward.
-pub(crate) fn scores(graph: &Graph, q: Value, k: Value, causal: bool) -> usize {
+fn scores(graph: &Graph, q: Value, k: Value, causal: bool) -> usize {
     let (q, k) = (&graph.ty(q).shape.0, &graph.ty(k).shape.0);
     let pairs = if causal { q[1] * (q[1] + 1) / 2 } else { q[1] * k[1] };
     q[0] * q[2] * pairs * q[3]

@@ -56,6 +56,19 @@ pub const TILE: usize = 4096;
 /// Elements a program should work on at least, so that a processor starts it at no cost in comparison.
 pub const WORK: usize = 16384;
 
+/// A kernel's name without what tells its sizes and types: what all kernels of one function of this library have in common.
+/// Names begin with words without digits.
+pub fn family(name: &str) -> &str {
+    let mut end = 0;
+    for word in name.split_inclusive('_') {
+        if word.contains(|c: char| c.is_ascii_digit()) {
+            break;
+        }
+        end += word.len();
+    }
+    name[..end].trim_end_matches('_')
+}
+
 /// Part of a kernel name that stands for an element type.
 fn tag(elem: Elem) -> &'static str {
     match elem {

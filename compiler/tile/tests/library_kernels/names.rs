@@ -7,6 +7,7 @@ use linc_tile::library::embedding::{
     EmbeddingGradSpec, EmbeddingSpec, SortedEmbeddingGradSpec, embedding, embedding_grad,
     embedding_grad_sorted,
 };
+use linc_tile::library::family;
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy,
@@ -161,6 +162,22 @@ fn all_kernels_are_valid_and_read_back() {
             }
         }
     }
+}
+
+#[test]
+fn families_are_names_without_sizes_and_types() {
+    for (name, expected) in [
+        ("rms_norm_grad_2048x2048_p64_s2048_eps1em5", "rms_norm_grad"),
+        ("cross_entropy_rows_grad_64x128256_bf16", "cross_entropy_rows_grad"),
+        ("count_targets_8", "count_targets"),
+        ("fill", "fill"),
+    ] {
+        assert_eq!(family(name), expected);
+    }
+    let families = |rows, cols, elem| {
+        kernels(rows, cols, elem).iter().map(|kernel| family(&kernel.name).to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(families(3, 65, Elem::F32), families(2048, 512, Elem::Bf16));
 }
 
 #[test]

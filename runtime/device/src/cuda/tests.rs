@@ -92,7 +92,13 @@ fn plan() -> (Plan, CudaKernel) {
         persistent_bytes: 256,
         scratch_bytes: 0,
         buffers: [0, 64, 128, 192].map(buffer).to_vec(),
-        kernels: vec![Kernel { name: "k".into(), text: String::new(), grid: [3, 1, 1], written: vec![true] }],
+        kernels: vec![Kernel {
+            name: "k".into(),
+            family: "k".into(),
+            text: String::new(),
+            grid: [3, 1, 1],
+            written: vec![true],
+        }],
         steps: steps.collect(),
         bindings: vec![],
     };

@@ -159,7 +159,7 @@ mod tests {
     fn keys_tell_devices_and_programs_apart() {
         let plan = |keys| {
             let tile = Tile { queries: 64, keys };
-            linc_driver::trial(&site(64), tile, linc_driver::Target::Cpu).expect("a plan")
+            linc_driver::trial(&site(64), tile, linc_driver::Target::Cpu).expect("a plan").plan
         };
         let (a, b) = (plan(64), plan(32));
         let keys = [

@@ -42,7 +42,7 @@ impl TunableKernel {
 /// A kernel of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Site {
-    /// Which kernel.
+    /// What it computes, which decides which rows its programs own.
     pub kernel: TunableKernel,
     /// Of q, k, v and their gradients.
     pub dtype: DType,
