@@ -23,7 +23,7 @@ pub use error::CompileError;
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::{AdamWSpec, AttentionFamily, AttentionKind};
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
-pub use linc_lang::{Diagnostics, Source};
+pub use linc_lang::{Diagnostics, ModelConfig, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout;

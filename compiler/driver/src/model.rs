@@ -192,6 +192,11 @@ impl Model {
         describe_share(&self.kinds, self.asked)
     }
 
+    /// The numbers of the model file, with those that replace them.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
     /// `LLLS LLLS ..`
     pub fn layer_map(&self) -> String {
         layer_map(&self.kinds)

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use linc_config::ConfigError;
+use linc_data::DataError;
 use linc_device::words::{help_to_read, help_to_write};
 use linc_driver::CompileError;
 use linc_exec::ExecError;
@@ -69,6 +71,12 @@ pub enum CheckpointError {
     /// The model that it describes is none any more.
     #[error("{0}")]
     Model(#[from] CompileError),
+    /// A folder of Hugging Face is not what it should be: all that is wrong.
+    #[error(transparent)]
+    HuggingFace(#[from] ConfigError),
+    /// Its tokenizer cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The device refuses its tensors.
     #[error(transparent)]
     Exec(#[from] ExecError),

@@ -10,11 +10,14 @@
 //! | `tokenizer_config.json`, .. | what says which of its tokens are special, if there was such a file |
 //! | `checksums.json` | size and CRC-32 of each of these |
 //!
+//! [`hugging_face`] imports and exports Hugging Face's folders.
+//!
 //! A checkpoint is written under another name and renamed when it is whole, so a crash or a full disk leaves the older
 //! ones as they were.
 
 mod batch;
 mod error;
+pub mod hugging_face;
 mod model;
 mod read;
 mod settings;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use linc_exec::Executor;
 use linc_plan::Role;
@@ -14,6 +14,8 @@ use crate::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, unreadable};
 
 /// Bytes of the length of the header, with which a safetensors file begins.
 const LENGTH: u64 = 8;
+/// More than the header of any model takes; the format's own library has the same limit.
+const LONGEST_HEADER: u64 = 100_000_000;
 
 /// Receives a tensor: its name and its little-endian f32 bytes.
 type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
@@ -29,9 +31,9 @@ fn load<E: From<CheckpointError>>(
     wanted: &BTreeMap<String, Vec<usize>>,
     write: &mut Sink<'_, E>,
 ) -> Result<(), E> {
-    let mut file = TensorFile::open(path)?;
+    let file = TensorFile::open(path).map_err(unfit(path))?;
     for (name, info) in file.wanted(wanted)? {
-        write(&name, &file.read(&name, &info)?)?;
+        write(&name, &file.read(&name, &info).map_err(unfit(path))?)?;
     }
     Ok(())
 }
@@ -80,49 +82,91 @@ fn is_of_one_precision(name: &str) -> bool {
     linc_driver::names::LOSS_SCALE_STATES.contains(&name)
 }
 
+/// Why a file is no safetensors file that can be read.
+pub(crate) enum Unfit {
+    /// The system does not let it be read.
+    Io(io::Error),
+    /// What is in it is not what should be.
+    Damaged(String),
+}
+
 /// An open safetensors file.
-struct TensorFile<'a> {
-    path: &'a Path,
+pub(crate) struct TensorFile {
+    pub(crate) path: PathBuf,
     file: File,
     bytes: u64,
     /// Where the tensors begin.
     start: u64,
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
 }
 
-impl<'a> TensorFile<'a> {
-    fn open(path: &'a Path) -> Result<Self, CheckpointError> {
-        let corrupt = |message: &str| CheckpointError::Corrupt {
-            path: path.to_path_buf(),
-            message: format!("not a safetensors file: {message}"),
-        };
-        let mut file = File::open(path).map_err(unreadable(path))?;
-        let bytes = file.metadata().map_err(unreadable(path))?.len();
+impl TensorFile {
+    /// Opens a file and reads its header, which says where in it the tensors lie, one after the other without a gap.
+    pub(crate) fn open(path: &Path) -> Result<Self, Unfit> {
+        let damaged = |message: &str| Unfit::Damaged(format!("not a safetensors file: {message}"));
+        let mut file = File::open(path).map_err(Unfit::Io)?;
+        let bytes = file.metadata().map_err(Unfit::Io)?.len();
         let mut length = [0; LENGTH as usize];
         if bytes < LENGTH {
-            return Err(corrupt("it has no header"));
+            return Err(damaged("it has no header"));
         }
-        file.read_exact(&mut length).map_err(unreadable(path))?;
+        file.read_exact(&mut length).map_err(Unfit::Io)?;
         let length = u64::from_le_bytes(length);
         let start = length.checked_add(LENGTH).filter(|start| *start <= bytes);
-        let start = start.ok_or_else(|| corrupt("it ends within its header"))?;
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(unreadable(path))?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| corrupt(&e.to_string()))?;
-        if start.checked_add(metadata.data_len() as u64).is_none_or(|end| end < bytes) {
-            return Err(corrupt("there is more in it than its tensors"));
+        let start = start.ok_or_else(|| damaged("it ends within its header"))?;
+        if length > LONGEST_HEADER {
+            return Err(damaged(&format!("its header has {length} bytes, {LONGEST_HEADER} are allowed")));
         }
-        Ok(TensorFile { path, file, bytes, start, metadata })
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(Unfit::Io)?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| damaged(&e.to_string()))?;
+        if start.checked_add(metadata.data_len() as u64).is_none_or(|end| end < bytes) {
+            return Err(damaged("there is more in it than its tensors"));
+        }
+        Ok(TensorFile { path: path.to_path_buf(), file, bytes, start, metadata })
     }
 
-    /// The wanted tensors with their places, in the order of their names.
+    /// The text that says what is in the file.
+    pub(crate) fn header(&self) -> io::Result<Vec<u8>> {
+        let mut header = vec![0; (self.start - LENGTH) as usize];
+        self.read_at(LENGTH, &mut header)?;
+        Ok(header)
+    }
+
+    /// Bytes that the file lacks of its tensors.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        (self.start + self.metadata.data_len() as u64).saturating_sub(self.bytes)
+    }
+
+    /// The contents of a tensor of the file, little-endian.
+    pub(crate) fn read(&self, name: &str, info: &TensorInfo) -> Result<Vec<u8>, Unfit> {
+        let (from, to) = info.data_offsets;
+        let elements: usize = info.shape.iter().product();
+        let wanted = elements * info.dtype.bitsize() / 8;
+        let end = self.start.saturating_add(to as u64);
+        if to.checked_sub(from) != Some(wanted) || end > self.bytes {
+            let message = format!("not a safetensors file: it does not hold all of {name}");
+            return Err(Unfit::Damaged(message));
+        }
+        let mut data = vec![0; wanted];
+        self.read_at(self.start + from as u64, &mut data).map_err(Unfit::Io)?;
+        Ok(data)
+    }
+
+    fn read_at(&self, at: u64, data: &mut [u8]) -> io::Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(data)
+    }
+
+    /// The wanted tensors of a checkpoint with their places, in the order of their names.
     fn wanted(
         &self,
         wanted: &BTreeMap<String, Vec<usize>>,
     ) -> Result<Vec<(String, TensorInfo)>, CheckpointError> {
         let mismatch = |message: String| {
             CheckpointError::Mismatch {
-            path: self.path.to_path_buf(),
+            path: self.path.clone(),
             message,
             help: "use the model that it was made with, and its linear layers: a text may give those tensors of their own"
                 .into(),
@@ -151,19 +195,13 @@ impl<'a> TensorFile<'a> {
         }
         Ok(found)
     }
+}
 
-    fn read(&mut self, name: &str, info: &TensorInfo) -> Result<Vec<u8>, CheckpointError> {
-        let (from, to) = info.data_offsets;
-        let wanted = info.shape.iter().product::<usize>() * 4;
-        let end = self.start.saturating_add(to as u64);
-        if to.checked_sub(from) != Some(wanted) || end > self.bytes {
-            let message = format!("not a safetensors file: it does not hold all of {name}");
-            return Err(CheckpointError::Corrupt { path: self.path.to_path_buf(), message });
-        }
-        let mut data = vec![0; wanted];
-        let at = SeekFrom::Start(self.start + from as u64);
-        self.file.seek(at).and_then(|_| self.file.read_exact(&mut data)).map_err(unreadable(self.path))?;
-        Ok(data)
+/// The error of a checkpoint's file.
+pub(crate) fn unfit(path: &Path) -> impl Fn(Unfit) -> CheckpointError + '_ {
+    move |error| match error {
+        Unfit::Io(source) => unreadable(path)(source),
+        Unfit::Damaged(message) => CheckpointError::Corrupt { path: path.to_path_buf(), message },
     }
 }
 

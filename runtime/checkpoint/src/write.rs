@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -24,19 +25,19 @@ pub struct FileRecord {
     pub crc32: u32,
 }
 
-/// A tensor that is read when it is written to disk: name, shape, and a way to get its f32 bytes.
+/// A tensor that is read when it is written to disk: name, shape, and a way to get its bytes.
 pub struct Tensor<'a> {
     /// Name in the file.
     pub name: String,
     /// Sizes of the axes, outermost first.
     pub shape: Vec<usize>,
-    /// Reads the little-endian f32 data, or says why it cannot be read.
+    /// Reads the little-endian data, f32 in a checkpoint, or says why it cannot be read.
     pub read: Box<dyn Fn() -> Result<Vec<u8>, String> + 'a>,
 }
 
 impl Tensor<'_> {
-    fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * 4
+    fn bytes(&self, dtype: Dtype) -> usize {
+        self.shape.iter().product::<usize>() * dtype.bitsize() / 8
     }
 }
 
@@ -54,7 +55,7 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
     for (name, tensors) in [(MODEL_FILE, &contents.params), (OPTIMIZER_FILE, &contents.optimizer)] {
         if !tensors.is_empty() {
             let path = folder.join(name);
-            write_tensors(&path, tensors, &metadata).map_err(io_error("write", &path))?;
+            write_tensors(&path, tensors, &metadata, Dtype::F32).map_err(io_error("write", &path))?;
             names.push(name);
         }
     }
@@ -73,15 +74,20 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
 }
 
 /// A safetensors file: the length of the header, the header, the tensors in the order of their names.
-fn write_tensors(path: &Path, tensors: &[Tensor<'_>], metadata: &BTreeMap<&str, String>) -> io::Result<()> {
+fn write_tensors(
+    path: &Path,
+    tensors: &[Tensor<'_>],
+    metadata: &BTreeMap<&str, String>,
+    dtype: Dtype,
+) -> io::Result<()> {
     let mut sorted: Vec<&Tensor<'_>> = tensors.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), json!(metadata));
     let mut start = 0;
     for tensor in &sorted {
-        let end = start + tensor.bytes();
-        let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });
+        let end = start + tensor.bytes(dtype);
+        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
         header.insert(tensor.name.clone(), entry);
         start = end;
     }
@@ -94,9 +100,9 @@ fn write_tensors(path: &Path, tensors: &[Tensor<'_>], metadata: &BTreeMap<&str, 
     file.write_all(&header)?;
     for tensor in sorted {
         let data = (tensor.read)().map_err(io::Error::other)?;
-        if data.len() != tensor.bytes() {
+        if data.len() != tensor.bytes(dtype) {
             let message =
-                format!("{} has {} bytes, its shape has {}", tensor.name, data.len(), tensor.bytes());
+                format!("{} has {} bytes, its shape has {}", tensor.name, data.len(), tensor.bytes(dtype));
             return Err(io::Error::other(message));
         }
         file.write_all(&data)?;
@@ -110,7 +116,22 @@ fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {
+/// Writes a file of a checkpoint or an export.
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    write_bytes(path, bytes).map_err(io_error("write", path))
+}
+
+/// Writes a file of weights in a format of their own.
+pub(super) fn write_weights(
+    path: &Path,
+    tensors: &[Tensor<'_>],
+    metadata: &BTreeMap<&str, String>,
+    dtype: Dtype,
+) -> Result<(), CheckpointError> {
+    write_tensors(path, tensors, metadata, dtype).map_err(io_error("write", path))
+}
+
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {
     let write = || {
         let mut text = serde_json::to_string_pretty(value)?;
         text.push('\n');
@@ -157,7 +178,7 @@ mod tests {
         let path = folder.path().join("a.safetensors");
         let metadata = BTreeMap::from([("format", "pt".to_string())]);
         let tensors = [tensor("b", &[2, 3], 1.5), tensor("a", &[], -2.0), tensor("c", &[0, 4], 0.0)];
-        write_tensors(&path, &tensors, &metadata).expect("written");
+        write_tensors(&path, &tensors, &metadata, Dtype::F32).expect("written");
         let data = fs::read(&path).expect("read");
         let (_, header) = SafeTensors::read_metadata(&data).expect("a header");
         assert_eq!(header.metadata().as_ref().map(|m| m["format"].as_str()), Some("pt"));
@@ -174,9 +195,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.safetensors");
         let broken = Tensor { name: "a".into(), shape: vec![1], read: Box::new(|| Err("lost".into())) };
-        let error = write_tensors(&path, &[broken], &BTreeMap::new()).expect_err("an error");
+        let error = write_tensors(&path, &[broken], &BTreeMap::new(), Dtype::F32).expect_err("an error");
         assert_eq!(error.to_string(), "lost");
         let short = Tensor { name: "a".into(), shape: vec![2], read: Box::new(|| Ok(vec![0; 4])) };
-        assert!(write_tensors(&path, &[short], &BTreeMap::new()).is_err());
+        assert!(write_tensors(&path, &[short], &BTreeMap::new(), Dtype::F32).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use linc_checkpoint::hugging_face::Element;
 use linc_device::Choice;
 use linc_driver::{PassSetting, Placement, Precision, RecomputePolicy};
 
@@ -39,6 +40,28 @@ fn seed(text: &str) -> Result<u64, &'static str> {
     text.parse().map_err(|_| "expected an integer from 0 to 18446744073709551615")
 }
 
+fn element(text: &str) -> Result<Element, &'static str> {
+    let named = Element::ALL.into_iter().find(|element| element.name() == text);
+    named.ok_or("expected float32, bfloat16 or float16")
+}
+
+/// Bytes, with a unit of powers of 1000 or, with an `i`, of 1024.
+fn file_size(text: &str) -> Result<u64, &'static str> {
+    const UNITS: [(&str, u64); 7] = [
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("KB", 1_000),
+        ("B", 1),
+    ];
+    let (digits, unit) =
+        UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit))).unwrap_or((text, 1));
+    let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or("expected a size such as 500MB, 5GB or 2GiB")
+}
+
 fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "expected a number")
 }
@@ -66,6 +89,10 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Continue a prompt with a trained model
     Generate(GenerateArgs),
+    /// Turn a Hugging Face folder (Llama, safetensors) into a checkpoint
+    Import(ImportArgs),
+    /// Write a checkpoint as a Hugging Face folder, for transformers
+    Export(ExportArgs),
     /// Measure attention, training steps, or the kernels that memory limits
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -83,6 +110,34 @@ pub(crate) struct InitArgs {
     /// Where configs/ and models/ are made
     #[arg(default_value = ".")]
     pub(crate) folder: PathBuf,
+}
+
+/// `linc import`
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// A folder with config.json, model.safetensors (or its shards and their index) and tokenizer.json
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// The folder to write; outputs/<name of DIR> if not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `linc export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// A step-N folder, or one that linc import wrote
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: PathBuf,
+    /// The folder to write
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Number format of the weights: float32 (as linc keeps them), bfloat16 or float16
+    #[arg(long, default_value = "float32", value_parser = element)]
+    pub(crate) dtype: Element,
+    /// Bytes of a file of weights at most, such as 500MB, 5GB or 2GiB; more files get an index
+    #[arg(long, value_name = "SIZE", default_value = "50GB", value_parser = file_size)]
+    pub(crate) max_shard_size: u64,
 }
 
 /// `linc train`
@@ -207,6 +262,9 @@ pub(crate) struct GenerateArgs {
     /// Seed of the sampling
     #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     pub(crate) seed: u64,
+    /// Write the logits after each token of prompt and continuation to this file (safetensors: tokens, logits)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) logits: Option<PathBuf>,
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: Option<usize>,

@@ -52,6 +52,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
 
     let mut generator = Generator::new(&mut session, programs, model.sizes.vocab_size, tokenizer);
     let prompt = generator.prompt(&text, args.tokens)?;
+    if args.logits.is_some() {
+        generator.keep_logits();
+    }
     let write = |piece: &str| match io::stdout().is_terminal() {
         true => out::piece(&visible(piece)),
         false => out::piece(piece),
@@ -78,6 +81,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         }
     }
     out::line("")?;
+    if let Some(path) = &args.logits {
+        generator.take_logits().write(path)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,7 @@ mod compile;
 mod console;
 mod cuda;
 mod generate;
+mod hugging_face;
 mod inspect;
 mod models;
 mod out;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Import(args) => hugging_face::import(&args),
+        Command::Export(args) => hugging_face::export(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Models => models::list(),
         Command::Init(args) => models::init(&args),

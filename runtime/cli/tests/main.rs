@@ -9,6 +9,7 @@ mod cuda;
 mod damage;
 mod disk;
 mod folders;
+mod hugging_face;
 mod limits;
 mod memory;
 mod mistakes;

@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::InferError;
+use crate::logits::Logits;
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,12 +123,24 @@ pub struct Generator<'a> {
     programs: Programs,
     vocab: usize,
     tokenizer: Arc<Tokenizer>,
+    /// Of each token that was fed, where somebody asked for them.
+    logits: Option<Logits>,
 }
 
 impl<'a> Generator<'a> {
     /// A generator over programs of a session.
     pub fn new(session: &'a mut Session, programs: Programs, vocab: usize, tokenizer: Tokenizer) -> Self {
-        Generator { session, programs, vocab, tokenizer: Arc::new(tokenizer) }
+        Generator { session, programs, vocab, tokenizer: Arc::new(tokenizer), logits: None }
+    }
+
+    /// Keeps the logits of all tokens from now on. Prompts are then read token by token: a block of one gives none.
+    pub fn keep_logits(&mut self) {
+        self.logits = Some(Logits::default());
+    }
+
+    /// What was kept.
+    pub fn take_logits(&mut self) -> Logits {
+        self.logits.take().unwrap_or_default()
     }
 
     /// Tokenizes a prompt that is to be continued by up to `count` tokens; without a count, by [`USUAL_TOKENS`] or as
@@ -173,6 +186,9 @@ impl<'a> Generator<'a> {
         self.read(before)?;
         let (mut position, mut token) = (before.len(), *last);
         let mut text = String::new();
+        if prompt.count == 0 && self.logits.is_some() {
+            self.step(token, position)?;
+        }
         for _ in 0..prompt.count {
             let logits = self.step(token, position)?;
             position += 1;
@@ -198,7 +214,8 @@ impl<'a> Generator<'a> {
 
     /// Feeds the first tokens of a text.
     fn read(&mut self, ids: &[u32]) -> Result<(), InferError> {
-        let Some(Prefill { program, tokens }) = self.programs.prefill else {
+        let Some(Prefill { program, tokens }) = self.programs.prefill.filter(|_| self.logits.is_none())
+        else {
             return ids.iter().enumerate().try_for_each(|(at, id)| self.step(*id, at).map(|_| ()));
         };
         let x = &mut self.session.executor;
@@ -232,7 +249,12 @@ impl<'a> Generator<'a> {
         x.write_input(program, names::TOKENS, bytemuck::bytes_of(&(id as i32)))?;
         x.write_input(program, names::POSITION, bytemuck::bytes_of(&(position as i32)))?;
         x.run(program)?;
-        Ok(x.output(program, names::LOGITS)?)
+        let logits = x.output(program, names::LOGITS)?;
+        if let Some(kept) = &mut self.logits {
+            kept.tokens.push(id);
+            kept.rows.extend(&logits[..self.vocab.min(logits.len())]);
+        }
+        Ok(logits)
     }
 }
 

@@ -5,7 +5,9 @@
 
 mod error;
 mod generate;
+mod logits;
 pub mod prompt;
 
 pub use error::InferError;
 pub use generate::{Generator, Prefill, Programs, Prompt, Sampling, USUAL_TOKENS, visible};
+pub use logits::Logits;

@@ -1,0 +1,291 @@
+//! From a checkpoint to a Hugging Face folder, which is imported again and asked the same before it gets its name.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use linc_config::{ConfigError, Problem};
+use linc_data::{TOKENIZER_FILE, Tokenizer, TokenizerFile};
+use linc_driver::{AttentionFamily, AttentionKind, Model, Source};
+use serde_json::{Value, json};
+
+use super::config::Dimensions;
+use super::convert::{Element, Way, narrowed, reordered};
+use super::description::{self, GENERATION, Special};
+use super::folder::{Unfinished, in_plain_words};
+use super::import::{CONFIG, check_table, parameters};
+use super::logits::{Evaluated, evaluate};
+use super::names::{Weight, weights};
+use super::same;
+use super::weights::{INDEX, ONE};
+use super::{import, likeness};
+use crate::read::{TensorFile, unfit};
+use crate::write::{self, Tensor};
+use crate::{CheckpointError, MODEL_FILE, State, model_of};
+
+/// How a checkpoint is exported.
+pub struct ExportOptions {
+    /// Number format of the weights.
+    pub element: Element,
+    /// Bytes of a file of weights at most, unless one tensor has more.
+    pub shard_bytes: u64,
+    /// The text of the Llama models.
+    pub architecture: Source,
+}
+
+/// What was exported.
+pub struct Exported {
+    /// The model, as its checkpoint describes it.
+    pub model: Model,
+    /// Files of weights.
+    pub shards: usize,
+    /// Bytes of the weights.
+    pub bytes: u64,
+    /// Whether the logits of what was written were compared with the checkpoint's, and were the same: bit by bit, of weights
+    /// of the format that was asked for.
+    pub logits: Evaluated,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// The weights of a checkpoint, by Hugging Face's names and in its order.
+pub(super) struct Held {
+    file: TensorFile,
+    element: Element,
+}
+
+impl Held {
+    /// A tensor's contents as they are written.
+    pub(super) fn read(&self, weight: &Weight) -> Result<Vec<u8>, String> {
+        let wide = reordered(self.wide(weight)?, weight, Way::Export);
+        narrowed(wide, self.element)
+            .ok_or_else(|| format!("{} has numbers beyond the range of {}", weight.linc, self.element.name()))
+    }
+
+    /// A tensor's f32 contents in linc's order.
+    pub(super) fn wide(&self, weight: &Weight) -> Result<Vec<u8>, String> {
+        let info =
+            self.file.metadata.info(&weight.linc).ok_or_else(|| format!("{} is missing", weight.linc))?;
+        self.file.read(&weight.linc, info).map_err(|error| unfit(&self.file.path)(error).to_string())
+    }
+}
+
+/// Exports a checkpoint as `out`, which must not exist; `progress` hears how many bytes of how many are written.
+///
+/// # Errors
+/// The checkpoint cannot be read, its model is not of a form that can be exported, its weights do not fit the number
+/// format, or files cannot be written; nothing is at `out` then.
+pub fn export(
+    checkpoint: &Path,
+    out: &Path,
+    options: &ExportOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Exported, CheckpointError> {
+    export_to(checkpoint, out, options, progress).map_err(in_plain_words)
+}
+
+fn export_to(
+    checkpoint: &Path,
+    out: &Path,
+    options: &ExportOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Exported, CheckpointError> {
+    let state = crate::open(checkpoint)?;
+    let model = model_of(&state.model)?;
+    let sizes = sizes(&model)?;
+    let linear = linear(&model)?;
+    let table = weights(&sizes);
+    check_table(&model, &table)?;
+    likeness::check(&model, &state.model, &options.architecture)?;
+    let path = checkpoint.join(MODEL_FILE);
+    let file = TensorFile::open(&path).map_err(unfit(&path))?;
+    let held = Held { file, element: options.element };
+    if options.element == Element::F16 {
+        check_range(&held, &table)?;
+    }
+    let mut notes = vec![];
+    let tokenizer = tokenizer(checkpoint, &state, &mut notes)?;
+    let special = Special::of(tokenizer.as_ref());
+
+    let unfinished = Unfinished::new(out)?;
+    let partial = unfinished.path();
+    let files = tokenizer.as_ref().map_or(&[][..], Tokenizer::files);
+    let described = description::config(&model, &state.model, &sizes, &linear, options.element, special);
+    write::write_json(&partial.join(CONFIG), &described)?;
+    write_tokenizer(partial, files, special)?;
+    let shards = shards(&table, options);
+    write_shards(partial, &shards, &held, progress)?;
+
+    let logits = check(partial, &model, &table, &held, options)?;
+    unfinished.finish()?;
+    let bytes = shards.iter().map(|shard| shard.bytes).sum();
+    Ok(Exported { model, shards: shards.len(), bytes, logits, notes })
+}
+
+fn refuse(message: String, help: &str) -> CheckpointError {
+    ConfigError::from(Problem { message, place: None, help: Some(help.to_owned()) }).into()
+}
+
+fn sizes(model: &Model) -> Result<Dimensions, CheckpointError> {
+    let params = parameters(model)?;
+    let of_llama = Dimensions {
+        layers: model.sizes.n_layers,
+        dim: model.sizes.dim,
+        heads: model.sizes.n_heads,
+        kv_heads: model.sizes.n_kv_heads,
+        head_dim: model.sizes.head_dim,
+        ffn_dim: 1,
+        vocab: model.sizes.vocab_size,
+        tied: true,
+    };
+    // By the names that a Llama model gives them: the feed-forward network's, and the output projection.
+    let table = weights(&Dimensions { tied: false, ..of_llama });
+    let shape = |foreign: &str| {
+        let weight = table.iter().find(|weight| weight.foreign == foreign)?;
+        params.get(&weight.linc)
+    };
+    let ffn_dim = shape("model.layers.0.mlp.gate_proj.weight").map_or(1, |shape| shape[0]);
+    Ok(Dimensions { ffn_dim, tied: shape(super::names::OUTPUT).is_none(), ..of_llama })
+}
+
+/// Whether each layer has linear attention, of the kind that exported models have.
+fn linear(model: &Model) -> Result<Vec<bool>, CheckpointError> {
+    let is_known = |kind: &AttentionKind| *kind == kind.family().default_kind();
+    match model.kinds.iter().find(|kind| !is_known(kind)) {
+        Some(kind) => Err(refuse(
+            format!("a layer has {} attention", kind.label()),
+            "exported models have softmax attention and linc's own kind of linear attention",
+        )),
+        None if model.kinds.iter().any(|kind| kind.family() == AttentionFamily::Linear) => Err(refuse(
+            "it has layers with linear attention".to_owned(),
+            "Hugging Face's own models of type llama have none: export a model of ratio 0",
+        )),
+        None => Ok(model.kinds.iter().map(|kind| kind.family() == AttentionFamily::Linear).collect()),
+    }
+}
+
+fn check_range(held: &Held, table: &[Weight]) -> Result<(), CheckpointError> {
+    match table.iter().find_map(|weight| held.read(weight).err()) {
+        None => Ok(()),
+        Some(message) => Err(refuse(message, "choose --dtype bfloat16, which has the range of float32")),
+    }
+}
+
+fn tokenizer(
+    checkpoint: &Path,
+    state: &State,
+    notes: &mut Vec<String>,
+) -> Result<Option<Tokenizer>, CheckpointError> {
+    if state.files.contains_key(TOKENIZER_FILE) {
+        return Ok(Some(Tokenizer::open(&checkpoint.join(TOKENIZER_FILE))?));
+    }
+    if state.data.kind != "text" {
+        return Ok(None);
+    }
+    notes.push(
+        "the model reads bytes: its tokens are the bytes of a text, after a 0; no tokenizer is written"
+            .into(),
+    );
+    Ok(Some(Tokenizer::bytes()))
+}
+
+fn write_tokenizer(folder: &Path, files: &[TokenizerFile], special: Special) -> Result<(), CheckpointError> {
+    for file in files {
+        write::write_file(&folder.join(file.name), &file.bytes)?;
+    }
+    if files.iter().any(|file| file.name == GENERATION) {
+        return Ok(());
+    }
+    write::write_json(&folder.join(GENERATION), &description::generation(special))
+}
+
+/// The tensors of one file.
+struct Shard<'a> {
+    name: String,
+    weights: Vec<&'a Weight>,
+    bytes: u64,
+    element: Element,
+}
+
+/// Cuts the weights into files, in their order.
+fn shards<'a>(table: &'a [Weight], options: &ExportOptions) -> Vec<Shard<'a>> {
+    let element = options.element;
+    let mut shards: Vec<Shard<'a>> = vec![];
+    for weight in table {
+        let bytes = (weight.shape.iter().product::<usize>() * element.bytes()) as u64;
+        match shards.last_mut().filter(|shard| shard.bytes + bytes <= options.shard_bytes) {
+            Some(shard) => {
+                shard.weights.push(weight);
+                shard.bytes += bytes;
+            }
+            None => shards.push(Shard { name: ONE.to_owned(), weights: vec![weight], bytes, element }),
+        }
+    }
+    let count = shards.len();
+    if count > 1 {
+        for (index, shard) in shards.iter_mut().enumerate() {
+            shard.name = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
+        }
+    }
+    shards
+}
+
+fn write_shards(
+    folder: &Path,
+    shards: &[Shard<'_>],
+    held: &Held,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), CheckpointError> {
+    let total: u64 = shards.iter().map(|shard| shard.bytes).sum();
+    let (done, progress) = (Cell::new(0), RefCell::new(progress));
+    let metadata = BTreeMap::from([("format", "pt".to_owned())]);
+    for shard in shards {
+        let tensor = |weight| {
+            let weight: &Weight = weight;
+            let read = || {
+                let bytes = held.read(weight)?;
+                done.set(done.get() + bytes.len() as u64);
+                (progress.borrow_mut())(done.get(), total);
+                Ok(bytes)
+            };
+            Tensor { name: weight.foreign.clone(), shape: weight.shape.clone(), read: Box::new(read) }
+        };
+        let tensors: Vec<Tensor<'_>> = shard.weights.iter().map(|weight| tensor(weight)).collect();
+        write::write_weights(&folder.join(&shard.name), &tensors, &metadata, shard.element.dtype())?;
+    }
+    if shards.len() > 1 {
+        let of = |shard: &Shard<'_>| -> Vec<(String, Value)> {
+            shard.weights.iter().map(|weight| (weight.foreign.clone(), json!(shard.name))).collect()
+        };
+        let map: serde_json::Map<String, Value> = shards.iter().flat_map(of).collect();
+        let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+        write::write_json(&folder.join(INDEX), &index)?;
+    }
+    Ok(())
+}
+
+/// Imports what was written, and compares the logits of a short text with those of the checkpoint.
+fn check(
+    written: &Path,
+    model: &Model,
+    table: &[Weight],
+    held: &Held,
+    options: &ExportOptions,
+) -> Result<Evaluated, CheckpointError> {
+    let foreign = import::Foreign::open(written, written, &options.architecture)?;
+    let wide = |bytes: Vec<u8>| super::convert::widened(bytes, held.element);
+    let rounded = |weight: &Weight| Ok(reordered(wide(held.read(weight)?), weight, Way::Import));
+    let imported = |weight: &Weight| Ok(reordered(foreign.weights.read(weight)?, weight, Way::Import));
+    same::check(&foreign.table, table, &imported, &rounded)?;
+    let Some(expected) = evaluate(model, table, &rounded)? else { return Ok(Evaluated::TooLarge) };
+    let Some(found) = evaluate(&foreign.model, &foreign.table, &imported)? else {
+        return Ok(Evaluated::TooLarge);
+    };
+    same::check_logits(&expected, &found)?;
+    if held.element == Element::F32 {
+        return Ok(Evaluated::Same { rounding: 0.0 });
+    }
+    let before = evaluate(model, table, &|weight| held.wide(weight))?;
+    let rounding = before.map_or(0.0, |before| same::largest_difference(&before, &expected));
+    Ok(Evaluated::Same { rounding })
+}

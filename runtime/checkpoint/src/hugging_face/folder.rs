@@ -1,0 +1,77 @@
+//! A folder that is written under another name and renamed when it is whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use linc_config::{ConfigError, Problem};
+use linc_device::words::help_to_write;
+
+use crate::{CheckpointError, io_error};
+
+/// A folder that nobody sees yet; what is in it goes with it unless it is finished.
+pub(super) struct Unfinished {
+    partial: PathBuf,
+    target: PathBuf,
+}
+
+impl Unfinished {
+    /// Makes an empty folder beside the target.
+    ///
+    /// # Errors
+    /// Something is at the target already, or the system refuses.
+    pub(super) fn new(target: &Path) -> Result<Self, CheckpointError> {
+        let name = target.file_name().map(|name| name.to_string_lossy().into_owned());
+        let taken = fs::read_dir(target)
+            .map_or_else(|_| fs::symlink_metadata(target).is_ok(), |mut entries| entries.next().is_some());
+        let Some(name) = name.filter(|_| !taken) else {
+            let message = format!("{}: there is something already, which is not replaced", target.display());
+            let help = Some("name another folder with --out, or remove this one".to_owned());
+            return Err(ConfigError::from(Problem { message, place: None, help }).into());
+        };
+        let partial = target.with_file_name(format!(".{name}.partial"));
+        // What a run that was killed left behind.
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(io_error("remove", &partial))?;
+        }
+        fs::create_dir_all(&partial).map_err(io_error("create", &partial))?;
+        Ok(Unfinished { partial, target: target.to_path_buf() })
+    }
+
+    /// Where files are written to.
+    pub(super) fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Gives the folder its name.
+    ///
+    /// # Errors
+    /// The system refuses, or the name was given to something else meanwhile.
+    pub(super) fn finish(self) -> Result<(), CheckpointError> {
+        fs::rename(&self.partial, &self.target).map_err(io_error("create", &self.target))
+    }
+}
+
+/// An error of a file of a checkpoint as one of a folder that the user names by `--out`.
+pub(super) fn in_plain_words(error: CheckpointError) -> CheckpointError {
+    match error {
+        CheckpointError::Io { action, path, source } => {
+            let message = format!("cannot {action} {}: {source}", path.display());
+            let help = Some(format!("{} (--out)", help_to_write(&source)));
+            ConfigError::from(Problem { message, place: None, help }).into()
+        }
+        other => other,
+    }
+}
+
+/// A tensor that could be read a moment ago and no more.
+pub(super) fn lost(message: String) -> CheckpointError {
+    let help = Some("leave the files as they are while they are read".to_owned());
+    ConfigError::from(Problem { message, place: None, help }).into()
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // A finished one is not there any more.
+        let _ = fs::remove_dir_all(&self.partial);
+    }
+}

@@ -1,0 +1,93 @@
+//! `linc import` and `linc export`: Hugging Face's folders as checkpoints, and checkpoints as such.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use linc_checkpoint::hugging_face::{self, Evaluated, ExportOptions, MODEL_TOML, usual_folder};
+use linc_device::words::{bytes, count, thousands};
+use linc_driver::Source;
+
+use crate::args::{ExportArgs, ImportArgs};
+use crate::out;
+use crate::progress::Progress;
+use crate::shipped::SHIPPED;
+
+/// The architecture of Llama models.
+const LLAMA: &str = "models/llama3.linc";
+
+pub(crate) fn import(args: &ImportArgs) -> Result<ExitCode> {
+    let folder = args.out.clone().unwrap_or_else(|| usual_folder(&args.folder));
+    let bar = Progress::new();
+    let mut progress = |done, total| {
+        bar.show("import", &format!("importing {} of {}", bytes(done), bytes(total)), done, total);
+    };
+    let imported = hugging_face::import(&args.folder, &folder, &llama()?, &mut progress)?;
+    bar.clear();
+    for note in &imported.notes {
+        out::complain(format_args!("note: {note}"));
+    }
+    let model = &imported.model;
+    out::line(format_args!(
+        "Imported {}: {}, {} parameters from {}, layers {}",
+        args.folder.display(),
+        model.title(),
+        thousands(model.sizes.params),
+        imported.formats,
+        model.layer_map()
+    ))?;
+    let folder = folder.display();
+    out::line(format_args!("Wrote {folder}\n"))?;
+    if imported.reads_text {
+        out::line(format_args!("linc generate --checkpoint {folder} --prompt \"..\""))?;
+    }
+    let tokenizer = match imported.has_tokenizer {
+        true => format!(" --model.tokenizer_path {folder}"),
+        false => String::new(),
+    };
+    let train =
+        format!("--model.path {folder}/{MODEL_TOML}{tokenizer} --checkpoint.initial_load_path {folder}");
+    out::line(format_args!("linc train CONFIG.toml {train}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
+    let options =
+        ExportOptions { element: args.dtype, shard_bytes: args.max_shard_size, architecture: llama()? };
+    let bar = Progress::new();
+    let mut progress = |done, total| {
+        bar.show("export", &format!("exporting {} of {}", bytes(done), bytes(total)), done, total);
+    };
+    let exported = hugging_face::export(&args.checkpoint, &args.out, &options, &mut progress)?;
+    bar.clear();
+    for note in &exported.notes {
+        out::complain(format_args!("note: {note}"));
+    }
+    let model = &exported.model;
+    out::line(format_args!(
+        "Exported {}: {}, {} parameters as {}, {} in {}, layers {}",
+        args.checkpoint.display(),
+        model.title(),
+        thousands(model.sizes.params),
+        args.dtype.name(),
+        bytes(exported.bytes),
+        count(exported.shards, "file"),
+        model.layer_map()
+    ))?;
+    out::line(match exported.logits {
+        Evaluated::Same { rounding: 0.0 } => "Imported it again: every weight and the logits of a short text have the same bits".to_owned(),
+        Evaluated::Same { rounding } => format!(
+            "Imported it again: every weight and the logits of a short text have the same bits; rounding to {} moved logits by up to {rounding:.2e}",
+            args.dtype.name()
+        ),
+        Evaluated::TooLarge => "Imported it again: every weight has the same bits; the model does not fit this machine's memory, so its logits were not compared".to_owned(),
+    })?;
+    out::line(format_args!("Wrote {}", args.out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn llama() -> Result<Source> {
+    match SHIPPED.architectures.iter().find(|file| file.path == LLAMA) {
+        Some(file) => Ok(Source { path: file.path.to_owned(), text: file.text.to_owned() }),
+        None => bail!("{LLAMA} is no part of this program"),
+    }
+}
