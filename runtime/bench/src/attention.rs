@@ -154,13 +154,23 @@ fn check(bench: &AttentionBench) -> Result<(), BenchError> {
     let AttentionBench { head_dims, seqs, heads, kv_heads, batch, .. } = bench;
     let refuse = |message: String| Err(BenchError::Request(message));
     if [heads, kv_heads, batch].contains(&&0) || seqs.contains(&0) {
-        return refuse("heads, key/value heads, sequences and tokens must be at least 1".into());
+        return refuse(
+            "heads, key/value heads, sequences and tokens must be at least 1\n  help: leave out what is 0"
+                .into(),
+        );
     }
     if heads % kv_heads != 0 {
-        return refuse(format!("{heads} query heads are no multiple of {kv_heads} key/value heads"));
+        return refuse(format!(
+            "{heads} query heads are no multiple of {kv_heads} key/value heads\n  help: each key/value head serves \
+             the same number of query heads: give --heads {}, or --kv-heads 1",
+            heads.next_multiple_of(*kv_heads)
+        ));
     }
     match head_dims.iter().find(|d| **d == 0 || !d.is_multiple_of(HEAD_DIM_MULTIPLE)) {
-        Some(d) => refuse(format!("head_dim is {d}, which must be a multiple of {HEAD_DIM_MULTIPLE}")),
+        Some(d) => refuse(format!(
+            "--head-dim is {d}; expected a multiple of {HEAD_DIM_MULTIPLE}\n  help: the next is {}",
+            (*d).max(1).next_multiple_of(HEAD_DIM_MULTIPLE)
+        )),
         None => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use linc_config::ConfigError;
 use linc_data::DataError;
-use linc_device::words::{help_to_read, help_to_write};
+use linc_device::words::{help_to_read, help_to_write, reason};
 use linc_driver::CompileError;
 use linc_exec::ExecError;
 use thiserror::Error;
@@ -15,8 +15,9 @@ use thiserror::Error;
 pub enum CheckpointError {
     /// The operating system refuses; nothing was replaced.
     #[error(
-        "cannot {action} {}: {source}\n  help: older checkpoints are as they were; {} (job.dump_folder)",
+        "cannot {action} {}: {}\n  help: older checkpoints are as they were; {} (job.dump_folder)",
         path.display(),
+        reason(source),
         help_to_write(source)
     )]
     Io {
@@ -28,7 +29,7 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// The operating system does not let it be read.
-    #[error("{}: it cannot be read: {source}\n  help: {}", path.display(), help_to_read(source))]
+    #[error("{}: it cannot be read: {}\n  help: {}", path.display(), reason(source), help_to_read(source))]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
@@ -57,13 +58,15 @@ pub enum CheckpointError {
         help: String,
     },
     /// There is no such checkpoint.
-    #[error("{message}")]
+    #[error("{message}\n  help: {help}")]
     Missing {
-        /// What was looked for, what there is.
+        /// What was looked for.
         message: String,
+        /// What there is, or what to name.
+        help: String,
     },
     /// Its layers are not those of its model.
-    #[error("{message}")]
+    #[error("{message}\n  help: it is of another version of linc: read it with that one")]
     Layers {
         /// What they are, what was expected.
         message: String,
@@ -94,7 +97,7 @@ pub(crate) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CheckpointErr
     move |source| match source.kind() {
         // The file is shorter than it says.
         io::ErrorKind::UnexpectedEof => {
-            CheckpointError::Corrupt { path, message: format!("it cannot be read: {source}") }
+            CheckpointError::Corrupt { path, message: format!("it cannot be read: {}", reason(&source)) }
         }
         _ => CheckpointError::Unreadable { path, source },
     }

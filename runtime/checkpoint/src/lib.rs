@@ -225,9 +225,23 @@ pub fn find(folder: &Path, step: i64) -> Result<Option<PathBuf>, CheckpointError
         return Ok(Some(step_path(folder, wanted)));
     }
     let there: Vec<String> = steps.iter().map(usize::to_string).collect();
-    let there = if there.is_empty() { "none".to_string() } else { there.join(", ") };
-    let message = format!("checkpoint.load_step is {wanted}, but {} has steps {there}", folder.display());
-    Err(CheckpointError::Missing { message })
+    let message = match there.is_empty() {
+        true => {
+            format!("checkpoint.load_step is {wanted}, but there are no checkpoints in {}", folder.display())
+        }
+        false => format!(
+            "checkpoint.load_step is {wanted}, but {} has the steps {}",
+            folder.display(),
+            there.join(", ")
+        ),
+    };
+    let help = match there.is_empty() {
+        true => {
+            "name the folder of the run that has it: --job.dump_folder DIR; leave load_step out for a new run"
+        }
+        false => "name one of these; leave it out for the newest",
+    };
+    Err(CheckpointError::Missing { message, help: help.to_owned() })
 }
 
 /// Removes all but the newest `keep` checkpoints up to `step`; 0 keeps all. Later ones are of a run that went further
@@ -288,8 +302,9 @@ fn checksums(path: &Path) -> Result<BTreeMap<String, FileRecord>, CheckpointErro
     let text = match fs::read(&file) {
         Ok(text) => text,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            let message = format!("{} is not a checkpoint: {}", path.display(), what_instead(path));
-            return Err(CheckpointError::Missing { message });
+            let (is, help) = what_instead(path);
+            let message = format!("{} is not a checkpoint: {is}", path.display());
+            return Err(CheckpointError::Missing { message, help });
         }
         Err(error) => return Err(unreadable(&file)(error)),
     };
@@ -345,16 +360,35 @@ fn check<E: From<CheckpointError>>(
     Ok(())
 }
 
-/// What is there where a checkpoint was looked for.
-fn what_instead(path: &Path) -> String {
-    let within = [path.to_path_buf(), path.join("checkpoint")];
-    let newest = within.iter().find_map(|folder| Some(step_path(folder, *steps(folder).last()?)));
-    match newest {
-        Some(newest) => format!("it holds checkpoints, the newest is {}", newest.display()),
-        None if path.is_dir() => format!("it has no {CHECKSUMS_FILE}; name a step-N folder"),
-        None if path.exists() => "it is a file; name a step-N folder".to_string(),
-        None => format!("there is no such folder\n  help: {}", what_beside(path)),
+/// What is there where a checkpoint was looked for, and what to name.
+fn what_instead(path: &Path) -> (String, String) {
+    let newest = |folder: &Path| {
+        let within = [folder.to_path_buf(), folder.join("checkpoint")];
+        within.iter().find_map(|folder| Some(step_path(folder, *steps(folder).last()?)))
+    };
+    if let Some(newest) = newest(path) {
+        return ("it holds checkpoints".to_owned(), format!("the newest is {}", newest.display()));
     }
+    const NAME: &str = "name a step-N folder of a run's checkpoint folder";
+    if path.is_dir() {
+        // A folder of runs, or a folder of a checkpoint that was not written to its end.
+        let below = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut runs: Vec<PathBuf> = below.filter_map(|run| newest(&run)).collect();
+        runs.sort();
+        return match runs.first() {
+            Some(first) => {
+                ("it holds runs".to_owned(), format!("one of their checkpoints is {}", first.display()))
+            }
+            None => (format!("it has no {CHECKSUMS_FILE}"), NAME.to_owned()),
+        };
+    }
+    if path.exists() {
+        let beside = path.parent().filter(|folder| folder.join(CHECKSUMS_FILE).is_file());
+        let help =
+            beside.map_or_else(|| NAME.to_owned(), |folder| format!("name its folder, {}", folder.display()));
+        return ("it is a file".to_owned(), help);
+    }
+    ("there is no such folder".to_owned(), what_beside(path))
 }
 
 /// What to name instead of a checkpoint that is not there.

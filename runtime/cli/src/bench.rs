@@ -137,10 +137,10 @@ fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
 
 fn timing(args: &MeasureArgs) -> Result<Timing> {
     if args.rounds > MOST_RUNS {
-        bail!("--rounds is {}; expected 1 to {MOST_RUNS}", args.rounds);
+        bail!("--rounds is {}; expected 1 to {MOST_RUNS}\n  help: 10 say enough", args.rounds);
     }
     if args.warmup > MOST_RUNS {
-        bail!("--warmup is {}; expected at most {MOST_RUNS}", args.warmup);
+        bail!("--warmup is {}; expected at most {MOST_RUNS}\n  help: 3 are enough", args.warmup);
     }
     Ok(Timing { warmup: args.warmup, rounds: args.rounds })
 }

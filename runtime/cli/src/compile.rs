@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
-use linc_config::{ModelFiles, Setting};
+use linc_config::{ModelFiles, Setting, nearest};
 use linc_device::process;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::{
@@ -83,7 +83,7 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
     for text in &layers.set {
         let Some(pair) = text.split_once('=').and_then(|(key, value)| Some((key, number(value.trim())?)))
         else {
-            bail!("--set is \"{text}\"; expected key=number or key=true, such as --set n_layers=4")
+            bail!("--set is \"{text}\"; expected key=number or key=true\n  help: such as --set n_layers=4")
         };
         overrides.push((pair.0.trim().to_string(), pair.1));
     }
@@ -136,8 +136,19 @@ pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
 pub(crate) fn pass_setting<T: PassSetting + Setting>(word: &str) -> Result<T> {
     match T::from_text(word) {
         Ok(value) => Ok(value),
-        Err(message) => bail!("--{} is \"{word}\": {message}", T::NAME),
+        Err(message) => {
+            let message = message.replacen("; the nearest is ", "\n  help: did you mean ", 1);
+            let end = if message.contains("help: ") { "?" } else { "" };
+            bail!("--{} is \"{word}\": {message}{end}", T::NAME)
+        }
     }
+}
+
+/// The words that were expected instead of one, with the nearest of them.
+pub(crate) fn one_of(word: &str, words: &[&str]) -> String {
+    let near = nearest(word, words.iter().copied());
+    let help = near.map_or_else(String::new, |near| format!("\n  help: did you mean {near}?"));
+    format!("{}{help}", words.join(", "))
 }
 
 /// The program of that name, with the optimizer's defaults.
@@ -154,7 +165,10 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
             let Blocks { tokens, context } = blocks.unwrap_or(Blocks { tokens: 1, context });
             Entry::Prefill { context, tokens }
         }
-        other => bail!("--entry is \"{other}\"; expected train, eval, forward, prefill or decode"),
+        other => bail!(
+            "--entry is \"{other}\"; expected {}",
+            one_of(other, &["train", "eval", "forward", "prefill", "decode"])
+        ),
     })
 }
 
@@ -167,7 +181,7 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
         None => {
             let passes = compiled.report.passes.iter().map(|time| time.pass.as_str());
             let passes: Vec<&str> = passes.filter(|pass| compiled.graph_after(pass).is_some()).collect();
-            bail!("--dump is \"{pass}\"; the passes are {}", passes.join(", "))
+            bail!("--dump is \"{pass}\"; expected {}", one_of(pass, &passes))
         }
     }
 }

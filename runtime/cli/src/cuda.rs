@@ -7,6 +7,7 @@ use linc_driver::{Arch, Entry};
 use linc_plan::Plan;
 use serde_json::{Value, json};
 
+use crate::compile::one_of;
 use crate::progress::Progress;
 use crate::table::table;
 
@@ -14,7 +15,9 @@ use crate::table::table;
 pub(crate) fn arch(target: &str, arch: Option<&str>) -> Result<Option<Arch>> {
     match target {
         "cpu" => match arch {
-            Some(arch) => bail!("--arch {arch} needs --target cuda"),
+            Some(arch) => {
+                bail!("--arch {arch} is of a GPU, but the target is the CPU\n  help: add --target cuda")
+            }
             None => Ok(None),
         },
         "cuda" => {
@@ -22,10 +25,12 @@ pub(crate) fn arch(target: &str, arch: Option<&str>) -> Result<Option<Arch>> {
             let names: Vec<&str> = Arch::ALL.iter().map(|a| a.name()).collect();
             match Arch::from_name(name) {
                 Some(arch) => Ok(Some(arch)),
-                None => bail!("--arch is \"{name}\"; expected {}", names.join(", ")),
+                None => bail!("--arch is \"{name}\"; expected {}", one_of(name, &names)),
             }
         }
-        other => bail!("--target is \"{other}\"; expected cpu or cuda"),
+        other => bail!(
+            "--target is \"{other}\"; expected cpu or cuda\n  help: cuda is for NVIDIA GPUs, which need not be there"
+        ),
     }
 }
 

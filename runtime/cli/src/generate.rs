@@ -27,7 +27,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let state = linc_checkpoint::open(&args.checkpoint)?;
     if state.data.kind != "text" {
         bail!(
-            "{}: the model was trained on {} sequences, which are no text",
+            "{}: the model was trained on {} sequences, which are no text\n  help: the run says how well it recalls: linc inspect shows the model",
             args.checkpoint.display(),
             state.data.kind
         );

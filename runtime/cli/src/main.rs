@@ -24,6 +24,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use linc_device::words::{help_to_write, reason};
 use linc_device::{Allocator, signals};
 use linc_driver::CompileError;
 use linc_train::TrainError;
@@ -61,7 +62,11 @@ fn report(error: &anyhow::Error) -> ExitCode {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return ExitCode::from(141);
         }
-        out::complain(format_args!("error: cannot write to standard output: {error}"));
+        out::complain(format_args!(
+            "error: cannot write to standard output: {}\n  help: {}",
+            reason(error),
+            help_to_write(error)
+        ));
         return ExitCode::from(2);
     }
     if let Some(error) = error.downcast_ref::<TrainError>()

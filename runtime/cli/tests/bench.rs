@@ -116,7 +116,7 @@ fn what_cannot_be_measured_is_refused() {
         refuse(&[&["bench", "attention", "--device", "cpu"], args].concat(), expected);
     };
     attention(&["--heads", "3", "--kv-heads", "2"], &["3 query heads", "2 key/value heads"]);
-    attention(&["--head-dim", "12"], &["head_dim is 12", "multiple of 8"]);
+    attention(&["--head-dim", "12"], &["--head-dim is 12", "multiple of 8"]);
     attention(&["--seq", "0"], &["at least 1"]);
     attention(&["--batch-size", "0"], &["at least 1"]);
     attention(&["--kind", "softmx"], &["softmx", "softmax, linear"]);

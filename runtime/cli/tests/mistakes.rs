@@ -163,3 +163,59 @@ fn a_checkpoint_that_is_not_asked_for_is_pointed_at() {
     let said = succeed(&again);
     assert!(said.contains("Training starts at step 4.") && !said.contains("is not read"), "{said}");
 }
+
+#[test]
+fn what_is_refused_says_what_to_do() {
+    let folder = Folder::new("remedies");
+    let config = folder.config();
+    succeed(&["train", &config, "--training.steps", "3", "--validation.enable", "false"]);
+    let step = folder.path("run/checkpoint/step-3").display().to_string();
+    let run = folder.path("run").display().to_string();
+    let (above, none) =
+        (folder.0.display().to_string(), folder.path("run/checkpoint/step-4").display().to_string());
+    let (weights, text) = (format!("{step}/model.safetensors"), folder.file("latin.txt", b"caf\xe9"));
+    let generate = |settings: &[&str], said: &[&str]| {
+        let error = refuse(&[&["generate", "--checkpoint", &step][..], settings].concat(), said);
+        assert!(error.contains("help: ") && !error.contains("os error"), "{error}");
+    };
+    generate(&["--prompt", "the", "--tokens", "500"], &["the context of 32", "at most 28 --tokens"]);
+    generate(&["--prompt", "the", "--context", "1"], &["the context of 1", "a larger --context"]);
+    generate(&["--context", "99999999999"], &["expected 1 to 2147483647"]);
+    generate(&["--temperature", "-1"], &["--temperature is -1"]);
+    generate(&["--top-p", "2"], &["--top-p is 2"]);
+    generate(&["--precision", "float33"], &["--precision is \"float33\"", "did you mean \"float32\"?"]);
+    generate(
+        &["--prompt-file", "nowhere.txt"],
+        &["nowhere.txt cannot be read: there is no such file or folder"],
+    );
+    generate(&["--prompt-file", "."], &["cannot be read: it is a folder"]);
+    generate(&["--prompt-file", &text], &["not UTF-8", "iconv"]);
+    for (path, said) in [
+        (&run, "the newest is"),
+        (&above, "one of their checkpoints is"),
+        (&none, "the newest checkpoint beside it is"),
+        (&weights, "name its folder"),
+    ] {
+        let error = refuse(&["generate", "--checkpoint", path], &["is not a checkpoint", "help: ", said]);
+        assert!(error.contains("step-3"), "{error}");
+    }
+    for (args, said) in [
+        (&["compile", "llama3_nano", "--entry", "trian"][..], "did you mean train?"),
+        (&["compile", "llama3_nano", "--dump", "fusoin"], "did you mean fusion?"),
+        (&["compile", "llama3_nano", "--target", "gpu"], "help: cuda is for NVIDIA GPUs"),
+        (&["compile", "llama3_nano", "--arch", "sm_90"], "help: add --target cuda"),
+        (&["compile", "llama3_nano", "--target", "cuda", "--arch", "sm_91"], "did you mean sm_90?"),
+        (&["compile", "llama3_nano", "--set", "dim"], "help: such as --set n_layers=4"),
+        (&["bench", "attention", "--heads", "3", "--kv-heads", "2"], "give --heads 4"),
+        (&["bench", "attention", "--head-dim", "10"], "help: the next is 16"),
+        (&["bench", "attention", "--rounds", "9999999"], "help: "),
+        (&["inspect", &none], "the newest checkpoint beside it is"),
+        (&["train", &config, "--job.dump_folder", &run, "--checkpoint.load_step", "9"], "name one of these"),
+        (&["train", &config, "--job.dump_folder", &text], "something of that name is there already"),
+        (&["init", "quickstart", &text], "help: "),
+        (&["compile", "llama3_nano", "--out", &text], "help: "),
+    ] {
+        let error = refuse(args, &[said]);
+        assert!(!error.contains("os error"), "{error}");
+    }
+}

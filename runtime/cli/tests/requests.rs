@@ -25,7 +25,7 @@ fn generation_beyond_its_limits_is_refused_before_anything_is_printed() {
     refused(&["the", "--temperature", "NaN"], &["temperature is NaN"]);
     refused(&["the", "--top-p", "0"], &["top-p is 0"]);
     refused(&["the", "--context", "0"], &["--context"]);
-    refused(&["the", "--context", "18446744073709551615"], &["--context of 1 to 2147483647"]);
+    refused(&["the", "--context", "18446744073709551615"], &["expected 1 to 2147483647"]);
     refused(&[long, "--tokens", "0"], &["44 tokens", "context of 32"]);
     let text = succeed(&[&generate[..], &[long, "--context", "64", "--tokens", "5"]].concat());
     assert!(text.starts_with(long), "{text}");
@@ -45,7 +45,7 @@ fn precision_is_a_choice_of_each_program() {
     assert!(rounded.lines().any(|l| l.starts_with("copy_384x128_f32_bf16")), "{rounded}");
     refuse(
         &["compile", MODEL, "--precision", "bf16"],
-        &["--precision is \"bf16\"", "\"float32\", \"bfloat16\", \"float16\"", "the nearest is \"bfloat16\""],
+        &["--precision is \"bf16\"", "\"float32\", \"bfloat16\", \"float16\"", "did you mean \"bfloat16\"?"],
     );
     // Checkpoints hold the f32 masters, so every precision reads what another wrote.
     let folder = Folder::new("precision");

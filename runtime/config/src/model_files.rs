@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use linc_device::words::help_to_read;
+use linc_device::words::{help_to_read, reason};
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{ConfigError, FilePlace, Place, Problem};
@@ -188,12 +188,7 @@ fn no_such_model(model: &Model, file: &str, folders: &[PathBuf], shipped: &Shipp
 pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, ConfigError> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|error| {
-        let reason = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-            std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
-            _ => error.to_string(),
-        };
-        let problem = ConfigError::new(format!("{shown}: cannot read the {what}: {reason}"));
+        let problem = ConfigError::new(format!("{shown}: cannot read the {what}: {}", reason(&error)));
         match error.kind() {
             std::io::ErrorKind::NotFound => match help_for_missing(path) {
                 Some(help) => problem.help(help),

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use linc_device::words::help_to_write;
+use linc_device::words::{help_to_write, reason};
 
 use crate::error::ConfigError;
 use crate::model::Model;
@@ -114,7 +114,8 @@ pub fn init(shipped: &Shipped, name: &str, folder: &Path) -> Result<Written, Con
     }
     for (path, (_, text)) in targets.iter().zip(texts) {
         write_new(path, text).map_err(|error| {
-            ConfigError::new(format!("cannot write {}: {error}", path.display())).help(help_to_write(&error))
+            ConfigError::new(format!("cannot write {}: {}", path.display(), reason(&error)))
+                .help(help_to_write(&error))
         })?;
     }
     let config = folder.join(&config_path);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use linc_config::help_for_missing;
-use linc_device::words::{count, help_to_read};
+use linc_device::words::{count, help_to_read, reason};
 
 /// What is read, for messages.
 pub(super) const FORMATS: &str = "linc reads .txt, .text, .raw, .jsonl, .ndjson and .json, and each with .gz";
@@ -136,6 +136,6 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> DataError {
     let path = path.to_path_buf();
     match error.kind() {
         std::io::ErrorKind::NotFound => DataError::Missing { path },
-        _ => DataError::Unreadable { path, reason: error.to_string(), help: help_to_read(error) },
+        _ => DataError::Unreadable { path, reason: reason(error), help: help_to_read(error) },
     }
 }

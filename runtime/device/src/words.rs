@@ -29,6 +29,35 @@ pub fn count(n: usize, word: &str) -> String {
     format!("{} {word}{}", thousands(n as u64), if n == 1 { "" } else { "s" })
 }
 
+/// What the system says of a file or folder, in words: without its number, and without the jargon of the usual cases.
+pub fn reason(error: &io::Error) -> String {
+    let usual = match error.kind() {
+        ErrorKind::NotFound => "there is no such file or folder",
+        ErrorKind::PermissionDenied => "permission is denied",
+        ErrorKind::AlreadyExists => "something of that name is there already",
+        ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
+        ErrorKind::IsADirectory => "it is a folder",
+        ErrorKind::StorageFull => "no space is left on the disk",
+        ErrorKind::QuotaExceeded => "the disk quota is used up",
+        ErrorKind::ReadOnlyFilesystem => "the disk is read-only",
+        ErrorKind::FileTooLarge => "the file would be larger than this process may write",
+        ErrorKind::InvalidFilename => "the name is too long, or has characters that names cannot have",
+        ErrorKind::BrokenPipe => "nobody reads it any more",
+        _ => "",
+    };
+    if !usual.is_empty() {
+        return usual.to_owned();
+    }
+    let said = error.to_string();
+    let words = said.split_once(" (os error ").map_or(said.as_str(), |(words, _)| words);
+    let mut letters = words.chars();
+    match letters.next() {
+        // Words of the system begin like a sentence.
+        Some(first) if error.raw_os_error().is_some() => first.to_lowercase().chain(letters).collect(),
+        Some(_) | None => words.to_owned(),
+    }
+}
+
 /// What to do where a file or folder cannot be written, as the help line of an error.
 pub fn help_to_write(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -43,6 +72,7 @@ pub fn help_to_write(error: &io::Error) -> &'static str {
         ErrorKind::IsADirectory | ErrorKind::AlreadyExists => {
             "another thing has that name: move it away, or choose another folder"
         }
+        ErrorKind::InvalidFilename => "choose a folder with a shorter name",
         ErrorKind::FileTooLarge => {
             "files may not be as large: raise the limit of the shell that starts linc (ulimit -f unlimited)"
         }
@@ -57,6 +87,7 @@ pub fn help_to_read(error: &io::Error) -> &'static str {
         ErrorKind::NotFound => "it is not there: look at its name",
         ErrorKind::NotADirectory => "a part of that path is a file: look at its name",
         ErrorKind::IsADirectory => "it is a folder: name a file in it",
+        ErrorKind::InvalidFilename => "no file can have that name: look at it",
         _ => "name another, or copy it to another disk",
     }
 }
@@ -79,6 +110,20 @@ mod tests {
     #[test]
     fn one_is_no_plural() {
         assert_eq!([0, 1, 1234].map(|n| count(n, "token")), ["0 tokens", "1 token", "1,234 tokens"]);
+    }
+
+    #[test]
+    fn reasons_are_words() {
+        let all = (1..=133).map(|number| reason(&io::Error::from_raw_os_error(number)));
+        for words in all {
+            assert!(!words.contains("os error") && words.len() > 5, "{words}");
+            assert!(words.starts_with(|c: char| !c.is_uppercase()), "{words}");
+        }
+        assert_eq!(reason(&io::Error::other("It is my own")), "It is my own");
+        if cfg!(target_os = "linux") {
+            assert_eq!(reason(&io::Error::from_raw_os_error(17)), "something of that name is there already");
+            assert_eq!(reason(&io::Error::from_raw_os_error(5)), "input/output error");
+        }
     }
 
     #[test]

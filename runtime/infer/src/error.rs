@@ -28,8 +28,20 @@ pub enum InferError {
         logit: f32,
     },
     /// A request that the model cannot fulfil.
-    #[error("{0}")]
-    Request(String),
+    #[error("{message}\n  help: {help}")]
+    Request {
+        /// What was asked for, and what is expected.
+        message: String,
+        /// What to do.
+        help: String,
+    },
+}
+
+impl InferError {
+    /// The error of a request.
+    pub(crate) fn request(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Request { message: message.into(), help: help.into() }
+    }
 }
 
 impl From<CompileError> for InferError {

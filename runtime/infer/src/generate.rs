@@ -35,12 +35,15 @@ impl Sampling {
     /// [`InferError::Request`].
     pub fn check(&self) -> Result<(), InferError> {
         if !self.temperature.is_finite() || self.temperature < 0.0 {
-            let message = format!("the temperature is {}; expected 0 (greedy) or more", self.temperature);
-            return Err(InferError::Request(message));
+            let message = format!("--temperature is {}; expected a number of at least 0", self.temperature);
+            return Err(InferError::request(
+                message,
+                "0 takes the most likely token each time, 1 samples as the model says",
+            ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            let message = format!("top-p is {}; expected a share above 0, up to 1", self.top_p);
-            return Err(InferError::Request(message));
+            let message = format!("--top-p is {}; expected a share above 0, up to 1", self.top_p);
+            return Err(InferError::request(message, "1 samples from all tokens"));
         }
         Ok(())
     }
@@ -89,15 +92,19 @@ impl Programs {
         device: Box<dyn Device>,
     ) -> Result<(Session, Programs), InferError> {
         if context == 0 || i32::try_from(context).is_err() {
-            let message = format!("the context is {context}: give a --context of 1 to {}", i32::MAX);
-            return Err(InferError::Request(message));
+            let message = format!("--context is {context}; expected 1 to {}", i32::MAX);
+            return Err(InferError::request(
+                message,
+                "leave it out for the length that the model was trained on",
+            ));
         }
         let longest = linc_driver::decode_support(model)?.longest;
         if let Some(longest) = longest.filter(|longest| context > *longest) {
-            return Err(InferError::Request(format!(
-                "the context is {context}, but the model has parameters for {}, the length of the sequences that it was trained on: give a --context of at most {longest}",
+            let message = format!(
+                "the context is {context}, but the model has parameters for {}, the length of the sequences that it was trained on",
                 words::count(longest, "position")
-            )));
+            );
+            return Err(InferError::request(message, format!("give a --context of at most {longest}")));
         }
         let blocks = linc_driver::prompt_blocks(model, target(&*device), context);
         let room = blocks.map_or(context, |blocks| blocks.context);
@@ -153,17 +160,23 @@ impl<'a> Generator<'a> {
         let mut ids: Vec<u32> = self.tokenizer.bos().into_iter().collect();
         ids.extend(self.tokenizer.encode(text)?.ids);
         if ids.is_empty() {
-            let message = "the prompt is empty and the tokenizer has no token to start with: give a prompt";
-            return Err(InferError::Request(message.into()));
+            let message = "the prompt is empty, and the tokenizer has no token to start with";
+            return Err(InferError::request(message, "give a --prompt"));
         }
         let context = self.programs.context;
         let room = context.saturating_sub(ids.len());
         let count = count.unwrap_or(room.clamp(1, USUAL_TOKENS));
         if ids.len() > context || count > room {
-            return Err(InferError::Request(format!(
-                "the prompt has {}; with {count} more that exceeds the context of {context}: give a shorter prompt, fewer --tokens or a larger --context",
+            let message = format!(
+                "the prompt has {}; with {count} more that exceeds the context of {context}",
                 words::count(ids.len(), "token"),
-            )));
+            );
+            let fewer = if count > 1 && room > 0 {
+                format!("at most {room} --tokens")
+            } else {
+                "a shorter prompt".into()
+            };
+            return Err(InferError::request(message, format!("give {fewer}, or a larger --context")));
         }
         Ok(Prompt { ids, count })
     }

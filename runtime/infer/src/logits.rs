@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use linc_device::words::help_to_write;
+use linc_device::words::{help_to_write, reason};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -24,18 +24,20 @@ impl Logits {
     /// # Errors
     /// [`InferError::Request`] if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), InferError> {
-        let refuse = |reason: String| InferError::Request(format!("{}: {reason}", path.display()));
+        let refuse =
+            |why: String, help: &str| InferError::request(format!("{}: {why}", path.display()), help);
+        let too_large = |error: String| refuse(error, "give fewer --tokens");
         let tokens: Vec<u8> = self.tokens.iter().flat_map(|token| (*token as i32).to_le_bytes()).collect();
         let rows: Vec<u8> = self.rows.iter().flat_map(|logit| logit.to_le_bytes()).collect();
         let (n, all) = (self.tokens.len(), self.rows.len());
         let view =
-            |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|e| refuse(e.to_string()));
+            |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|e| too_large(e.to_string()));
         let views = [
             ("logits", view(Dtype::F32, vec![n, all / n.max(1)], &rows)?),
             ("tokens", view(Dtype::I32, vec![n], &tokens)?),
         ];
-        let bytes = safetensors::serialize(views, None).map_err(|error| refuse(error.to_string()))?;
+        let bytes = safetensors::serialize(views, None).map_err(|error| too_large(error.to_string()))?;
         fs::write(path, bytes)
-            .map_err(|error| refuse(format!("cannot write it: {error}\n  help: {}", help_to_write(&error))))
+            .map_err(|error| refuse(format!("cannot write it: {}", reason(&error)), help_to_write(&error)))
     }
 }

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Stdin};
 use std::path::Path;
 
 use linc_config::help_for_missing;
-use linc_device::words::help_to_read;
+use linc_device::words::{help_to_read, reason};
 
 use crate::error::InferError;
 
@@ -23,7 +23,7 @@ pub fn from_file(path: &Path) -> Result<String, InferError> {
             ErrorKind::NotFound => help_for_missing(path).unwrap_or_else(|| help_to_read(&error).to_owned()),
             _ => help_to_read(&error).to_owned(),
         };
-        refuse(&name, &format!("cannot be read: {error}\n  help: {help}"))
+        refuse(&name, &format!("cannot be read: {}", reason(&error)), &help)
     })?;
     read(file, &name)
 }
@@ -39,22 +39,23 @@ pub fn from_pipe(stdin: &Stdin) -> Result<String, InferError> {
 fn read(from: impl Read, name: &str) -> Result<String, InferError> {
     let mut bytes = Vec::new();
     let read = from.take(MOST + 1).read_to_end(&mut bytes);
-    read.map_err(|error| refuse(name, &format!("cannot be read: {error}")))?;
+    read.map_err(|error| refuse(name, &format!("cannot be read: {}", reason(&error)), help_to_read(&error)))?;
     if bytes.len() as u64 > MOST {
-        return Err(refuse(name, &format!("has more than {} MiB; give a shorter prompt", MOST >> 20)));
+        return Err(refuse(name, &format!("has more than {} MiB", MOST >> 20), "give a shorter prompt"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let byte = error.as_bytes().get(at).copied().unwrap_or_default();
-        refuse(name, &format!("is not UTF-8 text: byte {at} is 0x{byte:02x}; convert it with iconv"))
+        let help = "if it is Latin-1 (or another encoding), convert it with `iconv -f LATIN1 -t UTF-8`";
+        refuse(name, &format!("is not UTF-8 text: byte {at} is 0x{byte:02x}"), help)
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     Ok(text.to_owned())
 }
 
-fn refuse(name: &str, reason: &str) -> InferError {
-    InferError::Request(format!("{name} {reason}"))
+fn refuse(name: &str, reason: &str, help: &str) -> InferError {
+    InferError::request(format!("{name} {reason}"), help)
 }
 
 #[cfg(test)]
@@ -74,6 +75,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let missing = from_file(&folder.path().join("none.txt")).expect_err("missing").to_string();
         assert!(missing.contains("none.txt") && missing.contains("cannot be read"), "{missing}");
-        assert!(from_file(folder.path()).is_err(), "a folder is no prompt");
+        let none = from_file(folder.path()).expect_err("a folder is no prompt").to_string();
+        assert!(
+            none.contains("it is a folder") && none.contains("help: ") && !none.contains("os error"),
+            "{none}"
+        );
     }
 }

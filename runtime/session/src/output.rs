@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use linc_device::words::help_to_write;
+use linc_device::words::{help_to_read, help_to_write, reason};
 use thiserror::Error;
 
 /// Lists what linc wrote into a folder, so that it can replace just that.
@@ -18,7 +18,7 @@ const HEADER: &str =
 #[derive(Debug, Error)]
 pub enum OutputError {
     /// The system refuses.
-    #[error("cannot {action} {}: {source}\n  help: {} (job.dump_folder, or --out of linc compile)", path.display(), help_to_write(source))]
+    #[error("cannot {action} {}: {}\n  help: {}", path.display(), reason(source), help(action, source))]
     Io {
         /// `create`, `write`.
         action: &'static str,
@@ -38,6 +38,13 @@ pub enum OutputError {
         /// The name that linc would write and did not.
         taken: String,
     },
+}
+
+fn help(action: &str, error: &io::Error) -> String {
+    match action {
+        "read" => help_to_read(error).to_owned(),
+        _ => format!("{} (job.dump_folder, or --out of linc compile)", help_to_write(error)),
+    }
 }
 
 /// Writes files, named by paths relative to the folder, in place of those that linc wrote there before.

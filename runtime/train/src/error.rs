@@ -65,9 +65,6 @@ pub enum TrainError {
     /// The run was asked to end before its first step.
     #[error("interrupted before the first step; nothing was trained, and nothing is saved")]
     Interrupted,
-    /// A request that the model or checkpoint cannot fulfil.
-    #[error("{0}")]
-    Request(String),
 }
 
 impl TrainError {

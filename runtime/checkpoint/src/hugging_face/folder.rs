@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use linc_config::{ConfigError, Problem};
-use linc_device::words::help_to_write;
+use linc_device::words::{help_to_write, reason};
 
 use crate::{CheckpointError, io_error};
 
@@ -55,7 +55,7 @@ impl Unfinished {
 pub(super) fn in_plain_words(error: CheckpointError) -> CheckpointError {
     match error {
         CheckpointError::Io { action, path, source } => {
-            let message = format!("cannot {action} {}: {source}", path.display());
+            let message = format!("cannot {action} {}: {}", path.display(), reason(&source));
             let help = Some(format!("{} (--out)", help_to_write(&source)));
             ConfigError::from(Problem { message, place: None, help }).into()
         }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use linc_config::{FilePlace, Place, Problem, help_for_missing};
-use linc_device::words::help_to_read;
+use linc_device::words::{help_to_read, reason};
 use serde_json::Value;
 
 /// A member of an object or an element of a list.
@@ -34,7 +34,7 @@ impl Document {
         let bytes = fs::read(path).map_err(|error| {
             let help = help_for_missing(path).filter(|_| error.kind() == std::io::ErrorKind::NotFound);
             let help = help.unwrap_or_else(|| help_to_read(&error).to_owned());
-            whole(format!("{file}: cannot read the {what}: {error}"), Some(help))
+            whole(format!("{file}: cannot read the {what}: {}", reason(&error)), Some(help))
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();

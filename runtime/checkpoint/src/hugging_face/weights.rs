@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use linc_config::Problem;
-use linc_device::words::{count, help_to_read};
+use linc_device::words::{count, help_to_read, reason};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde_json::Value;
@@ -263,7 +263,10 @@ fn open(path: &Path, index: Option<&Index>, problems: &mut Vec<Problem>) -> Opti
             return None;
         }
         Err(Unfit::Io(error)) => {
-            problems.push(problem(format!("{shown}: it cannot be read: {error}"), help_to_read(&error)));
+            problems.push(problem(
+                format!("{shown}: it cannot be read: {}", reason(&error)),
+                help_to_read(&error),
+            ));
             return None;
         }
         Err(Unfit::Damaged(message)) => {
