@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use linc_driver::{BatchShape, Model, OPTIONAL_PASSES, Placement, Precision, RecomputePolicy, Source};
+use linc_driver::{
+    BatchShape, MemoryLimit, Model, OPTIONAL_PASSES, Placement, Precision, RecomputePolicy, Source,
+};
 use proptest::prelude::*;
 
 /// An architecture with the settings to compile it.
@@ -290,6 +292,8 @@ prop_compose! {
             RecomputePolicy::None,
             RecomputePolicy::Selective,
             RecomputePolicy::Full,
+            RecomputePolicy::Layers(2),
+            RecomputePolicy::Budget(MemoryLimit::Share(0.3)),
         ]),
         disabled in prop::collection::vec(prop::sample::select(OPTIONAL_PASSES.to_vec()), 0..=2),
         seed in any::<u64>(),

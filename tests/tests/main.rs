@@ -10,6 +10,7 @@ mod parity;
 mod parity_shapes;
 mod precision;
 mod random_models;
+mod recompute;
 mod roles;
 mod scaling;
 mod snapshots;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    BatchShape, Compiled, Entry, Model, Options, PassSetting, PersistentLayout, Placement, Precision, Source,
-    compile, names,
+    BatchShape, Compiled, Entry, Model, Options, PersistentLayout, Placement, Precision, Source, compile,
+    names,
 };
 use linc_ir::interp::{Bindings, run};
 use linc_ir::{DType, Graph, NodeId, Op, Value};
@@ -186,7 +186,7 @@ fn weights_are_cast_once_whatever_is_recomputed() {
             matches!(graph.op(*id), Op::Cast { dtype: DType::Bf16 })
                 && graph.is_weight(graph.operands(*id)[0])
         });
-        assert_eq!(casts.count(), matrices.count() - 1, "{}", recompute.name());
+        assert_eq!(casts.count(), matrices.count() - 1, "{}", recompute);
     }
 }
 

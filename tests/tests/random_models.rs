@@ -13,6 +13,7 @@ use linc_driver::{
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
 use linc_lang::{BuildShape, ModelConfig, Source, build};
+use linc_passes::recompute::budget::Machine;
 use linc_passes::{attention, pipeline};
 use linc_plan::validate::validate;
 use linc_tests::models::training;
@@ -61,6 +62,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         sort_tokens: true,
         narrow_weights: false,
         recompute: case.recompute,
+        machine: Machine { cost: |_, _| (1, 1), balance: 1.0 },
         disabled: case.disabled.clone(),
     };
     pipeline::run(&mut graph, entry, &options, &mut PersistentLayout::default(), &mut |pass, graph| {

@@ -6,6 +6,8 @@ use linc_lang::Diagnostics;
 use linc_passes::PassError;
 use thiserror::Error;
 
+const MIB: f64 = (1 << 20) as f64;
+
 /// A model, a setting, or the compiler itself is at fault.
 #[derive(Debug, Error)]
 pub enum CompileError {
@@ -32,6 +34,23 @@ pub enum CompileError {
     /// As above, for GPUs.
     #[error(transparent)]
     Cuda(#[from] linc_codegen_cuda::CodegenError),
+    /// The step does not fit the memory that it may take, whatever it computes again.
+    #[error(
+        "a training step of batch {batch} x {seq} takes {:.2} MiB even where all that can be is computed again, and the \
+         memory budget is {:.2} MiB\nhelp: lower the batch size, the length of sequences or the model's size",
+        *least as f64 / MIB,
+        *limit as f64 / MIB
+    )]
+    Budget {
+        /// Sequences of a batch.
+        batch: usize,
+        /// Tokens of a sequence.
+        seq: usize,
+        /// Bytes of the arena with the most recomputation.
+        least: u64,
+        /// Bytes that were allowed.
+        limit: u64,
+    },
     /// The plan breaks a rule that the runtime relies on: a bug.
     #[error("internal error in the plan: {0}")]
     Plan(#[from] linc_plan::validate::Invalid),

@@ -6,6 +6,7 @@
 mod assemble;
 mod decode_support;
 mod error;
+mod fit;
 mod locate;
 mod model;
 mod report;
@@ -20,6 +21,7 @@ use linc_passes::pipeline;
 
 pub use decode_support::{DecodeSupport, decode_support};
 pub use error::CompileError;
+pub use fit::{Candidate, Fit, fit, modes};
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::{AdamWSpec, AttentionFamily, AttentionKind};
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
@@ -31,7 +33,7 @@ pub use linc_passes::optimizer::OptimizerOptions;
 pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
 pub use linc_passes::placement::{Placement, Ratio, layer_kinds, layer_map};
 pub use linc_passes::precision::Precision;
-pub use linc_passes::recompute::Policy as RecomputePolicy;
+pub use linc_passes::recompute::{Limit as MemoryLimit, Mode as RecomputeMode, Policy as RecomputePolicy};
 pub use linc_passes::setting::PassSetting;
 pub use model::{Attention, BatchShape, Model, Sizes};
 pub use report::{KernelRow, PassTime, Report, by_name};
@@ -182,6 +184,33 @@ pub fn compile(
     options: &Options,
     layout: &mut PersistentLayout,
 ) -> Result<Compiled, CompileError> {
+    let RecomputePolicy::Budget(MemoryLimit::Bytes(limit)) = options.recompute else {
+        return compile_once(model, entry, options, layout);
+    };
+    // What was decided by a plan of nodes may take a little more in steps. Then a little less is allowed.
+    let mut allowed = limit;
+    loop {
+        let recompute = RecomputePolicy::Budget(MemoryLimit::Bytes(allowed));
+        let mut compiled = compile_once(model, entry, &Options { recompute, ..options.clone() }, layout)?;
+        compiled.report.recompute = options.recompute.to_string();
+        let bytes = compiled.report.peak_bytes;
+        if bytes <= limit || !matches!(entry, Entry::Train(_) | Entry::Accumulate) {
+            return Ok(compiled);
+        }
+        if limit - allowed > limit / 50 || bytes - limit > limit / 50 {
+            let (batch, seq) = (options.batch, options.seq);
+            return Err(CompileError::Budget { batch, seq, least: bytes, limit });
+        }
+        allowed -= bytes - limit;
+    }
+}
+
+fn compile_once(
+    model: &Model,
+    entry: &Entry,
+    options: &Options,
+    layout: &mut PersistentLayout,
+) -> Result<Compiled, CompileError> {
     let now = || options.clock.map_or(0.0, |clock| clock());
     let (batch, seq) = (options.batch, options.seq);
     let mut last = now();
@@ -209,6 +238,7 @@ pub fn compile(
     let mut dumps = vec![];
     let mut times: Vec<PassTime> = vec![];
     let mut malformed = None;
+    let mut recomputed = report::Recomputed::default();
     let settings = pipeline::PipelineOptions {
         kinds: model.kinds.clone(),
         attention: model.attention_options(options.target),
@@ -222,6 +252,7 @@ pub fn compile(
         ),
         sort_tokens: matches!(options.target, Target::Cuda(_)),
         recompute: options.recompute,
+        machine: fit::machine(options.target, options.precision),
         disabled: options.disabled.clone(),
     };
     let assignment = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {
@@ -232,6 +263,9 @@ pub fn compile(
             && let Err(error) = linc_ir::verify(graph)
         {
             malformed = Some(CompileError::Malformed { pass: pass.to_string(), error });
+        }
+        if pass == "recompute" {
+            recomputed = report::Recomputed::of(graph);
         }
         if options.dumps {
             let path = graph_path(times.len(), pass);
@@ -258,7 +292,7 @@ pub fn compile(
         dumps.extend(plan_dumps(&assembled, options.target)?);
     }
     let reported = &Options { seq: tokens, ..options.clone() };
-    let report = Report::new(model, name, reported, &assembled.plan, times);
+    let report = Report::new(model, name, reported, &assembled.plan, recomputed, times);
     let sites = assignment
         .order
         .iter()

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use linc_ir::{Class, Graph, NodeId};
+use linc_kernels::Cost;
 use linc_passes::setting::PassSetting;
+use linc_passes::{loss, recompute};
 use linc_plan::memory::{Peak, peak};
 use linc_plan::{Category, Plan};
 use serde::Serialize;
@@ -34,6 +37,30 @@ pub struct PassTime {
     pub nodes: usize,
 }
 
+/// What the backward computes again, and what it keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Recomputed {
+    /// Floating-point operations that are done again.
+    pub recomputed_flops: u64,
+    /// Bytes that operations which are done again move; fusion may save some of them.
+    pub recomputed_bytes: u64,
+    /// Bytes of forward values that wait for the backward.
+    pub kept_bytes: u64,
+}
+
+impl Recomputed {
+    /// Of a graph after the pass.
+    pub(crate) fn of(graph: &Graph) -> Recomputed {
+        let again = graph.nodes().filter(|id| graph.node(*id).recompute);
+        let views = |id: &NodeId| graph.op(*id).facts().class == Class::View;
+        let cost = again.filter(|id| !views(id)).map(|id| linc_kernels::cost::cost(graph, id));
+        let Cost { flops, bytes } = cost.fold(Cost::default(), |sum, cost| sum + cost);
+        // What a malformed graph keeps is said elsewhere, by its error.
+        let kept_bytes = recompute::kept_bytes(graph, loss::LOSS).unwrap_or(0);
+        Recomputed { recomputed_flops: flops, recomputed_bytes: bytes, kept_bytes }
+    }
+}
+
 /// The report of one compilation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -62,6 +89,11 @@ pub struct Report {
     pub flops_per_token: u64,
     /// The same in TorchTitan's convention (training only).
     pub titan_flops_per_token: u64,
+    /// What the backward was asked to compute again (training only).
+    pub recompute: String,
+    /// What it does compute again.
+    #[serde(flatten)]
+    pub recomputed: Recomputed,
     /// Size of the arena.
     pub peak_bytes: u64,
     /// Bytes by category at the peak.
@@ -80,6 +112,7 @@ impl Report {
         entry: &str,
         options: &Options,
         plan: &Plan,
+        recomputed: Recomputed,
         passes: Vec<PassTime>,
     ) -> Self {
         let Options { batch, seq, precision, .. } = *options;
@@ -100,6 +133,8 @@ impl Report {
             precision: precision.name(),
             flops_per_token: plan.flops() / (batch * seq).max(1) as u64,
             titan_flops_per_token: model.titan_flops_per_token(seq),
+            recompute: options.recompute.to_string(),
+            recomputed,
             peak_bytes,
             memory: by_name(&categories),
             kept_memory: by_name(&kept),

@@ -10,7 +10,8 @@ use crate::loss_scale::{LossScale, Scaling};
 use crate::memory::{PersistentLayout, StorageAssignment};
 use crate::optimizer::OptimizerOptions;
 use crate::precision::Precision;
-use crate::recompute::Policy;
+use crate::recompute::budget::{Extent, Machine, Ranking};
+use crate::recompute::{Limit, Policy};
 use crate::{
     accumulate, attention, autodiff, canonicalize, cse, dce, fusion, loss, memory, merge_matmuls, optimizer,
     positions, precision, recompute, residual, sort_tokens,
@@ -44,7 +45,7 @@ pub enum Entry {
 }
 
 /// Settings of the pipeline.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct PipelineOptions {
     /// Attention kind of every layer.
     pub kinds: Vec<AttentionKind>,
@@ -62,8 +63,16 @@ pub struct PipelineOptions {
     pub sort_tokens: bool,
     /// What the backward recomputes.
     pub recompute: Policy,
+    /// How long operations take, to compare what could be computed again.
+    pub machine: Machine,
     /// Optional passes that are switched off.
     pub disabled: BTreeSet<String>,
+}
+
+impl PipelineOptions {
+    fn is_on(&self, pass: &str) -> bool {
+        !self.disabled.contains(pass)
+    }
 }
 
 /// Passes that can be switched off by name.
@@ -96,7 +105,77 @@ pub fn run(
             OPTIONAL.join(", ")
         )));
     }
-    let on = |name: &str| !options.disabled.contains(name);
+    lower(graph, entry, options, persistent, observe)?;
+    let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate);
+    if differentiated && options.is_on("recompute") {
+        recompute::run(graph, options.recompute, loss::LOSS)?;
+        if let Policy::Budget(limit) = options.recompute {
+            within_budget(graph, limit, options, persistent)?;
+        }
+        dce::run(graph);
+        observe("recompute", graph);
+    }
+    place(graph, options, persistent, observe)
+}
+
+/// Computes again what takes the least time within a limit of memory, by plans of the memory on trial: of the ranking by
+/// what pays, and of the plain policies, which may happen to be better.
+fn within_budget(
+    graph: &mut Graph,
+    limit: Limit,
+    options: &PipelineOptions,
+    persistent: &PersistentLayout,
+) -> Result<(), PassError> {
+    let Some(ranking) = Ranking::new(graph, loss::LOSS, &options.machine)? else { return Ok(()) };
+    let apply = |graph: &mut Graph, choice: Choice| match choice {
+        Choice::Policy(policy) => recompute::run(graph, policy, loss::LOSS),
+        Choice::Extent(extent) => {
+            ranking.apply(graph, extent);
+            Ok(())
+        }
+    };
+    let mut trials: Vec<(Choice, u64, f64)> = vec![];
+    let mut trial = |choice: Choice| -> Result<u64, PassError> {
+        let (mut graph, mut persistent) = (graph.clone(), persistent.clone());
+        apply(&mut graph, choice)?;
+        dce::run(&mut graph);
+        let assignment = place(&mut graph, options, &mut persistent, &mut |_, _| {})?;
+        let time = assignment.computing(&graph).map(|id| options.machine.time_of(&graph, id)).sum();
+        let bytes = assignment.arena_bytes(&graph, &persistent);
+        trials.push((choice, bytes, time));
+        Ok(bytes)
+    };
+    for policy in [Policy::None, Policy::Selective, Policy::Layers(2), Policy::Full] {
+        trial(Choice::Policy(policy))?;
+    }
+    let limit = ranking.search(limit, |extent| trial(Choice::Extent(extent)))?;
+    // Where nothing fits, the least memory.
+    let rank = |(_, bytes, time): &(Choice, u64, f64)| {
+        if *bytes <= limit { (0, *time) } else { (*bytes - limit, 0.0) }
+    };
+    let best = trials.iter().min_by(|a, b| {
+        let (a, b) = (rank(a), rank(b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    best.map_or(Ok(()), |(choice, ..)| apply(graph, *choice))
+}
+
+/// A way to recompute that is on trial.
+#[derive(Clone, Copy)]
+enum Choice {
+    Policy(Policy),
+    Extent(Extent),
+}
+
+/// From the model as it was built to a graph of the operations that kernels compute.
+fn lower(
+    graph: &mut Graph,
+    entry: &Entry,
+    options: &PipelineOptions,
+    persistent: &mut PersistentLayout,
+    observe: &mut dyn FnMut(&'static str, &Graph),
+) -> Result<(), PassError> {
+    let on = |name: &str| options.is_on(name);
     observe("build", graph);
     let part = match entry {
         Entry::Decode { context } => Some((1, *context)),
@@ -208,17 +287,22 @@ pub fn run(
         dce::run(graph);
         observe("precision", graph);
     }
-    if differentiated && on("recompute") {
-        recompute::run(graph, options.recompute, loss::LOSS)?;
-        dce::run(graph);
-        observe("recompute", graph);
-    }
-    if on("fusion") {
+    Ok(())
+}
+
+/// Fuses what is left, and decides where every value is kept.
+fn place(
+    graph: &mut Graph,
+    options: &PipelineOptions,
+    persistent: &mut PersistentLayout,
+    observe: &mut dyn FnMut(&'static str, &Graph),
+) -> Result<StorageAssignment, PassError> {
+    if options.is_on("fusion") {
         fusion::run(graph)?;
         dce::run(graph);
         observe("fusion", graph);
     }
-    if on("residual") {
+    if options.is_on("residual") {
         residual::run(graph)?;
         observe("residual", graph);
     }

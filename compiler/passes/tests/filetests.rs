@@ -7,7 +7,7 @@ use std::path::Path;
 use linc_ir::{AttentionKind, EfficientForm, Graph};
 use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::precision::Precision;
-use linc_passes::recompute::{self, Policy};
+use linc_passes::recompute::{self, Limit, Mode, Policy};
 use linc_passes::setting::PassSetting;
 use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision, residual, sort_tokens};
 
@@ -59,7 +59,10 @@ fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
                 header.take::<Precision>().narrow().expect("`# run: precision = ` and a narrow format");
             precision::run(graph, "loss", narrow, &BTreeSet::new()).expect("precision");
         }
-        "recompute" => recompute::run(graph, header.take::<Policy>(), "loss").expect("recompute"),
+        "recompute" => {
+            recompute::run(graph, Policy::of(header.take::<Mode>(), None, Limit::Share(0.5)), "loss")
+                .expect("recompute")
+        }
         "residual" => residual::run(graph).expect("residual"),
         "sort_tokens" => sort_tokens::run(graph).expect("sort_tokens"),
         other => panic!("filetests/{other} names no pass"),

@@ -7,8 +7,7 @@ use linc_ir::{BinaryOp, Graph, Op};
 use linc_passes::memory::PersistentLayout;
 use linc_passes::optimizer::OptimizerOptions;
 use linc_passes::pipeline::{self, Entry, OPTIONAL, PipelineOptions};
-use linc_passes::recompute::Policy;
-use linc_passes::setting::PassSetting;
+use linc_passes::recompute::{Limit, Policy};
 
 fn train(options: &PipelineOptions) -> Graph {
     let mut graph = common::tiny_llama(2, 9);
@@ -60,9 +59,10 @@ fn recompute_policies_agree() {
     let mut options = common::options("LS");
     let bindings = common::bindings(&train(&options), 13);
     let expected = evaluate(&train(&options), &bindings);
-    for policy in [Policy::None, Policy::Full] {
+    let budget = Policy::Budget(Limit::Share(0.5));
+    for policy in [Policy::None, Policy::Layers(2), Policy::Full, budget] {
         options.recompute = policy;
-        assert_same(&expected, &evaluate(&train(&options), &bindings), policy.name());
+        assert_same(&expected, &evaluate(&train(&options), &bindings), &policy.to_string());
     }
 }
 

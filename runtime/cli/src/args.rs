@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use linc_checkpoint::hugging_face::Element;
 use linc_device::Choice;
-use linc_driver::{PassSetting, Placement, Precision, RecomputePolicy};
+use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
 /// What to type first.
 const FIRST_STEPS: &str = "\
@@ -178,6 +178,19 @@ pub(crate) struct LayerArgs {
     pub(crate) precision: String,
 }
 
+/// What the backward recomputes.
+#[derive(Debug, Args)]
+pub(crate) struct RecomputeArgs {
+    #[arg(long, help = RecomputeMode::help(), default_value = RecomputeMode::default().name())]
+    pub(crate) recompute: String,
+    /// Every how many layers --recompute selective computes all of one again; cheap operations of all layers, if not given
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) selective_layers: Option<usize>,
+    /// Limit of --recompute memory_budget: from 0, the least memory, to 1, that of none; or an amount such as 24GiB
+    #[arg(long, value_name = "LIMIT", default_value_t = MemoryLimit::default(), allow_negative_numbers = true)]
+    pub(crate) memory_budget: MemoryLimit,
+}
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -197,8 +210,14 @@ pub(crate) struct CompileArgs {
     /// Program to compile: train, eval, forward, prefill (a block of a prompt) or decode
     #[arg(long, default_value = "train")]
     pub(crate) entry: String,
-    #[arg(long, help = RecomputePolicy::help(), default_value = RecomputePolicy::default().name())]
-    pub(crate) recompute: String,
+    #[command(flatten)]
+    pub(crate) recompute: RecomputeArgs,
+    /// Compare the modes of --recompute: what each saves and costs
+    #[arg(long, conflicts_with_all = ["fit", "out", "dump"])]
+    pub(crate) modes: bool,
+    /// Find the batch size and the recomputation that fit in so much memory, such as 24GiB
+    #[arg(long, value_name = "MEMORY", conflicts_with_all = ["out", "dump"], allow_negative_numbers = true)]
+    pub(crate) fit: Option<MemoryLimit>,
     /// Switch an optional pass off, repeatable
     #[arg(long, value_name = "PASS")]
     pub(crate) disable_pass: Vec<String>,
@@ -376,8 +395,8 @@ pub(crate) struct BenchTrainArgs {
     /// Sequences of a batch
     #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
-    #[arg(long, help = RecomputePolicy::help(), default_value = RecomputePolicy::default().name())]
-    pub(crate) recompute: String,
+    #[command(flatten)]
+    pub(crate) recompute: RecomputeArgs,
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
 }

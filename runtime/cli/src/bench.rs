@@ -69,7 +69,7 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
 }
 
 fn run_training(args: &BenchTrainArgs) -> Result<()> {
-    let recompute = compile::pass_setting(&args.recompute)?;
+    let recompute = compile::recompute(&args.recompute)?;
     // Parameters are counted at the first of the lengths.
     let shape = (args.batch_size, args.seq.first().copied().unwrap_or(1));
     let open = |ratio| open(&args.model, ratio, &args.placement, args.set.clone(), shape);

@@ -8,13 +8,14 @@ use linc_config::{ModelFiles, Setting, nearest};
 use linc_device::process;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::{
-    BatchShape, Blocks, CompileError, Compiled, Entry, Model, OptimizerOptions, Options, PassSetting,
-    PassTime, PersistentLayout, Ratio, Report, Source, Target,
+    BatchShape, Blocks, CompileError, Compiled, Entry, MemoryLimit, Model, OptimizerOptions, Options,
+    PassSetting, PassTime, PersistentLayout, Ratio, RecomputeMode, RecomputePolicy, Report, Source, Target,
 };
 use linc_session::output::write_files;
 
-use crate::args::{CompileArgs, Format, LayerArgs};
+use crate::args::{CompileArgs, Format, LayerArgs, RecomputeArgs};
 use crate::cuda;
+use crate::fit;
 use crate::out;
 use crate::shipped::SHIPPED;
 use crate::table::{flops, table};
@@ -23,7 +24,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let begun = process::seconds();
     let mut options = options(&args.layers)?;
     let model = open(&args.model, &args.layers)?;
-    options.recompute = pass_setting(&args.recompute)?;
+    options.recompute = recompute(&args.recompute)?;
     options.disabled = args.disable_pass.iter().cloned().collect();
     options.dumps = args.out.is_some() || args.dump.is_some();
     let arch = cuda::arch(&args.target, args.arch.as_deref())?;
@@ -31,6 +32,9 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let entry = entry(&args.entry, &args.layers, &model, options.target)?;
     // As `linc generate` has them.
     options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. });
+    if args.modes || args.fit.is_some() {
+        return fit::run(args, &model, &entry, &options);
+    }
     let compiled = linc_driver::compile(&model, &entry, &options, &mut PersistentLayout::default())?;
     if let Some(pass) = &args.dump {
         return print_dump(&compiled, pass);
@@ -132,6 +136,18 @@ pub(crate) fn options(layers: &LayerArgs) -> Result<Options> {
     Ok(options)
 }
 
+/// What the backward recomputes.
+pub(crate) fn recompute(args: &RecomputeArgs) -> Result<RecomputePolicy> {
+    let mode: RecomputeMode = pass_setting(&args.recompute)?;
+    if args.selective_layers.is_some() && mode != RecomputeMode::Selective {
+        bail!("--selective-layers belongs to --recompute selective, and it is {}", mode.name())
+    }
+    if args.memory_budget != MemoryLimit::default() && mode != RecomputeMode::MemoryBudget {
+        bail!("--memory-budget belongs to --recompute memory_budget, and it is {}", mode.name())
+    }
+    Ok(RecomputePolicy::of(mode, args.selective_layers, args.memory_budget))
+}
+
 /// The value of a pass setting, as in a config.
 pub(crate) fn pass_setting<T: PassSetting + Setting>(word: &str) -> Result<T> {
     match T::from_text(word) {
@@ -207,6 +223,16 @@ pub(crate) fn card(model: &Model, report: &Report) -> String {
         ),
         format!("Peak memory {}", bytes(report.peak_bytes)),
     ];
+    if report.recomputed.kept_bytes > 0 {
+        let again = report.recomputed.recomputed_flops as f64;
+        let all = (report.flops_per_token * (report.batch * report.seq) as u64).max(1) as f64;
+        let kept = bytes(report.recomputed.kept_bytes);
+        lines.push(format!(
+            "Recompute   {}: {:.1} % of the operations again, {kept} kept for the backward",
+            report.recompute,
+            100.0 * again / all
+        ));
+    }
     let parts = report.memory.iter().filter(|(_, n)| **n > 0);
     lines.extend(parts.map(|(category, n)| format!("  {category:16} {:>12}", bytes(*n))));
     // Where the optimizer sets the peak, activations are gone.

@@ -10,6 +10,7 @@ mod bench;
 mod compile;
 mod console;
 mod cuda;
+mod fit;
 mod generate;
 mod hugging_face;
 mod inspect;

@@ -131,6 +131,9 @@ fn what_cannot_be_measured_is_refused() {
     train(&[MODEL, "--ratio", "0,2"], &["\"2\"", "from 0 to 1"]);
     train(&[MODEL, "--seq", "0"], &["at least 1"]);
     train(&[MODEL, "--recompute", "some"], &["--recompute", "selective"]);
+    train(&[MODEL, "--selective-layers", "2", "--recompute", "full"], &["--selective-layers belongs to"]);
+    train(&[MODEL, "--memory-budget", "0.1"], &["--memory-budget belongs to"]);
+    train(&[MODEL, "--recompute", "memory_budget", "--memory-budget", "2"], &["from 0 to 1"]);
     train(&["models/llama3_405b.toml"], &["GiB", "parameters"]);
     refuse(&["bench", "memory", "--device", "cpu", MODEL, "--set", "n_layers"], &["--set"]);
     refuse(&["bench", "train", MODEL, "--device", "cuda:x"], &["cuda:N"]);

@@ -120,6 +120,16 @@ fn the_same_seed_gives_the_same_bits_for_any_number_of_threads_and_another_seed_
     assert_eq!(differences(&first, &run("second", &["--training.threads", "1"])), 0);
     assert_eq!(differences(&first, &run("threads", &["--training.threads", "2"])), 0);
     assert_ne!(differences(&first, &run("other", &["--training.threads", "1", "--training.seed", "1"])), 0);
+    // What the backward computes again are the same operations.
+    for (name, mode, more) in [
+        ("none", "none", &[][..]),
+        ("layers", "selective", &["--activation_checkpoint.selective_ac_option", "2"]),
+        ("full", "full", &[]),
+        ("budget", "memory_budget", &["--activation_checkpoint.memory_budget", "0.3"]),
+    ] {
+        let mode = [&["--activation_checkpoint.mode", mode][..], more].concat();
+        assert_eq!(differences(&first, &run(name, &mode)), 0, "{name}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod common;
 mod cuda;
 mod damage;
 mod disk;
+mod fit;
 mod folders;
 mod hugging_face;
 mod limits;

@@ -2,7 +2,7 @@
 //! device.
 
 use linc_device::Choice;
-use linc_driver::{PassSetting, Placement, Precision, Ratio, RecomputePolicy};
+use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, Ratio, RecomputeMode};
 use toml::de::DeValue;
 
 use crate::value::{Setting, describe_text, mismatch, quote};
@@ -138,4 +138,33 @@ macro_rules! pass_setting {
     )+};
 }
 
-pass_setting!(RecomputePolicy, Precision);
+pass_setting!(RecomputeMode, Precision);
+
+impl Setting for MemoryLimit {
+    fn expected() -> String {
+        MemoryLimit::EXPECTED.to_owned()
+    }
+
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = match value {
+            DeValue::Float(number) => number.as_str(),
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::String(text) => text,
+            DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                return Err(mismatch::<Self>(value));
+            }
+        };
+        text.parse().map_err(|_| mismatch::<Self>(value))
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("expected {}, found {}", Self::expected(), describe_text(text)))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(match self {
+            MemoryLimit::Share(_) => self.to_string(),
+            MemoryLimit::Bytes(_) => quote(&self.to_string()),
+        })
+    }
+}

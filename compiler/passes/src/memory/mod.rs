@@ -109,6 +109,29 @@ impl StorageAssignment {
         self.joins.contains_key(&id)
     }
 
+    /// Size of the arena in bytes, before it is known how many steps each node becomes: one for each that computes.
+    pub fn arena_bytes(&self, graph: &Graph, persistent: &PersistentLayout) -> u64 {
+        let steps: Vec<usize> = self.order.iter().map(|id| usize::from(self.computes(graph, *id))).collect();
+        persistent.bytes + self.allocate(graph, persistent, &steps).scratch_bytes
+    }
+
+    /// The nodes that kernels compute, in order.
+    pub fn computing(&self, graph: &Graph) -> impl Iterator<Item = NodeId> {
+        self.order.iter().copied().filter(|id| self.computes(graph, *id))
+    }
+
+    fn computes(&self, graph: &Graph, id: NodeId) -> bool {
+        let root = |value: &Value| self.storage.get(value).map(|storage| storage.root);
+        // Parts that were made where the whole is need no copy.
+        let is_made = |id: NodeId| {
+            let whole = root(&Value { node: id, port: 0 });
+            matches!(graph.op(id), Op::Concat { .. })
+                && graph.operands(id).iter().all(|part| root(part) == whole)
+        };
+        let is_free = matches!(graph.op(id).facts().class, Class::Leaf { .. } | Class::View);
+        !is_free && !self.is_in_place(id) && !is_made(id)
+    }
+
     /// Gives every root its address; `steps` has the number of steps that each node of the order became.
     pub fn allocate(&self, graph: &Graph, persistent: &PersistentLayout, steps: &[usize]) -> MemoryPlan {
         let kinds = kinds(graph, &self.order, &self.storage, &self.joins);

@@ -11,6 +11,7 @@ use linc_passes::memory::{MemoryPlan, PersistentLayout, StorageAssignment};
 use linc_passes::pipeline::PipelineOptions;
 use linc_passes::precision::Precision;
 use linc_passes::recompute::Policy;
+use linc_passes::recompute::budget::Machine;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -69,6 +70,7 @@ pub(crate) fn options(kinds: &str) -> PipelineOptions {
         precision: Precision::Float32,
         loss_scale: LossScale::default(),
         recompute: Policy::Selective,
+        machine: Machine { cost: |_, _| (1, 1), balance: 1.0 },
         disabled: BTreeSet::new(),
     }
 }

@@ -203,12 +203,6 @@ impl JobConfig {
                 "TensorBoard files are not written; metrics.jsonl has the same values",
             );
         }
-        if self.activation_checkpoint.selective_ac_option != "op" {
-            settings.warn(
-                &["activation_checkpoint.selective_ac_option"],
-                "layers are not selected one by one; \"selective\" computes cheap operations again in all of them",
-            );
-        }
         if settings.was_given("training.deterministic") && !self.training.deterministic {
             settings.warn(&["training.deterministic"], "runs are deterministic in any case");
         }

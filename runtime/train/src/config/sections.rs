@@ -3,7 +3,7 @@
 use linc_config::check::{self, Check, non_negative, one_of, positive, share};
 use linc_config::{Setting as _, choice, section};
 use linc_device::Choice;
-use linc_driver::{OptimizerOptions, Precision, RecomputePolicy};
+use linc_driver::{MemoryLimit, OptimizerOptions, Precision, RecomputeMode, RecomputePolicy};
 
 section! {
     /// What the run is called and where it writes.
@@ -133,10 +133,20 @@ section! {
 section! {
     /// Trading time for memory.
     ActivationCheckpoint "activation_checkpoint" {
-        /// What the backward pass computes again instead of keeping: nothing, cheap operations, or whole layers.
-        mode: RecomputePolicy = RecomputePolicy::default();
-        /// Accepted for TorchTitan's configs; "selective" always goes by operation.
+        /// What the backward pass computes again instead of keeping: nothing, cheap operations, whole layers, or what costs the
+        /// least time within memory_budget. Results do not depend on it.
+        mode: RecomputeMode = RecomputeMode::default();
+        /// What "selective" goes by: "op" for cheap operations of all layers, a number n for all of every n-th layer.
         selective_ac_option: String = "op".to_owned(), check selective_option();
+        /// Limit of "memory_budget": from 0, the least memory, to 1, that of "none"; or an amount such as "24GiB".
+        memory_budget: MemoryLimit = MemoryLimit::default();
+    }
+}
+
+impl ActivationCheckpoint {
+    /// What the compiler is asked for.
+    pub(crate) fn policy(&self) -> RecomputePolicy {
+        RecomputePolicy::of(self.mode, self.selective_ac_option.parse().ok(), self.memory_budget)
     }
 }
 

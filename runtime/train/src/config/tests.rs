@@ -246,6 +246,13 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ("[compile]\nautotune_seconds = \"fast\"", "2:20", "found the string \"fast\""),
         ("[compile]\nautotune_secs = 5", "2:1", "did you mean `autotune_seconds`?"),
         ("[activation_checkpoint]\nmode = \"some\"", "2:8", "selective"),
+        ("[activation_checkpoint]\nselective_ac_option = \"0\"", "2:23", "of at least 1"),
+        (
+            "[activation_checkpoint]\nmemory_budget = 1.5",
+            "2:17",
+            "a share from 0 to 1, or an amount of memory",
+        ),
+        ("[activation_checkpoint]\nmemory_budget = \"24 G\"", "2:17", "such as 24GiB"),
         ("[checkpoint]\nenable = 1", "2:10", "true or false"),
         ("[validation]\nenable = true\nfraction = 0", "3:12", "no data is held out"),
         ("[training]\nsteps = ", "2:9", "not valid TOML"),

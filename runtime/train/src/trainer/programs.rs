@@ -92,7 +92,7 @@ fn optimizer(config: &JobConfig) -> OptimizerOptions {
 fn compile_options(config: &JobConfig) -> Options {
     let mut options = Options::new(config.training.batch_size, config.training.seq_len);
     options.precision = config.training.mixed_precision_param;
-    options.recompute = config.activation_checkpoint.mode;
+    options.recompute = config.activation_checkpoint.policy();
     options.disabled = config.compile.disable_passes.iter().cloned().collect();
     options.dumps = config.compile.dump;
     options.clock = Some(process::seconds);
