@@ -445,7 +445,7 @@ fn nobody_reads_names_apart() {
 #[test]
 fn names_of_states_are_given_in_one_place() {
     for (word, giver) in [
-        ("exp_avg", "compiler/passes/src/optimizer.rs"),
+        ("exp_avg", "compiler/ir/src/optimizer/adamw.rs"),
         (".grad", "compiler/passes/src/accumulate.rs"),
         ("loss_scale.", "compiler/passes/src/loss_scale.rs"),
         ("cache_k", "compiler/passes/src/attention/softmax.rs"),

@@ -10,7 +10,7 @@ use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS, STEP, TARGETS, TOKENS};
 use linc_driver::{
     AdamWSpec, BatchShape, Entry, Model, OptimizerOptions, Options, PersistentLayout, Placement, Source,
-    compile,
+    UpdateOp, compile,
 };
 use linc_exec::Executor;
 use linc_ir::Graph;
@@ -113,7 +113,7 @@ fn program(model: &Model, entry: &Entry, (batch, seq): (usize, usize)) -> (Plan,
 /// A training program whose first moments are the gradients.
 fn gradient_entry() -> Entry {
     let adamw = AdamWSpec { beta1: 0.0, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    Entry::Train(OptimizerOptions { adamw, max_norm: 1e30 })
+    Entry::Train(OptimizerOptions { update: UpdateOp::AdamW(adamw), max_norm: 1e30 })
 }
 
 fn gradient<'a>(results: &'a BTreeMap<String, Vec<f64>>, param: &str) -> &'a [f64] {
@@ -207,7 +207,10 @@ impl Run {
             eps: number(&options["eps"]),
             weight_decay: number(&options["weight_decay"]),
         };
-        let entry = Entry::Train(OptimizerOptions { adamw, max_norm: number(&options["max_norm"]) });
+        let entry = Entry::Train(OptimizerOptions {
+            update: UpdateOp::AdamW(adamw),
+            max_norm: number(&options["max_norm"]),
+        });
         let (plan, graph) = program(&golden.model(), &entry, golden.shape());
         let (batch, seq) = golden.shape();
         let sequences: Vec<&[f64]> = golden.values("train.ids").chunks(seq + 1).collect();

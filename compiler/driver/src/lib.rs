@@ -23,7 +23,7 @@ pub use decode_support::{DecodeSupport, decode_support};
 pub use error::CompileError;
 pub use fit::{Candidate, Fit, fit, modes};
 pub use linc_codegen_cuda::Arch;
-pub use linc_ir::{AdamWSpec, AttentionFamily, AttentionKind};
+pub use linc_ir::{AdamWSpec, AttentionFamily, AttentionKind, UpdateOp};
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
 pub use linc_lang::{Diagnostics, ModelConfig, Source};
 pub use linc_passes::PassError;

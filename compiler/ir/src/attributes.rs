@@ -3,7 +3,8 @@
 use linc_text::{Parsed, Position};
 
 use crate::attention::{AttentionSpec, KindOp};
-use crate::op::{AdamWSpec, BinaryOp, Init, Op, PointOp, Pointwise, RopeScaling, TableKind, UnaryOp};
+use crate::op::{BinaryOp, Init, Op, PointOp, Pointwise, RopeScaling, TableKind, UnaryOp};
+use crate::optimizer::UpdateOp;
 use crate::role::{ParamState, StateRole};
 use crate::types::{DType, TensorType};
 
@@ -168,15 +169,15 @@ impl Attributes {
             "linear_cross_entropy" => Op::LinearCrossEntropy { chunk: self.usize("chunk")? },
             "linear_cross_entropy_grad" => Op::LinearCrossEntropyGrad { chunk: self.usize("chunk")? },
             "global_norm" => Op::GlobalNorm,
-            "adamw" => {
-                let (beta1, beta2) = (self.f64("beta1")?, self.f64("beta2")?);
-                let (eps, weight_decay) = (self.f64("eps")?, self.f64("weight_decay")?);
-                Op::AdamW(AdamWSpec { beta1, beta2, eps, weight_decay })
+            _ => {
+                if let Some(op) = KindOp::parse(&name, self)? {
+                    Op::Kind(op)
+                } else if let Some(op) = UpdateOp::parse(&name, self)? {
+                    Op::Update(op)
+                } else {
+                    return Err(self.at.error(format!("there is no operation `{name}`")));
+                }
             }
-            _ => match KindOp::parse(&name, self)? {
-                Some(op) => Op::Kind(op),
-                None => return Err(self.at.error(format!("there is no operation `{name}`"))),
-            },
         })
     }
 

@@ -185,7 +185,7 @@ impl Op {
     pub fn facts(&self) -> &'static Facts {
         use Class::{Constant, Join, Region, Spread, View};
         use OperandTypes::{Alike, Any, Narrow, Wide};
-        use Overwrites::{Always, Nothing, OwnedOperand};
+        use Overwrites::{Nothing, OwnedOperand};
         use Strides::{Heads, Rows};
         match self {
             Op::Input { .. } => const { &leaf(false) },
@@ -239,9 +239,7 @@ impl Op {
                 const { &compute(Narrow(&[0, 1]), &[2]) }
             }
             Op::GlobalNorm => const { &compute(Wide, &[]) },
-            Op::AdamW(_) => {
-                const { &Facts { overwrites: Always(&[(0, 0), (1, 2), (2, 3)]), ..compute(Wide, &[]) } }
-            }
+            Op::Update(op) => op.facts(),
         }
     }
 

@@ -31,7 +31,7 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Result<Vec<TensorType>, IrErr
 /// An operation on operands whose sizes are within bounds.
 pub(crate) struct Check<'a> {
     op: &'a Op,
-    operands: &'a [&'a TensorType],
+    pub(crate) operands: &'a [&'a TensorType],
 }
 
 pub(crate) type Types = Result<Vec<TensorType>, IrError>;
@@ -50,7 +50,7 @@ impl Check<'_> {
         &self.operands[i].shape
     }
 
-    fn dtype(&self, i: usize) -> DType {
+    pub(crate) fn dtype(&self, i: usize) -> DType {
         self.operands[i].dtype
     }
 
@@ -246,21 +246,7 @@ impl Check<'_> {
                     (0..self.operands.len()).map(|i| self.shape(i).numel().div_ceil(NORM_BLOCK)).sum();
                 Ok(vec![self.sum_of(0, []), self.sum_of(0, [parts])])
             }
-            Op::AdamW(_) => {
-                self.arity(7..=8)?;
-                for i in 1..4 {
-                    self.same(i, self.shape(0), "the parameter")?;
-                }
-                for i in 4..self.operands.len() {
-                    self.same(i, &Shape::default(), "a scalar")?;
-                }
-                // A step is far smaller than what 16 bits resolve.
-                self.one_dtype(&(0..self.operands.len()).collect::<Vec<_>>())?;
-                if self.dtype(0).is_narrow() {
-                    return self.fail(format!("updates masters of f32, these are {}", self.dtype(0)));
-                }
-                Ok(vec![self.like(0), self.like(2), self.like(3)])
-            }
+            Op::Update(op) => op.results(self),
         }
     }
 

@@ -64,7 +64,7 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::GlobalNorm
-        | Op::AdamW(_) => Ok(()),
+        | Op::Update(_) => Ok(()),
         Op::Broadcast { shape } | Op::Reshape { shape } => check_shape(op, "the target", shape),
         Op::Fused(region) => {
             if region.outputs.is_empty() {

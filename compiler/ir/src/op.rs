@@ -1,6 +1,6 @@
 //! The operations of the graph.
 //!
-//! Semantic operations (attention, norm, rope, embedding, cross-entropy, AdamW) stay whole until the
+//! Semantic operations (attention, norm, rope, embedding, cross-entropy, updates of optimizers) stay whole until the
 //! kernel library lowers them; everything else is a matmul, a view, or pointwise. Letters in shapes:
 //! `B` batch, `N` sequence, `H` query heads, `G` key/value heads (`H % G == 0`), `D` features of a head,
 //! `C` chunk length, `V` vocabulary, `T = B*N` tokens.
@@ -9,6 +9,7 @@
 //! `text`, `interp`, and the passes' `match`es; none has a `_` arm.
 
 use crate::attention::{AttentionSpec, KindOp};
+use crate::optimizer::UpdateOp;
 use crate::role::StateRole;
 use crate::types::{DType, Shape, TensorType};
 
@@ -160,19 +161,6 @@ impl BinaryOp {
             BinaryOp::Greater => "greater",
         }
     }
-}
-
-/// AdamW hyperparameters that are fixed at compile time (arXiv 1711.05101, decoupled decay).
-#[derive(Clone, PartialEq, Debug)]
-pub struct AdamWSpec {
-    /// First-moment decay.
-    pub beta1: f64,
-    /// Second-moment decay.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay, multiplied by the learning rate.
-    pub weight_decay: f64,
 }
 
 /// One step of a pointwise program; operands index earlier steps.
@@ -383,9 +371,8 @@ pub enum Op {
     /// `(gs..) -> (norm [], partials [P])`: global L2 norm over all operands; `partials` is workspace,
     /// one sum of squares per [`NORM_BLOCK`] elements of each operand.
     GlobalNorm,
-    /// `(p, g, m, v, lr [], step [], clip [], [update []]) -> (p', m', v')`: AdamW on `clip*g`, bias-corrected by `step`
-    /// (from 1). If `update` is there and 0, p, m and v stay, whatever the other operands are.
-    AdamW(AdamWSpec),
+    /// The update of parameters, of one vector with all of them.
+    Update(UpdateOp),
 }
 
 /// Number of row blocks of [`Op::RmsNormGrad`] for so many rows: 8 rows or more each, so that partial sums are few beside
@@ -437,7 +424,7 @@ impl Op {
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
             Op::GlobalNorm => "global_norm",
-            Op::AdamW(_) => "adamw",
+            Op::Update(op) => op.name(),
         }
     }
 

@@ -124,12 +124,7 @@ fn attributes(op: &Op) -> Vec<String> {
         Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
             vec![format!("chunk = {chunk}")]
         }
-        Op::AdamW(spec) => vec![
-            format!("beta1 = {:?}", spec.beta1),
-            format!("beta2 = {:?}", spec.beta2),
-            format!("eps = {:?}", spec.eps),
-            format!("weight_decay = {:?}", spec.weight_decay),
-        ],
+        Op::Update(op) => op.attributes(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Forward operations of the interpreter against values worked out by hand or by an independent formula.
 
 use crate::common::{Numbers, close, eval1};
+use linc_ir::UpdateOp;
 use linc_ir::interp::{Bindings, Real, Tensor, eval, rope_table, run, run_all};
 use linc_ir::{
     AdamWSpec, BinaryOp, DType, IrError, NORM_BLOCK, Op, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp,
@@ -371,7 +372,8 @@ fn adamw_two_steps() {
     for step in [1.0, 2.0] {
         let scalars = [lr, step, clip].map(Tensor::scalar);
         let operands = [&p, &vector(&[g]), &m, &v, &scalars[0], &scalars[1], &scalars[2]];
-        let found: [Tensor<f64>; 3] = eval(&Op::AdamW(spec.clone()), &operands).unwrap().try_into().unwrap();
+        let found: [Tensor<f64>; 3] =
+            eval(&Op::from(UpdateOp::AdamW(spec.clone())), &operands).unwrap().try_into().unwrap();
         [p, m, v] = found;
     }
     // With a constant clipped gradient of 2 the corrected moments are exactly 2 and 4.
@@ -390,11 +392,11 @@ fn adamw_can_be_told_to_do_nothing() {
     let [lr, step, clip] = [0.01, 0.0, f64::NAN].map(Tensor::scalar);
     let run = |g: &Tensor<f64>, step: &Tensor<f64>, clip: &Tensor<f64>, update: f64| {
         let update = Tensor::scalar(update);
-        eval(&Op::AdamW(spec.clone()), &[&p, g, &m, &v, &lr, step, clip, &update]).unwrap()
+        eval(&Op::from(UpdateOp::AdamW(spec.clone())), &[&p, g, &m, &v, &lr, step, clip, &update]).unwrap()
     };
     assert_eq!(run(&g, &step, &clip, 0.0), [p.clone(), m.clone(), v.clone()]);
     let (g, one) = (vector(&[1.0, 2.0]), Tensor::scalar(1.0));
-    let seven = eval(&Op::AdamW(spec.clone()), &[&p, &g, &m, &v, &lr, &one, &one]).unwrap();
+    let seven = eval(&Op::from(UpdateOp::AdamW(spec.clone())), &[&p, &g, &m, &v, &lr, &one, &one]).unwrap();
     assert_eq!(run(&g, &one, &one, 1.0), seven);
 }
 

@@ -1,5 +1,6 @@
 //! Element types: what operations of bf16 and f16 give, what they refuse, and where they round.
 
+use linc_ir::UpdateOp;
 use linc_ir::interp::{Bindings, Real, Tensor, run};
 use linc_ir::{
     AdamWSpec, DType, EfficientForm, EfficientOp, EfficientSpec, Graph, Op, SoftmaxOp, TensorType, Value,
@@ -45,7 +46,8 @@ fn f16_has_the_rules_of_bf16() {
     refuses(matmul(DType::Bf16), &["f16[2, 3]", "f16[3, 4]"], "a product of f16 cannot be bf16");
     gives(Op::Embedding { dtype: DType::F16 }, &["f32[5, 3]", "i32[2]"], &["f16[2, 3]"]);
     refuses(Op::Embedding { dtype: DType::F16 }, &["bf16[5, 3]", "i32[2]"], "cannot be f16");
-    let adamw = Op::AdamW(AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 });
+    let adamw =
+        Op::from(UpdateOp::AdamW(AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }));
     let (low, scalar) = ("f16[3]", "f16[]");
     refuses(adamw, &[low, low, low, low, scalar, scalar, scalar], "masters of f32, these are f16");
 }
@@ -100,7 +102,8 @@ fn losses_are_f32_and_masters_are_not_bf16() {
     gives(Op::CrossEntropy, &["bf16[4, 7]", targets], &["f32[]"]);
     gives(Op::CrossEntropyGrad, &["bf16[4, 7]", targets, "f32[]"], &["bf16[4, 7]"]);
     refuses(Op::LinearCrossEntropy { chunk: 2 }, &[h, "f32[7, 3]", targets], "must agree");
-    let adamw = Op::AdamW(AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 });
+    let adamw =
+        Op::from(UpdateOp::AdamW(AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }));
     let (scalar, low) = ("f32[]", "bf16[3]");
     refuses(adamw.clone(), &["f32[3]", low, "f32[3]", "f32[3]", scalar, scalar, scalar], "must agree");
     refuses(adamw, &[low, low, low, low, "bf16[]", "bf16[]", "bf16[]"], "masters of f32");

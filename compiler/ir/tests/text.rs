@@ -1,6 +1,7 @@
 //! The text form: exact round trips, of every operation and of random graphs; errors with positions; no panics.
 
 use crate::common::Numbers;
+use linc_ir::UpdateOp;
 use linc_ir::interp::{Bindings, Tensor, run_all};
 use linc_ir::{
     AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp, EfficientSpec, EluOp, EluSpec,
@@ -160,8 +161,8 @@ pub(crate) fn everything() -> Graph {
     b.add(Op::LinearCrossEntropyGrad { chunk: 2 }, &[h, w, ids, loss]);
     let norm = b.add(Op::GlobalNorm, &[h, w])[0];
     let spec = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    let new = b.add(Op::AdamW(spec.clone()), &[x, x, m, m, norm, norm, loss]);
-    b.add(Op::AdamW(spec), &[x, x, m, m, norm, norm, loss, norm]);
+    let new = b.add(Op::from(UpdateOp::AdamW(spec.clone())), &[x, x, m, m, norm, norm, loss]);
+    b.add(Op::from(UpdateOp::AdamW(spec)), &[x, x, m, m, norm, norm, loss, norm]);
     b.graph.node_mut(norm.node).recompute = true;
     b.graph.outputs.extend([("loss".into(), loss), ("β".into(), new[2])]);
     b.graph.updates.push((m.node, new[1]));

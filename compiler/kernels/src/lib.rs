@@ -13,6 +13,7 @@ pub mod cost;
 mod embedding;
 mod loss;
 mod lower;
+mod optimizer;
 mod pointwise;
 
 use linc_ir::{DType, Scope, Value};

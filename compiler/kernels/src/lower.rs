@@ -7,7 +7,6 @@ use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{CrossEntropySpec, cross_entropy, cross_entropy_grad};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
 use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
@@ -15,7 +14,9 @@ use linc_tile::library::rope::{RopeSpec, rope};
 
 use crate::context::Lowering;
 use crate::loss::logit_block;
-use crate::{Call, Context, Cost, Gemm, KernelError, Target, attention, embedding, loss, pointwise};
+use crate::{
+    Call, Context, Cost, Gemm, KernelError, Target, attention, embedding, loss, optimizer, pointwise,
+};
 
 /// The launches of one node, in order; none for leaves and for views that share storage.
 ///
@@ -66,19 +67,7 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::LinearCrossEntropy { chunk } => loss::forward(&mut l, *chunk)?,
         Op::LinearCrossEntropyGrad { chunk } => loss::gradient(&mut l, *chunk)?,
         Op::GlobalNorm => global_norm(&mut l)?,
-        Op::AdamW(spec) => {
-            let spec = AdamWKernelSpec {
-                numel: l.shape(l.operands[0]).numel(),
-                beta1: spec.beta1,
-                beta2: spec.beta2,
-                eps: spec.eps,
-                weight_decay: spec.weight_decay,
-                g: l.elem(l.operands[1])?,
-                guarded: l.operands.len() > 7,
-            };
-            let args = l.places(&l.operands);
-            l.launch(adamw(&spec), args);
-        }
+        Op::Update(op) => optimizer::update(&mut l, op)?,
     }
     Ok(l.finish(&mut context.operations))
 }

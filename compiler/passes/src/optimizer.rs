@@ -1,6 +1,7 @@
-//! The optimizer as graph: global-norm clipping and AdamW, with learning rate and step as scalar inputs.
+//! The optimizer as graph: global-norm clipping and the update, with learning rate and step as scalar inputs. Which
+//! optimizer it is, only the operation knows ([`UpdateOp`]).
 
-use linc_ir::{AdamWSpec, BinaryOp, Graph, NodeId, Op, ParamState, StateRole, TensorType, Value};
+use linc_ir::{AdamWSpec, BinaryOp, Graph, NodeId, Op, ParamState, StateRole, TensorType, UpdateOp, Value};
 
 use crate::autodiff::Gradients;
 use crate::error::PassError;
@@ -9,8 +10,8 @@ use crate::loss_scale::Scaling;
 /// Settings that are fixed at compile time.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OptimizerOptions {
-    /// AdamW's hyperparameters; the same for every parameter.
-    pub adamw: AdamWSpec,
+    /// The optimizer with its hyperparameters; the same for every parameter.
+    pub update: UpdateOp,
     /// Gradients are scaled down to this global L2 norm.
     pub max_norm: f64,
 }
@@ -18,8 +19,7 @@ pub struct OptimizerOptions {
 impl Default for OptimizerOptions {
     /// TorchTitan's.
     fn default() -> Self {
-        let adamw = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-        OptimizerOptions { adamw, max_norm: 1.0 }
+        OptimizerOptions { update: UpdateOp::AdamW(AdamWSpec::default()), max_norm: 1.0 }
     }
 }
 
@@ -30,10 +30,10 @@ pub const STEP: &str = "step";
 /// Name of the output with the gradient norm before clipping.
 pub const GRAD_NORM: &str = "grad_norm";
 
-/// Appends clipping and the update of all parameters as one; moments are states `<param>.exp_avg` and `.exp_avg_sq`. With
+/// Appends clipping and the update of all parameters as one; the optimizer's states of each parameter are states. With
 /// `scaling`, the gradients are scaled, and nothing is updated if one overflowed.
 ///
-/// The update reads and writes vectors in the order of `gradients`: parameters joined, gradients joined, moments joined.
+/// The update reads and writes vectors in the order of `gradients`: parameters joined, gradients joined, states joined.
 /// Where each of these lies in one range, as the memory pass sees to, it is one kernel for the whole model.
 ///
 /// # Errors
@@ -50,8 +50,9 @@ pub fn run(
     let step = graph.push(Op::Input { name: STEP.into(), ty: scalar.clone() }, &[])?;
     let params: Vec<NodeId> = gradients.iter().map(|(param, _)| *param).collect();
     let grads: Vec<Value> = gradients.iter().map(|(_, grad)| *grad).collect();
-    let m = moments(graph, &params, ParamState::FirstMoment, "exp_avg")?;
-    let v = moments(graph, &params, ParamState::SecondMoment, "exp_avg_sq")?;
+    let states = options.update.states().iter();
+    let states: Vec<Vec<NodeId>> =
+        states.map(|(state, word)| add_states(graph, &params, *state, word)).collect::<Result<_, _>>()?;
     let grads = join(graph, &grads)?;
     let norm = graph.push(Op::GlobalNorm, &[grads])?;
     let guard = scaling.map(|scaling| scaling.guard(graph, norm, step)).transpose()?;
@@ -65,11 +66,17 @@ pub fn run(
             vec![lr, guard.step, clip, guard.update]
         }
     };
-    let leaves = [&params, &m, &v].map(|leaves| leaves.iter().map(|id| result(*id)).collect::<Vec<_>>());
-    let [p_all, m_all, v_all] = leaves.map(|leaves| join(graph, &leaves));
-    let operands = [vec![p_all?, grads, m_all?, v_all?], scalars].concat();
-    let update = graph.add(Op::AdamW(options.adamw.clone()), &operands)?;
-    for (port, leaves) in [params, m, v].into_iter().enumerate() {
+    // Parameters, then the states in their order.
+    let updated: Vec<Vec<NodeId>> = [params].into_iter().chain(states).collect();
+    let mut operands = vec![];
+    for leaves in &updated {
+        let leaves: Vec<Value> = leaves.iter().map(|id| result(*id)).collect();
+        operands.push(join(graph, &leaves)?);
+    }
+    operands.insert(1, grads);
+    operands.extend(scalars);
+    let update = graph.add(Op::Update(options.update.clone()), &operands)?;
+    for (port, leaves) in updated.into_iter().enumerate() {
         split(graph, Value { node: update, port: port as u32 }, &leaves)?;
     }
     graph.set_scope(outer);
@@ -80,8 +87,8 @@ fn result(node: NodeId) -> Value {
     Value { node, port: 0 }
 }
 
-/// States of one role, like their parameters, whose names in checkpoints are the parameters' with PyTorch's `word` behind.
-fn moments(
+/// States of one role, like their parameters, whose names in checkpoints are the parameters' with `word` behind.
+fn add_states(
     graph: &mut Graph,
     params: &[NodeId],
     state: ParamState,

@@ -58,7 +58,7 @@ fn odd() -> Graph {
 }
 
 fn the_update(graph: &Graph) -> NodeId {
-    let updates: Vec<NodeId> = graph.nodes().filter(|id| matches!(graph.op(*id), Op::AdamW(_))).collect();
+    let updates: Vec<NodeId> = graph.nodes().filter(|id| matches!(graph.op(*id), Op::Update(_))).collect();
     assert_eq!(updates.len(), 1, "updates");
     updates[0]
 }

@@ -3,6 +3,7 @@
 mod folder;
 mod lock;
 mod observer;
+mod optimizer;
 mod overflow;
 mod programs;
 mod resume;

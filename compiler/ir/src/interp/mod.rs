@@ -195,7 +195,7 @@ fn eval_typed<T: Real>(
         Op::LinearCrossEntropy { .. } => loss::linear_cross_entropy(&args, types)?,
         Op::LinearCrossEntropyGrad { .. } => loss::linear_cross_entropy_grad(&args, types)?,
         Op::GlobalNorm => optimizer::global_norm(&args, types)?,
-        Op::AdamW(spec) => shaped(optimizer::adamw(&args, spec)?),
+        Op::Update(op) => shaped(optimizer::update(&args, op)?),
     };
     Ok(results.into_iter().zip(types).map(|(x, ty)| x.rounded(ty.dtype)).collect())
 }

@@ -1,9 +1,10 @@
-//! Global gradient norm and AdamW.
+//! Global gradient norm, and the formulas of optimizers.
 
 use super::dense::inner;
 use super::tensor::{Args, Real, Tensor};
 use crate::error::IrError;
-use crate::op::{AdamWSpec, NORM_BLOCK};
+use crate::op::NORM_BLOCK;
+use crate::optimizer::{AdamWSpec, UpdateOp};
 use crate::types::TensorType;
 
 /// `[norm, partials]`, one sum of squares per block of each operand.
@@ -19,17 +20,26 @@ pub(super) fn global_norm<T: Real>(
     Ok(vec![Tensor::scalar(norm), Tensor::float(types[1].shape.clone(), partials)])
 }
 
+/// `[p', states'..]`; what they were where the operands say that nothing is updated.
+pub(super) fn update<T: Real>(args: &Args<'_, T>, op: &UpdateOp) -> Result<Vec<Vec<T>>, IrError> {
+    let operands = args.operands.len();
+    if op.is_guarded(operands) && args.scalar(operands - 1)? == T::zero() {
+        let kept = [0].into_iter().chain(2..op.states().len() + 2);
+        return kept.map(|i| Ok(args.floats(i)?.to_vec())).collect();
+    }
+    match op {
+        UpdateOp::AdamW(spec) => adamw(args, spec),
+    }
+}
+
 /// `[p', m', v']`; decay is decoupled (arXiv 1711.05101), eps is added to the corrected root.
-pub(super) fn adamw<T: Real>(args: &Args<'_, T>, spec: &AdamWSpec) -> Result<Vec<Vec<T>>, IrError> {
+fn adamw<T: Real>(args: &Args<'_, T>, spec: &AdamWSpec) -> Result<Vec<Vec<T>>, IrError> {
     let (lr, step, clip) = (args.scalar(4)?, args.scalar(5)?, args.scalar(6)?);
     let (beta1, beta2, one) = (T::of(spec.beta1), T::of(spec.beta2), T::one());
     let correction1 = one - beta1.powf(step);
     let correction2 = one - beta2.powf(step);
     let (mut p, mut m, mut v) =
         (args.floats(0)?.to_vec(), args.floats(2)?.to_vec(), args.floats(3)?.to_vec());
-    if args.operands.len() > 7 && args.scalar(7)? == T::zero() {
-        return Ok(vec![p, m, v]);
-    }
     for (i, g) in args.floats(1)?.iter().enumerate() {
         let g = clip * *g;
         m[i] = beta1 * m[i] + (one - beta1) * g;

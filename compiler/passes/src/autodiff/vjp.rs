@@ -107,7 +107,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         | Op::CrossEntropyGrad
         | Op::LinearCrossEntropyGrad { .. }
         | Op::GlobalNorm
-        | Op::AdamW(_) => return Err(not_differentiable(b.graph, id)),
+        | Op::Update(_) => return Err(not_differentiable(b.graph, id)),
     })
 }
 

@@ -276,7 +276,7 @@ impl Rewrite<'_> {
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::GlobalNorm
-            | Op::AdamW(_) => {
+            | Op::Update(_) => {
                 Err(PassError::Missing(format!("internal error: {} in a model as it was built", op.name())))
             }
         }

@@ -26,8 +26,8 @@ use linc_device::words::count;
 
 pub use compare::Change;
 pub use sections::{
-    ActivationCheckpoint, Compile, DecayType, Job, LrScheduler, Metrics, Optimizer, Parallelism, Profiling,
-    Training, Validation,
+    ActivationCheckpoint, Compile, DecayType, Job, LrScheduler, Metrics, Optimizer, OptimizerName,
+    Parallelism, Profiling, Training, Validation,
 };
 
 use crate::lr::Stretches;

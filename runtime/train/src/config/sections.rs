@@ -3,7 +3,7 @@
 use linc_config::check::{self, Check, non_negative, one_of, positive, share};
 use linc_config::{Setting as _, choice, section};
 use linc_device::Choice;
-use linc_driver::{MemoryLimit, OptimizerOptions, Precision, RecomputeMode, RecomputePolicy};
+use linc_driver::{AdamWSpec, MemoryLimit, OptimizerOptions, Precision, RecomputeMode, RecomputePolicy};
 
 section! {
     /// What the run is called and where it writes.
@@ -43,21 +43,29 @@ section! {
     }
 }
 
+choice! {
+    /// Algorithms of updates.
+    OptimizerName {
+        /// Adam with decoupled weight decay.
+        AdamW = "AdamW",
+    }
+}
+
 section! {
     /// How gradients become updates of parameters.
     Optimizer "optimizer" {
         /// The algorithm; AdamW is the one there is.
-        name: String = "AdamW".to_owned(), check one_of(&["AdamW"]);
+        name: OptimizerName = OptimizerName::AdamW;
         /// Peak learning rate.
         lr: f64 = 8e-4, check non_negative();
         /// Added to the denominator of the update.
-        eps: f64 = OptimizerOptions::default().adamw.eps, check non_negative();
+        eps: f64 = AdamWSpec::default().eps, check non_negative();
         /// Decay of the first moment.
-        beta1: f64 = OptimizerOptions::default().adamw.beta1, check check::below_one();
+        beta1: f64 = AdamWSpec::default().beta1, check check::below_one();
         /// Decay of the second moment.
-        beta2: f64 = OptimizerOptions::default().adamw.beta2, check check::below_one();
+        beta2: f64 = AdamWSpec::default().beta2, check check::below_one();
         /// Decoupled weight decay, of all parameters.
-        weight_decay: f64 = OptimizerOptions::default().adamw.weight_decay, check non_negative();
+        weight_decay: f64 = AdamWSpec::default().weight_decay, check non_negative();
     }
 }
 

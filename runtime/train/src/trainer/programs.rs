@@ -10,12 +10,12 @@ use linc_data::{Data, DataError, ValidationData};
 use linc_device::process;
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    AdamWSpec, BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, PersistentLayout, Source,
-    Target, decode_support,
+    BatchShape, CompileError, Entry, Model, Options, PersistentLayout, Source, Target, decode_support,
 };
 use linc_exec::ExecError;
 use linc_session::autotune;
 
+use super::optimizer::optimizer;
 use super::{Observer, resume};
 use crate::config::JobConfig;
 use crate::error::TrainError;
@@ -79,13 +79,6 @@ fn problem(config: &JobConfig, settings: &[&str], error: &impl ToString) -> Trai
         None => (message, None),
     };
     config.problem(settings, message, help).into()
-}
-
-/// The optimizer of a training run.
-fn optimizer(config: &JobConfig) -> OptimizerOptions {
-    let o = &config.optimizer;
-    let adamw = AdamWSpec { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay };
-    OptimizerOptions { adamw, max_norm: config.training.max_norm }
 }
 
 /// Compiler options of a training run.

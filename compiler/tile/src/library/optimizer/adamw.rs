@@ -1,8 +1,8 @@
 //! AdamW (arXiv 1711.05101) in the order of operations that PyTorch uses.
 
-use super::{TILE, bound, load_scalar, number, tag};
 use crate::builder::Builder;
 use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+use crate::library::{TILE, bound, load_scalar, number, tag};
 
 /// One update of a dense parameter.
 #[derive(Clone, PartialEq, Debug)]
