@@ -31,7 +31,7 @@ section! {
         /// Step to resume from; -1 for the newest there is.
         load_step: i64 = -1, check check::at_least_minus_one();
         /// A step-N folder whose weights start a new run.
-        initial_load_path: Option<String> = None;
+        initial_load_path: Option<String> = None, check check::not_empty().if_set();
         /// Take only the weights from initial_load_path, not optimizer and data position.
         initial_load_model_only: bool = true;
         /// Save only the weights at the last step.

@@ -77,7 +77,7 @@ fn folders_that_cannot_be_written_are_named_before_training() {
         assert!(!message.contains("step:") && !message.contains("make room"), "{message}");
     }
     let message = refuse(&["train", &config, "--job.dump_folder", &format!("{file}/run")], &[]);
-    assert!(message.contains("a part of that path is a file"), "{message}");
+    assert!(message.contains("a part of the path is a file"), "{message}");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "not a folder");
     // A system folder that takes no files, not even from root.
     if cfg!(target_os = "linux") {

@@ -53,6 +53,8 @@ fn toml_of_another_language_is_told_how_it_is_written() {
 fn what_the_command_line_sets_is_said_to_be_there() {
     let folder = Folder::new("typed_places");
     let config = folder.config();
+    folder.file("rows/a.csv", "a,b\n");
+    let (rows, empty) = (folder.path("rows").display().to_string(), folder.file("empty.txt", ""));
     for (setting, said) in [
         (["--training.batch_size", "100000000"], "more than 2147483647 tokens"),
         (["--training.global_batch_size", "3"], "not a multiple of batch_size 2"),
@@ -61,6 +63,13 @@ fn what_the_command_line_sets_is_said_to_be_there() {
         (["--model.tokenizer_path", "nowhere"], "there is no such file or folder"),
         (["--training.dataset_path", "nowhere/*.txt"], "nowhere: there is no such file or folder"),
         (["--validation.dataset_path", "nowhere"], "there is no such file or folder"),
+        (["--training.dataset_path", ""], "expected a string that is not empty"),
+        (["--model.tokenizer_path", ""], "expected a string that is not empty"),
+        (
+            ["--training.dataset_path", rows.as_str()],
+            "no data files found\n  help: write its rows as JSON lines",
+        ),
+        (["--training.dataset_path", empty.as_str()], "there is no text in it\n  help: "),
     ] {
         let place = format!("command line: `{} {}`: ", setting[0], setting[1]);
         let error = refuse(&[&["train", &config][..], &setting].concat(), &[&place, said]);

@@ -133,7 +133,7 @@ fn architecture_path(model_path: &Path, text: &str) -> Result<PathBuf, ConfigErr
     };
     let table = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(text.len()..text.len());
-        let help = syntax::help(text, span.start);
+        let help = Some(syntax::help(text, span.start));
         problem(format!("not valid TOML: {}", error.message()), span, help)
     })?;
     let table = table.get_ref();
@@ -158,7 +158,9 @@ fn architecture_path(model_path: &Path, text: &str) -> Result<PathBuf, ConfigErr
 }
 
 fn no_such_model(model: &Model, file: &str, folders: &[PathBuf], shipped: &Shipped) -> ConfigError {
-    let looked: Vec<String> = folders.iter().map(|folder| folder.join(file).display().to_string()).collect();
+    let mut looked: Vec<String> =
+        folders.iter().map(|folder| folder.join(file).display().to_string()).collect();
+    looked.dedup();
     let message = format!(
         "no model file for name = \"{}\", flavor = \"{}\"; looked for {}",
         model.name,

@@ -40,6 +40,9 @@ pub(crate) fn nearest_path(path: &Path) -> Option<PathBuf> {
 
 /// What to say of a path at which nothing is: the nearest that there is, or where paths start.
 pub fn help_for_missing(path: &Path) -> Option<String> {
+    if path.as_os_str().is_empty() {
+        return Some("name one".to_owned());
+    }
     if let Some(near) = nearest_path(path) {
         return Some(format!("did you mean {}?", near.display()));
     }

@@ -73,7 +73,7 @@ impl<'a> Settings<'a> {
             }
             Err(error) => {
                 let span = error.span().unwrap_or(text.len()..text.len());
-                let help = syntax::help(text, span.start);
+                let help = Some(syntax::help(text, span.start));
                 let message = format!("not valid TOML: {}", error.message());
                 let origin = Origin::File { key: span.clone(), value: span };
                 settings.problem(message, settings.key_place(&origin), help);

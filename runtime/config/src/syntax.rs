@@ -4,23 +4,26 @@
 
 use toml::de::DeTable;
 
-/// Advice for the line of a text in which the parser gave up, if it is one of the usual mistakes.
-pub(crate) fn help(text: &str, at: usize) -> Option<String> {
+/// Advice for the line of a text in which the parser gave up: the remedy of one of the usual mistakes, or what lines are.
+pub(crate) fn help(text: &str, at: usize) -> String {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
         at -= 1;
     }
     let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
-    let line = text[start..].lines().next().unwrap_or("").trim();
-    if let Some(help) = said_twice(text, start, line) {
-        return Some(help);
+    let line = text[start..].lines().next().unwrap_or("");
+    if let Some(help) = said_twice(&text[..start], line) {
+        return help.to_owned();
     }
+    let line = line.trim();
     if line.starts_with('{') || (line.starts_with('<') && line.ends_with('>')) {
-        return Some("a config is TOML: [section] on a line, and below it lines of `key = value`".to_owned());
+        return "a config is TOML: [section] on a line, and below it lines of `key = value`".to_owned();
     }
     let mut remedies = remedies(line).into_iter();
-    let (words, mended) = remedies.find(|(_, mended)| is_toml(mended))?;
-    Some(format!("{words}: `{}`", mended.replace('\n', "` and below it `")))
+    match remedies.find(|(_, mended)| is_toml(mended)) {
+        Some((words, mended)) => format!("{words}: `{}`", mended.replace('\n', "` and below it `")),
+        None => "a line is [section], key = value, or a comment behind #".to_owned(),
+    }
 }
 
 fn is_toml(line: &str) -> bool {
@@ -28,16 +31,16 @@ fn is_toml(line: &str) -> bool {
 }
 
 /// What is right by itself was said before: a key twice, or a section.
-fn said_twice(text: &str, start: usize, line: &str) -> Option<String> {
-    let is_right = is_toml(line) && !line.is_empty() && !is_toml(&text[..start + line.len()]);
-    if !is_right || !is_toml(&text[..start]) {
+fn said_twice(before: &str, line: &str) -> Option<&'static str> {
+    let is_right = is_toml(line) && !line.trim().is_empty() && is_toml(before);
+    if !is_right || is_toml(&format!("{before}{line}")) {
         return None;
     }
-    let help = match line.starts_with('[') {
+    let help = match line.trim_start().starts_with('[') {
         true => "this section stands above already: move its lines there",
         false => "this key is set above already: keep one of the lines",
     };
-    Some(help.to_owned())
+    Some(help)
 }
 
 /// What may have been meant by a line: why it is wrong, and how it is right.
@@ -199,7 +202,7 @@ mod tests {
     /// What is said of a text.
     fn advice(text: &str) -> String {
         let error = DeTable::parse(text).expect_err(text);
-        help(text, error.span().map_or(text.len(), |span| span.start)).unwrap_or_default()
+        help(text, error.span().map_or(text.len(), |span| span.start))
     }
 
     #[test]
@@ -248,11 +251,31 @@ mod tests {
             ("[model]\nlinear_attn_placement = [0, 2", "end a list with ]: `linear_attn_placement = [0, 2]`"),
             ("// what it is for\n[training]", "write a comment with #: `# what it is for`"),
             ("{\"training\": {\"steps\": 5}}", "a config is TOML"),
+            (
+                "First Citizen:\nBefore we proceed any further, hear me speak.\n",
+                "a line is [section], key = value",
+            ),
             ("[training]\nsteps = 5\nsteps = 6\n", "this key is set above already"),
             ("[training]\nsteps = 5\n[model]\n[training]\n", "this section stands above already"),
         ] {
             let advice = advice(text);
             assert!(advice.contains(said), "{text}: {advice}");
+        }
+    }
+
+    #[test]
+    fn every_place_of_every_text_has_advice() {
+        for text in [
+            "  é = \t中\r\n   [ü",
+            "a = 1\n   a = “é”\n",
+            "\u{feff}= é",
+            "   é: 🦊, \n",
+            "[é]\n  [é]\n",
+            "a=[é,\n🦊",
+        ] {
+            for at in 0..=text.len() + 2 {
+                assert!(!help(text, at).is_empty(), "{text} at {at}");
+            }
         }
     }
 

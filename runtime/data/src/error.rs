@@ -25,8 +25,8 @@ pub enum DataError {
     /// What a setting names cannot be used; `error` says why.
     #[error("{setting}: {error}")]
     Setting { setting: &'static str, error: Box<DataError> },
-    #[error("{}: no data files found\n  help: {FORMATS}, in folders at any depth", path.display())]
-    NoFiles { path: PathBuf },
+    #[error("{}: no data files found\n  help: {}", path.display(), advice.map_or_else(|| format!("{FORMATS}, in folders at any depth"), |advice| format!("{advice}; {FORMATS}")))]
+    NoFiles { path: PathBuf, advice: Option<&'static str> },
     #[error("{}: a file of this kind is not read\n  help: {advice}; {FORMATS}", path.display())]
     OtherFormat { path: PathBuf, advice: &'static str },
     #[error(
@@ -39,7 +39,7 @@ pub enum DataError {
         path.display()
     )]
     NotRegular { path: PathBuf },
-    #[error("{}: there is no text in it", path.display())]
+    #[error("{}: there is no text in it\n  help: {FORMATS}; of JSON objects, the field training.text_field", path.display())]
     Empty { path: PathBuf },
     #[error(
         "{}: byte {offset} is {}, so this is binary data or UTF-16, not UTF-8 text\n  help: convert UTF-16 with `iconv -f UTF-16 -t UTF-8 OLD > NEW`; leave out other files",

@@ -22,7 +22,7 @@ section! {
         /// Data: built in, or "text" for the files of dataset_path.
         dataset: DatasetKind = DatasetKind::Stories;
         /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob.
-        dataset_path: Option<String> = None;
+        dataset_path: Option<String> = None, check check::not_empty().if_set();
         /// Field of a JSON object that holds the text.
         text_field: String = "text".to_owned(), check check::not_empty();
         /// Visit the data in an order drawn from the seed; in file order if false.
@@ -56,7 +56,7 @@ section! {
         /// Data to validate on, if not the held-out part of the training data.
         dataset: Option<DatasetKind> = None;
         /// Files of that data.
-        dataset_path: Option<String> = None;
+        dataset_path: Option<String> = None, check check::not_empty().if_set();
         /// Share of the training text that is held out, if this is enabled and has no other data.
         fraction: f64 = 0.05, check held_out_share();
     }
@@ -103,7 +103,8 @@ impl DataSettings {
     /// Limits that tie several settings together, for sequences of `seq_len` tokens.
     pub fn check_together(&self, seq_len: usize, validates: bool, settings: &mut Settings<'_>) {
         let training = &self.training;
-        if training.dataset == DatasetKind::Text && training.dataset_path.is_none() {
+        // A path that is refused is given all the same.
+        if training.dataset == DatasetKind::Text && !settings.was_given("training.dataset_path") {
             let message = "dataset \"text\" needs dataset_path".to_owned();
             settings.conflict(
                 &["training.dataset"],
@@ -128,6 +129,7 @@ impl DataSettings {
     fn check_validation(&self, validates: bool, settings: &mut Settings<'_>) {
         let validation = &self.validation;
         match (validation.dataset, &validation.dataset_path) {
+            (Some(DatasetKind::Text), None) if settings.was_given("validation.dataset_path") => {}
             (Some(DatasetKind::Text), None) => settings.conflict(
                 &["validation.dataset"],
                 "dataset \"text\" needs dataset_path".to_owned(),

@@ -61,21 +61,15 @@ pub fn reason(error: &io::Error) -> String {
 /// What to do where a file or folder cannot be written, as the help line of an error.
 pub fn help_to_write(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::PermissionDenied => {
-            "you may not write there: change its permissions, or choose another folder"
-        }
+        ErrorKind::PermissionDenied => "change its permissions (chmod), or choose another folder",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "make room there, or choose a folder on another disk"
         }
-        ErrorKind::ReadOnlyFilesystem => "that disk is read-only: choose a folder on another one",
-        ErrorKind::NotADirectory => "a part of that path is a file: choose another folder",
-        ErrorKind::IsADirectory | ErrorKind::AlreadyExists => {
-            "another thing has that name: move it away, or choose another folder"
-        }
+        ErrorKind::ReadOnlyFilesystem => "choose a folder on another disk",
+        ErrorKind::NotADirectory => "choose another folder",
+        ErrorKind::IsADirectory | ErrorKind::AlreadyExists => "move it away, or choose another folder",
         ErrorKind::InvalidFilename => "choose a folder with a shorter name",
-        ErrorKind::FileTooLarge => {
-            "files may not be as large: raise the limit of the shell that starts linc (ulimit -f unlimited)"
-        }
+        ErrorKind::FileTooLarge => "raise the limit of the shell that starts linc (ulimit -f unlimited)",
         _ => "choose another folder",
     }
 }
@@ -83,10 +77,10 @@ pub fn help_to_write(error: &io::Error) -> &'static str {
 /// What to do where a file or folder cannot be read, as the help line of an error.
 pub fn help_to_read(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::PermissionDenied => "you may not read it: change its permissions (chmod), or name another",
-        ErrorKind::NotFound => "it is not there: look at its name",
-        ErrorKind::NotADirectory => "a part of that path is a file: look at its name",
-        ErrorKind::IsADirectory => "it is a folder: name a file in it",
+        ErrorKind::PermissionDenied => "change its permissions (chmod), or name another",
+        ErrorKind::NotFound => "look at its name",
+        ErrorKind::NotADirectory => "look at its name",
+        ErrorKind::IsADirectory => "name a file in it",
         ErrorKind::InvalidFilename => "no file can have that name: look at it",
         _ => "name another, or copy it to another disk",
     }
@@ -131,8 +125,7 @@ mod tests {
         // By the system's numbers: EACCES, ENOSPC, EROFS, ENOTDIR, EFBIG.
         if cfg!(target_os = "linux") {
             let help = |number| help_to_write(&io::Error::from_raw_os_error(number));
-            let expected =
-                ["permissions", "make room", "read-only", "a part of that path is a file", "ulimit -f"];
+            let expected = ["permissions", "make room", "another disk", "another folder", "ulimit -f"];
             for (number, word) in [13, 28, 30, 20, 27].into_iter().zip(expected) {
                 assert!(help(number).contains(word), "{number}: {}", help(number));
                 assert_eq!(help(number).contains("make room"), word == "make room");

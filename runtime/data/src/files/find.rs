@@ -102,7 +102,12 @@ pub(super) fn find(path: &str) -> Result<Files, DataError> {
         files.found.push(Found { path: path.clone(), format, is_named: false });
     }
     files.found.sort_by(|a, b| a.path.cmp(&b.path));
-    if files.found.is_empty() { Err(DataError::NoFiles { path: given }) } else { Ok(files) }
+    if files.found.is_empty() {
+        // Of files that are there but not read, it is said how they could be.
+        let advice = files.left_out.iter().find_map(|path| other_format(path));
+        return Err(DataError::NoFiles { path: given, advice });
+    }
+    Ok(files)
 }
 
 /// Adds the files under a folder. `seen` holds the real paths of folders, so that links cannot lead in circles.
