@@ -71,6 +71,8 @@ pub struct PipelineOptions {
 
 impl PipelineOptions {
     fn is_on(&self, pass: &str) -> bool {
+        // Otherwise the pass could not be switched off, and nobody would notice.
+        assert!(OPTIONAL.contains(&pass), "{pass} asks whether it is on and is not in OPTIONAL");
         !self.disabled.contains(pass)
     }
 }
