@@ -91,7 +91,7 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Turn a Hugging Face folder (Llama, safetensors) into a checkpoint
     Import(ImportArgs),
-    /// Write a checkpoint as a Hugging Face folder, for transformers
+    /// Write a checkpoint as a Hugging Face folder for transformers, hybrids with their own model class
     Export(ExportArgs),
     /// Measure attention, training steps, or the kernels that memory limits
     #[command(subcommand)]

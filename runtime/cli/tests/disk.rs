@@ -66,6 +66,24 @@ fn a_full_disk_while_compiling_is_said() {
     refused(&limited(8, &args), &["cannot write", "out/"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_nothing_of_an_export_or_an_import() {
+    let folder = Folder::new("full_disk_export");
+    succeed(&["train", &folder.config()]);
+    let step = folder.path("run/checkpoint/step-6").display().to_string();
+    let [out, again, back] = ["out", "again", "back"].map(|name| folder.path(name).display().to_string());
+    succeed(&["export", &step, "--out", &out]);
+    refused(&limited(8, &["export", &step, "--out", &again]), &["cannot write", "(--out)", "ulimit -f"]);
+    refused(&limited(8, &["import", &out, "--out", &back]), &["cannot write", "(--out)", "ulimit -f"]);
+    let left: Vec<String> = fs::read_dir(&folder.0)
+        .expect("the folder")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| !["config.toml", "text.txt", "run", "out"].contains(&name.as_str()))
+        .collect();
+    assert_eq!(left, [""; 0], "something is left");
+}
+
 #[test]
 fn folders_that_cannot_be_written_are_named_before_training() {
     let folder = Folder::new("read_only");

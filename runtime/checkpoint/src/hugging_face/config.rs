@@ -18,6 +18,9 @@ pub(super) fn class(model_type: &str) -> &'static str {
     if model_type == LINC { "LincForCausalLM" } else { "LlamaForCausalLM" }
 }
 
+/// More layers than any model has: each takes memory before a file of weights is looked at.
+const MOST_LAYERS: usize = 10_000;
+
 /// The numbers that shapes of tensors follow from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dimensions {
@@ -87,7 +90,12 @@ impl Config {
 }
 
 fn sizes(r: &mut Reader<'_>) -> Dimensions {
-    let layers = r.required("num_hidden_layers");
+    let mut layers = r.required("num_hidden_layers");
+    if layers > MOST_LAYERS {
+        let message = format!("`num_hidden_layers` is {layers}");
+        r.problem(&["num_hidden_layers"], message, format!("linc imports up to {MOST_LAYERS}"));
+        layers = 1;
+    }
     let dim = r.required("hidden_size");
     let heads = r.required("num_attention_heads");
     let ffn_dim = r.required("intermediate_size");

@@ -4,7 +4,7 @@ use linc_data::Tokenizer;
 use linc_driver::Model;
 use serde_json::{Value, json};
 
-use super::config::{Dimensions, LLAMA, class};
+use super::config::{Dimensions, LINC, LLAMA, class};
 use super::convert::Element;
 use crate::ModelRecord;
 
@@ -24,55 +24,82 @@ impl Special {
     }
 }
 
-/// The `config.json` of a model.
+/// The `config.json` of a model: of a plain Llama model if no layer is linear.
 pub(super) fn config(
     model: &Model,
     record: &ModelRecord,
     sizes: &Dimensions,
-    _linear: &[bool],
+    linear: &[bool],
     element: Element,
     special: Special,
 ) -> Value {
     let number = |key: &str| model.config().number(key).map_or(0.0, |number| number.as_f64());
-    json!({
-        "architectures": [class(LLAMA)],
-        "attention_bias": false,
-        "attention_dropout": 0.0,
+    let theta = number("rope_theta");
+    let is_hybrid = linear.contains(&true);
+    let model_type = if is_hybrid { LINC } else { LLAMA };
+    let mut config = json!({
+        "architectures": [class(model_type)],
         "bos_token_id": special.bos,
         "eos_token_id": special.eos,
         "head_dim": sizes.head_dim,
-        "hidden_act": "silu",
         "hidden_size": sizes.dim,
         "initializer_range": 0.02,
         "intermediate_size": sizes.ffn_dim,
         "max_position_embeddings": record.seq_len,
-        "mlp_bias": false,
-        "model_type": LLAMA,
+        "model_type": model_type,
         "num_attention_heads": sizes.heads,
         "num_hidden_layers": sizes.layers,
         "num_key_value_heads": sizes.kv_heads,
         "rms_norm_eps": number("norm_eps"),
-        "rope_scaling": scaling(model),
-        "rope_theta": number("rope_theta"),
         "tie_word_embeddings": sizes.tied,
         "torch_dtype": element.name(),
         "use_cache": true,
         "vocab_size": sizes.vocab,
-    })
+    });
+    if is_hybrid {
+        let types = |linear: &bool| if *linear { "linear_attention" } else { "full_attention" };
+        let options = model.config().linear_attention();
+        config["auto_map"] = json!({
+            "AutoConfig": format!("{}.LincConfig", PYTHON[0].0.trim_end_matches(".py")),
+            "AutoModelForCausalLM": format!("{}.{}", PYTHON[1].0.trim_end_matches(".py"), class(LINC)),
+        });
+        config["layer_types"] = linear.iter().map(types).collect();
+        config["linc"] = json!({
+            "linear_attention": { "chunk": options.chunk, "rope": options.rope, "temperature": options.temperature },
+        });
+        let mut rope = scaling(model).unwrap_or_else(|| json!({ "rope_type": "default" }));
+        rope["rope_theta"] = json!(theta);
+        config["rope_parameters"] = rope;
+    } else {
+        config["attention_bias"] = json!(false);
+        config["attention_dropout"] = json!(0.0);
+        config["hidden_act"] = json!("silu");
+        config["mlp_bias"] = json!(false);
+        // The names that every version of transformers reads.
+        config["rope_scaling"] = json!(scaling(model));
+        config["rope_theta"] = json!(theta);
+    }
+    config
 }
 
-fn scaling(model: &Model) -> Value {
-    let Some(scaling) = super::rope::Scaling::of(model) else { return Value::Null };
+/// The model class of hybrids, which transformers loads from beside the weights.
+pub(super) const PYTHON: [(&str, &str); 2] = [
+    ("configuration_linc.py", include_str!("python/configuration_linc.py")),
+    ("modeling_linc.py", include_str!("python/modeling_linc.py")),
+];
+
+fn scaling(model: &Model) -> Option<Value> {
+    let scaling = super::rope::Scaling::of(model)?;
     if scaling.is_linear() {
-        return json!({ "rope_type": "linear", "factor": scaling.factor });
+        return Some(json!({ "rope_type": "linear", "factor": scaling.factor }));
     }
-    json!({
+    Some(json!({
         "rope_type": "llama3",
         "factor": scaling.factor,
         "low_freq_factor": scaling.low_freq_factor,
         "high_freq_factor": scaling.high_freq_factor,
         "original_max_position_embeddings": scaling.original_positions,
-    })
+    }))
 }
 
 /// The `generation_config.json` of a model whose tokenizer has none.

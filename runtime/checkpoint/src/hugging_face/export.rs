@@ -113,6 +113,11 @@ fn export_to(
     let described = description::config(&model, &state.model, &sizes, &linear, options.element, special);
     write::write_json(&partial.join(CONFIG), &described)?;
     write_tokenizer(partial, files, special)?;
+    if linear.contains(&true) {
+        for (name, text) in description::PYTHON {
+            write::write_file(&partial.join(name), text.as_bytes())?;
+        }
+    }
     let shards = shards(&table, options);
     write_shards(partial, &shards, &held, progress)?;
 
@@ -155,10 +160,6 @@ fn linear(model: &Model) -> Result<Vec<bool>, CheckpointError> {
         Some(kind) => Err(refuse(
             format!("a layer has {} attention", kind.label()),
             "exported models have softmax attention and linc's own kind of linear attention",
-        )),
-        None if model.kinds.iter().any(|kind| kind.family() == AttentionFamily::Linear) => Err(refuse(
-            "it has layers with linear attention".to_owned(),
-            "Hugging Face's own models of type llama have none: export a model of ratio 0",
         )),
         None => Ok(model.kinds.iter().map(|kind| kind.family() == AttentionFamily::Linear).collect()),
     }

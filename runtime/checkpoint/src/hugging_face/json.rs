@@ -31,6 +31,10 @@ impl Document {
     pub(super) fn open(path: &Path, what: &str) -> Result<Self, Problem> {
         let file = path.display().to_string();
         let whole = |message: String, help: Option<String>| Problem { message, place: None, help };
+        if is_special(path) {
+            let message = format!("{file}: the {what} is a pipe, socket or device, which may have no end");
+            return Err(whole(message, Some("write it into a file".to_owned())));
+        }
         let bytes = fs::read(path).map_err(|error| {
             let help = help_for_missing(path).filter(|_| error.kind() == std::io::ErrorKind::NotFound);
             let help = help.unwrap_or_else(|| help_to_read(&error).to_owned());
@@ -111,6 +115,11 @@ impl Document {
         };
         doubles.map(problem).collect()
     }
+}
+
+/// Whether something is at a path that is neither a file nor a folder: reading it may wait forever.
+pub(super) fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// Walks over a text that is known to be JSON, nested as deep as its parser allows.

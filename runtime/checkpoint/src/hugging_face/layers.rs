@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::config::Dimensions;
-use super::reader::{POSITIVE, Reader, positive, shown};
+use super::reader::{POSITIVE, Reader, SIZE, positive, shown, size};
 
 /// Options of linear attention, in the object `linc` of a `config.json` that linc writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub(super) struct LinearOptions {
     pub(super) rope: bool,
     /// Multiplies q and k before their softmaxes.
     pub(super) temperature: f64,
+    /// Tokens at once, which changes the last bits.
+    pub(super) chunk: Option<usize>,
 }
 
 /// Whether each layer is linear, and the options of those that are.
@@ -149,7 +151,7 @@ fn options(r: &mut Reader<'_>) -> Option<LinearOptions> {
     r.typed(PATH[0], "an object", Value::as_object)?;
     r.only_keys(&PATH[..1], &PATH[1..]);
     r.typed_at(&PATH, "an object", Value::as_object)?;
-    r.only_keys(&PATH, &["rope", "temperature"]);
+    r.only_keys(&PATH, &["chunk", "rope", "temperature"]);
     let missing = |r: &mut Reader<'_>, key: &str| {
         if r.at(&[PATH[0], PATH[1], key]).is_none() {
             r.problem(&PATH, format!("`{key}` is missing"), "linc writes it: export the model again");
@@ -159,5 +161,6 @@ fn options(r: &mut Reader<'_>) -> Option<LinearOptions> {
     missing(r, "temperature");
     let rope = r.typed_at(&[PATH[0], PATH[1], "rope"], "true or false", Value::as_bool);
     let temperature = r.typed_at(&[PATH[0], PATH[1], "temperature"], POSITIVE, positive);
-    Some(LinearOptions { rope: rope?, temperature: temperature? })
+    let chunk = r.typed_at(&[PATH[0], PATH[1], "chunk"], SIZE, size);
+    Some(LinearOptions { rope: rope?, temperature: temperature?, chunk })
 }

@@ -34,8 +34,11 @@ pub(super) fn text(config: &Config, flavor: &str, architecture: &str) -> String 
             scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions
         );
     }
-    if let Some(LinearOptions { rope, temperature }) = config.linear_options {
+    if let Some(LinearOptions { rope, temperature, chunk }) = config.linear_options {
         let _ = write!(text, "\n[linear_attention]\nrope = {rope}\ntemperature = {temperature:?}\n");
+        if let Some(chunk) = chunk {
+            let _ = writeln!(text, "chunk = {chunk}");
+        }
     }
     text
 }

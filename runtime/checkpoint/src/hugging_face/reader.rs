@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
 
     /// A size of the model.
     pub(super) fn size(&mut self, key: &'static str) -> Option<usize> {
-        self.typed(key, "a whole number from 1 to 2147483647", size)
+        self.typed(key, SIZE, size)
     }
 
     /// A size without which there is no model.
@@ -166,6 +166,9 @@ pub(super) const POSITIVE: &str = "a number above 0";
 pub(super) fn positive(value: &Value) -> Option<f64> {
     value.as_f64().filter(|number| number.is_finite() && *number > 0.0)
 }
+
+/// What [`size`] takes.
+pub(super) const SIZE: &str = "a whole number from 1 to 2147483647";
 
 pub(super) fn size(value: &Value) -> Option<usize> {
     value.as_u64().filter(|number| (1..=i32::MAX as u64).contains(number)).map(|number| number as usize)

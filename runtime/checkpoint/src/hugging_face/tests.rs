@@ -385,6 +385,7 @@ fn every_contradiction_in_a_config_is_refused() {
             vec![("hidden_size", json!(null)), ("num_hidden_layers", json!(null))],
             "`num_hidden_layers` is missing",
         ),
+        (vec![("num_hidden_layers", json!(2_000_000_000))], "`num_hidden_layers` is 2000000000"),
         (vec![("hidden_size", json!("16"))], "`hidden_size` is \"16\""),
         (vec![("num_hidden_layers", json!(2.5))], "`num_hidden_layers` is 2.5"),
         (vec![("num_key_value_heads", json!(3))], "not a multiple of num_key_value_heads = 3"),
@@ -442,6 +443,10 @@ fn every_contradiction_in_a_config_is_refused() {
         ),
         (vec![("linc", json!({ "linear_attention": { "rope": true } }))], "`temperature` is missing"),
         (vec![("linc", json!({ "linear_attention": { "rope": 1, "temperature": 3 } }))], "`rope` is 1"),
+        (
+            vec![("linc", json!({ "linear_attention": { "rope": true, "temperature": 3, "chunk": 0.5 } }))],
+            "`chunk` is 0.5",
+        ),
         (vec![("linc", json!({ "speed": 1 }))], "`speed` is no key"),
     ];
     for (changes, words) in cases {
@@ -584,6 +589,68 @@ fn what_is_there_in_place_of_a_model_is_said() {
     folder.file("tokenizer.json", "{}");
     assert!(refused().contains("tokenizer.json"));
     assert!(!folder.out().exists());
+}
+
+/// A tokenizer of whole words.
+fn tokenizer(words: usize) -> String {
+    let vocab: serde_json::Map<String, Value> = (0..words).map(|i| (format!("w{i}"), json!(i))).collect();
+    let model = json!({ "type": "WordLevel", "vocab": vocab, "unk_token": "w0" });
+    json!({ "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "Whitespace" }, "model": model })
+        .to_string()
+}
+
+#[test]
+fn a_tokenizer_comes_with_its_model_and_has_no_more_tokens() {
+    let folder = Folder::new();
+    folder.write();
+    folder.file("tokenizer.json", tokenizer(257));
+    let said = folder.refused();
+    assert!(said.contains("has 257 tokens, vocab_size of config.json is 256"), "{said}");
+    folder.file("tokenizer.json", tokenizer(200));
+    folder.file("tokenizer_config.json", "{\"bos_token\": \"w1\"}");
+    let imported = folder.import().unwrap_or_else(|error| panic!("{error}"));
+    assert!(imported.has_tokenizer && imported.reads_text);
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let copied = fs::read(folder.out().join(name)).expect("a file");
+        assert_eq!(copied, fs::read(folder.path().join(name)).expect("a file"));
+    }
+    assert!(crate::open(&folder.out()).expect("a checkpoint").files.contains_key("tokenizer_config.json"));
+    // Bytes are the tokens of a model that has as many and no tokenizer; another reads no text.
+    let bytes = Folder::new();
+    bytes.write();
+    let imported = bytes.import().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((imported.reads_text, imported.has_tokenizer, imported.notes.len()), (true, false, 0));
+    let mute = Folder::new().set("vocab_size", json!(255)).with(EMBEDDING, "F32", &[255, 16]).with(
+        OUTPUT,
+        "F32",
+        &[255, 16],
+    );
+    mute.write();
+    let imported = mute.import().unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        !imported.reads_text && imported.notes[0].contains("there is no tokenizer.json"),
+        "{:?}",
+        imported.notes
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+    let pipe = |path: PathBuf| {
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+    };
+    let folder = Folder::new();
+    folder.write_shards(|_, file| Some(file.to_owned()));
+    let shard = folder.path().join("model-00001-of-00002.safetensors");
+    fs::remove_file(&shard).expect("removed");
+    pipe(shard);
+    assert!(folder.refused().contains("it is a pipe, socket or device"));
+    let config = folder.path().join("config.json");
+    fs::remove_file(&config).expect("removed");
+    pipe(config);
+    assert!(folder.refused().contains("is a pipe, socket or device, which may have no end"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::config::Config;
 use super::convert::{Element, widened};
-use super::json::Document;
+use super::json::{Document, is_special};
 use super::names::{EMBEDDING, OUTPUT, Weight, is_position_buffer};
 use crate::read::{TensorFile, Unfit};
 
@@ -252,6 +252,10 @@ fn listed(names: &[String]) -> String {
 /// Opens one of the files and checks that it is whole.
 fn open(path: &Path, index: Option<&Index>, problems: &mut Vec<Problem>) -> Option<TensorFile> {
     let shown = path.display();
+    if is_special(path) {
+        problems.push(problem(format!("{shown}: it is a pipe, socket or device"), AGAIN));
+        return None;
+    }
     let file = match TensorFile::open(path) {
         Ok(file) => file,
         Err(Unfit::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -286,3 +286,57 @@ fn another_family_and_a_damaged_checkpoint_are_refused() {
     fs::write(&weights, &bytes[..bytes.len() - 1]).expect("a file");
     assert!(checkpoint.refused(Element::F32).contains("truncated"));
 }
+
+#[test]
+fn hybrids_come_back_with_their_layers_and_options() {
+    let options = "\n[linear_attention]\nrope = false\ntemperature = 2.5\nchunk = 16\n";
+    let scaled = "\n[rope_scaling]\nfactor = 8.0\nlow_freq_factor = 1.0\nhigh_freq_factor = 4.0\noriginal_max_position_embeddings = 32\n";
+    for (more, layers) in
+        [("", "LSLS"), (options, "LLLL"), (scaled, "SLLS"), ("tie_embeddings = true\n", "LLLS")]
+    {
+        let checkpoint = Checkpoint::new(record(toml(more), llama().text, layers));
+        let exported = checkpoint.export("out", Element::F32, 9000).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(exported.logits, Evaluated::Same { rounding: 0.0 });
+        assert_eq!(exported.model.kinds.len(), layers.len());
+        let back = checkpoint.path("back");
+        let imported = import(&checkpoint.path("out"), &back, &llama(), &mut |_, _| {});
+        let imported = imported.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(imported.model.layer_map().replace(' ', ""), layers);
+        assert!(tensors(&back) == tensors(&checkpoint.path("step-3")), "{layers}: other bits");
+        let linear = imported.model.config().linear_attention();
+        let expected = if more == options { (false, 2.5, 16) } else { (true, 3.0, 64) };
+        assert_eq!((linear.rope, linear.temperature, linear.chunk), expected);
+        assert_eq!(imported.model.config().rope_scaling().is_some(), more == scaled);
+        let config = checkpoint.json("out/config.json");
+        assert_eq!(config["model_type"], json!("linc"));
+        assert_eq!(config["auto_map"]["AutoModelForCausalLM"], json!("modeling_linc.LincForCausalLM"));
+        let kind = |letter| if letter == 'L' { "linear_attention" } else { "full_attention" };
+        assert_eq!(config["layer_types"], json!(layers.chars().map(kind).collect::<Vec<_>>()));
+        // The classes that config.json names are there.
+        for (file, class) in
+            [("configuration_linc.py", "LincConfig"), ("modeling_linc.py", "LincForCausalLM")]
+        {
+            let text = fs::read_to_string(checkpoint.path("out").join(file)).expect("a file");
+            assert!(text.contains(&format!("class {class}(")), "{file}");
+        }
+    }
+    let plain = Checkpoint::new(plain(""));
+    plain.export("out", Element::F32, 1 << 40).unwrap_or_else(|e| panic!("{e}"));
+    assert!(!plain.path("out/modeling_linc.py").exists());
+}
+
+#[test]
+fn a_kind_of_attention_that_exported_models_lack_is_refused() {
+    let mut elu = plain("");
+    elu.layers[2] = "elu".into();
+    let said = Checkpoint::new(elu).refused(Element::F32);
+    assert!(said.contains("a layer has elu attention"), "{said}");
+}
+
+#[test]
+fn an_edit_of_a_hybrid_is_refused_as_one_of_a_llama_is() {
+    let text = llama().text.replacen("causal = true", "causal = kind == softmax", 1);
+    let checkpoint = Checkpoint::new(record(toml(""), text, "LSLS"));
+    let said = checkpoint.refused(Element::F32);
+    assert!(said.contains("it has `efficient_attention {causal = false"), "{said}");
+}
