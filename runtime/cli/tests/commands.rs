@@ -150,6 +150,23 @@ fn a_resumed_run_has_the_bits_of_one_that_never_stopped() {
 }
 
 #[test]
+fn each_start_writes_events_for_tensorboard() {
+    let folder = Folder::new("tensorboard");
+    let train = ["train", &folder.config(), "--metrics.enable_tensorboard", "true"];
+    succeed(&train);
+    let sizes = || -> Vec<u64> {
+        let entries = fs::read_dir(folder.path("run/tb")).expect("a folder of events");
+        entries.map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").len()).collect()
+    };
+    assert!(matches!(sizes()[..], [bytes] if bytes > 500), "{:?}", sizes());
+    succeed(&[&train[..], &["--checkpoint.load_step", "3"]].concat());
+    assert_eq!(sizes().len(), 2);
+    // What was done again is kept aside.
+    let aside = fs::read_to_string(folder.path("run/metrics-superseded.jsonl")).expect("records");
+    assert!(aside.lines().count() >= 3, "{aside}");
+}
+
+#[test]
 fn generation_repeats_and_greedy_text_does_not_depend_on_the_seed() {
     let folder = Folder::new("generate");
     succeed(&["train", &folder.config(), "--training.steps", "30"]);

@@ -33,7 +33,7 @@ use linc_session::{Session, memory_parts};
 use crate::config::JobConfig;
 use crate::error::TrainError;
 use crate::lr::{LrSchedule, Stretches};
-use crate::metrics::{Memory, MetricsFile, Record};
+use crate::metrics::{EventFile, Memory, MetricsFile, Record};
 
 pub use folder::Folder;
 pub use observer::Observer;
@@ -88,6 +88,8 @@ pub struct Trainer {
     data: Data,
     schedule: LrSchedule,
     metrics: MetricsFile,
+    /// For TensorBoard, where that is asked for.
+    events: Option<EventFile>,
     step: usize,
     /// Steps done before this run.
     start_step: usize,
@@ -192,8 +194,16 @@ impl Trainer {
         session.dumps.clear();
         let metrics_path = folder.join("metrics.jsonl");
         let metrics = MetricsFile::open(&metrics_path, start.step).map_err(output("write", &metrics_path))?;
+        let events_folder = folder.join(&config.metrics.save_tb_folder);
+        let events = match config.metrics.enable_tensorboard {
+            true => {
+                Some(EventFile::create(&events_folder, start.step).map_err(output("write", &events_folder))?)
+            }
+            false => None,
+        };
         let trainer = Trainer {
             metrics,
+            events,
             schedule: LrSchedule::new(&config),
             step: start.step,
             start_step: start.step,
@@ -302,7 +312,12 @@ impl Trainer {
 
     fn write(&mut self, record: &Record) -> Result<(), TrainError> {
         let path = Path::new(&self.config.job.dump_folder).join("metrics.jsonl");
-        Ok(self.metrics.write(record).map_err(output("write", &path))?)
+        self.metrics.write(record).map_err(output("write", &path))?;
+        if let Some(events) = &mut self.events {
+            let folder = Path::new(&self.config.job.dump_folder).join(&self.config.metrics.save_tb_folder);
+            events.write(record).map_err(output("write", &folder))?;
+        }
+        Ok(())
     }
 
     /// Whether a validation follows the step that was done last.

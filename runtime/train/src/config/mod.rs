@@ -197,12 +197,6 @@ impl JobConfig {
     /// Fills in what other settings imply.
     fn complete(&mut self, settings: &mut Settings<'_>) {
         self.data.complete(settings);
-        if self.metrics.enable_tensorboard {
-            settings.warn(
-                &["metrics.enable_tensorboard"],
-                "TensorBoard files are not written; metrics.jsonl has the same values",
-            );
-        }
         if settings.was_given("training.deterministic") && !self.training.deterministic {
             settings.warn(&["training.deterministic"], "runs are deterministic in any case");
         }

@@ -34,9 +34,9 @@ section! {
     Metrics "metrics" {
         /// Steps between two lines on the console and in metrics.jsonl.
         log_freq: usize = 10, check positive();
-        /// Accepted for TorchTitan's configs; linc writes metrics.jsonl instead.
+        /// Write events for TensorBoard as well; metrics.jsonl has the same values.
         enable_tensorboard: bool = false;
-        /// Accepted for TorchTitan's configs; unused.
+        /// Folder of those events, below the dump folder.
         save_tb_folder: String = "tb".to_owned();
         /// Print without colours.
         disable_color_printing: bool = false;

@@ -3,18 +3,13 @@
 use linc_checkpoint::AsyncMode;
 use linc_config::Settings;
 
-use super::{JobConfig, Metrics, Profiling};
+use super::{JobConfig, Profiling};
 
 impl JobConfig {
     /// Settings that are TorchTitan's and do nothing yet say so where they ask for something.
     pub(super) fn warn_of_unread(&self, settings: &mut Settings<'_>) {
-        let (metrics, profiling) = (Metrics::default(), Profiling::default());
+        let profiling = Profiling::default();
         let unread = [
-            (
-                self.metrics.save_tb_folder != metrics.save_tb_folder,
-                "metrics.save_tb_folder",
-                "TensorBoard files are not written; metrics.jsonl has the same values",
-            ),
             (
                 self.profiling.save_traces_folder != profiling.save_traces_folder,
                 "profiling.save_traces_folder",

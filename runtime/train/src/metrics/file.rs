@@ -1,0 +1,152 @@
+//! `metrics.jsonl`: a record a line, appended.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+
+use super::Record;
+
+/// Records of steps that a run did again from an earlier checkpoint, in the order in which they were first written.
+pub(super) const SUPERSEDED: &str = "metrics-superseded.jsonl";
+
+/// Appends records to `metrics.jsonl`.
+#[derive(Debug)]
+pub struct MetricsFile {
+    file: File,
+    /// Step of the last validation in it.
+    validated: Option<usize>,
+}
+
+impl MetricsFile {
+    /// Opens the file of a run that goes on after `step`: later records, of a run that went further before, move to
+    /// [`SUPERSEDED`] beside it. The old file is replaced only when the new one is written.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn open(path: &Path, step: usize) -> io::Result<Self> {
+        let kept = match File::open(path) {
+            Ok(file) if step > 0 => keep_until(file, step)?,
+            Ok(_) => Kept::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
+            Err(error) => return Err(error),
+        };
+        if !kept.superseded.is_empty() {
+            let aside = path.with_file_name(SUPERSEDED);
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(aside)?
+                .write_all(kept.superseded.as_bytes())?;
+        }
+        let partial = path.with_extension("jsonl.partial");
+        let mut file = File::create(&partial)?;
+        let replaced = file.write_all(kept.text.as_bytes()).and_then(|()| fs::rename(&partial, path));
+        if let Err(error) = replaced {
+            let _ = fs::remove_file(&partial);
+            return Err(error);
+        }
+        Ok(MetricsFile { file, validated: kept.validated })
+    }
+
+    /// The step of the last validation in the file.
+    pub fn validated(&self) -> Option<usize> {
+        self.validated
+    }
+
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_string(record)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())?;
+        if record.validation_loss.is_some() {
+            self.validated = Some(record.step);
+        }
+        Ok(())
+    }
+}
+
+/// The last step of which a file has a record; `None` without such a file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn last_step(path: &Path) -> io::Result<Option<usize>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut last = None;
+    for line in BufReader::new(file).lines() {
+        last = last.max(serde_json::from_str::<Record>(&line?).ok().map(|record| record.step));
+    }
+    Ok(last)
+}
+
+/// The step of the last validation of which a file has a record; `None` without such a file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn last_validation(path: &Path) -> io::Result<Option<usize>> {
+    match File::open(path) {
+        Ok(file) => Ok(keep_until(file, usize::MAX)?.validated),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Records of a run that goes on.
+#[derive(Default)]
+struct Kept {
+    text: String,
+    /// Lines of later steps.
+    superseded: String,
+    validated: Option<usize>,
+}
+
+/// The lines of records up to a step; a line that does not parse, such as one cut off by a crash, is dropped.
+fn keep_until(file: File, step: usize) -> io::Result<Kept> {
+    let mut kept = Kept::default();
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        let Ok(record) = serde_json::from_str::<Record>(&line) else { continue };
+        let text = if record.step <= step { &mut kept.text } else { &mut kept.superseded };
+        text.push_str(&line);
+        text.push('\n');
+        if record.step > step {
+            continue;
+        }
+        if record.validation_loss.is_some() {
+            kept.validated = Some(record.step);
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_drops_later_records() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).expect("a file");
+        for step in 1..=5 {
+            file.write(&Record::new(step, 0)).expect("written");
+        }
+        drop(file);
+        let mut file = MetricsFile::open(&path, 3).expect("a file");
+        file.write(&Record::new(4, 7)).expect("written");
+        let steps = |path: &Path| -> Vec<usize> {
+            let text = fs::read_to_string(path).expect("text");
+            text.lines().map(|l| serde_json::from_str::<Record>(l).expect("a record").step).collect()
+        };
+        assert_eq!(steps(&path), [1, 2, 3, 4]);
+        drop(MetricsFile::open(&path, 3).expect("a file"));
+        assert_eq!(steps(&path), [1, 2, 3]);
+        assert_eq!(steps(&path.with_file_name(SUPERSEDED)), [4, 5, 4]);
+    }
+}
