@@ -82,11 +82,11 @@ pub fn compiled(model: &Model, entry: &Entry, options: &Options) -> Compiled {
     compile(model, entry, options, &mut PersistentLayout::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The texts of all stages of a model's training program by path.
+/// The texts of all stages of a program of a model by path.
 ///
 /// # Panics
 /// As [`flavor`].
-pub fn dumps(model: &Model, batch: usize, seq: usize) -> BTreeMap<String, String> {
+pub fn dumps(model: &Model, entry: &Entry, batch: usize, seq: usize) -> BTreeMap<String, String> {
     let options = Options { dumps: true, ..Options::new(batch, seq) };
-    compiled(model, &training(), &options).dumps.into_iter().map(|dump| (dump.path, dump.text)).collect()
+    compiled(model, entry, &options).dumps.into_iter().map(|dump| (dump.path, dump.text)).collect()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use insta::{Settings, assert_snapshot};
-use linc_driver::{Options, Report};
+use linc_driver::{Entry, Options, Report};
 use linc_plan::{Action, Plan, Ref};
 use linc_tests::models::{FLAVORS, compiled, dumps, flavor, small_hybrid, training};
 
@@ -41,7 +41,15 @@ fn small() -> BTreeMap<String, String> {
 }
 
 fn dumps_of_batch(batch: usize) -> BTreeMap<String, String> {
-    dumps(&small_hybrid(), batch, 8)
+    dumps(&small_hybrid(), &training(), batch, 8)
+}
+
+/// What attention of the small hybrid becomes in a program that continues a sequence: operations, and the caches and
+/// states that they read.
+fn continued(entry: &Entry, tokens: usize) -> String {
+    let dumps = dumps(&small_hybrid(), entry, 1, tokens);
+    let of_attention = |line: &str| line.contains("/attention") && !line.contains("= param(");
+    lines(graph(&dumps, "attention"), of_attention)
 }
 
 /// The graph after a pass.
@@ -98,6 +106,18 @@ fn graph_with_attention_lowered() {
     assert_eq!(text.matches("= softmax_attention(").count(), 1, "one softmax layer");
     assert_eq!(text.matches("= efficient_attention(").count(), 1, "one linear layer");
     check("graph__attention", &text);
+}
+
+#[test]
+fn graph_of_decoding() {
+    let text = continued(&Entry::Decode { context: 8 }, 1);
+    check("graph__decode", &text);
+}
+
+#[test]
+fn graph_of_prefill() {
+    let text = continued(&Entry::Prefill { context: 8, tokens: 4 }, 4);
+    check("graph__prefill", &text);
 }
 
 #[test]
@@ -163,6 +183,14 @@ fn cpu_code_of_a_small_kernel() {
     let mut named = dumps.iter().filter(|(path, _)| path.starts_with("kernels/sum_of_squares_"));
     let (_, text) = named.find(|(path, _)| path.ends_with(".clif")).expect("the kernel's CLIF");
     check("clif__sum_of_squares", text);
+}
+
+#[test]
+fn cpu_code_of_an_attention_kernel() {
+    let dumps = small();
+    let mut named = dumps.iter().filter(|(path, _)| path.starts_with("kernels/softmax_attention_delta"));
+    let (_, text) = named.find(|(path, _)| path.ends_with(".clif")).expect("the kernel's CLIF");
+    check("clif__softmax_attention_delta", text);
 }
 
 #[test]
