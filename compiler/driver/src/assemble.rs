@@ -250,18 +250,25 @@ fn table(kind: &TableKind, pairs: usize) -> plan::Init {
 fn category(kind: Kind, op: &Op) -> plan::Category {
     match kind {
         Kind::Parameter => plan::Category::Parameters,
-        Kind::State => match op {
-            Op::State { role: StateRole::OfParam { state, .. }, .. } => match state {
-                ParamState::FirstMoment | ParamState::SecondMoment => plan::Category::OptimizerState,
-                ParamState::Gradient => plan::Category::Gradients,
-            },
-            // Caches and recurrent states of decoding are inputs of the next token.
-            _ => plan::Category::Inputs,
-        },
+        Kind::State => {
+            let Op::State { role, .. } = op else { return plan::Category::Inputs };
+            category_of_state(role)
+        }
         Kind::Input => plan::Category::Inputs,
         Kind::Gradient => plan::Category::Gradients,
         Kind::Activation => plan::Category::Activations,
         Kind::Attention => plan::Category::Attention,
         Kind::Workspace => plan::Category::Workspace,
+    }
+}
+
+fn category_of_state(role: &StateRole) -> plan::Category {
+    match role {
+        StateRole::OfParam { state, .. } => match state {
+            ParamState::FirstMoment | ParamState::SecondMoment => plan::Category::OptimizerState,
+            ParamState::Gradient => plan::Category::Gradients,
+        },
+        // What one call leaves for the next: the scale of the loss, caches, recurrent states.
+        StateRole::LossScale | StateRole::KeyValueCache | StateRole::Recurrent => plan::Category::Inputs,
     }
 }

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod op;
 pub mod optimizer;
 pub mod parse;
+mod registered;
 pub mod results;
 pub mod role;
 pub mod scope;

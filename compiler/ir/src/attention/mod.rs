@@ -12,12 +12,9 @@ pub use efficient::{EfficientForm, EfficientOp, EfficientSpec};
 pub use elu::{EluOp, EluSpec};
 pub use softmax::SoftmaxOp;
 
-use linc_text::Parsed;
-
-use crate::attributes::Attributes;
 use crate::facts::Facts;
 use crate::infer::{Check, HeadSizes, Types};
-use crate::op::Op;
+use crate::registered::registered;
 
 /// How a layer attends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -110,16 +107,17 @@ pub struct AttentionSpec {
     pub rope: bool,
 }
 
-/// An operation of one kind of attention. q, k, v, their gradients, out and dout are of one type; statistics and states
-/// are f32.
-#[derive(Clone, PartialEq, Debug)]
-pub enum KindOp {
-    /// Of softmax attention.
-    Softmax(SoftmaxOp),
-    /// Of efficient attention.
-    Efficient(EfficientOp),
-    /// Of attention with elu features.
-    Elu(EluOp),
+registered! {
+    /// An operation of one kind of attention. q, k, v, their gradients, out and dout are of one type; statistics and states
+    /// are f32.
+    KindOp, in Op::Kind, each KindOperation {
+        /// Of softmax attention.
+        Softmax(SoftmaxOp),
+        /// Of efficient attention.
+        Efficient(EfficientOp),
+        /// Of attention with elu features.
+        Elu(EluOp),
+    }
 }
 
 /// What every operation of a kind answers. Its first three operands are q, k and v.
@@ -145,25 +143,6 @@ pub(crate) trait KindOperation {
 }
 
 impl KindOp {
-    fn operation(&self) -> &dyn KindOperation {
-        match self {
-            KindOp::Softmax(op) => op,
-            KindOp::Efficient(op) => op,
-            KindOp::Elu(op) => op,
-        }
-    }
-
-    /// The operation of this name, if it is one of a kind of attention. Takes the attributes it needs.
-    pub(crate) fn parse(name: &str, attributes: &mut Attributes) -> Parsed<Option<KindOp>> {
-        if let Some(op) = SoftmaxOp::parse(name, attributes)? {
-            return Ok(Some(KindOp::Softmax(op)));
-        }
-        if let Some(op) = EfficientOp::parse(name, attributes)? {
-            return Ok(Some(KindOp::Efficient(op)));
-        }
-        Ok(EluOp::parse(name, attributes)?.map(KindOp::Elu))
-    }
-
     /// The name in the text form.
     pub fn name(&self) -> &'static str {
         self.operation().name()
@@ -189,23 +168,5 @@ impl KindOp {
 
     pub(crate) fn attributes(&self) -> Vec<String> {
         self.operation().attributes()
-    }
-}
-
-impl From<SoftmaxOp> for Op {
-    fn from(op: SoftmaxOp) -> Op {
-        Op::Kind(KindOp::Softmax(op))
-    }
-}
-
-impl From<EluOp> for Op {
-    fn from(op: EluOp) -> Op {
-        Op::Kind(KindOp::Elu(op))
-    }
-}
-
-impl From<EfficientOp> for Op {
-    fn from(op: EfficientOp) -> Op {
-        Op::Kind(KindOp::Efficient(op))
     }
 }

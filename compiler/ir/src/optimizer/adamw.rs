@@ -28,11 +28,14 @@ impl Default for AdamWSpec {
 }
 
 impl AdamWSpec {
-    pub(super) const NAME: &str = "adamw";
+    const NAME: &str = "adamw";
 
-    pub(super) fn parse(a: &mut Attributes) -> Parsed<Self> {
+    pub(super) fn parse(name: &str, a: &mut Attributes) -> Parsed<Option<Self>> {
+        if name != Self::NAME {
+            return Ok(None);
+        }
         let (beta1, beta2) = (a.f64("beta1")?, a.f64("beta2")?);
-        Ok(AdamWSpec { beta1, beta2, eps: a.f64("eps")?, weight_decay: a.f64("weight_decay")? })
+        Ok(Some(AdamWSpec { beta1, beta2, eps: a.f64("eps")?, weight_decay: a.f64("weight_decay")? }))
     }
 }
 

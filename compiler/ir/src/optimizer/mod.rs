@@ -8,23 +8,21 @@ mod adamw;
 
 pub use adamw::AdamWSpec;
 
-use linc_text::Parsed;
-
-use crate::attributes::Attributes;
 use crate::error::IrError;
 use crate::facts::Facts;
 use crate::infer::{Check, Types};
-use crate::op::Op;
+use crate::registered::registered;
 use crate::role::ParamState;
 use crate::types::Shape;
 
-/// The update of parameters by one optimizer: `(p, g, states.., lr [], step [], clip [], [update []]) -> (p', states'..)`
-/// of `clip*g`, where `step` counts from 1. States are like p. If `update` is there and 0, p and the states stay, whatever
-/// the other operands are.
-#[derive(Clone, PartialEq, Debug)]
-pub enum UpdateOp {
-    /// Adam with decoupled weight decay: two moments of each parameter.
-    AdamW(AdamWSpec),
+registered! {
+    /// The update of parameters by one optimizer: `(p, g, states.., lr [], step [], clip [], [update []]) -> (p', states'..)`
+    /// of `clip*g`, where `step` counts from 1. States are like p. If `update` is there and 0, p and the states stay, whatever
+    /// the other operands are.
+    UpdateOp, in Op::Update, each Update {
+        /// Adam with decoupled weight decay: two moments of each parameter.
+        AdamW(AdamWSpec),
+    }
 }
 
 /// What every optimizer answers.
@@ -43,28 +41,14 @@ pub(crate) trait Update {
 }
 
 impl UpdateOp {
-    fn update(&self) -> &dyn Update {
-        match self {
-            UpdateOp::AdamW(spec) => spec,
-        }
-    }
-
-    /// The operation of this name, if it is that of an optimizer. Takes the attributes it needs.
-    pub(crate) fn parse(name: &str, attributes: &mut Attributes) -> Parsed<Option<UpdateOp>> {
-        Ok(match name {
-            AdamWSpec::NAME => Some(UpdateOp::AdamW(AdamWSpec::parse(attributes)?)),
-            _ => None,
-        })
-    }
-
     /// The name in the text form.
     pub fn name(&self) -> &'static str {
-        self.update().name()
+        self.operation().name()
     }
 
     /// The states of a parameter, in the order of operands and results, each with the word for it in names of checkpoints.
     pub fn states(&self) -> &'static [(ParamState, &'static str)] {
-        self.update().states()
+        self.operation().states()
     }
 
     /// Whether the operands say if anything is updated.
@@ -73,11 +57,11 @@ impl UpdateOp {
     }
 
     pub(crate) fn facts(&self) -> &'static Facts {
-        self.update().facts()
+        self.operation().facts()
     }
 
     pub(crate) fn attributes(&self) -> Vec<String> {
-        self.update().attributes()
+        self.operation().attributes()
     }
 
     /// The typing rule, of all optimizers.
@@ -101,11 +85,5 @@ impl UpdateOp {
             dtype if dtype.is_narrow() => check.fail(format!("updates masters of f32, these are {dtype}")),
             _ => Ok(()),
         }
-    }
-}
-
-impl From<UpdateOp> for Op {
-    fn from(op: UpdateOp) -> Op {
-        Op::Update(op)
     }
 }
