@@ -113,9 +113,7 @@ impl Scaling {
         let outer = graph.set_scope("loss_scale");
         let LossScale { growth, backoff, interval, .. } = self.settings;
         let one = constant(graph, 1.0)?;
-        // False of infinity and of NaN. A sum of squares that reaches the largest f32 has overflowed long before.
-        let finite = constant(graph, f64::from(f32::MAX))?;
-        let update = binary(graph, Greater, finite, norm)?;
+        let update = is_finite(graph, norm)?;
 
         let (good_state, good) = read(graph, GOOD_STEPS_STATE)?;
         let good = binary(graph, Add, good, one)?;
@@ -151,6 +149,14 @@ impl Scaling {
         graph.set_scope(outer);
         Ok(Guard { norm, unscale, step, update })
     }
+}
+
+/// 1 for a norm that is a number, 0 for infinity and NaN: a step whose gradients are not finite updates nothing, and the
+/// weights are as they were when the host sees it.
+pub(crate) fn is_finite(graph: &mut Graph, norm: Value) -> Result<Value, PassError> {
+    // A sum of squares that reaches the largest f32 has overflowed long before.
+    let largest = constant(graph, f64::from(f32::MAX))?;
+    binary(graph, BinaryOp::Greater, largest, norm)
 }
 
 /// A state, and what it holds.

@@ -5,7 +5,7 @@ use linc_ir::{AdamWSpec, BinaryOp, Graph, NodeId, Op, ParamState, StateRole, Ten
 
 use crate::autodiff::Gradients;
 use crate::error::PassError;
-use crate::loss_scale::Scaling;
+use crate::loss_scale::{Scaling, is_finite};
 
 /// Settings that are fixed at compile time.
 #[derive(Clone, PartialEq, Debug)]
@@ -30,8 +30,8 @@ pub const STEP: &str = "step";
 /// Name of the output with the gradient norm before clipping.
 pub const GRAD_NORM: &str = "grad_norm";
 
-/// Appends clipping and the update of all parameters as one; the optimizer's states of each parameter are states. With
-/// `scaling`, the gradients are scaled, and nothing is updated if one overflowed.
+/// Appends clipping and the update of all parameters as one; the optimizer's states of each parameter are states. Nothing
+/// is updated if a gradient is not finite. With `scaling`, the gradients are scaled.
 ///
 /// The update reads and writes vectors in the order of `gradients`: parameters joined, gradients joined, states joined.
 /// Where each of these lies in one range, as the memory pass sees to, it is one kernel for the whole model.
@@ -60,7 +60,7 @@ pub fn run(
     graph.outputs.push((GRAD_NORM.into(), norm));
     let clip = clip_factor(graph, norm, options.max_norm)?;
     let scalars = match guard {
-        None => vec![lr, step, clip],
+        None => vec![lr, step, clip, is_finite(graph, norm)?],
         Some(guard) => {
             let clip = graph.push(Op::Binary(BinaryOp::Mul), &[clip, guard.unscale])?;
             vec![lr, guard.step, clip, guard.update]
