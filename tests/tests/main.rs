@@ -4,6 +4,7 @@ mod cuda_snapshots;
 mod decode;
 mod emulated;
 mod folders;
+mod knowledge;
 mod layering;
 mod nvrtc;
 mod parity;

@@ -4,16 +4,12 @@
 use linc_tests::rust::{code, matches, paths, patterns};
 use linc_tests::tree::{TextFile, files, read, root, rust_files};
 
+use crate::layering::assert_none;
+
 /// No file is longer.
 const MAX_LINES: usize = 800;
-/// A library file that is longer needs a place in [`LONG`].
-const USUAL_LINES: usize = 450;
-/// Library files that are longer, because what they hold is one table or one walk over the operations.
-const LONG: [&str; 1] = ["compiler/ir/src/op.rs"];
-
-fn assert_none(what: &str, found: &[String]) {
-    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
-}
+/// No file of a library is longer.
+const LIBRARY_LINES: usize = 450;
 
 fn sources() -> Vec<TextFile> {
     let sources = rust_files();
@@ -48,16 +44,10 @@ fn files_stay_readable() {
     let long: Vec<String> = sources()
         .iter()
         .filter(|f| f.path.contains("/src/") && !f.path.ends_with("/tests.rs"))
-        .filter(|f| lines(f) > USUAL_LINES && !LONG.contains(&f.path.as_str()))
+        .filter(|f| lines(f) > LIBRARY_LINES)
         .map(|f| format!("{} has {} lines", f.path, lines(f)))
         .collect();
-    assert_none(
-        &format!("library files of more than {USUAL_LINES} lines: split them, or give them a place in LONG"),
-        &long,
-    );
-    for path in LONG {
-        assert!(root().join(path).is_file(), "{path} is in LONG but does not exist");
-    }
+    assert_none(&format!("library files of more than {LIBRARY_LINES} lines: split them"), &long);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use linc_text::{Parsed, Position};
 
 use crate::attention::{AttentionSpec, KindOp};
-use crate::op::{BinaryOp, Init, Op, PointOp, Pointwise, RopeScaling, TableKind, UnaryOp};
+use crate::op::{Init, Op, RopeScaling, TableKind};
 use crate::optimizer::UpdateOp;
+use crate::pointwise::{BinaryOp, PointOp, Pointwise, UnaryOp};
 use crate::role::{ParamState, StateRole};
 use crate::types::{DType, TensorType};
 

@@ -3,7 +3,8 @@
 //! A new operation states its facts here once. Nothing has a default, so that no pass takes an operation for something
 //! that nobody said it is.
 
-use crate::op::{BinaryOp, Op, PointOp};
+use crate::op::Op;
+use crate::pointwise::{BinaryOp, PointOp};
 
 /// The facts about one operation.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -12,7 +12,8 @@ pub(crate) use attention::HeadSizes;
 
 use crate::error::IrError;
 use crate::limits::{check_operands, check_shape};
-use crate::op::{EMBEDDING_ROWS, NORM_BLOCK, Op, PointOp, Pointwise, TableKind, rms_norm_row_blocks};
+use crate::op::{EMBEDDING_ROWS, NORM_BLOCK, Op, TableKind, rms_norm_row_blocks};
+use crate::pointwise::{PointOp, Pointwise};
 use crate::types::{DType, Shape, TensorType};
 
 /// Result types of `op` on operands of the given types.

@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use linc_text::{is_scope_char, quote};
 
 use crate::graph::{Graph, NodeId, Value};
-use crate::op::{Init, Op, PointOp, Pointwise, TableKind};
+use crate::op::{Init, Op, TableKind};
+use crate::pointwise::{PointOp, Pointwise};
 use crate::types::TensorType;
 
 /// The text of a graph. A cyclic graph (a bug) prints in order of creation and does not parse.

@@ -6,5 +6,6 @@ mod golden;
 mod gradients;
 mod ops;
 mod precision;
+mod random_text;
 mod text;
 mod verify;

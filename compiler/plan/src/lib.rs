@@ -12,11 +12,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+mod buffer;
 mod label;
 pub mod memory;
 mod role;
 pub mod validate;
 
+pub use buffer::{Binding, Buffer, Category, Init, Ref, Space};
 pub use label::{AttentionPass, Label};
 pub use role::{ParamState, Role, StateRole};
 
@@ -54,139 +56,6 @@ impl DType {
             DType::F32 | DType::I32 => 4,
             DType::Bf16 | DType::F16 => 2,
         }
-    }
-}
-
-/// What a buffer's bytes are counted as in reports.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    /// Trainable weights.
-    Parameters,
-    /// Optimizer moments.
-    OptimizerState,
-    /// Gradients of parameters.
-    Gradients,
-    /// Values that live from the forward to the backward, without those of attention.
-    Activations,
-    /// What attention nodes save or produce: outputs, statistics, states.
-    Attention,
-    /// Everything short-lived.
-    Workspace,
-    /// Batches, scalars, tables, caches.
-    Inputs,
-}
-
-impl Category {
-    /// All categories, in report order.
-    pub const ALL: [Category; 7] = [
-        Category::Parameters,
-        Category::OptimizerState,
-        Category::Gradients,
-        Category::Activations,
-        Category::Attention,
-        Category::Workspace,
-        Category::Inputs,
-    ];
-
-    /// Name in reports and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Category::Parameters => "parameters",
-            Category::OptimizerState => "optimizer_state",
-            Category::Gradients => "gradients",
-            Category::Activations => "activations",
-            Category::Attention => "attention",
-            Category::Workspace => "workspace",
-            Category::Inputs => "inputs",
-        }
-    }
-}
-
-/// Which part of the arena.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Space {
-    /// Lives as long as the model; same offsets in all sister plans.
-    Persistent,
-    /// Valid within one run.
-    Scratch,
-}
-
-/// A range of the arena with one lifetime.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Buffer {
-    /// Shown in dumps; nothing is found by it.
-    pub name: String,
-    /// Part of the arena.
-    pub space: Space,
-    /// Byte offset within that part.
-    pub offset: u64,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// By which reports add up memory.
-    pub category: Category,
-    /// First and last step that uses it (scratch only; inclusive).
-    pub live: (usize, usize),
-}
-
-/// A place in a buffer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Ref {
-    /// Index into [`Plan::buffers`].
-    pub buffer: usize,
-    /// Byte offset within the buffer.
-    pub offset: u64,
-}
-
-/// How the runtime fills a persistent tensor before the first run.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Init {
-    /// All bytes zero.
-    Zeros,
-    /// Every element 1 in its type.
-    Ones,
-    /// N(0, std²).
-    Normal {
-        /// Standard deviation.
-        std: f64,
-    },
-    /// N(0, std²) truncated to [-bound, bound].
-    TruncNormal {
-        /// Standard deviation before truncation.
-        std: f64,
-        /// Absolute bound.
-        bound: f64,
-    },
-    /// Rotary angles `[len, head_dim/2, 2]` of (cos, sin): angle `pos * freqs[i]`.
-    Rope {
-        /// Frequency of each feature pair, after scaling.
-        freqs: Vec<f64>,
-    },
-}
-
-/// A named tensor, dense row-major, somewhere in a buffer.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Binding {
-    /// Name: a checkpoint name for parameters.
-    pub name: String,
-    /// What the runtime may do with it: fill it, feed it, save it.
-    pub role: Role,
-    /// Element type.
-    pub dtype: DType,
-    /// Sizes of the axes, outermost first; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// Its first byte.
-    pub at: Ref,
-    /// Initial contents (`Zeros` for inputs and outputs).
-    pub init: Init,
-}
-
-impl Binding {
-    /// Size in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.shape.iter().product::<usize>() as u64 * self.dtype.bytes()
     }
 }
 

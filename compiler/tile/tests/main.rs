@@ -10,5 +10,6 @@ mod cost;
 mod fuzz;
 mod interp;
 mod library_kernels;
+mod programs;
 mod text;
 mod verify;

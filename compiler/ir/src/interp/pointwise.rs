@@ -3,7 +3,7 @@
 use super::tensor::{Args, Data, Real, Tensor};
 use super::view::broadcast;
 use crate::error::IrError;
-use crate::op::{BinaryOp, PointOp, Pointwise, UnaryOp};
+use crate::pointwise::{BinaryOp, PointOp, Pointwise, UnaryOp};
 use crate::types::{DType, TensorType};
 
 /// A function of one number.
