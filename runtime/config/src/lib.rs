@@ -6,7 +6,8 @@
 //! known key; what has no effect is a warning. What neither file nor command line says has its default.
 //!
 //! To add a setting: a line in its section. To add a section: [`section!`], and a field of the struct of all sections,
-//! which [`sections!`] declares. To add a type of settings: [`Setting`].
+//! which [`sections!`] declares. To add a type of settings: [`Setting`]; one
+//! that is a list of tables: [`table!`].
 
 pub mod check;
 mod compiler_value;
@@ -22,6 +23,8 @@ pub mod section;
 mod settings;
 pub mod shipped;
 mod syntax;
+#[doc(hidden)]
+pub mod table;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};

@@ -102,6 +102,11 @@ impl<'a> Settings<'a> {
                 DeValue::Table(inner) if legacy::is_foreign_section(&name) => {
                     self.walk(inner, &name, entries);
                 }
+                // One table, where a list of them may be wanted.
+                value @ DeValue::Table(_) if self.keys.iter().any(|key| key.name == name) => {
+                    let origin = Origin::File { key: key.span(), value: key.span() };
+                    entries.push((name.clone(), Entry { value: Value::Toml(value), origin, spelled: name }))
+                }
                 DeValue::Table(_) => {
                     let place = self.key_place(&origin);
                     self.unknown(&name, place);
@@ -275,6 +280,12 @@ impl<'a> Settings<'a> {
         match checked {
             Ok(value) => value,
             Err(message) => {
+                let part = match &entry.value {
+                    Value::Toml(value) => T::fault(value).filter(|fault| !fault.span.is_empty()),
+                    Value::Text(_) | Value::Switch => None,
+                };
+                let place = part
+                    .map_or(place, |part| Place::File(FilePlace::locate(self.file, self.text, part.span)));
                 let help = legacy::help(name).map(str::to_owned);
                 self.problem(format!("`{}`: {message}", entry.spelled), place, help);
                 default

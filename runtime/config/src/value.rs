@@ -2,6 +2,8 @@
 
 use toml::de::DeValue;
 
+use crate::table::{Fault, fault_of_list};
+
 /// A type that a setting can have.
 pub trait Setting: Sized {
     /// What a person should write, for example `an integer`.
@@ -12,6 +14,11 @@ pub trait Setting: Sized {
     /// # Errors
     /// A sentence with what was found and what was expected.
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String>;
+
+    /// What is wrong with a part of a value that [`Setting::from_toml`] refuses, where that can be told apart.
+    fn fault(_: &DeValue<'_>) -> Option<Fault> {
+        None
+    }
 
     /// Reads a command line argument; by default the same spelling as in TOML.
     ///
@@ -31,6 +38,11 @@ pub trait Setting: Sized {
 /// `expected X, found Y`.
 pub fn mismatch<T: Setting>(value: &DeValue<'_>) -> String {
     format!("expected {}, found {}", T::expected(), describe(value))
+}
+
+/// What is wrong with a part of the value, or with all of it.
+fn refused<T: Setting>(value: &DeValue<'_>) -> String {
+    T::fault(value).map_or_else(|| mismatch::<T>(value), |fault| fault.message)
 }
 
 /// A TOML value in words, shortened.
@@ -196,7 +208,7 @@ impl<T: Setting> Setting for Vec<T> {
         match value {
             DeValue::Array(items) => {
                 let items: Result<Self, String> = items.iter().map(|i| T::from_toml(i.get_ref())).collect();
-                items.map_err(|_| mismatch::<Self>(value))
+                items.map_err(|_| refused::<Self>(value))
             }
             DeValue::String(_)
             | DeValue::Integer(_)
@@ -204,9 +216,13 @@ impl<T: Setting> Setting for Vec<T> {
             | DeValue::Boolean(_)
             | DeValue::Datetime(_)
             | DeValue::Table(_) => {
-                T::from_toml(value).map(|item| vec![item]).map_err(|_| mismatch::<Self>(value))
+                T::from_toml(value).map(|item| vec![item]).map_err(|_| refused::<Self>(value))
             }
         }
+    }
+
+    fn fault(value: &DeValue<'_>) -> Option<Fault> {
+        fault_of_list::<T>(value)
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
@@ -214,6 +230,11 @@ impl<T: Setting> Setting for Vec<T> {
         if text.starts_with('[') {
             let list = DeValue::parse(text).map_err(|error| format!("not a list: {}", error.message()))?;
             return Self::from_toml(list.get_ref());
+        }
+        if let Ok(table) = DeValue::parse(text)
+            && matches!(table.get_ref(), DeValue::Table(_))
+        {
+            return Self::from_toml(table.get_ref());
         }
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         let items: Result<Self, String> = items.map(T::from_text).collect();

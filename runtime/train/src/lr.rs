@@ -1,22 +1,44 @@
-//! The learning rate over a run: linear warmup, a stable stretch, then decay; TorchTitan's formulas since June 2025.
+//! The learning rate over a run: linear warmup, a stable stretch, then decay, by TorchTitan's formulas since June 2025; or
+//! stretches that the config lists.
 //!
 //! The last step of the warmup has the peak. The decay aims at the step behind the last, so that no step of the run is
-//! lost at a rate of 0: its first step is one part of `decay` below the peak, its last one part above the floor.
+//! lost at a rate of 0: its first step is one part of `decay` below the peak, its last one part above the floor. A listed
+//! stretch ends with the share that it names, at its last step.
 
-use crate::config::{DecayType, JobConfig};
+use crate::config::{DecayType, JobConfig, Segment};
 
 /// Learning rate of each step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LrSchedule {
     peak: f64,
-    /// Steps up to the peak.
-    warmup: f64,
-    /// Steps at the peak behind the warmup.
-    stable: f64,
-    /// Steps from the peak to the floor, of which the last is behind the run.
-    decay: f64,
+    shares: Shares,
+}
+
+/// Share of the peak at each step.
+#[derive(Clone, Debug, PartialEq)]
+enum Shares {
+    WarmupStableDecay {
+        /// Steps up to the peak.
+        warmup: f64,
+        /// Steps at the peak behind the warmup.
+        stable: f64,
+        /// Steps from the peak to the floor, of which the last is behind the run.
+        decay: f64,
+        shape: DecayType,
+        floor: f64,
+    },
+    Segments(Vec<Stretch>),
+}
+
+/// One listed stretch.
+#[derive(Clone, Debug, PartialEq)]
+struct Stretch {
+    /// Steps before it.
+    start: usize,
+    steps: usize,
+    from: f64,
+    to: f64,
     shape: DecayType,
-    floor: f64,
 }
 
 /// Steps of warmup and of decay, after both were cut to what the run has room for.
@@ -37,8 +59,13 @@ impl Stretches {
         let steps = config.training.steps;
         let warmup = config.lr_scheduler.warmup_steps.min(steps);
         let rest = steps - warmup;
-        let wanted =
-            config.lr_scheduler.decay_ratio.map(|ratio| (steps as f64 * ratio).round_ties_even() as usize);
+        let wanted = match config.lr_scheduler.decay_type {
+            DecayType::Constant => Some(0),
+            DecayType::Linear | DecayType::Sqrt | DecayType::Cosine => {
+                let ratio = config.lr_scheduler.decay_ratio;
+                ratio.map(|ratio| (steps as f64 * ratio).round_ties_even() as usize)
+            }
+        };
         let decay = wanted.map_or(rest, |wanted| wanted.min(rest));
         Stretches { warmup, decay, wanted_decay: wanted.filter(|wanted| *wanted > decay) }
     }
@@ -47,39 +74,82 @@ impl Stretches {
 impl LrSchedule {
     /// The schedule of a config.
     pub fn new(config: &JobConfig) -> Self {
+        let (steps, settings) = (config.training.steps, &config.lr_scheduler);
         let Stretches { warmup, decay, .. } = Stretches::new(config);
-        Self {
-            peak: config.optimizer.lr,
-            warmup: warmup as f64,
-            stable: (config.training.steps - warmup - decay) as f64 + 1.0,
-            decay: decay as f64,
-            shape: config.lr_scheduler.decay_type,
-            floor: config.lr_scheduler.lr_min,
+        let shares = if settings.segments.is_empty() {
+            Shares::WarmupStableDecay {
+                warmup: warmup as f64,
+                stable: (steps - warmup - decay) as f64 + 1.0,
+                decay: decay as f64,
+                shape: settings.decay_type,
+                floor: settings.lr_min,
+            }
+        } else {
+            Shares::Segments(stretches(&settings.segments, steps))
+        };
+        Self { peak: config.optimizer.lr, shares }
+    }
+
+    /// In words, for the start of a run: `warmup 200`, or the listed stretches.
+    pub fn describe(&self) -> String {
+        match &self.shares {
+            Shares::WarmupStableDecay { warmup, .. } => format!("warmup {warmup}"),
+            Shares::Segments(all) => {
+                let one = |s: &Stretch| format!("{} to {} in {}", s.shape.word(), s.to, s.steps);
+                format!("learning rate {}", all.iter().map(one).collect::<Vec<_>>().join(", "))
+            }
         }
     }
 
     /// Share of the peak for the `step`-th update, counted from 0.
     pub fn factor(&self, step: usize) -> f64 {
-        let step = step as f64;
-        if step < self.warmup {
-            return (step + 1.0) / self.warmup;
+        match &self.shares {
+            Shares::WarmupStableDecay { warmup, stable, decay, shape, floor } => {
+                let step = step as f64;
+                if step < *warmup {
+                    return (step + 1.0) / warmup;
+                }
+                if step < warmup + stable || *decay == 0.0 {
+                    return 1.0;
+                }
+                let progress = ((step + 1.0 - warmup - stable) / decay).min(1.0);
+                floor + (1.0 - floor) * remaining(*shape, progress)
+            }
+            Shares::Segments(all) => {
+                let Some(at) = all.iter().rfind(|stretch| stretch.start <= step) else { return 1.0 };
+                let progress = ((step - at.start + 1) as f64 / at.steps as f64).min(1.0);
+                at.to + (at.from - at.to) * remaining(at.shape, progress)
+            }
         }
-        if step < self.warmup + self.stable || self.decay == 0.0 {
-            return 1.0;
-        }
-        let progress = ((step + 1.0 - self.warmup - self.stable) / self.decay).min(1.0);
-        let remaining = match self.shape {
-            DecayType::Linear => 1.0 - progress,
-            DecayType::Sqrt => 1.0 - progress.sqrt(),
-            DecayType::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
-        };
-        self.floor + (1.0 - self.floor) * remaining
     }
 
     /// Learning rate of the `step`-th update, counted from 0.
     pub fn lr(&self, step: usize) -> f64 {
         self.peak * self.factor(step)
     }
+}
+
+/// What is left of a change from 1 to 0.
+fn remaining(shape: DecayType, progress: f64) -> f64 {
+    match shape {
+        DecayType::Linear => 1.0 - progress,
+        DecayType::Sqrt => 1.0 - progress.sqrt(),
+        DecayType::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+        DecayType::Constant => 0.0,
+    }
+}
+
+/// Each begins with the share that the one before ends with, the first with 0. The last one holds what it ends with.
+fn stretches(segments: &[Segment], steps: usize) -> Vec<Stretch> {
+    let (mut start, mut from) = (0usize, 0.0);
+    let mut all = vec![];
+    for segment in segments {
+        let to = segment.to.unwrap_or(from);
+        let steps = segment.steps.unwrap_or_else(|| steps.saturating_sub(start)).max(1);
+        all.push(Stretch { start, steps, from, to, shape: segment.shape });
+        (start, from) = (start.saturating_add(steps), to);
+    }
+    all
 }
 
 #[cfg(test)]
@@ -109,8 +179,8 @@ mod tests {
     fn decay_follows_warmup_by_default() {
         // Two halves up, then a line in thirds whose end is the step behind the run.
         let schedule = schedule(5, 2, None, DecayType::Linear, 0.0);
-        assert_factors(schedule, &[0.5, 1.0, 1.0, 2.0 / 3.0, 1.0 / 3.0]);
         assert_eq!((schedule.lr(0), schedule.lr(1)), (1.0, 2.0));
+        assert_factors(schedule, &[0.5, 1.0, 1.0, 2.0 / 3.0, 1.0 / 3.0]);
     }
 
     #[test]
@@ -167,5 +237,91 @@ mod tests {
     fn steps_beyond_the_end_stay_at_the_floor() {
         let schedule = schedule(5, 2, None, DecayType::Cosine, 0.1);
         assert!((schedule.factor(5) - 0.1).abs() < 1e-12 && (schedule.factor(1000) - 0.1).abs() < 1e-12);
+    }
+
+    /// The definition: every step in the words of TorchTitan's function, whose decay aims at a step that is added to the run.
+    fn by_definition(
+        step: usize,
+        run: usize,
+        warmup: usize,
+        ratio: Option<f64>,
+        kind: &str,
+        min: f64,
+    ) -> f64 {
+        let warmup = warmup.min(run);
+        let mut decay = run - warmup;
+        if let Some(ratio) = ratio {
+            decay = decay.min((run as f64 * ratio).round_ties_even() as usize);
+        }
+        let warmup_stable = run + 1 - decay;
+        let current = (step + 1) as f64;
+        if step < warmup {
+            return current / warmup as f64;
+        }
+        if step < warmup_stable {
+            return 1.0;
+        }
+        let progress = (current - warmup_stable as f64) / decay as f64;
+        let factor = match kind {
+            "linear" => 1.0 - progress,
+            "sqrt" => 1.0 - progress.powf(0.5),
+            "cosine" => (std::f64::consts::FRAC_PI_2 * progress).cos().powi(2),
+            other => panic!("{other}"),
+        };
+        min + (1.0 - min) * factor
+    }
+
+    #[test]
+    fn every_step_of_whole_runs_is_that_of_the_formula() {
+        let shapes =
+            [(DecayType::Linear, "linear"), (DecayType::Sqrt, "sqrt"), (DecayType::Cosine, "cosine")];
+        for (shape, word) in shapes {
+            for (steps, warmup) in [(1000, 200), (300, 0), (77, 13), (50, 80)] {
+                for ratio in [None, Some(0.0), Some(0.1), Some(0.35), Some(1.0)] {
+                    for floor in [0.0, 0.1] {
+                        let schedule = schedule(steps, warmup, ratio, shape, floor);
+                        for step in 0..steps {
+                            let expected = by_definition(step, steps, warmup, ratio, word, floor);
+                            let found = schedule.factor(step);
+                            assert!(
+                                (found - expected).abs() < 1e-12,
+                                "{word} {steps} {warmup} {ratio:?} {floor}, step {step}: {found}, not {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_rate_stays_behind_its_warmup() {
+        for ratio in [None, Some(0.5)] {
+            assert_factors(schedule(5, 2, ratio, DecayType::Constant, 0.0), &[0.5, 1.0, 1.0, 1.0, 1.0]);
+        }
+    }
+
+    #[test]
+    fn segments_go_from_end_to_end() {
+        let segment = |steps, to, shape| Segment { steps, to, shape };
+        let mut config = JobConfig::default();
+        config.training.steps = 12;
+        config.lr_scheduler.segments = vec![
+            segment(Some(2), Some(1.0), DecayType::Linear),
+            segment(Some(2), None, DecayType::Constant),
+            segment(Some(4), Some(0.2), DecayType::Cosine),
+            segment(Some(1), Some(0.6), DecayType::Constant),
+            segment(None, Some(0.0), DecayType::Sqrt),
+        ];
+        let half = 0.8 * 0.5f64.sqrt() / 2.0;
+        let down = |part: f64| 0.6 * (1.0 - part.sqrt());
+        let expected = [
+            [0.5, 1.0, 1.0, 1.0],
+            [0.6 + half, 0.6, 0.6 - half, 0.2],
+            [0.6, down(1.0 / 3.0), down(2.0 / 3.0), 0.0],
+        ];
+        let schedule = LrSchedule::new(&config);
+        assert_factors(schedule.clone(), &expected.concat());
+        assert_eq!(schedule.factor(500), 0.0, "the last share is held");
     }
 }

@@ -32,7 +32,7 @@ use linc_session::{Session, memory_parts};
 
 use crate::config::JobConfig;
 use crate::error::TrainError;
-use crate::lr::{LrSchedule, Stretches};
+use crate::lr::LrSchedule;
 use crate::metrics::{EventFile, Memory, MetricsFile, Record};
 
 pub use folder::Folder;
@@ -256,12 +256,12 @@ impl Trainer {
         observer.message(&format!("Memory of a step: {}: {}", bytes(*all), memory_parts(categories)));
         observer.message(&format!("Kept for the backward at most: {}", memory_parts(kept)));
         observer.message(&format!(
-            "Trainer is initialized with local batch size {}, global batch size {}, sequence length {}, total steps {} (warmup {}).",
+            "Trainer is initialized with local batch size {}, global batch size {}, sequence length {}, total steps {} ({}).",
             training.batch_size,
             training.batch_size * self.config.accumulation_steps(),
             training.seq_len,
             training.steps,
-            Stretches::new(&self.config).warmup
+            self.schedule.describe()
         ));
         if let Some(message) = start {
             observer.message(&message);

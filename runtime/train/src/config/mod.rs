@@ -7,6 +7,7 @@
 //! To add a setting: add a line to its section in `sections.rs`. Nothing else needs to change.
 
 mod compare;
+mod schedule;
 mod sections;
 mod unread;
 
@@ -22,15 +23,12 @@ use linc_config::{
     take_overrides,
 };
 use linc_data::{DataSettings, DatasetKind};
-use linc_device::words::count;
 
 pub use compare::Change;
 pub use sections::{
     ActivationCheckpoint, Compile, DecayType, Job, LrScheduler, Metrics, Optimizer, OptimizerName,
-    Parallelism, Profiling, Training, Validation,
+    Parallelism, Profiling, Segment, Training, Validation,
 };
-
-use crate::lr::Stretches;
 
 /// Most tokens of an optimizer step, which take 2 GiB with their targets; ten times what the largest runs take.
 const STEP_TOKENS: usize = 1 << 28;
@@ -207,33 +205,6 @@ impl JobConfig {
         self.cut_to_the_run(settings);
     }
 
-    /// Says which stretches of the learning rate's schedule are longer than the run.
-    fn cut_to_the_run(&self, settings: &mut Settings<'_>) {
-        let (steps, wanted) = (self.training.steps, self.lr_scheduler.warmup_steps);
-        let Stretches { warmup, decay, wanted_decay } = Stretches::new(self);
-        if warmup < wanted {
-            let whose = if settings.was_given("lr_scheduler.warmup_steps") { "" } else { " (the default)" };
-            settings.warn(
-                &["lr_scheduler.warmup_steps", "training.steps"],
-                &format!(
-                    "a warmup of {}{whose} is longer than the run of {}",
-                    count(wanted, "step"),
-                    count(steps, "step")
-                ),
-            );
-        }
-        if let Some(wanted) = wanted_decay {
-            settings.warn(
-                &["lr_scheduler.decay_ratio", "lr_scheduler.warmup_steps", "training.steps"],
-                &format!(
-                    "a warmup of {} leaves {decay} of {} to the decay, which would take {wanted}",
-                    count(warmup, "step"),
-                    count(steps, "step")
-                ),
-            );
-        }
-    }
-
     /// Limits that tie several settings together.
     fn check_together(&self, settings: &mut Settings<'_>) {
         let training = &self.training;
@@ -270,6 +241,7 @@ impl JobConfig {
             let help = "use a smaller global_batch_size: the tokens of a step are held in memory";
             settings.conflict(&["training.global_batch_size", "training.seq_len"], message, help);
         }
+        self.check_schedule(settings);
         self.data.check_together(training.seq_len, self.validation.enable, settings);
     }
 }

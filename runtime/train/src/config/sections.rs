@@ -1,7 +1,7 @@
 //! The sections of a job config, in TorchTitan's names, with defaults and limits.
 
 use linc_config::check::{self, Check, non_negative, one_of, positive, share};
-use linc_config::{Setting as _, choice, section};
+use linc_config::{Setting as _, choice, section, table};
 use linc_device::Choice;
 use linc_driver::{AdamWSpec, MemoryLimit, OptimizerOptions, Precision, RecomputeMode, RecomputePolicy};
 
@@ -70,14 +70,28 @@ section! {
 }
 
 choice! {
-    /// Shape of the learning rate's decay.
+    /// Shape of the learning rate's decay, and of a segment.
     DecayType {
         /// Straight line.
         Linear = "linear",
-        /// One minus the square root of the progress.
+        /// By the square root of the progress: fast first, then slower.
         Sqrt = "sqrt",
         /// Half a cosine.
         Cosine = "cosine",
+        /// No change.
+        Constant = "constant",
+    }
+}
+
+table! {
+    /// A stretch of the learning rate's schedule that goes from where the one before ends, the first from 0.
+    Segment {
+        /// Steps it takes, of which the last has the share `to`; in the last segment all that are left, if not given.
+        steps: Option<usize> = None, check positive().if_set();
+        /// Share of the peak learning rate at its end; for the shape constant that of all its steps, by default the one before.
+        to: Option<f64> = None, check non_negative().if_set();
+        /// How it gets there.
+        shape: DecayType = DecayType::Linear;
     }
 }
 
@@ -92,6 +106,8 @@ section! {
         decay_type: DecayType = DecayType::Linear;
         /// Share of the peak learning rate at which the decay ends.
         lr_min: f64 = 0.0, aka ["min_lr_factor"], check share();
+        /// The whole schedule as stretches, [[lr_scheduler.segments]], in place of warmup and decay.
+        segments: Vec<Segment> = Vec::new();
     }
 }
 

@@ -266,6 +266,45 @@ fn wrong_types_and_ranges_point_at_the_value() {
 }
 
 #[test]
+fn a_schedule_may_be_a_list_of_segments() {
+    let text = "[[lr_scheduler.segments]]\nsteps = 10\nto = 1.0\n[[lr_scheduler.segments]]\nto = 0.1\nshape = \"cosine\"\n";
+    let config = good(text, &[]);
+    let [first, second] = &config.lr_scheduler.segments[..] else { panic!("two segments") };
+    assert_eq!((first.steps, first.to, first.shape), (Some(10), Some(1.0), DecayType::Linear));
+    assert_eq!((second.steps, second.to, second.shape), (None, Some(0.1), DecayType::Cosine));
+    // Written with all other settings, it is the same config.
+    assert_eq!(good(&config.to_toml(), &[]), config);
+    let flag = "[{ steps = 10, to = 1.0 }, { to = 0.1, shape = \"cosine\" }]";
+    assert_eq!(good("", &["--lr_scheduler.segments", flag]), config);
+    let one = good("[lr_scheduler.segments]\nto = 0.5\n", &[]);
+    assert_eq!(
+        one.lr_scheduler.segments,
+        good("", &["--lr_scheduler.segments", "{ to = 0.5 }"]).lr_scheduler.segments
+    );
+
+    for (part, place, message) in [
+        ("stps = 5\nto = 1", "4:1", "entry 2: unknown key `stps`: did you mean `steps`?"),
+        ("steps = 0\nto = 1", "4:9", "entry 2: `steps`: expected an integer of at least 1, found 0"),
+        ("to = -1", "4:6", "entry 2: `to`: expected a finite number of at least 0"),
+        ("shape = \"step\"", "4:9", "entry 2: `shape`: expected one of \"linear\""),
+    ] {
+        let error =
+            bad(&format!("[[lr_scheduler.segments]]\nto = 1.0\n[[lr_scheduler.segments]]\n{part}\n"), &[]);
+        assert!(error.contains(&format!("run.toml:{place}: `lr_scheduler.segments`: {message}")), "{error}");
+    }
+    let segment = "[[lr_scheduler.segments]]\nto = 1.0\n";
+    assert!(bad(&format!("{segment}{segment}"), &[]).contains("entry 1 of `segments` has no `steps`"));
+    assert!(bad("[[lr_scheduler.segments]]\nsteps = 5\n", &[]).contains("give it a `to`"));
+    let both = bad(&format!("[lr_scheduler]\nwarmup_steps = 5\n{segment}"), &[]);
+    assert!(both.contains("run.toml:2:16: `warmup_steps` stands beside `segments`"), "{both}");
+    assert!(
+        bad("", &["--lr_scheduler.segments", "[{ to = \"x\" }]"]).contains("`to`: expected a finite number")
+    );
+    let long = load(&format!("[training]\nsteps = 5\n{}", text), &[]).expect("a config").warnings;
+    assert!(long.iter().any(|w| w.contains("segments of 11 steps are longer than the run of 5")), "{long:?}");
+}
+
+#[test]
 fn the_recall_task_must_fit() {
     let text = "[training]\ndataset = \"mqar\"\nseq_len = 64\n[training.mqar]\n";
     assert_eq!(good(&format!("{text}num_kv_pairs = 16\n"), &[]).data.mqar.num_kv_pairs, [16]);
