@@ -10,12 +10,13 @@ use crate::layering::assert_none;
 
 /// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
 /// The right side is an item, or all items of a file.
-const SHARED: [(&str, &str); 9] = [
+const SHARED: [(&str, &str); 10] = [
     ("*", "error"),
     ("*", "setting"),
     ("attention", "positions::POSITION"),
     ("optimizer", "autodiff::Gradients"),
     ("optimizer", "loss_scale::Scaling"),
+    ("optimizer", "loss_scale::is_finite"),
     ("accumulate", "autodiff::Gradients"),
     ("memory", "schedule::run"),
     ("memory", "loss::LOSS"),
@@ -254,4 +255,46 @@ fn the_ratio_is_read_in_one_place() {
         .map(|f| f.path.clone())
         .collect();
     assert_eq!(driver, ["compiler/driver/src/lib.rs", "compiler/driver/src/model.rs"]);
+}
+
+/// A setting that nothing reads would be accepted and do nothing: each is taken from the config somewhere, but for those
+/// that allow one value or say that they have no effect.
+#[test]
+fn every_setting_is_read() {
+    let has_one_value = |key: &str| {
+        ["mixed_precision_reduce", "export_dtype"].contains(&key)
+            || key.ends_with("_parallel_degree")
+            || key.starts_with("data_parallel_")
+    };
+    let sources: Vec<TextFile> = rust_files()
+        .into_iter()
+        .filter(|f| {
+            f.path.starts_with("runtime/") && f.path.contains("/src/") && !f.path.ends_with("tests.rs")
+        })
+        .collect();
+    let texts: Vec<String> = sources.iter().map(|f| code(&f.text)).collect();
+    let mut unread = vec![];
+    let mut count = 0;
+    for file in &sources {
+        for section in file.text.split("\nsection! {\n").skip(1) {
+            let section = section.split("\n}\n").next().unwrap_or_default();
+            let fields = section.lines().filter_map(|line| line.strip_prefix("        ")?.split_once(": "));
+            let keys = fields
+                .map(|(key, _)| key)
+                .filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit()));
+            for key in keys.filter(|key| !has_one_value(key)) {
+                count += 1;
+                let reads = |text: &str| {
+                    text.match_indices(&format!(".{key}")).any(|(at, found)| {
+                        !text[at + found.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
+                    })
+                };
+                if !texts.iter().any(|text| reads(text)) {
+                    unread.push(format!("{}: {key}", file.path));
+                }
+            }
+        }
+    }
+    assert!(count > 50, "only {count} settings were found");
+    assert_none("settings that nothing reads", &unread);
 }
