@@ -90,6 +90,9 @@ pub struct State {
     pub step: usize,
     /// Tokens trained on.
     pub tokens: u64,
+    /// Steps of these that updated nothing, since their gradients were not finite; in f16 the optimizer's state has them.
+    #[serde(default)]
+    pub skipped: u64,
     /// `training.seed`; all randomness of a run derives from it, the step and the data position.
     pub seed: u64,
     /// Position in the training data.
@@ -120,7 +123,7 @@ impl State {
     /// The state of a new checkpoint.
     pub fn new(step: usize, tokens: u64, seed: u64, data: DataState, model: ModelRecord) -> Self {
         let (tiles, files) = (BTreeMap::new(), BTreeMap::new());
-        State { version: VERSION, step, tokens, seed, data, model, tiles, files }
+        State { version: VERSION, step, tokens, skipped: 0, seed, data, model, tiles, files }
     }
 }
 

@@ -10,6 +10,20 @@ pub fn seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
+/// Ends a process that leads a group, and all in its group that are left, at once. Nothing happens if there are none, or where
+/// there are no groups.
+pub fn kill_group(leader: u32) {
+    #[cfg(unix)]
+    if let Ok(group) = libc::pid_t::try_from(leader)
+        && group > 1
+    {
+        // SAFETY: `killpg` touches no memory of this process; 0 and 1 would be other groups than a child's.
+        unsafe { libc::killpg(group, libc::SIGKILL) };
+    }
+    #[cfg(not(unix))]
+    let _ = leader;
+}
+
 /// Largest resident memory of this process so far, in bytes; 0 where the system does not say.
 pub fn peak_memory() -> u64 {
     let Ok(text) = fs::read_to_string("/proc/self/status") else { return 0 };

@@ -231,6 +231,12 @@ impl Executor {
         self.persistent.values().map(|(b, _)| b).filter(|b| wanted(&b.role)).map(info).collect()
     }
 
+    /// Share of the device's memory that is free, if it says so.
+    pub fn free_share(&self) -> Option<f64> {
+        let (free, total) = self.device.available().zip(self.device.total_bytes())?;
+        Some(free.bytes as f64 / total.max(1) as f64)
+    }
+
     /// Contents of a persistent tensor, little-endian.
     ///
     /// # Errors

@@ -34,12 +34,14 @@ pub enum TrainError {
     /// There is no sample of what the model writes.
     #[error("{0}")]
     Infer(#[from] InferError),
-    /// The loss or gradient norm is not finite. Both are known when the step's program has run, and with it the update:
-    /// the weights on the device are spoilt (in f16 they are not, but no scale of the loss helps any more). The step is
-    /// not recorded and not saved, so what is on disk is of the steps before.
+    /// The loss or gradient norm is not finite. The compiled update applies nothing of such gradients, so the weights are those
+    /// before the step, which is not recorded and not saved either.
     #[error(
-        "step {step}: loss is {loss}, gradient norm is {grad_norm}: the run ends, and nothing of this step is saved; {}\n  help: lower optimizer.lr or raise lr_scheduler.warmup_steps",
-        last_checkpoint(*step, checkpoint.as_deref())
+        "step {step}: loss is {loss}, gradient norm is {grad_norm}: the run ends, and nothing of this step is applied or saved; {}\n  \
+         its batch, and statistics of weights and moments, are in {}\n  \
+         help: lower optimizer.lr or raise lr_scheduler.warmup_steps; --alerts.non_finite skip leaves such steps out",
+        last_checkpoint(*step, checkpoint.as_deref()),
+        dump.display()
     )]
     NotFinite {
         /// The one that failed, counted from 1.
@@ -48,6 +50,8 @@ pub enum TrainError {
         loss: f32,
         /// Its gradient norm.
         grad_norm: f32,
+        /// The folder with its batch and statistics.
+        dump: PathBuf,
         /// The last checkpoint before it.
         checkpoint: Option<PathBuf>,
     },

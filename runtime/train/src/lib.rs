@@ -2,6 +2,7 @@
 //!
 //! Invariants: nothing prints (an [`trainer::Observer`] is told); a run is a function of its config, data and seed.
 
+pub mod alerts;
 pub mod config;
 pub mod error;
 pub mod lr;

@@ -2,9 +2,9 @@
 
 mod folder;
 mod lock;
+mod non_finite;
 mod observer;
 mod optimizer;
-mod overflow;
 mod programs;
 mod resume;
 mod run;
@@ -30,6 +30,7 @@ use linc_session::autotune;
 use linc_session::output::{check_folder, write_files};
 use linc_session::{Session, memory_parts};
 
+use crate::alerts::Monitor;
 use crate::config::JobConfig;
 use crate::error::TrainError;
 use crate::lr::LrSchedule;
@@ -90,7 +91,12 @@ pub struct Trainer {
     metrics: MetricsFile,
     /// For TensorBoard, where that is asked for.
     events: Option<EventFile>,
+    alerts: Monitor,
     step: usize,
+    /// Steps so far that were left out since their gradients were not finite; in f16 the device counts them.
+    skipped: u64,
+    /// Of those, the ones just before the next step.
+    skipped_in_a_row: u64,
     /// Steps done before this run.
     start_step: usize,
     tokens: u64,
@@ -205,7 +211,10 @@ impl Trainer {
             metrics,
             events,
             schedule: LrSchedule::new(&config),
+            alerts: Monitor::new(&config.alerts, folder),
             step: start.step,
+            skipped: start.skipped,
+            skipped_in_a_row: 0,
             start_step: start.step,
             tokens: start.tokens,
             profile: config.profiling.enable_profiling.then(Profile::default),
@@ -296,7 +305,10 @@ impl Trainer {
             loss: Some(f64::from(done.loss)),
             grad_norm: Some(f64::from(done.grad_norm)),
             loss_scale: done.scaling.map(|(scale, _)| f64::from(scale)),
-            skipped_steps: done.scaling.map(|(_, skipped)| skipped as u64),
+            skipped_steps: match done.scaling {
+                Some((_, skipped)) => Some(skipped as u64),
+                None => (self.skipped > 0).then_some(self.skipped),
+            },
             lr: Some(self.schedule.lr(self.step - 1)),
             tps: Some(tps),
             step_ms: Some(1e3 * meter.time.as_secs_f64() / steps),

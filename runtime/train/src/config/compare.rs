@@ -14,6 +14,7 @@ const OUTWARD: &[&str] = &[
     "job.",
     "profiling.",
     "metrics.",
+    "alerts.",
     "training.steps",
     "training.threads",
     "training.deterministic",
@@ -37,7 +38,8 @@ const HOLDING_OUT: &[&str] = &["validation.enable", "validation.fraction"];
 
 /// Settings of which nobody needs to hear that a start has others than the one before: where it writes and what it shows,
 /// and what it was asked to load.
-const PASSING: &[&str] = &["job.", "profiling.", "metrics.", "checkpoint.load_step", "compile.dump"];
+const PASSING: &[&str] =
+    &["job.", "profiling.", "metrics.", "alerts.", "checkpoint.load_step", "compile.dump"];
 
 /// A setting with two values, in TOML spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]

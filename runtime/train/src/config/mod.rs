@@ -26,8 +26,8 @@ use linc_data::{DataSettings, DatasetKind};
 
 pub use compare::Change;
 pub use sections::{
-    ActivationCheckpoint, Compile, DecayType, Job, LrScheduler, Metrics, Optimizer, OptimizerName,
-    Parallelism, Profiling, Segment, Training, Validation,
+    ActivationCheckpoint, AlertLevel, Alerts, Compile, DecayType, Job, LrScheduler, Metrics, NonFinite,
+    Optimizer, OptimizerName, Parallelism, Profiling, Segment, Training, Validation,
 };
 
 /// Most tokens of an optimizer step, which take 2 GiB with their targets; ten times what the largest runs take.
@@ -42,6 +42,8 @@ sections! {
         profiling: Profiling,
         /// `[metrics]`
         metrics: Metrics,
+        /// `[alerts]`
+        alerts: Alerts,
         /// `[model]`
         model: Model,
         /// `[optimizer]`

@@ -51,6 +51,58 @@ choice! {
     }
 }
 
+choice! {
+    /// What follows a step whose loss or gradients are not finite. Nothing of it is applied in any case.
+    NonFinite {
+        /// The run ends, and nothing of the step is saved.
+        Stop = "stop",
+        /// The step is left out and counted; twenty in a row end the run.
+        Skip = "skip",
+    }
+}
+
+choice! {
+    /// How bad an alert is.
+    AlertLevel {
+        /// Good to know.
+        Info = "info",
+        /// Somebody should look at it.
+        Warn = "warn",
+        /// The run cannot go on as it is.
+        Error = "error",
+    }
+}
+
+section! {
+    /// What a run tells of itself where nobody watches: on the console, in alerts.jsonl, and to a command.
+    Alerts "alerts" {
+        /// Look for what is out of the ordinary.
+        enable: bool = true;
+        /// What follows a step whose loss or gradients are not finite: "stop" ends the run, "skip" leaves the step out.
+        /// Nothing of such a step is applied or saved.
+        non_finite: NonFinite = NonFinite::Stop;
+        /// Nats by which a loss must be above the running median, and clearly more than its usual distance; 0 for never.
+        loss_spike: f64 = 0.5, check non_negative();
+        /// Losses and records that running medians are of.
+        window: usize = 100, check positive();
+        /// Share of a step's time that waits for data above which it is said; 0 for never.
+        stalled_data: f64 = 0.5, check share();
+        /// Share of the usual tokens per second below which it is said; 0 for never.
+        slow: f64 = 0.5, check share();
+        /// Share of the device's memory in use above which it is said; 0 for never.
+        memory: f64 = 0.97, check share();
+        /// Seconds in which an alert of one kind is not said again.
+        cooldown_seconds: f64 = 300.0, check non_negative();
+        /// Run by /bin/sh for an alert, with LINC_ALERT_LEVEL, _KIND, _STEP, _MESSAGE and LINC_RUN in its environment; training
+        /// does not wait for it.
+        command: String = String::new();
+        /// Least level of an alert for which the command is run.
+        command_level: AlertLevel = AlertLevel::Warn;
+        /// Seconds after which a command is ended.
+        command_timeout_seconds: f64 = 30.0, check check::above_zero();
+    }
+}
+
 section! {
     /// How gradients become updates of parameters.
     Optimizer "optimizer" {

@@ -16,6 +16,8 @@ pub(super) struct Start {
     pub(super) step: usize,
     /// Tokens trained on.
     pub(super) tokens: u64,
+    /// Steps that were left out.
+    pub(super) skipped: u64,
     /// This run's own checkpoint, if it goes on from one.
     pub(super) checkpoint: Option<PathBuf>,
     /// What to tell.
@@ -77,7 +79,13 @@ pub(super) fn restore(
             message.push_str(&format!("; it may go on as another model: {}", changed.text));
         }
         let message = Some(message);
-        return Ok(Some(Start { step: state.step, tokens: state.tokens, checkpoint: Some(path), message }));
+        return Ok(Some(Start {
+            step: state.step,
+            tokens: state.tokens,
+            skipped: state.skipped,
+            checkpoint: Some(path),
+            message,
+        }));
     }
     let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(None) };
     let state = linc_checkpoint::open_while(path, proceed)?;
@@ -88,7 +96,13 @@ pub(super) fn restore(
     }
     data.restore(&state.data)?;
     let message = Some(format!("Going on from {} (step {})", path.display(), state.step));
-    Ok(Some(Start { step: state.step, tokens: state.tokens, checkpoint: None, message }))
+    Ok(Some(Start {
+        step: state.step,
+        tokens: state.tokens,
+        skipped: state.skipped,
+        checkpoint: None,
+        message,
+    }))
 }
 
 /// Loads weights and, if asked for, the optimizer's state of the same model.

@@ -1,5 +1,6 @@
 //! The loop over the steps, how it ends, and what it leaves: checkpoints and a sample.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,11 @@ use linc_checkpoint::{Contents, State, Tensor};
 use linc_device::process;
 use linc_infer::{Generator, InferError, Programs, Sampling};
 
-use super::step::Meter;
+use super::programs::output;
+use super::step::{Meter, StepDone};
 use super::{Observer, SAMPLE_TOKENS, Summary, Trainer, resume};
+use crate::alerts::{Alert, AlertKind};
+use crate::config::AlertLevel;
 use crate::error::TrainError;
 use crate::metrics::Record;
 
@@ -46,6 +50,9 @@ impl Trainer {
         if progress.interrupted {
             self.end_early(observer)?;
         }
+        for line in self.alerts.finish() {
+            observer.message(&line);
+        }
         let sample = if progress.interrupted { None } else { self.sample(stop, observer)? };
         let tokens = self.tokens - start_tokens;
         Ok(Summary {
@@ -72,9 +79,16 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let Some(done) = self.train_step(meter, stop)? else {
-            progress.interrupted = true;
-            return Ok(());
+        let done = match self.train_step(meter, stop) {
+            Ok(Some(done)) => done,
+            Ok(None) => {
+                progress.interrupted = true;
+                return Ok(());
+            }
+            Err(error) => {
+                self.alert_of(&error, observer)?;
+                return Err(error);
+            }
         };
         let step_tokens = self.step_tokens();
         progress.loss = Some(done.loss);
@@ -85,11 +99,15 @@ impl Trainer {
         meter.tokens += step_tokens;
         self.tokens += step_tokens;
         observer.step(self.step, done.loss);
+        self.watch(&done, observer)?;
         let last = self.step == self.config.training.steps;
         if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || last {
             let record = self.training_record(&done, &std::mem::take(meter));
             self.write(&record)?;
             observer.record(&record, self.memory());
+            let free = self.session.executor.free_share();
+            let lines = self.alerts.record(&record, free);
+            self.tell_alerts(lines, observer)?;
         }
         if self.validates() {
             self.validate_and_tell(progress, stop, observer)?;
@@ -97,6 +115,47 @@ impl Trainer {
         let c = &self.config.checkpoint;
         if c.enable && (last || self.step.is_multiple_of(c.interval)) {
             self.save(last, observer)?;
+        }
+        Ok(())
+    }
+
+    /// Alerts of a step: of its loss, and of one that was left out.
+    fn watch(&mut self, done: &StepDone, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let lines = match done.skipped && done.scaling.is_none() {
+            false => self.alerts.step(self.step, f64::from(done.loss)),
+            true => self.alerts.say(Alert {
+                level: AlertLevel::Warn,
+                kind: AlertKind::NonFinite,
+                step: self.step,
+                message: format!(
+                    "step {} is left out: loss is {}, gradient norm is {}; {} so far",
+                    self.step, done.loss, done.grad_norm, self.skipped
+                ),
+            }),
+        };
+        self.tell_alerts(lines, observer)
+    }
+
+    /// The alert of what ends the run, and what became of the command for it.
+    fn alert_of(&mut self, error: &TrainError, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let TrainError::NotFinite { step, loss, grad_norm, .. } = error else { return Ok(()) };
+        let message = format!("step {step}: loss is {loss}, gradient norm is {grad_norm}; the run ends");
+        let alert = Alert { level: AlertLevel::Error, kind: AlertKind::NonFinite, step: *step, message };
+        let lines = self.alerts.say(alert);
+        self.tell_alerts(lines, observer)?;
+        for line in self.alerts.finish() {
+            observer.message(&line);
+        }
+        Ok(())
+    }
+
+    fn tell_alerts(
+        &self,
+        lines: io::Result<Vec<String>>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        for line in lines.map_err(output("write", self.alerts.path()))? {
+            observer.message(&line);
         }
         Ok(())
     }
@@ -191,6 +250,7 @@ impl Trainer {
             tokenizer: self.data.tokenizer.as_ref().map_or(&[], |tokenizer| tokenizer.files()),
             state: State {
                 tiles: self.tiles.clone(),
+                skipped: self.skipped,
                 ..State::new(
                     self.step,
                     self.tokens,

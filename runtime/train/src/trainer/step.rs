@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use linc_data::{Batch, DataState, target_shares};
 use linc_driver::names;
 
+use super::Trainer;
+use super::non_finite::{Verdict, verdict};
 use super::programs::TRAIN;
-use super::{Trainer, overflow};
 use crate::error::TrainError;
 
 /// What a step gave.
@@ -18,6 +19,8 @@ pub(super) struct StepDone {
     pub(super) grad_norm: f32,
     /// In f16, the scale of the loss, and the steps skipped so far.
     pub(super) scaling: Option<(f32, f32)>,
+    /// Nothing of it was applied.
+    pub(super) skipped: bool,
 }
 
 /// Time and tokens since the last record.
@@ -83,14 +86,26 @@ impl Trainer {
         } else {
             None
         };
-        if overflow::goes_on(loss, grad_norm, scaling.map(|(scale, _)| scale)) {
-            if !grad_norm.is_finite() {
+        let setting = self.config.alerts.non_finite;
+        let verdict =
+            verdict(loss, grad_norm, scaling.map(|(scale, _)| scale), setting, self.skipped_in_a_row);
+        match verdict {
+            Verdict::Done => self.skipped_in_a_row = 0,
+            Verdict::Skipped => {
                 self.forget_gradients()?;
+                // In f16 the device counts.
+                if scaling.is_none() {
+                    self.skipped += 1;
+                    self.skipped_in_a_row += 1;
+                }
             }
-            return Ok(Some(StepDone { loss, grad_norm, scaling }));
+            Verdict::End => {
+                let dump = self.dump(self.step, &batches)?;
+                let checkpoint = self.last_checkpoint.clone();
+                return Err(TrainError::NotFinite { step: self.step, loss, grad_norm, dump, checkpoint });
+            }
         }
-        let checkpoint = self.last_checkpoint.clone();
-        Err(TrainError::NotFinite { step: self.step, loss, grad_norm, checkpoint })
+        Ok(Some(StepDone { loss, grad_norm, scaling, skipped: verdict == Verdict::Skipped }))
     }
 
     /// A step that was not done.
@@ -118,7 +133,8 @@ impl Trainer {
     /// Learning rate and number of the step that is to be done.
     fn feed_optimizer(&mut self, program: usize) -> Result<(), TrainError> {
         let lr = self.schedule.lr(self.step) as f32;
-        let number = (self.step + 1) as f32;
+        // As for PyTorch's scaler, a step that was skipped is none of the optimizer's.
+        let number = (self.step as u64 + 1 - self.skipped) as f32;
         let x = &mut self.session.executor;
         x.write_input(program, names::LEARNING_RATE, bytemuck::bytes_of(&lr))?;
         Ok(x.write_input(program, names::STEP, bytemuck::bytes_of(&number))?)

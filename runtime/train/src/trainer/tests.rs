@@ -17,6 +17,7 @@ use linc_plan::{Plan, Role};
 
 use super::{Folder, Observer, Trainer};
 use crate::config::JobConfig;
+use crate::error::TrainError;
 use crate::metrics::{Memory, Record};
 
 /// A CPU whose memory only the device itself reaches, and which counts the bytes that are copied there.
@@ -105,11 +106,16 @@ impl Observer for Silent {
 
 /// A run that is ready for its first step, and the bytes that were written to its device by then.
 fn ready(folder: &Path, settings: &str) -> (Trainer, u64) {
+    ready_with(folder, "steps = 1\n", &format!("[checkpoint]\nenable = true\n{settings}"))
+}
+
+/// [`ready`], with the rest of `[training]` and other sections.
+fn ready_with(folder: &Path, training: &str, sections: &str) -> (Trainer, u64) {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama3_nano.toml");
     let text = format!(
         "[job]\ndump_folder = {:?}\n[model]\npath = {model:?}\nlinear_attn_ratio = 0.5\n[model.overrides]\nn_layers = 2\n\
          [lr_scheduler]\nwarmup_steps = 0\n\
-         [training]\ndataset = \"stories\"\nbatch_size = 1\nseq_len = 16\nsteps = 1\n[checkpoint]\nenable = true\n{settings}",
+         [training]\ndataset = \"stories\"\nbatch_size = 1\nseq_len = 16\n{training}{sections}",
         folder.join("run")
     );
     let config = JobConfig::load(&text, "test.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
@@ -164,4 +170,39 @@ fn weights_that_are_loaded_are_not_drawn_before() {
         let is_zero = || new.iter().all(|byte| *byte == 0);
         assert!(new == old || (name.contains("exp_avg") && is_zero()), "{name}");
     }
+}
+
+#[test]
+fn a_step_that_is_not_finite_is_not_applied_and_leaves_what_explains_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut trainer, _) = ready_with(folder.path(), "steps = 40\n", "[optimizer]\nlr = 1e30\n");
+    let error = trainer.run(&AtomicBool::new(false), &mut Silent).expect_err("it cannot go on");
+    let TrainError::NotFinite { step: 2, dump, checkpoint: None, .. } = &error else { panic!("{error}") };
+    for (name, bytes) in tensors(&trainer) {
+        let finite = bytes.as_chunks().0.iter().all(|bytes| f32::from_le_bytes(*bytes).is_finite());
+        assert!(finite, "{name} has the step in it");
+    }
+    let read = |name: &str| -> serde_json::Value {
+        let text = std::fs::read_to_string(dump.join(name)).expect("a file");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    assert_eq!(read("batch.json")["batches"][0]["tokens"].as_array().map(Vec::len), Some(16));
+    let statistics = read("statistics.json");
+    let tensors = statistics.as_array().expect("tensors");
+    assert!(tensors.iter().all(|tensor| tensor["non_finite"] == 0));
+    let largest =
+        |tensor: &serde_json::Value| tensor["role"] == "weight" && tensor["max_abs"].as_f64() > Some(1e29);
+    assert!(tensors.iter().any(largest), "{statistics}");
+    let alerts = std::fs::read_to_string(folder.path().join("run/alerts.jsonl")).expect("alerts");
+    assert!(alerts.contains("\"non_finite\"") && alerts.contains("\"error\""), "{alerts}");
+}
+
+#[test]
+fn steps_that_are_not_finite_can_be_left_out_for_a_while() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = "[optimizer]\nlr = 1e30\n[alerts]\nnon_finite = \"skip\"\n";
+    let (mut trainer, _) = ready_with(folder.path(), "steps = 40\n", settings);
+    let error = trainer.run(&AtomicBool::new(false), &mut Silent).expect_err("it cannot go on");
+    assert!(matches!(error, TrainError::NotFinite { step: 22, .. }), "{error}");
+    assert_eq!(trainer.skipped, 20);
 }
