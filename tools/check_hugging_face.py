@@ -2,10 +2,10 @@
 
     pip install torch transformers safetensors
     cargo build --release
-    python tools/check_hugging_face.py [--model DIR] [--ratios 0,0.5,1] [--linc target/release/linc]
+    python tools/check_hugging_face.py [--model DIR] [--only WORDS] [--linc target/release/linc]
 
-Trains a small model for a moment at ratios 0, 0.5 and 1, exports each, loads it with transformers and compares, with and without a
-cache, alone and in a batch with padding. `--model` is a folder with a Llama model and a tokenizer, which is imported and compared
+Trains small models for a moment, exports each, loads it with transformers and compares, with and without a cache, alone and in a
+batch with padding. `--model` is a folder with a Llama model and a tokenizer, which is imported and compared
 as well. Prints the largest difference of each comparison, and exits with 1 if one is too large.
 """
 
@@ -21,7 +21,22 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LIMIT = 1e-4
-STEPS = 60
+STEPS = 40
+
+SCALED = "\n[rope_scaling]\nfactor = 4.0\nlow_freq_factor = {}\nhigh_freq_factor = {}\noriginal_max_position_embeddings = 64\n"
+
+# What is trained: its share of linear layers, and what is added to the file of the smallest model. A large temperature makes keys
+# vary more than they do after a moment's training.
+CASES = [
+    ("ratio 0", 0, ""),
+    ("ratio 0, tied, heads of 40, RoPE as in Llama 3.1", 0, "tie_embeddings = true\nhead_dim = 40\n" + SCALED.format(1.0, 4.0)),
+    ("ratio 0, RoPE scaled linearly", 0, SCALED.format(64.0, 128.0)),
+    ("ratio 0.5, tied", 0.5, "tie_embeddings = true\n\n[linear_attention]\ntemperature = 8.0\n"),
+    ("ratio 0.5, heads of 40, RoPE as in Llama 3.1", 0.5, "head_dim = 40\n" + SCALED.format(1.0, 4.0)),
+    ("ratio 0.5, RoPE scaled linearly", 0.5, SCALED.format(64.0, 128.0)),
+    ("ratio 1", 1, ""),
+    ("ratio 1, linear layers without RoPE, far apart keys", 1, "\n[linear_attention]\nrope = false\ntemperature = 60.0\n"),
+]
 
 failed = []
 
@@ -159,13 +174,14 @@ def check_model(args, folder, cache_names):
     compare_bits(args.linc, model, checkpoint, folder)
 
 
-def check_ratio(args, ratio, folder, cache_names):
-    print(f"ratio {ratio}: trained, exported", flush=True)
-    run, out = folder / "run", folder / "out"
-    config = Path(__file__).parent.parent / "configs" / "quickstart.toml"
-    settings = {"model.linear_attn_ratio": ratio, "job.dump_folder": run, "training.steps": STEPS, "training.device": "cpu"}
-    # Keys that vary more than they do after a moment's training, and an embedding that is the output as well.
-    settings |= {"model.overrides.linear_attention.temperature": 8.0, "model.overrides.tie_embeddings": "true"}
+def check_case(args, name, ratio, more, folder, cache_names):
+    print(f"{name}: trained, exported", flush=True)
+    run, out, root = folder / "run", folder / "out", Path(__file__).parent.parent
+    config = root / "configs" / "quickstart.toml"
+    (folder / "model.toml").write_text((root / "models" / "llama3_nano.toml").read_text() + more)
+    (folder / "llama3.linc").write_text((root / "models" / "llama3.linc").read_text())
+    settings = {"model.path": folder / "model.toml", "model.linear_attn_ratio": ratio, "job.dump_folder": run}
+    settings |= {"training.steps": STEPS, "training.device": "cpu"}
     linc(args.linc, "train", config, *(word for key, value in settings.items() for word in (f"--{key}", value)))
     checkpoint = run / "checkpoint" / f"step-{STEPS}"
     linc(args.linc, "export", checkpoint, "--out", out, "--max-shard-size", "1MB")
@@ -191,7 +207,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--linc", default=root / "target" / "release" / "linc", help="the program")
     parser.add_argument("--model", type=Path, help="a folder with a Llama model of Hugging Face")
-    parser.add_argument("--ratios", default="0,0.5,1", help="shares of linear layers of the models that are trained")
+    parser.add_argument("--only", default="", help="only what has these words in its name")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     # Newer versions say `cache`; hybrids take both.
@@ -200,10 +216,11 @@ def main():
         if args.model:
             (Path(home) / "model").mkdir()
             check_model(args, Path(home) / "model", [newest])
-        for ratio in args.ratios.split(","):
-            folder = Path(home) / f"ratio-{ratio}"
+        for number, (name, ratio, more) in enumerate(CASES):
+            folder = Path(home) / f"case-{number}"
             folder.mkdir()
-            check_ratio(args, ratio, folder, [newest] if float(ratio) == 0 else ["cache", "past_key_values"])
+            if args.only in name:
+                check_case(args, name, ratio, more, folder, [newest] if ratio == 0 else ["cache", "past_key_values"])
     if failed:
         sys.exit(f"{len(failed)} comparisons failed: {', '.join(failed)}")
     print("all as they should be")

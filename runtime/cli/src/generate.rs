@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use linc_checkpoint::hugging_face::NO_TOKENIZER;
 use linc_checkpoint::{load_weights, model_of};
 use linc_data::{TOKENIZER_FILE, Tokenizer};
 use linc_infer::{Generator, Programs, Sampling, visible};
@@ -25,6 +26,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     sampling.check()?;
     let text = prompt_text(args)?;
     let state = linc_checkpoint::open(&args.checkpoint)?;
+    if state.data.kind == NO_TOKENIZER {
+        bail!(
+            "{}: it was imported without a tokenizer, so it reads no text\n  help: put the model's {TOKENIZER_FILE} beside its config.json, and import it again",
+            args.checkpoint.display()
+        );
+    }
     if state.data.kind != "text" {
         bail!(
             "{}: the model was trained on {} sequences, which are no text\n  help: the run says how well it recalls: linc inspect shows the model",

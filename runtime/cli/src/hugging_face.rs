@@ -1,9 +1,12 @@
 //! `linc import` and `linc export`: Hugging Face's folders as checkpoints, and checkpoints as such.
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
+use linc_checkpoint::CheckpointError;
 use linc_checkpoint::hugging_face::{self, Evaluated, ExportOptions, MODEL_TOML, usual_folder};
+use linc_device::signals;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::Source;
 
@@ -12,16 +15,23 @@ use crate::out;
 use crate::progress::Progress;
 use crate::shipped::SHIPPED;
 
+/// What requests to end are answered with.
+const NOTICES: signals::Notices = signals::Notices {
+    first: "\nInterrupted: nothing is written (press Ctrl-C again to quit at once)\n",
+    second: "\nEnded at once: a folder of the name with .partial behind it may be left\n",
+};
+
 /// The architecture of Llama models.
 const LLAMA: &str = "models/llama3.linc";
 
 pub(crate) fn import(args: &ImportArgs) -> Result<ExitCode> {
     let folder = args.out.clone().unwrap_or_else(|| usual_folder(&args.folder));
     let bar = Progress::new();
-    let mut progress = |done, total| {
-        bar.show("import", &format!("importing {} of {}", bytes(done), bytes(total)), done, total);
+    let mut tell = tell(&bar, "import");
+    let imported = match hugging_face::import(&args.folder, &folder, &llama()?, &mut tell) {
+        Ok(imported) => imported,
+        Err(error) => return ended(error),
     };
-    let imported = hugging_face::import(&args.folder, &folder, &llama()?, &mut progress)?;
     bar.clear();
     for note in &imported.notes {
         out::complain(format_args!("note: {note}"));
@@ -54,10 +64,11 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     let options =
         ExportOptions { element: args.dtype, shard_bytes: args.max_shard_size, architecture: llama()? };
     let bar = Progress::new();
-    let mut progress = |done, total| {
-        bar.show("export", &format!("exporting {} of {}", bytes(done), bytes(total)), done, total);
+    let mut tell = tell(&bar, "write and read again");
+    let exported = match hugging_face::export(&args.checkpoint, &args.out, &options, &mut tell) {
+        Ok(exported) => exported,
+        Err(error) => return ended(error),
     };
-    let exported = hugging_face::export(&args.checkpoint, &args.out, &options, &mut progress)?;
     bar.clear();
     for note in &exported.notes {
         out::complain(format_args!("note: {note}"));
@@ -83,6 +94,20 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     })?;
     out::line(format_args!("Wrote {}", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows how far it is, until somebody asks to end it.
+fn tell<'a>(bar: &'a Progress, what: &'a str) -> impl FnMut(u64, u64) -> bool + 'a {
+    let stop = signals::catch(NOTICES);
+    move |done, total| {
+        bar.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
+        !stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What it was asked to end for is no error.
+fn ended(error: CheckpointError) -> Result<ExitCode> {
+    signals::exit_code().map_or_else(|| Err(error.into()), |code| Ok(ExitCode::from(code)))
 }
 
 fn llama() -> Result<Source> {

@@ -84,6 +84,25 @@ fn logits_are_those_of_each_token() {
 }
 
 #[test]
+fn a_model_without_a_tokenizer_is_told_to_get_one() {
+    let folder = Folder::new("hugging_face_mute");
+    // More tokens than bytes, and nothing that says which texts they are.
+    succeed(&["train", &folder.config(), "--model.overrides.vocab_size", "300"]);
+    let step = folder.path("run/checkpoint/step-6").display().to_string();
+    let [out, back] = ["out", "back"].map(|name| folder.path(name).display().to_string());
+    let output = linc(&["export", &step, "--out", &out]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the model reads bytes"));
+    let output = linc(&["import", &out, "--out", &back]);
+    let (said, notes) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(notes.contains("there is no tokenizer.json"), "{notes}");
+    assert!(said.contains("linc train") && !said.contains("linc generate"), "{said}");
+    refuse(
+        &["generate", "--checkpoint", &back, "--prompt", "the"],
+        &["it was imported without a tokenizer", "tokenizer.json beside its config.json"],
+    );
+}
+
+#[test]
 fn wrong_arguments_are_refused() {
     let folder = Folder::new("hugging_face_arguments");
     let (_, step) = trained(&folder, "0");

@@ -152,9 +152,12 @@ fn plain(r: &mut Reader<'_>) {
     for key in ["attention_dropout", "hidden_dropout", "residual_dropout", "embedding_dropout"] {
         r.only(key, &[json!(0)], "linc has no dropout");
     }
-    for key in ["is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder", "use_sliding_window"] {
+    for key in
+        ["alibi", "is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder", "use_sliding_window"]
+    {
         r.only(key, &no, "linc's llama3 has nothing of the kind");
     }
+    r.only("rope_interleaved", &no, "Hugging Face's Llama rotates halves of a head");
     r.only("pruned_heads", &[json!({})], "linc's llama3 has all of its heads");
     r.only("sliding_window", &[], "linc's attention sees all tokens before it; null means so");
     r.only(

@@ -1,6 +1,5 @@
 //! From a checkpoint to a Hugging Face folder, which is imported again and asked the same before it gets its name.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,7 +9,8 @@ use linc_driver::{AttentionFamily, AttentionKind, Model, Source};
 use serde_json::{Value, json};
 
 use super::config::Dimensions;
-use super::convert::{Element, Way, narrowed, reordered};
+use super::convert::{Element, Way, narrowed, reordered, widened};
+use super::counter::{Counter, Tell};
 use super::description::{self, GENERATION, Special};
 use super::folder::{Unfinished, in_plain_words};
 use super::import::{CONFIG, check_table, parameters};
@@ -70,7 +70,7 @@ impl Held {
     }
 }
 
-/// Exports a checkpoint as `out`, which must not exist; `progress` hears how many bytes of how many are written.
+/// Exports a checkpoint as `out`, which must not exist; `tell` hears how far it is.
 ///
 /// # Errors
 /// The checkpoint cannot be read, its model is not of a form that can be exported, its weights do not fit the number
@@ -79,16 +79,16 @@ pub fn export(
     checkpoint: &Path,
     out: &Path,
     options: &ExportOptions,
-    progress: &mut dyn FnMut(u64, u64),
+    tell: &mut Tell<'_>,
 ) -> Result<Exported, CheckpointError> {
-    export_to(checkpoint, out, options, progress).map_err(in_plain_words)
+    export_to(checkpoint, out, options, tell).map_err(in_plain_words)
 }
 
 fn export_to(
     checkpoint: &Path,
     out: &Path,
     options: &ExportOptions,
-    progress: &mut dyn FnMut(u64, u64),
+    tell: &mut Tell<'_>,
 ) -> Result<Exported, CheckpointError> {
     let state = crate::open(checkpoint)?;
     let model = model_of(&state.model)?;
@@ -119,11 +119,15 @@ fn export_to(
         }
     }
     let shards = shards(&table, options);
-    write_shards(partial, &shards, &held, progress)?;
+    let bytes: u64 = shards.iter().map(|shard| shard.bytes).sum();
+    let wide = bytes * 4 / options.element.bytes() as u64;
+    // Each tensor is written once, compared in two places, and loaded for each of the texts.
+    let texts = if options.element == Element::F32 { 2 } else { 3 };
+    let counter = Counter::new(bytes + (2 + texts) * wide, tell);
+    write_shards(partial, &shards, &held, &counter)?;
 
-    let logits = check(partial, &model, &table, &held, options)?;
+    let logits = check(partial, &model, &table, &held, options, &counter)?;
     unfinished.finish()?;
-    let bytes = shards.iter().map(|shard| shard.bytes).sum();
     Ok(Exported { model, shards: shards.len(), bytes, logits, notes })
 }
 
@@ -235,20 +239,13 @@ fn write_shards(
     folder: &Path,
     shards: &[Shard<'_>],
     held: &Held,
-    progress: &mut dyn FnMut(u64, u64),
+    counter: &Counter<'_>,
 ) -> Result<(), CheckpointError> {
-    let total: u64 = shards.iter().map(|shard| shard.bytes).sum();
-    let (done, progress) = (Cell::new(0), RefCell::new(progress));
     let metadata = BTreeMap::from([("format", "pt".to_owned())]);
     for shard in shards {
         let tensor = |weight| {
             let weight: &Weight = weight;
-            let read = || {
-                let bytes = held.read(weight)?;
-                done.set(done.get() + bytes.len() as u64);
-                (progress.borrow_mut())(done.get(), total);
-                Ok(bytes)
-            };
+            let read = || counter.count(held.read(weight)?);
             Tensor { name: weight.foreign.clone(), shape: weight.shape.clone(), read: Box::new(read) }
         };
         let tensors: Vec<Tensor<'_>> = shard.weights.iter().map(|weight| tensor(weight)).collect();
@@ -259,6 +256,7 @@ fn write_shards(
             shard.weights.iter().map(|weight| (weight.foreign.clone(), json!(shard.name))).collect()
         };
         let map: serde_json::Map<String, Value> = shards.iter().flat_map(of).collect();
+        let total: u64 = shards.iter().map(|shard| shard.bytes).sum();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
         write::write_json(&folder.join(INDEX), &index)?;
     }
@@ -272,11 +270,12 @@ fn check(
     table: &[Weight],
     held: &Held,
     options: &ExportOptions,
+    counter: &Counter<'_>,
 ) -> Result<Evaluated, CheckpointError> {
     let foreign = import::Foreign::open(written, written, &options.architecture)?;
-    let wide = |bytes: Vec<u8>| super::convert::widened(bytes, held.element);
-    let rounded = |weight: &Weight| Ok(reordered(wide(held.read(weight)?), weight, Way::Import));
-    let imported = |weight: &Weight| Ok(reordered(foreign.weights.read(weight)?, weight, Way::Import));
+    let in_order = |bytes: Vec<u8>, weight: &Weight| counter.count(reordered(bytes, weight, Way::Import));
+    let rounded = |weight: &Weight| in_order(widened(held.read(weight)?, held.element), weight);
+    let imported = |weight: &Weight| in_order(foreign.weights.read(weight)?, weight);
     same::check(&foreign.table, table, &imported, &rounded)?;
     let Some(expected) = evaluate(model, table, &rounded)? else { return Ok(Evaluated::TooLarge) };
     let Some(found) = evaluate(&foreign.model, &foreign.table, &imported)? else {
@@ -286,7 +285,7 @@ fn check(
     if held.element == Element::F32 {
         return Ok(Evaluated::Same { rounding: 0.0 });
     }
-    let before = evaluate(model, table, &|weight| held.wide(weight))?;
+    let before = evaluate(model, table, &|weight| counter.count(held.wide(weight)?))?;
     let rounding = before.map_or(0.0, |before| same::largest_difference(&before, &expected));
     Ok(Evaluated::Same { rounding })
 }

@@ -1,6 +1,5 @@
 //! From a Hugging Face folder to a checkpoint of weights alone, with its model's texts beside it.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use linc_plan::Role;
 
 use super::config::Config;
 use super::convert::{Way, reordered};
+use super::counter::{Counter, Tell};
 use super::folder::{Unfinished, in_plain_words};
 use super::json::Document;
 use super::model_file::{self, FAMILY};
@@ -24,6 +24,8 @@ use crate::{CheckpointError, Contents, ModelRecord, State, model_of};
 
 /// The model file of an imported model, in its folder.
 pub const MODEL_TOML: &str = "model.toml";
+/// The kind of data of a model that was imported without a tokenizer, so that it reads no text.
+pub const NO_TOKENIZER: &str = "token";
 /// The file that says what a model of Hugging Face is.
 pub(super) const CONFIG: &str = "config.json";
 
@@ -87,8 +89,8 @@ impl Foreign {
     }
 }
 
-/// Imports a folder as `out`, which must not exist. `architecture` is the text of the Llama models; `progress` hears how
-/// many bytes of how many are written.
+/// Imports a folder as `out`, which must not exist. `architecture` is the text of the Llama models; `tell` hears how far it
+/// is.
 ///
 /// # Errors
 /// [`CheckpointError::HuggingFace`] with all that is wrong with the folder, [`CheckpointError::Data`] for its tokenizer,
@@ -97,35 +99,32 @@ pub fn import(
     folder: &Path,
     out: &Path,
     architecture: &Source,
-    progress: &mut dyn FnMut(u64, u64),
+    tell: &mut Tell<'_>,
 ) -> Result<Imported, CheckpointError> {
-    import_to(folder, out, architecture, progress).map_err(in_plain_words)
+    import_to(folder, out, architecture, tell).map_err(in_plain_words)
 }
 
 fn import_to(
     folder: &Path,
     out: &Path,
     architecture: &Source,
-    progress: &mut dyn FnMut(u64, u64),
+    tell: &mut Tell<'_>,
 ) -> Result<Imported, CheckpointError> {
     let foreign = Foreign::open(folder, out, architecture)?;
     let mut notes = foreign.notes.clone();
     let tokenizer = tokenizer(folder, &foreign.config, &mut notes)?;
     let unfinished = Unfinished::new(out)?;
     let total = foreign.table.iter().map(|weight| 4 * weight.shape.iter().product::<usize>() as u64).sum();
-    let (done, progress) = (Cell::new(0), RefCell::new(progress));
+    let counter = Counter::new(total, tell);
     let tensor = |weight| {
         let weight: &Weight = weight;
         let read = || {
-            let bytes = foreign.weights.read(weight)?;
-            done.set(done.get() + bytes.len() as u64);
-            (progress.borrow_mut())(done.get(), total);
+            let bytes = counter.count(foreign.weights.read(weight)?)?;
             Ok(reordered(bytes, weight, Way::Import))
         };
         Tensor { name: weight.linc.clone(), shape: weight.shape.clone(), read: Box::new(read) }
     };
-    // What says so is asked for by whoever would read text with it.
-    let kind = if tokenizer.is_some() { "text" } else { "token" };
+    let kind = if tokenizer.is_some() { "text" } else { NO_TOKENIZER };
     let data = DataState {
         kind: kind.to_owned(),
         seed: 0,

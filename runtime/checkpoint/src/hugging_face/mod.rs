@@ -7,6 +7,7 @@
 
 mod config;
 mod convert;
+mod counter;
 mod description;
 mod export;
 mod folder;
@@ -26,6 +27,7 @@ mod weights;
 mod tests;
 
 pub use convert::Element;
+pub use counter::Tell;
 pub use export::{ExportOptions, Exported, export};
-pub use import::{Imported, MODEL_TOML, import, usual_folder};
+pub use import::{Imported, MODEL_TOML, NO_TOKENIZER, import, usual_folder};
 pub use logits::Evaluated;

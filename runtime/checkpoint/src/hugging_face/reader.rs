@@ -8,9 +8,11 @@ use serde_json::Value;
 use super::json::Document;
 
 /// Keys that say nothing about the weights or what is computed with them.
-const IGNORED: [&str; 27] = [
+const IGNORED: [&str; 33] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
+    "_commit_hash",
+    "_flash_attn_2_enabled",
     "_name_or_path",
     "attn_implementation",
     "auto_map",
@@ -21,6 +23,7 @@ const IGNORED: [&str; 27] = [
     "id2label",
     "initializer_range",
     "is_decoder",
+    "is_llama_config",
     "label2id",
     "name_or_path",
     "output_attentions",
@@ -33,7 +36,10 @@ const IGNORED: [&str; 27] = [
     "task_specific_params",
     "tokenizer_class",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_bfloat16",
     "use_cache",
 ];

@@ -150,7 +150,7 @@ impl Folder {
     }
 
     fn import(&self) -> Result<super::Imported, CheckpointError> {
-        import(&self.path(), &self.out(), &llama(), &mut |_, _| {})
+        import(&self.path(), &self.out(), &llama(), &mut |_, _| true)
     }
 
     /// The message of an import that must fail and leave nothing behind.
@@ -684,7 +684,7 @@ fn a_real_model_is_imported() {
     let Ok(config) = Config::read(&document) else { panic!("its config is refused") };
     assert_eq!((config.sizes.vocab, config.positions, config.norm_eps), (2048, 512, 1e-6));
     let home = tempfile::tempdir().expect("a folder");
-    let imported = import(&folder, &home.path().join("out"), &llama(), &mut |_, _| {});
+    let imported = import(&folder, &home.path().join("out"), &llama(), &mut |_, _| true);
     let imported = imported.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((imported.model.sizes.params, imported.model.layer_map().as_str()), (656_000, "SS"));
     assert!(imported.has_tokenizer && imported.notes.is_empty(), "{:?}", imported.notes);

@@ -91,7 +91,7 @@ impl Checkpoint {
 
     fn export(&self, out: &str, element: Element, shard_bytes: u64) -> Result<Exported, CheckpointError> {
         let options = ExportOptions { element, shard_bytes, architecture: llama() };
-        export(&self.path("step-3"), &self.path(out), &options, &mut |_, _| {})
+        export(&self.path("step-3"), &self.path(out), &options, &mut |_, _| true)
     }
 
     /// The message of an export that must fail and leave nothing behind.
@@ -138,7 +138,7 @@ fn an_export_comes_back_bit_by_bit_in_one_file_or_in_many() {
         assert_eq!(checkpoint.path("out/model.safetensors").exists(), exported.shards == 1);
         assert_eq!(checkpoint.path("out/model.safetensors.index.json").exists(), exported.shards > 1);
         let back = checkpoint.path("back");
-        import(&checkpoint.path("out"), &back, &llama(), &mut |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
+        import(&checkpoint.path("out"), &back, &llama(), &mut |_, _| true).unwrap_or_else(|e| panic!("{e}"));
         assert!(tensors(&back) == tensors(&checkpoint.path("step-3")), "other bits");
         let config = checkpoint.json("out/config.json");
         assert_eq!(config["architectures"], json!(["LlamaForCausalLM"]));
@@ -179,7 +179,7 @@ fn narrow_weights_are_those_of_the_checkpoint_rounded() {
         assert!(rounding > 0.0 && rounding < most, "{out}: {rounding}");
         assert_eq!(checkpoint.json(&format!("{out}/config.json"))["torch_dtype"], json!(out));
         let back = checkpoint.path(&format!("{out}-back"));
-        import(&checkpoint.path(out), &back, &llama(), &mut |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
+        import(&checkpoint.path(out), &back, &llama(), &mut |_, _| true).unwrap_or_else(|e| panic!("{e}"));
         let before = tensors(&checkpoint.path("step-3"));
         for (name, bytes) in tensors(&back) {
             let pairs = bytes.as_chunks::<4>().0.iter().zip(before[&name].as_chunks::<4>().0);
@@ -288,6 +288,38 @@ fn another_family_and_a_damaged_checkpoint_are_refused() {
 }
 
 #[test]
+fn whoever_is_told_how_far_it_is_can_end_it() {
+    let checkpoint = Checkpoint::new(plain(""));
+    let options = || ExportOptions { element: Element::Bf16, shard_bytes: 1 << 40, architecture: llama() };
+    let step = checkpoint.path("step-3");
+    let mut told = vec![];
+    let mut tell = |done, total| {
+        told.push((done, total));
+        true
+    };
+    export(&step, &checkpoint.path("whole"), &options(), &mut tell).unwrap_or_else(|e| panic!("{e}"));
+    assert!(told.is_sorted() && told.last().is_some_and(|(done, total)| done == total), "{:?}", told.last());
+    // While it writes, compares tensors, or loads them for a text.
+    for end in [1, told.len() / 3, told.len() - 1] {
+        let (mut calls, out) = (0, checkpoint.path("out"));
+        let mut tell = |_, _| {
+            calls += 1;
+            calls < end
+        };
+        let ended = export(&step, &out, &options(), &mut tell).map(|_| ()).expect_err("ended").to_string();
+        assert!(ended.contains("stopped") && calls == end && !out.exists(), "{ended}");
+        calls = 0;
+        let mut tell = |_, _| {
+            calls += 1;
+            calls < 2
+        };
+        import(&checkpoint.path("whole"), &out, &llama(), &mut tell).map(|_| ()).expect_err("ended");
+        assert!(calls == 2 && !out.exists());
+    }
+    assert_eq!(fs::read_dir(checkpoint.home.path()).expect("a folder").count(), 2, "something is left");
+}
+
+#[test]
 fn hybrids_come_back_with_their_layers_and_options() {
     let options = "\n[linear_attention]\nrope = false\ntemperature = 2.5\nchunk = 16\n";
     let scaled = "\n[rope_scaling]\nfactor = 8.0\nlow_freq_factor = 1.0\nhigh_freq_factor = 4.0\noriginal_max_position_embeddings = 32\n";
@@ -299,7 +331,7 @@ fn hybrids_come_back_with_their_layers_and_options() {
         assert_eq!(exported.logits, Evaluated::Same { rounding: 0.0 });
         assert_eq!(exported.model.kinds.len(), layers.len());
         let back = checkpoint.path("back");
-        let imported = import(&checkpoint.path("out"), &back, &llama(), &mut |_, _| {});
+        let imported = import(&checkpoint.path("out"), &back, &llama(), &mut |_, _| true);
         let imported = imported.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(imported.model.layer_map().replace(' ', ""), layers);
         assert!(tensors(&back) == tensors(&checkpoint.path("step-3")), "{layers}: other bits");
