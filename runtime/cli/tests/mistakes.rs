@@ -136,6 +136,7 @@ fn settings_are_listed_by_section() {
         "job",
         "profiling",
         "metrics",
+        "alerts",
         "model",
         "model.overrides",
         "optimizer",
