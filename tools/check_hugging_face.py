@@ -197,7 +197,10 @@ def check_case(args, name, ratio, more, folder, cache_names):
     model.train()
     padded, mask = torch.nn.functional.pad(tokens, (3, 0)), torch.nn.functional.pad(torch.ones_like(tokens), (3, 0))
     labels = padded.masked_fill(mask == 0, -100)
-    model(padded, attention_mask=mask, labels=labels).loss.backward()
+    out = model(padded, attention_mask=mask, labels=labels)
+    mean = torch.nn.functional.cross_entropy(out.logits[0, :-1], labels[0, 1:])
+    report("loss", distance(out.loss, mean))
+    out.loss.backward()
     broken = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.isfinite().all()]
     report("gradients that are missing or not finite", len(broken), 0)
 

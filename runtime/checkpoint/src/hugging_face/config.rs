@@ -74,6 +74,11 @@ impl Config {
         let model_type = model_type.unwrap_or(LLAMA);
         let allowed = json!([class(model_type)]);
         r.only("architectures", &[allowed], "the class of another model, or of a part of one");
+        match model_type {
+            // Written by linc, as the files that it names.
+            LINC => drop(r.value("auto_map")),
+            _ => r.only("auto_map", &[], "the model has code of its own, which may compute something else"),
+        }
         let sizes = sizes(r);
         let rope = rope::read(r);
         let norm_eps = r.positive("rms_norm_eps").unwrap_or(1e-6);

@@ -8,14 +8,13 @@ use serde_json::Value;
 use super::json::Document;
 
 /// Keys that say nothing about the weights or what is computed with them.
-const IGNORED: [&str; 33] = [
+const IGNORED: [&str; 32] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_commit_hash",
     "_flash_attn_2_enabled",
     "_name_or_path",
     "attn_implementation",
-    "auto_map",
     "bos_token_id",
     "chunk_size_feed_forward",
     "eos_token_id",

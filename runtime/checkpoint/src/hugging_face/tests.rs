@@ -378,6 +378,10 @@ fn every_contradiction_in_a_config_is_refused() {
         ("rope_scaling", scaling)
     };
     let cases: Vec<(Vec<(&str, Value)>, &str)> = vec![
+        (
+            vec![("auto_map", json!({ "AutoModelForCausalLM": "modeling_mine.Mine" }))],
+            "the model has code of its own",
+        ),
         (vec![("model_type", json!("qwen3"))], "`model_type` is \"qwen3\""),
         (vec![("model_type", json!(null))], "`model_type` is missing"),
         (vec![("architectures", json!(["LlamaForSequenceClassification"]))], "the class of another model"),
@@ -589,6 +593,42 @@ fn what_is_there_in_place_of_a_model_is_said() {
     folder.file("tokenizer.json", "{}");
     assert!(refused().contains("tokenizer.json"));
     assert!(!folder.out().exists());
+}
+
+/// A small generator of positions and bytes.
+fn random(seed: &mut u32, below: usize) -> usize {
+    *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    (*seed >> 8) as usize % below
+}
+
+#[test]
+fn whatever_is_changed_in_a_file_is_refused_or_read_and_nothing_else() {
+    let folder = Folder::new().set("rope_scaling", json!({ "type": "linear", "factor": 2.0 }));
+    folder.write_shards(|_, file| Some(file.to_owned()));
+    let mut seed = 7;
+    for name in ["config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"] {
+        let whole = fs::read(folder.path().join(name)).expect("a file");
+        // Of a file of tensors the header, whose bytes mean something.
+        let end = whole.len().min(1200);
+        for _ in 0..150 {
+            let mut changed = whole.clone();
+            for _ in 0..=random(&mut seed, 3) {
+                let at = random(&mut seed, end.min(changed.len()));
+                match random(&mut seed, 3) {
+                    0 => changed[at] = random(&mut seed, 256) as u8,
+                    1 => changed[at] = b"0123456789{}[]\",:-e"[random(&mut seed, 19)],
+                    _ => drop(changed.remove(at)),
+                }
+            }
+            folder.file(name, &changed);
+            if folder.import().is_ok() {
+                fs::remove_dir_all(folder.out()).expect("removed");
+            }
+            assert_eq!(fs::read_dir(folder.home.path()).expect("a folder").count(), 1, "something is left");
+        }
+        folder.file(name, &whole);
+    }
+    folder.import().unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// A tokenizer of whole words.

@@ -12,6 +12,7 @@ class LincConfig(PretrainedConfig):
     """
 
     model_type = "linc"
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
 
     def __init__(
         self,

@@ -170,8 +170,8 @@ class Context:
         """The same for a layer that is on another device than the one before it."""
         if self.cos.device == device:
             return self
-        move = lambda tensor: None if tensor is None else tensor.to(device)
-        return Context(*map(move, (self.cos, self.sin, self.visible, self.padding)), self.cache)
+        tensors = (self.cos, self.sin, self.visible, self.padding)
+        return Context(*(None if tensor is None else tensor.to(device) for tensor in tensors), self.cache)
 
 
 class LincRMSNorm(nn.Module):
@@ -367,7 +367,7 @@ class LincForCausalLM(PreTrainedModel, GenerationMixin):
         logits = self.lm_head(x if isinstance(logits_to_keep, int) and logits_to_keep == 0 else x[:, kept])
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].to(logits.device).flatten())
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         hidden_states = tuple(hidden_states) if output_hidden_states else None
