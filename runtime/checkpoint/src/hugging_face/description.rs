@@ -24,7 +24,13 @@ impl Special {
     }
 }
 
-/// The `config.json` of a model: of a plain Llama model if no layer is linear.
+/// Whether a model needs the class that linc writes: it has linear layers, or heads that transformers 5 refuses in a Llama
+/// model.
+pub(super) fn needs_class(sizes: &Dimensions, linear: &[bool]) -> bool {
+    linear.contains(&true) || !sizes.dim.is_multiple_of(sizes.heads)
+}
+
+/// The `config.json` of a model, of a plain Llama model if it can be one.
 pub(super) fn config(
     model: &Model,
     record: &ModelRecord,
@@ -35,8 +41,8 @@ pub(super) fn config(
 ) -> Value {
     let number = |key: &str| model.config().number(key).map_or(0.0, |number| number.as_f64());
     let theta = number("rope_theta");
-    let is_hybrid = linear.contains(&true);
-    let model_type = if is_hybrid { LINC } else { LLAMA };
+    let own_class = needs_class(sizes, linear);
+    let model_type = if own_class { LINC } else { LLAMA };
     let mut config = json!({
         "architectures": [class(model_type)],
         "bos_token_id": special.bos,
@@ -56,7 +62,7 @@ pub(super) fn config(
         "use_cache": true,
         "vocab_size": sizes.vocab,
     });
-    if is_hybrid {
+    if own_class {
         let types = |linear: &bool| if *linear { "linear_attention" } else { "full_attention" };
         let options = model.config().linear_attention();
         config["auto_map"] = json!({
@@ -82,7 +88,7 @@ pub(super) fn config(
     config
 }
 
-/// The model class of hybrids, which transformers loads from beside the weights.
+/// The model class that linc writes, which transformers loads from beside the weights.
 pub(super) const PYTHON: [(&str, &str); 2] = [
     ("configuration_linc.py", include_str!("python/configuration_linc.py")),
     ("modeling_linc.py", include_str!("python/modeling_linc.py")),

@@ -106,6 +106,12 @@ fn export_to(
     let mut notes = vec![];
     let tokenizer = tokenizer(checkpoint, &state, &mut notes)?;
     let special = Special::of(tokenizer.as_ref());
+    if description::needs_class(&sizes, &linear) && !linear.contains(&true) {
+        notes.push(format!(
+            "transformers has no Llama model of {} features and {} heads, so it gets a model class of its own, as hybrids do",
+            sizes.dim, sizes.heads
+        ));
+    }
 
     let unfinished = Unfinished::new(out)?;
     let partial = unfinished.path();
@@ -113,7 +119,7 @@ fn export_to(
     let described = description::config(&model, &state.model, &sizes, &linear, options.element, special);
     write::write_json(&partial.join(CONFIG), &described)?;
     write_tokenizer(partial, files, special)?;
-    if linear.contains(&true) {
+    if description::needs_class(&sizes, &linear) {
         for (name, text) in description::PYTHON {
             write::write_file(&partial.join(name), text.as_bytes())?;
         }

@@ -358,6 +358,26 @@ fn hybrids_come_back_with_their_layers_and_options() {
 }
 
 #[test]
+fn heads_that_transformers_refuses_in_a_llama_get_the_class_of_hybrids() {
+    let overrides =
+        [("n_heads", 6.0), ("head_dim", 8.0)].map(|(key, value)| (key.to_owned(), value)).to_vec();
+    let checkpoint = Checkpoint::new(ModelRecord { overrides, ..plain("") });
+    let exported = checkpoint.export("out", Element::F32, 1 << 40).unwrap_or_else(|e| panic!("{e}"));
+    assert!(
+        exported.notes.iter().any(|note| note.contains("32 features and 6 heads")),
+        "{:?}",
+        exported.notes
+    );
+    let config = checkpoint.json("out/config.json");
+    assert_eq!((&config["model_type"], &config["num_attention_heads"]), (&json!("linc"), &json!(6)));
+    assert_eq!(config["layer_types"], json!(vec!["full_attention"; 4]));
+    assert!(checkpoint.path("out/modeling_linc.py").exists());
+    let back = checkpoint.path("back");
+    import(&checkpoint.path("out"), &back, &llama(), &mut |_, _| true).unwrap_or_else(|e| panic!("{e}"));
+    assert!(tensors(&back) == tensors(&checkpoint.path("step-3")), "other bits");
+}
+
+#[test]
 fn a_kind_of_attention_that_exported_models_lack_is_refused() {
     let mut elu = plain("");
     elu.layers[2] = "elu".into();
