@@ -74,8 +74,8 @@ mod tests {
             assert_eq!(written.files.len(), 3);
             let loaded = JobConfig::load_file(&written.config, &[], &Shipped::NONE).expect("loads");
             assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-            let model = ModelFiles::resolve(&loaded.config.model, Some(&written.config), &Shipped::NONE)
-                .expect("its model");
+            let model =
+                ModelFiles::resolve(&loaded.config.model, &loaded.files, &Shipped::NONE).expect("its model");
             assert!(
                 model.model_path.starts_with(folder.path())
                     && model.architecture_path.starts_with(folder.path())

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     for warning in &loaded.warnings {
         console.warn(warning);
     }
-    let files = ModelFiles::resolve(&config.model, Some(path), &SHIPPED)?;
+    let files = ModelFiles::resolve(&config.model, &loaded.files, &SHIPPED)?;
     let threads = config.training.threads;
     let opened = config.training.device.open((threads > 0).then_some(threads))?;
     if let Some(warning) = opened.warning {

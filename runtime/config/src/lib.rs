@@ -12,6 +12,7 @@
 pub mod check;
 mod compiler_value;
 mod error;
+mod files;
 mod legacy;
 mod model;
 mod model_files;
@@ -28,6 +29,7 @@ pub mod table;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
+pub use files::{BASE, ConfigFiles, ConfigText};
 pub use legacy::is_ignored;
 pub use model::{Model, OVERRIDES, describe_overrides, take_overrides};
 pub use model_files::{ModelFiles, read_or_shipped};

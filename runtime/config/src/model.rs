@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use linc_driver::{Placement, Ratio};
 
+use crate::files::ConfigFiles;
 use crate::section;
 use crate::section::{KeyInfo, Section as _};
 use crate::settings::Settings;
@@ -32,11 +33,11 @@ section! {
 }
 
 impl Model {
-    /// The model that the text of a config names; everything else in it is left alone, and so is what is wrong with it.
-    pub(crate) fn of_text(text: &str, path: &str) -> Self {
+    /// The model that a config names; everything else in it is left alone, and so is what is wrong with it.
+    pub(crate) fn of_config(files: &ConfigFiles) -> Self {
         let mut keys = Vec::new();
         Self::describe(&mut keys);
-        Self::read(&mut Settings::new(path, text, &[], keys, &[OVERRIDES]))
+        Self::read(&mut Settings::new(files, &[], keys, &[OVERRIDES]))
     }
 }
 

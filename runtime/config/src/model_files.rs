@@ -31,17 +31,13 @@ impl ModelFiles {
     ///
     /// `[model] path` is looked up from the working directory, then from the config's folder. Without it,
     /// `models/<name>_<flavor>.toml` (in lower case) is looked for in `../models` and `models` beside the config,
-    /// then in `models` in the working directory, then among the models that are built in. `config_path` is the
-    /// config's file, if it has one.
+    /// then in `models` in the working directory, then among the models that are built in. `configs` are the
+    /// config's file, if it has one, and those of its bases, beside which is looked next.
     ///
     /// # Errors
     /// No such model (with those there are), or a file that cannot be read.
-    pub fn resolve(
-        model: &Model,
-        config_path: Option<&Path>,
-        shipped: &Shipped,
-    ) -> Result<Self, ConfigError> {
-        Self::read(&model_path(model, config_path, shipped)?, shipped)
+    pub fn resolve(model: &Model, configs: &[PathBuf], shipped: &Shipped) -> Result<Self, ConfigError> {
+        Self::read(&model_path(model, configs, shipped)?, shipped)
     }
 
     /// Reads a model file and the architecture it names (`architecture = "x.linc"`); where there is no such file, the
@@ -65,17 +61,17 @@ impl ModelFiles {
 /// The path of a config's model file, as [`ModelFiles::resolve`] looks for it; of one that is built in, its path there.
 pub(crate) fn model_path(
     model: &Model,
-    config_path: Option<&Path>,
+    configs: &[PathBuf],
     shipped: &Shipped,
 ) -> Result<PathBuf, ConfigError> {
-    let config_folder = config_path.map(|path| path.parent().unwrap_or(Path::new("")));
+    let config_folders = || configs.iter().map(|path| path.parent().unwrap_or(Path::new("")));
     if let Some(path) = &model.path {
         let given = PathBuf::from(path);
-        let beside = config_folder.map(|folder| folder.join(path)).filter(|beside| beside.is_file());
+        let beside = config_folders().map(|folder| folder.join(path)).find(|beside| beside.is_file());
         return Ok(if given.is_file() { given } else { beside.unwrap_or(given) });
     }
     let mut folders = Vec::new();
-    if let Some(folder) = config_folder {
+    for folder in config_folders() {
         // `configs/..` is written out where that can be done by name, for shorter messages.
         match folder.file_name() {
             Some(_) => folders.push(folder.parent().unwrap_or(Path::new("")).join("models")),
@@ -160,7 +156,8 @@ fn architecture_path(model_path: &Path, text: &str) -> Result<PathBuf, ConfigErr
 fn no_such_model(model: &Model, file: &str, folders: &[PathBuf], shipped: &Shipped) -> ConfigError {
     let mut looked: Vec<String> =
         folders.iter().map(|folder| folder.join(file).display().to_string()).collect();
-    looked.dedup();
+    let mut seen = std::collections::BTreeSet::new();
+    looked.retain(|path| seen.insert(path.clone()));
     let message = format!(
         "no model file for name = \"{}\", flavor = \"{}\"; looked for {}",
         model.name,
@@ -234,14 +231,15 @@ mod tests {
     fn a_flavor_is_found_beside_the_configs() {
         let folder = tree();
         let config = folder.path().join("configs/a.toml");
-        let files = ModelFiles::resolve(&model("1B"), Some(&config), &Shipped::NONE).expect("found");
+        let files =
+            ModelFiles::resolve(&model("1B"), std::slice::from_ref(&config), &Shipped::NONE).expect("found");
         assert_eq!(files.model_path, folder.path().join("models/llama3_1b.toml"));
         assert_eq!(files.architecture_path, folder.path().join("models/llama3.linc"));
         assert!(files.model_text.contains("dim = 8"));
         assert_eq!(files.architecture_text, "model llama3 {}\n");
         let by_path = Model { path: Some("../models/llama3_1b.toml".to_owned()), ..Model::default() };
         assert_eq!(
-            ModelFiles::resolve(&by_path, Some(&config), &Shipped::NONE).expect("found").model_text,
+            ModelFiles::resolve(&by_path, &[config], &Shipped::NONE).expect("found").model_text,
             files.model_text
         );
     }
@@ -251,7 +249,9 @@ mod tests {
         let folder = tree();
         let config = folder.path().join("configs/a.toml");
         let error = |flavor: &str| {
-            ModelFiles::resolve(&model(flavor), Some(&config), &Shipped::NONE).expect_err(flavor).to_string()
+            ModelFiles::resolve(&model(flavor), std::slice::from_ref(&config), &Shipped::NONE)
+                .expect_err(flavor)
+                .to_string()
         };
         let missing = error("1c");
         assert!(

@@ -7,6 +7,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use crate::error::ConfigError;
+use crate::files::ConfigFiles;
 use crate::model::Model;
 use crate::model_files::model_path;
 use crate::shipped::{Shipped, find};
@@ -61,6 +62,17 @@ fn kind(path: &Path, shipped: &Shipped) -> Option<Kind> {
     has_section.then_some(Kind::Config(text))
 }
 
+/// What is at a path, in words, if it is known not to be a config.
+pub(crate) fn not_a_config(path: &Path, shipped: &Shipped) -> Option<&'static str> {
+    match kind(path, shipped)? {
+        Kind::Config(_) => None,
+        Kind::Model => Some("a model file"),
+        Kind::Architecture => Some("an architecture"),
+        Kind::Run => Some("the folder of a run"),
+        Kind::Checkpoint => Some("a checkpoint"),
+    }
+}
+
 /// Refuses what is known not to be the config of a run.
 ///
 /// # Errors
@@ -111,9 +123,13 @@ pub(crate) fn check_model(path: &Path, shipped: &Shipped) -> Result<(), ConfigEr
     let (is, help) = match kind(path, shipped) {
         None | Some(Kind::Model) => return Ok(()),
         Some(Kind::Config(text)) => {
-            let model = Model::of_text(&text, "");
+            let files = match ConfigFiles::read(path, shipped) {
+                Ok(files) => files,
+                Err(_) => ConfigFiles::of_text("", &text),
+            };
+            let model = Model::of_config(&files);
             let mut help = format!("linc train {shown} trains it");
-            if let Ok(file) = model_path(&model, Some(path), shipped) {
+            if let Ok(file) = model_path(&model, &[path.to_path_buf()], shipped) {
                 help.push_str(&format!("; its model: linc compile {}", file.display()));
                 let ratio = model.linear_attn_ratio.iter();
                 ratio.for_each(|ratio| help.push_str(&format!(" --ratio {ratio}")));

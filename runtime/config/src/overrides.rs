@@ -1,6 +1,7 @@
 //! Settings of the command line.
 
 use crate::error::ConfigError;
+use crate::files::BASE_HELP;
 use crate::section::KeyInfo;
 
 /// A `--section.key value` argument.
@@ -22,6 +23,9 @@ impl Override {
         let mut overrides = Vec::new();
         let mut rest = args.iter().peekable();
         while let Some(arg) = rest.next() {
+            if arg == "--base" || arg.starts_with("--base=") {
+                return Err(ConfigError::new(format!("unexpected argument `{arg}`")).help(BASE_HELP));
+            }
             let Some(flag) = arg.strip_prefix("--").filter(|flag| flag.contains('.')) else {
                 let example = sectioned(arg, keys).map_or_else(
                     || ", for example `--training.steps 100`".to_owned(),

@@ -1,5 +1,5 @@
-//! The settings as given: a TOML text overlaid with command line flags, each remembering where it came
-//! from, so that every complaint about it can point there.
+//! The settings as given: the texts of a config and of those that it starts from, overlaid with command line flags, each
+//! remembering where it came from, so that every complaint about it can point there.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::check::Check;
 use crate::error::{ConfigError, FilePlace, Place, Problem};
+use crate::files::{BASE, BASE_HELP, ConfigFiles, ConfigText};
 use crate::legacy;
 use crate::near::nearest;
 use crate::overrides::Override;
@@ -22,7 +23,12 @@ enum Value<'a> {
 }
 
 enum Origin {
-    File { key: Range<usize>, value: Range<usize> },
+    /// Number of the text, and the places in it.
+    File {
+        text: usize,
+        key: Range<usize>,
+        value: Range<usize>,
+    },
     Flag(String),
 }
 
@@ -33,31 +39,33 @@ struct Entry<'a> {
     spelled: String,
 }
 
+/// Where a problem stands among others: the number of the text, and the line in it.
+type Rank = (usize, usize);
+
 /// All given settings by canonical `section.key`, and what was found wrong with them.
 pub struct Settings<'a> {
-    file: &'a str,
-    text: &'a str,
+    /// The config first, each other the base of the one before.
+    texts: &'a [ConfigText],
     keys: Vec<KeyInfo>,
     /// Sections whose keys are not fixed.
     open_sections: &'a [&'a str],
     given: BTreeMap<String, Entry<'a>>,
     places: BTreeMap<String, Place>,
-    problems: Vec<(usize, Problem)>,
-    warnings: Vec<String>,
+    problems: Vec<(Rank, Problem)>,
+    /// By the setting that they are about, where that is one without effect.
+    warnings: Vec<(Option<String>, String)>,
 }
 
 impl<'a> Settings<'a> {
-    /// Reads the file's text, then lays the overrides over it.
+    /// Reads the texts, those of bases first, so that each lies over its base, and the overrides over all.
     pub fn new(
-        file: &'a str,
-        text: &'a str,
+        files: &'a ConfigFiles,
         overrides: &[Override],
         keys: Vec<KeyInfo>,
         open_sections: &'a [&'a str],
     ) -> Self {
         let mut settings = Self {
-            file,
-            text,
+            texts: files.texts(),
             keys,
             open_sections,
             given: BTreeMap::new(),
@@ -65,19 +73,8 @@ impl<'a> Settings<'a> {
             problems: Vec::new(),
             warnings: Vec::new(),
         };
-        match DeTable::parse(text) {
-            Ok(document) => {
-                let mut entries = Vec::new();
-                settings.walk(document.into_inner(), "", &mut entries);
-                settings.insert_layer(entries);
-            }
-            Err(error) => {
-                let span = error.span().unwrap_or(text.len()..text.len());
-                let help = Some(syntax::help(text, span.start));
-                let message = format!("not valid TOML: {}", error.message());
-                let origin = Origin::File { key: span.clone(), value: span };
-                settings.problem(message, settings.key_place(&origin), help);
-            }
+        for number in (0..settings.texts.len()).rev() {
+            settings.read_text(number);
         }
         let flags = overrides.iter().map(|given| {
             let value = given.value.clone().map_or(Value::Switch, Value::Text);
@@ -88,23 +85,58 @@ impl<'a> Settings<'a> {
         settings
     }
 
+    /// Lays what a text says over what there is.
+    fn read_text(&mut self, number: usize) {
+        let text = &self.texts[number].text;
+        match DeTable::parse(text) {
+            Ok(document) => {
+                let mut entries = Vec::new();
+                let mut table = document.into_inner();
+                // It was followed where the files were read, if they were.
+                if let Some((key, _)) = table.remove_entry(BASE)
+                    && number + 1 == self.texts.len()
+                {
+                    let origin = Origin::File { text: number, key: key.span(), value: key.span() };
+                    let message = format!("`{BASE}` is followed in the config that is trained, and not here");
+                    let help = format!("`linc config` prints a config with all settings of its {BASE}");
+                    self.problem(message, self.key_place(&origin), Some(help));
+                }
+                self.walk(number, table, "", &mut entries);
+                self.insert_layer(entries);
+            }
+            Err(error) => {
+                let span = error.span().unwrap_or(text.len()..text.len());
+                let help = Some(syntax::help(text, span.start));
+                let message = format!("not valid TOML: {}", error.message());
+                let origin = Origin::File { text: number, key: span.clone(), value: span };
+                self.problem(message, self.key_place(&origin), help);
+            }
+        }
+    }
+
     /// Collects `section.key` entries; reports what is not inside a known section.
-    fn walk(&mut self, table: DeTable<'a>, section: &str, entries: &mut Vec<(String, Entry<'a>)>) {
+    fn walk(
+        &mut self,
+        number: usize,
+        table: DeTable<'a>,
+        section: &str,
+        entries: &mut Vec<(String, Entry<'a>)>,
+    ) {
         for (key, value) in table {
             let name = if section.is_empty() {
                 key.get_ref().to_string()
             } else {
                 format!("{section}.{}", key.get_ref())
             };
-            let origin = Origin::File { key: key.span(), value: value.span() };
+            let origin = Origin::File { text: number, key: key.span(), value: value.span() };
             match value.into_inner() {
-                DeValue::Table(inner) if self.is_section(&name) => self.walk(inner, &name, entries),
+                DeValue::Table(inner) if self.is_section(&name) => self.walk(number, inner, &name, entries),
                 DeValue::Table(inner) if legacy::is_foreign_section(&name) => {
-                    self.walk(inner, &name, entries);
+                    self.walk(number, inner, &name, entries);
                 }
                 // One table, where a list of them may be wanted.
                 value @ DeValue::Table(_) if self.keys.iter().any(|key| key.name == name) => {
-                    let origin = Origin::File { key: key.span(), value: key.span() };
+                    let origin = Origin::File { text: number, key: key.span(), value: key.span() };
                     entries.push((name.clone(), Entry { value: Value::Toml(value), origin, spelled: name }))
                 }
                 DeValue::Table(_) => {
@@ -167,7 +199,10 @@ impl<'a> Settings<'a> {
                     let place = self.key_place(&entry.origin);
                     match legacy::ignored(&name) {
                         Some(reason) => {
-                            self.warnings.push(format!("{}: `{name}` has no effect: {reason}", at(&place)))
+                            let warning = format!("{}: `{name}` has no effect: {reason}", at(&place));
+                            // Said once, at the place that counts.
+                            self.warnings.retain(|(of, _)| of.as_ref() != Some(&name));
+                            self.warnings.push((Some(name), warning));
                         }
                         None => self.unknown(&name, place),
                     }
@@ -189,6 +224,10 @@ impl<'a> Settings<'a> {
     /// Reports a name that is no setting, with the nearest that is.
     fn unknown(&mut self, name: &str, place: Place) {
         let (section, key) = name.rsplit_once('.').unwrap_or(("", name));
+        if key == BASE && !section.is_empty() {
+            let message = format!("unknown setting `{name}`");
+            return self.problem(message, place, Some(BASE_HELP.to_owned()));
+        }
         let is_flag = matches!(place, Place::CommandLine(_));
         let spell = |name: &str| match name.rsplit_once('.') {
             Some((found, key)) if found == section && !is_flag => format!("`{key}`"),
@@ -240,14 +279,19 @@ impl<'a> Settings<'a> {
 
     fn key_place(&self, origin: &Origin) -> Place {
         match origin {
-            Origin::File { key, .. } => Place::File(FilePlace::locate(self.file, self.text, key.clone())),
+            Origin::File { text, key, .. } => self.place_in(*text, key.clone()),
             Origin::Flag(flag) => Place::CommandLine(flag.clone()),
         }
     }
 
+    fn place_in(&self, number: usize, span: Range<usize>) -> Place {
+        let ConfigText { name, text, .. } = &self.texts[number];
+        Place::File(FilePlace::locate(name, text, span))
+    }
+
     fn value_place(&self, origin: &Origin) -> Place {
         match origin {
-            Origin::File { value, .. } => Place::File(FilePlace::locate(self.file, self.text, value.clone())),
+            Origin::File { text, value, .. } => self.place_in(*text, value.clone()),
             Origin::Flag(flag) => Place::CommandLine(flag.clone()),
         }
     }
@@ -280,12 +324,13 @@ impl<'a> Settings<'a> {
         match checked {
             Ok(value) => value,
             Err(message) => {
-                let part = match &entry.value {
-                    Value::Toml(value) => T::fault(value).filter(|fault| !fault.span.is_empty()),
-                    Value::Text(_) | Value::Switch => None,
+                let part = match (&entry.value, &entry.origin) {
+                    (Value::Toml(value), Origin::File { text, .. }) => T::fault(value)
+                        .filter(|fault| !fault.span.is_empty())
+                        .map(|fault| (*text, fault.span)),
+                    (Value::Toml(_) | Value::Text(_) | Value::Switch, _) => None,
                 };
-                let place = part
-                    .map_or(place, |part| Place::File(FilePlace::locate(self.file, self.text, part.span)));
+                let place = part.map_or(place, |(text, span)| self.place_in(text, span));
                 let help = legacy::help(name).map(str::to_owned);
                 self.problem(format!("`{}`: {message}", entry.spelled), place, help);
                 default
@@ -322,17 +367,23 @@ impl<'a> Settings<'a> {
     }
 
     /// Reports a conflict between settings that were taken, at the place of the one to look at: one of the command line,
-    /// which was typed last, else the first of `names` that was given.
+    /// which was typed last, then one of the config before one of its base; of several, the first of `names`.
     pub fn conflict(&mut self, names: &[&str], message: String, help: &str) {
-        let place = place_among(&self.places, names).cloned();
+        let place = self.latest(names).cloned();
         let rank = self.rank(place.as_ref());
         self.problems.push((rank, Problem { message, place, help: Some(help.to_owned()) }));
     }
 
     /// Adds a remark about some settings that does not stop the run, at a place as for [`Settings::conflict`].
     pub fn warn(&mut self, names: &[&str], message: &str) {
-        let place = place_among(&self.places, names).map_or_else(|| self.file.to_owned(), at);
-        self.warnings.push(format!("{place}: {message}"));
+        let place = self.latest(names).map_or_else(|| self.texts[0].name.clone(), at);
+        self.warnings.push((None, format!("{place}: {message}")));
+    }
+
+    /// The place of the setting that was given last.
+    fn latest(&self, names: &[&str]) -> Option<&Place> {
+        let last = names.iter().map(|name| self.layer(name)).max()?;
+        names.iter().find(|name| self.layer(name) == last).and_then(|name| self.places.get(*name))
     }
 
     fn problem(&mut self, message: String, place: Place, help: Option<String>) {
@@ -340,19 +391,39 @@ impl<'a> Settings<'a> {
         self.problems.push((rank, Problem { message, place: Some(place), help }));
     }
 
-    /// Sorts problems by line, then those of the command line, then those without a place.
-    fn rank(&self, place: Option<&Place>) -> usize {
+    /// Sorts problems by text and line, then those of the command line, then those without a place.
+    fn rank(&self, place: Option<&Place>) -> Rank {
         match place {
-            Some(Place::File(place)) => place.line,
-            Some(Place::CommandLine(_)) => usize::MAX - 1,
-            None => usize::MAX,
+            Some(Place::File(place)) => {
+                let text = self.texts.iter().position(|text| text.name == place.file);
+                (text.unwrap_or(self.texts.len()), place.line)
+            }
+            Some(Place::CommandLine(_)) => (usize::MAX - 1, 0),
+            None => (usize::MAX, 0),
+        }
+    }
+
+    /// Which of several says a setting: the command line before a config, a config before its base, and these before the
+    /// default. More is later.
+    pub fn layer(&self, name: &str) -> usize {
+        match self.places.get(name) {
+            None => 0,
+            Some(place @ Place::File(_)) => 1 + self.texts.len() - self.rank(Some(place)).0,
+            Some(Place::CommandLine(_)) => 2 + self.texts.len(),
+        }
+    }
+
+    /// Notes that a setting has the value that another asks for, so that it is found at the other's place.
+    pub fn follow(&mut self, name: &str, other: &str) {
+        if let Some(place) = self.places.get(other).cloned() {
+            self.places.insert(name.to_owned(), place);
         }
     }
 
     /// The warnings, or everything that is wrong.
     pub fn finish(mut self) -> Result<Vec<String>, ConfigError> {
         if self.problems.is_empty() {
-            return Ok(self.warnings);
+            return Ok(self.warnings.into_iter().map(|(_, warning)| warning).collect());
         }
         self.problems.sort_by_key(|(rank, _)| *rank);
         Err(ConfigError { problems: self.problems.into_iter().map(|(_, problem)| problem).collect() })

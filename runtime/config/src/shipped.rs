@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use linc_device::words::{help_to_write, reason};
 
 use crate::error::ConfigError;
+use crate::files::ConfigFiles;
 use crate::model::Model;
 use crate::near::nearest;
 
@@ -136,7 +137,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 
 /// The model file that a shipped config trains.
 fn model_of(shipped: &Shipped, config: &ShippedFile) -> Option<&'static ShippedFile> {
-    let model = Model::of_text(config.text, config.path);
+    let model = Model::of_config(&ConfigFiles::of_shipped(config, shipped).ok()?);
     find(shipped.models, Path::new(&crate::model_files::model_file_name(&model)))
 }
 

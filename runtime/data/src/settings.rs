@@ -1,7 +1,7 @@
 //! The settings of data, and what ties them together.
 
 use linc_config::check::{self, Check};
-use linc_config::{Place, Settings, choice, section, sections};
+use linc_config::{Settings, choice, section, sections};
 use linc_device::words::count;
 
 choice! {
@@ -74,24 +74,39 @@ sections! {
     }
 }
 
+/// Of a path and a kind of data, the one that was said later counts: a path that is typed behind a config with other data
+/// means text, and other data that a config asks for replaces the files of its base.
+fn agree(
+    kind: &mut Option<DatasetKind>,
+    path: &mut Option<String>,
+    section: &str,
+    settings: &mut Settings<'_>,
+) {
+    let (kind_name, path_name) = (format!("{section}.dataset"), format!("{section}.dataset_path"));
+    let (of_kind, of_path) = (settings.layer(&kind_name), settings.layer(&path_name));
+    if path.is_none() {
+        return;
+    }
+    if of_path > of_kind {
+        *kind = Some(DatasetKind::Text);
+        settings.follow(&kind_name, &path_name);
+    } else if of_kind > of_path && kind.is_some_and(|kind| kind != DatasetKind::Text) {
+        *path = None;
+    }
+}
+
 fn held_out_share() -> Check<f64> {
     Check::new("a number from 0 to 0.9", |value| (0.0..=0.9).contains(value))
 }
 
 impl DataSettings {
     /// Fills in what other settings imply.
-    pub fn complete(&mut self, settings: &Settings<'_>) {
-        // A path that is typed behind a config with other data means text as well.
-        let means_text = |path: &Option<String>, path_name: &str, name: &str| {
-            let typed = |name: &str| matches!(settings.places().get(name), Some(Place::CommandLine(_)));
-            path.is_some() && (!settings.was_given(name) || (typed(path_name) && !typed(name)))
-        };
-        if means_text(&self.training.dataset_path, "training.dataset_path", "training.dataset") {
-            self.training.dataset = DatasetKind::Text;
-        }
-        if means_text(&self.validation.dataset_path, "validation.dataset_path", "validation.dataset") {
-            self.validation.dataset = Some(DatasetKind::Text);
-        }
+    pub fn complete(&mut self, settings: &mut Settings<'_>) {
+        let Self { training, validation, .. } = self;
+        let mut kind = Some(training.dataset);
+        agree(&mut kind, &mut training.dataset_path, "training", settings);
+        training.dataset = kind.unwrap_or(training.dataset);
+        agree(&mut validation.dataset, &mut validation.dataset_path, "validation", settings);
     }
 
     /// Share of the training data that is held out for validation, by a run that validates or does not.

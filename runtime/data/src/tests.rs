@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use linc_config::{Model, Override, Section as _, Settings, section, sections};
+use linc_config::{ConfigFiles, Model, Override, Section as _, Settings, section, sections};
 
 use super::*;
 
@@ -45,9 +45,10 @@ fn config(text: &str, args: &[&str]) -> Config {
     let mut keys = Vec::new();
     Config::describe(&mut keys);
     let overrides = Override::parse_all(&args, &keys).expect("flags");
-    let mut settings = Settings::new("run.toml", text, &overrides, keys, &[]);
+    let files = ConfigFiles::of_text("run.toml", text);
+    let mut settings = Settings::new(&files, &overrides, keys, &[]);
     let mut config = Config::read(&mut settings);
-    config.data.complete(&settings);
+    config.data.complete(&mut settings);
     config.data.check_together(config.shape.seq_len, config.validation.enable, &mut settings);
     settings.finish().unwrap_or_else(|error| panic!("{error}"));
     config

@@ -13,14 +13,13 @@ mod unread;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use linc_checkpoint::Checkpoint;
 use linc_config::shipped::Shipped;
 use linc_config::{
-    ConfigError, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section, Setting as _,
-    Settings, describe_overrides, other_kind, place_among, quote, read_or_shipped, section_order, sections,
-    take_overrides,
+    ConfigError, ConfigFiles, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section,
+    Setting as _, Settings, describe_overrides, place_among, quote, section_order, sections, take_overrides,
 };
 use linc_data::{DataSettings, DatasetKind};
 
@@ -91,6 +90,8 @@ pub struct LoadedConfig {
     pub warnings: Vec<String>,
     /// Whether the command line names the dump folder.
     pub folder_is_named: bool,
+    /// The config's file, if it has one, and those of the configs that it starts from: a model is looked for beside them.
+    pub files: Vec<PathBuf>,
 }
 
 impl JobConfig {
@@ -99,14 +100,19 @@ impl JobConfig {
     /// # Errors
     /// Everything that is wrong with it, each problem with its place.
     pub fn load(text: &str, path: &str, overrides: &[Override]) -> Result<LoadedConfig, ConfigError> {
-        let mut settings = Settings::new(path, text, overrides, Self::keys(), &[OVERRIDES]);
+        Self::load_texts(&ConfigFiles::of_text(path, text), overrides)
+    }
+
+    fn load_texts(files: &ConfigFiles, overrides: &[Override]) -> Result<LoadedConfig, ConfigError> {
+        let mut settings = Settings::new(files, overrides, Self::keys(), &[OVERRIDES]);
         let mut config = Self::read(&mut settings);
         config.model_overrides = take_overrides(&mut settings);
-        config.places = Places(settings.places().clone());
         config.complete(&mut settings);
+        config.places = Places(settings.places().clone());
         config.check_together(&mut settings);
         let folder_is_named = matches!(settings.places().get("job.dump_folder"), Some(Place::CommandLine(_)));
-        settings.finish().map(|warnings| LoadedConfig { config, warnings, folder_is_named })
+        let warnings = settings.finish()?;
+        Ok(LoadedConfig { config, warnings, folder_is_named, files: files.paths() })
     }
 
     /// What is wrong with settings, at the place of the one to look at (see [`place_among`]), if any was given.
@@ -115,18 +121,17 @@ impl JobConfig {
         ConfigError::from(Problem { message, place, help })
     }
 
-    /// Reads a config file, or the one of that name that is built in where there is no such file.
+    /// Reads a config file, or the one of that name that is built in where there is no such file, and the configs that it
+    /// starts from.
     ///
     /// # Errors
-    /// The file cannot be read or is not UTF-8, or as [`JobConfig::load`].
+    /// As [`ConfigFiles::read`] and [`JobConfig::load`].
     pub fn load_file(
         path: &Path,
         overrides: &[Override],
         shipped: &Shipped,
     ) -> Result<LoadedConfig, ConfigError> {
-        other_kind::check_config(path, shipped)?;
-        let (path, text) = read_or_shipped(path, shipped.configs, "config file")?;
-        Self::load(&text, &path.display().to_string(), overrides)
+        Self::load_texts(&ConfigFiles::read(path, shipped)?, overrides)
     }
 
     /// All keys with help, defaults and other spellings, in the order of the sections.

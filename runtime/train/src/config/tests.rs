@@ -5,6 +5,8 @@ use linc_driver::{Placement, Ratio};
 
 use super::*;
 
+mod base;
+
 fn load(text: &str, args: &[&str]) -> Result<LoadedConfig, ConfigError> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
     JobConfig::load(text, "run.toml", &Override::parse_all(&args, &JobConfig::keys())?)
@@ -496,7 +498,7 @@ fn shipped_configs_are_valid() {
         let stem = name.trim_end_matches(".toml");
         assert_eq!(config.job.dump_folder, format!("./outputs/{stem}"));
         assert_ne!(config.job.description, Job::default().description, "{name}");
-        ModelFiles::resolve(&config.model, Some(&path), &shipped::Shipped::NONE)
+        ModelFiles::resolve(&config.model, &loaded.files, &shipped::Shipped::NONE)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         if let Some(ratio) = stem.strip_prefix("llama3_1b_linear_") {
             assert_eq!(ratio.parse::<Ratio>().ok(), config.model.linear_attn_ratio);

@@ -119,7 +119,7 @@ fn ready_with(folder: &Path, training: &str, sections: &str) -> (Trainer, u64) {
         folder.join("run")
     );
     let config = JobConfig::load(&text, "test.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
-    let files = ModelFiles::resolve(&config.model, None, &Shipped::NONE).unwrap_or_else(|e| panic!("{e}"));
+    let files = ModelFiles::resolve(&config.model, &[], &Shipped::NONE).unwrap_or_else(|e| panic!("{e}"));
     let written = Rc::new(RefCell::new(0));
     let cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
     let device = Box::new(Counting { cpu, written: written.clone() });
