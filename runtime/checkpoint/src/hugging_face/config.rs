@@ -1,6 +1,6 @@
 //! The `config.json` of a Llama model or of one that linc exported: its numbers, checked against each other.
 
-use linc_config::Problem;
+use linc_config::{Place, Problem};
 use serde_json::{Value, json};
 
 use super::json::Document;
@@ -86,7 +86,11 @@ impl Config {
         let dtype = dtype(r);
         plain(r);
         let (linear, linear_options) = layers::read(r, &sizes, rope.theta);
-        let problems = reader.finish();
+        let mut problems = reader.finish();
+        problems.sort_by_key(|problem| match &problem.place {
+            Some(Place::File(place)) => place.line,
+            Some(Place::CommandLine(_)) | None => 0,
+        });
         if !problems.is_empty() {
             return Err(problems);
         }
