@@ -15,6 +15,7 @@
 //! A checkpoint is written under another name and renamed when it is whole, so a crash or a full disk leaves the older
 //! ones as they were.
 
+mod background;
 mod batch;
 mod error;
 pub mod hugging_face;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use linc_data::{DataState, TokenizerFile};
 use serde::{Deserialize, Serialize};
 
+pub use background::{Outline, Saving};
 pub use batch::{BatchChange, batch_change};
 pub use error::CheckpointError;
 use error::{io_error, unreadable};
@@ -177,7 +179,9 @@ pub fn save(folder: &Path, contents: &Contents<'_>) -> Result<PathBuf, Checkpoin
     let partial = Hidden::Partial.path(folder, step);
     clean(folder);
     fs::create_dir_all(&partial).map_err(io_error("create", &partial))?;
-    if let Err(error) = write::write_files(&partial, contents) {
+    let written = write::write_files(&partial, contents)
+        .and_then(|()| sync_folder(&partial).map_err(io_error("write", &partial)));
+    if let Err(error) = written {
         let _ = fs::remove_dir_all(&partial);
         return Err(error);
     }
@@ -186,8 +190,15 @@ pub fn save(folder: &Path, contents: &Contents<'_>) -> Result<PathBuf, Checkpoin
         fs::rename(&target, &replaced).map_err(io_error("replace", &target))?;
     }
     fs::rename(&partial, &target).map_err(io_error("create", &target))?;
+    sync_folder(folder).map_err(io_error("write", folder))?;
     clean(folder);
     Ok(target)
+}
+
+/// Has the entries of a folder reach the disk, where the system can do that: a file that is synced has no name yet after a
+/// power cut.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Puts a folder of checkpoints in order after a run that was killed: a checkpoint that was to be replaced is there

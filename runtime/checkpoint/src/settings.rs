@@ -12,7 +12,7 @@ choice! {
         Disabled = "disabled",
         /// It goes on.
         Async = "async",
-        /// It goes on, copying through pinned memory where the device has any.
+        /// As "async"; copies do not go through pinned memory yet.
         AsyncPinned = "async_with_pinned_mem",
     }
 }
@@ -38,7 +38,8 @@ section! {
         last_save_model_only: bool = false, aka ["model_weights_only", "last_save_model_weights_only"];
         /// Number format of saved weights.
         export_dtype: String = "float32".to_owned(), check one_of(&["float32"]);
-        /// Whether training goes on while a checkpoint is written.
+        /// Whether training goes on while a checkpoint is written: it then waits only while its tensors are copied, into at most
+        /// half of the memory that is free.
         async_mode: AsyncMode = AsyncMode::Disabled;
     }
 }

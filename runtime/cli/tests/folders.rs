@@ -262,6 +262,8 @@ fn runs_that_are_killed_go_on_with_the_same_bits() {
         let mut child = Command::new(env!("CARGO_BIN_EXE_linc"))
             .args(["train", &config, "--job.dump_folder", &run])
             .args(often)
+            // Every other time with checkpoints that are written beside the training.
+            .args(["--checkpoint.async_mode", if round % 2 == 0 { "async" } else { "disabled" }])
             .env("CUDA_VISIBLE_DEVICES", "")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -271,7 +273,8 @@ fn runs_that_are_killed_go_on_with_the_same_bits() {
         child.kill().expect("killed");
         child.wait().expect("an end");
     }
-    succeed(&[&["train", &config, "--job.dump_folder", &run][..], &often].concat());
+    let beside = ["--checkpoint.async_mode", "async"];
+    succeed(&[&["train", &config, "--job.dump_folder", &run][..], &often, &beside].concat());
     let files = |name: &str| {
         let step = folder.path(name).join("checkpoint/step-60");
         ["model.safetensors", "optimizer.safetensors", "state.json"]

@@ -7,6 +7,11 @@ use crate::allocator::refusable;
 use crate::cpu::available;
 use crate::words::bytes;
 
+/// What this process can have of the machine's memory, if the system says so.
+pub fn of_machine() -> Option<Available> {
+    available()
+}
+
 /// Bytes that can be allocated now, and what sets the bound.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Available {

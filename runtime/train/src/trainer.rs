@@ -8,6 +8,7 @@ mod optimizer;
 mod programs;
 mod resume;
 mod run;
+mod save;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use linc_checkpoint::ModelRecord;
+use linc_checkpoint::{ModelRecord, Saving};
 use linc_config::ModelFiles;
 use linc_data::{Data, Event, Loading, Reading, TokenCache};
 use linc_device::Device;
@@ -104,6 +105,8 @@ pub struct Trainer {
     last_checkpoint: Option<PathBuf>,
     /// The step of the last checkpoint of this run.
     saved_step: Option<usize>,
+    /// A checkpoint that is being written, and its step. Before the lock, so that it is waited for while that is held.
+    saving: Option<(usize, Saving)>,
     /// Nobody else writes to the dump folder.
     #[allow(dead_code, reason = "it is held, not read")]
     lock: lock::Lock,
@@ -230,6 +233,7 @@ impl Trainer {
             update: programs.update,
             tiles: autotune::record(&tiles, target),
             data,
+            saving: None,
             lock,
         };
         trainer.announce(start.message, observer);

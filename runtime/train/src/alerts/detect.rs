@@ -96,7 +96,8 @@ impl Detectors {
 
     /// Steps that wait for data, or are slower than they were, and memory that runs out.
     pub(super) fn record(&mut self, record: &Record, free: Option<f64>) -> Vec<Alert> {
-        let Alerts { stalled_data, slow, memory, .. } = self.settings;
+        let settings = &self.settings;
+        let (stalled_data, slow, memory) = (settings.stalled_data, settings.slow, settings.memory);
         let mut found = vec![];
         let mut say = |kind, message| {
             found.push(Alert { level: AlertLevel::Warn, kind, step: record.step, message });

@@ -21,9 +21,9 @@ impl JobConfig {
                 "every step is profiled",
             ),
             (
-                self.checkpoint.async_mode != AsyncMode::Disabled,
+                self.checkpoint.async_mode == AsyncMode::AsyncPinned,
                 "checkpoint.async_mode",
-                "training waits while a checkpoint is written",
+                "there is no pinned memory to copy through; it is taken for \"async\"",
             ),
         ];
         for (asked, name, what_happens) in unread {

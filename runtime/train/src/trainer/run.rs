@@ -4,13 +4,12 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use linc_checkpoint::{Contents, State, Tensor};
 use linc_device::process;
 use linc_infer::{Generator, InferError, Programs, Sampling};
 
 use super::programs::output;
 use super::step::{Meter, StepDone};
-use super::{Observer, SAMPLE_TOKENS, Summary, Trainer, resume};
+use super::{Observer, SAMPLE_TOKENS, Summary, Trainer};
 use crate::alerts::{Alert, AlertKind};
 use crate::config::AlertLevel;
 use crate::error::TrainError;
@@ -47,6 +46,7 @@ impl Trainer {
             }
             self.next_step(&mut progress, &mut meter, stop, observer)?;
         }
+        self.wait_for_checkpoint(observer)?;
         if progress.interrupted {
             self.end_early(observer)?;
         }
@@ -86,6 +86,7 @@ impl Trainer {
                 return Ok(());
             }
             Err(error) => {
+                self.wait_for_checkpoint(observer)?;
                 self.alert_of(&error, observer)?;
                 return Err(error);
             }
@@ -100,6 +101,7 @@ impl Trainer {
         self.tokens += step_tokens;
         observer.step(self.step, done.loss);
         self.watch(&done, observer)?;
+        self.look_after_checkpoint(observer)?;
         let last = self.step == self.config.training.steps;
         if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || last {
             let record = self.training_record(&done, &std::mem::take(meter));
@@ -161,7 +163,7 @@ impl Trainer {
     }
 
     /// A validation that is due and that the run did not get through with.
-    fn owes_validation(&self) -> bool {
+    pub(super) fn owes_validation(&self) -> bool {
         self.step > 0 && self.validates() && self.metrics.validated() != Some(self.step)
     }
 
@@ -231,40 +233,5 @@ impl Trainer {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn save(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let folder = resume::checkpoint_folder(&self.config);
-        let executor = &self.session.executor;
-        let read = |name: String, shape: Vec<usize>| {
-            let source = name.clone();
-            let read = move || executor.read_tensor(&source).map_err(|e| e.to_string());
-            Tensor { name, shape, read: Box::new(read) }
-        };
-        // To make up for a validation, the run has to go on from here.
-        let model_only = last && self.config.checkpoint.last_save_model_only && !self.owes_validation();
-        let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
-        let contents = Contents {
-            params: self.session.params().into_iter().map(|(n, s)| read(n, s)).collect(),
-            optimizer: kept.into_iter().map(|(n, s)| read(n, s)).collect(),
-            tokenizer: self.data.tokenizer.as_ref().map_or(&[], |tokenizer| tokenizer.files()),
-            state: State {
-                tiles: self.tiles.clone(),
-                skipped: self.skipped,
-                ..State::new(
-                    self.step,
-                    self.tokens,
-                    self.config.training.seed,
-                    self.data.training.state(),
-                    self.record.clone(),
-                )
-            },
-        };
-        let path = linc_checkpoint::save(&folder, &contents)?;
-        linc_checkpoint::purge(&folder, self.config.checkpoint.keep_latest_k, self.step)?;
-        observer.message(&format!("Saved checkpoint {}", path.display()));
-        self.last_checkpoint = Some(path);
-        self.saved_step = Some(self.step);
-        Ok(())
     }
 }

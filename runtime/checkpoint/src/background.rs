@@ -1,0 +1,284 @@
+//! Checkpoints that are written while training goes on. Training waits for the copy of its tensors only, and where these are
+//! more than the buffer between the two may hold, for the disk to take the rest.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use linc_data::TokenizerFile;
+
+use crate::{CheckpointError, Contents, State, Tensor, purge, save};
+
+/// A checkpoint but for the contents of its tensors.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// Where the `step-N` go.
+    pub folder: PathBuf,
+    /// Names and shapes of trainable tensors.
+    pub params: Vec<(String, Vec<usize>)>,
+    /// Of the optimizer's state; empty to leave it out.
+    pub optimizer: Vec<(String, Vec<usize>)>,
+    /// The tokenizer's files, if it has any.
+    pub tokenizer: Vec<TokenizerFile>,
+    /// What the run goes on from besides tensors.
+    pub state: State,
+    /// How many of the newest checkpoints stay; 0 for all.
+    pub keep: usize,
+}
+
+/// Tensors that were copied and are not written yet.
+#[derive(Debug, Default)]
+struct Staged {
+    tensors: VecDeque<(String, Vec<u8>)>,
+    bytes: u64,
+    /// No more will come.
+    closed: bool,
+    /// Nobody will take more.
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    limit: u64,
+    staged: Mutex<Staged>,
+    changed: Condvar,
+}
+
+impl Buffer {
+    fn lock(&self) -> MutexGuard<'_, Staged> {
+        // Whoever holds it only moves vectors; after a panic there is nothing half done.
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, staged: MutexGuard<'a, Staged>) -> MutexGuard<'a, Staged> {
+        self.changed.wait(staged).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The contents of the tensor that comes next, which must be this one.
+    fn take(&self, name: &str) -> Result<Vec<u8>, String> {
+        let mut staged = self.lock();
+        loop {
+            if let Some((next, bytes)) = staged.tensors.pop_front() {
+                staged.bytes -= bytes.len() as u64;
+                self.changed.notify_all();
+                let is_wanted = next == name;
+                return if is_wanted { Ok(bytes) } else { Err(format!("{next} comes before {name}")) };
+            }
+            if staged.closed {
+                return Err(format!("{name} was not copied"));
+            }
+            staged = self.wait(staged);
+        }
+    }
+}
+
+/// A checkpoint that is being written. Dropped, it is waited for.
+#[derive(Debug)]
+pub struct Saving {
+    buffer: Arc<Buffer>,
+    writer: Option<JoinHandle<Result<PathBuf, CheckpointError>>>,
+}
+
+impl Saving {
+    /// Begins to write; the names of the tensors in the order in which [`Saving::stage`] wants them. At most `limit` bytes, or
+    /// one tensor, wait to be written.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(outline: Outline, limit: u64) -> io::Result<(Saving, Vec<String>)> {
+        let sorted = |tensors: &[(String, Vec<usize>)]| {
+            let mut names: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
+            names.sort();
+            names
+        };
+        let order = [sorted(&outline.params), sorted(&outline.optimizer)].concat();
+        let buffer =
+            Arc::new(Buffer { limit, staged: Mutex::new(Staged::default()), changed: Condvar::new() });
+        let shared = buffer.clone();
+        let writer = Builder::new().name("checkpoint".into()).spawn(move || {
+            let written = write(&outline, &shared);
+            shared.lock().ended = true;
+            shared.changed.notify_all();
+            written
+        })?;
+        Ok((Saving { buffer, writer: Some(writer) }, order))
+    }
+
+    /// Hands over the contents of the next tensor, little-endian f32. False if nobody wants it any more: then
+    /// [`Saving::finish`] says why.
+    pub fn stage(&self, name: String, bytes: Vec<u8>) -> bool {
+        let mut staged = self.buffer.lock();
+        let len = bytes.len() as u64;
+        while !staged.ended && staged.bytes > 0 && staged.bytes + len > self.buffer.limit {
+            staged = self.buffer.wait(staged);
+        }
+        if staged.ended {
+            return false;
+        }
+        staged.bytes += len;
+        staged.tensors.push_back((name, bytes));
+        self.buffer.changed.notify_all();
+        true
+    }
+
+    /// Whether it is written, or cannot be.
+    pub fn has_ended(&self) -> bool {
+        self.writer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for its end: the path of the `step-N`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`]; existing checkpoints are then untouched.
+    pub fn finish(mut self) -> Result<PathBuf, CheckpointError> {
+        self.close();
+        let writer = self.writer.take().expect("only this and drop take it");
+        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// No more tensors come.
+    fn close(&self) {
+        self.buffer.lock().closed = true;
+        self.buffer.changed.notify_all();
+    }
+}
+
+impl Drop for Saving {
+    fn drop(&mut self) {
+        self.close();
+        if let Some(writer) = self.writer.take() {
+            // Nobody is left to hear what went wrong.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn write(outline: &Outline, buffer: &Buffer) -> Result<PathBuf, CheckpointError> {
+    let tensor = |(name, shape): &(String, Vec<usize>)| {
+        let wanted = name.clone();
+        Tensor { name: name.clone(), shape: shape.clone(), read: Box::new(move || buffer.take(&wanted)) }
+    };
+    let contents = Contents {
+        params: outline.params.iter().map(tensor).collect(),
+        optimizer: outline.optimizer.iter().map(tensor).collect(),
+        tokenizer: &outline.tokenizer,
+        state: outline.state.clone(),
+    };
+    let path = save(&outline.folder, &contents)?;
+    purge(&outline.folder, outline.keep, outline.state.step)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use linc_data::DataState;
+
+    use super::*;
+    use crate::{ModelRecord, open};
+
+    const NUMEL: usize = 1000;
+
+    fn outline(folder: &Path, step: usize) -> Outline {
+        let shapes = |names: &[&str]| names.iter().map(|name| (name.to_string(), vec![NUMEL])).collect();
+        let kind = "text".to_owned();
+        let data = DataState {
+            kind,
+            seed: 0,
+            shuffle: false,
+            seq_len: 1,
+            size: 1,
+            checksum: 0,
+            held_out: None,
+            epoch: 0,
+            index: 0,
+        };
+        let state = State::new(step, 0, 0, data, record());
+        Outline {
+            folder: folder.to_path_buf(),
+            params: shapes(&["b", "a", "c"]),
+            optimizer: shapes(&["b.exp_avg", "a.exp_avg"]),
+            tokenizer: vec![],
+            state,
+            keep: 2,
+        }
+    }
+
+    fn record() -> ModelRecord {
+        let text = |text: &str| text.to_owned();
+        ModelRecord {
+            name: text("m"),
+            flavor: text("f"),
+            linear_attn_ratio: text("0"),
+            linear_attn_placement: text("uniform"),
+            layers: vec![text("softmax")],
+            params: 3 * NUMEL as u64,
+            model_path: text("m.toml"),
+            model_toml: String::new(),
+            architecture_path: text("m.linc"),
+            architecture: String::new(),
+            overrides: vec![],
+            seq_len: 1,
+            batch_size: 1,
+        }
+    }
+
+    fn contents(name: &str, step: usize) -> Vec<u8> {
+        let value = name.len() as f32 + f32::from(name.as_bytes()[0]) + step as f32;
+        value.to_le_bytes().repeat(NUMEL)
+    }
+
+    #[test]
+    fn what_is_staged_is_what_is_read_however_small_the_buffer() {
+        for limit in [0, 4 * NUMEL as u64, 1 << 30] {
+            let folder = tempfile::tempdir().expect("a folder");
+            for step in 1..=3 {
+                let (saving, order) = Saving::start(outline(folder.path(), step), limit).expect("a thread");
+                assert_eq!(order, ["a", "b", "c", "a.exp_avg", "b.exp_avg"]);
+                for name in order {
+                    let bytes = contents(&name, step);
+                    assert!(saving.stage(name, bytes));
+                }
+                let path = saving.finish().unwrap_or_else(|e| panic!("{e}"));
+                assert_eq!(open(&path).unwrap_or_else(|e| panic!("{e}")).step, step);
+                let data = fs::read(path.join(crate::MODEL_FILE)).expect("a file");
+                let found = safetensors::SafeTensors::deserialize(&data).expect("tensors");
+                assert_eq!(found.len(), 3);
+                assert!(found.tensors().iter().all(|(name, t)| t.data() == contents(name, step)));
+            }
+            assert_eq!(crate::steps(folder.path()), [2, 3], "older ones go");
+        }
+    }
+
+    #[test]
+    fn one_that_is_given_up_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (saving, order) = Saving::start(outline(folder.path(), 1), 1 << 30).expect("a thread");
+        assert!(saving.stage(order[0].clone(), contents(&order[0], 1)));
+        drop(saving);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn an_error_of_the_disk_is_told_to_who_stages_and_to_who_finishes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "no folder").expect("written");
+        let (saving, order) = Saving::start(outline(&file, 1), 0).expect("a thread");
+        // Nobody takes any: the second waits until the writer has given up.
+        let taken = order.into_iter().all(|name| {
+            let bytes = contents(&name, 1);
+            saving.stage(name, bytes)
+        });
+        assert!(!taken);
+        while !saving.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(saving.finish().is_err());
+    }
+}

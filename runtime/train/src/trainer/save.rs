@@ -1,0 +1,113 @@
+//! Checkpoints of a run, written while it waits or beside it.
+
+use std::path::PathBuf;
+
+use linc_checkpoint::{AsyncMode, Contents, Outline, Saving, State, Tensor};
+use linc_device::available_memory;
+
+use super::programs::output;
+use super::{Observer, Trainer, resume};
+use crate::error::TrainError;
+
+/// Bytes that may wait to be written where the system does not say what is free.
+const STAGED: u64 = 1 << 30;
+
+impl Trainer {
+    /// Saves the step that was done last. The one before is waited for; the last of a run as well.
+    pub(super) fn save(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.wait_for_checkpoint(observer)?;
+        match self.config.checkpoint.async_mode {
+            AsyncMode::Disabled => self.save_now(last, observer),
+            AsyncMode::Async | AsyncMode::AsyncPinned => {
+                self.begin_to_save(last)?;
+                if last { self.wait_for_checkpoint(observer) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn save_now(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let outline = self.outline(last);
+        let path = self.write_checkpoint(outline)?;
+        self.saved(self.step, path, observer);
+        Ok(())
+    }
+
+    fn write_checkpoint(&self, outline: Outline) -> Result<PathBuf, TrainError> {
+        let executor = &self.session.executor;
+        let tensor = |(name, shape): (String, Vec<usize>)| {
+            let source = name.clone();
+            let read = move || executor.read_tensor(&source).map_err(|e| e.to_string());
+            Tensor { name, shape, read: Box::new(read) }
+        };
+        let contents = Contents {
+            params: outline.params.into_iter().map(tensor).collect(),
+            optimizer: outline.optimizer.into_iter().map(tensor).collect(),
+            tokenizer: &outline.tokenizer,
+            state: outline.state,
+        };
+        let path = linc_checkpoint::save(&outline.folder, &contents)?;
+        linc_checkpoint::purge(&outline.folder, outline.keep, self.step)?;
+        Ok(path)
+    }
+
+    /// Copies the tensors for a writer beside the training.
+    fn begin_to_save(&mut self, last: bool) -> Result<(), TrainError> {
+        let outline = self.outline(last);
+        let folder = outline.folder.clone();
+        let limit = available_memory::of_machine().map_or(STAGED, |available| available.bytes / 2);
+        let (saving, order) = Saving::start(outline, limit).map_err(output("write", &folder))?;
+        for name in order {
+            let bytes = self.session.executor.read_tensor(&name)?;
+            if !saving.stage(name, bytes) {
+                break;
+            }
+        }
+        self.saving = Some((self.step, saving));
+        Ok(())
+    }
+
+    /// Looks whether the checkpoint that is being written has come to its end.
+    pub(super) fn look_after_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        match &self.saving {
+            Some((_, saving)) if saving.has_ended() => self.wait_for_checkpoint(observer),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Waits for the checkpoint that is being written, if there is one.
+    pub(super) fn wait_for_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if let Some((step, saving)) = self.saving.take() {
+            let path = saving.finish()?;
+            self.saved(step, path, observer);
+        }
+        Ok(())
+    }
+
+    fn saved(&mut self, step: usize, path: PathBuf, observer: &mut dyn Observer) {
+        observer.message(&format!("Saved checkpoint {}", path.display()));
+        self.last_checkpoint = Some(path);
+        self.saved_step = Some(step);
+    }
+
+    /// What goes into a checkpoint of this step.
+    fn outline(&self, last: bool) -> Outline {
+        // To make up for a validation, the run has to go on from here.
+        let model_only = last && self.config.checkpoint.last_save_model_only && !self.owes_validation();
+        let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
+        let state = State::new(
+            self.step,
+            self.tokens,
+            self.config.training.seed,
+            self.data.training.state(),
+            self.record.clone(),
+        );
+        Outline {
+            folder: resume::checkpoint_folder(&self.config),
+            params: self.session.params().into_iter().collect(),
+            optimizer: kept.into_iter().collect(),
+            tokenizer: self.data.tokenizer.as_ref().map_or(vec![], |tokenizer| tokenizer.files().to_vec()),
+            state: State { tiles: self.tiles.clone(), skipped: self.skipped, ..state },
+            keep: self.config.checkpoint.keep_latest_k,
+        }
+    }
+}
