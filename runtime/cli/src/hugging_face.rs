@@ -1,7 +1,9 @@
 //! `linc import` and `linc export`: Hugging Face's folders as checkpoints, and checkpoints as such.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use linc_checkpoint::CheckpointError;
@@ -12,7 +14,7 @@ use linc_driver::Source;
 
 use crate::args::{ExportArgs, ImportArgs};
 use crate::out;
-use crate::progress::Progress;
+use crate::progress::{Progress, drawable};
 use crate::shipped::SHIPPED;
 
 /// What requests to end are answered with.
@@ -20,6 +22,9 @@ const NOTICES: signals::Notices = signals::Notices {
     first: "\nInterrupted: nothing is written (press Ctrl-C again to quit at once)\n",
     second: "\nEnded at once: a folder of the name with .partial behind it may be left\n",
 };
+
+/// Between two lines that say how far it is.
+const LINES: Duration = Duration::from_secs(10);
 
 /// The architecture of Llama models.
 const LLAMA: &str = "models/llama3.linc";
@@ -45,8 +50,8 @@ pub(crate) fn import(args: &ImportArgs) -> Result<ExitCode> {
         imported.formats,
         model.layer_map()
     ))?;
-    let folder = folder.display();
-    out::line(format_args!("Wrote {folder}\n"))?;
+    out::line(format_args!("Wrote {}\n", folder.display()))?;
+    let folder = as_word(&folder);
     if imported.reads_text {
         out::line(format_args!("linc generate --checkpoint {folder} --prompt \"..\""))?;
     }
@@ -92,16 +97,40 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
         ),
         Evaluated::TooLarge => "Imported it again: every weight has the same bits; the model does not fit this machine's memory, so its logits were not compared".to_owned(),
     })?;
-    out::line(format_args!("Wrote {}", args.out.display()))?;
+    let folder = args.out.display();
+    let trust = if exported.own_class { ", trust_remote_code=True" } else { "" };
+    out::line(format_args!(
+        "Wrote {folder}\n\nAutoModelForCausalLM.from_pretrained({:?}{trust})",
+        folder.to_string()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Shows how far it is, until somebody asks to end it.
 fn tell<'a>(bar: &'a Progress, what: &'a str) -> impl FnMut(u64, u64) -> bool + 'a {
     let stop = signals::catch(NOTICES);
+    let mut said = Instant::now();
     move |done, total| {
-        bar.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
+        let words = format!("{what} {} of {}", bytes(done), bytes(total));
+        bar.show(what, &words, done, total);
+        // Where there is no bar, a line now and then says that it goes on.
+        if !drawable() && done < total && said.elapsed() > LINES {
+            said = Instant::now();
+            out::complain(words);
+        }
         !stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A path as a word of a shell's command.
+fn as_word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| {
+        c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ',' | '=' | ':' | '@' | '%')
+    };
+    match path.chars().all(is_plain) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', "'\\''")),
     }
 }
 
@@ -114,5 +143,16 @@ fn llama() -> Result<Source> {
     match SHIPPED.architectures.iter().find(|file| file.path == LLAMA) {
         Some(file) => Ok(Source { path: file.path.to_owned(), text: file.text.to_owned() }),
         None => bail!("{LLAMA} is no part of this program"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_can_be_pasted_into_a_shell() {
+        assert_eq!(as_word(Path::new("outputs/llama-3.2_1b")), "outputs/llama-3.2_1b");
+        assert_eq!(as_word(Path::new("my models/it's $HOME")), "'my models/it'\\''s $HOME'");
     }
 }

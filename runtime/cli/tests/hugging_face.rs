@@ -20,6 +20,10 @@ fn a_checkpoint_goes_out_and_comes_back_as_the_same_model() {
     let [out, back, again] = ["out", "back", "again"].map(|name| folder.path(name).display().to_string());
     let said = succeed(&["export", &step, "--out", &out, "--max-shard-size", "50KB"]);
     assert!(said.contains("layers SS") && said.contains("have the same bits"), "{said}");
+    assert!(
+        said.contains("AutoModelForCausalLM.from_pretrained") && !said.contains("trust_remote_code"),
+        "{said}"
+    );
     assert!(folder.path("out/model.safetensors.index.json").is_file());
     let said = succeed(&["import", &out, "--out", &back]);
     assert!(said.contains(&format!("linc generate --checkpoint {back}")), "{said}");

@@ -37,6 +37,8 @@ pub struct ExportOptions {
 pub struct Exported {
     /// The model, as its checkpoint describes it.
     pub model: Model,
+    /// It has the model class that linc writes, which transformers loads only where it is trusted.
+    pub own_class: bool,
     /// Files of weights.
     pub shards: usize,
     /// Bytes of the weights.
@@ -106,7 +108,8 @@ fn export_to(
     let mut notes = vec![];
     let tokenizer = tokenizer(checkpoint, &state, &mut notes)?;
     let special = Special::of(tokenizer.as_ref());
-    if description::needs_class(&sizes, &linear) && !linear.contains(&true) {
+    let own_class = description::needs_class(&sizes, &linear);
+    if own_class && !linear.contains(&true) {
         notes.push(format!(
             "transformers has no Llama model of {} features and {} heads, so it gets a model class of its own, as hybrids do",
             sizes.dim, sizes.heads
@@ -119,7 +122,7 @@ fn export_to(
     let described = description::config(&model, &state.model, &sizes, &linear, options.element, special);
     write::write_json(&partial.join(CONFIG), &described)?;
     write_tokenizer(partial, files, special)?;
-    if description::needs_class(&sizes, &linear) {
+    if own_class {
         for (name, text) in description::PYTHON {
             write::write_file(&partial.join(name), text.as_bytes())?;
         }
@@ -134,7 +137,7 @@ fn export_to(
 
     let logits = check(partial, &model, &table, &held, options, &counter)?;
     unfinished.finish()?;
-    Ok(Exported { model, shards: shards.len(), bytes, logits, notes })
+    Ok(Exported { model, own_class, shards: shards.len(), bytes, logits, notes })
 }
 
 fn refuse(message: String, help: &str) -> CheckpointError {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::config::{Config, Dimensions};
 use super::convert::Element;
-use super::import::import;
+use super::import::{import, usual_folder};
 use super::json::Document;
 use super::names::{EMBEDDING, OUTPUT, weights};
 use crate::read::TensorFile;
@@ -691,6 +691,17 @@ fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
     fs::remove_file(&config).expect("removed");
     pipe(config);
     assert!(folder.refused().contains("is a pipe, socket or device, which may have no end"));
+}
+
+#[test]
+fn an_import_is_called_as_its_folder_is() {
+    let folder = Folder::new();
+    folder.write();
+    for path in [folder.path(), folder.path().join("."), folder.path().join("../tiny/")] {
+        assert_eq!(usual_folder(&path), Path::new("outputs/tiny"), "{}", path.display());
+    }
+    let record = folder.import().unwrap_or_else(|error| panic!("{error}")).model;
+    assert_eq!(record.title(), "llama3 tiny");
 }
 
 #[test]
