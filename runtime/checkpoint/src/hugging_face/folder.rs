@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use linc_config::{ConfigError, Problem};
 use linc_device::words::{help_to_write, reason};
 
-use crate::{CheckpointError, io_error};
+use crate::{CheckpointError, io_error, sync_folder};
 
 /// A folder that nobody sees yet; what is in it goes with it unless it is finished.
 pub(super) struct Unfinished {
@@ -47,7 +47,11 @@ impl Unfinished {
     /// # Errors
     /// The system refuses, or the name was given to something else meanwhile.
     pub(super) fn finish(self) -> Result<(), CheckpointError> {
-        fs::rename(&self.partial, &self.target).map_err(io_error("create", &self.target))
+        sync_folder(&self.partial).map_err(io_error("write", &self.partial))?;
+        fs::rename(&self.partial, &self.target).map_err(io_error("create", &self.target))?;
+        let above = self.target.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        sync_folder(above).map_err(io_error("write", above))
     }
 }
 
