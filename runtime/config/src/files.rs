@@ -21,7 +21,7 @@ pub const BASE: &str = "base";
 pub(crate) const BASE_HELP: &str =
     "base = \"FILE.toml\" stands above the first section of a config, and nowhere else";
 
-/// The text of a config.
+/// A config before it is read: what stands in it, and what messages call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigText {
     /// What messages call it: the path of its file, or of the one that is built in.
