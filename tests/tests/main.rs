@@ -7,6 +7,7 @@ mod folders;
 mod knowledge;
 mod layering;
 mod nvrtc;
+mod optimizers;
 mod parity;
 mod parity_shapes;
 mod precision;

@@ -9,7 +9,7 @@ use linc_tile::library::TILE;
 use linc_tile::library::embedding::{EmbeddingSpec, embedding};
 use linc_tile::library::loss::{CrossEntropyRowsSpec, cross_entropy_rows};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
@@ -84,6 +84,7 @@ fn kernels(elem: Elem) -> Vec<Kernel> {
             beta2: 0.95,
             eps: 1e-8,
             weight_decay: 0.1,
+            decay: Decay::Decoupled,
             g: Elem::F32,
             guarded: false,
         }),

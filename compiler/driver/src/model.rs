@@ -1,6 +1,8 @@
 //! A model as the driver knows it: its two texts, its numbers, and the attention kind of every layer.
 
-use linc_ir::{AttentionFamily, AttentionKind, EfficientForm, Graph, Op};
+use std::collections::BTreeSet;
+
+use linc_ir::{AttentionFamily, AttentionKind, EfficientForm, Graph, Op, ParamRole, param_roles};
 use linc_lang::{
     Architecture, BuildShape, BuiltModel, Diagnostics, LinearAttentionOptions, ModelConfig, Source, build,
 };
@@ -8,7 +10,7 @@ use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions}
 use linc_passes::placement::{Placement, Ratio, describe_share, layer_kinds, layer_map};
 
 use crate::error::CompileError;
-use crate::{PassError, Target};
+use crate::{PassError, Target, names};
 
 /// A parsed model with its layers' attention decided.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Model {
     pub shape: BatchShape,
     /// Its attentions in the order of the text, layer by layer; a layer may have none, or several.
     pub attentions: Vec<Attention>,
+    /// Its parameters, in the order of the text.
+    pub parameters: Vec<Parameter>,
     /// The text reads `seq`.
     pub(crate) reads_seq: bool,
     /// The text reads `batch`.
@@ -40,6 +44,17 @@ pub struct BatchShape {
     pub batch: usize,
     /// Tokens of a sequence.
     pub seq: usize,
+}
+
+/// One parameter of a model.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parameter {
+    /// Its name in checkpoints.
+    pub name: String,
+    /// Number of elements.
+    pub numel: u64,
+    /// What reads it in the model, by which an optimizer groups it.
+    pub roles: BTreeSet<ParamRole>,
 }
 
 /// One attention of a model.
@@ -127,6 +142,7 @@ impl Model {
         let BatchShape { batch, seq } = shape;
         let built = build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq }, &kinds)?;
         let (sizes, attentions) = (sizes(&built), attentions(&built.graph));
+        let parameters = parameters(&built.graph, &kinds);
         let (reads_seq, reads_batch) = (built.reads_seq, built.reads_batch);
         let (asked, placement) = (None, Placement::default());
         Ok(Model {
@@ -138,6 +154,7 @@ impl Model {
             sizes,
             shape,
             attentions,
+            parameters,
             reads_seq,
             reads_batch,
         })
@@ -239,6 +256,16 @@ fn attentions(graph: &Graph) -> Vec<Attention> {
         Some(Attention { layer: spec.layer, heads: q[2], head_dim: q[3] })
     };
     graph.nodes().filter_map(attention).collect()
+}
+
+fn parameters(graph: &Graph, kinds: &[AttentionKind]) -> Vec<Parameter> {
+    let mut roles = param_roles(graph, kinds, graph.output(names::LOGITS));
+    let parameter = |id| {
+        let Op::Param { name, ty, .. } = graph.op(id) else { return None };
+        let (name, numel) = (name.clone(), ty.shape.numel() as u64);
+        Some(Parameter { name, numel, roles: roles.remove(&id).unwrap_or_default() })
+    };
+    graph.nodes().filter_map(parameter).collect()
 }
 
 fn sizes(built: &BuiltModel) -> Sizes {

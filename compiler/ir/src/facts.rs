@@ -201,7 +201,8 @@ impl Op {
                 | BinaryOp::Mul
                 | BinaryOp::Max
                 | BinaryOp::Min
-                | BinaryOp::Greater,
+                | BinaryOp::Greater
+                | BinaryOp::Mask,
             ) => const { &pointwise(None) },
             // Its elements differ in size from those it reads.
             Op::Cast { .. } => const { &Facts { overwrites: Nothing, ..pointwise(None) } },

@@ -270,6 +270,27 @@ impl Graph {
         seen
     }
 
+    /// All nodes that depend on one of these, without those among them that depend on none.
+    pub fn descendants(&self, of: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let readers = |id: NodeId| {
+            let values = self.results(id);
+            values.flat_map(|value| self.users(value)).map(|(reader, _)| reader).collect::<Vec<_>>()
+        };
+        let mut seen = BTreeSet::new();
+        let mut stack: Vec<NodeId> = of.into_iter().flat_map(readers).collect();
+        while let Some(id) = stack.pop() {
+            if seen.insert(id) {
+                stack.extend(readers(id));
+            }
+        }
+        seen
+    }
+
+    /// The norms of gradients, and all that depends on them: what the optimizer computes.
+    pub fn behind_gradients(&self) -> BTreeSet<NodeId> {
+        self.descendants(self.nodes().filter(|id| matches!(self.op(*id), Op::GlobalNorm)))
+    }
+
     /// True for a parameter, and for one that is only rounded, viewed or joined with others.
     pub fn is_weight(&self, value: Value) -> bool {
         match self.op(value.node) {

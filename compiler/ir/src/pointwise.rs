@@ -76,11 +76,13 @@ pub enum BinaryOp {
     Min,
     /// 1.0 where x > y, else 0.0; no derivative
     Greater,
+    /// x where y is not 0, else 0, whatever x is, NaN included; no derivative in y
+    Mask,
 }
 
 impl BinaryOp {
     /// All functions, in declaration order.
-    pub const ALL: [BinaryOp; 7] = [
+    pub const ALL: [BinaryOp; 8] = [
         BinaryOp::Add,
         BinaryOp::Sub,
         BinaryOp::Mul,
@@ -88,6 +90,7 @@ impl BinaryOp {
         BinaryOp::Max,
         BinaryOp::Min,
         BinaryOp::Greater,
+        BinaryOp::Mask,
     ];
 
     /// Name in the text form.
@@ -100,6 +103,7 @@ impl BinaryOp {
             BinaryOp::Max => "max",
             BinaryOp::Min => "min",
             BinaryOp::Greater => "greater",
+            BinaryOp::Mask => "mask",
         }
     }
 }

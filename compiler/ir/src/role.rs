@@ -1,8 +1,8 @@
 //! What a persistent tensor is to those who come after the pass that made it: the memory plan, reports, checkpoints, the
 //! trainer. They ask for the role; nobody reads it out of a name.
 //!
-//! States have roles, since several stages tell them apart. What tells parameters apart one day (an embedding, a gain, a
-//! projection of linear attention) belongs here as well, as a field of [`crate::Op::Param`] beside its initial values.
+//! States have roles, since several stages tell them apart. Those of a parameter follow from what reads it
+//! ([`crate::param_roles`]), and it may have several.
 
 /// What a state holds.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,6 +20,25 @@ pub enum StateRole {
     KeyValueCache,
     /// What a recurrence keeps of all tokens so far, of a size that does not depend on their number.
     Recurrent,
+}
+
+/// What a parameter is in its model.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ParamRole {
+    /// A table whose rows are looked up.
+    Embedding,
+    /// The matrix whose product is the logits; with tied embeddings the table.
+    Output,
+    /// The gain of a norm.
+    Norm,
+    /// One number or a vector: gains and biases.
+    Vector,
+    /// A matrix of a product inside of the model: neither a table nor the output.
+    Matrix,
+    /// What makes queries, keys and values of a softmax layer, or reads its result.
+    SoftmaxAttention,
+    /// The same of a linear layer.
+    LinearAttention,
 }
 
 /// A state of one parameter.

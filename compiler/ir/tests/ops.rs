@@ -4,8 +4,8 @@ use crate::common::{Numbers, close, eval1};
 use linc_ir::UpdateOp;
 use linc_ir::interp::{Bindings, Real, Tensor, eval, rope_table, run, run_all};
 use linc_ir::{
-    AdamWSpec, BinaryOp, DType, IrError, NORM_BLOCK, Op, PointOp, Pointwise, RopeScaling, Shape, SoftmaxOp,
-    TableKind, TensorType, UnaryOp, Value, parse,
+    AdamSpec, AdamWSpec, BinaryOp, DType, IrError, NORM_BLOCK, Op, PointOp, Pointwise, RopeScaling, Shape,
+    SoftmaxOp, TableKind, TensorType, UnaryOp, Value, parse,
 };
 
 fn vector(x: &[f64]) -> Tensor<f64> {
@@ -43,7 +43,7 @@ fn unary() {
 fn binary() {
     let (x, y) = (vector(&[1.0, 2.0, -3.0]), vector(&[4.0, 2.0, -5.0]));
     let (i, j) = (Tensor::int([3], vec![1, 2, -3]), Tensor::int([3], vec![4, 2, -5]));
-    let expected: [(BinaryOp, [f64; 3]); 7] = [
+    let expected: [(BinaryOp, [f64; 3]); 8] = [
         (BinaryOp::Add, [5.0, 4.0, -8.0]),
         (BinaryOp::Sub, [-3.0, 0.0, 2.0]),
         (BinaryOp::Mul, [4.0, 4.0, 15.0]),
@@ -51,6 +51,7 @@ fn binary() {
         (BinaryOp::Max, [4.0, 2.0, -3.0]),
         (BinaryOp::Min, [1.0, 2.0, -5.0]),
         (BinaryOp::Greater, [0.0, 0.0, 1.0]),
+        (BinaryOp::Mask, [1.0, 2.0, -3.0]),
     ];
     for (op, expected) in expected {
         assert_eq!(eval1(&Op::Binary(op), &[&x, &y]).doubles(), expected, "{}", op.name());
@@ -361,6 +362,33 @@ fn global_norm_in_blocks() {
     let found = eval(&Op::GlobalNorm, &[&x, &y]).unwrap();
     assert_eq!(found[1].doubles(), [NORM_BLOCK as f64 / 4.0, 0.75, 5.0]);
     assert_eq!(found[0].doubles(), [(NORM_BLOCK as f64 / 4.0 + 5.75).sqrt()]);
+}
+
+#[test]
+fn a_mask_keeps_what_it_hides_from_everything() {
+    let x = vector(&[f64::NAN, f64::INFINITY, 3.0]);
+    assert_eq!(eval1(&Op::Binary(BinaryOp::Mask), &[&x, &vector(&[0.0; 3])]).doubles(), [0.0; 3]);
+    assert_eq!(
+        eval1(&Op::Binary(BinaryOp::Mask), &[&vector(&[-2.0, 0.5, 3.0]), &vector(&[1.0, -1.0, f64::NAN])])
+            .doubles(),
+        [-2.0, 0.5, 3.0]
+    );
+}
+
+#[test]
+fn adam_adds_weight_decay_to_the_gradient() {
+    let spec = AdamWSpec { beta1: 0.9, beta2: 0.99, eps: 1e-3, weight_decay: 0.1 };
+    let (p, g, zero) = (vector(&[1.0, -2.0]), vector(&[0.5, 0.25]), vector(&[0.0, 0.0]));
+    let (lr, step, clip) = (Tensor::scalar(0.1), Tensor::scalar(1.0), Tensor::scalar(0.5));
+    let found = eval(&Op::from(AdamSpec(spec)), &[&p, &g, &zero, &zero, &lr, &step, &clip]).unwrap();
+    // torch.optim.Adam: the decay is a part of the gradient, and so of both moments.
+    for (i, (p, g)) in [(1.0f64, 0.5f64), (-2.0, 0.25)].into_iter().enumerate() {
+        let g = 0.5 * g + 0.1 * p;
+        let expected = p - 0.1 * g / (g.abs() + 1e-3);
+        assert!((found[0].doubles()[i] - expected).abs() < 1e-12);
+        assert!((found[1].doubles()[i] - 0.1 * g).abs() < 1e-12);
+        assert!((found[2].doubles()[i] - 0.01 * g * g).abs() < 1e-12);
+    }
 }
 
 #[test]

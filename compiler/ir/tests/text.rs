@@ -2,9 +2,9 @@
 
 use linc_ir::UpdateOp;
 use linc_ir::{
-    AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp, EfficientSpec, EluOp, EluSpec,
-    Graph, Init, IrError, Op, ParamState, PointOp, Pointwise, RopeScaling, SoftmaxOp, StateRole, TableKind,
-    TensorType, UnaryOp, Value, dot, parse, print, verify,
+    AdamSpec, AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp, EfficientSpec, EluOp,
+    EluSpec, Graph, Init, IrError, Op, ParamState, PointOp, Pointwise, RopeScaling, SoftmaxOp, StateRole,
+    TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 
 #[track_caller]
@@ -159,7 +159,8 @@ pub(crate) fn everything() -> Graph {
     let norm = b.add(Op::GlobalNorm, &[h, w])[0];
     let spec = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let new = b.add(Op::from(UpdateOp::AdamW(spec.clone())), &[x, x, m, m, norm, norm, loss]);
-    b.add(Op::from(UpdateOp::AdamW(spec)), &[x, x, m, m, norm, norm, loss, norm]);
+    b.add(Op::from(UpdateOp::AdamW(spec.clone())), &[x, x, m, m, norm, norm, loss, norm]);
+    b.add(Op::from(AdamSpec(spec)), &[x, x, m, m, norm, norm, loss, norm]);
     b.graph.node_mut(norm.node).recompute = true;
     b.graph.outputs.extend([("loss".into(), loss), ("β".into(), new[2])]);
     b.graph.updates.push((m.node, new[1]));

@@ -98,5 +98,6 @@ fn binary(f: BinaryOp) -> PointBinary {
         BinaryOp::Max => PointBinary::Max,
         BinaryOp::Min => PointBinary::Min,
         BinaryOp::Greater => PointBinary::Greater,
+        BinaryOp::Mask => PointBinary::Mask,
     }
 }

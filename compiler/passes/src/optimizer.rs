@@ -1,5 +1,9 @@
 //! The optimizer as graph: global-norm clipping and the update, with learning rate and step as scalar inputs. Which
-//! optimizer it is, only the operation knows ([`UpdateOp`]).
+//! optimizer it is, only the operation knows ([`UpdateOp`]), or, where it takes a matrix as a whole, its module (`muon.rs`).
+
+mod muon;
+
+use std::collections::BTreeSet;
 
 use linc_ir::{AdamWSpec, BinaryOp, Graph, NodeId, Op, ParamState, StateRole, TensorType, UpdateOp, Value};
 
@@ -7,19 +11,44 @@ use crate::autodiff::Gradients;
 use crate::error::PassError;
 use crate::loss_scale::{Scaling, is_finite};
 
+pub use muon::{AdjustLr, MuonSpec};
+
 /// Settings that are fixed at compile time.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OptimizerOptions {
-    /// The optimizer with its hyperparameters; the same for every parameter.
+    /// The optimizer with its hyperparameters, of every parameter that no group names.
     pub update: UpdateOp,
+    /// Parameters with rules of their own.
+    pub groups: Vec<ParamGroup>,
     /// Gradients are scaled down to this global L2 norm.
     pub max_norm: f64,
+}
+
+/// Parameters that are updated by one rule.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ParamGroup {
+    /// Their names. A parameter belongs to the first group that names it.
+    pub params: BTreeSet<String>,
+    /// How they are updated.
+    pub rule: Rule,
+    /// The factor of their learning rate.
+    pub lr: f64,
+}
+
+/// How parameters are updated.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Rule {
+    /// Element by element: those that lie side by side as one vector.
+    Joined(UpdateOp),
+    /// Matrix by matrix.
+    Muon(MuonSpec),
 }
 
 impl Default for OptimizerOptions {
     /// TorchTitan's.
     fn default() -> Self {
-        OptimizerOptions { update: UpdateOp::AdamW(AdamWSpec::default()), max_norm: 1.0 }
+        let update = UpdateOp::AdamW(AdamWSpec::default());
+        OptimizerOptions { update, groups: vec![], max_norm: 1.0 }
     }
 }
 
@@ -30,17 +59,19 @@ pub const STEP: &str = "step";
 /// Name of the output with the gradient norm before clipping.
 pub const GRAD_NORM: &str = "grad_norm";
 
-/// Appends clipping and the update of all parameters as one; the optimizer's states of each parameter are states. Nothing
-/// is updated if a gradient is not finite. With `scaling`, the gradients are scaled.
+/// Appends clipping and the update of all parameters; the optimizer's states of each parameter are states. Nothing is updated
+/// if a gradient is not finite. With `scaling`, the gradients are scaled.
 ///
-/// The update reads and writes vectors in the order of `gradients`: parameters joined, gradients joined, states joined.
-/// Where each of these lies in one range, as the memory pass sees to, it is one kernel for the whole model.
+/// What is updated element by element is read and written as vectors: parameters joined, gradients joined, states joined.
+/// `ranges` has the gradients of parameters that lie side by side, in that order; those of one range and group, as the memory
+/// pass sees to, are one kernel.
 ///
 /// # Errors
+/// [`PassError::Setting`] for a group that names no parameter, or a rule that one of its parameters does not suit;
 /// [`PassError::Ir`] on a malformed graph.
 pub fn run(
     graph: &mut Graph,
-    gradients: &Gradients,
+    ranges: &[Gradients],
     options: &OptimizerOptions,
     scaling: Option<&Scaling>,
 ) -> Result<(), PassError> {
@@ -48,38 +79,115 @@ pub fn run(
     let scalar = TensorType::f32([]);
     let lr = graph.push(Op::Input { name: LEARNING_RATE.into(), ty: scalar.clone() }, &[])?;
     let step = graph.push(Op::Input { name: STEP.into(), ty: scalar.clone() }, &[])?;
-    let params: Vec<NodeId> = gradients.iter().map(|(param, _)| *param).collect();
-    let grads: Vec<Value> = gradients.iter().map(|(_, grad)| *grad).collect();
-    let states = options.update.states().iter();
-    let states: Vec<Vec<NodeId>> =
-        states.map(|(state, word)| add_states(graph, &params, *state, word)).collect::<Result<_, _>>()?;
-    let grads = join(graph, &grads)?;
-    let norm = graph.push(Op::GlobalNorm, &[grads])?;
+    let runs = runs(graph, ranges, options)?;
+    let mut joined = vec![];
+    for run in &runs {
+        joined.push(join(graph, &run.grads)?);
+    }
+    let norm = graph.push(Op::GlobalNorm, &joined)?;
     let guard = scaling.map(|scaling| scaling.guard(graph, norm, step)).transpose()?;
     let norm = guard.as_ref().map_or(norm, |guard| guard.norm);
     graph.outputs.push((GRAD_NORM.into(), norm));
     let clip = clip_factor(graph, norm, options.max_norm)?;
     let scalars = match guard {
-        None => vec![lr, step, clip, is_finite(graph, norm)?],
+        None => Scalars { lr, step, clip, update: is_finite(graph, norm)? },
         Some(guard) => {
             let clip = graph.push(Op::Binary(BinaryOp::Mul), &[clip, guard.unscale])?;
-            vec![lr, guard.step, clip, guard.update]
+            Scalars { lr, step: guard.step, clip, update: guard.update }
         }
     };
+    for (run, grads) in runs.iter().zip(joined) {
+        let mut scalars = scalars;
+        if run.lr != 1.0 {
+            let factor = graph.push(Op::Constant { value: run.lr, ty: scalar.clone() }, &[])?;
+            scalars.lr = graph.push(Op::Binary(BinaryOp::Mul), &[lr, factor])?;
+        }
+        match &run.rule {
+            Rule::Joined(update) => update_joined(graph, &run.params, grads, update, scalars)?,
+            Rule::Muon(spec) => muon::run(graph, &run.params, grads, spec, scalars)?,
+        }
+    }
+    graph.set_scope(outer);
+    Ok(())
+}
+
+/// What all updates of a step read; f32 scalars.
+#[derive(Clone, Copy)]
+struct Scalars {
+    /// Learning rate.
+    lr: Value,
+    /// Number of the step, from 1.
+    step: Value,
+    /// What a gradient is multiplied by.
+    clip: Value,
+    /// 1 to update, 0 to leave everything as it is.
+    update: Value,
+}
+
+/// Parameters of one rule that lie side by side, with their gradients.
+struct Run {
+    params: Vec<NodeId>,
+    grads: Vec<Value>,
+    rule: Rule,
+    lr: f64,
+    group: Option<usize>,
+}
+
+/// Cuts ranges where the group changes.
+fn runs(graph: &Graph, ranges: &[Gradients], options: &OptimizerOptions) -> Result<Vec<Run>, PassError> {
+    let name = |param: NodeId| graph.op(param).leaf_name().unwrap_or_default();
+    let known: BTreeSet<&str> = ranges.iter().flatten().map(|(param, _)| name(*param)).collect();
+    let named = options.groups.iter().flat_map(|group| &group.params);
+    if let Some(name) = named.into_iter().find(|name| !known.contains(name.as_str())) {
+        return Err(PassError::Setting(format!("an optimizer's group names {name}, which is no parameter")));
+    }
+    let mut runs: Vec<Run> = vec![];
+    for range in ranges {
+        let first = runs.len();
+        for (param, grad) in range {
+            let group = options.groups.iter().position(|group| group.params.contains(name(*param)));
+            match runs[first..].last_mut().filter(|run| run.group == group) {
+                Some(run) => {
+                    run.params.push(*param);
+                    run.grads.push(*grad);
+                }
+                None => {
+                    let own = group.map(|group| &options.groups[group]);
+                    let rule =
+                        own.map_or_else(|| Rule::Joined(options.update.clone()), |own| own.rule.clone());
+                    let lr = own.map_or(1.0, |own| own.lr);
+                    runs.push(Run { params: vec![*param], grads: vec![*grad], rule, lr, group });
+                }
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// Updates parameters as one vector.
+fn update_joined(
+    graph: &mut Graph,
+    params: &[NodeId],
+    grads: Value,
+    update: &UpdateOp,
+    scalars: Scalars,
+) -> Result<(), PassError> {
+    let states = update.states().iter();
+    let states: Vec<Vec<NodeId>> =
+        states.map(|(state, word)| add_states(graph, params, *state, word)).collect::<Result<_, _>>()?;
     // Parameters, then the states in their order.
-    let updated: Vec<Vec<NodeId>> = [params].into_iter().chain(states).collect();
+    let updated: Vec<Vec<NodeId>> = [params.to_vec()].into_iter().chain(states).collect();
     let mut operands = vec![];
     for leaves in &updated {
         let leaves: Vec<Value> = leaves.iter().map(|id| result(*id)).collect();
         operands.push(join(graph, &leaves)?);
     }
     operands.insert(1, grads);
-    operands.extend(scalars);
-    let update = graph.add(Op::Update(options.update.clone()), &operands)?;
+    operands.extend([scalars.lr, scalars.step, scalars.clip, scalars.update]);
+    let update = graph.add(Op::Update(update.clone()), &operands)?;
     for (port, leaves) in updated.into_iter().enumerate() {
         split(graph, Value { node: update, port: port as u32 }, &leaves)?;
     }
-    graph.set_scope(outer);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use linc_ir::{AttentionKind, DType, Graph};
+use linc_ir::{AttentionKind, DType, Graph, NodeId, Value};
 
 use crate::attention::decode;
 use crate::error::PassError;
@@ -67,6 +67,20 @@ pub struct PipelineOptions {
     pub machine: Machine,
     /// Optional passes that are switched off.
     pub disabled: BTreeSet<String>,
+}
+
+impl Entry {
+    /// The optimizer of a program that updates.
+    pub fn optimizer(&self) -> Option<&OptimizerOptions> {
+        match self {
+            Entry::Train(optimizer) | Entry::Update(optimizer) => Some(optimizer),
+            Entry::Accumulate
+            | Entry::Eval
+            | Entry::Forward
+            | Entry::Decode { .. }
+            | Entry::Prefill { .. } => None,
+        }
+    }
 }
 
 impl PipelineOptions {
@@ -221,10 +235,10 @@ fn lower(
         Entry::Train(optimizer) => {
             let scaling = scaling(graph)?;
             let seed = scaling.as_ref().map(|scaling| scaling.seed(graph, None)).transpose()?;
-            let mut gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
+            let gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
             observe("autodiff", graph);
-            sort_as_placed(graph, &mut gradients, persistent);
-            optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
+            let ranges = ranges_as_placed(graph, gradients, persistent);
+            optimizer::run(graph, &ranges, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
         Entry::Accumulate => {
@@ -237,11 +251,11 @@ fn lower(
             observe("accumulate", graph);
         }
         Entry::Update(optimizer) => {
-            let mut gradients = accumulate::read(graph)?;
+            let gradients = accumulate::read(graph)?;
             observe("accumulate", graph);
             let scaling = scaling(graph)?;
-            sort_as_placed(graph, &mut gradients, persistent);
-            optimizer::run(graph, &gradients, optimizer, scaling.as_ref())?;
+            let ranges = ranges_as_placed(graph, gradients, persistent);
+            optimizer::run(graph, &ranges, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
         Entry::Eval | Entry::Forward | Entry::Decode { .. } | Entry::Prefill { .. } => {}
@@ -337,7 +351,23 @@ fn place_params(
     Ok(())
 }
 
-/// The optimizer takes parameters in the order in which they lie.
-fn sort_as_placed(graph: &Graph, gradients: &mut autodiff::Gradients, persistent: &PersistentLayout) {
-    gradients.sort_by_key(|(param, _)| graph.op(*param).leaf_name().and_then(|name| persistent.offset(name)));
+/// The optimizer takes parameters in the order in which they lie, those without a gap between them together.
+fn ranges_as_placed(
+    graph: &Graph,
+    mut gradients: autodiff::Gradients,
+    persistent: &PersistentLayout,
+) -> Vec<autodiff::Gradients> {
+    let start = |param: NodeId| graph.op(param).leaf_name().and_then(|name| persistent.offset(name));
+    let bytes = |param: NodeId| graph.ty(Value { node: param, port: 0 }).bytes() as u64;
+    gradients.sort_by_key(|(param, _)| start(*param));
+    let mut ranges: Vec<autodiff::Gradients> = vec![];
+    let mut end = None;
+    for (param, gradient) in gradients {
+        match ranges.last_mut().filter(|_| end == start(param)) {
+            Some(range) => range.push((param, gradient)),
+            None => ranges.push(vec![(param, gradient)]),
+        }
+        end = start(param).map(|start| start + bytes(param));
+    }
+    ranges
 }

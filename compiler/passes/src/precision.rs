@@ -9,6 +9,7 @@
 //! | results of matmuls, attention, norms, rotations, embedding; the residual stream; their gradients | narrow |
 //! | pointwise chains | f32 between the narrow values that they read and write |
 //! | reductions, log-sum-exps, states of linear attention, losses, gradients of parameters, outputs | f32 |
+//! | all of the optimizer, its matmuls as well: what is behind the norm of the gradients | f32 |
 //! | key/value caches | narrow |
 //!
 //! A pointwise result is rounded where it is stored for somebody: where anything but a pointwise operation reads it, or
@@ -97,7 +98,7 @@ pub fn run(graph: &mut Graph, loss: &str, narrow: DType, stored: &BTreeSet<Strin
 /// so where they are stored in the narrow type results keep their bits. Every place in memory is a whole number of words, so
 /// what has an odd number of elements stays f32.
 pub fn read_narrow(graph: &Graph) -> Result<BTreeSet<String>, PassError> {
-    let exact = exact_values(graph, &graph.topological()?);
+    let exact = exact_values(graph, &graph.topological()?, &BTreeSet::new());
     let params = graph.nodes().filter_map(|id| match graph.op(id) {
         Op::Param { name, ty, .. } if ty.shape.numel().is_multiple_of(2) => {
             Some((Value { node: id, port: 0 }, name))
@@ -141,13 +142,14 @@ fn is_pointwise(op: &Op) -> bool {
 
 /// Values that only end up in f32: gradients of parameters on their way to the optimizer, and outputs. A matmul behind
 /// them gives its f32 sums as they are.
-fn exact_values(graph: &Graph, order: &[NodeId]) -> BTreeSet<Value> {
+fn exact_values(graph: &Graph, order: &[NodeId], optimizer: &BTreeSet<NodeId>) -> BTreeSet<Value> {
     let mut exact = BTreeSet::new();
     for id in order.iter().rev() {
         for value in graph.results(*id) {
             let passes_on = |user: NodeId| {
                 let op = graph.op(user);
                 op.facts().precision == OperandTypes::Wide
+                    || optimizer.contains(&user)
                     || ((op.moves_elements() || is_pointwise(op))
                         && exact.contains(&Value { node: user, port: 0 }))
             };
@@ -173,6 +175,8 @@ struct Rewrite<'a> {
     narrowed: BTreeMap<Value, Value>,
     /// See [`exact_values`].
     exact: BTreeSet<Value>,
+    /// Nodes behind the norm of the gradients.
+    optimizer: BTreeSet<NodeId>,
     /// Old values that are between the narrow ones of a pointwise chain.
     chained: BTreeSet<Value>,
     /// Nodes that the loss depends on, if there is a loss.
@@ -181,13 +185,15 @@ struct Rewrite<'a> {
 
 impl<'a> Rewrite<'a> {
     fn new(old: &'a Graph, order: &[NodeId], loss: &str, narrow: DType) -> Self {
+        let optimizer = old.behind_gradients();
         Rewrite {
             old,
             narrow,
             new: Graph::new(old.name.clone()),
             at: BTreeMap::new(),
             narrowed: BTreeMap::new(),
-            exact: exact_values(old, order),
+            exact: exact_values(old, order, &optimizer),
+            optimizer,
             chained: BTreeSet::new(),
             forward: old.output(loss).map(|loss| old.ancestors(loss.node)),
         }
@@ -211,10 +217,15 @@ impl<'a> Rewrite<'a> {
         }
         if let Op::MatMul { dtype, .. } | Op::Embedding { dtype } = &mut op
             && !self.exact.contains(&result)
+            && !self.optimizer.contains(&id)
         {
             *dtype = self.narrow;
         }
-        let narrow = match op.facts().precision {
+        let precision = match self.optimizer.contains(&id) {
+            true => OperandTypes::Wide,
+            false => op.facts().precision,
+        };
+        let narrow = match precision {
             OperandTypes::Any => vec![],
             OperandTypes::Narrow(positions) => positions.to_vec(),
             OperandTypes::Alike if operands.iter().any(|v| self.is_narrow(*v)) => {

@@ -91,23 +91,36 @@ fn readers(graph: &Graph, value: Value) -> Vec<NodeId> {
     found
 }
 
-/// Position of a node in the order of ready nodes, see [`priorities`].
-type Priority = (usize, bool);
+/// Position of a node in the order of ready nodes, see [`priorities`]. The last part is the leaf that is updated.
+type Priority = (usize, bool, Option<NodeId>);
 
 /// Among ready nodes the smallest goes first: by the length of the longest way from a leaf, so that a weight gradient
 /// runs as soon as its operands exist, which frees them. A recomputed node, whose operands exist since the forward,
-/// goes just before the first of its readers.
+/// goes just before the first of its readers. What the optimizer computes comes last, one leaf after the other, so that what it
+/// needs for one is gone when it comes to the next.
 fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, Priority>, PassError> {
     let order = graph.topological()?;
     let mut priority: BTreeMap<NodeId, Priority> = BTreeMap::new();
     for id in &order {
         let depth = graph.operands(*id).iter().map(|v| priority[&v.node].0 + 1).max().unwrap_or(0);
-        priority.insert(*id, (depth, true));
+        priority.insert(*id, (depth, true, None));
     }
     for id in order.iter().rev().filter(|id| graph.node(**id).recompute) {
         let readers = graph.results(*id).flat_map(|v| graph.users(v)).map(|(user, _)| priority[&user].0);
         if let Some(first) = readers.min() {
-            priority.insert(*id, (first, false));
+            priority.insert(*id, (first, false, None));
+        }
+    }
+    let optimizer = graph.behind_gradients();
+    let mut leaf_of: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+    for id in order.iter().rev().filter(|id| optimizer.contains(id)) {
+        let results = || graph.results(*id);
+        let readers =
+            results().flat_map(|v| graph.users(v)).filter_map(|(user, _)| leaf_of.get(&user).copied());
+        let updated = results().flat_map(|v| graph.updates.keys_of(v)).copied();
+        if let Some(first) = readers.chain(updated).min() {
+            leaf_of.insert(*id, first);
+            priority.insert(*id, (usize::MAX, true, Some(first)));
         }
     }
     Ok(priority)

@@ -5,11 +5,11 @@ use crate::common;
 use std::collections::BTreeMap;
 
 use linc_ir::interp::{Bindings, Results, Tensor, run};
-use linc_ir::{Graph, Op, ParamState, StateRole};
+use linc_ir::{AdamSpec, AdamWSpec, Graph, Op, ParamState, StateRole, UpdateOp};
 use linc_passes::accumulate::{KEEP, SHARE};
 use linc_passes::loss::{LOSS, TARGETS};
 use linc_passes::memory::{Allocation, PersistentLayout, StorageAssignment};
-use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, OptimizerOptions, STEP};
+use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, MuonSpec, OptimizerOptions, ParamGroup, Rule, STEP};
 use linc_passes::pipeline::{self, Entry, OPTIONAL, PipelineOptions};
 
 const SEQ: usize = 9;
@@ -47,8 +47,8 @@ fn close(what: &str, found: &Tensor<f64>, expected: &Tensor<f64>) {
     }
 }
 
-fn accumulated_step_is_one_large_step(options: &PipelineOptions) {
-    let whole = program(&Entry::Train(OptimizerOptions::default()), 2 * STEPS, options).0;
+fn accumulated_step_is_one_large_step(options: &PipelineOptions, optimizer: &OptimizerOptions) {
+    let whole = program(&Entry::Train(optimizer.clone()), 2 * STEPS, options).0;
     let mut bindings = common::bindings(&whole, 13);
     // Batches count different numbers of targets, the last of them none: the mean of means is not the mean.
     let mut targets: Vec<i32> = bindings[TARGETS].doubles().iter().map(|t| (*t as i32).max(0)).collect();
@@ -88,7 +88,7 @@ fn accumulated_step_is_one_large_step(options: &PipelineOptions) {
     }
     close(LOSS, &Tensor::scalar(loss), &expected.outputs[LOSS]);
 
-    let update = program(&Entry::Update(OptimizerOptions::default()), 1, options).0;
+    let update = program(&Entry::Update(optimizer.clone()), 1, options).0;
     let mut own: Bindings<f64> = bindings.clone();
     own.extend(states);
     let found = results(&update, &own);
@@ -99,10 +99,29 @@ fn accumulated_step_is_one_large_step(options: &PipelineOptions) {
     }
 }
 
+/// Muon for some matrices, tall and wide, and another rate for a vector.
+fn muon() -> OptimizerOptions {
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    let matrices = names(&[
+        "layers.0.attention.wk.weight",
+        "layers.0.feed_forward.w2.weight",
+        "layers.1.feed_forward.w1.weight",
+    ]);
+    let groups = vec![
+        ParamGroup { params: matrices, rule: Rule::Muon(MuonSpec::default()), lr: 2.0 },
+        ParamGroup {
+            params: names(&["norm.weight"]),
+            rule: Rule::Joined(UpdateOp::Adam(AdamSpec(AdamWSpec::default()))),
+            lr: 0.5,
+        },
+    ];
+    OptimizerOptions { groups, ..OptimizerOptions::default() }
+}
+
 #[test]
 fn accumulated_gradients_make_the_step_of_one_large_batch() {
     for kinds in ["SS", "LS", "LL"] {
-        accumulated_step_is_one_large_step(&common::options(kinds));
+        accumulated_step_is_one_large_step(&common::options(kinds), &OptimizerOptions::default());
     }
 }
 
@@ -111,7 +130,8 @@ fn every_optional_pass_can_be_switched_off() {
     for pass in OPTIONAL {
         let mut options = common::options("LS");
         options.disabled.insert(pass.to_string());
-        accumulated_step_is_one_large_step(&options);
+        accumulated_step_is_one_large_step(&options, &OptimizerOptions::default());
+        accumulated_step_is_one_large_step(&options, &muon());
     }
 }
 

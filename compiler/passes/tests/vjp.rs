@@ -87,10 +87,19 @@ fn unary() {
 
 #[test]
 fn binary() {
-    for f in BinaryOp::ALL.into_iter().filter(|f| *f != BinaryOp::Greater) {
+    let smooth = |f: &BinaryOp| !matches!(f, BinaryOp::Greater | BinaryOp::Mask);
+    for f in BinaryOp::ALL.into_iter().filter(smooth) {
         check(f.name(), (0.3, 1.7), |g| {
             let (x, y) = (param(g, "x", &[2, 3]), param(g, "y", &[2, 3]));
             g.push(Op::Binary(f), &[x, y]).expect("a function")
+        });
+    }
+    for kept in [0.0, 2.0] {
+        check("mask", (0.3, 1.7), |g| {
+            let x = param(g, "x", &[2, 3]);
+            let ty = TensorType::f32([2, 3]);
+            let y = g.push(Op::Constant { value: kept, ty }, &[]).expect("a constant");
+            g.push(Op::Binary(BinaryOp::Mask), &[x, y]).expect("a function")
         });
     }
 }

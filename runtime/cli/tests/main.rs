@@ -14,6 +14,7 @@ mod hugging_face;
 mod limits;
 mod memory;
 mod mistakes;
+mod optimizers;
 mod readme;
 mod requests;
 mod resume;

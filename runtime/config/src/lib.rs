@@ -33,7 +33,7 @@ pub use files::{BASE, ConfigFiles, ConfigText};
 pub use legacy::is_ignored;
 pub use model::{Model, OVERRIDES, describe_overrides, take_overrides};
 pub use model_files::{ModelFiles, read_or_shipped};
-pub use near::{help_for_missing, nearest};
+pub use near::{help_for_missing, nearest, nearest_to_pattern};
 pub use overrides::Override;
 pub use section::{Entry, KeyInfo, Section, section_order};
 pub use settings::{Settings, place_among};

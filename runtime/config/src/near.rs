@@ -18,6 +18,18 @@ pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
+/// The name of dotted parts that has what a pattern with stars says nearest in spelling, however far; of equals the first.
+pub fn nearest_to_pattern<'n>(pattern: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let said = pattern.replace('*', "");
+    let said = said.trim_matches('.');
+    let distance = |name: &&str| {
+        let parts: Vec<&str> = name.split('.').collect();
+        let spans = (0..parts.len()).flat_map(|from| (from..parts.len()).map(move |to| (from, to)));
+        spans.map(|(from, to)| strsim::damerau_levenshtein(said, &parts[from..=to].join("."))).min()
+    };
+    known.min_by_key(distance)
+}
+
 /// The path that was meant by one at which nothing is: each part that does not exist is taken for the name in its folder
 /// that is nearest.
 pub(crate) fn nearest_path(path: &Path) -> Option<PathBuf> {
@@ -53,6 +65,18 @@ pub fn help_for_missing(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_is_near_to_what_has_its_words() {
+        let names =
+            ["tok.weight", "layers.0.attention.wq.weight", "layers.0.attention.wo.weight", "norm.weight"];
+        for (pattern, meant) in
+            [("*.wo", 2), ("layers.0.attention.wx", 1), ("*.nrom", 3), ("tokk.*", 0), ("*", 0)]
+        {
+            assert_eq!(nearest_to_pattern(pattern, names.into_iter()), Some(names[meant]), "{pattern}");
+        }
+        assert_eq!(nearest_to_pattern("x", [].into_iter()), None);
+    }
 
     #[test]
     fn each_part_of_a_path_may_be_misspelt() {

@@ -14,7 +14,7 @@ use linc_tile::library::attention::softmax::{
 };
 use linc_tile::library::attention::{HeadShape, HeadStrides};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
@@ -228,6 +228,7 @@ fn streams(bench: &mut Bench) {
         beta2: 0.95,
         eps: 1e-8,
         weight_decay: 0.1,
+        decay: Decay::Decoupled,
         g: Elem::F32,
         guarded: false,
     };

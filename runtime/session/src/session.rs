@@ -37,7 +37,10 @@ impl Session {
         device: Box<dyn Device>,
         proceed: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Self, E> {
-        let mut layout = PersistentLayout::default();
+        // What one rule updates lies side by side, whichever program comes first.
+        let groups =
+            entries.iter().find_map(|(entry, _)| entry.optimizer()).into_iter().flat_map(|o| &o.groups);
+        let mut layout = PersistentLayout::grouped(groups.map(|group| &group.params));
         let target = target(&*device);
         let mut compile = |(entry, options): &(Entry, Options)| -> Result<Compiled, E> {
             proceed()?;

@@ -138,6 +138,7 @@ impl Trainer {
         observer.message(&format!("Starting job: {}", config.job.description));
         folder::check_free(&config, meaning)?;
         let (model, record) = open_model(&config, files)?;
+        let updates = optimizer::updates(&config, &model)?;
         let mut tell = |event: Event<'_>| match event {
             Event::Note(text) => observer.message(text),
             Event::Progress { what, done, total } => observer.progress(what, done, total),
@@ -157,7 +158,7 @@ impl Trainer {
         let folder::Chosen { mut lock, message, whole } =
             folder::choose(&mut config, meaning, &record, &data.training, &mut proceed)?;
         observer.message(&message);
-        let mut programs = programs::programs(&config, &model, &data);
+        let mut programs = programs::programs(&config, &model, &data, &updates.options);
         let target = linc_session::target(&*device);
         let tiles = programs::tiles(&config, &model, &programs, target, stop, observer)?;
         for (_, options) in &mut programs.entries {
@@ -236,7 +237,7 @@ impl Trainer {
             saving: None,
             lock,
         };
-        trainer.announce(start.message, observer);
+        trainer.announce(start.message, &updates.lines, observer);
         if let Some(reason) = programs.no_sample {
             observer.message(&reason);
         }
@@ -244,7 +245,7 @@ impl Trainer {
     }
 
     /// TorchTitan's start-up lines, with the layer map.
-    fn announce(&self, start: Option<String>, observer: &mut dyn Observer) {
+    fn announce(&self, start: Option<String>, optimizer: &[String], observer: &mut dyn Observer) {
         let (model, training) = (&self.model, &self.config.training);
         if self.config.job.print_config {
             observer.message(&format!("Running with config:\n{}", self.config.to_toml()));
@@ -263,6 +264,7 @@ impl Trainer {
             model.placement,
             model.layer_map()
         ));
+        optimizer.iter().for_each(|line| observer.message(line));
         observer.message(&format!("Data: {}", self.data.summary));
         observer.message(&format!("Peak FLOPS used for computing MFU: {}", self.peak));
         let Peak { bytes: all, categories, kept } = &self.step_memory;

@@ -17,7 +17,7 @@ use linc_tile::library::loss::{
     cross_entropy_grad, cross_entropy_rows, mean_nll,
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
@@ -90,12 +90,13 @@ pub fn pointwise_programs() -> Vec<Case> {
                 Binary(PointBinary::Greater, 3, 4),
                 Unary(PointUnary::Tanh, 3),
                 Binary(PointBinary::Add, 5, 6),
-                if elem == Elem::F16 { RoundF16(7) } else { RoundBf16(7) },
-                Unary(PointUnary::Relu, 7),
+                Binary(PointBinary::Mask, 7, 5),
+                if elem == Elem::F16 { RoundF16(8) } else { RoundBf16(8) },
+                Unary(PointUnary::Relu, 8),
                 Unary(PointUnary::Exp, 6),
-                Binary(PointBinary::Div, 9, 10),
+                Binary(PointBinary::Div, 10, 11),
             ];
-            let outputs = [3, 8, 11].map(|step| PointOutput { step, elem, row_stride: cols }).to_vec();
+            let outputs = [3, 9, 12].map(|step| PointOutput { step, elem, row_stride: cols }).to_vec();
             for second in [
                 dense.clone(),
                 PointInput { elem, row_stride: 0, col_stride: 1 },
@@ -217,13 +218,16 @@ pub fn losses_and_optimizer() -> Vec<Case> {
             kernels.push((cross_entropy(&spec), elem));
             kernels.push((cross_entropy_grad(&spec), elem));
         }
-        for update in [None, Some(1.0), Some(0.0)] {
+        let updates = [None, Some(1.0), Some(0.0)];
+        let decays = [Decay::Decoupled, Decay::Gradient];
+        for (update, decay) in updates.into_iter().flat_map(|update| decays.map(|decay| (update, decay))) {
             let spec = AdamWKernelSpec {
                 numel: 9001,
                 beta1: 0.9,
                 beta2: 0.95,
                 eps: 1e-8,
                 weight_decay: 0.1,
+                decay,
                 g: elem,
                 guarded: update.is_some(),
             };

@@ -4,7 +4,7 @@ use super::dense::inner;
 use super::tensor::{Args, Real, Tensor};
 use crate::error::IrError;
 use crate::op::NORM_BLOCK;
-use crate::optimizer::{AdamWSpec, UpdateOp};
+use crate::optimizer::{AdamSpec, AdamWSpec, UpdateOp};
 use crate::types::TensorType;
 
 /// `[norm, partials]`, one sum of squares per block of each operand.
@@ -28,12 +28,13 @@ pub(super) fn update<T: Real>(args: &Args<'_, T>, op: &UpdateOp) -> Result<Vec<V
         return kept.map(|i| Ok(args.floats(i)?.to_vec())).collect();
     }
     match op {
-        UpdateOp::AdamW(spec) => adamw(args, spec),
+        UpdateOp::AdamW(spec) => adam(args, spec, true),
+        UpdateOp::Adam(AdamSpec(numbers)) => adam(args, numbers, false),
     }
 }
 
-/// `[p', m', v']`; decay is decoupled (arXiv 1711.05101), eps is added to the corrected root.
-fn adamw<T: Real>(args: &Args<'_, T>, spec: &AdamWSpec) -> Result<Vec<Vec<T>>, IrError> {
+/// `[p', m', v']`; decay is decoupled (arXiv 1711.05101) or a part of the gradient, eps is added to the corrected root.
+fn adam<T: Real>(args: &Args<'_, T>, spec: &AdamWSpec, decoupled: bool) -> Result<Vec<Vec<T>>, IrError> {
     let (lr, step, clip) = (args.scalar(4)?, args.scalar(5)?, args.scalar(6)?);
     let (beta1, beta2, one) = (T::of(spec.beta1), T::of(spec.beta2), T::one());
     let correction1 = one - beta1.powf(step);
@@ -41,10 +42,11 @@ fn adamw<T: Real>(args: &Args<'_, T>, spec: &AdamWSpec) -> Result<Vec<Vec<T>>, I
     let (mut p, mut m, mut v) =
         (args.floats(0)?.to_vec(), args.floats(2)?.to_vec(), args.floats(3)?.to_vec());
     for (i, g) in args.floats(1)?.iter().enumerate() {
-        let g = clip * *g;
+        let decay = T::of(spec.weight_decay) * p[i];
+        let g = if decoupled { clip * *g } else { clip * *g + decay };
         m[i] = beta1 * m[i] + (one - beta1) * g;
         v[i] = beta2 * v[i] + (one - beta2) * g * g;
-        let decayed = p[i] - lr * T::of(spec.weight_decay) * p[i];
+        let decayed = if decoupled { p[i] - lr * decay } else { p[i] };
         let root = (v[i] / correction2).sqrt() + T::of(spec.eps);
         p[i] = decayed - lr * (m[i] / correction1) / root;
     }

@@ -35,6 +35,8 @@ pub fn binary<T: Real>(op: BinaryOp, x: T, y: T) -> T {
         BinaryOp::Min => x.min(y),
         BinaryOp::Greater if x > y => T::one(),
         BinaryOp::Greater => T::zero(),
+        BinaryOp::Mask if y == T::zero() => T::zero(),
+        BinaryOp::Mask => x,
     }
 }
 
@@ -48,6 +50,8 @@ fn binary_int(op: BinaryOp, x: i32, y: i32) -> i32 {
         BinaryOp::Max => x.max(y),
         BinaryOp::Min => x.min(y),
         BinaryOp::Greater => i32::from(x > y),
+        BinaryOp::Mask if y == 0 => 0,
+        BinaryOp::Mask => x,
     }
 }
 

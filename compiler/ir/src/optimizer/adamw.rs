@@ -34,8 +34,12 @@ impl AdamWSpec {
         if name != Self::NAME {
             return Ok(None);
         }
+        Self::read(a).map(Some)
+    }
+
+    pub(super) fn read(a: &mut Attributes) -> Parsed<Self> {
         let (beta1, beta2) = (a.f64("beta1")?, a.f64("beta2")?);
-        Ok(Some(AdamWSpec { beta1, beta2, eps: a.f64("eps")?, weight_decay: a.f64("weight_decay")? }))
+        Ok(AdamWSpec { beta1, beta2, eps: a.f64("eps")?, weight_decay: a.f64("weight_decay")? })
     }
 }
 

@@ -4,8 +4,10 @@
 //! variant of [`UpdateOp`], and what the compiler then asks for in these two files. Nothing else in this crate knows
 //! optimizers.
 
+mod adam;
 mod adamw;
 
+pub use adam::AdamSpec;
 pub use adamw::AdamWSpec;
 
 use crate::error::IrError;
@@ -22,6 +24,8 @@ registered! {
     UpdateOp, in Op::Update, each Update {
         /// Adam with decoupled weight decay: two moments of each parameter.
         AdamW(AdamWSpec),
+        /// Adam with weight decay as a part of the gradient: the same moments.
+        Adam(AdamSpec),
     }
 }
 

@@ -217,6 +217,7 @@ impl Rule<'_> {
                 (self.mul(g, to_x)?, self.mul(g, to_y)?)
             }
             BinaryOp::Greater => return Ok(vec![None, None]),
+            BinaryOp::Mask => return Ok(vec![Some(self.op2(BinaryOp::Mask, g, y)?), None]),
         };
         Ok(vec![Some(dx), Some(dy)])
     }

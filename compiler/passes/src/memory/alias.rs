@@ -124,36 +124,33 @@ fn view_of(graph: &Graph, id: NodeId, operands: &[Value], storages: &Storages) -
     Some(Storage { root: source.root, layout })
 }
 
-/// Leaves that lie side by side as a concat wants them: the first stands for the whole range. The concat of all
-/// parameters, which the optimizer updates, has smaller ones within, those that matmuls read.
+/// Leaves that lie side by side as a concat wants them: the first of a range stands for all of it. Ranges of several concats may
+/// lie within each other or overlap, as those that matmuls read and those that the optimizer updates do; they are one.
 fn place_joined_leaves(graph: &Graph, order: &[NodeId], persistent: &PersistentLayout) -> Storages {
-    let mut placed = Storages::new();
     let joined_leaves = |id: &NodeId| {
         matches!(graph.op(*id), Op::Concat { axis: 0 }).then(|| leaves(graph, *id, persistent)).flatten()
     };
-    let mut concats: Vec<(NodeId, Vec<Value>)> =
+    let concats: Vec<(NodeId, Vec<Value>)> =
         order.iter().filter_map(|id| Some((*id, joined_leaves(id)?))).collect();
-    concats.sort_by_key(|(_, leaves)| std::cmp::Reverse(leaves.len()));
-    let at = |value: Value, root: Value, offset: usize| {
-        let strides = graph.ty(value).shape.strides();
-        (value, Storage { root, layout: Layout { offset, strides } })
-    };
+    let start = |leaf: Value| graph.op(leaf.node).leaf_name().and_then(|name| persistent.offset(name));
+    let joined = concats.iter().flat_map(|(_, leaves)| leaves);
+    let by_place: BTreeMap<Option<u64>, Value> = joined.map(|leaf| (start(*leaf), *leaf)).collect();
+    let continues: BTreeSet<Value> =
+        concats.iter().flat_map(|(_, leaves)| leaves.iter().skip(1).copied()).collect();
+    let mut placed = Storages::new();
+    let mut range: Option<(Value, usize)> = None;
+    for leaf in by_place.into_values() {
+        let (root, offset) = range.filter(|_| continues.contains(&leaf)).unwrap_or((leaf, 0));
+        let TensorType { shape, .. } = graph.ty(leaf);
+        placed.insert(leaf, Storage { root, layout: Layout { offset, strides: shape.strides() } });
+        range = Some((root, offset + shape.numel()));
+    }
     for (id, leaves) in concats {
         let joined = Value { node: id, port: 0 };
-        let known: Vec<&Storage> = leaves.iter().filter_map(|leaf| placed.get(leaf)).collect();
-        let (root, offset) = match known.first() {
-            None => (leaves[0], 0),
-            Some(first) if known.len() == leaves.len() && known.iter().all(|s| s.root == first.root) => {
-                (first.root, first.layout.offset)
-            }
-            Some(_) => continue,
-        };
-        let mut start = offset;
-        for leaf in leaves {
-            placed.extend([at(leaf, root, start)]);
-            start += graph.ty(leaf).shape.numel();
-        }
-        placed.extend([at(joined, root, offset)]);
+        let first = &placed[&leaves[0]];
+        let (root, offset) = (first.root, first.layout.offset);
+        let strides = graph.ty(joined).shape.strides();
+        placed.insert(joined, Storage { root, layout: Layout { offset, strides } });
     }
     placed
 }

@@ -2,7 +2,7 @@
 //!
 //! Parameters lie side by side in one range, and so do the states of one role (all first moments), in the
 //! order of their parameters: one kernel updates them all. What decides that order is the model alone, not which
-//! passes are on.
+//! passes are on; and the optimizer's groups, each of which has a range of its own.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,8 @@ use crate::error::PassError;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PersistentLayout {
     places: BTreeMap<String, PersistentRange>,
+    /// Parameters that lie behind all others: the number of their range, from 1.
+    ranks: BTreeMap<String, usize>,
     /// Size of the persistent part.
     pub bytes: u64,
 }
@@ -28,6 +30,21 @@ struct PersistentRange {
 }
 
 impl PersistentLayout {
+    /// A layout that has the parameters of each of these groups side by side; one that is in several belongs to the first.
+    pub fn grouped<'n>(groups: impl IntoIterator<Item = &'n BTreeSet<String>>) -> Self {
+        let mut ranks = BTreeMap::new();
+        for (group, names) in groups.into_iter().enumerate() {
+            for name in names {
+                ranks.entry(name.clone()).or_insert(group + 1);
+            }
+        }
+        PersistentLayout { ranks, ..PersistentLayout::default() }
+    }
+
+    fn rank(&self, name: &str) -> usize {
+        self.ranks.get(name).copied().unwrap_or(0)
+    }
+
     /// Where a tensor lies, if it is known.
     pub fn offset(&self, name: &str) -> Option<u64> {
         self.places.get(name).map(|place| place.offset)
@@ -36,7 +53,7 @@ impl PersistentLayout {
     /// Appends the parameters that are not placed yet, members of a group next to each other. What is more than once
     /// in `groups` belongs to the first.
     ///
-    /// There are no gaps. The better a size is aligned the earlier it comes, so each tensor or group is aligned as well
+    /// There are no gaps within a range. The better a size is aligned the earlier it comes, so each tensor or group is aligned as well
     /// as its own size, to at most [`ALIGN`].
     pub fn place_params(&mut self, graph: &Graph, groups: &[Vec<NodeId>]) {
         let mut units: Vec<Vec<NodeId>> = vec![];
@@ -54,7 +71,14 @@ impl PersistentLayout {
         }
         let bytes = |unit: &Vec<NodeId>| unit.iter().map(|id| size(graph, *id)).sum::<u64>();
         units.sort_by_key(|unit| Reverse((bytes(unit) | ALIGN).trailing_zeros()));
-        self.append(graph, units.into_iter().flatten());
+        let mut ranges: BTreeMap<usize, Vec<NodeId>> = BTreeMap::new();
+        for unit in units {
+            let rank = unit.first().map_or(0, |id| self.rank(name(graph, *id)));
+            ranges.entry(rank).or_default().extend(unit);
+        }
+        for range in ranges.into_values() {
+            self.append(graph, range);
+        }
     }
 
     /// Appends all other persistent leaves that are not placed yet.
@@ -78,7 +102,7 @@ impl PersistentLayout {
             .filter(|id| matches!(graph.op(*id), Op::Param { .. }))
             .filter_map(|id| Some((name(graph, id), self.offset(name(graph, id))?)))
             .collect();
-        let mut roles: BTreeMap<ParamState, BTreeMap<u64, NodeId>> = BTreeMap::new();
+        let mut roles: BTreeMap<(ParamState, usize), BTreeMap<u64, NodeId>> = BTreeMap::new();
         let mut alone = vec![];
         for id in graph.nodes().filter(|id| is_persistent(graph.op(*id))) {
             if self.offset(name(graph, id)).is_some() {
@@ -86,13 +110,13 @@ impl PersistentLayout {
             }
             let of_param = match graph.op(id) {
                 Op::State { role: StateRole::OfParam { state, of }, .. } => {
-                    params.get(of.as_str()).map(|at| (*state, *at))
+                    params.get(of.as_str()).map(|at| ((*state, self.rank(of)), *at))
                 }
                 _ => None,
             };
             match of_param {
-                Some((state, at)) => {
-                    roles.entry(state).or_default().insert(at, id);
+                Some((range, at)) => {
+                    roles.entry(range).or_default().insert(at, id);
                 }
                 None => alone.push(id),
             }

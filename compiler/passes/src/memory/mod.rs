@@ -232,9 +232,11 @@ fn kinds(
         Some(loss) => graph.ancestors(loss.node),
         None => graph.nodes().collect(),
     };
+    // A norm behind that of the gradients is the optimizer's own.
+    let optimizer = graph.behind_gradients();
     let mut gradients: BTreeSet<Value> = order
         .iter()
-        .filter(|id| matches!(graph.op(**id), Op::GlobalNorm))
+        .filter(|id| matches!(graph.op(**id), Op::GlobalNorm) && !optimizer.contains(id))
         .flat_map(|id| graph.operands(*id))
         .map(|v| storage[&v].root)
         .collect();

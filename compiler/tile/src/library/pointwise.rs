@@ -73,6 +73,8 @@ pub enum PointBinary {
     Min,
     /// 1.0 where x > y, else 0.0
     Greater,
+    /// x where y is not 0, else 0
+    Mask,
 }
 
 /// One step; operands are numbers of earlier steps.
@@ -295,6 +297,11 @@ fn binary(b: &mut Builder, op: PointBinary, x: ValueId, y: ValueId, shape: &[usi
             let greater = b.compare(Compare::Gt, x, y);
             let (one, zero) = (b.full(1.0, shape), b.full(0.0, shape));
             b.select(greater, one, zero)
+        }
+        PointBinary::Mask => {
+            let zero = b.full(0.0, shape);
+            let kept = b.compare(Compare::Ne, y, zero);
+            b.select(kept, x, zero)
         }
     }
 }

@@ -14,7 +14,7 @@ use linc_tile::library::loss::{
     cross_entropy_grad, cross_entropy_rows, mean_nll,
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
-use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointwiseSpec, pointwise,
 };
@@ -133,6 +133,7 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
         beta2,
         eps,
         weight_decay,
+        decay: Decay::Decoupled,
         g: elem,
         guarded: false,
     }));

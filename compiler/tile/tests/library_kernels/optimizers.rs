@@ -1,7 +1,7 @@
 //! AdamW over several steps.
 
 use linc_tile::Elem;
-use linc_tile::library::optimizer::{AdamWKernelSpec, adamw};
+use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
 
 use super::harness::{Data, assert_close, assert_equal, floats, random, round, run};
 
@@ -16,6 +16,7 @@ fn several_steps() {
             beta2: 0.95,
             eps: 1e-8,
             weight_decay: 0.1,
+            decay: Decay::Decoupled,
             g: g_elem,
             guarded: false,
         };
@@ -65,6 +66,7 @@ fn a_guarded_update_can_be_skipped() {
         beta2: 0.95,
         eps: 1e-8,
         weight_decay: 0.1,
+        decay: Decay::Decoupled,
         g: Elem::F32,
         guarded,
     };
@@ -104,6 +106,7 @@ fn bias_corrections_are_accurate() {
                 beta2,
                 eps: 0.0,
                 weight_decay: 0.0,
+                decay: Decay::Decoupled,
                 g: Elem::F32,
                 guarded: false,
             };

@@ -53,6 +53,8 @@ fn binary(op: PointBinary, x: f64, y: f64) -> f64 {
         PointBinary::Max => x.max(y),
         PointBinary::Min => x.min(y),
         PointBinary::Greater => f64::from(u8::from(x > y)),
+        PointBinary::Mask if y == 0.0 => 0.0,
+        PointBinary::Mask => x,
     }
 }
 
@@ -160,6 +162,7 @@ fn every_function() {
         PointBinary::Max,
         PointBinary::Min,
         PointBinary::Greater,
+        PointBinary::Mask,
     ];
     let mut steps = vec![
         PointStep::Input(0),

@@ -7,6 +7,7 @@
 //! To add a setting: add a line to its section in `sections.rs`. Nothing else needs to change.
 
 mod compare;
+mod groups;
 mod schedule;
 mod sections;
 mod unread;
@@ -25,8 +26,9 @@ use linc_data::{DataSettings, DatasetKind};
 
 pub use compare::Change;
 pub use sections::{
-    ActivationCheckpoint, AlertLevel, Alerts, Compile, DecayType, Job, LrScheduler, Metrics, NonFinite,
-    Optimizer, OptimizerName, Parallelism, Profiling, Segment, Training, Validation,
+    ActivationCheckpoint, AdjustLrFn, AlertLevel, Alerts, Compile, DecayType, Group, GroupRole, Job,
+    LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Parallelism, Profiling, Segment, Training,
+    Validation,
 };
 
 /// Most tokens of an optimizer step, which take 2 GiB with their targets; ten times what the largest runs take.
@@ -249,6 +251,7 @@ impl JobConfig {
             settings.conflict(&["training.global_batch_size", "training.seq_len"], message, help);
         }
         self.check_schedule(settings);
+        self.check_groups(settings);
         self.data.check_together(training.seq_len, self.validation.enable, settings);
     }
 }

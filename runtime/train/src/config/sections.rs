@@ -3,7 +3,9 @@
 use linc_config::check::{self, Check, non_negative, one_of, positive, share};
 use linc_config::{Setting as _, choice, section, table};
 use linc_device::Choice;
-use linc_driver::{AdamWSpec, MemoryLimit, OptimizerOptions, Precision, RecomputeMode, RecomputePolicy};
+use linc_driver::{
+    AdamWSpec, MemoryLimit, MuonSpec, OptimizerOptions, Precision, RecomputeMode, RecomputePolicy,
+};
 
 section! {
     /// What the run is called and where it writes.
@@ -48,6 +50,64 @@ choice! {
     OptimizerName {
         /// Adam with decoupled weight decay.
         AdamW = "AdamW",
+        /// Adam, whose weight decay is a part of the gradient.
+        Adam = "Adam",
+        /// Orthogonal momentum for the matrices inside the model, AdamW for all else.
+        Muon = "Muon",
+    }
+}
+
+choice! {
+    /// How Muon's learning rate depends on the shape of a matrix of r rows (outputs) and c columns; PyTorch's names.
+    AdjustLrFn {
+        /// Times the root of max(1, r/c).
+        Original = "original",
+        /// Times 0.2 and the root of max(r, c): updates of the size of AdamW's, so that both take one learning rate.
+        MatchRmsAdamW = "match_rms_adamw",
+    }
+}
+
+choice! {
+    /// What parameters are in the model, by what reads them; one may be several of these.
+    GroupRole {
+        /// Tables whose rows are looked up.
+        Embedding = "embedding",
+        /// The matrix behind the logits; with tied embeddings the table.
+        Output = "output",
+        /// Gains of norms.
+        Norm = "norm",
+        /// Vectors: gains and biases.
+        Vector = "vector",
+        /// Matrices of products inside the model.
+        Matrix = "matrix",
+        /// Projections, and what else is between them and the attention, of softmax layers.
+        SoftmaxAttention = "softmax_attention",
+        /// The same of linear layers.
+        LinearAttention = "linear_attention",
+    }
+}
+
+table! {
+    /// Parameters with numbers of their own; one that several groups match belongs to the first of them.
+    Group {
+        /// Patterns of names: * stands for any text.
+        params: Vec<String> = Vec::new();
+        /// What they are in the model. Of params and role both must fit, if both are given.
+        role: Vec<GroupRole> = Vec::new();
+        /// The algorithm.
+        name: Option<OptimizerName> = None;
+        /// Peak learning rate.
+        lr: Option<f64> = None, check non_negative().if_set();
+        /// Peak learning rate as a factor of the optimizer's.
+        lr_factor: Option<f64> = None, check non_negative().if_set();
+        /// Weight decay, in place of the optimizer's.
+        weight_decay: Option<f64> = None, check non_negative().if_set();
+        /// Decay of the first moment.
+        beta1: Option<f64> = None, check check::below_one().if_set();
+        /// Decay of the second moment.
+        beta2: Option<f64> = None, check check::below_one().if_set();
+        /// Decay of Muon's momentum.
+        momentum: Option<f64> = None, check check::below_one().if_set();
     }
 }
 
@@ -106,7 +166,7 @@ section! {
 section! {
     /// How gradients become updates of parameters.
     Optimizer "optimizer" {
-        /// The algorithm; AdamW is the one there is.
+        /// The algorithm. Muon is for the matrices inside the model; the embedding, the output and vectors take AdamW with it.
         name: OptimizerName = OptimizerName::AdamW;
         /// Peak learning rate.
         lr: f64 = 8e-4, check non_negative();
@@ -116,8 +176,18 @@ section! {
         beta1: f64 = AdamWSpec::default().beta1, check check::below_one();
         /// Decay of the second moment.
         beta2: f64 = AdamWSpec::default().beta2, check check::below_one();
-        /// Decoupled weight decay, of all parameters.
+        /// Weight decay, of all parameters that no group has; decoupled, but a part of the gradient for Adam.
         weight_decay: f64 = AdamWSpec::default().weight_decay, check non_negative();
+        /// Decay of Muon's momentum.
+        momentum: f64 = MuonSpec::default().momentum, check check::below_one();
+        /// Muon's direction looks one step ahead.
+        nesterov: bool = MuonSpec::default().nesterov;
+        /// Newton-Schulz iterations of Muon.
+        ns_steps: usize = MuonSpec::default().steps, check newton_schulz_steps();
+        /// How Muon's learning rate depends on the shape of a matrix.
+        adjust_lr_fn: AdjustLrFn = AdjustLrFn::MatchRmsAdamW;
+        /// Groups of parameters with numbers of their own, [[optimizer.groups]].
+        groups: Vec<Group> = Vec::new();
     }
 }
 
@@ -275,6 +345,10 @@ fn optional_passes() -> Check<Vec<String>> {
         format!("names of passes that can be left out, which are {}", known.join(", ")),
         move |names: &Vec<String>| names.iter().find(|name| !known.contains(&name.as_str()))?.to_toml(),
     )
+}
+
+fn newton_schulz_steps() -> Check<usize> {
+    Check::new("an integer from 1 to 20", |steps| (1..=20).contains(steps))
 }
 
 fn only_one_rank() -> Check<i64> {

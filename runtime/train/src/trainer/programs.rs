@@ -10,12 +10,12 @@ use linc_data::{Data, DataError, ValidationData};
 use linc_device::process;
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    BatchShape, CompileError, Entry, Model, Options, PersistentLayout, Source, Target, decode_support,
+    BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, PersistentLayout, Source, Target,
+    decode_support,
 };
 use linc_exec::ExecError;
 use linc_session::autotune;
 
-use super::optimizer::optimizer;
 use super::{Observer, resume};
 use crate::config::JobConfig;
 use crate::error::TrainError;
@@ -104,11 +104,16 @@ pub(super) struct Programs {
 }
 
 /// The programs that a config asks for.
-pub(super) fn programs(config: &JobConfig, model: &Model, data: &Data) -> Programs {
+pub(super) fn programs(
+    config: &JobConfig,
+    model: &Model,
+    data: &Data,
+    optimizer: &OptimizerOptions,
+) -> Programs {
     let options = compile_options(config);
     let steps = config.accumulation_steps();
     let train = match steps {
-        1 => Entry::Train(optimizer(config)),
+        1 => Entry::Train(optimizer.clone()),
         _ => Entry::Accumulate,
     };
     let mut entries = vec![(train, options.clone())];
@@ -130,7 +135,7 @@ pub(super) fn programs(config: &JobConfig, model: &Model, data: &Data) -> Progra
     // Before the programs that have caches, so that the arena of a step ends before those. Its operations count for all
     // tokens of the step.
     let update = (steps > 1)
-        .then(|| push(Entry::Update(optimizer(config)), sister(options.batch * steps, options.seq)));
+        .then(|| push(Entry::Update(optimizer.clone()), sister(options.batch * steps, options.seq)));
     let context = options.seq;
     let generates = data.tokenizer.as_ref().map(|_| decode_support(model));
     let (decode, no_sample) = match generates {

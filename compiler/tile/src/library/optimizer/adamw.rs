@@ -1,8 +1,17 @@
-//! AdamW (arXiv 1711.05101) in the order of operations that PyTorch uses.
+//! AdamW (arXiv 1711.05101) and Adam in the order of operations that PyTorch uses.
 
 use crate::builder::Builder;
 use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 use crate::library::{TILE, bound, load_scalar, number, tag};
+
+/// How weights decay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decay {
+    /// By themselves: AdamW.
+    Decoupled,
+    /// As a part of the gradient: Adam.
+    Gradient,
+}
 
 /// One update of a dense parameter.
 #[derive(Clone, PartialEq, Debug)]
@@ -15,8 +24,10 @@ pub struct AdamWKernelSpec {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay, multiplied by the learning rate.
+    /// Share of the parameter that it loses in a step, or that is added to its gradient.
     pub weight_decay: f64,
+    /// How it is applied; [`Decay::Decoupled`] multiplies it by the learning rate.
+    pub decay: Decay,
     /// Element type of the gradient; parameter and moments are f32.
     pub g: Elem,
     /// Whether there is an operand that says if anything is updated.
@@ -27,7 +38,8 @@ pub struct AdamWKernelSpec {
 /// `update` are one f32 each. If `update` is 0 nothing is read of the rest, so that no NaN among it can get anywhere.
 ///
 /// `g ← clip·g; p ← p·(1 − lr·weight_decay); m ← m + (1−β1)(g − m); v ← β2·v + (1−β2)g²;`
-/// `p ← p − lr/(1−β1^step) · m/(√v/√(1−β2^step) + eps)`.
+/// `p ← p − lr/(1−β1^step) · m/(√v/√(1−β2^step) + eps)`; with [`Decay::Gradient`], `g ← clip·g + weight_decay·p` instead and no
+/// other decay.
 pub fn adamw(spec: &AdamWKernelSpec) -> Kernel {
     let numel = spec.numel;
     let size = numel.min(TILE);
@@ -87,6 +99,14 @@ impl Pointers {
         let axes = [(1, bound(b, spec.numel, start, size))];
         let gradient = b.load_f32(g, start, &shape, &axes);
         let gradient = b.mul(gradient, clip);
+        let gradient = match spec.decay {
+            Decay::Decoupled => gradient,
+            Decay::Gradient => {
+                let value = b.load(p, start, &shape, &axes);
+                let share = b.full(spec.weight_decay, &shape);
+                b.fma(value, share, gradient)
+            }
+        };
 
         let first = b.load(m, start, &shape, &axes);
         let change = b.sub(gradient, first);
@@ -107,7 +127,10 @@ impl Pointers {
         let denominator = b.add(root, eps);
         let direction = b.div(first, denominator);
         let value = b.load(p, start, &shape, &axes);
-        let value = b.mul(value, keep);
+        let value = match spec.decay {
+            Decay::Decoupled => b.mul(value, keep),
+            Decay::Gradient => value,
+        };
         let update = b.mul(rate, direction);
         let value = b.sub(value, update);
         b.store(p, start, value, &axes);
@@ -116,7 +139,11 @@ impl Pointers {
 
 fn name(spec: &AdamWKernelSpec) -> String {
     format!(
-        "adamw_{}_b{}_b{}_eps{}_wd{}_{}{}",
+        "{}_{}_b{}_b{}_eps{}_wd{}_{}{}",
+        match spec.decay {
+            Decay::Decoupled => "adamw",
+            Decay::Gradient => "adam",
+        },
         spec.numel,
         number(spec.beta1),
         number(spec.beta2),

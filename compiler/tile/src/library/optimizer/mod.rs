@@ -3,4 +3,4 @@
 
 mod adamw;
 
-pub use adamw::{AdamWKernelSpec, adamw};
+pub use adamw::{AdamWKernelSpec, Decay, adamw};
