@@ -20,11 +20,11 @@ use crate::{
 /// Which program is made of the model.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Entry {
-    /// Forward, loss, backward, clip, AdamW.
+    /// Forward, loss, backward, clip, update.
     Train(OptimizerOptions),
     /// Forward, loss, backward; gradients of the mean loss over all targets of a step's batches are added up in states.
     Accumulate,
-    /// Clip and AdamW with the gradients that [`Entry::Accumulate`] left in the states.
+    /// Clip and update with the gradients that [`Entry::Accumulate`] left in the states.
     Update(OptimizerOptions),
     /// Forward and loss.
     Eval,

@@ -238,7 +238,8 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ),
         ("[training]\ndataset = \"c4\"", "2:11", "\"stories\", \"mqar\", \"text\""),
         ("[training]\ndataset = \"text\"", "2:11", "needs dataset_path"),
-        ("[optimizer]\nname = \"Muon\"", "2:8", "AdamW"),
+        ("[optimizer]\nname = \"SGD\"", "2:8", "AdamW"),
+        ("[optimizer]\nns_steps = 0", "2:12", "an integer from 1 to 20"),
         ("[optimizer]\nlr = inf", "2:6", "finite"),
         ("[lr_scheduler]\ndecay_ratio = 2.0", "2:15", "0 to 1"),
         ("[lr_scheduler]\ndecay_type = \"step\"", "2:14", "cosine"),
@@ -265,6 +266,29 @@ fn wrong_types_and_ranges_point_at_the_value() {
         assert!(error.contains(&format!("run.toml:{place}: ")), "{text}: {error}");
         assert!(error.contains(part), "{text}: {error}");
     }
+}
+
+#[test]
+fn groups_of_parameters_read_back() {
+    let text = "[optimizer]\nname = \"Muon\"\n[[optimizer.groups]]\nrole = [\"norm\", \"embedding\"]\nweight_decay = 0\n\
+                [[optimizer.groups]]\nparams = \"*.wq.weight\"\nlr_factor = 0.5\nname = \"AdamW\"\n";
+    let config = good(text, &[]);
+    let [first, second] = &config.optimizer.groups[..] else { panic!("two groups") };
+    assert_eq!(
+        (&first.role[..], first.weight_decay),
+        (&[GroupRole::Norm, GroupRole::Embedding][..], Some(0.0))
+    );
+    assert_eq!((&second.params[..], second.lr_factor), (&["*.wq.weight".to_owned()][..], Some(0.5)));
+    assert_eq!(second.name, Some(OptimizerName::AdamW));
+    assert_eq!(good(&config.to_toml(), &[]), config);
+    // Another group is another run.
+    let more = good(&format!("{text}[[optimizer.groups]]\nrole = \"output\"\nlr = 1e-4\n"), &[]);
+    assert!(more.changes_since(&config).iter().any(Change::shapes));
+    let idle = load("[optimizer]\nmomentum = 0.9\n", &[]).expect("a config").warnings;
+    assert!(
+        idle.iter().any(|w| w.contains("`momentum` has no effect") && w.contains("run.toml:2:12")),
+        "{idle:?}"
+    );
 }
 
 #[test]
