@@ -284,12 +284,12 @@ fn every_setting_is_read() {
                 .filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit()));
             for key in keys.filter(|key| !has_one_value(key)) {
                 count += 1;
-                let reads = |text: &str| {
-                    text.match_indices(&format!(".{key}")).any(|(at, found)| {
-                        !text[at + found.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
-                    })
-                };
-                if !texts.iter().any(|text| reads(text)) {
+                // By a dot, or by taking the section apart.
+                let is_read = sources.iter().zip(&texts).any(|(other, text)| {
+                    text.contains(&format!(".{key}"))
+                        || (other.path != file.path && names(text).contains(key))
+                });
+                if !is_read {
                     unread.push(format!("{}: {key}", file.path));
                 }
             }

@@ -27,6 +27,16 @@ Examples:
 A run that was stopped goes on with the same command. A run with other settings, or one more like a finished one, gets a
 folder of its own; --job.dump_folder names one.";
 
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  linc config configs/quickstart.toml
+  linc config llama3_1b --training.steps 5 --format json
+  linc config --schema > configs/linc.schema.json
+
+What is printed is a config itself. An editor with a TOML language server (taplo) completes and checks a config whose first line is
+  #:schema ./linc.schema.json
+which linc init writes.";
+
 /// An integer of at least 1. The library's own errors are those of Rust's parsers.
 fn positive(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| *n > 0).ok_or("expected an integer of at least 1")
@@ -83,6 +93,9 @@ pub(crate) enum Command {
     /// Train a model; `--section.key value` overrides any setting of the config
     #[command(after_help = TRAIN_EXAMPLES, arg_required_else_help = true)]
     Train(TrainArgs),
+    /// Print a config with all settings and where each is from; or the JSON schema of configs, for editors
+    #[command(after_help = CONFIG_EXAMPLES, arg_required_else_help = true)]
+    Config(ConfigArgs),
     /// Lower a model, plan its memory and generate its kernels; allocates no weights
     Compile(CompileArgs),
     /// Show a model's card: layers, kernels, parameters, FLOPs, memory; or a checkpoint's
@@ -152,6 +165,23 @@ pub(crate) struct TrainArgs {
     /// Print all settings with their defaults
     #[arg(long)]
     pub(crate) list_settings: bool,
+    /// Settings: --section.key value
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+/// `linc config`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// The run, such as configs/quickstart.toml
+    #[arg(required_unless_present = "schema", allow_hyphen_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the JSON schema of configs
+    #[arg(long, conflicts_with = "config")]
+    pub(crate) schema: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
     /// Settings: --section.key value
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
     pub(crate) overrides: Vec<String>,

@@ -8,6 +8,7 @@
 mod args;
 mod bench;
 mod compile;
+mod config;
 mod console;
 mod cuda;
 mod fit;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Import(args) => hugging_face::import(&args),
         Command::Export(args) => hugging_face::export(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Config(args) => config::run(&args),
         Command::Models => models::list(),
         Command::Init(args) => models::init(&args),
     };

@@ -6,6 +6,7 @@ use anyhow::Result;
 use linc_config::shipped::{self, ShippedFile};
 
 use crate::args::InitArgs;
+use crate::config;
 use crate::out;
 use crate::shipped::SHIPPED;
 
@@ -23,7 +24,7 @@ pub(crate) fn list() -> Result<ExitCode> {
 
 /// Writes the files of a config or model.
 pub(crate) fn init(args: &InitArgs) -> Result<ExitCode> {
-    let written = shipped::init(&SHIPPED, &args.name, &args.folder)?;
+    let written = shipped::init(&SHIPPED, &args.name, &args.folder, &config::schema())?;
     for file in &written.files {
         out::line(format_args!("Wrote {}", file.display()))?;
     }

@@ -67,11 +67,17 @@ mod tests {
 
     #[test]
     fn what_init_writes_loads_from_there() {
+        let schema = crate::config::schema();
         for name in SHIPPED.configs.iter().chain(SHIPPED.models).map(ShippedFile::name) {
             let folder = tempfile::tempdir().expect("a temporary folder");
-            let written =
-                init(&SHIPPED, name, folder.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(written.files.len(), 3);
+            let written = init(&SHIPPED, name, folder.path(), &schema)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(written.files.len(), 4);
+            let config = fs::read_to_string(&written.config).expect("a config");
+            let named =
+                config.strip_prefix("#:schema ").and_then(|rest| rest.lines().next()).expect("a schema");
+            let beside = written.config.parent().expect("a folder").join(named);
+            assert_eq!(fs::read_to_string(beside).ok().as_ref(), Some(&schema));
             let loaded = JobConfig::load_file(&written.config, &[], &Shipped::NONE).expect("loads");
             assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
             let model =
@@ -81,16 +87,20 @@ mod tests {
                     && model.architecture_path.starts_with(folder.path())
             );
             // Writing the same again changes nothing; an edited file stays.
-            init(&SHIPPED, name, folder.path()).expect("the same files");
+            init(&SHIPPED, name, folder.path(), &schema).expect("the same files");
+            // The schema of another version is none that somebody wrote.
+            init(&SHIPPED, name, folder.path(), "{}").expect("another schema");
+            assert_eq!(fs::read_to_string(&written.files[3]).ok().as_deref(), Some("{}"));
             fs::write(&written.files[1], "edited").expect("write");
-            let refused = init(&SHIPPED, name, folder.path()).expect_err("edited").to_string();
+            let refused = init(&SHIPPED, name, folder.path(), &schema).expect_err("edited").to_string();
             assert!(refused.contains("exists and is another text"), "{refused}");
         }
     }
 
     #[test]
     fn a_misspelt_name_is_told_the_nearest() {
-        let error = init(&SHIPPED, "quikstart", Path::new("nowhere")).expect_err("misspelt").to_string();
+        let error =
+            init(&SHIPPED, "quikstart", Path::new("nowhere"), "{}").expect_err("misspelt").to_string();
         assert!(error.contains("did you mean quickstart?"), "{error}");
     }
 }

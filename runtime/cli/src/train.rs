@@ -18,9 +18,6 @@ use crate::out;
 use crate::shipped::SHIPPED;
 use crate::table::table;
 
-/// What may stand in front of the config.
-const SWITCHES: [&str; 3] = ["--profile", "--list-settings", "--help"];
-
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
     first: "\nInterrupted: ending in order (press Ctrl-C again to quit at once)\n",
@@ -35,7 +32,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         return list_settings();
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
-    check_first(path, &args.overrides)?;
+    check_first("train", &["--profile", "--list-settings", "--help"], path, &args.overrides)?;
     let loaded = JobConfig::load_file(path, &Override::parse_all(&settings, &JobConfig::keys())?, &SHIPPED)?;
     let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
     let mut config = loaded.config;
@@ -77,16 +74,16 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses a setting or a switch where the config stands.
-fn check_first(config: &Path, rest: &[String]) -> Result<()> {
+/// Refuses a setting or a switch where the config stands, for a command with these switches.
+pub(crate) fn check_first(command: &str, switches: &[&str], config: &Path, rest: &[String]) -> Result<()> {
     let Some(first) = config.to_str().filter(|first| first.starts_with('-')) else { return Ok(()) };
     if !first.contains('.') {
-        let near = nearest(first, SWITCHES.into_iter());
+        let near = nearest(first, switches.iter().copied());
         let near = near.map_or_else(
-            || "linc train --help lists them".to_owned(),
+            || format!("linc {command} --help lists them"),
             |near| format!("did you mean {near}?"),
         );
-        bail!("{first} is no option of linc train\n  help: {near}");
+        bail!("{first} is no option of linc {command}\n  help: {near}");
     }
     // The config may stand behind its settings.
     let named = rest.iter().position(|arg| !arg.starts_with('-') && arg.ends_with(".toml"));
@@ -94,7 +91,7 @@ fn check_first(config: &Path, rest: &[String]) -> Result<()> {
     let others = rest.iter().enumerate().filter(|(at, _)| Some(*at) != named).map(|(_, arg)| arg.as_str());
     let settings: Vec<&str> = std::iter::once(first).chain(others).collect();
     bail!(
-        "{first} changes a setting of a config, but no config is named before it\n  help: linc train {config} {}",
+        "{first} changes a setting of a config, but no config is named before it\n  help: linc {command} {config} {}",
         settings.join(" ")
     )
 }

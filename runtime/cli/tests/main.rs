@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod commands;
 mod common;
+mod config;
 mod cuda;
 mod damage;
 mod disk;

@@ -3,6 +3,7 @@
 
 use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, Ratio, RecomputeMode};
+use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use crate::value::{Setting, describe_text, mismatch, quote};
@@ -11,6 +12,13 @@ use crate::value::{Setting, describe_text, mismatch, quote};
 impl Setting for Ratio {
     fn expected() -> String {
         "a number from 0 to 1 such as 0.75, or a fraction such as \"3/4\"".to_owned()
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 1 },
+            { "type": "string", "pattern": "^\\s*\\+?[0-9.]+([eE][-+]?[0-9]+)?(\\s*/\\s*[0-9]+)?\\s*$" },
+        ] })
     }
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
@@ -56,6 +64,11 @@ impl Setting for Placement {
         format!("one of {}, or a list of layers counted from 0", words.join(", "))
     }
 
+    fn schema() -> Value {
+        let words: Vec<&str> = Placement::NAMED.iter().filter_map(Placement::name).collect();
+        json!({ "anyOf": [{ "enum": words }, { "type": "array", "items": usize::schema() }] })
+    }
+
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         match value {
             DeValue::String(text) => text.parse().map_err(|_| mismatch::<Self>(value)),
@@ -92,6 +105,10 @@ impl Setting for Choice {
         "one of \"auto\", \"cpu\", \"cuda\", or \"cuda:N\" for the GPU number N".to_owned()
     }
 
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "enum": ["auto", "cpu", "cuda"] }, { "type": "string", "pattern": "^cuda:[0-9]+$" }] })
+    }
+
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| mismatch::<Self>(value))
     }
@@ -112,6 +129,10 @@ macro_rules! pass_setting {
             fn expected() -> String {
                 let words = <$name>::ALL.iter().map(|value| quote(value.name()));
                 format!("one of {}", words.collect::<Vec<_>>().join(", "))
+            }
+
+            fn schema() -> Value {
+                json!({ "enum": <$name>::ALL.iter().map(|value| value.name()).collect::<Vec<_>>() })
             }
 
             fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
@@ -143,6 +164,10 @@ pass_setting!(RecomputeMode, Precision);
 impl Setting for MemoryLimit {
     fn expected() -> String {
         MemoryLimit::EXPECTED.to_owned()
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "type": "number", "minimum": 0, "maximum": 1 }, { "type": "string", "pattern": "[0-9]" }] })
     }
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {

@@ -77,6 +77,16 @@ const HELP: &[(&str, &str)] = &[
     ),
 ];
 
+/// Keys of TorchTitan that have no effect, with the reason.
+pub(crate) fn ignored_keys() -> &'static [(&'static str, &'static str)] {
+    IGNORED
+}
+
+/// Sections of TorchTitan that linc does not have, with the reason.
+pub(crate) fn foreign_sections() -> &'static [(&'static str, &'static str)] {
+    FOREIGN_SECTIONS
+}
+
 /// Whether a whole section is TorchTitan's and has no counterpart.
 pub(crate) fn is_foreign_section(name: &str) -> bool {
     let top = name.split('.').next().unwrap_or(name);

@@ -19,6 +19,8 @@ mod model_files;
 mod near;
 pub mod other_kind;
 mod overrides;
+mod scalar;
+pub mod schema;
 #[doc(hidden)]
 pub mod section;
 mod settings;
@@ -35,8 +37,9 @@ pub use model::{Model, OVERRIDES, describe_overrides, take_overrides};
 pub use model_files::{ModelFiles, read_or_shipped};
 pub use near::{help_for_missing, nearest, nearest_to_pattern};
 pub use overrides::Override;
+pub use scalar::Scalar;
 pub use section::{Entry, KeyInfo, Section, section_order};
 pub use settings::{Settings, place_among};
 #[doc(hidden)]
 pub use toml::de::DeValue;
-pub use value::{Scalar, Setting, mismatch, quote};
+pub use value::{Setting, mismatch, quote};

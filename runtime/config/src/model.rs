@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use linc_driver::{Placement, Ratio};
 
 use crate::files::ConfigFiles;
+use crate::scalar::Scalar;
 use crate::section;
 use crate::section::{KeyInfo, Section as _};
 use crate::settings::Settings;
-use crate::value::{Scalar, Setting};
+use crate::value::Setting;
 
 /// Section whose keys are those of the model file.
 pub const OVERRIDES: &str = "model.overrides";
@@ -57,5 +58,6 @@ pub fn describe_overrides() -> KeyInfo {
         default: None,
         aliases: vec![],
         about: "Numbers and flags of the model file, replaced for this run.".to_owned(),
+        schema: Scalar::schema(),
     }
 }

@@ -1,6 +1,8 @@
 //! The macro that declares a section of the config once: its fields, help texts, defaults, other
 //! spellings and limits. Reading, writing and `--help` all follow from that one declaration.
 
+use serde_json::Value;
+
 use crate::check::Check;
 use crate::settings::Settings;
 use crate::value::Setting;
@@ -20,6 +22,8 @@ pub struct KeyInfo {
     pub aliases: Vec<String>,
     /// What its section is about.
     pub about: String,
+    /// What values it takes, as a JSON schema.
+    pub schema: Value,
 }
 
 impl KeyInfo {
@@ -133,6 +137,7 @@ macro_rules! section {
                     default: $crate::Setting::to_toml(&defaults.$field),
                     aliases: vec![$($($crate::section::qualify($section, $alias)),+)?],
                     about: about.clone(),
+                    schema: $crate::schema::of_value::<$ty>(None$(.or(Some(&$check)))?),
                 });)*
             }
 

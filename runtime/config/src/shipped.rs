@@ -77,12 +77,19 @@ pub struct Written {
     pub config: PathBuf,
 }
 
-/// Writes a config of that name, its model file and its architecture below `folder`, for the user to edit. A model
-/// that no config trains gets a short one.
+/// The schema's file, beside configs.
+const SCHEMA_FILE: &str = "configs/linc.schema.json";
+
+/// The first line of a config, by which editors find the schema beside it.
+const SCHEMA_LINE: &str = "#:schema ./linc.schema.json\n";
+
+/// Writes a config of that name, its model file and its architecture below `folder`, for the user to edit, and the schema
+/// of configs, by which editors complete and check the config. A model that no config trains gets a short one.
 ///
 /// # Errors
-/// No such name (with the nearest), a file that exists, or one that cannot be written; nothing is overwritten.
-pub fn init(shipped: &Shipped, name: &str, folder: &Path) -> Result<Written, ConfigError> {
+/// No such name (with the nearest), a file that exists, or one that cannot be written. Nothing is overwritten but a
+/// schema, which is that of another version.
+pub fn init(shipped: &Shipped, name: &str, folder: &Path, schema: &str) -> Result<Written, ConfigError> {
     let wanted = Path::new(name);
     let (config_path, config_text, model) =
         match (find(shipped.configs, wanted), find(shipped.models, wanted)) {
@@ -97,12 +104,13 @@ pub fn init(shipped: &Shipped, name: &str, folder: &Path) -> Result<Written, Con
         .iter()
         .find(|file| model.text.contains(&format!("\"{}\"", file.name())))
         .ok_or_else(|| ConfigError::new(format!("{} names no architecture that is built in", model.path)))?;
+    let config_text = format!("{SCHEMA_LINE}{config_text}");
     let texts = [
         (config_path.as_str(), config_text.as_str()),
         (model.path, model.text),
         (architecture.path, architecture.text),
     ];
-    let targets: Vec<PathBuf> = texts.iter().map(|(path, _)| folder.join(path)).collect();
+    let mut targets: Vec<PathBuf> = texts.iter().map(|(path, _)| folder.join(path)).collect();
     // The same text may stand there already, of another config with the same model.
     let is_other = |(path, text): (&PathBuf, &str)| {
         path.exists() && fs::read(path).ok().as_deref() != Some(text.as_bytes())
@@ -113,12 +121,18 @@ pub fn init(shipped: &Shipped, name: &str, folder: &Path) -> Result<Written, Con
         return Err(ConfigError::new(format!("{} exists and is another text", path.display()))
             .help("name another folder: linc init NAME FOLDER"));
     }
+    let refused = |path: &Path, error: &io::Error| {
+        ConfigError::new(format!("cannot write {}: {}", path.display(), reason(error)))
+            .help(help_to_write(error))
+    };
     for (path, (_, text)) in targets.iter().zip(texts) {
-        write_new(path, text).map_err(|error| {
-            ConfigError::new(format!("cannot write {}: {}", path.display(), reason(&error)))
-                .help(help_to_write(&error))
-        })?;
+        write_new(path, text).map_err(|error| refused(path, &error))?;
     }
+    let schema_path = folder.join(SCHEMA_FILE);
+    if fs::read(&schema_path).ok().as_deref() != Some(schema.as_bytes()) {
+        fs::write(&schema_path, schema).map_err(|error| refused(&schema_path, &error))?;
+    }
+    targets.push(schema_path);
     let config = folder.join(&config_path);
     Ok(Written { files: targets, config })
 }

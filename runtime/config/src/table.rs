@@ -139,6 +139,14 @@ macro_rules! table {
                 format!("a table of {}", keys.join(", "))
             }
 
+            fn schema() -> $crate::schema::Json {
+                $crate::schema::of_table(vec![$((
+                    stringify!($field),
+                    [$($doc),+].map(str::trim).join(" "),
+                    $crate::schema::of_value::<$ty>(None$(.or(Some(&$check)))?),
+                )),*])
+            }
+
             fn from_toml(value: &$crate::DeValue<'_>) -> Result<Self, String> {
                 Self::read(value).map_err(|fault| fault.message)
             }

@@ -1,5 +1,6 @@
 //! Values of settings: how each type is read from TOML or the command line, and written back.
 
+use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use crate::table::{Fault, fault_of_list};
@@ -8,6 +9,9 @@ use crate::table::{Fault, fault_of_list};
 pub trait Setting: Sized {
     /// What a person should write, for example `an integer`.
     fn expected() -> String;
+
+    /// The same as a JSON schema.
+    fn schema() -> Value;
 
     /// Reads a TOML value.
     ///
@@ -99,6 +103,10 @@ impl Setting for bool {
         "true or false".to_owned()
     }
 
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
+
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_bool().ok_or_else(|| mismatch::<Self>(value))
     }
@@ -109,10 +117,14 @@ impl Setting for bool {
 }
 
 macro_rules! integer_setting {
-    ($($ty:ty => $words:literal),+) => {$(
+    ($($ty:ty => $words:literal, $schema:tt),+) => {$(
         impl Setting for $ty {
             fn expected() -> String {
                 $words.to_owned()
+            }
+
+            fn schema() -> Value {
+                json!($schema)
             }
 
             fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
@@ -129,14 +141,18 @@ macro_rules! integer_setting {
 }
 
 integer_setting!(
-    usize => "an integer of at least 0",
-    u64 => "an integer of at least 0",
-    i64 => "an integer"
+    usize => "an integer of at least 0", { "type": "integer", "minimum": 0 },
+    u64 => "an integer of at least 0", { "type": "integer", "minimum": 0 },
+    i64 => "an integer", { "type": "integer" }
 );
 
 impl Setting for f64 {
     fn expected() -> String {
         "a number".to_owned()
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "number" })
     }
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
@@ -162,6 +178,10 @@ impl Setting for String {
         "a string".to_owned()
     }
 
+    fn schema() -> Value {
+        json!({ "type": "string" })
+    }
+
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_str().map(str::to_owned).ok_or_else(|| mismatch::<Self>(value))
     }
@@ -185,6 +205,10 @@ impl<T: Setting> Setting for Option<T> {
         T::expected()
     }
 
+    fn schema() -> Value {
+        T::schema()
+    }
+
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
         T::from_toml(value).map(Some)
     }
@@ -202,6 +226,10 @@ impl<T: Setting> Setting for Option<T> {
 impl<T: Setting> Setting for Vec<T> {
     fn expected() -> String {
         format!("a list, each {}", T::expected())
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "type": "array", "items": T::schema() }, T::schema()] })
     }
 
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
@@ -268,6 +296,10 @@ macro_rules! choice {
                 format!("one of \"{}\"", words.join("\", \""))
             }
 
+            fn schema() -> $crate::schema::Json {
+                $crate::schema::of_words(&[$(($word, [$($variant_doc),+].map(str::trim).join(" "))),+])
+            }
+
             fn from_toml(value: &$crate::DeValue<'_>) -> Result<Self, String> {
                 match value.as_str() {
                     $(Some($word) => Ok(Self::$variant),)+
@@ -284,53 +316,6 @@ macro_rules! choice {
             }
         }
     };
-}
-
-/// A value whose type the config does not know: an override of a number of the model file.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scalar {
-    /// An integer.
-    Int(i64),
-    /// Any other number.
-    Float(f64),
-    /// True or false.
-    Bool(bool),
-}
-
-impl Scalar {
-    /// As the compiler takes it; true is 1.
-    pub fn to_f64(self) -> f64 {
-        match self {
-            Self::Int(value) => value as f64,
-            Self::Float(value) => value,
-            Self::Bool(value) => f64::from(u8::from(value)),
-        }
-    }
-}
-
-impl Setting for Scalar {
-    fn expected() -> String {
-        "a number, true or false".to_owned()
-    }
-
-    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        match value {
-            DeValue::Integer(_) => i64::from_toml(value).map(Self::Int),
-            DeValue::Float(_) => f64::from_toml(value).map(Self::Float),
-            DeValue::Boolean(flag) => Ok(Self::Bool(*flag)),
-            DeValue::String(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                Err(mismatch::<Self>(value))
-            }
-        }
-    }
-
-    fn to_toml(&self) -> Option<String> {
-        match self {
-            Self::Int(value) => value.to_toml(),
-            Self::Float(value) => value.to_toml(),
-            Self::Bool(value) => value.to_toml(),
-        }
-    }
 }
 
 #[cfg(test)]

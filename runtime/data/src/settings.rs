@@ -3,6 +3,7 @@
 use linc_config::check::{self, Check};
 use linc_config::{Settings, choice, section, sections};
 use linc_device::words::count;
+use serde_json::json;
 
 choice! {
     /// Where the training text comes from.
@@ -97,6 +98,7 @@ fn agree(
 
 fn held_out_share() -> Check<f64> {
     Check::new("a number from 0 to 0.9", |value| (0.0..=0.9).contains(value))
+        .in_schema(json!({ "minimum": 0, "maximum": 0.9 }))
 }
 
 impl DataSettings {

@@ -8,23 +8,24 @@
 
 mod compare;
 mod groups;
+mod resolved;
 mod schedule;
 mod sections;
 mod unread;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use linc_checkpoint::Checkpoint;
 use linc_config::shipped::Shipped;
 use linc_config::{
-    ConfigError, ConfigFiles, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section,
-    Setting as _, Settings, describe_overrides, place_among, quote, section_order, sections, take_overrides,
+    ConfigError, ConfigFiles, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section, Settings,
+    describe_overrides, place_among, section_order, sections, take_overrides,
 };
-use linc_data::{DataSettings, DatasetKind};
+use linc_data::DataSettings;
 
 pub use compare::Change;
+pub use resolved::Resolved;
 pub use sections::{
     ActivationCheckpoint, AdjustLrFn, AlertLevel, Alerts, Compile, DecayType, Group, GroupRole, Job,
     LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Parallelism, Profiling, Segment, Training,
@@ -154,40 +155,6 @@ impl JobConfig {
         keys
     }
 
-    /// The config as TOML, every setting spelled out. [`JobConfig::load`] gives the same config back.
-    pub fn to_toml(&self) -> String {
-        let entries = self.entries();
-        let mut out = String::new();
-        for section in section_order(entries.iter().map(|entry| entry.section)) {
-            let is_idle = section == "training.mqar"
-                && self.data.training.dataset != DatasetKind::Mqar
-                && self.data.mqar == Default::default();
-            if is_idle {
-                continue;
-            }
-            let _ = writeln!(out, "[{section}]");
-            for entry in entries.iter().filter(|entry| entry.section == section) {
-                let _ = writeln!(out, "{} = {}", entry.key, entry.value);
-            }
-            out.push('\n');
-            if section == "model" && !self.model_overrides.is_empty() {
-                self.write_overrides(&mut out);
-            }
-        }
-        out.truncate(out.trim_end().len());
-        out.push('\n');
-        out
-    }
-
-    fn write_overrides(&self, out: &mut String) {
-        let _ = writeln!(out, "[{OVERRIDES}]");
-        for (key, value) in &self.model_overrides {
-            let key: Vec<String> = key.split('.').map(toml_key).collect();
-            let _ = writeln!(out, "{} = {}", key.join("."), value.to_toml().unwrap_or_default());
-        }
-        out.push('\n');
-    }
-
     /// Batches whose gradients are added up for one optimizer step.
     pub fn accumulation_steps(&self) -> usize {
         match usize::try_from(self.training.global_batch_size) {
@@ -254,11 +221,6 @@ impl JobConfig {
         self.check_groups(settings);
         self.data.check_together(training.seq_len, self.validation.enable, settings);
     }
-}
-
-fn toml_key(key: &str) -> String {
-    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if bare { key.to_owned() } else { quote(key) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use linc_device::Choice;
 use linc_driver::{
     AdamWSpec, MemoryLimit, MuonSpec, OptimizerOptions, Precision, RecomputeMode, RecomputePolicy,
 };
+use serde_json::json;
 
 section! {
     /// What the run is called and where it writes.
@@ -345,10 +346,12 @@ fn optional_passes() -> Check<Vec<String>> {
         format!("names of passes that can be left out, which are {}", known.join(", ")),
         move |names: &Vec<String>| names.iter().find(|name| !known.contains(&name.as_str()))?.to_toml(),
     )
+    .in_schema(json!({ "anyOf": [{ "type": "array", "items": { "enum": known } }, { "enum": known }] }))
 }
 
 fn newton_schulz_steps() -> Check<usize> {
     Check::new("an integer from 1 to 20", |steps| (1..=20).contains(steps))
+        .in_schema(json!({ "minimum": 1, "maximum": 20 }))
 }
 
 fn only_one_rank() -> Check<i64> {
@@ -356,10 +359,12 @@ fn only_one_rank() -> Check<i64> {
         "1 (or -1): linc trains on one device and does not split a model or batch over several",
         |value| matches!(value, 1 | -1),
     )
+    .in_schema(json!({ "enum": [1, -1] }))
 }
 
 fn selective_option() -> Check<String> {
     Check::new("\"op\" or an integer of at least 1 in quotes", |value: &String| {
         value.parse::<usize>().is_ok_and(|every| every > 0) || value == "op"
     })
+    .in_schema(json!({ "pattern": "^(op|[0-9]+)$" }))
 }

@@ -6,10 +6,17 @@ use linc_driver::{Placement, Ratio};
 use super::*;
 
 mod base;
+mod resolved;
+mod schema;
 
 fn load(text: &str, args: &[&str]) -> Result<LoadedConfig, ConfigError> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-    JobConfig::load(text, "run.toml", &Override::parse_all(&args, &JobConfig::keys())?)
+    let loaded = JobConfig::load(text, "run.toml", &Override::parse_all(&args, &JobConfig::keys())?);
+    // Whatever is accepted conforms to the schema, in which editors would mark it otherwise.
+    if loaded.is_ok() {
+        schema::check(text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+    }
+    loaded
 }
 
 fn good(text: &str, args: &[&str]) -> JobConfig {
@@ -518,6 +525,8 @@ fn shipped_configs_are_valid() {
         let loaded = JobConfig::load_file(&path, &[], &shipped::Shipped::NONE)
             .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(loaded.warnings, Vec::<String>::new(), "{name}");
+        let text = std::fs::read_to_string(&path).expect("read before");
+        schema::check(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         let config = loaded.config;
         let stem = name.trim_end_matches(".toml");
         assert_eq!(config.job.dump_folder, format!("./outputs/{stem}"));
