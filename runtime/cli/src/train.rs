@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use linc_config::{ModelFiles, Override, nearest};
 use linc_device::signals;
 use linc_device::words::{bytes, thousands};
-use linc_exec::Profile;
+use linc_exec::{Profile, ProfileRow};
 use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Summary, Trainer};
 
@@ -134,16 +134,18 @@ fn summary_text(summary: &Summary, width: Option<usize>) -> String {
         text.push_str(&format!("\n  sample\n{}", indented(sample, width)));
     }
     if let Some(profile) = &summary.profile {
-        text.push_str(&format!("\n\n{}", profile_table(profile)));
+        let kind =
+            |layer: usize| summary.layers.get(layer).map_or_else(String::new, |kind| (*kind).to_owned());
+        let parts = profile_table(profile, "part", &profile.parts(kind));
+        text.push_str(&format!("\n\n{parts}\n\n{}", profile_table(profile, "kernel", &profile.rows())));
     }
     text
 }
 
-fn profile_table(profile: &Profile) -> String {
+fn profile_table(profile: &Profile, what: &str, rows: &[ProfileRow]) -> String {
     let total = profile.total().as_secs_f64().max(1e-12);
     let runs = profile.runs.max(1) as f64;
-    let rows: Vec<Vec<String>> = profile
-        .rows()
+    let rows: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
             let seconds = row.time.as_secs_f64();
@@ -157,5 +159,5 @@ fn profile_table(profile: &Profile) -> String {
             ]
         })
         .collect();
-    table(&["kernel", "calls/step", "ms/step", "share", "GFLOP/s", "GB/s"], &rows)
+    table(&[what, "calls/step", "ms/step", "share", "GFLOP/s", "GB/s"], &rows)
 }

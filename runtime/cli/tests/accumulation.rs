@@ -115,7 +115,23 @@ fn a_step_is_a_whole_number_of_batches() {
         &["train", &config, "--training.global_batch_size", "3"],
         &["global_batch_size", "multiple", "help:"],
     );
-    let text = succeed(&["train", &config, "--training.global_batch_size", "4", "--profile"]);
+    let often = ["--profiling.profile_freq", "3"];
+    let text = succeed(
+        &[&["train", &config, "--training.global_batch_size", "4", "--profile"][..], &often].concat(),
+    );
+    for part in ["linear layers: attention", "softmax layers: feed_forward", "optimizer", "loss"] {
+        assert!(text.lines().any(|line| line.starts_with(part)), "{part}: {text}");
+    }
+    for step in [3, 6] {
+        let path = folder.path(&format!("run/profile_traces/iteration_{step}/rank0_trace.json"));
+        let trace = std::fs::read_to_string(&path).expect("a trace");
+        let trace: serde_json::Value = serde_json::from_str(&trace).expect("JSON");
+        let events = trace["traceEvents"].as_array().expect("events");
+        // Two batches and an update, each kernel with its place in the model.
+        let of = |what: &str| events.iter().filter(|e| e["args"]["operation"] == what).count();
+        assert!(of("matmul") > 10 && of("adamw") == 1, "{} events", events.len());
+        assert!(events.iter().any(|e| e["args"]["kind"] == "linear" && e["args"]["layer"] == 0));
+    }
     assert!(text.contains("local batch size 2, global batch size 4"), "{text}");
     // Once a step, and twice: the profile counts steps, not programs.
     let calls = |kernel: &str| {

@@ -340,14 +340,18 @@ impl Executor {
         Ok(times)
     }
 
-    /// Runs a program once and adds the time of each step to a profile.
+    /// Runs a program once, adds the time of each step to a profile, and returns these times.
     ///
     /// # Errors
     /// What the device refuses.
-    pub fn run_profiled(&mut self, program: usize, profile: &mut Profile) -> Result<(), ExecError> {
+    pub fn run_profiled(
+        &mut self,
+        program: usize,
+        profile: &mut Profile,
+    ) -> Result<Vec<Duration>, ExecError> {
         let times = self.step_times(program)?;
         profile.add(&self.plans[program].plan, &times);
-        Ok(())
+        Ok(times)
     }
 
     /// An f32 output of the last run of a program, valid until the next run.

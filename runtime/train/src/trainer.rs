@@ -12,6 +12,7 @@ mod save;
 mod step;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod validation;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ pub use programs::open_model;
 use observer::paced;
 use programs::{TRAIN, output};
 use step::{Meter, StepDone};
+use trace::Tracer;
 
 /// Tokens of the sample at the end.
 const SAMPLE_TOKENS: usize = 160;
@@ -71,6 +73,8 @@ pub struct Summary {
     pub sample: Option<String>,
     /// Ended by request before the last step.
     pub interrupted: bool,
+    /// The kind of each layer.
+    pub layers: Vec<&'static str>,
     /// Kernel times, where profiling was on.
     pub profile: Option<Profile>,
 }
@@ -102,6 +106,8 @@ pub struct Trainer {
     start_step: usize,
     tokens: u64,
     profile: Option<Profile>,
+    /// Writes traces, where profiling is on.
+    tracer: Option<Tracer>,
     last_checkpoint: Option<PathBuf>,
     /// The step of the last checkpoint of this run.
     saved_step: Option<usize>,
@@ -222,6 +228,10 @@ impl Trainer {
             start_step: start.step,
             tokens: start.tokens,
             profile: config.profiling.enable_profiling.then(Profile::default),
+            tracer: config.profiling.enable_profiling.then(|| {
+                let traces = folder.join(&config.profiling.save_traces_folder);
+                Tracer::new(traces, config.profiling.profile_freq)
+            }),
             saved_step: start.checkpoint.is_some().then_some(start.step),
             last_checkpoint: start.checkpoint,
             step_memory: session.memory(&[&[TRAIN][..], programs.update.as_slice()].concat()),

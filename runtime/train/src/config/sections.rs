@@ -23,11 +23,11 @@ section! {
 section! {
     /// Kernel timings.
     Profiling "profiling" {
-        /// Time every kernel and print a table at the end.
+        /// Time every kernel, print tables at the end, and write traces of some steps, which Perfetto opens.
         enable_profiling: bool = false;
         /// Folder, inside the dump folder, of the traces.
         save_traces_folder: String = "profile_traces".to_owned(), check check::not_empty();
-        /// Steps between two profiled steps.
+        /// Steps between two traces.
         profile_freq: usize = 10, check positive();
     }
 }

@@ -3,29 +3,16 @@
 use linc_checkpoint::AsyncMode;
 use linc_config::Settings;
 
-use super::{JobConfig, Profiling};
+use super::JobConfig;
 
 impl JobConfig {
     /// Settings that are TorchTitan's and do nothing yet say so where they ask for something.
     pub(super) fn warn_of_unread(&self, settings: &mut Settings<'_>) {
-        let profiling = Profiling::default();
-        let unread = [
-            (
-                self.profiling.save_traces_folder != profiling.save_traces_folder,
-                "profiling.save_traces_folder",
-                "traces are not written; profiling prints a table at the end",
-            ),
-            (
-                self.profiling.profile_freq != profiling.profile_freq,
-                "profiling.profile_freq",
-                "every step is profiled",
-            ),
-            (
-                self.checkpoint.async_mode == AsyncMode::AsyncPinned,
-                "checkpoint.async_mode",
-                "there is no pinned memory to copy through; it is taken for \"async\"",
-            ),
-        ];
+        let unread = [(
+            self.checkpoint.async_mode == AsyncMode::AsyncPinned,
+            "checkpoint.async_mode",
+            "there is no pinned memory to copy through; it is taken for \"async\"",
+        )];
         for (asked, name, what_happens) in unread {
             if asked {
                 settings.warn(&[name], &format!("`{name}` has no effect: {what_happens}"));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use linc_device::process;
+use linc_device::words::count;
 use linc_infer::{Generator, InferError, Programs, Sampling};
 
 use super::programs::output;
@@ -53,6 +54,10 @@ impl Trainer {
         for line in self.alerts.finish() {
             observer.message(&line);
         }
+        if let Some(tracer) = self.tracer.as_ref().filter(|tracer| tracer.written > 0) {
+            let (written, folder) = (count(tracer.written, "trace"), tracer.folder().display());
+            observer.message(&format!("Wrote {written} to {folder}; https://ui.perfetto.dev opens them"));
+        }
         let sample = if progress.interrupted { None } else { self.sample(stop, observer)? };
         let tokens = self.tokens - start_tokens;
         Ok(Summary {
@@ -66,6 +71,7 @@ impl Trainer {
             checkpoint: self.last_checkpoint.clone().filter(|_| self.saved_step == Some(self.step)),
             sample,
             interrupted: progress.interrupted,
+            layers: self.model.kinds.iter().map(|kind| kind.label()).collect(),
             profile: self.profile.take(),
         })
     }
@@ -101,6 +107,9 @@ impl Trainer {
         self.tokens += step_tokens;
         observer.step(self.step, done.loss);
         self.watch(&done, observer)?;
+        if let Some(tracer) = &mut self.tracer {
+            tracer.step(self.step).map_err(output("write", tracer.folder()))?;
+        }
         self.look_after_checkpoint(observer)?;
         let last = self.step == self.config.training.steps;
         if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || last {

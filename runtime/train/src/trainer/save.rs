@@ -1,6 +1,7 @@
 //! Checkpoints of a run, written while it waits or beside it.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use linc_checkpoint::{AsyncMode, Contents, Outline, Saving, State, Tensor};
 use linc_device::available_memory;
@@ -26,8 +27,10 @@ impl Trainer {
     }
 
     fn save_now(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let begun = Instant::now();
         let outline = self.outline(last);
         let path = self.write_checkpoint(outline)?;
+        self.trace_checkpoint("write", begun);
         self.saved(self.step, path, observer);
         Ok(())
     }
@@ -52,6 +55,7 @@ impl Trainer {
 
     /// Copies the tensors for a writer beside the training.
     fn begin_to_save(&mut self, last: bool) -> Result<(), TrainError> {
+        let begun = Instant::now();
         let outline = self.outline(last);
         let folder = outline.folder.clone();
         let limit = available_memory::of_machine().map_or(STAGED, |available| available.bytes / 2);
@@ -63,7 +67,14 @@ impl Trainer {
             }
         }
         self.saving = Some((self.step, saving));
+        self.trace_checkpoint("copy", begun);
         Ok(())
+    }
+
+    fn trace_checkpoint(&mut self, what: &str, begun: Instant) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.checkpoint(what, begun);
+        }
     }
 
     /// Looks whether the checkpoint that is being written has come to its end.

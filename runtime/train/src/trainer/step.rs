@@ -57,6 +57,9 @@ impl Trainer {
             batches.push(self.data.training.next_batch());
         }
         meter.data += begun.elapsed();
+        if let Some(tracer) = &mut self.tracer {
+            tracer.data(begun);
+        }
         // Of one batch it is exact.
         let mut loss = 0.0;
         for (index, (batch, share)) in batches.iter().zip(target_shares(&batches)).enumerate() {
@@ -145,7 +148,12 @@ impl Trainer {
         let x = &mut self.session.executor;
         match &mut self.profile {
             Some(profile) => {
-                x.run_profiled(program, profile)?;
+                let begun = Instant::now();
+                let times = x.run_profiled(program, profile)?;
+                if let Some(tracer) = &mut self.tracer {
+                    let kinds: Vec<&str> = self.model.kinds.iter().map(|kind| kind.label()).collect();
+                    tracer.program(begun, x.plan(program), &times, &kinds);
+                }
                 Ok(true)
             }
             None => Ok(x.run_until(program, stop)?),
