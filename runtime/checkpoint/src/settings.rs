@@ -33,7 +33,7 @@ section! {
         /// A step-N folder whose weights start a new run.
         initial_load_path: Option<String> = None, check check::not_empty().if_set();
         /// Take only the weights from initial_load_path, not optimizer and data position.
-        initial_load_model_only: bool = true;
+        initial_load_model_only: bool = true, aka ["initial_load_model_weights_only"];
         /// Save only the weights at the last step.
         last_save_model_only: bool = false, aka ["model_weights_only", "last_save_model_weights_only"];
         /// Number format of saved weights.

@@ -14,7 +14,8 @@ pub struct Override {
 }
 
 impl Override {
-    /// Reads arguments of the form `--section.key value`, `--section.key=value` and, for switches, `--section.key`.
+    /// Reads arguments of the form `--section.key value`, `--section.key=value` and, for switches, `--section.key`
+    /// and `--section.no_key`.
     /// `keys` are those that may be meant by a key without its section.
     ///
     /// # Errors
@@ -39,7 +40,11 @@ impl Override {
                 None => (flag, rest.next_if(|next| !next.starts_with("--")).cloned()),
             };
             // Dashes for underscores, as many command line tools spell them.
-            overrides.push(Self { name: name.replace('-', "_"), value });
+            let name = name.replace('-', "_");
+            overrides.push(match switched_off(&name, keys).filter(|_| value.is_none()) {
+                Some(name) => Self { name, value: Some("false".to_owned()) },
+                None => Self { name, value },
+            });
         }
         Ok(overrides)
     }
@@ -51,6 +56,14 @@ impl Override {
             None => format!("--{}", self.name),
         }
     }
+}
+
+/// The switch that `section.no_key` turns off, as TorchTitan has it.
+fn switched_off(name: &str, keys: &[KeyInfo]) -> Option<String> {
+    let (section, key) = name.rsplit_once('.')?;
+    let name = format!("{section}.{}", key.strip_prefix("no_")?);
+    let is_switch = |key: &KeyInfo| key.schema["type"] == "boolean";
+    keys.iter().any(|key| is_switch(key) && (key.name == name || key.aliases.contains(&name))).then_some(name)
 }
 
 /// The setting of which an argument is the key without its section.

@@ -269,7 +269,7 @@ section! {
     /// Loss on data that is not trained on.
     Validation "validation" {
         /// Measure it while training.
-        enable: bool = false, aka ["enable_validation"];
+        enable: bool = false, aka ["enabled", "enable_validation"];
         /// Steps between two measurements.
         freq: usize = 100, check positive();
         /// Batches per measurement; -1 for the whole validation part.
@@ -306,7 +306,11 @@ section! {
             check only_one_rank();
         /// Shards of the parameters.
         data_parallel_shard_degree: i64 = -1,
-            aka ["training.data_parallel_shard_degree", "experimental.data_parallel_shard_degree"],
+            aka [
+                "training.data_parallel_degree",
+                "training.data_parallel_shard_degree",
+                "experimental.data_parallel_shard_degree"
+            ],
             check only_one_rank();
         /// Parts of each matmul.
         tensor_parallel_degree: i64 = 1,

@@ -8,6 +8,7 @@ use super::*;
 mod base;
 mod resolved;
 mod schema;
+mod titan;
 
 fn load(text: &str, args: &[&str]) -> Result<LoadedConfig, ConfigError> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
