@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    BatchShape, Compiled, Entry, Model, OptimizerOptions, Options, PersistentLayout, Placement, Source,
-    compile,
+    BatchShape, Compiled, Entry, Model, MuonSpec, OptimizerOptions, Options, ParamGroup, ParamRole,
+    PersistentLayout, Placement, Source, UpdateRule, compile,
 };
 
 use crate::tree::read;
@@ -72,6 +72,14 @@ pub fn sized(name: &str, numbers: &[(&str, f64)], ratio: &str) -> Model {
 /// The training program with usual hyperparameters.
 pub fn training() -> Entry {
     Entry::Train(OptimizerOptions::default())
+}
+
+/// The training program with Muon for the matrices of a model.
+pub fn muon(model: &Model) -> OptimizerOptions {
+    let params = model.parameters.iter().filter(|param| param.roles.contains(&ParamRole::Matrix));
+    let params = params.map(|param| param.name.clone()).collect();
+    let group = ParamGroup { params, rule: UpdateRule::Muon(MuonSpec::default()), lr: 1.0 };
+    OptimizerOptions { groups: vec![group], ..OptimizerOptions::default() }
 }
 
 /// Compiles a program of a model on its own.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use linc_driver::names::GRAD_NORM;
 use linc_driver::{Arch, Compiled, Entry, Model, Options, Precision, Target};
 use linc_ir::Graph;
-use linc_tests::models::{compiled, sized, small_hybrid, training};
+use linc_tests::models::{compiled, muon, sized, small_hybrid, training};
 use linc_tests::reference::bindings;
 use linc_tests::{compiled as cpu, emulated};
 
@@ -37,10 +37,21 @@ fn graph(compiled: &Compiled) -> Graph {
     linc_ir::parse(&last.expect("a graph").text).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn check(model: &Model, vocab: usize, (batch, seq): (usize, usize), precision: Precision, tolerance: f64) {
+fn check(model: &Model, vocab: usize, shape: (usize, usize), precision: Precision, tolerance: f64) {
+    check_entry(model, &training(), vocab, shape, precision, tolerance);
+}
+
+fn check_entry(
+    model: &Model,
+    entry: &Entry,
+    vocab: usize,
+    (batch, seq): (usize, usize),
+    precision: Precision,
+    tolerance: f64,
+) {
     let options =
         Options { precision, target: Target::Cuda(Arch::Sm90a), dumps: true, ..Options::new(batch, seq) };
-    let compiled = compiled(model, &training(), &options);
+    let compiled = compiled(model, entry, &options);
     // Whole tiles of 16 bits come by TMA.
     let whole = seq.is_multiple_of(128) && precision != Precision::Float32;
     let copies = compiled.dumps.iter().any(|d| d.text.contains(" maps0,"));
@@ -81,6 +92,15 @@ fn a_step_in_float16() {
     check(&small_hybrid(), 16, (2, 11), Precision::Float16, 3e-3);
     check(&wide_heads(), 40, (1, 130), Precision::Float16, 3e-3);
     check(&wide_heads(), 40, (1, 256), Precision::Float16, 3e-3);
+}
+
+/// Newton-Schulz iterations raise what rounding leaves of a gradient that has fewer directions than its matrix.
+#[test]
+fn a_step_of_muon() {
+    let model = small_hybrid();
+    let entry = Entry::Train(muon(&model));
+    check_entry(&model, &entry, 16, (2, 11), Precision::Float32, 1e-3);
+    check_entry(&model, &entry, 16, (2, 11), Precision::Float16, 1e-2);
 }
 
 /// A block of a prompt and a token, at some position, from random caches and states.

@@ -228,13 +228,14 @@ proptest! {
         case in architecture(KERNELS),
         precision in prop::sample::select(Precision::ALL.to_vec()),
         narrow_weights in any::<bool>(),
+        orthogonal in any::<bool>(),
     ) {
         // Decoding has one sequence, however many are trained on at once.
         let batch = case.shape.0;
         let case = Architecture { shape: (batch, case.shape.1.max(2)), ..generating(case) };
         let model = case.model();
         let seq = case.shape.1;
-        let Entry::Train(optimizer) = training() else { unreachable!("training() trains") };
+        let optimizer = if orthogonal { models::muon(&model) } else { OptimizerOptions::default() };
         let sessions = |optimizer: OptimizerOptions| {
             let whole = [
                 vec![Entry::Train(optimizer.clone()), Entry::Eval, Entry::Decode { context: seq }],
