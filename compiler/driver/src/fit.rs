@@ -29,6 +29,15 @@ pub(crate) fn machine(target: Target, precision: Precision) -> Machine {
     Machine { cost, balance }
 }
 
+/// What to allow after a plan that was allowed `allowed` took `bytes`, which are more than the limit; nothing where a few
+/// hundredths less do not help. Each time it is so much less that there are few trials, however little is lacking: each of
+/// them searches a whole ranking.
+pub(crate) fn less(limit: u64, allowed: u64, bytes: u64) -> Option<u64> {
+    let lacking = bytes - limit;
+    let is_near = limit - allowed <= limit / 50 && lacking <= limit / 50;
+    is_near.then(|| allowed - lacking.max(limit / 200))
+}
+
 /// One program that was compiled to be compared.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Candidate {
@@ -110,4 +119,23 @@ fn candidate(model: &Model, entry: &Entry, options: &Options) -> Result<Candidat
         recomputed: compiled.report.recomputed,
         token_time: steps.map(|step| machine.time((step.flops, step.bytes))).sum::<f64>() / tokens,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_that_nothing_fits_is_given_up_after_a_few_trials() {
+        for limit in [0, 49, 1 << 20, 24 << 30, u64::MAX / 2] {
+            for lacking in [1, 200, 1 << 19, 1 << 30] {
+                let trials =
+                    std::iter::successors(Some(limit), |allowed| less(limit, *allowed, limit + lacking));
+                let trials: Vec<u64> = trials.take(100).collect();
+                assert!(trials.len() < 10, "{limit} + {lacking}: {trials:?}");
+                assert!(trials.iter().all(|allowed| *allowed >= limit - limit / 25), "{trials:?}");
+            }
+        }
+        assert_eq!(less(1000, 1000, 1010), Some(990));
+    }
 }

@@ -199,11 +199,9 @@ pub fn compile(
         if bytes <= limit || !matches!(entry, Entry::Train(_) | Entry::Accumulate) {
             return Ok(compiled);
         }
-        if limit - allowed > limit / 50 || bytes - limit > limit / 50 {
-            let (batch, seq) = (options.batch, options.seq);
-            return Err(CompileError::Budget { batch, seq, least: bytes, limit });
-        }
-        allowed -= bytes - limit;
+        let (batch, seq) = (options.batch, options.seq);
+        let next = fit::less(limit, allowed, bytes);
+        allowed = next.ok_or(CompileError::Budget { batch, seq, least: bytes, limit })?;
     }
 }
 
