@@ -3,7 +3,7 @@
 use linc_driver::Model;
 use serde_json::{Map, Value, json};
 
-use super::reader::{POSITIVE, Reader, positive, shown, size};
+use super::reader::{POSITIVE, Reader, SIZE, positive, shown, size};
 
 /// Rotary positions of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,10 +116,11 @@ fn scaling(r: &mut Reader<'_>, field: &'static str, fields: &Map<String, Value>)
             Some(Scaling::linear(factor, positions))
         }
         Some("llama3") => {
-            const KEYS: [&str; 4] =
-                ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"];
-            r.only_keys(&[field], &[&common[..], &KEYS].concat());
-            let [factor, low_freq_factor, high_freq_factor, original] = KEYS.map(|key| number(r, field, key));
+            const KEYS: [&str; 3] = ["factor", "low_freq_factor", "high_freq_factor"];
+            const ORIGINAL: &str = "original_max_position_embeddings";
+            r.only_keys(&[field], &[&common[..], &KEYS, &[ORIGINAL]].concat());
+            let [factor, low_freq_factor, high_freq_factor] = KEYS.map(|key| number(r, field, key));
+            let original_positions = required(r, field, ORIGINAL, SIZE, size);
             let (low_freq_factor, high_freq_factor) = (low_freq_factor?, high_freq_factor?);
             if high_freq_factor <= low_freq_factor {
                 let message = format!(
@@ -128,8 +129,8 @@ fn scaling(r: &mut Reader<'_>, field: &'static str, fields: &Map<String, Value>)
                 r.problem(&[field, "high_freq_factor"], message, "Llama 3 has 4 and 1");
                 return None;
             }
-            let original_positions = size(&json!(original? as u64))?;
-            Some(Scaling { factor: factor?, low_freq_factor, high_freq_factor, original_positions })
+            let (factor, original_positions) = (factor?, original_positions?);
+            Some(Scaling { factor, low_freq_factor, high_freq_factor, original_positions })
         }
         Some(other) => {
             let message = format!("`{name}` is \"{other}\"");
@@ -147,8 +148,19 @@ fn scaling(r: &mut Reader<'_>, field: &'static str, fields: &Map<String, Value>)
     }
 }
 
-/// A number that the scaling does not work without.
+/// A number above 0 that the scaling does not work without.
 fn number(r: &mut Reader<'_>, field: &'static str, key: &'static str) -> Option<f64> {
+    required(r, field, key, POSITIVE, positive)
+}
+
+/// What the scaling does not work without, as `read` takes it; a problem where it is missing or something else.
+fn required<T>(
+    r: &mut Reader<'_>,
+    field: &'static str,
+    key: &'static str,
+    expected: &str,
+    read: fn(&Value) -> Option<T>,
+) -> Option<T> {
     if r.at(&[field, key]).is_none() {
         r.problem(
             &[field],
@@ -157,5 +169,5 @@ fn number(r: &mut Reader<'_>, field: &'static str, key: &'static str) -> Option<
         );
         return None;
     }
-    r.typed_at(&[field, key], POSITIVE, positive)
+    r.typed_at(&[field, key], expected, read)
 }

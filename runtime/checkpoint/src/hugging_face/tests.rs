@@ -417,6 +417,15 @@ fn every_contradiction_in_a_config_is_refused() {
         (vec![llama3("high_freq_factor", json!(0.5))], "is not above low_freq_factor"),
         (vec![llama3("factor", json!("x"))], "`factor` is \"x\""),
         (vec![llama3("low_freq_factor", json!(null))], "`low_freq_factor` is missing"),
+        // Not as if there were no scaling.
+        (
+            vec![llama3("original_max_position_embeddings", json!(1e10))],
+            "`original_max_position_embeddings` is 10000000000.0",
+        ),
+        (
+            vec![llama3("original_max_position_embeddings", json!(0.5))],
+            "`original_max_position_embeddings` is 0.5",
+        ),
         (
             vec![llama3("factor", json!(8)), ("rope_parameters", json!({ "rope_type": "default" }))],
             "`rope_scaling` and `rope_parameters` differ",
