@@ -76,7 +76,8 @@ pub(crate) struct Monitor {
     /// Made with the first alert.
     file: Option<File>,
     hook: Option<Hook>,
-    said: BTreeMap<AlertKind, Instant>,
+    /// The last alert of each kind: its level and when.
+    said: BTreeMap<AlertKind, (AlertLevel, Instant)>,
 }
 
 impl Monitor {
@@ -113,16 +114,22 @@ impl Monitor {
         self.say_all(vec![alert])
     }
 
+    /// Whether an alert of its kind was said a moment ago. What is worse than that one is said all the same: the end of a run
+    /// comes after warnings of what it ends by.
+    fn is_hot(&self, alert: &Alert, pause: Duration) -> bool {
+        let said = self.said.get(&alert.kind);
+        said.is_some_and(|(level, last)| last.elapsed() < pause && alert.level.rank() <= level.rank())
+    }
+
     /// Lines for the console: of the alerts that have cooled down, and of what became of the user's command.
     fn say_all(&mut self, found: Vec<Alert>) -> io::Result<Vec<String>> {
         let mut lines = vec![];
         let pause = Duration::from_secs_f64(self.settings.cooldown_seconds.min(1e9));
         for alert in found {
-            if !self.settings.enable || self.said.get(&alert.kind).is_some_and(|last| last.elapsed() < pause)
-            {
+            if !self.settings.enable || self.is_hot(&alert, pause) {
                 continue;
             }
-            self.said.insert(alert.kind, Instant::now());
+            self.said.insert(alert.kind, (alert.level, Instant::now()));
             self.append(&alert)?;
             lines.push(format!("Alert ({}): {}", alert.level.word(), alert.message));
             if let Some(hook) =
@@ -186,6 +193,18 @@ mod tests {
         assert_eq!(kinds.len(), 2);
         assert_eq!((&kinds[1]["kind"], &kinds[1]["level"]), (&"memory".into(), &"warn".into()));
         assert!(kinds[0]["time"].as_f64() > Some(1.7e9));
+    }
+
+    #[test]
+    fn what_is_worse_does_not_wait() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut monitor = Monitor::new(&Alerts::default(), folder.path());
+        let mut say = |level| {
+            let alert = Alert { level, ..alert(AlertKind::NonFinite, 1) };
+            monitor.say(alert).expect("written").len()
+        };
+        let levels = [AlertLevel::Warn, AlertLevel::Error, AlertLevel::Error, AlertLevel::Warn];
+        assert_eq!(levels.map(&mut say), [1, 1, 0, 0]);
     }
 
     #[test]
