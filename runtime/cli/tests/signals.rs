@@ -224,6 +224,38 @@ fn a_long_step_is_taken_back_and_done_again_with_the_same_bits() {
 }
 
 #[test]
+fn the_checkpoint_of_an_interrupted_run_is_waited_for_and_its_errors_are_told() {
+    for mode in ["disabled", "async"] {
+        let folder = Folder::new("signals_checkpoint");
+        let config = folder.config();
+        let settings = ["--training.steps", "100000000", "--checkpoint.interval", "100000000"];
+        let beside = ["--validation.enable", "false", "--checkpoint.async_mode", mode];
+        let train = [&["train", &config][..], &settings, &beside].concat();
+        let mut child = spawn(&train);
+        let output = wait_for(&mut child, "step:  1");
+        send(&child, "-INT");
+        assert_eq!(end(&mut child, Duration::from_secs(30)), Some(130));
+        let said = std::io::read_to_string(output).expect("text");
+        assert!(said.contains("Saved checkpoint"), "{mode}: {said}");
+
+        let mut child = spawn(&train);
+        let output = wait_for(&mut child, "Training starts");
+        // No checkpoint can be written into a file.
+        fs::rename(folder.path("run/checkpoint"), folder.path("run/away")).expect("renamed");
+        fs::write(folder.path("run/checkpoint"), "").expect("written");
+        let metrics = folder.path("run/metrics.jsonl");
+        let before = measured(&folder.path("run")).len();
+        while fs::read_to_string(&metrics).expect("text").lines().count() == before {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        send(&child, "-INT");
+        assert_eq!(end(&mut child, Duration::from_secs(30)), Some(2), "{mode}");
+        let said = std::io::read_to_string(output).expect("text");
+        assert!(!said.contains("run the same command again"), "{mode}: {said}");
+    }
+}
+
+#[test]
 fn a_validation_that_was_cut_short_is_made_up_for() {
     let folder = Folder::new("signals_validation");
     let settings = long_validation(&folder);

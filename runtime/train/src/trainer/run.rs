@@ -91,11 +91,7 @@ impl Trainer {
                 progress.interrupted = true;
                 return Ok(());
             }
-            Err(error) => {
-                self.wait_for_checkpoint(observer)?;
-                self.alert_of(&error, observer)?;
-                return Err(error);
-            }
+            Err(error) => return Err(self.ended_by(error, observer)),
         };
         let step_tokens = self.step_tokens();
         progress.loss = Some(done.loss);
@@ -145,6 +141,20 @@ impl Trainer {
             }),
         };
         self.tell_alerts(lines, observer)
+    }
+
+    /// What ends the run, with the checkpoint before it. Whatever else fails now is only said.
+    fn ended_by(&mut self, mut error: TrainError, observer: &mut dyn Observer) -> TrainError {
+        if let Err(other) = self.wait_for_checkpoint(observer) {
+            observer.message(&other.to_string());
+        }
+        if let TrainError::NotFinite { checkpoint, .. } = &mut error {
+            checkpoint.clone_from(&self.last_checkpoint);
+        }
+        if let Err(other) = self.alert_of(&error, observer) {
+            observer.message(&other.to_string());
+        }
+        error
     }
 
     /// The alert of what ends the run, and what became of the command for it.
@@ -200,6 +210,8 @@ impl Trainer {
         }
         if self.saved_step != Some(self.step) {
             self.save(self.step == self.config.training.steps, observer)?;
+            // Nothing is left to do meanwhile, and what becomes of it decides how the run may go on.
+            self.wait_for_checkpoint(observer)?;
         }
         let c = &self.config.checkpoint;
         // Without checkpoint.enable a run does not look for its checkpoints by itself.

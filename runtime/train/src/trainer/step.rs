@@ -104,7 +104,8 @@ impl Trainer {
             }
             Verdict::End => {
                 let dump = self.dump(self.step, &batches)?;
-                let checkpoint = self.last_checkpoint.clone();
+                // Which one that is, is known when none is being written any more.
+                let checkpoint = None;
                 return Err(TrainError::NotFinite { step: self.step, loss, grad_norm, dump, checkpoint });
             }
         }
