@@ -12,7 +12,10 @@ import struct
 import sys
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+try:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+except ModuleNotFoundError:
+    sys.exit("TensorBoard is not there: pip install tensorboard")
 
 # Tag, key of a record, and what its value is divided by.
 TAGS = [
@@ -38,6 +41,8 @@ def main():
         sys.exit(__doc__)
     run = Path(sys.argv[1])
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    if not list((run / "tb").glob("events.out.tfevents.*")):
+        sys.exit(f"{run}/tb has no events: train with --metrics.enable_tensorboard true")
     events = EventAccumulator(str(run / "tb"), size_guidance={"scalars": 0})
     events.Reload()
     compared, wrong = 0, []

@@ -28,6 +28,8 @@ def main():
     parser.add_argument("--folder", type=Path, help="an empty folder to work in, such as a small tmpfs")
     args = parser.parse_args()
     random.seed(args.seed)
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=args.folder))
 
     def command(run):

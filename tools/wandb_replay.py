@@ -9,10 +9,14 @@ The config of the run goes with it. Records of a folder that a run was resumed i
 
 import argparse
 import json
+import sys
 import tomllib
 from pathlib import Path
 
-import wandb
+try:
+    import wandb
+except ModuleNotFoundError:
+    sys.exit("W&B is not there: pip install wandb")
 
 
 def main():

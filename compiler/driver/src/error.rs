@@ -37,7 +37,7 @@ pub enum CompileError {
     /// The step does not fit the memory that it may take, whatever it computes again.
     #[error(
         "a training step of batch {batch} x {seq} takes {:.2} MiB even where all that can be is computed again, and the \
-         memory budget is {:.2} MiB\nhelp: lower the batch size, the length of sequences or the model's size",
+         memory budget is {:.2} MiB\n  help: raise the memory budget, or lower the batch size, the length of sequences or the model's size",
         *least as f64 / MIB,
         *limit as f64 / MIB
     )]

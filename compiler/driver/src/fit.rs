@@ -97,7 +97,17 @@ pub fn fit(model: &Model, entry: &Entry, options: &Options, bytes: u64) -> Resul
                 too_large = Some((batch, least));
                 break;
             }
+            // Some tensor has more elements than there are numbers for.
+            Err(_) if !candidates.is_empty() => break,
             Err(error) => return Err(error),
+        }
+        // Where larger batches are no faster, yet larger ones will not be either.
+        let times: Vec<f64> = candidates.iter().map(|candidate| candidate.token_time).collect();
+        if let [.., before, one, two] = times[..]
+            && one >= 0.999 * before
+            && two >= 0.999 * before
+        {
+            break;
         }
     }
     let times = candidates.iter().map(|candidate| candidate.token_time).enumerate();

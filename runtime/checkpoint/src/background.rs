@@ -74,6 +74,16 @@ impl Buffer {
     }
 }
 
+/// Tells who stages tensors, when it is dropped, that nobody takes more.
+struct Ended<'a>(&'a Buffer);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
 /// A checkpoint that is being written. Dropped, it is waited for.
 #[derive(Debug)]
 pub struct Saving {
@@ -98,10 +108,9 @@ impl Saving {
             Arc::new(Buffer { limit, staged: Mutex::new(Staged::default()), changed: Condvar::new() });
         let shared = buffer.clone();
         let writer = Builder::new().name("checkpoint".into()).spawn(move || {
-            let written = write(&outline, &shared);
-            shared.lock().ended = true;
-            shared.changed.notify_all();
-            written
+            // Also where writing panics: nobody may wait for it then.
+            let _ended = Ended(&shared);
+            write(&outline, &shared)
         })?;
         Ok((Saving { buffer, writer: Some(writer) }, order))
     }

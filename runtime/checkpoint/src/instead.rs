@@ -15,6 +15,10 @@ pub(crate) fn of(path: &Path) -> (String, String) {
         return ("it holds checkpoints".to_owned(), format!("the newest is {}", newest.display()));
     }
     const NAME: &str = "name a step-N folder of a run's checkpoint folder";
+    if path.join("config.json").is_file() {
+        let help = format!("make a checkpoint of it: linc import {}", path.display());
+        return ("it is a folder of Hugging Face".to_owned(), help);
+    }
     if path.is_dir() {
         // A folder of runs, or a folder of a checkpoint that was not written to its end.
         let below = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());

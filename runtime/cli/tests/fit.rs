@@ -1,6 +1,6 @@
 //! `linc compile --modes` and `--fit`.
 
-use crate::common::{refuse, succeed};
+use crate::common::{Folder, refuse, succeed};
 
 const MODEL: &str = "models/llama3_nano.toml";
 
@@ -38,10 +38,20 @@ fn the_batch_that_fits_can_be_trained_with() {
 #[test]
 fn what_cannot_fit_is_refused() {
     let fit = |args: &[&str], expected: &[&str]| refuse(&[&["compile", MODEL], args].concat(), expected);
-    fit(&["--fit", "1MiB"], &["takes", "MiB", "help: lower"]);
+    fit(&["--fit", "1MiB"], &["takes", "MiB", "or lower the batch size"]);
     fit(&["--fit", "0.5"], &["an amount of memory such as 24GiB"]);
     fit(&["--fit", "much"], &["an amount of memory such as 24GiB"]);
     fit(&["--fit", "1GiB", "--entry", "eval"], &["only a training step recomputes"]);
     fit(&["--modes", "--fit", "1GiB"], &["cannot be used with"]);
-    fit(&["--recompute", "memory_budget", "--memory-budget", "1MiB"], &["help: lower"]);
+    fit(
+        &["--recompute", "memory_budget", "--memory-budget", "1MiB"],
+        &["help: raise the memory budget, or lower"],
+    );
+    let folder = Folder::new("fit_train");
+    let mode =
+        ["--activation_checkpoint.mode", "memory_budget", "--activation_checkpoint.memory_budget", "1KiB"];
+    refuse(
+        &[&["train", &folder.config()][..], &mode].concat(),
+        &["command line: `--activation_checkpoint.memory_budget 1KiB`", "takes", "raise the memory budget"],
+    );
 }

@@ -128,6 +128,14 @@ fn a_path_typed_behind_a_config_with_other_data_is_text() {
 }
 
 #[test]
+fn a_folder_of_hugging_face_is_no_checkpoint_yet() {
+    let folder = Folder::new("mistakes_hugging_face");
+    folder.file("hf/config.json", "{}");
+    let hf = folder.path("hf").display().to_string();
+    refuse(&["generate", "--checkpoint", &hf], &["a folder of Hugging Face", &format!("linc import {hf}")]);
+}
+
+#[test]
 fn settings_are_listed_by_section() {
     let listed = succeed(&["train", "--list-settings"]);
     let headings: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix('[')).collect();

@@ -38,10 +38,9 @@ pub enum TrainError {
     /// before the step, which is not recorded and not saved either.
     #[error(
         "step {step}: loss is {loss}, gradient norm is {grad_norm}: the run ends, and nothing of this step is applied or saved; {}\n  \
-         its batch, and statistics of weights and moments, are in {}\n  \
+         {dump}\n  \
          help: lower optimizer.lr or raise lr_scheduler.warmup_steps; --alerts.non_finite skip leaves such steps out",
-        last_checkpoint(*step, checkpoint.as_deref()),
-        dump.display()
+        last_checkpoint(*step, checkpoint.as_deref())
     )]
     NotFinite {
         /// The one that failed, counted from 1.
@@ -50,8 +49,8 @@ pub enum TrainError {
         loss: f32,
         /// Its gradient norm.
         grad_norm: f32,
-        /// The folder with its batch and statistics.
-        dump: PathBuf,
+        /// Where its batch and statistics are, or why they are nowhere.
+        dump: String,
         /// The last checkpoint before it.
         checkpoint: Option<PathBuf>,
     },

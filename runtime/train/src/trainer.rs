@@ -171,7 +171,8 @@ impl Trainer {
             options.tiles = tiles.clone();
         }
         observer.message("Compiling the programs of the run");
-        let mut session = Session::new(&model, &programs.entries, device, &mut proceed)?;
+        let session = Session::new(&model, &programs.entries, device, &mut proceed);
+        let mut session = session.map_err(|error| programs::at_budget(&config, error))?;
         let dumps: Vec<&str> = session.dumps.iter().flatten().map(|dump| &*dump.path).collect();
         if !dumps.is_empty() {
             check_folder(&Path::new(&config.job.dump_folder).join("compile"), &dumps)?;

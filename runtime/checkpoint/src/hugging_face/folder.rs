@@ -25,7 +25,7 @@ impl Unfinished {
             .map_or_else(|_| fs::symlink_metadata(target).is_ok(), |mut entries| entries.next().is_some());
         let Some(name) = name.filter(|_| !taken) else {
             let message = format!("{}: there is something already, which is not replaced", target.display());
-            let help = Some("name another folder with --out, or remove this one".to_owned());
+            let help = Some("name another folder with --out".to_owned());
             return Err(ConfigError::from(Problem { message, place: None, help }).into());
         };
         let partial = target.with_file_name(format!(".{name}.partial"));

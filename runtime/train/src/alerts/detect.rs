@@ -16,6 +16,9 @@ const LEAST_RECORDS: usize = 5;
 /// their noise.
 const DEVIATIONS: f64 = 6.0;
 
+/// Nats above the first loss of a run from which on it is diverging, before there is a median.
+const ABOVE_FIRST: f64 = 2.0;
+
 /// The last values of something.
 #[derive(Debug)]
 struct Running {
@@ -58,6 +61,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 #[derive(Debug)]
 pub(super) struct Detectors {
     settings: Alerts,
+    first: Option<f64>,
     losses: Running,
     speeds: Running,
 }
@@ -65,33 +69,30 @@ pub(super) struct Detectors {
 impl Detectors {
     pub(super) fn new(settings: &Alerts) -> Self {
         let running = || Running::new(settings.window);
-        Detectors { settings: settings.clone(), losses: running(), speeds: running() }
+        Detectors { settings: settings.clone(), first: None, losses: running(), speeds: running() }
     }
 
-    /// A loss that stands out above the median of those before it.
+    /// A loss that stands out above the median of those before it; while there are too few for that, above the first.
     pub(super) fn step(&mut self, step: usize, loss: f64) -> Vec<Alert> {
         if !loss.is_finite() {
             return vec![];
         }
         let limit = self.settings.loss_spike;
-        let spike = self.losses.median(LEAST).filter(|median| {
-            let above = loss - median;
-            limit > 0.0 && above > limit && above > DEVIATIONS * self.losses.deviation(*median)
-        });
+        let first = *self.first.get_or_insert(loss);
+        let (usual, what, least) = match self.losses.median(LEAST) {
+            Some(median) => {
+                let least = limit.max(DEVIATIONS * self.losses.deviation(median));
+                (median, "the median of the steps before", least)
+            }
+            None => (first, "that of the first step", limit.max(ABOVE_FIRST)),
+        };
         self.losses.push(loss);
-        let message = |median: f64| {
-            format!(
-                "the loss of step {step} is {loss:.4}, {:.4} above the median of the steps before",
-                loss - median
-            )
-        };
-        let alert = |median| Alert {
-            level: AlertLevel::Warn,
-            kind: AlertKind::LossSpike,
-            step,
-            message: message(median),
-        };
-        spike.map(alert).into_iter().collect()
+        let above = loss - usual;
+        if limit <= 0.0 || above <= least {
+            return vec![];
+        }
+        let message = format!("the loss of step {step} is {loss:.4}, {above:.4} above {what}");
+        vec![Alert { level: AlertLevel::Warn, kind: AlertKind::LossSpike, step, message }]
     }
 
     /// Steps that wait for data, or are slower than they were, and memory that runs out.
@@ -153,8 +154,18 @@ mod tests {
         for step in 1..LEAST {
             assert!(detectors.step(step, 1.0).is_empty());
         }
-        assert!(detectors.step(LEAST, 9.0).is_empty());
-        assert_eq!(detectors.step(LEAST + 1, 9.0).len(), 1);
+        assert!(detectors.step(LEAST, 2.9).is_empty());
+        assert_eq!(detectors.step(LEAST + 1, 2.9).len(), 1);
+    }
+
+    #[test]
+    fn a_run_that_diverges_from_the_start_is_seen() {
+        let mut detectors = Detectors::new(&Alerts::default());
+        let losses = [6.05, 6.5, 7.9, 12.5];
+        let found: Vec<Alert> =
+            (1..).zip(losses).flat_map(|(step, loss)| detectors.step(step, loss)).collect();
+        assert_eq!(kinds(&found), [AlertKind::LossSpike]);
+        assert!(found[0].step == 4 && found[0].message.contains("that of the first step"), "{found:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use linc_driver::{
     decode_support,
 };
 use linc_exec::ExecError;
-use linc_session::autotune;
+use linc_session::{SessionError, autotune};
 
 use super::{Observer, resume};
 use crate::config::JobConfig;
@@ -69,6 +69,16 @@ pub fn open_model(config: &JobConfig, files: &ModelFiles) -> Result<(Model, Mode
 pub(super) fn at_setting(config: &JobConfig, error: DataError) -> TrainError {
     let DataError::Setting { setting, error } = error else { return error.into() };
     problem(config, &[setting], &error)
+}
+
+/// An error of the compiler that is a setting's, at the setting's place.
+pub(super) fn at_budget(config: &JobConfig, error: TrainError) -> TrainError {
+    match &error {
+        TrainError::Session(SessionError::Compile(budget @ CompileError::Budget { .. })) => {
+            problem(config, &["activation_checkpoint.memory_budget"], budget)
+        }
+        _ => error,
+    }
 }
 
 /// An error at the place of settings, with its help below the line that it is about.

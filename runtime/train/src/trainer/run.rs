@@ -120,7 +120,9 @@ impl Trainer {
             self.validate_and_tell(progress, stop, observer)?;
         }
         let c = &self.config.checkpoint;
-        if c.enable && (last || self.step.is_multiple_of(c.interval)) {
+        // Steps that were left out may be the first of many, whose checkpoints would take the place of good ones.
+        let is_sound = self.skipped_in_a_row == 0;
+        if c.enable && is_sound && (last || self.step.is_multiple_of(c.interval)) {
             self.save(last, observer)?;
         }
         Ok(())

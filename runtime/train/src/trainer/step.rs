@@ -103,7 +103,16 @@ impl Trainer {
                 }
             }
             Verdict::End => {
-                let dump = self.dump(self.step, &batches)?;
+                // That the step is not finite is the news, whatever else fails.
+                let dump = match self.dump(self.step, &batches) {
+                    Ok(folder) => {
+                        format!(
+                            "its batch, and statistics of weights and moments, are in {}",
+                            folder.display()
+                        )
+                    }
+                    Err(error) => format!("its batch could not be kept: {error}"),
+                };
                 // Which one that is, is known when none is being written any more.
                 let checkpoint = None;
                 return Err(TrainError::NotFinite { step: self.step, loss, grad_norm, dump, checkpoint });
@@ -138,7 +147,7 @@ impl Trainer {
     fn feed_optimizer(&mut self, program: usize) -> Result<(), TrainError> {
         let lr = self.schedule.lr(self.step) as f32;
         // As for PyTorch's scaler, a step that was skipped is none of the optimizer's.
-        let number = (self.step as u64 + 1 - self.skipped) as f32;
+        let number = (self.step as u64 + 1).saturating_sub(self.skipped).max(1) as f32;
         let x = &mut self.session.executor;
         x.write_input(program, names::LEARNING_RATE, bytemuck::bytes_of(&lr))?;
         Ok(x.write_input(program, names::STEP, bytemuck::bytes_of(&number))?)

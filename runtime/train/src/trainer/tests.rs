@@ -178,12 +178,14 @@ fn a_step_that_is_not_finite_is_not_applied_and_leaves_what_explains_it() {
     let (mut trainer, _) = ready_with(folder.path(), "steps = 40\n", "[optimizer]\nlr = 1e30\n");
     let error = trainer.run(&AtomicBool::new(false), &mut Silent).expect_err("it cannot go on");
     let TrainError::NotFinite { step: 2, dump, checkpoint: None, .. } = &error else { panic!("{error}") };
+    let folder_of_step = folder.path().join("run/non-finite-step-2");
+    assert!(dump.ends_with(&folder_of_step.display().to_string()), "{dump}");
     for (name, bytes) in tensors(&trainer) {
         let finite = bytes.as_chunks().0.iter().all(|bytes| f32::from_le_bytes(*bytes).is_finite());
         assert!(finite, "{name} has the step in it");
     }
     let read = |name: &str| -> serde_json::Value {
-        let text = std::fs::read_to_string(dump.join(name)).expect("a file");
+        let text = std::fs::read_to_string(folder_of_step.join(name)).expect("a file");
         serde_json::from_str(&text).expect("JSON")
     };
     assert_eq!(read("batch.json")["batches"][0]["tokens"].as_array().map(Vec::len), Some(16));
@@ -205,4 +207,23 @@ fn steps_that_are_not_finite_can_be_left_out_for_a_while() {
     let error = trainer.run(&AtomicBool::new(false), &mut Silent).expect_err("it cannot go on");
     assert!(matches!(error, TrainError::NotFinite { step: 22, .. }), "{error}");
     assert_eq!(trainer.skipped, 20);
+}
+
+#[test]
+fn a_step_that_is_not_finite_is_told_whatever_lies_in_the_way_of_its_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut trainer, _) = ready_with(folder.path(), "steps = 40\n", "[optimizer]\nlr = 1e30\n");
+    std::fs::write(folder.path().join("run/non-finite-step-2"), "in the way").expect("written");
+    let error = trainer.run(&AtomicBool::new(false), &mut Silent).expect_err("it cannot go on").to_string();
+    assert!(error.contains("gradient norm is NaN") && error.contains("could not be kept"), "{error}");
+}
+
+#[test]
+fn steps_that_are_left_out_take_the_place_of_no_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = "[optimizer]\nlr = 1e30\n[alerts]\nnon_finite = \"skip\"\n\
+                    [checkpoint]\nenable = true\ninterval = 1\nkeep_latest_k = 2\n";
+    let (mut trainer, _) = ready_with(folder.path(), "steps = 40\n", settings);
+    trainer.run(&AtomicBool::new(false), &mut Silent).expect_err("it cannot go on");
+    assert_eq!(linc_checkpoint::steps(&folder.path().join("run/checkpoint")), [1]);
 }

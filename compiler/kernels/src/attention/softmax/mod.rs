@@ -43,9 +43,9 @@ const CPU_PROGRAMS: usize = 16;
 /// not count.
 const RANGE: usize = 4 * BLOCK;
 
-/// Ranges of the backward that is one kernel, of five products where two take seven; `None` where it is two. There are
-/// enough programs for a CPU of some twenty cores, from the key/value heads of each sequence and the ranges that these are
-/// cut into, if the model and the batch are not very small. It sums gradients in their own type.
+/// Ranges of the backward that is one kernel, of five products where two take seven; `None` where it is two. Programs
+/// come from the key/value heads of each sequence and the ranges that these are cut into: at least sixteen in the first
+/// round; of causal ranges, fewer in each round that follows. It sums gradients in their own type.
 /// (How many cores there are must not decide: results would depend on it.)
 fn joined_ranges(target: Target, dtype: DType, shape: &HeadShape) -> Option<usize> {
     let ranges = CPU_PROGRAMS.div_ceil(shape.batch * shape.kv_heads);
