@@ -261,8 +261,7 @@ mod tests {
             indented(text, None),
             "    | One day a fox went out.\n    | \n    | It  was\u{e9}\\u{b} cold"
         );
-        let narrow =
-            "    | One day a\n    | fox went\n    | out.\n    | \n    | It  was\u{e9}\n    | \\u{b} cold";
+        let narrow = "    | One day a\n    | fox went\n    | out.\n    | \n    | It\n    | was\u{e9}\\u{b}\n    | cold";
         assert_eq!(indented(text, Some(17)), narrow);
         let long = indented(&"x".repeat(30), Some(17));
         assert!(long.lines().all(|line| line.len() <= 16) && long.matches('x').count() == 30, "{long}");
