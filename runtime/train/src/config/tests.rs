@@ -149,6 +149,23 @@ fn titans_other_keys_are_accepted_with_a_warning() {
 }
 
 #[test]
+fn settings_that_another_keeps_from_being_read_say_so() {
+    let warnings = |text: &str| load(text, &[]).expect("valid").warnings;
+    let base = "[lr_scheduler]\nwarmup_steps = 0\n";
+    for (text, place, name) in [
+        ("[validation]\nfreq = 5\n", "4:8", "validation.freq"),
+        ("[activation_checkpoint]\nmemory_budget = 0.3\n", "4:17", "activation_checkpoint.memory_budget"),
+    ] {
+        let found = warnings(&format!("{base}{text}"));
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("run.toml:{place}: `{name}`")),
+            "{found:?}"
+        );
+    }
+    assert!(warnings(&format!("{base}[validation]\nenable = true\nfreq = 5\n")).is_empty());
+}
+
+#[test]
 fn a_schedule_that_is_longer_than_the_run_is_said() {
     let warnings = |text: &str| load(text, &[]).expect("valid").warnings;
     let warmup = warnings("[training]\nsteps = 3\n[lr_scheduler]\nwarmup_steps = 200\n");
