@@ -10,7 +10,8 @@ impl JobConfig {
     /// Settings that another one keeps from being read, where somebody set them: who sets them believes that they do something.
     pub(super) fn warn_of_idle(&self, settings: &mut Settings<'_>) {
         let (validation, recompute) = (Validation::default(), ActivationCheckpoint::default());
-        let idles = !self.validation.enable;
+        // Who switches it off knows.
+        let idles = !self.validation.enable && !settings.was_given("validation.enable");
         let is_budget = self.activation_checkpoint.mode == RecomputeMode::MemoryBudget;
         let budget = self.activation_checkpoint.memory_budget != recompute.memory_budget;
         // What a run wrote of its settings has their defaults as well.
