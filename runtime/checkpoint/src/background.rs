@@ -110,7 +110,7 @@ impl Saving {
         let writer = Builder::new().name("checkpoint".into()).spawn(move || {
             // Also where writing panics: nobody may wait for it then.
             let _ended = Ended(&shared);
-            write(&outline, &shared)
+            save_outline(&outline, &|name| shared.take(name))
         })?;
         Ok((Saving { buffer, writer: Some(writer) }, order))
     }
@@ -164,10 +164,18 @@ impl Drop for Saving {
     }
 }
 
-fn write(outline: &Outline, buffer: &Buffer) -> Result<PathBuf, CheckpointError> {
+/// Writes a checkpoint whose tensors `read` gives by name, each once, in the order of [`Saving::start`], and removes those that
+/// are too many.
+///
+/// # Errors
+/// [`CheckpointError::Io`]; existing checkpoints are then untouched.
+pub fn save_outline(
+    outline: &Outline,
+    read: &dyn Fn(&str) -> Result<Vec<u8>, String>,
+) -> Result<PathBuf, CheckpointError> {
     let tensor = |(name, shape): &(String, Vec<usize>)| {
         let wanted = name.clone();
-        Tensor { name: name.clone(), shape: shape.clone(), read: Box::new(move || buffer.take(&wanted)) }
+        Tensor { name: name.clone(), shape: shape.clone(), read: Box::new(move || read(&wanted)) }
     };
     let contents = Contents {
         params: outline.params.iter().map(tensor).collect(),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{CHECKSUMS_FILE, step_path, steps};
+use crate::{CHECKSUMS_FILE, hugging_face, step_path, steps};
 
 /// What is there where a checkpoint was looked for, and what to name.
 pub(crate) fn of(path: &Path) -> (String, String) {
@@ -15,7 +15,7 @@ pub(crate) fn of(path: &Path) -> (String, String) {
         return ("it holds checkpoints".to_owned(), format!("the newest is {}", newest.display()));
     }
     const NAME: &str = "name a step-N folder of a run's checkpoint folder";
-    if path.join("config.json").is_file() {
+    if path.join(hugging_face::CONFIG).is_file() {
         let help = format!("make a checkpoint of it: linc import {}", path.display());
         return ("it is a folder of Hugging Face".to_owned(), help);
     }

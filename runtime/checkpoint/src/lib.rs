@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use linc_data::{DataState, TokenizerFile};
 use serde::{Deserialize, Serialize};
 
-pub use background::{Outline, Saving};
+pub use background::{Outline, Saving, save_outline};
 pub use batch::{BatchChange, batch_change};
 pub use error::CheckpointError;
 use error::{io_error, unreadable};

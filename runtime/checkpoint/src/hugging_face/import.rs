@@ -27,7 +27,7 @@ pub const MODEL_TOML: &str = "model.toml";
 /// The kind of data of a model that was imported without a tokenizer, so that it reads no text.
 pub const NO_TOKENIZER: &str = "token";
 /// The file that says what a model of Hugging Face is.
-pub(super) const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 
 /// What was imported.
 pub struct Imported {

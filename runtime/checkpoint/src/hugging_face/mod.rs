@@ -29,5 +29,6 @@ mod tests;
 pub use convert::Element;
 pub use counter::Tell;
 pub use export::{ExportOptions, Exported, export};
+pub(crate) use import::CONFIG;
 pub use import::{Imported, MODEL_TOML, NO_TOKENIZER, import, usual_folder};
 pub use logits::Evaluated;

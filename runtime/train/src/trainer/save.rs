@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use linc_checkpoint::{AsyncMode, Contents, Outline, Saving, State, Tensor};
+use linc_checkpoint::{AsyncMode, Outline, Saving, State, save_outline};
 use linc_device::available_memory;
 
 use super::programs::output;
@@ -28,29 +28,12 @@ impl Trainer {
 
     fn save_now(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let outline = self.outline(last);
-        let path = self.write_checkpoint(outline)?;
+        let executor = &self.session.executor;
+        let read = |name: &str| executor.read_tensor(name).map_err(|error| error.to_string());
+        let path = save_outline(&self.outline(last), &read)?;
         self.trace_checkpoint("write", begun);
         self.saved(self.step, path, observer);
         Ok(())
-    }
-
-    fn write_checkpoint(&self, outline: Outline) -> Result<PathBuf, TrainError> {
-        let executor = &self.session.executor;
-        let tensor = |(name, shape): (String, Vec<usize>)| {
-            let source = name.clone();
-            let read = move || executor.read_tensor(&source).map_err(|e| e.to_string());
-            Tensor { name, shape, read: Box::new(read) }
-        };
-        let contents = Contents {
-            params: outline.params.into_iter().map(tensor).collect(),
-            optimizer: outline.optimizer.into_iter().map(tensor).collect(),
-            tokenizer: &outline.tokenizer,
-            state: outline.state,
-        };
-        let path = linc_checkpoint::save(&outline.folder, &contents)?;
-        linc_checkpoint::purge(&outline.folder, outline.keep, self.step)?;
-        Ok(path)
     }
 
     /// Copies the tensors for a writer beside the training.
