@@ -124,9 +124,9 @@ pub fn run(
     lower(graph, entry, options, persistent, observe)?;
     let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate);
     if differentiated && options.is_on("recompute") {
-        recompute::run(graph, options.recompute, loss::LOSS)?;
-        if let Policy::Budget(limit) = options.recompute {
-            within_budget(graph, limit, options, persistent)?;
+        match options.recompute {
+            Policy::Budget(limit) => within_budget(graph, limit, options, persistent)?,
+            plain => recompute::run(graph, plain, loss::LOSS)?,
         }
         dce::run(graph);
         observe("recompute", graph);

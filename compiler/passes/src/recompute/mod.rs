@@ -25,14 +25,19 @@ pub use policy::{Limit, Mode, Policy};
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
 pub fn run(graph: &mut Graph, policy: Policy, loss: &str) -> Result<(), PassError> {
-    let Some(forward) = Forward::of(graph, loss)? else { return Ok(()) };
-    let chosen = match policy {
+    type Choose = Box<dyn Fn(&Forward, &Graph) -> BTreeSet<NodeId>>;
+    let choose: Choose = match policy {
         Policy::None | Policy::Budget(_) => return Ok(()),
-        Policy::Selective => forward.cheap(graph),
-        Policy::Layers(every) => forward.inside_layers(graph, |layer| (layer + 1) % every == 0),
-        Policy::Full => forward.inside_layers(graph, |_| true),
+        Policy::Selective => Box::new(|forward, graph| forward.cheap(graph)),
+        Policy::Layers(every) => Box::new(move |forward, graph| {
+            forward.inside_layers(graph, |layer| (layer + 1).is_multiple_of(every))
+        }),
+        Policy::Full => Box::new(|forward, graph| forward.inside_layers(graph, |_| true)),
     };
-    copy(graph, &forward, &chosen);
+    if let Some(forward) = Forward::of(graph, loss)? {
+        let chosen = choose(&forward, graph);
+        copy(graph, &forward, &chosen);
+    }
     Ok(())
 }
 
