@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::config::{AlertLevel, Alerts};
-use crate::metrics::Record;
+use crate::metrics::{Record, since_1970};
 
 use command::Hook;
 use detect::Detectors;
@@ -146,9 +146,8 @@ impl Monitor {
         if self.file.is_none() {
             self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
         }
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let line = serde_json::json!({
-            "time": time,
+            "time": since_1970().as_secs_f64(),
             "step": alert.step,
             "level": alert.level.word(),
             "kind": alert.kind.word(),

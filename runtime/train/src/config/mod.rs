@@ -175,7 +175,6 @@ impl JobConfig {
             settings.warn(&["training.deterministic"], "runs are deterministic in any case");
         }
         self.warn_of_unread(settings);
-        self.warn_of_idle(settings);
         if settings.was_given("compile.enable") && !self.compile.enable {
             settings.warn(&["compile.enable"], "linc always compiles");
         }

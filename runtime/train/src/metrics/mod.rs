@@ -5,12 +5,18 @@ mod file;
 mod tensorboard;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 pub use console::{Memory, console_line, validation_line};
 pub use file::{MetricsFile, last_step, last_validation};
 pub use tensorboard::EventFile;
+
+/// What is written to files beside a record: the time by the clock on the wall.
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
 
 /// One line of `metrics.jsonl`: a training step, or a validation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,11 +8,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use super::Record;
+use super::{Record, since_1970};
 
 /// One entry of the file.
 #[derive(Clone, PartialEq, Message)]
@@ -78,7 +77,7 @@ impl EventFile {
     /// The folder or the file cannot be written.
     pub fn create(folder: &Path, step: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds = since_1970().as_secs();
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host: String =
             host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
@@ -108,8 +107,7 @@ impl EventFile {
     }
 
     fn append(&mut self, step: i64, what: What) -> io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let event = Event { wall_time: now, step, what: Some(what) };
+        let event = Event { wall_time: since_1970().as_secs_f64(), step, what: Some(what) };
         // In one write, so that a kill leaves whole events but for one at the end at most.
         self.file.write_all(&frame(&event.encode_to_vec()))
     }

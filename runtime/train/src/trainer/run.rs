@@ -8,7 +8,7 @@ use linc_device::process;
 use linc_device::words::count;
 use linc_infer::{Generator, InferError, Programs, Sampling};
 
-use super::programs::output;
+use super::programs::{TRAIN, output};
 use super::step::{Meter, StepDone};
 use super::{Observer, SAMPLE_TOKENS, Summary, Trainer};
 use crate::alerts::{Alert, AlertKind};
@@ -71,7 +71,7 @@ impl Trainer {
             checkpoint: self.last_checkpoint.clone().filter(|_| self.saved_step == Some(self.step)),
             sample,
             interrupted: progress.interrupted,
-            layers: self.model.kinds.iter().map(|kind| kind.label()).collect(),
+            layers: self.session.reports[TRAIN].layers.clone(),
             profile: self.profile.take(),
         })
     }

@@ -161,8 +161,7 @@ impl Trainer {
                 let begun = Instant::now();
                 let times = x.run_profiled(program, profile)?;
                 if let Some(tracer) = &mut self.tracer {
-                    let kinds: Vec<&str> = self.model.kinds.iter().map(|kind| kind.label()).collect();
-                    tracer.program(begun, x.plan(program), &times, &kinds);
+                    tracer.program(begun, x.plan(program), &times, &self.session.reports[TRAIN].layers);
                 }
                 Ok(true)
             }
