@@ -133,7 +133,9 @@ fn data_that_cannot_be_trained_on() {
     with(&folder.file("short.txt", "too short"), &["short"]);
     with(&folder.file("broken.jsonl", "{\"text\": \"a\"}\n{\"text\": \n"), &["broken.jsonl", "2"]);
     with(&folder.file("fields.jsonl", "{\"words\": \"a\"}\n".repeat(2000)), &["fields.jsonl", "text"]);
-    with(&folder.file("broken.jsonl.gz", "not gzip"), &["broken.jsonl.gz"]);
+    for name in ["broken.jsonl.gz", "broken.jsonl.zst", "broken.parquet"] {
+        with(&folder.file(name, "neither packed nor rows"), &[name, "cut off or damaged", "fetch"]);
+    }
     with(&format!("{}/*.md", folder.0.display()), &["*.md"]);
     assert!(!folder.path("run").exists(), "a refused run writes nothing");
 }

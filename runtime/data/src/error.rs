@@ -6,7 +6,8 @@ use linc_config::help_for_missing;
 use linc_device::words::{count, help_to_read, reason};
 
 /// What is read, for messages.
-pub(super) const FORMATS: &str = "linc reads .txt, .text, .raw, .jsonl, .ndjson and .json, and each with .gz";
+pub(super) const FORMATS: &str =
+    "linc reads .txt, .text, .raw, .jsonl, .ndjson and .json, each also with .gz or .zst, and .parquet";
 
 /// A reason why data cannot be used; the command line exits with [`DataError::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -39,7 +40,7 @@ pub enum DataError {
         path.display()
     )]
     NotRegular { path: PathBuf },
-    #[error("{}: there is no text in it\n  help: {FORMATS}; of JSON objects, the field training.text_field", path.display())]
+    #[error("{}: there is no text in it\n  help: {FORMATS}; of JSON objects the field, of Parquet the column training.text_field", path.display())]
     Empty { path: PathBuf },
     #[error(
         "{}: byte {offset} is {}, so this is binary data or UTF-16, not UTF-8 text\n  help: convert UTF-16 with `iconv -f UTF-16 -t UTF-8 OLD > NEW`; leave out other files",
@@ -57,8 +58,18 @@ pub enum DataError {
         path.display()
     )]
     Json { path: PathBuf, line: usize, reason: String, field: String },
-    #[error("{}: the gzip file is cut off or damaged: {reason}\n  help: fetch or compress it again", path.display())]
-    Gzip { path: PathBuf, reason: String },
+    #[error("{}: the {what} is cut off or damaged: {reason}\n  help: fetch or write it again", path.display())]
+    Damaged { path: PathBuf, what: &'static str, reason: String },
+    #[error(
+        "{}: {reason}\n  help: each document must be a string in the column `{field}`; training.text_field names another column",
+        path.display()
+    )]
+    Column { path: PathBuf, reason: String, field: String },
+    #[error(
+        "{}: its column `{field}` is packed with {codec}, which is not read\n  help: write it again, packed with zstd, snappy or gzip",
+        path.display()
+    )]
+    Codec { path: PathBuf, field: String, codec: String },
     #[error(
         "{source_name}: {}, fewer than one sequence of {needed} (training.seq_len + 1)\n  help: use a smaller training.seq_len or more data{}",
         count(*tokens as usize, "token"),
@@ -114,7 +125,9 @@ impl DataError {
             | Self::Binary { .. }
             | Self::NotUtf8 { .. }
             | Self::Json { .. }
-            | Self::Gzip { .. }
+            | Self::Damaged { .. }
+            | Self::Column { .. }
+            | Self::Codec { .. }
             | Self::TooShort { .. }
             | Self::NothingHeldOut { .. }
             | Self::Lost { .. }

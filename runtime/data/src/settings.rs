@@ -22,9 +22,9 @@ section! {
     TrainingSource "training" {
         /// Data: built in, or "text" for the files of dataset_path.
         dataset: DatasetKind = DatasetKind::Stories;
-        /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob.
+        /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or .zst or not, or .parquet, a folder of them, or a glob.
         dataset_path: Option<String> = None, check check::not_empty().if_set();
-        /// Field of a JSON object that holds the text.
+        /// Field of a JSON object, or column of a Parquet file, that holds the text.
         text_field: String = "text".to_owned(), check check::not_empty();
         /// Visit the data in an order drawn from the seed; in file order if false.
         shuffle: bool = true;
@@ -126,7 +126,7 @@ impl DataSettings {
             settings.conflict(
                 &["training.dataset"],
                 message,
-                "name a .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or not, a folder of them, or a glob",
+                "name a .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or .zst or not, or .parquet, a folder of them, or a glob",
             );
         }
         if training.dataset != DatasetKind::Text && training.dataset_path.is_some() {

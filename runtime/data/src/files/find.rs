@@ -15,9 +15,14 @@ pub(super) enum Format {
     JsonLines,
     /// Objects in a list, or one behind the other: C4 and others call their JSON lines `.json`.
     Json,
+    /// Each row is one, a column of it.
+    Parquet,
 }
 
-/// Names of files that hold documents. What is packed by gzip has `.gz` behind.
+/// Endings that the names of packed files have besides; Parquet packs its columns itself.
+const PACKED: [&str; 2] = [".gz", ".zst"];
+
+/// Names of files that hold documents as text, packed or not.
 const FORMATS: [(&str, Format); 6] = [
     (".txt", Format::Text),
     (".text", Format::Text),
@@ -28,12 +33,13 @@ const FORMATS: [(&str, Format); 6] = [
 ];
 
 /// Names of files that are no text, or not as they are, and what to do with them.
-const OTHERS: [(&[&str], &str); 4] = [
+const OTHERS: [(&[&str], &str); 5] = [
+    (&[".parquet.gz", ".parquet.zst"], "unpack it, as .parquet: it packs its columns itself"),
     (
-        &[".parquet", ".arrow", ".feather", ".csv", ".tsv", ".xlsx"],
+        &[".arrow", ".feather", ".csv", ".tsv", ".xlsx"],
         "write its rows as JSON lines, such as with `to_json(PATH, orient=\"records\", lines=True)` of pandas",
     ),
-    (&[".zst", ".xz", ".bz2", ".lz4", ".zip", ".7z", ".tar", ".tgz", ".tar.gz"], "unpack it first"),
+    (&[".xz", ".bz2", ".lz4", ".zip", ".7z", ".tar", ".tgz", ".tar.gz", ".tar.zst"], "unpack it first"),
     (&[".pdf", ".docx", ".epub", ".odt"], "convert it to plain text first"),
     (&[".npy", ".npz", ".pt", ".pth", ".safetensors", ".gguf", ".bin"], "name the text that it was made of"),
 ];
@@ -223,13 +229,17 @@ fn name_of(path: &Path) -> String {
 /// The format that a file's name promises.
 fn format_of(path: &Path) -> Option<Format> {
     let name = name_of(path);
-    let plain = name.strip_suffix(".gz").unwrap_or(&name);
+    if name.ends_with(".parquet") {
+        return Some(Format::Parquet);
+    }
+    let plain = PACKED.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
     FORMATS.iter().find(|(suffix, _)| plain.ends_with(suffix)).map(|(_, format)| *format)
 }
 
 /// What to do with a file whose name promises something that is not read.
 fn other_format(path: &Path) -> Option<&'static str> {
     let name = name_of(path);
-    let ends = |suffix: &&str| name.ends_with(*suffix) || name.ends_with(&format!("{suffix}.gz"));
+    let plain = PACKED.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
+    let ends = |suffix: &&str| name.ends_with(*suffix) || plain.ends_with(*suffix);
     OTHERS.iter().find(|(suffixes, _)| suffixes.iter().any(ends)).map(|(_, advice)| *advice)
 }

@@ -23,19 +23,42 @@ const MOST_NAMES: usize = 12;
 /// So many lines tell JSON lines from a text.
 const LOOKED_AT: usize = 8;
 
-/// Adds the document of each line.
-pub(super) fn lines(
-    path: &Path,
-    text: &str,
-    wanted: Wanted<'_>,
-    documents: &mut Vec<String>,
-) -> Result<(), DataError> {
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        // The parser calls every line its line 1.
-        documents
-            .push(parse_document(line, wanted).map_err(|error| failure(path, wanted, index + 1, &error))?);
+/// Documents of the lines of a text that comes in blocks.
+pub(super) struct Lines<'a> {
+    path: &'a Path,
+    wanted: Wanted<'a>,
+    /// Lines that are done.
+    done: usize,
+    /// Bytes of the text that were searched and have no end of a line: one may be as long as the file.
+    searched: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(path: &'a Path, wanted: Wanted<'a>) -> Self {
+        Self { path, wanted, done: 0, searched: 0 }
     }
-    Ok(())
+
+    /// Gives the document of each whole line, or of each if no more text follows, and takes these lines away.
+    pub(super) fn take(
+        &mut self,
+        text: &mut String,
+        is_end: bool,
+        give: &mut dyn FnMut(String) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        let last = text.as_bytes()[self.searched..].iter().rposition(|byte| *byte == b'\n');
+        let end = if is_end { text.len() } else { last.map_or(0, |last| self.searched + last + 1) };
+        for line in text[..end].lines() {
+            self.done += 1;
+            if !line.trim().is_empty() {
+                // The parser calls every line its line 1.
+                let document = parse_document(line, self.wanted);
+                give(document.map_err(|error| failure(self.path, self.wanted, self.done, &error))?)?;
+            }
+        }
+        text.drain(..end);
+        self.searched = text.len();
+        Ok(())
+    }
 }
 
 /// Adds the document of each object: of a list, or of objects one behind the other.
@@ -151,24 +174,30 @@ impl<'de> Visitor<'de> for Object<'_> {
                 names.push(name);
             }
         }
-        let Some(text) = found else { return Err(A::Error::custom(missing(field, &names))) };
+        let Some(text) = found else { return Err(A::Error::custom(missing("field", field, &names))) };
         if !allows_nul && text.contains('\0') {
-            let message = format!(
-                "`{field}` contains a NUL character, which marks the start of a document where text is read as bytes"
-            );
-            return Err(A::Error::custom(message));
+            return Err(A::Error::custom(has_nul(field)));
         }
         Ok(text.into_owned())
     }
 }
 
-fn missing(field: &str, names: &[Cow<'_, str>]) -> String {
-    let shown: Vec<String> = names.iter().take(MOST_NAMES).map(|name| format!("`{name}`")).collect();
+/// That a text has a NUL where it must not.
+pub(super) fn has_nul(field: &str) -> String {
+    format!(
+        "`{field}` contains a NUL character, which marks the start of a document where text is read as bytes"
+    )
+}
+
+/// That a field or a column is missing, and which there are.
+pub(super) fn missing(what: &str, field: &str, names: &[impl AsRef<str>]) -> String {
+    let shown: Vec<String> =
+        names.iter().take(MOST_NAMES).map(|name| format!("`{}`", name.as_ref())).collect();
     match names.len() {
-        0 => format!("no field `{field}`, nor any other"),
+        0 => format!("no {what} `{field}`, nor any other"),
         count if count > MOST_NAMES => {
-            format!("no field `{field}`; there are {} and {} more", shown.join(", "), count - MOST_NAMES)
+            format!("no {what} `{field}`; there are {} and {} more", shown.join(", "), count - MOST_NAMES)
         }
-        _ => format!("no field `{field}`; there are {}", shown.join(", ")),
+        _ => format!("no {what} `{field}`; there are {}", shown.join(", ")),
     }
 }

@@ -1,4 +1,4 @@
-//! The text of a file: unpacked, checked, without a byte order mark.
+//! The text of a file: unpacked, checked, without a byte order mark, whole or block by block.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -11,41 +11,72 @@ use crate::loading::Paced;
 
 /// So many bytes are read, and checked, at once: less than a millisecond's work.
 const BLOCK: usize = 1 << 20;
-/// First bytes of what gzip packed; no UTF-8 text begins with them.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// What packs files, with the ending of their names and their first bytes, with which no UTF-8 text begins.
+const PACKINGS: [(Packing, &str, &[u8]); 2] =
+    [(Packing::Gzip, "gz", &[0x1f, 0x8b]), (Packing::Zstd, "zst", &[0x28, 0xb5, 0x2f, 0xfd])];
+/// Text archives are packed with windows of up to 2 GiB (`zstd --long=31`), above what the library takes unasked.
+const WINDOW_LOG: u32 = 31;
 /// Byte order marks of UTF-16.
 const UTF16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
 
-/// Reads a file as UTF-8 text. Gzip is known by its first bytes, whatever the file is called.
+/// What packed a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    Gzip,
+    Zstd,
+}
+
+/// Reads a file as UTF-8 text. What packed it is known by its first bytes, whatever the file is called.
 ///
 /// # Errors
 /// It cannot be read or unpacked, is no text, or reading was stopped.
 pub(super) fn read_text(path: &Path, reading: &mut Paced<'_, '_>) -> Result<String, DataError> {
-    let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-    let size = file.metadata().map_or(0, |about| usize::try_from(about.len()).unwrap_or(0));
-    let mut file = BufReader::with_capacity(BLOCK, Followed { inner: file, reading });
-    let start = file.fill_buf();
-    let is_gzip = start.is_ok_and(|start| start.starts_with(&GZIP))
-        || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-    let mut text = Text { path, text: String::new(), cut: Vec::new(), checked: 0 };
+    let size = std::fs::metadata(path).map_or(0, |about| usize::try_from(about.len()).unwrap_or(0));
+    let mut text = String::new();
     // What the file system says may be wrong, and memory may be short of it.
-    let _ = text.text.try_reserve_exact(size);
-    let read = if is_gzip { unpack(&mut file, &mut text) } else { copy(&mut file, &mut text) };
-    match read {
+    let _ = text.try_reserve_exact(size);
+    read(path, reading, Text { path, text, cut: Vec::new(), checked: 0, each: &mut |_| Ok(()) })
+}
+
+/// [`read_text`] of which `each` may take away what it is done with, from the start, whenever a block has come; what is
+/// left at the end. So a file of any size is read in little memory.
+///
+/// # Errors
+/// As [`read_text`], and those of `each`.
+pub(super) fn read_blocks(
+    path: &Path,
+    reading: &mut Paced<'_, '_>,
+    each: &mut dyn FnMut(&mut String) -> Result<(), DataError>,
+) -> Result<String, DataError> {
+    read(path, reading, Text { path, text: String::new(), cut: Vec::new(), checked: 0, each })
+}
+
+fn read(path: &Path, reading: &mut Paced<'_, '_>, mut text: Text<'_>) -> Result<String, DataError> {
+    let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+    let mut file = BufReader::with_capacity(BLOCK, Followed { inner: file, reading });
+    let start = file.fill_buf().unwrap_or_default();
+    let by_content = PACKINGS.iter().find(|(_, _, magic)| start.starts_with(magic));
+    let is_called = |ending: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    let by_name = || PACKINGS.iter().find(|(_, ending, _)| is_called(ending));
+    let packing = by_content.or_else(by_name).map(|(packing, _, _)| *packing);
+    let unpacked = match packing {
+        Some(Packing::Gzip) => unpack_gzip(&mut file, &mut text),
+        Some(Packing::Zstd) => unpack_zstd(&mut file, &mut text),
+        None => copy(&mut file, &mut text),
+    };
+    match unpacked {
         Ok(()) => text.finish(),
         Err(Failure::Text(error)) => Err(error),
         Err(Failure::Read(error)) => {
             file.get_ref().reading.check()?;
-            Err(match error.kind() {
-                std::io::ErrorKind::InvalidInput
-                | std::io::ErrorKind::InvalidData
-                | std::io::ErrorKind::UnexpectedEof
-                    if is_gzip =>
-                {
-                    DataError::Gzip { path: path.to_path_buf(), reason: reason(&error) }
-                }
-                _ => unreadable(path, &error),
-            })
+            // The system's own errors have its numbers.
+            let what = packing.filter(|_| error.raw_os_error().is_none()).map(|packing| match packing {
+                Packing::Gzip => "gzip file",
+                Packing::Zstd => "zstd file",
+            });
+            let damaged =
+                |what| DataError::Damaged { path: path.to_path_buf(), what, reason: reason(&error) };
+            Err(what.map_or_else(|| unreadable(path, &error), damaged))
         }
     }
 }
@@ -75,13 +106,14 @@ fn copy(from: &mut impl BufRead, into: &mut Text<'_>) -> Result<(), Failure> {
             return Ok(());
         }
         into.push(block)?;
+        (into.each)(&mut into.text)?;
         let bytes = block.len();
         from.consume(bytes);
     }
 }
 
 /// Unpacks one packed file behind the other. Zeros behind the last fill up a block of a tape or a disk image.
-fn unpack(from: &mut impl BufRead, into: &mut Text<'_>) -> Result<(), Failure> {
+fn unpack_gzip(from: &mut impl BufRead, into: &mut Text<'_>) -> Result<(), Failure> {
     loop {
         copy(&mut BufReader::with_capacity(BLOCK, flate2::bufread::GzDecoder::new(&mut *from)), into)?;
         loop {
@@ -101,6 +133,17 @@ fn unpack(from: &mut impl BufRead, into: &mut Text<'_>) -> Result<(), Failure> {
     }
 }
 
+/// Unpacks one frame behind the other.
+fn unpack_zstd(from: &mut impl BufRead, into: &mut Text<'_>) -> Result<(), Failure> {
+    // To the library a file without a single frame is whole.
+    if from.fill_buf()?.is_empty() {
+        return Err(Failure::Read(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(from)?;
+    decoder.window_log_max(WINDOW_LOG)?;
+    copy(&mut BufReader::with_capacity(BLOCK, decoder), into)
+}
+
 /// Text that comes in blocks, each of which is checked as it comes: to check a large file as a whole would keep a request
 /// to stop waiting for seconds.
 struct Text<'a> {
@@ -110,6 +153,8 @@ struct Text<'a> {
     cut: Vec<u8>,
     /// Bytes that became text; those of `cut` follow.
     checked: usize,
+    /// Takes what it is done with.
+    each: &'a mut dyn FnMut(&mut String) -> Result<(), DataError>,
 }
 
 impl Text<'_> {
@@ -204,7 +249,8 @@ mod tests {
 
     /// The text of blocks of that size, or its error.
     fn text(bytes: &[u8], size: usize) -> Result<String, DataError> {
-        let mut text = Text { path: Path::new("t.txt"), text: String::new(), cut: Vec::new(), checked: 0 };
+        let (path, each) = (Path::new("t.txt"), &mut |_: &mut String| Ok(()));
+        let mut text = Text { path, text: String::new(), cut: Vec::new(), checked: 0, each };
         bytes.chunks(size).try_for_each(|block| text.push(block))?;
         text.finish()
     }
