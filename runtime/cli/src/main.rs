@@ -37,6 +37,7 @@ use crate::args::{Cli, Command};
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    signals::survive_file_limit();
     let command = Cli::parse().command;
     if matches!(command, Command::Train(_) | Command::Generate(_))
         && let Err(error) = linc_data::threads::start()

@@ -2,6 +2,8 @@
 //!
 //! The first request only sets a flag, which whatever takes long looks at between its pieces. The second ends the
 //! process from within the handler, which waits for no thread and no lock: a process that hangs ends as well.
+//!
+//! The signal of a file that outgrows its limit (`ulimit -f`) is no request: [`survive_file_limit`] makes an error of it.
 
 use std::sync::atomic::AtomicBool;
 
@@ -35,6 +37,13 @@ pub fn exit_code() -> Option<u8> {
     return unix::signal().map(|signal| 128 + signal);
     #[cfg(not(unix))]
     None
+}
+
+/// From now on a write beyond the largest file that this process may have (`ulimit -f`) fails with an error of its own, which
+/// has the file's name, where the system would else end the process without a word.
+pub fn survive_file_limit() {
+    #[cfg(unix)]
+    unix::survive_file_limit();
 }
 
 #[cfg(unix)]
@@ -71,6 +80,19 @@ mod unix {
                 // It can only fail for a signal that does not exist.
                 let _ = libc::sigaction(signal, &action, ptr::null_mut());
             }
+        }
+    }
+
+    pub(super) fn survive_file_limit() {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // A handler and not "ignore", which commands that linc starts would inherit.
+        // SAFETY: `action` is valid for the call, zeros are a valid `sigaction` without flags, and the handler does nothing.
+        unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = nothing as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigemptyset(&mut action.sa_mask);
+            let _ = libc::sigaction(libc::SIGXFSZ, &action, ptr::null_mut());
         }
     }
 
