@@ -180,6 +180,27 @@ fn a_folder_that_is_named_is_taken_and_nothing_in_it_is_lost() {
 }
 
 #[test]
+fn a_config_of_a_run_that_was_emptied_says_nothing_of_its_settings() {
+    for (name, text) in [("emptied_config", ""), ("section_config", "[training]\n")] {
+        let folder = Folder::new(name);
+        let config = folder.config();
+        succeed(&["train", &config]);
+        let own = folder.path("run/config.toml");
+        fs::write(&own, text).expect("written");
+        let said = succeed(&["train", &config, "--training.steps", "2"]);
+        assert!(said.contains("config.toml is missing, empty or damaged"), "{said}");
+        assert!(!said.contains("other settings"), "{said}");
+        // In a folder that is named, what is there is kept, and nothing is said to differ from it.
+        let run = folder.path("run").display().to_string();
+        let said = succeed(&["train", &config, "--job.dump_folder", &run, "--training.steps", "6"]);
+        assert!(
+            said.contains("The config.toml before is kept as") && !said.contains("Settings differ"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn weights_to_start_with_are_not_for_a_run_that_goes_on() {
     let folder = Folder::new("folders_initial");
     let config = folder.config();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{Folder, refuse, succeed};
+use crate::common::{Folder, linc, refuse, succeed};
 
 #[test]
 fn a_file_of_another_kind_is_told_its_command() {
@@ -95,9 +95,41 @@ fn what_the_command_line_sets_is_said_to_be_there() {
 }
 
 #[test]
+fn an_empty_config_is_no_run_of_the_defaults() {
+    let folder = Folder::new("empty_config");
+    for (name, text) in [("empty.toml", ""), ("comments.toml", "# nothing\n[training]\n[job]\n")] {
+        let config = folder.file(name, text);
+        for command in ["train", "config"] {
+            refuse(&[command, &config], &[name, "the config is empty", "help: linc init quickstart"]);
+        }
+        // Where the command line says what is wanted, the file is only remarked on.
+        let run = folder.path(name).with_extension("run").display().to_string();
+        let settings = [
+            "--training.steps",
+            "1",
+            "--training.seq_len",
+            "16",
+            "--model.flavor",
+            "nano",
+            "--job.dump_folder",
+            &run,
+        ];
+        let output = linc(&[&["train", &config][..], &settings].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.contains("the config is empty") && said.contains("1 step in"),
+            "{said}"
+        );
+    }
+    // What a config starts from counts.
+    let based = folder.file("based.toml", "base = \"quickstart.toml\"\n");
+    assert!(succeed(&["config", &based]).contains("steps = 300"));
+}
+
+#[test]
 fn a_warmup_that_the_command_line_makes_too_long_is_said_to_be_there() {
     let folder = Folder::new("warmup_place");
-    let output = crate::common::linc(&["train", &folder.config(), "--training.steps", "1"]);
+    let output = linc(&["train", &folder.config(), "--training.steps", "1"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(

@@ -80,6 +80,12 @@ impl ConfigFiles {
         &self.texts
     }
 
+    /// Whether nothing is set by any of them. A text that is no TOML is no such text: what is wrong with it is an error of its
+    /// own.
+    pub fn set_nothing(&self) -> bool {
+        self.texts.iter().all(|text| sets_nothing(&text.text))
+    }
+
     /// The paths of those that are files, in the same order.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.texts.iter().filter_map(|text| text.path.clone()).collect()
@@ -101,6 +107,17 @@ impl ConfigFiles {
             Some(format!("leave out one of these lines; a config may start from one that has no {BASE}"));
         Problem { message, place, help }.into()
     }
+}
+
+/// Whether a text has no setting: it is empty, or has nothing but comments, empty sections and the name of its base.
+pub fn sets_nothing(text: &str) -> bool {
+    fn is_empty(table: &DeTable<'_>) -> bool {
+        table.iter().all(|(key, value)| match value.get_ref() {
+            DeValue::Table(inner) => is_empty(inner),
+            _ => key.get_ref() == BASE,
+        })
+    }
+    DeTable::parse(text).is_ok_and(|document| is_empty(document.get_ref()))
 }
 
 impl ConfigText {

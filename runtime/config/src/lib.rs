@@ -31,7 +31,7 @@ pub mod table;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
-pub use files::{BASE, ConfigFiles, ConfigText};
+pub use files::{BASE, ConfigFiles, ConfigText, sets_nothing};
 pub use legacy::is_ignored;
 pub use model::{Model, OVERRIDES, describe_overrides, take_overrides};
 pub use model_files::{ModelFiles, read_or_shipped};

@@ -1,6 +1,7 @@
 //! Finds the two texts of a model: the model file (`models/llama3_1b.toml`) and the architecture
 //! (`.linc`) that it names.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use linc_device::words::{help_to_read, reason};
@@ -48,11 +49,17 @@ impl ModelFiles {
     pub fn read(model_path: &Path, shipped: &Shipped) -> Result<Self, ConfigError> {
         other_kind::check_model(model_path, shipped)?;
         let (model_path, model_text) = read_or_shipped(model_path, shipped.models, "model file")?;
-        let architecture_path = architecture_path(&model_path, &model_text)?;
+        let (architecture_path, span) = architecture_path(&model_path, &model_text)?;
         let is_shipped = |file: &&ShippedFile| file.place() == architecture_path;
         let architecture_text = match shipped.architectures.iter().find(is_shipped) {
             Some(file) => file.text.to_owned(),
-            None => read_text(&architecture_path, "architecture file")?,
+            None => read_text(&architecture_path, "architecture file").map_err(|mut error| {
+                // The line to mend is the one that names it.
+                let file = model_path.display().to_string();
+                let place = Place::File(FilePlace::locate(&file, &model_text, span));
+                error.problems.iter_mut().for_each(|problem| problem.place = Some(place.clone()));
+                error
+            })?,
         };
         Ok(Self { model_path, model_text, architecture_path, architecture_text })
     }
@@ -121,9 +128,10 @@ pub fn read_or_shipped(
     }
 }
 
-fn architecture_path(model_path: &Path, text: &str) -> Result<PathBuf, ConfigError> {
+/// The path of the architecture that a model file names, and where in its text.
+fn architecture_path(model_path: &Path, text: &str) -> Result<(PathBuf, Range<usize>), ConfigError> {
     let file = model_path.display().to_string();
-    let problem = |message: String, span: std::ops::Range<usize>, help: Option<String>| {
+    let problem = |message: String, span: Range<usize>, help: Option<String>| {
         let place = Some(Place::File(FilePlace::locate(&file, text, span)));
         ConfigError::from(Problem { message, place, help })
     };
@@ -144,7 +152,9 @@ fn architecture_path(model_path: &Path, text: &str) -> Result<PathBuf, ConfigErr
             .help(help().unwrap_or_default()));
     };
     match value.get_ref() {
-        DeValue::String(name) => Ok(model_path.parent().unwrap_or(Path::new("")).join(&**name)),
+        DeValue::String(name) => {
+            Ok((model_path.parent().unwrap_or(Path::new("")).join(&**name), value.span()))
+        }
         other => {
             let message =
                 format!("`architecture`: expected a string, found {}", crate::value::describe(other));
@@ -262,6 +272,11 @@ mod tests {
         let wrong = error("bad");
         assert!(wrong.contains(":1:16:") && wrong.contains("the integer 7"), "{wrong}");
         let lost = error("lost");
-        assert!(lost.contains("lost.linc") && lost.contains("no such file"), "{lost}");
+        assert!(
+            lost.contains("llama3_lost.toml:1:16: ")
+                && lost.contains("lost.linc: cannot read")
+                && lost.contains("no such file"),
+            "{lost}"
+        );
     }
 }

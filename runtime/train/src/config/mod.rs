@@ -20,9 +20,10 @@ use linc_checkpoint::Checkpoint;
 use linc_config::shipped::Shipped;
 use linc_config::{
     ConfigError, ConfigFiles, KeyInfo, Model, OVERRIDES, Override, Place, Problem, Scalar, Section, Settings,
-    describe_overrides, place_among, section_order, sections, take_overrides,
+    describe_overrides, place_among, section_order, sections, sets_nothing, take_overrides,
 };
 use linc_data::DataSettings;
+use linc_device::words::count;
 
 pub use compare::Change;
 pub use resolved::Resolved;
@@ -118,6 +119,14 @@ impl JobConfig {
         Ok(LoadedConfig { config, warnings, folder_is_named, files: files.paths() })
     }
 
+    /// Reads the `config.toml` of an earlier run; nothing if it is none, such as one that was emptied.
+    pub fn of_run(text: &str) -> Option<JobConfig> {
+        if sets_nothing(text) {
+            return None;
+        }
+        Self::load(text, "config.toml", &[]).ok().map(|loaded| loaded.config)
+    }
+
     /// What is wrong with settings, at the place of the one to look at (see [`place_among`]), if any was given.
     pub fn problem(&self, names: &[&str], message: String, help: Option<String>) -> ConfigError {
         let place = place_among(&self.places.0, names).cloned();
@@ -128,13 +137,28 @@ impl JobConfig {
     /// starts from.
     ///
     /// # Errors
-    /// As [`ConfigFiles::read`] and [`JobConfig::load`].
+    /// As [`ConfigFiles::read`] and [`JobConfig::load`]; or nothing is set, neither there nor by overrides.
     pub fn load_file(
         path: &Path,
         overrides: &[Override],
         shipped: &Shipped,
     ) -> Result<LoadedConfig, ConfigError> {
-        Self::load_texts(&ConfigFiles::read(path, shipped)?, overrides)
+        let files = ConfigFiles::read(path, shipped)?;
+        let shown = path.display();
+        // A file that was emptied by accident would else be a run of the defaults, for hours.
+        if files.set_nothing() && overrides.is_empty() {
+            let help = "linc init quickstart writes a config to start from; linc train --list-settings lists what may stand in one";
+            return Err(ConfigError::new(format!("{shown}: the config is empty: it sets nothing")).help(help));
+        }
+        let mut loaded = Self::load_texts(&files, overrides)?;
+        if files.set_nothing() {
+            let (steps, folder) = (loaded.config.training.steps, &loaded.config.job.dump_folder);
+            loaded.warnings.push(format!(
+                "{shown}: the config is empty: all but the command line is as in linc train --list-settings, {} in {folder}",
+                count(steps, "step")
+            ));
+        }
+        Ok(loaded)
     }
 
     /// All keys with help, defaults and other spellings, in the order of the sections.

@@ -253,9 +253,7 @@ pub(super) fn write_config(config: &JobConfig, step: usize) -> Result<Vec<String
     if let Ok(before) = fs::read(&path)
         && before != text.as_bytes()
     {
-        let earlier = std::str::from_utf8(&before).ok();
-        let earlier = earlier.and_then(|text| JobConfig::load(text, "config.toml", &[]).ok());
-        let earlier = earlier.map(|loaded| loaded.config);
+        let earlier = std::str::from_utf8(&before).ok().and_then(JobConfig::of_run);
         let changes = earlier.as_ref().map(|earlier| config.changes_since(earlier)).unwrap_or_default();
         let is_ours = earlier.is_some_and(|earlier| earlier.to_toml().as_bytes() == before);
         shaped = !is_ours || changes.iter().any(Change::shapes);

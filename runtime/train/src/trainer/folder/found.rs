@@ -26,11 +26,11 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn look(folder: PathBuf, config: &JobConfig) -> Self {
         let text = fs::read_to_string(folder.join("config.toml")).ok();
-        let earlier = text.and_then(|text| JobConfig::load(&text, "config.toml", &[]).ok());
+        let earlier = text.and_then(|text| JobConfig::of_run(&text));
         let newest = linc_checkpoint::steps(&folder.join(&config.checkpoint.folder)).last().copied();
         let records = fs::metadata(folder.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0);
         let is_used = newest.is_some() || records;
-        Found { config: earlier.map(|loaded| loaded.config), newest, is_used, folder }
+        Found { config: earlier, newest, is_used, folder }
     }
 
     /// What the settings change of what the run there trains; `None` if its settings are not known.
@@ -116,7 +116,9 @@ impl Found {
     pub(super) fn why_not(&self, config: &JobConfig) -> String {
         let folder = self.folder.display();
         match (self.changes(config), self.newest) {
-            (None, _) => format!("{folder} holds an earlier run whose config.toml cannot be read"),
+            (None, _) => {
+                format!("{folder} holds an earlier run whose config.toml is missing, empty or damaged")
+            }
             (Some(changes), newest) if !changes.is_empty() => {
                 let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
                 let help = match newest {
