@@ -23,6 +23,7 @@ mod instead;
 mod model;
 mod read;
 mod settings;
+mod steps;
 mod write;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ use error::{io_error, unreadable};
 pub use model::{check_model, model_of};
 pub use read::{load_optimizer_state, load_weights};
 pub use settings::{AsyncMode, Checkpoint};
+use steps::{Hidden, step_path};
+pub use steps::{clean, find, is_named_so, purge, steps};
 use write::{CHECKSUMS_FILE, record};
 pub use write::{FileRecord, Tensor};
 
@@ -95,6 +98,9 @@ pub struct State {
     /// Steps of these that updated nothing, since their gradients were not finite; in f16 the optimizer's state has them.
     #[serde(default)]
     pub skipped: u64,
+    /// Of those, the ones just before the next step: so many in a row end a run, also one that was interrupted among them.
+    #[serde(default)]
+    pub skipped_in_a_row: u64,
     /// `training.seed`; all randomness of a run derives from it, the step and the data position.
     pub seed: u64,
     /// Position in the training data.
@@ -125,48 +131,9 @@ impl State {
     /// The state of a new checkpoint.
     pub fn new(step: usize, tokens: u64, seed: u64, data: DataState, model: ModelRecord) -> Self {
         let (tiles, files) = (BTreeMap::new(), BTreeMap::new());
-        State { version: VERSION, step, tokens, skipped: 0, seed, data, model, tiles, files }
+        let (skipped, skipped_in_a_row) = (0, 0);
+        State { version: VERSION, step, tokens, skipped, skipped_in_a_row, seed, data, model, tiles, files }
     }
-}
-
-/// What becomes of a `step-N` is first given a hidden name, so that no `step-N` is ever seen in parts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Hidden {
-    /// Not written to the end.
-    Partial,
-    /// An older one, while a newer takes its place.
-    Replaced,
-    /// Not deleted to the end.
-    Removed,
-}
-
-impl Hidden {
-    const ALL: [Hidden; 3] = [Hidden::Partial, Hidden::Replaced, Hidden::Removed];
-
-    fn path(self, folder: &Path, step: usize) -> PathBuf {
-        let word = match self {
-            Hidden::Partial => "partial",
-            Hidden::Replaced => "replaced",
-            Hidden::Removed => "removed",
-        };
-        folder.join(format!(".step-{step}.{word}"))
-    }
-}
-
-fn step_path(folder: &Path, step: usize) -> PathBuf {
-    folder.join(format!("step-{step}"))
-}
-
-/// The number in a name such as `step-12`, if linc would write it so: `step-012`, `step-+12` or `step-12.bak` are names
-/// that somebody else gave.
-fn step_of(name: &str) -> Option<usize> {
-    let step = name.strip_prefix("step-")?.parse().ok()?;
-    (name == format!("step-{step}")).then_some(step)
-}
-
-/// Whether a path has the name of a checkpoint, whatever is there.
-pub fn is_named_so(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| step_of(name).is_some())
 }
 
 /// Writes `folder/step-N` and returns its path; an older checkpoint of that step is replaced at the end.
@@ -199,81 +166,6 @@ pub fn save(folder: &Path, contents: &Contents<'_>) -> Result<PathBuf, Checkpoin
 /// power cut.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-/// Puts a folder of checkpoints in order after a run that was killed: a checkpoint that was to be replaced is there
-/// again, and what was not written or deleted to the end is gone. Only the run that holds the folder may do so. What
-/// cannot be removed is in nobody's way.
-pub fn clean(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let path = folder.join(&name);
-        let step = name.strip_prefix('.').and_then(|n| step_of(n.rsplit_once('.')?.0));
-        let Some(step) = step else { continue };
-        let Some(hidden) = Hidden::ALL.into_iter().find(|h| h.path(folder, step) == path) else { continue };
-        // Killed between the two renames of a replacement, there would be no checkpoint of that step.
-        let back = hidden == Hidden::Replaced && !step_path(folder, step).exists();
-        let _ = if back { fs::rename(&path, step_path(folder, step)) } else { fs::remove_dir_all(&path) };
-    }
-}
-
-/// Steps of the checkpoints in a folder, ascending; none if there is no folder.
-pub fn steps(folder: &Path) -> Vec<usize> {
-    let Ok(entries) = fs::read_dir(folder) else { return vec![] };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let steps = names.filter_map(|name| step_of(&name)).filter(|step| step_path(folder, *step).is_dir());
-    let mut steps: Vec<usize> = steps.collect();
-    steps.sort_unstable();
-    steps
-}
-
-/// Path of step `step` in a folder, of the newest for -1; `None` for -1 in a folder without checkpoints.
-///
-/// # Errors
-/// [`CheckpointError::Missing`] if that step was not saved, with those that were.
-pub fn find(folder: &Path, step: i64) -> Result<Option<PathBuf>, CheckpointError> {
-    let steps = steps(folder);
-    let Ok(wanted) = usize::try_from(step) else {
-        return Ok(steps.last().map(|step| step_path(folder, *step)));
-    };
-    if steps.contains(&wanted) {
-        return Ok(Some(step_path(folder, wanted)));
-    }
-    let there: Vec<String> = steps.iter().map(usize::to_string).collect();
-    let message = match there.is_empty() {
-        true => {
-            format!("checkpoint.load_step is {wanted}, but there are no checkpoints in {}", folder.display())
-        }
-        false => format!(
-            "checkpoint.load_step is {wanted}, but {} has the steps {}",
-            folder.display(),
-            there.join(", ")
-        ),
-    };
-    let help = match there.is_empty() {
-        true => {
-            "name the folder of the run that has it: --job.dump_folder DIR; leave load_step out for a new run"
-        }
-        false => "name one of these; leave it out for the newest",
-    };
-    Err(CheckpointError::Missing { message, help: help.to_owned() })
-}
-
-/// Removes all but the newest `keep` checkpoints up to `step`; 0 keeps all. Later ones are of a run that went further
-/// before it was resumed at an earlier step: they are not this run's to remove.
-///
-/// # Errors
-/// [`CheckpointError::Io`] if one cannot be removed.
-pub fn purge(folder: &Path, keep: usize, step: usize) -> Result<(), CheckpointError> {
-    let steps: Vec<usize> = steps(folder).into_iter().filter(|s| *s <= step).collect();
-    let old = if keep == 0 { 0 } else { steps.len().saturating_sub(keep) };
-    for step in &steps[..old] {
-        let (path, removed) = (step_path(folder, *step), Hidden::Removed.path(folder, *step));
-        fs::rename(&path, &removed)
-            .and_then(|()| fs::remove_dir_all(&removed))
-            .map_err(io_error("remove", &path))?;
-    }
-    Ok(())
 }
 
 /// Reads the state of a checkpoint and checks that its files are whole.
@@ -328,7 +220,7 @@ fn checksums(path: &Path) -> Result<BTreeMap<String, FileRecord>, CheckpointErro
 
 fn state(path: &Path, files: BTreeMap<String, FileRecord>) -> Result<State, CheckpointError> {
     let file = path.join(STATE_FILE);
-    let corrupt = |message: String| CheckpointError::Corrupt { path: file.clone(), message };
+    let corrupt = |message: String| CheckpointError::corrupt(file.clone(), message);
     if !files.contains_key(STATE_FILE) || !files.contains_key(MODEL_FILE) {
         let message = format!("{CHECKSUMS_FILE} beside it does not name all files");
         return Err(corrupt(message));
@@ -350,7 +242,7 @@ struct Version {
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(path: &Path, text: &[u8]) -> Result<T, CheckpointError> {
-    let corrupt = |message: String| CheckpointError::Corrupt { path: path.to_path_buf(), message };
+    let corrupt = |message: String| CheckpointError::corrupt(path.to_path_buf(), message);
     serde_json::from_slice(text).map_err(|e| corrupt(format!("it is damaged: {e}")))
 }
 
@@ -360,8 +252,7 @@ fn check<E: From<CheckpointError>>(
     expected: FileRecord,
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
-    let corrupt =
-        |message: String| Err(CheckpointError::Corrupt { path: path.to_path_buf(), message }.into());
+    let corrupt = |message: String| Err(CheckpointError::corrupt(path.to_path_buf(), message).into());
     if !path.is_file() {
         return corrupt("it is missing".into());
     }
@@ -373,69 +264,4 @@ fn check<E: From<CheckpointError>>(
         return corrupt("it was altered: its checksum is wrong".into());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_checkpoint_that_is_not_there_names_the_newest_beside_it() {
-        let folder = folder_with(&["step-3", "step-20"]);
-        let missing = open(&folder.path().join("step-999")).expect_err("missing").to_string();
-        let newest = folder.path().join("step-20").display().to_string();
-        assert!(
-            missing.contains("no such folder") && missing.contains(&format!("beside it is {newest}")),
-            "{missing}"
-        );
-        let missing = open(&folder.path().join("none/step-1")).expect_err("missing").to_string();
-        assert!(missing.contains("none either; name a step-N folder"), "{missing}");
-    }
-
-    /// The names in a folder, sorted.
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).expect("a folder");
-        let mut names: Vec<String> =
-            entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-
-    fn folder_with(names: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in names {
-            fs::create_dir(folder.path().join(name)).expect("a folder");
-            fs::write(folder.path().join(name).join("file"), name).expect("a file");
-        }
-        folder
-    }
-
-    #[test]
-    fn only_names_that_linc_writes_are_checkpoints() {
-        let foreign = ["step-007", "step-+8", "step-3.bak", "step-12 copy", "step-", "step-9x", "Step-4"];
-        let folder = folder_with(&[&["step-0", "step-2", "step-5"], &foreign[..]].concat());
-        fs::write(folder.path().join("step-99"), "a file").expect("a file");
-        assert_eq!(steps(folder.path()), [0, 2, 5]);
-        assert_eq!(find(folder.path(), -1).expect("found"), Some(folder.path().join("step-5")));
-        assert!(find(folder.path(), 7).is_err(), "step-007 is not step 7");
-        purge(folder.path(), 1, 5).expect("purged");
-        let mut left = [&["step-5", "step-99"], &foreign[..]].concat();
-        left.sort_unstable();
-        assert_eq!(names(folder.path()), left);
-    }
-
-    #[test]
-    fn what_a_killed_run_left_is_cleaned_and_nothing_else() {
-        let foreign =
-            [".step-1.bak", ".step-01.partial", ".step-2.partial.old", ".step-x.removed", "step-3.partial"];
-        let leftovers = [".step-1.partial", ".step-2.removed", ".step-4.replaced", ".step-6.replaced"];
-        let folder = folder_with(&[&["step-4"], &leftovers[..], &foreign[..]].concat());
-        clean(folder.path());
-        let mut left = [&["step-4", "step-6"], &foreign[..]].concat();
-        left.sort_unstable();
-        assert_eq!(names(folder.path()), left);
-        // The newer of two stays; the only one of a step is there again.
-        let content = |name: &str| fs::read_to_string(folder.path().join(name).join("file")).expect("a file");
-        assert_eq!((content("step-4").as_str(), content("step-6").as_str()), ("step-4", ".step-6.replaced"));
-    }
 }

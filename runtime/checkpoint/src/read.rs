@@ -201,7 +201,7 @@ impl TensorFile {
 pub(crate) fn unfit(path: &Path) -> impl Fn(Unfit) -> CheckpointError + '_ {
     move |error| match error {
         Unfit::Io(source) => unreadable(path)(source),
-        Unfit::Damaged(message) => CheckpointError::Corrupt { path: path.to_path_buf(), message },
+        Unfit::Damaged(message) => CheckpointError::corrupt(path.to_path_buf(), message),
     }
 }
 

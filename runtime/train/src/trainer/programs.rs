@@ -194,7 +194,7 @@ pub(super) fn tiles(
         return Ok(autotune::tune(&sites, &mut *device, target, limit, &store, stop, &mut tell));
     };
     let tiles = autotune::recorded(&state.tiles, &sites, target)
-        .map_err(|message| CheckpointError::Corrupt { path, message })?;
+        .map_err(|message| CheckpointError::corrupt(path, message))?;
     for (site, tile) in &tiles {
         observer.message(&format!("{site}: tiles of {tile}, as the run was started with"));
     }
