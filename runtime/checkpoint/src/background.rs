@@ -140,11 +140,15 @@ impl Saving {
     /// Waits for its end: the path of the `step-N`.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`]; existing checkpoints are then untouched.
+    /// [`CheckpointError::Io`], or [`CheckpointError::Writer`]; existing checkpoints are then untouched.
     pub fn finish(mut self) -> Result<PathBuf, CheckpointError> {
         self.close();
         let writer = self.writer.take().expect("only this and drop take it");
-        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        writer.join().unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(CheckpointError::Writer { message: words.unwrap_or("it gives no reason").to_owned() })
+        })
     }
 
     /// No more tensors come.
@@ -158,7 +162,7 @@ impl Drop for Saving {
     fn drop(&mut self) {
         self.close();
         if let Some(writer) = self.writer.take() {
-            // Nobody is left to hear what went wrong.
+            // Whoever drops it gives it up: a checkpoint that is wanted is waited for by `finish`, which tells.
             let _ = writer.join();
         }
     }
@@ -279,6 +283,25 @@ mod tests {
         assert!(saving.stage(order[0].clone(), contents(&order[0], 1)));
         drop(saving);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn a_writer_that_panics_is_an_error_of_the_checkpoint() {
+        let shared = Buffer { limit: 0, staged: Mutex::new(Staged::default()), changed: Condvar::new() };
+        let buffer = Arc::new(shared);
+        let shared = buffer.clone();
+        let writer = std::thread::spawn(move || {
+            let _ended = Ended(&shared);
+            panic!("of {}", "its own")
+        });
+        let saving = Saving { buffer, writer: Some(writer) };
+        // Nobody waits for it.
+        while saving.stage("a".into(), vec![0; 4]) {}
+        let error = saving.finish().expect_err("no checkpoint").to_string();
+        assert!(
+            error.contains("of its own") && error.contains("older checkpoints are as they were"),
+            "{error}"
+        );
     }
 
     #[test]

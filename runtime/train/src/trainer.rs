@@ -225,7 +225,7 @@ impl Trainer {
             alerts: Monitor::new(&config.alerts, folder),
             step: start.step,
             skipped: start.skipped,
-            skipped_in_a_row: 0,
+            skipped_in_a_row: start.skipped_in_a_row,
             start_step: start.step,
             tokens: start.tokens,
             profile: config.profiling.enable_profiling.then(Profile::default),

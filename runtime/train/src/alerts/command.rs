@@ -16,6 +16,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 struct Running {
     child: Child,
     begun: Instant,
+    /// Time that it may take.
+    limit: Duration,
 }
 
 /// A command of the shell, with the alert in its environment.
@@ -53,7 +55,7 @@ impl Hook {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         match command.spawn() {
             Ok(child) => {
-                self.running.push(Running { child, begun: Instant::now() });
+                self.running.push(Running { child, begun: Instant::now(), limit: self.limit });
                 None
             }
             Err(error) => Some(format!("alerts.command cannot be run: {error}")),
@@ -63,15 +65,14 @@ impl Hook {
     /// What became of commands that have ended, or that took too long and are ended now, where that is not well.
     pub(super) fn ended(&mut self) -> Vec<String> {
         let mut lines = vec![];
-        let limit = self.limit;
         self.running.retain_mut(|running| match running.child.try_wait() {
-            Ok(None) if running.begun.elapsed() < limit => true,
+            Ok(None) if running.begun.elapsed() < running.limit => true,
             Ok(None) => {
                 linc_device::process::kill_group(running.child.id());
                 // Now it has ended.
                 let _ = running.child.wait();
-                lines
-                    .push(format!("alerts.command was ended: it took longer than {} s", limit.as_secs_f64()));
+                let seconds = tenths(running.limit);
+                lines.push(format!("alerts.command was ended: it took longer than {seconds} s"));
                 false
             }
             Ok(Some(status)) => {
@@ -88,6 +89,20 @@ impl Hook {
         lines
     }
 
+    /// Gives commands that still run `limit` at most from now on; what is going to be waited for, if any runs.
+    pub(super) fn begin_to_finish(&mut self, limit: Duration) -> Option<String> {
+        let mut left = None;
+        for running in &mut self.running {
+            let elapsed = running.begun.elapsed();
+            running.limit = running.limit.min(elapsed.saturating_add(limit));
+            // One that has ended is waited for no longer.
+            if matches!(running.child.try_wait(), Ok(None)) {
+                left = left.max(Some(running.limit.saturating_sub(elapsed)));
+            }
+        }
+        left.map(|left| format!("Waiting for alerts.command to end, {} s at most", tenths(left)))
+    }
+
     /// Waits until no command runs.
     pub(super) fn finish(&mut self) -> Vec<String> {
         let mut lines = self.ended();
@@ -97,6 +112,11 @@ impl Hook {
         }
         lines
     }
+}
+
+/// Seconds, to a tenth.
+fn tenths(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
 }
 
 impl Drop for Hook {
@@ -143,6 +163,22 @@ mod tests {
             let lines = hook.finish();
             assert!(lines.len() == 1 && lines[0].contains("failed: exit status"), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_and_bounded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut hook = hook("sleep 1000", folder.path(), 500.0);
+        assert_eq!(hook.begin_to_finish(Duration::MAX), None, "nothing runs");
+        assert_eq!(hook.run(&alert()), None);
+        let waiting = hook.begin_to_finish(Duration::MAX).expect("one runs");
+        assert!(waiting.contains("alerts.command") && waiting.contains("500 s at most"), "{waiting}");
+        let waiting = hook.begin_to_finish(Duration::from_millis(200)).expect("one runs");
+        assert!(waiting.contains("0.2 s at most"), "{waiting}");
+        let begun = Instant::now();
+        let lines = hook.finish();
+        assert!(lines.len() == 1 && lines[0].contains("was ended"), "{lines:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60));
     }
 
     #[test]

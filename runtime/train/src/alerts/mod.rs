@@ -164,6 +164,11 @@ impl Monitor {
         &self.path
     }
 
+    /// Gives commands that still run `limit` at most from now on; what [`Monitor::finish`] is going to wait for, if there is any.
+    pub(crate) fn begin_to_finish(&mut self, limit: Duration) -> Option<String> {
+        self.hook.as_mut()?.begin_to_finish(limit)
+    }
+
     /// Waits for commands that still run, until their time is over; what became of them.
     pub(crate) fn finish(&mut self) -> Vec<String> {
         self.hook.as_mut().map(Hook::finish).unwrap_or_default()

@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: a record a line, appended.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
@@ -31,12 +32,7 @@ impl MetricsFile {
             Err(error) => return Err(error),
         };
         if !kept.superseded.is_empty() {
-            let aside = path.with_file_name(SUPERSEDED);
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(aside)?
-                .write_all(kept.superseded.as_bytes())?;
+            set_aside(&path.with_file_name(SUPERSEDED), &kept.superseded)?;
         }
         let partial = path.with_extension("jsonl.partial");
         let mut file = File::create(&partial)?;
@@ -66,6 +62,24 @@ impl MetricsFile {
         }
         Ok(())
     }
+}
+
+/// Appends lines to a file, but for those that it has: a start that was killed between this and the new `metrics.jsonl` has
+/// set them aside already. (No two records are alike, since they have times.)
+fn set_aside(path: &Path, lines: &str) -> io::Result<()> {
+    let before = match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    let there: HashSet<&str> = before.lines().collect();
+    // What the kill left of a line is a line by itself, which readers pass over.
+    let mut new = String::from(if before.is_empty() || before.ends_with('\n') { "" } else { "\n" });
+    for line in lines.lines().filter(|line| !there.contains(line)) {
+        new.push_str(line);
+        new.push('\n');
+    }
+    OpenOptions::new().create(true).append(true).open(path)?.write_all(new.as_bytes())
 }
 
 /// The last step of which a file has a record; `None` without such a file.
@@ -148,5 +162,29 @@ mod tests {
         drop(MetricsFile::open(&path, 3).expect("a file"));
         assert_eq!(steps(&path), [1, 2, 3]);
         assert_eq!(steps(&path.with_file_name(SUPERSEDED)), [4, 5, 4]);
+    }
+    #[test]
+    fn a_start_that_was_killed_sets_nothing_aside_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::open(&path, 0).expect("a file");
+        for step in 1..=5 {
+            let record = Record { step_ms: Some(step as f64 + 0.25), ..Record::new(step, 0) };
+            file.write(&record).expect("written");
+        }
+        drop(file);
+        let aside = path.with_file_name(SUPERSEDED);
+        let all = fs::read_to_string(&path).expect("text");
+        let later = all.lines().skip(3).map(|line| format!("{line}\n")).collect::<String>();
+        // Killed when all was set aside, when a half of it was, and then started from another step.
+        for (left, step) in [(later.len(), 3), (later.len() / 2 + 5, 3), (later.len(), 2)] {
+            fs::write(&path, &all).expect("written");
+            fs::write(&aside, &later[..left]).expect("written");
+            drop(MetricsFile::open(&path, step).expect("a file"));
+            let text = fs::read_to_string(&aside).expect("text");
+            for line in all.lines().skip(step) {
+                assert_eq!(text.lines().filter(|other| *other == line).count(), 1, "{left}, {step}: {text}");
+            }
+        }
     }
 }

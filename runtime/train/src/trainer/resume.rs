@@ -18,6 +18,8 @@ pub(super) struct Start {
     pub(super) tokens: u64,
     /// Steps that were left out.
     pub(super) skipped: u64,
+    /// Of those, the ones just before.
+    pub(super) skipped_in_a_row: u64,
     /// This run's own checkpoint, if it goes on from one.
     pub(super) checkpoint: Option<PathBuf>,
     /// What to tell.
@@ -83,6 +85,7 @@ pub(super) fn restore(
             step: state.step,
             tokens: state.tokens,
             skipped: state.skipped,
+            skipped_in_a_row: state.skipped_in_a_row,
             checkpoint: Some(path),
             message,
         }));
@@ -100,6 +103,7 @@ pub(super) fn restore(
         step: state.step,
         tokens: state.tokens,
         skipped: state.skipped,
+        skipped_in_a_row: state.skipped_in_a_row,
         checkpoint: None,
         message,
     }))

@@ -16,6 +16,9 @@ use crate::config::AlertLevel;
 use crate::error::TrainError;
 use crate::metrics::Record;
 
+/// How long commands of alerts are waited for once somebody asked the run to end.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// What is known while a run goes on.
 #[derive(Default)]
 struct Progress {
@@ -34,6 +37,10 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::NotFinite`], or what device and disk refuse.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+        self.train(stop, observer).map_err(|error| self.ended_by(error, observer))
+    }
+
+    fn train(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
         let start_tokens = self.tokens;
         let mut progress = Progress::default();
         let mut meter = Meter::default();
@@ -51,9 +58,7 @@ impl Trainer {
         if progress.interrupted {
             self.end_early(observer)?;
         }
-        for line in self.alerts.finish() {
-            observer.message(&line);
-        }
+        self.finish_alerts(progress.interrupted, observer);
         if let Some(tracer) = self.tracer.as_ref().filter(|tracer| tracer.written > 0) {
             let (written, folder) = (count(tracer.written, "trace"), tracer.folder().display());
             observer.message(&format!("Wrote {written} to {folder}; https://ui.perfetto.dev opens them"));
@@ -85,13 +90,9 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let done = match self.train_step(meter, stop) {
-            Ok(Some(done)) => done,
-            Ok(None) => {
-                progress.interrupted = true;
-                return Ok(());
-            }
-            Err(error) => return Err(self.ended_by(error, observer)),
+        let Some(done) = self.train_step(meter, stop)? else {
+            progress.interrupted = true;
+            return Ok(());
         };
         let step_tokens = self.step_tokens();
         progress.loss = Some(done.loss);
@@ -145,7 +146,8 @@ impl Trainer {
         self.tell_alerts(lines, observer)
     }
 
-    /// What ends the run, with the checkpoint before it. Whatever else fails now is only said.
+    /// What ends the run, whatever it is: the checkpoint that is being written is waited for, and commands of alerts are.
+    /// Whatever else fails now is only said.
     fn ended_by(&mut self, mut error: TrainError, observer: &mut dyn Observer) -> TrainError {
         if let Err(other) = self.wait_for_checkpoint(observer) {
             observer.message(&other.to_string());
@@ -156,20 +158,28 @@ impl Trainer {
         if let Err(other) = self.alert_of(&error, observer) {
             observer.message(&other.to_string());
         }
+        self.finish_alerts(false, observer);
         error
     }
 
-    /// The alert of what ends the run, and what became of the command for it.
+    /// Waits for commands of alerts that still run; not for long where somebody asked the run to end.
+    fn finish_alerts(&mut self, interrupted: bool, observer: &mut dyn Observer) {
+        let limit = if interrupted { GRACE } else { Duration::MAX };
+        if let Some(waiting) = self.alerts.begin_to_finish(limit) {
+            observer.message(&waiting);
+        }
+        for line in self.alerts.finish() {
+            observer.message(&line);
+        }
+    }
+
+    /// The alert of what ends the run.
     fn alert_of(&mut self, error: &TrainError, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let TrainError::NotFinite { step, loss, grad_norm, .. } = error else { return Ok(()) };
         let message = format!("step {step}: loss is {loss}, gradient norm is {grad_norm}; the run ends");
         let alert = Alert { level: AlertLevel::Error, kind: AlertKind::NonFinite, step: *step, message };
         let lines = self.alerts.say(alert);
-        self.tell_alerts(lines, observer)?;
-        for line in self.alerts.finish() {
-            observer.message(&line);
-        }
-        Ok(())
+        self.tell_alerts(lines, observer)
     }
 
     fn tell_alerts(

@@ -100,7 +100,12 @@ impl Trainer {
             params: self.session.params().into_iter().collect(),
             optimizer: kept.into_iter().collect(),
             tokenizer: self.data.tokenizer.as_ref().map_or(vec![], |tokenizer| tokenizer.files().to_vec()),
-            state: State { tiles: self.tiles.clone(), skipped: self.skipped, ..state },
+            state: State {
+                tiles: self.tiles.clone(),
+                skipped: self.skipped,
+                skipped_in_a_row: self.skipped_in_a_row,
+                ..state
+            },
             keep: self.config.checkpoint.keep_latest_k,
         }
     }
