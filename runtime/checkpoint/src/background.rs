@@ -215,9 +215,7 @@ mod tests {
             seq_len: 1,
             size: 1,
             checksum: 0,
-            held_out: None,
-            epoch: 0,
-            index: 0,
+            ..DataState::default()
         };
         let state = State::new(step, 0, 0, data, record());
         Outline {

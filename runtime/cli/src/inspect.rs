@@ -19,7 +19,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
         if args.format == Format::Text {
             let tokens = count(state.tokens as usize, "token");
             let path = args.path.display();
-            out::line(format_args!("Checkpoint  {path} (step {}, {tokens})", state.step))?;
+            let borders =
+                state.data.borders.map_or_else(String::new, |borders| format!(", documents with {borders}"));
+            out::line(format_args!("Checkpoint  {path} (step {}, {tokens}{borders})", state.step))?;
         }
         model_of(&state.model)?
     } else {

@@ -23,7 +23,7 @@ section! {
         flavor: String = "debugmodel".to_owned(), check crate::check::not_empty();
         /// Model file; replaces name and flavor.
         path: Option<String> = None, check crate::check::not_empty().if_set();
-        /// A Hugging Face tokenizer.json, or a folder with one; bytes if unset.
+        /// A Hugging Face tokenizer.json, a rank file of tiktoken or Llama 3, or a folder with one; bytes if unset.
         tokenizer_path: Option<String> = None, aka ["hf_assets_path"], check crate::check::not_empty().if_set();
         /// Share of the layers that use linear attention, to the nearest whole number of layers; 0 if unset. Below 1 it
         /// leaves at least one layer to softmax attention, above 0 it has at least one linear one.

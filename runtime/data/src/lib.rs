@@ -31,7 +31,7 @@ pub use mqar::{MqarBatches, MqarValidation};
 pub use recall_accuracy::{RecallAccuracy, Score};
 pub use settings::{DataSettings, DatasetKind, MqarConfig, TrainingSource, ValidationSource};
 pub use text::{TextBatches, TextValidation};
-pub use tokenizer::{Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFile};
+pub use tokenizer::{Borders, Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFile};
 
 use std::collections::HashSet;
 
@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use corpus::Corpus;
 use files::Wanted;
+use text::TextSource;
 use tokenizer::losses;
 
 /// Inputs and targets of one forward pass, `B` sequences of `N` tokens, row by row.
@@ -88,7 +89,7 @@ pub struct Query {
 }
 
 /// Where in the data training is; kept in checkpoints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataState {
     /// `text` or `mqar`.
@@ -106,6 +107,9 @@ pub struct DataState {
     /// Share of the text that is held out, 0 for none; not known of old checkpoints, which held it out in any case.
     #[serde(default)]
     pub held_out: Option<f64>,
+    /// What documents have around them, of text; not known of old checkpoints.
+    #[serde(default)]
+    pub borders: Option<Borders>,
     /// Passes over the data that are complete.
     pub epoch: u64,
     /// Samples read in this pass.
@@ -132,6 +136,10 @@ impl DataState {
         }
         if self.shuffle != saved.shuffle {
             return differs("training.shuffle", saved.shuffle.to_string(), self.shuffle.to_string());
+        }
+        if saved.borders.is_some() && self.borders != saved.borders {
+            let words = |state: &Self| state.borders.unwrap_or_default().to_string();
+            return differs("what each document has around it", words(saved), words(self));
         }
         if (self.size, self.checksum) != (saved.size, saved.checksum) {
             let (saved_size, size) = (count(saved.size as usize, "token"), thousands(self.size));
@@ -250,7 +258,7 @@ pub struct Reading<'a> {
     pub seed: u64,
     /// Whether anything is validated.
     pub validates: bool,
-    /// A Hugging Face `tokenizer.json`, or a folder with one; bytes are tokens without it.
+    /// As for [`Tokenizer::from_setting`]; bytes are tokens without it.
     pub tokenizer_path: Option<&'a str>,
     /// Tokens of the model.
     pub vocab_size: usize,
@@ -333,7 +341,8 @@ impl Data {
         let held_out = Corpus::new(held_out, &tokenizer, true, loading)?;
         let corpus = Corpus::new(documents, &tokenizer, false, loading)?;
         let shape = (batch_size, seq_len);
-        let batches = TextBatches::new(corpus, shape, seed, training.shuffle, &name, share)?;
+        let source = TextSource { name: &name, held_out: share, borders: tokenizer.borders() };
+        let batches = TextBatches::new(corpus, shape, seed, training.shuffle, source)?;
         let held_out = TextValidation::new(held_out, batch_size, seq_len);
         if validates && held_out.is_none() {
             return Err(DataError::NothingHeldOut { source_name: held_out_name });
@@ -413,10 +422,11 @@ fn summary(
         |data| format!("{} to validate on", count(data.corpus().len() as usize, "token")),
     );
     format!(
-        "{name}: {}, {} with {} ({bytes_per_token:.2} bytes per token), {held_out}",
+        "{name}: {}, {} with {} ({bytes_per_token:.2} bytes per token), {}, {held_out}",
         count(corpus.documents() as usize, "document"),
         count(corpus.len() as usize, "token"),
-        tokenizer.name()
+        tokenizer.name(),
+        tokenizer.borders_in_words()
     )
 }
 

@@ -11,7 +11,7 @@
 use super::corpus::Corpus;
 use super::error::DataError;
 use super::rng::{Use, below, permutation, stream};
-use super::{Batch, DataState};
+use super::{Batch, Borders, DataState};
 
 /// Endless training batches.
 #[derive(Debug)]
@@ -24,6 +24,18 @@ pub struct TextBatches {
     epoch: u64,
     index: u64,
     held_out: f64,
+    borders: Borders,
+}
+
+/// What is said and kept of a text besides its tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TextSource<'a> {
+    /// What it is called in messages.
+    pub(super) name: &'a str,
+    /// The share that is not in the corpus, since it is held out.
+    pub(super) held_out: f64,
+    /// What documents have around them.
+    pub(super) borders: Borders,
 }
 
 #[derive(Debug)]
@@ -35,8 +47,7 @@ enum Order {
 }
 
 impl TextBatches {
-    /// Starts at the first sample. `name` is what the data is called in messages, `held_out` the share of its text that
-    /// is not in the corpus.
+    /// Starts at the first sample.
     ///
     /// # Errors
     /// Fewer tokens than one sample.
@@ -45,10 +56,10 @@ impl TextBatches {
         shape: (usize, usize),
         seed: u64,
         shuffle: bool,
-        name: &str,
-        held_out: f64,
+        source: TextSource<'_>,
     ) -> Result<Self, DataError> {
         let (batch_size, seq_len) = shape;
+        let TextSource { name, held_out, borders } = source;
         let needed = seq_len as u64 + 1;
         if corpus.len() < needed {
             return Err(DataError::TooShort {
@@ -59,7 +70,7 @@ impl TextBatches {
             });
         }
         let order = if shuffle { shuffled(&corpus, seq_len, seed, 0) } else { Order::Files };
-        Ok(Self { corpus, batch_size, seq_len, seed, order, epoch: 0, index: 0, held_out })
+        Ok(Self { corpus, batch_size, seq_len, seed, order, epoch: 0, index: 0, held_out, borders })
     }
 
     /// The tokenized text.
@@ -126,6 +137,7 @@ impl TextBatches {
             size: self.corpus.len(),
             checksum: self.corpus.checksum(),
             held_out: Some(self.held_out),
+            borders: Some(self.borders),
             epoch: self.epoch,
             index: self.index,
         }
@@ -235,7 +247,8 @@ mod tests {
     }
 
     fn batches(documents: &[&str], shape: (usize, usize), seed: u64, shuffle: bool) -> TextBatches {
-        TextBatches::new(corpus(documents), shape, seed, shuffle, "test", 0.0).expect("long enough")
+        let source = TextSource { name: "test", held_out: 0.0, borders: Tokenizer::bytes().borders() };
+        TextBatches::new(corpus(documents), shape, seed, shuffle, source).expect("long enough")
     }
 
     fn text(tokens: &[i32]) -> String {
@@ -329,13 +342,17 @@ mod tests {
         assert!(refuse(batches(&["abcdefgh"], (1, 3), 1, true)).contains("seq_len"));
         assert!(refuse(batches(&["abcdefgh"], (1, 2), 2, true)).contains("seed"));
         assert!(refuse(batches(&["abcdefgh"], (1, 2), 1, false)).contains("shuffle"));
+        let other = DataState { borders: Some(Borders { bos: Some(0), eos: Some(3) }), ..state.clone() };
+        let error = batches(&["abcdefgh"], (1, 2), 1, true).restore(&other).expect_err("refused").to_string();
+        assert!(error.contains("was BOS token 0, EOS token 3 and is now BOS token 0, EOS none"), "{error}");
         let beyond = DataState { index: 1000, ..state.clone() };
         assert!(batches(&["abcdefgh"], (1, 2), 1, true).restore(&beyond).is_err());
     }
 
     #[test]
     fn too_little_text_is_refused() {
-        let error = TextBatches::new(corpus(&["abc"]), (1, 4), 0, true, "x.txt", 0.05).expect_err("refused");
+        let source = TextSource { name: "x.txt", held_out: 0.05, borders: Borders::default() };
+        let error = TextBatches::new(corpus(&["abc"]), (1, 4), 0, true, source).expect_err("refused");
         let error = error.to_string();
         assert!(
             error.contains("4 tokens, fewer than one sequence of 5") && error.contains("validation.fraction")

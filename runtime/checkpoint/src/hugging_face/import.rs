@@ -127,14 +127,9 @@ fn import_to(
     let kind = if tokenizer.is_some() { "text" } else { NO_TOKENIZER };
     let data = DataState {
         kind: kind.to_owned(),
-        seed: 0,
-        shuffle: false,
         seq_len: foreign.record.seq_len,
-        size: 0,
-        checksum: 0,
-        held_out: None,
-        epoch: 0,
-        index: 0,
+        borders: tokenizer.as_ref().map(Tokenizer::borders),
+        ..DataState::default()
     };
     let contents = Contents {
         params: foreign.table.iter().map(tensor).collect(),

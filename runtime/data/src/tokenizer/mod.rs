@@ -1,4 +1,4 @@
-//! Text to tokens and back: bytes, or any Hugging Face `tokenizer.json`.
+//! Text to tokens and back: bytes, any Hugging Face `tokenizer.json`, or a rank file of tiktoken or Llama 3.
 //!
 //! The byte tokenizer has 256 tokens, the bytes themselves. Text never contains byte 0 (a NUL makes a
 //! file binary), so token 0 marks the start of each document; there is no separate end. A
@@ -10,6 +10,7 @@
 mod long;
 pub(crate) mod losses;
 mod other;
+mod ranks;
 mod special;
 mod stream;
 
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hmac_sha256::Hash as Sha256;
+use serde::{Deserialize, Serialize};
 use tokenizers::models::ModelWrapper;
 
 use super::error::{DataError, unreadable};
@@ -47,6 +49,23 @@ pub struct TokenizerFile {
     pub name: &'static str,
     /// Its contents.
     pub bytes: Vec<u8>,
+}
+
+/// Tokens that a document has around it where it is trained on, and a prompt where it is continued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Borders {
+    /// Before each document and prompt.
+    pub bos: Option<u32>,
+    /// After each document.
+    pub eos: Option<u32>,
+}
+
+impl std::fmt::Display for Borders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = |id: Option<u32>| id.map_or_else(|| "none".to_owned(), |id| format!("token {id}"));
+        write!(f, "BOS {}, EOS {}", words(self.bos), words(self.eos))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -80,21 +99,23 @@ impl Tokenizer {
         tokenizer_path.map_or_else(|| Ok(Self::bytes()), open)
     }
 
-    /// Reads a `tokenizer.json`, or the one in a folder. BOS and EOS are what `tokenizer_config.json` or
+    /// Reads a `tokenizer.json` or a rank file, or the one in a folder. BOS and EOS are what `tokenizer_config.json` or
     /// `special_tokens_map.json` beside it say, otherwise what its added tokens are called.
     ///
     /// # Errors
     /// A file is missing or is not what its name says.
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        if path.is_dir() && !path.join(TOKENIZER_FILE).exists() {
-            return Err(other::no_tokenizer_in(path));
-        }
-        let path = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_path_buf() };
+        let path = if path.is_dir() { other::tokenizer_in(path)? } else { path.to_path_buf() };
         let fail =
             |reason: String| DataError::Tokenizer { path: path.clone(), reason, help: other::help(&path) };
-        let json = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| fail(error.to_string()))?;
+        let mut json = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
         let mut notes = Vec::new();
+        if ranks::is_rank_file(&path, &json) {
+            let (converted, note) = ranks::to_json(&path, &json).map_err(fail)?;
+            json = converted;
+            notes.push(note);
+        }
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| fail(error.to_string()))?;
         make_repeatable(&mut inner, &path, &mut notes).map_err(fail)?;
         let largest = inner.get_vocab(true).into_values().max();
         let vocab_size = largest.map_or(0, |largest| largest as usize + 1);
@@ -164,6 +185,28 @@ impl Tokenizer {
     /// The token after each document.
     pub fn eos(&self) -> Option<u32> {
         self.special.eos
+    }
+
+    /// What stands before and after each document.
+    pub fn borders(&self) -> Borders {
+        Borders { bos: self.bos(), eos: self.eos() }
+    }
+
+    /// What stands before and after each document, in words.
+    pub(super) fn borders_in_words(&self) -> String {
+        let name = |id: u32| match &self.backend {
+            // The byte that no text contains.
+            Backend::Bytes => format!("byte {id}"),
+            Backend::HuggingFace { inner, .. } => {
+                format!("{} ({id})", inner.id_to_token(id).unwrap_or_default())
+            }
+        };
+        match (self.bos().map(name), self.eos().map(name)) {
+            (Some(bos), Some(eos)) => format!("each document between {bos} and {eos}"),
+            (Some(bos), None) => format!("{bos} before each document, nothing after it"),
+            (None, Some(eos)) => format!("{eos} after each document, nothing before it"),
+            (None, None) => "nothing between documents".to_owned(),
+        }
     }
 
     /// Whether generation is over at this token.

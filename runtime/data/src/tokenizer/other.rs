@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::TOKENIZER_FILE;
+use super::{TOKENIZER_FILE, ranks};
 use crate::error::DataError;
 
 /// What `model.tokenizer_path` may be.
-const USUAL: &str =
-    "model.tokenizer_path is a Hugging Face tokenizer.json or a folder with one; leave it out for bytes";
+const USUAL: &str = "model.tokenizer_path is a Hugging Face tokenizer.json, a rank file of tiktoken or Llama 3, or a folder with one; leave it out for bytes";
 /// How the formats of other libraries become the one that is read.
-const CONVERT: &str = "write a tokenizer.json with Python's transformers: \
+const CONVERT: &str = "fetch it again if it may be cut off, or write a tokenizer.json with Python's transformers: \
                        AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
 /// Names of files that other libraries read tokenizers from.
 const OTHERS: [&str; 6] = [".model", ".tiktoken", ".bpe", "merges.txt", "vocab.json", "vocab.txt"];
@@ -27,11 +26,36 @@ pub(super) fn help(path: &Path) -> String {
     (if is_other(&name) { CONVERT } else { USUAL }).to_owned()
 }
 
-/// The error of a folder that lacks the file.
-pub(super) fn no_tokenizer_in(folder: &Path) -> DataError {
+/// The tokenizer of a folder: its `tokenizer.json`, else its only rank file.
+///
+/// # Errors
+/// It has neither.
+pub(super) fn tokenizer_in(folder: &Path) -> Result<PathBuf, DataError> {
+    let json = folder.join(TOKENIZER_FILE);
+    if json.exists() {
+        return Ok(json);
+    }
+    let is_ranks = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_named = name == ranks::LLAMA3_FILE || name.ends_with(ranks::ENDING);
+        is_named && fs::read(path).is_ok_and(|bytes| ranks::is_rank_file(path, &bytes))
+    };
+    match &entries(folder).into_iter().filter(|path| is_ranks(path)).collect::<Vec<_>>()[..] {
+        [only] => Ok(only.clone()),
+        _ => Err(no_tokenizer_in(folder)),
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut entries: Vec<PathBuf> = entries.collect();
     entries.sort();
+    entries
+}
+
+/// The error of a folder that lacks the file.
+fn no_tokenizer_in(folder: &Path) -> DataError {
+    let entries = entries(folder);
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let below = entries.iter().find(|entry| entry.join(TOKENIZER_FILE).is_file());
     let help = match below {

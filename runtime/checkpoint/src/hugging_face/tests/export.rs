@@ -73,9 +73,7 @@ impl Checkpoint {
             seq_len: 48,
             size: 0,
             checksum: 0,
-            held_out: None,
-            epoch: 0,
-            index: 0,
+            ..DataState::default()
         };
         let contents =
             Contents { params, optimizer: vec![], tokenizer: &[], state: State::new(3, 9, 0, data, record) };
