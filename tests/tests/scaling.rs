@@ -62,9 +62,19 @@ fn full_logits_never_exist() {
 }
 
 #[test]
+fn scores_of_a_long_text_take_less_than_its_logits() {
+    let (seq, vocab) = (8192, 128_256);
+    let plan = compiled(&flavor("1b", "0.5"), &Entry::Score { context: seq }, &Options::new(1, seq)).plan;
+    // Activations of a layer are the most of it.
+    let logits = 4 * (seq * vocab) as u64;
+    assert!(plan.scratch_bytes < logits / 4, "{} bytes, logits have {logits}", plan.scratch_bytes);
+}
+
+#[test]
 fn plans_keep_their_rules_and_are_the_same_twice() {
     let model = small_hybrid();
-    let entries = [training(), Entry::Eval, Entry::Forward, Entry::Decode { context: 24 }];
+    let score = Entry::Score { context: 32 };
+    let entries = [training(), Entry::Eval, Entry::Forward, score, Entry::Decode { context: 24 }];
     for entry in entries {
         let options = Options::new(2, 24);
         let plan = compiled(&model, &entry, &options).plan;

@@ -37,21 +37,50 @@ pub(crate) fn whole_sequences(
     batch: usize,
     context: usize,
 ) -> Result<(Graph, Origins), CompileError> {
-    let seq = match model.shape.seq {
+    let seq = trained_seq(model)?;
+    sequences(model, batch, seq, context.max(seq))
+}
+
+/// The graph for `batch` sequences of `seq` tokens, which shares tables with programs of [`whole_sequences`].
+///
+/// # Errors
+/// [`CompileError::Model`] if there is no such graph.
+pub(crate) fn scored(
+    model: &Model,
+    batch: usize,
+    seq: usize,
+    context: usize,
+) -> Result<(Graph, Origins), CompileError> {
+    let rope_len = context.max(seq).max(trained_seq(model)?);
+    sequences(model, batch, seq, rope_len)
+}
+
+/// Length of the sequences that a model is built for.
+fn trained_seq(model: &Model) -> Result<usize, CompileError> {
+    match model.shape.seq {
         1 if model.reads_seq => {
             let error = Diagnostic::nowhere(
                 "a model whose text reads the length of sequences cannot generate if it was trained on single tokens",
             );
-            return Err(Diagnostics::new(vec![error], vec![]).into());
+            Err(Diagnostics::new(vec![error], vec![]).into())
         }
         // Where a single token's axis is cannot be told from others of size 1; any length makes the same model.
-        1 => 2,
-        seq => seq,
-    };
+        1 => Ok(2),
+        seq => Ok(seq),
+    }
+}
+
+/// It is built for the batches of training, so that the text computes with the same numbers.
+fn sequences(
+    model: &Model,
+    batch: usize,
+    seq: usize,
+    rope_len: usize,
+) -> Result<(Graph, Origins), CompileError> {
     let trained = model.shape.batch;
     // Of one sequence there is nothing that it could be mixed with.
     let built_batch = if trained == 1 { batch } else { trained };
-    let built = model.build(BuildShape { batch: built_batch, seq, rope_len: context.max(seq) })?;
+    let built = model.build(BuildShape { batch: built_batch, seq, rope_len })?;
     if built_batch == batch {
         return Ok((built.graph, built.origins));
     }

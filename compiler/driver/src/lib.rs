@@ -45,7 +45,7 @@ pub use trial::{Trial, trial};
 pub mod names {
     pub use linc_passes::accumulate::{KEEP, SHARE};
     pub use linc_passes::attention::decode::TOKEN_MASK;
-    pub use linc_passes::loss::{LOGITS, LOSS, TARGETS};
+    pub use linc_passes::loss::{BEST, BEST_LOG_PROBS, LOG_PROBS, LOGITS, LOSS, TARGETS};
     pub use linc_passes::loss_scale::{
         LOSS_SCALE, SCALE_STATE as LOSS_SCALE_STATE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES,
     };
@@ -224,6 +224,7 @@ fn compile_once(
         Entry::Update(_) => ("update", built(model.shape.batch, model.shape.seq), seq),
         Entry::Eval => ("eval", built(batch, seq), seq),
         Entry::Forward => ("forward", built(batch, seq), seq),
+        Entry::Score { context } => ("score", decode_support::scored(model, batch, seq, *context), seq),
         // Sequences as in training, of which a pass makes what there is of them.
         Entry::Decode { context } => ("decode", decode_support::whole_sequences(model, batch, *context), 1),
         Entry::Prefill { context, tokens } => {

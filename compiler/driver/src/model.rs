@@ -32,7 +32,7 @@ pub struct Model {
     /// Its parameters, in the order of the text.
     pub parameters: Vec<Parameter>,
     /// The text reads `seq`.
-    pub(crate) reads_seq: bool,
+    pub reads_seq: bool,
     /// The text reads `batch`.
     pub reads_batch: bool,
 }

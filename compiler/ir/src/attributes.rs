@@ -167,6 +167,8 @@ impl Attributes {
             "attention_grad" => Op::AttentionGrad(self.attention()?),
             "cross_entropy" => Op::CrossEntropy,
             "cross_entropy_grad" => Op::CrossEntropyGrad,
+            "log_probs" => Op::LogProbs,
+            "linear_log_probs" => Op::LinearLogProbs { chunk: self.usize("chunk")? },
             "linear_cross_entropy" => Op::LinearCrossEntropy { chunk: self.usize("chunk")? },
             "linear_cross_entropy_grad" => Op::LinearCrossEntropyGrad { chunk: self.usize("chunk")? },
             "global_norm" => Op::GlobalNorm,

@@ -236,8 +236,8 @@ impl Op {
                 const { &Facts { is_attention_gradient: true, ..compute(Narrow(&[0, 1, 2, 3, 4]), &[]) } }
             }
             Op::Kind(op) => op.facts(),
-            Op::CrossEntropy | Op::CrossEntropyGrad => const { &compute(Narrow(&[0]), &[1]) },
-            Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } => {
+            Op::CrossEntropy | Op::CrossEntropyGrad | Op::LogProbs => const { &compute(Narrow(&[0]), &[1]) },
+            Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } | Op::LinearLogProbs { .. } => {
                 const { &compute(Narrow(&[0, 1]), &[2]) }
             }
             Op::GlobalNorm => const { &compute(Wide, &[]) },

@@ -239,6 +239,8 @@ impl Check<'_> {
             Op::Attention(_) | Op::AttentionGrad(_) | Op::Kind(_) => self.attention(),
             Op::CrossEntropy
             | Op::CrossEntropyGrad
+            | Op::LogProbs
+            | Op::LinearLogProbs { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. } => self.loss(),
             Op::GlobalNorm => {

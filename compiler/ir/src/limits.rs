@@ -63,6 +63,7 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         | Op::AttentionGrad(_)
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
+        | Op::LogProbs
         | Op::GlobalNorm
         | Op::Update(_) => Ok(()),
         Op::Broadcast { shape } | Op::Reshape { shape } => check_shape(op, "the target", shape),
@@ -76,9 +77,9 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         Op::Slice { start, len, .. } => bounded(op, &[("start", *start), ("len", *len)]),
         Op::Pad { before, after, .. } => bounded(op, &[("before", *before), ("after", *after)]),
         Op::EmbeddingGrad { vocab, .. } => positive(op, "vocab", *vocab),
-        Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
-            positive(op, "chunk", *chunk)
-        }
+        Op::LinearCrossEntropy { chunk }
+        | Op::LinearCrossEntropyGrad { chunk }
+        | Op::LinearLogProbs { chunk } => positive(op, "chunk", *chunk),
     }
 }
 

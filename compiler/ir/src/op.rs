@@ -226,6 +226,15 @@ pub enum Op {
     CrossEntropy,
     /// `(logits, targets, dloss []) -> dlogits like logits`
     CrossEntropyGrad,
+    /// `(logits [T,V], targets i32[T]) -> (log_probs f32[T], best_log_probs f32[T], best i32[T])`: the log-probability of
+    /// each target (0 where it is below 0), and the most likely class of each row, the first of equals.
+    LogProbs,
+    /// `(h [T,d], w [V,d], targets i32[T]) -> (log_probs f32[T], best_log_probs f32[T], best i32[T], logits [chunk,V])`:
+    /// [`Op::LogProbs`] of `h wᵀ`, `chunk` rows at a time; the logits are workspace, and rounded to the type of h and w.
+    LinearLogProbs {
+        /// Rows of logits that exist at once.
+        chunk: usize,
+    },
     /// `(h [T,d], w [V,d], targets i32[T]) -> (loss [], logits [chunk,V], nll [T+1])`: [`Op::CrossEntropy`] of `h wᵀ`,
     /// `chunk` rows at a time; all but the loss are workspace; the last element of `nll` is 1/(number of targets >= 0).
     /// h, w and logits are of one type, and logits are rounded to it.
@@ -294,6 +303,8 @@ impl Op {
             Op::Kind(op) => op.name(),
             Op::CrossEntropy => "cross_entropy",
             Op::CrossEntropyGrad => "cross_entropy_grad",
+            Op::LogProbs => "log_probs",
+            Op::LinearLogProbs { .. } => "linear_log_probs",
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
             Op::GlobalNorm => "global_norm",

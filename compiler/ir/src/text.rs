@@ -95,6 +95,7 @@ fn attributes(op: &Op) -> Vec<String> {
         | Op::Embedding { .. }
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
+        | Op::LogProbs
         | Op::GlobalNorm => vec![],
         Op::Fused(region) => fused(region),
         Op::Sum { axes, keep } => vec![format!("axes = {}", list(axes)), format!("keep = {keep}")],
@@ -122,7 +123,9 @@ fn attributes(op: &Op) -> Vec<String> {
             format!("rope = {}", spec.rope),
         ],
         Op::Kind(op) => op.attributes(),
-        Op::LinearCrossEntropy { chunk } | Op::LinearCrossEntropyGrad { chunk } => {
+        Op::LinearCrossEntropy { chunk }
+        | Op::LinearCrossEntropyGrad { chunk }
+        | Op::LinearLogProbs { chunk } => {
             vec![format!("chunk = {chunk}")]
         }
         Op::Update(op) => op.attributes(),

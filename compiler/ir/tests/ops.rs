@@ -357,6 +357,23 @@ fn cross_entropy_ignores_negative_targets() {
 }
 
 #[test]
+fn log_probs_are_of_targets_and_of_the_first_of_the_largest() {
+    let logits = matrix(3, &[1., 2., 7., 7., 1000., 0.]);
+    let targets = Tensor::int([3], vec![0, -1, 1]);
+    let found = eval(&Op::LogProbs, &[&logits, &targets]).expect("scores");
+    let ln = |x: f64| x.ln();
+    let all = ln(1.0 + 1f64.exp()) + 1.0;
+    close("targets", &found[0].doubles(), &[1.0 - all, 0.0, -1000.0], 1e-15);
+    close("best", &found[1].doubles(), &[2.0 - all, -ln(2.0), 0.0], 1e-15);
+    assert_eq!(found[2].ints(), Some(&[1, 0, 0][..]));
+    let (h, w) = (matrix(3, &[1., 2., 7., 7., 1000., 0.]), matrix(2, &[1., 0., 0., 1.]));
+    let linear = eval(&Op::LinearLogProbs { chunk: 2 }, &[&h, &w, &targets]).expect("scores");
+    assert_eq!(linear[..3], found[..]);
+    let error = eval(&Op::LogProbs, &[&logits, &Tensor::int([3], vec![0, 2, 0])]).unwrap_err();
+    assert_eq!(error.to_string(), "log_probs: id 2 is outside 0..2");
+}
+
+#[test]
 fn global_norm_in_blocks() {
     let (x, y) = (vector(&vec![0.5; NORM_BLOCK + 3]), vector(&[2.0, 1.0]));
     let found = eval(&Op::GlobalNorm, &[&x, &y]).unwrap();

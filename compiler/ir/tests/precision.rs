@@ -100,6 +100,10 @@ fn losses_are_f32_and_masters_are_not_bf16() {
     let results = ["f32[]", h, "f32[7, 3]", logits, nll];
     gives(Op::LinearCrossEntropyGrad { chunk: 2 }, &[h, w, targets, "f32[]"], &results);
     gives(Op::CrossEntropy, &["bf16[4, 7]", targets], &["f32[]"]);
+    gives(Op::LogProbs, &["bf16[4, 7]", targets], &["f32[4]", "f32[4]", "i32[4]"]);
+    let scores = ["f32[4]", "f32[4]", "i32[4]", logits];
+    gives(Op::LinearLogProbs { chunk: 2 }, &[h, w, targets], &scores);
+    refuses(Op::LogProbs, &["bf16[3, 7]", targets], "the rows of the logits");
     gives(Op::CrossEntropyGrad, &["bf16[4, 7]", targets, "f32[]"], &["bf16[4, 7]"]);
     refuses(Op::LinearCrossEntropy { chunk: 2 }, &[h, "f32[7, 3]", targets], "must agree");
     let adamw =

@@ -154,6 +154,8 @@ pub(crate) fn everything() -> Graph {
     b.add(Op::from(EluOp::Decode(EluSpec { causal: true, chunk: 1 })), &[q, k, k, row, state, pos]);
     let loss = b.add(Op::CrossEntropy, &[h, ids])[0];
     b.add(Op::CrossEntropyGrad, &[h, ids, loss]);
+    b.add(Op::LogProbs, &[h, ids]);
+    b.add(Op::LinearLogProbs { chunk: 2 }, &[h, w, ids]);
     b.add(Op::LinearCrossEntropy { chunk: 2 }, &[h, w, ids]);
     b.add(Op::LinearCrossEntropyGrad { chunk: 2 }, &[h, w, ids, loss]);
     let norm = b.add(Op::GlobalNorm, &[h, w])[0];

@@ -63,6 +63,11 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::Attention(_) | Op::AttentionGrad(_) => 0,
         Op::Kind(op) => attention::flops(graph, op, &operands),
         Op::CrossEntropy | Op::CrossEntropyGrad => 5 * numel(operands[0]),
+        // The second sweep is for the place of the largest.
+        Op::LogProbs => 7 * numel(operands[0]),
+        Op::LinearLogProbs { .. } => {
+            head(graph, &operands, 1) + 2 * numel(out) * graph.ty(operands[1]).shape.0[0]
+        }
         Op::LinearCrossEntropy { .. } => head(graph, &operands, 1),
         Op::LinearCrossEntropyGrad { .. } => head(graph, &operands, 3),
         Op::GlobalNorm => operands.iter().map(|v| 2 * numel(*v)).sum(),

@@ -3,7 +3,8 @@
 use linc_ir::Value;
 use linc_tile::Elem;
 use linc_tile::library::loss::{
-    CountTargetsSpec, CrossEntropyRowsSpec, MeanNllSpec, count_targets, cross_entropy_rows, mean_nll,
+    CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy_rows,
+    log_probs, mean_nll,
 };
 
 use crate::context::Lowering;
@@ -45,6 +46,32 @@ pub(crate) fn forward(l: &mut Lowering<'_>, chunk: usize) -> Result<(), KernelEr
 pub(crate) fn gradient(l: &mut Lowering<'_>, chunk: usize) -> Result<(), KernelError> {
     let (logits, nll) = (l.results[3], l.results[4]);
     sweep(l, chunk, logits, nll, Some((l.operands[3], l.results[1], l.results[2])))
+}
+
+/// `(h, w, targets) -> (log_probs, best_log_probs, best, logits)`
+pub(crate) fn scores(l: &mut Lowering<'_>, chunk: usize) -> Result<(), KernelError> {
+    let (h, w, targets) = (l.operands[0], l.operands[1], l.operands[2]);
+    let (tokens, dim, vocab) = (l.shape(h).0[0], l.shape(h).0[1], l.shape(w).0[0]);
+    let logits = l.results[3];
+    let elem = l.uniform_elem(&[h, w, logits])?;
+    for start in (0..tokens).step_by(chunk.max(1)) {
+        let rows = chunk.min(tokens - start);
+        l.gemm(Gemm {
+            size: (rows, vocab, dim),
+            a: (l.place(h).at(start * dim), (dim, 1)),
+            b: (l.place(w), (1, dim)),
+            c: (l.place(logits), (vocab, 1)),
+            accumulate: false,
+        });
+        let spec = CrossEntropySpec { rows, vocab, logits: elem, block: logit_block(l.target, elem) };
+        let rows_of = [targets, l.results[0], l.results[1], l.results[2]];
+        let args = std::iter::once(l.place(logits)).chain(rows_of.map(|v| l.place(v).at(start))).collect();
+        // One sweep for the sum, and one for the place of the largest.
+        let numel = (rows * vocab) as u64;
+        let bytes = 2 * l.ty(logits).dtype.bytes() as u64 * numel;
+        l.launch_costing(Cost { flops: 7 * numel, bytes }, log_probs(&spec), args);
+    }
+    Ok(())
 }
 
 /// With `gradient` = (dloss, dh, dw) the gradients as well.

@@ -5,7 +5,7 @@ use linc_ir::{Graph, NodeId, Op, Shape, Value};
 use linc_tile::library::WORK;
 use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
-use linc_tile::library::loss::{CrossEntropySpec, cross_entropy, cross_entropy_grad};
+use linc_tile::library::loss::{CrossEntropySpec, cross_entropy, cross_entropy_grad, log_probs};
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
@@ -64,6 +64,13 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
             let args = l.places(&[l.operands[0], l.operands[1], l.operands[2], l.results[0]]);
             l.launch(cross_entropy_grad(&spec), args);
         }
+        Op::LogProbs => {
+            let spec = cross_entropy_spec(&l)?;
+            let args = [l.operands.clone(), l.results.clone()].concat();
+            let args = l.places(&args);
+            l.launch(log_probs(&spec), args);
+        }
+        Op::LinearLogProbs { chunk } => loss::scores(&mut l, *chunk)?,
         Op::LinearCrossEntropy { chunk } => loss::forward(&mut l, *chunk)?,
         Op::LinearCrossEntropyGrad { chunk } => loss::gradient(&mut l, *chunk)?,
         Op::GlobalNorm => global_norm(&mut l)?,

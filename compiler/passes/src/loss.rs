@@ -11,6 +11,13 @@ pub const LOSS: &str = "loss";
 /// Name of the logits output of a model.
 pub const LOGITS: &str = "logits";
 
+/// Name of the output with the log-probability of each target: f32 `[tokens]`.
+pub const LOG_PROBS: &str = "log_probs";
+/// Name of the output with the log-probability of the most likely token at each place: f32 `[tokens]`.
+pub const BEST_LOG_PROBS: &str = "best_log_probs";
+/// Name of the output with the most likely token at each place: i32 `[tokens]`.
+pub const BEST: &str = "best";
+
 /// Bytes of logits that stay in a cache.
 const LOGITS_BYTES: usize = 16 << 20;
 
@@ -19,40 +26,68 @@ const LOGITS_BYTES: usize = 16 << 20;
 /// # Errors
 /// [`PassError::Missing`] if the model has no output `logits`.
 pub fn attach(graph: &mut Graph) -> Result<(), PassError> {
-    let position = graph
-        .outputs
-        .iter()
-        .position(|(name, _)| name == LOGITS)
-        .ok_or_else(|| PassError::Missing("the model has no output logits".into()))?;
-    let (_, logits) = graph.outputs.remove(position);
     let outer = graph.set_scope("loss");
-    let shape = graph.ty(logits).shape.clone();
-    let (vocab, tokens) = (shape.last(), shape.numel() / shape.last().max(1));
-    let logits = graph.push(Op::Reshape { shape: [tokens, vocab].into() }, &[logits])?;
-    let targets = graph.push(Op::Input { name: TARGETS.into(), ty: TensorType::i32([tokens]) }, &[])?;
+    let (logits, targets) = compared(graph)?;
     let loss = graph.push(Op::CrossEntropy, &[logits, targets])?;
     graph.outputs.push((LOSS.into(), loss));
     graph.set_scope(outer);
     Ok(())
 }
 
-/// Turns `cross_entropy(h · wᵀ)` into the chunked form, where nothing else reads the logits. `min_rows` of them exist at
-/// once at least, and more where the vocabulary is small.
+/// Replaces the output `logits` by what the model says of each of the `targets` by itself: [`LOG_PROBS`],
+/// [`BEST_LOG_PROBS`] and [`BEST`].
+///
+/// # Errors
+/// As [`attach`].
+pub fn score(graph: &mut Graph) -> Result<(), PassError> {
+    let outer = graph.set_scope("loss");
+    let (logits, targets) = compared(graph)?;
+    let scores = graph.add(Op::LogProbs, &[logits, targets])?;
+    for (port, name) in (0..).zip([LOG_PROBS, BEST_LOG_PROBS, BEST]) {
+        graph.outputs.push((name.into(), Value { node: scores, port }));
+    }
+    graph.set_scope(outer);
+    Ok(())
+}
+
+/// The logits `[tokens, vocab]`, no output any more, and the targets that they are compared with, a new input.
+fn compared(graph: &mut Graph) -> Result<(Value, Value), PassError> {
+    let position = graph
+        .outputs
+        .iter()
+        .position(|(name, _)| name == LOGITS)
+        .ok_or_else(|| PassError::Missing("the model has no output logits".into()))?;
+    let (_, logits) = graph.outputs.remove(position);
+    let shape = graph.ty(logits).shape.clone();
+    let (vocab, tokens) = (shape.last(), shape.numel() / shape.last().max(1));
+    let logits = graph.push(Op::Reshape { shape: [tokens, vocab].into() }, &[logits])?;
+    let targets = graph.push(Op::Input { name: TARGETS.into(), ty: TensorType::i32([tokens]) }, &[])?;
+    Ok((logits, targets))
+}
+
+/// Turns `cross_entropy(h · wᵀ)` and `log_probs(h · wᵀ)` into the chunked form, where nothing else reads the logits.
+/// `min_rows` of them exist at once at least, and more where the vocabulary is small.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
 pub fn chunk(graph: &mut Graph, min_rows: usize) -> Result<(), PassError> {
-    let losses: Vec<NodeId> = graph.nodes().filter(|n| *graph.op(*n) == Op::CrossEntropy).collect();
-    for id in losses {
+    let reads_logits = |n: &NodeId| matches!(graph.op(*n), Op::CrossEntropy | Op::LogProbs);
+    let readers: Vec<NodeId> = graph.nodes().filter(reads_logits).collect();
+    for id in readers {
         let operands = graph.operands(id);
         let Some(product) = sole_product(graph, operands[0]) else { continue };
         let factors = graph.operands(product.node);
         let tokens = graph.ty(product).shape.0[0];
         let chunk = chunk_rows(tokens, graph.ty(product).shape.last(), min_rows);
         let outer = graph.set_scope(graph.node(id).scope.clone());
-        let loss = graph.push(Op::LinearCrossEntropy { chunk }, &[factors[0], factors[1], operands[1]])?;
+        let scores = *graph.op(id) == Op::LogProbs;
+        let linear = if scores { Op::LinearLogProbs { chunk } } else { Op::LinearCrossEntropy { chunk } };
+        let node = graph.add(linear, &[factors[0], factors[1], operands[1]])?;
+        let results: Vec<Value> = graph.results(id).collect();
+        for result in results {
+            graph.replace_uses(result, Value { node, ..result });
+        }
         graph.set_scope(outer);
-        graph.replace_uses(Value { node: id, port: 0 }, loss);
     }
     Ok(())
 }

@@ -30,6 +30,11 @@ pub enum Entry {
     Eval,
     /// Forward with all logits as output.
     Forward,
+    /// Forward, and for each position the log-probability of its target and the most likely token.
+    Score {
+        /// Longest sequence of the programs that share its tables.
+        context: usize,
+    },
     /// One token with caches for `context` tokens, of a graph for whole sequences.
     Decode {
         /// Longest sequence.
@@ -77,6 +82,7 @@ impl Entry {
             Entry::Accumulate
             | Entry::Eval
             | Entry::Forward
+            | Entry::Score { .. }
             | Entry::Decode { .. }
             | Entry::Prefill { .. } => None,
         }
@@ -196,7 +202,12 @@ fn lower(
     let part = match entry {
         Entry::Decode { context } => Some((1, *context)),
         Entry::Prefill { context, tokens } => Some((*tokens, *context)),
-        Entry::Train(_) | Entry::Accumulate | Entry::Update(_) | Entry::Eval | Entry::Forward => None,
+        Entry::Train(_)
+        | Entry::Accumulate
+        | Entry::Update(_)
+        | Entry::Eval
+        | Entry::Forward
+        | Entry::Score { .. } => None,
     };
     if let Some((tokens, context)) = part {
         *graph = positions::run(graph, tokens, context)?.graph;
@@ -218,8 +229,13 @@ fn lower(
     }
     place_params(graph, &stored_narrow, narrow, persistent)?;
     // Differentiation sees the abstract model, so that each attention has one derivative.
-    if matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Eval) {
-        loss::attach(graph)?;
+    let compares = matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Score { .. });
+    if compares {
+        if matches!(entry, Entry::Score { .. }) {
+            loss::score(graph)?;
+        } else {
+            loss::attach(graph)?;
+        }
         observe("loss", graph);
         if on("chunk_loss") {
             loss::chunk(graph, options.min_loss_rows)?;
@@ -258,7 +274,8 @@ fn lower(
             optimizer::run(graph, &ranges, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
-        Entry::Eval | Entry::Forward | Entry::Decode { .. } | Entry::Prefill { .. } => {}
+        Entry::Eval | Entry::Forward | Entry::Score { .. } | Entry::Decode { .. } | Entry::Prefill { .. } => {
+        }
     }
     let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate);
     if differentiated && on("share_loss") {
@@ -270,7 +287,7 @@ fn lower(
         observe("sort_tokens", graph);
     }
     match entry {
-        Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Forward => {
+        Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Forward | Entry::Score { .. } => {
             attention::run(graph, &options.kinds, &options.attention)?
         }
         Entry::Decode { context } => decode::run(graph, &options.kinds, &options.attention, *context)?,

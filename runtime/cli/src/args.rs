@@ -237,7 +237,7 @@ pub(crate) struct CompileArgs {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) layers: LayerArgs,
-    /// Program to compile: train, eval, forward, prefill (a block of a prompt) or decode
+    /// Program to compile: train, eval, forward, score, prefill (a block of a prompt) or decode
     #[arg(long, default_value = "train")]
     pub(crate) entry: String,
     #[command(flatten)]

@@ -174,6 +174,7 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
         "train" => Entry::Train(OptimizerOptions::default()),
         "eval" => Entry::Eval,
         "forward" => Entry::Forward,
+        "score" => Entry::Score { context },
         "decode" => Entry::Decode { context },
         "prefill" => {
             // Without blocks, the compiler says why there are none.
@@ -183,7 +184,7 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
         }
         other => bail!(
             "--entry is \"{other}\"; expected {}",
-            one_of(other, &["train", "eval", "forward", "prefill", "decode"])
+            one_of(other, &["train", "eval", "forward", "score", "prefill", "decode"])
         ),
     })
 }

@@ -359,15 +359,32 @@ impl Executor {
     /// # Errors
     /// [`ExecError::Tensor`] if the program has no such output.
     pub fn output(&self, program: usize, name: &str) -> Result<Vec<f32>, ExecError> {
+        self.output_of(program, name, DType::F32)
+    }
+
+    /// An i32 output, as [`Executor::output`].
+    ///
+    /// # Errors
+    /// [`ExecError::Tensor`] if the program has no such output.
+    pub fn output_ids(&self, program: usize, name: &str) -> Result<Vec<i32>, ExecError> {
+        self.output_of(program, name, DType::I32)
+    }
+
+    fn output_of<T: bytemuck::Pod + Default>(
+        &self,
+        program: usize,
+        name: &str,
+        dtype: DType,
+    ) -> Result<Vec<T>, ExecError> {
         let plan = &self.plans[program].plan;
         let binding = plan.binding(Role::Output, name).ok_or_else(|| missing(name))?;
-        if binding.dtype != DType::F32 {
+        if binding.dtype != dtype {
             return Err(ExecError::Tensor {
                 name: name.into(),
-                message: format!("is {:?}, not f32", binding.dtype),
+                message: format!("is {:?}, not {dtype:?}", binding.dtype),
             });
         }
-        let mut values: Vec<f32> = zeroed(binding.shape.iter().product())?;
+        let mut values: Vec<T> = zeroed(binding.shape.iter().product())?;
         let at = address(plan, binding.at, self.persistent_bytes);
         self.device.read(self.arena, at, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)

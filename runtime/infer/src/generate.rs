@@ -91,21 +91,7 @@ impl Programs {
         precision: Precision,
         device: Box<dyn Device>,
     ) -> Result<(Session, Programs), InferError> {
-        if context == 0 || i32::try_from(context).is_err() {
-            let message = format!("--context is {context}; expected 1 to {}", i32::MAX);
-            return Err(InferError::request(
-                message,
-                "leave it out for the length that the model was trained on",
-            ));
-        }
-        let longest = linc_driver::decode_support(model)?.longest;
-        if let Some(longest) = longest.filter(|longest| context > *longest) {
-            let message = format!(
-                "the context is {context}, but the model has parameters for {}, the length of the sequences that it was trained on",
-                words::count(longest, "position")
-            );
-            return Err(InferError::request(message, format!("give a --context of at most {longest}")));
-        }
+        crate::check_context(model, context)?;
         let blocks = linc_driver::prompt_blocks(model, target(&*device), context);
         let room = blocks.map_or(context, |blocks| blocks.context);
         let options = Options { precision, narrow_weights: true, ..Options::new(1, 1) };

@@ -7,7 +7,36 @@ mod error;
 mod generate;
 mod logits;
 pub mod prompt;
+mod score;
 
 pub use error::InferError;
 pub use generate::{Generator, Prefill, Programs, Prompt, Sampling, USUAL_TOKENS, visible};
 pub use logits::Logits;
+pub use score::{Best, ScorePrograms, Scores};
+
+use linc_device::words;
+use linc_driver::Model;
+
+/// Refuses a context that the model cannot have.
+///
+/// # Errors
+/// [`InferError::Request`] for one that is no number of positions or longer than the model can be, and the place in the
+/// model's text if it cannot generate.
+pub(crate) fn check_context(model: &Model, context: usize) -> Result<(), InferError> {
+    if context == 0 || i32::try_from(context).is_err() {
+        let message = format!("--context is {context}; expected 1 to {}", i32::MAX);
+        return Err(InferError::request(
+            message,
+            "leave it out for the length that the model was trained on",
+        ));
+    }
+    let longest = linc_driver::decode_support(model)?.longest;
+    if let Some(longest) = longest.filter(|longest| context > *longest) {
+        let message = format!(
+            "the context is {context}, but the model has parameters for {}, the length of the sequences that it was trained on",
+            words::count(longest, "position")
+        );
+        return Err(InferError::request(message, format!("give a --context of at most {longest}")));
+    }
+    Ok(())
+}

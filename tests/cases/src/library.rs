@@ -14,7 +14,7 @@ use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy,
-    cross_entropy_grad, cross_entropy_rows, mean_nll,
+    cross_entropy_grad, cross_entropy_rows, log_probs, mean_nll,
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
@@ -217,6 +217,7 @@ pub fn losses_and_optimizer() -> Vec<Case> {
             let spec = CrossEntropySpec { rows, vocab, logits: elem, block };
             kernels.push((cross_entropy(&spec), elem));
             kernels.push((cross_entropy_grad(&spec), elem));
+            kernels.push((log_probs(&spec), elem));
         }
         let updates = [None, Some(1.0), Some(0.0)];
         let decays = [Decay::Decoupled, Decay::Gradient];

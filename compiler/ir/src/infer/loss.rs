@@ -20,6 +20,19 @@ impl Check<'_> {
                 self.same(2, &Shape::default(), "the gradient of the loss")?;
                 Ok(vec![self.like(0)])
             }
+            Op::LogProbs => {
+                self.arity(2..=2)?;
+                self.logits(0, 1)?;
+                let rows = [self.shape(0).dims()[0]];
+                let (chosen, best) = (self.sum_of(0, rows), self.sum_of(0, rows));
+                Ok(vec![chosen, best, TensorType::i32(rows)])
+            }
+            Op::LinearLogProbs { chunk } => {
+                self.arity(3..=3)?;
+                let (t, v) = self.head()?;
+                let logits = self.of(0, [(*chunk).min(t), v]);
+                Ok(vec![self.sum_of(0, [t]), self.sum_of(0, [t]), TensorType::i32([t]), logits])
+            }
             Op::LinearCrossEntropy { chunk } => {
                 self.arity(3..=3)?;
                 let (t, v) = self.head()?;

@@ -45,6 +45,42 @@ pub(super) fn cross_entropy_grad<T: Real>(args: &Args<'_, T>) -> Result<Tensor<T
     Ok(Tensor::float(args.operands[0].shape.clone(), grad))
 }
 
+pub(super) fn log_probs<T: Real>(args: &Args<'_, T>) -> Result<Vec<Tensor<T>>, IrError> {
+    scores(args, args.floats(0)?, args.ints(1)?, args.dims(0)[1])
+}
+
+/// The logits workspace is zeros.
+pub(super) fn linear_log_probs<T: Real>(
+    args: &Args<'_, T>,
+    types: &[TensorType],
+) -> Result<Vec<Tensor<T>>, IrError> {
+    let mut found = scores(args, &logits(args, types[3].dtype)?, args.ints(2)?, args.dims(1)[0])?;
+    found.push(Tensor::full(&types[3], 0.0));
+    Ok(found)
+}
+
+/// Log-probabilities of targets (0 where one is negative), and the largest of each row with its place.
+fn scores<T: Real>(
+    args: &Args<'_, T>,
+    logits: &[T],
+    targets: &[i32],
+    vocab: usize,
+) -> Result<Vec<Tensor<T>>, IrError> {
+    let (mut chosen, mut bests, mut ids) = (vec![], vec![], vec![]);
+    for (logits, target) in logits.chunks_exact(vocab).zip(targets) {
+        let best = (0..vocab).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        let log_sum = softmax(&mut logits.to_vec());
+        chosen.push(match *target {
+            ..0 => T::zero(),
+            target => logits[row(args, target, vocab)?] - log_sum,
+        });
+        bests.push(logits[best] - log_sum);
+        ids.push(best as i32);
+    }
+    let rows = [targets.len()];
+    Ok(vec![Tensor::float(rows, chosen), Tensor::float(rows, bests), Tensor::int(rows, ids)])
+}
+
 /// `h wᵀ`, as the workspace holds it.
 fn logits<T: Real>(args: &Args<'_, T>, workspace: DType) -> Result<Vec<T>, IrError> {
     let (tokens, vocab) = (args.dims(0)[0], args.dims(1)[0]);

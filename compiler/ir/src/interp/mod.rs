@@ -192,6 +192,8 @@ fn eval_typed<T: Real>(
         Op::Kind(op) => shaped(attention::eval(op, &args, types)?),
         Op::CrossEntropy => vec![loss::cross_entropy(&args)?],
         Op::CrossEntropyGrad => vec![loss::cross_entropy_grad(&args)?],
+        Op::LogProbs => loss::log_probs(&args)?,
+        Op::LinearLogProbs { .. } => loss::linear_log_probs(&args, types)?,
         Op::LinearCrossEntropy { .. } => loss::linear_cross_entropy(&args, types)?,
         Op::LinearCrossEntropyGrad { .. } => loss::linear_cross_entropy_grad(&args, types)?,
         Op::GlobalNorm => optimizer::global_norm(&args, types)?,

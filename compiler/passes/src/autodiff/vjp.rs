@@ -105,6 +105,8 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         | Op::EmbeddingGrad { .. }
         | Op::AttentionGrad(_)
         | Op::CrossEntropyGrad
+        | Op::LogProbs
+        | Op::LinearLogProbs { .. }
         | Op::LinearCrossEntropyGrad { .. }
         | Op::GlobalNorm
         | Op::Update(_) => return Err(not_differentiable(b.graph, id)),

@@ -273,6 +273,8 @@ impl Rewrite<'_> {
             | Op::Kind(_)
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
+            | Op::LogProbs
+            | Op::LinearLogProbs { .. }
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::GlobalNorm

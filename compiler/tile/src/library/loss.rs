@@ -5,9 +5,13 @@
 //! have any size. A block is a matrix whose columns have a maximum and a sum each: what lies between them in memory
 //! is for other lanes, so that only the last reduction crosses lanes.
 
+mod log_probs;
+
 use super::{TILE, WORK, bound, grid_indices, load_scalar, tag};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
+
+pub use log_probs::log_probs;
 
 /// Counting the targets that take part.
 #[derive(Clone, PartialEq, Debug)]
@@ -337,6 +341,12 @@ const LOWEST: f64 = -1e30;
 
 /// `ln Σ e^x` of a row, in one sweep with a running maximum.
 fn log_sum_exp(b: &mut Builder, logits: ParamId, blocks: &Blocks, start: ValueId) -> ValueId {
+    let (max, log) = statistics(b, logits, blocks, start);
+    b.add(max, log)
+}
+
+/// The maximum of a row, and `ln Σ e^(x − max)`.
+fn statistics(b: &mut Builder, logits: ParamId, blocks: &Blocks, start: ValueId) -> (ValueId, ValueId) {
     // Maximum, and sum relative to it, of parts of the row.
     let mut parts = vec![];
     if blocks.count > 0 {
@@ -380,7 +390,7 @@ fn log_sum_exp(b: &mut Builder, logits: ParamId, blocks: &Blocks, start: ValueId
         })
         .expect("a row has a logit");
     let log = b.unary(Unary::Log, sum);
-    b.add(max, log)
+    (max, log)
 }
 
 /// `e^(x − shift)`, `shift` a scalar.

@@ -3,10 +3,10 @@
 use linc_tile::Elem;
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy,
-    cross_entropy_grad, cross_entropy_rows, mean_nll,
+    cross_entropy_grad, cross_entropy_rows, log_probs, mean_nll,
 };
 
-use super::harness::{Data, SENTINEL, assert_close, floats, random, random_ids, round, run, unit};
+use super::harness::{Data, SENTINEL, assert_close, floats, ints, random, random_ids, round, run, unit};
 
 const SHAPES: [(usize, usize); 9] =
     [(1, 1), (3, 2), (5, 63), (65, 65), (63, 257), (257, 3), (2, 4097), (3, 9001), (1, 128_256)];
@@ -89,6 +89,66 @@ fn rows_and_their_mean() {
             assert_close(&floats(&loss[2]), &[expected], 1e-5, 1e-6, &what);
         }
     }
+}
+
+#[test]
+fn log_probs_and_the_most_likely() {
+    for (rows, vocab) in SHAPES {
+        for (elem, block) in
+            [Elem::F32, Elem::Bf16, Elem::F16].into_iter().flat_map(|e| BLOCKS.map(|b| (e, b)))
+        {
+            let mut case = case(rows, vocab, elem);
+            // Of two that are equally likely the first one counts, and in the second row it is the very last.
+            for (row, logits) in case.logits.chunks_mut(vocab).enumerate() {
+                let largest = logits.iter().fold(f32::MIN, |m, x| m.max(*x));
+                logits[vocab - 1] = if row == 1 { round(largest + 1.0, elem) } else { largest };
+            }
+            let spec = CrossEntropySpec { rows, vocab, logits: elem, block };
+            let args = vec![
+                Data::of(elem, &case.logits),
+                Data::i32(&case.targets),
+                Data::f32(&vec![SENTINEL; rows]),
+                Data::f32(&vec![SENTINEL; rows]),
+                Data::i32(&vec![-7; rows]),
+            ];
+            let out = run(&log_probs(&spec), args);
+            let (mut chosen, mut best, mut places) = (vec![], vec![], vec![]);
+            for (row, target) in case.logits.chunks(vocab).zip(&case.targets) {
+                let max = row.iter().fold(f64::NEG_INFINITY, |m, x| m.max(f64::from(*x)));
+                let log_sum = max + row.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln();
+                chosen.push(usize::try_from(*target).map_or(0.0, |t| f64::from(row[t]) - log_sum));
+                best.push(max - log_sum);
+                places.push(row.iter().position(|x| f64::from(*x) == max).expect("a largest") as i32);
+            }
+            let what = format!("{spec:?}");
+            assert_close(&floats(&out[2]), &chosen, 1e-5, 1e-6, &what);
+            assert_close(&floats(&out[3]), &best, 1e-5, 1e-6, &what);
+            assert_eq!(ints(&out[4]), places, "{what}");
+            // Where the target is the most likely one, the two are one number.
+            let pairs = floats(&out[2]).into_iter().zip(floats(&out[3]));
+            for ((target, place), (a, b)) in case.targets.iter().zip(&places).zip(pairs) {
+                assert!(target != place || a == b, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_number_is_the_largest_of_what_is_none() {
+    let spec = CrossEntropySpec { rows: 3, vocab: 5, logits: Elem::F32, block: BLOCKS[0] };
+    let inf = f32::INFINITY;
+    let logits = [[-inf; 5], [1.0, 2.0, 0.0, 2.0, 0.0], [0.0, -inf, 3.0, -inf, 1.0]].concat();
+    let args = vec![
+        Data::f32(&logits),
+        Data::i32(&[-1, 5, 1]),
+        Data::f32(&[SENTINEL; 3]),
+        Data::f32(&[SENTINEL; 3]),
+        Data::i32(&[-7; 3]),
+    ];
+    let out = run(&log_probs(&spec), args);
+    assert_eq!(ints(&out[4]), [0, 1, 2]);
+    let chosen = floats(&out[2]);
+    assert_eq!((chosen[1], chosen[2]), (-inf, -inf), "beyond the vocabulary, and masked");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use linc_tile::library::family;
 use linc_tile::library::fill::{FillSpec, fill};
 use linc_tile::library::loss::{
     CountTargetsSpec, CrossEntropyRowsSpec, CrossEntropySpec, MeanNllSpec, count_targets, cross_entropy,
-    cross_entropy_grad, cross_entropy_rows, mean_nll,
+    cross_entropy_grad, cross_entropy_rows, log_probs, mean_nll,
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
@@ -126,6 +126,7 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     }
     all.push(cross_entropy(&CrossEntropySpec { rows, vocab, logits: elem, block }));
     all.push(cross_entropy_grad(&CrossEntropySpec { rows, vocab, logits: elem, block }));
+    all.push(log_probs(&CrossEntropySpec { rows, vocab, logits: elem, block }));
     let (beta1, beta2, eps, weight_decay) = (0.9, 0.95, 1e-8, 0.1);
     all.push(adamw(&AdamWKernelSpec {
         numel: rows * cols,
