@@ -11,7 +11,7 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 24] = [
+const CRATES: [(&str, &str, &[&str]); 25] = [
     ("linc-text", "compiler/text", &[]),
     ("linc-ir", "compiler/ir", &["linc-text"]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
@@ -70,6 +70,7 @@ const CRATES: [(&str, &str, &[&str]); 24] = [
             "linc-infer",
         ],
     ),
+    ("linc-study", "runtime/study", &["linc-driver", "linc-device", "linc-config", "linc-train"]),
     (
         "linc",
         "runtime/cli",
@@ -85,6 +86,7 @@ const CRATES: [(&str, &str, &[&str]); 24] = [
             "linc-infer",
             "linc-train",
             "linc-bench",
+            "linc-study",
         ],
     ),
     (

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod examples;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,35 +9,7 @@ use linc_checkpoint::hugging_face::Element;
 use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
-/// What to type first.
-const FIRST_STEPS: &str = "\
-First steps:
-  linc train configs/quickstart.toml                     Train a small hybrid, in a minute or two
-  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt \"One day\"
-  linc models                                            What there is to compile and train
-  linc compile models/llama3_1b.toml --ratio 0.75        See layers, memory and kernels of a larger one
-  linc COMMAND --help                                    What a command takes";
-
-const TRAIN_EXAMPLES: &str = "\
-Examples:
-  linc train configs/quickstart.toml
-  linc train configs/quickstart.toml --model.linear_attn_ratio 1.0 --training.steps 100
-  linc train configs/quickstart.toml --training.dataset text --training.dataset_path 'books/*.txt'
-  linc train configs/quickstart.toml --profile
-  linc train --list-settings
-
-A run that was stopped goes on with the same command. A run with other settings, or one more like a finished one, gets a
-folder of its own; --job.dump_folder names one.";
-
-const CONFIG_EXAMPLES: &str = "\
-Examples:
-  linc config configs/quickstart.toml
-  linc config llama3_1b --training.steps 5 --format json
-  linc config --schema > configs/linc.schema.json
-
-What is printed is a config itself. An editor with a TOML language server (taplo) completes and checks a config whose first line is
-  #:schema ./linc.schema.json
-which linc init writes.";
+use examples::{CONFIG_EXAMPLES, FIRST_STEPS, SWEEP_EXAMPLES, TRAIN_EXAMPLES};
 
 /// An integer of at least 1. The library's own errors are those of Rust's parsers.
 fn positive(text: &str) -> Result<usize, &'static str> {
@@ -93,6 +67,9 @@ pub(crate) enum Command {
     /// Train a model; `--section.key value` overrides any setting of the config
     #[command(after_help = TRAIN_EXAMPLES, arg_required_else_help = true)]
     Train(TrainArgs),
+    /// Train many runs that differ in a few settings, and compare them
+    #[command(after_help = SWEEP_EXAMPLES, arg_required_else_help = true)]
+    Sweep(SweepArgs),
     /// Print a config with all settings and where each is from; or the JSON schema of configs, for editors
     #[command(after_help = CONFIG_EXAMPLES, arg_required_else_help = true)]
     Config(ConfigArgs),
@@ -166,6 +143,23 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) list_settings: bool,
     /// Settings: --section.key value
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+/// `linc sweep`
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    /// The sweep, such as configs/sweep_ratio.toml
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) sweep: PathBuf,
+    /// List the runs, with their memory, and train none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do runs again that failed before
+    #[arg(long)]
+    pub(crate) retry_failed: bool,
+    /// Settings of all runs: --section.key value; and of the sweep: --sweep.key value
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
     pub(crate) overrides: Vec<String>,
 }

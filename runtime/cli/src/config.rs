@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<ExitCode> {
 
 /// The schema of configs, as text.
 pub(crate) fn schema() -> String {
-    format!("{:#}\n", JobConfig::schema())
+    format!("{:#}\n", linc_study::sweep::schema())
 }
 
 /// The format, which behind the config arrives among the settings, and the settings.

@@ -19,6 +19,7 @@ mod models;
 mod out;
 mod progress;
 mod shipped;
+mod sweep;
 mod table;
 mod train;
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Import(args) => hugging_face::import(&args),
         Command::Export(args) => hugging_face::export(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Models => models::list(),
         Command::Init(args) => models::init(&args),

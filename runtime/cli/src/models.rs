@@ -17,7 +17,10 @@ pub(crate) fn list() -> Result<ExitCode> {
         files.iter().map(|file| format!("  {:width$}  {}\n", file.name(), file.title())).collect()
     };
     out::line(format_args!("Models, for linc compile:\n{}", lines(SHIPPED.models)))?;
-    out::line(format_args!("Configs, for linc train:\n{}", lines(SHIPPED.configs)))?;
+    let (sweeps, runs): (Vec<ShippedFile>, Vec<ShippedFile>) =
+        SHIPPED.configs.iter().partition(|file| file.is_sweep());
+    out::line(format_args!("Configs, for linc train:\n{}", lines(&runs)))?;
+    out::line(format_args!("Sweeps, for linc sweep:\n{}", lines(&sweeps)))?;
     out::line("linc init NAME writes a config and its model into this folder, to be edited.")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -28,6 +31,8 @@ pub(crate) fn init(args: &InitArgs) -> Result<ExitCode> {
     for file in &written.files {
         out::line(format_args!("Wrote {}", file.display()))?;
     }
-    out::line(format_args!("\nNow edit them, and: linc train {}", written.config.display()))?;
+    let is_sweep = SHIPPED.configs.iter().any(|file| file.is_sweep() && written.config.ends_with(file.path));
+    let command = if is_sweep { "sweep" } else { "train" };
+    out::line(format_args!("\nNow edit them, and: linc {command} {}", written.config.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -25,6 +25,11 @@ pub(crate) const SHIPPED: Shipped = Shipped {
         "configs/llama3_1b_linear_0.75.toml",
         "configs/llama3_1b_linear_1.00.toml",
         "configs/llama3_8b.toml",
+        "configs/sweep_ratio.toml",
+        "configs/sweep_placement.toml",
+        "configs/sweep_lr.toml",
+        "configs/sweep_length.toml",
+        "configs/sweep_precision.toml",
     ],
     models: files![
         "models/llama3_nano.toml",
@@ -44,6 +49,7 @@ mod tests {
     use super::*;
     use linc_config::ModelFiles;
     use linc_config::shipped::init;
+    use linc_study::sweep::Sweep;
     use linc_train::config::JobConfig;
     use std::collections::BTreeSet;
     use std::fs;
@@ -78,6 +84,13 @@ mod tests {
                 config.strip_prefix("#:schema ").and_then(|rest| rest.lines().next()).expect("a schema");
             let beside = written.config.parent().expect("a folder").join(named);
             assert_eq!(fs::read_to_string(beside).ok().as_ref(), Some(&schema));
+            // A sweep starts from a config that stays built in.
+            if config.lines().any(|line| line == "[sweep]") {
+                let sweep =
+                    Sweep::load(&written.config, &[], &SHIPPED).unwrap_or_else(|error| panic!("{error}"));
+                assert!(sweep.runs.len() > 1 && sweep.warnings.is_empty());
+                continue;
+            }
             let loaded = JobConfig::load_file(&written.config, &[], &Shipped::NONE).expect("loads");
             assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
             let model =

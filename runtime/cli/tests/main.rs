@@ -20,6 +20,7 @@ mod readme;
 mod requests;
 mod resume;
 mod signals;
+mod sweep;
 mod terminal;
 mod text;
 mod tokenizing;

@@ -1,16 +1,18 @@
-//! Settings of the command line.
+//! Settings that replace those of a config: of the command line, or of a sweep.
 
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Place};
 use crate::files::BASE_HELP;
 use crate::section::KeyInfo;
 
-/// A `--section.key value` argument.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A `--section.key value` argument, or what stands for one.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Override {
     /// `section.key`.
     pub name: String,
     /// The value; `None` for a bare flag, which means `true`.
     pub value: Option<String>,
+    /// Where it was given, if that is not the command line.
+    pub place: Option<Place>,
 }
 
 impl Override {
@@ -42,19 +44,20 @@ impl Override {
             // Dashes for underscores, as many command line tools spell them.
             let name = name.replace('-', "_");
             overrides.push(match switched_off(&name, keys).filter(|_| value.is_none()) {
-                Some(name) => Self { name, value: Some("false".to_owned()) },
-                None => Self { name, value },
+                Some(name) => Self { name, value: Some("false".to_owned()), place: None },
+                None => Self { name, value, place: None },
             });
         }
         Ok(overrides)
     }
 
-    /// As typed.
-    pub(crate) fn flag(&self) -> String {
-        match &self.value {
+    /// Where it was given: on the command line, as typed.
+    pub(crate) fn place(&self) -> Place {
+        let typed = || match &self.value {
             Some(value) => format!("--{} {value}", self.name),
             None => format!("--{}", self.name),
-        }
+        };
+        self.place.clone().unwrap_or_else(|| Place::CommandLine(typed()))
     }
 }
 

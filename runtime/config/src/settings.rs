@@ -1,6 +1,8 @@
 //! The settings as given: the texts of a config and of those that it starts from, overlaid with command line flags, each
 //! remembering where it came from, so that every complaint about it can point there.
 
+mod unknown;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -8,11 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::check::Check;
 use crate::error::{ConfigError, FilePlace, Place, Problem};
-use crate::files::{BASE, BASE_HELP, ConfigFiles, ConfigText};
+use crate::files::{BASE, ConfigFiles, ConfigText};
 use crate::legacy;
-use crate::near::nearest;
 use crate::overrides::Override;
-use crate::section::{KeyInfo, section_order};
+use crate::section::KeyInfo;
 use crate::syntax;
 use crate::value::{Setting, describe, describe_text};
 
@@ -29,7 +30,7 @@ enum Origin {
         key: Range<usize>,
         value: Range<usize>,
     },
-    Flag(String),
+    Given(Place),
 }
 
 struct Entry<'a> {
@@ -78,7 +79,7 @@ impl<'a> Settings<'a> {
         }
         let flags = overrides.iter().map(|given| {
             let value = given.value.clone().map_or(Value::Switch, Value::Text);
-            let origin = Origin::Flag(given.flag());
+            let origin = Origin::Given(given.place());
             (given.name.clone(), Entry { value, origin, spelled: given.name.clone() })
         });
         settings.insert_layer(flags.collect());
@@ -221,66 +222,10 @@ impl<'a> Settings<'a> {
         self.given.append(&mut layer);
     }
 
-    /// Reports a name that is no setting, with the nearest that is.
-    fn unknown(&mut self, name: &str, place: Place) {
-        let (section, key) = name.rsplit_once('.').unwrap_or(("", name));
-        if key == BASE && !section.is_empty() {
-            let message = format!("unknown setting `{name}`");
-            return self.problem(message, place, Some(BASE_HELP.to_owned()));
-        }
-        let is_flag = matches!(place, Place::CommandLine(_));
-        let spell = |name: &str| match name.rsplit_once('.') {
-            Some((found, key)) if found == section && !is_flag => format!("`{key}`"),
-            Some(_) if is_flag => format!("`--{name}`"),
-            Some((found, key)) => format!("`{key}` of [{found}]"),
-            None => format!("[{name}]"),
-        };
-        let (message, help) = if section.is_empty() {
-            let sections = self.sections();
-            let near = nearest(name, sections.iter().map(String::as_str));
-            let listed = format!("the sections are [{}]", sections.join("] ["));
-            (
-                format!("unknown section [{name}]"),
-                near.map_or(listed, |near| format!("did you mean [{near}]?")),
-            )
-        } else {
-            let message = if is_flag {
-                format!("unknown setting `{name}`")
-            } else {
-                format!("unknown key `{key}` in [{section}]")
-            };
-            let here: Vec<&str> = self
-                .keys
-                .iter()
-                .map(|info| info.name.as_str())
-                .filter(|known| known.rsplit_once('.').is_some_and(|(found, _)| found == section))
-                .collect();
-            let bare = |known: &&str| known.rsplit_once('.').map_or(*known, |(_, key)| key) == key;
-            let elsewhere = self.keys.iter().map(|info| info.name.as_str()).find(|known| bare(known));
-            let near = elsewhere
-                .or_else(|| nearest(name, here.iter().copied()))
-                .or_else(|| nearest(name, self.keys.iter().map(|info| info.name.as_str())));
-            let help = match near {
-                Some(near) => format!("did you mean {}?", spell(near)),
-                None if here.is_empty() => format!("the sections are [{}]", self.sections().join("] [")),
-                None => {
-                    let bare: Vec<&str> = here.iter().filter_map(|known| known.rsplit('.').next()).collect();
-                    format!("[{section}] has {}", bare.join(", "))
-                }
-            };
-            (message, help)
-        };
-        self.problem(message, place, Some(help));
-    }
-
-    fn sections(&self) -> Vec<String> {
-        section_order(self.keys.iter().map(KeyInfo::section))
-    }
-
     fn key_place(&self, origin: &Origin) -> Place {
         match origin {
             Origin::File { text, key, .. } => self.place_in(*text, key.clone()),
-            Origin::Flag(flag) => Place::CommandLine(flag.clone()),
+            Origin::Given(place) => place.clone(),
         }
     }
 
@@ -292,7 +237,7 @@ impl<'a> Settings<'a> {
     fn value_place(&self, origin: &Origin) -> Place {
         match origin {
             Origin::File { text, value, .. } => self.place_in(*text, value.clone()),
-            Origin::Flag(flag) => Place::CommandLine(flag.clone()),
+            Origin::Given(place) => place.clone(),
         }
     }
 

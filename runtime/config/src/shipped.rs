@@ -26,7 +26,7 @@ pub struct ShippedFile {
 /// The files that are part of the program.
 #[derive(Clone, Copy, Debug)]
 pub struct Shipped {
-    /// Runs, ready to train.
+    /// Runs, ready to train, and sweeps of runs.
     pub configs: &'static [ShippedFile],
     /// Model files: the numbers of one flavour.
     pub models: &'static [ShippedFile],
@@ -49,6 +49,11 @@ impl ShippedFile {
     /// The first line of its text, which says what it is.
     pub fn title(&self) -> &'static str {
         self.text.lines().next().unwrap_or("").trim_start_matches('#').trim()
+    }
+
+    /// Whether it is a sweep of runs, of the configs.
+    pub fn is_sweep(&self) -> bool {
+        self.text.lines().any(|line| line.trim() == "[sweep]")
     }
 
     /// The place that messages name.

@@ -24,6 +24,19 @@ pub fn kill_group(leader: u32) {
     let _ = leader;
 }
 
+/// Asks another process to end, by SIGTERM. Nothing happens if there is none, or where there are no signals.
+pub fn terminate(process: u32) {
+    #[cfg(unix)]
+    if let Ok(process) = libc::pid_t::try_from(process)
+        && process > 1
+    {
+        // SAFETY: `kill` touches no memory of this process; 0 and 1 would not be a child's number.
+        unsafe { libc::kill(process, libc::SIGTERM) };
+    }
+    #[cfg(not(unix))]
+    let _ = process;
+}
+
 /// Largest resident memory of this process so far, in bytes; 0 where the system does not say.
 pub fn peak_memory() -> u64 {
     let Ok(text) = fs::read_to_string("/proc/self/status") else { return 0 };

@@ -38,9 +38,9 @@ use crate::error::TrainError;
 use crate::lr::LrSchedule;
 use crate::metrics::{EventFile, Memory, MetricsFile, Record};
 
-pub use folder::Folder;
+pub use folder::{Folder, is_going_on};
 pub use observer::Observer;
-pub use programs::open_model;
+pub use programs::{open_model, planned_memory};
 
 use observer::paced;
 use programs::{TRAIN, output};
@@ -292,8 +292,13 @@ impl Trainer {
         if let Some(message) = start {
             observer.message(&message);
         }
-        if self.step < training.steps {
+        if self.step < self.end_step() {
             observer.message(&format!("Training starts at step {}.", self.step + 1));
+        } else if self.step < training.steps {
+            observer.message(&format!(
+                "Nothing is left to train: step {} is done, and training.stop_at_step ends this start there; leave it out to go on.",
+                self.step
+            ));
         } else {
             observer.message(&format!(
                 "Nothing is left to train: step {} of training.steps = {} is done; raise it to go on.",
@@ -349,10 +354,16 @@ impl Trainer {
         Ok(())
     }
 
+    /// The step after which this start ends.
+    fn end_step(&self) -> usize {
+        let training = &self.config.training;
+        training.stop_at_step.map_or(training.steps, |step| step.min(training.steps))
+    }
+
     /// Whether a validation follows the step that was done last.
     fn validates(&self) -> bool {
         let validation = &self.config.validation;
-        let due = self.step == self.config.training.steps || self.step.is_multiple_of(validation.freq);
+        let due = self.step == self.end_step() || self.step.is_multiple_of(validation.freq);
         validation.enable && self.data.validation.is_some() && due
     }
 

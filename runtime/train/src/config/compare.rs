@@ -16,6 +16,7 @@ const OUTWARD: &[&str] = &[
     "metrics.",
     "alerts.",
     "training.steps",
+    "training.stop_at_step",
     "training.threads",
     "training.deterministic",
     "validation.freq",
@@ -38,8 +39,15 @@ const HOLDING_OUT: &[&str] = &["validation.enable", "validation.fraction"];
 
 /// Settings of which nobody needs to hear that a start has others than the one before: where it writes and what it shows,
 /// and what it was asked to load.
-const PASSING: &[&str] =
-    &["job.", "profiling.", "metrics.", "alerts.", "checkpoint.load_step", "compile.dump"];
+const PASSING: &[&str] = &[
+    "job.",
+    "profiling.",
+    "metrics.",
+    "alerts.",
+    "training.stop_at_step",
+    "checkpoint.load_step",
+    "compile.dump",
+];
 
 /// A setting with two values, in TOML spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]

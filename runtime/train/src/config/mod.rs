@@ -108,7 +108,24 @@ impl JobConfig {
     }
 
     fn load_texts(files: &ConfigFiles, overrides: &[Override]) -> Result<LoadedConfig, ConfigError> {
-        let mut settings = Settings::new(files, overrides, Self::keys(), &[OVERRIDES]);
+        Self::load_with(files, overrides, vec![], &[], |_| ()).map(|(loaded, ())| loaded)
+    }
+
+    /// Reads a config that says more than how to train: with `keys` and sections `open` to any key besides, which `more`
+    /// takes.
+    ///
+    /// # Errors
+    /// As [`JobConfig::load`], and what `more` reports.
+    pub fn load_with<T>(
+        files: &ConfigFiles,
+        overrides: &[Override],
+        keys: Vec<KeyInfo>,
+        open: &[&str],
+        more: impl FnOnce(&mut Settings<'_>) -> T,
+    ) -> Result<(LoadedConfig, T), ConfigError> {
+        let open = [&[OVERRIDES], open].concat();
+        let mut settings = Settings::new(files, overrides, [Self::keys(), keys].concat(), &open);
+        let more = more(&mut settings);
         let mut config = Self::read(&mut settings);
         config.model_overrides = take_overrides(&mut settings);
         config.complete(&mut settings);
@@ -116,7 +133,7 @@ impl JobConfig {
         config.check_together(&mut settings);
         let folder_is_named = matches!(settings.places().get("job.dump_folder"), Some(Place::CommandLine(_)));
         let warnings = settings.finish()?;
-        Ok(LoadedConfig { config, warnings, folder_is_named, files: files.paths() })
+        Ok((LoadedConfig { config, warnings, folder_is_named, files: files.paths() }, more))
     }
 
     /// Reads the `config.toml` of an earlier run; nothing if it is none, such as one that was emptied.

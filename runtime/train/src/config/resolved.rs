@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use linc_config::schema::{Json, schema};
 use linc_config::{
-    OVERRIDES, Place, Scalar, Section as _, Setting as _, describe_overrides, quote, section_order,
+    KeyInfo, OVERRIDES, Place, Scalar, Section as _, Setting as _, describe_overrides, quote, section_order,
 };
 use linc_data::DatasetKind;
 
@@ -40,7 +40,15 @@ impl Resolved {
 impl JobConfig {
     /// The JSON schema of configs.
     pub fn schema() -> Json {
-        schema(&Self::keys(), &[(OVERRIDES, Scalar::schema(), &describe_overrides().about)])
+        Self::schema_with(vec![], &[])
+    }
+
+    /// The JSON schema of configs that say more than how to train; see [`JobConfig::load_with`]. Each open section comes with
+    /// what its values are, and what it is about.
+    pub fn schema_with(keys: Vec<KeyInfo>, open: &[(&str, Json, &str)]) -> Json {
+        let overrides = describe_overrides().about;
+        let open = [&[(OVERRIDES, Scalar::schema(), overrides.as_str())], open].concat();
+        schema(&[Self::keys(), keys].concat(), &open)
     }
 
     /// Every setting in the order of the sections, also those that are not set; but for a part that only data which are not

@@ -247,6 +247,9 @@ section! {
         max_norm: f64 = OptimizerOptions::default().max_norm, check check::above_zero();
         /// Optimizer steps.
         steps: usize = 10_000, check positive();
+        /// Ends this start after that step, with a validation and a checkpoint; the schedule is that of all steps, and the
+        /// same command without it goes on.
+        stop_at_step: Option<usize> = None, check positive().if_set();
         /// Seed of initial weights, data order and generated data.
         seed: u64 = 0, check check::fits_toml();
         /// Accepted for TorchTitan's configs; runs are always deterministic.

@@ -35,6 +35,11 @@ pub enum Folder {
     OfConfig,
 }
 
+/// Whether a run is going on in a folder, in whatever process.
+pub fn is_going_on(folder: &Path) -> bool {
+    holder(folder).is_some()
+}
+
 /// Refuses a run that is going on already: in a folder that is named, any.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 use linc_checkpoint::{CheckpointError, ModelRecord};
 use linc_config::{ModelFiles, OVERRIDES};
 use linc_data::{Data, DataError, ValidationData};
-use linc_device::process;
+use linc_device::{Device, process};
 use linc_driver::tiles::Tiles;
 use linc_driver::{
     BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, PersistentLayout, Source, Target,
@@ -16,7 +16,7 @@ use linc_driver::{
 use linc_exec::ExecError;
 use linc_session::{SessionError, autotune};
 
-use super::{Observer, resume};
+use super::{Observer, optimizer, resume};
 use crate::config::JobConfig;
 use crate::error::TrainError;
 pub(super) use linc_session::output::output;
@@ -158,6 +158,30 @@ pub(super) fn programs(
         }
     };
     Programs { entries, decode, no_sample, update }
+}
+
+/// Bytes of the arena of a run on a device, as far as steps and validations need it, before anything is allocated.
+///
+/// # Errors
+/// The model is malformed, does not fit the settings, or does not compile.
+pub fn planned_memory(
+    config: &JobConfig,
+    files: &ModelFiles,
+    device: &dyn Device,
+) -> Result<u64, TrainError> {
+    let (model, _) = open_model(config, files)?;
+    let optimizer = optimizer::updates(config, &model)?.options;
+    let options = Options { target: linc_session::target(device), dumps: false, ..compile_options(config) };
+    let entries = match config.accumulation_steps() {
+        1 => vec![Entry::Train(optimizer), Entry::Eval],
+        _ => vec![Entry::Accumulate, Entry::Update(optimizer), Entry::Eval],
+    };
+    let mut layout = PersistentLayout::default();
+    let mut bytes = 0;
+    for entry in &entries {
+        bytes = bytes.max(linc_driver::compile(&model, entry, &options, &mut layout)?.plan.arena_bytes());
+    }
+    Ok(bytes)
 }
 
 /// Tile sizes for a run: of the checkpoint that it goes on from, else measured, if that is asked for.

@@ -47,7 +47,7 @@ impl Trainer {
         if self.owes_validation() {
             self.validate_and_tell(&mut progress, stop, observer)?;
         }
-        while self.step < self.config.training.steps && !progress.interrupted {
+        while self.step < self.end_step() && !progress.interrupted {
             if stop.load(Ordering::Relaxed) {
                 progress.interrupted = true;
                 break;
@@ -63,7 +63,14 @@ impl Trainer {
             let (written, folder) = (count(tracer.written, "trace"), tracer.folder().display());
             observer.message(&format!("Wrote {written} to {folder}; https://ui.perfetto.dev opens them"));
         }
-        let sample = if progress.interrupted { None } else { self.sample(stop, observer)? };
+        let is_through = self.step >= self.config.training.steps;
+        if !is_through && !progress.interrupted {
+            let step = self.step;
+            observer.message(&format!(
+                "Ended after step {step} for training.stop_at_step; without it, the run goes on"
+            ));
+        }
+        let sample = if is_through && !progress.interrupted { self.sample(stop, observer)? } else { None };
         let tokens = self.tokens - start_tokens;
         Ok(Summary {
             step: self.step,
@@ -108,8 +115,8 @@ impl Trainer {
             tracer.step(self.step).map_err(output("write", tracer.folder()))?;
         }
         self.look_after_checkpoint(observer)?;
-        let last = self.step == self.config.training.steps;
-        if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || last {
+        let (last, ends) = (self.step == self.config.training.steps, self.step == self.end_step());
+        if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || ends {
             let record = self.training_record(&done, &std::mem::take(meter));
             self.write(&record)?;
             observer.record(&record, self.memory());
@@ -123,7 +130,8 @@ impl Trainer {
         let c = &self.config.checkpoint;
         // Steps that were left out may be the first of many, whose checkpoints would take the place of good ones.
         let is_sound = self.skipped_in_a_row == 0;
-        if c.enable && is_sound && (last || self.step.is_multiple_of(c.interval)) {
+        let is_due = c.enable && is_sound && (last || self.step.is_multiple_of(c.interval));
+        if is_due || (ends && !last && self.saved_step != Some(self.step)) {
             self.save(last, observer)?;
         }
         Ok(())

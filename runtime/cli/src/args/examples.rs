@@ -1,0 +1,40 @@
+//! What the help of a command shows below its options.
+
+/// What to type first.
+pub(super) const FIRST_STEPS: &str = "\
+First steps:
+  linc train configs/quickstart.toml                     Train a small hybrid, in a minute or two
+  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt \"One day\"
+  linc models                                            What there is to compile and train
+  linc compile models/llama3_1b.toml --ratio 0.75        See layers, memory and kernels of a larger one
+  linc COMMAND --help                                    What a command takes";
+
+pub(super) const TRAIN_EXAMPLES: &str = "\
+Examples:
+  linc train configs/quickstart.toml
+  linc train configs/quickstart.toml --model.linear_attn_ratio 1.0 --training.steps 100
+  linc train configs/quickstart.toml --training.dataset text --training.dataset_path 'books/*.txt'
+  linc train configs/quickstart.toml --profile
+  linc train --list-settings
+
+A run that was stopped goes on with the same command. A run with other settings, or one more like a finished one, gets a
+folder of its own; --job.dump_folder names one.";
+
+pub(super) const SWEEP_EXAMPLES: &str = "\
+Examples:
+  linc sweep configs/sweep_ratio.toml                         How the loss depends on the share of linear layers
+  linc sweep configs/sweep_ratio.toml --dry-run               Its runs, and their memory
+  linc sweep configs/sweep_lr.toml --sweep.runs_at_once 2     Two runs at once, which share the threads
+  linc sweep configs/sweep_ratio.toml --training.steps 1000 --sweep.dump_folder outputs/longer
+
+A sweep that was stopped goes on with the same command; a run that is finished is not done again.";
+
+pub(super) const CONFIG_EXAMPLES: &str = "\
+Examples:
+  linc config configs/quickstart.toml
+  linc config llama3_1b --training.steps 5 --format json
+  linc config --schema > configs/linc.schema.json
+
+What is printed is a config itself. An editor with a TOML language server (taplo) completes and checks a config whose first line is
+  #:schema ./linc.schema.json
+which linc init writes.";

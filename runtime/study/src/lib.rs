@@ -1,0 +1,19 @@
+//! Studies: many runs of one model that differ in a few settings, and what they show together.
+//!
+//! [`sweep`] reads what is to be varied, makes a run of each point, and carries the runs out, each in a process of its
+//! own. [`results`] reads what runs wrote, whoever started them.
+//!
+//! Invariants: all runs of a sweep start from the same weights and see the same batches, but for what the sweep varies,
+//! since both are functions of the config and its seed. What a run was told stands in the sweep's folder before it
+//! starts; how it ended stands there once it has. So a sweep that was killed goes on where it was, and a run that is
+//! finished is not done again. A run is told nothing that its config does not say: `linc train` on that config gives the
+//! same bits.
+//!
+//! To add a way of choosing points: a word in `sweep/settings.rs`, an arm in `sweep/points.rs`.
+
+mod error;
+pub mod results;
+pub mod statistics;
+pub mod sweep;
+
+pub use error::StudyError;
