@@ -192,7 +192,8 @@ fn shipped_configs_are_read_and_their_models_compile() {
         let path = entry.expect("a config").path();
         let name = path.file_name().and_then(|n| n.to_str()).expect("a name").to_string();
         // A wrong value at the end is only met if all others were read.
-        let output = linc(&["train", &format!("configs/{name}"), "--training.seq_len", "0"]);
+        let command = if name.starts_with("sweep_") { "sweep" } else { "train" };
+        let output = linc(&[command, &format!("configs/{name}"), "--training.seq_len", "0"]);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(error.matches("error").count(), 1, "{name}: {error}");
         assert!(error.contains("seq_len"), "{name}: {error}");

@@ -59,7 +59,8 @@ fn a_sweep_compares_its_runs_and_does_none_of_them_twice() {
         let path = folder.path("sweep/runs").join(name).join("metrics.jsonl");
         let text = fs::read_to_string(path).expect("metrics.jsonl");
         let records = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a record"));
-        records.filter_map(|record| record["validation_loss"].as_f64()).last().expect("a validation")
+        let losses: Vec<f64> = records.filter_map(|record| record["validation_loss"].as_f64()).collect();
+        *losses.last().expect("a validation")
     };
     let losses = |ratio: &str| [1, 2].map(|seed| last(&format!("linear_attn_ratio={ratio}_seed={seed}")));
     let (softmax, linear) = (losses("0.0"), losses("1.0"));

@@ -216,7 +216,7 @@ impl Round<'_> {
         let mut steps: u64 =
             runs.iter().filter(|run| !waiting.contains(run)).map(|run| self.end(*run) as u64).sum();
         let mut told_of_others = false;
-        while !stop.load(Ordering::Relaxed) && !(waiting.is_empty() && self.going.is_empty()) {
+        while !(stop.load(Ordering::Relaxed) || waiting.is_empty() && self.going.is_empty()) {
             let others = self.start_some(&mut waiting)?;
             if others && !told_of_others {
                 watcher.message("Waiting for a run that goes on from an earlier start of this sweep");

@@ -61,7 +61,7 @@ pub(super) fn points(
 ) -> Result<Vec<Point>, ConfigError> {
     let parameters = parameters(given, places)?;
     let is_listed = settings.method == Method::List;
-    if is_listed != parameters.is_empty() || is_listed != !settings.runs.is_empty() {
+    if is_listed != parameters.is_empty() || is_listed == settings.runs.is_empty() {
         let (message, help) = match (settings.method, parameters.is_empty()) {
             (Method::List, false) => (
                 "a list has no [sweep.parameters]".to_owned(),

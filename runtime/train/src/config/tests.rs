@@ -534,7 +534,8 @@ fn shipped_configs_are_valid() {
     let mut names: Vec<String> = std::fs::read_dir(&folder)
         .expect("the folder of configs")
         .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".toml"))
+        // Sweeps are read by who carries them out.
+        .filter(|name| name.ends_with(".toml") && !name.starts_with("sweep_"))
         .collect();
     names.sort();
     assert!(names.len() >= 9, "{names:?}");
