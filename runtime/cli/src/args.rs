@@ -46,6 +46,15 @@ fn file_size(text: &str) -> Result<u64, &'static str> {
     bytes.filter(|bytes| *bytes > 0).ok_or("expected a size such as 500MB, 5GB or 2GiB")
 }
 
+/// An amount of memory: a number without a unit is none.
+fn memory(text: &str) -> Result<MemoryLimit, &'static str> {
+    let is_amount = |limit: &MemoryLimit| matches!(limit, MemoryLimit::Bytes(_));
+    text.parse()
+        .ok()
+        .filter(is_amount)
+        .ok_or("expected an amount of memory with its unit, such as 24GiB or 800MB")
+}
+
 fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "expected a number")
 }
@@ -240,7 +249,7 @@ pub(crate) struct CompileArgs {
     #[arg(long, conflicts_with_all = ["fit", "out", "dump"])]
     pub(crate) modes: bool,
     /// Find the batch size and the recomputation that fit in so much memory, such as 24GiB
-    #[arg(long, value_name = "MEMORY", conflicts_with_all = ["out", "dump"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "MEMORY", value_parser = memory, conflicts_with_all = ["out", "dump"], allow_negative_numbers = true)]
     pub(crate) fit: Option<MemoryLimit>,
     /// Switch an optional pass off, repeatable
     #[arg(long, value_name = "PASS")]

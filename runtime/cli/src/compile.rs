@@ -19,6 +19,7 @@ use crate::fit;
 use crate::out;
 use crate::shipped::SHIPPED;
 use crate::table::{flops, table};
+use crate::wrap::wrapped;
 
 pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let begun = process::seconds();
@@ -93,7 +94,7 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
     }
     let source =
         |path: &Path, text: &str| Source { path: path.display().to_string(), text: text.to_string() };
-    let ratio: Option<Ratio> = layers.ratio.as_deref().map(str::parse).transpose()?;
+    let ratio = layers.ratio.as_deref().map(ratio).transpose()?;
     let shape = BatchShape { batch: layers.batch_size, seq: layers.seq_len };
     let model = Model::new(
         &source(&files.model_path, &files.model_text),
@@ -115,7 +116,19 @@ pub(crate) fn open(path: &Path, layers: &LayerArgs) -> Result<Model> {
             let ratio = layers.ratio.as_ref().map_or(String::new(), |ratio| format!("--ratio {ratio} "));
             anyhow!("command line: `{ratio}--placement {}`: {error}", layers.placement)
         }
+        CompileError::Model(errors) if !layers.set.is_empty() => {
+            let set: Vec<String> = layers.set.iter().map(|text| format!("`--set {text}`")).collect();
+            CompileError::Model(errors.noting(format!("numbers are overridden by {}", set.join(", ")))).into()
+        }
         other => other.into(),
+    })
+}
+
+/// The value of `--ratio`.
+pub(crate) fn ratio(text: &str) -> Result<Ratio> {
+    Ratio::from_text(text.trim()).map_err(|error| {
+        let help = "the share of layers that are linear: 0.75 for three of four, 1 for all";
+        anyhow!("command line: `--ratio {text}`: {error}\n  help: {help}")
     })
 }
 
@@ -244,6 +257,7 @@ pub(crate) fn card(model: &Model, report: &Report) -> String {
         .iter()
         .map(|k| vec![k.name.clone(), k.launches.to_string(), flops(k.flops), bytes(k.bytes)])
         .collect();
+    let mut lines = vec![wrapped(&lines.join("\n"), out::width())];
     lines.push(format!("\n{}", table(&["kernel", "launches", "FLOPs", "bytes"], &rows)));
     lines.join("\n")
 }

@@ -6,22 +6,16 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use console::{Term, measure_text_width};
 use linc_device::words::bytes;
-use linc_infer::visible;
 use linc_train::metrics::{Memory, Record, console_line, validation_line};
 use linc_train::trainer::Observer;
 
 use crate::out;
 use crate::progress::{Progress, drawable, is_dumb};
+use crate::wrap;
 
 /// Columns that TorchTitan's lines need.
 const FULL: usize = 170;
-
-/// What lines of a quotation begin with.
-const BAR: &str = "    | ";
-/// In less room than this no text can be read, and none is wrapped.
-const NARROW: usize = 10;
 
 /// Time between two lines on the same work in a log that shows no bar.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -46,10 +40,16 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) fn new(steps: usize, color: bool, stop: &'static AtomicBool) -> Self {
-        let terminal = io::stdout().is_terminal();
-        let width = terminal.then(|| usize::from(Term::stdout().size().1));
-        let color = color && terminal && allows_color();
-        Console { progress: Progress::new(), steps, color, width, stop, failed: None, next: None }
+        let color = color && io::stdout().is_terminal() && allows_color();
+        Console {
+            progress: Progress::new(),
+            steps,
+            color,
+            width: out::width(),
+            stop,
+            failed: None,
+            next: None,
+        }
     }
 
     /// The bar, for other work of the run.
@@ -85,7 +85,7 @@ impl Console {
             return;
         }
         let line = match self.width {
-            Some(width) if width < FULL => wrapped(&timestamp()[CLOCK], text, width),
+            Some(width) if width < FULL => wrap::with_time(&timestamp()[CLOCK], text, width),
             Some(_) | None => format!("[linc] {} - root - INFO - {text}", timestamp()),
         };
         if let Err(error) = self.progress.suspend(|| out::line(line)) {
@@ -136,73 +136,6 @@ fn is_due(next: &mut Option<Instant>, now: Instant, goes_on: bool) -> bool {
     is_due
 }
 
-/// A time and a text in lines of at most `width` columns, but for words that are longer. What is a line of the text by itself
-/// stays one, without the time from the second on.
-fn wrapped(time: &str, text: &str, width: usize) -> String {
-    let indent = " ".repeat(time.len());
-    let starts = std::iter::once(time).chain(std::iter::repeat(indent.as_str()));
-    text.split('\n')
-        .zip(starts)
-        .map(|(line, start)| wrapped_line(start, line, width))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-fn wrapped_line(start: &str, text: &str, width: usize) -> String {
-    // Spaces within a text that fits are kept: fields of a record are two of them apart.
-    if measure_text_width(text) + start.len() < width {
-        return format!("{start} {text}");
-    }
-    let mut lines = vec![start.to_owned()];
-    for word in text.split_whitespace() {
-        let last = lines.last().map_or(0, |line| measure_text_width(line));
-        match lines.last_mut() {
-            Some(line) if last + 1 + measure_text_width(word) <= width || last <= start.len() => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) | None => lines.push(format!("{:1$} {word}", "", start.len())),
-        }
-    }
-    lines.join("\n")
-}
-
-/// A text as a quotation, in lines that fit `width` columns, if there is an end to them. What cannot be printed is written
-/// as an escape.
-pub(crate) fn indented(text: &str, width: Option<usize>) -> String {
-    let room = width.map_or(usize::MAX, |width| width.saturating_sub(BAR.len() + 1));
-    let room = if room < NARROW { usize::MAX } else { room };
-    let text = visible(text);
-    let lines = text.lines().flat_map(|line| pieces(line, room));
-    lines.map(|line| format!("{BAR}{line}")).collect::<Vec<_>>().join("\n")
-}
-
-/// A line in pieces of at most `room` columns, which end behind a word where one does.
-fn pieces(line: &str, room: usize) -> Vec<&str> {
-    let (mut pieces, mut rest) = (vec![], line);
-    while measure_text_width(rest) > room {
-        let mut columns = 0;
-        let fits = |(_, c): &(usize, char)| {
-            columns += measure_text_width(c.encode_utf8(&mut [0; 4]));
-            columns <= room
-        };
-        let end = rest
-            .char_indices()
-            .take_while(fits)
-            .map(|(at, c)| at + c.len_utf8())
-            .last()
-            .unwrap_or(rest.len());
-        // The space at the end of a piece is not seen, so it may be one too many.
-        let behind =
-            rest[..end].len() + rest[end..].chars().next().filter(|c| *c == ' ').map_or(0, |c| c.len_utf8());
-        let cut = rest[..behind].rfind(' ').map_or(end, |space| space + 1);
-        pieces.push(rest[..cut].trim_end_matches(' '));
-        rest = &rest[cut..];
-    }
-    pieces.push(rest);
-    pieces
-}
-
 /// Whether nobody asks for plain text; see <https://no-color.org>.
 fn allows_color() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
@@ -233,7 +166,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{INTERVAL, civil, indented, is_due, wrapped};
+    use super::{INTERVAL, civil, is_due};
     use std::time::{Duration, Instant};
 
     #[test]
@@ -252,31 +185,6 @@ mod tests {
         );
         assert!(due(3 * every, true) && !due(3 * every + 1, false), "its end needs no line");
         assert!(due(3 * every + 2, true), "other work begins");
-    }
-
-    #[test]
-    fn samples_are_wrapped_where_there_is_an_end_of_the_line() {
-        let text = "One day a fox went out.\n\nIt  was\u{e9}\u{b} cold";
-        assert_eq!(
-            indented(text, None),
-            "    | One day a fox went out.\n    | \n    | It  was\u{e9}\\u{b} cold"
-        );
-        let narrow = "    | One day a\n    | fox went\n    | out.\n    | \n    | It\n    | was\u{e9}\\u{b}\n    | cold";
-        assert_eq!(indented(text, Some(17)), narrow);
-        let long = indented(&"x".repeat(30), Some(17));
-        assert!(long.lines().all(|line| line.len() <= 16) && long.matches('x').count() == 30, "{long}");
-        assert_eq!(indented("ab", Some(0)), "    | ab", "a terminal that tells no width");
-    }
-
-    #[test]
-    fn long_messages_are_wrapped_between_words() {
-        assert_eq!(wrapped("12:34:56", "step:  4  loss:  6.2", 40), "12:34:56 step:  4  loss:  6.2");
-        let text = "Going on with the run in outputs/a_folder_with_a_long_name, which has 4 steps";
-        let lines = "12:34:56 Going on with the run in\n         outputs/a_folder_with_a_long_name,\n         which has 4 steps";
-        assert_eq!(wrapped("12:34:56", text, 36), lines);
-        let config = "Running with config:\n[job]\ndescription = \"two  spaces\"";
-        let lines = "12:34:56 Running with config:\n         [job]\n         description = \"two  spaces\"";
-        assert_eq!(wrapped("12:34:56", config, 40), lines);
     }
 
     #[test]

@@ -22,11 +22,13 @@ mod shipped;
 mod sweep;
 mod table;
 mod train;
+mod wrap;
 
 use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use linc_config::ConfigError;
 use linc_device::words::{help_to_write, reason};
 use linc_device::{Allocator, signals};
 use linc_driver::CompileError;
@@ -81,11 +83,13 @@ fn report(error: &anyhow::Error) -> ExitCode {
         out::complain(error);
         return ExitCode::from(signals::exit_code().unwrap_or(130));
     }
-    let of_a_model = error.chain().any(|error| matches!(error.downcast_ref(), Some(CompileError::Model(_))));
+    let says_error = error.chain().any(|error| {
+        error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(CompileError::Model(_)))
+    });
     let message = error.to_string();
     let message = message.trim_end();
-    // Errors in a model's text begin with their place, for editors to jump to, and say `error:` themselves.
-    match of_a_model {
+    // Errors in a file begin with their place, for editors to jump to, and say `error:` themselves.
+    match says_error {
         true => out::complain(message),
         false => out::complain(format_args!("error: {message}")),
     }

@@ -16,12 +16,12 @@ pub(crate) fn list() -> Result<ExitCode> {
     let lines = |files: &[ShippedFile]| -> String {
         files.iter().map(|file| format!("  {:width$}  {}\n", file.name(), file.title())).collect()
     };
-    out::line(format_args!("Models, for linc compile:\n{}", lines(SHIPPED.models)))?;
+    out::prose(format_args!("Models, for linc compile:\n{}", lines(SHIPPED.models)))?;
     let (sweeps, runs): (Vec<ShippedFile>, Vec<ShippedFile>) =
         SHIPPED.configs.iter().partition(|file| file.is_sweep());
-    out::line(format_args!("Configs, for linc train:\n{}", lines(&runs)))?;
-    out::line(format_args!("Sweeps, for linc sweep:\n{}", lines(&sweeps)))?;
-    out::line("linc init NAME writes a config and its model into this folder, to be edited.")?;
+    out::prose(format_args!("Configs, for linc train:\n{}", lines(&runs)))?;
+    out::prose(format_args!("Sweeps, for linc sweep:\n{}", lines(&sweeps)))?;
+    out::prose("linc init NAME writes a config and its model into this folder, to be edited.")?;
     Ok(ExitCode::SUCCESS)
 }
 

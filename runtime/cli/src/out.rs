@@ -2,7 +2,24 @@
 //! may be full.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+
+use console::Term;
+
+use crate::wrap::wrapped;
+
+/// Columns of the terminal that standard output goes to, if it does.
+pub(crate) fn width() -> Option<usize> {
+    io::stdout().is_terminal().then(|| usize::from(Term::stdout().size().1))
+}
+
+/// As [`line`], in lines that fit the terminal.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn prose(text: impl Display) -> io::Result<()> {
+    line(wrapped(&text.to_string(), width()))
+}
 
 /// Writes a text and a newline.
 ///

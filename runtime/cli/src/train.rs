@@ -13,10 +13,11 @@ use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Summary, Trainer};
 
 use crate::args::TrainArgs;
-use crate::console::{Console, indented};
+use crate::console::Console;
 use crate::out;
 use crate::shipped::SHIPPED;
 use crate::table::table;
+use crate::wrap::indented;
 
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
@@ -102,10 +103,10 @@ fn list_settings() -> Result<ExitCode> {
         if key.section() != section {
             let gap = if section.is_empty() { "" } else { "\n" };
             section = key.section().to_owned();
-            out::line(format_args!("{gap}[{section}] {}", key.about))?;
+            out::prose(format_args!("{gap}[{section}] {}", key.about))?;
         }
         let default = key.default.as_deref().unwrap_or("unset");
-        out::line(format_args!(
+        out::prose(format_args!(
             "  --{} ({}; default {default})\n      {}",
             key.name, key.expected, key.help
         ))?;

@@ -3,17 +3,17 @@
 /// What to type first.
 pub(super) const FIRST_STEPS: &str = "\
 First steps:
-  linc train configs/quickstart.toml                     Train a small hybrid, in a minute or two
-  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt \"One day\"
-  linc models                                            What there is to compile and train
-  linc compile models/llama3_1b.toml --ratio 0.75        See layers, memory and kernels of a larger one
-  linc COMMAND --help                                    What a command takes";
+  linc train quickstart                   Train a small hybrid, in a minute or two
+  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt Hi
+  linc models                             What there is to compile and train
+  linc compile llama3_1b --ratio 0.75     Layers, memory and kernels of a large one
+  linc COMMAND --help                     What a command takes";
 
 pub(super) const TRAIN_EXAMPLES: &str = "\
 Examples:
   linc train configs/quickstart.toml
-  linc train configs/quickstart.toml --model.linear_attn_ratio 1.0 --training.steps 100
-  linc train configs/quickstart.toml --training.dataset text --training.dataset_path 'books/*.txt'
+  linc train configs/quickstart.toml --model.linear_attn_ratio 1.0
+  linc train configs/quickstart.toml --training.dataset_path 'books/*.txt'
   linc train configs/quickstart.toml --profile
   linc train --list-settings
 
@@ -22,10 +22,10 @@ folder of its own; --job.dump_folder names one.";
 
 pub(super) const SWEEP_EXAMPLES: &str = "\
 Examples:
-  linc sweep configs/sweep_ratio.toml                         How the loss depends on the share of linear layers
-  linc sweep configs/sweep_ratio.toml --dry-run               Its runs, and their memory
-  linc sweep configs/sweep_lr.toml --sweep.runs_at_once 2     Two runs at once, which share the threads
-  linc sweep configs/sweep_ratio.toml --training.steps 1000 --sweep.dump_folder outputs/longer
+  linc sweep sweep_ratio                 How the loss depends on the linear share
+  linc sweep sweep_ratio --dry-run       Its runs, and their memory
+  linc sweep sweep_lr --sweep.runs_at_once 2     Two at once, sharing the threads
+  linc sweep sweep_ratio --training.steps 1000 --sweep.dump_folder outputs/longer
 
 A sweep that was stopped goes on with the same command; a run that is finished is not done again.";
 
