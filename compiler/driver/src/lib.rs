@@ -27,7 +27,7 @@ pub use likeness::check_same;
 pub use linc_codegen_cuda::Arch;
 pub use linc_ir::{AdamSpec, AdamWSpec, AttentionFamily, AttentionKind, ParamRole, UpdateOp};
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
-pub use linc_lang::{Diagnostics, ModelConfig, Source};
+pub use linc_lang::{Diagnostic, Diagnostics, ModelConfig, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout;

@@ -144,6 +144,11 @@ impl ModelConfig {
         self.settings.get(key).map(|s| s.value)
     }
 
+    /// All numbers by their dotted keys, without derived defaults.
+    pub fn numbers(&self) -> impl Iterator<Item = (&str, Number)> {
+        self.settings.iter().map(|(key, setting)| (key.as_str(), setting.value))
+    }
+
     /// RoPE frequency scaling, if the model has `[rope_scaling]`.
     pub fn rope_scaling(&self) -> Option<RopeScaling> {
         let number = |name| self.number(&path(SCALING, name)).map(Number::as_f64);

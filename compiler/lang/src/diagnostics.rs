@@ -87,19 +87,26 @@ pub struct Diagnostics {
     /// The errors, never empty.
     pub errors: Vec<Diagnostic>,
     sources: Vec<Source>,
+    note: Option<String>,
 }
 
 impl Diagnostics {
     /// Errors with the texts whose paths they name.
     pub fn new(errors: Vec<Diagnostic>, sources: Vec<Source>) -> Self {
-        Diagnostics { errors, sources }
+        Diagnostics { errors, sources, note: None }
+    }
+
+    /// The same errors with a remark about all of them.
+    #[must_use]
+    pub fn noting(self, note: String) -> Self {
+        Diagnostics { note: Some(note), ..self }
     }
 
     /// The same errors, each with what is to be added to it about another text.
     pub(crate) fn in_addition(self, source: &Source, add: impl Fn(Diagnostic) -> Diagnostic) -> Self {
         let mut sources = self.sources;
         sources.push(source.clone());
-        Diagnostics { errors: self.errors.into_iter().map(add).collect(), sources }
+        Diagnostics { errors: self.errors.into_iter().map(add).collect(), sources, note: self.note }
     }
 
     fn text(&self, path: &str) -> &str {
@@ -168,6 +175,9 @@ impl fmt::Display for Diagnostics {
         }
         if self.errors.len() > SHOWN {
             writeln!(f, "\nand {}", count(self.errors.len() - SHOWN, "more error"))?;
+        }
+        if let Some(note) = &self.note {
+            writeln!(f, "  = note: {note}")?;
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ pub enum CheckpointError {
     #[error("{0}")]
     Model(#[from] CompileError),
     /// A folder of Hugging Face is not what it should be: all that is wrong.
-    #[error(transparent)]
+    #[error("{0}")]
     HuggingFace(#[from] ConfigError),
     /// Its tokenizer cannot be read.
     #[error(transparent)]

@@ -38,7 +38,7 @@ pub use background::{Outline, Saving, save_outline};
 pub use batch::{BatchChange, batch_change};
 pub use error::CheckpointError;
 use error::{io_error, unreadable};
-pub use model::{check_model, model_of};
+pub use model::{check_model, differs, model_of};
 pub use read::{load_optimizer_state, load_weights};
 pub use settings::{AsyncMode, Checkpoint};
 use steps::{Hidden, step_path};

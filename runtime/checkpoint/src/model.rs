@@ -1,5 +1,6 @@
 //! The model that a checkpoint is of: compiled again from its record, and compared with another.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use linc_device::words::thousands;
@@ -9,6 +10,7 @@ use linc_driver::{
 };
 
 use crate::batch::batch_change;
+use crate::hugging_face::MODEL_TOML;
 use crate::{CheckpointError, ModelRecord};
 
 /// The model that a checkpoint describes.
@@ -72,6 +74,49 @@ pub fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Resul
         return Ok(());
     };
     Err(CheckpointError::Mismatch { path: path.to_path_buf(), message, help })
+}
+
+/// How the model of weights differs from the one that they are to start, for whoever asked for that, with what to do about it.
+pub fn differs(path: &Path, saved: &ModelRecord, now: &ModelRecord, message: &str) -> CheckpointError {
+    let mut different = numbers_that_differ(saved, now);
+    if different.is_empty() && saved.layers != now.layers {
+        let [there, here] = [saved, now].map(|model| letters(&model.layers));
+        different.push(format!("its layers are {there}, not {here}"));
+    }
+    let told = match different.is_empty() {
+        true => message.to_owned(),
+        false => format!("{message}: {}", different.join(", ")),
+    };
+    let own = path.join(MODEL_TOML);
+    let help = match own.is_file() {
+        true => format!("its model is beside it: --model.path {}", own.display()),
+        false => format!(
+            "it is of {} {} ({}; linc inspect {} shows it): train that model, with its linear layers",
+            saved.name,
+            saved.flavor,
+            saved.model_path,
+            path.display()
+        ),
+    };
+    CheckpointError::Mismatch { path: path.to_path_buf(), message: told, help }
+}
+
+/// The numbers of two models that are not the same, in words.
+fn numbers_that_differ(saved: &ModelRecord, now: &ModelRecord) -> Vec<String> {
+    let numbers = |record: &ModelRecord| -> BTreeMap<String, f64> {
+        let model = model_of(record).ok();
+        let numbers = |model: Model| {
+            model.config().numbers().map(|(key, number)| (key.to_owned(), number.as_f64())).collect()
+        };
+        model.map(numbers).unwrap_or_default()
+    };
+    let (there, here) = (numbers(saved), numbers(now));
+    let said = |number: Option<&f64>| number.map_or("unset".to_owned(), f64::to_string);
+    let keys: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    let differ = keys.into_iter().filter(|key| there.get(*key) != here.get(*key));
+    differ
+        .map(|key| format!("{key} is {} in it, not {}", said(there.get(key)), said(here.get(key))))
+        .collect()
 }
 
 /// Whether two records describe the same computation: by their texts, or else, since a comment changes nothing, by the

@@ -128,7 +128,7 @@ fn what_cannot_be_measured_is_refused() {
         refuse(&[&["bench", "train", "--device", "cpu"], args].concat(), expected);
     };
     train(&["models/none.toml"], &["none.toml"]);
-    train(&[MODEL, "--ratio", "0,2"], &["\"2\"", "from 0 to 1"]);
+    train(&[MODEL, "--ratio", "0,2"], &["`--ratio 2`", "from 0 to 1"]);
     train(&[MODEL, "--seq", "0"], &["at least 1"]);
     train(&[MODEL, "--recompute", "some"], &["--recompute", "selective"]);
     train(&[MODEL, "--selective-layers", "2", "--recompute", "full"], &["--selective-layers belongs to"]);

@@ -63,8 +63,11 @@ fn the_schema_is_json() {
 fn what_is_no_request_is_refused() {
     let folder = Folder::new("config_refused");
     let config = folder.file("run.toml", "base = \"nowhere.toml\"\n");
-    refuse(&["config", &config], &["run.toml:1:8: `base`: there is no file", "nowhere.toml", "help: "]);
-    refuse(&["train", &config], &["run.toml:1:8: `base`: there is no file"]);
+    refuse(
+        &["config", &config],
+        &["run.toml:1:8: error: `base`: there is no file", "nowhere.toml", "help: "],
+    );
+    refuse(&["train", &config], &["run.toml:1:8: error: `base`: there is no file"]);
     let config = folder.file("a/run.toml", "base = \"../b/run.toml\"\n[training]\nsteps = 5\n");
     folder.file("b/run.toml", format!("base = {config:?}\n"));
     refuse(&["train", &config], &["leads back to where it began", "b/run.toml:1"]);

@@ -84,7 +84,7 @@ fn what_the_command_line_sets_is_said_to_be_there() {
     let typo = folder.file("typo.toml", text);
     refuse(
         &["train", &typo],
-        &["typo.toml:9:8: the model has no number `dims`", "help: did you mean `dim`?"],
+        &["typo.toml:9:8: error: the model has no number `dims`", "help: did you mean `dim`?"],
     );
     let error = refuse(
         &["train", &config, "--training.batch_size", "3", "--training.global_batch_size", "4"],
@@ -268,4 +268,101 @@ fn what_is_refused_says_what_to_do() {
         let error = refuse(args, &[said]);
         assert!(!error.contains("os error"), "{error}");
     }
+}
+
+#[test]
+fn values_that_are_nearly_right_are_told_how_they_are_written() {
+    let folder = Folder::new("nearly_right");
+    let config = folder.config();
+    for (setting, said) in [
+        (["--training.steps", "1e3"], "help: write 1000"),
+        (["--activation_checkpoint.mode", "memry"], "\"memory_budget\""),
+        (["--lr_scheduler.decay_type", "linaer"], "did you mean linear?"),
+        (["--model.linear_attn_placement", "midle"], "did you mean middle?"),
+    ] {
+        let place = format!("command line: `{} {}`: ", setting[0], setting[1]);
+        refuse(&[&["train", &config][..], &setting].concat(), &[&place, said]);
+    }
+    for (args, said) in [
+        (&["compile", "nano"][..], &["did you mean llama3_nano, which is built in?"][..]),
+        (&["train", "debug"], &["did you mean debug_model, which is built in?"]),
+        (&["compile", "llama3_nano", "--fit", "5"], &["with its unit, such as 24GiB"]),
+        (&["compile", "llama3_nano", "--fit", "0.5"], &["with its unit, such as 24GiB"]),
+        (
+            &["compile", "llama3_nano", "--ratio", "2"],
+            &["command line: `--ratio 2`", "0.75 for three of four"],
+        ),
+        (&["bench", "train", "llama3_nano", "--ratio", "0,75"], &["command line: `--ratio 75`"]),
+        (&["compile", "llama3_nano", "--recompute", "memry"], &["did you mean \"memory_budget\"?"]),
+    ] {
+        refuse(args, said);
+    }
+}
+
+#[test]
+fn numbers_that_do_not_fit_together_name_the_flag_that_set_them() {
+    let folder = Folder::new("overridden");
+    let config = folder.config();
+    let error = refuse(&["train", &config, "--model.overrides.n_heads", "3"], &["overridden to 3"]);
+    assert!(
+        error.contains("numbers are overridden by") && error.contains("`--model.overrides.n_heads 3`"),
+        "{error}"
+    );
+    assert!(error.contains("config.toml:9:7"), "{error}");
+    let error = refuse(&["compile", "llama3_nano", "--set", "head_dim=3"], &["even head size"]);
+    assert!(error.contains("= note: numbers are overridden by `--set head_dim=3`"), "{error}");
+    let error = refuse(&["compile", "llama3_nano", "--set", "dim=100", "--set", "n_heads=7"], &["dim = 100"]);
+    assert_eq!(error.matches("note: ").count(), 1, "once for all errors: {error}");
+}
+
+#[test]
+fn all_errors_of_files_look_alike() {
+    let folder = Folder::new("looks");
+    let linc = "model m {\n  x = nothing\n}\n";
+    folder.file("own.linc", linc);
+    let model =
+        folder.file("own.toml", "name = \"m\"\nflavor = \"x\"\narchitecture = \"own.linc\"\ndims = 8\n");
+    let config = folder.file("run.toml", "[training]\nstep = 3\n");
+    let lost = folder.file("lost.toml", "name = \"m\"\narchitecture = \"lost.linc\"\n");
+    for (args, place) in [
+        (["compile", &model], "own.toml:4:1"),
+        (["train", &config], "run.toml:2:1"),
+        (["compile", &lost], "lost.toml:2:16"),
+    ] {
+        let error = refuse(&args, &[&format!("{place}: error: ")]);
+        let lines: Vec<&str> = error.lines().collect();
+        let at =
+            lines.iter().position(|line| line.contains(&format!("{place}: error: "))).expect("the place");
+        assert!(!lines[at].starts_with("error"), "an editor jumps to the place: {error}");
+        assert_eq!(lines[at + 1], "  |", "{error}");
+        assert!(
+            lines[at + 2].split_once(" | ").is_some_and(|(number, _)| number.parse::<usize>().is_ok()),
+            "{error}"
+        );
+        assert!(lines[at + 3].starts_with("  | ") && lines[at + 3].contains('^'), "{error}");
+        assert!(lines.get(at + 4).is_none_or(|line| line.starts_with("  = help: ")), "{error}");
+    }
+}
+
+#[test]
+fn weights_of_another_model_say_what_differs() {
+    let folder = Folder::new("other_weights");
+    let config = folder.config();
+    succeed(&["train", &config, "--training.steps", "1", "--validation.enable", "false"]);
+    let step = folder.path("run/checkpoint/step-1").display().to_string();
+    let other = folder.path("other").display().to_string();
+    let start = ["--checkpoint.initial_load_path", &step, "--job.dump_folder", &other];
+    let said = ["dim is 32 in it, not 64", "llama3 nano", "linc inspect"];
+    refuse(&[&["train", &config, "--model.overrides.dim", "64"][..], &start].concat(), &said);
+    // An imported folder has its model beside the weights.
+    let (hf, back) = (folder.path("hf").display().to_string(), folder.path("back").display().to_string());
+    succeed(&["export", &step, "--out", &hf]);
+    succeed(&["import", &hf, "--out", &back]);
+    let start = ["--checkpoint.initial_load_path", &back, "--job.dump_folder", &other];
+    let help = format!("--model.path {back}/model.toml");
+    refuse(&[&["train", &config, "--model.overrides.dim", "64"][..], &start].concat(), &["dim is 32", &help]);
+    // What is proposed works, without the numbers that the config sets.
+    let text = fs::read_to_string(&config).expect("the config");
+    let plain = folder.file("plain.toml", text.replace("[model.overrides]\ndim = 32\nn_layers = 2\n", ""));
+    succeed(&[&["train", &plain, "--model.path", &format!("{back}/model.toml")][..], &start].concat());
 }

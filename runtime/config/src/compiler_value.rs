@@ -6,7 +6,8 @@ use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, Ratio, Recompu
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
-use crate::value::{Setting, describe_text, mismatch, quote};
+use crate::near::distance;
+use crate::value::{NEAREST, Setting, describe_text, mismatch, quote};
 
 /// The exact fraction of the decimal text, so that 0.7 is 7/10 when layers are placed.
 impl Setting for Ratio {
@@ -137,12 +138,12 @@ macro_rules! pass_setting {
 
             fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
                 let Some(text) = value.as_str() else { return Err(mismatch::<Self>(value)) };
-                let distance = |value: &&Self| strsim::damerau_levenshtein(text, value.name());
+                let distance = |value: &&Self| distance(text, value.name());
                 match (Self::from_name(text), Self::ALL.iter().min_by_key(distance)) {
                     (Some(value), _) => Ok(value),
                     // There are many names for what these say, so the nearest of them is named however far it is.
                     (None, Some(near)) => {
-                        Err(format!("{}; the nearest is {}", mismatch::<Self>(value), quote(near.name())))
+                        Err(format!("{}{NEAREST}{}", mismatch::<Self>(value), quote(near.name())))
                     }
                     (None, None) => Err(mismatch::<Self>(value)),
                 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use linc_driver::{Diagnostic, Diagnostics, Source};
+
 /// Everything found wrong with one job; the command line exits with [`ConfigError::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfigError {
@@ -69,6 +71,15 @@ pub enum Place {
     CommandLine(String),
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File(FilePlace { file, line, column, .. }) => write!(f, "{file}:{line}:{column}"),
+            Place::CommandLine(flag) => write!(f, "`{flag}`"),
+        }
+    }
+}
+
 /// A stretch of one line of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilePlace {
@@ -110,22 +121,29 @@ impl FilePlace {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            None => write!(f, "{}", self.message)?,
-            Some(Place::CommandLine(flag)) => write!(f, "command line: `{flag}`: {}", self.message)?,
-            Some(Place::File(place)) => {
-                let number = place.line.to_string();
-                let margin = " ".repeat(number.len());
-                writeln!(f, "{}:{}:{}: {}", place.file, place.line, place.column, self.message)?;
-                writeln!(f, " {margin} |")?;
-                writeln!(f, " {number} | {}", place.text)?;
-                let indent = " ".repeat(place.column - 1);
-                write!(f, " {margin} | {indent}{}", "^".repeat(place.width))?;
+            None => write!(f, "error: {}", self.message)?,
+            Some(Place::CommandLine(flag)) => {
+                write!(f, "error: command line: `{flag}`: {}", self.message)?;
             }
+            Some(Place::File(place)) => return f.write_str(self.in_a_file(place).to_string().trim_end()),
         }
         match &self.help {
             Some(help) => write!(f, "\n  help: {help}"),
             None => Ok(()),
         }
+    }
+}
+
+impl Problem {
+    /// As the compiler shows what is wrong with a model, so that all errors of files look alike.
+    fn in_a_file(&self, place: &FilePlace) -> Diagnostics {
+        let bytes = |columns: usize| place.text.chars().take(columns).map(char::len_utf8).sum::<usize>();
+        // Only the line itself is known of the file.
+        let before = place.line - 1;
+        let span = before + bytes(place.column - 1)..before + bytes(place.column - 1 + place.width);
+        let text = format!("{}{}", "\n".repeat(before), place.text);
+        let error = Diagnostic::new(&place.file, span, self.message.as_str()).help(self.help.clone());
+        Diagnostics::new(vec![error], vec![Source { path: place.file.clone(), text }])
     }
 }
 
@@ -162,7 +180,7 @@ mod tests {
         };
         assert_eq!(
             problem.to_string(),
-            "f.toml:2:1: unknown key\n   |\n 2 | seqlen = 5\n   | ^^^^^^\n  help: did you mean `seq_len`?"
+            "f.toml:2:1: error: unknown key\n  |\n2 | seqlen = 5\n  | ^^^^^^\n  = help: did you mean `seq_len`?"
         );
     }
 }

@@ -9,6 +9,7 @@
 //! which [`sections!`] declares. To add a type of settings: [`Setting`]; one
 //! that is a list of tables: [`table!`].
 
+mod advice;
 pub mod check;
 mod compiler_value;
 mod error;

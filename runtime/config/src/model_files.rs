@@ -273,7 +273,7 @@ mod tests {
         assert!(wrong.contains(":1:16:") && wrong.contains("the integer 7"), "{wrong}");
         let lost = error("lost");
         assert!(
-            lost.contains("llama3_lost.toml:1:16: ")
+            lost.contains("llama3_lost.toml:1:16: error: ")
                 && lost.contains("lost.linc: cannot read")
                 && lost.contains("no such file"),
             "{lost}"

@@ -6,16 +6,36 @@ use std::path::{Path, PathBuf};
 /// Entries of a folder that are looked at.
 const MOST_ENTRIES: usize = 10_000;
 
-/// The known name nearest in spelling, if near enough to be what was meant.
+/// The known name nearest in spelling, if near enough to be what was meant; else the shortest of those of which a part is
+/// (`nano` of `llama3_nano`).
 pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+    let known: Vec<&str> = known.collect();
+    let whole = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
         .filter(|(distance, candidate)| {
             let key = candidate.rsplit('.').next().unwrap_or(candidate);
             *distance <= (key.len() / 3).max(2)
         })
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    let part = || {
+        let near = known.iter().map(|candidate| (distance_of_parts(name, candidate), *candidate));
+        let near = near.filter(|(distance, _)| name.len() > 2 && *distance <= name.len() / 4);
+        near.min_by_key(|(distance, candidate)| (*distance, candidate.len())).map(|(_, candidate)| candidate)
+    };
+    whole.or_else(part)
+}
+
+/// How far a name is from the nearest part of another.
+fn distance_of_parts(name: &str, other: &str) -> usize {
+    let parts = other.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty());
+    parts.map(|part| strsim::damerau_levenshtein(name, part)).min().unwrap_or(usize::MAX)
+}
+
+/// How far a name is from another or from a part of it.
+pub(crate) fn distance(name: &str, other: &str) -> usize {
+    strsim::damerau_levenshtein(name, other).min(distance_of_parts(name, other))
 }
 
 /// The name of dotted parts that has what a pattern with stars says nearest in spelling, however far; of equals the first.
@@ -65,6 +85,19 @@ pub fn help_for_missing(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_a_name_is_near_to_it() {
+        let models = ["llama3_debugmodel", "llama3_nano", "llama3_nano_wide", "recall_small"];
+        let near = |name| nearest(name, models.into_iter());
+        for (typed, meant) in [("nano", "llama3_nano"), ("nanno", "llama3_nano"), ("recal", "recall_small")] {
+            assert_eq!(near(typed), Some(meant), "{typed}");
+        }
+        for typed in ["", "x", "3", "none", "gpt2"] {
+            assert_eq!(near(typed), None, "{typed}");
+        }
+        assert_eq!(nearest("memry", ["none", "full", "memory_budget"].into_iter()), Some("memory_budget"));
+    }
 
     #[test]
     fn a_pattern_is_near_to_what_has_its_words() {

@@ -33,6 +33,12 @@ pub fn of_words(words: &[(&str, String)]) -> Value {
     json!({ "enum": words, "x-taplo": { "docs": { "enumValues": docs } } })
 }
 
+/// The words that a schema names.
+pub(crate) fn words(schema: &Value) -> Vec<&str> {
+    let own = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    own.chain(schema["anyOf"].as_array().into_iter().flatten().flat_map(words)).collect()
+}
+
 /// A table: its keys, with what they do and their values.
 #[doc(hidden)]
 pub fn of_table(keys: Vec<(&str, String, Value)>) -> Value {

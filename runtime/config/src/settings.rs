@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::advice::advice;
 use crate::check::Check;
 use crate::error::{ConfigError, FilePlace, Place, Problem};
 use crate::files::{BASE, ConfigFiles, ConfigText};
@@ -15,12 +16,24 @@ use crate::legacy;
 use crate::overrides::Override;
 use crate::section::KeyInfo;
 use crate::syntax;
-use crate::value::{Setting, describe, describe_text};
+use crate::value::{NEAREST, Setting, describe, describe_text};
 
 enum Value<'a> {
     Toml(DeValue<'a>),
     Text(String),
     Switch,
+}
+
+impl Value<'_> {
+    /// What was written, and the quotes that words have there.
+    fn words(&self) -> Option<(&str, &'static str)> {
+        match self {
+            Value::Toml(DeValue::String(text)) => Some((text.trim(), "\"")),
+            Value::Toml(DeValue::Float(number)) => Some((number.as_str(), "")),
+            Value::Text(text) => Some((text.trim(), "")),
+            Value::Toml(_) | Value::Switch => None,
+        }
+    }
 }
 
 enum Origin {
@@ -276,7 +289,11 @@ impl<'a> Settings<'a> {
                     (Value::Toml(_) | Value::Text(_) | Value::Switch, _) => None,
                 };
                 let place = part.map_or(place, |(text, span)| self.place_in(text, span));
-                let help = legacy::help(name).map(str::to_owned);
+                let advice = || {
+                    let (text, quotes) = entry.value.words()?;
+                    advice::<T>(text, quotes).filter(|_| !message.contains(NEAREST))
+                };
+                let help = advice().or_else(|| legacy::help(name).map(str::to_owned));
                 self.problem(format!("`{}`: {message}", entry.spelled), place, help);
                 default
             }
@@ -384,7 +401,7 @@ pub fn place_among<'p>(places: &'p BTreeMap<String, Place>, names: &[&str]) -> O
 
 fn at(place: &Place) -> String {
     match place {
-        Place::File(place) => format!("{}:{}:{}", place.file, place.line, place.column),
-        Place::CommandLine(flag) => format!("command line: `{flag}`"),
+        Place::File(_) => place.to_string(),
+        Place::CommandLine(_) => format!("command line: {place}"),
     }
 }

@@ -39,6 +39,9 @@ pub trait Setting: Sized {
     fn to_toml(&self) -> Option<String>;
 }
 
+/// What a message says before the nearest of a setting's words, where it says that itself.
+pub(crate) const NEAREST: &str = "; the nearest is ";
+
 /// `expected X, found Y`.
 pub fn mismatch<T: Setting>(value: &DeValue<'_>) -> String {
     format!("expected {}, found {}", T::expected(), describe(value))

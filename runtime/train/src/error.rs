@@ -17,7 +17,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum TrainError {
     /// A setting is wrong.
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
     /// Data or tokenizer cannot be used.
     #[error(transparent)]

@@ -211,9 +211,11 @@ mod tests {
         assert_eq!(document.get(&["bc", "d", "1", "e"]), Some(&Value::from("}\"]")));
         assert_eq!(document.get(&["bc", "x"]), None);
         let said = document.problem(&["bc", "d", "1", "e"], "no", "do").to_string();
-        assert!(said.starts_with("c.json:2:36: no\n") && said.ends_with("help: do"), "{said}");
-        assert!(document.problem(&["f"], "no", "do").to_string().starts_with("c.json:4:3: no"));
-        assert!(document.problem(&["bc", "d", "0"], "no", "do").to_string().starts_with("c.json:2:29: no"));
+        assert!(said.starts_with("c.json:2:36: error: no\n") && said.ends_with("help: do"), "{said}");
+        assert!(document.problem(&["f"], "no", "do").to_string().starts_with("c.json:4:3: error: no"));
+        assert!(
+            document.problem(&["bc", "d", "0"], "no", "do").to_string().starts_with("c.json:2:29: error: no")
+        );
     }
 
     #[test]
@@ -222,8 +224,8 @@ mod tests {
             parse("{\"a\": {\"b\": 1,\n\"b\": 2}, \"c\": 3,\n \"c\": 3}").unwrap_or_else(|e| panic!("{e}"));
         let said: Vec<String> = document.doubles().iter().map(ToString::to_string).collect();
         assert_eq!(said.len(), 2);
-        assert!(said[0].starts_with("c.json:2:1: `a.b` is there twice"), "{}", said[0]);
-        assert!(said[1].starts_with("c.json:3:2: `c` is there twice"), "{}", said[1]);
+        assert!(said[0].starts_with("c.json:2:1: error: `a.b` is there twice"), "{}", said[0]);
+        assert!(said[1].starts_with("c.json:3:2: error: `c` is there twice"), "{}", said[1]);
     }
 
     #[test]
@@ -232,6 +234,6 @@ mod tests {
             assert!(parse(text).is_err(), "{text:.20}");
         }
         let said = parse("{\n\"a\": 1,\n\"b\" 2}").err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(said.starts_with("c.json:3:5: the config is no JSON: expected `:`"), "{said}");
+        assert!(said.starts_with("c.json:3:5: error: the config is no JSON: expected `:`"), "{said}");
     }
 }

@@ -366,7 +366,7 @@ fn wrong_keys_are_all_said_with_their_lines() {
     folder.write();
     let config = text(folder.path().join("config.json")).expect("a file");
     let line = config.lines().position(|line| line.contains("mlp_bias")).expect("a line") + 1;
-    assert!(folder.refused().contains(&format!("config.json:{line}:3: `mlp_bias`")));
+    assert!(folder.refused().contains(&format!("config.json:{line}:3: error: `mlp_bias`")));
 }
 
 #[test]
@@ -593,11 +593,11 @@ fn what_is_there_in_place_of_a_model_is_said() {
         refused().contains("there is pytorch_model.bin: have transformers load and save it as safetensors")
     );
     folder.file("config.json", "{\"hidden_size\": 16,");
-    assert!(refused().contains("config.json:1:19: the config of a model is no JSON"));
+    assert!(refused().contains("config.json:1:19: error: the config of a model is no JSON"));
     folder.file("config.json", b"{\xff}");
     assert!(refused().contains("is not UTF-8 text (byte 1)"));
     folder.file("config.json", "{\"model_type\": \"llama\", \"vocab_size\": 1,\n\"vocab_size\": 2}");
-    assert!(refused().contains("config.json:2:1: `vocab_size` is there twice"));
+    assert!(refused().contains("config.json:2:1: error: `vocab_size` is there twice"));
     folder.write();
     folder.file("tokenizer.json", "{}");
     assert!(refused().contains("tokenizer.json"));

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::{TOKENIZER_FILE, ranks};
 use crate::error::DataError;
 
-/// What `model.tokenizer_path` may be.
-const USUAL: &str = "model.tokenizer_path is a Hugging Face tokenizer.json, a rank file of tiktoken or Llama 3, or a folder with one; leave it out for bytes";
+/// What a tokenizer is. (A folder to import has its tokenizer where no setting names it.)
+const USUAL: &str = "a tokenizer is a Hugging Face tokenizer.json, a rank file of tiktoken or Llama 3, or a folder with one; without it, text is read as bytes";
 /// How the formats of other libraries become the one that is read.
 const CONVERT: &str = "fetch it again if it may be cut off, or write a tokenizer.json with Python's transformers: \
                        AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
@@ -85,7 +85,7 @@ mod tests {
         assert!(said(folder.path()).contains("no tokenizer.json in this folder: it is empty"));
         fs::write(at("notes.txt"), "").expect("a file");
         let error = said(folder.path());
-        assert!(error.contains("it has notes.txt") && error.contains("leave it out for bytes"), "{error}");
+        assert!(error.contains("it has notes.txt") && error.contains("text is read as bytes"), "{error}");
         fs::write(at("tokenizer.model"), [10, 9, 0, 255]).expect("a file");
         for path in [folder.path().to_owned(), at("tokenizer.model")] {
             assert!(said(&path).contains("save_pretrained"), "{}", said(&path));
@@ -95,6 +95,6 @@ mod tests {
         let error = said(folder.path());
         assert!(error.contains("did you mean") && error.contains("original?"), "{error}");
         let error = said(&at("original"));
-        assert!(error.contains("not a usable tokenizer") && error.contains("for bytes"), "{error}");
+        assert!(error.contains("not a usable tokenizer") && error.contains("as bytes"), "{error}");
     }
 }

@@ -150,6 +150,11 @@ impl JobConfig {
         ConfigError::from(Problem { message, place, help })
     }
 
+    /// Where a setting was given, in words.
+    pub fn place_of(&self, name: &str) -> Option<String> {
+        self.places.0.get(name).map(Place::to_string)
+    }
+
     /// Reads a config file, or the one of that name that is built in where there is no such file, and the configs that it
     /// starts from.
     ///

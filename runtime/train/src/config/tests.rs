@@ -184,7 +184,7 @@ fn an_unknown_key_shows_its_line_and_the_nearest() {
     let error = bad("[training]\nsteps = 5\nseqlen = 64 # oops\n", &[]);
     assert_eq!(
         error,
-        "run.toml:3:1: unknown key `seqlen` in [training]\n   |\n 3 | seqlen = 64 # oops\n   | ^^^^^^\n  help: did you mean `seq_len`?"
+        "run.toml:3:1: error: unknown key `seqlen` in [training]\n  |\n3 | seqlen = 64 # oops\n  | ^^^^^^\n  = help: did you mean `seq_len`?"
     );
     assert!(bad("[model]\nsteps = 5\n", &[]).contains("did you mean `steps` of [training]?"));
     assert!(bad("[trainin]\nsteps = 5\n", &[]).contains("did you mean [training]?"));
@@ -341,13 +341,16 @@ fn a_schedule_may_be_a_list_of_segments() {
     ] {
         let error =
             bad(&format!("[[lr_scheduler.segments]]\nto = 1.0\n[[lr_scheduler.segments]]\n{part}\n"), &[]);
-        assert!(error.contains(&format!("run.toml:{place}: `lr_scheduler.segments`: {message}")), "{error}");
+        assert!(
+            error.contains(&format!("run.toml:{place}: error: `lr_scheduler.segments`: {message}")),
+            "{error}"
+        );
     }
     let segment = "[[lr_scheduler.segments]]\nto = 1.0\n";
     assert!(bad(&format!("{segment}{segment}"), &[]).contains("entry 1 of `segments` has no `steps`"));
     assert!(bad("[[lr_scheduler.segments]]\nsteps = 5\n", &[]).contains("give it a `to`"));
     let both = bad(&format!("[lr_scheduler]\nwarmup_steps = 5\n{segment}"), &[]);
-    assert!(both.contains("run.toml:2:16: `warmup_steps` stands beside `segments`"), "{both}");
+    assert!(both.contains("run.toml:2:16: error: `warmup_steps` stands beside `segments`"), "{both}");
     assert!(
         bad("", &["--lr_scheduler.segments", "[{ to = \"x\" }]"]).contains("`to`: expected a finite number")
     );
@@ -359,7 +362,7 @@ fn a_schedule_may_be_a_list_of_segments() {
 fn the_recall_task_must_fit() {
     let text = "[training]\ndataset = \"mqar\"\nseq_len = 64\n[training.mqar]\n";
     assert_eq!(good(&format!("{text}num_kv_pairs = 16\n"), &[]).data.mqar.num_kv_pairs, [16]);
-    assert!(bad(&format!("{text}num_kv_pairs = 17\n"), &[]).contains("run.toml:5:16: 17 pairs"));
+    assert!(bad(&format!("{text}num_kv_pairs = 17\n"), &[]).contains("run.toml:5:16: error: 17 pairs"));
     assert!(bad(&format!("{text}vocab_size = 16\nnum_kv_pairs = 8\n"), &[]).contains("has 7 keys"));
     assert!(bad(&format!("{text}num_kv_pairs = []\n"), &[]).contains("at least one"));
     assert!(bad(text, &["--training.seq_len", "63"]).contains("odd"));

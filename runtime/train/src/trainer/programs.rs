@@ -45,6 +45,13 @@ pub fn open_model(config: &JobConfig, files: &ModelFiles) -> Result<(Model, Mode
         CompileError::Pass(error) => {
             problem(config, &["model.linear_attn_placement", "model.linear_attn_ratio"], &error)
         }
+        CompileError::Model(errors) if !overrides.is_empty() => {
+            let given =
+                overrides.iter().filter_map(|(key, _)| config.place_of(&format!("{OVERRIDES}.{key}")));
+            let given: Vec<String> = given.collect();
+            CompileError::Model(errors.noting(format!("numbers are overridden by {}", given.join(", "))))
+                .into()
+        }
         other => TrainError::from(other),
     })?;
     let record = ModelRecord {

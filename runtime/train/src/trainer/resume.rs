@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use linc_checkpoint::{CheckpointError, ModelRecord, State, batch_change, check_model};
+use linc_checkpoint::{CheckpointError, ModelRecord, State, batch_change, check_model, differs};
 use linc_data::TrainingData;
 use linc_session::Session;
 
@@ -125,7 +125,13 @@ fn load(
     }
     // What a checkpoint does not hold. Drawing weights that are then loaded could take minutes.
     session.executor.initialize_constants()?;
-    linc_checkpoint::load_weights(&mut session.executor, path, proceed)?;
+    let loaded = linc_checkpoint::load_weights(&mut session.executor, path, proceed);
+    loaded.map_err(|error| match error {
+        TrainError::Checkpoint(CheckpointError::Mismatch { message, .. }) => {
+            differs(path, &state.model, record, &message).into()
+        }
+        other => other,
+    })?;
     if with_optimizer {
         linc_checkpoint::load_optimizer_state(&mut session.executor, path, proceed)?;
     }

@@ -109,17 +109,17 @@ fn what_is_wrong_is_said_where_it_stands() {
     assert_eq!(
         heads,
         [
-            "run.toml:3:1: unknown key `flavour` in [model]",
-            "base.toml:2:9: `training.steps`: expected an integer of at least 1, found 0",
-            "base.toml:3:1: unknown key `seqlen` in [training]",
+            "run.toml:3:1: error: unknown key `flavour` in [model]",
+            "base.toml:2:9: error: `training.steps`: expected an integer of at least 1, found 0",
+            "base.toml:3:1: error: unknown key `seqlen` in [training]",
         ]
     );
     // A value that another replaces is not looked at; a key that does not exist is.
     let said = folder.bad("mended.toml");
-    assert!(said.starts_with("base.toml:3:1: unknown key") && !said.contains("steps"), "{said}");
+    assert!(said.starts_with("base.toml:3:1: error: unknown key") && !said.contains("steps"), "{said}");
     assert!(folder.bad("of_torn.toml").starts_with("torn.toml:1:"), "{}", folder.bad("of_torn.toml"));
     let said = folder.bad("conflict.toml");
-    assert!(said.starts_with("conflict.toml:3:11: batch_size * seq_len"), "{said}");
+    assert!(said.starts_with("conflict.toml:3:11: error: batch_size * seq_len"), "{said}");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn what_is_no_base_is_refused_at_its_line() {
         ("{ file = \"other.toml\" }", vec!["found a table"]),
     ] {
         let said = of(value);
-        assert!(said.starts_with("run.toml:2:8: `base`: "), "{value}: {said}");
+        assert!(said.starts_with("run.toml:2:8: error: `base`: "), "{value}: {said}");
         assert!(words.iter().all(|word| said.contains(word)), "{value}: {said}");
     }
 }
@@ -217,7 +217,7 @@ fn bases_that_go_in_a_circle_name_their_lines() {
     ]);
     let said = folder.bad("self.toml");
     assert!(
-        said.starts_with("self.toml:1:8: `base` leads back to where it began: self.toml:1 -> "),
+        said.starts_with("self.toml:1:8: error: `base` leads back to where it began: self.toml:1 -> "),
         "{said}"
     );
     let said = folder.bad("a.toml");
@@ -237,7 +237,10 @@ fn a_base_elsewhere_than_at_the_top_is_told_its_place() {
     assert!(bad("", &["--base=a.toml"]).contains(at_the_top));
     // The record of a run is complete: what it names is not looked for.
     let said = bad("base = \"a.toml\"\n", &[]);
-    assert!(said.starts_with("run.toml:1:1: `base` is followed in the config that is trained"), "{said}");
+    assert!(
+        said.starts_with("run.toml:1:1: error: `base` is followed in the config that is trained"),
+        "{said}"
+    );
 }
 
 #[test]
