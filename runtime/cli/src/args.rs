@@ -1,6 +1,7 @@
 //! The command line.
 
 mod examples;
+mod values;
 
 use std::path::PathBuf;
 
@@ -10,54 +11,7 @@ use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
 use examples::{CONFIG_EXAMPLES, FIRST_STEPS, SWEEP_EXAMPLES, TRAIN_EXAMPLES};
-
-/// An integer of at least 1. The library's own errors are those of Rust's parsers.
-fn positive(text: &str) -> Result<usize, &'static str> {
-    text.parse().ok().filter(|n| *n > 0).ok_or("expected an integer of at least 1")
-}
-
-fn count(text: &str) -> Result<usize, &'static str> {
-    text.parse().map_err(|_| "expected an integer of at least 0")
-}
-
-fn seed(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "expected an integer from 0 to 18446744073709551615")
-}
-
-fn element(text: &str) -> Result<Element, &'static str> {
-    let named = Element::ALL.into_iter().find(|element| element.name() == text);
-    named.ok_or("expected float32, bfloat16 or float16")
-}
-
-/// Bytes, with a unit of powers of 1000 or, with an `i`, of 1024.
-fn file_size(text: &str) -> Result<u64, &'static str> {
-    const UNITS: [(&str, u64); 7] = [
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-        ("GB", 1_000_000_000),
-        ("MB", 1_000_000),
-        ("KB", 1_000),
-        ("B", 1),
-    ];
-    let (digits, unit) =
-        UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit))).unwrap_or((text, 1));
-    let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.filter(|bytes| *bytes > 0).ok_or("expected a size such as 500MB, 5GB or 2GiB")
-}
-
-/// An amount of memory: a number without a unit is none.
-fn memory(text: &str) -> Result<MemoryLimit, &'static str> {
-    let is_amount = |limit: &MemoryLimit| matches!(limit, MemoryLimit::Bytes(_));
-    text.parse()
-        .ok()
-        .filter(is_amount)
-        .ok_or("expected an amount of memory with its unit, such as 24GiB or 800MB")
-}
-
-fn number(text: &str) -> Result<f64, &'static str> {
-    text.parse().map_err(|_| "expected a number")
-}
+use values::{count, element, file_size, memory, number, positive, seed};
 
 fn placement_help() -> String {
     format!("Where they are: {}, or a list such as 0,2,5, which needs no ratio", Placement::words())

@@ -12,7 +12,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum StudyError {
     /// The sweep's file, or a config that it makes, is wrong.
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
     /// A model of the sweep does not compile.
     #[error("run {run}: {error}")]
