@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS_SCALE_STATE, STEP, TARGETS};
+use linc_driver::names::{GRAD_NORM, LEARNING_RATE, LOSS_SCALE_STATE, SLOT, STEP, TARGETS};
 use linc_ir::interp::{Bindings, Data, Real, Results, Tensor};
 use linc_ir::{DType, EfficientOp, Graph, Init, KindOp, NodeId, Op, ParamState, StateRole};
 use rand::{Rng, SeedableRng};
@@ -29,6 +29,10 @@ pub fn bindings(graph: &Graph, vocab: usize, seed: u64, warm: bool) -> Bindings<
         let (name, ty, values) = match graph.op(id) {
             Op::Input { name, ty } if ty.dtype == DType::I32 => {
                 let n = ty.shape.numel();
+                if name == SLOT {
+                    bindings.insert(name.clone(), Tensor::int([n], (0..n as i32).rev().collect()));
+                    continue;
+                }
                 let mut ids: Vec<i32> = (0..n).map(|_| rng.random_range(0..vocab as i32)).collect();
                 if name == TARGETS {
                     ids.iter_mut().skip(1).step_by(5).for_each(|id| *id = -1);

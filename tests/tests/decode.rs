@@ -4,8 +4,8 @@
 
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::{
-    Arch, AttentionKind, BatchShape, Entry, Model, Options, PersistentLayout, Placement, Precision, Source,
-    Target, compile, decode_support, names,
+    Arch, AttentionKind, BatchShape, Entry, Model, Options, PersistentLayout, Placement, Precision, Room,
+    Source, Target, compile, decode_support, names,
 };
 use linc_exec::Executor;
 use linc_plan::{DType, Role};
@@ -45,6 +45,11 @@ fn forward(executor: &mut Executor, tokens: &[i32]) -> Vec<f32> {
 
 /// Feeds tokens in blocks of that length to the caches and states; what follows the last one must not matter.
 fn prefill(executor: &mut Executor, tokens: &[i32], length: usize) {
+    prefill_into(executor, tokens, length, 0);
+}
+
+/// The same, to those of a slot.
+fn prefill_into(executor: &mut Executor, tokens: &[i32], length: usize, slot: i32) {
     for (i, part) in tokens.chunks(length).enumerate() {
         let mut block = part.to_vec();
         block.resize(length, 1);
@@ -52,6 +57,7 @@ fn prefill(executor: &mut Executor, tokens: &[i32], length: usize) {
         executor.write_input(0, names::TOKENS, &bytes).unwrap_or_else(|e| panic!("{e}"));
         let position = i32::try_from(i * length).expect("a short sequence");
         executor.write_input(0, names::POSITION, &position.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        executor.write_input(0, names::SLOT, &slot.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
         if executor.plan(0).binding(Role::Input, names::POSITIONS).is_some() {
             let mut positions: Vec<i32> = (position..).take(part.len()).collect();
             positions.resize(length, 0);
@@ -75,6 +81,7 @@ fn decode(executor: &mut Executor, tokens: &[i32], from: usize) -> Vec<f32> {
         let position = i32::try_from(position).expect("a short sequence");
         executor.write_input(1, names::TOKENS, &token.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
         executor.write_input(1, names::POSITION, &position.to_le_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        executor.write_input(1, names::SLOT, &[0; 4]).unwrap_or_else(|e| panic!("{e}"));
         executor.run(1).unwrap_or_else(|e| panic!("{e}"));
         logits.extend(executor.output(1, names::LOGITS).unwrap_or_else(|e| panic!("{e}")));
     }
@@ -109,7 +116,7 @@ fn attention_with_elu_features_decodes() {
     assert_eq!(linc_driver::prompt_blocks(&model, Target::Cpu, SEQ), None);
     for (precision, tolerance) in [(Precision::Float32, 1e-4), (Precision::Bfloat16, 3e-2)] {
         let options = Options { precision, ..Options::new(1, 1) };
-        let programs = [(Entry::Forward, SEQ), (Entry::Decode { context: SEQ }, 1)];
+        let programs = [(Entry::Forward, SEQ), (Entry::Decode(Room::of_one(SEQ)), 1)];
         let mut executor = executor(&model, &options, &programs);
         let vocab = model.sizes.vocab_size;
         let tokens: Vec<i32> = (0..SEQ).map(|i| ((i * i * 31 + 7 * i + 3) % vocab) as i32).collect();
@@ -129,9 +136,12 @@ fn same_logits(precision: Precision, tolerance: f32) {
         let model = models::flavor("nano", ratio);
         let whole = (Entry::Forward, SEQ);
         let options = Options { precision, ..Options::new(1, 1) };
-        let mut one = executor(&model, &options, &[whole, (Entry::Decode { context: SEQ }, 1)]);
+        let mut one = executor(&model, &options, &[whole, (Entry::Decode(Room::of_one(SEQ)), 1)]);
         let context = SEQ.next_multiple_of(BLOCK);
-        let programs = [(Entry::Prefill { context, tokens: BLOCK }, 1), (Entry::Decode { context }, 1)];
+        let programs = [
+            (Entry::Prefill { room: Room::of_one(context), tokens: BLOCK }, 1),
+            (Entry::Decode(Room::of_one(context)), 1),
+        ];
         // Chunk by chunk, and all chunks in parallel.
         let mut blocks = [Target::Cpu, Target::Cuda(Arch::Sm80)].map(|target| {
             executor(&model, &Options { target, narrow_weights: true, ..options.clone() }, &programs)
@@ -171,11 +181,79 @@ fn same_logits(precision: Precision, tolerance: f32) {
     }
 }
 
+/// Three sequences at places of their own, each in the slot of its number from the end, beside their whole sequences.
+#[test]
+fn sequences_at_different_positions_share_a_step() {
+    for (ratio, precision, tolerance) in [
+        ("0", Precision::Float32, 1e-4),
+        ("0.5", Precision::Float32, 1e-4),
+        ("0.5", Precision::Bfloat16, 3e-2),
+        ("1", Precision::Float16, 4e-3),
+    ] {
+        let (model, context) = (models::flavor("nano", ratio), SEQ.next_multiple_of(BLOCK));
+        let (lengths, steps, slots) = ([PROMPT, 1, 140], 6, 5);
+        let options = Options { precision, ..Options::new(1, 1) };
+        let mut whole = executor(&model, &options, &[(Entry::Forward, SEQ)]);
+        let vocab = model.sizes.vocab_size;
+        let text = |row: usize| -> Vec<i32> {
+            (0..SEQ).map(|i| ((i * i * (31 + row) + 7 * i + 3) % vocab) as i32).collect()
+        };
+        let texts = [text(0), text(1), text(2)];
+        let expected = [0, 1, 2].map(|row| forward(&mut whole, &texts[row]));
+        for target in [Target::Cpu, Target::Cuda(Arch::Sm80)] {
+            let options = Options { target, ..options.clone() };
+            let room = Room { slots, context };
+            let mut layout = PersistentLayout::default();
+            let mut plan = |entry: Entry, batch: usize| {
+                let options = Options { batch, ..options.clone() };
+                compile(&model, &entry, &options, &mut layout).unwrap_or_else(|e| panic!("{e}")).plan
+            };
+            let plans = vec![plan(Entry::Prefill { room, tokens: BLOCK }, 1), plan(Entry::Decode(room), 3)];
+            let cpu =
+                Cpu::new(CpuOptions { threads: Some(2), level: None }).unwrap_or_else(|e| panic!("{e}"));
+            let mut x = Executor::new(Box::new(cpu), plans).unwrap_or_else(|e| panic!("{e}"));
+            x.initialize(3).unwrap_or_else(|e| panic!("{e}"));
+            let slot = |row: usize| (slots - 1 - row) as i32;
+            for (row, length) in lengths.into_iter().enumerate() {
+                prefill_into(&mut x, &texts[row][..length], BLOCK, slot(row));
+            }
+            let numbers = |of: &dyn Fn(usize) -> i32| -> Vec<u8> {
+                (0..3).flat_map(|row| of(row).to_le_bytes()).collect()
+            };
+            for step in 0..steps {
+                let position = |row: usize| lengths[row] + step;
+                for (name, bytes) in [
+                    (names::TOKENS, numbers(&|row| texts[row][position(row)])),
+                    (names::POSITION, numbers(&|row| position(row) as i32)),
+                    (names::SLOT, numbers(&slot)),
+                ] {
+                    x.write_input(1, name, &bytes).unwrap_or_else(|e| panic!("{e}"));
+                }
+                x.run(1).unwrap_or_else(|e| panic!("{e}"));
+                let logits = x.output(1, names::LOGITS).unwrap_or_else(|e| panic!("{e}"));
+                for (row, found) in logits.chunks(vocab).enumerate() {
+                    let whole = &expected[row];
+                    let scale = whole.iter().fold(1f32, |m, x| m.max(x.abs()));
+                    let wanted = &whole[position(row) * vocab..][..vocab];
+                    let worst = wanted.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(
+                        worst <= tolerance * scale,
+                        "ratio {ratio}, {precision:?}, {target:?}, sequence {row}, step {step}: {worst:e} of {scale}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn weights_in_the_narrow_type_give_the_same_bits_in_less_memory() {
     let model = models::flavor("nano", "0.5");
     let context = SEQ.next_multiple_of(BLOCK);
-    let programs = [(Entry::Prefill { context, tokens: BLOCK }, 1), (Entry::Decode { context }, 1)];
+    let programs = [
+        (Entry::Prefill { room: Room::of_one(context), tokens: BLOCK }, 1),
+        (Entry::Decode(Room::of_one(context)), 1),
+    ];
     let tokens: Vec<i32> = (0..SEQ).map(|i| ((i * i * 17 + 3) % model.sizes.vocab_size) as i32).collect();
     for precision in [Precision::Bfloat16, Precision::Float16] {
         let [masters, narrow] = [false, true].map(|narrow_weights| {
@@ -242,9 +320,9 @@ proptest! {
         let options = Options { disabled: case.disabled.clone(), ..Options::new(1, seq) };
         let context = seq.next_multiple_of(2);
         // Rotary tables are shared, so the caches are as long as the sequences.
-        let programs = [(Entry::Forward, seq), (Entry::Decode { context: seq }, seq)];
+        let programs = [(Entry::Forward, seq), (Entry::Decode(Room::of_one(seq)), seq)];
         let mut one = executor(&model, &options, &programs);
-        let programs = [(Entry::Prefill { context, tokens: 2 }, seq), (Entry::Decode { context }, seq)];
+        let programs = [(Entry::Prefill { room: Room::of_one(context), tokens: 2 }, seq), (Entry::Decode(Room::of_one(context)), seq)];
         let mut blocks = executor(&model, &Options { narrow_weights, ..options }, &programs);
         draw_weights(&mut one);
         draw_weights(&mut blocks);
@@ -312,7 +390,7 @@ fn what_mixes_positions_outside_of_attention_trains_and_cannot_generate() {
         let error = decode_support(&model).expect_err(body).to_string();
         assert!(error.contains(&format!("a.linc:{place}")) && error.contains(what), "{body}\n{error}");
         assert!(error.contains("help: "), "{error}");
-        for entry in [Entry::Decode { context: 8 }, Entry::Prefill { context: 8, tokens: 4 }] {
+        for entry in [Entry::Decode(Room::of_one(8)), Entry::Prefill { room: Room::of_one(8), tokens: 4 }] {
             let refused = compile(&model, &entry, &Options::new(1, 8), &mut PersistentLayout::default());
             assert_eq!(refused.expect_err(body).to_string(), error);
         }

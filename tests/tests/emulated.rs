@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use linc_driver::names::GRAD_NORM;
-use linc_driver::{Arch, Compiled, Entry, Model, Options, Precision, Target};
+use linc_driver::{Arch, Compiled, Entry, Model, Options, Precision, Room, Target};
 use linc_ir::Graph;
 use linc_tests::models::{compiled, muon, sized, small_hybrid, training};
 use linc_tests::reference::bindings;
@@ -108,7 +108,9 @@ fn check_generation(model: &Model, vocab: usize, precision: Precision, tolerance
     let tokens = 70;
     // A random position is below the vocabulary.
     let context = tokens + vocab;
-    for entry in [Entry::Prefill { context, tokens }, Entry::Decode { context: 256 + context }] {
+    for entry in
+        [Entry::Prefill { room: Room::of_one(context), tokens }, Entry::Decode(Room::of_one(256 + context))]
+    {
         let target = Target::Cuda(Arch::Sm90a);
         let options = Options { precision, target, narrow_weights: true, dumps: true, ..Options::new(1, 1) };
         let compiled = compiled(model, &entry, &options);

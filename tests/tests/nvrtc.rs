@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use linc_device::cuda::{Cache, Nvrtc, inspect};
-use linc_driver::{Arch, Entry, Options, PassSetting, Precision, Target};
+use linc_driver::{Arch, Entry, Options, PassSetting, Precision, Room, Target};
 use linc_tests::models::{compiled, flavor, training};
 
 fn check(model: &str, precision: Precision, seq: usize) {
@@ -21,8 +21,8 @@ fn check(model: &str, precision: Precision, seq: usize) {
     let mut bad = vec![];
     let programs = [
         ("train", training(), seq),
-        ("prefill", Entry::Prefill { context: seq, tokens: 256 }, seq),
-        ("decode", Entry::Decode { context: seq }, 1),
+        ("prefill", Entry::Prefill { room: Room::of_one(seq), tokens: 256 }, seq),
+        ("decode", Entry::Decode(Room::of_one(seq)), 1),
     ];
     let archs = [Arch::Sm80, Arch::Sm90, Arch::Sm90a];
     for (arch, (name, entry, seq)) in archs.iter().flat_map(|arch| programs.iter().map(move |p| (*arch, p))) {

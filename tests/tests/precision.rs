@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use linc_driver::{
-    BatchShape, Compiled, Entry, Model, Options, PersistentLayout, Placement, Precision, Source, compile,
-    names,
+    BatchShape, Compiled, Entry, Model, Options, PersistentLayout, Placement, Precision, Room, Source,
+    compile, names,
 };
 use linc_ir::interp::{Bindings, run};
 use linc_ir::{DType, Graph, NodeId, Op, Value};
@@ -194,10 +194,10 @@ fn weights_are_cast_once_whatever_is_recomputed() {
 fn sister_programs_share_the_masters() {
     let model = hybrid("0.5");
     let mut layout = PersistentLayout::default();
-    let entries = [training(), Entry::Accumulate, Entry::Eval, Entry::Decode { context: SEQ }];
+    let entries = [training(), Entry::Accumulate, Entry::Eval, Entry::Decode(Room::of_one(SEQ))];
     let mut places: BTreeMap<String, (u64, Vec<usize>)> = BTreeMap::new();
     for entry in entries {
-        let options = if matches!(entry, Entry::Decode { .. }) {
+        let options = if matches!(entry, Entry::Decode(_)) {
             Options { precision: Precision::Bfloat16, ..Options::new(1, 1) }
         } else {
             options(Precision::Bfloat16)

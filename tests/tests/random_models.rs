@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, POSITIONS, TARGETS, TOKEN_MASK, TOKENS};
+use linc_driver::names::{GRAD_NORM, LOGITS, LOSS, POSITION, POSITIONS, SLOT, TARGETS, TOKEN_MASK, TOKENS};
 use linc_driver::{
-    Arch, Entry, Model, OptimizerOptions, Options, PassSetting, PersistentLayout, Precision, Target,
+    Arch, Entry, Model, OptimizerOptions, Options, PassSetting, PersistentLayout, Precision, Room, Target,
 };
 use linc_ir::Graph;
 use linc_ir::interp::{Bindings, Tensor, run};
@@ -194,8 +194,8 @@ proptest! {
         // Blocks of a prompt of each length, of which the last is rarely full; then token by token.
         let block = 1 + case.seed as usize % 3;
         let context = seq.next_multiple_of(block);
-        let step = lowered(&case, &model, &Entry::Decode { context }, case.shape);
-        let entry = Entry::Prefill { context, tokens: block };
+        let step = lowered(&case, &model, &Entry::Decode(Room::of_one(context)), case.shape);
+        let entry = Entry::Prefill { room: Room::of_one(context), tokens: block };
         let prompt = lowered(&case, &model, &entry, case.shape);
         for length in 0..seq {
             let mut state = at.clone();
@@ -206,6 +206,7 @@ proptest! {
                 let places = (first..).take(part.len()).collect();
                 state.insert(TOKENS.into(), Tensor::int([1, block], filled(part.to_vec(), 0)));
                 state.insert(POSITION.into(), Tensor::int([1], vec![first]));
+                state.insert(SLOT.into(), Tensor::int([1], vec![0]));
                 state.insert(POSITIONS.into(), Tensor::int([block], filled(places, first)));
                 state.insert(TOKEN_MASK.into(), Tensor::float([block], mask.collect()));
                 state.extend(run::<f64>(&prompt, &state).unwrap_or_else(|e| panic!("{e}")).updates);
@@ -214,6 +215,7 @@ proptest! {
             for (position, token) in tokens.iter().enumerate().skip(length) {
                 state.insert(TOKENS.into(), Tensor::int([1, 1], vec![*token]));
                 state.insert(POSITION.into(), Tensor::int([1], vec![position as i32]));
+                state.insert(SLOT.into(), Tensor::int([1], vec![0]));
                 let results = run::<f64>(&step, &state).unwrap_or_else(|e| panic!("{e}"));
                 found.extend(results.outputs[LOGITS].doubles());
                 state.extend(results.updates);
@@ -238,18 +240,18 @@ proptest! {
         let optimizer = if orthogonal { models::muon(&model) } else { OptimizerOptions::default() };
         let sessions = |optimizer: OptimizerOptions| {
             let whole = [
-                vec![Entry::Train(optimizer.clone()), Entry::Eval, Entry::Decode { context: seq }],
+                vec![Entry::Train(optimizer.clone()), Entry::Eval, Entry::Decode(Room::of_one(seq))],
                 vec![Entry::Accumulate, Entry::Forward, Entry::Update(optimizer)],
             ];
             let context = seq.next_multiple_of(4);
-            let written = vec![Entry::Decode { context }, Entry::Prefill { context, tokens: 4 }];
+            let written = vec![Entry::Decode(Room::of_one(context)), Entry::Prefill { room: Room::of_one(context), tokens: 4 }];
             whole.into_iter().map(|entries| (entries, false)).chain([(written, narrow_weights)])
         };
         for target in [Target::Cpu, Target::Cuda(Arch::Sm80)] {
             for (entries, narrow_weights) in sessions(optimizer.clone()) {
                 let mut layout = PersistentLayout::default();
                 for entry in entries {
-                    let one = matches!(entry, Entry::Decode { .. } | Entry::Prefill { .. });
+                    let one = matches!(entry, Entry::Decode(_) | Entry::Prefill { .. });
                     let options = Options {
                         precision,
                         target,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_driver::{Entry, Options, PersistentLayout, Precision, compile};
+use linc_driver::{Entry, Options, PersistentLayout, Precision, Room, compile};
 use linc_plan::{Binding, ParamState, Plan, Role, StateRole};
 use linc_tests::models::{small_hybrid, training};
 
@@ -15,7 +15,7 @@ fn plans() -> BTreeMap<&'static str, Plan> {
         ("train", Entry::Train(optimizer.clone())),
         ("accumulate", Entry::Accumulate),
         ("update", Entry::Update(optimizer)),
-        ("decode", Entry::Decode { context: 8 }),
+        ("decode", Entry::Decode(Room::of_one(8))),
     ];
     let options = Options { precision: Precision::Float16, ..Options::new(1, 8) };
     let compiled = entries.map(|(name, entry)| {

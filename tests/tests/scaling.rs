@@ -1,6 +1,6 @@
 //! What grows with the length of a sequence or the number of layers, and what does not, read from plans: no run, no clock.
 
-use linc_driver::{Compiled, Entry, Options};
+use linc_driver::{Compiled, Entry, Options, Room};
 use linc_plan::validate::validate;
 use linc_plan::{Buffer, Category, Plan, Space, memory};
 use linc_tests::models::{compiled, flavor, sized, small_hybrid, training};
@@ -74,7 +74,8 @@ fn scores_of_a_long_text_take_less_than_its_logits() {
 fn plans_keep_their_rules_and_are_the_same_twice() {
     let model = small_hybrid();
     let score = Entry::Score { context: 32 };
-    let entries = [training(), Entry::Eval, Entry::Forward, score, Entry::Decode { context: 24 }];
+    let decode = Entry::Decode(Room { slots: 2, context: 24 });
+    let entries = [training(), Entry::Eval, Entry::Forward, score, decode];
     for entry in entries {
         let options = Options::new(2, 24);
         let plan = compiled(&model, &entry, &options).plan;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use insta::{Settings, assert_snapshot};
-use linc_driver::{Entry, Options, Report};
+use linc_driver::{Entry, Options, Report, Room};
 use linc_plan::{Action, Plan, Ref};
 use linc_tests::models::{FLAVORS, compiled, dumps, flavor, small_hybrid, training};
 
@@ -110,13 +110,13 @@ fn graph_with_attention_lowered() {
 
 #[test]
 fn graph_of_decoding() {
-    let text = continued(&Entry::Decode { context: 8 }, 1);
+    let text = continued(&Entry::Decode(Room::of_one(8)), 1);
     check("graph__decode", &text);
 }
 
 #[test]
 fn graph_of_prefill() {
-    let text = continued(&Entry::Prefill { context: 8, tokens: 4 }, 4);
+    let text = continued(&Entry::Prefill { room: Room::of_one(8), tokens: 4 }, 4);
     check("graph__prefill", &text);
 }
 

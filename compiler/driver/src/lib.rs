@@ -29,6 +29,7 @@ pub use linc_ir::{AdamSpec, AdamWSpec, AttentionFamily, AttentionKind, ParamRole
 pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
 pub use linc_lang::{Diagnostic, Diagnostics, ModelConfig, Source};
 pub use linc_passes::PassError;
+pub use linc_passes::attention::decode::Room;
 pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout;
 pub use linc_passes::optimizer::{AdjustLr, MuonSpec, OptimizerOptions, ParamGroup, Rule as UpdateRule};
@@ -44,7 +45,7 @@ pub use trial::{Trial, trial};
 /// Names of the tensors that a caller feeds and reads.
 pub mod names {
     pub use linc_passes::accumulate::{KEEP, SHARE};
-    pub use linc_passes::attention::decode::TOKEN_MASK;
+    pub use linc_passes::attention::decode::{SLOT, TOKEN_MASK};
     pub use linc_passes::loss::{BEST, BEST_LOG_PROBS, LOG_PROBS, LOGITS, LOSS, TARGETS};
     pub use linc_passes::loss_scale::{
         LOSS_SCALE, SCALE_STATE as LOSS_SCALE_STATE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES,
@@ -226,9 +227,9 @@ fn compile_once(
         Entry::Forward => ("forward", built(batch, seq), seq),
         Entry::Score { context } => ("score", decode_support::scored(model, batch, seq, *context), seq),
         // Sequences as in training, of which a pass makes what there is of them.
-        Entry::Decode { context } => ("decode", decode_support::whole_sequences(model, batch, *context), 1),
-        Entry::Prefill { context, tokens } => {
-            ("prefill", decode_support::whole_sequences(model, batch, *context), *tokens)
+        Entry::Decode(room) => ("decode", decode_support::whole_sequences(model, batch, room.context), 1),
+        Entry::Prefill { room, tokens } => {
+            ("prefill", decode_support::whole_sequences(model, batch, room.context), *tokens)
         }
     };
     let (name, built, tokens) = as_built();

@@ -87,9 +87,20 @@ impl Check<'_> {
         }
     }
 
-    pub(crate) fn position(&self, i: usize) -> Result<(), IrError> {
+    /// A number for each of `batch` sequences: a position, or the slot of its states.
+    pub(crate) fn of_sequences(&self, i: usize, batch: usize, what: &str) -> Result<(), IrError> {
         self.int(i)?;
-        self.same(i, &[1].into(), "a position")
+        self.same(i, &[batch].into(), what)
+    }
+
+    /// Position and slot of each of `batch` sequences, operands `i` and `i + 1`; the states have `slots` of them.
+    pub(crate) fn places(&self, i: usize, batch: usize, slots: usize) -> Result<(), IrError> {
+        self.of_sequences(i, batch, "a position of each sequence")?;
+        self.of_sequences(i + 1, batch, "a slot of each sequence")?;
+        if slots < batch {
+            return self.fail(format!("{batch} sequences need as many slots, the states have {slots}"));
+        }
+        Ok(())
     }
 
     fn axis(&self, i: usize, axis: usize) -> Result<(), IrError> {
@@ -205,7 +216,7 @@ impl Check<'_> {
                 self.rank(0, 4, "[batch, seq, heads, head_dim]")?;
                 self.rope_table(1, 0)?;
                 if self.operands.len() == 3 {
-                    self.position(2)?;
+                    self.of_sequences(2, self.shape(0).dims()[0], "a position of each sequence")?;
                 }
                 Ok(vec![self.like(0)])
             }

@@ -104,9 +104,10 @@ fn decoding_by_tokens_or_blocks_is_the_causal_forward() {
             [(1, EfficientForm::Fused), (3, EfficientForm::Fused), (5, EfficientForm::Chunked)]
         {
             // Garbage state: position 0 must ignore it.
-            let mut m = Tensor::float([b, g, d], vec![7.0; b * g * d]);
-            let mut z = Tensor::float([b, g, d], vec![f64::NAN; b * g * d]);
-            let mut t = Tensor::float([b, g, d, d], vec![3.0; b * g * d * d]);
+            let slots = b + 1;
+            let mut m = Tensor::float([slots, g, d], vec![7.0; slots * g * d]);
+            let mut z = Tensor::float([slots, g, d], vec![f64::NAN; slots * g * d]);
+            let mut t = Tensor::float([slots, g, d, d], vec![3.0; slots * g * d * d]);
             let op = Op::from(EfficientOp::Decode(EfficientSpec { form, chunk: 2, ..case.spec() }));
             for token in (0..n).step_by(block) {
                 let len = block.min(n - token);
@@ -116,8 +117,10 @@ fn decoding_by_tokens_or_blocks_is_the_causal_forward() {
                         (0..b).flat_map(|i| case.array(name)[(i * n + token) * row..][..len * row].to_vec());
                     Tensor::float([b, len, heads, d], rows.collect())
                 };
-                let pos = Tensor::int([1], vec![token as i32]);
-                let operands = [&part("q", h), &part("k", g), &part("v", g), &m, &z, &t, &pos];
+                let pos = Tensor::int([b], vec![token as i32; b]);
+                // Sequences whose states lie the other way round, behind one that nobody has.
+                let slot = Tensor::int([b], (1..=b as i32).rev().collect());
+                let operands = [&part("q", h), &part("k", g), &part("v", g), &m, &z, &t, &pos, &slot];
                 let mut next = eval(&op, &operands).unwrap().into_iter();
                 let out = next.next().unwrap();
                 close(&case.name, &out.doubles(), &part("out", h).doubles(), 2e-14);
@@ -127,6 +130,7 @@ fn decoding_by_tokens_or_blocks_is_the_causal_forward() {
                     assert!(ell.doubles()[..d].iter().all(|x| *x == 0.0), "{}", case.name);
                 }
             }
+            assert_eq!(&t.doubles()[..g * d * d], &vec![3.0; g * d * d][..], "the slot of no sequence");
         }
     }
 }

@@ -240,6 +240,10 @@ fn rope_rotates_interleaved_pairs() {
     let expected =
         [a.cos(), a.sin(), -b.sin(), b.cos(), 2. * c.cos(), 2. * c.sin(), -3. * d.sin(), 3. * d.cos()];
     close("y", &found, &expected, 1e-15);
+    // Each sequence has a position of its own.
+    let both = Tensor::float([2, 1, 1, 4], vec![1., 0., 0., 1., 2., 0., 0., 3.]);
+    let starts = Tensor::int([2], vec![2, 3]);
+    close("y", &eval1(&Op::Rope { inverse: false }, &[&both, &table, &starts]).doubles(), &expected, 1e-15);
     let far = Tensor::int([1], vec![3]);
     let error = eval(&Op::Rope { inverse: false }, &[&x, &table, &far]).unwrap_err();
     assert_eq!(error.to_string(), "rope: positions 3..5 exceed the table of 4");
@@ -312,18 +316,23 @@ fn decoding_by_tokens_or_blocks_is_causal_softmax_attention() {
     let (k, v) = (numbers.tensor([b, n, g, d]), numbers.tensor([b, n, g, d]));
     let expected = eval1(&Op::from(SoftmaxOp::Forward { causal: true, scale: 0.6 }), &[&q, &k, &v]);
     let empty = [(); 2].map(|()| Tensor::float([b, n + 1, g, d], vec![9.0; b * (n + 1) * g * d]));
+    let slot = Tensor::int([b], vec![1, 0]);
     for (len, range) in [(1, None), (1, Some(2)), (2, None), (3, None)] {
         let op = Op::from(SoftmaxOp::Decode { scale: 0.6, range });
         let mut caches = empty.clone();
         for start in (0..n).step_by(len) {
             let part = |x| eval1(&Op::Slice { axis: 1, start, len }, &[x]);
-            let pos = Tensor::int([1], vec![start as i32]);
-            let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos];
+            let pos = Tensor::int([b], vec![start as i32; b]);
+            let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos, &slot];
             let mut found = eval(&op, &operands).unwrap();
             let split = found.split_off(3);
             let [out, kcache, vcache]: [Tensor<f64>; 3] = found.try_into().unwrap();
             close("out", &out.doubles(), &part(&expected).doubles(), 1e-15);
-            assert_eq!(part(&kcache).doubles(), part(&k).doubles());
+            let [mut kept, fresh] = [&kcache, &k].map(|x| part(x).doubles());
+            // The cache of sequence 0 is in slot 1.
+            let half = kept.len() / 2;
+            kept.rotate_left(half);
+            assert_eq!(kept, fresh);
             // Parts of sequence 0 and head 0, of two query heads: with the fresh key they are the whole.
             if let [top, sum, acc] = &split[..] {
                 let (top, sum, acc) = (top.doubles(), sum.doubles(), acc.doubles());
@@ -338,11 +347,15 @@ fn decoding_by_tokens_or_blocks_is_causal_softmax_attention() {
             }
             caches = [kcache, vcache];
         }
-        let pos = Tensor::int([1], vec![(n + 2 - len) as i32]);
+        let pos = Tensor::int([b], vec![0, (n + 2 - len) as i32]);
         let part = |x| eval1(&Op::Slice { axis: 1, start: 0, len }, &[x]);
-        let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos];
+        let operands = [&part(&q), &part(&k), &part(&v), &caches[0], &caches[1], &pos, &slot];
         let room = format!("softmax_decode: position {} is outside 0..{}", n + 2 - len, n + 2 - len);
         assert_eq!(eval(&op, &operands).unwrap_err().to_string(), room);
+        let same = Tensor::int([b], vec![1; b]);
+        let operands = [operands[0], operands[1], operands[2], &caches[0], &caches[1], &slot, &same];
+        let shared = "softmax_decode: two sequences share slot 1";
+        assert_eq!(eval(&op, &operands).unwrap_err().to_string(), shared);
     }
 }
 

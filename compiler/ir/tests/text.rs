@@ -122,7 +122,8 @@ pub(crate) fn everything() -> Graph {
     b.add(Op::EmbeddingGrad { vocab: 7, sorted: false }, &[ids, h]);
     b.add(Op::EmbeddingGrad { vocab: 7, sorted: true }, &[ids, h]);
     let (q, k, v) = (b.f32([2, 6, 4, 4]), b.f32([2, 6, 2, 4]), b.f32([2, 6, 2, 4]));
-    let pos = b.i32([1]);
+    let pos = b.i32([2]);
+    let slot = b.i32([2]);
     b.add(Op::Rope { inverse: true }, &[q, table]);
     let spec = AttentionSpec { layer: 3, causal: true, rope: true };
     let out = b.add(Op::Attention(spec.clone()), &[q, k, v, table])[0];
@@ -139,19 +140,19 @@ pub(crate) fn everything() -> Graph {
     let elu = b.add(Op::from(EluOp::Forward(spec.clone())), &[q, k, v]);
     b.add(Op::from(EluOp::Backward(spec.clone())), &[q, k, v, elu[0], elu[1], elu[2], q]);
     let (q, k) = (b.f32([2, 1, 4, 4]), b.f32([2, 1, 2, 4]));
-    let cache = b.f32([2, 9, 2, 4]);
+    let cache = b.f32([3, 9, 2, 4]);
     b.add(Op::Rope { inverse: false }, &[q, table, pos]);
     for range in [None, Some(4)] {
-        b.add(Op::from(SoftmaxOp::Decode { scale: 0.5, range }), &[q, k, k, cache, cache, pos]);
+        b.add(Op::from(SoftmaxOp::Decode { scale: 0.5, range }), &[q, k, k, cache, cache, pos, slot]);
     }
-    let (row, state) = (b.f32([2, 2, 4]), b.f32([2, 2, 4, 4]));
+    let (row, state) = (b.f32([3, 2, 4]), b.f32([3, 2, 4, 4]));
     let spec = EfficientSpec { causal: true, chunk: 2, temperature: 1.0, form: EfficientForm::Fused };
-    b.add(Op::from(EfficientOp::Decode(spec.clone())), &[q, k, k, row, row, state, pos]);
+    b.add(Op::from(EfficientOp::Decode(spec.clone())), &[q, k, k, row, row, state, pos, slot]);
     b.add(
         Op::from(EfficientOp::Decode(EfficientSpec { form: EfficientForm::Chunked, ..spec })),
-        &[q, k, k, row, row, state, pos],
+        &[q, k, k, row, row, state, pos, slot],
     );
-    b.add(Op::from(EluOp::Decode(EluSpec { causal: true, chunk: 1 })), &[q, k, k, row, state, pos]);
+    b.add(Op::from(EluOp::Decode(EluSpec { causal: true, chunk: 1 })), &[q, k, k, row, state, pos, slot]);
     let loss = b.add(Op::CrossEntropy, &[h, ids])[0];
     b.add(Op::CrossEntropyGrad, &[h, ids, loss]);
     b.add(Op::LogProbs, &[h, ids]);

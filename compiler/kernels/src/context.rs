@@ -133,9 +133,18 @@ impl<'a> Lowering<'a> {
     /// Adds one of several kernel launches of a node: it moves each of its arguments once each way, and bears a share of
     /// the node's operations by what its tile program computes.
     pub(crate) fn launch_on(&mut self, kernel: tile::Kernel, args: &[Value]) {
+        self.launch_in_slots(kernel, args, &[]);
+    }
+
+    /// As [`Lowering::launch_on`]; of `states` `[slots, ..]` it moves those of as many slots as operand 0 has sequences.
+    pub(crate) fn launch_in_slots(&mut self, kernel: tile::Kernel, args: &[Value], states: &[Value]) {
         let ways = |mode: tile::Mode| if mode == tile::Mode::ReadWrite { 2 } else { 1 };
-        let moved =
-            |(value, param): (&Value, &tile::Param)| ways(param.mode) * self.ty(*value).bytes() as u64;
+        let batch = self.shape(self.operands[0]).0[0];
+        let bytes = |value: &Value| match states.contains(value) {
+            true => self.ty(*value).bytes() / self.shape(*value).0[0] * batch,
+            false => self.ty(*value).bytes(),
+        };
+        let moved = |(value, param): (&Value, &tile::Param)| ways(param.mode) * bytes(value) as u64;
         let bytes = args.iter().zip(&kernel.params).map(moved).sum();
         let work = Work::Kernel(Box::new(kernel), self.places(args));
         self.drafts.push(Draft { work, flops: None, bytes: Some(bytes) });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use linc_ir::{AttentionKind, DType, Graph, NodeId, Value};
 
-use crate::attention::decode;
+use crate::attention::decode::{self, Room};
 use crate::error::PassError;
 use crate::loss_scale::{LossScale, Scaling};
 use crate::memory::{PersistentLayout, StorageAssignment};
@@ -35,15 +35,12 @@ pub enum Entry {
         /// Longest sequence of the programs that share its tables.
         context: usize,
     },
-    /// One token with caches for `context` tokens, of a graph for whole sequences.
-    Decode {
-        /// Longest sequence.
-        context: usize,
-    },
+    /// One token of each sequence of a batch, with caches and states, of a graph for whole sequences.
+    Decode(Room),
     /// A block of a prompt's tokens into the caches and states of [`Entry::Decode`]; no logits.
     Prefill {
-        /// Longest sequence.
-        context: usize,
+        /// What the caches and states have room for.
+        room: Room,
         /// Tokens of the block.
         tokens: usize,
     },
@@ -83,7 +80,7 @@ impl Entry {
             | Entry::Eval
             | Entry::Forward
             | Entry::Score { .. }
-            | Entry::Decode { .. }
+            | Entry::Decode(_)
             | Entry::Prefill { .. } => None,
         }
     }
@@ -200,8 +197,8 @@ fn lower(
     let on = |name: &str| options.is_on(name);
     observe("build", graph);
     let part = match entry {
-        Entry::Decode { context } => Some((1, *context)),
-        Entry::Prefill { context, tokens } => Some((*tokens, *context)),
+        Entry::Decode(room) => Some((1, room.context)),
+        Entry::Prefill { room, tokens } => Some((*tokens, room.context)),
         Entry::Train(_)
         | Entry::Accumulate
         | Entry::Update(_)
@@ -274,8 +271,7 @@ fn lower(
             optimizer::run(graph, &ranges, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
-        Entry::Eval | Entry::Forward | Entry::Score { .. } | Entry::Decode { .. } | Entry::Prefill { .. } => {
-        }
+        Entry::Eval | Entry::Forward | Entry::Score { .. } | Entry::Decode(_) | Entry::Prefill { .. } => {}
     }
     let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate);
     if differentiated && on("share_loss") {
@@ -290,9 +286,9 @@ fn lower(
         Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Forward | Entry::Score { .. } => {
             attention::run(graph, &options.kinds, &options.attention)?
         }
-        Entry::Decode { context } => decode::run(graph, &options.kinds, &options.attention, *context)?,
-        Entry::Prefill { context, tokens } => {
-            decode::prefill(graph, &options.kinds, &options.attention, *context, *tokens)?
+        Entry::Decode(room) => decode::run(graph, &options.kinds, &options.attention, *room)?,
+        Entry::Prefill { room, tokens } => {
+            decode::prefill(graph, &options.kinds, &options.attention, *room, *tokens)?
         }
         Entry::Update(_) => {}
     }

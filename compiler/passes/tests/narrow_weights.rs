@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::common::{options, tiny_llama};
 use linc_ir::{DType, Graph, Op};
+use linc_passes::attention::decode::Room;
 use linc_passes::memory::PersistentLayout;
 use linc_passes::pipeline::{self, Entry, PipelineOptions};
 use linc_passes::precision::{Precision, read_narrow};
@@ -64,7 +65,7 @@ fn they_take_half_the_memory_and_only_where_nothing_trains() {
         let typed = |op: &Op| matches!(op, Op::Param { ty, .. } if ty.dtype == wanted);
         graph.nodes().filter(|id| typed(graph.op(*id))).count()
     };
-    let decode = || Entry::Decode { context: 4 };
+    let decode = || Entry::Decode(Room::of_one(4));
     let (wide, wide_bytes) = lowered(decode(), false).expect("a graph");
     let (half, half_bytes) = lowered(decode(), true).expect("a graph");
     assert_eq!(types(&wide, DType::Bf16), 0);
@@ -80,7 +81,7 @@ fn a_prompt_in_blocks_needs_keys_that_can_be_hidden() {
     let mut graph = tiny_llama(1, 4);
     let mut options = options("LS");
     options.attention.efficient.temperature = 1e-3;
-    let entry = Entry::Prefill { context: 8, tokens: 4 };
+    let entry = Entry::Prefill { room: Room::of_one(8), tokens: 4 };
     let run = |graph: &mut Graph, options: &PipelineOptions| {
         pipeline::run(graph, &entry, options, &mut PersistentLayout::default(), &mut |_, _| {})
     };

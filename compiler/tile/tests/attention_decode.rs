@@ -39,6 +39,14 @@ fn compare(machine: Machine, shape: &HeadShape, out: &Buffer, reference: &[f64],
     assert!(e <= tolerance, "token {t}: error {e:.2e} > {tolerance:.0e} for {shape:?} on {machine:?}");
 }
 
+/// Slots of states: one more than sequences.
+const SLOTS: usize = 3;
+
+/// The slots of sequences: the other way round, behind one that nobody has.
+fn slots(batch: usize) -> Vec<i32> {
+    (1..=batch as i32).rev().collect()
+}
+
 /// Length of the caches, and how they are worked on; all at once if a range is all of it.
 #[derive(Clone, Copy)]
 struct Caches {
@@ -70,26 +78,27 @@ fn softmax_steps(machine: Machine, shape: HeadShape, caches: Caches, keys: Keys,
         out: wide,
     };
     let parts = batch * heads * len.div_ceil(range);
+    let slots = slots(batch);
     // What a cache holds beyond the position must not matter.
     let mut caches =
-        [0, 1].map(|_| machine.buffer(machine.elem, &vec![f64::NAN; batch * len * kv_heads * dim]));
+        [0, 1].map(|_| machine.buffer(machine.elem, &vec![f64::NAN; SLOTS * len * kv_heads * dim]));
     for t in 0..seq {
         let [q, k, v] = token_inputs(machine, &one, &problem, t);
         let [kcache, vcache] = caches;
-        let pos = Buffer::I32(vec![t as i32]);
+        let (pos, slot) = (Buffer::I32(vec![t as i32; batch]), Buffer::I32(slots.clone()));
         let out = machine.output(&one, heads);
         let (kcache, vcache, out) = if range == len {
-            let mut buffers = [q, k, v, kcache, vcache, pos, out];
+            let mut buffers = [q, k, v, kcache, vcache, pos, slot, out];
             machine.run(&softmax_decode(&spec), &mut buffers);
-            let [_, _, _, kcache, vcache, _, out] = buffers;
+            let [_, _, _, kcache, vcache, _, _, out] = buffers;
             (kcache, vcache, out)
         } else {
             let [top, sum, acc] =
                 [1, 1, dim].map(|width| machine.buffer(Elem::F32, &vec![f64::NAN; parts * width]));
-            let mut buffers = [q, kcache, vcache, pos, top, sum, acc];
+            let mut buffers = [q, kcache, vcache, pos, slot, top, sum, acc];
             machine.run(&softmax_decode_parts(&spec), &mut buffers);
-            let [q, kcache, vcache, pos, top, sum, acc] = buffers;
-            let mut buffers = [q, k, v, top, sum, acc, pos, kcache, vcache, out];
+            let [q, kcache, vcache, pos, slot, top, sum, acc] = buffers;
+            let mut buffers = [q, k, v, top, sum, acc, pos, slot, kcache, vcache, out];
             machine.run(&softmax_decode_merge(&spec), &mut buffers);
             let [.., kcache, vcache, out] = buffers;
             (kcache, vcache, out)
@@ -104,7 +113,8 @@ fn softmax_steps(machine: Machine, shape: HeadShape, caches: Caches, keys: Keys,
         let cache = cache.to_f64();
         for (i, x) in data.iter().enumerate() {
             let (b, rest) = (i / (seq * kv_heads * dim), i % (seq * kv_heads * dim));
-            assert_eq!(cache[b * strides.batch + rest], f64::from(*x), "element {i} of a cache");
+            let slot = slots[b] as usize;
+            assert_eq!(cache[slot * strides.batch + rest], f64::from(*x), "element {i} of a cache");
         }
         assert_eq!(cache.iter().filter(|x| x.is_nan()).count(), cache.len() - data.len());
     }
@@ -136,16 +146,16 @@ fn linear_steps(
         out: wide,
     });
     // At position 0 the old state must not matter.
-    let vector = machine.buffer(Elem::F32, &vec![f64::NAN; batch * kv_heads * dim]);
-    let matrix = machine.buffer(Elem::F32, &vec![f64::NAN; batch * kv_heads * dim * dim]);
+    let vector = machine.buffer(Elem::F32, &vec![f64::NAN; SLOTS * kv_heads * dim]);
+    let matrix = machine.buffer(Elem::F32, &vec![f64::NAN; SLOTS * kv_heads * dim * dim]);
     let mut state = [vector.clone(), vector, matrix];
     for t in 0..seq {
         let [q, k, v] = token_inputs(machine, &one, &problem, t);
         let [m, z, sums] = state;
-        let pos = Buffer::I32(vec![t as i32]);
-        let mut buffers = [q, k, v, m, z, sums, pos, machine.output(&one, heads)];
+        let (pos, slot) = (Buffer::I32(vec![t as i32; batch]), Buffer::I32(slots(batch)));
+        let mut buffers = [q, k, v, m, z, sums, pos, slot, machine.output(&one, heads)];
         machine.run(&kernel, &mut buffers);
-        let [_, _, _, m, z, sums, _, out] = buffers;
+        let [_, _, _, m, z, sums, _, _, out] = buffers;
         compare(machine, &shape, &out, &reference, t, tolerance);
         state = [m, z, sums];
     }

@@ -10,6 +10,14 @@ use linc_tile::library::attention::efficient::{
 };
 use linc_tile::library::attention::softmax::{SoftmaxPrefillSpec, append_to_cache, softmax_prefill};
 
+/// Slots of states: one more than sequences.
+const SLOTS: usize = 3;
+
+/// Position and slots of sequences: those are the other way round, behind one that nobody has.
+fn places(batch: usize, pos: usize) -> [Buffer; 2] {
+    [Buffer::I32(vec![pos as i32; batch]), Buffer::I32((1..=batch as i32).rev().collect())]
+}
+
 /// What stands behind the last token: nobody may see it.
 const BEYOND: f32 = 77.0;
 /// The same in keys that linear attention sees: they weigh nothing.
@@ -98,17 +106,17 @@ fn softmax_blocks(machine: Machine, shape: HeadShape, tokens: usize, tile: (usiz
     let prompt = Prompt { machine, problem, block, reference, tolerance };
     // What a cache holds beyond the position must not matter.
     let mut caches =
-        [0, 1].map(|_| machine.buffer(machine.elem, &vec![f64::NAN; batch * len * kv_heads * dim]));
+        [0, 1].map(|_| machine.buffer(machine.elem, &vec![f64::NAN; SLOTS * len * kv_heads * dim]));
     for from in prompt.starts() {
         let [q, k, v] = prompt.fresh(from, BEYOND);
         let [kcache, vcache] = caches;
-        let pos = Buffer::I32(vec![from as i32]);
-        let mut buffers = [k, v, kcache, vcache, pos];
+        let [pos, slot] = places(batch, from);
+        let mut buffers = [k, v, kcache, vcache, pos, slot];
         machine.run(&append, &mut buffers);
-        let [_, _, kcache, vcache, pos] = buffers;
-        let mut buffers = [q, kcache, vcache, pos, machine.output(&block, heads)];
+        let [_, _, kcache, vcache, pos, slot] = buffers;
+        let mut buffers = [q, kcache, vcache, pos, slot, machine.output(&block, heads)];
         machine.run(&attend, &mut buffers);
-        let [_, kcache, vcache, _, out] = buffers;
+        let [_, kcache, vcache, _, _, out] = buffers;
         prompt.compare(&out, from);
         caches = [kcache, vcache];
     }
@@ -116,9 +124,9 @@ fn softmax_blocks(machine: Machine, shape: HeadShape, tokens: usize, tile: (usiz
         let (cache, row) = (cache.to_f64(), kv_heads * dim);
         for (i, x) in data.iter().enumerate() {
             let (b, rest) = (i / (shape.seq * row), i % (shape.seq * row));
-            assert_eq!(cache[b * len * row + rest], f64::from(*x), "element {i} of a cache");
+            assert_eq!(cache[(batch - b) * len * row + rest], f64::from(*x), "element {i} of a cache");
         }
-        let beyond = batch * (len - shape.seq.next_multiple_of(tokens)) * row;
+        let beyond = (SLOTS * len - batch * shape.seq.next_multiple_of(tokens)) * row;
         assert_eq!(cache.iter().filter(|x| x.is_nan()).count(), beyond, "written behind the block");
     }
 }
@@ -143,37 +151,41 @@ fn linear_blocks(machine: Machine, shape: HeadShape, sizes: Sizes, keys: Keys, t
     let prompt = Prompt { machine, problem, block, reference, tolerance };
     // At position 0 the old state must not matter.
     let states = |count: usize| {
-        let vector = machine.buffer(Elem::F32, &vec![f64::NAN; batch * kv_heads * dim * count]);
-        let matrix = machine.buffer(Elem::F32, &vec![f64::NAN; batch * kv_heads * dim * dim * count]);
+        let vector = machine.buffer(Elem::F32, &vec![f64::NAN; kv_heads * dim * count]);
+        let matrix = machine.buffer(Elem::F32, &vec![f64::NAN; kv_heads * dim * dim * count]);
         (vector, matrix)
     };
-    let (vector, matrix) = states(1);
+    let (vector, matrix) = states(SLOTS);
     let mut state = [vector.clone(), vector, matrix];
     for from in prompt.starts() {
         let [q, k, v] = prompt.fresh(from, NO_KEY);
         let [m, z, t] = state;
-        let (pos, out) = (Buffer::I32(vec![from as i32]), machine.output(&block, heads));
+        let ([pos, slot], out) = (places(batch, from), machine.output(&block, heads));
         if chunked {
-            let (ell, saved) = states(tokens.div_ceil(chunk));
+            let (ell, saved) = states(batch * tokens.div_ceil(chunk));
             let mut buffers = [k, v, ell, saved];
             machine.run(&efficient_attention_chunk_states(&spec), &mut buffers);
             let [k, v, ell, saved] = buffers;
-            let mut buffers = [ell, saved, m, z, t, pos];
+            let mut buffers = [ell, saved, m, z, t, pos, slot];
             machine.run(&efficient_prefill_prefix(&spec), &mut buffers);
-            let [ell, saved, m, z, t, pos] = buffers;
+            let [ell, saved, m, z, t, pos, _] = buffers;
             let mut buffers = [q, k, v, ell, saved, pos, out];
             machine.run(&efficient_prefill_out(&spec), &mut buffers);
             prompt.compare(&buffers[6], from);
             state = [m, z, t];
         } else {
-            let mut buffers = [q, k, v, m, z, t, pos, out];
+            let mut buffers = [q, k, v, m, z, t, pos, slot, out];
             machine.run(&efficient_prefill(&spec), &mut buffers);
-            let [_, _, _, m, z, t, _, out] = buffers;
+            let [_, _, _, m, z, t, _, _, out] = buffers;
             prompt.compare(&out, from);
             state = [m, z, t];
         }
     }
-    assert!(state.iter().all(|x| x.to_f64().iter().all(|x| x.is_finite())), "{keys:?} on {machine:?}");
+    for state in state.map(|state| state.to_f64()) {
+        let (nobodys, theirs) = state.split_at(state.len() / SLOTS * (SLOTS - batch));
+        assert!(theirs.iter().all(|x| x.is_finite()), "{keys:?} on {machine:?}");
+        assert!(nobodys.iter().all(|x| x.is_nan()), "written into a slot of no sequence");
+    }
 }
 
 #[test]

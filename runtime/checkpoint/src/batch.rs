@@ -1,7 +1,7 @@
 //! Whether a model is the same for batches of another size: its text may compute with the number `batch`. (A run that goes
 //! on keeps the length of its sequences: its place in the data depends on that.)
 
-use linc_driver::{Entry, Options, PersistentLayout};
+use linc_driver::{Entry, Options, PersistentLayout, Room};
 
 use crate::model::model_of;
 use crate::{CheckpointError, ModelRecord};
@@ -39,7 +39,7 @@ pub fn batch_change(saved: &ModelRecord, now: &ModelRecord) -> Result<Option<Bat
 fn token_graph(record: &ModelRecord) -> Option<String> {
     let options = Options { dumps: true, ..Options::new(1, 1) };
     let model = model_of(record).ok()?;
-    let entry = Entry::Decode { context: record.seq_len };
+    let entry = Entry::Decode(Room::of_one(record.seq_len));
     let compiled = linc_driver::compile(&model, &entry, &options, &mut PersistentLayout::default()).ok()?;
     compiled.graph_after("dce").map(str::to_string)
 }

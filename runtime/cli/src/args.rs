@@ -1,5 +1,6 @@
 //! The command line.
 
+mod ask;
 mod examples;
 mod values;
 
@@ -10,8 +11,9 @@ use linc_checkpoint::hugging_face::Element;
 use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
+pub(crate) use ask::GenerateArgs;
 use examples::{CONFIG_EXAMPLES, FIRST_STEPS, SWEEP_EXAMPLES, TRAIN_EXAMPLES};
-use values::{count, element, file_size, memory, number, positive, seed};
+use values::{count, element, file_size, memory, positive};
 
 fn placement_help() -> String {
     format!("Where they are: {}, or a list such as 0,2,5, which needs no ratio", Placement::words())
@@ -236,52 +238,6 @@ pub(crate) struct InspectArgs {
     /// Output format
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
-}
-
-/// `linc generate`
-#[derive(Debug, Args)]
-pub(crate) struct GenerateArgs {
-    /// A step-N folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) checkpoint: PathBuf,
-    /// The text to continue; what is piped in, if not given, and the start of a document, if nothing is
-    #[arg(long, conflicts_with = "prompt_file")]
-    pub(crate) prompt: Option<String>,
-    /// A file with the text to continue, - for standard input; the line break that ends it is left out
-    #[arg(long, value_name = "FILE")]
-    pub(crate) prompt_file: Option<PathBuf>,
-    /// Tokens to write at most; 200, or as many as the context has room for, if not given
-    #[arg(long, value_parser = count, allow_negative_numbers = true)]
-    pub(crate) tokens: Option<usize>,
-    /// Take the most likely token each time
-    #[arg(long)]
-    pub(crate) greedy: bool,
-    /// Divides the logits before sampling
-    #[arg(long, default_value_t = 0.8, value_parser = number, allow_negative_numbers = true)]
-    pub(crate) temperature: f64,
-    /// Sample from this many most likely tokens; 0 for all
-    #[arg(long, default_value_t = 40, value_parser = count, allow_negative_numbers = true)]
-    pub(crate) top_k: usize,
-    /// Sample from the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 1.0, value_parser = number, allow_negative_numbers = true)]
-    pub(crate) top_p: f64,
-    /// Seed of the sampling
-    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
-    pub(crate) seed: u64,
-    /// Write the logits after each token of prompt and continuation to this file (safetensors: tokens, logits)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) logits: Option<PathBuf>,
-    /// Longest prompt and continuation together; the training length if not given
-    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
-    pub(crate) context: Option<usize>,
-    #[arg(long, help = Precision::help() + "; of the KV cache as well", default_value = Precision::default().name())]
-    pub(crate) precision: String,
-    /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: Choice,
-    /// Threads of the CPU; 0 for all
-    #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
-    pub(crate) threads: usize,
 }
 
 /// `linc bench`

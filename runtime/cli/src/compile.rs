@@ -9,7 +9,8 @@ use linc_device::process;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::{
     BatchShape, Blocks, CompileError, Compiled, Entry, MemoryLimit, Model, OptimizerOptions, Options,
-    PassSetting, PassTime, PersistentLayout, Ratio, RecomputeMode, RecomputePolicy, Report, Source, Target,
+    PassSetting, PassTime, PersistentLayout, Ratio, RecomputeMode, RecomputePolicy, Report, Room, Source,
+    Target,
 };
 use linc_session::output::write_files;
 
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     options.target = arch.map_or(Target::Cpu, Target::Cuda);
     let entry = entry(&args.entry, &args.layers, &model, options.target)?;
     // As `linc generate` has them.
-    options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. });
+    options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode(_));
     if args.modes || args.fit.is_some() {
         return fit::run(args, &model, &entry, &options);
     }
@@ -188,12 +189,12 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
         "eval" => Entry::Eval,
         "forward" => Entry::Forward,
         "score" => Entry::Score { context },
-        "decode" => Entry::Decode { context },
+        "decode" => Entry::Decode(Room { slots: layers.batch_size, context }),
         "prefill" => {
             // Without blocks, the compiler says why there are none.
             let blocks = linc_driver::prompt_blocks(model, target, context);
             let Blocks { tokens, context } = blocks.unwrap_or(Blocks { tokens: 1, context });
-            Entry::Prefill { context, tokens }
+            Entry::Prefill { room: Room { slots: layers.batch_size, context }, tokens }
         }
         other => bail!(
             "--entry is \"{other}\"; expected {}",

@@ -48,7 +48,7 @@ pub(crate) fn compile(plan: &Plan, entry: &Entry, arch: Arch, files: bool) -> Re
     let mut progress = Progress::new().of_kernels();
     let cache = Cache::of_environment();
     let mut inspection = inspect(plan, arch, nvrtc.as_ref().ok(), &cache, files, &mut progress)?;
-    if matches!(entry, Entry::Prefill { .. } | Entry::Decode { .. }) {
+    if matches!(entry, Entry::Prefill { .. } | Entry::Decode(_)) {
         // What attention has to do depends on the position.
         inspection.mfu_limit = None;
     }

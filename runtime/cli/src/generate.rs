@@ -1,4 +1,4 @@
-//! `linc generate`: text from a checkpoint.
+//! `linc generate`: text from a checkpoint, of one prompt as it is written or of many as JSON lines.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
@@ -9,56 +9,59 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use linc_checkpoint::hugging_face::NO_TOKENIZER;
-use linc_checkpoint::{load_weights, model_of};
-use linc_data::{TOKENIZER_FILE, Tokenizer};
-use linc_infer::{Generator, Programs, Sampling, visible};
-use linc_infer::{InferError, prompt};
+use linc_checkpoint::load_weights;
+use linc_infer::prompt::{self, Given};
+use linc_infer::{Generator, InferError, Programs, Request, Sampling, Wanted, visible};
 
 use crate::args::GenerateArgs;
 use crate::compile::pass_setting;
 use crate::out;
-use crate::progress::Progress;
+use crate::text_model::{TextModel, device};
+
+mod many;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let temperature = if args.greedy { 0.0 } else { args.temperature };
-    let sampling = Sampling { temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
-    sampling.check()?;
-    let text = prompt_text(args)?;
-    let state = linc_checkpoint::open(&args.checkpoint)?;
-    if state.data.kind == NO_TOKENIZER {
-        bail!(
-            "{}: it was imported without a tokenizer, so it reads no text\n  help: put the model's {TOKENIZER_FILE} beside its config.json, and import it again",
-            args.checkpoint.display()
-        );
-    }
-    if state.data.kind != "text" {
-        bail!(
-            "{}: the model was trained on {} sequences, which are no text\n  help: the run says how well it recalls: linc inspect shows the model",
-            args.checkpoint.display(),
-            state.data.kind
-        );
-    }
-    let model = model_of(&state.model)?;
-    let tokenizer = if state.files.contains_key(TOKENIZER_FILE) {
-        Tokenizer::open(&args.checkpoint.join(TOKENIZER_FILE))?
-    } else {
-        Tokenizer::bytes()
+    let sampling = Sampling {
+        temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        seed: args.seed,
     };
-    let context = args.context.unwrap_or(state.model.seq_len);
-    let precision = pass_setting(&args.precision)?;
-    let opened = args.device.open((args.threads > 0).then_some(args.threads))?;
-    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
-        out::complain(said);
+    sampling.check()?;
+    let Some(checkpoint) = args.checkpoint.as_ref().or(args.folder.as_ref()) else {
+        bail!("no checkpoint is named\n  help: linc generate outputs/NAME/checkpoint/step-N");
+    };
+    if args.stop.iter().any(String::is_empty) {
+        bail!("--stop is an empty text, which every text has at its start\n  help: leave it out");
     }
-    let mut device = opened.device;
-    device.watch(Progress::new().of_kernels());
-    let (mut session, programs) = Programs::load(&model, context, precision, device)?;
+    // A text that is shown as it comes, or records of texts.
+    let prompts = match &args.prompts {
+        Some(path) => many::prompts(path)?,
+        None => vec![Given::text(prompt_text(args)?.into_owned())],
+    };
+    let is_json = args.prompts.is_some() || args.logprobs.is_some();
+    let text = TextModel::open(checkpoint)?;
+    let context = args.context.unwrap_or(text.record.seq_len);
+    let precision = pass_setting(&args.precision)?;
+    let sequences = args.batch.min(prompts.len()).max(1);
+    let device = device(&args.device, args.threads)?;
+    let wanted = Wanted { sequences, ..Wanted::one(context) };
+    let (mut session, programs) = Programs::load(&text.model, wanted, precision, device)?;
     session.executor.initialize_constants()?;
-    load_weights(&mut session.executor, &args.checkpoint, &mut || Ok::<_, anyhow::Error>(()))?;
+    load_weights(&mut session.executor, checkpoint, &mut || Ok::<_, anyhow::Error>(()))?;
+    let work = many::Asked { args, sampling, context, checkpoint };
+    if is_json {
+        return work.run(&mut session, programs, &text, &prompts);
+    }
 
-    let mut generator = Generator::new(&mut session, programs, model.sizes.vocab_size, tokenizer);
-    let prompt = generator.prompt(&text, args.tokens)?;
+    let vocab = text.model.sizes.vocab_size;
+    let memory = programs.bytes_per_sequence(&session);
+    let mut generator = Generator::new(&mut session, programs, vocab, &text.tokenizer);
+    let given = &prompts[0].text;
+    let prompt = generator.prompt(given, args.tokens)?;
     if args.logits.is_some() {
         generator.keep_logits();
     }
@@ -68,9 +71,11 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     };
     // A model that cannot go on says so instead of the prompt.
     let mut begun = false;
-    let mut begin = || if std::mem::replace(&mut begun, true) { Ok(()) } else { write(&text) };
+    let mut begin = || if std::mem::replace(&mut begun, true) { Ok(()) } else { write(given) };
     let mut written = Ok(());
-    let generated = generator.generate(&prompt, &sampling, &mut |piece| {
+    let request =
+        Request { prompt: prompt.ids, tokens: prompt.count, sampling, stop: args.stop.clone(), scores: None };
+    let generated = generator.generate(request, &mut |piece| {
         written = begin().and_then(|()| write(piece));
         written.is_ok()
     });
@@ -81,13 +86,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
             if begun {
                 out::line("")?;
             }
-            match error {
-                InferError::LogitsNotFinite { .. } => bail!("{}: {error}", args.checkpoint.display()),
-                error => return Err(error.into()),
-            }
+            return Err(work.of_checkpoint(error));
         }
     }
     out::line("")?;
+    if io::stderr().is_terminal() {
+        work.complain(&generator.work(), memory, &text)?;
+    }
     if let Some(path) = &args.logits {
         generator.take_logits().write(path)?;
     }
@@ -120,4 +125,14 @@ fn pipe_nobody_named() -> Result<String> {
     let text = prompt::from_pipe(&io::stdin());
     drop(finished);
     Ok(text?)
+}
+
+impl many::Asked<'_> {
+    /// The error, with the checkpoint that it is about.
+    fn of_checkpoint(&self, error: InferError) -> anyhow::Error {
+        match error {
+            InferError::LogitsNotFinite { .. } => anyhow::anyhow!("{}: {error}", self.checkpoint.display()),
+            error => error.into(),
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod progress;
 mod shipped;
 mod sweep;
 mod table;
+mod text_model;
 mod train;
 mod wrap;
 

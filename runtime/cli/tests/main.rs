@@ -16,6 +16,7 @@ mod limits;
 mod memory;
 mod mistakes;
 mod optimizers;
+mod prompts;
 mod readme;
 mod requests;
 mod resume;

@@ -1,17 +1,24 @@
-//! Text from a model: prompts, sampling and generation.
+//! Text from a model: prompts, sampling and generation, of one text or of many at once.
 //!
-//! Invariants: prompt and continuation are one text, whatever the tokenizer; equal seeds give equal texts; what is no
-//! distribution is refused and never drawn from.
+//! Invariants: prompt and continuation are one text, whatever the tokenizer; equal seeds give equal texts, whichever others
+//! are written beside them; what is no distribution is refused and never drawn from.
 
+mod engine;
 mod error;
 mod generate;
 mod logits;
+mod programs;
 pub mod prompt;
+mod sampling;
 mod score;
+mod stop;
 
+pub use engine::{End, Engine, Event, Request, Work, Written};
 pub use error::InferError;
-pub use generate::{Generator, Prefill, Programs, Prompt, Sampling, USUAL_TOKENS, visible};
+pub use generate::{Generator, Prompt, USUAL_TOKENS, visible};
 pub use logits::Logits;
+pub use programs::{Programs, Wanted, bytes_per_sequence, options, session};
+pub use sampling::{OutOfRange, Sampling, TokenScore};
 pub use score::{Best, ScorePrograms, Scores};
 
 use linc_device::words;

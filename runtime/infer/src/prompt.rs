@@ -6,6 +6,7 @@ use std::path::Path;
 
 use linc_config::help_for_missing;
 use linc_device::words::{help_to_read, reason};
+use serde_json::{Map, Value};
 
 use crate::error::InferError;
 
@@ -28,12 +29,84 @@ pub fn from_file(path: &Path) -> Result<String, InferError> {
     read(file, &name)
 }
 
+/// A prompt among others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// The text to continue.
+    pub text: String,
+    /// Its line in a file of prompts, from 1.
+    pub line: Option<usize>,
+    /// What else a JSON line says, which belongs to its answer.
+    pub fields: Map<String, Value>,
+}
+
+impl Given {
+    /// A prompt by itself.
+    pub fn text(text: String) -> Self {
+        Given { text, ..Given::default() }
+    }
+}
+
+/// The prompts in a file: one in each line, or JSON lines with a `prompt` each. Empty lines are none.
+///
+/// # Errors
+/// As [`from_file`], and [`InferError::Request`] with the line that is no JSON or has no prompt, or if there is none.
+pub fn many_from_file(path: &Path) -> Result<Vec<Given>, InferError> {
+    let is_json = path.extension().is_some_and(|end| end == "jsonl" || end == "ndjson");
+    many(&from_file(path)?, &path.display().to_string(), is_json)
+}
+
+/// The prompts that are piped in, as [`many_from_file`].
+///
+/// # Errors
+/// As there.
+pub fn many_from_pipe(stdin: &Stdin) -> Result<Vec<Given>, InferError> {
+    many(&read(stdin.lock(), PIPE)?, PIPE, false)
+}
+
+/// The prompts of a text; JSON lines if the file says so by its name, or the first line is such a line.
+fn many(text: &str, name: &str, is_json: bool) -> Result<Vec<Given>, InferError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let is_record = |line: &str| {
+        let json: Option<Value> = serde_json::from_str(line).ok();
+        json.is_some_and(|json| json.get("prompt").is_some_and(Value::is_string))
+    };
+    let is_json = is_json || lines.clone().next().is_some_and(|(_, line)| is_record(line));
+    let given = |(at, line): (usize, &str)| {
+        let number = at + 1;
+        if !is_json {
+            return Ok(Given { text: line.to_owned(), line: Some(number), fields: Map::new() });
+        }
+        let place = format!("{name}:{number}");
+        let help = "a line is such as {\"prompt\": \"Once upon a time\"}";
+        let json =
+            serde_json::from_str(line).map_err(|e| refuse(&place, &format!("is no JSON: {e}"), help))?;
+        let Value::Object(mut fields) = json else { return Err(refuse(&place, "is no JSON object", help)) };
+        match fields.remove("prompt") {
+            Some(Value::String(text)) => Ok(Given { text, line: Some(number), fields }),
+            Some(_) => Err(refuse(&place, "has a prompt that is no text", help)),
+            None => {
+                let keys: Vec<&str> = fields.keys().map(String::as_str).collect();
+                Err(refuse(&place, &format!("has no field `prompt`; it has {}", keys.join(", ")), help))
+            }
+        }
+    };
+    let prompts: Vec<Given> = lines.map(given).collect::<Result<_, _>>()?;
+    if prompts.is_empty() {
+        return Err(refuse(name, "has no prompt", "write one in each line"));
+    }
+    Ok(prompts)
+}
+
+/// What a pipe is called.
+const PIPE: &str = "the prompt on standard input";
+
 /// The prompt that is piped in, without the line break that `echo` ends it with.
 ///
 /// # Errors
 /// As [`from_file`].
 pub fn from_pipe(stdin: &Stdin) -> Result<String, InferError> {
-    read(stdin.lock(), "the prompt on standard input")
+    read(stdin.lock(), PIPE)
 }
 
 fn read(from: impl Read, name: &str) -> Result<String, InferError> {
@@ -61,6 +134,29 @@ fn refuse(name: &str, reason: &str, help: &str) -> InferError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prompts_are_lines_or_records() {
+        let texts = |text: &str, is_json: bool| -> Vec<(String, usize)> {
+            let prompts = many(text, "p.jsonl", is_json).expect("prompts");
+            prompts.into_iter().map(|given| (given.text, given.line.expect("a line"))).collect()
+        };
+        let line = |text: &str, line: usize| (text.to_owned(), line);
+        assert_eq!(texts("a b\r\n\n {x\n", false), [line("a b", 1), line(" {x", 3)]);
+        let records = "{\"prompt\": \"a\\nb\", \"id\": 7}\n\n{\"prompt\": \"\"}";
+        assert_eq!(texts(records, false), [line("a\nb", 1), line("", 3)]);
+        assert_eq!(many(records, "p", true).expect("prompts")[0].fields["id"], 7);
+        for (text, is_json, said) in [
+            ("{\"prompt\": \"a\"}\n{\"prompt\": 3}", false, "p.jsonl:2 has a prompt that is no text"),
+            ("{\"text\": \"a\", \"id\": 1}", true, "p.jsonl:1 has no field `prompt`; it has id, text"),
+            ("a", true, "p.jsonl:1 is no JSON: "),
+            ("[1]", true, "p.jsonl:1 is no JSON object"),
+            ("\n \n", false, "p.jsonl has no prompt"),
+        ] {
+            let error = many(text, "p.jsonl", is_json).expect_err(said).to_string();
+            assert!(error.contains(said) && error.contains("help: "), "{error}");
+        }
+    }
 
     #[test]
     fn one_line_break_at_the_end_is_the_files_own() {

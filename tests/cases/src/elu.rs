@@ -41,7 +41,8 @@ pub fn elu_attention() -> Vec<Case> {
                 let mut random = Random::new(16);
                 let sums: Vec<f64> = (0..LEN).map(|_| 1.0 + random.normal().abs()).collect();
                 buffers[3] = Buffer::from_f64(Elem::F32, &sums).expect("floats");
-                buffers[5] = Buffer::I32(vec![pos]);
+                buffers[5] = Buffer::I32(vec![pos; shape.batch]);
+                buffers[6] = Buffer::I32((0..shape.batch as i32).rev().collect());
                 cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
             }
         }

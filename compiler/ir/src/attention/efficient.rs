@@ -59,9 +59,10 @@ pub enum EfficientOp {
     /// `(q, k, v, out, ell, state, dout) -> (dq, dk, dv)`; in the chunked form also workspaces, all f32:
     /// `delta [B,H,N]`, `d [B,G,S,D,D]`, `rho [B,G,S,D]` and `dk_part [B,N,G,D]`.
     Backward(EfficientSpec),
-    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], m [B,G,D], z [B,G,D], t [B,G,D,D], pos i32[1]) -> (out [B,N,H,D], m', z', t')`:
-    /// the next N tokens in the unnormalised recurrent form; the state is ignored at `pos` 0.
-    /// In the chunked form also workspaces, f32: `ell [B,G,S,D]` and `state [B,G,S,D,D]`, S = ceil(N/C).
+    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], m [S,G,D], z [S,G,D], t [S,G,D,D], pos i32[B], slot i32[B])
+    /// -> (out [B,N,H,D], m', z', t')`: the next N tokens of each sequence in the unnormalised recurrent form, with the state
+    /// of its slot, which is ignored at `pos` 0; slots are different.
+    /// In the chunked form also workspaces, f32: `ell [B,G,C',D]` and `state [B,G,C',D,D]`, C' = ceil(N/C).
     Decode(EfficientSpec),
 }
 
@@ -144,7 +145,7 @@ impl KindOperation for EfficientOp {
                     &Facts {
                         overwrites: Overwrites::Always(&[(1, 3), (2, 4), (3, 5)]),
                         reads: Heads(QKV),
-                        ..compute(Narrow(QKV), &[6])
+                        ..compute(Narrow(QKV), &[6, 7])
                     }
                 }
             }
@@ -184,15 +185,17 @@ impl KindOperation for EfficientOp {
                 Ok(results)
             }
             EfficientOp::Decode(spec) => {
-                check.arity(7..=7)?;
+                check.arity(8..=8)?;
                 if !spec.causal {
                     return check.fail("only causal attention decodes");
                 }
-                check.same(3, &[b, g, d].into(), "the running maximum")?;
-                check.same(4, &[b, g, d].into(), "the running sum")?;
-                check.same(5, &[b, g, d, d].into(), "the state")?;
+                check.rank(3, 3, "the running maximum [slots, kv_heads, head_dim]")?;
+                let slots = check.shape(3).dims()[0];
+                check.same(3, &[slots, g, d].into(), "the running maximum")?;
+                check.same(4, &[slots, g, d].into(), "the running sum")?;
+                check.same(5, &[slots, g, d, d].into(), "the state")?;
                 (3..6).try_for_each(|i| check.full(i))?;
-                check.position(6)?;
+                check.places(6, b, slots)?;
                 let mut results = vec![check.like(0), check.like(3), check.like(4), check.like(5)];
                 if spec.form == EfficientForm::Chunked {
                     let s = spec.saved_states(n);

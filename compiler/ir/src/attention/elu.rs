@@ -26,8 +26,8 @@ pub enum EluOp {
     Forward(EluSpec),
     /// `(q, k, v, out, z, state, dout) -> (dq, dk, dv)`
     Backward(EluSpec),
-    /// `(q [B,1,H,D], k [B,1,G,D], v, z [B,G,D], state [B,G,D,D], pos i32[1]) -> (out, z', state')`: the next token; both are
-    /// ignored at `pos` 0.
+    /// `(q [B,1,H,D], k [B,1,G,D], v, z [S,G,D], state [S,G,D,D], pos i32[B], slot i32[B]) -> (out, z', state')`: the next
+    /// token of each sequence, with both of its slot, which are ignored at `pos` 0; slots are different.
     Decode(EluSpec),
 }
 
@@ -86,7 +86,7 @@ impl KindOperation for EluOp {
                     &Facts {
                         overwrites: Overwrites::Always(&[(1, 3), (2, 4)]),
                         reads: Heads(QKV),
-                        ..compute(Narrow(QKV), &[5])
+                        ..compute(Narrow(QKV), &[5, 6])
                     }
                 }
             }
@@ -118,14 +118,16 @@ impl KindOperation for EluOp {
                 Ok(vec![check.like(0), check.like(1), check.like(2)])
             }
             EluOp::Decode(_) => {
-                check.arity(6..=6)?;
+                check.arity(7..=7)?;
                 if n != 1 {
                     return check.fail(format!("decodes one token, q has {n}"));
                 }
-                check.same(3, &[b, g, d].into(), "the sum of keys")?;
-                check.same(4, &[b, g, d, d].into(), "the state")?;
+                check.rank(3, 3, "the sum of keys [slots, kv_heads, head_dim]")?;
+                let slots = check.shape(3).dims()[0];
+                check.same(3, &[slots, g, d].into(), "the sum of keys")?;
+                check.same(4, &[slots, g, d, d].into(), "the state")?;
                 (3..5).try_for_each(|i| check.full(i))?;
-                check.position(5)?;
+                check.places(5, b, slots)?;
                 Ok(vec![check.like(0), check.like(3), check.like(4)])
             }
         }

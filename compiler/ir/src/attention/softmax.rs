@@ -25,9 +25,9 @@ pub enum SoftmaxOp {
         /// Score multiplier.
         scale: f64,
     },
-    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], kcache [B,L,G,D], vcache [B,L,G,D], pos i32[1])
-    /// -> (out [B,N,H,D], kcache', vcache')`: the next N tokens, `pos` + N at most L. Writes k, v from `pos` on, then
-    /// each query attends over all positions up to its own. If split, also workspaces, f32, of P = ceil(L/range) parts of the
+    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], kcache [S,L,G,D], vcache [S,L,G,D], pos i32[B], slot i32[B])
+    /// -> (out [B,N,H,D], kcache', vcache')`: the next N tokens of each sequence, `pos` + N at most L, with the caches of
+    /// its slot; slots are different. Writes k, v from `pos` on, then each query attends over all positions up to its own. If split, also workspaces, f32, of P = ceil(L/range) parts of the
     /// positions before `pos`: the largest score `top [B,G,P,H/G]`, and relative to it `sum [B,G,P,H/G]` and `acc [B,G,P,H/G,D]`.
     Decode {
         /// Score multiplier.
@@ -93,7 +93,7 @@ impl KindOperation for SoftmaxOp {
                     &Facts {
                         overwrites: Overwrites::Always(&[(1, 3), (2, 4)]),
                         reads: Heads(QKV),
-                        ..compute(Narrow(QKV), &[5])
+                        ..compute(Narrow(QKV), &[5, 6])
                     }
                 }
             }
@@ -123,13 +123,13 @@ impl KindOperation for SoftmaxOp {
                 Ok(vec![check.like(0), check.like(1), check.like(2), TensorType::f32([b, h, n])])
             }
             SoftmaxOp::Decode { range, .. } => {
-                check.arity(6..=6)?;
-                check.rank(3, 4, "a cache [batch, len, kv_heads, head_dim]")?;
-                let len = check.shape(3).dims()[1];
-                check.same(3, &[b, len.max(n), g, d].into(), "the cache")?;
-                check.same(4, &[b, len, g, d].into(), "the cache")?;
+                check.arity(7..=7)?;
+                check.rank(3, 4, "a cache [slots, len, kv_heads, head_dim]")?;
+                let (slots, len) = (check.shape(3).dims()[0], check.shape(3).dims()[1]);
+                check.same(3, &[slots, len.max(n), g, d].into(), "the cache")?;
+                check.same(4, &[slots, len, g, d].into(), "the cache")?;
                 check.one_dtype(&[3, 4])?;
-                check.position(5)?;
+                check.places(5, b, slots)?;
                 let mut results = vec![check.like(0), check.like(3), check.like(4)];
                 if let Some(range) = range {
                     if n != 1 {

@@ -111,12 +111,19 @@ pub(super) fn rms_norm_grad<T: Real>(
     Ok(vec![Tensor::float(types[0].shape.clone(), dx), Tensor::float(partial.clone(), dw)])
 }
 
-/// Rotates the interleaved feature pairs of `x` [.., n, heads, d] by the angles of positions `start..start + n`.
-pub(super) fn rotate<T: Real>(x: &[T], dims: &[usize], table: &[T], start: usize, inverse: bool) -> Vec<T> {
+/// Rotates the interleaved feature pairs of `x` [batch, n, heads, d] by the angles of n positions from that of each sequence
+/// in `starts` on.
+pub(super) fn rotate<T: Real>(
+    x: &[T],
+    dims: &[usize],
+    table: &[T],
+    starts: &[usize],
+    inverse: bool,
+) -> Vec<T> {
     let (n, heads, d) = (dims[1], dims[2], dims[3]);
     let mut out = Vec::with_capacity(x.len());
     for (row, x) in x.chunks_exact(d).enumerate() {
-        let position = start + row / heads % n;
+        let position = starts[row / heads / n] + row / heads % n;
         for (pair, angle) in x.chunks_exact(2).zip(table[position * d..][..d].chunks_exact(2)) {
             let (cos, sin) = (angle[0], if inverse { -angle[1] } else { angle[1] });
             out.extend([pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos]);
@@ -127,11 +134,11 @@ pub(super) fn rotate<T: Real>(x: &[T], dims: &[usize], table: &[T], start: usize
 
 pub(super) fn rope<T: Real>(args: &Args<'_, T>, inverse: bool) -> Result<Tensor<T>, IrError> {
     let (dims, len) = (args.dims(0), args.dims(1)[0]);
-    let start = if args.operands.len() == 3 { args.position(2, len)? } else { 0 };
-    if start + dims[1] > len {
+    let starts = if args.operands.len() == 3 { args.positions(2, len)? } else { vec![0; dims[0]] };
+    if let Some(start) = starts.iter().find(|start| *start + dims[1] > len) {
         return args.error(format!("positions {start}..{} exceed the table of {len}", start + dims[1]));
     }
-    let out = rotate(args.floats(0)?, dims, args.floats(1)?, start, inverse);
+    let out = rotate(args.floats(0)?, dims, args.floats(1)?, &starts, inverse);
     Ok(Tensor::float(args.operands[0].shape.clone(), out))
 }
 

@@ -224,13 +224,27 @@ impl<'a, T: Real> Args<'a, T> {
         self.operands[i].shape.dims()
     }
 
-    /// The only element of an i32 operand, as a position below `len`.
-    pub(super) fn position(&self, i: usize, len: usize) -> Result<usize, IrError> {
-        let x = self.ints(i)?[0];
-        match usize::try_from(x) {
-            Ok(p) if p < len => Ok(p),
-            _ => self.error(format!("position {x} is outside 0..{len}")),
+    /// The elements of an i32 operand, as positions below `len`.
+    pub(super) fn positions(&self, i: usize, len: usize) -> Result<Vec<usize>, IrError> {
+        self.below(i, len, "position")
+    }
+
+    /// The elements of an i32 operand, as different slots of states for `count` sequences.
+    pub(super) fn slots(&self, i: usize, count: usize) -> Result<Vec<usize>, IrError> {
+        let slots = self.below(i, count, "slot")?;
+        let mut taken = vec![false; count];
+        match slots.iter().find(|slot| std::mem::replace(&mut taken[**slot], true)) {
+            Some(slot) => self.error(format!("two sequences share slot {slot}")),
+            None => Ok(slots),
         }
+    }
+
+    fn below(&self, i: usize, len: usize, what: &str) -> Result<Vec<usize>, IrError> {
+        let number = |x: &i32| match usize::try_from(*x) {
+            Ok(p) if p < len => Ok(p),
+            _ => self.error(format!("{what} {x} is outside 0..{len}")),
+        };
+        self.ints(i)?.iter().map(number).collect()
     }
 }
 

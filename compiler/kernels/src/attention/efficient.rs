@@ -11,7 +11,7 @@ use linc_tile::library::attention::efficient::{
     efficient_prefill_out, efficient_prefill_prefix, needs_delta, takes_delta,
 };
 
-use super::{BLOCK, query_rows, token_rows};
+use super::{BLOCK, in_slots, query_rows, token_rows};
 use crate::context::Lowering;
 use crate::{KernelError, Target};
 
@@ -29,7 +29,7 @@ pub(super) fn flops(graph: &Graph, op: &EfficientOp, operands: &[Value]) -> usiz
         EfficientOp::Forward(spec) => sweeps(graph, operands[0], spec, 1),
         EfficientOp::Backward(spec) => sweeps(graph, operands[0], spec, 2),
         EfficientOp::Decode(_) => {
-            4 * graph.ty(operands[5]).shape.numel() * query_rows(graph, operands[0], operands[1])
+            4 * in_slots(graph, operands[5], operands[0]) * query_rows(graph, operands[0], operands[1])
         }
     }
 }
@@ -136,7 +136,7 @@ fn state_width(target: Target, head_dim: usize) -> usize {
 }
 
 fn decode(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) -> Result<(), KernelError> {
-    let [q, k, v, m, z, t, pos] = l.operands[..] else { return l.fail("takes seven operands") };
+    let [q, k, v, m, z, t, pos, slot] = l.operands[..] else { return l.fail("takes eight operands") };
     let out = l.results[0];
     let spec = EfficientDecodeSpec {
         elem: l.uniform_elem(&[q, k, v, out])?,
@@ -149,21 +149,24 @@ fn decode(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) ->
         v: l.head_strides(v),
         out: l.head_strides(out),
     };
-    l.launch_on(efficient_decode(&spec), &[q, k, v, m, z, t, pos, out]);
+    l.launch_in_slots(efficient_decode(&spec), &[q, k, v, m, z, t, pos, slot, out], &[m, z, t]);
     Ok(())
 }
 
 /// A block of a prompt.
 fn prefill(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) -> Result<(), KernelError> {
-    let [q, k, v, m, z, t, pos] = l.operands[..] else { return l.fail("takes seven operands") };
+    let [q, k, v, m, z, t, pos, slot] = l.operands[..] else { return l.fail("takes eight operands") };
     let out = l.results[0];
     let spec = forward_spec(l, shape, attributes)?;
     match attributes.form {
-        EfficientForm::Fused => l.launch_on(efficient_prefill(&spec), &[q, k, v, m, z, t, pos, out]),
+        EfficientForm::Fused => {
+            l.launch_in_slots(efficient_prefill(&spec), &[q, k, v, m, z, t, pos, slot, out], &[m, z, t]);
+        }
         EfficientForm::Chunked => {
             let (ell, state) = (l.results[4], l.results[5]);
             l.launch_on(efficient_attention_chunk_states(&spec), &[k, v, ell, state]);
-            l.launch_on(efficient_prefill_prefix(&spec), &[ell, state, m, z, t, pos]);
+            let args = [ell, state, m, z, t, pos, slot];
+            l.launch_in_slots(efficient_prefill_prefix(&spec), &args, &[m, z, t]);
             l.launch_on(efficient_prefill_out(&spec), &[q, k, v, ell, state, pos, out]);
         }
     }

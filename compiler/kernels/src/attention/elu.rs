@@ -6,7 +6,7 @@ use linc_tile::library::attention::elu::{
     EluAttentionSpec, elu_attention_backward, elu_attention_forward, elu_decode,
 };
 
-use super::query_rows;
+use super::{in_slots, query_rows};
 use crate::KernelError;
 use crate::context::Lowering;
 
@@ -28,10 +28,12 @@ pub(super) fn lower(l: &mut Lowering<'_>, op: &EluOp, shape: HeadShape) -> Resul
             l.launch_on(kernel, &[q, k, v, out, z, state, dout, dq, dk, dv]);
         }
         EluOp::Decode(_) => {
-            let [q, k, v, z, state, pos] = l.operands[..] else { return l.fail("takes six operands") };
+            let [q, k, v, z, state, pos, slot] = l.operands[..] else {
+                return l.fail("takes seven operands");
+            };
             let out = l.results[0];
             let kernel = elu_decode(&attention_spec(l, shape, 1, &[q, k, v, out])?);
-            l.launch_on(kernel, &[q, k, v, z, state, pos, out]);
+            l.launch_in_slots(kernel, &[q, k, v, z, state, pos, slot, out], &[z, state]);
         }
     }
     Ok(())
@@ -57,7 +59,7 @@ pub(super) fn flops(graph: &Graph, op: &EluOp, operands: &[Value]) -> usize {
         EluOp::Forward(spec) => tokens * (4 * d * d + 2 * within(spec)),
         EluOp::Backward(spec) => tokens * (8 * d * d + 5 * within(spec)),
         EluOp::Decode(_) => {
-            4 * graph.ty(operands[4]).shape.numel() * query_rows(graph, operands[0], operands[1])
+            4 * in_slots(graph, operands[4], operands[0]) * query_rows(graph, operands[0], operands[1])
         }
     }
 }

@@ -68,6 +68,12 @@ fn token_rows(target: Target, shape: &HeadShape) -> usize {
     }
 }
 
+/// Numbers of a state `[slots, ..]` in the slots of the sequences of q.
+fn in_slots(graph: &Graph, state: Value, q: Value) -> usize {
+    let state = &graph.ty(state).shape;
+    state.numel() / state.0[0] * graph.ty(q).shape.0[0]
+}
+
 /// Queries of a sequence that read a key/value head.
 fn query_rows(graph: &Graph, q: Value, k: Value) -> usize {
     let (q, k) = (&graph.ty(q).shape.0, &graph.ty(k).shape.0);

@@ -1,6 +1,7 @@
-//! Decoding: attention over new tokens, with what their kinds keep of earlier ones: caches or recurrent states. The position
-//! is a runtime scalar, so one compiled program serves every token. A prompt goes through a sister program that takes a block
-//! of tokens at once and leaves nothing but caches and states.
+//! Decoding: attention over new tokens, with what their kinds keep of earlier ones: caches or recurrent states, one set in each
+//! of some slots. Position and slot of each sequence of a batch are inputs, so one compiled program serves every token of any
+//! sequences. A prompt goes through a sister program that takes a block of tokens at once and leaves nothing but caches and
+//! states.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +14,31 @@ use crate::positions::POSITION;
 /// Name of the input of a block of a prompt: f32 `[N]`, 1 for its tokens and 0 for those that fill it up.
 pub const TOKEN_MASK: &str = "token_mask";
 
+/// Name of the input of slots: i32 `[B]`, where the caches and states of each sequence are; different numbers.
+pub const SLOT: &str = "slot";
+
+/// The room for sequences.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Sequences that have caches and states, at least those of a batch.
+    pub slots: usize,
+    /// Tokens that each may have.
+    pub context: usize,
+}
+
+impl Room {
+    /// The room for one sequence.
+    pub fn of_one(context: usize) -> Self {
+        Room { slots: 1, context }
+    }
+}
+
 /// Whether a model takes prompts in blocks: each of its kinds can.
 pub fn takes_blocks(kinds: &[AttentionKind], options: &AttentionOptions) -> bool {
     kinds.iter().all(|kind| lowering(*kind, options).refuses_blocks().is_none())
 }
 
-/// Lowers the attention of a graph for one token, which is causal: others do not get here. Caches have room for `context`
-/// tokens.
+/// Lowers the attention of a graph for one token of each sequence, which is causal: others do not get here.
 ///
 /// # Errors
 /// [`PassError::Missing`] for a layer without a kind.
@@ -27,9 +46,9 @@ pub fn run(
     graph: &mut Graph,
     kinds: &[AttentionKind],
     options: &AttentionOptions,
-    context: usize,
+    room: Room,
 ) -> Result<(), PassError> {
-    lower(graph, kinds, options, context, None)
+    lower(graph, kinds, options, room, None)
 }
 
 /// The same for a graph for a block of tokens of a prompt, no more than the caches hold, of which those at the end need not
@@ -42,7 +61,7 @@ pub fn prefill(
     graph: &mut Graph,
     kinds: &[AttentionKind],
     options: &AttentionOptions,
-    context: usize,
+    room: Room,
     tokens: usize,
 ) -> Result<(), PassError> {
     if let Some(refusal) = kinds.iter().find_map(|kind| lowering(*kind, options).refuses_blocks()) {
@@ -55,29 +74,40 @@ pub fn prefill(
     };
     let needs: Result<Vec<bool>, PassError> = graph.nodes().map(needs_mask).collect();
     if !needs?.contains(&true) {
-        return lower(graph, kinds, options, context, None);
+        return lower(graph, kinds, options, room, None);
     }
     let ty = TensorType::f32([tokens]);
     let mask = graph.push(Op::Input { name: TOKEN_MASK.into(), ty }, &[])?;
-    lower(graph, kinds, options, context, Some(mask))
+    lower(graph, kinds, options, room, Some(mask))
 }
 
 fn lower(
     graph: &mut Graph,
     kinds: &[AttentionKind],
     options: &AttentionOptions,
-    context: usize,
+    room: Room,
     mask: Option<Value>,
 ) -> Result<(), PassError> {
     let outer = graph.set_scope("decode");
-    // Where positions are looked up, it is there.
-    let position = match graph.leaf(POSITION) {
-        Some(node) => Value { node, port: 0 },
-        None => graph.push(Op::Input { name: POSITION.into(), ty: TensorType::i32([1]) }, &[])?,
+    let nodes: Vec<NodeId> = graph.nodes().filter(|n| matches!(graph.op(*n), Op::Attention(_))).collect();
+    let batch = graph.nodes().find_map(|id| match graph.op(id) {
+        Op::Input { ty, .. } if ty.shape.rank() == 2 => Some(ty.shape.0[0]),
+        _ => None,
+    });
+    let batch = batch.ok_or_else(|| PassError::Missing("the model has no input of tokens".into()))?;
+    let mut numbers = |name: &str| match graph.leaf(name) {
+        // Where positions are looked up, they are there, for a table is looked up once for all sequences.
+        Some(_) if batch > 1 => {
+            Err(PassError::Setting("a model with a table of positions decodes one sequence at a time".into()))
+        }
+        Some(node) => Ok(Value { node, port: 0 }),
+        None => graph
+            .push(Op::Input { name: name.into(), ty: TensorType::i32([batch]) }, &[])
+            .map_err(PassError::from),
     };
+    let (position, slot) = (numbers(POSITION)?, numbers(SLOT)?);
     // Attentions of each layer so far.
     let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
-    let nodes: Vec<NodeId> = graph.nodes().filter(|n| matches!(graph.op(*n), Op::Attention(_))).collect();
     for id in nodes {
         let Op::Attention(spec) = graph.op(id).clone() else { continue };
         let kind = kind_of(&spec, kinds, options)?;
@@ -89,7 +119,7 @@ fn lower(
             k = graph.push(Op::Rope { inverse: false }, &[k, x[3], position])?;
         }
         let mask = mask.filter(|_| kind.needs_mask());
-        let Step { op, k, role, states } = kind.decode(graph, &Tokens { q, k, mask, context })?;
+        let Step { op, k, role, states } = kind.decode(graph, &Tokens { q, k, mask, room })?;
         let number = numbers.entry(spec.layer).or_default();
         let mut operands = vec![q, k, x[2]];
         let mut leaves = vec![];
@@ -100,7 +130,7 @@ fn lower(
             leaves.push(leaf);
         }
         *number += 1;
-        operands.push(position);
+        operands.extend([position, slot]);
         let step = graph.add(op, &operands)?;
         for (i, leaf) in leaves.into_iter().enumerate() {
             graph.updates.push((leaf, Value { node: step, port: i as u32 + 1 }));

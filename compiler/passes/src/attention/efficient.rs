@@ -44,7 +44,7 @@ impl KindLowering for EfficientOptions {
     }
 
     fn decode(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Step, PassError> {
-        let [b, n, g, d] = graph.ty(tokens.k).shape.0[..] else {
+        let [_, n, g, d] = graph.ty(tokens.k).shape.0[..] else {
             return Err(PassError::Missing("keys [batch, seq, heads, head_dim]".into()));
         };
         let k = match tokens.mask {
@@ -53,12 +53,13 @@ impl KindLowering for EfficientOptions {
         };
         let form = if n == 1 { EfficientForm::Fused } else { self.form };
         let chunk = self.chunk.min(n).min(PROMPT_CHUNK);
-        let row: linc_ir::Shape = [b, g, d].into();
+        let slots = tokens.room.slots;
+        let row: linc_ir::Shape = [slots, g, d].into();
         Ok(Step {
             op: EfficientOp::Decode(EfficientSpec { form, chunk, ..self.spec(true) }).into(),
             k,
             role: StateRole::Recurrent,
-            states: vec![("state_max", row.clone()), ("state_sum", row), ("state", [b, g, d, d].into())],
+            states: vec![("state_max", row.clone()), ("state_sum", row), ("state", [slots, g, d, d].into())],
         })
     }
 

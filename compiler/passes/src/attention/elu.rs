@@ -24,14 +24,15 @@ impl KindLowering for EluOptions {
     }
 
     fn decode(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Step, PassError> {
-        let [b, _, g, d] = graph.ty(tokens.k).shape.0[..] else {
+        let [_, _, g, d] = graph.ty(tokens.k).shape.0[..] else {
             return Err(PassError::Missing("keys [batch, seq, heads, head_dim]".into()));
         };
+        let slots = tokens.room.slots;
         Ok(Step {
             op: EluOp::Decode(EluSpec { causal: true, chunk: self.chunk }).into(),
             k: tokens.k,
             role: StateRole::Recurrent,
-            states: vec![("elu_sum", [b, g, d].into()), ("elu_state", [b, g, d, d].into())],
+            states: vec![("elu_sum", [slots, g, d].into()), ("elu_state", [slots, g, d, d].into())],
         })
     }
 

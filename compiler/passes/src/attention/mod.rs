@@ -52,13 +52,13 @@ struct Tokens {
     k: Value,
     /// f32 `[N]`, 1 for tokens that exist and 0 for others, if there may be others and the kind asks for it.
     mask: Option<Value>,
-    /// Tokens that a sequence may have.
-    context: usize,
+    /// What the states have room for.
+    room: decode::Room,
 }
 
 /// An operation on new tokens.
 struct Step {
-    /// Its operands are q, k, v, its states, and the position; its results the output and the new states.
+    /// Its operands are q, k, v, its states, positions and slots; its results the output and the new states.
     op: Op,
     /// What it reads in place of k.
     k: Value,

@@ -27,11 +27,11 @@ impl KindLowering for SoftmaxOptions {
     }
 
     fn decode(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Step, PassError> {
-        let [b, n, g, d] = graph.ty(tokens.k).shape.0[..] else {
+        let [_, n, g, d] = graph.ty(tokens.k).shape.0[..] else {
             return Err(PassError::Missing("keys [batch, seq, heads, head_dim]".into()));
         };
         let range = if n == 1 { self.decode_range } else { None };
-        let cache: linc_ir::Shape = [b, tokens.context, g, d].into();
+        let cache: linc_ir::Shape = [tokens.room.slots, tokens.room.context, g, d].into();
         Ok(Step {
             op: SoftmaxOp::Decode { scale: scale(graph, tokens.q), range }.into(),
             k: tokens.k,

@@ -136,10 +136,9 @@ fn among(b: &mut Builder, places: ValueId, left: Option<ValueId>, holds: ValueId
     b.binary(Binary::And, holds, exists)
 }
 
-/// Loads one i32 from the start of a parameter, as an Index.
-fn load_index(b: &mut Builder, param: ParamId) -> ValueId {
-    let zero = b.index(0);
-    let number = b.load(param, zero, &[], &[]);
+/// Loads the i32 number `at` (Index) of a parameter, as an Index.
+fn load_index(b: &mut Builder, param: ParamId, at: ValueId) -> ValueId {
+    let number = b.load(param, at, &[], &[]);
     b.cast(number, Elem::Index)
 }
 

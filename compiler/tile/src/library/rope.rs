@@ -30,15 +30,15 @@ pub struct RopeSpec {
     pub table_len: usize,
     /// Positions that a program takes one after the other, where a tile is the heads of one.
     pub block: usize,
-    /// The first position is read from a parameter instead of being 0.
+    /// The first position of each sequence is read from a parameter instead of being 0.
     pub start: bool,
     /// Turn back, which is also the gradient.
     pub inverse: bool,
 }
 
-/// Parameters: x, table (f32 `[table_len, dim/2, 2]` of cos, sin), y; with `start`: x, table, start (one i32), y.
+/// Parameters: x, table (f32 `[table_len, dim/2, 2]` of cos, sin), y; with `start`: x, table, start (i32 `[batch]`), y.
 ///
-/// `start` is not negative. Positions beyond the table give zeros: nothing outside of it is read.
+/// No `start` is negative. Positions beyond the table give zeros: nothing outside of it is read.
 /// `y` may be the same memory as `x` if the strides are equal.
 pub fn rope(spec: &RopeSpec) -> Kernel {
     let half = spec.dim / 2;
@@ -59,7 +59,7 @@ pub fn rope(spec: &RopeSpec) -> Kernel {
 
     let at = grid_indices(&mut b, &counts);
     let (pos, head) = (b.scale_index(at[1], tile_seq), b.scale_index(at[2], tile_heads));
-    let first = start.map(|start| load_index(&mut b, start));
+    let first = start.map(|start| load_index(&mut b, start, at[0]));
     if by_heads {
         let (seq, length) = (b.index(spec.seq), b.index(tile_seq));
         let end = b.add(pos, length);

@@ -16,8 +16,10 @@ fn extent(spec: &RopeSpec, strides: [usize; 3]) -> usize {
     (spec.batch - 1) * strides[0] + (spec.seq - 1) * strides[1] + (spec.heads - 1) * strides[2] + spec.dim
 }
 
+/// Each sequence starts two positions behind the one before it, from `start` on.
 fn check(spec: &RopeSpec, start: i32) {
-    let what = format!("{spec:?} start {start}");
+    let start = |b: usize| if spec.start { start + 2 * b as i32 } else { 0 };
+    let what = format!("{spec:?} start {}", start(0));
     let half = spec.dim / 2;
     let angles = table(spec.table_len, half);
     let x: Vec<f32> = random(extent(spec, spec.x_strides), 1).into_iter().map(|v| round(v, spec.x)).collect();
@@ -29,7 +31,7 @@ fn check(spec: &RopeSpec, start: i32) {
                 let at = |s: [usize; 3]| b * s[0] + n * s[1] + h * s[2];
                 let (from, to) = (at(spec.x_strides), at(spec.y_strides));
                 for i in 0..half {
-                    let pos = start as usize + n;
+                    let pos = start(b) as usize + n;
                     let angle = |part: usize| {
                         let row = angles.get((pos * half + i) * 2 + part);
                         f64::from(*row.unwrap_or(&0.0))
@@ -45,7 +47,7 @@ fn check(spec: &RopeSpec, start: i32) {
     }
     let mut args = vec![Data::of(spec.x, &x), Data::f32(&angles)];
     if spec.start {
-        args.push(Data::i32(&[start]));
+        args.push(Data::i32(&(0..spec.batch).map(start).collect::<Vec<i32>>()));
     }
     args.push(Data::of(spec.y, &vec![SENTINEL; y_len]));
     let out = run(&rope(spec), args);

@@ -266,6 +266,18 @@ impl Tokenizer {
     }
 }
 
+impl Tokenizer {
+    /// The text of one token by itself, also of one that is special.
+    pub fn token(&self, id: u32) -> String {
+        match &self.backend {
+            Backend::Bytes => {
+                String::from_utf8_lossy(&u8::try_from(id).map_or(vec![], |byte| vec![byte])).into()
+            }
+            Backend::HuggingFace { inner, .. } => inner.decode(&[id], false).unwrap_or_default(),
+        }
+    }
+}
+
 /// Switches off what would cut, pad or vary the tokens of a text: training data and prompts are whole, and a run must
 /// read the same tokens each time.
 fn make_repeatable(

@@ -10,8 +10,8 @@ use linc_data::{Data, DataError, ValidationData};
 use linc_device::{Device, process};
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, PersistentLayout, Source, Target,
-    decode_support,
+    BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, PersistentLayout, Room, Source,
+    Target, decode_support,
 };
 use linc_exec::ExecError;
 use linc_session::{SessionError, autotune};
@@ -157,7 +157,7 @@ pub(super) fn programs(
     let generates = data.tokenizer.as_ref().map(|_| decode_support(model));
     let (decode, no_sample) = match generates {
         None => (None, None),
-        Some(Ok(_)) => (Some(push(Entry::Decode { context }, sister(1, 1))), None),
+        Some(Ok(_)) => (Some(push(Entry::Decode(Room::of_one(context)), sister(1, 1))), None),
         Some(Err(error)) => {
             let reason = error.to_string();
             let reason = reason.lines().next().unwrap_or_default().replacen("error: ", "", 1);

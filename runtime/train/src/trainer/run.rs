@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use linc_device::process;
 use linc_device::words::count;
-use linc_infer::{Generator, InferError, Programs, Sampling};
+use linc_infer::{Generator, InferError, Programs, Request, Sampling};
 
 use super::programs::{TRAIN, output};
 use super::step::{Meter, StepDone};
@@ -254,18 +254,21 @@ impl Trainer {
         let (Some(tokenizer), Some(program)) = (self.data.tokenizer.clone(), self.decode) else {
             return Ok(None);
         };
-        let sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 1.0, seed: self.config.training.seed };
+        let sampling =
+            Sampling { temperature: 0.8, top_k: 40, seed: self.config.training.seed, ..Sampling::default() };
         let context = self.config.training.seq_len;
         // Its prompt is a token.
-        let programs = Programs { context, decode: program, prefill: None };
+        let programs = Programs::of_one(context, program);
         let mut generator =
-            Generator::new(&mut self.session, programs, self.model.sizes.vocab_size, tokenizer);
+            Generator::new(&mut self.session, programs, self.model.sizes.vocab_size, &tokenizer);
         // Tokenizers without a token to start with start with a line break, if they have one.
         let count = Some(SAMPLE_TOKENS.min(context.saturating_sub(1)));
         let Ok(prompt) = generator.prompt("", count).or_else(|_| generator.prompt("\n", count)) else {
             return Ok(None);
         };
-        match generator.generate(&prompt, &sampling, &mut |_| !stop.load(Ordering::Relaxed)) {
+        let request =
+            Request { prompt: prompt.ids, tokens: prompt.count, sampling, stop: vec![], scores: None };
+        match generator.generate(request, &mut |_| !stop.load(Ordering::Relaxed)) {
             Ok(text) => Ok(Some(text)),
             // The last update may be what broke the weights; everything else that the run has to tell is still true.
             Err(error @ InferError::LogitsNotFinite { .. }) => {

@@ -264,19 +264,19 @@ fn full_grad<T: Real>(x: &Inputs<'_, T>, dout: &[T], b: usize, group: usize, gra
 fn decode<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Vec<T>>, IrError> {
     let x = Inputs::of(args, spec.temperature)?;
     let Heads { d, g, n, .. } = x.heads;
-    let first = args.position(6, i32::MAX as usize)? == 0;
-    let (m, z, t) = (args.floats(3)?, args.floats(4)?, args.floats(5)?);
+    let positions = args.positions(6, i32::MAX as usize)?;
+    let slots = args.slots(7, args.dims(3)[0])?;
+    let [mut m, mut z, mut t] = [args.floats(3)?, args.floats(4)?, args.floats(5)?].map(<[T]>::to_vec);
     let mut out = vec![T::zero(); x.p.len()];
-    let mut next = [Vec::with_capacity(m.len()), Vec::with_capacity(z.len()), Vec::with_capacity(t.len())];
     let (mut ells, mut states) = (vec![], vec![]);
     for (b, group) in x.pairs() {
-        let i = b * g + group;
+        let i = slots[b] * g + group;
         let mut state = State {
             m: m[i * d..][..d].to_vec(),
             z: z[i * d..][..d].to_vec(),
             t: t[i * d * d..][..d * d].to_vec(),
         };
-        if first {
+        if positions[b] == 0 {
             state = State::empty(d);
         }
         for token in 0..n {
@@ -290,11 +290,10 @@ fn decode<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Vec<T
                 state.read(&x.p[row.clone()], &mut out[row]);
             }
         }
-        next[0].extend(state.m);
-        next[1].extend(state.z);
-        next[2].extend(state.t);
+        m[i * d..][..d].copy_from_slice(&state.m);
+        z[i * d..][..d].copy_from_slice(&state.z);
+        t[i * d * d..][..d * d].copy_from_slice(&state.t);
     }
-    let [m, z, t] = next;
     let mut results = vec![out, m, z, t];
     if spec.form == EfficientForm::Chunked {
         results.extend([ells, states]);

@@ -108,17 +108,19 @@ fn backward<T: Real>(args: &Args<'_, T>) -> Result<Vec<Vec<T>>, IrError> {
     Ok(vec![dq, dk, dv])
 }
 
-/// `[out, z', state']` for the next token; at position 0 what came in is ignored.
+/// `[out, z', state']` for the next token of each sequence; at position 0 what came in is ignored.
 fn decode<T: Real>(args: &Args<'_, T>) -> Result<Vec<Vec<T>>, IrError> {
     let (q, k, v) = (features(args.floats(0)?), features(args.floats(1)?), args.floats(2)?);
     let (z, s) = (args.floats(3)?, args.floats(4)?);
     let heads = Heads::of(args);
-    let (d, first) = (heads.d, args.position(5, i32::MAX as usize)? == 0);
+    let d = heads.d;
+    let positions = args.positions(5, i32::MAX as usize)?;
+    let slots = args.slots(6, args.dims(3)[0])?;
     let mut out = vec![T::zero(); q.len()];
-    let (mut zs, mut states) = (vec![], vec![]);
+    let (mut zs, mut states) = (z.to_vec(), s.to_vec());
     for (b, group) in heads.groups() {
-        let i = b * heads.g + group;
-        let mut state = if first {
+        let i = slots[b] * heads.g + group;
+        let mut state = if positions[b] == 0 {
             State::empty(d)
         } else {
             State { z: z[i * d..][..d].to_vec(), s: s[i * d * d..][..d * d].to_vec() }
@@ -129,8 +131,8 @@ fn decode<T: Real>(args: &Args<'_, T>) -> Result<Vec<Vec<T>>, IrError> {
             let row = heads.q(b, 0, h);
             state.read(&q[row.clone()], &mut out[row]);
         }
-        zs.extend(state.z);
-        states.extend(state.s);
+        zs[i * d..][..d].copy_from_slice(&state.z);
+        states[i * d * d..][..d * d].copy_from_slice(&state.s);
     }
     Ok(vec![out, zs, states])
 }

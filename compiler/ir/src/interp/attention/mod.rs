@@ -96,7 +96,8 @@ fn rotated<T: Real>(args: &Args<'_, T>, spec: &AttentionSpec, table: usize) -> R
         return Ok([q.to_vec(), k.to_vec()]);
     }
     let table = args.floats(table)?;
-    Ok([rotate(q, args.dims(0), table, 0, false), rotate(k, args.dims(1), table, 0, false)])
+    let starts = vec![0; args.dims(0)[0]];
+    Ok([rotate(q, args.dims(0), table, &starts, false), rotate(k, args.dims(1), table, &starts, false)])
 }
 
 /// The abstract attention with softmax and scale d^-1/2.
@@ -123,8 +124,9 @@ pub(super) fn abstract_attention_grad<T: Real>(
     let [mut dq, mut dk, dv, _] = softmax::backward(&saved, heads, spec.causal, scale);
     if spec.rope {
         let table = args.floats(5)?;
-        dq = rotate(&dq, args.dims(0), table, 0, true);
-        dk = rotate(&dk, args.dims(1), table, 0, true);
+        let starts = vec![0; heads.b];
+        dq = rotate(&dq, args.dims(0), table, &starts, true);
+        dk = rotate(&dk, args.dims(1), table, &starts, true);
     }
     Ok(vec![dq, dk, dv])
 }

@@ -93,24 +93,25 @@ fn decode<T: Real>(args: &Args<'_, T>, scale: f64, range: Option<usize>) -> Resu
     let heads = Heads::of(args);
     let len = args.dims(3)[1];
     // The verifier has seen that the caches are no shorter than the tokens.
-    let pos = args.position(5, (len + 1).saturating_sub(heads.n))?;
+    let positions = args.positions(5, (len + 1).saturating_sub(heads.n))?;
+    let slots = args.slots(6, args.dims(3)[0])?;
     let (q, k, v) = (args.floats(0)?, args.floats(1)?, args.floats(2)?);
     let (mut kcache, mut vcache) = (args.floats(3)?.to_vec(), args.floats(4)?.to_vec());
     let cache = Heads { n: len, ..heads };
     let mut out = vec![T::zero(); q.len()];
     let mut parts = range.map(|range| Parts::new(heads, len, range));
-    for b in 0..heads.b {
+    for (b, (pos, slot)) in positions.iter().zip(&slots).enumerate() {
         for (t, group) in (0..heads.n).flat_map(|t| (0..heads.g).map(move |group| (t, group))) {
-            kcache[cache.k(b, pos + t, group)].copy_from_slice(&k[heads.k(b, t, group)]);
-            vcache[cache.k(b, pos + t, group)].copy_from_slice(&v[heads.k(b, t, group)]);
+            kcache[cache.k(*slot, pos + t, group)].copy_from_slice(&k[heads.k(b, t, group)]);
+            vcache[cache.k(*slot, pos + t, group)].copy_from_slice(&v[heads.k(b, t, group)]);
         }
     }
     for (b, h) in heads.pairs() {
-        let group = heads.group(h);
-        let value = |s: usize| &vcache[cache.k(b, s, group)];
+        let (group, pos, slot) = (heads.group(h), positions[b], slots[b]);
+        let value = |s: usize| &vcache[cache.k(slot, s, group)];
         for t in 0..heads.n {
             let row = heads.q(b, t, h);
-            let score = |s: usize| inner(&q[row.clone()], &kcache[cache.k(b, s, group)]) * T::of(scale);
+            let score = |s: usize| inner(&q[row.clone()], &kcache[cache.k(slot, s, group)]) * T::of(scale);
             let mut weights: Vec<T> = (0..=pos + t).map(score).collect();
             if let Some(parts) = &mut parts {
                 parts.add(b, h, &weights[..pos], value);

@@ -13,7 +13,7 @@ use linc_tile::library::attention::softmax::{
 };
 
 use self::tiles::{Tile, TunableKernel};
-use super::{BLOCK, query_rows, scores, token_rows};
+use super::{BLOCK, in_slots, query_rows, scores, token_rows};
 use crate::context::Lowering;
 use crate::{Cost, KernelError, Target};
 
@@ -31,7 +31,7 @@ pub(super) fn flops(graph: &Graph, op: &SoftmaxOp, operands: &[Value]) -> usize 
         SoftmaxOp::Forward { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 4,
         SoftmaxOp::Backward { causal, .. } => scores(graph, operands[0], operands[1], *causal) * 10,
         SoftmaxOp::Decode { .. } => {
-            4 * graph.ty(operands[3]).shape.numel() * query_rows(graph, operands[0], operands[1])
+            4 * in_slots(graph, operands[3], operands[0]) * query_rows(graph, operands[0], operands[1])
         }
     }
 }
@@ -133,7 +133,7 @@ fn decode(
     scale: f64,
     range: Option<usize>,
 ) -> Result<(), KernelError> {
-    let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
+    let [q, k, v, kcache, vcache, pos, slot] = l.operands[..] else { return l.fail("takes seven operands") };
     let out = l.results[0];
     let len = l.shape(kcache).0[1];
     let spec = SoftmaxDecodeSpec {
@@ -154,20 +154,25 @@ fn decode(
         out: l.head_strides(out),
     };
     if range.is_none() {
-        l.launch_on(softmax_decode(&spec), &[q, k, v, kcache, vcache, pos, out]);
+        l.launch_in_slots(
+            softmax_decode(&spec),
+            &[q, k, v, kcache, vcache, pos, slot, out],
+            &[kcache, vcache],
+        );
         return Ok(());
     }
     let (top, sum, acc) = (l.results[3], l.results[4], l.results[5]);
-    l.launch_on(softmax_decode_parts(&spec), &[q, kcache, vcache, pos, top, sum, acc]);
+    let args = [q, kcache, vcache, pos, slot, top, sum, acc];
+    l.launch_in_slots(softmax_decode_parts(&spec), &args, &[kcache, vcache]);
     let bytes = [q, k, v, k, v, top, sum, acc, out].map(|value| l.ty(value).bytes() as u64).iter().sum();
-    let args = l.places(&[q, k, v, top, sum, acc, pos, kcache, vcache, out]);
+    let args = l.places(&[q, k, v, top, sum, acc, pos, slot, kcache, vcache, out]);
     l.launch_costing(Cost { flops: 0, bytes }, softmax_decode_merge(&spec), args);
     Ok(())
 }
 
 /// A block of a prompt.
 fn prefill(l: &mut Lowering<'_>, shape: HeadShape, scale: f64) -> Result<(), KernelError> {
-    let [q, k, v, kcache, vcache, pos] = l.operands[..] else { return l.fail("takes six operands") };
+    let [q, k, v, kcache, vcache, pos, slot] = l.operands[..] else { return l.fail("takes seven operands") };
     let out = l.results[0];
     let elem = l.uniform_elem(&[q, k, v, kcache, vcache, out])?;
     // Of wide heads in f32, fewer rows fit the shared memory of a GPU.
@@ -189,8 +194,8 @@ fn prefill(l: &mut Lowering<'_>, shape: HeadShape, scale: f64) -> Result<(), Ker
     let spec = SoftmaxPrefillSpec { forward, len: l.shape(kcache).0[1] };
     let fresh = l.ty(k).bytes() + l.ty(v).bytes();
     let copy = Cost { flops: 0, bytes: 2 * fresh as u64 };
-    let args = l.places(&[k, v, kcache, vcache, pos]);
+    let args = l.places(&[k, v, kcache, vcache, pos, slot]);
     l.launch_costing(copy, append_to_cache(&spec), args);
-    l.launch_on(softmax_prefill(&spec), &[q, kcache, vcache, pos, out]);
+    l.launch_in_slots(softmax_prefill(&spec), &[q, kcache, vcache, pos, slot, out], &[kcache, vcache]);
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What the attention kernels of all kinds share: sizes, strides, the rows of a head, operations on tiles.
 
+mod places;
 mod rows;
 mod tiles;
 
+pub(super) use places::Places;
 pub(super) use rows::{GroupTile, HeadRows, QueryBlock, for_group, group_head};
 pub(super) use tiles::{Triangle, mask_from, scale_rows, with_each_row};
 

@@ -1,16 +1,16 @@
-//! One token of efficient attention, in O(1): the recurrent state, and a step.
+//! One token of each sequence of a batch in efficient attention, in O(1): the recurrent state, and a step.
 //!
 //! A program serves one sequence and key/value head with all query heads of its group as the rows of one tile, and updates
-//! its state in place. The position is a scalar in memory, so one kernel serves every step.
+//! its state in place, number `slot` of S. Position and slot are numbers in memory, so one kernel serves every step.
 
 use super::feature_softmax::{softmax_rows, temper};
 use super::state::StoredState;
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ValueId};
 use crate::library::attention::common::{
-    GroupTile, HeadRows, HeadShape, HeadStrides, scale_rows, strides_tag,
+    GroupTile, HeadRows, HeadShape, HeadStrides, Places, scale_rows, strides_tag,
 };
-use crate::library::{load_index, number, tag};
+use crate::library::{number, tag};
 
 /// What [`efficient_decode`] computes and how.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,7 +35,7 @@ pub struct EfficientDecodeSpec {
     pub out: HeadStrides,
 }
 
-/// `(q, k, v, m [B, G, D], z [B, G, D], t [B, G, D, D], pos) -> out`: one token of causal linear attention in the
+/// `(q, k, v, m [S, G, D], z [S, G, D], t [S, G, D, D], pos [B], slot [B]) -> out`: one token of causal linear attention in the
 /// unnormalised recurrent form `m' = max(m, k)`, `z' = z e^(m−m') + e^(k−m')`, `t' = t e^(m−m') + e^(k−m') vᵀ`,
 /// `out = (softmax(q) / z') t'`, in place; at `pos` 0 the old m, z, t are ignored.
 pub fn efficient_decode(spec: &EfficientDecodeSpec) -> Kernel {
@@ -55,17 +55,17 @@ pub fn efficient_decode(spec: &EfficientDecodeSpec) -> Kernel {
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
     let state = ["m", "z", "t"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
-    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let places = Places::params(&mut b);
     let out = b.param("out", spec.elem, Mode::Write);
     let (kv_head, batch) = (b.program_id(0), b.program_id(1));
     let zero = b.index(0);
-    let pos = load_index(&mut b, pos);
+    let (pos, slot) = places.load(&mut b, batch);
     let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
     let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
     let key = k.load_row(&mut b, zero);
     let key = temper(&mut b, key, spec.temperature);
 
-    let state = StoredState::new(&mut b, state, &spec.shape, batch, kv_head);
+    let state = StoredState::new(&mut b, state, &spec.shape, slot, kv_head);
     let (old_m, old_z) = state.load_sums(&mut b, pos, |_| key);
     let m = b.max(old_m, key);
     let decay = b.sub(old_m, m);

@@ -1,7 +1,7 @@
 //! The tokens of a prompt, many at once, before decoding: efficient attention that goes on from a recurrent state.
 //!
-//! A prompt is taken in blocks of N tokens. The first of a block is at position `pos`, a scalar in memory as in
-//! [`super::efficient_decode`], whose state this is. Where chunks are computed in parallel,
+//! A prompt is taken in blocks of N tokens. The first of a block is at position `pos` and goes on from state `slot`, numbers in
+//! memory as in [`super::efficient_decode`], whose state this is. Where chunks are computed in parallel,
 //! [`super::efficient_prefill_prefix`] and [`super::efficient_prefill_out`] go on from it.
 
 use super::forward::{EfficientForwardSpec, Queries};
@@ -9,10 +9,9 @@ use super::key_chunk::{KeyChunk, first_reference};
 use super::state::{Carried, StoredState};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode};
-use crate::library::attention::common::HeadRows;
-use crate::library::load_index;
+use crate::library::attention::common::{HeadRows, Places};
 
-/// `(q, k, v, m [B, G, D], z [B, G, D], t [B, G, D, D], pos) -> out`: the chunks of
+/// `(q, k, v, m [S, G, D], z [S, G, D], t [S, G, D, D], pos [B], slot [B]) -> out`: the chunks of
 /// [`super::efficient_attention_forward`], from the recurrent state to the one after the block, in place;
 /// at `pos` 0 the old m, z, t are ignored.
 pub fn efficient_prefill(spec: &EfficientForwardSpec) -> Kernel {
@@ -23,12 +22,12 @@ pub fn efficient_prefill(spec: &EfficientForwardSpec) -> Kernel {
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
     let state = ["m", "z", "t"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
-    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let places = Places::params(&mut b);
     let out = b.param("out", spec.elem, Mode::Write);
 
     let (kv_head, batch) = (b.program_id(0), b.program_id(1));
-    let pos = load_index(&mut b, pos);
-    let state = StoredState::new(&mut b, state, shape, batch, kv_head);
+    let (pos, slot) = places.load(&mut b, batch);
+    let state = StoredState::new(&mut b, state, shape, slot, kv_head);
     let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
     let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
     let queries = Queries { spec, q, out, batch, kv_head };

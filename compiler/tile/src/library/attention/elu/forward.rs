@@ -4,9 +4,9 @@ use super::{EluAttentionSpec, States, features, key_features, normaliser};
 use crate::builder::Builder;
 use crate::ir::{Compare, Elem, Kernel, Mode, Unary, ValueId};
 use crate::library::attention::common::{
-    GroupTile, HeadRows, HeadShape, Triangle, for_group, group_head, scale_rows,
+    GroupTile, HeadRows, HeadShape, Places, Triangle, for_group, group_head, scale_rows,
 };
-use crate::library::{bound, load_index};
+use crate::library::bound;
 
 /// `(q, k, v) -> (out, z [B, G, S, D], state [B, G, S, D, D])`, causal.
 pub fn elu_attention_forward(spec: &EluAttentionSpec) -> Kernel {
@@ -54,18 +54,19 @@ pub fn elu_attention_forward(spec: &EluAttentionSpec) -> Kernel {
     b.finish()
 }
 
-/// `(q, k, v, z [B, G, D], state [B, G, D, D], pos) -> out`: one token, with the sums updated in place; at `pos` 0 the old
-/// ones are ignored. The position is a scalar in memory, so one kernel serves every step.
+/// `(q, k, v, z [S, G, D], state [S, G, D, D], pos [B], slot [B]) -> out`: one token of each sequence, with the sums of its
+/// slot updated in place; at `pos` 0 the old ones are ignored. Both are numbers in memory, so one kernel serves every step.
 pub fn elu_decode(spec: &EluAttentionSpec) -> Kernel {
     let EluAttentionSpec { elem, shape, .. } = *spec;
     let (dim, rows) = (shape.head_dim, shape.group());
     let (mut b, kv_head, batch) = spec.builder("elu_decode", 4);
     let [q, k, v] = ["q", "k", "v"].map(|name| b.param(name, elem, Mode::Read));
     let states = ["z", "state"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
-    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let places = Places::params(&mut b);
     let out = b.param("out", elem, Mode::Write);
-    let states = States::new(&mut b, states, &shape, 1, [batch, kv_head]);
-    let (zero, pos) = (b.index(0), load_index(&mut b, pos));
+    let (pos, slot) = places.load(&mut b, batch);
+    let states = States::new(&mut b, states, &shape, 1, [slot, kv_head]);
+    let zero = b.index(0);
     let row = |b: &mut Builder, rows: HeadRows| rows.load_row(b, zero);
     let key = spec.rows(&mut b, k, 1, batch, kv_head);
     let key = row(&mut b, key);

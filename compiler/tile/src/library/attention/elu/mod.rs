@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | `elu_attention_forward` | G, B, 1 | q, k, v, =out, =z, =state |
 //! | `elu_attention_backward` | G, B, 1 | q, k, v, out, z, state, dout, =dq, =dk, =dv |
-//! | `elu_decode` | G, B, 1 | q, k, v, ~z, ~state, pos, =out |
+//! | `elu_decode` | G, B, 1 | q, k, v, ~z, ~state, pos, slot, =out |
 
 mod backward;
 mod forward;

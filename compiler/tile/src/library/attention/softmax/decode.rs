@@ -1,8 +1,10 @@
-//! One token of softmax attention against the KV cache: the keys and values of all tokens so far.
+//! One token of each sequence of a batch in softmax attention against its KV cache: the keys and values of all its tokens so
+//! far.
 //!
 //! A program serves one sequence and key/value head with all query heads of its group as the rows of one tile. It updates
 //! its part of the cache in place and then reads it, which the order of memory operations in a program allows.
-//! The position is a scalar in memory, so one kernel serves every step.
+//! Position and slot of each sequence are numbers in memory, so one kernel serves every step, and a batch can be of any
+//! sequences whose caches are there: those of a sequence are number `slot` of S.
 //!
 //! A machine with many processors splits the cached positions among programs ([`softmax_decode_parts`]) and merges what they
 //! find ([`softmax_decode_merge`]), as Flash-Decoding does. The parts only read the caches, so that tiles can be
@@ -11,9 +13,9 @@
 use crate::builder::Builder;
 use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 use crate::library::attention::common::{
-    GroupTile, HeadRows, HeadShape, HeadStrides, mask_from, scale_rows, strides_tag,
+    GroupTile, HeadRows, HeadShape, HeadStrides, Places, mask_from, scale_rows, strides_tag,
 };
-use crate::library::{load_index, number, tag};
+use crate::library::{number, tag};
 
 /// What [`softmax_decode`] computes and how.
 #[derive(Clone, PartialEq, Debug)]
@@ -70,8 +72,8 @@ impl SoftmaxDecodeSpec {
     }
 }
 
-/// `(q, k, v, kcache [B, L, G, D], vcache, pos) -> out`: writes k and v at `pos` of the caches in place, then
-/// attends over positions `0..=pos`. The caller keeps `pos` within `0..L`.
+/// `(q, k, v, kcache [S, L, G, D], vcache, pos [B], slot [B]) -> out`: writes k and v at `pos` of the caches in place, then
+/// attends over positions `0..=pos`. The caller keeps `pos` within `0..L`, and slots below S and different.
 pub fn softmax_decode(spec: &SoftmaxDecodeSpec) -> Kernel {
     let dim = spec.shape.head_dim;
     let name = spec.name("softmax_decode", &[spec.q, spec.k, spec.v, spec.out]);
@@ -80,11 +82,11 @@ pub fn softmax_decode(spec: &SoftmaxDecodeSpec) -> Kernel {
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
     let caches = ["kcache", "vcache"].map(|name| b.param(name, spec.cache_elem, Mode::ReadWrite));
-    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let places = Places::params(&mut b);
     let out = b.param("out", spec.elem, Mode::Write);
     let (kv_head, batch) = (b.program_id(0), b.program_id(1));
-    let pos = load_index(&mut b, pos);
-    let caches = Caches::new(&mut b, spec, caches, batch, kv_head);
+    let (pos, slot) = places.load(&mut b, batch);
+    let caches = Caches::new(&mut b, spec, caches, slot, kv_head);
     let (zero, one) = (b.index(0), b.index(1));
     for (fresh, strides, cached) in [(k, spec.k, &caches.keys), (v, spec.v, &caches.values)] {
         let row = HeadRows::new(&mut b, fresh, strides, dim, batch, kv_head).load_row(&mut b, zero);
@@ -100,8 +102,8 @@ pub fn softmax_decode(spec: &SoftmaxDecodeSpec) -> Kernel {
     b.finish()
 }
 
-/// `(q, kcache [B, L, G, D], vcache, pos) -> (top [B, G, P, R], sum, acc [B, G, P, R, D])`: softmax attention over the positions
-/// before `pos`, `range` of them for each of P programs; R query heads of a group. `top` is the largest score, `sum` and
+/// `(q, kcache [S, L, G, D], vcache, pos [B], slot [B]) -> (top [B, G, P, R], sum, acc [B, G, P, R, D])`: softmax attention
+/// over the positions before `pos`, `range` of them for each of P programs; R query heads of a group. `top` is the largest score, `sum` and
 /// `acc` are relative to it; -inf and 0 where no position is left.
 pub fn softmax_decode_parts(spec: &SoftmaxDecodeSpec) -> Kernel {
     let name = spec.name("softmax_decode_parts", &[spec.q]);
@@ -111,11 +113,11 @@ pub fn softmax_decode_parts(spec: &SoftmaxDecodeSpec) -> Kernel {
     );
     let q = b.param("q", spec.elem, Mode::Read);
     let caches = ["kcache", "vcache"].map(|name| b.param(name, spec.cache_elem, Mode::Read));
-    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let places = Places::params(&mut b);
     let [top, sum, acc] = ["top", "sum", "acc"].map(|name| b.param(name, Elem::F32, Mode::Write));
     let (part, kv_head, batch) = (b.program_id(0), b.program_id(1), b.program_id(2));
-    let pos = load_index(&mut b, pos);
-    let caches = Caches::new(&mut b, spec, caches, batch, kv_head);
+    let (pos, slot) = places.load(&mut b, batch);
+    let caches = Caches::new(&mut b, spec, caches, slot, kv_head);
     let group = GroupTile::new(&mut b, &spec.shape, spec.block_h, batch, kv_head);
     let q = group.load(&mut b, q, spec.q);
     let (from, range) = (b.scale_index(part, spec.range), b.index(spec.range));
@@ -135,7 +137,7 @@ pub fn softmax_decode_parts(spec: &SoftmaxDecodeSpec) -> Kernel {
 /// Parts that are merged at once.
 const MERGE: usize = 16;
 
-/// `(q, k, v, top, sum, acc, pos) -> (kcache [B, L, G, D], vcache, out)`: what [`softmax_decode`] gives, from what
+/// `(q, k, v, top, sum, acc, pos [B], slot [B]) -> (kcache [S, L, G, D], vcache, out)`: what [`softmax_decode`] gives, from what
 /// [`softmax_decode_parts`] found. Each query head merges for itself, and with the fresh key and value; the first of a group
 /// writes those to the caches at `pos`.
 pub fn softmax_decode_merge(spec: &SoftmaxDecodeSpec) -> Kernel {
@@ -146,11 +148,11 @@ pub fn softmax_decode_merge(spec: &SoftmaxDecodeSpec) -> Kernel {
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
     let parts = ["top", "sum", "acc"].map(|name| b.param(name, Elem::F32, Mode::Read));
-    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let places = Places::params(&mut b);
     let caches = ["kcache", "vcache"].map(|name| b.param(name, spec.cache_elem, Mode::Write));
     let out = b.param("out", spec.elem, Mode::Write);
     let (head, batch) = (b.program_id(0), b.program_id(1));
-    let pos = load_index(&mut b, pos);
+    let (pos, slot) = places.load(&mut b, batch);
     let group = b.index(spec.shape.group());
     let (kv_head, member) = (b.div(head, group), b.rem(head, group));
     let zero = b.index(0);
@@ -158,7 +160,7 @@ pub fn softmax_decode_merge(spec: &SoftmaxDecodeSpec) -> Kernel {
         HeadRows::new(b, param, strides, dim, batch, head).load_row(b, zero)
     };
     let (key, value) = (row(&mut b, k, spec.k, kv_head), row(&mut b, v, spec.v, kv_head));
-    let caches = Caches::new(&mut b, spec, caches, batch, kv_head);
+    let caches = Caches::new(&mut b, spec, caches, slot, kv_head);
     let writes = b.compare(Compare::Eq, member, zero);
     b.if_else(
         writes,
@@ -227,12 +229,12 @@ impl<'a> Caches<'a> {
         b: &mut Builder,
         spec: &'a SoftmaxDecodeSpec,
         caches: [ParamId; 2],
-        batch: ValueId,
+        slot: ValueId,
         kv_head: ValueId,
     ) -> Self {
         let HeadShape { seq: len, kv_heads, head_dim: dim, .. } = spec.shape;
         let strides = HeadStrides::contiguous(len, kv_heads, dim);
-        let [keys, values] = caches.map(|param| HeadRows::new(b, param, strides, dim, batch, kv_head));
+        let [keys, values] = caches.map(|param| HeadRows::new(b, param, strides, dim, slot, kv_head));
         Caches { spec, keys, values }
     }
 

@@ -19,7 +19,7 @@ pub fn efficient_attention_out(spec: &EfficientForwardSpec) -> Kernel {
     out(spec, false)
 }
 
-/// The same for a block of tokens that may not be the first: `(q, k, v, ell, state, pos) -> out`. There are keys before the
+/// The same for a block of tokens that may not be the first: `(q, k, v, ell, state, pos [B]) -> out`. There are keys before the
 /// first chunk unless `pos` is 0.
 pub fn efficient_prefill_out(spec: &EfficientForwardSpec) -> Kernel {
     out(spec, true)
@@ -42,7 +42,10 @@ fn out(spec: &EfficientForwardSpec, goes_on: bool) -> Kernel {
     let pos = goes_on.then(|| b.param("pos", Elem::I32, Mode::Read));
     let out = b.param("out", spec.elem, Mode::Write);
     let index = b.program_id(0);
-    let pos = pos.map(|pos| load_index(&mut b, pos));
+    let pos = pos.map(|pos| {
+        let batch = b.program_id(2);
+        load_index(&mut b, pos, batch)
+    });
     let chunk = ChunkHead::new(&mut b, sizes, index).after(pos);
     let k = chunk.rows(&mut b, k, spec.k);
     let v = chunk.rows(&mut b, v, spec.v);

@@ -9,11 +9,11 @@
 use super::{ChunkHead, Sizes};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
-use crate::library::attention::common::{mask_from, scale_rows, with_each_row};
+use crate::library::attention::common::{Places, mask_from, scale_rows, with_each_row};
 use crate::library::attention::efficient::backward::EfficientBackwardSpec;
 use crate::library::attention::efficient::forward::EfficientForwardSpec;
 use crate::library::attention::efficient::state::{Carried, SavedStates, StoredState};
-use crate::library::{bound, load_index};
+use crate::library::bound;
 
 /// Features of a program of a walk.
 const WALK_FEATURES: usize = 4;
@@ -58,21 +58,21 @@ pub fn efficient_attention_prefix(spec: &EfficientForwardSpec) -> Kernel {
     b.finish()
 }
 
-/// The same for a block of tokens that may not be the first: `(~ell, ~state, ~m [B, G, D], ~z, ~t [B, G, D, D], pos)`. The
-/// keys before the block are in the recurrent state `m`, `z`, `t`, ignored if `pos` is 0; it becomes that after the block.
+/// The same for a block of tokens that may not be the first: `(~ell, ~state, ~m [S, G, D], ~z, ~t [S, G, D, D], pos [B],
+/// slot [B])`. The keys before the block are in the recurrent state `m`, `z`, `t` of the slot, ignored if `pos` is 0; it becomes that after the block.
 pub fn efficient_prefill_prefix(spec: &EfficientForwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let mut b = Builder::new(spec.name("efficient_prefill_prefix", &[]), walk_grid(&sizes));
     let ell = b.param("ell", Elem::F32, Mode::ReadWrite);
     let state = b.param("state", Elem::F32, Mode::ReadWrite);
     let stored = ["m", "z", "t"].map(|name| b.param(name, Elem::F32, Mode::ReadWrite));
-    let pos = b.param("pos", Elem::I32, Mode::Read);
+    let places = Places::params(&mut b);
     let states = walk_states(&mut b, &sizes, ell, state);
     let (block, kv_head, batch) = (b.program_id(0), b.program_id(1), b.program_id(2));
     let first = b.scale_index(block, WALK_FEATURES);
-    let stored = StoredState::new(&mut b, stored, &sizes.shape, batch, kv_head);
+    let (pos, slot) = places.load(&mut b, batch);
+    let stored = StoredState::new(&mut b, stored, &sizes.shape, slot, kv_head);
     let stored = stored.features(&mut b, first, WALK_FEATURES);
-    let pos = load_index(&mut b, pos);
     let before = stored.load(&mut b, pos, no_key);
     let after = prefix(&mut b, &sizes, &states, before);
     stored.store(&mut b, &after);

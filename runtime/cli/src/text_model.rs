@@ -1,0 +1,64 @@
+//! A checkpoint of a model that reads text, for commands that ask it something.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use linc_checkpoint::hugging_face::NO_TOKENIZER;
+use linc_checkpoint::{ModelRecord, model_of};
+use linc_data::{TOKENIZER_FILE, Tokenizer};
+use linc_device::{Choice, Device};
+use linc_driver::Model;
+
+use crate::out;
+use crate::progress::Progress;
+
+/// What a checkpoint says of its model.
+pub(crate) struct TextModel {
+    pub(crate) record: ModelRecord,
+    pub(crate) model: Model,
+    pub(crate) tokenizer: Tokenizer,
+}
+
+impl TextModel {
+    /// Reads it; the weights are not loaded.
+    pub(crate) fn open(checkpoint: &Path) -> Result<Self> {
+        let state = linc_checkpoint::open(checkpoint)?;
+        if state.data.kind == NO_TOKENIZER {
+            bail!(
+                "{}: it was imported without a tokenizer, so it reads no text\n  help: put the model's {TOKENIZER_FILE} beside its config.json, and import it again",
+                checkpoint.display()
+            );
+        }
+        if state.data.kind != "text" {
+            bail!(
+                "{}: the model was trained on {} sequences, which are no text\n  help: the run says how well it recalls: linc inspect shows the model",
+                checkpoint.display(),
+                state.data.kind
+            );
+        }
+        let model = model_of(&state.model)?;
+        let tokenizer = if state.files.contains_key(TOKENIZER_FILE) {
+            Tokenizer::open(&checkpoint.join(TOKENIZER_FILE))?
+        } else {
+            Tokenizer::bytes()
+        };
+        Ok(TextModel { record: state.model, model, tokenizer })
+    }
+
+    /// The same model with softmax attention in all layers, to compare with.
+    pub(crate) fn all_softmax(&self) -> Result<Model> {
+        let layers = vec!["softmax".to_owned(); self.record.layers.len()];
+        Ok(model_of(&ModelRecord { layers, ..self.record.clone() })?)
+    }
+}
+
+/// The device that was asked for, with a bar for the kernels that it compiles.
+pub(crate) fn device(choice: &Choice, threads: usize) -> Result<Box<dyn Device>> {
+    let opened = choice.open((threads > 0).then_some(threads))?;
+    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
+        out::complain(said);
+    }
+    let mut device = opened.device;
+    device.watch(Progress::new().of_kernels());
+    Ok(device)
+}
