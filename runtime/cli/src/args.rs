@@ -11,8 +11,8 @@ use linc_checkpoint::hugging_face::Element;
 use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
-pub(crate) use ask::GenerateArgs;
-use examples::{CONFIG_EXAMPLES, FIRST_STEPS, SWEEP_EXAMPLES, TRAIN_EXAMPLES};
+pub(crate) use ask::{GenerateArgs, ServeArgs};
+use examples::{CONFIG_EXAMPLES, FIRST_STEPS, SERVE_EXAMPLES, SWEEP_EXAMPLES, TRAIN_EXAMPLES};
 use values::{count, element, file_size, memory, positive};
 
 fn placement_help() -> String {
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Continue a prompt with a trained model
     Generate(GenerateArgs),
+    /// Answer requests for completions over HTTP, in OpenAI's format
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
     /// Turn a Hugging Face folder (Llama, safetensors) into a checkpoint
     Import(ImportArgs),
     /// Write a checkpoint as a Hugging Face folder for transformers, hybrids with their own model class

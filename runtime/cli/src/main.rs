@@ -18,6 +18,7 @@ mod inspect;
 mod models;
 mod out;
 mod progress;
+mod serve;
 mod shipped;
 mod sweep;
 mod table;
@@ -43,7 +44,7 @@ static ALLOCATOR: Allocator = Allocator;
 fn main() -> ExitCode {
     signals::survive_file_limit();
     let command = Cli::parse().command;
-    if matches!(command, Command::Train(_) | Command::Generate(_))
+    if matches!(command, Command::Train(_) | Command::Generate(_) | Command::Serve(_))
         && let Err(error) = linc_data::threads::start()
     {
         return report(&anyhow::Error::msg(error));
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Import(args) => hugging_face::import(&args),
         Command::Export(args) => hugging_face::export(&args),
         Command::Bench(command) => bench::run(&command),

@@ -20,6 +20,7 @@ mod prompts;
 mod readme;
 mod requests;
 mod resume;
+mod serve;
 mod signals;
 mod sweep;
 mod terminal;

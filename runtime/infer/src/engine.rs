@@ -145,6 +145,11 @@ impl<'a> Engine<'a> {
         self.running.len()
     }
 
+    /// Sequences that can have a slot at once.
+    pub fn sequences(&self) -> usize {
+        self.programs.sequences
+    }
+
     /// Whether another sequence can begin.
     pub fn has_room(&self) -> bool {
         self.running.len() < self.programs.sequences

@@ -35,6 +35,8 @@ pub struct Programs {
     /// Slots of caches and states: one more than sequences where there are several, so that beside a prompt that has been
     /// read in part there is a free one for each row of a batch that is not full.
     slots: usize,
+    /// Tokens that caches have room for, at least the context.
+    room: usize,
     /// Take a token of some sequences and give the logits of the next; the least number of sequences first.
     decode: Vec<Decode>,
     /// Takes the prompt, if it is not decoded token by token.
@@ -63,7 +65,7 @@ impl Programs {
     /// The program number `decode` of a session, one token of one sequence.
     pub fn of_one(context: usize, decode: usize) -> Self {
         let decode = vec![Decode { program: decode, rows: 1 }];
-        Programs { context, sequences: 1, slots: 1, decode, prefill: None }
+        Programs { context, sequences: 1, slots: 1, room: context, decode, prefill: None }
     }
 
     /// Programs for a session, of which they are to be the entries from number `first` on.
@@ -103,7 +105,7 @@ impl Programs {
         let decode = (first..).zip(rows).map(|(program, rows)| Decode { program, rows }).collect();
         let prefill = blocks.map(|b| Prefill { program: first + entries.len(), tokens: b.tokens });
         entries.extend(blocks.map(|b| (Entry::Prefill { room, tokens: b.tokens }, one(1))));
-        Ok((Programs { context, sequences, slots, decode, prefill }, entries))
+        Ok((Programs { context, sequences, slots, room: room.context, decode, prefill }, entries))
     }
 
     /// A session for generation alone.
@@ -123,6 +125,11 @@ impl Programs {
     /// The program for so many sequences, or else the one for most.
     pub(crate) fn decode_for(&self, sequences: usize) -> Option<Decode> {
         self.decode.iter().find(|decode| decode.rows >= sequences).or(self.decode.last()).copied()
+    }
+
+    /// Tokens that caches have room for: whole blocks, at least the context.
+    pub fn room(&self) -> usize {
+        self.room
     }
 
     /// Slots of caches and states.
@@ -175,18 +182,24 @@ pub fn session(
     Ok(session)
 }
 
-/// A token of a sequence: its position, and the slot of its states.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    pub(crate) token: u32,
-    pub(crate) position: usize,
-    pub(crate) slot: usize,
+/// A token of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its id.
+    pub token: u32,
+    /// Tokens of the sequence before it.
+    pub position: usize,
+    /// Where the sequence's caches and states are, below the number of sequences; no two rows have the same.
+    pub slot: usize,
 }
 
 impl Programs {
     /// Feeds a token of each sequence; the rows of logits, of all ids that the model has. Rows that the program has beyond
-    /// them go to `idle` slots.
-    pub(crate) fn step(
+    /// them go to `idle` slots, of which there is one for each.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn step(
         &self,
         session: &mut Session,
         rows: &[Row],
@@ -215,6 +228,23 @@ impl Programs {
             rest = later;
         }
         Ok(logits)
+    }
+
+    /// Feeds all tokens of a prompt to a slot, in blocks where the model takes them.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn read_prompt(&self, session: &mut Session, ids: &[u32], slot: usize) -> Result<(), InferError> {
+        if let Some(prefill) = self.prefill {
+            let blocks = ids.chunks(prefill.tokens).enumerate();
+            return blocks
+                .map(|(i, part)| (part, i * prefill.tokens))
+                .try_for_each(|(part, position)| self.read(session, prefill, part, position, slot));
+        }
+        for (position, token) in ids.iter().enumerate() {
+            self.step(session, &[Row { token: *token, position, slot }], &mut std::iter::empty())?;
+        }
+        Ok(())
     }
 
     /// Feeds a block of a prompt, no longer than the program takes, from a position on.

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use linc_device::{Device, words};
 use linc_driver::{Entry, Model, Options, Precision, Target, names};
-use linc_session::{Session, SessionError, target};
+use linc_session::{Session, target};
 
 use crate::error::InferError;
 
@@ -111,18 +111,9 @@ impl ScorePrograms {
         precision: Precision,
         device: Box<dyn Device>,
     ) -> Result<(Session, Self), InferError> {
-        let options =
-            Options { precision, narrow_weights: true, target: target(&*device), ..Options::new(1, 1) };
+        let options = crate::options(precision, target(&*device));
         let (programs, entries) = Self::plan(model, context, lengths, &options, 0)?;
-        let session = Session::new(model, &entries, device, &mut || Ok(())).map_err(
-            |error: SessionError| match error {
-                SessionError::DoesNotFit { error, table, .. } => {
-                    SessionError::DoesNotFit { error, table, help: "give a smaller --context" }
-                }
-                other => other,
-            },
-        )?;
-        Ok((session, programs))
+        Ok((crate::session(model, &entries, device)?, programs))
     }
 
     /// Tokens that the model can read; a sequence may have one more.

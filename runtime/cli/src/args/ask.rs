@@ -6,7 +6,7 @@ use clap::Args;
 use linc_device::Choice;
 use linc_driver::{PassSetting, Precision};
 
-use super::values::{count, number, positive, seed};
+use super::values::{count, file_size, number, positive, seed};
 
 /// `linc generate`
 #[derive(Debug, Args)]
@@ -76,4 +76,53 @@ pub(crate) struct GenerateArgs {
     /// Threads of the CPU; 0 for all
     #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
     pub(crate) threads: usize,
+}
+
+/// `linc serve`
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// A step-N folder, or one that linc import wrote
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: PathBuf,
+    /// Address to listen on; only this machine reaches the default
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    /// Port; 0 for one that is free
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// What requests call the model; the checkpoint's path if not given
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Sequences that are continued at once
+    #[arg(long, default_value_t = 8, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) slots: usize,
+    /// Requests that may wait; more are answered with 429
+    #[arg(long, default_value_t = 64, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) queue: usize,
+    /// Connections at once
+    #[arg(long, default_value_t = 256, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) connections: usize,
+    /// Size of a request at most, such as 500KB or 8MiB
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = file_size)]
+    pub(crate) max_body: u64,
+    /// Seconds that an answer may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) timeout: usize,
+    /// A file with the token that requests must have in `Authorization: Bearer`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Longest prompt and continuation together; the training length if not given
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) context: Option<usize>,
+    #[arg(long, help = Precision::help() + "; of the KV cache as well", default_value = Precision::default().name())]
+    pub(crate) precision: String,
+    /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: Choice,
+    /// Threads of the CPU; 0 for all
+    #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
+    pub(crate) threads: usize,
+    /// Serve, ask for scores of so many prompts and for continuations, compare with this process, and end
+    #[arg(long, value_name = "PROMPTS", num_args = 0..=1, default_missing_value = "50", value_parser = positive)]
+    pub(crate) self_test: Option<usize>,
 }

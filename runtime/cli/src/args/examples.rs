@@ -38,3 +38,11 @@ Examples:
 What is printed is a config itself. An editor with a TOML language server (taplo) completes and checks a config whose first line is
   #:schema ./linc.schema.json
 which linc init writes.";
+
+pub(super) const SERVE_EXAMPLES: &str = "\
+Examples:
+  linc serve outputs/quickstart/checkpoint/step-300
+  curl -s localhost:8000/v1/completions -d '{\"prompt\": \"One day\", \"max_tokens\": 32}'
+  linc serve outputs/quickstart/checkpoint/step-300 --self-test
+
+Ctrl-C or SIGTERM ends it: no other request is taken, and what runs is finished.";
