@@ -12,8 +12,10 @@ use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
 pub(crate) use ask::{GenerateArgs, ServeArgs};
-use examples::{CONFIG_EXAMPLES, FIRST_STEPS, SERVE_EXAMPLES, SWEEP_EXAMPLES, TRAIN_EXAMPLES};
-use values::{count, element, file_size, memory, positive};
+use examples::{
+    CONFIG_EXAMPLES, FIRST_STEPS, SERVE_EXAMPLES, SWEEP_EXAMPLES, TOKENIZE_EXAMPLES, TRAIN_EXAMPLES,
+};
+use values::{count, element, file_size, held_out, memory, positive, shard_tokens};
 
 fn placement_help() -> String {
     format!("Where they are: {}, or a list such as 0,2,5, which needs no ratio", Placement::words())
@@ -51,6 +53,9 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Write a checkpoint as a Hugging Face folder for transformers, hybrids with their own model class
     Export(ExportArgs),
+    /// Tokenize a corpus into shards, which training reads from disk; goes on where it was ended
+    #[command(after_help = TOKENIZE_EXAMPLES, arg_required_else_help = true)]
+    Tokenize(TokenizeArgs),
     /// Measure attention, training steps, or the kernels that memory limits
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -58,6 +63,29 @@ pub(crate) enum Command {
     Models,
     /// Write a config and its model into a folder, to be edited
     Init(InitArgs),
+}
+
+/// `linc tokenize`
+#[derive(Debug, Args)]
+pub(crate) struct TokenizeArgs {
+    /// A .txt, .jsonl, .json or .parquet file, packed as .gz or .zst or not, a folder of them, or a glob in quotes
+    #[arg(value_name = "DATA")]
+    pub(crate) path: String,
+    /// The folder to write
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// A Hugging Face tokenizer.json, a rank file of tiktoken or Llama 3, or a folder with one; bytes if not given
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tokenizer: Option<String>,
+    /// Field of JSON objects, or column of Parquet files, that holds the text (or, of Parquet, lists of token ids)
+    #[arg(long, default_value = "text", value_name = "NAME")]
+    pub(crate) text_field: String,
+    /// Share of the documents, chosen by their content, that is to validate on
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = held_out)]
+    pub(crate) held_out: f64,
+    /// Tokens of a shard, which ends with a document
+    #[arg(long, default_value_t = 1 << 25, value_name = "COUNT", value_parser = shard_tokens)]
+    pub(crate) shard_tokens: u64,
 }
 
 /// `linc init`

@@ -24,7 +24,7 @@ const NOTICES: signals::Notices = signals::Notices {
 };
 
 /// Between two lines that say how far it is.
-const LINES: Duration = Duration::from_secs(10);
+pub(crate) const LINES: Duration = Duration::from_secs(10);
 
 /// The architecture of Llama models.
 const LLAMA: &str = "models/llama3.linc";
@@ -123,7 +123,7 @@ fn tell<'a>(bar: &'a Progress, what: &'a str) -> impl FnMut(u64, u64) -> bool + 
 }
 
 /// A path as a word of a shell's command.
-fn as_word(path: &Path) -> String {
+pub(crate) fn as_word(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |c: char| {
         c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ',' | '=' | ':' | '@' | '%')

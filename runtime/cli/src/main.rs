@@ -23,6 +23,7 @@ mod shipped;
 mod sweep;
 mod table;
 mod text_model;
+mod tokenize;
 mod train;
 mod wrap;
 
@@ -44,7 +45,7 @@ static ALLOCATOR: Allocator = Allocator;
 fn main() -> ExitCode {
     signals::survive_file_limit();
     let command = Cli::parse().command;
-    if matches!(command, Command::Train(_) | Command::Generate(_) | Command::Serve(_))
+    if matches!(command, Command::Train(_) | Command::Generate(_) | Command::Serve(_) | Command::Tokenize(_))
         && let Err(error) = linc_data::threads::start()
     {
         return report(&anyhow::Error::msg(error));
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Import(args) => hugging_face::import(&args),
         Command::Export(args) => hugging_face::export(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Sweep(args) => sweep::run(&args),
         Command::Config(args) => config::run(&args),

@@ -21,6 +21,7 @@ mod readme;
 mod requests;
 mod resume;
 mod serve;
+mod shards;
 mod signals;
 mod sweep;
 mod terminal;

@@ -5,24 +5,25 @@
 //! which the next start goes on if this one is ended. Without a folder that can be written there is no cache, and nothing
 //! else changes.
 
-mod entry;
 pub(super) mod parts;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hmac_sha256::Hash as Sha256;
-use linc_device::{cache_folder, touch_entry, trim_folder};
+use linc_device::{cache_folder, touch_entry, trim_folder, write_entry};
 
 use super::corpus::Corpus;
 use super::error::DataError;
 use super::loading::Watch;
+use super::token_file::{self, Digest};
 use super::tokenizer::Tokenizer;
 
 /// The crate that tokenizes: another version may give other ids.
-const TOKENIZERS: &str = "tokenizers 0.23.2";
+pub(super) const TOKENIZERS: &str = "tokenizers 0.23.2";
 /// What linc itself makes of texts and tokens: to be raised when it cuts texts, counts bytes or places BOS and EOS otherwise.
-const RULES: u32 = 1;
+pub(super) const RULES: u32 = 1;
 /// What entries are called.
 const EXTENSION: &str = "ids";
 /// What parts are called of texts that are not tokenized to their end.
@@ -58,11 +59,9 @@ impl Key {
         watch: &Watch<'_>,
     ) -> Result<Self, DataError> {
         let mut hash = Sha256::new();
-        hash.update(entry::MAGIC);
+        hash.update(token_file::MAGIC);
         hash.update(TOKENIZERS);
         hash.update(RULES.to_le_bytes());
-        // Entries are written as they lie in memory.
-        hash.update(1u32.to_ne_bytes());
         hash.update([u8::from(counts_bytes)]);
         hash.update(tokenizer.digest());
         for document in documents {
@@ -104,7 +103,7 @@ impl TokenCache {
     /// The whole entry of that name, with ids below `vocab_size`.
     pub(super) fn get(&self, key: Key, vocab_size: usize) -> Option<Corpus> {
         let path = self.path(key)?;
-        let corpus = entry::decode(&fs::read(&path).ok()?)?;
+        let corpus = token_file::decode(&fs::read(&path).ok()?)?;
         touch_entry(&path);
         (corpus.largest_id() < vocab_size as u64).then_some(corpus)
     }
@@ -114,9 +113,9 @@ impl TokenCache {
     pub(super) fn put(&self, key: Key, corpus: &Corpus) {
         let Some(path) = self.path(key) else { return };
         // One that fills the cache would only push out all others.
-        if entry::size(corpus) <= self.most / 2 {
+        if token_file::size(corpus) <= self.most / 2 {
             // A disk that refuses is no error.
-            let _ = entry::write(&path, corpus);
+            let _ = write(&path, corpus);
         }
         // Before room is made, or those of others would go for them.
         parts::remove(self, key);
@@ -132,6 +131,15 @@ impl TokenCache {
     fn path(&self, key: Key) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.join(format!("{}.{EXTENSION}", key.name())))
     }
+}
+
+/// Writes an entry that readers see whole or not at all, also if this process is killed.
+///
+/// # Errors
+/// What the file system says.
+fn write(path: &Path, corpus: &Corpus) -> io::Result<()> {
+    // The name depends on the tokenizer.
+    token_file::write(path, corpus, Digest::default(), write_entry)
 }
 
 #[cfg(test)]
@@ -173,14 +181,14 @@ mod tests {
         let corpus = corpus("text", true);
         cache.put(KEY, &corpus);
         let good = fs::read(cache.path(KEY).expect("a path")).expect("an entry");
-        assert_eq!(entry::decode(&good).as_ref(), Some(&corpus));
+        assert_eq!(token_file::decode(&good).as_ref(), Some(&corpus));
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 16;
-            assert_eq!(entry::decode(&bad), None, "byte {at}");
-            assert_eq!(entry::decode(&good[..at]), None, "{at} bytes");
+            assert_eq!(token_file::decode(&bad), None, "byte {at}");
+            assert_eq!(token_file::decode(&good[..at]), None, "{at} bytes");
         }
-        assert_eq!(entry::decode(&[&good[..], b"more"].concat()), None);
+        assert_eq!(token_file::decode(&[&good[..], b"more"].concat()), None);
         fs::write(cache.path(KEY).expect("a path"), &good[..good.len() - 1]).expect("written");
         assert_eq!(cache.get(KEY, 256), None);
         cache.put(KEY, &corpus);

@@ -139,7 +139,7 @@ impl Corpus {
             let encode = |range: Range<usize>| parts.encode(number + range.start, &group[range], watch);
             let encoded: Result<Vec<Vec<Encoded>>, DataError> = ranges.into_par_iter().map(encode).collect();
             for (text, document) in group.iter().zip(encoded?.into_iter().flatten()) {
-                corpus.push(text, document, tokenizer, &mut checksum);
+                corpus.push(text.len(), document, tokenizer, &mut checksum);
             }
             number += group.len();
         }
@@ -147,9 +147,10 @@ impl Corpus {
         Ok(corpus)
     }
 
-    fn push(
+    /// Adds a document whose text has so many bytes, with BOS and EOS.
+    pub(super) fn push(
         &mut self,
-        text: &str,
+        text_bytes: usize,
         document: Encoded,
         tokenizer: &Tokenizer,
         checksum: &mut crc32fast::Hasher,
@@ -170,7 +171,7 @@ impl Corpus {
         if end > self.len() {
             self.starts.push(end);
         }
-        self.text_bytes += text.len() as u64;
+        self.text_bytes += text_bytes as u64;
     }
 
     /// Number of tokens.

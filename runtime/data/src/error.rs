@@ -54,14 +54,14 @@ pub enum DataError {
     )]
     NotUtf8 { path: PathBuf, offset: usize, byte: u8 },
     #[error(
-        "{}:{line}: {reason}\n  help: each document must be a JSON object with a string `{field}`; training.text_field names another field",
+        "{}:{line}: {reason}\n  help: each document must be a JSON object with a string `{field}`; training.text_field (--text-field of linc tokenize) names another field",
         path.display()
     )]
     Json { path: PathBuf, line: usize, reason: String, field: String },
     #[error("{}: the {what} is cut off or damaged: {reason}\n  help: fetch or write it again", path.display())]
     Damaged { path: PathBuf, what: &'static str, reason: String },
     #[error(
-        "{}: {reason}\n  help: each document must be a string in the column `{field}`; training.text_field names another column",
+        "{}: {reason}\n  help: each document must be a string in the column `{field}`; training.text_field (--text-field of linc tokenize) names another column",
         path.display()
     )]
     Column { path: PathBuf, reason: String, field: String },
@@ -71,13 +71,25 @@ pub enum DataError {
     )]
     Codec { path: PathBuf, field: String, codec: String },
     #[error(
+        "{}: its column `{field}` holds token ids, not text\n  help: make shards of it with `linc tokenize {} --text-field {field}`, and name those",
+        path.display(),
+        path.display()
+    )]
+    TokenColumn { path: PathBuf, field: String },
+    #[error("{}, document {number}: {reason}\n  help: name the tokenizer that it was made with (--tokenizer)", path.display())]
+    Ids { path: PathBuf, number: u64, reason: String },
+    #[error("{}: {reason}\n  help: {help}", folder.display())]
+    Shards { folder: PathBuf, reason: String, help: String },
+    #[error("cannot write {}: {reason}\n  help: {help}", path.display())]
+    Unwritable { path: PathBuf, reason: String, help: &'static str },
+    #[error(
         "{source_name}: {}, fewer than one sequence of {needed} (training.seq_len + 1)\n  help: use a smaller training.seq_len or more data{}",
         count(*tokens as usize, "token"),
         if *held_out { "; a part of the text is held out for validation (validation.fraction)" } else { "" }
     )]
     TooShort { source_name: String, tokens: u64, needed: u64, held_out: bool },
     #[error(
-        "{source_name}: nothing is left to validate on\n  help: raise validation.fraction, add data, name other data with validation.dataset_path, or say validation.enable = false"
+        "{source_name}: nothing is left to validate on\n  help: raise validation.fraction (of shards, --held-out of linc tokenize), add data, name other data with validation.dataset_path, or say validation.enable = false"
     )]
     NothingHeldOut { source_name: String },
     #[error("{}: not a usable tokenizer: {reason}\n  help: {help}", path.display())]
@@ -107,6 +119,11 @@ impl DataError {
     /// Exit status of a process that was given bad data.
     pub const EXIT_CODE: i32 = 2;
 
+    /// Whether it is the end that somebody asked for.
+    pub fn is_interrupt(&self) -> bool {
+        *self == Self::Interrupted
+    }
+
     /// With the setting that gives the path, where the path itself is at fault, and not what is in a file.
     pub(super) fn of(self, setting: &'static str) -> Self {
         match self {
@@ -128,6 +145,10 @@ impl DataError {
             | Self::Damaged { .. }
             | Self::Column { .. }
             | Self::Codec { .. }
+            | Self::TokenColumn { .. }
+            | Self::Ids { .. }
+            | Self::Shards { .. }
+            | Self::Unwritable { .. }
             | Self::TooShort { .. }
             | Self::NothingHeldOut { .. }
             | Self::Lost { .. }

@@ -3,7 +3,7 @@
 //! A text file is one document; of JSON, each object is one (a field of it), of Parquet each row (a column of it). Order is by path, then by place in the file,
 //! so that the same files give the same documents on any machine.
 
-mod find;
+pub(super) mod find;
 mod json;
 mod parquet;
 mod unpack;
@@ -35,9 +35,14 @@ pub(super) fn read_documents(
     let mut notes = Vec::new();
     for file in &files.found {
         reading.check()?;
-        let mut keep = |document: String| {
-            documents.push(document);
-            Ok(())
+        let mut keep = |document: Document| match document {
+            Document::Text(text) => {
+                documents.push(text);
+                Ok(())
+            }
+            Document::Tokens(_) => {
+                Err(DataError::TokenColumn { path: file.path.clone(), field: wanted.field.to_owned() })
+            }
         };
         match each_document(file, wanted, &mut reading, &mut keep)? {
             Outcome::Read => {}
@@ -57,8 +62,15 @@ pub(super) fn read_documents(
     Ok(documents)
 }
 
+/// One document as it stands in a file.
+pub(super) enum Document {
+    Text(String),
+    /// Ids that somebody tokenized already.
+    Tokens(Vec<u32>),
+}
+
 /// What became of a file.
-enum Outcome {
+pub(super) enum Outcome {
     Read,
     /// It was read, and that is to be said.
     Noted(String),
@@ -66,12 +78,15 @@ enum Outcome {
     LeftOut,
 }
 
+/// Takes a document.
+pub(super) type Give<'a> = dyn FnMut(Document) -> Result<(), DataError> + 'a;
+
 /// Gives the documents of a file, one by one: those of JSON lines and of Parquet while the rest is still on disk.
-fn each_document(
+pub(super) fn each_document(
     Found { path, format, is_named }: &Found,
     wanted: Wanted<'_>,
     reading: &mut Paced<'_, '_>,
-    give: &mut dyn FnMut(String) -> Result<(), DataError>,
+    give: &mut Give<'_>,
 ) -> Result<Outcome, DataError> {
     match format {
         Format::Text => {
@@ -80,7 +95,7 @@ fn each_document(
                 let field = wanted.field.to_owned();
                 return Err(DataError::JsonInText { path: path.clone(), field });
             }
-            give(text)?;
+            give(Document::Text(text))?;
         }
         Format::JsonLines => {
             let mut lines = json::Lines::new(path, wanted);
@@ -96,7 +111,7 @@ fn each_document(
             }
             let mut documents = Vec::new();
             json::values(path, &text, wanted, &mut documents)?;
-            documents.into_iter().try_for_each(give)?;
+            documents.into_iter().map(Document::Text).try_for_each(give)?;
         }
         Format::Parquet => {
             let without = parquet::documents(path, wanted, reading, give)?;
@@ -112,7 +127,7 @@ fn each_document(
 }
 
 /// Names files of a folder that are not read.
-fn left_out(folder: &Path, mut files: Vec<PathBuf>) -> String {
+pub(super) fn left_out(folder: &Path, mut files: Vec<PathBuf>) -> String {
     files.sort();
     let name = |file: &PathBuf| {
         let name = file.strip_prefix(folder).unwrap_or(file).display();

@@ -13,14 +13,18 @@ mod error;
 mod files;
 mod loading;
 mod mqar;
+mod open;
 mod recall_accuracy;
 mod rng;
 mod settings;
+mod shards;
 mod split;
 mod stories;
 mod text;
 pub mod threads;
+mod token_file;
 mod tokenizer;
+mod tokens;
 
 pub use cache::TokenCache;
 pub use error::DataError;
@@ -30,18 +34,12 @@ pub use loading::{Event, Loading};
 pub use mqar::{MqarBatches, MqarValidation};
 pub use recall_accuracy::{RecallAccuracy, Score};
 pub use settings::{DataSettings, DatasetKind, MqarConfig, TrainingSource, ValidationSource};
+pub use shards::{INDEX, TokenizeSettings, Tokenized, tokenize};
 pub use text::{TextBatches, TextValidation};
 pub use tokenizer::{Borders, Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFile};
 
-use std::collections::HashSet;
-
 use linc_device::words::{count, thousands};
 use serde::{Deserialize, Serialize};
-
-use corpus::Corpus;
-use files::Wanted;
-use text::TextSource;
-use tokenizer::losses;
 
 /// Inputs and targets of one forward pass, `B` sequences of `N` tokens, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +48,7 @@ pub struct Batch {
     pub tokens: Vec<i32>,
     /// `[B * N]` ids to predict at each token; -1 where nothing is.
     pub targets: Vec<i32>,
-    /// UTF-8 bytes of the text that the targets stand for; in validation batches of text.
+    /// UTF-8 bytes of the text that the targets stand for; in validation batches of text, where they were counted.
     pub target_bytes: Option<u64>,
     /// Where recall is tested; empty for text.
     pub queries: Vec<Query>,
@@ -114,6 +112,29 @@ pub struct DataState {
     pub epoch: u64,
     /// Samples read in this pass.
     pub index: u64,
+    /// Where each source of a mixture is; none of a single source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceState>,
+}
+
+/// Where training is in one source of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceState {
+    /// Its path.
+    pub name: String,
+    /// Its weight beside those of others.
+    pub weight: f64,
+    /// Its tokens.
+    pub size: u64,
+    /// Their checksum.
+    pub checksum: u32,
+    /// Passes over it that are complete.
+    pub epoch: u64,
+    /// Samples read in this pass.
+    pub index: u64,
+    /// Samples read in all.
+    pub taken: u64,
 }
 
 impl DataState {
@@ -140,6 +161,18 @@ impl DataState {
         if saved.borders.is_some() && self.borders != saved.borders {
             let words = |state: &Self| state.borders.unwrap_or_default().to_string();
             return differs("what each document has around it", words(saved), words(self));
+        }
+        let mixture = |state: &Self| {
+            let sources =
+                state.sources.iter().map(|source| format!("{} (weight {})", source.name, source.weight));
+            sources.collect::<Vec<String>>().join(", ")
+        };
+        if mixture(self) != mixture(saved) {
+            let words = |state: &Self| match state.sources.len() {
+                0 => "a single one".to_owned(),
+                _ => mixture(state),
+            };
+            return differs("the mixture of training.datasets", words(saved), words(self));
         }
         if (self.size, self.checksum) != (saved.size, saved.checksum) {
             let (saved_size, size) = (count(saved.size as usize, "token"), thousands(self.size));
@@ -175,10 +208,13 @@ pub enum TrainingData {
 
 impl TrainingData {
     /// The next batch of `training.batch_size` sequences.
-    pub fn next_batch(&mut self) -> Batch {
+    ///
+    /// # Errors
+    /// Tokens on disk cannot be read any more.
+    pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         match self {
             Self::Text(data) => data.next_batch(),
-            Self::Mqar(data) => data.next_batch(),
+            Self::Mqar(data) => Ok(data.next_batch()),
         }
     }
 
@@ -226,10 +262,13 @@ impl ValidationData {
     }
 
     /// Batch number `index`, below [`ValidationData::batches`].
-    pub fn batch(&self, index: usize) -> Batch {
+    ///
+    /// # Errors
+    /// As [`TrainingData::next_batch`].
+    pub fn batch(&self, index: usize) -> Result<Batch, DataError> {
         match self {
             Self::Text(data) => data.batch(index),
-            Self::Mqar(data) => data.batch(index),
+            Self::Mqar(data) => Ok(data.batch(index)),
         }
     }
 }
@@ -277,7 +316,7 @@ impl Data {
     ) -> Result<Self, DataError> {
         match settings.training.dataset {
             DatasetKind::Mqar => Self::recall(settings, reading),
-            DatasetKind::Text | DatasetKind::Stories => Self::text(settings, reading, loading),
+            DatasetKind::Text | DatasetKind::Stories => open::text(settings, reading, loading),
         }
     }
 
@@ -302,59 +341,6 @@ impl Data {
             summary,
         })
     }
-
-    fn text(
-        settings: &DataSettings,
-        reading: Reading<'_>,
-        loading: &mut Loading<'_>,
-    ) -> Result<Self, DataError> {
-        let (training, validation) = (&settings.training, &settings.validation);
-        let Reading { batch_size, seq_len, seed, validates, tokenizer_path, vocab_size } = reading;
-        let tokenizer = Tokenizer::from_setting(tokenizer_path)?;
-        check_vocabulary(&tokenizer.name(), tokenizer.vocab_size(), vocab_size)?;
-        for note in tokenizer.notes() {
-            loading.note(note);
-        }
-        let wanted = Wanted { field: &training.text_field, allows_nul: !tokenizer.reserves_nul() };
-        let mut read = |kind, path: &Option<String>, setting| {
-            documents(kind, path.as_deref(), wanted, loading).map_err(|error| error.of(setting))
-        };
-        let (name, documents) = read(training.dataset, &training.dataset_path, "training.dataset_path")?;
-        let (documents, held_out, held_out_name) = match validation.dataset {
-            _ if !validates => (documents, Vec::new(), name.clone()),
-            Some(kind) => {
-                let (name, held_out) = read(kind, &validation.dataset_path, "validation.dataset_path")?;
-                if let Some(warning) = seen_in_training(&documents, &held_out, loading)? {
-                    loading.note(&format!("{name}: {warning}"));
-                }
-                (documents, held_out, name)
-            }
-            None => {
-                let parts = split::split(documents, validation.fraction);
-                (parts.training, parts.held_out, name.clone())
-            }
-        };
-        if let Some(warning) = losses::check(&tokenizer, &documents)? {
-            loading.note(&warning);
-        }
-        let share = settings.held_out_share(validates);
-        let held_out = Corpus::new(held_out, &tokenizer, true, loading)?;
-        let corpus = Corpus::new(documents, &tokenizer, false, loading)?;
-        let shape = (batch_size, seq_len);
-        let source = TextSource { name: &name, held_out: share, borders: tokenizer.borders() };
-        let batches = TextBatches::new(corpus, shape, seed, training.shuffle, source)?;
-        let held_out = TextValidation::new(held_out, batch_size, seq_len);
-        if validates && held_out.is_none() {
-            return Err(DataError::NothingHeldOut { source_name: held_out_name });
-        }
-        let summary = summary(&name, &batches, held_out.as_ref(), &tokenizer);
-        Ok(Self {
-            training: TrainingData::Text(batches),
-            validation: held_out.map(ValidationData::Text),
-            tokenizer: Some(tokenizer),
-            summary,
-        })
-    }
 }
 
 fn check_vocabulary(tokens_of: &str, needed: usize, vocab_size: usize) -> Result<(), DataError> {
@@ -362,72 +348,6 @@ fn check_vocabulary(tokens_of: &str, needed: usize, vocab_size: usize) -> Result
         return Err(DataError::Vocabulary { tokens_of: tokens_of.to_owned(), needed, vocab_size });
     }
     Ok(())
-}
-
-/// What to say of validation on text that is trained on; nothing if there is none.
-fn seen_in_training(
-    training: &[String],
-    validation: &[String],
-    loading: &mut Loading<'_>,
-) -> Result<Option<String>, DataError> {
-    let total = training.iter().map(|document| document.len() as u64).sum();
-    let seen = loading.watched("Comparing", total, |watch| {
-        let lengths: HashSet<usize> = validation.iter().map(String::len).collect();
-        let mut trained = HashSet::new();
-        for document in training {
-            // Of most documents, the length says enough.
-            if lengths.contains(&document.len()) {
-                trained.insert(document.as_str());
-            }
-            watch.advance(document.len())?;
-        }
-        Ok(validation.iter().filter(|document| trained.contains(document.as_str())).count())
-    })?;
-    Ok((seen > 0).then(|| {
-        format!(
-            "of its {}, {seen} {} trained on too, so the validation loss says little of other text",
-            count(validation.len(), "document"),
-            if seen == 1 { "is" } else { "are" }
-        )
-    }))
-}
-
-/// The documents of a dataset, and its name for messages.
-fn documents(
-    kind: DatasetKind,
-    path: Option<&str>,
-    wanted: Wanted<'_>,
-    loading: &mut Loading<'_>,
-) -> Result<(String, Vec<String>), DataError> {
-    match (kind, path) {
-        (DatasetKind::Text, Some(path)) => {
-            Ok((path.to_owned(), files::read_documents(path, wanted, loading)?))
-        }
-        // The config has refused a missing path and text beside recall.
-        (DatasetKind::Text | DatasetKind::Mqar, _) => Err(DataError::Missing { path: "dataset_path".into() }),
-        (DatasetKind::Stories, _) => Ok(("stories".to_owned(), stories::documents())),
-    }
-}
-
-fn summary(
-    name: &str,
-    training: &TextBatches,
-    held_out: Option<&TextValidation>,
-    tokenizer: &Tokenizer,
-) -> String {
-    let corpus = training.corpus();
-    let bytes_per_token = corpus.text_bytes() as f64 / corpus.len() as f64;
-    let held_out = held_out.map_or_else(
-        || "nothing held out".to_owned(),
-        |data| format!("{} to validate on", count(data.corpus().len() as usize, "token")),
-    );
-    format!(
-        "{name}: {}, {} with {} ({bytes_per_token:.2} bytes per token), {}, {held_out}",
-        count(corpus.documents() as usize, "document"),
-        count(corpus.len() as usize, "token"),
-        tokenizer.name(),
-        tokenizer.borders_in_words()
-    )
 }
 
 #[cfg(test)]

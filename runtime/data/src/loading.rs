@@ -63,7 +63,7 @@ impl Loading<'_> {
         total: u64,
         work: impl FnOnce(&Watch<'_>) -> Result<T, DataError> + Send,
     ) -> Result<T, DataError> {
-        let watch = Watch { stop: self.stop, done: AtomicU64::new(0) };
+        let watch = Watch::new(self.stop);
         // The last resort of a pool: this thread is its only one, and must not wait for others that wait for it.
         let is_pool = rayon::current_thread_index().is_some();
         if total < UNWATCHED || is_pool {
@@ -153,7 +153,11 @@ pub(crate) struct Watch<'a> {
     done: AtomicU64,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    pub(super) fn new(stop: &'a AtomicBool) -> Self {
+        Self { stop, done: AtomicU64::new(0) }
+    }
+
     /// So many more bytes are done.
     ///
     /// # Errors

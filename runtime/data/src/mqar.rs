@@ -146,9 +146,9 @@ impl MqarBatches {
             size: self.generator.config.num_examples as u64,
             checksum: self.generator.checksum(),
             held_out: Some(0.0),
-            borders: None,
             epoch: self.epoch,
             index: self.index,
+            ..DataState::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! The settings of data, and what ties them together.
 
 use linc_config::check::{self, Check};
-use linc_config::{Settings, choice, section, sections};
+use linc_config::{Settings, choice, section, sections, table};
 use linc_device::words::count;
 use serde_json::json;
 
@@ -17,15 +17,29 @@ choice! {
     }
 }
 
+table! {
+    /// One dataset of a mixture.
+    MixedDataset {
+        /// Files as for dataset_path, or a folder of shards.
+        path: String = String::new(), check check::not_empty();
+        /// Its share of the sequences, beside the weights of the others.
+        weight: f64 = 1.0, check check::above_zero();
+        /// Field or column with the text, where it is another one than training.text_field.
+        text_field: Option<String> = None, check check::not_empty().if_set();
+    }
+}
+
 section! {
     /// Where the tokens of training come from.
     TrainingSource "training" {
         /// Data: built in, or "text" for the files of dataset_path.
         dataset: DatasetKind = DatasetKind::Stories;
-        /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or .zst or not, or .parquet, a folder of them, or a glob.
+        /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or .zst or not, or .parquet, a folder of them, a glob, or a folder of shards (linc tokenize).
         dataset_path: Option<String> = None, check check::not_empty().if_set();
         /// Field of a JSON object, or column of a Parquet file, that holds the text.
         text_field: String = "text".to_owned(), check check::not_empty();
+        /// Datasets to mix by weight, [[training.datasets]], in place of dataset_path.
+        datasets: Vec<MixedDataset> = Vec::new();
         /// Visit the data in an order drawn from the seed; in file order if false.
         shuffle: bool = true;
     }
@@ -107,6 +121,18 @@ impl DataSettings {
         let Self { training, validation, .. } = self;
         let mut kind = Some(training.dataset);
         agree(&mut kind, &mut training.dataset_path, "training", settings);
+        // As of a path: of a list and of one dataset, what was said later counts.
+        let layer = |name: &str| settings.layer(name);
+        let (of_list, of_kind) = (layer("training.datasets"), layer("training.dataset"));
+        let of_path = layer("training.dataset_path");
+        let is_built_in = kind.is_some_and(|kind| kind != DatasetKind::Text);
+        if !training.datasets.is_empty() && of_list > of_kind.max(of_path) {
+            kind = Some(DatasetKind::Text);
+            training.dataset_path = None;
+            settings.follow("training.dataset", "training.datasets");
+        } else if of_path > of_list || of_kind > of_list && is_built_in {
+            training.datasets = Vec::new();
+        }
         training.dataset = kind.unwrap_or(training.dataset);
         agree(&mut validation.dataset, &mut validation.dataset_path, "validation", settings);
     }
@@ -121,7 +147,32 @@ impl DataSettings {
     pub fn check_together(&self, seq_len: usize, validates: bool, settings: &mut Settings<'_>) {
         let training = &self.training;
         // A path that is refused is given all the same.
-        if training.dataset == DatasetKind::Text && !settings.was_given("training.dataset_path") {
+        let has_list = !training.datasets.is_empty();
+        if has_list && training.dataset_path.is_some() {
+            settings.conflict(
+                &["training.datasets", "training.dataset_path"],
+                "both name the data".to_owned(),
+                "say dataset_path for one dataset, [[training.datasets]] for a mixture",
+            );
+        }
+        if training.datasets.iter().any(|dataset| dataset.path.is_empty()) {
+            let message = "a dataset has no path".to_owned();
+            settings.conflict(
+                &["training.datasets"],
+                message,
+                "say path = \"..\" in each [[training.datasets]]",
+            );
+        }
+        if has_list && training.dataset != DatasetKind::Text {
+            let message = format!("dataset \"{}\" is built in and cannot be mixed", training.dataset.word());
+            settings.conflict(
+                &["training.datasets", "training.dataset"],
+                message,
+                "leave out [[training.datasets]], or say dataset = \"text\"",
+            );
+        }
+        if training.dataset == DatasetKind::Text && !has_list && !settings.was_given("training.dataset_path")
+        {
             let message = "dataset \"text\" needs dataset_path".to_owned();
             settings.conflict(
                 &["training.dataset"],

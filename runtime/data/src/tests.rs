@@ -81,7 +81,7 @@ fn temporary(name: &str, bytes: &[u8]) -> (tempfile::TempDir, String) {
 fn stories_need_nothing() {
     let config = config("[training]\nseq_len = 64\nbatch_size = 2\n[validation]\nenable = true\n", &[]);
     let mut data = open_data(&config, 256).expect("built in");
-    let batch = data.training.next_batch();
+    let batch = data.training.next_batch().expect("in memory");
     assert_eq!((batch.tokens.len(), batch.target_count()), (128, 128));
     assert_eq!(batch.tokens[1..64], batch.targets[..63]);
     assert!(batch.tokens.iter().all(|token| (0..256).contains(token)));
@@ -92,7 +92,7 @@ fn stories_need_nothing() {
     let mut bytes = 0;
     let mut targets = 0;
     for index in 0..validation.batches() {
-        let batch = validation.batch(index);
+        let batch = validation.batch(index).expect("in memory");
         bytes += batch.target_bytes.expect("counted") as usize;
         targets += batch.target_count();
     }
@@ -114,11 +114,12 @@ fn a_file_is_split_into_training_and_validation() {
     let decode = |tokens: &[i32]| -> String { tokens.iter().map(|token| *token as u8 as char).collect() };
     let mut seen = String::new();
     while data.training.state().epoch == 0 {
-        seen += &decode(&data.training.next_batch().tokens);
+        seen += &decode(&data.training.next_batch().expect("in memory").tokens);
     }
     assert!(seen.contains("1234\n") && !seen.contains("4990\n"));
     let validation = data.validation.expect("held out");
-    let held: String = (0..validation.batches()).map(|i| decode(&validation.batch(i).tokens)).collect();
+    let held: String =
+        (0..validation.batches()).map(|i| decode(&validation.batch(i).expect("in memory").tokens)).collect();
     assert!(held.contains("4990\n") && !held.contains("\n1234\n"));
 }
 
@@ -133,10 +134,10 @@ fn validation_data_can_be_other_files() {
     let args = [&args[..], &["--validation.enable"]].concat();
     let data = open_data(&config("", &args), 256).expect("readable");
     let validation = data.validation.expect("given");
-    let batch = validation.batch(0);
+    let batch = validation.batch(0).expect("in memory");
     assert_eq!(&batch.tokens[..3], [0, i32::from(b'v'), i32::from(b'a')]);
     let TrainingData::Text(training) = &data.training else { panic!("text") };
-    assert_eq!(training.corpus().len(), 14 * 30 + 1);
+    assert_eq!(training.about().tokens, 14 * 30 + 1);
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn recall_is_generated() {
     let text =
         "[training]\ndataset = \"mqar\"\nseq_len = 64\nbatch_size = 4\n[training.mqar]\nvocab_size = 128\n";
     let mut data = open_data(&config(text, &[]), 128).expect("generated");
-    let batch = data.training.next_batch();
+    let batch = data.training.next_batch().expect("in memory");
     assert_eq!(batch.target_count(), 4 * 8);
     assert!(data.tokenizer.is_none());
     let error = open_data(&config(text, &[]), 127).expect_err("too small").to_string();
@@ -192,7 +193,7 @@ fn real_text_with_a_real_tokenizer() {
     let data = open_data(&config("", &args), 50257).expect("readable");
     let TrainingData::Text(training) = &data.training else { panic!("text") };
     // The well-known number of GPT-2 tokens, and the end of the document.
-    assert_eq!(training.corpus().len(), 338_025 + 1);
+    assert_eq!(training.about().tokens, 338_025 + 1);
     let args = [
         "--training.dataset_path",
         &text,
@@ -202,8 +203,10 @@ fn real_text_with_a_real_tokenizer() {
         "--validation.enable",
     ];
     let validation = open_data(&config("", &args), 50257).expect("readable").validation.expect("held out");
-    let bytes: u64 = (0..validation.batches()).filter_map(|i| validation.batch(i).target_bytes).sum();
-    let targets: usize = (0..validation.batches()).map(|i| validation.batch(i).target_count()).sum();
+    let bytes: u64 =
+        (0..validation.batches()).filter_map(|i| validation.batch(i).expect("in memory").target_bytes).sum();
+    let targets: usize =
+        (0..validation.batches()).map(|i| validation.batch(i).expect("in memory").target_count()).sum();
     let bytes_per_token = bytes as f64 / targets as f64;
     assert!((2.5..4.5).contains(&bytes_per_token), "{bytes_per_token}");
 }
@@ -224,7 +227,7 @@ fn real_files_of_each_kind() {
     let error = open(&latin).expect_err("Latin-1").to_string();
     assert!(error.contains("not UTF-8") && error.contains("LATIN1"), "{error}");
     let TrainingData::Text(c4) = open(&gzipped).expect("JSON lines").training else { panic!("text") };
-    assert!((5..=10).contains(&c4.corpus().documents()), "{}", c4.corpus().documents());
+    assert!((5..=10).contains(&c4.about().documents), "{}", c4.about().documents);
     let novels = open(&books).expect("novels");
     assert!(novels.summary.contains("documents"), "{}", novels.summary);
 }
@@ -315,7 +318,7 @@ fn ids_are_found_again() {
         let stop = std::sync::atomic::AtomicBool::new(false);
         let mut loading = Loading { stop: &stop, tell: &mut tell, cache: cache.clone() };
         let mut data = open(&config, 3, &mut loading).expect("readable").training;
-        (found, data.state(), data.next_batch())
+        (found, data.state(), data.next_batch().expect("in memory"))
     };
     let first = open();
     assert!(!first.0);
@@ -343,9 +346,68 @@ fn comparing_with_what_is_trained_on_can_be_stopped() {
     let compare = |stops: bool| {
         let stop = std::sync::atomic::AtomicBool::new(stops);
         let mut loading = Loading { stop: &stop, tell: &mut |_| {}, cache: TokenCache::default() };
-        seen_in_training(&training, &validation, &mut loading)
+        open::seen_in_training(&training, &validation, &mut loading)
     };
     let said = compare(false).expect("compared").expect("one is seen");
     assert!(said.starts_with("of its 3 documents, 1 is trained on too"), "{said}");
     assert_eq!(compare(true), Err(DataError::Interrupted));
+}
+
+#[test]
+fn datasets_are_mixed_by_weight() {
+    let (folder, _) = temporary("a.jsonl", b"");
+    let lines: String = (0..40).map(|i| format!("{{\"body\": \"aaaa {i} aaaa\"}}\n")).collect();
+    std::fs::write(folder.path().join("a.jsonl"), lines).expect("written");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("b.txt"), "b".repeat(500)).expect("written");
+    let (text, out) = (path("b.txt"), path("shards"));
+    let shards = TokenizeSettings {
+        path: &text,
+        text_field: "text",
+        tokenizer_path: None,
+        out: out.as_ref(),
+        held_out: 0.0,
+        shard_tokens: 1000,
+    };
+    quiet(|loading| tokenize(shards, loading)).expect("shards");
+    let sources = format!(
+        "[[training.datasets]]\npath = {:?}\ntext_field = \"body\"\nweight = 3\n[[training.datasets]]\npath = {out:?}\n",
+        path("a.jsonl")
+    );
+    let base = ["--training.seq_len=10", "--training.batch_size=4"];
+    let mut data = open_data(&config(&sources, &base), 256).expect("readable");
+    assert!(data.summary.starts_with("a mixture of 2 datasets: 41 documents"), "{}", data.summary);
+    for _ in 0..40 {
+        let tokens = data.training.next_batch().expect("read").tokens;
+        let of_b = tokens.chunks(10).filter(|row| row.contains(&98)).count();
+        assert_eq!(of_b, 1);
+    }
+    let names: Vec<String> = data.training.state().sources.into_iter().map(|source| source.name).collect();
+    assert_eq!(names, [path("a.jsonl"), out.clone()]);
+    // What is held out is of the documents; the shards have nothing to hold out.
+    let validating = config(&sources, &[&base[..], &["--validation.enable"]].concat());
+    let validation = open_data(&validating, 256).expect("readable").validation.expect("a part");
+    assert!(validation.batch(0).expect("read").tokens.iter().all(|token| *token != 98));
+    let none = config(
+        &format!("[[training.datasets]]\npath = {out:?}\n"),
+        &["--training.seq_len=10", "--validation.enable"],
+    );
+    let error = open_data(&none, 256).expect_err("nothing held out").to_string();
+    assert!(error.contains("nothing is left to validate on") && error.contains("--held-out"), "{error}");
+}
+
+#[test]
+fn of_a_mixture_and_one_dataset_the_later_counts() {
+    let list = "[[training.datasets]]\npath = \"a\"\n";
+    let sources = |text: &str, args: &[&str]| {
+        let training = config(text, args).data.training;
+        (training.dataset, training.dataset_path, training.datasets.len())
+    };
+    assert_eq!(sources(list, &[]), (DatasetKind::Text, None, 1));
+    let path = sources(list, &["--training.dataset_path", "b"]);
+    assert_eq!(path, (DatasetKind::Text, Some("b".to_owned()), 0));
+    assert_eq!(sources(list, &["--training.dataset", "stories"]), (DatasetKind::Stories, None, 0));
+    assert_eq!(sources(list, &["--training.dataset", "text"]), (DatasetKind::Text, None, 1));
+    let typed = ["--training.datasets", "[{ path = \"c\", weight = 2 }, { path = \"d\" }]"];
+    assert_eq!(sources("[training]\ndataset_path = \"b\"\n", &typed), (DatasetKind::Text, None, 2));
 }

@@ -2,145 +2,172 @@
 //!
 //! Documents stand one after the other, each as BOS + tokens + EOS, and a sample is the next
 //! `seq_len + 1` of those tokens: inputs are all but the last, targets all but the first. Samples do
-//! not overlap. Without shuffling that stream repeats for ever in file order, as in TorchTitan.
-//!
-//! With shuffling each epoch draws, from the seed and its own number, an order of the documents, how
-//! many tokens to skip at the start (so that samples are cut elsewhere each time), and an order of the
-//! samples. The position is therefore just (epoch, index of the sample), whatever has been read before.
+//! not overlap. In which order a source gives its samples is `sampler.rs`'; which source gives the next one of a mixture, `mix.rs`'.
+//! Where tokens are on disk, a thread reads some batches ahead (`ahead.rs`).
 
-use super::corpus::Corpus;
+mod ahead;
+mod mix;
+mod permutation;
+mod sampler;
+mod validation;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use super::error::DataError;
-use super::rng::{Use, below, permutation, stream};
+use super::tokens::Tokens;
 use super::{Batch, Borders, DataState};
+use ahead::Ahead;
+use mix::Mix;
+use sampler::Sampler;
+pub(super) use sampler::Spot;
+pub use validation::TextValidation;
 
 /// Endless training batches.
 #[derive(Debug)]
 pub struct TextBatches {
-    corpus: Corpus,
     batch_size: usize,
     seq_len: usize,
     seed: u64,
-    order: Order,
-    epoch: u64,
-    index: u64,
+    shuffle: bool,
     held_out: f64,
     borders: Borders,
+    mix: Arc<Mutex<Mix>>,
+    /// Whether a thread may read ahead.
+    reads_ahead: bool,
+    ahead: Option<Ahead>,
+    /// Where each source is, behind the batches that were given out.
+    spots: Vec<Spot>,
+    about: About,
 }
 
-/// What is said and kept of a text besides its tokens.
+/// Sizes of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct About {
+    pub(super) documents: u64,
+    pub(super) tokens: u64,
+    pub(super) text_bytes: u64,
+}
+
+/// A text to train on, alone or as a part of a mixture.
+#[derive(Debug)]
+pub(super) struct TextSource {
+    /// What it is called in messages and in checkpoints.
+    pub(super) name: String,
+    pub(super) tokens: Tokens,
+    /// Its share of the samples, beside the weights of others.
+    pub(super) weight: f64,
+}
+
+/// How a text is trained on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TextSource<'a> {
-    /// What it is called in messages.
-    pub(super) name: &'a str,
-    /// The share that is not in the corpus, since it is held out.
+pub(super) struct Packing {
+    pub(super) batch_size: usize,
+    pub(super) seq_len: usize,
+    pub(super) seed: u64,
+    pub(super) shuffle: bool,
+    /// The share of the text that is not in the sources, since it is held out.
     pub(super) held_out: f64,
     /// What documents have around them.
     pub(super) borders: Borders,
 }
 
-#[derive(Debug)]
-enum Order {
-    /// File order, for ever.
-    Files,
-    /// One epoch's order.
-    Shuffled { documents: Vec<u32>, starts: Vec<u64>, offset: u64, samples: Vec<u32> },
-}
-
 impl TextBatches {
-    /// Starts at the first sample.
+    /// Starts at the first sample of each source; there is at least one.
     ///
     /// # Errors
-    /// Fewer tokens than one sample.
-    pub(super) fn new(
-        corpus: Corpus,
-        shape: (usize, usize),
-        seed: u64,
-        shuffle: bool,
-        source: TextSource<'_>,
-    ) -> Result<Self, DataError> {
-        let (batch_size, seq_len) = shape;
-        let TextSource { name, held_out, borders } = source;
-        let needed = seq_len as u64 + 1;
-        if corpus.len() < needed {
-            return Err(DataError::TooShort {
-                source_name: name.to_owned(),
-                tokens: corpus.len(),
-                needed,
-                held_out: held_out > 0.0,
-            });
+    /// A source has fewer tokens than one sample.
+    pub(super) fn new(sources: Vec<TextSource>, packing: Packing) -> Result<Self, DataError> {
+        let Packing { batch_size, seq_len, seed, shuffle, held_out, borders } = packing;
+        let mut about = About::default();
+        for TextSource { name, tokens, .. } in &sources {
+            let needed = seq_len as u64 + 1;
+            if tokens.len() < needed {
+                return Err(DataError::TooShort {
+                    source_name: name.clone(),
+                    tokens: tokens.len(),
+                    needed,
+                    held_out: held_out > 0.0,
+                });
+            }
+            about.documents += tokens.documents();
+            about.tokens += tokens.len();
+            about.text_bytes += tokens.text_bytes();
         }
-        let order = if shuffle { shuffled(&corpus, seq_len, seed, 0) } else { Order::Files };
-        Ok(Self { corpus, batch_size, seq_len, seed, order, epoch: 0, index: 0, held_out, borders })
+        let reads_ahead = sources.iter().any(|source| source.tokens.are_on_disk());
+        let mix = Mix::new(sources, |tokens| Sampler::new(tokens, seq_len, seed, shuffle));
+        let spots = mix.spots();
+        let mix = Arc::new(Mutex::new(mix));
+        Ok(Self {
+            batch_size,
+            seq_len,
+            seed,
+            shuffle,
+            held_out,
+            borders,
+            mix,
+            reads_ahead,
+            ahead: None,
+            spots,
+            about,
+        })
     }
 
-    /// The tokenized text.
-    pub(super) fn corpus(&self) -> &Corpus {
-        &self.corpus
+    /// Its size.
+    pub(super) fn about(&self) -> About {
+        self.about
     }
 
     /// The batch at the current position, which moves on by its samples.
-    pub fn next_batch(&mut self) -> Batch {
-        let mut batch = Batch::ignored(self.batch_size, self.seq_len);
-        let mut sample = vec![0; self.seq_len + 1];
-        for row in 0..self.batch_size {
-            self.next_sample(&mut sample);
-            let range = row * self.seq_len..(row + 1) * self.seq_len;
-            batch.tokens[range.clone()].copy_from_slice(&sample[..self.seq_len]);
-            batch.targets[range].copy_from_slice(&sample[1..]);
+    ///
+    /// # Errors
+    /// A shard cannot be read; the position is then where it was.
+    pub fn next_batch(&mut self) -> Result<Batch, DataError> {
+        if self.reads_ahead && self.ahead.is_none() {
+            self.ahead = Ahead::start(&self.mix, self.batch_size, self.seq_len);
+            // A machine without room for a thread does without.
+            self.reads_ahead = self.ahead.is_some();
         }
-        batch
+        let next = match &self.ahead {
+            Some(ahead) => ahead.next(),
+            None => {
+                let mut mix = locked(&self.mix);
+                mix.next_batch(self.batch_size, self.seq_len).map(|batch| (batch, mix.spots()))
+            }
+        };
+        match next {
+            Ok((batch, spots)) => {
+                self.spots = spots;
+                Ok(batch)
+            }
+            Err(error) => {
+                self.go_to(self.spots.clone());
+                Err(error)
+            }
+        }
     }
 
-    fn next_sample(&mut self, sample: &mut [i32]) {
-        let width = sample.len() as u64;
-        match &self.order {
-            Order::Files => {
-                let total = self.corpus.len();
-                // u128: the index may grow without bound, the position is what counts.
-                let mut from = (u128::from(self.index) * u128::from(width) % u128::from(total)) as u64;
-                let mut filled = 0;
-                while filled < sample.len() {
-                    let count = (sample.len() - filled).min((total - from) as usize);
-                    self.corpus.copy(from, &mut sample[filled..filled + count]);
-                    filled += count;
-                    from = (from + count as u64) % total;
-                }
-                self.index += 1;
-            }
-            Order::Shuffled { documents, starts, offset, samples } => {
-                let from = offset + u64::from(samples[self.index as usize]) * width;
-                let mut at = starts.partition_point(|start| *start <= from) - 1;
-                let mut skip = from - starts[at];
-                let mut filled = 0;
-                while filled < sample.len() {
-                    filled += self.corpus.copy_document(documents[at], skip, &mut sample[filled..]);
-                    at += 1;
-                    skip = 0;
-                }
-                self.index += 1;
-                if self.index as usize == samples.len() {
-                    self.epoch += 1;
-                    self.index = 0;
-                    self.order = shuffled(&self.corpus, self.seq_len, self.seed, self.epoch);
-                }
-            }
+    /// Forgets what was read ahead.
+    fn go_to(&mut self, spots: Vec<Spot>) {
+        if let Some(ahead) = self.ahead.take() {
+            ahead.end();
         }
+        locked(&self.mix).go_to(&spots);
+        self.spots = spots;
     }
 
     /// The position of the next sample, and what it is a position in.
     pub fn state(&self) -> DataState {
-        DataState {
+        let state = DataState {
             kind: "text".to_owned(),
             seed: self.seed,
-            shuffle: matches!(self.order, Order::Shuffled { .. }),
+            shuffle: self.shuffle,
             seq_len: self.seq_len,
-            size: self.corpus.len(),
-            checksum: self.corpus.checksum(),
+            size: self.about.tokens,
             held_out: Some(self.held_out),
             borders: Some(self.borders),
-            epoch: self.epoch,
-            index: self.index,
-        }
+            ..DataState::default()
+        };
+        locked(&self.mix).state(state, &self.spots)
     }
 
     /// Goes to a saved position; the batches from there have the same bits as those of the run that saved it.
@@ -149,234 +176,15 @@ impl TextBatches {
     /// The state is of other data, another seed or another sequence length.
     pub fn restore(&mut self, state: &DataState) -> Result<(), DataError> {
         self.state().check_same_data(state)?;
-        if let Order::Shuffled { .. } = self.order {
-            let order = shuffled(&self.corpus, self.seq_len, self.seed, state.epoch);
-            let Order::Shuffled { samples, .. } = &order else { return Ok(()) };
-            if state.index >= samples.len() as u64 {
-                let reason = format!("sample {} of {} in epoch {}", state.index, samples.len(), state.epoch);
-                return Err(DataError::Resume { reason });
-            }
-            self.order = order;
-        }
-        self.epoch = state.epoch;
-        self.index = state.index;
+        let spots = locked(&self.mix).spots_of(state)?;
+        self.go_to(spots);
         Ok(())
     }
 }
 
-fn shuffled(corpus: &Corpus, seq_len: usize, seed: u64, epoch: u64) -> Order {
-    let width = seq_len as u64 + 1;
-    let documents = permutation(&mut stream(seed, Use::Documents, epoch), corpus.documents());
-    let mut starts = Vec::with_capacity(documents.len());
-    let mut start = 0;
-    for document in &documents {
-        starts.push(start);
-        start += corpus.document_len(*document);
-    }
-    // At least one sample must remain.
-    let choices = width.min(corpus.len() - width + 1);
-    let offset = below(&mut stream(seed, Use::Offset, epoch), choices);
-    let count = u32::try_from((corpus.len() - offset) / width).unwrap_or(u32::MAX);
-    let samples = permutation(&mut stream(seed, Use::Samples, epoch), count);
-    Order::Shuffled { documents, starts, offset, samples }
-}
-
-/// The validation part of a text, in a fixed order, every token a target once but those that begin a sample.
-#[derive(Debug)]
-pub struct TextValidation {
-    corpus: Corpus,
-    batch_size: usize,
-    seq_len: usize,
-}
-
-impl TextValidation {
-    /// `None` if there is nothing to predict.
-    pub(super) fn new(corpus: Corpus, batch_size: usize, seq_len: usize) -> Option<Self> {
-        (corpus.len() >= 2).then_some(Self { corpus, batch_size, seq_len })
-    }
-
-    /// The tokenized text.
-    pub(super) fn corpus(&self) -> &Corpus {
-        &self.corpus
-    }
-
-    /// Number of batches that cover the part.
-    pub fn batches(&self) -> usize {
-        let per_batch = (self.seq_len as u64 + 1) * self.batch_size as u64;
-        // A last sample of a single token has nothing to predict.
-        let tokens = match self.corpus.len() % (self.seq_len as u64 + 1) {
-            1 => self.corpus.len() - 1,
-            _ => self.corpus.len(),
-        };
-        usize::try_from(tokens.div_ceil(per_batch)).unwrap_or(usize::MAX)
-    }
-
-    /// One of the batches, below [`TextValidation::batches`]; what is missing from the last is ignored.
-    pub fn batch(&self, index: usize) -> Batch {
-        let mut batch = Batch::ignored(self.batch_size, self.seq_len);
-        let width = self.seq_len as u64 + 1;
-        let mut sample = vec![0; self.seq_len + 1];
-        let mut target_bytes = 0;
-        for row in 0..self.batch_size {
-            let from = (index as u64 * self.batch_size as u64 + row as u64) * width;
-            let to = (from + width).min(self.corpus.len());
-            if from + 1 >= to {
-                break;
-            }
-            let count = (to - from) as usize;
-            self.corpus.copy(from, &mut sample[..count]);
-            let at = row * self.seq_len;
-            batch.tokens[at..at + count - 1].copy_from_slice(&sample[..count - 1]);
-            batch.targets[at..at + count - 1].copy_from_slice(&sample[1..count]);
-            target_bytes += self.corpus.bytes_of(from + 1..to);
-        }
-        batch.target_bytes = Some(target_bytes);
-        batch
-    }
+fn locked(mix: &Mutex<Mix>) -> MutexGuard<'_, Mix> {
+    mix.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::loading::quiet;
-    use crate::tokenizer::Tokenizer;
-
-    fn corpus(documents: &[&str]) -> Corpus {
-        let documents: Vec<String> = documents.iter().map(|text| (*text).to_owned()).collect();
-        quiet(|loading| Corpus::new(documents, &Tokenizer::bytes(), true, loading)).expect("bytes")
-    }
-
-    fn batches(documents: &[&str], shape: (usize, usize), seed: u64, shuffle: bool) -> TextBatches {
-        let source = TextSource { name: "test", held_out: 0.0, borders: Tokenizer::bytes().borders() };
-        TextBatches::new(corpus(documents), shape, seed, shuffle, source).expect("long enough")
-    }
-
-    fn text(tokens: &[i32]) -> String {
-        tokens.iter().map(|id| if *id == 0 { '|' } else { *id as u8 as char }).collect()
-    }
-
-    #[test]
-    fn packing_is_titans() {
-        let mut data = batches(&["abcd", "ef"], (1, 2), 0, false);
-        // The stream is |abcd|ef|abcd|ef..., cut into threes.
-        let rows: Vec<(String, String)> = (0..4)
-            .map(|_| {
-                let batch = data.next_batch();
-                (text(&batch.tokens), text(&batch.targets))
-            })
-            .collect();
-        let expected = [("|a", "ab"), ("cd", "d|"), ("ef", "f|"), ("ab", "bc")];
-        assert_eq!(rows, expected.map(|(x, y)| (x.to_owned(), y.to_owned())));
-    }
-
-    #[test]
-    fn batches_are_rows_of_consecutive_samples() {
-        let mut wide = batches(&["abcdefghijkl"], (2, 3), 0, false);
-        let mut narrow = batches(&["abcdefghijkl"], (1, 3), 0, false);
-        let rows = [narrow.next_batch().tokens, narrow.next_batch().tokens].concat();
-        assert_eq!(wide.next_batch().tokens, rows);
-    }
-
-    #[test]
-    fn an_epoch_visits_every_sample_once() {
-        let text: String = (0..200).map(|i| char::from(33 + (i % 90) as u8)).collect();
-        let documents = [&text[..70], &text[70..75], &text[75..]];
-        let mut data = batches(&documents, (1, 4), 7, true);
-        for epoch in 0..3 {
-            let mut seen = 0;
-            let mut counts = [0i32; 256];
-            while data.state().epoch == epoch {
-                let batch = data.next_batch();
-                counts[batch.tokens[0] as usize] += 1;
-                batch.targets.iter().for_each(|token| counts[*token as usize] += 1);
-                seen += 5;
-            }
-            let all: i32 = counts.iter().sum();
-            assert_eq!(all, seen);
-            assert!((195..=200).contains(&seen), "{seen}");
-            // 203 tokens: each character occurs two or three times, less those skipped at the ends.
-            let missing: i32 = (33..123)
-                .map(|c| text.bytes().filter(|b| i32::from(*b) == c).count() as i32 - counts[c as usize])
-                .inspect(|missing| assert!(*missing >= 0))
-                .sum();
-            assert!(missing <= 8, "{missing}");
-        }
-    }
-
-    #[test]
-    fn shuffling_follows_the_seed() {
-        let text = "abcdefghijklmnopqrstuvwxyz".repeat(20);
-        let first = |seed| batches(&[&text, "0123456789"], (4, 8), seed, true).next_batch().tokens;
-        assert_eq!(first(1), first(1));
-        assert_ne!(first(1), first(2));
-    }
-
-    #[test]
-    fn a_restored_run_goes_on_with_the_same_bits() {
-        let text = "the quick brown fox jumps over the lazy dog ".repeat(9);
-        for shuffle in [false, true] {
-            let fresh = || batches(&[&text, "and another"], (3, 7), 5, shuffle);
-            let mut whole = fresh();
-            let mut states = Vec::new();
-            let mut expected = Vec::new();
-            for _ in 0..60 {
-                states.push(whole.state());
-                expected.push(whole.next_batch());
-            }
-            assert!(!shuffle || states.iter().any(|state| state.epoch > 2));
-            for (at, state) in states.iter().enumerate() {
-                let mut resumed = fresh();
-                let json = serde_json::to_string(state).expect("serialises");
-                resumed.restore(&serde_json::from_str(&json).expect("reads back")).expect("same data");
-                assert_eq!(resumed.next_batch(), expected[at]);
-                assert_eq!(resumed.state(), states.get(at + 1).cloned().unwrap_or(whole.state()));
-            }
-        }
-    }
-
-    #[test]
-    fn a_state_of_other_data_is_refused() {
-        let state = batches(&["abcdefgh"], (1, 2), 1, true).state();
-        let refuse = |mut data: TextBatches| data.restore(&state).expect_err("refused").to_string();
-        assert!(refuse(batches(&["abcdefgX"], (1, 2), 1, true)).contains("data"));
-        assert!(refuse(batches(&["abcdefgh"], (1, 3), 1, true)).contains("seq_len"));
-        assert!(refuse(batches(&["abcdefgh"], (1, 2), 2, true)).contains("seed"));
-        assert!(refuse(batches(&["abcdefgh"], (1, 2), 1, false)).contains("shuffle"));
-        let other = DataState { borders: Some(Borders { bos: Some(0), eos: Some(3) }), ..state.clone() };
-        let error = batches(&["abcdefgh"], (1, 2), 1, true).restore(&other).expect_err("refused").to_string();
-        assert!(error.contains("was BOS token 0, EOS token 3 and is now BOS token 0, EOS none"), "{error}");
-        let beyond = DataState { index: 1000, ..state.clone() };
-        assert!(batches(&["abcdefgh"], (1, 2), 1, true).restore(&beyond).is_err());
-    }
-
-    #[test]
-    fn too_little_text_is_refused() {
-        let source = TextSource { name: "x.txt", held_out: 0.05, borders: Borders::default() };
-        let error = TextBatches::new(corpus(&["abc"]), (1, 4), 0, true, source).expect_err("refused");
-        let error = error.to_string();
-        assert!(
-            error.contains("4 tokens, fewer than one sequence of 5") && error.contains("validation.fraction")
-        );
-        // Exactly one sample is enough.
-        let mut data = batches(&["abc"], (2, 3), 0, true);
-        assert_eq!(text(&data.next_batch().tokens), "|ab|ab");
-    }
-
-    #[test]
-    fn validation_covers_everything_once() {
-        let data = TextValidation::new(corpus(&["abcdefgh", "ij"]), 2, 3).expect("not empty");
-        // |abc defg... : 12 tokens with the two boundaries, in fours, two rows a batch.
-        assert_eq!(data.batches(), 2);
-        let first = data.batch(0);
-        assert_eq!((text(&first.tokens), text(&first.targets)), ("|abdef".to_owned(), "abcefg".to_owned()));
-        assert_eq!(first.target_bytes, Some(6));
-        let last = data.batch(1);
-        assert_eq!(text(&last.tokens[..3]), "h|i");
-        assert_eq!(last.targets[3..], [-1, -1, -1]);
-        // Of the targets "|ij" one stands for no byte.
-        assert_eq!(last.target_bytes, Some(2));
-        assert!(TextValidation::new(corpus(&[]), 2, 3).is_none());
-        let odd = TextValidation::new(corpus(&["abcd"]), 1, 3).expect("not empty");
-        assert_eq!(odd.batches(), 1);
-    }
-}
+mod tests;

@@ -20,6 +20,20 @@ pub fn cache_folder() -> Option<PathBuf> {
 /// # Errors
 /// What the file system says; nothing is left behind.
 pub fn write_entry(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    write_beside(path, parts, false)
+}
+
+/// [`write_entry`] of what must not be lost if the machine loses power: when this returns, it is on the disk.
+///
+/// # Errors
+/// As [`write_entry`].
+pub fn write_to_disk(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    write_beside(path, parts, true)?;
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+fn write_beside(path: &Path, parts: &[&[u8]], is_synced: bool) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     // Of this writer alone, among all processes and threads.
@@ -27,7 +41,10 @@ pub fn write_entry(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let written = fs::create_dir_all(folder)
         .and_then(|()| fs::File::create(&beside))
-        .and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)))
+        .and_then(|mut file| {
+            parts.iter().try_for_each(|part| file.write_all(part))?;
+            if is_synced { file.sync_all() } else { Ok(()) }
+        })
         .and_then(|()| fs::rename(&beside, path));
     written.inspect_err(|_| {
         let _ = fs::remove_file(&beside);

@@ -29,5 +29,5 @@ pub mod words;
 pub use allocator::Allocator;
 pub use choice::{Choice, Opened};
 pub use device::{Arena, Device, DeviceError, Program, Progress};
-pub use folder::{cache_folder, touch_entry, trim_folder, write_entry};
+pub use folder::{cache_folder, touch_entry, trim_folder, write_entry, write_to_disk};
 pub use normal::{CutNormal, RandomStream};

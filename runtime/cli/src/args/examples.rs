@@ -46,3 +46,9 @@ Examples:
   linc serve outputs/quickstart/checkpoint/step-300 --self-test
 
 Ctrl-C or SIGTERM ends it: no other request is taken, and what runs is finished.";
+
+pub(super) const TOKENIZE_EXAMPLES: &str = "\
+Examples:
+  linc tokenize 'books/*.txt' --out outputs/books
+  linc tokenize c4/ --tokenizer tokenizer.json --out outputs/c4
+  linc train quickstart --training.dataset_path outputs/books";

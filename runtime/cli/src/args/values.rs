@@ -50,3 +50,12 @@ pub(super) fn memory(text: &str) -> Result<MemoryLimit, &'static str> {
 pub(super) fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "expected a number")
 }
+
+pub(super) fn held_out(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|share| (0.0..=0.9).contains(share)).ok_or("expected a number from 0 to 0.9")
+}
+
+pub(super) fn shard_tokens(text: &str) -> Result<u64, &'static str> {
+    let limits = 1000..=1 << 31;
+    text.parse().ok().filter(|n| limits.contains(n)).ok_or("expected an integer from 1000 to 2147483648")
+}

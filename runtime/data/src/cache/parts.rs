@@ -16,10 +16,11 @@ use std::time::Duration;
 use linc_device::touch_entry;
 use rayon::prelude::*;
 
-use super::{Key, PART, TokenCache, entry};
+use super::{Key, PART, TokenCache, write};
 use crate::corpus::{Corpus, Ids};
 use crate::error::DataError;
 use crate::loading::Watch;
+use crate::token_file;
 use crate::tokenizer::{Encoded, Follow, Tokenizer};
 
 /// So long after its last use a part is kept.
@@ -116,7 +117,7 @@ impl<'a> Parts<'a> {
     /// Tokens of so many texts, if they are whole.
     fn known(&self, path: Option<&Path>, texts: usize, text_bytes: usize) -> Option<Vec<Encoded>> {
         let path = path.filter(|path| self.found.contains(*path))?;
-        let part = entry::decode(&fs::read(path).ok()?)?;
+        let part = token_file::decode(&fs::read(path).ok()?)?;
         touch_entry(path);
         let fits = part.starts.len() == texts + 1
             && part.text_bytes == text_bytes as u64
@@ -129,9 +130,9 @@ impl<'a> Parts<'a> {
     fn keep(&self, path: Option<&Path>, texts: &[Encoded], text_bytes: usize) {
         let Some(path) = path else { return };
         let part = pack(texts, text_bytes as u64, self.tokenizer.vocab_size(), self.count_bytes);
-        let size = entry::size(&part);
+        let size = token_file::size(&part);
         let before = self.bytes.fetch_add(size, Ordering::Relaxed);
-        if before + size > self.cache.most / 2 || entry::write(path, &part).is_err() {
+        if before + size > self.cache.most / 2 || write(path, &part).is_err() {
             self.bytes.fetch_sub(size, Ordering::Relaxed);
             return;
         }
@@ -275,13 +276,13 @@ mod tests {
             assert!(parts.iter().map(contents).eq(good.iter().cloned()), "they are made again");
 
             // A whole one is believed: nothing is tokenized that is there.
-            let mut other = entry::decode(&good[5]).expect("whole");
+            let mut other = token_file::decode(&good[5]).expect("whole");
             other.ids = Ids::U8(vec![1; other.len() as usize]);
-            entry::write(&parts[5], &other).expect("written");
+            write(&parts[5], &other).expect("written");
             assert!(tokenize(&cache, &tokenizer, count_bytes).ids != whole.ids);
             // But not one of a larger vocabulary, or of other texts.
             other.ids = Ids::U8(vec![3; other.len() as usize]);
-            entry::write(&parts[5], &other).expect("written");
+            write(&parts[5], &other).expect("written");
             assert!(tokenize(&cache, &tokenizer, count_bytes) == whole);
             fs::write(&parts[5], &good[0]).expect("written");
             assert!(tokenize(&cache, &tokenizer, count_bytes) == whole);
@@ -344,7 +345,7 @@ mod tests {
         let other = corpus(documents().into_iter().rev().collect(), at(u64::MAX));
         let [kept] = &files(&at(0))[..] else { panic!("one entry") };
         // Room for two entries, but not for the parts of one besides.
-        corpus(documents(), at(entry::size(&other) * 27 / 10));
+        corpus(documents(), at(token_file::size(&other) * 27 / 10));
         assert!(kept.exists() && files(&at(0)).len() == 2, "{:?}", files(&at(0)));
     }
 

@@ -8,7 +8,7 @@ use crate::error::DataError;
 
 /// How a file holds documents, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// The whole file is one.
     Text,
     /// Each line is one, an object.
@@ -46,27 +46,27 @@ const OTHERS: [(&[&str], &str); 5] = [
 
 /// A file to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) path: PathBuf,
-    pub(super) format: Format,
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
     /// Named by the user or a pattern, rather than come upon in a folder: it must be readable.
-    pub(super) is_named: bool,
+    pub(crate) is_named: bool,
 }
 
 /// What a path stands for, sorted by path.
 #[derive(Debug, Default)]
-pub(super) struct Files {
-    pub(super) found: Vec<Found>,
+pub(crate) struct Files {
+    pub(crate) found: Vec<Found>,
     /// Files in folders that are of no known format, and what is no file: opening a pipe would wait for whoever writes
     /// to it. Hidden ones are not mentioned.
-    pub(super) left_out: Vec<PathBuf>,
+    pub(crate) left_out: Vec<PathBuf>,
 }
 
 /// The files of a path: of a file itself, of a folder at any depth, of what a pattern matches.
 ///
 /// # Errors
 /// There is none, a folder cannot be read, or a file that is named is of a known other format or a pipe or the like.
-pub(super) fn find(path: &str) -> Result<Files, DataError> {
+pub(crate) fn find(path: &str) -> Result<Files, DataError> {
     let given = PathBuf::from(path);
     let (mut named, mut inside, mut left_out) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut add = |found: PathBuf| {

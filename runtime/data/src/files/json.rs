@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::{Document, Give};
 use crate::error::DataError;
 
 /// Which documents are wanted.
@@ -43,7 +44,7 @@ impl<'a> Lines<'a> {
         &mut self,
         text: &mut String,
         is_end: bool,
-        give: &mut dyn FnMut(String) -> Result<(), DataError>,
+        give: &mut Give<'_>,
     ) -> Result<(), DataError> {
         let last = text.as_bytes()[self.searched..].iter().rposition(|byte| *byte == b'\n');
         let end = if is_end { text.len() } else { last.map_or(0, |last| self.searched + last + 1) };
@@ -52,7 +53,9 @@ impl<'a> Lines<'a> {
             if !line.trim().is_empty() {
                 // The parser calls every line its line 1.
                 let document = parse_document(line, self.wanted);
-                give(document.map_err(|error| failure(self.path, self.wanted, self.done, &error))?)?;
+                let document =
+                    document.map_err(|error| failure(self.path, self.wanted, self.done, &error))?;
+                give(Document::Text(document))?;
             }
         }
         text.drain(..end);

@@ -1,4 +1,4 @@
-//! Documents in Parquet: a column of each row, read a few rows of a row group at a time.
+//! Documents in Parquet: a column of each row, of strings or of lists of token ids, read a few rows of a row group at a time.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -8,14 +8,14 @@ use std::sync::Once;
 
 use parquet::basic::{Compression, LogicalType, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
 use super::json::{Wanted, has_nul, missing};
-use super::unreadable;
+use super::{Document, Give, unreadable};
 use crate::error::DataError;
 use crate::loading::Paced;
 
@@ -30,7 +30,7 @@ pub(super) fn documents(
     path: &Path,
     wanted: Wanted<'_>,
     reading: &mut Paced<'_, '_>,
-    give: &mut dyn FnMut(String) -> Result<(), DataError>,
+    give: &mut Give<'_>,
 ) -> Result<usize, DataError> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     let size = file.metadata().map_or(0, |about| about.len());
@@ -41,20 +41,23 @@ pub(super) fn documents(
     check_codecs(path, about, column, wanted.field)?;
     let max_level = about.file_metadata().schema_descr().column(column).max_def_level();
     let rows = u64::try_from(about.file_metadata().num_rows()).unwrap_or(0).max(1);
-    let mut place = Place { path, wanted, row: 0, without: 0 };
+    let has_optional_ids = about.file_metadata().schema_descr().column(column).self_type().is_optional();
+    let mut place = Place { path, wanted, row: 0, without: 0, has_optional_ids };
     let mut told = 0;
     for group in 0..about.num_row_groups() {
         let group = reader.get_row_group(group).map_err(damaged)?;
         let expected = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-        let ColumnReader::ByteArrayColumnReader(mut texts) =
-            of_library(|| group.get_column_reader(column)).map_err(damaged)?
-        else {
-            return Err(place.fail("its column is not what the file's schema says".to_owned()));
-        };
+        let mut values = of_library(|| group.get_column_reader(column)).map_err(damaged)?;
         let mut read = 0;
         loop {
             reading.check()?;
-            let count = place.next_rows(&mut texts, max_level, give).map_err(|error| error.of(&damaged))?;
+            let read_rows = match &mut values {
+                ColumnReader::ByteArrayColumnReader(texts) => place.next_texts(texts, max_level, give),
+                ColumnReader::Int32ColumnReader(ids) => place.next_lists(ids, max_level, give),
+                ColumnReader::Int64ColumnReader(ids) => place.next_lists(ids, max_level, give),
+                _ => return Err(place.fail("its column is not what the file's schema says".to_owned())),
+            };
+            let count = read_rows.map_err(|error| error.of(&damaged))?;
             read += count;
             // The column is a part of the file, and what is told of is the file.
             let now = (u128::from(size) * place.row as u128 / u128::from(rows)) as u64;
@@ -107,7 +110,7 @@ fn damaged(path: &Path, error: &ParquetError) -> DataError {
     DataError::Damaged { path: path.to_path_buf(), what: "Parquet file", reason }
 }
 
-/// The number of the column of that name, the only leaf below it, which has to hold strings.
+/// The number of the column of that name, the only leaf below it, which has to hold strings or lists of ids.
 fn column(path: &Path, about: &ParquetMetaData, field: &str) -> Result<usize, DataError> {
     let schema = about.file_metadata().schema_descr();
     let fail =
@@ -132,6 +135,10 @@ fn column(path: &Path, about: &ParquetMetaData, field: &str) -> Result<usize, Da
         return Err(fail(format!("its column `{field}` has {} below it", names.join(", "))));
     }
     let column = schema.column(first);
+    let is_integer = matches!(column.physical_type(), Type::INT32 | Type::INT64);
+    if column.max_rep_level() == 1 && is_integer {
+        return Ok(first);
+    }
     if column.max_rep_level() > 0 {
         return Err(fail(format!("its column `{field}` holds lists of {}, not strings", type_of(&column))));
     }
@@ -192,6 +199,8 @@ struct Place<'a> {
     row: usize,
     /// Those of them that have no text.
     without: usize,
+    /// Whether an id of a list may be null.
+    has_optional_ids: bool,
 }
 
 impl Place<'_> {
@@ -200,11 +209,11 @@ impl Place<'_> {
     }
 
     /// Gives the texts of the next rows; how many rows there were.
-    fn next_rows(
+    fn next_texts(
         &mut self,
         texts: &mut ColumnReaderImpl<ByteArrayType>,
         max_level: i16,
-        give: &mut dyn FnMut(String) -> Result<(), DataError>,
+        give: &mut Give<'_>,
     ) -> Result<usize, Failure> {
         let (mut values, mut levels) = (Vec::with_capacity(ROWS), Vec::with_capacity(ROWS));
         let (rows, _, _) = of_library(|| texts.read_records(ROWS, Some(&mut levels), None, &mut values))
@@ -219,7 +228,46 @@ impl Place<'_> {
             }
             let value =
                 values.next().ok_or(Failure::Parquet(ParquetError::EOF("values are missing".into())))?;
-            give(self.text(&value).map_err(Failure::Data)?).map_err(Failure::Data)?;
+            let text = self.text(&value).map_err(Failure::Data)?;
+            give(Document::Text(text)).map_err(Failure::Data)?;
+        }
+        Ok(rows)
+    }
+
+    /// Gives the lists of ids of the next rows; how many rows there were.
+    fn next_lists<T: DataType>(
+        &mut self,
+        ids: &mut ColumnReaderImpl<T>,
+        max_level: i16,
+        give: &mut Give<'_>,
+    ) -> Result<usize, Failure>
+    where
+        T::T: Copy + Into<i64>,
+    {
+        let (mut values, mut levels, mut repeats) = (Vec::new(), Vec::new(), Vec::new());
+        let (rows, _, _) =
+            of_library(|| ids.read_records(ROWS, Some(&mut levels), Some(&mut repeats), &mut values))
+                .map_err(Failure::Parquet)?;
+        let mut values = values.into_iter();
+        let mut elements = repeats.iter().zip(&levels).peekable();
+        while let Some((_, first)) = elements.next() {
+            self.row += 1;
+            let mut list = Vec::new();
+            let mut level = Some(first);
+            while let Some(this) = level {
+                if *this == max_level {
+                    let id = values.next().map(Into::into).and_then(|id| u32::try_from(id).ok());
+                    let fail = || self.fail(format!("row {}: an id is negative or beyond 32 bits", self.row));
+                    list.push(id.ok_or_else(|| Failure::Data(fail()))?);
+                } else if *this + 1 == max_level && self.has_optional_ids {
+                    return Err(Failure::Data(self.fail(format!("row {}: an id is null", self.row))));
+                }
+                level = elements.next_if(|(repeat, _)| **repeat > 0).map(|(_, level)| level);
+            }
+            match list.is_empty() {
+                true => self.without += 1,
+                false => give(Document::Tokens(list)).map_err(Failure::Data)?,
+            }
         }
         Ok(rows)
     }

@@ -54,7 +54,7 @@ impl Trainer {
                 self.data.training.restore(&position)?;
                 return Ok(None);
             }
-            batches.push(self.data.training.next_batch());
+            batches.push(self.data.training.next_batch()?);
         }
         meter.data += begun.elapsed();
         if let Some(tracer) = &mut self.tracer {

@@ -27,7 +27,7 @@ pub(super) fn validate(
     let batches = data.batches_of(steps);
     observer.validating(0, batches);
     for index in 0..batches {
-        let batch = data.batch(index);
+        let batch = data.batch(index)?;
         match data {
             ValidationData::Text(_) => {
                 let loss = session.loss(EVAL, &batch.tokens, &batch.targets, stop)?;

@@ -50,8 +50,17 @@ fn write(path: &Path, codec: Compression, groups: &[&[Option<&str>]]) {
                 3 | 4 => {
                     column.typed::<ByteArrayType>().write_batch(&[], Some(&none), None).expect("none");
                 }
+                // [1, 2] of each text, and nothing of a row without.
                 _ => {
-                    column.typed::<Int32Type>().write_batch(&[], Some(&none), Some(&none)).expect("none");
+                    let ids: Vec<i32> = group.iter().flatten().flat_map(|_| [1, 2]).collect();
+                    let levels = |of_id: [i16; 2]| {
+                        let of_row =
+                            move |text: &Option<&str>| if text.is_some() { of_id.to_vec() } else { vec![0] };
+                        group.iter().flat_map(of_row).collect::<Vec<i16>>()
+                    };
+                    let (definition, repetition) = (levels([3, 3]), levels([0, 1]));
+                    let column = column.typed::<Int32Type>();
+                    column.write_batch(&ids, Some(&definition), Some(&repetition)).expect("ids");
                 }
             }
             column.close().expect("written");
@@ -115,7 +124,7 @@ fn columns_that_hold_no_text_are_refused() {
         ("id", "holds INT64, not strings"),
         ("raw", "row 1: `raw` is not UTF-8"),
         ("meta", "has `meta.url`, `meta.title` below it"),
-        ("ids", "holds lists of INT32"),
+        ("ids", "holds token ids, not text\n  help: make shards of it with `linc tokenize"),
         ("meta.url", "no text in it"),
     ] {
         assert!(refused(&path, field).contains(said), "{}", refused(&path, field));
@@ -143,4 +152,36 @@ fn damaged_files_are_errors() {
         std::fs::write(&path, &bad).expect("written");
         let _ = read(&path, "text");
     }
+}
+
+#[test]
+fn a_column_of_ids_becomes_shards() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.parquet");
+    let rows: Vec<Option<&str>> = (0..600).map(|row| (row % 5 != 0).then_some("text")).collect();
+    write(&path, Compression::SNAPPY, &[&rows, &[None], &[Some("one")]]);
+    let out = folder.path().join("out");
+    let path = path.display().to_string();
+    let settings = crate::TokenizeSettings {
+        path: &path,
+        text_field: "ids",
+        tokenizer_path: None,
+        out: &out,
+        held_out: 0.0,
+        shard_tokens: 700,
+    };
+    let mut notes = Vec::new();
+    let mut tell = |event: Event<'_>| match event {
+        Event::Note(text) => notes.push(text.to_owned()),
+        Event::Progress { .. } => {}
+    };
+    let stop = AtomicBool::new(false);
+    let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
+    let made = crate::tokenize(settings, &mut loading).expect("shards");
+    // Each with the BOS of bytes before it.
+    assert_eq!((made.documents, made.tokens, made.shards), (481, 3 * 481, 3));
+    assert!(notes.concat().contains("121 rows without a value in `ids`"), "{notes:?}");
+    let other = crate::TokenizeSettings { text_field: "id", ..settings };
+    let error = crate::loading::quiet(|loading| crate::tokenize(other, loading));
+    assert!(error.expect_err("another column").to_string().contains("another corpus, tokenizer or settings"));
 }

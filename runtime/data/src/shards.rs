@@ -1,0 +1,134 @@
+//! Shards: a corpus that was tokenized once, in files from which tokens are read by position, so that it may be far larger
+//! than memory.
+//!
+//! A folder of shards has an index, [`INDEX`], which says of what tokenizer they are and names them in order, a part to
+//! train on and one to validate on; its shards (their form is in `token_file.rs`); and the tokenizer's files. The index is
+//! written after each shard, with the place in the corpus that the next one begins at: what was killed goes on from there.
+
+mod read;
+mod write;
+
+pub(super) use read::Shards;
+pub use write::{TokenizeSettings, Tokenized, tokenize};
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use linc_device::words::reason;
+use serde::{Deserialize, Serialize};
+
+use super::error::DataError;
+use super::token_file::Digest;
+use super::tokenizer::{Borders, Tokenizer};
+
+/// Name of the index of a folder of shards.
+pub const INDEX: &str = "shards.json";
+/// Version of the index.
+const VERSION: u32 = 1;
+
+/// What a folder of shards says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Index {
+    version: u32,
+    /// Whether the corpus was tokenized to its end.
+    complete: bool,
+    /// Hash of what the shards are made of: the corpus' files (names, sizes and times) and all settings.
+    source: String,
+    /// The tokenizer's digest.
+    tokenizer: String,
+    vocab_size: usize,
+    borders: Borders,
+    /// Where the first document is that is in no shard.
+    next: Place,
+    training: Vec<Shard>,
+    validation: Vec<Shard>,
+}
+
+/// A place in a corpus: a file, by its number, and documents of it that are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    file: usize,
+    document: u64,
+}
+
+/// A file of tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shard {
+    file: String,
+    tokens: u64,
+    documents: u64,
+    text_bytes: u64,
+    /// CRC-32 of the ids.
+    checksum: u32,
+    /// Bytes of the file.
+    size: u64,
+}
+
+/// The two parts of a corpus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Training,
+    Validation,
+}
+
+impl Index {
+    fn part(&self, part: Part) -> &[Shard] {
+        match part {
+            Part::Training => &self.training,
+            Part::Validation => &self.validation,
+        }
+    }
+
+    /// The index of a folder; `None` if it has none.
+    fn load(folder: &Path) -> Result<Option<Self>, DataError> {
+        let fail = |reason: String| {
+            let help = "make the shards again with `linc tokenize`, into another folder".to_owned();
+            DataError::Shards { folder: folder.join(INDEX), reason, help }
+        };
+        let text = match fs::read(folder.join(INDEX)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(format!("cannot be read: {}", reason(&error)))),
+        };
+        let index: Self =
+            serde_json::from_slice(&text).map_err(|error| fail(format!("no index: {error}")))?;
+        match index.version {
+            VERSION => Ok(Some(index)),
+            other => Err(fail(format!("of version {other}; this linc reads version {VERSION}"))),
+        }
+    }
+}
+
+/// The folder of shards that a path names, if it names one: the folder itself or its index.
+pub(super) fn folder_of(path: &str) -> Option<PathBuf> {
+    let path = Path::new(path);
+    let folder = if path.file_name().is_some_and(|name| name == INDEX) { path.parent()? } else { path };
+    folder.join(INDEX).is_file().then(|| folder.to_path_buf())
+}
+
+fn in_hex(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Refuses shards of another tokenizer: their numbers mean other texts.
+fn check_tokenizer(folder: &Path, index: &Index, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    if index.tokenizer == in_hex(&tokenizer.digest()) {
+        return Ok(());
+    }
+    let sizes = format!("{} tokens, {}", index.vocab_size, index.borders);
+    let own = match Tokenizer::open(folder) {
+        Ok(_) => format!("say model.tokenizer_path = {:?}", folder.display().to_string()),
+        Err(_) => "leave out model.tokenizer_path: they are made of bytes".to_owned(),
+    };
+    Err(DataError::Shards {
+        folder: folder.to_path_buf(),
+        reason: format!("its shards are of another tokenizer ({sizes}) than {}", tokenizer.name()),
+        help: format!("{own}; or make shards with this tokenizer, into another folder"),
+    })
+}
+
+#[cfg(test)]
+mod tests;

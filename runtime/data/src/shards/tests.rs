@@ -1,0 +1,328 @@
+//! Shards of small corpora that the tests write.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::*;
+use crate::TokenCache;
+use crate::loading::{Event, Loading, quiet};
+use crate::text::{Packing, TextBatches, TextSource};
+use crate::tokens::Tokens;
+
+/// A folder with a corpus of several files and formats, and with a tokenizer of words.
+struct Corpora(tempfile::TempDir);
+
+impl Corpora {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, text).expect("written");
+        };
+        let words = |from: usize, count: usize| {
+            (from..from + count).map(|i| ["a ", "b ", "c d "][i * i % 7 % 3]).collect::<String>()
+        };
+        let line = |i: usize| format!("{{\"text\": \"{i} {}\"}}\n", words(i, 5 + i % 30));
+        write("corpus/a.jsonl", (0..200).map(line).collect());
+        write("corpus/b.txt", words(3, 700));
+        write("corpus/c.jsonl", (200..300).map(line).collect::<String>() + "{\"text\": \"\"}\n");
+        let json = r#"{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"},
+            "added_tokens": [{"id": 5, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true}],
+            "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "?": 4}, "unk_token": "?"}}"#;
+        write("tokenizer.json", json.to_owned());
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn tokenizer(&self) -> Tokenizer {
+        Tokenizer::open(&self.0.path().join("tokenizer.json")).expect("a tokenizer")
+    }
+
+    fn run(&self, out: &str, held_out: f64, loading: &mut Loading<'_>) -> Result<Tokenized, DataError> {
+        let (path, tokenizer, out) = (self.path("corpus"), self.path("tokenizer.json"), self.path(out));
+        let settings = TokenizeSettings {
+            path: &path,
+            text_field: "text",
+            tokenizer_path: Some(&tokenizer),
+            out: Path::new(&out),
+            held_out,
+            shard_tokens: 1000,
+        };
+        tokenize(settings, loading)
+    }
+
+    fn made(&self, out: &str, held_out: f64) -> Tokenized {
+        quiet(|loading| self.run(out, held_out, loading)).expect("shards")
+    }
+
+    fn shards(&self, out: &str, part: Part) -> Result<Shards, DataError> {
+        Shards::open(Path::new(&self.path(out)), part, &self.tokenizer())
+    }
+}
+
+/// Names and contents of a folder.
+fn contents(folder: &str) -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").path());
+    let mut files: Vec<PathBuf> = files.collect();
+    files.sort();
+    files
+        .into_iter()
+        .map(|path| (path.display().to_string().replace(folder, ""), fs::read(path).expect("a file")))
+        .collect()
+}
+
+fn all(tokens: &Tokens) -> Vec<i32> {
+    let mut all = vec![0; tokens.len() as usize];
+    tokens.copy(0, &mut all).expect("read");
+    all
+}
+
+#[test]
+fn shards_hold_the_tokens_of_the_corpus() {
+    let corpora = Corpora::new();
+    let made = corpora.made("out", 0.0);
+    let wanted = crate::files::Wanted { field: "text", allows_nul: true };
+    let documents =
+        quiet(|l| crate::files::read_documents(&corpora.path("corpus"), wanted, l)).expect("text");
+    let count = documents.len() as u64;
+    let text_bytes: usize = documents.iter().map(String::len).sum();
+    let corpus =
+        quiet(|l| crate::corpus::Corpus::new(documents, &corpora.tokenizer(), false, l)).expect("ids");
+    let expected = all(&Tokens::Memory(corpus));
+    assert!(made.shards > 4, "{made:?}");
+    assert_eq!(
+        (made.documents, made.tokens, made.text_bytes),
+        (count, expected.len() as u64, text_bytes as u64)
+    );
+    let shards = corpora.shards("out", Part::Training).expect("shards");
+    // Each place by itself, across the borders of shards.
+    let mut few = [0; 3];
+    for from in 0..expected.len() - 3 {
+        shards.copy(from as u64, &mut few).expect("read");
+        assert_eq!(few, expected[from..from + 3]);
+    }
+    assert_eq!(all(&Tokens::Shards(shards)), expected);
+    // The folder has the tokenizer that it was made with.
+    assert_eq!(
+        Tokenizer::open(Path::new(&corpora.path("out"))).expect("one").digest(),
+        corpora.tokenizer().digest()
+    );
+    assert!(corpora.made("out", 0.0).was_complete);
+}
+
+#[test]
+fn what_is_held_out_is_so_by_its_text() {
+    let corpora = Corpora::new();
+    let made = corpora.made("out", 0.2);
+    let whole = corpora.made("whole", 0.0);
+    assert_eq!(made.tokens + made.held_out, whole.tokens);
+    let share = made.held_out as f64 / whole.tokens as f64;
+    assert!((0.1..0.3).contains(&share), "{share}");
+    let validation = corpora.shards("out", Part::Validation).expect("shards");
+    let bytes = validation.bytes_of(0..validation.len()).expect("read").expect("counted");
+    // BOS and EOS have no text, blanks at the end belong to no token.
+    assert!(
+        bytes <= validation.text_bytes()
+            && bytes + 4 * validation.documents() >= validation.text_bytes() * 4 / 5
+    );
+    let training = corpora.shards("out", Part::Training).expect("shards");
+    assert_eq!(training.bytes_of(0..9), Ok(None));
+    // Another order of the files does not change which documents these are.
+    let mut ids = all(&Tokens::Shards(validation));
+    fs::rename(corpora.path("corpus/a.jsonl"), corpora.path("corpus/z.jsonl")).expect("renamed");
+    corpora.made("other", 0.2);
+    let mut others = all(&Tokens::Shards(corpora.shards("other", Part::Validation).expect("shards")));
+    ids.sort_unstable();
+    others.sort_unstable();
+    assert_eq!(ids, others);
+}
+
+#[test]
+fn what_was_ended_goes_on_and_gives_the_same_files() {
+    let corpora = Corpora::new();
+    corpora.made("whole", 0.1);
+    let whole = contents(&corpora.path("whole"));
+    let index = Index::load(Path::new(&corpora.path("whole"))).expect("reads").expect("an index");
+    for kept in 0..index.training.len() {
+        // As a process leaves it that is killed while it writes its next shard.
+        let out = format!("ended-{kept}");
+        corpora.made(&out, 0.1);
+        let mut early = index.clone();
+        early.complete = false;
+        early.training.truncate(kept);
+        early.validation.truncate(kept);
+        early.next = place_behind(&corpora, &early);
+        let folder = PathBuf::from(corpora.path(&out));
+        for shard in
+            index.training[kept..].iter().chain(&index.validation[kept.min(index.validation.len())..])
+        {
+            let _ = fs::remove_file(folder.join(&shard.file));
+        }
+        fs::write(folder.join("training-00000.99-0.tmp"), "half").expect("written");
+        match kept {
+            0 => fs::remove_file(folder.join(INDEX)).expect("removed"),
+            _ => fs::write(folder.join(INDEX), serde_json::to_vec(&early).expect("JSON")).expect("written"),
+        }
+        if kept > 0 {
+            let refused = corpora.shards(&out, Part::Training).expect_err("not complete").to_string();
+            assert!(
+                refused.contains("not tokenized to the end") && refused.contains("run the same"),
+                "{refused}"
+            );
+        }
+        corpora.made(&out, 0.1);
+        fs::remove_file(folder.join("training-00000.99-0.tmp")).expect("of another process");
+        assert!(contents(&corpora.path(&out)) == whole, "{kept}");
+    }
+}
+
+/// The place behind the documents that an index has.
+fn place_behind(corpora: &Corpora, index: &Index) -> Place {
+    let documents: u64 = index.training.iter().chain(&index.validation).map(|shard| shard.documents).sum();
+    let lines = |name: &str| fs::read_to_string(corpora.path(name)).expect("a file").lines().count() as u64;
+    let (a, b) = (lines("corpus/a.jsonl"), 1);
+    match documents {
+        n if n <= a => Place { file: 0, document: n },
+        n if n <= a + b => Place { file: 1, document: n - a },
+        n => Place { file: 2, document: n - a - b },
+    }
+}
+
+#[test]
+fn a_request_to_end_is_heard() {
+    let corpora = Corpora::new();
+    let stop = AtomicBool::new(true);
+    let mut loading = Loading { stop: &stop, tell: &mut |_| {}, cache: TokenCache::default() };
+    assert_eq!(corpora.run("out", 0.0, &mut loading), Err(DataError::Interrupted));
+    let said = AtomicUsize::new(0);
+    stop.store(false, Ordering::Relaxed);
+    let mut tell = |event: Event<'_>| {
+        said.fetch_add(
+            usize::from(matches!(event, Event::Note(note) if note.contains("going on"))),
+            Ordering::Relaxed,
+        );
+    };
+    let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
+    corpora.run("out", 0.0, &mut loading).expect("shards");
+    assert_eq!(said.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn shards_of_something_else_are_refused() {
+    let corpora = Corpora::new();
+    corpora.made("out", 0.0);
+    let refused =
+        |held_out| quiet(|loading| corpora.run("out", held_out, loading)).expect_err("refused").to_string();
+    assert!(refused(0.1).contains("another corpus, tokenizer or settings") && refused(0.1).contains("--out"));
+    // Another tokenizer has other numbers, if only in one.
+    let folder = PathBuf::from(corpora.path("out"));
+    let bytes = Shards::open(&folder, Part::Training, &Tokenizer::bytes()).expect_err("refused").to_string();
+    assert!(bytes.contains("of another tokenizer (6 tokens, BOS none, EOS token 5)"), "{bytes}");
+    assert!(bytes.contains("say model.tokenizer_path = "), "{bytes}");
+    let json = fs::read_to_string(corpora.path("tokenizer.json")).expect("a file");
+    fs::write(corpora.path("tokenizer.json"), json.replace("\"c\": 2", "\"e\": 2")).expect("written");
+    assert!(corpora.shards("out", Part::Training).is_err());
+    assert!(refused(0.0).contains("another corpus"));
+    // A folder with other files is not written into.
+    fs::create_dir(corpora.path("mine")).expect("a folder");
+    fs::write(corpora.path("mine/notes.txt"), "keep").expect("written");
+    let full = quiet(|loading| corpora.run("mine", 0.0, loading)).expect_err("refused").to_string();
+    assert!(full.contains("it is not empty: it has notes.txt"), "{full}");
+    fs::write(folder.join(INDEX), "{").expect("written");
+    assert!(corpora.shards("out", Part::Training).expect_err("no index").to_string().contains("no index"));
+}
+
+#[test]
+fn damaged_shards_are_errors() {
+    let corpora = Corpora::new();
+    corpora.made("out", 0.0);
+    let path = PathBuf::from(corpora.path("out/training-00002.tokens"));
+    let whole = fs::read(&path).expect("a shard");
+    let read = || {
+        corpora
+            .shards("out", Part::Training)
+            .and_then(|shards| shards.copy(0, &mut vec![0; shards.len() as usize]))
+    };
+    let said = |bytes: &[u8]| {
+        fs::write(&path, bytes).expect("written");
+        read().expect_err("damaged").to_string()
+    };
+    let cut = said(&whole[..whole.len() - 1]);
+    assert!(cut.contains("training-00002.tokens: the shard is cut off or damaged: it has"), "{cut}");
+    for at in [0, 20, 30, 60, 80] {
+        let mut bad = whole.clone();
+        bad[at] ^= 1;
+        let bad = said(&bad);
+        assert!(bad.contains("no head") || bad.contains("not the file that"), "{bad}");
+    }
+    // An id that no token has.
+    let mut bad = whole.clone();
+    bad[crate::token_file::HEAD + 7] = 200;
+    assert!(said(&bad).contains("the token 200 of a vocabulary of 6"));
+    fs::remove_file(&path).expect("removed");
+    assert!(read().expect_err("missing").to_string().contains("no such file"));
+    fs::write(&path, &whole).expect("written");
+    assert_eq!(read(), Ok(()));
+}
+
+fn batches(corpora: &Corpora, shuffle: bool) -> TextBatches {
+    let tokens = Tokens::Shards(corpora.shards("out", Part::Training).expect("shards"));
+    let source = TextSource { name: "out".to_owned(), tokens, weight: 1.0 };
+    let borders = corpora.tokenizer().borders();
+    let packing = Packing { batch_size: 3, seq_len: 16, seed: 4, shuffle, held_out: 0.0, borders };
+    TextBatches::new(vec![source], packing).expect("long enough")
+}
+
+#[test]
+fn a_run_that_reads_ahead_is_restored_with_the_same_bits() {
+    let corpora = Corpora::new();
+    let made = corpora.made("out", 0.0);
+    for shuffle in [false, true] {
+        let mut whole = batches(&corpora, shuffle);
+        let expected: Vec<_> = (0..250).map(|_| (whole.state(), whole.next_batch().expect("read"))).collect();
+        assert_eq!(whole.state().epoch, u64::from(shuffle));
+        for at in (0..expected.len()).step_by(17) {
+            let mut resumed = batches(&corpora, shuffle);
+            resumed.next_batch().expect("read");
+            resumed.restore(&expected[at].0).expect("the same data");
+            for (state, batch) in expected[at..].iter().take(3) {
+                assert_eq!((&resumed.state(), &resumed.next_batch().expect("read")), (state, batch));
+            }
+        }
+        // A pass has each token once, but for those left over at its ends.
+        let mut counts = [0u64; 6];
+        let pass = made.tokens / 17 - 1;
+        for (_, batch) in expected.iter().take(pass as usize / 3) {
+            batch.tokens.iter().for_each(|token| counts[*token as usize] += 1);
+        }
+        assert!((counts[5] as f64) < 302.0 && counts[5] > 200, "{counts:?}");
+    }
+}
+
+#[test]
+fn a_shard_that_is_gone_while_training_is_an_error_and_no_batch_is_lost() {
+    let corpora = Corpora::new();
+    corpora.made("out", 0.0);
+    let mut data = batches(&corpora, true);
+    let path = corpora.path("out/training-00001.tokens");
+    let whole = fs::read(&path).expect("a shard");
+    fs::write(&path, &whole[..100]).expect("written");
+    let failed = (0..60).find_map(|_| {
+        let state = data.state();
+        match data.next_batch() {
+            Ok(_) => None,
+            Err(error) => Some((state, error.to_string())),
+        }
+    });
+    let (state, error) = failed.expect("a shard is cut");
+    assert!(error.contains("cut off or damaged"), "{error}");
+    assert_eq!(data.state(), state);
+    fs::write(&path, &whole).expect("written");
+    let mut again = batches(&corpora, true);
+    again.restore(&state).expect("the same data");
+    assert_eq!(data.next_batch(), again.next_batch());
+}

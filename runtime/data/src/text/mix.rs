@@ -1,0 +1,111 @@
+//! Which source gives the next sample: the one that is farthest behind its share of all samples so far. So shares are
+//! kept as closely as whole samples allow at any time, and no chance has to be kept for a resumed run.
+
+use super::TextSource;
+use super::sampler::{Sampler, Spot};
+use crate::error::DataError;
+use crate::tokens::Tokens;
+use crate::{Batch, DataState, SourceState};
+
+/// One source or several.
+#[derive(Debug)]
+pub(super) struct Mix {
+    sources: Vec<Source>,
+}
+
+#[derive(Debug)]
+struct Source {
+    name: String,
+    weight: f64,
+    /// Of all samples; the shares add up to 1.
+    share: f64,
+    sampler: Sampler,
+}
+
+impl Mix {
+    pub(super) fn new(sources: Vec<TextSource>, sampler: impl Fn(Tokens) -> Sampler) -> Self {
+        let all: f64 = sources.iter().map(|source| source.weight).sum();
+        let source = |TextSource { name, tokens, weight }| {
+            let sampler = sampler(tokens);
+            Source { name, weight, share: weight / all, sampler }
+        };
+        Self { sources: sources.into_iter().map(source).collect() }
+    }
+
+    /// Where each source is.
+    pub(super) fn spots(&self) -> Vec<Spot> {
+        self.sources.iter().map(|source| source.sampler.spot()).collect()
+    }
+
+    pub(super) fn go_to(&mut self, spots: &[Spot]) {
+        self.sources.iter_mut().zip(spots).for_each(|(source, spot)| source.sampler.go_to(*spot));
+    }
+
+    /// Number of the source of the next sample.
+    fn next_source(&self) -> usize {
+        let taken: u64 = self.sources.iter().map(|source| source.sampler.spot().taken).sum();
+        let lack = |source: &Source| source.share * (taken + 1) as f64 - source.sampler.spot().taken as f64;
+        let lacks = self.sources.iter().map(lack).enumerate();
+        // Of several that are equally far behind, the first.
+        lacks.fold((0, f64::NEG_INFINITY), |most, next| if next.1 > most.1 { next } else { most }).0
+    }
+
+    /// # Errors
+    /// A shard cannot be read; sources are then somewhere.
+    pub(super) fn next_batch(&mut self, batch_size: usize, seq_len: usize) -> Result<Batch, DataError> {
+        let mut batch = Batch::ignored(batch_size, seq_len);
+        let mut sample = vec![0; seq_len + 1];
+        for row in 0..batch_size {
+            let source = self.next_source();
+            self.sources[source].sampler.next_sample(&mut sample)?;
+            let range = row * seq_len..(row + 1) * seq_len;
+            batch.tokens[range.clone()].copy_from_slice(&sample[..seq_len]);
+            batch.targets[range].copy_from_slice(&sample[1..]);
+        }
+        Ok(batch)
+    }
+
+    /// A state with places in it.
+    pub(super) fn state(&self, state: DataState, spots: &[Spot]) -> DataState {
+        let states = self.sources.iter().zip(spots).map(|(source, spot)| SourceState {
+            name: source.name.clone(),
+            weight: source.weight,
+            size: source.sampler.tokens().len(),
+            checksum: source.sampler.tokens().checksum(),
+            epoch: spot.epoch,
+            index: spot.index,
+            taken: spot.taken,
+        });
+        let states: Vec<SourceState> = states.collect();
+        match &states[..] {
+            [only] => {
+                let SourceState { checksum, epoch, index, .. } = *only;
+                DataState { checksum, epoch, index, ..state }
+            }
+            _ => {
+                let mut checksum = crc32fast::Hasher::new();
+                states.iter().for_each(|source| checksum.update(&source.checksum.to_le_bytes()));
+                DataState { checksum: checksum.finalize(), sources: states, ..state }
+            }
+        }
+    }
+
+    /// The places of a state that is one of these sources.
+    ///
+    /// # Errors
+    /// A place that its source does not have.
+    pub(super) fn spots_of(&self, state: &DataState) -> Result<Vec<Spot>, DataError> {
+        let spots: Vec<Spot> = match &state.sources[..] {
+            // How many samples were taken is of no use to a single source.
+            [] => vec![Spot { epoch: state.epoch, index: state.index, taken: 0 }],
+            sources => {
+                let spot = |s: &SourceState| Spot { epoch: s.epoch, index: s.index, taken: s.taken };
+                sources.iter().map(spot).collect()
+            }
+        };
+        for (source, spot) in self.sources.iter().zip(&spots) {
+            source.sampler.check(*spot)?;
+        }
+        Ok(spots)
+    }
+}
