@@ -204,19 +204,10 @@ impl Corpus {
         self.checksum
     }
 
-    /// Number of tokens of a document.
-    pub(super) fn document_len(&self, document: u32) -> u64 {
+    /// Where the tokens of a document are.
+    pub(super) fn document(&self, document: u32) -> Range<u64> {
         let document = document as usize;
-        self.starts[document + 1] - self.starts[document]
-    }
-
-    /// Copies tokens of one document, from `skip` on, as many as fit into `out`; says how many.
-    pub(super) fn copy_document(&self, document: u32, skip: u64, out: &mut [i32]) -> usize {
-        let from = self.starts[document as usize] + skip;
-        let end = self.starts[document as usize + 1];
-        let count = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(out.len());
-        self.copy(from, &mut out[..count]);
-        count
+        self.starts[document]..self.starts[document + 1]
     }
 
     /// Copies tokens from a position in the order of the documents; the range must lie inside.
@@ -265,9 +256,7 @@ mod tests {
         assert_eq!((corpus.len(), corpus.documents(), corpus.text_bytes()), (5, 2, 3));
         assert_eq!(corpus.bytes_of(0..5), 3);
         assert_eq!(corpus.bytes_of(3..4), 0);
-        let mut tail = [-1; 4];
-        assert_eq!(corpus.copy_document(0, 1, &mut tail), 2);
-        assert_eq!(tail, [97, 98, -1, -1]);
+        assert_eq!((corpus.document(0), corpus.document(1)), (0..3, 3..5));
         let other =
             quiet(|l| Corpus::new(vec!["abc".to_owned()], &Tokenizer::bytes(), false, l)).expect("bytes");
         assert_ne!(corpus.checksum(), other.checksum());

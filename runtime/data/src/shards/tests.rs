@@ -175,7 +175,6 @@ fn what_was_ended_goes_on_and_gives_the_same_files() {
             );
         }
         corpora.made(&out, 0.1);
-        fs::remove_file(folder.join("training-00000.99-0.tmp")).expect("of another process");
         assert!(contents(&corpora.path(&out)) == whole, "{kept}");
     }
 }
@@ -190,6 +189,14 @@ fn place_behind(corpora: &Corpora, index: &Index) -> Place {
         n if n <= a + b => Place { file: 1, document: n - a },
         n => Place { file: 2, document: n - a - b },
     }
+}
+
+#[test]
+fn shards_may_lie_beside_their_corpus() {
+    let corpora = Corpora::new();
+    let made = corpora.made("corpus/shards", 0.1);
+    assert!(corpora.made("corpus/shards", 0.1).was_complete);
+    assert_eq!(corpora.made("elsewhere/shards", 0.1).tokens, made.tokens);
 }
 
 #[test]

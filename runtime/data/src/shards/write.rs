@@ -86,7 +86,12 @@ pub fn tokenize(settings: TokenizeSettings<'_>, loading: &mut Loading<'_>) -> Re
     for note in tokenizer.notes() {
         loading.note(note);
     }
-    let corpus = find::find(settings.path)?;
+    let mut corpus = find::find(settings.path)?;
+    // A folder of shards may lie in the folder of its corpus.
+    let out = settings.out.canonicalize().unwrap_or_else(|_| settings.out.to_path_buf());
+    let is_own = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&out));
+    corpus.found.retain(|file| !is_own(&file.path));
+    corpus.left_out.retain(|path| !is_own(path));
     let source = identity(settings, &tokenizer, &corpus.found)?;
     let _lock = lock(settings.out)?;
     let index = match Index::load(settings.out)? {
@@ -183,7 +188,19 @@ fn lock(folder: &Path) -> Result<File, DataError> {
             reason: "another linc tokenize is writing into it".to_owned(),
             help: "wait for its end, or name another folder with --out".to_owned(),
         }),
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        Ok(()) | Err(TryLockError::Error(_)) => {
+            remove_leftovers(folder);
+            Ok(file)
+        }
+    }
+}
+
+/// Removes what a process that was killed had begun to write.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "tmp") {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

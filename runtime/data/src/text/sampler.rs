@@ -38,10 +38,19 @@ pub(super) struct Sampler {
 enum Order {
     /// File order, for ever.
     Files,
-    /// Documents are put in random order, each after `starts` tokens; then samples are cut, and put in random order too.
-    Shuffled { documents: Vec<u32>, starts: Vec<u64>, offset: u64, samples: Vec<u32> },
+    /// Samples are cut from documents in random order, and put in random order too.
+    Shuffled { documents: Documents, offset: u64, samples: Vec<u32> },
     /// Samples shuffled, of documents in file order: of a large corpus no list of either is made.
     Far { offset: u64, samples: Permutation },
+}
+
+/// Documents in random order.
+#[derive(Debug)]
+struct Documents {
+    /// Where each is among the tokens.
+    origins: Vec<u64>,
+    /// Where each starts in this order, and where the last ends.
+    starts: Vec<u64>,
 }
 
 impl Sampler {
@@ -113,14 +122,16 @@ impl Sampler {
                     from = (from + count as u64) % total;
                 }
             }
-            Order::Shuffled { documents, starts, offset, samples } => {
-                let Tokens::Memory(corpus) = &self.tokens else { return Ok(()) };
+            Order::Shuffled { documents: Documents { origins, starts }, offset, samples } => {
                 let from = offset + u64::from(samples[self.spot.index as usize]) * width;
                 let mut at = starts.partition_point(|start| *start <= from) - 1;
                 let mut skip = from - starts[at];
                 let mut filled = 0;
                 while filled < sample.len() {
-                    filled += corpus.copy_document(documents[at], skip, &mut sample[filled..]);
+                    let left = starts[at + 1] - starts[at] - skip;
+                    let count = usize::try_from(left).unwrap_or(usize::MAX).min(sample.len() - filled);
+                    self.tokens.copy(origins[at] + skip, &mut sample[filled..filled + count])?;
+                    filled += count;
                     at += 1;
                     skip = 0;
                 }
@@ -150,24 +161,29 @@ impl Order {
         let count = (tokens.len() - offset) / width;
         match tokens {
             Tokens::Memory(corpus) => {
-                let (documents, starts) = shuffled_documents(corpus, seed, epoch);
+                let documents = Documents::shuffled(corpus, seed, epoch);
                 let count = u32::try_from(count).unwrap_or(u32::MAX);
                 let samples = permutation(&mut stream(seed, Use::Samples, epoch), count);
-                Self::Shuffled { documents, starts, offset, samples }
+                Self::Shuffled { documents, offset, samples }
             }
             Tokens::Shards(_) => Self::Far { offset, samples: Permutation::new(count, seed, epoch) },
         }
     }
 }
 
-/// Documents in random order, and where each starts in it.
-fn shuffled_documents(corpus: &Corpus, seed: u64, epoch: u64) -> (Vec<u32>, Vec<u64>) {
-    let documents = permutation(&mut stream(seed, Use::Documents, epoch), corpus.documents());
-    let mut starts = Vec::with_capacity(documents.len());
-    let mut start = 0;
-    for document in &documents {
+impl Documents {
+    fn shuffled(corpus: &Corpus, seed: u64, epoch: u64) -> Self {
+        let order = permutation(&mut stream(seed, Use::Documents, epoch), corpus.documents());
+        let (mut origins, mut starts) =
+            (Vec::with_capacity(order.len()), Vec::with_capacity(order.len() + 1));
+        let mut start = 0;
+        for document in order {
+            let place = corpus.document(document);
+            origins.push(place.start);
+            starts.push(start);
+            start += place.end - place.start;
+        }
         starts.push(start);
-        start += corpus.document_len(*document);
+        Self { origins, starts }
     }
-    (documents, starts)
 }

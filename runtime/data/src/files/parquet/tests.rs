@@ -50,9 +50,10 @@ fn write(path: &Path, codec: Compression, groups: &[&[Option<&str>]]) {
                 3 | 4 => {
                     column.typed::<ByteArrayType>().write_batch(&[], Some(&none), None).expect("none");
                 }
-                // [1, 2] of each text, and nothing of a row without.
+                // [1, its size] of each text, and nothing of a row without.
                 _ => {
-                    let ids: Vec<i32> = group.iter().flatten().flat_map(|_| [1, 2]).collect();
+                    let ids: Vec<i32> =
+                        group.iter().flatten().flat_map(|text| [1, text.len() as i32]).collect();
                     let levels = |of_id: [i16; 2]| {
                         let of_row =
                             move |text: &Option<&str>| if text.is_some() { of_id.to_vec() } else { vec![0] };
@@ -184,4 +185,31 @@ fn a_column_of_ids_becomes_shards() {
     let other = crate::TokenizeSettings { text_field: "id", ..settings };
     let error = crate::loading::quiet(|loading| crate::tokenize(other, loading));
     assert!(error.expect_err("another column").to_string().contains("another corpus, tokenizer or settings"));
+}
+
+#[test]
+fn ids_that_the_tokenizer_does_not_have_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.parquet");
+    write(
+        &path,
+        Compression::SNAPPY,
+        &[&[Some("one"), None, Some(&"x".repeat(255)), Some(&"x".repeat(256))]],
+    );
+    let (path, out) = (path.display().to_string(), folder.path().join("out"));
+    let settings = crate::TokenizeSettings {
+        path: &path,
+        text_field: "ids",
+        tokenizer_path: None,
+        out: &out,
+        held_out: 0.0,
+        shard_tokens: 1000,
+    };
+    let error =
+        crate::loading::quiet(|loading| crate::tokenize(settings, loading)).expect_err("refused").to_string();
+    assert!(
+        error.contains("a.parquet, document 3: the id 256 is no token of the byte tokenizer, which has 256"),
+        "{error}"
+    );
+    assert!(error.contains("--tokenizer"), "{error}");
 }
