@@ -13,7 +13,8 @@ use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode}
 
 pub(crate) use ask::{GenerateArgs, ServeArgs};
 use examples::{
-    CONFIG_EXAMPLES, FIRST_STEPS, SERVE_EXAMPLES, SWEEP_EXAMPLES, TOKENIZE_EXAMPLES, TRAIN_EXAMPLES,
+    CONFIG_EXAMPLES, FIRST_STEPS, REPORT_EXAMPLES, SERVE_EXAMPLES, SWEEP_EXAMPLES, TOKENIZE_EXAMPLES,
+    TRAIN_EXAMPLES,
 };
 use values::{count, element, file_size, held_out, memory, positive, shard_tokens};
 
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     /// Train many runs that differ in a few settings, and compare them
     #[command(after_help = SWEEP_EXAMPLES, arg_required_else_help = true)]
     Sweep(SweepArgs),
+    /// Write a page with charts on the runs in some folders: of sweeps, or of single runs
+    #[command(after_help = REPORT_EXAMPLES, arg_required_else_help = true)]
+    Report(ReportArgs),
     /// Print a config with all settings and where each is from; or the JSON schema of configs, for editors
     #[command(after_help = CONFIG_EXAMPLES, arg_required_else_help = true)]
     Config(ConfigArgs),
@@ -158,6 +162,17 @@ pub(crate) struct SweepArgs {
     /// Settings of all runs: --section.key value; and of the sweep: --sweep.key value
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
     pub(crate) overrides: Vec<String>,
+}
+
+/// `linc report`
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folders of sweeps or of runs, or folders with runs in them
+    #[arg(required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// The page; its tables get the same name as CSV and Markdown. report.html in the first folder if not given
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// `linc config`

@@ -18,6 +18,7 @@ mod inspect;
 mod models;
 mod out;
 mod progress;
+mod report;
 mod serve;
 mod shipped;
 mod sweep;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     if matches!(command, Command::Train(_) | Command::Generate(_) | Command::Serve(_) | Command::Tokenize(_))
         && let Err(error) = linc_data::threads::start()
     {
-        return report(&anyhow::Error::msg(error));
+        return failed(&anyhow::Error::msg(error));
     }
     let result = match command {
         Command::Train(args) => train::run(&args),
@@ -60,16 +61,17 @@ fn main() -> ExitCode {
         Command::Export(args) => hugging_face::export(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Report(args) => report::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Models => models::list(),
         Command::Init(args) => models::init(&args),
     };
-    result.unwrap_or_else(|error| report(&error))
+    result.unwrap_or_else(|error| failed(&error))
 }
 
 /// Says what went wrong; the exit code for it.
-fn report(error: &anyhow::Error) -> ExitCode {
+fn failed(error: &anyhow::Error) -> ExitCode {
     // Errors of files come with their path, in types of their own: a bare one is standard output's.
     if let Some(error) = error.downcast_ref::<io::Error>() {
         if error.kind() == io::ErrorKind::BrokenPipe {

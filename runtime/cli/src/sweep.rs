@@ -61,7 +61,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode> {
     let mut shown = Shown { sweep: &sweep, progress: Progress::new() };
     let summary = sweep::carry_out(&sweep, &program, retry, stop, &mut shown)?;
     shown.progress.clear();
-    let points = results::points(&sweep)?;
+    let points = results::points(sweep.settings.metric, &results::of_sweep(&sweep)?);
     let path = results::write_csv(&sweep, &points)?;
     out::line(format_args!("\n{}\n", points_table(&sweep, &points)))?;
     out::line(format_args!("Wrote {}", path.display()))?;

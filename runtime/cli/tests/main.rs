@@ -18,6 +18,7 @@ mod mistakes;
 mod optimizers;
 mod prompts;
 mod readme;
+mod report;
 mod requests;
 mod resume;
 mod serve;

@@ -35,6 +35,11 @@ fn quick(command: &str) -> String {
         let less = "--training.steps 3 --training.batch_size 2 --training.seq_len 64 --validation.steps 1";
         return format!("{command} {less}");
     }
+    if command.starts_with("linc sweep") {
+        return format!(
+            "{command} --training.steps 2 --training.batch_size 1 --training.seq_len 32 --validation.steps 1"
+        );
+    }
     if command.starts_with("linc bench") { format!("{command} --rounds 1 --warmup 0") } else { command }
 }
 

@@ -1,7 +1,7 @@
 //! Studies: many runs of one model that differ in a few settings, and what they show together.
 //!
 //! [`sweep`] reads what is to be varied, makes a run of each point, and carries the runs out, each in a process of its
-//! own. [`results`] reads what runs wrote, whoever started them.
+//! own. [`results`] reads what runs wrote, whoever started them; [`report`] makes a page of it.
 //!
 //! Invariants: all runs of a sweep start from the same weights and see the same batches, but for what the sweep varies,
 //! since both are functions of the config and its seed. What a run was told stands in the sweep's folder before it
@@ -12,6 +12,7 @@
 //! To add a way of choosing points: a word in `sweep/settings.rs`, an arm in `sweep/points.rs`.
 
 mod error;
+pub mod report;
 pub mod results;
 pub mod statistics;
 pub mod sweep;

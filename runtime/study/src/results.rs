@@ -105,14 +105,48 @@ pub struct Point {
 /// The setting of which several values are one point.
 const SEED: &str = "training.seed";
 
-/// What the runs of a sweep show, a point each, in the order of the sweep.
+/// A run with what it came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunResult {
+    /// The name that its folder has.
+    pub name: String,
+    /// Where its `metrics.jsonl` is.
+    pub folder: PathBuf,
+    /// The settings that others have otherwise.
+    pub values: Vec<(String, String)>,
+    /// What it measured.
+    pub records: RunRecords,
+    /// How it ended; nothing of a run that may go on.
+    pub status: Option<Status>,
+    /// What it said at last, if it failed.
+    pub message: Option<String>,
+}
+
+/// The runs of a sweep with what they came to, in its order.
 ///
 /// # Errors
 /// Records that cannot be read.
-pub fn points(sweep: &Sweep) -> Result<Vec<Point>, StudyError> {
+pub fn of_sweep(sweep: &Sweep) -> Result<Vec<RunResult>, StudyError> {
+    let result = |run: &Run| {
+        let folder = sweep.folder_of(run);
+        let outcome = Outcome::read(&sweep.folder, &run.name);
+        Ok(RunResult {
+            name: run.name.clone(),
+            values: run.values.clone(),
+            records: RunRecords::read(&folder)?,
+            folder,
+            status: outcome.as_ref().map(|outcome| outcome.status),
+            message: outcome.and_then(|outcome| outcome.message),
+        })
+    };
+    sweep.runs.iter().map(result).collect()
+}
+
+/// What runs show, a point for those that differ in their seed alone, in the order in which they come.
+pub fn points(metric: Metric, runs: &[RunResult]) -> Vec<Point> {
     let mut order: Vec<Vec<(String, String)>> = vec![];
-    let mut of: BTreeMap<Vec<(String, String)>, Vec<&Run>> = BTreeMap::new();
-    for run in &sweep.runs {
+    let mut of: BTreeMap<Vec<(String, String)>, Vec<&RunResult>> = BTreeMap::new();
+    for run in runs {
         let values: Vec<(String, String)> =
             run.values.iter().filter(|(name, _)| name != SEED).cloned().collect();
         if !of.contains_key(&values) {
@@ -123,14 +157,14 @@ pub fn points(sweep: &Sweep) -> Result<Vec<Point>, StudyError> {
     let mut points = vec![];
     let mut first = None;
     for values in order {
-        let (mut point, by_seed) = point(sweep, &of[&values], values.clone())?;
+        let (mut point, by_seed) = point(metric, &of[&values], values.clone());
         match &first {
             None => first = Some(by_seed),
             Some(first) => point.difference = difference(&by_seed, first),
         }
         points.push(point);
     }
-    Ok(points)
+    points
 }
 
 /// Values by what the seed is.
@@ -143,16 +177,16 @@ fn difference(own: &BySeed, first: &BySeed) -> Option<Mean> {
     Mean::of(&differences)
 }
 
-fn point(sweep: &Sweep, runs: &[&Run], values: Vec<(String, String)>) -> Result<(Point, BySeed), StudyError> {
+fn point(metric: Metric, runs: &[&RunResult], values: Vec<(String, String)>) -> (Point, BySeed) {
     let (mut compared, mut speeds, mut memory, mut steps) = (BySeed::new(), vec![], None, usize::MAX);
     let (mut failed, mut finished) = (0, 0);
     for run in runs {
-        let records = RunRecords::read(&sweep.folder_of(run))?;
-        match Outcome::read(&sweep.folder, &run.name).map(|outcome| outcome.status) {
+        let records = &run.records;
+        match run.status {
             Some(Status::Finished) => {
                 finished += 1;
                 let seed = run.values.iter().find(|(name, _)| name == SEED).map(|(_, seed)| seed.clone());
-                compared.extend(records.value(sweep.settings.metric).map(|value| (seed, value)));
+                compared.extend(records.value(metric).map(|value| (seed, value)));
             }
             Some(Status::Failed) => failed += 1,
             None => {}
@@ -163,18 +197,18 @@ fn point(sweep: &Sweep, runs: &[&Run], values: Vec<(String, String)>) -> Result<
     }
     let value = Mean::of(&compared.values().copied().collect::<Vec<_>>());
     let speed = median(&speeds);
-    Ok((Point { values, value, difference: None, speed, memory, steps, failed, finished }, compared))
+    (Point { values, value, difference: None, speed, memory, steps, failed, finished }, compared)
 }
 
 /// The points as comma-separated values with a header, for spreadsheets.
-pub fn csv(sweep: &Sweep, points: &[Point]) -> String {
+pub fn csv(metric: Metric, points: &[Point]) -> String {
     let mut names: Vec<&str> = vec![];
     for (name, _) in points.iter().flat_map(|point| &point.values) {
         if !names.contains(&name.as_str()) {
             names.push(name);
         }
     }
-    let metric = sweep.settings.metric.word();
+    let metric = metric.word();
     let interval = format!("{metric}_half_width");
     let fixed = [
         metric,
@@ -218,12 +252,13 @@ fn row(cells: impl Iterator<Item = String>) -> String {
     format!("{}\n", cells.join(","))
 }
 
-/// Writes [`csv`] into the sweep's folder; where.
+/// Writes the table of a sweep into its folder, as [`csv`]; where.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write_csv(sweep: &Sweep, points: &[Point]) -> Result<PathBuf, StudyError> {
     let path = sweep.folder.join("results.csv");
-    linc_device::write_entry(&path, &[csv(sweep, points).as_bytes()]).map_err(file("write", &path))?;
+    let text = csv(sweep.settings.metric, points);
+    linc_device::write_entry(&path, &[text.as_bytes()]).map_err(file("write", &path))?;
     Ok(path)
 }

@@ -50,6 +50,18 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
+/// The power with which y grows with x: the slope of the least-squares line through the logarithms. Nothing of fewer than two
+/// places, or of numbers that have no logarithm.
+pub fn log_log_slope(pairs: &[(f64, f64)]) -> Option<f64> {
+    let logs: Vec<(f64, f64)> =
+        pairs.iter().filter(|(x, y)| *x > 0.0 && *y > 0.0).map(|(x, y)| (x.ln(), y.ln())).collect();
+    let count = logs.len() as f64;
+    let (x, y) = logs.iter().fold((0.0, 0.0), |(x, y), log| (x + log.0 / count, y + log.1 / count));
+    let spread: f64 = logs.iter().map(|log| (log.0 - x).powi(2)).sum();
+    let both: f64 = logs.iter().map(|log| (log.0 - x) * (log.1 - y)).sum();
+    (logs.len() == pairs.len() && spread > 0.0).then(|| both / spread)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +78,14 @@ mod tests {
         let many = Mean::of(&many).expect("a hundred values");
         // s of 0..99 is 29.011491975882016.
         assert!((many.half_width.expect("an interval") - 1.96 * 2.901149197588202).abs() < 1e-9);
+    }
+
+    #[test]
+    fn powers_are_found_again() {
+        let square: Vec<(f64, f64)> = [1.0, 2.0, 4.0, 8.0].map(|x: f64| (x, 3.0 * x.powi(2))).to_vec();
+        assert!((log_log_slope(&square).expect("a power") - 2.0).abs() < 1e-12);
+        assert_eq!(log_log_slope(&[(1.0, 2.0)]), None);
+        assert_eq!(log_log_slope(&[(1.0, 2.0), (2.0, 0.0)]), None);
     }
 
     #[test]

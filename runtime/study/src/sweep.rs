@@ -2,6 +2,7 @@
 
 mod carry_out;
 mod child;
+mod contents;
 mod halving;
 mod outcome;
 mod points;
@@ -21,6 +22,7 @@ use linc_train::config::JobConfig;
 use crate::error::{StudyError, file};
 
 pub use carry_out::{Summary, Watcher, carry_out};
+pub use contents::Contents;
 pub use outcome::{Outcome, Status};
 pub use settings::{Method, Metric, PARAMETERS, SweepSettings};
 
@@ -148,7 +150,7 @@ impl Sweep {
         self.folder.join("logs").join(format!("{}.log", run.name))
     }
 
-    /// Writes the configs of all runs.
+    /// Writes the configs of all runs, and a list of the runs.
     ///
     /// # Errors
     /// A run of that name was told something else before, or the folder cannot be written.
@@ -172,7 +174,7 @@ impl Sweep {
             let text = run.config.to_toml();
             linc_device::write_entry(&path, &[text.as_bytes()]).map_err(file("write", &path))?;
         }
-        Ok(())
+        Contents::of(self).write(&self.folder)
     }
 }
 

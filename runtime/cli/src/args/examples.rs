@@ -52,3 +52,10 @@ Examples:
   linc tokenize 'books/*.txt' --out outputs/books
   linc tokenize c4/ --tokenizer tokenizer.json --out outputs/c4
   linc train quickstart --training.dataset_path outputs/books";
+
+pub(super) const REPORT_EXAMPLES: &str = "\
+Examples:
+  linc report outputs/sweep_ratio                    outputs/sweep_ratio/report.html
+  linc report outputs --out all.html                 All runs below a folder
+
+The page needs no network: charts with their data, tables, what they show in words, and the config of each run.";

@@ -1,0 +1,63 @@
+//! A report on runs: one HTML file that needs no network, with charts, their data, and what they show in plain words.
+//!
+//! Names of runs and what they said are whatever somebody wrote: text in the page is escaped, and data come as JSON without
+//! a character that could end their element. What a sentence says follows from the numbers beside it; a difference
+//! whose interval holds zero is not called one.
+
+mod chart;
+mod collect;
+mod figures;
+mod page;
+mod summary;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use linc_device::write_entry;
+
+use crate::error::{StudyError, file};
+use crate::results::{csv, points};
+
+pub use collect::Collected;
+
+/// What [`write`] made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The HTML file.
+    pub page: PathBuf,
+    /// Its table of points, for spreadsheets.
+    pub csv: PathBuf,
+    /// The same for documents.
+    pub markdown: PathBuf,
+    /// What the page says first.
+    pub summary: Vec<String>,
+}
+
+/// Reports on the runs in some folders: of sweeps, of runs, or with runs in them. `out` is the page's file; beside the first
+/// folder's contents if it is not given.
+///
+/// # Errors
+/// No run in a folder, or files that cannot be read or written.
+pub fn write(folders: &[PathBuf], out: Option<&Path>) -> Result<Written, StudyError> {
+    let collected = Collected::read(folders)?;
+    let points = points(collected.metric, &collected.results);
+    let page = match out {
+        Some(path) => path.to_path_buf(),
+        None => {
+            folders.first().map_or_else(|| PathBuf::from("report.html"), |folder| folder.join("report.html"))
+        }
+    };
+    let summary = summary::sentences(&collected, &points);
+    let figures = figures::figures(&collected, &points);
+    let tables = tables::tables(&collected, &points);
+    let html = page::html(&collected, &summary, &figures, &tables);
+    let store = |path: &Path, text: &str| write_entry(path, &[text.as_bytes()]).map_err(file("write", path));
+    store(&page, &html)?;
+    let (csv_path, markdown) = (page.with_extension("csv"), page.with_extension("md"));
+    store(&csv_path, &csv(collected.metric, &points))?;
+    store(&markdown, &tables::markdown(&summary, &tables))?;
+    Ok(Written { page, csv: csv_path, markdown, summary })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The tables of a report: points, runs, alerts, failures, and how each run is repeated.
+
+use linc_device::words::{bytes, thousands};
+
+use super::collect::Collected;
+use super::figures::short;
+use super::summary::interval;
+use crate::results::Point;
+use crate::sweep::Status;
+
+/// Rows of one table in a page, at most.
+const ROWS: usize = 1000;
+
+/// A table for people.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Table {
+    /// Its name in links.
+    pub(super) id: &'static str,
+    pub(super) title: &'static str,
+    pub(super) header: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
+    /// Rows that are left out.
+    pub(super) left_out: usize,
+}
+
+/// All tables that have a row.
+pub(super) fn tables(collected: &Collected, points: &[Point]) -> Vec<Table> {
+    let all = [points_table(collected, points), runs(collected), alerts(collected), commands(collected)];
+    all.into_iter().filter(|table| !table.rows.is_empty()).collect()
+}
+
+fn table(id: &'static str, title: &'static str, header: &[&str], rows: Vec<Vec<String>>) -> Table {
+    let left_out = rows.len().saturating_sub(ROWS);
+    let header = header.iter().map(|word| (*word).to_owned()).collect();
+    Table { id, title, header, rows: rows.into_iter().take(ROWS).collect(), left_out }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn points_table(collected: &Collected, points: &[Point]) -> Table {
+    let mut names: Vec<&str> = vec![];
+    for (name, _) in points.iter().flat_map(|point| &point.values) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let metric = collected.metric.word().replace('_', " ");
+    let fixed = [metric.as_str(), "to first", "runs", "failed", "steps", "tokens/s", "memory"];
+    let header: Vec<&str> = names.iter().map(|name| short(name)).chain(fixed).collect();
+    let row = |point: &Point| {
+        let value = |name: &&str| {
+            point.values.iter().find(|(known, _)| known == name).map_or_else(dash, |(_, value)| value.clone())
+        };
+        let numbers = [
+            point.value.map_or_else(dash, interval),
+            point.difference.map_or_else(dash, interval),
+            point.finished.to_string(),
+            point.failed.to_string(),
+            thousands(point.steps as u64),
+            point.speed.map_or_else(dash, |speed| thousands(speed.round() as u64)),
+            point.memory.map_or_else(dash, bytes),
+        ];
+        names.iter().map(value).chain(numbers).collect()
+    };
+    table("points", "Points", &header, points.iter().map(row).collect())
+}
+
+fn runs(collected: &Collected) -> Table {
+    let row = |index: usize| {
+        let run = &collected.results[index];
+        let status = match run.status {
+            Some(Status::Finished) => "finished",
+            Some(Status::Failed) => "failed",
+            None if run.records.training.is_empty() => "not started",
+            None => "not done",
+        };
+        let last = run.records.training.last();
+        vec![
+            run.name.clone(),
+            status.to_owned(),
+            last.map_or_else(dash, |record| thousands(record.step as u64)),
+            last.map_or_else(dash, |record| thousands(record.tokens)),
+            last.and_then(|record| record.loss).map_or_else(dash, |loss| format!("{loss:.4}")),
+            run.records.value(collected.metric).map_or_else(dash, |value| format!("{value:.4}")),
+            run.message.clone().unwrap_or_default(),
+        ]
+    };
+    let header =
+        ["run", "state", "step", "tokens", "training loss", collected.metric.word(), "what it said at last"];
+    table("runs", "Runs", &header, (0..collected.results.len()).map(row).collect())
+}
+
+fn alerts(collected: &Collected) -> Table {
+    let mut rows = vec![];
+    for (run, alerts) in collected.results.iter().zip(&collected.alerts) {
+        for alert in alerts {
+            let text = |key: &str| match &alert[key] {
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Null => dash(),
+                other => other.to_string(),
+            };
+            rows.push(vec![run.name.clone(), text("step"), text("level"), text("message")]);
+        }
+    }
+    table("alerts", "Alerts", &["run", "step", "level", "message"], rows)
+}
+
+/// What repeats each run.
+fn commands(collected: &Collected) -> Table {
+    let row = |index: usize| {
+        let run = &collected.results[index];
+        let config = run.folder.join("config.toml");
+        // A shell takes the path as one word.
+        let quoted = format!("'{}'", config.display().to_string().replace('\'', "'\\''"));
+        vec![run.name.clone(), format!("linc train {quoted} --job.dump_folder FOLDER")]
+    };
+    let known = (0..collected.results.len()).filter(|index| collected.configs[*index].is_some());
+    table("commands", "To repeat a run", &["run", "command"], known.map(row).collect())
+}
+
+/// What the page says and lists, for documents: in it a bar ends no cell.
+pub(super) fn markdown(summary: &[String], tables: &[Table]) -> String {
+    let cell = |text: &String| text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ");
+    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text: String =
+        summary.iter().map(|sentence| format!("- {}\n", sentence.replace('\n', " "))).collect();
+    for table in tables {
+        text.push_str(&format!("\n## {}\n\n", table.title));
+        text.push_str(&row(table.header.iter().map(cell).collect()));
+        text.push_str(&row(table.header.iter().map(|_| "---".to_owned()).collect()));
+        table.rows.iter().for_each(|cells| text.push_str(&row(cells.iter().map(cell).collect())));
+        if table.left_out > 0 {
+            text.push_str(&format!("\n{} more are left out.\n", table.left_out));
+        }
+    }
+    text
+}
