@@ -11,7 +11,7 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 26] = [
+const CRATES: [(&str, &str, &[&str]); 27] = [
     ("linc-text", "compiler/text", &[]),
     ("linc-ir", "compiler/ir", &["linc-text"]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
@@ -57,6 +57,19 @@ const CRATES: [(&str, &str, &[&str]); 26] = [
         &["linc-plan", "linc-driver", "linc-device", "linc-exec", "linc-session"],
     ),
     (
+        "linc-eval",
+        "runtime/eval",
+        &[
+            "linc-driver",
+            "linc-device",
+            "linc-config",
+            "linc-data",
+            "linc-checkpoint",
+            "linc-session",
+            "linc-infer",
+        ],
+    ),
+    (
         "linc-train",
         "runtime/train",
         &[
@@ -85,6 +98,7 @@ const CRATES: [(&str, &str, &[&str]); 26] = [
             "linc-checkpoint",
             "linc-session",
             "linc-infer",
+            "linc-eval",
             "linc-train",
             "linc-serve",
             "linc-bench",

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod ask;
+mod eval;
 mod examples;
 mod values;
 
@@ -12,6 +13,8 @@ use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
 pub(crate) use ask::{GenerateArgs, ServeArgs};
+use eval::EVAL_EXAMPLES;
+pub(crate) use eval::EvalArgs;
 use examples::{
     CONFIG_EXAMPLES, FIRST_STEPS, REPORT_EXAMPLES, SERVE_EXAMPLES, SWEEP_EXAMPLES, TOKENIZE_EXAMPLES,
     TRAIN_EXAMPLES,
@@ -53,6 +56,9 @@ pub(crate) enum Command {
     /// Answer requests for completions over HTTP, in OpenAI's format
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
+    /// Ask a model: loss of texts, multiple choice, recall, with a record of each sample; ended, it goes on
+    #[command(after_help = EVAL_EXAMPLES, arg_required_else_help = true)]
+    Eval(EvalArgs),
     /// Turn a Hugging Face folder (Llama, safetensors) into a checkpoint
     Import(ImportArgs),
     /// Write a checkpoint as a Hugging Face folder for transformers, hybrids with their own model class

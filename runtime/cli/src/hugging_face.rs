@@ -107,7 +107,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
 }
 
 /// Shows how far it is, until somebody asks to end it.
-fn tell<'a>(bar: &'a Progress, what: &'a str) -> impl FnMut(u64, u64) -> bool + 'a {
+pub(crate) fn tell<'a>(bar: &'a Progress, what: &'a str) -> impl FnMut(u64, u64) -> bool + 'a {
     let stop = signals::catch(NOTICES);
     let mut said = Instant::now();
     move |done, total| {
@@ -139,7 +139,7 @@ fn ended(error: CheckpointError) -> Result<ExitCode> {
     signals::exit_code().map_or_else(|| Err(error.into()), |code| Ok(ExitCode::from(code)))
 }
 
-fn llama() -> Result<Source> {
+pub(crate) fn llama() -> Result<Source> {
     match SHIPPED.architectures.iter().find(|file| file.path == LLAMA) {
         Some(file) => Ok(Source { path: file.path.to_owned(), text: file.text.to_owned() }),
         None => bail!("{LLAMA} is no part of this program"),

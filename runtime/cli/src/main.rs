@@ -11,6 +11,7 @@ mod compile;
 mod config;
 mod console;
 mod cuda;
+mod eval;
 mod fit;
 mod generate;
 mod hugging_face;
@@ -46,8 +47,14 @@ static ALLOCATOR: Allocator = Allocator;
 fn main() -> ExitCode {
     signals::survive_file_limit();
     let command = Cli::parse().command;
-    if matches!(command, Command::Train(_) | Command::Generate(_) | Command::Serve(_) | Command::Tokenize(_))
-        && let Err(error) = linc_data::threads::start()
+    if matches!(
+        command,
+        Command::Train(_)
+            | Command::Generate(_)
+            | Command::Eval(_)
+            | Command::Serve(_)
+            | Command::Tokenize(_)
+    ) && let Err(error) = linc_data::threads::start()
     {
         return failed(&anyhow::Error::msg(error));
     }
@@ -57,6 +64,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Import(args) => hugging_face::import(&args),
         Command::Export(args) => hugging_face::export(&args),
         Command::Tokenize(args) => tokenize::run(&args),

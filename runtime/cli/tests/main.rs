@@ -9,6 +9,7 @@ mod config;
 mod cuda;
 mod damage;
 mod disk;
+mod eval;
 mod fit;
 mod folders;
 mod hugging_face;

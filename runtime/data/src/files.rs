@@ -14,6 +14,7 @@ use find::{Format, Found};
 pub(super) use json::Wanted;
 use linc_device::words::count;
 use std::path::{Path, PathBuf};
+pub(super) use unpack::read_text;
 
 /// So many files that are not read are named.
 const MOST_NAMES: usize = 5;

@@ -177,7 +177,8 @@ pub struct MqarValidation {
 }
 
 impl MqarValidation {
-    pub(super) fn new(config: &MqarConfig, batch_size: usize, seq_len: usize) -> Self {
+    /// Sequences of `seq_len` tokens, `batch_size` of them in a batch.
+    pub fn new(config: &MqarConfig, batch_size: usize, seq_len: usize) -> Self {
         Self { generator: Generator::new(config, seq_len, 0, Use::RecallValidation), batch_size }
     }
 

@@ -30,7 +30,7 @@ enum Packing {
 ///
 /// # Errors
 /// It cannot be read or unpacked, is no text, or reading was stopped.
-pub(super) fn read_text(path: &Path, reading: &mut Paced<'_, '_>) -> Result<String, DataError> {
+pub(crate) fn read_text(path: &Path, reading: &mut Paced<'_, '_>) -> Result<String, DataError> {
     let size = std::fs::metadata(path).map_or(0, |about| usize::try_from(about.len()).unwrap_or(0));
     let mut text = String::new();
     // What the file system says may be wrong, and memory may be short of it.

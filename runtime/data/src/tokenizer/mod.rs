@@ -162,6 +162,11 @@ impl Tokenizer {
         hash.finalize()
     }
 
+    /// Its digest, for people to compare.
+    pub fn fingerprint(&self) -> String {
+        self.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Whether it takes so little time that nothing is gained by keeping what it gave.
     pub(super) fn is_fast(&self) -> bool {
         matches!(self.backend, Backend::Bytes)

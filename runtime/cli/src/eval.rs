@@ -1,0 +1,220 @@
+//! `linc eval`: how good a model is.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use linc_device::signals;
+use linc_device::words::thousands;
+use linc_driver::{PassSetting, Precision};
+use linc_eval::task::{self, Setting, Task};
+use linc_eval::tokens::Bos;
+use linc_eval::{Folder, ModelScorer, Observer, Running, Subject, TaskResult, evaluate};
+use serde_json::json;
+
+use crate::args::EvalArgs;
+use crate::compile::{one_of, pass_setting};
+use crate::hugging_face::{llama, tell};
+use crate::out;
+use crate::progress::{Progress, drawable};
+use crate::table::table;
+
+/// What requests to end are answered with.
+const NOTICES: signals::Notices = signals::Notices {
+    first: "\nInterrupted: the same command goes on where this ends (press Ctrl-C again to quit at once)\n",
+    second: "\nEnded at once: the same command goes on behind the last samples that were kept\n",
+};
+
+/// Between two lines that say how far it is.
+const LINES: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
+    let (Some(path), Some(folder), false) = (&args.model, &args.out, args.list_tasks) else {
+        return list();
+    };
+    let tasks = tasks(args)?;
+    let bos = bos(&args.bos)?;
+    let precision: Precision = pass_setting(&args.precision)?;
+    let stop = signals::catch(NOTICES);
+    let bar = Progress::new();
+    let subject = Subject::open(path, &folder.join("imported"), &llama()?, &mut tell(&bar, "import"));
+    bar.clear();
+    let subject = match (subject, signals::exit_code()) {
+        (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
+        (subject, _) => subject?,
+    };
+    subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
+    let threads = (args.threads > 0).then_some(args.threads);
+    let opened = args.device.open(threads)?;
+    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
+        out::complain(said);
+    }
+    let device = opened.device.describe();
+    drop(opened.device);
+    let context = args.context.unwrap_or(subject.state.model.seq_len);
+    let setting = Setting {
+        data: args.data.clone(),
+        text: args.text.clone(),
+        text_field: args.text_field.clone(),
+        requests: args.requests.clone(),
+        tokenizer: subject.tokenizer.as_ref(),
+        bos,
+        context,
+        vocab: subject.model.sizes.vocab_size,
+        stride: args.stride,
+        shots: args.shots,
+        limit: args.limit,
+        lengths: args.lengths.clone(),
+        seed: args.seed,
+        stop,
+    };
+    let policy = subject.tokenizer.as_ref().map(|tokenizer| bos.describe(tokenizer));
+    let asked = json!({
+        "context": context,
+        "precision": precision.name(),
+        "bos": policy,
+        "stride": args.stride,
+        "shots": args.shots,
+        "limit": args.limit,
+        "lengths": args.lengths,
+        "seed": args.seed,
+    });
+    let mut results = Folder::open(folder, &subject.identity(), &asked)?;
+    let watched = bar.clone();
+    let watch = move |device: &mut dyn linc_device::Device| device.watch(watched.of_kernels());
+    let running = Running { context, precision, device: args.device, threads, stop, watch: Box::new(watch) };
+    let (model, checkpoint) = (subject.model.clone(), subject.checkpoint.clone());
+    let mut scorer = ModelScorer::new(model, checkpoint, subject.tokenizer.clone(), running);
+    let mut observer = Shown { bar: bar.clone(), said: Instant::now(), begun: Instant::now() };
+    let mut found: Vec<TaskResult> = vec![];
+    for task in &tasks {
+        let result = evaluate(&mut scorer, task, &setting, &mut results, &mut observer);
+        let Some(result) = (match (result, signals::exit_code()) {
+            (Err(_), Some(_)) => None,
+            (result, _) => result?,
+        }) else {
+            bar.clear();
+            return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
+        };
+        found.push(result);
+        let about = json!({
+            "linc": env!("CARGO_PKG_VERSION"),
+            "model": subject.identity(),
+            "path": path.display().to_string(),
+            "device": device,
+            "setting": asked,
+        });
+        results.save(about, &found)?;
+    }
+    bar.clear();
+    subject.clean();
+    let policy = policy.map_or_else(String::new, |policy| format!("; {policy}"));
+    out::line(format_args!("{}, layers {}", subject.model.title(), subject.model.layer_map()))?;
+    out::line(format_args!("context {context}, {}{policy}\n", precision.name()))?;
+    out::line(summary(&found))?;
+    out::line(format_args!("\nWrote {}", folder.join("results.json").display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tasks that are asked for, and those that a file asks for.
+fn tasks(args: &EvalArgs) -> Result<Vec<Task>> {
+    let mut names = args.tasks.clone();
+    for (name, given) in [("text", args.text.is_some()), ("requests", args.requests.is_some())] {
+        if given && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    if names.is_empty() {
+        bail!("no task is asked for\n  help: --tasks NAMES; linc eval --list-tasks lists them");
+    }
+    Ok(task::chosen(&names)?)
+}
+
+fn bos(word: &str) -> Result<Bos> {
+    match Bos::ALL.iter().find(|(name, _)| *name == word) {
+        Some((_, bos)) => Ok(*bos),
+        None => bail!("--bos is \"{word}\"; expected {}", one_of(word, &Bos::ALL.map(|(name, _)| name))),
+    }
+}
+
+fn list() -> Result<ExitCode> {
+    let row = |task: &Task| format!("{:<22} {}", task.name, task.about);
+    let rows: Vec<String> = task::all().iter().map(row).collect();
+    out::line(rows.join("\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures for people: those of each task, and of its parts where they are few.
+fn summary(found: &[TaskResult]) -> String {
+    const MOST_GROUPS: usize = 12;
+    let number = |value: f64| format!("{value:.4}");
+    let mut rows = vec![];
+    for result in found {
+        let first = |name: &&String| (*name != result.task.metric, !name.contains("perplexity"));
+        let mut names: Vec<&String> =
+            result.metrics.keys().filter(|name| !name.contains("_after_")).collect();
+        names.sort_by_key(first);
+        for (at, name) in names.into_iter().enumerate() {
+            let estimate = &result.metrics[name];
+            let task = if at == 0 {
+                format!("{} v{}", result.task.name, result.task.version)
+            } else {
+                String::new()
+            };
+            let interval = estimate
+                .ci95
+                .map_or_else(String::new, |[low, high]| format!("{} .. {}", number(low), number(high)));
+            let chance = result.chance.filter(|_| name.starts_with("acc"));
+            rows.push(vec![
+                task,
+                name.clone(),
+                number(estimate.value),
+                estimate.stderr.map_or_else(String::new, number),
+                interval,
+                chance.map_or_else(String::new, number),
+                thousands(estimate.samples as u64),
+            ]);
+        }
+        for (group, metrics) in result.groups.iter().filter(|_| result.groups.len() <= MOST_GROUPS) {
+            if let Some(estimate) = metrics.get(result.task.metric) {
+                let mut row = vec![String::new(); 7];
+                row[1] = group.clone();
+                row[2] = number(estimate.value);
+                row[6] = thousands(estimate.samples as u64);
+                rows.push(row);
+            }
+        }
+    }
+    table(&["task", "measure", "value", "stderr", "95 %", "chance", "samples"], &rows)
+}
+
+/// Says how far it is: by a bar, or where there is none by a line now and then.
+struct Shown {
+    bar: Progress,
+    said: Instant,
+    begun: Instant,
+}
+
+impl Observer for Shown {
+    fn preparing(&mut self, _: &str) {
+        self.begun = Instant::now();
+        self.said = Instant::now();
+    }
+
+    fn progress(&mut self, task: &str, done: usize, total: usize, before: usize) {
+        let words = format!("{task} {}/{}", thousands(done as u64), thousands(total as u64));
+        if done == before && before > 0 {
+            out::complain(format_args!(
+                "{task}: {} of {} samples are there already",
+                thousands(before as u64),
+                thousands(total as u64)
+            ));
+        }
+        self.bar.show(task, &words, done as u64, total as u64);
+        if !drawable() && done < total && done > before && self.said.elapsed() > LINES {
+            self.said = Instant::now();
+            let left = self.begun.elapsed().as_secs_f64() * (total - done) as f64 / (done - before) as f64;
+            out::complain(format_args!("{words}, {left:.0} s left"));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `linc eval` as a user has it: numbers of a run, of the same model as a Hugging Face folder, after a kill, and what is refused.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::{Folder, linc, refuse, stoppable, succeed};
+
+/// A trained run; its folder.
+fn trained(folder: &Folder, ratio: &str) -> String {
+    succeed(&["train", &folder.config(), "--model.linear_attn_ratio", ratio]);
+    folder.path("run").display().to_string()
+}
+
+fn results(out: &Path) -> Value {
+    serde_json::from_slice(&fs::read(out.join("results.json")).expect("results")).expect("JSON")
+}
+
+#[test]
+fn a_run_and_its_export_have_the_same_numbers() {
+    let folder = Folder::new("eval");
+    let run = trained(&folder, "0");
+    let text = folder.path("text.txt").display().to_string();
+    let [one, other, foreign] =
+        ["one", "other", "foreign"].map(|name| folder.path(name).display().to_string());
+    let said = succeed(&[
+        "eval",
+        &run,
+        "--tasks",
+        "text,copy,mqar",
+        "--text",
+        &text,
+        "--limit",
+        "5",
+        "--out",
+        &one,
+        "--stride",
+        "16",
+    ]);
+    for words in [
+        "layers SS",
+        "context 32, float32",
+        "BOS (0) before a context",
+        "perplexity",
+        "copy v1",
+        "results.json",
+    ] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    let found = results(Path::new(&one));
+    let text_result = &found["tasks"]["text"];
+    assert_eq!(text_result["version"], 1);
+    assert_eq!(text_result["prompt_hash"].as_str().map(str::len), Some(64));
+    let metrics = &text_result["metrics"];
+    let value = |name: &str| metrics[name]["value"].as_f64().expect("a number");
+    assert!((value("perplexity").ln() - value("loss")).abs() < 1e-9);
+    assert!(
+        (value("bits_per_byte") - value("loss") / std::f64::consts::LN_2).abs() < 1e-9,
+        "bytes are tokens"
+    );
+    let interval = metrics["loss"]["ci95"].as_array().expect("an interval");
+    assert!(interval[0].as_f64() < metrics["loss"]["value"].as_f64());
+    let lines = fs::read_to_string(folder.path("one/samples_text.jsonl")).expect("records");
+    assert_eq!(lines.lines().count() as u64, text_result["samples"].as_u64().expect("a number"));
+    assert_eq!(found["tasks"]["copy"]["samples"], 5);
+
+    // As Hugging Face has it, it is the same model, to the bit.
+    succeed(&["export", &format!("{run}/checkpoint/step-6"), "--out", &foreign]);
+    succeed(&[
+        "eval",
+        &foreign,
+        "--text",
+        &text,
+        "--out",
+        &other,
+        "--context",
+        "32",
+        "--limit",
+        "5",
+        "--stride",
+        "16",
+    ]);
+    assert_eq!(results(Path::new(&other))["tasks"]["text"]["metrics"], *metrics);
+    assert!(!folder.path("other/imported").exists(), "what was made for it is gone");
+
+    // The same command again has nothing to do; another model, or other samples, are not mixed with these.
+    let again = ["eval", &run, "--text", &text, "--limit", "5", "--out", &one, "--stride", "16"];
+    let output = linc(&again);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("are there already"));
+    assert!(results(Path::new(&one))["tasks"]["copy"].is_object(), "results of other tasks stay");
+    refuse(
+        &["eval", &foreign, "--text", &text, "--limit", "5", "--out", &one, "--stride", "16"],
+        &["another model"],
+    );
+    refuse(
+        &["eval", &run, "--text", &text, "--limit", "4", "--out", &one, "--stride", "16"],
+        &["another setting", "limit"],
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn an_evaluation_that_was_killed_goes_on_and_ends_with_the_same_numbers() {
+    let folder = Folder::new("eval_killed");
+    let run = trained(&folder, "0.5");
+    let text = folder.file("long.txt", "the quick brown fox jumps over the lazy dog\n".repeat(300));
+    let args = |out: &str| {
+        let out = folder.path(out).display().to_string();
+        ["eval", &run, "--text", &text, "--out", &out, "--device", "cpu", "--stride", "4"].map(str::to_owned)
+    };
+    succeed(&args("whole"));
+    let path = folder.path("killed/samples_text.jsonl");
+    let mut child = stoppable()
+        .args(args("killed"))
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("linc runs");
+    let begun = Instant::now();
+    while fs::metadata(&path).map_or(0, |about| about.len()) < 10_000 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it writes records");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().expect("it is there");
+    child.wait().expect("it was there");
+    let kept = fs::read(&path).expect("records");
+    let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+    succeed(&args("killed"));
+    let whole = fs::read(folder.path("whole/samples_text.jsonl")).expect("records");
+    assert!(lines(&kept) < lines(&whole), "it was killed before its end");
+    assert!(fs::read(&path).expect("records") == whole, "no sample is there twice, and none is missing");
+    let metrics = |out: &str| results(&folder.path(out))["tasks"]["text"]["metrics"].clone();
+    assert_eq!(metrics("killed"), metrics("whole"));
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_refused() {
+    let folder = Folder::new("eval_refused");
+    let run = trained(&folder, "0.5");
+    let text = folder.path("text.txt").display().to_string();
+    let out = folder.path("out").display().to_string();
+    let refused = |args: &[&str], words: &[&str]| {
+        refuse(&[&["eval", run.as_str(), "--out", &out], args].concat(), words);
+    };
+    refused(&[], &["no task is asked for", "--list-tasks"]);
+    refused(&["--tasks", "mmlo"], &["no task \"mmlo\"", "did you mean mmlu?"]);
+    refused(&["--tasks", "copy,copy"], &["asked for twice"]);
+    refused(&["--tasks", "text"], &["needs a text", "--text"]);
+    refused(&["--text", "none.txt"], &["none.txt"]);
+    refused(
+        &["--tasks", "mmlu", "--data", "no_such_folder"],
+        &["no_such_folder", "no such folder", "--data"],
+    );
+    refused(&["--text", &text, "--bos", "autoo"], &["--bos is \"autoo\"", "did you mean"]);
+    refused(&["--text", &text, "--stride", "33"], &["--stride is 33"]);
+    refused(&["--tasks", "copy", "--lengths", "64"], &["--lengths has 64", "--context of 64"]);
+    refused(&["--tasks", "hellaswag", "--shots", "3"], &["no examples", "--shots"]);
+    let requests = folder.file("samples.jsonl", "{\"arguments\": [[\"a\", \" b\"]]}\nno JSON\n");
+    refused(&["--requests", &requests], &["samples.jsonl:2", "no JSON"]);
+    refuse(&["eval", "no_such_model", "--text", &text, "--out", &out], &["no_such_model", "help: "]);
+    // A damaged model, and a file where a folder is to be.
+    let weights = folder.path("run/checkpoint/step-6/model.safetensors");
+    let whole = fs::read(&weights).expect("weights");
+    fs::write(&weights, &whole[..whole.len() / 2]).expect("cut off");
+    refused(&["--text", &text], &["model.safetensors"]);
+    fs::write(&weights, &whole).expect("whole again");
+    refuse(&["eval", &run, "--text", &text, "--out", &text], &["cannot be written"]);
+}

@@ -1,0 +1,106 @@
+//! What the samples of a task add up to.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::record::Record;
+use crate::stats::{Estimate, Unit};
+use crate::task::{Chance, Setting, Task};
+
+/// What one task gave over all of its samples, those of an evaluation that was ended before included.
+#[derive(Clone, Debug)]
+pub struct TaskResult {
+    /// Which one it was, with its version.
+    pub task: Task,
+    /// Examples before each question.
+    pub shots: usize,
+    /// Measures over all samples.
+    pub metrics: BTreeMap<String, Estimate>,
+    /// Measures of each part of the task.
+    pub groups: BTreeMap<String, BTreeMap<String, Estimate>>,
+    /// What somebody gets who knows nothing.
+    pub chance: Option<f64>,
+    /// How many questions the measures are over.
+    pub samples: usize,
+    /// Seconds that this evaluation took, and the samples that it answered in them.
+    pub seconds: f64,
+    /// See `seconds`.
+    pub answered: usize,
+    prompt_hash: String,
+}
+
+impl TaskResult {
+    pub(crate) fn new<'r>(
+        task: &Task,
+        setting: &Setting<'_>,
+        vocab: usize,
+        records: impl Iterator<Item = &'r Record>,
+        prompt_hash: String,
+    ) -> Self {
+        let mut all: Parts = Parts::new();
+        let mut groups: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut samples = 0;
+        for record in records {
+            samples += 1;
+            for (name, part) in &record.metrics {
+                all.entry(name.clone()).or_default().push(*part);
+                if !record.group.is_empty() {
+                    let group = groups.entry(record.group.clone()).or_default();
+                    group.entry(name.clone()).or_default().push(*part);
+                }
+            }
+        }
+        let chance = match task.chance {
+            Chance::None => None,
+            Chance::Of(share) => Some(share),
+            Chance::Vocab => Some(1.0 / vocab as f64),
+        };
+        TaskResult {
+            task: *task,
+            shots: setting.shots.or(task.shots).unwrap_or(0),
+            metrics: estimates(&all, setting.seed),
+            groups: groups
+                .iter()
+                .map(|(name, parts)| (name.clone(), estimates(parts, setting.seed)))
+                .collect(),
+            chance,
+            samples,
+            seconds: 0.0,
+            answered: 0,
+            prompt_hash,
+        }
+    }
+
+    pub(crate) fn timed(self, seconds: f64, answered: usize) -> Self {
+        TaskResult { seconds, answered, ..self }
+    }
+
+    /// The measure that counts first.
+    pub fn first(&self) -> Option<&Estimate> {
+        self.metrics.get(self.task.metric)
+    }
+
+    /// For `results.json`.
+    pub fn json(&self) -> Value {
+        json!({
+            "version": self.task.version,
+            "shots": self.shots,
+            "samples": self.samples,
+            "metric": self.task.metric,
+            "chance": self.chance,
+            "metrics": self.metrics,
+            "groups": self.groups,
+            "prompt_hash": self.prompt_hash,
+            "seconds": self.seconds,
+            "answered": self.answered,
+        })
+    }
+}
+
+type Parts = BTreeMap<String, Vec<(f64, f64)>>;
+
+fn estimates(parts: &Parts, seed: u64) -> BTreeMap<String, Estimate> {
+    let estimate = |name: &str, parts: &[(f64, f64)]| Estimate::of(parts, Unit::of(name), seed);
+    parts.iter().map(|(name, parts)| (name.clone(), estimate(name, parts))).collect()
+}

@@ -1,0 +1,227 @@
+//! From tasks to results: samples in batches, kept as they are answered, and what they add up to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use hmac_sha256::Hash as Sha256;
+use linc_infer::Scores;
+use serde_json::{Value, json};
+
+use crate::error::EvalError;
+use crate::record::{Log, Record};
+use crate::results::TaskResult;
+use crate::sample::{Answer, Ask, Sample};
+use crate::scorer::{Scorer, Writing};
+use crate::task::{Setting, Task};
+
+/// Sequences that are scored between two looks at the disk: more than a batch of each length.
+const AT_ONCE: usize = 128;
+
+/// Hears how far an evaluation is.
+pub trait Observer {
+    /// The samples of a task are being made.
+    fn preparing(&mut self, task: &str);
+    /// So many samples of a task are done, of how many there are; `before` were there already.
+    fn progress(&mut self, task: &str, done: usize, total: usize, before: usize);
+}
+
+/// Name of the file that says what results of a folder are of.
+const IDENTITY: &str = "evaluation.json";
+/// Name of the file with results.
+const RESULTS: &str = "results.json";
+
+/// A folder of results, which belongs to one model with one way to ask it.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    identity: Value,
+}
+
+impl Folder {
+    /// Makes a folder, or opens it where an evaluation of the same model goes on. `model` and `setting` are what every
+    /// number in it depends on.
+    ///
+    /// # Errors
+    /// [`EvalError::File`] if it cannot be written, or has results of something else.
+    pub fn open(path: &Path, model: &Value, setting: &Value) -> Result<Self, EvalError> {
+        fs::create_dir_all(path).map_err(EvalError::unwritable(path))?;
+        let file = path.join(IDENTITY);
+        let wanted = json!({ "model": model, "setting": setting });
+        let known = match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes).map_err(|error| {
+                EvalError::file(&file, format!("is no JSON: {error}"), "name another folder with --out")
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
+            Err(error) => return Err(EvalError::unreadable(&file)(error)),
+        };
+        // Where no task has begun there is nothing that could be mixed.
+        let tasks = known["tasks"].as_object().cloned().unwrap_or_default();
+        for part in ["model", "setting"] {
+            let Some(other) = difference(&known[part], &wanted[part]).filter(|_| !tasks.is_empty()) else {
+                continue;
+            };
+            let message = format!("has results of another {part}: {other}");
+            return Err(EvalError::file(path, message, "name another folder with --out, or remove this one"));
+        }
+        let identity = json!({ "model": model, "setting": setting, "tasks": tasks });
+        Ok(Folder { path: path.to_path_buf(), identity })
+    }
+
+    /// Notes what a task's samples are, or refuses where its results are of others.
+    fn claim(&mut self, task: &Task, samples: &Value) -> Result<(), EvalError> {
+        let known = &self.identity["tasks"][task.name];
+        if let Some(other) = difference(known, samples).filter(|_| !known.is_null()) {
+            let message = format!("its results of {} are of other samples: {other}", task.name);
+            let help = "name another folder with --out, or remove this one";
+            return Err(EvalError::file(&self.path, message, help));
+        }
+        self.identity["tasks"][task.name] = samples.clone();
+        self.write(IDENTITY, &self.identity)
+    }
+
+    /// Writes `results.json`: `about`, an object, and beside it the results of tasks; those of other tasks, which were
+    /// evaluated before, stay.
+    ///
+    /// # Errors
+    /// [`EvalError::File`] if it cannot be written.
+    pub fn save(&self, about: Value, results: &[TaskResult]) -> Result<(), EvalError> {
+        let known = fs::read(self.path.join(RESULTS)).ok();
+        let known = known.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let mut tasks = known.and_then(|known| known["tasks"].as_object().cloned()).unwrap_or_default();
+        tasks.extend(results.iter().map(|one| (one.task.name.to_owned(), one.json())));
+        let mut all = about;
+        all["tasks"] = Value::Object(tasks);
+        self.write(RESULTS, &all)
+    }
+
+    /// Writes a JSON file as a whole.
+    fn write(&self, name: &str, value: &Value) -> Result<(), EvalError> {
+        let (path, partial) = (self.path.join(name), self.path.join(format!(".{name}.partial")));
+        let text = format!("{value:#}\n");
+        fs::write(&partial, text).map_err(EvalError::unwritable(&partial))?;
+        fs::rename(&partial, &path).map_err(EvalError::unwritable(&path))
+    }
+}
+
+/// The first key of which two objects say different things, and what.
+fn difference(known: &Value, wanted: &Value) -> Option<String> {
+    let (Some(a), Some(b)) = (known.as_object(), wanted.as_object()) else {
+        return (known != wanted).then(|| "it does not say of which".to_owned());
+    };
+    let keys = b.keys().chain(a.keys());
+    let key = keys.into_iter().find(|key| a.get(*key) != b.get(*key))?;
+    let value = |object: &serde_json::Map<String, Value>| {
+        object.get(key).map_or_else(|| "nothing".to_owned(), Value::to_string)
+    };
+    Some(format!("its {key} is {}, and now {}", value(a), value(b)))
+}
+
+/// Evaluates one task; nothing if it was asked to stop before the end, what was answered is kept then.
+///
+/// # Errors
+/// A file of the task or of results, or the scorer's.
+pub fn evaluate(
+    scorer: &mut dyn Scorer,
+    task: &Task,
+    setting: &Setting<'_>,
+    folder: &mut Folder,
+    observer: &mut dyn Observer,
+) -> Result<Option<TaskResult>, EvalError> {
+    let begun = Instant::now();
+    if let (None, Some(shots @ 1..)) = (task.shots, setting.shots) {
+        let message = format!("the task {} has no examples, --shots asks for {shots}", task.name);
+        return Err(EvalError::request(message, "leave --shots out, or ask for this task by itself"));
+    }
+    observer.preparing(task.name);
+    let samples = (task.make)(task, setting)?;
+    if samples.is_empty() {
+        let message = format!("the task {} has no samples", task.name);
+        return Err(EvalError::request(message, "its texts are empty, or --limit is 0"));
+    }
+    let prompts = prompt_hash(&samples);
+    let what = json!({ "version": task.version, "prompt_hash": prompts, "samples": samples.len() });
+    folder.claim(task, &what)?;
+    let mut log = Log::open(&folder.path, task.name)?;
+    let todo: Vec<&Sample> = samples.iter().filter(|s| !log.records.contains_key(&s.id)).collect();
+    let (total, before) = (samples.len(), samples.len() - todo.len());
+    let lengths: Vec<usize> = todo.iter().flat_map(|sample| sample.sequences()).map(<[u32]>::len).collect();
+    if !lengths.is_empty() {
+        scorer.prepare(&lengths)?;
+    }
+    let mut rest = &todo[..];
+    let mut done = before;
+    observer.progress(task.name, done, total, before);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(together(rest));
+        let Some(answers) = answered(scorer, now)? else { return Ok(None) };
+        let records = now.iter().zip(answers).map(|(sample, answer)| {
+            let (metrics, answer) = sample.graded(&answer);
+            Record::new(sample, metrics, answer)
+        });
+        log.add(records.collect())?;
+        rest = later;
+        done += now.len();
+        observer.progress(task.name, done, total, before);
+    }
+    let records = samples.iter().filter_map(|sample| log.records.get(&sample.id));
+    let result = TaskResult::new(task, setting, scorer.vocab(), records, prompts);
+    Ok(Some(result.timed(begun.elapsed().as_secs_f64(), total - before)))
+}
+
+/// How many samples are answered together: one text, or so many that batches fill up.
+fn together(samples: &[&Sample]) -> usize {
+    let mut sequences = 0;
+    let fit = samples.iter().take_while(|sample| {
+        let first = sequences == 0;
+        sequences += match &sample.ask {
+            // A text takes many steps, and so do those that are written beside it.
+            Ask::Write { .. } => AT_ONCE / 8,
+            Ask::Likelihoods(_) | Ask::Places { .. } => sample.sequences().len(),
+        };
+        first || sequences <= AT_ONCE
+    });
+    fit.count().max(1)
+}
+
+fn answered(scorer: &mut dyn Scorer, samples: &[&Sample]) -> Result<Option<Vec<Answer>>, EvalError> {
+    let sequences: Vec<&[u32]> = samples.iter().flat_map(|sample| sample.sequences()).collect();
+    let mut scores = vec![None; sequences.len()];
+    if !sequences.is_empty() && !scorer.score(&sequences, &mut |index, found| scores[index] = Some(found))? {
+        return Ok(None);
+    }
+    let prompts: Vec<Writing<'_>> = samples.iter().filter_map(|sample| writing(sample)).collect();
+    let mut texts = vec![None; prompts.len()];
+    if !prompts.is_empty() && !scorer.write(&prompts, &mut |index, text| texts[index] = Some(text))? {
+        return Ok(None);
+    }
+    let (mut scores, mut texts) = (scores.into_iter().flatten(), texts.into_iter().flatten());
+    let answer = |sample: &&Sample| match writing(sample) {
+        Some(_) => texts.next().map(Answer::Text),
+        None => {
+            let count = sample.sequences().len();
+            let found: Vec<Scores> = scores.by_ref().take(count).collect();
+            (found.len() == count).then_some(Answer::Scores(found))
+        }
+    };
+    Ok(samples.iter().map(answer).collect())
+}
+
+/// What a sample has a model write, if that is what it asks.
+fn writing(sample: &Sample) -> Option<Writing<'_>> {
+    match &sample.ask {
+        Ask::Write { prompt, tokens, stop } => Some(Writing { prompt, tokens: *tokens, stop }),
+        Ask::Likelihoods(_) | Ask::Places { .. } => None,
+    }
+}
+
+/// Identifies what is asked, to the letter.
+fn prompt_hash(samples: &[Sample]) -> String {
+    let mut hash = Sha256::new();
+    for sample in samples {
+        let text = format!("{}\n{}\n", sample.id, sample.doc);
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
