@@ -6,7 +6,7 @@
 
 `HF_DIR` is a Llama model in Hugging Face's format, which is imported and served, and loaded by transformers; with `--export` a
 checkpoint of linc is exported instead and the two are that. Tasks are made of the text and need no download: whole documents by rolling
-log-likelihood (as wikitext), the last word of a passage (as LAMBADA), the right ending among four (as HellaSwag), and greedy
+log-likelihood (as wikitext), the last words of a passage (as LAMBADA, of one word), the right ending among four (as HellaSwag), and greedy
 text up to a stop. Prints, for each, the largest difference of a log-likelihood and both results, and exits with 1 if a log-likelihood
 differs by more than 1e-4 (relative to its size, above 1) or a result at all.
 """
@@ -57,11 +57,12 @@ def documents(path, count):
 def tasks(folder, texts):
     """Writes tasks and their data; their names."""
     drawn = random.Random(7)
-    rows = {"rolling": [], "last_word": [], "endings": [], "greedy": []}
+    rows = {"rolling": [], "last_words": [], "endings": [], "greedy": []}
     for text in texts:
         words = text.split()
         rows["rolling"].append({"text": text})
-        rows["last_word"].append({"text": " ".join(words[:-1]), "target": " " + words[-1]})
+        # Several words: a token may be three, and a target that begins within one has none of its own.
+        rows["last_words"].append({"text": " ".join(words[:-8]), "target": " " + " ".join(words[-8:])})
         cut = 2 * len(words) // 3
         others = [" ".join(drawn.choice(texts).split()[-12:]) for _ in range(3)]
         choices = [" ".join(words[cut : cut + 12])] + others
@@ -74,7 +75,7 @@ def tasks(folder, texts):
     metric = "metric_list:\n  - metric: {}\n    aggregation: {}\n    higher_is_better: true\n"
     kinds = {
         "rolling": ("loglikelihood_rolling", "", "{{text}}", metric.format("word_perplexity", "weighted_perplexity")),
-        "last_word": ("loglikelihood", "{{text}}", "{{target}}", metric.format("acc", "mean") + "  - metric: perplexity\n    aggregation: perplexity\n    higher_is_better: false\n"),
+        "last_words": ("loglikelihood", "{{text}}", "{{target}}", metric.format("acc", "mean") + "  - metric: perplexity\n    aggregation: perplexity\n    higher_is_better: false\n"),
         "endings": ("multiple_choice", "{{text}}", "{{label}}", 'doc_to_choice: "{{choices}}"\n' + metric.format("acc", "mean") + "  - metric: acc_norm\n    aggregation: mean\n    higher_is_better: true\n"),
         "greedy": ("generate_until", "{{text}}", "{{target}}", "generation_kwargs:\n  until:\n    - \".\"\n  max_gen_toks: 24\n  do_sample: false\n" + metric.format("exact_match", "mean")),
     }
@@ -143,6 +144,8 @@ def main():
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--context", type=int, default=512)
+    # The two back ends have different defaults.
+    parser.add_argument("--bos", action=argparse.BooleanOptionalAction, default=True, help="begin texts with the tokenizer's BOS")
     parser.add_argument("--linc", default="target/release/linc")
     given = parser.parse_args()
     if (given.model is None) == (given.export is None):
@@ -159,11 +162,11 @@ def main():
         (folder / "tasks").mkdir()
         names = tasks(folder / "tasks", documents(given.text, given.count))
         theirs = evaluate(
-            "hf", f"pretrained={model},dtype=float32,max_length={given.context},trust_remote_code=True,device=cpu", names, folder / "tasks", 8
+            "hf", f"pretrained={model},dtype=float32,max_length={given.context},trust_remote_code=True,device=cpu,add_bos_token={given.bos}", names, folder / "tasks", 8
         )
         with Server(given.linc, checkpoint, given.context) as server:
             # The harness keeps one token less for a request, and one for the answer.
-            args = f"base_url={server.url},model=m,tokenizer_backend=huggingface,tokenizer={model},max_length={given.context + 2},num_concurrent=2"
+            args = f"base_url={server.url},model=m,tokenizer_backend=huggingface,tokenizer={model},max_length={given.context + 2},num_concurrent=2,add_bos_token={given.bos}"
             ours = evaluate("local-completions", args, names, folder / "tasks", 16)
         print("| task | requests | largest difference | transformers | linc |")
         print("|---|---|---|---|---|")

@@ -54,7 +54,7 @@ const CRATES: [(&str, &str, &[&str]); 27] = [
     (
         "linc-bench",
         "runtime/bench",
-        &["linc-plan", "linc-driver", "linc-device", "linc-exec", "linc-session"],
+        &["linc-plan", "linc-driver", "linc-device", "linc-exec", "linc-session", "linc-infer"],
     ),
     (
         "linc-eval",

@@ -1,10 +1,11 @@
-//! Measurements: attention, training steps, and kernels that memory limits, on any device.
+//! Measurements: attention, training steps, inference, and kernels that memory limits, on any device.
 //!
 //! What is timed is what the compiler makes of a model, in the order and the memory of its plan: no kernel is built for a
 //! measurement. Everything runs before it is timed; rounds go through all that is compared, so that a clock that drifts
 //! drifts for all; results are medians. Data are random: hardware is faster on zeros.
 
 mod attention;
+mod inference;
 mod memory;
 mod training;
 
@@ -22,6 +23,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use attention::{AttentionBench, AttentionRow, Pass, attention};
+pub use inference::{InferenceBench, InferenceReport, InferenceRow, inference};
 pub use memory::{CopySpeed, MemoryBench, MemoryReport, MemoryRow, memory};
 pub use training::{TrainingBench, TrainingReport, TrainingRow, training};
 

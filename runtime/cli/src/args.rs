@@ -299,6 +299,8 @@ pub(crate) enum BenchCommand {
     Attention(BenchAttentionArgs),
     /// Time whole training steps of a model on random tokens
     Train(BenchTrainArgs),
+    /// Time reading prompts and writing tokens behind them, with the memory that a sequence has
+    Inference(BenchInferenceArgs),
     /// Time the kernels of a model's training step that memory limits, as shares of the speed of a copy
     Memory(BenchMemoryArgs),
 }
@@ -392,6 +394,29 @@ pub(crate) struct BenchTrainArgs {
     pub(crate) batch_size: usize,
     #[command(flatten)]
     pub(crate) recompute: RecomputeArgs,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+/// `linc bench inference`
+#[derive(Debug, Args)]
+pub(crate) struct BenchInferenceArgs {
+    /// The model, such as models/llama3_1b.toml
+    pub(crate) model: PathBuf,
+    /// Shares of linear layers, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "0,0.5,1", allow_negative_numbers = true)]
+    pub(crate) ratio: Vec<String>,
+    #[arg(long, help = placement_help(), default_value_t = Placement::default().to_string())]
+    pub(crate) placement: String,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a prompt, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "128,1024,8192", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) seq: Vec<usize>,
+    /// Sequences that are continued at once, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,8", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) batch_size: Vec<usize>,
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
 }

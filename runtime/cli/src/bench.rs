@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use linc_bench::BenchError;
 use linc_bench::{
-    AttentionBench, AttentionRow, MemoryBench, MemoryReport, Open, Pass, Tell, Times, Timing, Told,
-    TrainingBench, TrainingReport, attention, memory, training,
+    AttentionBench, AttentionRow, InferenceBench, InferenceReport, MemoryBench, MemoryReport, Open, Pass,
+    Tell, Times, Timing, Told, TrainingBench, TrainingReport, attention, inference, memory, training,
 };
 use linc_device::Device;
 use linc_device::words::{bytes, count, thousands};
@@ -16,8 +16,8 @@ use linc_exec::ExecError;
 use serde_json::json;
 
 use crate::args::{
-    BenchAttentionArgs, BenchCommand, BenchMemoryArgs, BenchTrainArgs, Format, Half, KindArg, LayerArgs,
-    MeasureArgs,
+    BenchAttentionArgs, BenchCommand, BenchInferenceArgs, BenchMemoryArgs, BenchTrainArgs, Format, Half,
+    KindArg, LayerArgs, MeasureArgs,
 };
 use crate::compile;
 use crate::out;
@@ -31,6 +31,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
     match command {
         BenchCommand::Attention(args) => run_attention(args),
         BenchCommand::Train(args) => run_training(args),
+        BenchCommand::Inference(args) => run_inference(args),
         BenchCommand::Memory(args) => run_memory(args),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -94,6 +95,28 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
             out::line(training_table(&report))?;
         }
         Format::Json => print("train", &args.measure, serde_json::to_value(&report)?)?,
+    }
+    Ok(())
+}
+
+fn run_inference(args: &BenchInferenceArgs) -> Result<()> {
+    let shape = (1, args.seq.iter().copied().max().unwrap_or(1));
+    let open = |ratio: &String| open(&args.model, Some(ratio), &args.placement, args.set.clone(), shape);
+    let bench = InferenceBench {
+        models: args.ratio.iter().map(open).collect::<Result<_>>()?,
+        lengths: args.seq.clone(),
+        batches: args.batch_size.clone(),
+        precision: compile::pass_setting(&args.measure.precision)?,
+        timing: timing(&args.measure)?,
+    };
+    let bar = Progress::new();
+    let report = inference(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
+    match args.measure.format {
+        Format::Text => {
+            heading(&report.device, &args.measure)?;
+            out::line(inference_table(&report))?;
+        }
+        Format::Json => print("inference", &args.measure, serde_json::to_value(&report)?)?,
     }
     Ok(())
 }
@@ -265,6 +288,46 @@ fn training_table(report: &TrainingReport) -> String {
         "memory",
         "compile s",
         "first step s",
+    ];
+    let mut text = table(&header, &rows);
+    for failure in failures {
+        text.push_str(&format!("\n{failure}"));
+    }
+    text
+}
+
+fn inference_table(report: &InferenceReport) -> String {
+    let speed = |speed: Option<f64>| speed.map_or(String::new(), |speed| thousands(speed.round() as u64));
+    let median = |times: &Option<Times>| times.as_ref().map_or(String::new(), |times| ms(times.median));
+    let mut failures = vec![];
+    let mut rows = vec![];
+    for row in &report.rows {
+        let size = format!("{} x {}", row.batch, row.length);
+        if let Some(error) = &row.error {
+            failures.push(format!("ratio {}, {size}: {error}", row.ratio));
+        }
+        rows.push(vec![
+            format!("{} {}", row.model, row.ratio),
+            size,
+            median(&row.prefill_ms),
+            speed(row.prefill_tokens_per_s),
+            median(&row.decode_ms),
+            speed(row.decode_tokens_per_s),
+            bytes(row.cache_bytes),
+            bytes(row.state_bytes),
+            row.bytes.map_or(String::new(), bytes),
+        ]);
+    }
+    let header = [
+        "model and ratio",
+        "batch x prompt",
+        "prompt ms",
+        "tokens/s",
+        "step ms",
+        "tokens/s",
+        "cache of one",
+        "states of one",
+        "memory",
     ];
     let mut text = table(&header, &rows);
     for failure in failures {

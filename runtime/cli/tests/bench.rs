@@ -140,3 +140,34 @@ fn what_cannot_be_measured_is_refused() {
     refuse(&["bench", "train", MODEL, "--device", "cuda"], &["there is no "]);
     refuse(&["bench", "speed"], &["speed"]);
 }
+
+#[test]
+fn inference_has_a_row_for_each_length_ratio_and_batch() {
+    let args = ["inference", MODEL, "--ratio", "0,0.5,1", "--seq", "40,80", "--batch-size", "1,3"];
+    let report = json(&args);
+    assert_eq!(rows(&report).len(), 2 * 3 * 2);
+    for row in rows(&report) {
+        check_times(&row["prefill_ms"]);
+        check_times(&row["decode_ms"]);
+        let [ratio, batch, length] = ["ratio", "batch", "length"].map(|name| number(&row[name]));
+        let speeds = ["prefill_tokens_per_s", "decode_tokens_per_s"].map(|name| number(&row[name]));
+        let expected = [length, batch].map(|amount| amount * 1e3);
+        for ((speed, amount), name) in speeds.into_iter().zip(expected).zip(["prefill_ms", "decode_ms"]) {
+            assert!((speed * number(&row[name]["median"]) / amount - 1.0).abs() < 1e-6, "{row}");
+        }
+        // Caches grow with the length, states do not; each layer has one of the two.
+        let [cache, state] = ["cache_bytes", "state_bytes"].map(|name| number(&row[name]));
+        assert_eq!((cache == 0.0, state == 0.0), (ratio == 1.0, ratio == 0.0), "{row}");
+        let same = |other: &&Value| other["ratio"] == row["ratio"] && other["batch"] == row["batch"];
+        for other in rows(&report).iter().filter(same) {
+            let times = number(&other["length"]) / length;
+            assert_eq!(
+                (number(&other["cache_bytes"]), number(&other["state_bytes"])),
+                (cache * times, state)
+            );
+        }
+        assert!(number(&row["bytes"]) > batch * (cache + state), "{row}");
+    }
+    refuse(&["bench", "inference", MODEL, "--seq", "0"], &["--seq", "at least 1"]);
+    refuse(&["bench", "inference", MODEL, "--batch-size", "9999"], &["9999 sequences at once"]);
+}

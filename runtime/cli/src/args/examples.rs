@@ -4,7 +4,7 @@
 pub(super) const FIRST_STEPS: &str = "\
 First steps:
   linc train quickstart                   Train a small hybrid, in a minute or two
-  linc generate --checkpoint outputs/quickstart/checkpoint/step-300 --prompt Hi
+  linc generate outputs/quickstart/checkpoint/step-300 --prompt Hi
   linc models                             What there is to compile and train
   linc compile llama3_1b --ratio 0.75     Layers, memory and kernels of a large one
   linc COMMAND --help                     What a command takes";

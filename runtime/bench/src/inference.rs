@@ -1,0 +1,198 @@
+//! Inference: reading a prompt in blocks and writing tokens behind it, by length, share of linear layers and batch, with the
+//! memory that a sequence has.
+
+use linc_device::process::seconds;
+use linc_device::words::count;
+use linc_driver::{Model, Precision};
+use linc_infer::{InferError, Programs, Row, Wanted};
+use linc_session::{Session, SessionError, target};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::{Open, Tell, Times, Timing, Told};
+use crate::BenchError;
+
+/// What to measure: every model at every length and batch.
+#[derive(Clone, Debug)]
+pub struct InferenceBench {
+    /// One model at several ratios.
+    pub models: Vec<Model>,
+    /// Tokens of a prompt.
+    pub lengths: Vec<usize>,
+    /// Sequences that are continued at once.
+    pub batches: Vec<usize>,
+    /// Number format of weights, activations and caches.
+    pub precision: Precision,
+    /// How many runs warm up, and how many are timed.
+    pub timing: Timing,
+}
+
+/// One model at one length and batch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InferenceRow {
+    /// `llama3 1B`
+    pub model: String,
+    /// Share of linear layers.
+    pub ratio: f64,
+    /// `LLLS LLLS ..`
+    pub layers: String,
+    /// Tokens of the prompt, and the position of the first token that is timed.
+    pub length: usize,
+    /// Sequences that are continued at once.
+    pub batch: usize,
+    /// Bytes of the KV cache that a sequence of this length has, by the plan.
+    pub cache_bytes: u64,
+    /// Bytes of the recurrent states that a sequence has, by the plan.
+    pub state_bytes: u64,
+    /// Bytes of the arena: weights, caches and states of all slots, scratch. It is all that is allocated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Milliseconds of reading one prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefill_ms: Option<Times>,
+    /// Tokens of prompts per second, by the median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefill_tokens_per_s: Option<f64>,
+    /// Milliseconds of a step, in which each sequence gets a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode_ms: Option<Times>,
+    /// Tokens written per second, of all sequences together, by the median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode_tokens_per_s: Option<f64>,
+    /// Why there are no numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What was measured, and on which device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InferenceReport {
+    /// The device in words.
+    pub device: String,
+    /// One per length, batch and model.
+    pub rows: Vec<InferenceRow>,
+}
+
+/// Measures prompts and tokens. What does not fit in memory is a row that says so, unless nothing fits.
+///
+/// # Errors
+/// [`BenchError`]: models that cannot generate so much, or what the device refuses.
+pub fn inference(
+    bench: &InferenceBench,
+    open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
+) -> Result<InferenceReport, BenchError> {
+    let mut report = InferenceReport { device: String::new(), rows: vec![] };
+    let mut unfit = None;
+    for length in &bench.lengths {
+        for batch in &bench.batches {
+            for model in &bench.models {
+                let (ratio, tokens) = (model.share_text(), count(*length, "token"));
+                tell(Told::Case(&format!("inference: {}, ratio {ratio}, {batch} x {tokens}", model.title())));
+                let mut row = InferenceRow {
+                    model: model.title(),
+                    ratio: model.share().as_f64(),
+                    layers: model.layer_map(),
+                    length: *length,
+                    batch: *batch,
+                    cache_bytes: 0,
+                    state_bytes: 0,
+                    bytes: None,
+                    prefill_ms: None,
+                    prefill_tokens_per_s: None,
+                    decode_ms: None,
+                    decode_tokens_per_s: None,
+                    error: None,
+                };
+                match measure(bench, model, &mut row, open, tell, &mut report.device) {
+                    Ok(()) => {}
+                    Err(BenchError::Session(error @ SessionError::DoesNotFit { .. })) => {
+                        row.error = error.to_string().lines().next().map(str::to_owned);
+                        unfit = Some(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+                report.rows.push(row);
+            }
+        }
+    }
+    match unfit {
+        Some(error) if report.rows.iter().all(|row| row.decode_ms.is_none()) => Err(error.into()),
+        _ => Ok(report),
+    }
+}
+
+fn measure(
+    bench: &InferenceBench,
+    model: &Model,
+    row: &mut InferenceRow,
+    open: &mut Open<'_>,
+    tell: &mut Tell<'_>,
+    named: &mut String,
+) -> Result<(), BenchError> {
+    let Timing { warmup, rounds } = bench.timing;
+    let runs = warmup.saturating_add(rounds);
+    let device = open()?;
+    let options = linc_infer::options(bench.precision, target(&*device));
+    let context = row.length.saturating_add(runs);
+    let wanted = Wanted { sequences: row.batch, ..Wanted::one(context) };
+    let (programs, entries) = Programs::plan(model, wanted, &options, 0)?;
+    let mut session = linc_infer::session(model, &entries, device)?;
+    *named = session.executor.describe_device();
+    session.executor.initialize(1)?;
+    row.bytes = Some(session.executor.arena_bytes());
+    let [cache, state] = programs.bytes_per_sequence(&session);
+    // The cache has room for what is written as well; of a sequence this long it is a share.
+    let room = programs.room() as u64;
+    row.cache_bytes = cache / room * row.length as u64;
+    row.state_bytes = state;
+
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let vocab = model.sizes.vocab_size as u32;
+    let mut draw = |count: usize| -> Vec<u32> { (0..count).map(|_| random.random_range(0..vocab)).collect() };
+    let prompts: Vec<Vec<u32>> = (0..row.batch).map(|_| draw(row.length)).collect();
+    let read = |session: &mut Session, slot: usize| -> Result<f64, BenchError> {
+        let begun = seconds();
+        programs.read_prompt(session, &prompts[slot], slot)?;
+        Ok(seconds() - begun)
+    };
+    let mut times = vec![];
+    for run in 0..runs.max(row.batch) {
+        let time = read(&mut session, run % row.batch)?;
+        tell(Told::Runs { done: (run + 1).min(2 * runs), total: 2 * runs });
+        times.extend((run >= warmup && times.len() < rounds).then_some(time));
+    }
+    let prefill = Times::of(times);
+    row.prefill_tokens_per_s = Some(row.length as f64 / (prefill.median / 1e3).max(1e-12));
+    row.prefill_ms = Some(prefill);
+
+    let mut times = vec![];
+    for run in 0..runs {
+        let tokens = draw(row.batch);
+        let rows: Vec<Row> =
+            (0..).zip(tokens).map(|(slot, token)| Row { token, position: row.length + run, slot }).collect();
+        let begun = seconds();
+        let logits = programs.step(&mut session, &rows, &mut std::iter::empty())?;
+        let time = seconds() - begun;
+        if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
+            let message = format!("the measured program gives a logit of {logit}; its times mean nothing");
+            return Err(BenchError::Request(message));
+        }
+        tell(Told::Runs { done: runs + run + 1, total: 2 * runs });
+        times.extend((run >= warmup).then_some(time));
+    }
+    let decode = Times::of(times);
+    row.decode_tokens_per_s = Some(row.batch as f64 / (decode.median / 1e3).max(1e-12));
+    row.decode_ms = Some(decode);
+    Ok(())
+}
+
+impl From<InferError> for BenchError {
+    fn from(error: InferError) -> Self {
+        match error {
+            InferError::Session(error) => error.into(),
+            other => BenchError::Request(other.to_string()),
+        }
+    }
+}
