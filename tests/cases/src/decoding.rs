@@ -44,7 +44,7 @@ pub fn tokens() -> Vec<Case> {
                 for kernel in
                     [softmax_decode(&spec), softmax_decode_parts(&spec), softmax_decode_merge(&spec)]
                 {
-                    let buffers = named(&kernel, 5, &[("pos", pos)]);
+                    let buffers = named(&kernel, shape.batch, 5, &[("pos", pos)]);
                     cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
                 }
             }
@@ -54,7 +54,11 @@ pub fn tokens() -> Vec<Case> {
                     EfficientDecodeSpec { elem, shape, temperature: 1.0, block_h, width, q, k, v, out };
                 let kernel = efficient_decode(&spec);
                 for pos in [0, 7] {
-                    cases.push(Case::new(&kernel, &named(&kernel, 3, &[("pos", pos)]), tolerance(elem)));
+                    cases.push(Case::new(
+                        &kernel,
+                        &named(&kernel, batch, 3, &[("pos", pos)]),
+                        tolerance(elem),
+                    ));
                 }
             }
         }
@@ -77,7 +81,7 @@ pub fn prompts() -> Vec<Case> {
             let spec = SoftmaxPrefillSpec { forward, len };
             for pos in positions {
                 for kernel in [append_to_cache(&spec), softmax_prefill(&spec)] {
-                    let buffers = named(&kernel, 5, &[("pos", pos)]);
+                    let buffers = named(&kernel, shape.batch, 5, &[("pos", pos)]);
                     cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
                 }
             }
@@ -90,7 +94,11 @@ pub fn prompts() -> Vec<Case> {
                         efficient_prefill_prefix(&spec),
                         efficient_prefill_out(&spec),
                     ] {
-                        cases.push(Case::new(&kernel, &named(&kernel, 6, &[("pos", pos)]), within));
+                        cases.push(Case::new(
+                            &kernel,
+                            &named(&kernel, shape.batch, 6, &[("pos", pos)]),
+                            within,
+                        ));
                     }
                 }
             }
@@ -99,13 +107,13 @@ pub fn prompts() -> Vec<Case> {
     cases
 }
 
-/// Random operands but for numbers that matter; sums of weights are positive.
-fn named(kernel: &Kernel, seed: u64, numbers: &[(&str, i32)]) -> Vec<Buffer> {
+/// Random operands for `batch` sequences but for numbers that matter; sums of weights are positive.
+fn named(kernel: &Kernel, batch: usize, seed: u64, numbers: &[(&str, i32)]) -> Vec<Buffer> {
     let mut buffers = inputs(kernel, LEN, 5, seed);
     for (param, buffer) in kernel.params.iter().zip(&mut buffers) {
         if param.name == "slot" {
-            // Where there is one sequence only the first is read.
-            *buffer = Buffer::I32(vec![1, 0, 3, 2]);
+            // The other way round than the sequences, of which no more are read than there are.
+            *buffer = Buffer::I32((0..batch as i32).rev().collect());
         }
         if let Some((_, number)) = numbers.iter().find(|(name, _)| *name == param.name) {
             *buffer = Buffer::I32(vec![*number; 4]);
