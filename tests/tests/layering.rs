@@ -11,7 +11,7 @@ use linc_tests::tree::{TextFile, files, root, rust_files};
 use serde_json::Value;
 
 /// Each crate with its folder and the workspace crates that it may use.
-const CRATES: [(&str, &str, &[&str]); 27] = [
+const CRATES: [(&str, &str, &[&str]); 28] = [
     ("linc-text", "compiler/text", &[]),
     ("linc-ir", "compiler/ir", &["linc-text"]),
     ("linc-lang", "compiler/lang", &["linc-ir"]),
@@ -85,6 +85,7 @@ const CRATES: [(&str, &str, &[&str]); 27] = [
         ],
     ),
     ("linc-study", "runtime/study", &["linc-driver", "linc-device", "linc-config", "linc-train"]),
+    ("linc-watch", "runtime/watch", &["linc-device", "linc-config", "linc-checkpoint", "linc-train"]),
     (
         "linc",
         "runtime/cli",
@@ -103,6 +104,7 @@ const CRATES: [(&str, &str, &[&str]); 27] = [
             "linc-serve",
             "linc-bench",
             "linc-study",
+            "linc-watch",
         ],
     ),
     (

@@ -3,6 +3,7 @@
 mod ask;
 mod eval;
 mod examples;
+mod tools;
 mod values;
 
 use std::path::PathBuf;
@@ -16,9 +17,12 @@ pub(crate) use ask::{GenerateArgs, ServeArgs};
 use eval::EVAL_EXAMPLES;
 pub(crate) use eval::EvalArgs;
 use examples::{
-    CONFIG_EXAMPLES, FIRST_STEPS, REPORT_EXAMPLES, SERVE_EXAMPLES, SWEEP_EXAMPLES, TOKENIZE_EXAMPLES,
-    TRAIN_EXAMPLES,
+    COMPLETIONS_EXAMPLES, CONFIG_EXAMPLES, FIRST_STEPS, REPORT_EXAMPLES, SERVE_EXAMPLES, SWEEP_EXAMPLES,
+    TOKENIZE_EXAMPLES, TRAIN_EXAMPLES,
 };
+#[cfg(feature = "watch")]
+pub(crate) use tools::WatchArgs;
+pub(crate) use tools::{CompletionsArgs, InitArgs};
 use values::{count, element, file_size, held_out, memory, positive, shard_tokens};
 
 fn placement_help() -> String {
@@ -69,6 +73,12 @@ pub(crate) enum Command {
     /// Measure attention, training steps, or the kernels that memory limits
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Draw curves, numbers and alerts of runs, while they go on or afterwards
+    #[cfg(feature = "watch")]
+    Watch(WatchArgs),
+    /// Print a script that completes commands in a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
     /// List the models and configs that are part of the program
     Models,
     /// Write a config and its model into a folder, to be edited
@@ -96,16 +106,6 @@ pub(crate) struct TokenizeArgs {
     /// Tokens of a shard, which ends with a document
     #[arg(long, default_value_t = 1 << 25, value_name = "COUNT", value_parser = shard_tokens)]
     pub(crate) shard_tokens: u64,
-}
-
-/// `linc init`
-#[derive(Debug, Args)]
-pub(crate) struct InitArgs {
-    /// A config or a model of `linc models`, such as quickstart
-    pub(crate) name: String,
-    /// Where configs/ and models/ are made
-    #[arg(default_value = ".")]
-    pub(crate) folder: PathBuf,
 }
 
 /// `linc import`
@@ -148,6 +148,12 @@ pub(crate) struct TrainArgs {
     /// Print all settings with their defaults
     #[arg(long)]
     pub(crate) list_settings: bool,
+    /// Say only warnings, errors and what the run came to
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Lines for people, or an object a line
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    pub(crate) log_format: Format,
     /// Settings: --section.key value
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
     pub(crate) overrides: Vec<String>,

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<ExitCode> {
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
     check_first("config", &["--schema", "--format", "--help"], path, &args.overrides)?;
-    let (format, settings) = take_format(args)?;
+    let (format, settings) = take_format("--format", args.format, &args.overrides)?;
     let overrides = Override::parse_all(&settings, &JobConfig::keys())?;
     let loaded = JobConfig::load_file(path, &overrides, &SHIPPED)?;
     for warning in &loaded.warnings {
@@ -40,11 +40,15 @@ pub(crate) fn schema() -> String {
 }
 
 /// The format, which behind the config arrives among the settings, and the settings.
-fn take_format(args: &ConfigArgs) -> Result<(Format, Vec<String>)> {
-    let (mut format, mut settings) = (args.format, Vec::new());
-    let mut rest = args.overrides.iter();
+pub(crate) fn take_format(
+    option: &str,
+    mut format: Format,
+    overrides: &[String],
+) -> Result<(Format, Vec<String>)> {
+    let mut settings = Vec::new();
+    let mut rest = overrides.iter();
     while let Some(arg) = rest.next() {
-        let word = match arg.strip_prefix("--format") {
+        let word = match arg.strip_prefix(option) {
             Some("") => rest.next().map(String::as_str),
             Some(value) if value.starts_with('=') => Some(&value[1..]),
             Some(_) | None => {
@@ -55,7 +59,7 @@ fn take_format(args: &ConfigArgs) -> Result<(Format, Vec<String>)> {
         format = match word.map(|word| Format::from_str(word, false)) {
             Some(Ok(format)) => format,
             Some(Err(_)) | None => {
-                bail!("--format takes text or json\n  help: linc config CONFIG --format json")
+                bail!("{option} takes text or json\n  help: {option} json")
             }
         };
     }

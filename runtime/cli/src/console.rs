@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use linc_device::words::bytes;
 use linc_train::metrics::{Memory, Record, console_line, validation_line};
 use linc_train::trainer::Observer;
+use serde_json::{Value, json};
 
 use crate::out;
 use crate::progress::{Progress, drawable, is_dumb};
@@ -23,12 +24,31 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// The part of a timestamp that lines on a narrower terminal begin with: `12:34:56`.
 const CLOCK: Range<usize> = 11..19;
 
+/// What a log is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// Lines for people, with a bar where there is a terminal.
+    Text,
+    /// Objects, one a line.
+    Json,
+    /// Nothing but warnings.
+    Quiet,
+}
+
+/// A line of a log of objects: the time, UTC, how bad it is, and what `what` has.
+pub(crate) fn object(level: &str, mut what: Value) -> String {
+    what["time"] = json!(timestamp().replacen(' ', "T", 1).replacen(',', ".", 1) + "Z");
+    what["level"] = json!(level);
+    what.to_string()
+}
+
 /// Prints what a run tells.
 pub(crate) struct Console {
     progress: Progress,
     /// Steps of the run.
     steps: usize,
     color: bool,
+    log: Log,
     /// Columns of the terminal that the log goes to, if it does.
     width: Option<usize>,
     /// Ends the run, after a checkpoint, when nobody can see any more how it goes.
@@ -39,12 +59,13 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    pub(crate) fn new(steps: usize, color: bool, stop: &'static AtomicBool) -> Self {
-        let color = color && io::stdout().is_terminal() && allows_color();
+    pub(crate) fn new(steps: usize, color: bool, log: Log, stop: &'static AtomicBool) -> Self {
+        let color = color && log == Log::Text && io::stdout().is_terminal() && allows_color();
         Console {
-            progress: Progress::new(),
+            progress: if log == Log::Text { Progress::new() } else { Progress::hidden() },
             steps,
             color,
+            log,
             width: out::width(),
             stop,
             failed: None,
@@ -57,7 +78,10 @@ impl Console {
         &self.progress
     }
 
-    pub(crate) fn warn(&self, text: &str) {
+    pub(crate) fn warn(&mut self, text: &str) {
+        if self.log == Log::Json {
+            return self.print(object("warning", json!({ "message": text })));
+        }
         self.progress.suspend(|| out::complain(format_args!("warning: {text}")));
     }
 
@@ -81,13 +105,20 @@ impl Console {
     }
 
     fn line(&mut self, text: &str) {
-        if self.failed.is_some() {
-            return;
-        }
         let line = match self.width {
+            _ if self.log == Log::Json => object("info", json!({ "message": text })),
             Some(width) if width < FULL => wrap::with_time(&timestamp()[CLOCK], text, width),
             Some(_) | None => format!("[linc] {} - root - INFO - {text}", timestamp()),
         };
+        if self.log != Log::Quiet {
+            self.print(line);
+        }
+    }
+
+    fn print(&mut self, line: String) {
+        if self.failed.is_some() {
+            return;
+        }
         if let Err(error) = self.progress.suspend(|| out::line(line)) {
             self.failed = Some(error);
             self.stop.store(true, Ordering::Relaxed);
@@ -102,7 +133,7 @@ impl Observer for Console {
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {
         // Without a bar, lines say why nothing else happens.
-        if !drawable() && is_due(&mut self.next, Instant::now(), done < total) {
+        if (!drawable() || self.log == Log::Json) && is_due(&mut self.next, Instant::now(), done < total) {
             self.line(&format!("{what}: {} of {}", bytes(done), bytes(total)));
         }
         self.progress.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
@@ -119,11 +150,17 @@ impl Observer for Console {
     }
 
     fn record(&mut self, record: &Record, memory: Memory) {
-        self.line(&console_line(record, memory, self.color, self.room()));
+        match self.log {
+            Log::Json => self.print(object("info", json!({ "record": record }))),
+            Log::Text | Log::Quiet => self.line(&console_line(record, memory, self.color, self.room())),
+        }
     }
 
     fn validation(&mut self, record: &Record, memory: Memory) {
-        self.line(&validation_line(record, memory, self.color, self.room()));
+        match self.log {
+            Log::Json => self.print(object("info", json!({ "record": record }))),
+            Log::Text | Log::Quiet => self.line(&validation_line(record, memory, self.color, self.room())),
+        }
     }
 }
 
@@ -137,7 +174,7 @@ fn is_due(next: &mut Option<Instant>, now: Instant, goes_on: bool) -> bool {
 }
 
 /// Whether nobody asks for plain text; see <https://no-color.org>.
-fn allows_color() -> bool {
+pub(crate) fn allows_color() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
 }
 

@@ -8,6 +8,7 @@
 mod args;
 mod bench;
 mod compile;
+mod completions;
 mod config;
 mod console;
 mod cuda;
@@ -27,6 +28,8 @@ mod table;
 mod text_model;
 mod tokenize;
 mod train;
+#[cfg(feature = "watch")]
+mod watch;
 mod wrap;
 
 use std::io;
@@ -72,6 +75,9 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Config(args) => config::run(&args),
+        #[cfg(feature = "watch")]
+        Command::Watch(args) => watch::run(&args),
+        Command::Completions(args) => completions::run(&args),
         Command::Models => models::list(),
         Command::Init(args) => models::init(&args),
     };

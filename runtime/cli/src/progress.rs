@@ -45,6 +45,11 @@ impl Progress {
         Progress(Rc::new(RefCell::new(Shown { drawable: drawable(), works: vec![], bar: None })))
     }
 
+    /// One that is never drawn, for a log that is no terminal's.
+    pub(crate) fn hidden() -> Progress {
+        Progress(Rc::new(RefCell::new(Shown { drawable: false, works: vec![], bar: None })))
+    }
+
     /// So many of `what` are done, of how many there are, which is said in `words`.
     pub(crate) fn show(&self, what: &str, words: &str, done: u64, total: u64) {
         self.0.borrow_mut().show(what, words, done, total);

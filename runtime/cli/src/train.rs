@@ -12,8 +12,11 @@ use linc_exec::{Profile, ProfileRow};
 use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Summary, Trainer};
 
-use crate::args::TrainArgs;
-use crate::console::Console;
+use serde_json::{Value, json};
+
+use crate::args::{Format, TrainArgs};
+use crate::config::take_format;
+use crate::console::{Console, Log, object};
 use crate::out;
 use crate::shipped::SHIPPED;
 use crate::table::table;
@@ -27,20 +30,32 @@ const NOTICES: signals::Notices = signals::Notices {
 
 pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     // Switches after the config file arrive among the overrides.
+    let (format, settings) = take_format("--log-format", args.log_format, &args.overrides)?;
     let (switches, settings): (Vec<String>, Vec<String>) =
-        args.overrides.iter().cloned().partition(|a| a == "--profile" || a == "--list-settings");
-    if args.list_settings || switches.iter().any(|s| s == "--list-settings") {
+        settings.into_iter().partition(|a| ["--profile", "--list-settings", "--quiet"].contains(&a.as_str()));
+    let has = |switch: &str| switches.iter().any(|s| s == switch);
+    if args.list_settings || has("--list-settings") {
         return list_settings();
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
-    check_first("train", &["--profile", "--list-settings", "--help"], path, &args.overrides)?;
+    check_first(
+        "train",
+        &["--profile", "--list-settings", "--quiet", "--log-format", "--help"],
+        path,
+        &args.overrides,
+    )?;
     let loaded = JobConfig::load_file(path, &Override::parse_all(&settings, &JobConfig::keys())?, &SHIPPED)?;
     let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
     let mut config = loaded.config;
-    config.profiling.enable_profiling |= args.profile || !switches.is_empty();
+    config.profiling.enable_profiling |= args.profile || has("--profile");
     let stop = signals::catch(NOTICES);
     let color = !config.metrics.disable_color_printing;
-    let mut console = Console::new(config.training.steps, color, stop);
+    let log = match format {
+        Format::Json => Log::Json,
+        Format::Text if args.quiet || has("--quiet") => Log::Quiet,
+        Format::Text => Log::Text,
+    };
+    let mut console = Console::new(config.training.steps, color, log, stop);
     for warning in &loaded.warnings {
         console.warn(warning);
     }
@@ -71,7 +86,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     if summary.interrupted {
         return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
     }
-    out::line(summary_text(&summary, console.width()))?;
+    match log {
+        Log::Json => out::line(object("info", json!({ "summary": summary_json(&summary) })))?,
+        Log::Text | Log::Quiet => out::line(summary_text(&summary, console.width()))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,6 +130,19 @@ fn list_settings() -> Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn summary_json(summary: &Summary) -> Value {
+    json!({
+        "step": summary.step,
+        "loss": summary.loss,
+        "validation": summary.validation,
+        "tps": summary.tps,
+        "arena_bytes": summary.arena,
+        "process_peak_bytes": summary.process_peak,
+        "checkpoint": summary.checkpoint,
+        "sample": summary.sample,
+    })
 }
 
 fn summary_text(summary: &Summary, width: Option<usize>) -> String {

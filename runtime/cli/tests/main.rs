@@ -29,3 +29,4 @@ mod sweep;
 mod terminal;
 mod text;
 mod tokenizing;
+mod watching;

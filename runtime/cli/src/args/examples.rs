@@ -59,3 +59,9 @@ Examples:
   linc report outputs --out all.html                 All runs below a folder
 
 The page needs no network: charts with their data, tables, what they show in words, and the config of each run.";
+
+pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  linc completions bash > ~/.local/share/bash-completion/completions/linc
+  linc completions zsh > ~/.zfunc/_linc     (a folder of fpath)
+  linc completions fish > ~/.config/fish/completions/linc.fish";

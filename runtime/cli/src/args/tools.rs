@@ -1,0 +1,35 @@
+//! Arguments of the commands around training: watching it, completing commands, files to begin with.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap_complete::Shell;
+
+/// `linc watch`
+#[cfg(feature = "watch")]
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Folders of runs, such as outputs/quickstart, or folders with such in them
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// Print how they are as text, once; as where the output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// `linc completions`
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell that the script is for, not the one that runs now
+    pub(crate) shell: Shell,
+}
+
+/// `linc init`
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// A config or a model of `linc models`, such as quickstart
+    pub(crate) name: String,
+    /// Where configs/ and models/ are made
+    #[arg(default_value = ".")]
+    pub(crate) folder: PathBuf,
+}
