@@ -174,13 +174,6 @@ struct Round<'a> {
     going: Vec<Going>,
 }
 
-/// Whatever ends the sweep, no run is left behind.
-impl Drop for Round<'_> {
-    fn drop(&mut self) {
-        self.going.iter_mut().for_each(Going::kill);
-    }
-}
-
 impl Round<'_> {
     /// The step at which a run ends in this round.
     fn end(&self, run: usize) -> usize {
@@ -211,13 +204,28 @@ impl Round<'_> {
             None => true,
         };
         let mut waiting: VecDeque<usize> = runs.iter().copied().filter(is_left).collect();
+        let done = self.all_of(runs, &mut waiting, stop, watcher);
+        let is_done = waiting.is_empty() && self.going.is_empty();
+        // Whatever ends the sweep, no run is left behind, and none loses what it trained.
+        self.end_early(watcher);
+        done.map(|()| is_done)
+    }
+
+    /// Carries out runs until all are done or `stop` is set.
+    fn all_of(
+        &mut self,
+        runs: &[usize],
+        waiting: &mut VecDeque<usize>,
+        stop: &AtomicBool,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(), StudyError> {
         let total: u64 = runs.iter().map(|run| self.end(*run) as u64).sum();
         let mut ended = runs.len() - waiting.len();
         let mut steps: u64 =
             runs.iter().filter(|run| !waiting.contains(run)).map(|run| self.end(*run) as u64).sum();
         let mut told_of_others = false;
         while !(stop.load(Ordering::Relaxed) || waiting.is_empty() && self.going.is_empty()) {
-            let others = self.start_some(&mut waiting)?;
+            let others = self.start_some(waiting)?;
             if others && !told_of_others {
                 watcher.message("Waiting for a run that goes on from an earlier start of this sweep");
                 told_of_others = true;
@@ -234,9 +242,7 @@ impl Round<'_> {
             watcher.progress(steps + parts, total, self.going.len());
             thread::sleep(LOOK);
         }
-        let is_done = waiting.is_empty() && self.going.is_empty();
-        self.end_early(watcher);
-        Ok(is_done)
+        Ok(())
     }
 
     /// Starts what there is room for; whether a run waits for an earlier start of it.

@@ -100,12 +100,6 @@ impl Going {
         process::terminate(self.child.id());
     }
 
-    /// Ends it at once.
-    pub(super) fn kill(&mut self) {
-        process::kill_group(self.child.id());
-        let _ = self.child.wait();
-    }
-
     /// The error that its log ends with, or what ended the process.
     fn last_words(&self, log: &Path, status: ExitStatus) -> String {
         let text = tail(log, self.log_from).unwrap_or_default();
