@@ -130,8 +130,8 @@ impl Trainer {
         let c = &self.config.checkpoint;
         // Steps that were left out may be the first of many, whose checkpoints would take the place of good ones.
         let is_sound = self.skipped_in_a_row == 0;
-        let is_due = c.enable && is_sound && (last || self.step.is_multiple_of(c.interval));
-        if is_due || (ends && !last && self.saved_step != Some(self.step)) {
+        let is_due = c.enable && (last || self.step.is_multiple_of(c.interval));
+        if is_sound && (is_due || (ends && !last)) {
             self.save(last, observer)?;
         }
         Ok(())
