@@ -147,7 +147,10 @@ fn list() -> Result<ExitCode> {
 /// Measures for people: those of each task, and of its parts where they are few.
 fn summary(found: &[TaskResult]) -> String {
     const MOST_GROUPS: usize = 12;
-    let number = |value: f64| format!("{value:.4}");
+    let number = |value: f64| match value.abs() {
+        ..1e6 => format!("{value:.4}"),
+        _ => format!("{value:.3e}"),
+    };
     let mut rows = vec![];
     for result in found {
         let first = |name: &&String| (*name != result.task.metric, !name.contains("perplexity"));

@@ -131,8 +131,9 @@ struct Likelihood {
 
 impl Likelihood {
     fn of(part: &Continuation, scores: &Scores) -> Self {
-        let counted = part.from - 1..part.ids.len() - 1;
-        let log = scores.log_probs[counted].iter().map(|x| f64::from(*x)).sum();
+        // A text without tokens is certain.
+        let counted = scores.log_probs.iter().skip(part.from - 1);
+        let log = counted.map(|x| f64::from(*x)).sum();
         let greedy = (part.from..part.ids.len()).all(|at| scores.is_best(at, part.ids[at]));
         Self { log, greedy }
     }

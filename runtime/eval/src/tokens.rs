@@ -117,6 +117,8 @@ mod tests {
         // The last token is only asked for.
         let found = pair(&bytes, Bos::Never, 3, "abcd", "ef").expect("bytes");
         assert_eq!((found.ids, found.from, found.cut), (b"cdef".map(u32::from).to_vec(), 2, 2));
+        let found = pair(&bytes, Bos::Never, 3, "", "").expect("bytes");
+        assert_eq!((found.ids, found.from), (vec![0], 1), "nothing counts");
         let found = pair(&bytes, Bos::Never, 3, "ab", "cdefgh").expect("bytes");
         assert_eq!((found.ids, found.from), (b"efgh".map(u32::from).to_vec(), 1));
     }

@@ -44,7 +44,7 @@ pub(crate) struct EvalArgs {
     /// Samples that lm_eval --log_samples wrote, for the task requests
     #[arg(long, value_name = "FILE")]
     pub(crate) requests: Option<PathBuf>,
-    /// Samples of each task, or of each of its subjects or lengths, at most
+    /// Samples of each task, or of each of its subjects or lengths, at most; of texts, documents
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) limit: Option<usize>,
     /// Examples before each question; the task's own number, if not given

@@ -75,7 +75,7 @@ fn needle(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> 
                 let part = pair(tokenizer, setting.bos, setting.context, &context, &answer)?;
                 samples.push(Sample {
                     id: format!("{length}/{depth}/{number}"),
-                    group: format!("{length} tokens, depth {} %", depth * 100 / DEPTHS),
+                    group: format!("{length} tokens, depth {:>3} %", depth * 100 / DEPTHS),
                     doc: json!({ "context": context, "answer": answer }),
                     ask: Ask::Likelihoods(vec![part]),
                     grade: Grade::Greedy,
@@ -149,7 +149,7 @@ fn lost(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
                 "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n{{{}}}\n\nKey: \"{key}\"\nCorresponding value:",
                 pairs.join(",\n ")
             );
-            let group = format!("{keys} keys, depth {} %", at * 10 / pairs.len() * 10);
+            let group = format!("{keys} keys, depth {:>3} %", at * 10 / pairs.len() * 10);
             samples.push(written(setting, format!("{keys}/{index}"), group, &prompt, 64, value.to_owned())?);
         }
     }

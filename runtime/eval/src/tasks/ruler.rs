@@ -198,6 +198,9 @@ fn niah(task: &Task, setting: &Setting<'_>, spec: Niah) -> Result<Vec<Sample>, E
                     .filter(|(other, _)| !keys.contains(other))
                     .map(|(key, value)| needle(&key, &value))
                     .collect();
+                if others.is_empty() {
+                    return Ok(None);
+                }
                 other = Haystack::of(tokenizer, &others.iter().map(String::as_str).collect::<Vec<_>>())?;
                 &other
             }
