@@ -210,7 +210,7 @@ mod tests {
         run.update().expect("read");
         assert_eq!((run.records.len(), run.step(), run.left()), (2, 20, Some(5.0)));
         assert_eq!(run.alerts, [Alert { step: 12, level: "warn".into(), message: "it is slow".into() }]);
-        assert!(run.model.contains("linear ratio 1/2"), "{}", run.model);
+        assert!(run.model.contains("linear ratio 0.5"), "{}", run.model);
         let now = SystemTime::now();
         assert_eq!(run.status(now), Status::Running);
         // Records come every five seconds.
