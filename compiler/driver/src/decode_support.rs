@@ -51,7 +51,8 @@ pub(crate) fn scored(
     seq: usize,
     context: usize,
 ) -> Result<(Graph, Origins), CompileError> {
-    let rope_len = context.max(seq).max(trained_seq(model)?);
+    // Those of programs that decode are as long as the context, whatever the model was trained on.
+    let rope_len = context.max(seq);
     sequences(model, batch, seq, rope_len)
 }
 

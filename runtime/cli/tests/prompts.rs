@@ -69,6 +69,16 @@ fn prompts_of_a_file_are_continued_as_each_is_alone() {
         assert_eq!(of_prompt.filter(|piece| piece["finish_reason"] == "length").count(), 1);
     }
 
+    // Where nothing can be written, nobody is told that all went well.
+    if cfg!(target_os = "linux") {
+        for stream in [&["--stream"][..], &[]] {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_linc"));
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+            command.args(["generate", &step, "--prompts", &records]).args(greedy).args(stream).stdout(full);
+            assert_eq!(command.output().expect("linc runs").status.code(), Some(2), "{stream:?}");
+        }
+    }
+
     // A stop is left out, in a text by itself as well.
     let stop: String = expected[0].chars().skip(3).take(2).collect();
     let before = expected[0].split(&stop).next().expect("a part");

@@ -118,6 +118,9 @@ fn completions_are_those_of_generate_and_scores_those_of_the_model() {
     let step = trained(&folder);
     let said = succeed(&["serve", &step, "--self-test", "12", "--device", "cpu"]);
     assert!(said.contains("to the bit") && said.contains("16 continuations"), "{said}");
+    // Less than the model was trained with.
+    let said = succeed(&["serve", &step, "--self-test", "5", "--context", "20", "--device", "cpu"]);
+    assert!(said.contains("to the bit"), "{said}");
     let server = Server::start(&step, &["--slots", "3"]);
     let prompts = ["the quick", "a", "lazy dog the", "fox jumps"];
     let alone = |prompt: &str, args: &[&str]| {

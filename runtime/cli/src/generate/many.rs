@@ -71,8 +71,9 @@ impl Asked<'_> {
             match event {
                 Ok(one) => {
                     if self.args.stream {
-                        written =
-                            written.as_ref().map_or(Ok(()), |()| out::line(piece(tokenizer, number, &one)));
+                        if written.is_ok() {
+                            written = out::line(piece(tokenizer, number, &one));
+                        }
                     }
                     text.tokens += 1;
                     text.text.push_str(&one.text);
@@ -87,6 +88,7 @@ impl Asked<'_> {
                 }
             }
             if self.args.stream {
+                gone.store(written.is_err(), Ordering::Relaxed);
                 return;
             }
             // In the order of the prompts, whichever end first.
