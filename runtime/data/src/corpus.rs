@@ -35,6 +35,15 @@ impl Ids {
         }
     }
 
+    /// Bytes of each.
+    pub(super) fn width(&self) -> u64 {
+        match self {
+            Self::U8(_) => 1,
+            Self::U16(_) => 2,
+            Self::U32(_) => 4,
+        }
+    }
+
     /// Adds one of the vocabulary that the width was chosen for.
     pub(super) fn push(&mut self, id: u32) {
         match self {

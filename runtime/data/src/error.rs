@@ -71,15 +71,21 @@ pub enum DataError {
     )]
     Codec { path: PathBuf, field: String, codec: String },
     #[error(
-        "{}: its column `{field}` holds token ids, not text\n  help: make shards of it with `linc tokenize {} --text-field {field}`, and name those",
+        "{}: its column `{field}` holds token ids, not text\n  help: make shards of it with `linc tokenize {:?} --text-field {field:?} --out DIR`, and the tokenizer that it was made with (--tokenizer), and name those",
         path.display(),
-        path.display()
+        path.display().to_string()
     )]
     TokenColumn { path: PathBuf, field: String },
     #[error("{}, document {number}: {reason}\n  help: name the tokenizer that it was made with (--tokenizer)", path.display())]
     Ids { path: PathBuf, number: u64, reason: String },
     #[error("{}: {reason}\n  help: {help}", folder.display())]
     Shards { folder: PathBuf, reason: String, help: String },
+    #[error(
+        "{}: its {} held out, and nothing is left to train on\n  help: say a lower --held-out (0 for none), or split the text into more documents",
+        path.display(),
+        if *documents == 1 { "only document is".to_owned() } else { format!("{} are all", count(*documents as usize, "document")) }
+    )]
+    AllHeldOut { path: PathBuf, documents: u64 },
     #[error("cannot write {}: {reason}\n  help: {help}", path.display())]
     Unwritable { path: PathBuf, reason: String, help: &'static str },
     #[error(
@@ -148,6 +154,7 @@ impl DataError {
             | Self::TokenColumn { .. }
             | Self::Ids { .. }
             | Self::Shards { .. }
+            | Self::AllHeldOut { .. }
             | Self::Unwritable { .. }
             | Self::TooShort { .. }
             | Self::NothingHeldOut { .. }

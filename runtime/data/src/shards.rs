@@ -5,8 +5,11 @@
 //! train on and one to validate on; its shards (their form is in `token_file.rs`); and the tokenizer's files. The index is
 //! written after each shard, with the place in the corpus that the next one begins at: what was killed goes on from there.
 
+mod check;
+mod folder;
 mod read;
 mod write;
+mod writer;
 
 pub(super) use read::Shards;
 pub use write::{TokenizeSettings, Tokenized, tokenize};
@@ -17,8 +20,9 @@ use std::path::{Path, PathBuf};
 use linc_device::words::reason;
 use serde::{Deserialize, Serialize};
 
+use super::corpus::Ids;
 use super::error::DataError;
-use super::token_file::Digest;
+use super::token_file::{Digest, HEAD};
 use super::tokenizer::{Borders, Tokenizer};
 
 /// Name of the index of a folder of shards.
@@ -82,6 +86,31 @@ impl Index {
         }
     }
 
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.training.iter().chain(&self.validation)
+    }
+
+    /// What of its numbers cannot be, so that sums and places of them can be relied on.
+    fn flaw(&self) -> Option<String> {
+        let width = Ids::of_vocabulary(self.vocab_size).width();
+        let least = |shard: &Shard| shard.tokens.checked_mul(width)?.checked_add(HEAD as u64);
+        for shard in self.shards() {
+            let name = Path::new(&shard.file);
+            if name.file_name() != Some(name.as_os_str()) {
+                return Some(format!("it names {:?}, which is no file of this folder", shard.file));
+            }
+            if least(shard).is_none_or(|least| least > shard.size) {
+                let Shard { file, tokens, size, .. } = shard;
+                return Some(format!("{file} cannot have {tokens} tokens in {size} bytes"));
+            }
+        }
+        let sum = |of: fn(&Shard) -> u64| self.shards().map(of).try_fold(0u64, u64::checked_add);
+        let fits = sum(|shard| shard.size).is_some()
+            && sum(|shard| shard.documents).is_some()
+            && sum(|shard| shard.text_bytes).is_some();
+        (!fits).then(|| "its shards are larger together than any disk".to_owned())
+    }
+
     /// The index of a folder; `None` if it has none.
     fn load(folder: &Path) -> Result<Option<Self>, DataError> {
         let fail = |reason: String| {
@@ -95,9 +124,13 @@ impl Index {
         };
         let index: Self =
             serde_json::from_slice(&text).map_err(|error| fail(format!("no index: {error}")))?;
-        match index.version {
-            VERSION => Ok(Some(index)),
-            other => Err(fail(format!("of version {other}; this linc reads version {VERSION}"))),
+        if index.version != VERSION {
+            let version = index.version;
+            return Err(fail(format!("of version {version}; this linc reads version {VERSION}")));
+        }
+        match index.flaw() {
+            None => Ok(Some(index)),
+            Some(flaw) => Err(fail(format!("no index: {flaw}"))),
         }
     }
 }
@@ -119,9 +152,13 @@ fn check_tokenizer(folder: &Path, index: &Index, tokenizer: &Tokenizer) -> Resul
         return Ok(());
     }
     let sizes = format!("{} tokens, {}", index.vocab_size, index.borders);
-    let own = match Tokenizer::open(folder) {
-        Ok(_) => format!("say model.tokenizer_path = {:?}", folder.display().to_string()),
-        Err(_) => "leave out model.tokenizer_path: they are made of bytes".to_owned(),
+    let is_own = |tokenizer: &Tokenizer| index.tokenizer == in_hex(&tokenizer.digest());
+    let own = if is_own(&Tokenizer::bytes()) {
+        "leave out model.tokenizer_path: they are made of bytes".to_owned()
+    } else if Tokenizer::open(folder).is_ok_and(|tokenizer| is_own(&tokenizer)) {
+        format!("say model.tokenizer_path = {:?}", folder.display().to_string())
+    } else {
+        "their tokenizer is not in their folder any more: name it with model.tokenizer_path".to_owned()
     };
     Err(DataError::Shards {
         folder: folder.to_path_buf(),

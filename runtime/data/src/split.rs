@@ -7,6 +7,8 @@
 
 use std::collections::BTreeSet;
 
+use hmac_sha256::Hash as Sha256;
+
 use super::rng::{Use, permutation, stream};
 
 /// A tail is cut after a line if one ends within so many bytes.
@@ -37,6 +39,17 @@ pub(super) fn split(documents: Vec<String>, share: f64) -> Split {
         return parts;
     }
     tails(documents, share)
+}
+
+/// Whether a document is held out where a share of them is, by its text alone: wherever a copy of it is read, it is on
+/// the same side.
+pub(super) fn is_held_out(text: &str, share: f64) -> bool {
+    if share <= 0.0 {
+        return false;
+    }
+    let hash = Sha256::hash(text.as_bytes());
+    let number = u64::from_le_bytes(std::array::from_fn(|byte| hash[byte]));
+    (number as f64) < share * 2f64.powi(64)
 }
 
 /// Documents that fit into `target` bytes together, by their text.

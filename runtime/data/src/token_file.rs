@@ -94,6 +94,11 @@ impl Head {
         start + 4 * ids.start..start + 4 * ids.end
     }
 
+    /// Whether what is behind the head has this CRC-32.
+    pub(super) fn has_rest(&self, checksum: u32) -> bool {
+        self.rest == checksum
+    }
+
     /// Bytes of the whole file; `None` of numbers that are none of a file.
     pub(super) fn size(&self) -> Option<u64> {
         let sizes = if self.has_sizes { 4 } else { 0 };

@@ -175,7 +175,8 @@ impl Shards {
             let found = files.remove(at);
             files.extend(found);
         } else {
-            let open = Arc::new(self.open_file(number)?);
+            let (file, head) = self.files[number].open(&self.path(number))?;
+            let open = Arc::new(Open { file, head });
             files.push_back((number, open));
             if files.len() > OPEN {
                 files.pop_front();
@@ -184,21 +185,24 @@ impl Shards {
         let last = files.back().map(|(_, open)| Arc::clone(open));
         last.ok_or_else(|| damaged(&self.path(number), "it is closed"))
     }
+}
 
-    /// Opens a file, whose head has to say what the index does.
-    fn open_file(&self, number: usize) -> Result<Open, DataError> {
-        let (path, shard) = (self.path(number), &self.files[number]);
-        let file = File::open(&path).map_err(|error| unreadable(&path, &error))?;
+impl Shard {
+    /// Opens its file, whose head has to say what the index does.
+    ///
+    /// # Errors
+    /// There is no such file, or another one.
+    pub(super) fn open(&self, path: &Path) -> Result<(File, Head), DataError> {
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let mut bytes = vec![0; HEAD];
-        read_at(&file, &mut bytes, 0).map_err(|error| damaged(&path, &reason(&error)))?;
-        let head =
-            Head::decode(&bytes).ok_or_else(|| damaged(&path, "it has no head of a file of tokens"))?;
+        read_at(&file, &mut bytes, 0).map_err(|error| damaged(path, &reason(&error)))?;
+        let head = Head::decode(&bytes).ok_or_else(|| damaged(path, "it has no head of a file of tokens"))?;
         let fits =
-            head.ids == shard.tokens && head.checksum == shard.checksum && head.size() == Some(shard.size);
+            head.ids == self.tokens && head.checksum == self.checksum && head.size() == Some(self.size);
         if !fits {
-            return Err(damaged(&path, &format!("it is not the file that {INDEX} names")));
+            return Err(damaged(path, &format!("it is not the file that {INDEX} names")));
         }
-        Ok(Open { file, head })
+        Ok((file, head))
     }
 }
 

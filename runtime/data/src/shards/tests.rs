@@ -26,11 +26,7 @@ impl Corpora {
         write("corpus/a.jsonl", (0..200).map(line).collect());
         write("corpus/b.txt", words(3, 700));
         write("corpus/c.jsonl", (200..300).map(line).collect::<String>() + "{\"text\": \"\"}\n");
-        let json = r#"{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"},
-            "added_tokens": [{"id": 5, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true}],
-            "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "?": 4}, "unk_token": "?"}}"#;
-        write("tokenizer.json", json.to_owned());
+        write("tokenizer.json", words_from(0, &["</s>"]));
         Self(folder)
     }
 
@@ -43,6 +39,16 @@ impl Corpora {
     }
 
     fn run(&self, out: &str, held_out: f64, loading: &mut Loading<'_>) -> Result<Tokenized, DataError> {
+        self.run_with(out, held_out, 1000, loading)
+    }
+
+    fn run_with(
+        &self,
+        out: &str,
+        held_out: f64,
+        shard_tokens: u64,
+        loading: &mut Loading<'_>,
+    ) -> Result<Tokenized, DataError> {
         let (path, tokenizer, out) = (self.path("corpus"), self.path("tokenizer.json"), self.path(out));
         let settings = TokenizeSettings {
             path: &path,
@@ -50,7 +56,7 @@ impl Corpora {
             tokenizer_path: Some(&tokenizer),
             out: Path::new(&out),
             held_out,
-            shard_tokens: 1000,
+            shard_tokens,
         };
         tokenize(settings, loading)
     }
@@ -62,6 +68,26 @@ impl Corpora {
     fn shards(&self, out: &str, part: Part) -> Result<Shards, DataError> {
         Shards::open(Path::new(&self.path(out)), part, &self.tokenizer())
     }
+}
+
+/// A tokenizer of five words, the ids of which begin at a number, and of special tokens behind them.
+fn words_from(first: usize, special: &[&str]) -> String {
+    let names = ["a", "b", "c", "d", "?"].iter().chain(special);
+    let vocab: Vec<String> =
+        names.enumerate().map(|(id, name)| format!("{name:?}: {}", first + id)).collect();
+    let added = special.iter().enumerate().map(|(at, name)| {
+        format!(
+            r#"{{"id": {}, "content": {name:?}, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true}}"#,
+            first + 5 + at
+        )
+    });
+    format!(
+        r#"{{"version": "1.0", "pre_tokenizer": {{"type": "WhitespaceSplit"}}, "added_tokens": [{}],
+            "model": {{"type": "WordLevel", "vocab": {{{}}}, "unk_token": "?"}}}}"#,
+        added.collect::<Vec<String>>().join(", "),
+        vocab.join(", ")
+    )
 }
 
 /// Names and contents of a folder.
@@ -139,56 +165,6 @@ fn what_is_held_out_is_so_by_its_text() {
     ids.sort_unstable();
     others.sort_unstable();
     assert_eq!(ids, others);
-}
-
-#[test]
-fn what_was_ended_goes_on_and_gives_the_same_files() {
-    let corpora = Corpora::new();
-    corpora.made("whole", 0.1);
-    let whole = contents(&corpora.path("whole"));
-    let index = Index::load(Path::new(&corpora.path("whole"))).expect("reads").expect("an index");
-    for kept in 0..index.training.len() {
-        // As a process leaves it that is killed while it writes its next shard.
-        let out = format!("ended-{kept}");
-        corpora.made(&out, 0.1);
-        let mut early = index.clone();
-        early.complete = false;
-        early.training.truncate(kept);
-        early.validation.truncate(kept);
-        early.next = place_behind(&corpora, &early);
-        let folder = PathBuf::from(corpora.path(&out));
-        for shard in
-            index.training[kept..].iter().chain(&index.validation[kept.min(index.validation.len())..])
-        {
-            let _ = fs::remove_file(folder.join(&shard.file));
-        }
-        fs::write(folder.join("training-00000.99-0.tmp"), "half").expect("written");
-        match kept {
-            0 => fs::remove_file(folder.join(INDEX)).expect("removed"),
-            _ => fs::write(folder.join(INDEX), serde_json::to_vec(&early).expect("JSON")).expect("written"),
-        }
-        if kept > 0 {
-            let refused = corpora.shards(&out, Part::Training).expect_err("not complete").to_string();
-            assert!(
-                refused.contains("not tokenized to the end") && refused.contains("run the same"),
-                "{refused}"
-            );
-        }
-        corpora.made(&out, 0.1);
-        assert!(contents(&corpora.path(&out)) == whole, "{kept}");
-    }
-}
-
-/// The place behind the documents that an index has.
-fn place_behind(corpora: &Corpora, index: &Index) -> Place {
-    let documents: u64 = index.training.iter().chain(&index.validation).map(|shard| shard.documents).sum();
-    let lines = |name: &str| fs::read_to_string(corpora.path(name)).expect("a file").lines().count() as u64;
-    let (a, b) = (lines("corpus/a.jsonl"), 1);
-    match documents {
-        n if n <= a => Place { file: 0, document: n },
-        n if n <= a + b => Place { file: 1, document: n - a },
-        n => Place { file: 2, document: n - a - b },
-    }
 }
 
 #[test]
@@ -333,3 +309,6 @@ fn a_shard_that_is_gone_while_training_is_an_error_and_no_batch_is_lost() {
     again.restore(&state).expect("the same data");
     assert_eq!(data.next_batch(), again.next_batch());
 }
+
+mod folder;
+mod ids;

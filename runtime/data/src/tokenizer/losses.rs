@@ -41,7 +41,10 @@ struct Losses {
 ///
 /// # Errors
 /// Most of the text is lost, or the tokenizer fails.
-pub(crate) fn check(tokenizer: &Tokenizer, documents: &[String]) -> Result<Option<String>, DataError> {
+pub(crate) fn check<S: AsRef<str>>(
+    tokenizer: &Tokenizer,
+    documents: &[S],
+) -> Result<Option<String>, DataError> {
     let Backend::HuggingFace { inner, .. } = &tokenizer.backend else { return Ok(None) };
     let unknown = unknown_id(inner);
     let mut losses = Losses::default();
@@ -126,11 +129,11 @@ fn unknown_id(inner: &tokenizers::Tokenizer) -> Option<u32> {
 }
 
 /// Pieces at even distances of all documents, one behind the other.
-fn pieces(documents: &[String]) -> Vec<&str> {
-    let total: usize = documents.iter().map(String::len).sum();
+fn pieces<S: AsRef<str>>(documents: &[S]) -> Vec<&str> {
+    let total: usize = documents.iter().map(|document| document.as_ref().len()).sum();
     let step = (total / PIECES).max(PIECE);
     let (mut pieces, mut begin, mut next) = (Vec::new(), 0, 0);
-    for document in documents {
+    for document in documents.iter().map(AsRef::as_ref) {
         while next < begin + document.len() {
             let start = border(document, next - begin);
             pieces.push(&document[start..border(document, start + PIECE)]);
@@ -252,6 +255,6 @@ mod tests {
         assert!(pieces[0].contains("é0") && pieces[pieces.len() - 1].contains("é4"), "of {total}");
         let short = ["a".to_owned(), String::new(), "é".repeat(400)];
         assert!(super::pieces(&short).concat().contains('a'));
-        assert!(super::pieces(&[]).is_empty());
+        assert!(super::pieces::<&str>(&[]).is_empty());
     }
 }
