@@ -21,7 +21,7 @@ use crate::table::table;
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
     first: "\nInterrupted: the runs save what was trained (press Ctrl-C again to leave them to it)\n",
-    second: "\nEnded at once: runs that were going on are still saving\n",
+    second: "\nEnded at once: runs that were going on end by themselves\n",
 };
 
 pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode> {
@@ -161,10 +161,12 @@ fn points_table(sweep: &Sweep, points: &[Point]) -> String {
                 value.map_or("-".to_owned(), |(_, value)| value.clone())
             };
             let dash = || "-".to_owned();
-            let runs = match point.failed {
-                0 => point.finished.to_string(),
-                failed => format!("{} ({failed} failed)", point.finished),
-            };
+            let mut runs = point.finished.to_string();
+            for (count, how) in [(point.failed, "failed"), (point.early, "ended early")] {
+                if count > 0 {
+                    runs.push_str(&format!(" ({count} {how})"));
+                }
+            }
             let numbers = [
                 point.value.map_or_else(dash, |mean| format!("{:.4}", mean.mean)),
                 point.difference.map_or_else(dash, |mean| format!("{:+.4}", mean.mean)),

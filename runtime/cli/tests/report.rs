@@ -34,6 +34,7 @@ fn a_sweep_and_its_runs_are_reported_on() {
     let said = succeed(&["report", &run, "--out", &out]);
     assert!(said.contains("1 run: 1 finished"), "{said}");
     assert!(fs::metadata(&out).is_ok_and(|page| page.len() > 400_000), "libraries are in the page");
+    refuse(&["report", &to, "--out", "table.csv"], &["a page ends in .html"]);
     refuse(&["report", "models"], &["models has no runs"]);
     refuse(&["report", &to, "--out", "/proc/none/report.html"], &["cannot write"]);
 }

@@ -84,11 +84,20 @@ fn a_sweep_compares_its_runs_and_does_none_of_them_twice() {
     assert_eq!(measured(&folder.path("sweep")), before);
     assert_eq!(logs("linear_attn_ratio=0.0_seed=1.log"), log, "nothing was started");
 
+    // A run whose folder is gone is done again.
+    fs::remove_dir_all(folder.path("sweep/runs/linear_attn_ratio=0.0_seed=1")).expect("removed");
+    succeed(&["sweep", &file]);
+    assert_eq!(measured(&folder.path("sweep")), before);
+    // A run whose folder is gone is done again.
+    fs::remove_dir_all(folder.path("sweep/runs/linear_attn_ratio=0.0_seed=1")).expect("removed");
+    succeed(&["sweep", &file]);
+    assert_eq!(measured(&folder.path("sweep")), before);
     // More steps go on with the runs; other settings would mix two sweeps.
     succeed(&["sweep", &file, "--training.steps", "8"]);
     assert!(measured(&folder.path("sweep")).iter().all(|run| run.contains("\n8 ")));
+    refuse(&["sweep", &file], &["was made with other settings", "training.steps 8 -> 6"]);
     refuse(
-        &["sweep", &file, "--optimizer.lr", "1e-4"],
+        &["sweep", &file, "--training.steps", "8", "--optimizer.lr", "1e-4"],
         &["was made with other settings", "optimizer.lr", "--sweep.dump_folder"],
     );
 }
@@ -131,6 +140,10 @@ fn halving_goes_on_with_the_best() {
          optimizer.lr = [1e-9, 1e-2, 1e-8, 3e-3]\n",
     );
     succeed(&["sweep", &file]);
+    // Only the one that was trained for all steps has a value that is compared.
+    let csv = fs::read_to_string(folder.path("sweep/results.csv")).expect("results.csv");
+    let compared = csv.lines().skip(1).filter(|line| !line.split(',').nth(1).unwrap_or_default().is_empty());
+    assert_eq!(compared.count(), 1, "{csv}");
     let steps = |name: &str| {
         let text = fs::read_to_string(folder.path("sweep/outcomes").join(name)).expect("an outcome");
         serde_json::from_str::<Value>(&text).expect("an outcome")["steps"].as_u64()
@@ -218,4 +231,16 @@ fn what_is_no_sweep_is_refused_with_a_remedy() {
     refuse(&["sweep", &file, "--dry-rum"], &["did you mean --dry-run?"]);
     refuse(&["sweep", &file, "--sweep.metod", "grid"], &["did you mean `--sweep.method`?"]);
     refuse(&["sweep", &file, "--sweep.dump_folder", "/proc/none"], &["cannot write", "/proc/none"]);
+}
+
+#[test]
+fn what_nobody_measured_ends_a_halving_with_an_error() {
+    let folder = Folder::new("sweep_unmeasured");
+    // Both end in the first round, whose update leaves no finite number.
+    let file = sweep(
+        &folder,
+        "method = \"halving\"\nhalving_steps = 2\nhalving_factor = 2\n[sweep.parameters]\noptimizer.lr = [1e30, 2e30]\n",
+    );
+    let wild = ["--lr_scheduler.warmup_steps", "0", "--training.max_norm", "1e30"];
+    refuse(&[&["sweep", &file][..], &wild].concat(), &["no run has a validation_loss at step 2"]);
 }

@@ -24,17 +24,24 @@ pub fn kill_group(leader: u32) {
     let _ = leader;
 }
 
-/// Asks another process to end, by SIGTERM. Nothing happens if there is none, or where there are no signals.
-pub fn terminate(process: u32) {
+/// Asks a child to end: by SIGHUP, which beside a request that it got already is no second one; by SIGTERM, if what is
+/// started here ignores the other. Nothing happens if it has ended, or where there are no signals.
+pub fn ask_to_end(child: u32) {
     #[cfg(unix)]
-    if let Ok(process) = libc::pid_t::try_from(process)
-        && process > 1
+    if let Ok(child) = libc::pid_t::try_from(child)
+        && child > 1
     {
-        // SAFETY: `kill` touches no memory of this process; 0 and 1 would not be a child's number.
-        unsafe { libc::kill(process, libc::SIGTERM) };
+        // SAFETY: the structure is valid for the call, and zeros are a valid one; `kill` touches no memory of this process, and
+        // 0 and 1 would not be a child's number.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let asked = libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut action) == 0;
+            let ignored = asked && action.sa_sigaction == libc::SIG_IGN;
+            libc::kill(child, if ignored { libc::SIGTERM } else { libc::SIGHUP });
+        }
     }
     #[cfg(not(unix))]
-    let _ = process;
+    let _ = child;
 }
 
 /// Largest resident memory of this process so far, in bytes; 0 where the system does not say.

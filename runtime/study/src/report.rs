@@ -39,6 +39,12 @@ pub struct Written {
 /// # Errors
 /// No run in a folder, or files that cannot be read or written.
 pub fn write(folders: &[PathBuf], out: Option<&Path>) -> Result<Written, StudyError> {
+    if let Some(path) = out.filter(|path| path.extension().is_none_or(|extension| extension != "html")) {
+        return Err(StudyError::Nothing {
+            message: format!("{} is no name for a page", path.display()),
+            help: "a page ends in .html; its tables go beside it".to_owned(),
+        });
+    }
     let collected = Collected::read(folders)?;
     let points = points(collected.metric, &collected.results);
     let page = match out {
@@ -53,7 +59,7 @@ pub fn write(folders: &[PathBuf], out: Option<&Path>) -> Result<Written, StudyEr
     let html = page::html(&collected, &summary, &figures, &tables);
     let store = |path: &Path, text: &str| write_entry(path, &[text.as_bytes()]).map_err(file("write", path));
     store(&page, &html)?;
-    let (csv_path, markdown) = (page.with_extension("csv"), page.with_extension("md"));
+    let (csv_path, markdown) = (page.with_extension("points.csv"), page.with_extension("tables.md"));
     store(&csv_path, &csv(collected.metric, &points))?;
     store(&markdown, &tables::markdown(&summary, &tables))?;
     Ok(Written { page, csv: csv_path, markdown, summary })

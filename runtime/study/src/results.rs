@@ -60,7 +60,7 @@ impl RunRecords {
             Metric::ValidationAccuracy => self.validations.last()?.validation_accuracy,
             Metric::TrainingLoss => {
                 let last = self.training.last()?.step;
-                let tail = self.training.iter().filter(|record| record.step > last - last / 10);
+                let tail = self.training.iter().filter(|record| record.step > last - last.div_ceil(10));
                 let losses: Vec<f64> = tail.filter_map(|record| record.loss).collect();
                 Mean::of(&losses).map(|mean| mean.mean)
             }
@@ -98,8 +98,10 @@ pub struct Point {
     pub steps: usize,
     /// Runs that failed.
     pub failed: usize,
-    /// Runs that did all they were asked for.
+    /// Runs that did all they were asked for: these alone are compared.
     pub finished: usize,
+    /// Runs that were ended early.
+    pub early: usize,
 }
 
 /// The setting of which several values are one point.
@@ -118,6 +120,8 @@ pub struct RunResult {
     pub records: RunRecords,
     /// How it ended; nothing of a run that may go on.
     pub status: Option<Status>,
+    /// Whether it was ended before the steps that its config has, as the worst of a halving are.
+    pub is_early: bool,
     /// What it said at last, if it failed.
     pub message: Option<String>,
 }
@@ -135,6 +139,7 @@ pub fn of_sweep(sweep: &Sweep) -> Result<Vec<RunResult>, StudyError> {
             values: run.values.clone(),
             records: RunRecords::read(&folder)?,
             folder,
+            is_early: outcome.as_ref().is_some_and(|outcome| outcome.steps < run.config.training.steps),
             status: outcome.as_ref().map(|outcome| outcome.status),
             message: outcome.and_then(|outcome| outcome.message),
         })
@@ -179,10 +184,12 @@ fn difference(own: &BySeed, first: &BySeed) -> Option<Mean> {
 
 fn point(metric: Metric, runs: &[&RunResult], values: Vec<(String, String)>) -> (Point, BySeed) {
     let (mut compared, mut speeds, mut memory, mut steps) = (BySeed::new(), vec![], None, usize::MAX);
-    let (mut failed, mut finished) = (0, 0);
+    let (mut failed, mut finished, mut early) = (0, 0, 0);
     for run in runs {
         let records = &run.records;
         match run.status {
+            // What was trained for less is no measure beside what was trained for all of it.
+            Some(Status::Finished) if run.is_early => early += 1,
             Some(Status::Finished) => {
                 finished += 1;
                 let seed = run.values.iter().find(|(name, _)| name == SEED).map(|(_, seed)| seed.clone());
@@ -197,7 +204,7 @@ fn point(metric: Metric, runs: &[&RunResult], values: Vec<(String, String)>) -> 
     }
     let value = Mean::of(&compared.values().copied().collect::<Vec<_>>());
     let speed = median(&speeds);
-    (Point { values, value, difference: None, speed, memory, steps, failed, finished }, compared)
+    (Point { values, value, difference: None, speed, memory, steps, failed, finished, early }, compared)
 }
 
 /// The points as comma-separated values with a header, for spreadsheets.
@@ -217,6 +224,7 @@ pub fn csv(metric: Metric, points: &[Point]) -> String {
         "difference_half_width",
         "runs",
         "failed",
+        "ended_early",
         "steps",
         "tokens_per_second",
         "memory_bytes",
@@ -234,6 +242,7 @@ pub fn csv(metric: Metric, points: &[Point]) -> String {
             number(point.difference.and_then(|mean| mean.half_width)),
             point.finished.to_string(),
             point.failed.to_string(),
+            point.early.to_string(),
             point.steps.to_string(),
             number(point.speed.map(f64::round)),
             point.memory.map_or(String::new(), |bytes| bytes.to_string()),

@@ -26,6 +26,16 @@ pub use contents::Contents;
 pub use outcome::{Outcome, Status};
 pub use settings::{Method, Metric, PARAMETERS, SweepSettings};
 
+/// Settings that are the sweep's to say: by how runs are carried out, what they train does not differ.
+const OWN: &[&str] = &[
+    "job.dump_folder",
+    "training.threads",
+    "training.device",
+    "training.stop_at_step",
+    "checkpoint.folder",
+    "checkpoint.load_step",
+];
+
 /// Longest name of a run, in bytes: a file system takes 255.
 const LONGEST_NAME: usize = 120;
 
@@ -107,7 +117,19 @@ impl Sweep {
         };
         let names = names(&points.iter().map(|point| shown(&point.0)).collect::<Vec<_>>());
         let mut runs = vec![];
+        if base.config.training.stop_at_step.is_some() {
+            let help = "leave it out; training.steps says how far runs go".to_owned();
+            let message = "a sweep ends its runs itself".to_owned();
+            return Err(base.config.problem(&["training.stop_at_step"], message, Some(help)).into());
+        }
         for (point, name) in points.iter().zip(names) {
+            if let Some((own, _)) = point.0.iter().find(|(name, _)| OWN.contains(&name.as_str())) {
+                let message = format!("`{own}` cannot be varied: the sweep says it for each run");
+                let help = Some(
+                    "leave it out of the sweep's parameters; runs do not train otherwise by it".to_owned(),
+                );
+                return Err(ConfigError::from(Problem { message, place: place(own), help }).into());
+            }
             if let Some((varied, _)) =
                 point.0.iter().find(|(name, _)| overrides.iter().any(|o| o.name == *name))
             {
@@ -164,12 +186,21 @@ impl Sweep {
                 let changes: Vec<String> =
                     changes.iter().filter(|c| c.shapes()).map(ToString::to_string).collect();
                 // Without a record, nothing of the old settings is lost.
+                let mut changes = changes;
+                let done = Outcome::of(self, run).map_or(0, |outcome| outcome.steps);
+                if done > run.config.training.steps {
+                    changes.push(format!("training.steps {done} -> {}", run.config.training.steps));
+                }
                 if !changes.is_empty() && self.folder_of(run).join("metrics.jsonl").exists() {
                     return Err(StudyError::OtherSettings {
                         folder: self.folder_of(run),
                         changes: changes.join(", "),
                     });
                 }
+            }
+            // What has no records any more is not done.
+            if !self.folder_of(run).join("metrics.jsonl").exists() {
+                Outcome::forget(self, run)?;
             }
             let text = run.config.to_toml();
             linc_device::write_entry(&path, &[text.as_bytes()]).map_err(file("write", &path))?;
@@ -214,16 +245,18 @@ fn names(points: &[Vec<(String, String)>]) -> Vec<String> {
     };
     let mut taken = BTreeSet::new();
     let mut names = vec![];
-    for (index, point) in points.iter().enumerate() {
+    for point in points {
         let words: Vec<String> =
             point.iter().map(|(name, value)| format!("{}={}", short(name), value)).collect();
         // What file systems and shells take as it is.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._=+-".contains(c);
         let mut name: String = words.join("_").chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-        if name.len() > LONGEST_NAME || !taken.insert(name.clone()) {
-            name.truncate(LONGEST_NAME);
-            name = format!("{name}_{index}");
-            taken.insert(name.clone());
+        name.truncate(LONGEST_NAME);
+        let plain = name.clone();
+        let mut number = 1;
+        while !taken.insert(name.clone()) {
+            number += 1;
+            name = format!("{plain}_{number}");
         }
         names.push(name);
     }

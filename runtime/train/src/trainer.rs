@@ -145,6 +145,8 @@ impl Trainer {
         folder::check_free(&config, meaning)?;
         let (model, record) = open_model(&config, files)?;
         let updates = optimizer::updates(&config, &model)?;
+        // A folder that is named is held from here on: reading data may take minutes.
+        let named = folder::take_named(&config, meaning)?;
         let mut tell = |event: Event<'_>| match event {
             Event::Note(text) => observer.message(text),
             Event::Progress { what, done, total } => observer.progress(what, done, total),
@@ -161,8 +163,11 @@ impl Trainer {
         let data = Data::open(&config.data, reading, &mut loading);
         let mut data = data.map_err(|error| programs::at_setting(&config, error))?;
         proceed()?;
-        let folder::Chosen { mut lock, message, whole } =
-            folder::choose(&mut config, meaning, &record, &data.training, &mut proceed)?;
+        let chosen = match named {
+            Some(chosen) => chosen,
+            None => folder::choose(&mut config, &record, &data.training, &mut proceed)?,
+        };
+        let folder::Chosen { mut lock, message, whole } = chosen;
         observer.message(&message);
         let mut programs = programs::programs(&config, &model, &data, &updates.options);
         let target = linc_session::target(&*device);

@@ -1,6 +1,6 @@
 //! Finds runs in folders, and what they are told apart by.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,8 @@ use crate::error::{StudyError, file};
 use crate::results::{RunRecords, RunResult};
 use crate::sweep::{Contents, Metric, Outcome, Status};
 
+/// How far a run goes: it changes nothing up to there, and all that is compared.
+const STEPS: &str = "training.steps";
 /// How deep runs are looked for below a folder.
 const DEPTH: usize = 3;
 
@@ -99,6 +101,7 @@ impl Collected {
         let config =
             config.and_then(|text| JobConfig::load(&text, "config.toml", &[]).ok()).map(|l| l.config);
         let steps = config.as_ref().map(|config| config.training.steps);
+        let is_early = outcome.as_ref().zip(steps).is_some_and(|(outcome, steps)| outcome.steps < steps);
         let is_through = steps.is_some() && records.training.last().map(|record| record.step) == steps;
         let status = match &outcome {
             Some(outcome) => Some(outcome.status),
@@ -112,6 +115,7 @@ impl Collected {
             values: values.unwrap_or_default(),
             records,
             status,
+            is_early,
             message: outcome.and_then(|outcome| outcome.message),
         });
     }
@@ -123,7 +127,10 @@ impl Collected {
         for config in self.configs.iter().flatten() {
             let changes = config.changes_since(&first);
             differs.extend(
-                changes.iter().filter(|change| change.shapes()).map(|change: &Change| change.name.clone()),
+                changes
+                    .iter()
+                    .filter(|change| change.shapes() || change.name == STEPS)
+                    .map(|change: &Change| change.name.clone()),
             );
         }
         for (result, config) in self.results.iter_mut().zip(&self.configs) {
@@ -143,10 +150,12 @@ impl Collected {
                 .collect();
         }
         // Runs with equal settings, as one that was trained twice, are told apart by their names.
-        let all: BTreeSet<&Vec<(String, String)>> =
-            self.results.iter().map(|result| &result.values).collect();
-        if all.len() < self.results.len() {
-            for result in &mut self.results {
+        let mut counts: BTreeMap<Vec<(String, String)>, usize> = BTreeMap::new();
+        for result in &self.results {
+            *counts.entry(result.values.clone()).or_default() += 1;
+        }
+        for result in &mut self.results {
+            if counts.get(&result.values).is_some_and(|count| *count > 1) {
                 result.values.push(("run".to_owned(), result.name.clone()));
             }
         }

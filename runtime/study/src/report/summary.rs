@@ -8,6 +8,8 @@ use crate::results::Point;
 use crate::statistics::Mean;
 use crate::sweep::{Metric, Status};
 
+/// From so many comparisons on, some differ by chance.
+const MANY: usize = 5;
 /// Points of which the difference to the first is said one by one.
 const SAID: usize = 12;
 
@@ -45,6 +47,10 @@ pub(super) fn sentences(collected: &Collected, points: &[Point]) -> Vec<String> 
     if failed > 0 {
         first.push_str(&format!(", {failed} failed"));
     }
+    let early = collected.results.iter().filter(|run| run.is_early).count();
+    if early > 0 {
+        first.push_str(&format!(", {early} of them ended early by the sweep and not compared"));
+    }
     if finished + failed < all {
         first.push_str(&format!(", {} not done", all - finished - failed));
     }
@@ -67,12 +73,14 @@ fn best(metric: Metric, points: &[Point]) -> Option<String> {
     if measured.len() < 2 {
         return Some(format!("{}: {}.", label(&best.values), interval(*value)));
     }
+    let shown = |point: &Point, value: Mean| match point.failed {
+        0 => format!("{}, {}", label(&point.values), interval(value)),
+        failed => format!("{}, {} ({failed} failed beside them)", label(&point.values), interval(value)),
+    };
     Some(format!(
-        "The best mean is that of {}, {}; the worst that of {}, {}.",
-        label(&best.values),
-        interval(*value),
-        label(&worst.values),
-        interval(*other)
+        "The best mean is that of {}; the worst that of {}.",
+        shown(best, *value),
+        shown(worst, *other)
     ))
 }
 
@@ -108,8 +116,14 @@ fn against_first(points: &[Point]) -> Vec<String> {
         .collect();
     if !not.is_empty() {
         let names: Vec<String> = not.iter().take(SAID).map(|(point, ..)| label(&point.values)).collect();
-        let seeds = not.iter().map(|(_, mean, _)| mean.count).max().unwrap_or(0);
-        sentences.push(format!("{seeds} seeds show no difference to {name} of: {}.", names.join("; ")));
+        sentences.push(format!("The seeds show no difference to {name} of: {}.", names.join("; ")));
+    }
+    if paired.len() >= MANY && !shown.is_empty() {
+        sentences.push(format!(
+            "These are {} comparisons at 95 % each: of so many, about {:.0} would seem to differ by chance alone.",
+            paired.len(),
+            (paired.len() as f64 / 20.0).ceil()
+        ));
     }
     sentences
 }

@@ -47,7 +47,7 @@ fn points_table(collected: &Collected, points: &[Point]) -> Table {
         }
     }
     let metric = collected.metric.word().replace('_', " ");
-    let fixed = [metric.as_str(), "to first", "runs", "failed", "steps", "tokens/s", "memory"];
+    let fixed = [metric.as_str(), "to first", "runs", "failed", "ended early", "steps", "tokens/s", "memory"];
     let header: Vec<&str> = names.iter().map(|name| short(name)).chain(fixed).collect();
     let row = |point: &Point| {
         let value = |name: &&str| {
@@ -58,6 +58,7 @@ fn points_table(collected: &Collected, points: &[Point]) -> Table {
             point.difference.map_or_else(dash, interval),
             point.finished.to_string(),
             point.failed.to_string(),
+            point.early.to_string(),
             thousands(point.steps as u64),
             point.speed.map_or_else(dash, |speed| thousands(speed.round() as u64)),
             point.memory.map_or_else(dash, bytes),
@@ -71,6 +72,7 @@ fn runs(collected: &Collected) -> Table {
     let row = |index: usize| {
         let run = &collected.results[index];
         let status = match run.status {
+            Some(Status::Finished) if run.is_early => "ended early",
             Some(Status::Finished) => "finished",
             Some(Status::Failed) => "failed",
             None if run.records.training.is_empty() => "not started",
@@ -122,7 +124,10 @@ fn commands(collected: &Collected) -> Table {
 
 /// What the page says and lists, for documents: in it a bar ends no cell.
 pub(super) fn markdown(summary: &[String], tables: &[Table]) -> String {
-    let cell = |text: &String| text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ");
+    let cell = |text: &String| {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;");
+        text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ")
+    };
     let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text: String =
         summary.iter().map(|sentence| format!("- {}\n", sentence.replace('\n', " "))).collect();

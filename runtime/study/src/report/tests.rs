@@ -62,7 +62,7 @@ fn a_difference_within_its_interval_is_not_called_one() {
     runs(folder.path(), &all);
     let said = write(&[folder.path().to_path_buf()], None).expect("a report").summary.join("\n");
     assert!(
-        said.contains("2 seeds show no difference to linear_attn_ratio 0.0 of: linear_attn_ratio 1.0."),
+        said.contains("The seeds show no difference to linear_attn_ratio 0.0 of: linear_attn_ratio 1.0."),
         "{said}"
     );
     assert!(!said.contains(" more than ") && !said.contains(" less than "), "{said}");

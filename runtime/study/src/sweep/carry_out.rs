@@ -75,7 +75,7 @@ pub fn carry_out(
         }
         alive.retain(|run| round.is_finished(*run));
         if number + 1 < rounds.len() {
-            alive = halving::best(sweep, &alive, *until);
+            alive = halving::best(sweep, &alive, *until)?;
         }
     }
     let outcomes = || sweep.runs.iter().filter_map(|run| Outcome::of(sweep, run));
@@ -157,11 +157,16 @@ impl Machine {
     }
 }
 
-/// Whether two runs differ in nothing that shapes a plan.
+/// Whether two runs differ in nothing that shapes a plan, as far as is known without compiling.
 fn is_same_plan(run: &Run, other: &Run) -> bool {
-    run.values.iter().zip(&other.values).all(|(own, theirs)| {
-        own == theirs || (own.0 == theirs.0 && ["training.seed", "optimizer.lr"].contains(&own.0.as_str()))
-    })
+    let shape = |run: &Run| {
+        let mut config = run.config.clone();
+        config.job.dump_folder.clear();
+        config.training.seed = 0;
+        config.optimizer.lr = 0.0;
+        config
+    };
+    shape(run) == shape(other) && run.files == other.files
 }
 
 /// Runs that are all trained until one step.
@@ -187,8 +192,12 @@ impl Round<'_> {
         })
     }
 
+    /// Whether it has been through this round; it may have failed in a later one.
     fn is_finished(&self, run: usize) -> bool {
-        self.outcome(run).is_some_and(|outcome| outcome.status == Status::Finished)
+        self.outcome(run).is_some_and(|outcome| match outcome.status {
+            Status::Finished => true,
+            Status::Failed => outcome.steps > self.end(run),
+        })
     }
 
     /// Carries out what is not done yet; whether all of it was.
@@ -200,7 +209,7 @@ impl Round<'_> {
         watcher: &mut dyn Watcher,
     ) -> Result<bool, StudyError> {
         let is_left = |run: &usize| match self.outcome(*run) {
-            Some(outcome) => outcome.status == Status::Failed && retry,
+            Some(outcome) => outcome.status == Status::Failed && !self.is_finished(*run) && retry,
             None => true,
         };
         let mut waiting: VecDeque<usize> = runs.iter().copied().filter(is_left).collect();

@@ -97,14 +97,18 @@ impl Going {
 
     /// Asks it to save what it did and end.
     pub(super) fn ask_to_end(&self) {
-        process::terminate(self.child.id());
+        process::ask_to_end(self.child.id());
     }
 
     /// The error that its log ends with, or what ended the process.
     fn last_words(&self, log: &Path, status: ExitStatus) -> String {
         let text = tail(log, self.log_from).unwrap_or_default();
         match text.rfind("error: ") {
-            Some(at) => text[at..].trim_start_matches("error: ").trim_end().to_owned(),
+            Some(at) => {
+                // Another process may have gone on with the log.
+                let said = text[at..].trim_start_matches("error: ");
+                said.split("\n[linc]").next().unwrap_or(said).trim_end().to_owned()
+            }
             None => format!("the process ended by itself: {status}"),
         }
     }

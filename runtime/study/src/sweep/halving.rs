@@ -5,6 +5,7 @@
 use linc_config::ConfigError;
 
 use super::{Method, Metric, Run, Sweep};
+use crate::error::StudyError;
 use crate::results::RunRecords;
 
 /// The steps after which runs are compared, ascending; the last are all of them. Without halving, that alone.
@@ -45,7 +46,10 @@ fn kept(runs: usize, factor: usize) -> usize {
 }
 
 /// The runs that go on after a round, in the order of the sweep: the best of those that have been through it.
-pub(super) fn best(sweep: &Sweep, runs: &[usize], until: usize) -> Vec<usize> {
+///
+/// # Errors
+/// No run measured what they are compared by.
+pub(super) fn best(sweep: &Sweep, runs: &[usize], until: usize) -> Result<Vec<usize>, StudyError> {
     let metric = sweep.settings.metric;
     let mut scored: Vec<(usize, f64)> = runs
         .iter()
@@ -59,7 +63,14 @@ pub(super) fn best(sweep: &Sweep, runs: &[usize], until: usize) -> Vec<usize> {
     scored.truncate(kept(runs.len(), sweep.settings.halving_factor));
     let mut best: Vec<usize> = scored.into_iter().map(|(run, _)| run).collect();
     best.sort_unstable();
-    best
+    if best.is_empty() {
+        return Err(StudyError::Nothing {
+            message: format!("no run has a {} at step {until}, by which the others would end", metric.word()),
+            help: "their logs, in the folder of the sweep, say why; --retry-failed does failed ones again"
+                .to_owned(),
+        });
+    }
+    Ok(best)
 }
 
 /// What a run is worth: less is better.

@@ -48,6 +48,18 @@ impl Outcome {
         serde_json::from_slice(&text).ok().filter(|outcome: &Outcome| outcome.run == run)
     }
 
+    /// Removes what is known of a run.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(super) fn forget(sweep: &Sweep, run: &Run) -> Result<(), StudyError> {
+        let path = sweep.folder.join("outcomes").join(format!("{}.json", run.name));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file("remove", &path)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Keeps it.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::settings::{Given, Method, PARAMETERS, Point, SweepSettings};
 /// The most runs of one sweep.
 const MOST_RUNS: usize = 10_000;
 /// Draws, at most, for a point that is not there yet.
-const DRAWS: usize = 100;
+const DRAWS: usize = 1000;
 
 /// A setting that is varied.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,6 +184,10 @@ fn values(parameter: &Parameter, keys: &BTreeMap<&str, &Vec<Given>>) -> Result<V
             })?
         }
     };
+    if distribution == Distribution::Integer && min.ceil() > max.floor() {
+        let message = format!("there is no whole number from {min} to {max}, of which `{name}` is drawn");
+        return Err(parameter.wrong(message, "widen the range, or say another distribution"));
+    }
     if min >= max || (distribution == Distribution::LogUniform && min <= 0.0) {
         let message = format!("`{name}` is no range: from {min} to {max}");
         return Err(parameter.wrong(message, "min is less than max; both are above 0 for log_uniform"));
@@ -245,17 +249,20 @@ fn draw(values: &Values, rng: &mut ChaCha8Rng) -> Given {
     match values {
         Values::Listed(values) => values[(unit * values.len() as f64) as usize].clone(),
         Values::Range { min, max, distribution } => Given(match distribution {
-            Distribution::Uniform => spell(min + unit * (max - min)),
-            Distribution::LogUniform => spell((min.ln() + unit * (max.ln() - min.ln())).exp()),
-            Distribution::Integer => format!("{}", (min + unit * (max - min + 1.0)).floor().min(*max) as i64),
+            Distribution::Uniform => spell(min + unit * (max - min), *min, *max),
+            Distribution::LogUniform => spell((min.ln() + unit * (max.ln() - min.ln())).exp(), *min, *max),
+            Distribution::Integer => {
+                let (min, max) = (min.ceil(), max.floor());
+                format!("{}", (min + unit * (max - min + 1.0)).floor().min(max) as i64)
+            }
         }),
     }
 }
 
-/// Three digits: more would only make names long.
-fn spell(value: f64) -> String {
-    let rounded: f64 = format!("{value:.2e}").parse().unwrap_or(value);
-    format!("{rounded:?}")
+/// Six digits within the range: a number that a person can copy.
+fn spell(value: f64, min: f64, max: f64) -> String {
+    let rounded: f64 = format!("{value:.5e}").parse().unwrap_or(value);
+    format!("{:?}", rounded.clamp(min, max))
 }
 
 #[cfg(test)]

@@ -53,7 +53,9 @@ fn settings_that_share_a_name_are_told_apart() {
         vec![("a.b".to_owned(), "x/../y z".to_owned())],
         vec![("a.b".to_owned(), "x/..-y-z".to_owned())],
     ]);
-    assert_eq!(odd, ["b=x-..-y-z", "b=x-..-y-z_1"]);
+    assert_eq!(odd, ["b=x-..-y-z", "b=x-..-y-z_2"]);
+    let taken = names(&["x-_2", "x-", "x/"].map(|value| vec![("a.b".to_owned(), value.to_owned())]));
+    assert_eq!(taken, ["b=x-_2", "b=x-", "b=x-_3"]);
     let long = names(&[vec![("a.b".to_owned(), "x".repeat(500))]]);
     assert!(long[0].len() < 255);
 }
@@ -74,6 +76,8 @@ fn what_a_run_would_refuse_is_said_before_any_starts() {
             vec![],
             vec!["debugmodel"],
         ),
+        ("[sweep.parameters]\ntraining.threads = [1, 2]\n", vec![], vec!["ratios.toml:", "cannot be varied"]),
+        (RATIOS, vec!["--training.stop_at_step", "5"], vec!["stop_at_step"]),
         (
             "[sweep]\nmethod = \"halving\"\n[validation]\nenable = true\n[sweep.parameters]\noptimizer.lr = [1e-3, 1e-2]\n",
             vec![],
@@ -85,6 +89,13 @@ fn what_a_run_would_refuse_is_said_before_any_starts() {
             assert!(error.contains(part), "{text}: {part:?} is not in\n{error}");
         }
     }
+}
+
+#[test]
+fn a_sweep_ends_its_runs_itself() {
+    let text = format!("[checkpoint]\nenable = true\n{RATIOS}");
+    let error = load(&text, &["--training.stop_at_step", "5"]).expect_err("it says that of each run");
+    assert!(error.contains("a sweep ends its runs itself"), "{error}");
 }
 
 #[test]

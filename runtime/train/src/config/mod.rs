@@ -263,6 +263,11 @@ impl JobConfig {
             let help = "use a smaller global_batch_size: the tokens of a step are held in memory";
             settings.conflict(&["training.global_batch_size", "training.seq_len"], message, help);
         }
+        if training.stop_at_step.is_some() && !self.checkpoint.enable {
+            let message = "stop_at_step ends with a checkpoint, and checkpoint.enable is false".to_owned();
+            let help = "add [checkpoint] enable = true, or say fewer steps";
+            settings.conflict(&["training.stop_at_step", "checkpoint.enable"], message, help);
+        }
         self.check_schedule(settings);
         self.check_groups(settings);
         self.data.check_together(training.seq_len, self.validation.enable, settings);

@@ -102,32 +102,41 @@ pub(super) struct Chosen {
     pub(super) whole: Option<PathBuf>,
 }
 
-/// Takes the folder of a run and writes it into the config.
+/// Takes the folder of a run that the command line names; nothing if the config's is meant, of which only data and model tell
+/// whether a run in it goes on.
+///
+/// # Errors
+/// [`TrainError::InUse`], or a folder that cannot be written.
+pub(super) fn take_named(config: &JobConfig, meaning: Folder) -> Result<Option<Chosen>, TrainError> {
+    let base = PathBuf::from(&config.job.dump_folder);
+    // A folder without a name, such as `.`, has none beside it.
+    if meaning != Folder::Named && base.file_name().is_some() {
+        return Ok(None);
+    }
+    let lock = take(&base, config, Folder::Named)?;
+    let lock = lock.ok_or_else(|| TrainError::InUse { folder: base.clone(), pid: None })?;
+    let message = format!("Writing to {}{}", base.display(), unread_checkpoint(config, &base));
+    Ok(Some(Chosen { lock, message, whole: None }))
+}
+
+/// Takes the folder of a run of the config, and writes it into the config.
 ///
 /// # Errors
 /// [`TrainError::InUse`], a checkpoint in the config's own folder that cannot be read, or a folder that cannot be written.
 pub(super) fn choose(
     config: &mut JobConfig,
-    meaning: Folder,
     record: &ModelRecord,
     data: &TrainingData,
     proceed: &mut dyn FnMut() -> Result<(), TrainError>,
 ) -> Result<Chosen, TrainError> {
     let base = PathBuf::from(&config.job.dump_folder);
-    // A folder without a name, such as `.`, has none beside it.
-    if meaning == Folder::Named || base.file_name().is_none() {
-        let lock = take(&base, config, Folder::Named)?;
-        let lock = lock.ok_or_else(|| TrainError::InUse { folder: base.clone(), pid: None })?;
-        let message = format!("Writing to {}{}", base.display(), unread_checkpoint(config, &base));
-        return Ok(Chosen { lock, message, whole: None });
-    }
     // Each time round, another run was faster in taking a folder.
     for _ in 0..TRIES {
         proceed()?;
-        check_free(config, meaning)?;
+        check_free(config, Folder::OfConfig)?;
         let Picked { folder, message, whole } = pick(config, &base, record, data, proceed)?;
         config.job.dump_folder = folder.display().to_string();
-        if let Some(lock) = take(&folder, config, meaning)? {
+        if let Some(lock) = take(&folder, config, Folder::OfConfig)? {
             return Ok(Chosen { lock, message, whole });
         }
         config.job.dump_folder = base.display().to_string();
