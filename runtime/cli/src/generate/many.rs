@@ -70,10 +70,8 @@ impl Asked<'_> {
             let given = &prompts[number as usize];
             match event {
                 Ok(one) => {
-                    if self.args.stream {
-                        if written.is_ok() {
-                            written = out::line(piece(tokenizer, number, &one));
-                        }
+                    if self.args.stream && written.is_ok() {
+                        written = out::line(piece(tokenizer, number, &one));
                     }
                     text.tokens += 1;
                     text.text.push_str(&one.text);

@@ -100,7 +100,7 @@ fn is_leftover(name: &str, tokenizer: &Tokenizer) -> bool {
     is_writer && (is_shard || is_of(INDEX) || tokenizer.files().iter().any(|file| is_of(file.name)))
 }
 
-/// Name of a shard.
+/// `training-00001.tokens`: the part, and the number among its shards in as many digits as sort by it.
 pub(super) fn shard_name(part: &str, number: usize) -> String {
     format!("{part}-{number:0DIGITS$}.tokens")
 }
