@@ -1,6 +1,7 @@
 //! Text as the settings ask for it: of files or shards, alone or mixed, with what is held out or named to validate on.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use linc_device::words::count;
 
@@ -9,7 +10,7 @@ use super::error::DataError;
 use super::files::{self, Wanted};
 use super::loading::Loading;
 use super::settings::{DataSettings, DatasetKind};
-use super::shards::{Part, Shards, folder_of};
+use super::shards::{Part, Shards, are_same, folder_of};
 use super::text::{Packing, TextBatches, TextSource, TextValidation};
 use super::tokenizer::{Tokenizer, losses};
 use super::tokens::Tokens;
@@ -28,12 +29,24 @@ struct Named<'a> {
 /// What a text is before it is tokens.
 enum Source {
     Documents(Vec<String>),
-    Shards(std::path::PathBuf),
+    Shards(PathBuf),
+}
+
+/// How a part of documents is held out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    /// Of what there is, as much as was asked for.
+    Alone,
+    /// By the text of each, so that datasets agree.
+    Mixed,
+    /// As shards do, which hold documents out whole.
+    BesideShards,
 }
 
 /// Everything that reads a text needs.
 struct Reader<'a, 'l> {
     tokenizer: &'a Tokenizer,
+    how: Split,
     loading: &'a mut Loading<'l>,
 }
 
@@ -57,7 +70,13 @@ pub(super) fn text(
         [only] => only.name(),
         several => format!("a mixture of {}", count(several.len(), "dataset")),
     };
-    let mut reader = Reader { tokenizer: &tokenizer, loading };
+    let shards: Vec<PathBuf> = named.iter().filter_map(|named| folder_of(named.path?)).collect();
+    let how = match (named.len(), shards.len()) {
+        (1, _) => Split::Alone,
+        (_, 0) => Split::Mixed,
+        _ => Split::BesideShards,
+    };
+    let mut reader = Reader { tokenizer: &tokenizer, how, loading };
     let own = match settings.validation.dataset.filter(|_| validates) {
         Some(kind) => {
             let validation = &settings.validation;
@@ -69,9 +88,20 @@ pub(super) fn text(
     };
     let own_source = own.as_ref().map(|own| reader.source(own)).transpose()?;
     let share = settings.held_out_share(validates);
-    let (mut sources, mut parts) = (Vec::new(), Vec::new());
+    if how == Split::BesideShards && shards.len() < named.len() && share > 0.0 {
+        reader.loading.note(&format!(
+            "{name}: shards do not tell their documents, so what is held out of another dataset and is in shards too may be trained on, unless they were made with --held-out {share} or more"
+        ));
+    }
+    let (mut sources, mut parts, mut not_compared) = (Vec::new(), Vec::new(), Vec::new());
     for dataset in &named {
-        let (training, held_out) = match reader.source(dataset)? {
+        let source = reader.source(dataset)?;
+        match (&own_source, &source) {
+            (None, _) | (Some(Source::Documents(_)), Source::Documents(_)) => {}
+            (Some(Source::Shards(own)), Source::Shards(folder)) if are_same(own, folder)? => {}
+            (Some(Source::Documents(_) | Source::Shards(_)), _) => not_compared.push(dataset.name()),
+        }
+        let (training, held_out) = match source {
             Source::Documents(documents) => {
                 if let (Some(own), Some(Source::Documents(others))) = (&own, &own_source)
                     && let Some(warning) = seen_in_training(&documents, others, reader.loading)?
@@ -90,17 +120,20 @@ pub(super) fn text(
         sources.push(TextSource { name: dataset.name(), tokens: training, weight: dataset.weight });
         parts.extend(held_out);
     }
+    if let (Some(own), false) = (&own, not_compared.is_empty()) {
+        reader.loading.note(&format!(
+            "{}: not compared with {}, since shards do not tell their documents: whether it is trained on too is not known",
+            own.name(),
+            not_compared.join(", ")
+        ));
+    }
     let held_out_name = own.as_ref().map_or_else(|| name.clone(), Named::name);
     match own_source {
         Some(Source::Documents(documents)) => {
             let corpus = Corpus::new(documents, &tokenizer, true, reader.loading)?;
             parts.push(Tokens::Memory(corpus));
         }
-        // Whoever names shards to validate on has made them for that.
-        Some(Source::Shards(folder)) => {
-            let shards = Shards::open(&folder, Part::Training, &tokenizer);
-            parts.push(Tokens::Shards(shards.map_err(|error| error.of("validation.dataset_path"))?));
-        }
+        Some(Source::Shards(folder)) => parts.push(reader.own_shards(&folder, &shards)?),
         None => {}
     }
     let borders = tokenizer.borders();
@@ -167,9 +200,41 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// Shards to validate on: all of them, whose maker has made them for that, but of shards that are trained on the part
+    /// that is not.
+    fn own_shards(&mut self, folder: &Path, trained: &[PathBuf]) -> Result<Tokens, DataError> {
+        let mut part = Part::Training;
+        for other in trained {
+            if are_same(folder, other)? {
+                part = Part::Validation;
+            }
+        }
+        let shards = Shards::open(folder, part, self.tokenizer);
+        let shards = shards.map_err(|error| error.of("validation.dataset_path"))?;
+        if part == Part::Validation {
+            if shards.len() == 0 {
+                return Err(DataError::Shards {
+                    folder: folder.to_path_buf(),
+                    reason: "it is trained on, and has no part to validate on".to_owned(),
+                    help: "make shards with --held-out 0.01 into another folder, or name other data with validation.dataset_path"
+                        .to_owned(),
+                });
+            }
+            let folder = folder.display();
+            self.loading.note(&format!(
+                "{folder}: its shards are trained on; validated on is the part of it that is held out"
+            ));
+        }
+        Ok(Tokens::Shards(shards))
+    }
+
     /// Documents as tokens, a share of them held out.
     fn tokens(&mut self, documents: Vec<String>, share: f64) -> Result<(Tokens, Option<Tokens>), DataError> {
-        let parts = split::split(documents, share);
+        let parts = match self.how {
+            Split::Alone => split::split(documents, share),
+            Split::Mixed => split::split_by_text(documents, share, true),
+            Split::BesideShards => split::split_by_text(documents, share, false),
+        };
         if let Some(warning) = losses::check(self.tokenizer, &parts.training)? {
             self.loading.note(&warning);
         }

@@ -126,10 +126,13 @@ impl DataSettings {
         let (of_list, of_kind) = (layer("training.datasets"), layer("training.dataset"));
         let of_path = layer("training.dataset_path");
         let is_built_in = kind.is_some_and(|kind| kind != DatasetKind::Text);
-        if !training.datasets.is_empty() && of_list > of_kind.max(of_path) {
-            kind = Some(DatasetKind::Text);
+        // That text is meant says nothing of which.
+        if !training.datasets.is_empty() && of_list > of_path && (of_list > of_kind || !is_built_in) {
             training.dataset_path = None;
-            settings.follow("training.dataset", "training.datasets");
+            if of_list > of_kind {
+                kind = Some(DatasetKind::Text);
+                settings.follow("training.dataset", "training.datasets");
+            }
         } else if of_path > of_list || of_kind > of_list && is_built_in {
             training.datasets = Vec::new();
         }

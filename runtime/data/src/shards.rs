@@ -142,6 +142,16 @@ pub(super) fn folder_of(path: &str) -> Option<PathBuf> {
     folder.join(INDEX).is_file().then(|| folder.to_path_buf())
 }
 
+/// Whether two folders of shards have the same ones: one folder by two names, or a copy.
+pub(super) fn are_same(folder: &Path, other: &Path) -> Result<bool, DataError> {
+    let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    if real(folder) == real(other) {
+        return Ok(true);
+    }
+    let (index, other) = (Index::load(folder)?, Index::load(other)?);
+    Ok(index.zip(other).is_some_and(|(index, other)| index.source == other.source))
+}
+
 fn in_hex(digest: &Digest) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

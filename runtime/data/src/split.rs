@@ -3,7 +3,7 @@
 //! Documents are visited in a fixed pseudo-random order, the same for every training seed, and held out
 //! whole as long as all held-out bytes stay within the asked share. Where too few documents are small
 //! enough for that (one book, say), the tail of each document is held out instead, cut after a line.
-//! A document that occurs twice is in one part only.
+//! A document that occurs twice is in one part only, in a mixture of several datasets too.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +13,8 @@ use super::rng::{Use, permutation, stream};
 
 /// A tail is cut after a line if one ends within so many bytes.
 const LINE_SEARCH: usize = 2048;
+/// From this size on, a document of a mixture gives its tail.
+const LARGE: usize = 64 << 10;
 
 /// Two parts of a text that share nothing.
 pub(super) struct Split {
@@ -39,6 +41,25 @@ pub(super) fn split(documents: Vec<String>, share: f64) -> Split {
         return parts;
     }
     tails(documents, share)
+}
+
+/// Splits the documents of one dataset of a mixture, each by its text alone, whatever else the dataset has: what is held
+/// out of one dataset is not trained on in another that has it too. Documents are held out whole, but for large ones, of
+/// which there may be few, where `cuts_large`: these give their tails.
+pub(super) fn split_by_text(documents: Vec<String>, share: f64, cuts_large: bool) -> Split {
+    let mut parts = Split { training: Vec::new(), held_out: Vec::new() };
+    for mut document in documents {
+        if cuts_large && share > 0.0 && document.len() >= LARGE {
+            let tail = cut_tail(&mut document, share);
+            parts.held_out.extend(Some(tail).filter(|tail| !tail.is_empty()));
+            parts.training.push(document);
+        } else if is_held_out(&document, share) {
+            parts.held_out.push(document);
+        } else {
+            parts.training.push(document);
+        }
+    }
+    parts
 }
 
 /// Whether a document is held out where a share of them is, by its text alone: wherever a copy of it is read, it is on
@@ -71,9 +92,7 @@ fn tails(documents: Vec<String>, share: f64) -> Split {
     let mut seen = BTreeSet::new();
     for mut document in documents {
         // A copy would carry the tail of the first into the training part only if cut elsewhere; it is cut alike.
-        let keep = document.len() - (document.len() as f64 * share) as usize;
-        let keep = cut_after_line(&document, keep);
-        let tail = document.split_off(keep);
+        let tail = cut_tail(&mut document, share);
         if !tail.is_empty() && seen.insert(tail.clone()) {
             parts.held_out.push(tail);
         }
@@ -82,6 +101,13 @@ fn tails(documents: Vec<String>, share: f64) -> Split {
         }
     }
     parts
+}
+
+/// Takes the tail of a document off it.
+fn cut_tail(document: &mut String, share: f64) -> String {
+    let keep = document.len() - (document.len() as f64 * share) as usize;
+    let keep = cut_after_line(document, keep);
+    document.split_off(keep)
 }
 
 /// The end of the line around `at` if it is near, otherwise the next character boundary.

@@ -410,4 +410,13 @@ fn of_a_mixture_and_one_dataset_the_later_counts() {
     assert_eq!(sources(list, &["--training.dataset", "text"]), (DatasetKind::Text, None, 1));
     let typed = ["--training.datasets", "[{ path = \"c\", weight = 2 }, { path = \"d\" }]"];
     assert_eq!(sources("[training]\ndataset_path = \"b\"\n", &typed), (DatasetKind::Text, None, 2));
+    // That it is text, said with the list or behind it, is no word for another text.
+    for text in
+        ["[training]\ndataset_path = \"b\"\n", "[training]\ndataset = \"text\"\ndataset_path = \"b\"\n"]
+    {
+        let args = [&typed[..], &["--training.dataset", "text"]].concat();
+        assert_eq!(sources(text, &args), (DatasetKind::Text, None, 2));
+    }
 }
+
+mod sources;

@@ -27,10 +27,9 @@ pub use validation::TextValidation;
 pub struct TextBatches {
     batch_size: usize,
     seq_len: usize,
-    seed: u64,
-    shuffle: bool,
-    held_out: f64,
-    borders: Borders,
+    /// What [`TextBatches::state`] says of any place. Kept beside the mixture, which a thread that reads ahead holds while
+    /// it waits for a disk.
+    start: DataState,
     mix: Arc<Mutex<Mix>>,
     /// Whether a thread may read ahead.
     reads_ahead: bool,
@@ -96,20 +95,18 @@ impl TextBatches {
         let reads_ahead = sources.iter().any(|source| source.tokens.are_on_disk());
         let mix = Mix::new(sources, |tokens| Sampler::new(tokens, seq_len, seed, shuffle));
         let spots = mix.spots();
-        let mix = Arc::new(Mutex::new(mix));
-        Ok(Self {
-            batch_size,
-            seq_len,
+        let start = mix.state(DataState {
+            kind: "text".to_owned(),
             seed,
             shuffle,
-            held_out,
-            borders,
-            mix,
-            reads_ahead,
-            ahead: None,
-            spots,
-            about,
-        })
+            seq_len,
+            size: about.tokens,
+            held_out: Some(held_out),
+            borders: Some(borders),
+            ..DataState::default()
+        });
+        let mix = Arc::new(Mutex::new(mix));
+        Ok(Self { batch_size, seq_len, start, mix, reads_ahead, ahead: None, spots, about })
     }
 
     /// Its size.
@@ -155,19 +152,9 @@ impl TextBatches {
         self.spots = spots;
     }
 
-    /// The position of the next sample, and what it is a position in.
+    /// The position of the next sample, and what it is a position in. Waits for nothing.
     pub fn state(&self) -> DataState {
-        let state = DataState {
-            kind: "text".to_owned(),
-            seed: self.seed,
-            shuffle: self.shuffle,
-            seq_len: self.seq_len,
-            size: self.about.tokens,
-            held_out: Some(self.held_out),
-            borders: Some(self.borders),
-            ..DataState::default()
-        };
-        locked(&self.mix).state(state, &self.spots)
+        mix::state_at(self.start.clone(), &self.spots)
     }
 
     /// Goes to a saved position; the batches from there have the same bits as those of the run that saved it.

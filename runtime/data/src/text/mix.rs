@@ -24,10 +24,12 @@ struct Source {
 
 impl Mix {
     pub(super) fn new(sources: Vec<TextSource>, sampler: impl Fn(Tokens) -> Sampler) -> Self {
-        let all: f64 = sources.iter().map(|source| source.weight).sum();
+        // Of weights that are large each, the sum may be no number any more.
+        let largest = sources.iter().map(|source| source.weight).fold(0.0, f64::max);
+        let all: f64 = sources.iter().map(|source| source.weight / largest).sum();
         let source = |TextSource { name, tokens, weight }| {
             let sampler = sampler(tokens);
-            Source { name, weight, share: weight / all, sampler }
+            Source { name, weight, share: weight / largest / all, sampler }
         };
         Self { sources: sources.into_iter().map(source).collect() }
     }
@@ -65,23 +67,20 @@ impl Mix {
         Ok(batch)
     }
 
-    /// A state with places in it.
-    pub(super) fn state(&self, state: DataState, spots: &[Spot]) -> DataState {
-        let states = self.sources.iter().zip(spots).map(|(source, spot)| SourceState {
+    /// A state with what it is of, at the start.
+    pub(super) fn state(&self, state: DataState) -> DataState {
+        let states = self.sources.iter().map(|source| SourceState {
             name: source.name.clone(),
             weight: source.weight,
             size: source.sampler.tokens().len(),
             checksum: source.sampler.tokens().checksum(),
-            epoch: spot.epoch,
-            index: spot.index,
-            taken: spot.taken,
+            epoch: 0,
+            index: 0,
+            taken: 0,
         });
         let states: Vec<SourceState> = states.collect();
         match &states[..] {
-            [only] => {
-                let SourceState { checksum, epoch, index, .. } = *only;
-                DataState { checksum, epoch, index, ..state }
-            }
+            [only] => DataState { checksum: only.checksum, ..state },
             _ => {
                 let mut checksum = crc32fast::Hasher::new();
                 states.iter().for_each(|source| checksum.update(&source.checksum.to_le_bytes()));
@@ -108,4 +107,15 @@ impl Mix {
         }
         Ok(spots)
     }
+}
+
+/// A state of [`Mix::state`], at other places.
+pub(super) fn state_at(mut state: DataState, spots: &[Spot]) -> DataState {
+    match (&mut state.sources[..], spots) {
+        ([], [only]) => (state.epoch, state.index) = (only.epoch, only.index),
+        (sources, spots) => sources.iter_mut().zip(spots).for_each(|(source, spot)| {
+            (source.epoch, source.index, source.taken) = (spot.epoch, spot.index, spot.taken);
+        }),
+    }
+    state
 }

@@ -220,6 +220,29 @@ fn a_restored_mixture_goes_on_with_the_same_bits() {
 }
 
 #[test]
+fn a_state_waits_for_nobody_who_reads() {
+    for mut data in [batches(&["abcdefgh"], (2, 7), 5, true), mixture([1.0, 3.0, 2.5], 5, true)] {
+        data.next_batch().expect("in memory");
+        let expected = data.state();
+        // As a thread holds it that waits for a disk.
+        let mix = Arc::clone(&data.mix);
+        let _reading = locked(&mix);
+        let (sender, state) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(data.state()).is_ok());
+        assert_eq!(state.recv_timeout(std::time::Duration::from_secs(20)), Ok(expected));
+    }
+}
+
+#[test]
+fn weights_may_be_as_large_as_numbers_are() {
+    let mut large = mixture([f64::MAX, f64::MAX / 2.0, f64::MAX / 4.0], 5, false);
+    let mut small = mixture([4.0, 2.0, 1.0], 5, false);
+    for _ in 0..20 {
+        assert_eq!(large.next_batch(), small.next_batch());
+    }
+}
+
+#[test]
 fn batches_of_several_validation_parts_are_spread() {
     let parts = ["abcdefghijklmnopqrstuvw", "0123456", "+"];
     let parts = parts.map(|text| Tokens::Memory(corpus(&[text])));

@@ -65,6 +65,8 @@ const LLAMA3_NAMED: [(&str, u32); 8] = [
 ];
 const LLAMA3_BOS: &str = "<|begin_of_text|>";
 const LLAMA3_SPECIAL: u32 = 256;
+/// Ranks that Llama 3 has; those of a smaller vocabulary are split alike. More are of another encoding, such as Llama 4's.
+const LLAMA3_RANKS: usize = 128_000;
 
 /// Whether a file has the name of a rank file, and its first line has the form.
 pub(super) fn is_rank_file(path: &Path, bytes: &[u8]) -> bool {
@@ -81,7 +83,14 @@ pub(super) fn to_json(path: &Path, bytes: &[u8]) -> Result<(Vec<u8>, String), St
     let ranks = parse(bytes)?;
     let next = ranks.iter().map(|(_, rank)| rank + 1).max().unwrap_or(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let (called, pattern, special) = if name.ends_with(LLAMA3_ENDING) {
+    let is_llama = name.ends_with(LLAMA3_ENDING);
+    if is_llama && ranks.len() > LLAMA3_RANKS {
+        let (has, most) = (count(ranks.len(), "rank"), count(LLAMA3_RANKS, "rank"));
+        return Err(format!(
+            "it has {has}, and Llama 3's, the only one of that name whose way to split a text is known, has {most}"
+        ));
+    }
+    let (called, pattern, special) = if is_llama {
         ("Llama 3", CL100K_PATTERN, llama3_special(next))
     } else {
         let known = ENCODINGS.iter().find(|encoding| name.strip_suffix(ENDING) == Some(encoding.name));

@@ -90,6 +90,15 @@ fn files_that_are_not_what_their_names_say_are_refused() {
 }
 
 #[test]
+fn more_ranks_than_llama_3_has_are_of_another_encoding() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens: Vec<String> = (256..128_001).map(|rank| format!("x{rank}")).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let refused = open(&folder.path().join("tokenizer.model"), &rank_file(&tokens)).expect_err("refused");
+    assert!(refused.contains("it has 128,001 ranks") && refused.contains("Llama 3's"), "{refused}");
+}
+
+#[test]
 fn a_folder_may_have_a_rank_file_instead() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("tokenizer.model"), rank_file(&["ab"])).expect("written");
