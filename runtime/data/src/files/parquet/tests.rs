@@ -136,6 +136,16 @@ fn columns_that_hold_no_text_are_refused() {
 }
 
 #[test]
+fn the_command_that_makes_shards_of_ids_can_be_copied() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("two words.parquet");
+    write(&path, Compression::SNAPPY, &[&[Some("text")]]);
+    let command = format!("`linc tokenize {:?} --text-field \"ids\" --out DIR`", path.display().to_string());
+    let refused = refused(&path, "ids");
+    assert!(refused.contains(&command) && refused.contains("--tokenizer"), "{refused}");
+}
+
+#[test]
 fn damaged_files_are_errors() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.parquet");
