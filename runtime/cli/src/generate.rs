@@ -73,8 +73,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let mut begun = false;
     let mut begin = || if std::mem::replace(&mut begun, true) { Ok(()) } else { write(given) };
     let mut written = Ok(());
-    let request =
-        Request { prompt: prompt.ids, tokens: prompt.count, sampling, stop: args.stop.clone(), scores: None };
+    let request = Request {
+        prompt: prompt.ids,
+        tokens: prompt.count,
+        sampling,
+        stop: args.stop.clone().into(),
+        scores: None,
+    };
     let generated = generator.generate(request, &mut |piece| {
         written = begin().and_then(|()| write(piece));
         written.is_ok()

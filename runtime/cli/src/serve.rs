@@ -59,7 +59,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         queue: args.queue,
         connections: args.connections,
         body: usize::try_from(args.max_body).unwrap_or(usize::MAX),
-        time: Duration::from_secs(args.timeout as u64),
+        time: Duration::from_secs(args.timeout),
         token,
     };
     let for_engine = Arc::clone(&tokenizer);

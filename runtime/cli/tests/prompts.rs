@@ -53,6 +53,14 @@ fn prompts_of_a_file_are_continued_as_each_is_alone() {
         folder.file("prompts.jsonl", "{\"task\": 7, \"prompt\": \"the quick\"}\n{\"prompt\": \"a\"}\n");
     let (found, _) = many(&["--prompts", &records, "--logprobs", "2"]);
     assert_eq!((&found[0]["task"], &found[0]["text"]), (&7.into(), &expected[0].as_str().into()));
+    let named = folder.file(
+        "named.jsonl",
+        "{\"prompt\": \"the quick\", \"text\": \"gold\", \"index\": 9, \"given\": 1, \"task\": 7}",
+    );
+    let (found_named, _) = many(&["--prompts", &named]);
+    let line = &found_named[0];
+    assert_eq!((&line["task"], &line["index"], &line["text"]), (&7.into(), &0.into(), &found[0]["text"]));
+    assert_eq!(line["given"], serde_json::json!({"text": "gold", "index": 9, "given": 1}), "{line}");
     let scores = found[1]["logprobs"].as_array().expect("scores");
     assert_eq!(scores.len(), 12);
     for score in scores {
@@ -78,6 +86,27 @@ fn prompts_of_a_file_are_continued_as_each_is_alone() {
             assert_eq!(command.output().expect("linc runs").status.code(), Some(2), "{stream:?}");
         }
     }
+
+    // The same prompt twice is two draws, each that of a prompt alone with the seed behind it.
+    let twice = folder.file("twice.txt", "the quick\nthe quick\n");
+    let drawn = succeed(&[
+        "generate",
+        &step,
+        "--prompts",
+        &twice,
+        "--tokens",
+        "12",
+        "--device",
+        "cpu",
+        "--seed",
+        "6",
+    ]);
+    for (record, seed) in self::records(&drawn).iter().zip(["6", "7"]) {
+        let alone =
+            ["generate", &step, "--prompt", "the quick", "--tokens", "12", "--device", "cpu", "--seed", seed];
+        assert_eq!(succeed(&alone), format!("the quick{}\n", record["text"].as_str().expect("a text")));
+    }
+    assert_ne!(self::records(&drawn)[0]["text"], self::records(&drawn)[1]["text"]);
 
     // A stop is left out, in a text by itself as well.
     let stop: String = expected[0].chars().skip(3).take(2).collect();
@@ -105,6 +134,7 @@ fn mistakes_of_many_prompts_are_told_with_their_line() {
     let one = "{\"prompt\": \"a\"}";
     wrong(one, &["--tokens", "0"], &["--tokens is 0"]);
     wrong(one, &["--stop", ""], &["--stop is an empty text"]);
+    wrong(one, &["--stop", &"a".repeat(1025)], &["1025 bytes", "1 to 1024"]);
     wrong(one, &["--min-p", "2"], &["--min-p is 2"]);
     wrong(one, &["--repetition-penalty", "0"], &["--repetition-penalty is 0"]);
     wrong(one, &["--prompt", "a"], &["cannot be used with"]);

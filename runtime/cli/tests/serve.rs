@@ -53,7 +53,7 @@ impl Server {
         let mut stream = self.connect();
         let method = if body.is_empty() { "GET" } else { "POST" };
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}content-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: localhost:1\r\ncontent-type: application/json\r\nconnection: close\r\n{header}content-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("sent");
@@ -139,6 +139,15 @@ fn completions_are_those_of_generate_and_scores_those_of_the_model() {
     let seeds = ["4", "5"].map(|seed| alone("the quick", &["--seed", seed]));
     assert_eq!(texts(&server.granted(&drawn)), seeds);
 
+    // With a seed a prompt in a list gets what it gets alone; without one no two choices are the same draw.
+    let drawn = json!({"prompt": ["a", "a", "a"], "max_tokens": 20, "seed": 4});
+    let with_seed = texts(&server.granted(&drawn));
+    assert!(with_seed.iter().all(|text| *text == with_seed[0]), "{with_seed:?}");
+    let mut drawn = texts(&server.granted(&json!({"prompt": ["a", "a", "a"], "max_tokens": 20, "n": 2})));
+    drawn.sort_unstable();
+    drawn.dedup();
+    assert_eq!(drawn.len(), 6, "{drawn:?}");
+
     // Events give the same text in pieces.
     let streamed = json!({"prompt": prompts, "max_tokens": 10, "temperature": 0, "stream": true,
         "stream_options": {"include_usage": true}, "logprobs": 1, "echo": true});
@@ -193,6 +202,22 @@ fn completions_are_those_of_generate_and_scores_those_of_the_model() {
     let stopped = server.granted(&stopped);
     assert_eq!(texts(&stopped)[0], greedy[0].split(&stop).next().expect("a part"));
     assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+    // A text that may be the start of a stop is held back; where its tokens are does not depend on that. A byte is a token.
+    let last: String = greedy[0].chars().skip(1).chain("\u{1}".chars()).collect();
+    let held = json!({"prompt": "the quick", "max_tokens": 10, "temperature": 0, "stop": [last], "logprobs": 0, "echo": false});
+    let held = &server.granted(&held)["choices"][0];
+    assert_eq!(held["text"], greedy[0].as_str());
+    let list = |name: &str| held["logprobs"][name].as_array().expect("a list").clone();
+    let mut letters = 0;
+    for (token, offset) in list("tokens").iter().zip(list("text_offset")) {
+        let at = offset.as_u64().expect("a number") as usize;
+        // Bytes of incomplete characters have none of their own.
+        if let Some(token) = token.as_str().filter(|token| token.is_ascii()) {
+            assert_eq!(greedy[0].chars().nth(at).map(String::from).as_deref(), Some(token), "{held}");
+            letters += 1;
+        }
+    }
+    assert!(letters > 2, "{held}");
     let (_, text) = server.ask("/tokenize", r#"{"prompt": "ab"}"#);
     assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON")["tokens"], json!([0, 97, 98]));
     let (_, text) = server.ask("/detokenize", r#"{"tokens": [97, 98]}"#);
@@ -212,6 +237,7 @@ fn what_is_not_honoured_is_refused_by_name() {
     }
     assert_eq!(server.ask("/health", "").0, 200, "who looks after it needs no token");
     let long = format!(r#"{{"prompt": "{}"}}"#, "a".repeat(100));
+    let stop = format!(r#"{{"prompt": "a", "stop": ["b", "{}"]}}"#, "a".repeat(1025));
     let tokens = format!(r#"{{"prompt": [{}1]}}"#, "1,".repeat(9_999));
     let large = format!(r#"{{"prompt": "{}"}}"#, "a".repeat(40_000));
     for (path, body, status, words) in [
@@ -238,6 +264,8 @@ fn what_is_not_honoured_is_refused_by_name() {
         ),
         ("/v1/completions", r#"{"prompt": "a", "n": 0}"#, 400, &["n is 0", "from 1"]),
         ("/v1/completions", r#"{"prompt": "a", "stop": ""}"#, 400, &["stop"]),
+        ("/v1/completions", &stop, 400, &["stop", "1 to 1024 bytes"]),
+        ("/v1/completions", r#"{"prompt": "a", "repetition_penalty": 1e-300}"#, 400, &["repetition_penalty"]),
         ("/v1/completions", r#"{"prompt": "a", "stream_options": {}}"#, 400, &["stream_options"]),
         ("/v1/completions", r#"{"prompt": "a", "echo": true, "logprobs": 3}"#, 400, &["logprobs", "0 or 1"]),
         ("/v1/completions", r#"{"prompt": "a", "max_tokens": 0}"#, 400, &["max_tokens is 0"]),
@@ -292,7 +320,65 @@ fn what_is_not_honoured_is_refused_by_name() {
     ] {
         refuse(&[&["serve", &step, "--device", "cpu"][..], args].concat(), words);
     }
+    for (option, words) in [
+        ("--queue", "from 1 to 65536"),
+        ("--connections", "from 1 to 65536"),
+        ("--timeout", "from 1 to 604800"),
+        ("--self-test", "from 1 to 65536"),
+    ] {
+        for number in ["0", "18446744073709551615", "9223372036854775807"] {
+            refuse(&["serve", &step, option, number], &[option, number, words]);
+        }
+    }
     refuse(&["serve", "none"], &["none is not a checkpoint"]);
+}
+
+#[test]
+fn pages_do_not_ask_slow_bodies_do_not_wait_and_small_requests_pass_large_ones() {
+    let folder = Folder::new("serve_strangers");
+    let step = trained(&folder);
+    let server = Server::start(&step, &["--slots", "1", "--timeout", "3"]);
+    let body = r#"{"prompt": "a", "max_tokens": 1}"#;
+    let address = server.address.as_str();
+    let json = "application/json; charset=utf-8";
+    for (host, kind, status) in [
+        (address, json, 200),
+        ("LOCALHOST", json, 200),
+        ("[::1]:80", json, 200),
+        ("rebound.example", json, 403),
+        ("localhost.example:8000", json, 403),
+        ("192.0.2.7", json, 403),
+        (address, "text/plain", 415),
+        (address, "application/x-www-form-urlencoded", 415),
+    ] {
+        let mut stream = server.connect();
+        let head = format!(
+            "POST /v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: {kind}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        let (found, text) = answer(stream);
+        assert_eq!(found, status, "{host} {kind}: {text}");
+    }
+
+    // A body that does not come has no more time than an answer.
+    let begun = Instant::now();
+    let mut stream = server.connect();
+    let head = "POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 9\r\n\r\n{";
+    stream.write_all(head.as_bytes()).expect("sent");
+    assert_eq!(answer(stream).0, 408);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    drop(server);
+
+    let server = Server::start(&step, &["--slots", "1"]);
+    // Of many continuations, each in its turn, and of many prompts that are scored.
+    let many = json!({"prompt": "a", "n": 256, "max_tokens": 60, "temperature": 0}).to_string();
+    let large = server.send("/v1/completions", &many, "");
+    server.until("the large one runs", |server| server.count("sequences_running") == 1.0);
+    assert_eq!(server.ask("/v1/completions", body).0, 200);
+    let written = server.count("generated_tokens_total");
+    assert!(written < 256.0 * 60.0 / 2.0, "{written}");
+    drop(large);
 }
 
 #[test]
@@ -313,7 +399,9 @@ fn who_leaves_frees_a_slot_a_full_queue_says_so_and_what_runs_is_finished() {
     leaver.shutdown(Shutdown::Both).expect("gone");
     drop(leaver);
     drop(waiting);
-    server.until("slots of those who left are free", |server| server.count("sequences_running") == 0.0);
+    server.until("slots and places of those who left are free", |server| {
+        server.count("sequences_running") == 0.0 && server.count("requests_waiting") == 0.0
+    });
     assert!(server.count("jobs_left_total") >= 2.0);
     assert!(server.count("generated_tokens_total") < 3900.0);
 

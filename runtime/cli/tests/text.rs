@@ -132,6 +132,15 @@ fn a_model_that_diverged_says_so() {
     let generate = with(&generate(&folder, 1), &["--prompt", "the"]);
     refuse(&generate, &["step-1: after 4 tokens", "not finite", "diverged", "earlier checkpoint"]);
     assert!(linc(&generate).stdout.is_empty(), "no prompt that nothing follows");
+    // Of many, each has a line that says so, in pieces as well.
+    let prompts = folder.file("prompts.txt", "the\na\n");
+    for stream in [&[][..], &["--stream"]] {
+        let many = with(&self::generate(&folder, 1), &[&["--prompts", &prompts][..], stream].concat());
+        let output = linc(&many);
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let failed = text.lines().filter(|line| line.contains("\"finish_reason\":\"error\"")).count();
+        assert_eq!((output.status.code(), failed), (Some(2), 2), "{stream:?}: {text}");
+    }
 }
 
 #[test]

@@ -186,7 +186,7 @@ impl Scorer for ModelScorer {
                 prompt: ids,
                 tokens: count,
                 sampling,
-                stop: asked.stop.to_vec(),
+                stop: asked.stop.into(),
                 scores: None,
             })
         };

@@ -3,6 +3,7 @@
 //!
 //! What a sequence says depends on its request alone: a row of a batch is computed by itself, and draws are its own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::error::InferError;
 use crate::logits::Logits;
 use crate::programs::{Programs, Row};
 use crate::sampling::{Sampling, TokenScore, check};
-use crate::stop::Stops;
+use crate::stop::{LONGEST_STOP, Stops};
 
 /// A prompt to be continued.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +27,8 @@ pub struct Request {
     pub tokens: usize,
     /// How they are chosen.
     pub sampling: Sampling,
-    /// Texts that end the continuation and are left out of it; none is empty.
-    pub stop: Vec<String>,
+    /// Texts that end the continuation and are left out of it, of 1 to [`LONGEST_STOP`] bytes each.
+    pub stop: Arc<[String]>,
     /// How many of the most likely tokens are told beside each, if how likely it was is to be told.
     pub scores: Option<usize>,
 }
@@ -39,6 +40,8 @@ pub struct Written {
     pub token: u32,
     /// The text that is known since; empty while a character is incomplete or a stop text may have begun.
     pub text: String,
+    /// Characters of the continuation before it, with those that are known but held back, as they may begin a stop text.
+    pub offset: usize,
     /// How likely it was, if the request asks for it.
     pub score: Option<TokenScore>,
     /// Why it is the last one, if so.
@@ -94,6 +97,8 @@ struct Running<'a> {
     written: usize,
     rng: ChaCha8Rng,
     text: Option<Detokenizer<'a>>,
+    /// Characters that are known.
+    decoded: usize,
     stops: Stops,
 }
 
@@ -163,7 +168,8 @@ impl<'a> Engine<'a> {
     /// Whether a request can be fulfilled.
     ///
     /// # Errors
-    /// [`InferError::Request`] for an empty prompt, tokens that the model does not have, or too many.
+    /// [`InferError::Request`] for an empty prompt, tokens that the model does not have, or too many, and for a stop
+    /// text that is empty or too long.
     pub fn check(&self, request: &Request) -> Result<(), InferError> {
         let refuse = |message: String, help: &str| Err(InferError::request(message, help));
         let Request { prompt, tokens, .. } = request;
@@ -173,6 +179,10 @@ impl<'a> Engine<'a> {
         if let Some(id) = prompt.iter().find(|id| **id as usize >= self.vocab) {
             let message = format!("the prompt has token {id}; the model has 0 to {}", self.vocab - 1);
             return refuse(message, "use the tokenizer that the model was trained with");
+        }
+        if let Some(stop) = request.stop.iter().find(|stop| !(1..=LONGEST_STOP).contains(&stop.len())) {
+            let message = format!("a stop text has {} bytes; expected 1 to {LONGEST_STOP}", stop.len());
+            return refuse(message, "give the words that the text is to end at");
         }
         // The last token that is written is not read.
         if *tokens == 0 || prompt.len().saturating_add(*tokens) > self.context() + 1 {
@@ -205,8 +215,9 @@ impl<'a> Engine<'a> {
             fed: 0,
             written: 0,
             rng: ChaCha8Rng::seed_from_u64(request.sampling.seed),
+            decoded: 0,
             text: Some(Detokenizer::new(self.tokenizer, &request.prompt)),
-            stops: Stops::new(request.stop.clone()),
+            stops: Stops::new(Arc::clone(&request.stop)),
             request,
         });
         Ok(())
@@ -324,15 +335,18 @@ impl Running<'_> {
         let score = self.request.scores.map(|count| TokenScore::of(logits, token, count));
         self.written += 1;
         self.ids.push(token);
-        let mut text = String::new();
+        let (mut text, mut offset) = (String::new(), self.decoded);
         let mut end = (self.written == self.request.tokens).then_some(End::Length);
         if tokenizer.ends_document(token) {
             end = Some(End::Stop);
         } else if let Some(detokenizer) = &mut self.text {
-            let (piece, stops) = self.stops.push(&detokenizer.push(token));
+            let known = detokenizer.push(token);
+            offset = offset_of(self.decoded, &known, &tokenizer.token(token));
+            self.decoded += known.chars().count();
+            let (piece, stops) = self.stops.push(&known);
             text = piece;
             if stops {
-                return Ok(Written { token, text, score, end: Some(End::Stop) });
+                return Ok(Written { token, text, offset, score, end: Some(End::Stop) });
             }
         }
         if end.is_some() {
@@ -344,8 +358,14 @@ impl Running<'_> {
                 false => text.push_str(&self.stops.finish()),
             }
         }
-        Ok(Written { token, text, score, end })
+        Ok(Written { token, text, offset, score, end })
     }
+}
+
+/// Characters of a text before those of a token's own `token`, where `decoded` were known before it and `piece` is since: a piece
+/// begins with what is left of incomplete characters before the token.
+pub fn offset_of(decoded: usize, piece: &str, token: &str) -> usize {
+    decoded + piece.chars().count().saturating_sub(token.chars().count())
 }
 
 #[cfg(test)]

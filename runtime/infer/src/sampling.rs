@@ -19,7 +19,7 @@ pub struct Sampling {
     /// Only tokens with at least this share of the most likely one's probability; 0 for all.
     pub min_p: f64,
     /// Divides positive logits, and multiplies negative ones, of tokens that the text has already (arXiv 1909.05858); 1 for
-    /// none.
+    /// none. From 0.01 to 100: logits are `f32`, whose range others leave.
     pub repetition_penalty: f64,
     /// Seed of the draw.
     pub seed: u64,
@@ -78,11 +78,11 @@ impl Sampling {
                 },
             ),
             (
-                repetition_penalty.is_finite() && repetition_penalty > 0.0,
+                (0.01..=100.0).contains(&repetition_penalty),
                 OutOfRange {
                     name: "repetition_penalty",
                     value: repetition_penalty,
-                    expected: "a number above 0",
+                    expected: "a number from 0.01 to 100",
                     help: "1 is none, 1.1 to 1.3 is usual",
                 },
             ),
@@ -269,6 +269,9 @@ mod tests {
             (Sampling { top_p: 0.0, ..all }, "--top-p is 0"),
             (Sampling { min_p: 1.5, ..all }, "--min-p is 1.5"),
             (Sampling { repetition_penalty: 0.0, ..all }, "--repetition-penalty is 0"),
+            // Above 0, and 0 or infinite as an `f32`: the logits of what was said would be no numbers.
+            (Sampling { repetition_penalty: 1e-300, ..all }, "--repetition-penalty is 0.000"),
+            (Sampling { repetition_penalty: 1e300, ..all }, "--repetition-penalty is 1000"),
         ] {
             let error = wrong.check().expect_err("refused").to_string();
             assert!(error.contains(name) && error.contains("help: "), "{error}");

@@ -1,22 +1,29 @@
 //! Texts that end a continuation.
 
+use std::sync::Arc;
+
+/// Bytes that a text may have that ends a continuation: as much is held back, and looked through at each token.
+pub const LONGEST_STOP: usize = 1024;
+
 /// Holds back what may be the start of a text that ends a continuation, so that nothing of it is given out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stops {
-    texts: Vec<String>,
+    texts: Arc<[String]>,
     held: String,
 }
 
 impl Stops {
     /// Ends at the first of these, which are not empty.
-    pub(crate) fn new(texts: Vec<String>) -> Self {
+    pub(crate) fn new(texts: Arc<[String]>) -> Self {
         Stops { texts, held: String::new() }
     }
 
     /// Adds a piece; what can be given out, and whether the text ends behind it.
     pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
-        if let Some(at) = self.texts.iter().filter_map(|text| self.held.find(text.as_str())).min() {
+        // A search begins with work on all of the text that is sought, which is for nothing where it is the longer one.
+        let fitting = self.texts.iter().filter(|text| text.len() <= self.held.len());
+        if let Some(at) = fitting.filter_map(|text| self.held.find(text.as_str())).min() {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
         }

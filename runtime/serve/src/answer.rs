@@ -1,7 +1,7 @@
 //! The answers to requests for completions: texts with what is known of their tokens, whole or in pieces.
 
 use linc_data::{Detokenizer, Tokenizer};
-use linc_infer::{End, Scores, TokenScore, Written};
+use linc_infer::{End, Scores, TokenScore, Written, offset_of};
 use serde_json::{Map, Value, json};
 
 use crate::completion::{Completion, Prompt};
@@ -62,7 +62,9 @@ impl Echo {
             let best = before.and_then(|before| scores.best.get(before)).filter(|_| asked.logprobs > Some(0));
             let likely = best.map(|best| (best.token, best.log_prob));
             let top = log_prob.map(|own| top(tokenizer, likely.into_iter().chain([(*id, own)])));
-            tokens.push(tokenizer.token(*id), log_prob, top, offset);
+            let token = tokenizer.token(*id);
+            let begin = offset_of(offset, &piece, &token);
+            tokens.push(token, log_prob, top, begin);
             offset += piece.chars().count();
             text.push_str(&piece);
         }
@@ -75,6 +77,8 @@ impl Echo {
 pub(crate) struct Choice {
     index: usize,
     text: String,
+    /// Characters of the prompt that is repeated in it.
+    repeated: usize,
     /// Bytes of it that were given out before.
     given: usize,
     tokens: Option<Tokens>,
@@ -102,12 +106,22 @@ impl Choice {
     /// A choice before anything is known of it.
     pub(crate) fn new(index: usize, asked: &Completion) -> Self {
         let tokens = asked.logprobs.map(|_| Tokens::default());
-        Choice { index, text: String::new(), given: 0, tokens, finish: None, is_told: false, written: 0 }
+        Choice {
+            index,
+            text: String::new(),
+            repeated: 0,
+            given: 0,
+            tokens,
+            finish: None,
+            is_told: false,
+            written: 0,
+        }
     }
 
     /// Repeats the prompt.
     pub(crate) fn echo(&mut self, echo: &Echo) {
         self.text.clone_from(&echo.text);
+        self.repeated = echo.text.chars().count();
         if let (Some(tokens), Some(of_prompt)) = (&mut self.tokens, &echo.tokens) {
             tokens.clone_from(of_prompt);
         }
@@ -124,11 +138,10 @@ impl Choice {
         scores: &Scores,
         tokenizer: &Tokenizer,
     ) {
-        let offset = self.text.chars().count();
         self.finish = Some("length");
         let Some(best) = scores.best.get(prompt.ids.len() - 1) else {
             if let Some(tokens) = &mut self.tokens {
-                tokens.push(String::new(), None, None, offset);
+                tokens.push(String::new(), None, None, self.repeated);
             }
             return;
         };
@@ -144,14 +157,17 @@ impl Choice {
             let piece = stream.push(best.token);
             (piece + &stream.finish(), End::Length)
         };
-        self.write(&Written { token: best.token, text, score: Some(score), end: Some(end) }, tokenizer);
+        self.write(
+            &Written { token: best.token, text, offset: 0, score: Some(score), end: Some(end) },
+            tokenizer,
+        );
     }
 
     /// A token of the continuation.
     pub(crate) fn write(&mut self, written: &Written, tokenizer: &Tokenizer) {
         if let (Some(tokens), Some(score)) = (&mut self.tokens, &written.score) {
             let likely = score.top.iter().copied().chain([(written.token, score.log_prob)]);
-            let offset = self.text.chars().count();
+            let offset = self.repeated + written.offset;
             tokens.push(
                 tokenizer.token(written.token),
                 Some(score.log_prob),

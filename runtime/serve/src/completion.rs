@@ -1,9 +1,11 @@
 //! What a request for completions asks for. What it says and linc cannot do is refused: a parameter that is ignored makes
 //! results that nobody asked for.
 
+use std::sync::Arc;
+
 use linc_config::nearest;
 use linc_data::Tokenizer;
-use linc_infer::{Request, Sampling};
+use linc_infer::{LONGEST_STOP, Request, Sampling};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -69,7 +71,9 @@ pub(crate) struct Completion {
     pub(crate) n: usize,
     pub(crate) max_tokens: usize,
     pub(crate) sampling: Sampling,
-    pub(crate) stop: Vec<String>,
+    /// Whether the request says its seed.
+    pub(crate) is_seeded: bool,
+    pub(crate) stop: Arc<[String]>,
     pub(crate) echo: bool,
     pub(crate) logprobs: Option<usize>,
     pub(crate) stream: bool,
@@ -246,7 +250,7 @@ impl Completion {
                 return Err(ApiError::parameter("stream_options", message));
             }
         };
-        let stop = stops(fields.take("stop"))?;
+        let stop = stops(fields.take("stop"))?.into();
         fields.end(&TAKEN)?;
         if max_tokens == 0 && !echo {
             let message = "max_tokens is 0, so nothing is to be written; expected at least 1, or echo = true";
@@ -256,7 +260,18 @@ impl Completion {
             let message = "with echo = true, logprobs can be 0 or 1: of a prompt only the most likely token at each place is known";
             return Err(ApiError::parameter("logprobs", message));
         }
-        let asked = Completion { prompts, n, max_tokens, sampling, stop, echo, logprobs, stream, with_usage };
+        let asked = Completion {
+            prompts,
+            n,
+            max_tokens,
+            sampling,
+            is_seeded: seed.is_some(),
+            stop,
+            echo,
+            logprobs,
+            stream,
+            with_usage,
+        };
         asked.check(limits)?;
         Ok(asked)
     }
@@ -318,14 +333,17 @@ impl Completion {
         if self.max_tokens == 0 || self.is_told_by_scores() {
             return vec![];
         }
+        // With a seed, what each prompt gets is what it gets alone; without one, no two choices are the same draw.
+        let first = |prompt: usize| if self.is_seeded { 0 } else { prompt * self.n };
         let request = |prompt: &Prompt, number: usize| Request {
             prompt: prompt.ids.clone(),
             tokens: self.max_tokens,
             sampling: Sampling { seed: self.sampling.seed.wrapping_add(number as u64), ..self.sampling },
-            stop: self.stop.clone(),
+            stop: Arc::clone(&self.stop),
             scores: self.logprobs,
         };
-        self.prompts.iter().flat_map(|prompt| (0..self.n).map(move |i| request(prompt, i))).collect()
+        let of_prompt = |(at, prompt)| (0..self.n).map(move |i| request(prompt, first(at) + i));
+        self.prompts.iter().enumerate().flat_map(of_prompt).collect()
     }
 }
 
@@ -364,7 +382,8 @@ fn prompts(value: Option<Value>, tokenizer: &Tokenizer) -> Result<Vec<Prompt>, A
 
 fn stops(value: Option<Value>) -> Result<Vec<String>, ApiError> {
     let wrong = || {
-        let message = format!("stop is a text or a list of up to {MOST_STOPS}, none of them empty");
+        let message =
+            format!("stop is a text or a list of up to {MOST_STOPS}, of 1 to {LONGEST_STOP} bytes each");
         ApiError::parameter("stop", message)
     };
     let stops: Vec<String> = match value {
@@ -377,6 +396,7 @@ fn stops(value: Option<Value>) -> Result<Vec<String>, ApiError> {
         }
         Some(_) => return Err(wrong()),
     };
-    let is_right = stops.len() <= MOST_STOPS && stops.iter().all(|stop| !stop.is_empty());
+    let is_right =
+        stops.len() <= MOST_STOPS && stops.iter().all(|stop| (1..=LONGEST_STOP).contains(&stop.len()));
     if is_right { Ok(stops) } else { Err(wrong()) }
 }

@@ -19,6 +19,11 @@ pub enum ServeError {
         /// What to do.
         help: String,
     },
+    /// The thread of the connections ended by a panic, which said why.
+    #[error(
+        "the thread that has all connections ended early\n  help: start it again, and report what it said before"
+    )]
+    Connections,
     /// The model cannot go on.
     #[error(transparent)]
     Infer(#[from] InferError),

@@ -164,6 +164,11 @@ impl Replies {
             self.finish();
             return Some(self.events.drain(..).collect());
         }
+        // Where a client reads slowly there always is a reply, and the time would never be looked at.
+        if Deadline::now() >= self.deadline {
+            self.fail(&too_long(self.shared.time));
+            return Some(self.events.drain(..).collect());
+        }
         match timeout_at(self.deadline, self.next()).await {
             Ok(Ok(of)) => {
                 let choices: Vec<Value> = self.choices[of].iter_mut().map(Choice::take).collect();

@@ -1,5 +1,6 @@
 //! What is asked under which path, and how it is answered.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -36,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) time: Duration,
     /// What `Authorization` must say, if anything.
     pub(crate) token: Option<String>,
+    /// Only this machine reaches it.
+    pub(crate) is_local: bool,
     pub(crate) jobs: SyncSender<Job>,
     pub(crate) metrics: Arc<Metrics>,
     /// Requests that come now are refused.
@@ -87,6 +91,7 @@ async fn watched(State(shared): Known, request: Request, next: Next) -> Response
             "the request has no `Authorization: Bearer` with the server's token",
         )
         .into_response(),
+        None if let Some(refusal) = by_a_page(&request, shared.is_local) => refusal.into_response(),
         _ => next.run(request).await,
     };
     shared.metrics.answered(path, response.status().as_u16());
@@ -99,6 +104,29 @@ fn is_allowed(request: &Request, token: &str) -> bool {
     let Some(said) = said.strip_prefix(b"Bearer ") else { return false };
     let differ = said.iter().zip(token.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
     said.len() == token.len() && differ == 0
+}
+
+/// Why a request to a server without a token may be one that a web page makes a browser send: its user trusts the page with
+/// nothing, and the server takes what comes from the user's machine. Pages reach other servers by the page's own host name, whose
+/// address they change, and, without being asked, only with the types of bodies that forms have.
+fn by_a_page(request: &Request, is_local: bool) -> Option<ApiError> {
+    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_here = |host: &str| {
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    };
+    let hosts = [header(header::HOST), request.uri().host()];
+    if is_local && !hosts.into_iter().flatten().all(is_here) {
+        let message = "the request names another host than localhost, 127.0.0.1 or [::1]; --api-key-file lets other names in";
+        return Some(ApiError::new(StatusCode::FORBIDDEN, message));
+    }
+    let kind = header(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    if request.method() == Method::POST && !kind.trim().eq_ignore_ascii_case("application/json") {
+        let message = "the request has no `Content-Type: application/json`";
+        return Some(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    None
 }
 
 async fn nowhere(request: Request) -> ApiError {
@@ -116,7 +144,7 @@ async fn not_so(request: Request) -> ApiError {
 
 /// The whole body, if it is not too large and does not take too long.
 async fn read(shared: &Shared, body: Body) -> Result<Vec<u8>, ApiError> {
-    match timeout(BODY, axum::body::to_bytes(body, shared.body)).await {
+    match timeout(BODY.min(shared.time), axum::body::to_bytes(body, shared.body)).await {
         Ok(Ok(bytes)) => Ok(bytes.to_vec()),
         Ok(Err(error)) => {
             let is_long =

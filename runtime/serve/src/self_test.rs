@@ -106,7 +106,7 @@ fn expected(model: &mut Served<'_>, count: usize) -> Result<Expected, ServeError
         for temperature in [0.0, 0.8] {
             let sampling = Sampling { temperature, seed: seed as u64, ..Sampling::default() };
             let tokens = (context + 1 - prompt.len()).min(8);
-            let request = Request { prompt: prompt.clone(), tokens, sampling, stop: vec![], scores: None };
+            let request = Request { prompt: prompt.clone(), tokens, sampling, stop: [].into(), scores: None };
             let (mut expected, mut failed) = (String::new(), None);
             model.engine.run(
                 vec![request.clone()],

@@ -32,7 +32,7 @@ use crate::worker::Worker;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a client may take to send the head of a request, or to begin the next one.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long a client may read nothing of an answer.
+/// How long a client may read nothing of an answer, and how long it may go on reading when the answer's time is over.
 const UNREAD: Duration = Duration::from_secs(60);
 
 /// How a server is set up.
@@ -96,6 +96,7 @@ pub fn serve(
         body: settings.body,
         time: settings.time,
         token: settings.token.clone(),
+        is_local: address.ip().is_loopback(),
         jobs,
         metrics: Arc::clone(&metrics),
         ending: Arc::clone(&ending),
@@ -108,19 +109,30 @@ pub fn serve(
     let mut worker = Worker::new(engine, scores, metrics);
     thread::scope(|scope| {
         let connections = thread::Builder::new().name("linc-serve".into()).spawn_scoped(scope, || {
+            let _over = SetAtEnd(&is_over);
             let ends = || stop.load(Ordering::SeqCst) || has_failed.load(Ordering::SeqCst);
             runtime.block_on(accept(listener, router(shared), settings, &ending, &ends));
-            is_over.store(true, Ordering::SeqCst);
             // Whoever still reads a text apart is not waited for.
             runtime.shutdown_background();
         });
-        connections.map_err(|e| refused(&e))?;
+        let connections = connections.map_err(|e| refused(&e))?;
         let done = worker.run(&queue, &is_over);
         // Jobs that are still there hear that nobody does them.
         drop((worker, queue));
         has_failed.store(done.is_err(), Ordering::SeqCst);
-        Ok(done?)
+        let connected = connections.join();
+        done?;
+        connected.map_err(|_| ServeError::Connections)
     })
+}
+
+/// Sets a flag when it is dropped, by a panic as well: whoever waits for the flag would wait for ever.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 fn listen_error(address: SocketAddr, error: &io::Error) -> ServeError {
@@ -166,6 +178,7 @@ async fn accept(
         };
         let Some(stream) = stream else { break };
         let (router, closing) = (router.clone(), closing.clone());
+        let stream = Impatient::new(stream, UNREAD, settings.time + UNREAD);
         tokio::spawn(async move {
             converse(stream, router, closing).await;
             drop(permit);
@@ -180,8 +193,7 @@ async fn accept(
 }
 
 /// Answers the requests of one connection.
-async fn converse(stream: TcpStream, router: Router, mut closing: watch::Receiver<bool>) {
-    let stream = Impatient { stream, waiting: None };
+async fn converse(stream: Impatient, router: Router, mut closing: watch::Receiver<bool>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -198,23 +210,33 @@ async fn converse(stream: TcpStream, router: Router, mut closing: watch::Receive
     }
 }
 
-/// A connection that ends when its client reads nothing for too long.
+/// A connection that ends when its client reads nothing for too long, or takes too long to read an answer.
 struct Impatient {
     stream: TcpStream,
+    unread: Duration,
+    whole: Duration,
     /// Until when the client must read something, while it does not.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Until when it must have read all, since it first was too slow for an answer; until its next request.
+    lagging: Option<Pin<Box<Sleep>>>,
 }
 
 impl Impatient {
+    fn new(stream: TcpStream, unread: Duration, whole: Duration) -> Self {
+        Impatient { stream, unread, whole, waiting: None, lagging: None }
+    }
+
     fn within_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.waiting = None;
             return polled;
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(UNREAD)));
-        match waiting.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        let Impatient { unread, whole, waiting, lagging, .. } = self;
+        let waiting = waiting.get_or_insert_with(|| Box::pin(sleep(*unread)));
+        let lagging = lagging.get_or_insert_with(|| Box::pin(sleep(*whole)));
+        match (waiting.as_mut().poll(cx), lagging.as_mut().poll(cx)) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            (Poll::Ready(()), _) | (_, Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
     }
 }
@@ -225,7 +247,11 @@ impl AsyncRead for Impatient {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if polled.is_ready() {
+            self.lagging = None;
+        }
+        polled
     }
 }
 
@@ -243,5 +269,52 @@ impl AsyncWrite for Impatient {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.within_time(cx, polled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_reads_a_little_now_and_then_is_left() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let slow = thread::spawn(move || {
+                let mut client = std::net::TcpStream::connect(address).expect("a connection");
+                let mut bytes = vec![0; 1 << 18];
+                while io::Read::read(&mut client, &mut bytes).is_ok_and(|n| n > 0) {
+                    thread::sleep(Duration::from_millis(100));
+                }
+            });
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let mut stream = Impatient::new(stream, Duration::from_secs(20), Duration::from_millis(500));
+            let answer = vec![0; 1 << 20];
+            let write = async {
+                loop {
+                    std::future::poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, &answer)).await?;
+                }
+            };
+            let ended: Result<io::Result<()>, _> = timeout(Duration::from_secs(10), write).await;
+            assert_eq!(ended.expect("ends").expect_err("in time").kind(), io::ErrorKind::TimedOut);
+            drop(stream);
+            slow.join().expect("the client ends");
+        });
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_over() {
+        let is_over = AtomicBool::new(false);
+        let ended = thread::scope(|scope| {
+            let connections = scope.spawn(|| {
+                let _over = SetAtEnd(&is_over);
+                // As too large numbers of connections do.
+                Semaphore::new(usize::MAX)
+            });
+            connections.join().is_err()
+        });
+        assert!(ended && is_over.load(Ordering::SeqCst));
     }
 }

@@ -48,6 +48,9 @@ struct Open {
     scored: usize,
     /// Continuations that have or had a slot.
     begun: usize,
+    /// When it got its last slot, and when prompts of it were last scored, in turns of all jobs.
+    slot_turn: u64,
+    score_turn: u64,
     ended: usize,
     failed: bool,
 }
@@ -143,6 +146,8 @@ impl<'a> Worker<'a> {
                 job,
                 scored: 0,
                 begun: 0,
+                slot_turn: 0,
+                score_turn: 0,
                 ended: 0,
                 failed: false,
             });
@@ -150,30 +155,41 @@ impl<'a> Worker<'a> {
         true
     }
 
-    /// Gives slots to continuations of jobs whose prompts are scored, in their order.
+    /// Gives free slots to continuations of jobs whose prompts are scored: each to the job that has the fewest, and of those to
+    /// the one that got one least lately, so that a job of many continuations does not keep others from their first.
     fn begin(&mut self) {
-        for open in self.open.iter_mut().filter(|open| open.scored == open.job.scores.len()) {
-            while self.engine.has_room() && open.begun < open.job.requests.len() && !open.failed {
-                self.next += 1;
-                match self.engine.begin(self.next, open.job.requests[open.begun].clone()) {
-                    Ok(()) => {
-                        self.running.insert(self.next, (open.number, open.begun));
-                        open.begun += 1;
-                    }
-                    Err(error) => {
-                        open.failed = true;
-                        open.say(Reply::Failed(error.into()));
-                    }
+        while self.engine.has_room() {
+            let running = &self.running;
+            let slots = |open: &Open| running.values().filter(|(job, _)| *job == open.number).count();
+            let waits = |open: &&mut Open| {
+                let has_more = open.begun < open.job.requests.len();
+                open.scored == open.job.scores.len() && has_more && !open.failed
+            };
+            let next = self.open.iter_mut().filter(waits).min_by_key(|open| (slots(open), open.slot_turn));
+            let Some(open) = next else { return };
+            self.next += 1;
+            open.slot_turn = self.next;
+            match self.engine.begin(self.next, open.job.requests[open.begun].clone()) {
+                Ok(()) => {
+                    self.running.insert(self.next, (open.number, open.begun));
+                    open.begun += 1;
+                }
+                Err(error) => {
+                    open.failed = true;
+                    open.say(Reply::Failed(error.into()));
                 }
             }
         }
     }
 
-    /// Scores some prompts of the first job that has any left.
+    /// Scores some prompts of one of the jobs that have any left, in turns.
     fn score(&mut self) -> Result<(), InferError> {
-        let Some(open) = self.open.iter_mut().find(|open| open.scored < open.job.scores.len()) else {
+        let has_more = |open: &&mut Open| open.scored < open.job.scores.len() && !open.failed;
+        let Some(open) = self.open.iter_mut().filter(has_more).min_by_key(|open| open.score_turn) else {
             return Ok(());
         };
+        self.next += 1;
+        open.score_turn = self.next;
         let mut tokens = 0;
         let rest = &open.job.scores[open.scored..];
         let within = |prompt: &&Vec<u32>| {

@@ -6,7 +6,7 @@ use clap::Args;
 use linc_device::Choice;
 use linc_driver::{PassSetting, Precision};
 
-use super::values::{count, file_size, number, positive, seed};
+use super::values::{count, file_size, number, places, positive, seconds, seed};
 
 /// `linc generate`
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub(crate) struct GenerateArgs {
     /// Make tokens that the text has already less likely: 1 is none, 1.1 to 1.3 is usual
     #[arg(long, default_value_t = 1.0, value_parser = number, allow_negative_numbers = true)]
     pub(crate) repetition_penalty: f64,
-    /// Seed of the sampling
+    /// Seed of the sampling; of --prompts, the one at index i has this + i
     #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// Write the logits after each token of prompt and continuation to this file (safetensors: tokens, logits)
@@ -97,17 +97,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = 8, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) slots: usize,
     /// Requests that may wait; more are answered with 429
-    #[arg(long, default_value_t = 64, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 64, value_parser = places, allow_negative_numbers = true)]
     pub(crate) queue: usize,
     /// Connections at once
-    #[arg(long, default_value_t = 256, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 256, value_parser = places, allow_negative_numbers = true)]
     pub(crate) connections: usize,
     /// Size of a request at most, such as 500KB or 8MiB
     #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = file_size)]
     pub(crate) max_body: u64,
     /// Seconds that an answer may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = positive, allow_negative_numbers = true)]
-    pub(crate) timeout: usize,
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) timeout: u64,
     /// A file with the token that requests must have in `Authorization: Bearer`
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
@@ -123,6 +123,6 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
     pub(crate) threads: usize,
     /// Serve, ask for scores of so many prompts and for continuations, compare with this process, and end
-    #[arg(long, value_name = "PROMPTS", num_args = 0..=1, default_missing_value = "50", value_parser = positive)]
+    #[arg(long, value_name = "PROMPTS", num_args = 0..=1, default_missing_value = "50", value_parser = places)]
     pub(crate) self_test: Option<usize>,
 }

@@ -42,7 +42,7 @@ which linc init writes.";
 pub(super) const SERVE_EXAMPLES: &str = "\
 Examples:
   linc serve outputs/quickstart/checkpoint/step-300
-  curl -s localhost:8000/v1/completions -d '{\"prompt\": \"One day\", \"max_tokens\": 32}'
+  curl -s localhost:8000/v1/completions --json '{\"prompt\": \"One day\", \"max_tokens\": 32}'
   linc serve outputs/quickstart/checkpoint/step-300 --self-test
 
 Ctrl-C or SIGTERM ends it: no other request is taken, and what runs is finished.";

@@ -8,6 +8,16 @@ pub(super) fn positive(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| *n > 0).ok_or("expected an integer of at least 1")
 }
 
+/// A number of things each of which takes memory, or a place among those who wait.
+pub(super) fn places(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| (1..=65_536).contains(n)).ok_or("expected an integer from 1 to 65536")
+}
+
+/// Seconds up to a week: clocks cannot add much longer times.
+pub(super) fn seconds(text: &str) -> Result<u64, &'static str> {
+    text.parse().ok().filter(|n| (1..=604_800).contains(n)).ok_or("expected seconds from 1 to 604800, a week")
+}
+
 pub(super) fn count(text: &str) -> Result<usize, &'static str> {
     text.parse().map_err(|_| "expected an integer of at least 0")
 }

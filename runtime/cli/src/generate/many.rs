@@ -57,8 +57,10 @@ impl Asked<'_> {
         prompts: &[Given],
     ) -> Result<ExitCode> {
         let TextModel { model, tokenizer, .. } = text;
-        let requests: Vec<Request> =
-            prompts.iter().map(|given| self.request(tokenizer, given)).collect::<Result<_>>()?;
+        let requests: Vec<Request> = (0..)
+            .zip(prompts)
+            .map(|(at, given)| self.request(tokenizer, at, given))
+            .collect::<Result<_>>()?;
         let memory = programs.bytes_per_sequence(session);
         let mut engine = Engine::new(session, programs, model.sizes.vocab_size, tokenizer);
         let mut texts: BTreeMap<u64, Text> = BTreeMap::new();
@@ -83,6 +85,10 @@ impl Asked<'_> {
                     text.end = Some(json!("error"));
                     let line = given.line.map_or_else(String::new, |line| format!("prompt of line {line}: "));
                     out::complain(format_args!("error: {line}{}", self.of_checkpoint(error)));
+                    if self.args.stream && written.is_ok() {
+                        let end = json!({"index": number, "text": "", "finish_reason": "error"});
+                        written = out::line(end);
+                    }
                 }
             }
             if self.args.stream {
@@ -108,7 +114,7 @@ impl Asked<'_> {
         Ok(if failed { ExitCode::from(2) } else { ExitCode::SUCCESS })
     }
 
-    fn request(&self, tokenizer: &Tokenizer, given: &Given) -> Result<Request> {
+    fn request(&self, tokenizer: &Tokenizer, number: u64, given: &Given) -> Result<Request> {
         let prompt = Prompt::new(tokenizer, &given.text, self.args.tokens, self.context).map_err(
             |error| match given.line {
                 Some(line) => anyhow::anyhow!("line {line}: {error}"),
@@ -121,8 +127,9 @@ impl Asked<'_> {
         Ok(Request {
             prompt: prompt.ids,
             tokens: prompt.count,
-            sampling: self.sampling,
-            stop: self.args.stop.clone(),
+            // The same prompt twice is two draws.
+            sampling: Sampling { seed: self.sampling.seed.wrapping_add(number), ..self.sampling },
+            stop: self.args.stop.clone().into(),
             scores: self.args.logprobs,
         })
     }
@@ -209,9 +216,18 @@ fn piece(tokenizer: &Tokenizer, number: u64, one: &Written) -> Value {
     Value::Object(line)
 }
 
-/// A line of a whole text: what its prompt's line said, and the continuation.
+/// Fields of a line of a whole text.
+const FIELDS: [&str; 7] = ["given", "index", "prompt", "text", "tokens", "finish_reason", "logprobs"];
+
+/// A line of a whole text: what its prompt's line said, and the continuation. What the line said under one of the names of the
+/// continuation's fields is in `given`, and is not lost.
 fn record(given: &Given, number: u64, text: &Text, with_scores: bool) -> Value {
-    let mut line = given.fields.clone();
+    let fields = given.fields.clone().into_iter();
+    let (under, mut line): (Map<_, _>, Map<_, _>) =
+        fields.partition(|(name, _)| FIELDS.contains(&name.as_str()));
+    if !under.is_empty() {
+        line.insert("given".into(), Value::Object(under));
+    }
     line.insert("index".into(), json!(number));
     line.insert("prompt".into(), json!(given.text));
     line.insert("text".into(), json!(text.text));

@@ -45,7 +45,7 @@ fn requests() -> Vec<Request> {
         prompt: (0..length).map(|i| token(seed, i)).collect(),
         tokens: (CONTEXT + 1 - length).min(12 + seed),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        stop: vec![],
+        stop: [].into(),
         scores: Some(2),
     };
     lengths.into_iter().enumerate().map(request).collect()
@@ -194,7 +194,7 @@ fn texts_end_at_a_stop_and_requests_that_cannot_be_are_refused() {
     let (whole, end) = texts(&mut engine, &request);
     assert!(end.is_some() && whole.chars().count() > 8, "{whole:?}");
     let middle: String = whole.chars().skip(4).take(2).collect();
-    let stopped = Request { stop: vec![middle.clone(), "never".into()], ..request.clone() };
+    let stopped = Request { stop: [middle.clone(), "never".into()].into(), ..request.clone() };
     let (text, end) = texts(&mut engine, &stopped);
     assert_eq!((text.as_str(), end), (whole.split(middle.as_str()).next().expect("a part"), Some(End::Stop)));
     for (wrong, what) in [

@@ -267,7 +267,7 @@ impl Trainer {
             return Ok(None);
         };
         let request =
-            Request { prompt: prompt.ids, tokens: prompt.count, sampling, stop: vec![], scores: None };
+            Request { prompt: prompt.ids, tokens: prompt.count, sampling, stop: [].into(), scores: None };
         match generator.generate(request, &mut |_| !stop.load(Ordering::Relaxed)) {
             Ok(text) => Ok(Some(text)),
             // The last update may be what broke the weights; everything else that the run has to tell is still true.
