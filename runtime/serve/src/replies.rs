@@ -200,3 +200,52 @@ impl Replies {
         self.is_over = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::time::Duration;
+
+    use linc_data::Tokenizer;
+    use linc_infer::Written;
+
+    use super::*;
+    use crate::completion::Limits;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn an_answer_whose_time_is_over_ends_though_there_is_always_more_of_it() {
+        let tokenizer = Arc::new(Tokenizer::bytes());
+        let limits = Limits { model: "m".into(), context: 64, vocab: 256 };
+        let body = br#"{"prompt": "a", "max_tokens": 60, "stream": true}"#;
+        let asked = Completion::parse(body, &limits, &tokenizer, 0).expect("a request");
+        let shared = Arc::new(Shared {
+            tokenizer,
+            limits,
+            slots: 1,
+            body: 1,
+            time: Duration::ZERO,
+            token: None,
+            is_local: true,
+            jobs: std::sync::mpsc::sync_channel(1).0,
+            metrics: Arc::new(Metrics::default()),
+            ending: Arc::new(AtomicBool::new(false)),
+            count: AtomicU64::new(0),
+            started: 0,
+        });
+        let (reply, replies) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..2 {
+            let written = Written { token: 97, text: "a".into(), offset: 0, score: None, end: None };
+            reply.send(Reply::Written(0, written)).expect("sent");
+        }
+        let deadline = |late| Deadline::now() + Duration::from_secs(late);
+        let mut replies = Replies::new(shared, asked, replies, 0, Instant::now(), deadline(60));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            assert!(replies.event().await.is_some_and(|event| event.contains("\"text\":\"a\"")));
+            replies.deadline = deadline(0);
+            assert!(replies.event().await.is_some_and(|event| event.contains("the answer took more than")));
+            assert_eq!(replies.event().await, None);
+        });
+    }
+}
