@@ -10,7 +10,7 @@ const MODEL: &str = "models/llama3_nano.toml";
 fn ratios_out_of_range() {
     for ratio in ["-0.1", "1.5", "NaN", "x", "", "1/0", "4/3", "inf", "0,5"] {
         let flag = format!("--ratio={ratio}");
-        refuse(&["compile", MODEL, &flag], &["linear_attn_ratio", &format!("\"{ratio}\""), "from 0 to 1"]);
+        refuse(&["compile", MODEL, &flag], &[&format!("`--ratio {ratio}`"), "from 0 to 1"]);
     }
     let folder = Folder::new("ratios");
     let config = folder.config();

@@ -39,8 +39,8 @@ fn the_batch_that_fits_can_be_trained_with() {
 fn what_cannot_fit_is_refused() {
     let fit = |args: &[&str], expected: &[&str]| refuse(&[&["compile", MODEL], args].concat(), expected);
     fit(&["--fit", "1MiB"], &["takes", "MiB", "or lower the batch size"]);
-    fit(&["--fit", "0.5"], &["an amount of memory such as 24GiB"]);
-    fit(&["--fit", "much"], &["an amount of memory such as 24GiB"]);
+    fit(&["--fit", "0.5"], &["an amount of memory with its unit, such as 24GiB"]);
+    fit(&["--fit", "much"], &["an amount of memory with its unit, such as 24GiB"]);
     fit(&["--fit", "1GiB", "--entry", "eval"], &["only a training step recomputes"]);
     fit(&["--modes", "--fit", "1GiB"], &["cannot be used with"]);
     fit(

@@ -406,16 +406,12 @@ fn who_leaves_frees_a_slot_a_full_queue_says_so_and_what_runs_is_finished() {
     assert!(server.count("generated_tokens_total") < 3900.0);
 
     // What runs when it is to end is finished.
-    let last = server.send(
-        "/v1/completions",
-        &json!({"prompt": "a", "max_tokens": 900, "temperature": 0}).to_string(),
-        "",
-    );
+    let last = server.send("/v1/completions", &long, "");
     server.until("it runs", |server| server.count("sequences_running") == 1.0);
     let id = server.child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
     let (status, text) = answer(last);
-    assert!(status == 200 && text.contains("\"completion_tokens\":900"), "{text}");
+    assert!(status == 200 && text.contains("\"completion_tokens\":3900"), "{text}");
     assert_eq!(server.child.wait().expect("ends").code(), Some(0));
     let mut rest = String::new();
     server.out.read_to_string(&mut rest).expect("UTF-8");
