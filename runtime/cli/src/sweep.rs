@@ -142,12 +142,7 @@ fn list(sweep: &Sweep) -> Result<ExitCode> {
 
 /// A row for each point; the interval is that of the difference, over the seeds that it has in common with the first point.
 fn points_table(sweep: &Sweep, points: &[Point]) -> String {
-    let mut names: Vec<&str> = vec![];
-    for (name, _) in points.iter().flat_map(|point| &point.values) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
+    let names = results::settings(points);
     let last = |name: &&str| name.rsplit('.').next().unwrap_or(name).to_owned();
     let mut header: Vec<String> = names.iter().map(last).collect();
     header.extend(

@@ -152,8 +152,7 @@ pub fn points(metric: Metric, runs: &[RunResult]) -> Vec<Point> {
     let mut order: Vec<Vec<(String, String)>> = vec![];
     let mut of: BTreeMap<Vec<(String, String)>, Vec<&RunResult>> = BTreeMap::new();
     for run in runs {
-        let values: Vec<(String, String)> =
-            run.values.iter().filter(|(name, _)| name != SEED).cloned().collect();
+        let values = without_seed(&run.values);
         if !of.contains_key(&values) {
             order.push(values.clone());
         }
@@ -207,14 +206,25 @@ fn point(metric: Metric, runs: &[&RunResult], values: Vec<(String, String)>) -> 
     (Point { values, value, difference: None, speed, memory, steps, failed, finished, early }, compared)
 }
 
-/// The points as comma-separated values with a header, for spreadsheets.
-pub fn csv(metric: Metric, points: &[Point]) -> String {
+/// The settings in which points differ, in the order in which they come.
+pub fn settings(points: &[Point]) -> Vec<&str> {
     let mut names: Vec<&str> = vec![];
     for (name, _) in points.iter().flat_map(|point| &point.values) {
         if !names.contains(&name.as_str()) {
             names.push(name);
         }
     }
+    names
+}
+
+/// The settings of a run but for its seed, by which it belongs to a point.
+pub(crate) fn without_seed(values: &[(String, String)]) -> Vec<(String, String)> {
+    values.iter().filter(|(name, _)| name != SEED).cloned().collect()
+}
+
+/// The points as comma-separated values with a header, for spreadsheets.
+pub fn csv(metric: Metric, points: &[Point]) -> String {
+    let names = settings(points);
     let metric = metric.word();
     let interval = format!("{metric}_half_width");
     let fixed = [

@@ -7,13 +7,12 @@ use linc_train::metrics::Record;
 use super::chart::{Axis, Chart, Drawing, Mark, Place, Scale, Series};
 use super::collect::Collected;
 use super::summary::{better, shown_metric};
-use crate::results::{Point, RunResult};
+use crate::results::{Point, RunResult, without_seed};
 use crate::statistics::{Mean, log_log_slope};
 
 /// The setting that comes along the horizontal axis where it is varied.
 const RATIO: &str = "model.linear_attn_ratio";
 const LENGTH: &str = "training.seq_len";
-const SEED: &str = "training.seed";
 /// Points of a curve, at most: the width of a page has no more.
 const CURVE: usize = 200;
 /// Curves of one figure, at most.
@@ -200,9 +199,7 @@ fn curves(
 ) -> Option<Chart> {
     let mut series: Vec<Series> = vec![];
     for run in collected.results.iter().take(CURVES) {
-        let values: Vec<(String, String)> =
-            run.values.iter().filter(|(name, _)| name != SEED).cloned().collect();
-        let name = label(&values);
+        let name = label(&without_seed(&run.values));
         let line = of(run);
         match series.iter_mut().find(|series| series.name == name) {
             Some(series) => series.lines.push(line),

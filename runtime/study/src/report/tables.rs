@@ -5,7 +5,7 @@ use linc_device::words::{bytes, thousands};
 use super::collect::Collected;
 use super::figures::short;
 use super::summary::interval;
-use crate::results::Point;
+use crate::results::{Point, settings};
 use crate::sweep::Status;
 
 /// Rows of one table in a page, at most.
@@ -40,12 +40,7 @@ fn dash() -> String {
 }
 
 fn points_table(collected: &Collected, points: &[Point]) -> Table {
-    let mut names: Vec<&str> = vec![];
-    for (name, _) in points.iter().flat_map(|point| &point.values) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
+    let names = settings(points);
     let metric = collected.metric.word().replace('_', " ");
     let fixed = [metric.as_str(), "to first", "runs", "failed", "ended early", "steps", "tokens/s", "memory"];
     let header: Vec<&str> = names.iter().map(|name| short(name)).chain(fixed).collect();

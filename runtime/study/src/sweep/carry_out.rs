@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use linc_device::threads;
 use linc_device::words::count;
+use linc_device::{Device, threads};
 use linc_driver::MemoryLimit;
 use linc_train::trainer::{is_going_on, planned_memory};
 
@@ -102,6 +102,8 @@ struct Machine {
     slots: Vec<Slot>,
     /// Bytes that runs at once may have together; nothing where each has a device of its own.
     limit: Option<u64>,
+    /// The device, where plans are made for it to know what fits.
+    device: Option<Box<dyn Device>>,
 }
 
 impl Machine {
@@ -109,7 +111,11 @@ impl Machine {
         let settings = &sweep.settings;
         if !settings.gpus.is_empty() {
             let slot = |gpu: &usize| Slot { threads: 0, gpu: Some(*gpu) };
-            return Ok(Machine { slots: settings.gpus.iter().map(slot).collect(), limit: None });
+            return Ok(Machine {
+                slots: settings.gpus.iter().map(slot).collect(),
+                limit: None,
+                device: None,
+            });
         }
         let at_once = settings.runs_at_once;
         let cores = match sweep.runs.iter().map(|run| run.config.training.threads).max() {
@@ -117,7 +123,7 @@ impl Machine {
             Some(threads) => threads,
         };
         let slot = Slot { threads: if at_once == 1 { cores } else { (cores / at_once).max(1) }, gpu: None };
-        let mut machine = Machine { slots: vec![slot; at_once], limit: None };
+        let mut machine = Machine { slots: vec![slot; at_once], limit: None, device: None };
         if at_once > 1 {
             let device = sweep.runs[0].config.training.device.open(None)?.device;
             let available = device.available().map(|available| available.bytes);
@@ -125,16 +131,16 @@ impl Machine {
                 MemoryLimit::Bytes(bytes) => Some(bytes),
                 MemoryLimit::Share(share) => available.map(|bytes| (bytes as f64 * share) as u64),
             };
+            machine.device = Some(device);
         }
         Ok(machine)
     }
 
     /// Bytes that each run's plan asks for, where that decides what goes on at once.
     fn memory_of_runs(&self, sweep: &Sweep, stop: &AtomicBool) -> Result<Vec<u64>, StudyError> {
-        if self.limit.is_none() {
+        let (Some(_), Some(device)) = (self.limit, &self.device) else {
             return Ok(vec![0; sweep.runs.len()]);
-        }
-        let device = sweep.runs[0].config.training.device.open(None)?.device;
+        };
         let mut known: Vec<(&Run, u64)> = vec![];
         let mut all = vec![];
         for run in &sweep.runs {
@@ -145,7 +151,7 @@ impl Machine {
             let same = known.iter().find(|(other, _)| is_same_plan(run, other)).map(|(_, bytes)| *bytes);
             let bytes = match same {
                 Some(bytes) => bytes,
-                None => planned_memory(&run.config, &run.files, &*device)
+                None => planned_memory(&run.config, &run.files, &**device)
                     .map_err(|error| StudyError::Run { run: run.name.clone(), error: Box::new(error) })?,
             };
             if same.is_none() {
