@@ -44,10 +44,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     };
     let is_json = args.prompts.is_some() || args.logprobs.is_some();
     let text = TextModel::open(checkpoint)?;
-    let context = args.context.unwrap_or(text.record.seq_len);
-    let precision = pass_setting(&args.precision)?;
+    let context = args.running.context.unwrap_or(text.record.seq_len);
+    let precision = pass_setting(&args.running.precision)?;
     let sequences = args.batch.min(prompts.len()).max(1);
-    let device = device(&args.device, args.threads)?;
+    let device = device(&args.running.device, args.running.threads)?;
     let wanted = Wanted { sequences, ..Wanted::one(context) };
     let (mut session, programs) = Programs::load(&text.model, wanted, precision, device)?;
     session.executor.initialize_constants()?;

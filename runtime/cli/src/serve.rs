@@ -37,9 +37,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     let token = args.api_key_file.as_deref().map(read_token).transpose()?;
     let text = TextModel::open(&args.checkpoint)?;
-    let context = args.context.unwrap_or(text.record.seq_len);
-    let precision = pass_setting(&args.precision)?;
-    let device = device(&args.device, args.threads)?;
+    let context = args.running.context.unwrap_or(text.record.seq_len);
+    let precision = pass_setting(&args.running.precision)?;
+    let device = device(&args.running.device, args.running.threads)?;
     let options = linc_infer::options(precision, target(&*device));
     let wanted = Wanted { sequences: args.slots, ..Wanted::one(context) };
     let (programs, mut entries) = Programs::plan(&text.model, wanted, &options, 0)?;

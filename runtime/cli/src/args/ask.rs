@@ -65,6 +65,13 @@ pub(crate) struct GenerateArgs {
     /// Write the logits after each token of prompt and continuation to this file (safetensors: tokens, logits)
     #[arg(long, value_name = "FILE")]
     pub(crate) logits: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
+}
+
+/// How the programs of a model that is asked run.
+#[derive(Debug, Args)]
+pub(crate) struct RunningArgs {
     /// Longest prompt and continuation together; the training length if not given
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: Option<usize>,
@@ -111,17 +118,8 @@ pub(crate) struct ServeArgs {
     /// A file with the token that requests must have in `Authorization: Bearer`
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
-    /// Longest prompt and continuation together; the training length if not given
-    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
-    pub(crate) context: Option<usize>,
-    #[arg(long, help = Precision::help() + "; of the KV cache as well", default_value = Precision::default().name())]
-    pub(crate) precision: String,
-    /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: Choice,
-    /// Threads of the CPU; 0 for all
-    #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
-    pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
     /// Serve, ask for scores of so many prompts and for continuations, compare with this process, and end
     #[arg(long, value_name = "PROMPTS", num_args = 0..=1, default_missing_value = "50", value_parser = places)]
     pub(crate) self_test: Option<usize>,

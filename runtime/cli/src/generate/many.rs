@@ -175,7 +175,7 @@ impl Asked<'_> {
     /// What a sequence has in a model of softmax layers alone, from its plan.
     fn beside(&self, text: &TextModel) -> Result<String> {
         let options = Options {
-            precision: crate::compile::pass_setting(&self.args.precision)?,
+            precision: crate::compile::pass_setting(&self.args.running.precision)?,
             narrow_weights: true,
             ..Options::new(1, 1)
         };
