@@ -6,6 +6,7 @@ mod emulated;
 mod folders;
 mod knowledge;
 mod layering;
+mod mixed;
 mod nvrtc;
 mod optimizers;
 mod parity;

@@ -9,6 +9,7 @@ mod error;
 mod fit;
 mod likeness;
 mod locate;
+mod mixed;
 mod model;
 mod report;
 mod trial;
@@ -32,12 +33,14 @@ pub use linc_passes::PassError;
 pub use linc_passes::attention::decode::Room;
 pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout;
+pub use linc_passes::mix::CopiedParam;
 pub use linc_passes::optimizer::{AdjustLr, MuonSpec, OptimizerOptions, ParamGroup, Rule as UpdateRule};
-pub use linc_passes::pipeline::{Entry, OPTIONAL as OPTIONAL_PASSES};
+pub use linc_passes::pipeline::{Entry, Mixed, OPTIONAL as OPTIONAL_PASSES};
 pub use linc_passes::placement::{Placement, Ratio, layer_kinds, layer_map};
 pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::{Limit as MemoryLimit, Mode as RecomputeMode, Policy as RecomputePolicy};
 pub use linc_passes::setting::PassSetting;
+pub use mixed::copies;
 pub use model::{Attention, BatchShape, Model, Parameter, Sizes};
 pub use report::{KernelRow, PassTime, Report, by_name};
 pub use trial::{Trial, trial};
@@ -50,6 +53,7 @@ pub mod names {
     pub use linc_passes::loss_scale::{
         LOSS_SCALE, SCALE_STATE as LOSS_SCALE_STATE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES,
     };
+    pub use linc_passes::mix::{ALIGNMENT, DIVERGENCE, GATE_GRADIENTS, TEACHER, WEIGHTS, gate};
     pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
     pub use linc_passes::positions::{POSITION, POSITIONS};
 
@@ -228,6 +232,7 @@ fn compile_once(
         Entry::Score { context } => ("score", decode_support::scored(model, batch, seq, *context), seq),
         // Sequences as in training, of which a pass makes what there is of them.
         Entry::Decode(room) => ("decode", decode_support::whole_sequences(model, batch, room.context), 1),
+        Entry::Mixed(mixed) => (mixed.name(), mixed::built(model, batch, seq), seq),
         Entry::Prefill { room, tokens } => {
             ("prefill", decode_support::whole_sequences(model, batch, room.context), *tokens)
         }

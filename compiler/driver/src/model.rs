@@ -35,6 +35,8 @@ pub struct Model {
     pub reads_seq: bool,
     /// The text reads `batch`.
     pub reads_batch: bool,
+    /// The text asks for the kind of a layer: another placement makes another model of it.
+    pub reads_kind: bool,
 }
 
 /// A batch of sequences.
@@ -143,7 +145,7 @@ impl Model {
         let built = build(&architecture, &config, &BuildShape { batch, seq, rope_len: seq }, &kinds)?;
         let (sizes, attentions) = (sizes(&built), attentions(&built.graph));
         let parameters = parameters(&built.graph, &kinds);
-        let (reads_seq, reads_batch) = (built.reads_seq, built.reads_batch);
+        let (reads_seq, reads_batch, reads_kind) = (built.reads_seq, built.reads_batch, built.reads_kind);
         let (asked, placement) = (None, Placement::default());
         Ok(Model {
             architecture,
@@ -157,6 +159,7 @@ impl Model {
             parameters,
             reads_seq,
             reads_batch,
+            reads_kind,
         })
     }
 

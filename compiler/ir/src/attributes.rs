@@ -2,7 +2,7 @@
 
 use linc_text::{Parsed, Position};
 
-use crate::attention::{AttentionSpec, KindOp};
+use crate::attention::{AttentionKind, AttentionSpec, KindOp};
 use crate::op::{Init, Op, RopeScaling, TableKind};
 use crate::optimizer::UpdateOp;
 use crate::pointwise::{BinaryOp, PointOp, Pointwise, UnaryOp};
@@ -199,7 +199,18 @@ impl Attributes {
 
     fn attention(&mut self) -> Parsed<AttentionSpec> {
         let (layer, causal) = (self.usize("layer")?, self.bool("causal")?);
-        Ok(AttentionSpec { layer, causal, rope: self.bool("rope")? })
+        let rope = self.bool("rope")?;
+        let mut kind = None;
+        if self.has("kind") {
+            let word = self.call("kind")?;
+            kind = AttentionKind::ALL.into_iter().find(|kind| kind.name() == word.name);
+            if kind.is_none() {
+                let known = AttentionKind::ALL.map(AttentionKind::name).join(", ");
+                return Err(word.at.error(format!("there is no kind `{}` (known: {known})", word.name)));
+            }
+            word.finish()?;
+        }
+        Ok(AttentionSpec { layer, causal, rope, kind })
     }
 
     fn init(&mut self) -> Parsed<Init> {

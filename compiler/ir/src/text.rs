@@ -117,11 +117,15 @@ fn attributes(op: &Op) -> Vec<String> {
             attributes.extend(sorted.then(|| "sorted = true".to_string()));
             attributes
         }
-        Op::Attention(spec) | Op::AttentionGrad(spec) => vec![
-            format!("layer = {}", spec.layer),
-            format!("causal = {}", spec.causal),
-            format!("rope = {}", spec.rope),
-        ],
+        Op::Attention(spec) | Op::AttentionGrad(spec) => {
+            let mut attributes = vec![
+                format!("layer = {}", spec.layer),
+                format!("causal = {}", spec.causal),
+                format!("rope = {}", spec.rope),
+            ];
+            attributes.extend(spec.kind.map(|kind| format!("kind = {}", kind.name())));
+            attributes
+        }
         Op::Kind(op) => op.attributes(),
         Op::LinearCrossEntropy { chunk }
         | Op::LinearCrossEntropyGrad { chunk }

@@ -106,7 +106,7 @@ fn abstract_attention() {
     let mut numbers = Numbers(5);
     let table = rope_table(5, 2);
     for rope in [false, true] {
-        let spec = AttentionSpec { layer: 0, causal: true, rope };
+        let spec = AttentionSpec { layer: 0, causal: true, rope, kind: None };
         let (q, dout) = (numbers.tensor([1, 5, 4, 4]), numbers.tensor([1, 5, 4, 4]));
         let (k, v) = (numbers.tensor([1, 5, 2, 4]), numbers.tensor([1, 5, 2, 4]));
         let mut operands = vec![&q, &k, &v];

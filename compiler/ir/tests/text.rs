@@ -2,9 +2,9 @@
 
 use linc_ir::UpdateOp;
 use linc_ir::{
-    AdamSpec, AdamWSpec, AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp, EfficientSpec, EluOp,
-    EluSpec, Graph, Init, IrError, Op, ParamState, PointOp, Pointwise, RopeScaling, SoftmaxOp, StateRole,
-    TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
+    AdamSpec, AdamWSpec, AttentionKind, AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp,
+    EfficientSpec, EluOp, EluSpec, Graph, Init, IrError, Op, ParamState, PointOp, Pointwise, RopeScaling,
+    SoftmaxOp, StateRole, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
 };
 
 #[track_caller]
@@ -125,9 +125,11 @@ pub(crate) fn everything() -> Graph {
     let pos = b.i32([2]);
     let slot = b.i32([2]);
     b.add(Op::Rope { inverse: true }, &[q, table]);
-    let spec = AttentionSpec { layer: 3, causal: true, rope: true };
-    let out = b.add(Op::Attention(spec.clone()), &[q, k, v, table])[0];
-    b.add(Op::AttentionGrad(spec), &[q, k, v, out, q, table]);
+    for kind in [None, Some(AttentionKind::Efficient)] {
+        let spec = AttentionSpec { layer: 3, causal: true, rope: true, kind };
+        let out = b.add(Op::Attention(spec.clone()), &[q, k, v, table])[0];
+        b.add(Op::AttentionGrad(spec), &[q, k, v, out, q, table]);
+    }
     let softmax = b.add(Op::from(SoftmaxOp::Forward { causal: true, scale: 0.5 }), &[q, k, v]);
     let grad = Op::from(SoftmaxOp::Backward { causal: true, scale: 0.5 });
     b.add(grad, &[q, k, v, softmax[0], softmax[1], q]);

@@ -163,7 +163,7 @@ fn states_of_parameters() {
 
 #[test]
 fn attention_gradients_name_their_forward() {
-    let spec = AttentionSpec { layer: 0, causal: true, rope: false };
+    let spec = AttentionSpec { layer: 0, causal: true, rope: false, kind: None };
     let mut graph = Graph::new("attention");
     let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|name| {
         let op = Op::Input { name: name.into(), ty: TensorType::f32([1, 2, 1, 2]) };
@@ -173,6 +173,6 @@ fn attention_gradients_name_their_forward() {
     let grad = graph.add(Op::AttentionGrad(spec), &[q, k, v, out, dout]).unwrap();
     assert_eq!(verify(&graph), Ok(()));
     graph.set_operand(grad, 3, q);
-    let spec = "AttentionSpec { layer: 0, causal: true, rope: false }";
+    let spec = "AttentionSpec { layer: 0, causal: true, rope: false, kind: None }";
     rejected(&graph, &format!("n5 attention_grad: operand 3 is %0, not an attention with {spec}"));
 }

@@ -44,6 +44,8 @@ pub struct BuiltModel {
     pub reads_seq: bool,
     /// The text reads the number of sequences of a batch.
     pub reads_batch: bool,
+    /// The text asks for the kind of a layer, so that another placement makes another model of it.
+    pub reads_kind: bool,
     /// Number of layers.
     pub n_layers: usize,
     /// Query heads.
@@ -144,6 +146,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) reads_batch: bool,
     pub(crate) seq_name: &'a str,
     pub(crate) reads_seq: bool,
+    /// An expression that was evaluated asks for the kind of a layer.
+    pub(crate) reads_kind: bool,
     pub(crate) shape: BuildShape,
     /// Of the layers from the first on.
     kinds: &'a [AttentionKind],
@@ -188,6 +192,7 @@ impl<'a> Builder<'a> {
             reads_batch: false,
             seq_name: "",
             reads_seq: false,
+            reads_kind: false,
             shape,
             kinds,
             scopes: vec![BTreeMap::new()],
@@ -305,6 +310,7 @@ impl<'a> Builder<'a> {
             origins: self.origins,
             reads_seq: self.reads_seq,
             reads_batch: self.reads_batch,
+            reads_kind: self.reads_kind,
         })
     }
 

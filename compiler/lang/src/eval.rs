@@ -73,7 +73,8 @@ impl<'a> Builder<'a> {
             && !self.scopes.iter().any(|scope| scope.contains_key(KIND))
     }
 
-    fn kind_question(&self, expr: &Expr) -> Built<Value> {
+    fn kind_question(&mut self, expr: &Expr) -> Built<Value> {
+        self.reads_kind = true;
         let answer = kind::question(expr).and_then(|question| question.answer(self.kind()?));
         match answer {
             Some(answer) => Ok(Value::Number(Number::Bool(answer))),

@@ -1,5 +1,7 @@
 //! The order of the passes, and nothing else.
 
+mod mixed;
+
 use std::collections::BTreeSet;
 
 use linc_ir::{AttentionKind, DType, Graph, NodeId, Value};
@@ -16,6 +18,8 @@ use crate::{
     accumulate, attention, autodiff, canonicalize, cse, dce, fusion, loss, memory, merge_matmuls, optimizer,
     positions, precision, recompute, residual, sort_tokens,
 };
+
+pub use mixed::Mixed;
 
 /// Which program is made of the model.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,6 +48,8 @@ pub enum Entry {
         /// Tokens of the block.
         tokens: usize,
     },
+    /// The model with both kinds of attention in each layer, which gates mix.
+    Mixed(Mixed),
 }
 
 /// Settings of the pipeline.
@@ -75,8 +81,11 @@ impl Entry {
     /// The optimizer of a program that updates.
     pub fn optimizer(&self) -> Option<&OptimizerOptions> {
         match self {
-            Entry::Train(optimizer) | Entry::Update(optimizer) => Some(optimizer),
-            Entry::Accumulate
+            Entry::Train(optimizer) | Entry::Update(optimizer) | Entry::Mixed(Mixed::Align(optimizer)) => {
+                Some(optimizer)
+            }
+            Entry::Mixed(Mixed::Logits | Mixed::Divergence | Mixed::Gradients)
+            | Entry::Accumulate
             | Entry::Eval
             | Entry::Forward
             | Entry::Score { .. }
@@ -204,16 +213,23 @@ fn lower(
         | Entry::Update(_)
         | Entry::Eval
         | Entry::Forward
-        | Entry::Score { .. } => None,
+        | Entry::Score { .. }
+        | Entry::Mixed(_) => None,
     };
     if let Some((tokens, context)) = part {
         *graph = positions::run(graph, tokens, context)?.graph;
         observe("positions", graph);
     }
+    // Before parameters are placed, of which it makes copies.
+    let mut leaves = vec![];
+    if let Entry::Mixed(mixed) = entry {
+        leaves = mixed::leaves(graph, mixed)?;
+        observe("mix", graph);
+    }
+    // What is behind the last attention has no part in aligning.
+    let is_part = part.is_some() || matches!(entry, Entry::Mixed(Mixed::Align(_)));
     // A parameter that only unneeded operations read would be removed with them, although memory was laid out for its gradient.
-    if part.is_none()
-        && let Some(name) = dce::idle_parameter(graph)
-    {
+    if !is_part && let Some(name) = dce::idle_parameter(graph) {
         return Err(PassError::UnusedParameter { name });
     }
     let narrow = options.precision.narrow();
@@ -271,6 +287,7 @@ fn lower(
             optimizer::run(graph, &ranges, optimizer, scaling.as_ref())?;
             observe("optimizer", graph);
         }
+        Entry::Mixed(mixed) => mixed::compare(graph, mixed, &leaves, persistent, observe)?,
         Entry::Eval | Entry::Forward | Entry::Score { .. } | Entry::Decode(_) | Entry::Prefill { .. } => {}
     }
     let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate);
@@ -283,9 +300,12 @@ fn lower(
         observe("sort_tokens", graph);
     }
     match entry {
-        Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Forward | Entry::Score { .. } => {
-            attention::run(graph, &options.kinds, &options.attention)?
-        }
+        Entry::Train(_)
+        | Entry::Accumulate
+        | Entry::Eval
+        | Entry::Forward
+        | Entry::Score { .. }
+        | Entry::Mixed(_) => attention::run(graph, &options.kinds, &options.attention)?,
         Entry::Decode(room) => decode::run(graph, &options.kinds, &options.attention, *room)?,
         Entry::Prefill { room, tokens } => {
             decode::prefill(graph, &options.kinds, &options.attention, *room, *tokens)?

@@ -9,7 +9,9 @@ use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions}
 use linc_passes::precision::Precision;
 use linc_passes::recompute::{self, Limit, Mode, Policy};
 use linc_passes::setting::PassSetting;
-use linc_passes::{canonicalize, cse, dce, fusion, loss, merge_matmuls, precision, residual, sort_tokens};
+use linc_passes::{
+    canonicalize, cse, dce, fusion, loss, merge_matmuls, mix, precision, residual, sort_tokens,
+};
 
 /// The settings of passes that the comments above a graph choose, each by a line such as `# run: recompute = full`.
 struct Header(Vec<(String, String)>);
@@ -53,6 +55,9 @@ fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
         "dce" => {}
         "fusion" => fusion::run(graph).expect("fusion"),
         "loss" => loss::chunk(graph, 64).expect("loss"),
+        "mix" => {
+            mix::run(graph).expect("mix");
+        }
         "merge_matmuls" => merge_matmuls::run(graph).expect("merge_matmuls"),
         "precision" => {
             let narrow =

@@ -5,6 +5,7 @@ mod autodiff;
 mod common;
 mod filetests;
 mod flat;
+mod mix;
 mod narrow_weights;
 mod pipeline;
 mod positions;

@@ -199,7 +199,7 @@ fn attention_of_every_kind() {
         check("abstract", (-1.5, 1.5), |g| {
             let [q, k, v] = heads(g);
             let table = rope_table(g);
-            let spec = AttentionSpec { layer: 0, causal, rope: true };
+            let spec = AttentionSpec { layer: 0, causal, rope: true, kind: None };
             g.push(Op::Attention(spec), &[q, k, v, table]).expect("attention")
         });
     }

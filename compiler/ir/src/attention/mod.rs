@@ -105,6 +105,8 @@ pub struct AttentionSpec {
     pub causal: bool,
     /// True when operand 3 is a rope table for q and k.
     pub rope: bool,
+    /// The kind, where it is not that of the layer: of a branch in a layer that mixes kinds.
+    pub kind: Option<AttentionKind>,
 }
 
 registered! {

@@ -168,7 +168,7 @@ pub(super) fn attention(builder: &mut Builder<'_>, call: &Call<'_>) -> Built<Val
             return Err(call.fail(builder, &message));
         }
     }
-    let spec = AttentionSpec { layer, causal, rope: rope.is_some() };
+    let spec = AttentionSpec { layer, causal, rope: rope.is_some(), kind: None };
     let operands: Vec<_> = [q.value, k.value, v.value].into_iter().chain(rope).collect();
     call.add(builder, Op::Attention(spec), &operands, q.dims)
 }

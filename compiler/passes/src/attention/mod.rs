@@ -76,13 +76,13 @@ fn lowering(kind: AttentionKind, options: &AttentionOptions) -> &dyn KindLowerin
     }
 }
 
-/// The kind of an attention's layer; `kinds` has one for each.
+/// The kind of an attention: its own, or that of its layer, of which `kinds` has one for each.
 fn kind_of<'o>(
     spec: &AttentionSpec,
     kinds: &[AttentionKind],
     options: &'o AttentionOptions,
 ) -> Result<&'o dyn KindLowering, PassError> {
-    match kinds.get(spec.layer) {
+    match spec.kind.as_ref().or_else(|| kinds.get(spec.layer)) {
         Some(kind) => Ok(lowering(*kind, options)),
         None => Err(PassError::Missing(format!(
             "attention of layer {}, but the layer map has {} layers",

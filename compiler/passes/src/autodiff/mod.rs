@@ -36,8 +36,23 @@ pub fn run_from(graph: &mut Graph, loss: &str, seed: Option<Value>) -> Result<Gr
         .find(|(name, _)| name == loss)
         .map(|(_, value)| *value)
         .ok_or_else(|| PassError::Missing(format!("the graph has no output {loss}")))?;
+    let params: Vec<NodeId> = graph.nodes().filter(|n| matches!(graph.op(*n), Op::Param { .. })).collect();
+    run_to(graph, root, seed, &params)
+}
+
+/// Appends the backward of a value from its own gradient `seed` (ones if there is none) to some leaves, which nothing goes
+/// beyond; returns their gradients in their order.
+///
+/// # Errors
+/// As [`run`], for those leaves.
+pub fn run_to(
+    graph: &mut Graph,
+    root: Value,
+    seed: Option<Value>,
+    leaves: &[NodeId],
+) -> Result<Gradients, PassError> {
     let order = graph.topological()?;
-    let active = active_nodes(graph, &order, root)?;
+    let active = active_nodes(graph, &order, root, leaves)?;
 
     let mut pending: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
     let outer = graph.set_scope("loss");
@@ -48,7 +63,7 @@ pub fn run_from(graph: &mut Graph, loss: &str, seed: Option<Value>) -> Result<Gr
     pending.insert(root, vec![seed]);
 
     for id in order.into_iter().rev().filter(|id| active.contains(id)) {
-        if matches!(graph.op(id), Op::Param { .. }) {
+        if graph.op(id).leaf_name().is_some() {
             continue;
         }
         graph.set_scope(graph.node(id).scope.clone());
@@ -70,40 +85,36 @@ pub fn run_from(graph: &mut Graph, loss: &str, seed: Option<Value>) -> Result<Gr
         }
     }
 
-    let params: Vec<NodeId> = graph.nodes().filter(|n| matches!(graph.op(*n), Op::Param { .. })).collect();
     let mut gradients = vec![];
-    for param in params {
-        graph.set_scope(graph.node(param).scope.clone());
-        let parts = pending.remove(&Value { node: param, port: 0 }).ok_or_else(|| {
-            PassError::UnusedParameter { name: graph.op(param).leaf_name().unwrap_or_default().to_string() }
+    for leaf in leaves {
+        graph.set_scope(graph.node(*leaf).scope.clone());
+        let parts = pending.remove(&Value { node: *leaf, port: 0 }).ok_or_else(|| {
+            PassError::UnusedParameter { name: graph.op(*leaf).leaf_name().unwrap_or_default().to_string() }
         })?;
-        gradients.push((param, accumulate(graph, &parts)?));
+        gradients.push((*leaf, accumulate(graph, &parts)?));
     }
     graph.set_scope(outer);
     Ok(gradients)
 }
 
-/// Nodes on a path from a parameter to the loss.
+/// Nodes on a path from a leaf of these to the root.
 fn active_nodes(
     graph: &Graph,
     order: &[NodeId],
     root: Value,
+    leaves: &[NodeId],
 ) -> Result<std::collections::BTreeSet<NodeId>, PassError> {
-    let mut from_param = std::collections::BTreeSet::new();
+    let mut reached: std::collections::BTreeSet<NodeId> = leaves.iter().copied().collect();
     for id in order {
-        let reached = matches!(graph.op(*id), Op::Param { .. })
-            || graph
-                .operands(*id)
-                .iter()
-                .any(|v| from_param.contains(&v.node) && graph.ty(*v).dtype.is_float());
-        if reached {
-            from_param.insert(*id);
+        let operands = graph.operands(*id);
+        if operands.iter().any(|v| reached.contains(&v.node) && graph.ty(*v).dtype.is_float()) {
+            reached.insert(*id);
         }
     }
     let mut active = std::collections::BTreeSet::new();
     let mut stack = vec![root.node];
     while let Some(id) = stack.pop() {
-        if from_param.contains(&id) && active.insert(id) {
+        if reached.contains(&id) && active.insert(id) {
             stack.extend(graph.operands(id).iter().map(|v| v.node));
         }
     }
