@@ -24,6 +24,8 @@ pub struct Outline {
     pub tokenizer: Vec<TokenizerFile>,
     /// What the run goes on from besides tensors.
     pub state: State,
+    /// Bytes of a file of tensors at most.
+    pub shard_bytes: u64,
     /// How many of the newest checkpoints stay; 0 for all.
     pub keep: usize,
 }
@@ -185,6 +187,7 @@ pub fn save_outline(
         params: outline.params.iter().map(tensor).collect(),
         optimizer: outline.optimizer.iter().map(tensor).collect(),
         tokenizer: &outline.tokenizer,
+        shard_bytes: outline.shard_bytes,
         state: outline.state.clone(),
     };
     let path = save(&outline.folder, &contents)?;
@@ -201,7 +204,8 @@ mod tests {
     use linc_data::DataState;
 
     use super::*;
-    use crate::{ModelRecord, open};
+    use crate::read::Tensors;
+    use crate::{MODEL_FILE, ModelRecord, OPTIMIZER_FILE, open};
 
     const NUMEL: usize = 1000;
 
@@ -224,6 +228,7 @@ mod tests {
             optimizer: shapes(&["b.exp_avg", "a.exp_avg"]),
             tokenizer: vec![],
             state,
+            shard_bytes: u64::MAX,
             keep: 2,
         }
     }
@@ -265,13 +270,56 @@ mod tests {
                 }
                 let path = saving.finish().unwrap_or_else(|e| panic!("{e}"));
                 assert_eq!(open(&path).unwrap_or_else(|e| panic!("{e}")).step, step);
-                let data = fs::read(path.join(crate::MODEL_FILE)).expect("a file");
+                let data = fs::read(path.join(MODEL_FILE)).expect("a file");
                 let found = safetensors::SafeTensors::deserialize(&data).expect("tensors");
                 assert_eq!(found.len(), 3);
                 assert!(found.tensors().iter().all(|(name, t)| t.data() == contents(name, step)));
             }
             assert_eq!(crate::steps(folder.path()), [2, 3], "older ones go");
         }
+    }
+
+    #[test]
+    fn shards_are_read_as_one_file_is_and_damage_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = |path: &Path| {
+            let entries =
+                fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+            let mut names: Vec<String> = entries.filter_map(|name| name.into_string().ok()).collect();
+            names.retain(|name| name.contains("safetensors"));
+            names.sort();
+            names
+        };
+        // Two tensors fit a file: three weights take two, two moments one.
+        let outline = Outline { shard_bytes: 8 * NUMEL as u64, ..outline(folder.path(), 1) };
+        let path = save_outline(&outline, &|name| Ok(contents(name, 1))).unwrap_or_else(|e| panic!("{e}"));
+        let (first, second) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+        let index = "model.safetensors.index.json";
+        assert_eq!(names(&path), [first, second, index, OPTIMIZER_FILE]);
+        let state = open(&path).unwrap_or_else(|e| panic!("{e}"));
+        assert!(state.has_optimizer() && state.weights_digest().is_some_and(|text| text.contains(',')));
+        let tensors = Tensors::open(&path, MODEL_FILE).unwrap_or_else(|e| panic!("{e}"));
+        for (name, _) in &outline.params {
+            assert_eq!(tensors.read(name).unwrap_or_else(|e| panic!("{e}")), contents(name, 1));
+        }
+        let refused = || open(&path).expect_err("damaged").to_string();
+        let whole = fs::read(path.join(second)).expect("a file");
+        let damaged = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(path.join(second), bytes).expect("written");
+            refused()
+        };
+        let said = damaged(whole.len() - 9);
+        assert!(said.contains(second) && said.contains("the checksum of c is wrong"), "{said}");
+        let said = damaged(9);
+        assert!(said.contains(second) && said.contains("its checksum is wrong"), "{said}");
+        fs::remove_file(path.join(second)).expect("removed");
+        assert!(refused().contains(second));
+        fs::write(path.join(second), whole).expect("written");
+        open(&path).unwrap_or_else(|e| panic!("{e}"));
+        fs::remove_file(path.join(index)).expect("removed");
+        assert!(refused().contains(index));
     }
 
     #[test]

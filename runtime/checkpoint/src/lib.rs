@@ -8,7 +8,10 @@
 //! | `state.json` | [`State`]: step, data position, model |
 //! | `tokenizer.json` | the tokenizer, unless the model reads bytes |
 //! | `tokenizer_config.json`, .. | what says which of its tokens are special, if there was such a file |
+//! | `tensor_checksums.json` | CRC-32 of each tensor by the file that has it |
 //! | `checksums.json` | size and CRC-32 of each of these |
+//!
+//! Above a size tensors are cut into `model-00001-of-0000N.safetensors`, .. with `model.safetensors.index.json`.
 //!
 //! [`hugging_face`] imports and exports Hugging Face's folders.
 //!
@@ -23,6 +26,7 @@ mod instead;
 mod model;
 mod read;
 mod settings;
+mod shards;
 mod steps;
 mod write;
 
@@ -123,6 +127,8 @@ pub struct Contents<'a> {
     pub optimizer: Vec<Tensor<'a>>,
     /// The tokenizer's files, if it has any.
     pub tokenizer: &'a [TokenizerFile],
+    /// Bytes of a file of tensors at most; more are cut into shards.
+    pub shard_bytes: u64,
     /// What the run goes on from besides tensors.
     pub state: State,
 }
@@ -133,6 +139,19 @@ impl State {
         let (tiles, files) = (BTreeMap::new(), BTreeMap::new());
         let (skipped, skipped_in_a_row) = (0, 0);
         State { version: VERSION, step, tokens, skipped, skipped_in_a_row, seed, data, model, tiles, files }
+    }
+
+    /// Whether the optimizer's state is in the checkpoint, without which no run goes on from it.
+    pub fn has_optimizer(&self) -> bool {
+        shards::records(&self.files, OPTIMIZER_FILE).is_some()
+    }
+
+    /// What tells these weights from others: sizes and checksums of their files.
+    pub fn weights_digest(&self) -> Option<String> {
+        let records = shards::records(&self.files, MODEL_FILE)?;
+        let each: Vec<String> =
+            records.iter().map(|file| format!("crc32:{:08x}:{}", file.crc32, file.bytes)).collect();
+        Some(each.join(","))
     }
 }
 
@@ -221,7 +240,7 @@ fn checksums(path: &Path) -> Result<BTreeMap<String, FileRecord>, CheckpointErro
 fn state(path: &Path, files: BTreeMap<String, FileRecord>) -> Result<State, CheckpointError> {
     let file = path.join(STATE_FILE);
     let corrupt = |message: String| CheckpointError::corrupt(file.clone(), message);
-    if !files.contains_key(STATE_FILE) || !files.contains_key(MODEL_FILE) {
+    if !files.contains_key(STATE_FILE) || shards::records(&files, MODEL_FILE).is_none() {
         let message = format!("{CHECKSUMS_FILE} beside it does not name all files");
         return Err(corrupt(message));
     }
@@ -261,7 +280,10 @@ fn check<E: From<CheckpointError>>(
         return corrupt(format!("it is truncated: {} of {} bytes are left", found.bytes, expected.bytes));
     }
     if found != expected {
-        return corrupt("it was altered: its checksum is wrong".into());
+        return corrupt(match read::altered(path) {
+            Some(tensors) => format!("it was altered: the checksum of {tensors} is wrong"),
+            None => "it was altered: its checksum is wrong".into(),
+        });
     }
     Ok(())
 }

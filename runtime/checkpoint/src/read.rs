@@ -1,7 +1,7 @@
 //! Reads the tensors of a checkpoint, one at a time: a file may be larger than the memory that is left beside the model.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,8 @@ use linc_plan::Role;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, unreadable};
+use crate::write::{TENSORS_FILE, TensorSums};
+use crate::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, shards, unreadable};
 
 /// Bytes of the length of the header, with which a safetensors file begins.
 const LENGTH: u64 = 8;
@@ -20,20 +21,21 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// Receives a tensor: its name and its little-endian f32 bytes.
 type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 
-/// Reads all tensors of a file into `write`, after checking that they are exactly the
-/// wanted ones, but for the scale of the loss.
+/// Reads all tensors of one kind into `write`, after checking that they are exactly the wanted ones, but for the scale of
+/// the loss.
 ///
 /// # Errors
-/// [`CheckpointError::Corrupt`] if it is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ,
+/// [`CheckpointError::Corrupt`] if a file is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ,
 /// [`CheckpointError::Io`], or what `write` answers, which ends the reading.
 fn load<E: From<CheckpointError>>(
-    path: &Path,
+    checkpoint: &Path,
+    base: &str,
     wanted: &BTreeMap<String, Vec<usize>>,
     write: &mut Sink<'_, E>,
 ) -> Result<(), E> {
-    let file = TensorFile::open(path).map_err(unfit(path))?;
-    for (name, info) in file.wanted(wanted)? {
-        write(&name, &file.read(&name, &info).map_err(unfit(path))?)?;
+    let tensors = Tensors::open(checkpoint, base)?;
+    for name in tensors.wanted(wanted)? {
+        write(&name, &tensors.read(&name)?)?;
     }
     Ok(())
 }
@@ -47,7 +49,7 @@ pub fn load_weights<E: From<CheckpointError>>(
     checkpoint: &Path,
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
-    load_into(executor, &checkpoint.join(MODEL_FILE), |role| *role == Role::Param, proceed)
+    load_into(executor, checkpoint, MODEL_FILE, |role| *role == Role::Param, proceed)
 }
 
 /// As [`load_weights`], for what the optimizer carries from step to step.
@@ -59,18 +61,19 @@ pub fn load_optimizer_state<E: From<CheckpointError>>(
     checkpoint: &Path,
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
-    load_into(executor, &checkpoint.join(OPTIMIZER_FILE), Role::is_optimizer_state, proceed)
+    load_into(executor, checkpoint, OPTIMIZER_FILE, Role::is_optimizer_state, proceed)
 }
 
-/// Loads a file of exactly the tensors of some roles.
+/// Loads exactly the tensors of some roles.
 fn load_into<E: From<CheckpointError>>(
     executor: &mut Executor,
-    path: &Path,
+    checkpoint: &Path,
+    base: &str,
     wanted: impl Fn(&Role) -> bool,
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
     let wanted = executor.tensors(wanted).into_iter().map(|t| (t.name, t.shape)).collect();
-    load(path, &wanted, &mut |name, bytes| {
+    load(checkpoint, base, &wanted, &mut |name, bytes| {
         proceed()?;
         Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
     })
@@ -158,12 +161,36 @@ impl TensorFile {
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(data)
     }
+}
 
-    /// The wanted tensors of a checkpoint with their places, in the order of their names.
-    fn wanted(
-        &self,
-        wanted: &BTreeMap<String, Vec<usize>>,
-    ) -> Result<Vec<(String, TensorInfo)>, CheckpointError> {
+/// The tensors of one kind in a checkpoint, in one file or in several.
+pub(crate) struct Tensors {
+    /// The one file, also where there are shards instead: it is what people know.
+    path: PathBuf,
+    files: Vec<TensorFile>,
+}
+
+impl Tensors {
+    /// Opens the files of `model.safetensors`, or of another base name.
+    pub(crate) fn open(checkpoint: &Path, base: &str) -> Result<Self, CheckpointError> {
+        let open = |name: String| {
+            let path = checkpoint.join(name);
+            TensorFile::open(&path).map_err(unfit(&path))
+        };
+        let files = shards::names(checkpoint, base)?.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Tensors { path: checkpoint.join(base), files })
+    }
+
+    /// The contents of a tensor, little-endian f32.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, CheckpointError> {
+        let found = self.files.iter().find_map(|file| Some((file, file.metadata.info(name)?)));
+        let missing = || CheckpointError::corrupt(self.path.clone(), format!("{name} is missing"));
+        let (file, info) = found.ok_or_else(missing)?;
+        file.read(name, info).map_err(unfit(&file.path))
+    }
+
+    /// Names of the wanted tensors that a checkpoint has, in their order.
+    fn wanted(&self, wanted: &BTreeMap<String, Vec<usize>>) -> Result<Vec<String>, CheckpointError> {
         let mismatch = |message: String| {
             CheckpointError::Mismatch {
             path: self.path.clone(),
@@ -172,7 +199,8 @@ impl TensorFile {
                 .into(),
         }
         };
-        let held = self.metadata.tensors();
+        let held: BTreeMap<String, &TensorInfo> =
+            self.files.iter().flat_map(|file| file.metadata.tensors()).collect();
         if let Some(name) = held.keys().filter(|n| !wanted.contains_key(*n) && !is_of_one_precision(n)).min()
         {
             return Err(mismatch(format!("it has a tensor {name} that the model does not have")));
@@ -191,10 +219,26 @@ impl TensorFile {
             if info.dtype != Dtype::F32 {
                 return Err(mismatch(format!("{name} is {:?} in it, f32 is expected", info.dtype)));
             }
-            found.push((name.clone(), info.clone()));
+            found.push(name.clone());
         }
         Ok(found)
     }
+}
+
+/// Which tensors of a file are others than were written, in words; nothing if that cannot be told.
+pub(crate) fn altered(path: &Path) -> Option<String> {
+    let sums = fs::read(path.with_file_name(TENSORS_FILE)).ok()?;
+    let sums: BTreeMap<String, TensorSums> = serde_json::from_slice(&sums).ok()?;
+    let expected = sums.get(path.file_name()?.to_str()?)?;
+    let file = TensorFile::open(path).ok()?;
+    let held = file.metadata.tensors();
+    let is_other = |(name, sum): &(&String, &u32)| {
+        let contents = held.get(*name).and_then(|info| file.read(name, info).ok());
+        contents.is_none_or(|contents| crc32fast::hash(&contents) != **sum)
+    };
+    let others: Vec<&String> = expected.iter().filter(is_other).map(|(name, _)| name).collect();
+    let (first, rest) = others.split_first()?;
+    Some(if rest.is_empty() { first.to_string() } else { format!("{first} and {} more tensors", rest.len()) })
 }
 
 /// The error of a checkpoint's file.
@@ -227,7 +271,7 @@ mod tests {
             read.push((name.to_string(), bytes.to_vec()));
             Ok(())
         };
-        match load(&path, &wanted, &mut write) {
+        match load(folder.path(), "a.safetensors", &wanted, &mut write) {
             Err(error) => error.to_string().lines().next().unwrap_or_default().to_string(),
             Ok(()) => {
                 assert_eq!(read.len(), 1);

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use linc_config::check::{self, Check, one_of};
-use linc_config::{choice, section};
+use linc_config::{FileSize, choice, section};
 
 choice! {
     /// Whether training waits for a checkpoint to reach the disk.
@@ -38,6 +38,8 @@ section! {
         last_save_model_only: bool = false, aka ["model_weights_only", "last_save_model_weights_only"];
         /// Number format of saved weights.
         export_dtype: String = "float32".to_owned(), check one_of(&["float32"]);
+        /// Bytes of a file of weights or of the optimizer's state at most; more are cut into shards with an index.
+        max_shard_size: FileSize = FileSize(5_000_000_000);
         /// Whether training goes on while a checkpoint is written: it then waits only while its tensors are copied, into at most
         /// half of the memory that is free.
         async_mode: AsyncMode = AsyncMode::Disabled;

@@ -10,8 +10,12 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{CheckpointError, Contents, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, io_error, unreadable};
+use super::{
+    CheckpointError, Contents, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, io_error, shards, unreadable,
+};
 
+/// Name of the file with the checksum of each tensor by the file that has it, so that damage has a place.
+pub(super) const TENSORS_FILE: &str = "tensor_checksums.json";
 /// Name of the file with size and checksum of all others.
 pub(super) const CHECKSUMS_FILE: &str = "checksums.json";
 
@@ -24,6 +28,9 @@ pub struct FileRecord {
     /// CRC-32 (IEEE).
     pub crc32: u32,
 }
+
+/// CRC-32 of the contents of tensors, by name.
+pub(super) type TensorSums = BTreeMap<String, u32>;
 
 /// A tensor that is read when it is written to disk: name, shape, and a way to get its bytes.
 pub struct Tensor<'a> {
@@ -51,36 +58,65 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
         ("layers", model.layers.join(",")),
         ("linear_attn_ratio", model.linear_attn_ratio.clone()),
     ]);
-    let mut names = vec![];
-    for (name, tensors) in [(MODEL_FILE, &contents.params), (OPTIMIZER_FILE, &contents.optimizer)] {
-        if !tensors.is_empty() {
-            let path = folder.join(name);
-            write_tensors(&path, tensors, &metadata, Dtype::F32).map_err(io_error("write", &path))?;
-            names.push(name);
-        }
+    let mut names: Vec<String> = vec![STATE_FILE.into(), TENSORS_FILE.into()];
+    let mut sums: BTreeMap<String, TensorSums> = BTreeMap::new();
+    for (base, tensors) in [(MODEL_FILE, &contents.params), (OPTIMIZER_FILE, &contents.optimizer)] {
+        let mut sorted: Vec<&Tensor<'_>> = tensors.iter().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        let written = write_shards(folder, base, &sorted, contents.shard_bytes, &metadata, Dtype::F32)?;
+        names.extend(written.keys().cloned());
+        sums.extend(written.into_iter().filter(|(_, tensors)| !tensors.is_empty()));
     }
+    write_json(&folder.join(TENSORS_FILE), &sums)?;
     for file in contents.tokenizer {
         let path = folder.join(file.name);
         write_bytes(&path, &file.bytes).map_err(io_error("write", &path))?;
-        names.push(file.name);
+        names.push(file.name.to_owned());
     }
     write_json(&folder.join(STATE_FILE), &contents.state)?;
-    names.push(STATE_FILE);
     let mut records = BTreeMap::new();
     for name in names {
-        records.insert(name, record(&folder.join(name), &mut || Ok::<_, CheckpointError>(()))?);
+        let written = record(&folder.join(&name), &mut || Ok::<_, CheckpointError>(()))?;
+        records.insert(name, written);
     }
     write_json(&folder.join(CHECKSUMS_FILE), &records)
 }
 
-/// A safetensors file: the length of the header, the header, the tensors in the order of their names.
-fn write_tensors(
-    path: &Path,
-    tensors: &[Tensor<'_>],
+/// Writes tensors, in their order, into a file or, where they are more than `limit` bytes, into several and the index of these.
+/// Gives the names of all files with the checksums of the tensors in them.
+pub(super) fn write_shards(
+    folder: &Path,
+    base: &str,
+    tensors: &[&Tensor<'_>],
+    limit: u64,
     metadata: &BTreeMap<&str, String>,
     dtype: Dtype,
-) -> io::Result<()> {
-    let mut sorted: Vec<&Tensor<'_>> = tensors.iter().collect();
+) -> Result<BTreeMap<String, TensorSums>, CheckpointError> {
+    let sizes: Vec<u64> = tensors.iter().map(|tensor| tensor.bytes(dtype) as u64).collect();
+    let shards = shards::cut(base, &sizes, limit);
+    let mut written = BTreeMap::new();
+    for shard in &shards {
+        let path = folder.join(&shard.name);
+        let sums = write_tensors(&path, &tensors[shard.tensors.clone()], metadata, dtype);
+        written.insert(shard.name.clone(), sums.map_err(io_error("write", &path))?);
+    }
+    if shards.len() > 1 {
+        let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        write_json(&folder.join(shards::index_name(base)), &shards::Index::new(&shards, &names))?;
+        written.insert(shards::index_name(base), TensorSums::new());
+    }
+    Ok(written)
+}
+
+/// A safetensors file: the length of the header, the header, the tensors in the order of their names. Gives the checksum of
+/// each tensor.
+fn write_tensors(
+    path: &Path,
+    tensors: &[&Tensor<'_>],
+    metadata: &BTreeMap<&str, String>,
+    dtype: Dtype,
+) -> io::Result<TensorSums> {
+    let mut sorted = tensors.to_vec();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), json!(metadata));
@@ -98,6 +134,7 @@ fn write_tensors(
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
+    let mut sums = TensorSums::new();
     for tensor in sorted {
         let data = (tensor.read)().map_err(io::Error::other)?;
         if data.len() != tensor.bytes(dtype) {
@@ -106,8 +143,10 @@ fn write_tensors(
             return Err(io::Error::other(message));
         }
         file.write_all(&data)?;
+        sums.insert(tensor.name.clone(), crc32fast::hash(&data));
     }
-    file.into_inner()?.sync_all()
+    file.into_inner()?.sync_all()?;
+    Ok(sums)
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -119,16 +158,6 @@ fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Writes a file of a checkpoint or an export.
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     write_bytes(path, bytes).map_err(io_error("write", path))
-}
-
-/// Writes a file of weights in a format of their own.
-pub(super) fn write_weights(
-    path: &Path,
-    tensors: &[Tensor<'_>],
-    metadata: &BTreeMap<&str, String>,
-    dtype: Dtype,
-) -> Result<(), CheckpointError> {
-    write_tensors(path, tensors, metadata, dtype).map_err(io_error("write", path))
 }
 
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {
@@ -178,7 +207,9 @@ mod tests {
         let path = folder.path().join("a.safetensors");
         let metadata = BTreeMap::from([("format", "pt".to_string())]);
         let tensors = [tensor("b", &[2, 3], 1.5), tensor("a", &[], -2.0), tensor("c", &[0, 4], 0.0)];
-        write_tensors(&path, &tensors, &metadata, Dtype::F32).expect("written");
+        let tensors: Vec<&Tensor<'_>> = tensors.iter().collect();
+        let sums = write_tensors(&path, &tensors, &metadata, Dtype::F32).expect("written");
+        assert_eq!(sums["b"], crc32fast::hash(&1.5f32.to_le_bytes().repeat(6)));
         let data = fs::read(&path).expect("read");
         let (_, header) = SafeTensors::read_metadata(&data).expect("a header");
         assert_eq!(header.metadata().as_ref().map(|m| m["format"].as_str()), Some("pt"));
@@ -195,9 +226,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.safetensors");
         let broken = Tensor { name: "a".into(), shape: vec![1], read: Box::new(|| Err("lost".into())) };
-        let error = write_tensors(&path, &[broken], &BTreeMap::new(), Dtype::F32).expect_err("an error");
+        let error = write_tensors(&path, &[&broken], &BTreeMap::new(), Dtype::F32).expect_err("an error");
         assert_eq!(error.to_string(), "lost");
         let short = Tensor { name: "a".into(), shape: vec![2], read: Box::new(|| Ok(vec![0; 4])) };
-        assert!(write_tensors(&path, &[short], &BTreeMap::new(), Dtype::F32).is_err());
+        assert!(write_tensors(&path, &[&short], &BTreeMap::new(), Dtype::F32).is_err());
     }
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use linc_checkpoint::hugging_face::Element;
+use linc_config::FileSize;
 use linc_device::Choice;
 use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode};
 
@@ -23,7 +24,7 @@ use examples::{
 #[cfg(feature = "watch")]
 pub(crate) use tools::WatchArgs;
 pub(crate) use tools::{CompletionsArgs, InitArgs};
-use values::{count, element, file_size, held_out, memory, positive, shard_tokens};
+use values::{count, element, held_out, memory, positive, shard_tokens};
 
 fn placement_help() -> String {
     format!("Where they are: {}, or a list such as 0,2,5, which needs no ratio", Placement::words())
@@ -132,8 +133,8 @@ pub(crate) struct ExportArgs {
     #[arg(long, default_value = "float32", value_parser = element)]
     pub(crate) dtype: Element,
     /// Bytes of a file of weights at most, such as 500MB, 5GB or 2GiB; more files get an index
-    #[arg(long, value_name = "SIZE", default_value = "50GB", value_parser = file_size)]
-    pub(crate) max_shard_size: u64,
+    #[arg(long, value_name = "SIZE", default_value = "50GB")]
+    pub(crate) max_shard_size: FileSize,
 }
 
 /// `linc train`

@@ -67,7 +67,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<ExitCode> {
 
 pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     let options =
-        ExportOptions { element: args.dtype, shard_bytes: args.max_shard_size, architecture: llama()? };
+        ExportOptions { element: args.dtype, shard_bytes: args.max_shard_size.0, architecture: llama()? };
     let bar = Progress::new();
     let mut tell = tell(&bar, "write and read again");
     let exported = match hugging_face::export(&args.checkpoint, &args.out, &options, &mut tell) {

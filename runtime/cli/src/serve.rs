@@ -58,7 +58,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         name,
         queue: args.queue,
         connections: args.connections,
-        body: usize::try_from(args.max_body).unwrap_or(usize::MAX),
+        body: usize::try_from(args.max_body.0).unwrap_or(usize::MAX),
         time: Duration::from_secs(args.timeout),
         token,
     };

@@ -53,7 +53,7 @@ fn damage_anywhere_is_found_and_named() {
     let inspect = ["inspect", &name];
     let before = tree(&folder.path("run"));
     let files: Vec<&PathBuf> = before.keys().filter(|path| path.starts_with(&step)).collect();
-    assert_eq!(files.len(), 5, "{files:?}");
+    assert_eq!(files.len(), 6, "{files:?}");
     for path in files {
         let (whole, file) = (&before[path], path.file_name().expect("a name").to_str().expect("UTF-8"));
         let refused = || {

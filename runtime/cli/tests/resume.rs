@@ -263,6 +263,40 @@ fn measured_tiles_are_recorded_and_a_resumed_run_keeps_them() {
 }
 
 #[test]
+fn shards_hold_what_one_file_does() {
+    let folder = Folder::new("shards_of_weights");
+    let config = folder.config();
+    let run = |name: &str, rest: &[&str]| {
+        let out = folder.path(name).display().to_string();
+        succeed(&[&["train", &config, "--job.dump_folder", &out][..], rest].concat());
+        folder.path(name).join("checkpoint")
+    };
+    let whole = run("whole", &[]);
+    // Saved in shards, gone on with from these, and saved in others.
+    run("cut", &["--training.stop_at_step", "3", "--checkpoint.max_shard_size", "20KB"]);
+    let cut = run("cut", &["--checkpoint.max_shard_size", "\"30KB\""]);
+    let names: Vec<String> = fs::read_dir(cut.join("step-6"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    for base in ["model", "optimizer"] {
+        let first = format!("{base}-00001-of-");
+        assert!(names.iter().any(|name| name.starts_with(&first)), "{names:?}");
+        assert!(names.contains(&format!("{base}.safetensors.index.json")), "{names:?}");
+    }
+    let [whole, cut] = [whole, cut].map(|folder| folder.join("step-6").display().to_string());
+    let text =
+        |checkpoint: &str| succeed(&["generate", "--checkpoint", checkpoint, "--prompt", "a", "--seed", "3"]);
+    assert_eq!(text(&whole).lines().next(), text(&cut).lines().next());
+    let exported = |checkpoint: &str, name: &str| {
+        let out = folder.path(name).display().to_string();
+        succeed(&["export", checkpoint, "--out", &out]);
+        fs::read(folder.path(name).join("model.safetensors")).expect("weights")
+    };
+    assert!(exported(&whole, "a") == exported(&cut, "b"), "other weights");
+}
+
+#[test]
 fn what_is_recorded_is_the_share_that_results() {
     let folder = Folder::new("share");
     let text = fs::read_to_string(folder.config()).expect("the config");

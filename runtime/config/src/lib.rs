@@ -13,6 +13,7 @@ mod advice;
 pub mod check;
 mod compiler_value;
 mod error;
+mod file_size;
 mod files;
 mod legacy;
 mod model;
@@ -32,6 +33,7 @@ pub mod table;
 mod value;
 
 pub use error::{ConfigError, FilePlace, Place, Problem};
+pub use file_size::FileSize;
 pub use files::{BASE, ConfigFiles, ConfigText, sets_nothing};
 pub use legacy::is_ignored;
 pub use model::{Model, OVERRIDES, describe_overrides, take_overrides};

@@ -68,13 +68,12 @@ impl Subject {
 
     /// What its numbers depend on.
     pub fn identity(&self) -> Value {
-        let weights = self.state.files.get(linc_checkpoint::MODEL_FILE);
         json!({
             "name": self.model.title(),
             "params": self.model.sizes.params,
             "layers": self.model.layer_map(),
             "step": self.state.step,
-            "weights": weights.map(|file| format!("crc32:{:08x}:{}", file.crc32, file.bytes)),
+            "weights": self.state.weights_digest(),
             "tokenizer": self.tokenizer.as_ref().map(Tokenizer::fingerprint),
         })
     }

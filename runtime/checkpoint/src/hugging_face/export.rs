@@ -6,7 +6,6 @@ use std::path::Path;
 use linc_config::{ConfigError, Problem};
 use linc_data::{TOKENIZER_FILE, Tokenizer, TokenizerFile};
 use linc_driver::{AttentionFamily, AttentionKind, Model, Source};
-use serde_json::{Value, json};
 
 use super::config::Dimensions;
 use super::convert::{Element, Way, narrowed, reordered, widened};
@@ -17,9 +16,9 @@ use super::import::{CONFIG, check_table, parameters};
 use super::logits::{Evaluated, evaluate};
 use super::names::{Weight, weights};
 use super::same;
-use super::weights::{INDEX, ONE};
+use super::weights::ONE;
 use super::{import, likeness};
-use crate::read::{TensorFile, unfit};
+use crate::read::Tensors;
 use crate::write::{self, Tensor};
 use crate::{CheckpointError, MODEL_FILE, State, model_of};
 
@@ -52,7 +51,7 @@ pub struct Exported {
 
 /// The weights of a checkpoint, by Hugging Face's names and in its order.
 pub(super) struct Held {
-    file: TensorFile,
+    tensors: Tensors,
     element: Element,
 }
 
@@ -66,9 +65,7 @@ impl Held {
 
     /// A tensor's f32 contents in linc's order.
     pub(super) fn wide(&self, weight: &Weight) -> Result<Vec<u8>, String> {
-        let info =
-            self.file.metadata.info(&weight.linc).ok_or_else(|| format!("{} is missing", weight.linc))?;
-        self.file.read(&weight.linc, info).map_err(|error| unfit(&self.file.path)(error).to_string())
+        self.tensors.read(&weight.linc).map_err(|error| error.to_string())
     }
 }
 
@@ -99,9 +96,7 @@ fn export_to(
     let table = weights(&sizes);
     check_table(&model, &table)?;
     likeness::check(&model, &state.model, &options.architecture)?;
-    let path = checkpoint.join(MODEL_FILE);
-    let file = TensorFile::open(&path).map_err(unfit(&path))?;
-    let held = Held { file, element: options.element };
+    let held = Held { tensors: Tensors::open(checkpoint, MODEL_FILE)?, element: options.element };
     if options.element == Element::F16 {
         check_range(&held, &table)?;
     }
@@ -127,17 +122,17 @@ fn export_to(
             write::write_file(&partial.join(name), text.as_bytes())?;
         }
     }
-    let shards = shards(&table, options);
-    let bytes: u64 = shards.iter().map(|shard| shard.bytes).sum();
+    let size = |weight: &Weight| weight.shape.iter().product::<usize>() * options.element.bytes();
+    let bytes = table.iter().map(|weight| size(weight) as u64).sum();
     let wide = bytes * 4 / options.element.bytes() as u64;
     // Each tensor is written once, compared in two places, and loaded for each of the texts.
     let texts = if options.element == Element::F32 { 2 } else { 3 };
     let counter = Counter::new(bytes + (2 + texts) * wide, tell);
-    write_shards(partial, &shards, &held, &counter)?;
+    let files = write_weights(partial, &table, options.shard_bytes, &held, &counter)?;
 
     let logits = check(partial, &model, &table, &held, options, &counter)?;
     unfinished.finish()?;
-    Ok(Exported { model, own_class, shards: shards.len(), bytes, logits, notes })
+    Ok(Exported { model, own_class, shards: files, bytes, logits, notes })
 }
 
 fn refuse(message: String, help: &str) -> CheckpointError {
@@ -213,63 +208,25 @@ fn write_tokenizer(folder: &Path, files: &[TokenizerFile], special: Special) -> 
     write::write_json(&folder.join(GENERATION), &description::generation(special))
 }
 
-/// The tensors of one file.
-struct Shard<'a> {
-    name: String,
-    weights: Vec<&'a Weight>,
-    bytes: u64,
-    element: Element,
-}
-
-/// Cuts the weights into files, in their order.
-fn shards<'a>(table: &'a [Weight], options: &ExportOptions) -> Vec<Shard<'a>> {
-    let element = options.element;
-    let mut shards: Vec<Shard<'a>> = vec![];
-    for weight in table {
-        let bytes = (weight.shape.iter().product::<usize>() * element.bytes()) as u64;
-        match shards.last_mut().filter(|shard| shard.bytes + bytes <= options.shard_bytes) {
-            Some(shard) => {
-                shard.weights.push(weight);
-                shard.bytes += bytes;
-            }
-            None => shards.push(Shard { name: ONE.to_owned(), weights: vec![weight], bytes, element }),
-        }
-    }
-    let count = shards.len();
-    if count > 1 {
-        for (index, shard) in shards.iter_mut().enumerate() {
-            shard.name = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-        }
-    }
-    shards
-}
-
-fn write_shards(
+/// Writes the weights, and says in how many files.
+fn write_weights(
     folder: &Path,
-    shards: &[Shard<'_>],
+    table: &[Weight],
+    limit: u64,
     held: &Held,
     counter: &Counter<'_>,
-) -> Result<(), CheckpointError> {
+) -> Result<usize, CheckpointError> {
     let metadata = BTreeMap::from([("format", "pt".to_owned())]);
-    for shard in shards {
-        let tensor = |weight| {
-            let weight: &Weight = weight;
-            let read = || counter.count(held.read(weight)?);
-            Tensor { name: weight.foreign.clone(), shape: weight.shape.clone(), read: Box::new(read) }
-        };
-        let tensors: Vec<Tensor<'_>> = shard.weights.iter().map(|weight| tensor(weight)).collect();
-        write::write_weights(&folder.join(&shard.name), &tensors, &metadata, shard.element.dtype())?;
-    }
-    if shards.len() > 1 {
-        let of = |shard: &Shard<'_>| -> Vec<(String, Value)> {
-            shard.weights.iter().map(|weight| (weight.foreign.clone(), json!(shard.name))).collect()
-        };
-        let map: serde_json::Map<String, Value> = shards.iter().flat_map(of).collect();
-        let total: u64 = shards.iter().map(|shard| shard.bytes).sum();
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
-        write::write_json(&folder.join(INDEX), &index)?;
-    }
-    Ok(())
+    let tensor = |weight| {
+        let weight: &Weight = weight;
+        let read = || counter.count(held.read(weight)?);
+        Tensor { name: weight.foreign.clone(), shape: weight.shape.clone(), read: Box::new(read) }
+    };
+    let tensors: Vec<Tensor<'_>> = table.iter().map(tensor).collect();
+    let tensors: Vec<&Tensor<'_>> = tensors.iter().collect();
+    let written = write::write_shards(folder, ONE, &tensors, limit, &metadata, held.element.dtype())?;
+    // The index has no tensors.
+    Ok(written.values().filter(|tensors| !tensors.is_empty()).count())
 }
 
 /// Imports what was written, and compares the logits of a short text with those of the checkpoint.

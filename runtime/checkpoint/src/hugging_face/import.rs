@@ -20,7 +20,7 @@ use super::model_file::{self, FAMILY};
 use super::names::{Weight, weights};
 use super::weights::Weights;
 use crate::write::{self, Tensor};
-use crate::{CheckpointError, Contents, ModelRecord, State, model_of};
+use crate::{Checkpoint as Settings, CheckpointError, Contents, ModelRecord, State, model_of};
 
 /// The model file of an imported model, in its folder.
 pub const MODEL_TOML: &str = "model.toml";
@@ -135,6 +135,7 @@ fn import_to(
         params: foreign.table.iter().map(tensor).collect(),
         optimizer: vec![],
         tokenizer: tokenizer.as_ref().map_or(&[], Tokenizer::files),
+        shard_bytes: Settings::default().max_shard_size.0,
         state: State::new(0, 0, 0, data, foreign.record.clone()),
     };
     let partial = unfinished.path();

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use linc_config::FileSize;
 use linc_device::Choice;
 use linc_driver::{PassSetting, Precision};
 
-use super::values::{count, file_size, number, places, positive, seconds, seed};
+use super::values::{count, number, places, positive, seconds, seed};
 
 /// `linc generate`
 #[derive(Debug, Args)]
@@ -110,8 +111,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = 256, value_parser = places, allow_negative_numbers = true)]
     pub(crate) connections: usize,
     /// Size of a request at most, such as 500KB or 8MiB
-    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = file_size)]
-    pub(crate) max_body: u64,
+    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
+    pub(crate) max_body: FileSize,
     /// Seconds that an answer may take
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: u64,

@@ -31,23 +31,6 @@ pub(super) fn element(text: &str) -> Result<Element, &'static str> {
     named.ok_or("expected float32, bfloat16 or float16")
 }
 
-/// Bytes, with a unit of powers of 1000 or, with an `i`, of 1024.
-pub(super) fn file_size(text: &str) -> Result<u64, &'static str> {
-    const UNITS: [(&str, u64); 7] = [
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-        ("GB", 1_000_000_000),
-        ("MB", 1_000_000),
-        ("KB", 1_000),
-        ("B", 1),
-    ];
-    let (digits, unit) =
-        UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit))).unwrap_or((text, 1));
-    let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.filter(|bytes| *bytes > 0).ok_or("expected a size such as 500MB, 5GB or 2GiB")
-}
-
 /// An amount of memory: a number without a unit is none.
 pub(super) fn memory(text: &str) -> Result<MemoryLimit, &'static str> {
     let is_amount = |limit: &MemoryLimit| matches!(limit, MemoryLimit::Bytes(_));

@@ -140,7 +140,7 @@ fn load(
 
 /// Refuses a checkpoint of weights alone: a run needs more than these to go on.
 pub(super) fn check_resumable(path: &Path, state: &State) -> Result<(), CheckpointError> {
-    if state.files.contains_key(linc_checkpoint::OPTIMIZER_FILE) {
+    if state.has_optimizer() {
         return Ok(());
     }
     Err(CheckpointError::Mismatch {

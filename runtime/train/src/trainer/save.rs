@@ -106,6 +106,7 @@ impl Trainer {
                 skipped_in_a_row: self.skipped_in_a_row,
                 ..state
             },
+            shard_bytes: self.config.checkpoint.max_shard_size.0,
             keep: self.config.checkpoint.keep_latest_k,
         }
     }

@@ -75,8 +75,13 @@ impl Checkpoint {
             checksum: 0,
             ..DataState::default()
         };
-        let contents =
-            Contents { params, optimizer: vec![], tokenizer: &[], state: State::new(3, 9, 0, data, record) };
+        let contents = Contents {
+            params,
+            optimizer: vec![],
+            tokenizer: &[],
+            shard_bytes: u64::MAX,
+            state: State::new(3, 9, 0, data, record),
+        };
         let checkpoint = Checkpoint { home };
         fs::create_dir(checkpoint.path("step-3")).expect("a folder");
         write::write_files(&checkpoint.path("step-3"), &contents).expect("written");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use linc_checkpoint::{CheckpointError, ModelRecord, OPTIMIZER_FILE, check_model};
+use linc_checkpoint::{CheckpointError, ModelRecord, check_model};
 use linc_data::TrainingData;
 use linc_device::words::count;
 
@@ -89,8 +89,7 @@ impl Found {
 
     /// Whether a checkpoint has more than weights.
     fn is_resumable(&self, config: &JobConfig, step: usize) -> bool {
-        linc_checkpoint::describe(&self.checkpoint(config, step))
-            .is_ok_and(|state| state.files.contains_key(OPTIMIZER_FILE))
+        linc_checkpoint::describe(&self.checkpoint(config, step)).is_ok_and(|state| state.has_optimizer())
     }
 
     /// What to say where the last checkpoint has the weights only.

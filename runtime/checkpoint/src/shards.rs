@@ -1,0 +1,149 @@
+//! Tensors in several files above a size, named and indexed as Hugging Face's are, which other readers understand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::write::FileRecord;
+use crate::{CheckpointError, parse, unreadable};
+
+/// One of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) name: String,
+    /// Which of the tensors, in the order in which they were given.
+    pub(crate) tensors: Range<usize>,
+    pub(crate) bytes: u64,
+}
+
+/// Cuts tensors of so many bytes into files of at most `limit` bytes, or of one tensor that is larger. The one file that is
+/// enough has the name `base`, such as `model.safetensors`.
+pub(crate) fn cut(base: &str, sizes: &[u64], limit: u64) -> Vec<Shard> {
+    let mut shards: Vec<Shard> = vec![];
+    for (index, bytes) in sizes.iter().enumerate() {
+        match shards.last_mut().filter(|shard| shard.bytes.saturating_add(*bytes) <= limit) {
+            Some(shard) => {
+                shard.tensors.end = index + 1;
+                shard.bytes += bytes;
+            }
+            None => shards.push(Shard { name: base.to_owned(), tensors: index..index + 1, bytes: *bytes }),
+        }
+    }
+    let count = shards.len();
+    if count > 1 {
+        for (index, shard) in shards.iter_mut().enumerate() {
+            shard.name = name(base, index + 1, count);
+        }
+    }
+    shards
+}
+
+fn name(base: &str, index: usize, count: usize) -> String {
+    let stem = base.strip_suffix(".safetensors").unwrap_or(base);
+    format!("{stem}-{index:05}-of-{count:05}.safetensors")
+}
+
+/// Name of the file that says which tensor is in which of several.
+pub(crate) fn index_name(base: &str) -> String {
+    format!("{base}.index.json")
+}
+
+/// That file.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Index {
+    metadata: IndexMetadata,
+    /// File by tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct IndexMetadata {
+    /// Bytes of all tensors.
+    total_size: u64,
+}
+
+impl Index {
+    /// Of tensors with these names, in the order in which they were cut.
+    pub(crate) fn new(shards: &[Shard], names: &[&str]) -> Self {
+        let of = |shard: &Shard| -> Vec<(String, String)> {
+            names[shard.tensors.clone()].iter().map(|name| (name.to_string(), shard.name.clone())).collect()
+        };
+        Index {
+            metadata: IndexMetadata { total_size: shards.iter().map(|shard| shard.bytes).sum() },
+            weight_map: shards.iter().flat_map(of).collect(),
+        }
+    }
+}
+
+/// Names of the files in a checkpoint's folder that have its tensors of one kind.
+///
+/// # Errors
+/// [`CheckpointError::Io`] if there are none, [`CheckpointError::Corrupt`] if their index is none.
+pub(crate) fn names(folder: &Path, base: &str) -> Result<Vec<String>, CheckpointError> {
+    let path = folder.join(index_name(base));
+    if folder.join(base).exists() || !path.exists() {
+        return Ok(vec![base.to_owned()]);
+    }
+    let index: Index = parse(&path, &fs::read(&path).map_err(unreadable(&path))?)?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    Ok(names.into_iter().collect())
+}
+
+/// The records of those files, if there are all of them.
+pub(crate) fn records<'a>(
+    files: &'a BTreeMap<String, FileRecord>,
+    base: &str,
+) -> Option<Vec<&'a FileRecord>> {
+    if let Some(one) = files.get(base) {
+        return Some(vec![one]);
+    }
+    files.get(&index_name(base))?;
+    let first = |name: &String| name.starts_with(&name_of_first(base)) && name.ends_with(".safetensors");
+    let (first, _) = files.iter().find(|(name, _)| first(name))?;
+    let count: usize = first.strip_suffix(".safetensors")?.rsplit('-').next()?.parse().ok()?;
+    (1..=count).map(|index| files.get(&name(base, index, count))).collect()
+}
+
+fn name_of_first(base: &str) -> String {
+    let stem = base.strip_suffix(".safetensors").unwrap_or(base);
+    format!("{stem}-00001-of-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: &str = "model.safetensors";
+
+    fn ranges(sizes: &[u64], limit: u64) -> Vec<(String, Range<usize>, u64)> {
+        cut(MODEL, sizes, limit).into_iter().map(|shard| (shard.name, shard.tensors, shard.bytes)).collect()
+    }
+
+    #[test]
+    fn tensors_fill_files_in_their_order() {
+        assert_eq!(ranges(&[4, 4, 2], 10), [(MODEL.to_owned(), 0..3, 10)]);
+        let named = |index, count| format!("model-0000{index}-of-0000{count}.safetensors");
+        let cut = ranges(&[4, 4, 30, 2, 8], 10);
+        assert_eq!(cut, [(named(1, 3), 0..2, 8), (named(2, 3), 2..3, 30), (named(3, 3), 3..5, 10)]);
+        assert!(ranges(&[], 10).is_empty());
+    }
+
+    #[test]
+    fn all_files_of_a_kind_are_found_or_none() {
+        let record = FileRecord { bytes: 1, crc32: 2 };
+        let files = |names: &[&str]| -> BTreeMap<String, FileRecord> {
+            names.iter().map(|name| (name.to_string(), record)).collect()
+        };
+        let (first, second) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+        let index = "model.safetensors.index.json";
+        let count = |names: &[&str]| records(&files(names), MODEL).map(|found| found.len());
+        assert_eq!(count(&[MODEL, "state.json"]), Some(1));
+        assert_eq!(count(&[index, first, second, "optimizer.safetensors"]), Some(2));
+        assert_eq!(count(&[index, first]), None);
+        assert_eq!(count(&[first, second]), None, "without the index nobody finds them");
+        assert_eq!(count(&["optimizer.safetensors"]), None);
+    }
+}
