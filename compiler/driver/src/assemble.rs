@@ -272,3 +272,63 @@ fn category_of_state(role: &StateRole) -> plan::Category {
         StateRole::LossScale | StateRole::KeyValueCache | StateRole::Recurrent => plan::Category::Inputs,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assembled(text: &str) -> plan::Plan {
+        let mut graph = linc_ir::parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let layout = PersistentLayout::default();
+        let assignment = linc_passes::memory::run(&mut graph, &layout).unwrap_or_else(|e| panic!("{e}"));
+        let assembled = assemble(&graph, &assignment, Target::Cpu, &Tiles::default(), &layout);
+        let plan = assembled.unwrap_or_else(|e| panic!("{e}")).plan;
+        plan::validate::validate(&plan).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        plan
+    }
+
+    /// Where each step writes, in bytes of the arena: the last argument of each kernel here.
+    fn written(plan: &plan::Plan) -> Vec<u64> {
+        let of = |step: &plan::Step| match &step.action {
+            plan::Action::Launch { args, .. } => {
+                args.last().map(|at| plan.buffers[at.buffer].offset + at.offset)
+            }
+            plan::Action::Gemm(_) | plan::Action::Copy { .. } => None,
+        };
+        plan.steps.iter().filter_map(of).collect()
+    }
+
+    #[test]
+    fn vectors_that_are_joined_last_are_made_where_the_whole_is() {
+        let vectors = "
+  %0: f32[24] = input() {name = \"x\"}
+  %1: f32[16] = input() {name = \"y\"}
+  %2: f32[24] = silu(%0)
+  %3: f32[16] = silu(%1)
+";
+        let plan = assembled(&format!(
+            "graph \"last\" {{{vectors}  %4: f32[40] = concat(%2, %3) {{axis = 0}}\n  output \"z\" = %4\n}}\n"
+        ));
+        let output = plan.bindings.iter().find(|b| b.role == plan::Role::Output).expect("an output");
+        let at = plan.buffers[output.at.buffer].offset + output.at.offset;
+        assert_eq!(written(&plan), [at, at + 4 * 24], "no copies");
+
+        // A join of a join, and one whose view is all that follows.
+        let plan = assembled(&format!(
+            "graph \"nested\" {{{vectors}  %4: f32[24] = exp(%2)\n  %5: f32[40] = concat(%4, %3) {{axis = 0}}\n  \
+             %6: f32[16] = exp(%1)\n  %7: f32[56] = concat(%6, %5) {{axis = 0}}\n  %8: f32[7, 8] = reshape(%7)\n  output \"z\" = %8\n}}\n"
+        ));
+        let output = plan.bindings.iter().find(|b| b.role == plan::Role::Output).expect("an output");
+        let at = plan.buffers[output.at.buffer].offset + output.at.offset;
+        let places = written(&plan);
+        for part in [at, at + 4 * 16, at + 4 * 40] {
+            assert!(places.contains(&part), "{part} in {places:?}");
+        }
+
+        // With something behind it nothing changes: a whole has memory of its own from then on.
+        let plan = assembled(&format!(
+            "graph \"inner\" {{{vectors}  %4: f32[40] = concat(%2, %3) {{axis = 0}}\n  %5: f32[40] = exp(%4)\n  output \"z\" = %5\n}}\n"
+        ));
+        assert_eq!(plan.steps.len(), 3);
+    }
+}

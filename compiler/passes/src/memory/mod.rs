@@ -100,13 +100,33 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<StorageAs
     let joins = joins::find(graph, &order, &storage).map_err(|parts| {
         PassError::Missing(format!("internal error: parts {parts:?} of a join do not lie side by side"))
     })?;
-    Ok(StorageAssignment { order, storage, joins })
+    let mut assignment = StorageAssignment { order, storage, joins };
+    assignment.make_last_joins_in_place(graph);
+    Ok(assignment)
 }
 
 impl StorageAssignment {
     /// True for a concat of what already lies where it wants it: there is nothing to run.
     pub fn is_in_place(&self, id: NodeId) -> bool {
         self.joins.contains_key(&id)
+    }
+
+    /// A whole has memory of its own from the step behind its join on. Where nothing runs behind it there is no such step: then
+    /// its parts are made in the memory of the whole.
+    fn make_last_joins_in_place(&mut self, graph: &Graph) {
+        let last = self.order.iter().rev().take_while(|id| !self.computes(graph, **id));
+        let last: Vec<NodeId> = last.copied().filter(|id| self.is_in_place(*id)).collect();
+        for id in last {
+            let whole = self.storage[&Value { node: id, port: 0 }].clone();
+            let whole_bytes = whole.layout.offset * graph.ty(Value { node: id, port: 0 }).dtype.bytes();
+            let Some(parts) = self.joins.remove(&id) else { continue };
+            for (value, place) in &mut self.storage {
+                if let Some(base) = parts.get(&place.root) {
+                    place.root = whole.root;
+                    place.layout.offset += (whole_bytes + *base as usize) / graph.ty(*value).dtype.bytes();
+                }
+            }
+        }
     }
 
     /// Size of the arena in bytes, before it is known how many steps each node becomes: one for each that computes.
