@@ -22,6 +22,7 @@ mod device;
 mod folder;
 mod normal;
 pub mod process;
+pub mod sandbox;
 pub mod signals;
 pub mod threads;
 pub mod words;

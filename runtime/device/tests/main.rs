@@ -6,4 +6,5 @@ mod files;
 mod library;
 mod math;
 mod random_kernels;
+mod sandbox;
 mod support;
