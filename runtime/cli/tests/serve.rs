@@ -417,3 +417,26 @@ fn who_leaves_frees_a_slot_a_full_queue_says_so_and_what_runs_is_finished() {
     server.out.read_to_string(&mut rest).expect("UTF-8");
     assert_eq!(rest, "Ended.\n");
 }
+
+#[test]
+fn prompts_that_are_scored_take_turns_with_those_of_others() {
+    let folder = Folder::new("serve_turns");
+    let step = trained(&folder);
+    let server = Server::start(&step, &["--context", "2000"]);
+    let ask = |prompts: &[Vec<u32>]| json!({"prompt": prompts, "max_tokens": 0, "echo": true, "logprobs": 1, "temperature": 0});
+    let few = ask(&[(0..30).map(|i| 97 + i % 20).collect()]);
+    let alone = server.granted(&few)["choices"].clone();
+    // Each of these takes a turn by itself.
+    let many: Vec<Vec<u32>> =
+        (0..256).map(|k| (0..2000).map(|i| 97 + (i * (k + 1)) % 20).collect()).collect();
+    let before = server.count("scored_tokens_total");
+    let first = server.send("/v1/completions", &ask(&many).to_string(), "");
+    server.until("it is being scored", |server| server.count("scored_tokens_total") > before);
+    let beside = server.granted(&few)["choices"].clone();
+    let scored = server.count("scored_tokens_total") - before;
+    assert!(scored < 256.0 * 2000.0, "it has its answer before the others have all of theirs");
+    assert_eq!(beside, alone);
+    let (status, text) = answer(first);
+    let found: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, found["choices"].as_array().map(Vec::len)), (200, Some(256)));
+}
