@@ -1,10 +1,13 @@
 //! Inference: reading a prompt in blocks and writing tokens behind it, by length, share of linear layers and batch, with the
 //! memory that a sequence has.
 
+use std::collections::BTreeSet;
+
 use linc_device::process::seconds;
 use linc_device::words::count;
 use linc_driver::{Model, Precision};
 use linc_infer::{InferError, Programs, Row, Wanted};
+use linc_plan::{Action, Plan, Ref, Role, Step};
 use linc_session::{Session, SessionError, target};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -45,6 +48,9 @@ pub struct InferenceRow {
     pub cache_bytes: u64,
     /// Bytes of the recurrent states that a sequence has, by the plan.
     pub state_bytes: u64,
+    /// Bytes of weights that the products of a step read, by the plan: what memory must give at least for each step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_bytes: Option<u64>,
     /// Bytes of the arena: weights, caches and states of all slots, scratch. It is all that is allocated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -98,6 +104,7 @@ pub fn inference(
                     batch: *batch,
                     cache_bytes: 0,
                     state_bytes: 0,
+                    weight_bytes: None,
                     bytes: None,
                     prefill_ms: None,
                     prefill_tokens_per_s: None,
@@ -147,6 +154,8 @@ fn measure(
     let room = programs.room() as u64;
     row.cache_bytes = cache / room * row.length as u64;
     row.state_bytes = state;
+    row.weight_bytes =
+        programs.decode_program().map(|program| read_by_products(session.executor.plan(program)));
 
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let vocab = model.sizes.vocab_size as u32;
@@ -186,6 +195,20 @@ fn measure(
     row.decode_tokens_per_s = Some(row.batch as f64 / (decode.median / 1e3).max(1e-12));
     row.decode_ms = Some(decode);
     Ok(())
+}
+
+/// Bytes of the parameters that matmuls of a plan read.
+fn read_by_products(plan: &Plan) -> u64 {
+    let params = plan.bindings.iter().filter(|binding| binding.role == Role::Param);
+    let params: BTreeSet<usize> = params.map(|binding| binding.at.buffer).collect();
+    let of = |step: &Step| match &step.action {
+        Action::Gemm(g) => {
+            let elements = |r: &Ref, rows: usize| if params.contains(&r.buffer) { rows * g.k } else { 0 };
+            (elements(&g.a, g.m) + elements(&g.b, g.n)) as u64 * g.dtype.bytes()
+        }
+        Action::Launch { .. } | Action::Copy { .. } => 0,
+    };
+    plan.steps.iter().map(of).sum()
 }
 
 impl From<InferError> for BenchError {

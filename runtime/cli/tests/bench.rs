@@ -167,6 +167,9 @@ fn inference_has_a_row_for_each_length_ratio_and_batch() {
             );
         }
         assert!(number(&row["bytes"]) > batch * (cache + state), "{row}");
+        // All but gains, and the rows of the table that are not looked up.
+        let weights = number(&row["weight_bytes"]);
+        assert!(weights > 0.3 * number(&row["bytes"]).min(4e6) && weights < number(&row["bytes"]), "{row}");
     }
     refuse(&["bench", "inference", MODEL, "--seq", "0"], &["--seq", "at least 1"]);
     refuse(&["bench", "inference", MODEL, "--batch-size", "9999"], &["9999 sequences at once"]);

@@ -132,6 +132,11 @@ impl Programs {
         self.room
     }
 
+    /// The number of the program for the fewest sequences.
+    pub fn decode_program(&self) -> Option<usize> {
+        self.decode.first().map(|decode| decode.program)
+    }
+
     /// Slots of caches and states.
     pub(crate) fn slots(&self) -> usize {
         self.slots
