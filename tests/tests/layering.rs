@@ -67,6 +67,7 @@ const CRATES: [(&str, &str, &[&str]); 28] = [
             "linc-checkpoint",
             "linc-session",
             "linc-infer",
+            "linc-train",
         ],
     ),
     (

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use linc_device::words::bytes;
-use linc_train::metrics::{Memory, Record, console_line, validation_line};
+use linc_train::metrics::{Memory, Record, console_line, evaluation_line, validation_line};
 use linc_train::trainer::Observer;
 use serde_json::{Value, json};
 
@@ -149,6 +149,10 @@ impl Observer for Console {
         self.progress.show("validation", &words, done as u64, batches as u64);
     }
 
+    fn asking(&mut self, task: &str, done: usize, samples: usize) {
+        self.progress.show("evaluation", &format!("{task} {done}/{samples}"), done as u64, samples as u64);
+    }
+
     fn record(&mut self, record: &Record, memory: Memory) {
         match self.log {
             Log::Json => self.print(object("info", json!({ "record": record }))),
@@ -160,6 +164,13 @@ impl Observer for Console {
         match self.log {
             Log::Json => self.print(object("info", json!({ "record": record }))),
             Log::Text | Log::Quiet => self.line(&validation_line(record, memory, self.color, self.room())),
+        }
+    }
+
+    fn evaluation(&mut self, record: &Record) {
+        match self.log {
+            Log::Json => self.print(object("info", json!({ "record": record }))),
+            Log::Text | Log::Quiet => self.line(&evaluation_line(record, self.color, self.room())),
         }
     }
 }

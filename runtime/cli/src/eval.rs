@@ -7,9 +7,11 @@ use anyhow::{Result, bail};
 use linc_device::signals;
 use linc_device::words::thousands;
 use linc_driver::{PassSetting, Precision};
+use linc_eval::code::Sandbox;
 use linc_eval::task::{self, Setting, Task};
 use linc_eval::tokens::Bos;
 use linc_eval::{Folder, ModelScorer, Observer, Running, Subject, TaskResult, evaluate};
+use linc_infer::Sampling;
 use serde_json::json;
 
 use crate::args::EvalArgs;
@@ -33,6 +35,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         return list();
     };
     let tasks = tasks(args)?;
+    let sandbox = sandbox(args, &tasks)?;
     let bos = bos(&args.bos)?;
     let precision: Precision = pass_setting(&args.precision)?;
     let stop = signals::catch(NOTICES);
@@ -65,6 +68,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         shots: args.shots,
         limit: args.limit,
         lengths: args.lengths.clone(),
+        completions: args.completions,
+        temperature: args.temperature,
+        sandbox: sandbox.as_ref(),
         seed: args.seed,
         stop,
     };
@@ -113,6 +119,14 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     out::line(format_args!("context {context}, {}{policy}\n", precision.name()))?;
     out::line(summary(&found))?;
     out::line(format_args!("\nWrote {}", folder.join("results.json").display()))?;
+    for result in found.iter().filter(|result| result.task.writes_programs()) {
+        let name = format!("{}_completions.jsonl", result.task.name);
+        let run = match sandbox {
+            Some(_) => "with what became of them",
+            None => "which were not run: the same command with --run-code does that, in a sandbox",
+        };
+        out::line(format_args!("Wrote {}: programs, {run}", folder.join(name).display()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -128,6 +142,21 @@ fn tasks(args: &EvalArgs) -> Result<Vec<Task>> {
         bail!("no task is asked for\n  help: --tasks NAMES; linc eval --list-tasks lists them");
     }
     Ok(task::chosen(&names)?)
+}
+
+/// Where programs run that the model writes, if they are to be run; what is asked of them is checked.
+fn sandbox(args: &EvalArgs, tasks: &[Task]) -> Result<Option<Sandbox>> {
+    let given = [
+        ("--run-code", args.run_code),
+        ("--completions", args.completions > 1),
+        ("--temperature", args.temperature.is_some()),
+    ];
+    let writes = tasks.iter().any(Task::writes_programs);
+    if let Some((option, _)) = given.iter().find(|(_, given)| *given && !writes) {
+        bail!("{option} is for programs, and no task has any written\n  help: --tasks humaneval");
+    }
+    Sampling { temperature: args.temperature.unwrap_or(0.0), ..Sampling::default() }.check()?;
+    Ok(args.run_code.then(Sandbox::open).transpose()?)
 }
 
 fn bos(word: &str) -> Result<Bos> {

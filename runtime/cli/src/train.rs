@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use linc_config::{ModelFiles, Override, nearest};
 use linc_device::signals;
 use linc_device::words::{bytes, thousands};
+use linc_eval::InTraining;
 use linc_exec::{Profile, ProfileRow};
 use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Summary, Trainer};
@@ -68,10 +69,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     if let Some(note) = opened.note {
         console.message(&note);
     }
+    let questions = InTraining::of(&config)?;
     let mut device = opened.device;
     let mut kernels = console.progress().of_kernels();
     device.watch(Box::new(move |done, total| kernels(done, total) && !stop.load(Ordering::Relaxed)));
-    let result = Trainer::new(config, &files, folder, device, stop, &mut console)
+    let result = Trainer::new(config, &files, folder, questions, device, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
     let shown = console.finish();
     let summary = match result {

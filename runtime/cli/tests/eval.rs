@@ -170,3 +170,95 @@ fn what_cannot_be_evaluated_is_refused() {
     fs::write(&weights, &whole).expect("whole again");
     refuse(&["eval", &run, "--text", &text, "--out", &text], &["cannot be written"]);
 }
+
+#[test]
+fn what_a_model_is_asked_while_it_trains_changes_nothing_and_is_what_linc_eval_asks() {
+    let folder = Folder::new("eval_in_training");
+    let plain = trained(&folder, "0.5");
+    let text = folder.path("text.txt").display().to_string();
+    let asked = folder.path("asked").display().to_string();
+    let config = folder.config();
+    let command = [
+        "train",
+        &config,
+        "--model.linear_attn_ratio",
+        "0.5",
+        "--job.dump_folder",
+        &asked,
+        "--eval.tasks",
+        "text,copy,mqar",
+        "--eval.text",
+        &text,
+        "--eval.freq",
+        "4",
+        "--eval.limit",
+        "3",
+        "--metrics.enable_tensorboard",
+        "true",
+    ];
+    let said = succeed(&command);
+    assert!(said.contains("evaluate step:  4") && said.contains("copy/acc: "), "{said}");
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let bytes = |run: &str| fs::read(Path::new(run).join("checkpoint/step-6").join(file)).expect("there");
+        assert!(bytes(&plain) == bytes(&asked), "{file} has other bits");
+    }
+    let records = || -> Vec<Value> {
+        let lines = fs::read_to_string(Path::new(&asked).join("metrics.jsonl")).expect("metrics");
+        let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        all.filter(|record| record["evaluation"].is_object()).collect()
+    };
+    let steps = |records: &[Value]| records.iter().map(|record| record["step"].clone()).collect::<Vec<_>>();
+    assert_eq!(steps(&records()), [4, 6]);
+
+    // Of the checkpoint, to the bit.
+    let out = folder.path("out").display().to_string();
+    let tasks = "text,copy,mqar";
+    succeed(&["eval", &asked, "--tasks", tasks, "--text", &text, "--limit", "3", "--out", &out]);
+    let found = results(Path::new(&out));
+    let last = records()[1]["evaluation"].clone();
+    for (name, value) in last.as_object().expect("measures") {
+        let (task, measure) = name.split_once('/').expect("a task and a measure");
+        assert_eq!(found["tasks"][task]["metrics"][measure]["value"], *value, "{name}");
+    }
+    assert!(
+        ["text/loss", "text/loss_of_ar_hits", "copy/acc", "mqar/acc"].iter().all(|name| last[*name].is_f64())
+    );
+
+    // A run that was killed before its last evaluation makes up for it, and has no earlier one twice.
+    let path = Path::new(&asked).join("metrics.jsonl");
+    let lines = fs::read_to_string(&path).expect("metrics");
+    let kept: Vec<&str> = lines.lines().take(lines.lines().count() - 1).collect();
+    fs::write(&path, kept.join("\n") + "\n").expect("cut");
+    succeed(&command);
+    assert_eq!((steps(&records()), records()[1]["evaluation"].clone()), (vec![4.into(), 6.into()], last));
+    let again = fs::read_to_string(&path).expect("metrics");
+    succeed(&command);
+    assert_eq!(again, fs::read_to_string(&path).expect("metrics"), "nothing is owed any more");
+}
+
+#[test]
+fn what_cannot_be_asked_while_training_is_refused_before_it_begins() {
+    let folder = Folder::new("eval_in_training_refused");
+    let config = folder.config();
+    let refused = |args: &[&str], words: &[&str]| {
+        refuse(&[&["train", config.as_str()], args].concat(), words);
+        assert!(!folder.path("run").exists(), "nothing was trained");
+    };
+    refused(&["--eval.tasks", "copi"], &["no task \"copi\"", "did you mean copy?", "--eval.tasks"]);
+    refused(&["--eval.tasks", "copy,copy"], &["asked for twice"]);
+    refused(&["--eval.tasks", "humaneval"], &["not asked while training", "linc eval"]);
+    refused(&["--eval.tasks", "text"], &["needs a text", "eval.text"]);
+    refused(&["--eval.tasks", "text", "--eval.text", "none.txt"], &["none.txt"]);
+    refused(&["--eval.tasks", "copy", "--eval.lengths", "64"], &["eval.lengths has 64", "seq_len, 32"]);
+    refused(&["--eval.tasks", "mmlu", "--eval.data", "no_such_folder"], &["no_such_folder", "eval.data"]);
+    refused(&["--eval.tasks", "mmlu"], &["eval.data"]);
+    let problem = r#"{"question": "What is 1 + 1?", "answer": "It is 2.\n#### 2"}"#;
+    folder.file("data/gsm8k/test.jsonl", problem);
+    folder.file("data/gsm8k/train.jsonl", [problem; 5].join("\n"));
+    let data = folder.path("data").display().to_string();
+    refused(&["--eval.tasks", "gsm8k", "--eval.data", &data], &["the task gsm8k", "the context of 32"]);
+    refused(&["--eval.freq", "0"], &["eval.freq"]);
+    let output = linc(&["train", &config, "--eval.freq", "5", "--training.steps", "1"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.contains("eval.tasks names no tasks"), "{error}");
+}

@@ -23,6 +23,10 @@ pub enum DataError {
     BadPattern { pattern: String, reason: String },
     #[error("{pattern}: nothing matches; {} has {there}\n  help: ** in a pattern stands for folders at any depth", folder.display())]
     NoMatch { pattern: String, folder: PathBuf, there: String },
+    #[error(
+        "dataset {task:?} has no sequences of {seq_len} tokens of a vocabulary of {vocab}\n  help: use a longer training.seq_len, or a model with more tokens"
+    )]
+    NoSequences { task: &'static str, seq_len: usize, vocab: u32 },
     /// What a setting names cannot be used; `error` says why.
     #[error("{setting}: {error}")]
     Setting { setting: &'static str, error: Box<DataError> },
@@ -161,6 +165,7 @@ impl DataError {
             | Self::Lost { .. }
             | Self::Tokenize { .. }
             | Self::Vocabulary { .. }
+            | Self::NoSequences { .. }
             | Self::Resume { .. }
             | Self::Interrupted => self,
         }

@@ -4,17 +4,17 @@
 //! [`DataState`], which a checkpoint keeps: a restored run reads on with the same bits, without reading
 //! what came before. Validation batches are numbered and never change.
 //!
-//! To add a built-in task: a module with the two batch types, a variant in [`TrainingData`] and
-//! [`ValidationData`], and a word in [`DatasetKind`].
+//! To add a built-in recall task: a function that draws its sequences, in `recall/tasks.rs`, and a word in [`DatasetKind`]. Other
+//! data: a module with the two batch types, a variant in [`TrainingData`] and [`ValidationData`], and such a word.
 
 mod cache;
 mod corpus;
 mod error;
 mod files;
 mod loading;
-mod mqar;
 mod open;
 mod reading;
+mod recall;
 mod recall_accuracy;
 mod rng;
 mod settings;
@@ -32,10 +32,10 @@ pub use error::DataError;
 #[cfg(test)]
 pub(crate) use loading::quiet;
 pub use loading::{Event, Loading};
-pub use mqar::{MqarBatches, MqarValidation};
 pub use reading::{read_file, read_texts};
+pub use recall::{RECALL_TASKS, RecallBatches, RecallTask, RecallValidation, Sequence};
 pub use recall_accuracy::{RecallAccuracy, Score};
-pub use settings::{DataSettings, DatasetKind, MqarConfig, TrainingSource, ValidationSource};
+pub use settings::{DataSettings, DatasetKind, MqarConfig, RecallConfig, TrainingSource, ValidationSource};
 pub use shards::{INDEX, TokenizeSettings, Tokenized, tokenize};
 pub use text::{TextBatches, TextValidation};
 pub use tokenizer::{Borders, Detokenizer, Encoded, TOKENIZER_FILE, Tokenizer, TokenizerFile};
@@ -82,9 +82,9 @@ pub fn target_shares(batches: &[Batch]) -> Vec<f64> {
 pub struct Query {
     /// Its position in the flattened `[B * N]` batch.
     pub position: usize,
-    /// Number of pairs in its sequence.
+    /// Number of pairs in its sequence; of tasks without pairs, of queries.
     pub pairs: usize,
-    /// Tokens between the last showing of its key and the query.
+    /// Tokens between the last showing of its key and the query; 0 of tasks without keys.
     pub distance: usize,
 }
 
@@ -92,7 +92,7 @@ pub struct Query {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataState {
-    /// `text` or `mqar`.
+    /// `text`, or the name of what is generated.
     pub kind: String,
     /// `training.seed`.
     pub seed: u64,
@@ -205,7 +205,7 @@ pub enum TrainingData {
     /// Text, built in or from disk.
     Text(TextBatches),
     /// Generated recall sequences.
-    Mqar(MqarBatches),
+    Recall(RecallBatches),
 }
 
 impl TrainingData {
@@ -216,7 +216,7 @@ impl TrainingData {
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         match self {
             Self::Text(data) => data.next_batch(),
-            Self::Mqar(data) => Ok(data.next_batch()),
+            Self::Recall(data) => Ok(data.next_batch()),
         }
     }
 
@@ -224,7 +224,7 @@ impl TrainingData {
     pub fn state(&self) -> DataState {
         match self {
             Self::Text(data) => data.state(),
-            Self::Mqar(data) => data.state(),
+            Self::Recall(data) => data.state(),
         }
     }
 
@@ -235,7 +235,7 @@ impl TrainingData {
     pub fn restore(&mut self, state: &DataState) -> Result<(), DataError> {
         match self {
             Self::Text(data) => data.restore(state),
-            Self::Mqar(data) => data.restore(state),
+            Self::Recall(data) => data.restore(state),
         }
     }
 }
@@ -246,7 +246,7 @@ pub enum ValidationData {
     /// Text that is not trained on.
     Text(TextValidation),
     /// Recall sequences that are not trained on.
-    Mqar(MqarValidation),
+    Recall(RecallValidation),
 }
 
 impl ValidationData {
@@ -254,7 +254,7 @@ impl ValidationData {
     pub fn batches(&self) -> usize {
         match self {
             Self::Text(data) => data.batches(),
-            Self::Mqar(data) => data.batches(),
+            Self::Recall(data) => data.batches(),
         }
     }
 
@@ -270,7 +270,7 @@ impl ValidationData {
     pub fn batch(&self, index: usize) -> Result<Batch, DataError> {
         match self {
             Self::Text(data) => data.batch(index),
-            Self::Mqar(data) => Ok(data.batch(index)),
+            Self::Recall(data) => Ok(data.batch(index)),
         }
     }
 }
@@ -316,13 +316,40 @@ impl Data {
         reading: Reading<'_>,
         loading: &mut Loading<'_>,
     ) -> Result<Self, DataError> {
-        match settings.training.dataset {
-            DatasetKind::Mqar => Self::recall(settings, reading),
-            DatasetKind::Text | DatasetKind::Stories => open::text(settings, reading, loading),
+        match (settings.training.dataset, settings.training.dataset.task()) {
+            (DatasetKind::Mqar, _) => Self::mqar(settings, reading),
+            (_, Some(task)) => Self::task(task, settings, reading),
+            (_, None) => open::text(settings, reading, loading),
         }
     }
 
-    fn recall(settings: &DataSettings, reading: Reading<'_>) -> Result<Self, DataError> {
+    /// Sequences of a recall task.
+    fn task(task: RecallTask, settings: &DataSettings, reading: Reading<'_>) -> Result<Self, DataError> {
+        let (config, shape) = (&settings.recall, [reading.batch_size, reading.seq_len]);
+        let vocab = config.vocab_size.unwrap_or(reading.vocab_size);
+        let of = format!("dataset {:?} (training.recall.vocab_size)", task.name);
+        check_vocabulary(&of, vocab, reading.vocab_size)?;
+        let vocab = u32::try_from(vocab).unwrap_or(u32::MAX);
+        if !recall::exists(task, vocab, reading.seq_len) {
+            let (task, seq_len) = (task.name, reading.seq_len);
+            return Err(DataError::NoSequences { task, seq_len, vocab });
+        }
+        let examples = match config.num_examples {
+            0 => "endless sequences".to_owned(),
+            examples => count(examples, "sequence"),
+        };
+        let tokens = count(reading.seq_len, "token");
+        let training =
+            RecallBatches::task(task, config, vocab, shape, reading.seed, settings.training.shuffle);
+        Ok(Self {
+            training: TrainingData::Recall(training),
+            validation: Some(ValidationData::Recall(RecallValidation::task(task, config, vocab, shape))),
+            tokenizer: None,
+            summary: format!("{}: {examples} of up to {tokens}, vocabulary {vocab}", task.name),
+        })
+    }
+
+    fn mqar(settings: &DataSettings, reading: Reading<'_>) -> Result<Self, DataError> {
         let (training, mqar) = (&settings.training, &settings.mqar);
         check_vocabulary("dataset \"mqar\" (training.mqar.vocab_size)", mqar.vocab_size, reading.vocab_size)?;
         let (batch_size, seq_len, seed) = (reading.batch_size, reading.seq_len, reading.seed);
@@ -337,8 +364,14 @@ impl Data {
             mqar.vocab_size
         );
         Ok(Self {
-            training: TrainingData::Mqar(MqarBatches::new(mqar, batch_size, seq_len, seed, training.shuffle)),
-            validation: Some(ValidationData::Mqar(MqarValidation::new(mqar, batch_size, seq_len))),
+            training: TrainingData::Recall(RecallBatches::mqar(
+                mqar,
+                batch_size,
+                seq_len,
+                seed,
+                training.shuffle,
+            )),
+            validation: Some(ValidationData::Recall(RecallValidation::mqar(mqar, batch_size, seq_len))),
             tokenizer: None,
             summary,
         })

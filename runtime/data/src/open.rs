@@ -192,11 +192,9 @@ impl Reader<'_, '_> {
                     Ok(Source::Documents(documents.map_err(|error| error.of(named.setting))?))
                 }
             },
-            // The config has refused a missing path and text beside recall.
-            (DatasetKind::Text | DatasetKind::Mqar, _) => {
-                Err(DataError::Missing { path: "dataset_path".into() })
-            }
             (DatasetKind::Stories, _) => Ok(Source::Documents(stories::documents())),
+            // The config has refused a missing path and text beside recall.
+            (_, _) => Err(DataError::Missing { path: "dataset_path".into() }),
         }
     }
 

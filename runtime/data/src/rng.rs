@@ -14,6 +14,8 @@ pub(super) enum Use {
     RecallTraining = 5,
     RecallValidation = 6,
     Stories = 7,
+    TaskTraining = 8,
+    TaskValidation = 9,
 }
 
 /// The generator of one use, at one index (an epoch, a row).

@@ -5,6 +5,8 @@ use linc_config::{Settings, choice, section, sections, table};
 use linc_device::words::count;
 use serde_json::json;
 
+use crate::recall::{RECALL_TASKS, RecallTask};
+
 choice! {
     /// Where the training text comes from.
     DatasetKind {
@@ -12,6 +14,30 @@ choice! {
         Stories = "stories",
         /// Multi-query associative recall, generated.
         Mqar = "mqar",
+        /// Pairs that are replaced by later ones, generated as linc eval generates them, like all that follow but text.
+        MqarForgetting = "mqar_forgetting",
+        /// Tokens, and the same tokens again.
+        Copy = "copy",
+        /// Tokens among blanks, and the same without the blanks.
+        SelectiveCopy = "selective_copy",
+        /// What followed a token when it was there before.
+        Induction = "induction",
+        /// MAD's recall of pairs.
+        MadInContextRecall = "mad_in_context_recall",
+        /// The same among noise.
+        MadNoisyRecall = "mad_noisy_recall",
+        /// Keys and values of several tokens.
+        MadFuzzyRecall = "mad_fuzzy_recall",
+        /// MAD's selective copying.
+        MadSelectiveCopying = "mad_selective_copying",
+        /// Tokens by the numbers of their places.
+        MadCompression = "mad_compression",
+        /// Values that only training tells.
+        MadMemorization = "mad_memorization",
+        /// Whether the number of ones so far is odd.
+        Parity = "parity",
+        /// Products of permutations of five things.
+        S5 = "s5",
         /// Text files named by `dataset_path`.
         Text = "text",
     }
@@ -66,6 +92,18 @@ section! {
 }
 
 section! {
+    /// The other generated recall tasks, such as dataset "copy".
+    RecallConfig "training.recall" {
+        /// Tokens that sequences are drawn from; the model's, if not given.
+        vocab_size: Option<usize> = None, check check::at_least(2).if_set();
+        /// Different training sequences before they repeat; 0 to never repeat.
+        num_examples: usize = 0, check check::fits_u32();
+        /// Validation sequences.
+        num_validation_examples: usize = 1_000, check check::positive();
+    }
+}
+
+section! {
     /// What is validated on.
     ValidationSource "validation" {
         /// Data to validate on, if not the held-out part of the training data.
@@ -84,8 +122,22 @@ sections! {
         training: TrainingSource,
         /// `[training.mqar]`
         mqar: MqarConfig,
+        /// `[training.recall]`
+        recall: RecallConfig,
         /// `[validation]`
         validation: ValidationSource,
+    }
+}
+
+impl DatasetKind {
+    /// The recall task that it is, but for MQAR, which has settings of its own.
+    pub fn task(self) -> Option<RecallTask> {
+        RECALL_TASKS.iter().find(|task| task.name == self.word()).copied()
+    }
+
+    /// Whether it is sequences of tokens that are no text, with sequences of their own to validate on.
+    pub fn is_recall(self) -> bool {
+        self == DatasetKind::Mqar || self.task().is_some()
     }
 }
 
@@ -142,7 +194,7 @@ impl DataSettings {
 
     /// Share of the training data that is held out for validation, by a run that validates or does not.
     pub fn held_out_share(&self, validates: bool) -> f64 {
-        let own = self.validation.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
+        let own = self.validation.dataset.is_none() && !self.training.dataset.is_recall();
         if validates && own { self.validation.fraction } else { 0.0 }
     }
 
@@ -206,13 +258,14 @@ impl DataSettings {
                 "dataset \"text\" needs dataset_path".to_owned(),
                 "name the files, or leave out dataset to validate on a held-out part of the training data",
             ),
-            (Some(kind @ (DatasetKind::Stories | DatasetKind::Mqar)), Some(_)) => settings.conflict(
+            (Some(kind), Some(_)) if kind != DatasetKind::Text => settings.conflict(
                 &["validation.dataset_path", "validation.dataset"],
                 format!("dataset \"{}\" is built in and reads no files", kind.word()),
                 "leave out dataset_path, or say dataset = \"text\"",
             ),
             (Some(kind), _)
-                if (kind == DatasetKind::Mqar) != (self.training.dataset == DatasetKind::Mqar) =>
+                if (kind.is_recall() || self.training.dataset.is_recall())
+                    && kind != self.training.dataset =>
             {
                 settings.conflict(
                     &["validation.dataset", "training.dataset"],
@@ -221,7 +274,7 @@ impl DataSettings {
                         kind.word(),
                         self.training.dataset.word()
                     ),
-                    "recall sequences and text have different vocabularies",
+                    "sequences of a recall task are validated on by others of the same: leave out dataset",
                 );
             }
             (Some(DatasetKind::Stories), None) if self.training.dataset == DatasetKind::Stories => settings
@@ -232,7 +285,7 @@ impl DataSettings {
                 ),
             (None | Some(_), _) => {}
         }
-        let from_training = validation.dataset.is_none() && self.training.dataset != DatasetKind::Mqar;
+        let from_training = validation.dataset.is_none() && !self.training.dataset.is_recall();
         if validates && from_training && validation.fraction == 0.0 {
             settings.conflict(
                 &["validation.fraction", "validation.enable"],

@@ -10,7 +10,10 @@
 //! To add a task: a module in `tasks`, or a row in one, with the function that makes its samples; its files by the names that
 //! they are published under. What grades it is an arm of [`sample::Grade`].
 
+pub mod code;
 mod error;
+mod in_training;
+mod numbers;
 mod record;
 mod results;
 mod run;
@@ -26,6 +29,7 @@ pub mod tokens;
 mod tests;
 
 pub use error::EvalError;
+pub use in_training::InTraining;
 pub use record::Record;
 pub use results::TaskResult;
 pub use run::{Folder, Observer, evaluate};

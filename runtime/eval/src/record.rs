@@ -5,10 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use linc_device::write_entry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::EvalError;
+use crate::numbers;
 use crate::sample::{Metric, Sample};
 
 /// So many bytes of what a sample is made of are kept; what is longer is made again from seed and files.
@@ -28,6 +30,7 @@ pub struct Record {
     /// What was answered.
     pub answer: Value,
     /// By name, `[sum, weight]`.
+    #[serde(with = "numbers::parts")]
     pub metrics: BTreeMap<String, (f64, f64)>,
 }
 
@@ -87,19 +90,41 @@ impl Log {
     /// [`EvalError::File`] if they cannot be written.
     pub(crate) fn add(&mut self, records: Vec<Record>) -> Result<(), EvalError> {
         let mut text = vec![];
-        let failed = |error: serde_json::Error| {
-            let message = format!("cannot be written: {error}");
-            EvalError::file(&self.path, message, "this is a bug of linc: please report it")
-        };
+        let failed = self.failed();
         for record in records {
-            let line = serde_json::to_vec(&record).map_err(failed)?;
+            let line = serde_json::to_vec(&record).map_err(&failed)?;
             // As whoever goes on will read it, to the last bit of its numbers.
-            let record: Record = serde_json::from_slice(&line).map_err(failed)?;
+            let record: Record = serde_json::from_slice(&line).map_err(&failed)?;
             text.extend(line);
             text.push(b'\n');
             self.records.insert(record.id.clone(), record);
         }
         self.file.write_all(&text).map_err(EvalError::unwritable(&self.path))
+    }
+
+    /// A record that cannot be a line.
+    fn failed(&self) -> impl Fn(serde_json::Error) -> EvalError + use<> {
+        let path = self.path.clone();
+        move |error| {
+            let message = format!("cannot be written: {error}");
+            EvalError::file(&path, message, "this is a bug of linc: please report it")
+        }
+    }
+
+    /// Writes the records of these samples anew, in their order: of one that changed its first line is gone then.
+    ///
+    /// # Errors
+    /// [`EvalError::File`] if they cannot be written.
+    pub(crate) fn rewrite(&mut self, samples: &[Sample]) -> Result<(), EvalError> {
+        let mut text = vec![];
+        for record in samples.iter().filter_map(|sample| self.records.get(&sample.id)) {
+            text.extend(serde_json::to_vec(record).map_err(self.failed())?);
+            text.push(b'\n');
+        }
+        write_entry(&self.path, &[&text]).map_err(EvalError::unwritable(&self.path))?;
+        let opened = OpenOptions::new().append(true).open(&self.path);
+        self.file = opened.map_err(EvalError::unwritable(&self.path))?;
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::record::Record;
 use crate::stats::{Estimate, Unit};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Task};
 
 /// What one task gave over all of its samples, those of an evaluation that was ended before included.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ pub struct TaskResult {
 impl TaskResult {
     pub(crate) fn new<'r>(
         task: &Task,
-        setting: &Setting<'_>,
+        shots: usize,
+        seed: u64,
         vocab: usize,
         records: impl Iterator<Item = &'r Record>,
         prompt_hash: String,
@@ -58,12 +59,9 @@ impl TaskResult {
         };
         TaskResult {
             task: *task,
-            shots: setting.shots.or(task.shots).unwrap_or(0),
-            metrics: estimates(&all, setting.seed),
-            groups: groups
-                .iter()
-                .map(|(name, parts)| (name.clone(), estimates(parts, setting.seed)))
-                .collect(),
+            shots,
+            metrics: estimates(&all, seed),
+            groups: groups.iter().map(|(name, parts)| (name.clone(), estimates(parts, seed))).collect(),
             chance,
             samples,
             seconds: 0.0,

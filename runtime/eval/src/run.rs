@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hmac_sha256::Hash as Sha256;
-use linc_infer::Scores;
+use linc_infer::{Sampling, Scores};
 use serde_json::{Value, json};
 
+use crate::code::run_all;
 use crate::error::EvalError;
 use crate::record::{Log, Record};
 use crate::results::TaskResult;
-use crate::sample::{Answer, Ask, Sample};
+use crate::sample::{Answer, Ask, Grade, Sample};
 use crate::scorer::{Scorer, Writing};
 use crate::task::{Setting, Task};
+use crate::tasks::humaneval;
 
 /// Sequences that are scored between two looks at the disk: more than a batch of each length.
 const AT_ONCE: usize = 128;
@@ -77,7 +79,7 @@ impl Folder {
             return Err(EvalError::file(&self.path, message, help));
         }
         self.identity["tasks"][task.name] = samples.clone();
-        self.write(IDENTITY, &self.identity)
+        self.write(IDENTITY, &format!("{:#}\n", self.identity))
     }
 
     /// Writes `results.json`: `about`, an object, and beside it the results of tasks; those of other tasks, which were
@@ -92,13 +94,12 @@ impl Folder {
         tasks.extend(results.iter().map(|one| (one.task.name.to_owned(), one.json())));
         let mut all = about;
         all["tasks"] = Value::Object(tasks);
-        self.write(RESULTS, &all)
+        self.write(RESULTS, &format!("{all:#}\n"))
     }
 
-    /// Writes a JSON file as a whole.
-    fn write(&self, name: &str, value: &Value) -> Result<(), EvalError> {
+    /// Writes a file as a whole.
+    fn write(&self, name: &str, text: &str) -> Result<(), EvalError> {
         let (path, partial) = (self.path.join(name), self.path.join(format!(".{name}.partial")));
-        let text = format!("{value:#}\n");
         fs::write(&partial, text).map_err(EvalError::unwritable(&partial))?;
         fs::rename(&partial, &path).map_err(EvalError::unwritable(&path))
     }
@@ -143,6 +144,9 @@ pub fn evaluate(
     let what = json!({ "version": task.version, "prompt_hash": prompts, "samples": samples.len() });
     folder.claim(task, &what)?;
     let mut log = Log::open(&folder.path, task.name)?;
+    if setting.sandbox.is_some() && !run_earlier(setting, task, &samples, &mut log, observer)? {
+        return Ok(None);
+    }
     let todo: Vec<&Sample> = samples.iter().filter(|s| !log.records.contains_key(&s.id)).collect();
     let (total, before) = (samples.len(), samples.len() - todo.len());
     let lengths: Vec<usize> = todo.iter().flat_map(|sample| sample.sequences()).map(<[u32]>::len).collect();
@@ -155,28 +159,66 @@ pub fn evaluate(
     while !rest.is_empty() {
         let (now, later) = rest.split_at(together(rest));
         let Some(answers) = answered(scorer, now)? else { return Ok(None) };
-        let records = now.iter().zip(answers).map(|(sample, answer)| {
+        let mut records = vec![];
+        for (sample, answer) in now.iter().zip(answers) {
             let (metrics, answer) = sample.graded(&answer);
-            Record::new(sample, metrics, answer)
-        });
-        log.add(records.collect())?;
+            let mut record = Record::new(sample, metrics, answer);
+            let is_whole = run_programs(setting, sample, &mut record)?;
+            records.push(record);
+            if !is_whole {
+                log.add(records)?;
+                return Ok(None);
+            }
+        }
+        log.add(records)?;
         rest = later;
         done += now.len();
         observer.progress(task.name, done, total, before);
     }
+    if samples.iter().any(|sample| matches!(sample.grade, Grade::Program { .. })) {
+        let name = format!("{}_completions.jsonl", task.name);
+        folder.write(&name, &humaneval::official(&log.records, &samples))?;
+    }
     let records = samples.iter().filter_map(|sample| log.records.get(&sample.id));
-    let result = TaskResult::new(task, setting, scorer.vocab(), records, prompts);
+    let shots = setting.shots.or(task.shots).unwrap_or(0);
+    let result = TaskResult::new(task, shots, setting.seed, scorer.vocab(), records, prompts);
     Ok(Some(result.timed(begun.elapsed().as_secs_f64(), total - before)))
 }
 
+/// Runs the programs of answers that an evaluation before kept and did not run. False if it was asked to stop before the end.
+fn run_earlier(
+    setting: &Setting<'_>,
+    task: &Task,
+    samples: &[Sample],
+    log: &mut Log,
+    observer: &mut dyn Observer,
+) -> Result<bool, EvalError> {
+    let waits = |sample: &&Sample| log.records.get(&sample.id).and_then(humaneval::not_run).is_some();
+    let waiting: Vec<&Sample> = samples.iter().filter(waits).collect();
+    let mut is_whole = true;
+    for (done, sample) in waiting.iter().enumerate() {
+        observer.progress(task.name, done, waiting.len(), 0);
+        let Some(mut record) = log.records.get(&sample.id).cloned() else { continue };
+        is_whole = run_programs(setting, sample, &mut record)?;
+        if !is_whole {
+            break;
+        }
+        log.add(vec![record])?;
+    }
+    if !waiting.is_empty() {
+        log.rewrite(samples)?;
+    }
+    Ok(is_whole)
+}
+
 /// How many samples are answered together: one text, or so many that batches fill up.
-fn together(samples: &[&Sample]) -> usize {
+pub(crate) fn together(samples: &[&Sample]) -> usize {
     let mut sequences = 0;
     let fit = samples.iter().take_while(|sample| {
         let first = sequences == 0;
         sequences += match &sample.ask {
             // A text takes many steps, and so do those that are written beside it.
-            Ask::Write { .. } => AT_ONCE / 8,
+            Ask::Write { draws, .. } => AT_ONCE / 8 * draws.len(),
             Ask::Likelihoods(_) | Ask::Places { .. } => sample.sequences().len(),
         };
         first || sequences <= AT_ONCE
@@ -184,21 +226,28 @@ fn together(samples: &[&Sample]) -> usize {
     fit.count().max(1)
 }
 
-fn answered(scorer: &mut dyn Scorer, samples: &[&Sample]) -> Result<Option<Vec<Answer>>, EvalError> {
+/// What is answered to samples that fit together; nothing if it was asked to stop before the end.
+pub(crate) fn answered(
+    scorer: &mut dyn Scorer,
+    samples: &[&Sample],
+) -> Result<Option<Vec<Answer>>, EvalError> {
     let sequences: Vec<&[u32]> = samples.iter().flat_map(|sample| sample.sequences()).collect();
     let mut scores = vec![None; sequences.len()];
     if !sequences.is_empty() && !scorer.score(&sequences, &mut |index, found| scores[index] = Some(found))? {
         return Ok(None);
     }
-    let prompts: Vec<Writing<'_>> = samples.iter().filter_map(|sample| writing(sample)).collect();
+    let prompts: Vec<Writing<'_>> = samples.iter().flat_map(|sample| writing(sample)).collect();
     let mut texts = vec![None; prompts.len()];
     if !prompts.is_empty() && !scorer.write(&prompts, &mut |index, text| texts[index] = Some(text))? {
         return Ok(None);
     }
     let (mut scores, mut texts) = (scores.into_iter().flatten(), texts.into_iter().flatten());
-    let answer = |sample: &&Sample| match writing(sample) {
-        Some(_) => texts.next().map(Answer::Text),
-        None => {
+    let answer = |sample: &&Sample| match &sample.ask {
+        Ask::Write { draws, .. } => {
+            let found: Vec<String> = texts.by_ref().take(draws.len()).collect();
+            (found.len() == draws.len()).then_some(Answer::Texts(found))
+        }
+        Ask::Likelihoods(_) | Ask::Places { .. } => {
             let count = sample.sequences().len();
             let found: Vec<Scores> = scores.by_ref().take(count).collect();
             (found.len() == count).then_some(Answer::Scores(found))
@@ -207,12 +256,29 @@ fn answered(scorer: &mut dyn Scorer, samples: &[&Sample]) -> Result<Option<Vec<A
     Ok(samples.iter().map(answer).collect())
 }
 
-/// What a sample has a model write, if that is what it asks.
-fn writing(sample: &Sample) -> Option<Writing<'_>> {
+/// What a sample has a model write.
+fn writing(sample: &Sample) -> Vec<Writing<'_>> {
     match &sample.ask {
-        Ask::Write { prompt, tokens, stop } => Some(Writing { prompt, tokens: *tokens, stop }),
-        Ask::Likelihoods(_) | Ask::Places { .. } => None,
+        Ask::Write { prompt, tokens, stop, draws } => {
+            let one = |sampling: &Sampling| Writing { prompt, tokens: *tokens, stop, sampling: *sampling };
+            draws.iter().map(one).collect()
+        }
+        Ask::Likelihoods(_) | Ask::Places { .. } => vec![],
     }
+}
+
+/// Runs the programs that answers are parts of, where they are to be run: a record of one that was not run before, with what
+/// became of it. False if it was asked to stop before the end.
+fn run_programs(setting: &Setting<'_>, sample: &Sample, record: &mut Record) -> Result<bool, EvalError> {
+    let (Some(sandbox), Grade::Program { before, after }) = (setting.sandbox, &sample.grade) else {
+        return Ok(true);
+    };
+    let Some(completions) = humaneval::not_run(record) else { return Ok(true) };
+    let programs: Vec<String> = completions.iter().map(|text| format!("{before}{text}{after}")).collect();
+    let Some(verdicts) = run_all(sandbox, &programs, setting.stop)? else { return Ok(false) };
+    let answer = humaneval::recorded(&completions, Some(&verdicts));
+    *record = Record::new(sample, humaneval::graded(&verdicts), answer);
+    Ok(true)
 }
 
 /// Identifies what is asked, to the letter.

@@ -1,7 +1,10 @@
 //! One question of a task: what is asked of the model, and how the answer is graded.
 
-use linc_infer::Scores;
+use linc_infer::{Sampling, Scores};
 use serde_json::{Value, json};
+
+use crate::numbers;
+use crate::tasks::humaneval;
 
 /// A sequence of tokens, of which those from some place on count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +37,14 @@ pub enum Ask {
         tokens: usize,
         /// Texts that end it.
         stop: Vec<String>,
+        /// How tokens are chosen, once for each text that is wanted.
+        draws: Vec<Sampling>,
     },
 }
+
+/// The most likely token each time.
+pub(crate) const GREEDY: Sampling =
+    Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
 
 /// How an answer is graded.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +85,13 @@ pub enum Grade {
         /// The right one, where it is a choice.
         choice: Option<(usize, Vec<usize>)>,
     },
+    /// The text is to be a part of a program in Python that runs to its end, if programs are run at all.
+    Program {
+        /// The program up to it.
+        before: String,
+        /// What checks it: tests, and the call that runs them.
+        after: String,
+    },
     /// Nothing to compare with: what was written is the result.
     Written,
 }
@@ -100,8 +116,8 @@ pub struct Sample {
 pub enum Answer {
     /// Scores of the sequences.
     Scores(Vec<Scores>),
-    /// What the model wrote behind the prompt, without it.
-    Text(String),
+    /// What the model wrote behind the prompt, without it, of each draw.
+    Texts(Vec<String>),
 }
 
 /// A part of a measure: it is the sum of all `sum` over the sum of all `weight`.
@@ -149,6 +165,11 @@ impl Sample {
         }
     }
 
+    /// Whether it has a text written.
+    pub(crate) fn is_written(&self) -> bool {
+        matches!(self.ask, Ask::Write { .. })
+    }
+
     /// The measures of an answer, and the answer for the record.
     pub fn graded(&self, answer: &Answer) -> (Vec<Metric>, Value) {
         match (&self.ask, answer) {
@@ -159,7 +180,7 @@ impl Sample {
                     Grade::Text { words, bytes, hits } => text(&parts[0], &scores[0], *words, *bytes, hits),
                     _ => self.likelihoods(&found),
                 };
-                let logs: Vec<f64> = found.iter().map(|one| one.log).collect();
+                let logs: Vec<Value> = found.iter().map(|one| numbers::value(one.log)).collect();
                 let greedy: Vec<bool> = found.iter().map(|one| one.greedy).collect();
                 let cut: usize = parts.iter().map(|part| part.cut).sum();
                 let mut record = json!({ "log_likelihoods": logs, "greedy": greedy });
@@ -178,7 +199,11 @@ impl Sample {
                 ];
                 (metrics, json!({ "tokens": found }))
             }
-            (Ask::Write { .. }, Answer::Text(text)) => (self.text(text), json!({ "text": text })),
+            (Ask::Write { .. }, Answer::Texts(texts)) => match (&self.grade, &texts[..]) {
+                (Grade::Program { .. }, _) => (vec![], humaneval::recorded(texts, None)),
+                (_, [text]) => (self.text(text), json!({ "text": text })),
+                _ => (vec![], json!({ "texts": texts })),
+            },
             _ => (vec![], Value::Null),
         }
     }
@@ -200,7 +225,9 @@ impl Sample {
                 let mut metrics: Vec<Metric> =
                     found.iter().map(|one| metric("log_likelihood", one.log, 1.0)).collect();
                 for (one, (log, greedy)) in found.iter().zip(known).filter_map(|(a, b)| Some((a, (*b)?))) {
-                    metrics.push(metric("difference", (one.log - log).abs(), 1.0));
+                    // Two that find a text impossible agree.
+                    let difference = if one.log == log { 0.0 } else { (one.log - log).abs() };
+                    metrics.push(metric("difference", difference, 1.0));
                     metrics.push(share("same_greedy", one.greedy == greedy));
                 }
                 if let Some((gold, characters)) = gold {
@@ -212,6 +239,7 @@ impl Sample {
             | Grade::Places
             | Grade::Strings { .. }
             | Grade::Number(_)
+            | Grade::Program { .. }
             | Grade::Written => vec![],
         }
     }
@@ -233,6 +261,7 @@ impl Sample {
             | Grade::Text { .. }
             | Grade::Places
             | Grade::Logged { .. }
+            | Grade::Program { .. }
             | Grade::Written => vec![],
         }
     }

@@ -34,7 +34,7 @@ pub trait Scorer {
     fn score(&mut self, sequences: &[&[u32]], each: &mut dyn FnMut(usize, Scores))
     -> Result<bool, EvalError>;
 
-    /// The most likely continuations of prompts; `each` hears their numbers and texts. False if it was asked to stop before
+    /// Continuations of prompts; `each` hears their numbers and texts. False if it was asked to stop before
     /// the end.
     ///
     /// # Errors
@@ -55,6 +55,8 @@ pub struct Writing<'a> {
     pub tokens: usize,
     /// Texts that end it and are left out; none is empty.
     pub stop: &'a [String],
+    /// How tokens are chosen.
+    pub sampling: Sampling,
 }
 
 /// Told of each device that is opened, to show what it compiles.
@@ -178,33 +180,45 @@ impl Scorer for ModelScorer {
             self.held = Held::Writing(self.filled(session)?, Box::new(programs));
         }
         let Held::Writing(session, programs) = &mut self.held else { return Ok(false) };
-        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        let request = |asked: &Writing<'_>| {
-            let Prompt { ids, count } =
-                Prompt::new(&tokenizer, asked.prompt, Some(asked.tokens), self.context)?;
-            Ok::<_, EvalError>(Request {
-                prompt: ids,
-                tokens: count,
-                sampling,
-                stop: asked.stop.into(),
-                scores: None,
-            })
-        };
-        let requests: Vec<Request> = prompts.iter().map(request).collect::<Result<_, _>>()?;
-        let programs = Programs::clone(programs);
-        let mut engine = Engine::new(session, programs, self.model.sizes.vocab_size, &tokenizer);
-        let mut texts = vec![String::new(); prompts.len()];
-        let mut failed = None;
-        let whole = engine.run(requests, self.stop, &mut |number, event| match event {
-            Ok(written) => {
-                let text = &mut texts[number as usize];
-                text.push_str(&written.text);
-                if written.end.is_some() {
-                    each(number as usize, std::mem::take(text));
-                }
-            }
-            Err(error) => failed = Some(error),
-        })?;
-        failed.map_or(Ok(whole), |error| Err(error.into()))
+        let vocab = self.model.sizes.vocab_size;
+        continued(session, programs, vocab, &tokenizer, prompts, self.stop, each)
     }
+}
+
+/// Continues prompts with programs of a session, as [`Scorer::write`].
+pub(crate) fn continued(
+    session: &mut Session,
+    programs: &Programs,
+    vocab: usize,
+    tokenizer: &Tokenizer,
+    prompts: &[Writing<'_>],
+    stop: &AtomicBool,
+    each: &mut dyn FnMut(usize, String),
+) -> Result<bool, EvalError> {
+    let request = |asked: &Writing<'_>| {
+        let Prompt { ids, count } =
+            Prompt::new(tokenizer, asked.prompt, Some(asked.tokens), programs.context)?;
+        Ok::<_, EvalError>(Request {
+            prompt: ids,
+            tokens: count,
+            sampling: asked.sampling,
+            stop: asked.stop.into(),
+            scores: None,
+        })
+    };
+    let requests: Vec<Request> = prompts.iter().map(request).collect::<Result<_, _>>()?;
+    let mut engine = Engine::new(session, programs.clone(), vocab, tokenizer);
+    let mut texts = vec![String::new(); prompts.len()];
+    let mut failed = None;
+    let whole = engine.run(requests, stop, &mut |number, event| match event {
+        Ok(written) => {
+            let text = &mut texts[number as usize];
+            text.push_str(&written.text);
+            if written.end.is_some() {
+                each(number as usize, std::mem::take(text));
+            }
+        }
+        Err(error) => failed = Some(error),
+    })?;
+    failed.map_or(Ok(whole), |error| Err(error.into()))
 }

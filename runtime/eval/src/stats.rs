@@ -4,6 +4,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::numbers;
+
 /// Resamples of an interval.
 const RESAMPLES: usize = 1000;
 
@@ -11,10 +13,13 @@ const RESAMPLES: usize = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// The number over all samples.
+    #[serde(serialize_with = "numbers::one")]
     pub value: f64,
     /// Its standard error; nothing for fewer than two samples.
+    #[serde(serialize_with = "numbers::perhaps_one")]
     pub stderr: Option<f64>,
     /// Where 95 % of resampled values lie; nothing for fewer than two samples.
+    #[serde(serialize_with = "numbers::perhaps_two")]
     pub ci95: Option<[f64; 2]>,
     /// How many parts it is over.
     pub samples: usize,

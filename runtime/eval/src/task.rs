@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use linc_data::Tokenizer;
 
+use crate::code::Sandbox;
 use crate::error::EvalError;
 use crate::sample::Sample;
 use crate::tasks;
@@ -36,6 +37,12 @@ pub struct Setting<'a> {
     pub limit: Option<usize>,
     /// Lengths in tokens of tasks that have no length of their own; what the context has, if not given.
     pub lengths: Vec<usize>,
+    /// Texts for each problem, of tasks that have programs written; 1 or more.
+    pub completions: usize,
+    /// Their temperature; 0 for one of them and the task's own for several, if not given.
+    pub temperature: Option<f64>,
+    /// Runs the programs that were written, if they are to be run.
+    pub sandbox: Option<&'a Sandbox>,
     /// Of all that is drawn.
     pub seed: u64,
     /// Set by a request to end.
@@ -115,13 +122,21 @@ impl std::fmt::Debug for Task {
     }
 }
 
+impl Task {
+    /// Whether it has programs written, which can be run.
+    pub fn writes_programs(&self) -> bool {
+        self.metric.starts_with("pass@")
+    }
+}
+
 /// Every task that there is, in the order in which they are listed.
 pub fn all() -> Vec<Task> {
     [
         tasks::text::TASKS,
         tasks::choices::TASKS,
         tasks::gsm8k::TASKS,
-        tasks::recall::TASKS,
+        tasks::humaneval::TASKS,
+        &tasks::recall::tasks(),
         tasks::needle::TASKS,
         tasks::ruler::TASKS,
         tasks::requests::TASKS,

@@ -75,6 +75,34 @@ impl ScorePrograms {
         options: &Options,
         first: usize,
     ) -> Result<(Self, Vec<(Entry, Options)>), InferError> {
+        // As long as those of generation, whose last block of a prompt has room for all of its tokens.
+        let tables = linc_driver::prompt_blocks(model, options.target, context);
+        let tables = tables.map_or(context, |blocks| blocks.context);
+        Self::with_tables(model, context, lengths, options, first, tables)
+    }
+
+    /// As [`ScorePrograms::plan`], beside programs that train on sequences of `context` tokens, whose tables they share.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn beside_training(
+        model: &Model,
+        context: usize,
+        lengths: &[usize],
+        options: &Options,
+        first: usize,
+    ) -> Result<(Self, Vec<(Entry, Options)>), InferError> {
+        Self::with_tables(model, context, lengths, options, first, context)
+    }
+
+    fn with_tables(
+        model: &Model,
+        context: usize,
+        lengths: &[usize],
+        options: &Options,
+        first: usize,
+        tables: usize,
+    ) -> Result<(Self, Vec<(Entry, Options)>), InferError> {
         crate::check_context(model, context)?;
         let vocab = model.sizes.vocab_size;
         let sizes = sizes(model, context);
@@ -88,9 +116,6 @@ impl ScorePrograms {
         if lengths.is_empty() {
             wanted.extend(&programs.sizes);
         }
-        // As long as those of generation, whose last block of a prompt has room for all of its tokens.
-        let tables = linc_driver::prompt_blocks(model, options.target, context);
-        let tables = tables.map_or(context, |blocks| blocks.context);
         let mut entries = vec![];
         for (program, seq) in (first..).zip(wanted) {
             let batch = (rows(options.target) / seq).max(1);

@@ -34,6 +34,9 @@ pub enum TrainError {
     /// There is no sample of what the model writes.
     #[error("{0}")]
     Infer(#[from] InferError),
+    /// The model cannot be asked what it is to be asked while it trains.
+    #[error("{0}")]
+    Questions(Box<dyn std::error::Error + Send + Sync>),
     /// The loss or gradient norm is not finite. The compiled update applies nothing of such gradients, so the weights are those
     /// before the step, which is not recorded and not saved either.
     #[error(

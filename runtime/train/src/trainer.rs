@@ -6,6 +6,7 @@ mod non_finite;
 mod observer;
 mod optimizer;
 mod programs;
+mod questions;
 mod resume;
 mod run;
 mod save;
@@ -25,7 +26,7 @@ use linc_config::ModelFiles;
 use linc_data::{Data, Event, Loading, Reading, TokenCache};
 use linc_device::Device;
 use linc_device::words::{bytes, thousands};
-use linc_driver::{Model, by_name};
+use linc_driver::{Model, Options, by_name};
 use linc_exec::Profile;
 use linc_plan::memory::Peak;
 use linc_session::autotune;
@@ -41,6 +42,7 @@ use crate::metrics::{EventFile, Memory, MetricsFile, Record};
 pub use folder::{Folder, is_going_on};
 pub use observer::Observer;
 pub use programs::{open_model, planned_memory};
+pub use questions::{About, Measures, Questions};
 
 use observer::paced;
 use programs::{TRAIN, output};
@@ -92,6 +94,8 @@ pub struct Trainer {
     /// What checkpoints record of the tile sizes.
     tiles: BTreeMap<String, String>,
     data: Data,
+    /// What is asked of the model beside its validation, if anything is.
+    questions: Option<Box<dyn Questions>>,
     schedule: LrSchedule,
     metrics: MetricsFile,
     /// For TensorBoard, where that is asked for.
@@ -124,7 +128,8 @@ pub struct Trainer {
 
 impl Trainer {
     /// Opens model (`files`), data and checkpoint, compiles, and allocates; nothing is trained yet. The dump folder is the config's
-    /// or, as `meaning` has it, one of the run's own beside it. Looks at `stop` between pieces of that work.
+    /// or, as `meaning` has it, one of the run's own beside it. `questions` are asked of the model as `[eval]` says. Looks at `stop`
+    /// between pieces of that work.
     ///
     /// # Errors
     /// Anything that would stop the run later: settings, data, model, memory, checkpoint, dump folder; or
@@ -133,6 +138,7 @@ impl Trainer {
         mut config: JobConfig,
         files: &ModelFiles,
         meaning: Folder,
+        mut questions: Option<Box<dyn Questions>>,
         device: Box<dyn Device>,
         stop: &AtomicBool,
         observer: &mut dyn Observer,
@@ -174,6 +180,18 @@ impl Trainer {
         let tiles = programs::tiles(&config, &model, &programs, target, stop, observer)?;
         for (_, options) in &mut programs.entries {
             options.tiles = tiles.clone();
+        }
+        if let Some(questions) = &mut questions {
+            let about = About {
+                model: &model,
+                tokenizer: data.tokenizer.as_ref(),
+                context: config.training.seq_len,
+                options: &Options { target, ..programs::sister(&config, 1, 1) },
+                first: programs.entries.len(),
+                decode: programs.decode,
+                stop,
+            };
+            programs.entries.extend(questions.begin(about)?);
         }
         observer.message("Compiling the programs of the run");
         let session = Session::new(&model, &programs.entries, device, &mut proceed);
@@ -246,6 +264,7 @@ impl Trainer {
             model,
             record,
             session,
+            questions,
             decode: programs.decode,
             update: programs.update,
             tiles: autotune::record(&tiles, target),

@@ -6,13 +6,14 @@ use clap::Args;
 use linc_device::Choice;
 use linc_driver::{PassSetting, Precision};
 
-use super::values::{count, positive, seed};
+use super::values::{count, number, positive, seed};
 
 pub(super) const EVAL_EXAMPLES: &str = "\
 Examples:
   linc eval outputs/quickstart --tasks text --text book.txt --out outputs/eval
   linc eval outputs/quickstart --tasks mmlu,hellaswag --data data --limit 100 --out outputs/eval
   linc eval my_hugging_face_folder --requests samples_arc_easy.jsonl --out outputs/replayed
+  linc eval my_model --tasks humaneval --data data --run-code --completions 10 --out outputs/code
   linc eval --list-tasks
 
 An evaluation that was stopped goes on with the same command. OUT gets results.json and, for each task, samples_TASK.jsonl.";
@@ -62,7 +63,16 @@ pub(crate) struct EvalArgs {
     /// Tokens that the model reads at most; the training length, if not given
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: Option<usize>,
-    /// Seed of what is drawn: samples of tasks that make their own, and resamples of intervals
+    /// Run the programs that humaneval has a model write, in a sandbox that needs Linux and Python 3, for pass@k
+    #[arg(long)]
+    pub(crate) run_code: bool,
+    /// Programs for each problem of humaneval, for pass@k of k up to as many
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) completions: usize,
+    /// Temperature of --completions; 0 for one, and 0.2 for several, if not given
+    #[arg(long, value_parser = number, allow_negative_numbers = true)]
+    pub(crate) temperature: Option<f64>,
+    /// Seed of what is drawn: samples of tasks that make their own, completions, and resamples of intervals
     #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     #[arg(long, help = Precision::help(), default_value = Precision::default().name())]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::files::{find, json_lines, string};
 use crate::error::EvalError;
-use crate::sample::{Ask, Grade, Metric, Sample};
+use crate::sample::{Ask, GREEDY, Grade, Metric, Sample};
 use crate::task::{Chance, Setting, Task};
 
 pub(crate) const TASKS: &[Task] = &[Task {
@@ -50,7 +50,7 @@ fn make(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
             id: index.to_string(),
             group: String::new(),
             doc: json!({ "question": question, "answer": answer, "prompt": prompt }),
-            ask: Ask::Write { prompt, tokens: TOKENS, stop },
+            ask: Ask::Write { prompt, tokens: TOKENS, stop, draws: vec![GREEDY] },
             grade: Grade::Number(answer),
         }
     };

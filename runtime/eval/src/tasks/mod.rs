@@ -4,6 +4,7 @@ pub(crate) mod choices;
 pub(crate) mod files;
 pub(crate) mod gsm8k;
 mod haystack;
+pub(crate) mod humaneval;
 pub(crate) mod needle;
 pub(crate) mod recall;
 pub(crate) mod requests;

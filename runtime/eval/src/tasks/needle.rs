@@ -7,7 +7,7 @@ use serde_json::json;
 use super::files::{find, json_lines, string};
 use super::haystack::Haystack;
 use crate::error::EvalError;
-use crate::sample::{Ask, Grade, Sample};
+use crate::sample::{Ask, GREEDY, Grade, Sample};
 use crate::task::{Chance, Setting, Task};
 use crate::tokens::pair;
 
@@ -171,7 +171,7 @@ pub(crate) fn written(
         id,
         group,
         doc: json!({ "prompt": prompt, "expected": expected }),
-        ask: Ask::Write { prompt: prompt.to_owned(), tokens, stop: vec!["\n\n".into()] },
+        ask: Ask::Write { prompt: prompt.to_owned(), tokens, stop: vec!["\n\n".into()], draws: vec![GREEDY] },
         grade: Grade::Strings { expected: vec![expected], any: false },
     }))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::files::json_lines;
 use crate::error::EvalError;
-use crate::sample::{Ask, Grade, Sample};
+use crate::sample::{Ask, GREEDY, Grade, Sample};
 use crate::task::{Chance, Setting, Task};
 use crate::tokens::pair;
 
@@ -58,7 +58,7 @@ fn sample(
         };
         let tokens = ["max_gen_toks", "max_new_tokens"].iter().find_map(|name| options.get(*name)?.as_u64());
         let tokens = tokens.map_or(256, |tokens| tokens as usize);
-        let ask = Ask::Write { prompt: prompt.clone(), tokens, stop };
+        let ask = Ask::Write { prompt: prompt.clone(), tokens, stop, draws: vec![GREEDY] };
         return Ok(Sample { id, group, doc, ask, grade: Grade::Written });
     }
     let tokenizer = setting.tokenizer()?;

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::haystack::Haystack;
 use super::needle::too_short;
 use crate::error::EvalError;
-use crate::sample::{Ask, Grade, Sample};
+use crate::sample::{Ask, GREEDY, Grade, Sample};
 use crate::task::{Chance, Setting, Task};
 
 const fn task(name: &'static str, about: &'static str, make: crate::task::Make) -> Task {
@@ -150,7 +150,7 @@ fn made(task: &Task, setting: &Setting<'_>, tokens: usize, one: &Draw<'_>) -> Re
                 id: format!("{length}/{number}"),
                 group: format!("{length} tokens"),
                 doc: json!({ "prompt": prompt, "expected": expected }),
-                ask: Ask::Write { prompt, tokens, stop: vec![] },
+                ask: Ask::Write { prompt, tokens, stop: vec![], draws: vec![GREEDY] },
                 grade: Grade::Strings { expected, any: false },
             });
         }

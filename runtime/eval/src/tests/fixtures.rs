@@ -56,6 +56,14 @@ pub(super) fn published() -> TempDir {
     let problem = |i: usize| json!({ "question": format!("What is {i} + {i}?"), "answer": format!("It is {}.\n#### {}", 2 * i, 2 * i) });
     write(data, "gsm8k/train.jsonl", lines(20, &problem));
     write(data, "gsm8k/test.jsonl", lines(60, &problem));
+    let function = |i: usize| {
+        json!({
+            "task_id": format!("Made/{i}"), "prompt": format!("def plus(x):\n    \"\"\"x + {i}\"\"\"\n"),
+            "entry_point": "plus", "canonical_solution": format!("    return x + {i}\n"),
+            "test": format!("def check(candidate):\n    assert candidate(1) == {}\n", i + 1),
+        })
+    };
+    write(data, "humaneval/HumanEval.jsonl", lines(4, &function));
     let request = |i: usize| {
         let context = format!("Question {i}");
         json!({

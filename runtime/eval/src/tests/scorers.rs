@@ -43,6 +43,9 @@ impl Oracle {
                     let text = match &sample.grade {
                         Grade::Strings { expected, .. } => expected.join(", "),
                         Grade::Number(answer) => answer.clone(),
+                        Grade::Program { .. } => {
+                            sample.doc["canonical_solution"].as_str().expect("a solution").to_owned()
+                        }
                         _ => String::new(),
                     };
                     oracle.texts.insert(prompt.clone(), text);
@@ -192,6 +195,49 @@ impl Scorer for Ended {
         self.left -= now;
         self.inner.score(&sequences[..now], each)?;
         Ok(now == sequences.len())
+    }
+
+    fn write(
+        &mut self,
+        prompts: &[Writing<'_>],
+        each: &mut dyn FnMut(usize, String),
+    ) -> Result<bool, EvalError> {
+        self.inner.write(prompts, each)
+    }
+}
+
+/// Another scorer, who gives some tokens no probability at all.
+pub(super) struct Never {
+    pub(super) tokens: Vec<u32>,
+    pub(super) inner: Uniform,
+}
+
+impl Scorer for Never {
+    fn vocab(&self) -> usize {
+        self.inner.vocab()
+    }
+
+    fn context(&self) -> usize {
+        self.inner.context()
+    }
+
+    fn prepare(&mut self, lengths: &[usize]) -> Result<(), EvalError> {
+        self.inner.prepare(lengths)
+    }
+
+    fn score(
+        &mut self,
+        sequences: &[&[u32]],
+        each: &mut dyn FnMut(usize, Scores),
+    ) -> Result<bool, EvalError> {
+        self.inner.score(sequences, &mut |index, mut scores| {
+            for (log_prob, id) in scores.log_probs.iter_mut().zip(&sequences[index][1..]) {
+                if self.tokens.contains(id) {
+                    *log_prob = f32::NEG_INFINITY;
+                }
+            }
+            each(index, scores);
+        })
     }
 
     fn write(

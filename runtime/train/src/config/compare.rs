@@ -21,6 +21,7 @@ const OUTWARD: &[&str] = &[
     "training.deterministic",
     "validation.freq",
     "validation.steps",
+    "eval.",
     "checkpoint.enable",
     "checkpoint.folder",
     "checkpoint.interval",

@@ -29,8 +29,8 @@ pub use compare::Change;
 pub use resolved::Resolved;
 pub use sections::{
     ActivationCheckpoint, AdjustLrFn, AlertLevel, Alerts, Compile, DecayType, Group, GroupRole, Job,
-    LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Parallelism, Profiling, Segment, Training,
-    Validation,
+    LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Parallelism, Profiling, Questions, Segment,
+    Training, Validation,
 };
 
 /// Most tokens of an optimizer step, which take 2 GiB with their targets; ten times what the largest runs take.
@@ -57,6 +57,8 @@ sections! {
         training: Training,
         /// `[validation]`, but for the data.
         validation: Validation,
+        /// `[eval]`
+        eval: Questions,
         /// What is trained and validated on, of `[training]`, `[training.mqar]` and `[validation]`.
         data: DataSettings,
         /// `[checkpoint]`

@@ -57,13 +57,16 @@ impl JobConfig {
         let entries = self.entries();
         let value =
             |name: &str| entries.iter().find(|entry| entry.name() == name).map(|entry| entry.value.clone());
-        let is_idle = self.data.training.dataset != DatasetKind::Mqar && self.data.mqar == Default::default();
+        let (kind, data) = (self.data.training.dataset, &self.data);
+        let is_idle = |section: &str| match section {
+            "training.mqar" => kind != DatasetKind::Mqar && data.mqar == Default::default(),
+            "training.recall" => kind.task().is_none() && data.recall == Default::default(),
+            _ => false,
+        };
         let keys = Self::keys();
         let mut all = Vec::new();
         for section in section_order(keys.iter().map(|key| key.section())) {
-            for key in
-                keys.iter().filter(|key| key.section() == section && !(is_idle && section == "training.mqar"))
-            {
+            for key in keys.iter().filter(|key| key.section() == section && !is_idle(&section)) {
                 all.push(Resolved {
                     section: section.clone(),
                     key: key.name[section.len() + 1..].to_owned(),

@@ -281,6 +281,24 @@ section! {
 }
 
 section! {
+    /// What the model is asked while it trains, as linc eval asks a checkpoint. Nothing of it changes what is trained.
+    Questions "eval" {
+        /// Tasks, by the names that linc eval --list-tasks has.
+        tasks: Vec<String> = Vec::new();
+        /// Steps between two evaluations; there is one after the last step.
+        freq: usize = 1000, check positive();
+        /// Samples of each task, or of each of its parts, at most; of a text, documents.
+        limit: usize = 100, check positive();
+        /// Tokens of a sample, of tasks with a length of their choice; training.seq_len, if empty.
+        lengths: Vec<usize> = Vec::new();
+        /// Folder with the files of tasks, in their published layout.
+        data: String = "data".to_owned(), check check::not_empty();
+        /// A file, a folder or a pattern, for the task text.
+        text: Option<String> = None, check check::not_empty().if_set();
+    }
+}
+
+section! {
     /// Trading time for memory.
     ActivationCheckpoint "activation_checkpoint" {
         /// What the backward pass computes again instead of keeping: nothing, cheap operations, whole layers, or what costs the

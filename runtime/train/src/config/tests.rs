@@ -261,7 +261,7 @@ fn wrong_types_and_ranges_point_at_the_value() {
             "2:26",
             "\"float32\" (what this version supports)",
         ),
-        ("[training]\ndataset = \"c4\"", "2:11", "\"stories\", \"mqar\", \"text\""),
+        ("[training]\ndataset = \"c4\"", "2:11", "\"stories\", \"mqar\", \"mqar_forgetting\""),
         ("[training]\ndataset = \"text\"", "2:11", "needs dataset_path"),
         ("[optimizer]\nname = \"SGD\"", "2:8", "AdamW"),
         ("[optimizer]\nns_steps = 0", "2:12", "an integer from 1 to 20"),

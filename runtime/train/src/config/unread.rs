@@ -5,14 +5,16 @@ use linc_checkpoint::AsyncMode;
 use linc_config::Settings;
 use linc_driver::RecomputeMode;
 
-use super::{ActivationCheckpoint, JobConfig, Validation};
+use super::{ActivationCheckpoint, JobConfig, Questions, Validation};
 
 impl JobConfig {
     /// Who sets what nobody reads believes that it does something.
     pub(super) fn warn_of_unread(&self, settings: &mut Settings<'_>) {
+        const NO_TASKS: &str = "eval.tasks names no tasks";
         const NO_VALIDATION: &str = "validation.enable is not set";
         // Values count, not whether they were given: what a run wrote of its settings has their defaults as well.
         let (validation, recompute) = (Validation::default(), ActivationCheckpoint::default());
+        let (questions, asks_nothing) = (Questions::default(), self.eval.tasks.is_empty());
         // Who switches it off knows.
         let idles = !self.validation.enable && !settings.was_given("validation.enable");
         let is_budget = self.activation_checkpoint.mode == RecomputeMode::MemoryBudget;
@@ -30,6 +32,9 @@ impl JobConfig {
                 NO_VALIDATION,
             ),
             (idles && self.validation.freq != validation.freq, "validation.freq", NO_VALIDATION),
+            (asks_nothing && self.eval.freq != questions.freq, "eval.freq", NO_TASKS),
+            (asks_nothing && self.eval.text.is_some(), "eval.text", NO_TASKS),
+            (asks_nothing && !self.eval.lengths.is_empty(), "eval.lengths", NO_TASKS),
             (idles && self.validation.steps != validation.steps, "validation.steps", NO_VALIDATION),
         ];
         for (asked, name, what_happens) in unread {

@@ -57,20 +57,28 @@ pub fn validation_line(record: &Record, memory: Memory, color: bool, width: Opti
     joined(fields, color, width)
 }
 
+/// The line of what was asked beside a validation, by task and measure; `width` as there.
+pub fn evaluation_line(record: &Record, color: bool, width: Option<usize>) -> String {
+    let mut fields = vec![(0, format!("evaluate step: {:2}", record.step))];
+    let measures = record.evaluation.iter().zip(1..);
+    fields.extend(measures.map(|((name, value), rank)| (rank, format!("{name}: {value:.4}"))));
+    joined(fields, color, width)
+}
+
 /// Space between two fields of a line.
 const GAP: &str = "  ";
 
 /// Fields as one line, each with its place in the order of importance. A field keeps its colour whatever is left out.
-fn joined(fields: Vec<(u8, String)>, color: bool, width: Option<usize>) -> String {
-    let mut shown: Vec<(usize, (u8, String))> = fields.into_iter().enumerate().collect();
-    let columns = |shown: &[(usize, (u8, String))]| {
+fn joined(fields: Vec<(usize, String)>, color: bool, width: Option<usize>) -> String {
+    let mut shown: Vec<(usize, (usize, String))> = fields.into_iter().enumerate().collect();
+    let columns = |shown: &[(usize, (usize, String))]| {
         shown.iter().map(|(_, (_, field))| field.len() + GAP.len()).sum::<usize>().saturating_sub(GAP.len())
     };
     while shown.len() > 1 && width.is_some_and(|width| columns(&shown) > width) {
         let least = shown.iter().enumerate().max_by_key(|(_, (_, (rank, _)))| *rank).map_or(0, |(at, _)| at);
         shown.remove(least);
     }
-    let paint = |(i, (_, field)): (usize, (u8, String))| {
+    let paint = |(i, (_, field)): (usize, (usize, String))| {
         if color { format!("{}{field}{RESET}", COLORS[i % COLORS.len()]) } else { field }
     };
     shown.into_iter().map(paint).collect::<Vec<_>>().join(GAP)
@@ -122,6 +130,15 @@ mod tests {
         let record = Record { loss_scale: Some(32768.0), skipped_steps: Some(1), ..Record::new(4, 0) };
         let line = console_line(&record, Memory { arena: 0, machine: 1 }, false, None);
         assert!(line.ends_with("  loss_scale: 32768  skipped: 1"), "{line}");
+    }
+
+    #[test]
+    fn an_evaluation_says_what_was_asked() {
+        let evaluation = [("copy/acc".to_owned(), 0.5), ("mqar/acc".to_owned(), 0.25)].into();
+        let record = Record { evaluation, ..Record::new(30, 7) };
+        let line = |width| evaluation_line(&record, false, width);
+        assert_eq!(line(None), "evaluate step: 30  copy/acc: 0.5000  mqar/acc: 0.2500");
+        assert_eq!(line(Some(40)), "evaluate step: 30  copy/acc: 0.5000");
     }
 
     #[test]

@@ -14,8 +14,27 @@ pub(super) const SUPERSEDED: &str = "metrics-superseded.jsonl";
 #[derive(Debug)]
 pub struct MetricsFile {
     file: File,
-    /// Step of the last validation in it.
-    validated: Option<usize>,
+    measured: Measured,
+}
+
+/// Steps of the last measurements in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Of the last validation.
+    pub validation: Option<usize>,
+    /// Of the last questions beside it.
+    pub evaluation: Option<usize>,
+}
+
+impl Measured {
+    fn note(&mut self, record: &Record) {
+        if record.validation_loss.is_some() {
+            self.validation = Some(record.step);
+        }
+        if !record.evaluation.is_empty() {
+            self.evaluation = Some(record.step);
+        }
+    }
 }
 
 impl MetricsFile {
@@ -41,12 +60,17 @@ impl MetricsFile {
             let _ = fs::remove_file(&partial);
             return Err(error);
         }
-        Ok(MetricsFile { file, validated: kept.validated })
+        Ok(MetricsFile { file, measured: kept.measured })
     }
 
-    /// The step of the last validation in the file.
-    pub fn validated(&self) -> Option<usize> {
-        self.validated
+    /// The steps of the last measurements in the file.
+    pub fn measured(&self) -> Measured {
+        self.measured
+    }
+
+    /// Takes the questions after a step for answered, though there may be nothing to record.
+    pub fn pass_over(&mut self, step: usize) {
+        self.measured.evaluation = Some(step);
     }
 
     /// Appends a record.
@@ -57,9 +81,7 @@ impl MetricsFile {
         let mut line = serde_json::to_string(record)?;
         line.push('\n');
         self.file.write_all(line.as_bytes())?;
-        if record.validation_loss.is_some() {
-            self.validated = Some(record.step);
-        }
+        self.measured.note(record);
         Ok(())
     }
 }
@@ -99,14 +121,14 @@ pub fn last_step(path: &Path) -> io::Result<Option<usize>> {
     Ok(last)
 }
 
-/// The step of the last validation of which a file has a record; `None` without such a file.
+/// The steps of the last measurements of which a file has records; none without such a file.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn last_validation(path: &Path) -> io::Result<Option<usize>> {
+pub fn last_measured(path: &Path) -> io::Result<Measured> {
     match File::open(path) {
-        Ok(file) => Ok(keep_until(file, usize::MAX)?.validated),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(file) => Ok(keep_until(file, usize::MAX)?.measured),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Measured::default()),
         Err(error) => Err(error),
     }
 }
@@ -117,7 +139,7 @@ struct Kept {
     text: String,
     /// Lines of later steps.
     superseded: String,
-    validated: Option<usize>,
+    measured: Measured,
 }
 
 /// The lines of records up to a step; a line that does not parse, such as one cut off by a crash, is dropped.
@@ -132,9 +154,7 @@ fn keep_until(file: File, step: usize) -> io::Result<Kept> {
         if record.step > step {
             continue;
         }
-        if record.validation_loss.is_some() {
-            kept.validated = Some(record.step);
-        }
+        kept.measured.note(&record);
     }
     Ok(kept)
 }

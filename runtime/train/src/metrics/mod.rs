@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-pub use console::{Memory, console_line, validation_line};
-pub use file::{MetricsFile, last_step, last_validation};
+pub use console::{Memory, console_line, evaluation_line, validation_line};
+pub use file::{Measured, MetricsFile, last_measured, last_step};
 pub use tensorboard::EventFile;
 
 /// What is written to files beside a record: the time by the clock on the wall.
@@ -76,6 +76,9 @@ pub struct Record {
     /// Tokens per second of the validation.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub validation_tps: Option<f64>,
+    /// What was asked beside the validation, by task and measure, such as `mqar/acc`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub evaluation: BTreeMap<String, f64>,
 }
 
 impl Record {
@@ -101,6 +104,7 @@ impl Record {
             validation_bits_per_byte: None,
             validation_accuracy: None,
             validation_tps: None,
+            evaluation: BTreeMap::new(),
         }
     }
 }

@@ -191,7 +191,7 @@ fn pick(
             }
             continue;
         }
-        let owes = |newest: usize| newest == steps && there.owes_validation(config, newest);
+        let owes = |newest: usize| newest == steps && there.owes_a_measurement(config, newest);
         let goes_on = |newest: &usize| c.enable && (*newest < steps || owes(*newest));
         let Some(newest) = there.newest.filter(goes_on) else { continue };
         let path = there.checkpoint(config, newest);

@@ -15,10 +15,14 @@ pub trait Observer {
     fn step(&mut self, step: usize, loss: f32);
     /// A validation goes on: so many of its batches are done. Told before the first and after each.
     fn validating(&mut self, done: usize, batches: usize);
+    /// Questions of a task are asked: so many of its samples are done.
+    fn asking(&mut self, task: &str, done: usize, samples: usize);
     /// A training record was written.
     fn record(&mut self, record: &Record, memory: Memory);
     /// A validation record was written.
     fn validation(&mut self, record: &Record, memory: Memory);
+    /// A record of what was asked beside the validation was written.
+    fn evaluation(&mut self, record: &Record);
 }
 
 /// Passes on how much of how much is done once work has taken longer than a second: several times a second, and its end.

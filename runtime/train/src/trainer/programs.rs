@@ -109,6 +109,14 @@ fn compile_options(config: &JobConfig) -> Options {
     options
 }
 
+/// Compiler options of a program that shares the parameters of a run and does not train.
+pub(super) fn sister(config: &JobConfig, batch: usize, seq: usize) -> Options {
+    let mut sister = Options::new(batch, seq);
+    sister.precision = config.training.mixed_precision_param;
+    sister.disabled = config.compile.disable_passes.iter().cloned().collect();
+    sister
+}
+
 /// The programs of a run: numbered [`TRAIN`] and [`EVAL`], and the numbers of those that not every run has.
 pub(super) struct Programs {
     pub(super) entries: Vec<(Entry, Options)>,
@@ -134,14 +142,9 @@ pub(super) fn programs(
         _ => Entry::Accumulate,
     };
     let mut entries = vec![(train, options.clone())];
-    let sister = |batch: usize, seq: usize| {
-        let mut sister = Options::new(batch, seq);
-        sister.precision = options.precision;
-        sister.disabled = options.disabled.clone();
-        sister
-    };
+    let sister = |batch, seq| sister(config, batch, seq);
     let evaluation = match data.validation {
-        Some(ValidationData::Mqar(_)) => Entry::Forward,
+        Some(ValidationData::Recall(_)) => Entry::Forward,
         Some(ValidationData::Text(_)) | None => Entry::Eval,
     };
     entries.push((evaluation, sister(options.batch, options.seq)));

@@ -47,6 +47,9 @@ impl Trainer {
         if self.owes_validation() {
             self.validate_and_tell(&mut progress, stop, observer)?;
         }
+        if self.owes_questions() && !progress.interrupted {
+            progress.interrupted = !self.ask_and_tell(stop, observer)?;
+        }
         while self.step < self.end_step() && !progress.interrupted {
             if stop.load(Ordering::Relaxed) {
                 progress.interrupted = true;
@@ -127,6 +130,9 @@ impl Trainer {
         if self.validates() {
             self.validate_and_tell(progress, stop, observer)?;
         }
+        if self.asks() && !progress.interrupted {
+            progress.interrupted = !self.ask_and_tell(stop, observer)?;
+        }
         let c = &self.config.checkpoint;
         // Steps that were left out may be the first of many, whose checkpoints would take the place of good ones.
         let is_sound = self.skipped_in_a_row == 0;
@@ -203,7 +209,7 @@ impl Trainer {
 
     /// A validation that is due and that the run did not get through with.
     pub(super) fn owes_validation(&self) -> bool {
-        self.step > 0 && self.validates() && self.metrics.validated() != Some(self.step)
+        self.step > 0 && self.validates() && self.metrics.measured().validation != Some(self.step)
     }
 
     fn validate_and_tell(

@@ -86,7 +86,8 @@ impl Trainer {
     /// What goes into a checkpoint of this step.
     fn outline(&self, last: bool) -> Outline {
         // To make up for a validation, the run has to go on from here.
-        let model_only = last && self.config.checkpoint.last_save_model_only && !self.owes_validation();
+        let owes = self.owes_validation() || self.owes_questions();
+        let model_only = last && self.config.checkpoint.last_save_model_only && !owes;
         let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
         let state = State::new(
             self.step,

@@ -102,6 +102,8 @@ impl Observer for Silent {
     fn validating(&mut self, _: usize, _: usize) {}
     fn record(&mut self, _: &Record, _: Memory) {}
     fn validation(&mut self, _: &Record, _: Memory) {}
+    fn asking(&mut self, _: &str, _: usize, _: usize) {}
+    fn evaluation(&mut self, _: &Record) {}
 }
 
 /// A run that is ready for its first step, and the bytes that were written to its device by then.
@@ -124,7 +126,7 @@ fn ready_with(folder: &Path, training: &str, sections: &str) -> (Trainer, u64) {
     let cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
     let device = Box::new(Counting { cpu, written: written.clone() });
     let stop = AtomicBool::new(false);
-    let trainer = Trainer::new(config, &files, Folder::Named, device, &stop, &mut Silent);
+    let trainer = Trainer::new(config, &files, Folder::Named, None, device, &stop, &mut Silent);
     let trainer = trainer.unwrap_or_else(|e| panic!("{e}"));
     let written = *written.borrow();
     (trainer, written)

@@ -34,7 +34,7 @@ pub(super) fn validate(
                 let Some(loss) = loss else { return Ok(false) };
                 nats += f64::from(loss) * batch.target_count() as f64;
             }
-            ValidationData::Mqar(_) => {
+            ValidationData::Recall(_) => {
                 let Some(logits) = logits(session, &batch.tokens, stop)? else { return Ok(false) };
                 let row = |position: usize| &logits[position * vocab..(position + 1) * vocab];
                 let queries = batch.queries.iter();

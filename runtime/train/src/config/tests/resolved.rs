@@ -56,8 +56,11 @@ fn every_setting_is_there_once() {
     let names = |config: &JobConfig| -> Vec<String> {
         config.resolved().iter().map(|setting| format!("{}.{}", setting.section, setting.key)).collect()
     };
-    let mut config = good("[training]\ndataset = \"mqar\"\nseq_len = 64\n", &[]);
+    let mut config =
+        good("[training]\ndataset = \"mqar\"\nseq_len = 64\n[training.recall]\nnum_examples = 5\n", &[]);
     assert_eq!(names(&config), JobConfig::keys().into_iter().map(|key| key.name).collect::<Vec<_>>());
     config.data.training.dataset = DatasetKind::Stories;
-    assert!(names(&config).iter().all(|name| !name.starts_with("training.mqar")));
+    config.data.recall = Default::default();
+    let of_others = |name: &String| name.starts_with("training.mqar") || name.starts_with("training.recall");
+    assert!(!names(&config).iter().any(of_others));
 }

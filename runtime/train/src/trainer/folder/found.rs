@@ -10,7 +10,7 @@ use linc_device::words::count;
 use super::super::resume::check_resumable;
 use crate::config::{Change, JobConfig};
 use crate::error::TrainError;
-use crate::metrics;
+use crate::metrics::{self, Measured};
 
 /// What a folder holds of earlier runs.
 pub(super) struct Found {
@@ -79,11 +79,14 @@ impl Found {
         format!("{}{help}", cannot_go_on(&self.folder, &first_line(error)))
     }
 
-    /// Whether the run there was stopped in the validation after its last step, and can make up for it.
-    pub(super) fn owes_validation(&self, config: &JobConfig, last: usize) -> bool {
-        let validated = || metrics::last_validation(&self.folder.join("metrics.jsonl"));
-        config.validation.enable
-            && validated().is_ok_and(|step| step != Some(last))
+    /// Whether the run there was stopped in the validation or the questions after its last step, and can make up for it.
+    pub(super) fn owes_a_measurement(&self, config: &JobConfig, last: usize) -> bool {
+        let (validates, asks) = (config.validation.enable, !config.eval.tasks.is_empty());
+        let lacks = |measured: Measured| {
+            (validates && measured.validation != Some(last)) || (asks && measured.evaluation != Some(last))
+        };
+        (validates || asks)
+            && metrics::last_measured(&self.folder.join("metrics.jsonl")).is_ok_and(lacks)
             && self.is_resumable(config, last)
     }
 

@@ -9,14 +9,13 @@ use std::collections::BTreeMap;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::error::DataError;
-use super::rng::{Use, below, distinct, open_unit, permutation, stream};
-use super::{Batch, DataState, Query};
+use crate::rng::{Use, below, distinct, open_unit, stream};
 use crate::settings::MqarConfig;
+use crate::{Batch, Query};
 
 /// The generator of one part, training or validation.
 #[derive(Clone, Debug)]
-struct Generator {
+pub(super) struct Generator {
     config: MqarConfig,
     seq_len: usize,
     seed: u64,
@@ -26,7 +25,7 @@ struct Generator {
 }
 
 impl Generator {
-    fn new(config: &MqarConfig, seq_len: usize, seed: u64, purpose: Use) -> Self {
+    pub(super) fn new(config: &MqarConfig, seq_len: usize, seed: u64, purpose: Use) -> Self {
         let weights = config.num_kv_pairs.iter().map(|pairs| {
             let space = seq_len.saturating_sub(2 * pairs * config.num_passes) / 2;
             let weight = |i: usize| config.power_a * (i as f64).powf(config.power_a - 1.0);
@@ -36,7 +35,7 @@ impl Generator {
     }
 
     /// Writes one sequence into row `row` of a batch.
-    fn write(&self, index: u64, row: usize, batch: &mut Batch) {
+    pub(super) fn write(&self, index: u64, row: usize, batch: &mut Batch) {
         let mut rng = stream(self.seed, self.purpose, index);
         let choices = &self.config.num_kv_pairs;
         let pairs = choices[(index % choices.len() as u64) as usize];
@@ -78,130 +77,23 @@ impl Generator {
         waits.into_iter().take(pairs).map(|(_, slot)| slot).collect()
     }
 
-    fn checksum(&self) -> u32 {
-        crc32fast::hash(format!("{:?}", self.config).as_bytes())
-    }
-}
-
-/// Endless training batches.
-#[derive(Debug)]
-pub struct MqarBatches {
-    generator: Generator,
-    batch_size: usize,
-    shuffle: bool,
-    epoch: u64,
-    index: u64,
-    /// Rows of this epoch; empty where they come in order.
-    order: Vec<u32>,
-}
-
-impl MqarBatches {
-    pub(super) fn new(
-        config: &MqarConfig,
-        batch_size: usize,
-        seq_len: usize,
-        seed: u64,
-        shuffle: bool,
-    ) -> Self {
-        let generator = Generator::new(config, seq_len, seed, Use::RecallTraining);
-        let mut batches = Self { generator, batch_size, shuffle, epoch: 0, index: 0, order: Vec::new() };
-        batches.order = batches.order_of(0);
-        batches
+    pub(super) fn seq_len(&self) -> usize {
+        self.seq_len
     }
 
-    fn order_of(&self, epoch: u64) -> Vec<u32> {
-        let examples = self.generator.config.num_examples;
-        match u32::try_from(examples) {
-            Ok(count) if self.shuffle => {
-                permutation(&mut stream(self.generator.seed, Use::Samples, epoch), count)
-            }
-            Ok(_) | Err(_) => Vec::new(),
-        }
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
-    /// The batch at the current position, which moves on by its samples.
-    pub fn next_batch(&mut self) -> Batch {
-        let mut batch = Batch::ignored(self.batch_size, self.generator.seq_len);
-        for row in 0..self.batch_size {
-            let index = self.order.get(self.index as usize).map_or(self.index, |index| u64::from(*index));
-            self.generator.write(index, row, &mut batch);
-            self.index += 1;
-            // With no number of examples, no sequence ever repeats.
-            if self.index == self.generator.config.num_examples as u64 {
-                self.epoch += 1;
-                self.index = 0;
-                self.order = self.order_of(self.epoch);
-            }
-        }
-        batch
-    }
-
-    /// The position of the next sequence, and what it is a position in.
-    pub fn state(&self) -> DataState {
-        DataState {
-            kind: "mqar".to_owned(),
-            seed: self.generator.seed,
-            shuffle: self.shuffle,
-            seq_len: self.generator.seq_len,
-            size: self.generator.config.num_examples as u64,
-            checksum: self.generator.checksum(),
-            held_out: Some(0.0),
-            epoch: self.epoch,
-            index: self.index,
-            ..DataState::default()
-        }
-    }
-
-    /// Goes to a saved position.
-    ///
-    /// # Errors
-    /// The state is of another task, seed or sequence length.
-    pub fn restore(&mut self, state: &DataState) -> Result<(), DataError> {
-        self.state().check_same_data(state)?;
-        let examples = self.generator.config.num_examples as u64;
-        if examples > 0 && state.index >= examples {
-            return Err(DataError::Resume { reason: format!("sequence {} of {examples}", state.index) });
-        }
-        self.order = self.order_of(state.epoch);
-        self.epoch = state.epoch;
-        self.index = state.index;
-        Ok(())
-    }
-}
-
-/// Validation sequences, independent of those for training and the same for every training seed.
-#[derive(Debug)]
-pub struct MqarValidation {
-    generator: Generator,
-    batch_size: usize,
-}
-
-impl MqarValidation {
-    /// Sequences of `seq_len` tokens, `batch_size` of them in a batch.
-    pub fn new(config: &MqarConfig, batch_size: usize, seq_len: usize) -> Self {
-        Self { generator: Generator::new(config, seq_len, 0, Use::RecallValidation), batch_size }
-    }
-
-    /// Number of batches that cover the validation sequences.
-    pub fn batches(&self) -> usize {
-        self.generator.config.num_validation_examples.div_ceil(self.batch_size)
-    }
-
-    /// One of the batches, below [`MqarValidation::batches`]; what is missing from the last is ignored.
-    pub fn batch(&self, index: usize) -> Batch {
-        let mut batch = Batch::ignored(self.batch_size, self.generator.seq_len);
-        let first = index * self.batch_size;
-        let rows = self.generator.config.num_validation_examples.saturating_sub(first).min(self.batch_size);
-        for row in 0..rows {
-            self.generator.write((first + row) as u64, row, &mut batch);
-        }
-        batch
+    pub(super) fn config(&self) -> &MqarConfig {
+        &self.config
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{RecallBatches, RecallValidation};
 
     fn config(pairs: &[usize]) -> MqarConfig {
         MqarConfig { num_kv_pairs: pairs.to_vec(), vocab_size: 64, ..MqarConfig::default() }
@@ -211,7 +103,7 @@ mod tests {
     fn each_query_asks_for_a_pair_that_was_shown() {
         for (passes, random) in [(1, true), (1, false), (2, true)] {
             let config = MqarConfig { num_passes: passes, random_non_queries: random, ..config(&[4, 8]) };
-            let mut data = MqarBatches::new(&config, 6, 64, 3, true);
+            let mut data = RecallBatches::mqar(&config, 6, 64, 3, true);
             let batch = data.next_batch();
             let labelled = batch.targets.iter().filter(|target| **target >= 0).count();
             assert_eq!(labelled, batch.queries.len());
@@ -242,7 +134,7 @@ mod tests {
     #[test]
     fn keys_are_distinct_even_when_all_are_used() {
         let config = MqarConfig { vocab_size: 10, ..config(&[4]) };
-        let batch = MqarBatches::new(&config, 1, 16, 0, true).next_batch();
+        let batch = RecallBatches::mqar(&config, 1, 16, 0, true).next_batch();
         let mut keys: Vec<i32> = batch.tokens[..8].iter().step_by(2).copied().collect();
         keys.sort_unstable();
         assert_eq!(keys, [1, 2, 3, 4]);
@@ -258,7 +150,8 @@ mod tests {
         // With one pair the first slot has the probability of its weight.
         let slots = |power_a: f64| {
             let config = MqarConfig { power_a, ..config(&[1]) };
-            let data = MqarValidation::new(&MqarConfig { num_validation_examples: 4000, ..config }, 4000, 34);
+            let data =
+                RecallValidation::mqar(&MqarConfig { num_validation_examples: 4000, ..config }, 4000, 34);
             let batch = data.batch(0);
             batch.queries.iter().filter(|query| query.distance == 2).count() as f64 / 4000.0
         };
@@ -271,7 +164,7 @@ mod tests {
     fn a_restored_run_goes_on_with_the_same_bits() {
         for (examples, shuffle) in [(7, true), (7, false), (0, true)] {
             let config = MqarConfig { num_examples: examples, ..config(&[2, 3]) };
-            let fresh = || MqarBatches::new(&config, 3, 32, 1, shuffle);
+            let fresh = || RecallBatches::mqar(&config, 3, 32, 1, shuffle);
             let mut whole = fresh();
             let states: Vec<_> = (0..8).map(|_| (whole.state(), whole.next_batch())).collect();
             for (state, expected) in &states {
@@ -281,17 +174,17 @@ mod tests {
             }
             assert_eq!(states[7].0.epoch > 0, examples > 0);
         }
-        let state = MqarBatches::new(&config(&[2]), 3, 32, 1, true).state();
-        assert!(MqarBatches::new(&config(&[3]), 3, 32, 1, true).restore(&state).is_err());
+        let state = RecallBatches::mqar(&config(&[2]), 3, 32, 1, true).state();
+        assert!(RecallBatches::mqar(&config(&[3]), 3, 32, 1, true).restore(&state).is_err());
     }
 
     #[test]
     fn training_repeats_after_its_examples_and_validation_is_different() {
         let config = MqarConfig { num_examples: 4, num_validation_examples: 5, ..config(&[4]) };
-        let mut data = MqarBatches::new(&config, 4, 32, 1, false);
+        let mut data = RecallBatches::mqar(&config, 4, 32, 1, false);
         let first = data.next_batch();
         assert_eq!(first, data.next_batch());
-        let validation = MqarValidation::new(&config, 4, 32);
+        let validation = RecallValidation::mqar(&config, 4, 32);
         assert_ne!(validation.batch(0).tokens, first.tokens);
         assert_eq!(validation.batches(), 2);
         let last = validation.batch(1);
