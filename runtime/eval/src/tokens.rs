@@ -49,8 +49,9 @@ impl fmt::Display for Bos {
     }
 }
 
-/// The tokens of a continuation behind its context. Blanks that end the context are the continuation's; both are tokenized
-/// as one text, which is cut at the number of the context's own tokens; what does not fit is cut off at the left.
+/// The tokens of a continuation behind its context. Blanks that end the context are the continuation's, whose tokens are those
+/// of both as one text behind as many as the context has by itself; the context's are its own, which need not be the first of the
+/// whole. What does not fit is cut off at the left.
 ///
 /// # Errors
 /// The tokenizer has no tokens for the text.
@@ -64,9 +65,11 @@ pub fn pair(
     let own = context.trim_end().len();
     let before = tokenizer.encode_ids(&context[..own])?;
     let mut ids: Vec<u32> = bos.token(tokenizer, before.is_empty()).into_iter().collect();
-    let prefix = ids.len();
-    ids.extend(tokenizer.encode_ids(&format!("{context}{continuation}"))?);
-    let from = (prefix + before.len()).clamp(1, ids.len().max(2) - 1);
+    let from = ids.len() + before.len();
+    let whole = tokenizer.encode_ids(&format!("{context}{continuation}"))?;
+    ids.extend(&before);
+    ids.extend(whole.iter().skip(before.len()));
+    let from = from.clamp(1, ids.len().max(2) - 1);
     Ok(cut(ids, from, room))
 }
 
@@ -121,6 +124,21 @@ mod tests {
         assert_eq!((found.ids, found.from), (vec![0], 1), "nothing counts");
         let found = pair(&bytes, Bos::Never, 3, "ab", "cdefgh").expect("bytes");
         assert_eq!((found.ids, found.from), (b"efgh".map(u32::from).to_vec(), 1));
+    }
+
+    #[test]
+    fn tokens_of_a_context_are_its_own() {
+        // Of the whole, "bc" is joined first, so that it does not begin with the context's own token.
+        let json = r#"{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+            "decoder": null, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "bc": 3, "ab": 4},
+            "merges": [["b", "c"], ["a", "b"]]}}"#;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, json).expect("written");
+        let tokenizer = Tokenizer::open(&path).expect("a tokenizer");
+        assert_eq!(tokenizer.encode_ids("abc").expect("tokens"), [0, 3]);
+        let found = pair(&tokenizer, Bos::Auto, 100, "ab", "c").expect("tokens");
+        assert_eq!((found.ids, found.from), (vec![4, 3], 1), "as lm-evaluation-harness has it");
     }
 
     #[test]

@@ -15,7 +15,7 @@ const FOUR: Chance = Chance::Of(0.25);
 pub(crate) const TASKS: &[Task] = &[
     Task {
         name: "mmlu",
-        version: 1,
+        version: 2,
         about: "57 subjects, the letter of the right answer: mmlu/{dev,test}/SUBJECT_{dev,test}.csv",
         shots: Some(0),
         metric: "acc",
@@ -24,7 +24,7 @@ pub(crate) const TASKS: &[Task] = &[
     },
     Task {
         name: "mmlu_continuation",
-        version: 1,
+        version: 2,
         about: "the same questions, the text of the right answer, which says more of small models",
         shots: Some(0),
         metric: "acc",
@@ -33,7 +33,7 @@ pub(crate) const TASKS: &[Task] = &[
     },
     Task {
         name: "hellaswag",
-        version: 1,
+        version: 2,
         about: "which of four endings comes next: hellaswag/hellaswag_val.jsonl",
         shots: None,
         metric: "acc_norm",
@@ -42,7 +42,7 @@ pub(crate) const TASKS: &[Task] = &[
     },
     Task {
         name: "arc_easy",
-        version: 1,
+        version: 2,
         about: "questions of science: ARC-V1-Feb2018-2/ARC-Easy/ARC-Easy-Test.jsonl",
         shots: Some(0),
         metric: "acc",
@@ -51,7 +51,7 @@ pub(crate) const TASKS: &[Task] = &[
     },
     Task {
         name: "arc_challenge",
-        version: 1,
+        version: 2,
         about: "the difficult ones of them: ARC-V1-Feb2018-2/ARC-Challenge/ARC-Challenge-Test.jsonl",
         shots: Some(0),
         metric: "acc_norm",
@@ -60,7 +60,7 @@ pub(crate) const TASKS: &[Task] = &[
     },
     Task {
         name: "lambada",
-        version: 1,
+        version: 2,
         about: "the last word of a passage (OpenAI's version): lambada/lambada_test.jsonl",
         shots: None,
         metric: "acc",

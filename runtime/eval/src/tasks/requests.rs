@@ -12,7 +12,7 @@ use crate::tokens::pair;
 
 pub(crate) const TASKS: &[Task] = &[Task {
     name: "requests",
-    version: 1,
+    version: 2,
     about: "log-likelihoods of the requests that lm-evaluation-harness logged (--requests samples.jsonl), and how far they are from the logged ones",
     shots: None,
     metric: "log_likelihood",
