@@ -72,7 +72,7 @@ class Linc:
     def generate(self, *more):
         return run(
             self.given.linc, "generate", self.checkpoint, "--prompts", self.file, "--batch", self.count, "--greedy", "--tokens",
-            self.given.tokens, "--context", self.given.prompt + self.given.tokens + 1, "--device", "cpu", *more,
+            self.given.tokens, "--context", self.given.prompt + self.given.tokens + 1, "--device", "cpu", "--threads", self.given.threads, *more,
         )
 
     def ids(self):
@@ -157,7 +157,7 @@ def compare(given):
             exported = folder / f"exported_{number}"
             run(given.linc, "export", checkpoint, "--out", exported)
             about = run(given.linc, "inspect", checkpoint).stdout
-            layers = re.search(r"layers\s+([LS ]+)", about)
+            layers = re.search(r"^Layers +([LS ]+)$", about, re.MULTILINE)
             for batch in given.batch:
                 texts = prompts(batch, given.prompt)
                 ours, theirs = Linc(given, checkpoint, texts, folder), Transformers(given, exported, texts)
@@ -212,9 +212,10 @@ def shape(given):
             continue
         read = row["weight_bytes"] + row["cache_bytes"] + 2 * row["state_bytes"]
         least, step = 1e3 * read / limit, row["decode_ms"]["median"]
+        # What fits in caches is not read from memory in each step.
+        share = f"{100 * least / step:.0f} %" if read > 256e6 else "in caches"
         print(
-            f"| {precision} | {row['layers']} | {read / 1e9:.3f} GB | {least:.1f} | {step:.1f} | {100 * least / step:.0f} % "
-            f"| {row['decode_tokens_per_s']:.1f} |"
+            f"| {precision} | {row['layers']} | {read / 1e9:.3f} GB | {least:.2f} | {step:.2f} | {share} | {row['decode_tokens_per_s']:.1f} |"
         )
 
 
