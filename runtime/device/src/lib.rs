@@ -16,6 +16,7 @@
 mod allocator;
 pub mod available_memory;
 mod choice;
+pub mod comm;
 pub mod cpu;
 pub mod cuda;
 mod device;

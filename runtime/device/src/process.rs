@@ -10,6 +10,11 @@ pub fn seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
+/// The name of this machine, by which processes know who shares it; empty where the system does not say.
+pub fn machine() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 /// Ends a process that leads a group, and all in its group that are left, at once. Nothing happens if there are none, or where
 /// there are no groups.
 pub fn kill_group(leader: u32) {

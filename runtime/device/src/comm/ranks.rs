@@ -1,0 +1,373 @@
+//! This rank among the others: exchanges with a deadline, and linc's own sums over them.
+
+use std::mem::size_of;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Comm, CommError, Exchange, Group, Say, sum_parts};
+
+/// The exit code of a run that ended because a rank failed, hangs or is gone.
+pub const LOST: u8 = 3;
+
+/// A wait gives its core away between looks from the start, since ranks may share it; after this long it sleeps between them.
+const AWAKE: Duration = Duration::from_secs(1);
+const NAP: Duration = Duration::from_micros(50);
+
+/// Bytes of a number that is summed.
+const ELEMENT: usize = size_of::<f32>();
+
+/// One rank of a run. All ranks of a group call the same exchanges of it in the same order, each with its name for errors.
+///
+/// A failure is said, ends all ranks (with [`LOST`]), and where they are threads is returned. A rank that is dropped before
+/// [`Ranks::finish`], as by a panic, ends all as well.
+pub struct Ranks {
+    comm: Box<dyn Comm>,
+    timeout: Duration,
+    say: Say,
+    world: Group,
+    groups: u16,
+    sent: u64,
+    /// What sums are taken of, kept between them.
+    parts: Vec<f32>,
+    ended: bool,
+}
+
+impl Ranks {
+    /// Over a backend, with exchanges that may take `timeout` each.
+    pub fn new(comm: Box<dyn Comm>, timeout: Duration, say: Say) -> Ranks {
+        let world = Group::world(comm.rank(), comm.size());
+        Ranks { comm, timeout, say, world, groups: 0, sent: 0, parts: vec![], ended: false }
+    }
+
+    /// This process among all, from 0.
+    pub fn rank(&self) -> usize {
+        self.world.place()
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> usize {
+        self.world.size()
+    }
+
+    /// One line for people: library and ranks.
+    pub fn describe(&self) -> String {
+        self.comm.describe()
+    }
+
+    /// What an exchange may take from now on: what comes first may wait for processes that start, and what follows not.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// The group of all ranks.
+    pub fn world(&self) -> Group {
+        self.world.clone()
+    }
+
+    /// Bytes that this rank has sent to others so far.
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Divides the world into groups, the same on all ranks; the one that this rank is in.
+    ///
+    /// # Errors
+    /// [`CommError::Group`] where a rank is in no group or in two, [`CommError::Differ`] where the ranks name others.
+    pub fn divide(&mut self, groups: &[Vec<usize>]) -> Result<Group, CommError> {
+        let tag = self.groups + 1;
+        // First whether all name the same: then what is wrong with it all find alike.
+        self.agree(&[("groups", format!("{groups:?}"))])?;
+        let group = Group::of(groups, self.rank(), self.size(), tag)?;
+        // The least that MPI allows for a tag.
+        if tag == i16::MAX as u16 {
+            return Err(CommError::Group(format!("the world was divided {tag} times")));
+        }
+        self.groups = tag;
+        Ok(group)
+    }
+
+    /// Part i of member j becomes part j of member i. Both have as many bytes, a multiple of the members.
+    ///
+    /// # Errors
+    /// As all exchanges: [`CommError::Missing`] after the deadline, and what the backend says.
+    pub fn all_to_all(
+        &mut self,
+        name: &str,
+        group: &Group,
+        from: &[u8],
+        to: &mut [u8],
+    ) -> Result<(), CommError> {
+        let exchange = Exchange::AllToAll { bytes: from.len() / group.size() };
+        self.run(name, group, exchange, from, to)
+    }
+
+    /// Each member's part at its place, everywhere: `whole` has the bytes of all parts.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn all_gather(
+        &mut self,
+        name: &str,
+        group: &Group,
+        part: &[u8],
+        whole: &mut [u8],
+    ) -> Result<(), CommError> {
+        self.run(name, group, Exchange::AllGather { bytes: part.len() }, part, whole)
+    }
+
+    /// `bytes` of the member `root` becomes that of all: cut into parts that the members then gather, so that the
+    /// root sends its bytes about twice, whatever the size of the group.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn broadcast(
+        &mut self,
+        name: &str,
+        group: &Group,
+        root: usize,
+        bytes: &mut [u8],
+    ) -> Result<(), CommError> {
+        let part = bytes.len().div_ceil(group.size());
+        let whole = part * group.size();
+        if whole != bytes.len() {
+            let mut padded = bytes.to_vec();
+            padded.resize(whole, 0);
+            self.broadcast(name, group, root, &mut padded)?;
+            bytes.copy_from_slice(&padded[..bytes.len()]);
+            return Ok(());
+        }
+        let start = bytes.as_mut_ptr();
+        // SAFETY: the part of this member lies within the whole, and both exchanges have a part at its own place.
+        unsafe {
+            let mine = start.add(group.place() * part);
+            // The root's own part lies in the whole that it sends from.
+            self.exchange(name, group, Exchange::Scatter { root, bytes: part }, start, mine)?;
+            self.exchange(name, group, Exchange::AllGather { bytes: part }, mine, start)
+        }
+    }
+
+    /// Sends to one member and receives as many bytes from another, both at once: a step of a ring.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn send_receive(
+        &mut self,
+        name: &str,
+        group: &Group,
+        (to, sent): (usize, &[u8]),
+        (from, received): (usize, &mut [u8]),
+    ) -> Result<(), CommError> {
+        if group.size() == 1 {
+            received.copy_from_slice(sent);
+            return Ok(());
+        }
+        let send = Exchange::Send { to, bytes: sent.len() };
+        let receive = Exchange::Receive { from, bytes: received.len() };
+        // SAFETY: both slices live until both exchanges are over, and cannot overlap.
+        unsafe {
+            let first = self.comm.start(&receive, group, std::ptr::null(), received.as_mut_ptr());
+            let first = first.or_else(|error| self.fail(error.in_exchange(name)))?;
+            self.exchange(name, group, send, sent.as_ptr(), std::ptr::null_mut())?;
+            self.wait(name, group, first)
+        }
+    }
+
+    /// `out`, a part, becomes the sum of all members' parts at this one's place: `x` has as many parts as there are members. In
+    /// [linc's own order](sum_parts).
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn reduce_scatter(
+        &mut self,
+        name: &str,
+        group: &Group,
+        x: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), CommError> {
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.resize(x.len(), 0.0);
+        let exchange = Exchange::AllToAll { bytes: out.len() * ELEMENT };
+        let result = self.run(name, group, exchange, as_bytes(x), as_bytes_mut(&mut parts));
+        if result.is_ok() {
+            sum_parts(&parts, out);
+        }
+        self.parts = parts;
+        result
+    }
+
+    /// `x` becomes the sum of all members' `x`, in [linc's own order](sum_parts).
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn all_reduce(&mut self, name: &str, group: &Group, x: &mut [f32]) -> Result<(), CommError> {
+        let part = x.len().div_ceil(group.size());
+        let whole = part * group.size();
+        if whole != x.len() {
+            let mut padded = x.to_vec();
+            padded.resize(whole, 0.0);
+            self.all_reduce(name, group, &mut padded)?;
+            x.copy_from_slice(&padded[..x.len()]);
+            return Ok(());
+        }
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.resize(whole, 0.0);
+        let exchange = Exchange::AllToAll { bytes: part * ELEMENT };
+        let result = self.run(name, group, exchange, as_bytes(x), as_bytes_mut(&mut parts));
+        let mine = group.place() * part;
+        if result.is_ok() {
+            sum_parts(&parts, &mut x[mine..mine + part]);
+        }
+        self.parts = parts;
+        result?;
+        let start = x.as_mut_ptr();
+        // SAFETY: the part lies within the whole, at its own place.
+        unsafe {
+            let exchange = Exchange::AllGather { bytes: part * ELEMENT };
+            self.exchange(name, group, exchange, start.add(mine).cast(), start.cast())
+        }
+    }
+
+    /// Comes back when all members have come here.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn barrier(&mut self, name: &str, group: &Group) -> Result<(), CommError> {
+        self.all_gather(name, group, &[0], &mut vec![0; group.size()])
+    }
+
+    /// The bytes of all members, in order; they may differ in length.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn gather(&mut self, name: &str, group: &Group, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
+        const LENGTH: usize = size_of::<u64>();
+        let mut lengths = vec![0; LENGTH * group.size()];
+        self.all_gather(name, group, &(bytes.len() as u64).to_le_bytes(), &mut lengths)?;
+        let lengths: Vec<usize> = lengths
+            .chunks_exact(LENGTH)
+            .map(|length| length.iter().rev().fold(0, |length, byte| (length << 8) | usize::from(*byte)))
+            .collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        if longest == 0 {
+            return Ok(vec![vec![]; group.size()]);
+        }
+        let mut padded = bytes.to_vec();
+        padded.resize(longest, 0);
+        let mut all = vec![0; longest * group.size()];
+        self.all_gather(name, group, &padded, &mut all)?;
+        Ok(all.chunks_exact(longest).zip(lengths).map(|(bytes, length)| bytes[..length].to_vec()).collect())
+    }
+
+    /// Ends all ranks with an exit code, because of what is said of this one: where they are processes this does not return.
+    pub fn abort(&mut self, code: u8, message: &str) {
+        self.ended = true;
+        (self.say)(message);
+        self.comm.abort(code, message);
+    }
+
+    /// Leaves in order, when all ranks do.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn finish(mut self) -> Result<(), CommError> {
+        let world = self.world();
+        self.barrier("the end", &world)?;
+        self.ended = true;
+        self.comm.finish()
+    }
+
+    /// An exchange whose operands do not overlap. A length that the exchange does not have is an error of the caller.
+    fn run(
+        &mut self,
+        name: &str,
+        group: &Group,
+        exchange: Exchange,
+        from: &[u8],
+        to: &mut [u8],
+    ) -> Result<(), CommError> {
+        let (reads, writes) = exchange.bytes(group);
+        if (from.len(), to.len()) != (reads, writes) {
+            let (from, to) = (from.len(), to.len());
+            return self.fail(CommError::Group(format!(
+                "rank {}: {name} of {}: {from} bytes to {to}, expected {reads} to {writes}",
+                self.rank(),
+                group.describe(self.size())
+            )));
+        }
+        // SAFETY: the slices have the bytes of the exchange and live until it is over.
+        unsafe { self.exchange(name, group, exchange, from.as_ptr(), to.as_mut_ptr()) }
+    }
+
+    /// # Safety
+    /// `from` and `to` are as [`Comm::start`] wants them, until this returns.
+    unsafe fn exchange(
+        &mut self,
+        name: &str,
+        group: &Group,
+        exchange: Exchange,
+        from: *const u8,
+        to: *mut u8,
+    ) -> Result<(), CommError> {
+        // SAFETY: as the caller vouches.
+        let ticket = unsafe { self.comm.start(&exchange, group, from, to) };
+        let ticket = ticket.or_else(|error| self.fail(error.in_exchange(name)))?;
+        self.sent += exchange.messages(group).sends.iter().map(|message| message.bytes as u64).sum::<u64>();
+        self.wait(name, group, ticket)
+    }
+
+    /// Looks again and again whether an exchange is over: a backend may need that to go on at all.
+    fn wait(&mut self, name: &str, group: &Group, ticket: super::Ticket) -> Result<(), CommError> {
+        let begun = Instant::now();
+        loop {
+            match self.comm.test(ticket) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => return self.fail(error.in_exchange(name)),
+            }
+            let elapsed = begun.elapsed();
+            if elapsed > self.timeout {
+                let mut missing = self.comm.missing(ticket);
+                missing.sort_unstable();
+                missing.dedup();
+                return self.fail(CommError::Missing {
+                    rank: self.rank(),
+                    label: name.to_owned(),
+                    group: group.describe(self.size()),
+                    missing,
+                    timeout: self.timeout,
+                });
+            }
+            if elapsed > AWAKE { thread::sleep(NAP) } else { thread::yield_now() }
+        }
+    }
+
+    /// Ends all ranks by an error of this one; by one that was another's, only this.
+    fn fail<T>(&mut self, error: CommError) -> Result<T, CommError> {
+        self.ended = true;
+        if !matches!(error, CommError::Aborted { .. }) {
+            let message = error.to_string();
+            (self.say)(&message);
+            self.comm.abort(LOST, &message);
+        }
+        Err(error)
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        if !self.ended && self.size() > 1 {
+            let message = format!("rank {} has ended before the others", self.rank());
+            self.abort(LOST, &message);
+        }
+    }
+}
+
+fn as_bytes(x: &[f32]) -> &[u8] {
+    // SAFETY: any byte of a float is a byte.
+    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), std::mem::size_of_val(x)) }
+}
+
+fn as_bytes_mut(x: &mut [f32]) -> &mut [u8] {
+    // SAFETY: any byte of a float is a byte, and any four bytes are a float.
+    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), std::mem::size_of_val(x)) }
+}
