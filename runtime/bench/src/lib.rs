@@ -1,16 +1,19 @@
-//! Measurements: attention, training steps, inference, and kernels that memory limits, on any device.
+//! Measurements: attention, training steps, inference, and kernels that memory limits, on any device; and exchanges between
+//! ranks.
 //!
 //! What is timed is what the compiler makes of a model, in the order and the memory of its plan: no kernel is built for a
 //! measurement. Everything runs before it is timed; rounds go through all that is compared, so that a clock that drifts
 //! drifts for all; results are medians. Data are random: hardware is faster on zeros.
 
 mod attention;
+mod exchange;
 mod inference;
 mod memory;
 mod training;
 
 use std::time::Duration;
 
+use linc_device::comm::CommError;
 use linc_device::process::seconds;
 use linc_device::{Device, DeviceError};
 use linc_driver::{CompileError, Entry, OptimizerOptions, Options, Precision, RecomputePolicy, names};
@@ -23,6 +26,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use attention::{AttentionBench, AttentionRow, Pass, attention};
+pub use exchange::{ExchangeBench, ExchangeReport, ExchangeRow, Pattern, RanksCopy, exchange};
 pub use inference::{InferenceBench, InferenceReport, InferenceRow, inference};
 pub use memory::{CopySpeed, MemoryBench, MemoryReport, MemoryRow, memory};
 pub use training::{TrainingBench, TrainingReport, TrainingRow, training};
@@ -33,6 +37,9 @@ pub enum BenchError {
     /// What was to be measured does not run.
     #[error("{0}")]
     Session(#[from] SessionError),
+    /// Ranks that do not exchange.
+    #[error("{0}")]
+    Ranks(#[from] CommError),
     /// What was asked for is not measured.
     #[error("{0}")]
     Request(String),

@@ -22,6 +22,7 @@ use crate::args::{
 use crate::compile;
 use crate::out;
 use crate::progress::Progress;
+use crate::ranks;
 use crate::table::table;
 
 /// More runs tell nothing more; each one's times are kept.
@@ -33,6 +34,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
         BenchCommand::Train(args) => run_training(args),
         BenchCommand::Inference(args) => run_inference(args),
         BenchCommand::Memory(args) => run_memory(args),
+        BenchCommand::Exchange(args) => return ranks::exchange(args),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -55,7 +57,7 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
         kinds: distinct(args.kind.iter().map(kind)),
         passes: distinct(args.pass.iter().map(pass)),
         precision: compile::pass_setting(&args.measure.precision)?,
-        timing: timing(&args.measure)?,
+        timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
     let bar = Progress::new();
     let (device, rows) = attention(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
@@ -84,7 +86,7 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
         batch: args.batch_size,
         precision: compile::pass_setting(&args.measure.precision)?,
         recompute,
-        timing: timing(&args.measure)?,
+        timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
     let bar = Progress::new();
     let report = training(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
@@ -107,7 +109,7 @@ fn run_inference(args: &BenchInferenceArgs) -> Result<()> {
         lengths: args.seq.clone(),
         batches: args.batch_size.clone(),
         precision: compile::pass_setting(&args.measure.precision)?,
-        timing: timing(&args.measure)?,
+        timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
     let bar = Progress::new();
     let report = inference(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
@@ -129,7 +131,7 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
         seq: args.seq,
         batch: args.batch_size,
         precision: compile::pass_setting(&args.measure.precision)?,
-        timing: timing(&args.measure)?,
+        timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
     let bar = Progress::new();
     let report = memory(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
@@ -149,7 +151,7 @@ fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
 }
 
 /// Each once, in the order in which they were named.
-fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+pub(crate) fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
     all.fold(vec![], |mut seen, item| {
         if !seen.contains(&item) {
             seen.push(item);
@@ -158,14 +160,14 @@ fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
     })
 }
 
-fn timing(args: &MeasureArgs) -> Result<Timing> {
-    if args.rounds > MOST_RUNS {
-        bail!("--rounds is {}; expected 1 to {MOST_RUNS}\n  help: 10 say enough", args.rounds);
+pub(crate) fn timing(rounds: usize, warmup: usize) -> Result<Timing> {
+    if rounds > MOST_RUNS {
+        bail!("--rounds is {rounds}; expected 1 to {MOST_RUNS}\n  help: 10 say enough");
     }
-    if args.warmup > MOST_RUNS {
-        bail!("--warmup is {}; expected at most {MOST_RUNS}\n  help: 3 are enough", args.warmup);
+    if warmup > MOST_RUNS {
+        bail!("--warmup is {warmup}; expected at most {MOST_RUNS}\n  help: 3 are enough");
     }
-    Ok(Timing { warmup: args.warmup, rounds: args.rounds })
+    Ok(Timing { warmup, rounds })
 }
 
 fn open(
@@ -203,7 +205,7 @@ fn opener(args: &MeasureArgs, bar: Progress) -> Box<Open<'static>> {
 }
 
 /// Progress, where it is not in the way of the results.
-fn teller(bar: Progress) -> Box<Tell<'static>> {
+pub(crate) fn teller(bar: Progress) -> Box<Tell<'static>> {
     Box::new(move |told| match told {
         Told::Case(what) => {
             bar.clear();
@@ -228,11 +230,11 @@ fn print(bench: &str, args: &MeasureArgs, results: serde_json::Value) -> Result<
 }
 
 /// Milliseconds, with as many digits as they deserve.
-fn ms(value: f64) -> String {
+pub(crate) fn ms(value: f64) -> String {
     format!("{value:.*}", if value < 10.0 { 3 } else { 1 })
 }
 
-fn times(times: &Times) -> [String; 3] {
+pub(crate) fn times(times: &Times) -> [String; 3] {
     [times.median, times.min, times.max].map(ms)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants: everything is printed through [`out`], which cannot panic; whatever goes wrong ends in a message and one
 //! of these exit codes: 0 done, 2 the user's input or machine is at fault (message on standard error), 130 interrupted by
-//! Ctrl-C (143 by SIGTERM, 129 by SIGHUP), 141 the reader of standard output went away (as the shell reports it for other
+//! Ctrl-C (143 by SIGTERM, 129 by SIGHUP), 3 another rank failed, hangs or is gone, 141 the reader of standard output went away (as the shell reports it for other
 //! programs).
 
 mod args;
@@ -20,6 +20,7 @@ mod inspect;
 mod models;
 mod out;
 mod progress;
+mod ranks;
 mod report;
 mod serve;
 mod shipped;
@@ -50,6 +51,9 @@ static ALLOCATOR: Allocator = Allocator;
 fn main() -> ExitCode {
     signals::survive_file_limit();
     let command = Cli::parse().command;
+    if let Err(error) = ranks::check(&command) {
+        return failed(&error);
+    }
     if matches!(
         command,
         Command::Train(_)
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Command::Import(args) => hugging_face::import(&args),
         Command::Export(args) => hugging_face::export(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Launch(args) => ranks::launch(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Report(args) => report::run(&args),
         Command::Sweep(args) => sweep::run(&args),

@@ -3,10 +3,27 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use console::Term;
 
 use crate::wrap::wrapped;
+
+/// What lines of this process begin with, if there are others beside it.
+static LABEL: OnceLock<String> = OnceLock::new();
+
+/// From now on each line begins with this; what comes in pieces does not.
+pub(crate) fn label(label: String) {
+    let _ = LABEL.set(label);
+}
+
+fn labelled(text: impl Display) -> String {
+    let text = text.to_string();
+    match LABEL.get() {
+        None => text,
+        Some(label) => text.lines().map(|line| format!("{label}{line}")).collect::<Vec<_>>().join("\n"),
+    }
+}
 
 /// Columns of the terminal that standard output goes to, if it does.
 pub(crate) fn width() -> Option<usize> {
@@ -26,7 +43,7 @@ pub(crate) fn prose(text: impl Display) -> io::Result<()> {
 /// # Errors
 /// What the system says; [`io::ErrorKind::BrokenPipe`] when nobody reads any more.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{text}")
+    writeln!(io::stdout().lock(), "{}", labelled(text))
 }
 
 /// Writes a piece of a line at once.
@@ -41,5 +58,6 @@ pub(crate) fn piece(text: &str) -> io::Result<()> {
 
 /// Writes a line to standard error. If that fails there is nobody left to tell.
 pub(crate) fn complain(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    // In one piece: others may write to the same place.
+    let _ = io::stderr().lock().write_all(format!("{}\n", labelled(text)).as_bytes());
 }

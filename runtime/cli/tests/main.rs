@@ -18,6 +18,7 @@ mod memory;
 mod mistakes;
 mod optimizers;
 mod prompts;
+mod ranks;
 mod readme;
 mod report;
 mod requests;

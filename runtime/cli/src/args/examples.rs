@@ -65,3 +65,16 @@ Examples:
   linc completions bash > ~/.local/share/bash-completion/completions/linc
   linc completions zsh > ~/.zfunc/_linc     (a folder of fpath)
   linc completions fish > ~/.config/fish/completions/linc.fish";
+
+pub(super) const LAUNCH_EXAMPLES: &str = "\
+Examples:
+  linc launch -n 2 bench exchange
+  linc launch -n 4 bench exchange --exchange all-reduce --size 1MiB,64MiB
+
+It finds mpiexec, of an active Python environment (pip install mpich) or of the system, and becomes it, with the library that
+fits. Lines of ranks other than 0 begin with their number. On many machines, mpirun or srun start linc themselves.";
+
+pub(super) const EXCHANGE_EXAMPLES: &str = "\
+Examples:
+  linc launch -n 2 bench exchange
+  mpirun -n 8 --hostfile hosts linc bench exchange --exchange all-reduce";

@@ -1,5 +1,6 @@
 //! How values of arguments are read. The errors of the libraries are those of Rust's parsers.
 
+use linc_bench::Pattern;
 use linc_checkpoint::hugging_face::Element;
 use linc_driver::MemoryLimit;
 
@@ -51,4 +52,16 @@ pub(super) fn held_out(text: &str) -> Result<f64, &'static str> {
 pub(super) fn shard_tokens(text: &str) -> Result<u64, &'static str> {
     let limits = 1000..=1 << 31;
     text.parse().ok().filter(|n| limits.contains(n)).ok_or("expected an integer from 1000 to 2147483648")
+}
+
+/// Processes of one machine: more would only take its memory.
+pub(super) fn ranks(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or("expected an integer from 1 to 4096")
+}
+
+pub(super) fn exchange(text: &str) -> Result<Pattern, &'static str> {
+    Pattern::ALL
+        .into_iter()
+        .find(|pattern| pattern.name() == text)
+        .ok_or("expected all-to-all, all-gather, reduce-scatter, all-reduce, broadcast or send-receive")
 }

@@ -268,7 +268,6 @@ fn faulty(
 
 #[test]
 fn whatever_one_rank_does_all_end_in_time_and_say_who() {
-    let timeout = Duration::from_millis(300);
     for size in [2, 4] {
         for fault in
             [Fault::Late, Fault::Hangs, Fault::Panics, Fault::Returns, Fault::Refuses, Fault::OtherLength]
@@ -276,7 +275,10 @@ fn whatever_one_rank_does_all_end_in_time_and_say_who() {
             for (culprit, at) in [(0, 0), (size - 1, 1), (1, 2)] {
                 let case = format!("{fault:?} of rank {culprit} of {size} in exchange {at}");
                 let begun = Instant::now();
-                let results = world(size, timeout, |ranks| faulty(ranks, fault, culprit, at, 4 * timeout));
+                // Nothing but a rank that hangs may come to a deadline, however busy the machine is.
+                let hang = Duration::from_millis(1000);
+                let timeout = if fault == Fault::Hangs { hang / 2 } else { SOON };
+                let results = world(size, timeout, |ranks| faulty(ranks, fault, culprit, at, hang));
                 assert!(begun.elapsed() < SOON, "{case}");
                 let others: Vec<String> = results
                     .iter()

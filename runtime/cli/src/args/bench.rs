@@ -1,0 +1,161 @@
+//! Arguments of measurements.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use linc_device::Choice;
+use linc_driver::{PassSetting, Placement, Precision};
+
+use super::examples::EXCHANGE_EXAMPLES;
+use super::values::{count, positive};
+use super::{BenchExchangeArgs, Format, RecomputeArgs, placement_help};
+
+/// `linc bench`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Time softmax and linear attention by themselves, forward and backward
+    Attention(BenchAttentionArgs),
+    /// Time whole training steps of a model on random tokens
+    Train(BenchTrainArgs),
+    /// Time reading prompts and writing tokens behind them, with the memory that a sequence has
+    Inference(BenchInferenceArgs),
+    /// Time the kernels of a model's training step that memory limits, as shares of the speed of a copy
+    Memory(BenchMemoryArgs),
+    /// Time exchanges between ranks, and check their bits: started by linc launch, mpirun or srun
+    #[command(after_help = EXCHANGE_EXAMPLES)]
+    Exchange(BenchExchangeArgs),
+}
+
+/// How to measure.
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArgs {
+    #[arg(long, help = Precision::help(), default_value = Precision::default().name())]
+    pub(crate) precision: String,
+    /// Runs that are timed; medians, fastest and slowest are printed
+    #[arg(long, default_value_t = 10, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) rounds: usize,
+    /// Runs before them
+    #[arg(long, default_value_t = 3, value_parser = count, allow_negative_numbers = true)]
+    pub(crate) warmup: usize,
+    /// Where to run: auto (the first NVIDIA GPU that can be used, else the CPU), cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: Choice,
+    /// Threads of the CPU; 0 for all
+    #[arg(long, default_value_t = 0, value_parser = count, allow_negative_numbers = true)]
+    pub(crate) threads: usize,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// Kinds of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KindArg {
+    /// Softmax over keys
+    Softmax,
+    /// Causal efficient attention
+    Linear,
+}
+
+/// Halves of attention's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Half {
+    /// Output
+    Forward,
+    /// Gradients
+    Backward,
+}
+
+/// `linc bench attention`
+#[derive(Debug, Args)]
+pub(crate) struct BenchAttentionArgs {
+    /// Features of a head, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "64,128", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) head_dim: Vec<usize>,
+    /// Tokens of a sequence, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1024", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) seq: Vec<usize>,
+    /// Query heads
+    #[arg(long, default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) heads: usize,
+    /// Key and value heads
+    #[arg(long, default_value_t = 8, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) kv_heads: usize,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) batch_size: usize,
+    /// Which attention
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "softmax,linear")]
+    pub(crate) kind: Vec<KindArg>,
+    /// Which half of its work
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "forward,backward")]
+    pub(crate) pass: Vec<Half>,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+/// `linc bench train`
+#[derive(Debug, Args)]
+pub(crate) struct BenchTrainArgs {
+    /// The model, such as models/llama3_1b.toml
+    pub(crate) model: PathBuf,
+    /// Shares of linear layers, separated by commas; 0 if not given
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) ratio: Vec<String>,
+    #[arg(long, help = placement_help(), default_value_t = Placement::default().to_string())]
+    pub(crate) placement: String,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a sequence, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "2048", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) seq: Vec<usize>,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) recompute: RecomputeArgs,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+/// `linc bench inference`
+#[derive(Debug, Args)]
+pub(crate) struct BenchInferenceArgs {
+    /// The model, such as models/llama3_1b.toml
+    pub(crate) model: PathBuf,
+    /// Shares of linear layers, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "0,0.5,1", allow_negative_numbers = true)]
+    pub(crate) ratio: Vec<String>,
+    #[arg(long, help = placement_help(), default_value_t = Placement::default().to_string())]
+    pub(crate) placement: String,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a prompt, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "128,1024,8192", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) seq: Vec<usize>,
+    /// Sequences that are continued at once, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,8", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) batch_size: Vec<usize>,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+/// `linc bench memory`
+#[derive(Debug, Args)]
+pub(crate) struct BenchMemoryArgs {
+    /// The model whose sizes count, such as models/llama3_1b.toml; one layer of it is run
+    pub(crate) model: PathBuf,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 2048, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) seq: usize,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}

@@ -1,0 +1,217 @@
+//! `linc launch` and `linc bench exchange`, and what commands do that are started as several ranks.
+
+use std::env;
+use std::process::{self, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, bail};
+use clap::Parser;
+use linc_bench::{BenchError, ExchangeBench, ExchangeReport, Pattern, exchange as measure};
+use linc_device::comm::{Place, Ranks, Starter, become_command, connect};
+use linc_device::cpu::Level;
+use linc_device::process::machine;
+use linc_device::words::{bytes, count};
+use serde_json::{Value, json};
+
+use crate::args::{BenchCommand, BenchExchangeArgs, Cli, Command, Format, LaunchArgs};
+use crate::bench::{distinct, teller, times, timing};
+use crate::out;
+use crate::progress::Progress;
+use crate::table::table;
+
+/// Becomes the program that starts ranks.
+pub(crate) fn launch(args: &LaunchArgs) -> Result<ExitCode> {
+    // What the command line has wrong is said once, not by each rank.
+    let words = std::iter::once("linc".into()).chain(args.command.iter().cloned());
+    let command = Cli::try_parse_from(words).unwrap_or_else(|error| error.exit()).command;
+    match &command {
+        Command::Bench(BenchCommand::Exchange(_)) => {}
+        other if args.ranks > 1 => bail!("{}", not_shared(name_of(other), args.ranks)),
+        Command::Launch(_) => bail!("linc launch starts another command, not itself"),
+        _ => {}
+    }
+    let starter = Starter::find()?;
+    if let Some(warning) = Starter::warning(args.ranks) {
+        out::complain(format_args!("warning: {warning}"));
+    }
+    let program = env::current_exe().context("the program does not know where it is")?;
+    Ok(ExitCode::from(become_command(starter.command(args.ranks, &program, &args.command))?))
+}
+
+/// Refuses commands that would do the same work once a rank, and write to the same folders.
+pub(crate) fn check(command: &Command) -> Result<()> {
+    let works = matches!(
+        command,
+        Command::Train(_)
+            | Command::Sweep(_)
+            | Command::Eval(_)
+            | Command::Serve(_)
+            | Command::Generate(_)
+            | Command::Import(_)
+            | Command::Export(_)
+            | Command::Tokenize(_)
+            | Command::Launch(_)
+    );
+    if !works {
+        return Ok(());
+    }
+    let place = Place::of_process()?;
+    if place.world == 1 {
+        return Ok(());
+    }
+    label(&place);
+    bail!("this is {place}: {}", not_shared(name_of(command), place.world))
+}
+
+fn not_shared(command: &str, ranks: usize) -> String {
+    format!(
+        "linc {command} does not share its work among ranks yet, and {} would do the same work\n  help: start it once, without the launcher; or with LINC_LAUNCHER=none if each is a run of its own, in its own folder",
+        count(ranks, "rank")
+    )
+}
+
+fn name_of(command: &Command) -> &'static str {
+    match command {
+        Command::Train(_) => "train",
+        Command::Sweep(_) => "sweep",
+        Command::Report(_) => "report",
+        Command::Config(_) => "config",
+        Command::Compile(_) => "compile",
+        Command::Inspect(_) => "inspect",
+        Command::Generate(_) => "generate",
+        Command::Serve(_) => "serve",
+        Command::Eval(_) => "eval",
+        Command::Import(_) => "import",
+        Command::Export(_) => "export",
+        Command::Tokenize(_) => "tokenize",
+        Command::Launch(_) => "launch",
+        Command::Bench(_) => "bench",
+        #[cfg(feature = "watch")]
+        Command::Watch(_) => "watch",
+        Command::Completions(_) => "completions",
+        Command::Models => "models",
+        Command::Init(_) => "init",
+    }
+}
+
+/// Lines of other ranks than the first say whose they are.
+fn label(place: &Place) {
+    if place.rank > 0 {
+        out::label(format!("[rank {}] ", place.rank));
+    }
+}
+
+fn say(message: &str) {
+    out::complain(format_args!("error: {message}"));
+}
+
+pub(crate) fn exchange(args: &BenchExchangeArgs) -> Result<ExitCode> {
+    let place = Place::of_process()?;
+    label(&place);
+    let patterns = distinct(args.exchange.iter().copied());
+    let patterns = if patterns.is_empty() { Pattern::ALL.to_vec() } else { patterns };
+    let (sizes, over) = (distinct(args.size.iter().map(|size| size.0)), distinct(args.ranks.iter().copied()));
+    let mut ranks = connect(&place, Duration::from_secs(args.timeout), say)?;
+    let is_first = ranks.rank() == 0;
+    let result = agree(&mut ranks, args).and_then(|()| {
+        let timing =
+            timing(args.rounds, args.warmup).map_err(|error| BenchError::Request(error.to_string()))?;
+        let bench = ExchangeBench { patterns, sizes, ranks: over, timing };
+        let bar = if is_first { Progress::new() } else { Progress::hidden() };
+        let mut tell = teller(bar);
+        measure(&bench, &mut ranks, &mut |told| {
+            if is_first {
+                tell(told);
+            }
+        })
+    });
+    // What is returned here all ranks have found alike: one says it.
+    let printed = match &result {
+        Ok(report) if is_first => print(report, args),
+        Err(error) if is_first => {
+            say(&error.to_string());
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    ranks.finish()?;
+    printed?;
+    Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Processes of more ranks than these are not listed.
+const MOST_NAMED: usize = 16;
+
+/// The handshake of a measurement.
+fn agree(ranks: &mut Ranks, args: &BenchExchangeArgs) -> Result<(), BenchError> {
+    // Launchers name processes by their numbers alone.
+    let process = format!("process {} on {}", process::id(), machine());
+    let world = ranks.world();
+    let processes = ranks.gather("the processes", &world, process.as_bytes())?;
+    if ranks.rank() == 0 && (2..=MOST_NAMED).contains(&processes.len()) {
+        let named = processes.iter().enumerate();
+        let named =
+            named.map(|(rank, process)| format!("rank {rank} is {}", String::from_utf8_lossy(process)));
+        out::complain(named.collect::<Vec<_>>().join(", "));
+    }
+    let BenchExchangeArgs { exchange, size, ranks: over, rounds, warmup, timeout, format: _ } = args;
+    let size: Vec<String> = size.iter().map(ToString::to_string).collect();
+    let size = size.join(",");
+    let command = format!(
+        "--exchange {exchange:?} --size {size} --ranks {over:?} --rounds {rounds} --warmup {warmup} --timeout {timeout}"
+    );
+    Ok(ranks.agree(&[
+        ("linc's version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("the processor", format!("{}, {}", env::consts::ARCH, Level::detect().name())),
+        ("the command", command),
+    ])?)
+}
+
+fn print(report: &ExchangeReport, args: &BenchExchangeArgs) -> Result<(), Error> {
+    match args.format {
+        Format::Text => {
+            let (rounds, warmup) = (count(args.rounds, "round"), args.warmup);
+            out::line(format_args!("{}\n{rounds} after {warmup} to warm up\n", report.backend))?;
+            out::line(exchange_table(report))?;
+            let copies = report.copies.iter().map(|copy| {
+                let [median, min, max] = times(&copy.ms);
+                let size = bytes(copy.bytes as u64);
+                vec![size, copy.ranks.to_string(), median, min, max, format!("{:.2}", copy.gbytes)]
+            });
+            let header = ["copy in memory, by all ranks at once", "ranks", "ms", "min", "max", "GB/s"];
+            out::line(format_args!("\n{}", table(&header, &copies.collect::<Vec<_>>())))?;
+            out::line(
+                "\nAll results have the bits they should have, and ranks sent the bytes of the formulas.",
+            )?;
+        }
+        Format::Json => {
+            let mut object = json!({ "tool": "linc", "bench": "exchange" });
+            if let (Some(object), Value::Object(results)) =
+                (object.as_object_mut(), serde_json::to_value(report)?)
+            {
+                object.extend(results);
+            }
+            out::line(serde_json::to_string_pretty(&object)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn exchange_table(report: &ExchangeReport) -> String {
+    let rows = report.rows.iter().map(|row| {
+        let [median, min, max] = times(&row.ms);
+        vec![
+            row.exchange.name().to_owned(),
+            row.ranks.to_string(),
+            bytes(row.bytes as u64),
+            bytes(row.wire_bytes as u64),
+            median,
+            min,
+            max,
+            row.gbytes.map_or(String::new(), |gbytes| format!("{gbytes:.2}")),
+            row.share.map_or(String::new(), |share| format!("{:.1}%", 100.0 * share)),
+        ]
+    });
+    let header = ["exchange", "ranks", "of a rank", "sends", "ms", "min", "max", "GB/s", "of copy"];
+    table(&header, &rows.collect::<Vec<_>>())
+}
