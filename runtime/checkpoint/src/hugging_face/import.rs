@@ -156,18 +156,26 @@ fn tokenizer(
     notes: &mut Vec<String>,
 ) -> Result<Option<Tokenizer>, CheckpointError> {
     let vocab = config.sizes.vocab;
-    if !folder.join(TOKENIZER_FILE).is_file() {
+    let Some(path) = Tokenizer::find(folder) else {
         let bytes = Tokenizer::bytes();
         if vocab == bytes.vocab_size() {
             return Ok(Some(bytes));
         }
         notes.push(format!(
-            "{}: there is no {TOKENIZER_FILE}, so the model reads no text; have transformers write one (AutoTokenizer, save_pretrained)",
+            "{}: there is no {TOKENIZER_FILE} and no rank file, so the model reads no text; have transformers write one (AutoTokenizer, save_pretrained)",
             folder.display()
         ));
         return Ok(None);
-    }
-    let tokenizer = Tokenizer::open(folder)?;
+    };
+    let is_json = path.file_name().is_some_and(|name| name == TOKENIZER_FILE);
+    let tokenizer = match Tokenizer::open(&path) {
+        // Of other models' rank files it is not known how they split a text.
+        Err(error) if !is_json => {
+            notes.push(format!("the model reads no text: {error}"));
+            return Ok(None);
+        }
+        opened => opened?,
+    };
     notes.extend(tokenizer.notes().iter().cloned());
     if tokenizer.vocab_size() > vocab {
         let message = format!(

@@ -683,6 +683,45 @@ fn a_tokenizer_comes_with_its_model_and_has_no_more_tokens() {
     );
 }
 
+/// A rank file of the bytes, as Llama 3's.
+fn ranks() -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let line = |byte: usize| {
+        let digits = [DIGITS[byte >> 2], DIGITS[(byte & 3) << 4]].map(char::from);
+        format!("{}{}== {byte}\n", digits[0], digits[1])
+    };
+    (0..256).map(line).collect()
+}
+
+#[test]
+fn a_rank_file_is_a_tokenizer_too() {
+    // 256 special tokens follow the ranks.
+    let model = || {
+        let folder = Folder::new().set("vocab_size", json!(512));
+        let folder = folder.with(EMBEDDING, "F32", &[512, 16]).with(OUTPUT, "F32", &[512, 16]);
+        folder.write();
+        folder
+    };
+    for place in ["tokenizer.model", "original/tokenizer.model"] {
+        let folder = model();
+        fs::create_dir_all(folder.path().join("original")).expect("a folder");
+        folder.file(place, ranks());
+        let imported = folder.import().unwrap_or_else(|error| panic!("{error}"));
+        assert!(imported.has_tokenizer && imported.reads_text, "{:?}", imported.notes);
+        let made = linc_data::Tokenizer::open(&folder.out()).expect("a tokenizer.json");
+        assert_eq!((made.vocab_size(), made.bos()), (512, Some(256)));
+        assert_eq!(made.encode_ids("ab").expect("bytes"), [97, 98]);
+    }
+    let unknown = model();
+    unknown.file("qwen.tiktoken", ranks());
+    let imported = unknown.import().unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        !imported.reads_text && imported.notes[0].contains("how it splits a text"),
+        "{:?}",
+        imported.notes
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {

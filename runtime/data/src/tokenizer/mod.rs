@@ -129,6 +129,13 @@ impl Tokenizer {
         Ok(Self { backend, special, vocab_size, files: Arc::new(files), notes })
     }
 
+    /// Where a folder of a model has its tokenizer: a `tokenizer.json`, else its only rank file, which Meta's folders have in
+    /// `original`; nothing if there is none.
+    pub fn find(folder: &Path) -> Option<PathBuf> {
+        let places = [folder.to_path_buf(), folder.join("original")];
+        places.iter().filter_map(|folder| other::find_in(folder)).find(|path| path.is_file())
+    }
+
     /// What it is, for messages.
     pub fn name(&self) -> String {
         match &self.backend {

@@ -31,18 +31,23 @@ pub(super) fn help(path: &Path) -> String {
 /// # Errors
 /// It has neither.
 pub(super) fn tokenizer_in(folder: &Path) -> Result<PathBuf, DataError> {
+    find_in(folder).ok_or_else(|| no_tokenizer_in(folder))
+}
+
+/// The same; nothing if it has neither.
+pub(super) fn find_in(folder: &Path) -> Option<PathBuf> {
     let json = folder.join(TOKENIZER_FILE);
     if json.exists() {
-        return Ok(json);
+        return Some(json);
     }
     let is_ranks = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let is_named = name == ranks::LLAMA3_FILE || name.ends_with(ranks::ENDING);
-        is_named && fs::read(path).is_ok_and(|bytes| ranks::is_rank_file(path, &bytes))
+        is_named && path.is_file() && fs::read(path).is_ok_and(|bytes| ranks::is_rank_file(path, &bytes))
     };
     match &entries(folder).into_iter().filter(|path| is_ranks(path)).collect::<Vec<_>>()[..] {
-        [only] => Ok(only.clone()),
-        _ => Err(no_tokenizer_in(folder)),
+        [only] => Some(only.clone()),
+        _ => None,
     }
 }
 
