@@ -2,6 +2,7 @@
 
 mod cuda_snapshots;
 mod decode;
+mod documents;
 mod emulated;
 mod folders;
 mod knowledge;

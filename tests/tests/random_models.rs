@@ -61,6 +61,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         min_loss_rows: 64,
         sort_tokens: true,
         narrow_weights: false,
+        documents: false,
         recompute: case.recompute,
         machine: Machine { cost: |_, _| (1, 1), balance: 1.0 },
         disabled: case.disabled.clone(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use linc_cases::attention::{Measured, linear, softmax};
+use linc_cases::attention::{Measured, linear, linear_apart, softmax, softmax_apart};
 use linc_cases::exhaustive;
 use linc_cases::launch::bytes;
 use linc_cases::operands::Keys;
@@ -146,6 +146,25 @@ fn linear_is_as_precise_as_its_rounding() {
     let mut cases = vec![];
     for Form { shape, elem, arches, seed, .. } in forms(1) {
         cases.extend(on(arches, linear(shape, elem, Keys::Normal, 3.0, seed)));
+    }
+    check(&cases);
+}
+
+#[test]
+fn documents_are_kept_apart() {
+    let mut cases = vec![];
+    for (i, (seq, head_dim)) in [(200, 64), (65, 128), (256, 32), (192, 128)].into_iter().enumerate() {
+        let (kv_heads, group) = (1 + i % 2, 1 + i / 2);
+        let shape = HeadShape { batch: 2 - i % 2, seq, heads: kv_heads * group, kv_heads, head_dim };
+        let (elem, seed) = (narrow(i), i as u64 + 1);
+        let tile = [(64, 64), (128, 64)][i % 2];
+        cases.extend(on(arches(i), softmax_apart(shape, elem, tile, seed)));
+        cases.extend(on(arches(i + 1), linear_apart(shape, elem, Keys::Normal, 1.0, seed)));
+    }
+    for (i, keys) in [Keys::Uniform(100.0), Keys::Ramp(-100.0), Keys::Spike].into_iter().enumerate() {
+        let shape = HeadShape { batch: 1, seq: 150, heads: 2, kv_heads: 1, head_dim: 64 };
+        let elem = [Elem::F32, Elem::Bf16, Elem::F16][i];
+        cases.extend(on(arches(i), linear_apart(shape, elem, keys, 1.0, i as u64 + 1)));
     }
     check(&cases);
 }

@@ -83,13 +83,15 @@ fn softmax_attention() {
     check(&library::softmax_attention());
 }
 
-/// For each shape, each type and each of three settings in turn there are five kernels. Where not everything is asked
+/// For each shape, each type and each of three settings in turn there are five kernels, and two for each of two settings with
+/// documents. Where not everything is asked
 /// for, a shape and a type come with one setting, so that each setting meets all types and all shapes.
 #[test]
 fn efficient_attention() {
     let cases = library::efficient_attention();
-    assert_eq!(cases.len() % 45, 0, "shapes with three types, three settings and five kernels each");
-    let turn = |i: usize| (i / 45 + i / 15 + i / 5) % 3;
+    assert_eq!(cases.len() % 57, 0, "shapes with three types, and 19 kernels each");
+    // Of 19: three settings of five, and the four with documents.
+    let turn = |i: usize| (i / 57 + i / 19 + i % 19 / 5) % 3;
     let some = cases.into_iter().enumerate().filter(|(i, _)| exhaustive() || turn(*i) == 0);
     check(&some.map(|(_, case)| case).collect::<Vec<_>>());
 }

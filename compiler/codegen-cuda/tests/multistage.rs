@@ -14,7 +14,7 @@ use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
 use linc_tile::library::reduce::{SumMiddleSpec, SumOfSquaresSpec, sum_middle, sum_of_squares};
-use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::rope::{Positions, RopeSpec, rope};
 use linc_tile::{Builder, Elem, Kernel, Mode, Op, ParamId};
 
 const ROWS: usize = 8;
@@ -67,7 +67,7 @@ fn kernels(elem: Elem) -> Vec<Kernel> {
             y_strides: strides,
             table_len: ROWS,
             block: 1,
-            start: false,
+            positions: Positions::FromZero,
             inverse: false,
         }),
         embedding(&EmbeddingSpec { tokens: ROWS, d: D, vocab: 5, table: Elem::F32, y: elem }),

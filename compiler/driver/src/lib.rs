@@ -110,6 +110,9 @@ pub struct Options {
     pub precision: Precision,
     /// Weights that only products read are stored in that format: of programs that do not train.
     pub narrow_weights: bool,
+    /// The documents of a sequence see nothing of each other: programs that train and [`Entry::Eval`] have the input
+    /// [`names::POSITIONS`], i32 `[batch, seq]`, the position of each token in its document.
+    pub documents: bool,
     /// How the scale of the loss changes; only f16 has one.
     pub loss_scale: LossScale,
     /// The machine that kernels are shaped for, and that dumps have the code of.
@@ -134,6 +137,7 @@ impl Options {
             seq,
             precision: Precision::default(),
             narrow_weights: false,
+            documents: false,
             loss_scale: LossScale::default(),
             target: Target::default(),
             recompute: RecomputePolicy::default(),
@@ -251,6 +255,7 @@ fn compile_once(
         attention: model.attention_options(options.target),
         precision: options.precision,
         narrow_weights: options.narrow_weights,
+        documents: options.documents,
         loss_scale: options.loss_scale,
         min_loss_rows: linc_kernels::min_loss_rows(
             options.target.into(),

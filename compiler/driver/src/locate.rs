@@ -39,10 +39,14 @@ pub(crate) fn check_heads(model: &Model, graph: &Graph, origins: &Origins) -> Re
 /// What to do about a model that cannot be decoded.
 const MIXES: &str = "a token sees others through causal `attention` only, or it cannot be decoded one at a time; training and validation need none of this";
 
+/// What to do about a model whose documents cannot be kept apart.
+const MIXES_DOCUMENTS: &str = "tokens see others through causal `attention` only where documents are kept apart; leave out training.reset_at_document to let documents of a sequence see each other";
+
 /// The error of a pass, at its place in the text if it has one; `graph` is the model as the language built it.
 pub(crate) fn pass_error(error: PassError, graph: &Graph, origins: &Origins) -> CompileError {
     let (node, help) = match &error {
         PassError::MixesPositions { node, .. } => (Some(*node), MIXES),
+        PassError::MixesDocuments { node, .. } => (*node, MIXES_DOCUMENTS),
         PassError::UnusedParameter { name } => {
             let is_it = |node: &NodeId| matches!(graph.op(*node), Op::Param { name: n, .. } if n == name);
             (graph.nodes().find(is_it), "what is trained must have a gradient")

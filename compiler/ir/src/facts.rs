@@ -231,9 +231,16 @@ impl Op {
             }
             Op::Embedding { .. } => const { &compute(Any, &[1]) },
             Op::EmbeddingGrad { .. } => const { &compute(Any, &[0]) },
-            Op::Attention(_) => const { &compute(Narrow(QKV), &[]) },
+            // Where positions are depends on the rope table.
+            Op::Attention(_) => const { &Facts { integers: None, ..compute(Narrow(QKV), &[]) } },
             Op::AttentionGrad(_) => {
-                const { &Facts { is_attention_gradient: true, ..compute(Narrow(&[0, 1, 2, 3, 4]), &[]) } }
+                const {
+                    &Facts {
+                        is_attention_gradient: true,
+                        integers: None,
+                        ..compute(Narrow(&[0, 1, 2, 3, 4]), &[])
+                    }
+                }
             }
             Op::Kind(op) => op.facts(),
             Op::CrossEntropy | Op::CrossEntropyGrad | Op::LogProbs => const { &compute(Narrow(&[0]), &[1]) },

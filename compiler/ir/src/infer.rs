@@ -216,7 +216,12 @@ impl Check<'_> {
                 self.rank(0, 4, "[batch, seq, heads, head_dim]")?;
                 self.rope_table(1, 0)?;
                 if self.operands.len() == 3 {
-                    self.of_sequences(2, self.shape(0).dims()[0], "a position of each sequence")?;
+                    let (batch, seq) = (self.shape(0).dims()[0], self.shape(0).dims()[1]);
+                    self.int(2)?;
+                    match self.shape(2).rank() {
+                        2 => self.same(2, &[batch, seq].into(), "a position of each token")?,
+                        _ => self.same(2, &[batch].into(), "a position of each sequence")?,
+                    }
                 }
                 Ok(vec![self.like(0)])
             }

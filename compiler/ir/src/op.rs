@@ -193,8 +193,8 @@ pub enum Op {
         /// As in the forward.
         eps: f64,
     },
-    /// `(x [B,N,H,D], table [len,D/2,2], start i32[1]?) -> y like x`: rotates interleaved feature pairs by
-    /// position `start + n` (arXiv 2104.09864); `inverse` rotates back (its gradient). The table is f32 for an x of 16 bits, too.
+    /// `(x [B,N,H,D], table [len,D/2,2], start i32[B]?) -> y like x`: rotates interleaved feature pairs by
+    /// position `start + n` (arXiv 2104.09864), or by the position of each token if that is `positions i32[B,N]`; `inverse` rotates back (its gradient). The table is f32 for an x of 16 bits, too.
     Rope {
         /// Rotate by the negative angle.
         inverse: bool,
@@ -214,9 +214,11 @@ pub enum Op {
     },
 
     // ---- attention; `attention` has the operations of each kind ----
-    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], rope table?) -> out [B,N,H,D]`; abstract, one kind is chosen per layer.
+    /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], rope table?, positions i32[B,N]?) -> out [B,N,H,D]`; abstract, one kind is
+    /// chosen per layer. `positions` is the position of each token in its document, 0 at its start: a token then sees those of
+    /// its own document only, and is rotated by that position. Each is 0 or one more than the one before it.
     Attention(AttentionSpec),
-    /// `(q, k, v, out, dout, rope table?) -> (dq, dk, dv)`; `out` names the forward node.
+    /// `(q, k, v, out, dout, rope table?, positions?) -> (dq, dk, dv)`; `out` names the forward node.
     AttentionGrad(AttentionSpec),
     /// An operation of the kind that was chosen: forward, backward, or decoding.
     Kind(KindOp),

@@ -163,6 +163,68 @@ fn efficient_attention() {
     }
 }
 
+/// Documents of 3, 1 and 3 tokens, and of 2 and 5.
+fn positions() -> Tensor<f64> {
+    Tensor::int([2, 7], vec![0, 1, 2, 0, 0, 1, 2, 0, 1, 0, 1, 2, 3, 4])
+}
+
+/// Tokens `range` of sequence `b` of a tensor.
+fn part(x: &Tensor<f64>, b: usize, range: std::ops::Range<usize>) -> Tensor<f64> {
+    let [_, n, heads, d] = x.shape.dims() else { panic!("{}", x.shape) };
+    let row = heads * d;
+    let values = x.doubles()[(b * n + range.start) * row..(b * n + range.end) * row].to_vec();
+    Tensor::float([1, range.len(), *heads, *d], values)
+}
+
+#[test]
+fn documents_see_nothing_of_each_other() {
+    let mut numbers = Numbers(12);
+    let (b, n, d) = (2, 7, 4);
+    let spec = EfficientSpec { causal: true, chunk: 3, temperature: 1.5, form: EfficientForm::Fused };
+    let rope = AttentionSpec { layer: 0, causal: true, rope: true, kind: None };
+    let (table, positions) = (rope_table(n, d / 2), positions());
+    for forward in [
+        Op::from(SoftmaxOp::Forward { causal: true, scale: 0.7 }),
+        Op::from(EfficientOp::Forward(spec)),
+        Op::Attention(rope.clone()),
+    ] {
+        let (q, dout) = (numbers.tensor([b, n, 4, d]), numbers.tensor([b, n, 4, d]));
+        let (k, v) = (numbers.tensor([b, n, 2, d]), numbers.tensor([b, n, 2, d]));
+        let is_abstract = matches!(forward, Op::Attention(_));
+        let more = if is_abstract { vec![&table] } else { vec![] };
+        let operands = [&[&q, &k, &v][..], &more, &[&positions]].concat();
+        let saved = eval(&forward, &operands).unwrap();
+        let backward = match &forward {
+            Op::Kind(kind) => kind.gradient().map(Op::Kind).expect("a gradient"),
+            _ => Op::AttentionGrad(rope.clone()),
+        };
+        let results: Vec<&Tensor<f64>> = saved.iter().collect();
+        let of_backward = [&[&q, &k, &v][..], &results, &[&dout], &more, &[&positions]].concat();
+        let found = eval(&backward, &of_backward).unwrap();
+        for i in 0..3 {
+            let expected = differences(&forward, &operands, i, &dout.doubles());
+            let what = format!("{}: d{}", forward.name(), ["q", "k", "v"][i]);
+            close(&what, &found[i].doubles(), &expected, 5.0 * TOLERANCE);
+        }
+        for (sequence, range) in [(0, 0..3), (0, 3..4), (0, 4..7), (1, 0..2), (1, 2..7)] {
+            let [q, k, v] = [&q, &k, &v].map(|x| part(x, sequence, range.clone()));
+            let alone = eval1(&forward, &[&[&q, &k, &v][..], &more].concat());
+            let together = part(&saved[0], sequence, range);
+            close("a document alone", &together.doubles(), &alone.doubles(), 1e-13);
+        }
+        // They count each document from 0.
+        let mut wrong = operands.clone();
+        let other = Tensor::int([b, n], vec![0, 1, 3, 0, 0, 1, 2, 0, 1, 0, 1, 2, 3, 4]);
+        *wrong.last_mut().expect("positions") = &other;
+        let error = eval(&forward, &wrong).unwrap_err().to_string();
+        assert!(error.contains("positions count each document from 0"), "{error}");
+    }
+    let (q, k) = (numbers.tensor([b, n, 4, d]), numbers.tensor([b, n, 2, d]));
+    let full = Op::from(SoftmaxOp::Forward { causal: false, scale: 0.7 });
+    let error = eval(&full, &[&q, &k, &k, &positions]).unwrap_err().to_string();
+    assert!(error.contains("only causal attention keeps documents apart"), "{error}");
+}
+
 #[test]
 fn elu_attention() {
     let mut numbers = Numbers(9);

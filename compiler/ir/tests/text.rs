@@ -130,6 +130,14 @@ pub(crate) fn everything() -> Graph {
         let out = b.add(Op::Attention(spec.clone()), &[q, k, v, table])[0];
         b.add(Op::AttentionGrad(spec), &[q, k, v, out, q, table]);
     }
+    let spec = AttentionSpec { layer: 3, causal: true, rope: true, kind: None };
+    let positions = b.i32([2, 6]);
+    let out = b.add(Op::Attention(spec.clone()), &[q, k, v, table, positions])[0];
+    b.add(Op::AttentionGrad(spec), &[q, k, v, out, q, table, positions]);
+    b.add(Op::Rope { inverse: false }, &[q, table, positions]);
+    let apart = b.add(Op::from(SoftmaxOp::Forward { causal: true, scale: 0.5 }), &[q, k, v, positions]);
+    let grad = Op::from(SoftmaxOp::Backward { causal: true, scale: 0.5 });
+    b.add(grad, &[q, k, v, apart[0], apart[1], q, positions]);
     let softmax = b.add(Op::from(SoftmaxOp::Forward { causal: true, scale: 0.5 }), &[q, k, v]);
     let grad = Op::from(SoftmaxOp::Backward { causal: true, scale: 0.5 });
     b.add(grad, &[q, k, v, softmax[0], softmax[1], q]);

@@ -10,7 +10,7 @@ use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_
 use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
-use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::rope::{Positions, RopeSpec, rope};
 
 use crate::context::Lowering;
 use crate::loss::logit_block;
@@ -281,7 +281,11 @@ fn rotate(l: &mut Lowering<'_>, inverse: bool) -> Result<(), KernelError> {
         y_strides: strides(y),
         table_len: l.shape(table).0[0],
         block: rope_block(l.target, dims),
-        start: l.operands.len() == 3,
+        positions: match l.operands.get(2) {
+            None => Positions::FromZero,
+            Some(each) if l.shape(*each).rank() == 2 => Positions::OfTokens,
+            Some(_) => Positions::FromStart,
+        },
         inverse,
     };
     let mut args = l.places(&l.operands);

@@ -32,6 +32,15 @@ pub enum PassError {
         /// What it does.
         message: String,
     },
+    /// The documents of a sequence cannot be kept apart: something else than causal attention makes something of several
+    /// positions.
+    #[error("the documents of a sequence cannot be kept apart: {message}")]
+    MixesDocuments {
+        /// The operation, in the graph as the language built it, if it is one.
+        node: Option<NodeId>,
+        /// What it does.
+        message: String,
+    },
     /// The graph lacks an output or input that the pass needs.
     #[error("{0}")]
     Missing(String),

@@ -65,6 +65,8 @@ pub struct PipelineOptions {
     pub narrow_weights: bool,
     /// How the scale of the loss changes, where the precision needs one.
     pub loss_scale: LossScale,
+    /// The documents of a sequence see nothing of each other, in programs that train and in [`Entry::Eval`].
+    pub documents: bool,
     /// Rows of logits that exist at once, at least.
     pub min_loss_rows: usize,
     /// The gradient of an embedding sorts its tokens first.
@@ -231,6 +233,10 @@ fn lower(
     // A parameter that only unneeded operations read would be removed with them, although memory was laid out for its gradient.
     if !is_part && let Some(name) = dce::idle_parameter(graph) {
         return Err(PassError::UnusedParameter { name });
+    }
+    if options.documents && matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Eval) {
+        positions::keep_apart(graph)?;
+        observe("documents", graph);
     }
     let narrow = options.precision.narrow();
     let stored_narrow = match narrow {

@@ -74,3 +74,35 @@ fn a_chain_may_be_as_long_as_a_model_is_deep() {
         assert!((2 * layers..2 * layers + 20).contains(&part.graph.nodes().count()));
     }
 }
+
+#[test]
+fn documents_are_kept_apart_only_where_nothing_else_sees_several_positions() {
+    let refused = |mut graph: Graph| positions::keep_apart(&mut graph).expect_err("refused").to_string();
+    let learned = refused(model(|graph, _| {
+        let ty = TensorType::f32([DIMS[1], DIMS[2]]);
+        let op = Op::Param { name: "places".into(), ty, init: linc_ir::Init::Ones };
+        let places = graph.push(op, &[]).expect("a parameter");
+        let all = graph.push(Op::Broadcast { shape: DIMS.into() }, &[places]).expect("repeated");
+        graph.push(Op::Reshape { shape: ROWS.into() }, &[all]).expect("rows")
+    }));
+    assert!(learned.contains("a row for each position of the sequence (learned positions)"), "{learned}");
+
+    let mut shifted = Graph::new("m");
+    let ty = TensorType::i32([DIMS[0], DIMS[1]]);
+    let mut push = |op, operands: &[Value]| shifted.push(op, operands).expect("an operation");
+    let table =
+        push(Op::Param { name: "table".into(), ty: TensorType::f32([7, 5]), init: linc_ir::Init::Ones }, &[]);
+    let tokens = push(Op::Input { name: "tokens".into(), ty }, &[]);
+    let x = push(Op::Embedding { dtype: linc_ir::DType::F32 }, &[table, tokens]);
+    let late = push(Op::Pad { axis: 1, before: 1, after: 0 }, &[x]);
+    let late = push(Op::Slice { axis: 1, start: 0, len: DIMS[1] }, &[late]);
+    let sum = push(Op::Binary(BinaryOp::Add), &[x, late]);
+    shifted.outputs.push(("logits".into(), sum));
+    let error = refused(shifted);
+    assert!(error.contains("cannot be kept apart: this moves positions of the sequence"), "{error}");
+
+    let mut plain =
+        model(|graph, gain| graph.push(Op::Broadcast { shape: ROWS.into() }, &[gain]).expect("rows"));
+    positions::keep_apart(&mut plain).unwrap_or_else(|e| panic!("{e}"));
+    assert!(plain.leaf(positions::POSITIONS).is_some());
+}

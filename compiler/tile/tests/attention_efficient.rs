@@ -24,7 +24,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
     let (ell, state) = (machine.plain_output(states * dim), machine.plain_output(states * dim * dim));
     let (out, ell, state) = if causal {
         let mut buffers = [q.clone(), k.clone(), v.clone(), out, ell, state];
-        machine.run(&efficient_attention_forward(&forward), &mut buffers);
+        machine.run_apart(&efficient_attention_forward(&forward), &mut buffers, &problem.positions);
         let [_, _, _, out, ell, state] = buffers;
         (out, ell, state)
     } else {
@@ -46,7 +46,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
     let (dq, dk, dv) =
         (machine.output(&shape, heads), machine.output(&shape, kv_heads), machine.output(&shape, kv_heads));
     let mut buffers = [q, k, v, ell, state, dout, dq, dk, dv];
-    machine.run(&kernel, &mut buffers);
+    machine.run_apart(&kernel, &mut buffers, &problem.positions);
     [
         machine.read(&shape, heads, &out),
         machine.read(&shape, heads, &buffers[6]),
@@ -94,6 +94,38 @@ fn every_family_of_keys() {
                 check(Machine::F32, case, &problem, tolerance_of(keys), &format!("{keys:?}"));
                 check(Machine::F64, case, &problem, 1e-11, &format!("{keys:?}"));
             }
+        }
+    }
+}
+
+#[test]
+fn documents_see_nothing_of_each_other() {
+    for keys in Keys::ALL {
+        for chunk in [16, 64] {
+            for seq in [130, 192, 230] {
+                let case = Case::new([seq, 2, 1, 16], true, chunk);
+                let (case, problem) = case.apart(Problem::new(case.shape, keys, 10));
+                check(Machine::F32, case, &problem, tolerance_of(keys), &format!("{keys:?}"));
+                check(Machine::F64, case, &problem, 1e-11, &format!("{keys:?}"));
+            }
+        }
+    }
+    for (heads, kv_heads, head_dim) in [(4, 2, 64), (1, 1, 128), (3, 1, 24)] {
+        let case = Case::new([100, heads, kv_heads, head_dim], true, 64);
+        let (case, problem) = case.apart(Problem::new(case.shape, Keys::Normal, 5));
+        check(Machine::F32, case, &problem, 3e-6, "normal keys");
+    }
+}
+
+#[test]
+fn documents_in_narrow_types() {
+    for machine in [Machine::BF16, Machine::F16] {
+        for keys in [Keys::Normal, Keys::Uniform(10.0), Keys::Spike] {
+            let case = Case::new([200, 2, 1, 32], true, 64);
+            let (case, mut problem) = case.apart(Problem::new(case.shape, keys, 12));
+            problem.round_to(machine.elem);
+            let results = run(machine, case, &problem);
+            case.check_naive(machine, &problem, &results, floor_of(keys), &format!("{keys:?}"));
         }
     }
 }
@@ -160,7 +192,7 @@ fn f16_is_safe_for_any_keys() {
 fn the_saved_logsumexp_does_not_drift() {
     let shape = HeadShape { batch: 1, seq: 50_000, heads: 1, kv_heads: 1, head_dim: 8 };
     let machine = Machine { layout: HeadLayout::Packed, ..Machine::F32 };
-    let case = Case { shape, causal: true, chunk: 64, temperature: 1.0, whole: false };
+    let case = Case { shape, causal: true, chunk: 64, temperature: 1.0, whole: false, documents: false };
     let k = Random::new(13).normals(shape.seq * 8, 1.0);
     let zeros = vec![0.0; shape.seq * 8];
     let chunks = shape.seq.div_ceil(64);

@@ -17,6 +17,7 @@ struct Operands {
     k: Buffer,
     v: Buffer,
     dout: Buffer,
+    positions: Vec<i32>,
 }
 
 impl Operands {
@@ -28,6 +29,7 @@ impl Operands {
             k: machine.input(shape, kv_heads, &problem.k),
             v: machine.input(shape, kv_heads, &problem.v),
             dout: machine.input(shape, heads, &problem.dout),
+            positions: problem.positions.clone(),
         }
     }
 }
@@ -39,10 +41,10 @@ fn states(machine: Machine, case: Case, x: &Operands) -> [Buffer; 2] {
     let spec = case.forward(machine);
     let mut buffers =
         [x.k.clone(), x.v.clone(), machine.plain_output(count), machine.plain_output(count * dim)];
-    machine.run(&efficient_attention_chunk_states(&spec), &mut buffers);
+    machine.run_apart(&efficient_attention_chunk_states(&spec), &mut buffers, &x.positions);
     let [_, _, ell, state] = buffers;
     let mut buffers = [ell, state];
-    machine.run(&efficient_attention_prefix(&spec), &mut buffers);
+    machine.run_apart(&efficient_attention_prefix(&spec), &mut buffers, &x.positions);
     buffers
 }
 
@@ -54,7 +56,7 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
     let [ell, state] = states(machine, case, &x);
     let out = machine.output(&shape, heads);
     let mut buffers = [x.q, x.k, x.v, ell, state, out];
-    machine.run(&efficient_attention_out(&case.forward(machine)), &mut buffers);
+    machine.run_apart(&efficient_attention_out(&case.forward(machine)), &mut buffers, &x.positions);
     let [q, k, v, ell, state, out] = buffers;
 
     let spec = case.backward(machine);
@@ -64,21 +66,21 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> [Vec<f64>; 4] {
         operands.push(machine.plain_output(batch * heads * seq));
     }
     if needs_delta(&spec) {
-        machine.run(&efficient_attention_delta(&spec), &mut operands);
+        machine.run_apart(&efficient_attention_delta(&spec), &mut operands, &x.positions);
     }
     operands.push(machine.output(&shape, heads));
     operands.push(machine.plain_output(count * dim));
     operands.push(machine.plain_output(count));
     operands.push(machine.plain_output(batch * seq * kv_heads * dim));
-    machine.run(&efficient_attention_chunk_grads(&spec), &mut operands);
+    machine.run_apart(&efficient_attention_chunk_grads(&spec), &mut operands, &x.positions);
     let [dq, d, rho, part] = operands.split_off(operands.len() - 4).try_into().expect("four results");
     let [q, k, v, ell, _, dout] = operands.into_iter().take(6).collect::<Vec<_>>().try_into().expect("six");
     let mut buffers = [ell, d, rho];
-    machine.run(&efficient_attention_suffix(&spec), &mut buffers);
+    machine.run_apart(&efficient_attention_suffix(&spec), &mut buffers, &x.positions);
     let [ell, d, rho] = buffers;
     let (dk, dv) = (machine.output(&shape, kv_heads), machine.output(&shape, kv_heads));
     let mut buffers = [q, k, v, ell, dout, d, rho, part, dk, dv];
-    machine.run(&efficient_attention_grads(&spec), &mut buffers);
+    machine.run_apart(&efficient_attention_grads(&spec), &mut buffers, &x.positions);
     [
         machine.read(&shape, heads, &out),
         machine.read(&shape, heads, &dq),
@@ -121,6 +123,49 @@ fn every_family_of_keys() {
                 let case = Case::new([seq, 2, 1, 16], true, chunk);
                 check(Machine::F32, case, keys, tolerance_of(keys));
                 check(Machine::F64, case, keys, 1e-11);
+            }
+        }
+    }
+}
+
+fn check_apart(machine: Machine, case: Case, keys: Keys, tolerance: f64) {
+    let (case, mut problem) = case.apart(Problem::new(case.shape, keys, 10));
+    problem.round_to(machine.elem);
+    let results = run(machine, case, &problem);
+    if machine.elem == linc_tile::Elem::F32 {
+        case.check(machine, &problem, &results, tolerance, &format!("{keys:?}"));
+    } else {
+        case.check_naive(machine, &problem, &results, tolerance, &format!("{keys:?}"));
+    }
+}
+
+#[test]
+fn documents_see_nothing_of_each_other() {
+    for keys in Keys::ALL {
+        for chunk in [16, 64] {
+            for seq in [130, 192, 230] {
+                let case = Case::new([seq, 2, 1, 16], true, chunk);
+                // Steps lead higher in longer sequences, where numbers are coarser.
+                let coarser = if keys == Keys::Steps { 2.0 } else { 1.0 };
+                check_apart(Machine::F32, case, keys, coarser * tolerance_of(keys));
+                check_apart(Machine::F64, case, keys, 1e-11);
+            }
+        }
+    }
+    for (heads, kv_heads, head_dim) in [(4, 2, 96), (2, 1, 128), (1, 1, 136)] {
+        check_apart(Machine::F32, Case::new([200, heads, kv_heads, head_dim], true, 64), Keys::Normal, 3e-6);
+    }
+    // More chunks than a walk loads at once.
+    check_apart(Machine::F32, Case::new([600, 1, 1, 8], true, 16), Keys::Uniform(10.0), 3e-6);
+}
+
+#[test]
+fn documents_in_narrow_types() {
+    for (machine, whole) in narrow_machines() {
+        for keys in [Keys::Normal, Keys::Uniform(10.0), Keys::Spike] {
+            for dim in [32, 128] {
+                let case = Case { whole, ..Case::new([200, 2, 1, dim], true, 64) };
+                check_apart(machine, case, keys, floor_of(keys));
             }
         }
     }

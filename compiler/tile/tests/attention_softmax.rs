@@ -5,8 +5,8 @@ use linc_cases::operands::Keys;
 use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::softmax::{
-    Round, softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
-    softmax_attention_forward,
+    Round, SoftmaxForwardSpec, softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv,
+    softmax_attention_dq, softmax_attention_forward,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,8 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> Vec<Vec<f64>> {
     let Case { shape, causal, block_q, block_k, scale } = case;
     let HeadShape { batch, seq, heads, kv_heads, .. } = shape;
     let operands = machine.operands(shape);
-    let forward = operands.softmax(causal, scale, (block_q, block_k));
+    let documents = !problem.positions.is_empty();
+    let forward = SoftmaxForwardSpec { documents, ..operands.softmax(causal, scale, (block_q, block_k)) };
     let q = machine.input(&shape, heads, &problem.q);
     let k = machine.input(&shape, kv_heads, &problem.k);
     let v = machine.input(&shape, kv_heads, &problem.v);
@@ -34,21 +35,21 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> Vec<Vec<f64>> {
     let rows = batch * heads * seq;
     let mut buffers =
         [q.clone(), k.clone(), v.clone(), machine.output(&shape, heads), machine.plain_output(rows)];
-    machine.run(&softmax_attention_forward(&forward), &mut buffers);
+    machine.run_apart(&softmax_attention_forward(&forward), &mut buffers, &problem.positions);
     let [_, _, _, out, lse] = buffers;
 
     let backward = operands.softmax_gradients(&forward);
     let mut buffers = [out.clone(), dout.clone(), machine.plain_output(rows)];
-    machine.run(&softmax_attention_delta(&backward), &mut buffers);
+    machine.run_apart(&softmax_attention_delta(&backward), &mut buffers, &[]);
     let [_, _, delta] = buffers;
     let inputs = [q, k, v, dout, lse.clone(), delta];
     let mut buffers = inputs.to_vec();
     buffers.push(machine.output(&shape, heads));
-    machine.run(&softmax_attention_dq(&backward), &mut buffers);
+    machine.run_apart(&softmax_attention_dq(&backward), &mut buffers, &problem.positions);
     let dq = machine.read(&shape, heads, &buffers[6]);
     let mut buffers = inputs.to_vec();
     buffers.extend([machine.output(&shape, kv_heads), machine.output(&shape, kv_heads)]);
-    machine.run(&softmax_attention_dkdv(&backward), &mut buffers);
+    machine.run_apart(&softmax_attention_dkdv(&backward), &mut buffers, &problem.positions);
     let mut results = vec![machine.read(&shape, heads, &out), lse.to_f64(), dq];
     results.extend([6, 7].map(|i| machine.read(&shape, kv_heads, &buffers[i])));
     if machine.elem == Elem::F32 {
@@ -57,7 +58,8 @@ fn run(machine: Machine, case: Case, problem: &Problem) -> Vec<Vec<f64>> {
             let mut buffers = inputs.to_vec();
             buffers.extend(heads.map(|heads| machine.output(&shape, heads)));
             for round in Round::all(ranges) {
-                machine.run(&softmax_attention_backward(&backward, round), &mut buffers);
+                let kernel = softmax_attention_backward(&backward, round);
+                machine.run_apart(&kernel, &mut buffers, &problem.positions);
             }
             let read = heads.iter().zip(&buffers[6..]);
             results.extend(read.map(|(heads, buffer)| machine.read(&shape, *heads, buffer)));
@@ -99,6 +101,27 @@ fn every_length() {
             let case = case([seq, 2, 1, 16], causal, 64, 64);
             check(Machine::F32, case, &Problem::new(case.shape, Keys::Normal, seq as u64), 3e-6);
         }
+    }
+}
+
+#[test]
+fn documents_see_nothing_of_each_other() {
+    let documents: [&[usize]; 4] = [&[1], &[64, 64, 1, 1, 30], &[7, 100, 3], &[500]];
+    for (i, (block_q, block_k)) in [(64, 64), (16, 64), (64, 16), (32, 48), (128, 64)].into_iter().enumerate()
+    {
+        for seq in [1, 65, 128, 230] {
+            for lengths in documents {
+                let case = case([seq, 2, 1, 16], true, block_q, block_k);
+                let problem = Problem::new(case.shape, Keys::Normal, (seq + i) as u64).apart(lengths);
+                check(Machine::F32, case, &problem, 3e-6);
+            }
+        }
+    }
+    // Scores that differ by thousands from document to document.
+    let case = case([200, 4, 2, 32], true, 64, 64);
+    for keys in [Keys::Uniform(100.0), Keys::Ramp(100.0), Keys::Steps] {
+        let problem = Problem::new(case.shape, keys, 3).apart(&[30, 50, 1, 60]);
+        check(Machine::F64, case, &problem, 1e-9);
     }
 }
 

@@ -110,6 +110,9 @@ pub(crate) struct TokenizeArgs {
     /// Field of JSON objects, or column of Parquet files, that holds the text (or, of Parquet, lists of token ids)
     #[arg(long, default_value = "text", value_name = "NAME")]
     pub(crate) text_field: String,
+    /// What stands between the documents of a plain text file, such as "<|endoftext|>"; without it a file is one document
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) document_separator: Option<String>,
     /// Share of the documents, chosen by their content, that is to validate on
     #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = held_out)]
     pub(crate) held_out: f64,

@@ -40,6 +40,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> Result<ExitCode> {
     let settings = TokenizeSettings {
         path: &args.path,
         text_field: &args.text_field,
+        document_separator: args.document_separator.as_deref(),
         tokenizer_path: args.tokenizer.as_deref(),
         out: &args.out,
         held_out: args.held_out,

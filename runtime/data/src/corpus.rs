@@ -229,6 +229,12 @@ impl Corpus {
         }
     }
 
+    /// The tokens of a range that are the first of their documents; the range must lie inside.
+    pub(super) fn starts_in(&self, range: Range<u64>) -> &[u64] {
+        let at = |token: u64| self.starts.partition_point(|start| *start < token);
+        &self.starts[at(range.start)..at(range.end)]
+    }
+
     /// UTF-8 bytes behind the tokens of a range; 0 if they were not counted.
     pub(super) fn bytes_of(&self, range: std::ops::Range<u64>) -> u64 {
         let Some(bytes) = &self.bytes else { return 0 };

@@ -1,6 +1,6 @@
 //! Documents from disk: plain text and JSON, packed by gzip or zstd or not, and Parquet, in folders and globs.
 //!
-//! A text file is one document; of JSON, each object is one (a field of it), of Parquet each row (a column of it). Order is by path, then by place in the file,
+//! A text file is one document, or several with a separator between them; of JSON, each object is one (a field of it), of Parquet each row (a column of it). Order is by path, then by place in the file,
 //! so that the same files give the same documents on any machine.
 
 pub(super) mod find;
@@ -52,7 +52,7 @@ pub(super) fn read_documents(
         }
     }
     drop(reading);
-    notes.iter().for_each(|note| loading.note(note));
+    say(&notes, loading);
     if !files.left_out.is_empty() {
         loading.note(&left_out(&given, files.left_out));
     }
@@ -96,7 +96,25 @@ pub(super) fn each_document(
                 let field = wanted.field.to_owned();
                 return Err(DataError::JsonInText { path: path.clone(), field });
             }
-            give(Document::Text(text))?;
+            let Some(separator) = wanted.separator else {
+                let note = separated(path, &text);
+                give(Document::Text(text))?;
+                return Ok(note.map_or(Outcome::Read, Outcome::Noted));
+            };
+            // The separator often has a line of its own, which is no text.
+            let documents = text.split(separator).map(|text| text.trim_matches(['\n', '\r']));
+            let mut count = 0;
+            for document in documents.filter(|document| !document.is_empty()) {
+                count += 1;
+                give(Document::Text(document.to_owned()))?;
+            }
+            if count == 1 {
+                let path = path.display();
+                let note = format!(
+                    "{path}: the separator of documents, {separator:?}, is nowhere between texts; it is one document"
+                );
+                return Ok(Outcome::Noted(note));
+            }
         }
         Format::JsonLines => {
             let mut lines = json::Lines::new(path, wanted);
@@ -125,6 +143,27 @@ pub(super) fn each_document(
         }
     }
     Ok(Outcome::Read)
+}
+
+/// Separators of documents that corpora of plain text have.
+const SEPARATORS: [&str; 3] = ["<|endoftext|>", "<|end_of_text|>", "</s>"];
+
+/// What to say of a text that is one document and has a usual separator in it.
+fn separated(path: &Path, text: &str) -> Option<String> {
+    let separator = SEPARATORS.iter().find(|separator| text.contains(**separator))?;
+    let times = count(text.matches(separator).count(), "time");
+    let path = path.display();
+    Some(format!(
+        "{path}: it has {separator:?} {times} and is one document; say training.document_separator (linc tokenize --document-separator) if that stands between documents"
+    ))
+}
+
+/// Says notes of files, the first few of many.
+pub(super) fn say(notes: &[String], loading: &mut Loading<'_>) {
+    notes.iter().take(MOST_NAMES).for_each(|note| loading.note(note));
+    if let Some(more @ 1..) = notes.len().checked_sub(MOST_NAMES) {
+        loading.note(&format!("and as much of {} more", count(more, "file")));
+    }
 }
 
 /// Names files of a folder that are not read.

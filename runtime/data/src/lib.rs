@@ -50,6 +50,8 @@ pub struct Batch {
     pub tokens: Vec<i32>,
     /// `[B * N]` ids to predict at each token; -1 where nothing is.
     pub targets: Vec<i32>,
+    /// `[B * N]` position of each token in its document, where documents of a sequence are kept apart.
+    pub positions: Option<Vec<i32>>,
     /// UTF-8 bytes of the text that the targets stand for; in validation batches of text, where they were counted.
     pub target_bytes: Option<u64>,
     /// Where recall is tested; empty for text.
@@ -60,7 +62,13 @@ impl Batch {
     /// A batch of token 0 with nothing to predict.
     pub fn ignored(batch_size: usize, seq_len: usize) -> Self {
         let count = batch_size * seq_len;
-        Self { tokens: vec![0; count], targets: vec![-1; count], target_bytes: None, queries: Vec::new() }
+        Self {
+            tokens: vec![0; count],
+            targets: vec![-1; count],
+            positions: None,
+            target_bytes: None,
+            queries: Vec::new(),
+        }
     }
 
     /// Number of targets that count.

@@ -9,9 +9,9 @@ use super::corpus::Corpus;
 use super::error::DataError;
 use super::files::{self, Wanted};
 use super::loading::Loading;
-use super::settings::{DataSettings, DatasetKind};
+use super::settings::{DataSettings, DatasetKind, TrainingSource};
 use super::shards::{Part, Shards, are_same, folder_of};
-use super::text::{Packing, TextBatches, TextSource, TextValidation};
+use super::text::{Apart, Packing, TextBatches, TextSource, TextValidation};
 use super::tokenizer::{Tokenizer, losses};
 use super::tokens::Tokens;
 use super::{Data, Reading, TrainingData, ValidationData, check_vocabulary, split, stories};
@@ -21,6 +21,7 @@ struct Named<'a> {
     kind: DatasetKind,
     path: Option<&'a str>,
     field: &'a str,
+    separator: Option<&'a str>,
     weight: f64,
     /// The setting with the path.
     setting: &'static str,
@@ -82,7 +83,8 @@ pub(super) fn text(
             let validation = &settings.validation;
             let path = validation.dataset_path.as_deref();
             let field = &settings.training.text_field;
-            Some(Named { kind, path, field, weight: 1.0, setting: "validation.dataset_path" })
+            let separator = settings.training.document_separator.as_deref();
+            Some(Named { kind, path, field, separator, weight: 1.0, setting: "validation.dataset_path" })
         }
         None => None,
     };
@@ -137,10 +139,15 @@ pub(super) fn text(
         None => {}
     }
     let borders = tokenizer.borders();
-    let packing =
-        Packing { batch_size, seq_len, seed, shuffle: settings.training.shuffle, held_out: share, borders };
+    let TrainingSource { shuffle, reset_at_document: apart, .. } = settings.training;
+    let packing = Packing { batch_size, seq_len, seed, shuffle, held_out: share, borders, apart };
     let batches = TextBatches::new(sources, packing)?;
-    let held_out = TextValidation::new(parts, batch_size, seq_len);
+    if apart && batches.about().documents == 1 {
+        reader.loading.note(&format!(
+            "{name}: its text is one document, so that training.reset_at_document changes nothing; of plain text, training.document_separator says what stands between documents"
+        ));
+    }
+    let held_out = TextValidation::new(parts, batch_size, seq_len, apart.then(|| Apart::new(borders)));
     if validates && held_out.is_none() {
         return Err(DataError::NothingHeldOut { source_name: held_out_name });
     }
@@ -156,11 +163,13 @@ pub(super) fn text(
 /// The texts to train on.
 fn named(settings: &DataSettings) -> Vec<Named<'_>> {
     let training = &settings.training;
+    let separator = training.document_separator.as_deref();
     if training.datasets.is_empty() {
         return vec![Named {
             kind: training.dataset,
             path: training.dataset_path.as_deref(),
             field: &training.text_field,
+            separator,
             weight: 1.0,
             setting: "training.dataset_path",
         }];
@@ -169,6 +178,7 @@ fn named(settings: &DataSettings) -> Vec<Named<'_>> {
         kind: DatasetKind::Text,
         path: Some(&dataset.path),
         field: dataset.text_field.as_deref().unwrap_or(&training.text_field),
+        separator,
         weight: dataset.weight,
         setting: "training.datasets",
     });
@@ -183,7 +193,8 @@ impl Named<'_> {
 
 impl Reader<'_, '_> {
     fn source(&mut self, named: &Named<'_>) -> Result<Source, DataError> {
-        let wanted = Wanted { field: named.field, allows_nul: !self.tokenizer.reserves_nul() };
+        let (field, separator) = (named.field, named.separator);
+        let wanted = Wanted { field, allows_nul: !self.tokenizer.reserves_nul(), separator };
         match (named.kind, named.path) {
             (DatasetKind::Text, Some(path)) => match folder_of(path) {
                 Some(folder) => Ok(Source::Shards(folder)),

@@ -33,5 +33,6 @@ pub fn read_texts(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Vec<String>, DataError> {
     let mut loading = Loading { stop, tell, cache: TokenCache::default() };
-    files::read_documents(path, Wanted { field, allows_nul: !tokenizer.reserves_nul() }, &mut loading)
+    let wanted = Wanted { field, allows_nul: !tokenizer.reserves_nul(), separator: None };
+    files::read_documents(path, wanted, &mut loading)
 }

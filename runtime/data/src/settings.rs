@@ -64,10 +64,15 @@ section! {
         dataset_path: Option<String> = None, check check::not_empty().if_set();
         /// Field of a JSON object, or column of a Parquet file, that holds the text.
         text_field: String = "text".to_owned(), check check::not_empty();
+        /// What stands between the documents of a plain text file, such as "<|endoftext|>"; without it a file is one document.
+        document_separator: Option<String> = None, check check::not_empty().if_set();
         /// Datasets to mix by weight, [[training.datasets]], in place of dataset_path.
         datasets: Vec<MixedDataset> = Vec::new();
         /// Visit the data in an order drawn from the seed; in file order if false.
         shuffle: bool = true;
+        /// Documents that are packed into one sequence see nothing of each other: attention, states of linear layers and positions
+        /// begin anew with each, in training and validation.
+        reset_at_document: bool = false;
     }
 }
 
@@ -244,6 +249,13 @@ impl DataSettings {
             );
         }
         self.check_validation(validates, settings);
+        if training.reset_at_document && training.dataset.is_recall() {
+            settings.conflict(
+                &["training.reset_at_document", "training.dataset"],
+                "recall sequences have no documents to keep apart".to_owned(),
+                "leave out reset_at_document, or train on text",
+            );
+        }
         if training.dataset == DatasetKind::Mqar {
             self.check_mqar(seq_len, settings);
         }

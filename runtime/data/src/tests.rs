@@ -364,6 +364,7 @@ fn datasets_are_mixed_by_weight() {
     let shards = TokenizeSettings {
         path: &text,
         text_field: "text",
+        document_separator: None,
         tokenizer_path: None,
         out: out.as_ref(),
         held_out: 0.0,

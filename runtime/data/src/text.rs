@@ -2,10 +2,11 @@
 //!
 //! Documents stand one after the other, each as BOS + tokens + EOS, and a sample is the next
 //! `seq_len + 1` of those tokens: inputs are all but the last, targets all but the first. Samples do
-//! not overlap. In which order a source gives its samples is `sampler.rs`'; which source gives the next one of a mixture, `mix.rs`'.
+//! not overlap. Documents of one sample may be kept apart (`documents.rs`). In which order a source gives its samples is `sampler.rs`'; which source gives the next one of a mixture, `mix.rs`'.
 //! Where tokens are on disk, a thread reads some batches ahead (`ahead.rs`).
 
 mod ahead;
+mod documents;
 mod mix;
 mod permutation;
 mod sampler;
@@ -17,6 +18,7 @@ use super::error::DataError;
 use super::tokens::Tokens;
 use super::{Batch, Borders, DataState};
 use ahead::Ahead;
+pub(super) use documents::Apart;
 use mix::Mix;
 use sampler::Sampler;
 pub(super) use sampler::Spot;
@@ -68,6 +70,8 @@ pub(super) struct Packing {
     pub(super) held_out: f64,
     /// What documents have around them.
     pub(super) borders: Borders,
+    /// Documents of a sample see nothing of each other.
+    pub(super) apart: bool,
 }
 
 impl TextBatches {
@@ -76,7 +80,7 @@ impl TextBatches {
     /// # Errors
     /// A source has fewer tokens than one sample.
     pub(super) fn new(sources: Vec<TextSource>, packing: Packing) -> Result<Self, DataError> {
-        let Packing { batch_size, seq_len, seed, shuffle, held_out, borders } = packing;
+        let Packing { batch_size, seq_len, seed, shuffle, held_out, borders, apart } = packing;
         let mut about = About::default();
         for TextSource { name, tokens, .. } in &sources {
             let needed = seq_len as u64 + 1;
@@ -93,7 +97,8 @@ impl TextBatches {
             about.text_bytes += tokens.text_bytes();
         }
         let reads_ahead = sources.iter().any(|source| source.tokens.are_on_disk());
-        let mix = Mix::new(sources, |tokens| Sampler::new(tokens, seq_len, seed, shuffle));
+        let apart = apart.then(|| Apart::new(borders));
+        let mix = Mix::new(sources, apart, |tokens| Sampler::new(tokens, seq_len, seed, shuffle));
         let spots = mix.spots();
         let start = mix.state(DataState {
             kind: "text".to_owned(),

@@ -94,6 +94,13 @@ impl Head {
         start + 4 * ids.start..start + 4 * ids.end
     }
 
+    /// Where some borders are.
+    pub(super) fn place_of_borders(&self, borders: Range<u64>) -> Range<u64> {
+        let sizes = if self.has_sizes { 4 * self.ids } else { 0 };
+        let start = self.place(0..self.ids).end + sizes;
+        start + 8 * borders.start..start + 8 * borders.end
+    }
+
     /// Whether what is behind the head has this CRC-32.
     pub(super) fn has_rest(&self, checksum: u32) -> bool {
         self.rest == checksum

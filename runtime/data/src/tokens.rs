@@ -64,6 +64,17 @@ impl Tokens {
         }
     }
 
+    /// The tokens of a range that are the first of their documents, ascending.
+    ///
+    /// # Errors
+    /// A shard cannot be read.
+    pub(super) fn starts_in(&self, range: Range<u64>) -> Result<Vec<u64>, DataError> {
+        match self {
+            Self::Memory(corpus) => Ok(corpus.starts_in(range).to_vec()),
+            Self::Shards(shards) => shards.starts_in(range),
+        }
+    }
+
     /// UTF-8 bytes of the text behind the tokens of a range; `None` where they were not counted.
     ///
     /// # Errors

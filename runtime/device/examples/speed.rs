@@ -18,7 +18,7 @@ use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
-use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::rope::{Positions, RopeSpec, rope};
 use linc_tile::{Builder, Elem, Kernel, Mode, Unary};
 
 /// Runs a one-step plan for a while and returns the best seconds of a run.
@@ -215,7 +215,7 @@ fn streams(bench: &mut Bench) {
         y_strides: strides,
         table_len: 2048,
         block: 32,
-        start: false,
+        positions: Positions::FromZero,
         inverse: false,
     };
     bench.line("rope 2048x8x64", 0.0, (8 * rows * d) as f64, |cpu| {

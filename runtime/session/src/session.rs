@@ -63,7 +63,8 @@ impl Session {
         Ok(Session { executor, reports, dumps })
     }
 
-    /// Runs a program that changes nothing on tokens and targets; returns the mean loss over targets that count, or nothing
+    /// Runs a program that changes nothing on tokens and targets, and the positions of tokens in their documents where these
+    /// are kept apart; returns the mean loss over targets that count, or nothing
     /// if `stop` is set before it is through.
     ///
     /// # Errors
@@ -73,10 +74,14 @@ impl Session {
         program: usize,
         tokens: &[i32],
         targets: &[i32],
+        positions: Option<&[i32]>,
         stop: &AtomicBool,
     ) -> Result<Option<f32>, SessionError> {
         self.executor.write_input(program, names::TOKENS, bytemuck::cast_slice(tokens))?;
         self.executor.write_input(program, names::TARGETS, bytemuck::cast_slice(targets))?;
+        if let Some(positions) = positions {
+            self.executor.write_input(program, names::POSITIONS, bytemuck::cast_slice(positions))?;
+        }
         if !self.executor.run_until(program, stop)? {
             return Ok(None);
         }

@@ -3,17 +3,18 @@
 use linc_tile::interp::{Buffer, Precision, RunOptions, run};
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    efficient_attention_chunk_grads, efficient_attention_chunk_states, efficient_attention_delta,
-    efficient_attention_grads, efficient_attention_out, efficient_attention_prefix,
-    efficient_attention_suffix, needs_delta,
+    EfficientForwardSpec, efficient_attention_chunk_grads, efficient_attention_chunk_states,
+    efficient_attention_delta, efficient_attention_grads, efficient_attention_out,
+    efficient_attention_prefix, efficient_attention_suffix, needs_delta,
 };
 use linc_tile::library::attention::softmax::{
-    softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq, softmax_attention_forward,
+    SoftmaxForwardSpec, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
+    softmax_attention_forward,
 };
 use linc_tile::{Elem, Kernel, Mode};
 
 use crate::Random;
-use crate::operands::{Keys, Operands};
+use crate::operands::{Keys, Operands, positions};
 
 /// A kernel with operands, its exact results, and those of the interpreter in the kernel's own precision.
 #[derive(Clone, Debug)]
@@ -121,6 +122,9 @@ impl Chain {
     }
 
     fn fresh(&mut self, name: &str, elem: Elem, mode: Mode, states: usize) -> Buffer {
+        if name == "positions" {
+            return Buffer::I32(positions(&self.shape));
+        }
         let len = self.len(name, states);
         let (seq, row) = (self.shape.seq, self.shape.kv_heads * self.shape.head_dim);
         let values: Vec<f64> = (0..len)
@@ -142,9 +146,25 @@ pub fn softmax(
     blocks: (usize, usize),
     seed: u64,
 ) -> Vec<Measured> {
+    softmax_of(shape, elem, (causal, false), blocks, seed)
+}
+
+/// The same, causal, of documents that are kept apart.
+pub fn softmax_apart(shape: HeadShape, elem: Elem, blocks: (usize, usize), seed: u64) -> Vec<Measured> {
+    softmax_of(shape, elem, (true, true), blocks, seed)
+}
+
+fn softmax_of(
+    shape: HeadShape,
+    elem: Elem,
+    (causal, documents): (bool, bool),
+    blocks: (usize, usize),
+    seed: u64,
+) -> Vec<Measured> {
     let mut chain = Chain::new(shape, Keys::Normal, seed);
     let operands = Operands::contiguous(elem, shape);
     let forward = operands.softmax(causal, (shape.head_dim as f64).powf(-0.5), blocks);
+    let forward = SoftmaxForwardSpec { documents, ..forward };
     let backward = operands.softmax_gradients(&forward);
     let kernels = [
         softmax_attention_forward(&forward),
@@ -157,10 +177,25 @@ pub fn softmax(
 
 /// Linear attention with a program for each chunk: states, prefix, out; then the gradients.
 pub fn linear(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: u64) -> Vec<Measured> {
+    linear_of(shape, elem, keys, (temperature, false), seed)
+}
+
+/// The same of documents that are kept apart.
+pub fn linear_apart(shape: HeadShape, elem: Elem, keys: Keys, temperature: f64, seed: u64) -> Vec<Measured> {
+    linear_of(shape, elem, keys, (temperature, true), seed)
+}
+
+fn linear_of(
+    shape: HeadShape,
+    elem: Elem,
+    keys: Keys,
+    (temperature, documents): (f64, bool),
+    seed: u64,
+) -> Vec<Measured> {
     const CHUNK: usize = 64;
     let mut chain = Chain::new(shape, keys, seed);
     let operands = Operands::contiguous(elem, shape);
-    let forward = operands.linear(CHUNK, temperature);
+    let forward = EfficientForwardSpec { documents, ..operands.linear(CHUNK, temperature) };
     // Both ways of large heads.
     let backward = operands.linear_gradients(&forward, !seed.is_multiple_of(3));
     let mut kernels = vec![

@@ -3,12 +3,12 @@
 use linc_tile::interp::Buffer;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
-    efficient_attention_backward, efficient_attention_forward, efficient_bidirectional_backward,
-    efficient_bidirectional_out, efficient_bidirectional_state,
+    EfficientForwardSpec, efficient_attention_backward, efficient_attention_forward,
+    efficient_bidirectional_backward, efficient_bidirectional_out, efficient_bidirectional_state,
 };
 use linc_tile::library::attention::softmax::{
-    Round, softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv, softmax_attention_dq,
-    softmax_attention_forward,
+    Round, SoftmaxForwardSpec, softmax_attention_backward, softmax_attention_delta, softmax_attention_dkdv,
+    softmax_attention_dq, softmax_attention_forward,
 };
 use linc_tile::library::copy::{CopySpec, copy};
 use linc_tile::library::fill::{FillSpec, fill};
@@ -24,10 +24,10 @@ use linc_tile::library::pointwise::{
 use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
-use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::rope::{Positions, RopeSpec, rope};
 use linc_tile::{Elem, Kernel};
 
-use crate::operands::Operands;
+use crate::operands::{Operands, positions};
 use crate::{Case, inputs, reference};
 
 /// Errors of single precision, and one unit in the last place of the narrow types besides.
@@ -178,7 +178,9 @@ pub fn ropes() -> Vec<Case> {
     let mut cases = vec![];
     for elem in ELEMS {
         for (seq, heads, dim) in [(5, 3, 8), (17, 8, 64), (1, 4, 16), (65, 1, 32)] {
-            for (start, inverse) in [(false, false), (true, true)] {
+            for (positions, inverse) in
+                [(Positions::FromZero, false), (Positions::FromStart, true), (Positions::OfTokens, false)]
+            {
                 let strides = [seq * heads * dim, heads * dim, dim];
                 let spec = RopeSpec {
                     batch: 2,
@@ -191,7 +193,7 @@ pub fn ropes() -> Vec<Case> {
                     y_strides: strides,
                     table_len: seq + 2,
                     block: 3,
-                    start,
+                    positions,
                     inverse,
                 };
                 kernels.push((rope(&spec), elem));
@@ -262,21 +264,32 @@ pub(crate) fn shapes() -> Vec<HeadShape> {
         .collect()
 }
 
+/// Operands with the positions of tokens in documents, if the kernel takes them.
+fn in_documents(kernel: &Kernel, shape: &HeadShape, mut buffers: Vec<Buffer>) -> Vec<Buffer> {
+    if let Some(at) = kernel.params.iter().position(|param| param.name == "positions") {
+        buffers[at] = Buffer::I32(positions(shape));
+    }
+    buffers
+}
+
 /// Softmax attention, forward and backward.
 pub fn softmax_attention() -> Vec<Case> {
     let mut cases = vec![];
     for (seed, shape) in shapes().into_iter().enumerate() {
         for elem in ELEMS {
-            for causal in [false, true] {
+            for (causal, documents) in [(false, false), (true, false), (true, true)] {
                 let layout = Operands::contiguous(elem, shape);
-                let spec = layout.softmax(causal, 0.25, (32, 16));
+                let spec = SoftmaxForwardSpec { documents, ..layout.softmax(causal, 0.25, (32, 16)) };
                 let forward = softmax_attention_forward(&spec);
-                let operands = inputs(&forward, LEN, 5, seed as u64 + 7);
+                let operands = in_documents(&forward, &shape, inputs(&forward, LEN, 5, seed as u64 + 7));
                 cases.push(Case::new(&forward, &operands, tolerance(elem)));
                 let saved = reference(&forward, &operands);
                 let spec = layout.softmax_gradients(&spec);
-                let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| saved[i].clone());
-                let dout = operands[3].clone();
+                let of = |name: &str| {
+                    forward.params.iter().position(|param| param.name == name).expect("a tensor")
+                };
+                let [q, k, v, out, lse] = ["q", "k", "v", "out", "lse"].map(|name| saved[of(name)].clone());
+                let dout = operands[of("out")].clone();
                 let joined = (elem == Elem::F32)
                     .then(|| softmax_attention_backward(&spec, Round { ranges: 1, round: 0 }));
                 let kernels = [
@@ -294,7 +307,7 @@ pub fn softmax_attention() -> Vec<Case> {
                         "dout" => Some(dout.clone()),
                         _ => None,
                     };
-                    let mut buffers = inputs(&kernel, LEN, 5, 11);
+                    let mut buffers = in_documents(&kernel, &shape, inputs(&kernel, LEN, 5, 11));
                     for (param, buffer) in kernel.params.iter().zip(&mut buffers) {
                         if let Some(given) = named(&param.name) {
                             *buffer = given;
@@ -314,9 +327,11 @@ pub fn efficient_attention() -> Vec<Case> {
     for (seed, shape) in shapes().into_iter().enumerate() {
         for elem in ELEMS {
             // Keys far apart take the way around the range check.
-            for (temperature, chunk) in [(1.0, 16), (1.0, 64), (40.0, 32)] {
+            for (temperature, chunk, documents) in
+                [(1.0, 16, false), (1.0, 64, false), (40.0, 32, false), (1.0, 64, true), (40.0, 32, true)]
+            {
                 let layout = Operands::contiguous(elem, shape);
-                let forward = layout.linear(chunk, temperature);
+                let forward = EfficientForwardSpec { documents, ..layout.linear(chunk, temperature) };
                 let backward = layout.linear_gradients(&forward, false);
                 let rough = temperature > 1.0;
                 let tolerance = if rough { (5e-2, 2e-2) } else { tolerance(elem) };
@@ -324,15 +339,20 @@ pub fn efficient_attention() -> Vec<Case> {
                 let of_gradients = if rough && elem != Elem::F32 { (1e-1, 2e-2) } else { tolerance };
 
                 let kernel = efficient_attention_forward(&forward);
-                let operands = inputs(&kernel, LEN, 5, seed as u64 + 3);
+                let operands = in_documents(&kernel, &shape, inputs(&kernel, LEN, 5, seed as u64 + 3));
                 cases.push(Case::new(&kernel, &operands, tolerance));
                 let saved = reference(&kernel, &operands);
                 let kernel = efficient_attention_backward(&backward);
-                let mut buffers = inputs(&kernel, LEN, 5, 11);
-                for (to, from) in [(0, 0), (1, 1), (2, 2), (3, 4), (4, 5)] {
+                let mut buffers = in_documents(&kernel, &shape, inputs(&kernel, LEN, 5, 11));
+                // Behind the positions, if there are some.
+                let shift = usize::from(documents);
+                for (to, from) in [(0, 0), (1, 1), (2, 2), (3, 4 + shift), (4, 5 + shift)] {
                     buffers[to] = saved[from].clone();
                 }
                 cases.push(Case::new(&kernel, &buffers, of_gradients));
+                if documents {
+                    continue;
+                }
 
                 let kernel = efficient_bidirectional_state(&forward);
                 let operands = inputs(&kernel, LEN, 5, seed as u64 + 4);

@@ -38,18 +38,44 @@ impl Operands {
     ) -> SoftmaxForwardSpec {
         let Operands { elem, shape, query: q, key: k } = *self;
         let kept = if shape.seq.is_multiple_of(2) { Kept::Left } else { Kept::Right };
-        SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, kept, q, k, v: k, out: q }
+        SoftmaxForwardSpec {
+            elem,
+            shape,
+            causal,
+            documents: false,
+            scale,
+            block_q,
+            block_k,
+            kept,
+            q,
+            k,
+            v: k,
+            out: q,
+        }
     }
 
     /// Its gradients, with the same tiles.
     pub fn softmax_gradients(&self, forward: &SoftmaxForwardSpec) -> SoftmaxBackwardSpec {
-        let SoftmaxForwardSpec { elem, shape, causal, scale, block_q, block_k, kept, q, k, v, out } =
-            *forward;
+        let SoftmaxForwardSpec {
+            elem,
+            shape,
+            causal,
+            documents,
+            scale,
+            block_q,
+            block_k,
+            kept,
+            q,
+            k,
+            v,
+            out,
+        } = *forward;
         let (dout, dq, dk, dv) = (self.query, self.query, self.key, self.key);
         SoftmaxBackwardSpec {
             elem,
             shape,
             causal,
+            documents,
             scale,
             block_q,
             block_k,
@@ -68,15 +94,26 @@ impl Operands {
     /// Linear attention in chunks of so many tokens.
     pub fn linear(&self, chunk: usize, temperature: f64) -> EfficientForwardSpec {
         let Operands { elem, shape, query: q, key: k } = *self;
-        EfficientForwardSpec { elem, shape, chunk, temperature, q, k, v: k, out: q }
+        EfficientForwardSpec { elem, shape, chunk, temperature, documents: false, q, k, v: k, out: q }
     }
 
     /// Its gradients, with the same chunks; `whole` as in [`EfficientBackwardSpec`].
     pub fn linear_gradients(&self, forward: &EfficientForwardSpec, whole: bool) -> EfficientBackwardSpec {
-        let EfficientForwardSpec { elem, shape, chunk, temperature, q, k, v, .. } = *forward;
+        let EfficientForwardSpec { elem, shape, chunk, temperature, documents, q, k, v, .. } = *forward;
         let (dout, dq, dk, dv) = (self.query, self.query, self.key, self.key);
-        EfficientBackwardSpec { elem, shape, chunk, temperature, whole, q, k, v, dout, dq, dk, dv }
+        EfficientBackwardSpec { elem, shape, chunk, temperature, documents, whole, q, k, v, dout, dq, dk, dv }
     }
+}
+
+/// Positions of tokens in documents `[B, N]`, of lengths that begin and end everywhere in tiles of 64, some at their start and
+/// several in one; each sequence begins with another one.
+pub fn positions(shape: &HeadShape) -> Vec<i32> {
+    const LENGTHS: [i32; 9] = [20, 44, 64, 1, 1, 90, 3, 33, 150];
+    let of_sequence = |sequence: usize| {
+        let lengths = LENGTHS.iter().cycle().skip(2 * sequence);
+        lengths.flat_map(|length| 0..*length).take(shape.seq)
+    };
+    (0..shape.batch).flat_map(of_sequence).collect()
 }
 
 /// How keys are drawn; all other operands are normal.

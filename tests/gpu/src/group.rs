@@ -1,7 +1,7 @@
 //! What is checked, in groups: small enough that one process can do each, since a GPU is lost to the process in which a
 //! kernel has failed.
 
-use linc_cases::attention::{Measured, linear, softmax};
+use linc_cases::attention::{Measured, linear, linear_apart, softmax, softmax_apart};
 use linc_cases::operands::Keys;
 use linc_cases::{Case, decoding, elu, embeddings, library, random_kernel};
 use linc_tile::interp::Buffer;
@@ -78,8 +78,8 @@ const LIBRARY: [(&str, Cases); 12] = [
     ("prompts", decoding::prompts),
 ];
 /// Groups beside those of the library.
-const OTHERS: [&str; 5] =
-    ["softmax-tiles", "softmax-precision", "linear-precision", "linear-extremes", "random"];
+const OTHERS: [&str; 6] =
+    ["softmax-tiles", "softmax-precision", "linear-precision", "linear-extremes", "documents", "random"];
 
 /// Names of all groups of kernels, in the order in which they should run.
 pub fn names() -> Vec<&'static str> {
@@ -104,6 +104,7 @@ pub fn checks(name: &str, extent: Extent) -> Option<Vec<Check>> {
         "softmax-precision" => precise(chains(false)),
         "linear-precision" => precise(chains(true)),
         "linear-extremes" => precise(extremes()),
+        "documents" => precise(documents()),
         "random" => Some(parallel((1..=extent.random).collect(), |seed| close(random_kernel(seed)))),
         _ => None,
     }
@@ -124,6 +125,8 @@ struct Chain {
     /// Nothing for softmax attention.
     linear: Option<(Keys, f64)>,
     causal: bool,
+    /// Documents are kept apart.
+    documents: bool,
     /// Queries and keys of a tile of softmax attention.
     tile: (usize, usize),
     seed: u64,
@@ -132,9 +135,11 @@ struct Chain {
 impl Chain {
     fn run(self) -> Vec<Measured> {
         let Chain { shape, elem, causal, tile, seed, .. } = self;
-        match self.linear {
-            None => softmax(shape, elem, causal, tile, seed),
-            Some((keys, temperature)) => linear(shape, elem, keys, temperature, seed),
+        match (self.linear, self.documents) {
+            (None, false) => softmax(shape, elem, causal, tile, seed),
+            (None, true) => softmax_apart(shape, elem, tile, seed),
+            (Some((keys, temperature)), false) => linear(shape, elem, keys, temperature, seed),
+            (Some((keys, temperature)), true) => linear_apart(shape, elem, keys, temperature, seed),
         }
     }
 }
@@ -148,6 +153,7 @@ fn tiles() -> Vec<Chain> {
             elem,
             linear: None,
             causal: true,
+            documents: false,
             tile,
             seed: 10 + i as u64,
         })
@@ -174,6 +180,7 @@ fn chains(linear: bool) -> Vec<Chain> {
             linear: kind,
             // Of softmax attention, some without a mask.
             causal: turn % 4 != 3,
+            documents: false,
             tile: TILE,
             seed,
         })
@@ -189,11 +196,20 @@ fn extremes() -> Vec<Chain> {
             let shape = HeadShape { batch: 1, seq: 150, heads, kv_heads: 1, head_dim };
             for elem in [Elem::F32, Elem::Bf16, Elem::F16] {
                 let linear = Some((keys, 1.0));
-                chains.push(Chain { shape, elem, linear, causal: true, tile: TILE, seed: seed as u64 + 1 });
+                let seed = seed as u64 + 1;
+                let (causal, documents) = (true, false);
+                chains.push(Chain { shape, elem, linear, causal, documents, tile: TILE, seed });
             }
         }
     }
     chains
+}
+
+/// Both families with documents that are kept apart: those of lengths, and of keys that no plain exponential survives.
+fn documents() -> Vec<Chain> {
+    let all = chains(false).into_iter().chain(chains(true)).chain(extremes());
+    let longer = all.filter(|chain| chain.shape.seq > 1);
+    longer.map(|chain| Chain { causal: true, documents: true, ..chain }).collect()
 }
 
 /// Maps in order, on all threads: the interpreter is slow.

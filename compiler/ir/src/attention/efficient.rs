@@ -52,11 +52,12 @@ pub struct EfficientSpec {
 /// The operations of efficient attention.
 #[derive(Clone, PartialEq, Debug)]
 pub enum EfficientOp {
-    /// `(q [B,N,H,D], k [B,N,G,D], v) -> (out, ell [B,G,S,D], state [B,G,S,D,D])`, S = number of saved states: ceil(N/C)
-    /// causal (the state before each chunk), 1 otherwise. `ell` is the logsumexp of k so far, `state` the normalised sum of
-    /// k̂ vᵀ.
+    /// `(q [B,N,H,D], k [B,N,G,D], v, positions i32[B,N]?) -> (out, ell [B,G,S,D], state [B,G,S,D,D])`, S = number of saved
+    /// states: ceil(N/C) causal (the state before each chunk), 1 otherwise. `ell` is the logsumexp of k so far, `state` the
+    /// normalised sum of k̂ vᵀ. With `positions`, both begin anew with each document: what is saved is of the document of the
+    /// token before the chunk.
     Forward(EfficientSpec),
-    /// `(q, k, v, out, ell, state, dout) -> (dq, dk, dv)`; in the chunked form also workspaces, all f32:
+    /// `(q, k, v, out, ell, state, dout, positions?) -> (dq, dk, dv)`; in the chunked form also workspaces, all f32:
     /// `delta [B,H,N]`, `d [B,G,S,D,D]`, `rho [B,G,S,D]` and `dk_part [B,N,G,D]`.
     Backward(EfficientSpec),
     /// `(q [B,N,H,D], k [B,N,G,D], v [B,N,G,D], m [S,G,D], z [S,G,D], t [S,G,D,D], pos i32[B], slot i32[B])
@@ -128,7 +129,7 @@ impl KindOperation for EfficientOp {
         use Strides::Heads;
         match self {
             EfficientOp::Forward(_) => {
-                const { &Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[]) } }
+                const { &Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[3]) } }
             }
             EfficientOp::Backward(_) => {
                 const {
@@ -136,7 +137,7 @@ impl KindOperation for EfficientOp {
                         reads: Heads(&[0, 1, 2, 3, 6]),
                         writes: Heads(&[0, 1, 2]),
                         is_attention_gradient: true,
-                        ..compute(Narrow(&[0, 1, 2, 3, 6]), &[])
+                        ..compute(Narrow(&[0, 1, 2, 3, 6]), &[7])
                     }
                 }
             }
@@ -156,16 +157,19 @@ impl KindOperation for EfficientOp {
         vec![("chunk", self.spec().chunk)]
     }
 
-    fn results(&self, check: &Check<'_>, HeadSizes { b, n, h, g, d }: HeadSizes) -> Types {
+    fn results(&self, check: &Check<'_>, heads: HeadSizes) -> Types {
+        let HeadSizes { b, n, h, g, d } = heads;
         match self {
             EfficientOp::Forward(spec) => {
-                check.arity(3..=3)?;
+                check.arity(3..=4)?;
+                check.documents(3, heads, spec.causal)?;
                 spec.check_form(check)?;
                 let s = spec.saved_states(n);
                 Ok(vec![check.like(0), TensorType::f32([b, g, s, d]), TensorType::f32([b, g, s, d, d])])
             }
             EfficientOp::Backward(spec) => {
-                check.arity(7..=7)?;
+                check.arity(7..=8)?;
+                check.documents(7, heads, spec.causal)?;
                 spec.check_form(check)?;
                 let s = spec.saved_states(n);
                 check.same(3, check.shape(0), "q")?;

@@ -127,8 +127,8 @@ pub(crate) trait KindOperation {
     /// The name in the text form.
     fn name(&self) -> &'static str;
 
-    /// The gradient of a forward: its operands are those and the results of the forward, then dout; its first results dq,
-    /// dk and dv. Nothing for other operations.
+    /// The gradient of a forward: its operands are q, k and v, the results of the forward, dout, and the other operands of the
+    /// forward; its first results dq, dk and dv. Nothing for other operations.
     fn gradient(&self) -> Option<KindOp>;
 
     /// See [`Op::facts`].
@@ -150,8 +150,8 @@ impl KindOp {
         self.operation().name()
     }
 
-    /// The operation that is the gradient of a forward; nothing for other operations. It takes the operands and the results
-    /// of the forward, then dout, and gives dq, dk and dv first.
+    /// The operation that is the gradient of a forward; nothing for other operations. It takes q, k and v, the results of the
+    /// forward, dout, and the other operands of the forward, and gives dq, dk and dv first.
     pub fn gradient(&self) -> Option<KindOp> {
         self.operation().gradient()
     }

@@ -11,14 +11,15 @@ use crate::types::TensorType;
 /// The operations of softmax attention.
 #[derive(Clone, PartialEq, Debug)]
 pub enum SoftmaxOp {
-    /// `(q [B,N,H,D], k [B,N,G,D], v) -> (out, lse [B,H,N])`: flash form; `lse` is the natural-log row logsumexp.
+    /// `(q [B,N,H,D], k [B,N,G,D], v, positions i32[B,N]?) -> (out, lse [B,H,N])`: flash form; `lse` is the natural-log row
+    /// logsumexp. With `positions`, each query sees keys of its own document only.
     Forward {
         /// Causal mask.
         causal: bool,
         /// Score multiplier, usually D^-1/2.
         scale: f64,
     },
-    /// `(q, k, v, out, lse, dout) -> (dq, dk, dv, delta [B,H,N])`; `delta = rowsum(out*dout)` is workspace.
+    /// `(q, k, v, out, lse, dout, positions?) -> (dq, dk, dv, delta [B,H,N])`; `delta = rowsum(out*dout)` is workspace.
     Backward {
         /// Causal mask.
         causal: bool,
@@ -76,7 +77,7 @@ impl KindOperation for SoftmaxOp {
         use Strides::Heads;
         match self {
             SoftmaxOp::Forward { .. } => {
-                const { &Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[]) } }
+                const { &Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[3]) } }
             }
             SoftmaxOp::Backward { .. } => {
                 const {
@@ -84,7 +85,7 @@ impl KindOperation for SoftmaxOp {
                         reads: Heads(&[0, 1, 2, 3, 5]),
                         writes: Heads(&[0, 1, 2]),
                         is_attention_gradient: true,
-                        ..compute(Narrow(&[0, 1, 2, 3, 5]), &[])
+                        ..compute(Narrow(&[0, 1, 2, 3, 5]), &[6])
                     }
                 }
             }
@@ -107,14 +108,17 @@ impl KindOperation for SoftmaxOp {
         }
     }
 
-    fn results(&self, check: &Check<'_>, HeadSizes { b, n, h, g, d }: HeadSizes) -> Types {
+    fn results(&self, check: &Check<'_>, heads: HeadSizes) -> Types {
+        let HeadSizes { b, n, h, g, d } = heads;
         match self {
-            SoftmaxOp::Forward { .. } => {
-                check.arity(3..=3)?;
+            SoftmaxOp::Forward { causal, .. } => {
+                check.arity(3..=4)?;
+                check.documents(3, heads, *causal)?;
                 Ok(vec![check.like(0), TensorType::f32([b, h, n])])
             }
-            SoftmaxOp::Backward { .. } => {
-                check.arity(6..=6)?;
+            SoftmaxOp::Backward { causal, .. } => {
+                check.arity(6..=7)?;
+                check.documents(6, heads, *causal)?;
                 check.same(3, check.shape(0), "q")?;
                 check.same(4, &[b, h, n].into(), "the row logsumexp")?;
                 check.same(5, check.shape(0), "q")?;

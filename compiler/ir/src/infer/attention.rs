@@ -39,6 +39,7 @@ impl Check<'_> {
 
     pub(super) fn rope_table(&self, table: usize, x: usize) -> Result<(), IrError> {
         self.rank(table, 3, "a rope table [len, head_dim/2, 2]")?;
+        self.float(table)?;
         let (t, x) = (self.shape(table).dims(), self.shape(x).dims());
         if t[2] != 2 || t[1] * 2 != x[3] || t[0] < x[1] {
             return self.fail(format!(
@@ -51,6 +52,18 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Operand `i`, if it is there: the position of each token in its document.
+    pub(crate) fn documents(&self, i: usize, heads: HeadSizes, causal: bool) -> Result<(), IrError> {
+        if i >= self.operands.len() {
+            return Ok(());
+        }
+        if !causal {
+            return self.fail("only causal attention keeps documents apart");
+        }
+        self.int(i)?;
+        self.same(i, &[heads.b, heads.n].into(), "the batch of tokens")
+    }
+
     pub(super) fn attention(&self) -> Types {
         if self.operands.len() < 3 {
             return self.fail("needs q, k and v");
@@ -58,20 +71,24 @@ impl Check<'_> {
         let heads = self.heads()?;
         match self.op {
             Op::Attention(spec) => {
-                self.arity(3 + usize::from(spec.rope)..=3 + usize::from(spec.rope))?;
+                let table = usize::from(spec.rope);
+                self.arity(3 + table..=4 + table)?;
                 if spec.rope {
                     self.rope_table(3, 0)?;
                 }
+                self.documents(3 + table, heads, spec.causal)?;
                 Ok(vec![self.like(0)])
             }
             Op::AttentionGrad(spec) => {
-                self.arity(5 + usize::from(spec.rope)..=5 + usize::from(spec.rope))?;
+                let table = usize::from(spec.rope);
+                self.arity(5 + table..=6 + table)?;
                 self.same(3, self.shape(0), "q")?;
                 self.same(4, self.shape(0), "q")?;
                 self.one_dtype(&[0, 3, 4])?;
                 if spec.rope {
                     self.rope_table(5, 0)?;
                 }
+                self.documents(5 + table, heads, spec.causal)?;
                 Ok(vec![self.like(0), self.like(1), self.like(2)])
             }
             Op::Kind(op) => op.results(self, heads),

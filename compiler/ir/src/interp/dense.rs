@@ -111,19 +111,23 @@ pub(super) fn rms_norm_grad<T: Real>(
     Ok(vec![Tensor::float(types[0].shape.clone(), dx), Tensor::float(partial.clone(), dw)])
 }
 
-/// Rotates the interleaved feature pairs of `x` [batch, n, heads, d] by the angles of n positions from that of each sequence
-/// in `starts` on.
+/// Positions of `n` tokens of each sequence from its start on, `[batch * n]`.
+pub(super) fn following(starts: &[usize], n: usize) -> Vec<usize> {
+    starts.iter().flat_map(|start| (0..n).map(move |t| start + t)).collect()
+}
+
+/// Rotates the interleaved feature pairs of `x` [batch, n, heads, d] by the angles of the positions [batch * n].
 pub(super) fn rotate<T: Real>(
     x: &[T],
     dims: &[usize],
     table: &[T],
-    starts: &[usize],
+    positions: &[usize],
     inverse: bool,
 ) -> Vec<T> {
-    let (n, heads, d) = (dims[1], dims[2], dims[3]);
+    let (heads, d) = (dims[2], dims[3]);
     let mut out = Vec::with_capacity(x.len());
     for (row, x) in x.chunks_exact(d).enumerate() {
-        let position = starts[row / heads / n] + row / heads % n;
+        let position = positions[row / heads];
         for (pair, angle) in x.chunks_exact(2).zip(table[position * d..][..d].chunks_exact(2)) {
             let (cos, sin) = (angle[0], if inverse { -angle[1] } else { angle[1] });
             out.extend([pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos]);
@@ -134,11 +138,15 @@ pub(super) fn rotate<T: Real>(
 
 pub(super) fn rope<T: Real>(args: &Args<'_, T>, inverse: bool) -> Result<Tensor<T>, IrError> {
     let (dims, len) = (args.dims(0), args.dims(1)[0]);
-    let starts = if args.operands.len() == 3 { args.positions(2, len)? } else { vec![0; dims[0]] };
-    if let Some(start) = starts.iter().find(|start| *start + dims[1] > len) {
+    let given = if args.operands.len() == 3 { args.positions(2, len)? } else { vec![0; dims[0]] };
+    if args.operands.len() == 3 && args.dims(2).len() == 2 {
+        let out = rotate(args.floats(0)?, dims, args.floats(1)?, &given, inverse);
+        return Ok(Tensor::float(args.operands[0].shape.clone(), out));
+    }
+    if let Some(start) = given.iter().find(|start| *start + dims[1] > len) {
         return args.error(format!("positions {start}..{} exceed the table of {len}", start + dims[1]));
     }
-    let out = rotate(args.floats(0)?, dims, args.floats(1)?, &starts, inverse);
+    let out = rotate(args.floats(0)?, dims, args.floats(1)?, &following(&given, dims[1]), inverse);
     Ok(Tensor::float(args.operands[0].shape.clone(), out))
 }
 

@@ -46,6 +46,7 @@ fn forward_spec(
         shape,
         chunk: attributes.chunk,
         temperature: attributes.temperature,
+        documents: false,
         q: l.head_strides(q),
         k: l.head_strides(k),
         v: l.head_strides(v),
@@ -56,15 +57,18 @@ fn forward_spec(
 fn forward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) -> Result<(), KernelError> {
     let (q, k, v, out) = (l.operands[0], l.operands[1], l.operands[2], l.results[0]);
     let (ell, state) = (l.results[1], l.results[2]);
-    let spec = forward_spec(l, shape, attributes)?;
+    let positions = l.operands[3..].to_vec();
+    let spec =
+        EfficientForwardSpec { documents: !positions.is_empty(), ..forward_spec(l, shape, attributes)? };
+    let args = |read: &[Value], rest: &[Value]| [read, &positions, rest].concat();
     match (attributes.causal, attributes.form) {
         (true, EfficientForm::Fused) => {
-            l.launch_on(efficient_attention_forward(&spec), &[q, k, v, out, ell, state]);
+            l.launch_on(efficient_attention_forward(&spec), &args(&[q, k, v], &[out, ell, state]));
         }
         (true, EfficientForm::Chunked) => {
-            l.launch_on(efficient_attention_chunk_states(&spec), &[k, v, ell, state]);
-            l.launch_on(efficient_attention_prefix(&spec), &[ell, state]);
-            l.launch_on(efficient_attention_out(&spec), &[q, k, v, ell, state, out]);
+            l.launch_on(efficient_attention_chunk_states(&spec), &args(&[k, v], &[ell, state]));
+            l.launch_on(efficient_attention_prefix(&spec), &args(&[ell, state], &[]));
+            l.launch_on(efficient_attention_out(&spec), &args(&[q, k, v, ell, state], &[out]));
         }
         (false, _) => {
             l.launch_on(efficient_bidirectional_state(&spec), &[k, v, ell, state]);
@@ -75,7 +79,10 @@ fn forward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) -
 }
 
 fn backward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) -> Result<(), KernelError> {
-    let [q, k, v, _, ell, state, dout] = l.operands[..] else { return l.fail("takes seven operands") };
+    let [q, k, v, _, ell, state, dout, ref positions @ ..] = l.operands[..] else {
+        return l.fail("takes seven operands");
+    };
+    let positions = positions.to_vec();
     let [dq, dk, dv, ref workspaces @ ..] = l.results[..] else { return l.fail("has three results") };
     let workspaces = workspaces.to_vec();
     let spec = EfficientBackwardSpec {
@@ -83,6 +90,7 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) 
         shape,
         chunk: attributes.chunk,
         temperature: attributes.temperature,
+        documents: !positions.is_empty(),
         // Some of the other GPUs have only 99 KiB of shared memory for a block.
         whole: l.target == Target::Hopper && attributes.chunk <= 64,
         q: l.head_strides(q),
@@ -98,7 +106,7 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, attributes: &EfficientSpec) 
         (true, EfficientForm::Chunked) => return chunked_gradient(l, &spec, &workspaces),
         (false, _) => efficient_bidirectional_backward(&spec),
     };
-    l.launch_on(kernel, &[q, k, v, ell, state, dout, dq, dk, dv]);
+    l.launch_on(kernel, &[&[q, k, v, ell, state, dout][..], &positions, &[dq, dk, dv]].concat());
     Ok(())
 }
 
@@ -108,10 +116,13 @@ fn chunked_gradient(
     spec: &EfficientBackwardSpec,
     workspaces: &[Value],
 ) -> Result<(), KernelError> {
-    let [q, k, v, _, ell, state, dout] = l.operands[..] else { return l.fail("takes seven operands") };
+    let [q, k, v, _, ell, state, dout, ref positions @ ..] = l.operands[..] else {
+        return l.fail("takes seven operands");
+    };
+    let positions = positions.to_vec();
     let (dq, dk, dv) = (l.results[0], l.results[1], l.results[2]);
     let [delta, d, rho, dk_part] = *workspaces else { return l.fail("has seven results") };
-    let mut args = vec![q, k, v, ell, state, dout];
+    let mut args = [&[q, k, v, ell, state, dout][..], &positions].concat();
     if takes_delta(spec) {
         args.push(delta);
     }
@@ -120,8 +131,9 @@ fn chunked_gradient(
     }
     args.extend([dq, d, rho, dk_part]);
     l.launch_on(efficient_attention_chunk_grads(spec), &args);
-    l.launch_on(efficient_attention_suffix(spec), &[ell, d, rho]);
-    l.launch_on(efficient_attention_grads(spec), &[q, k, v, ell, dout, d, rho, dk_part, dk, dv]);
+    l.launch_on(efficient_attention_suffix(spec), &[&[ell, d, rho][..], &positions].concat());
+    let read = [q, k, v, ell, dout, d, rho, dk_part];
+    l.launch_on(efficient_attention_grads(spec), &[&read[..], &positions, &[dk, dv]].concat());
     Ok(())
 }
 

@@ -63,6 +63,10 @@ impl KindLowering for EfficientOptions {
         })
     }
 
+    fn refuses_documents(&self) -> Option<String> {
+        None
+    }
+
     fn refuses_blocks(&self) -> Option<String> {
         (self.temperature < LEAST_TEMPERATURE).then(|| {
             format!(

@@ -36,6 +36,10 @@ impl KindLowering for EluOptions {
         })
     }
 
+    fn refuses_documents(&self) -> Option<String> {
+        Some("layers with elu features cannot keep the documents of a sequence apart".into())
+    }
+
     fn refuses_blocks(&self) -> Option<String> {
         Some("layers with elu features take a prompt token by token".into())
     }

@@ -33,11 +33,14 @@ trait KindLowering {
     /// Queries and keys are rotated by position where the model has a rope table.
     fn rotates(&self) -> bool;
 
-    /// The forward of a whole sequence, on q, k and v.
+    /// The forward of a whole sequence, on q, k and v, and the positions of tokens in documents where these are kept apart.
     fn forward(&self, graph: &Graph, q: Value, causal: bool) -> Op;
 
     /// The step that goes on from what earlier tokens left. It may put nodes before its operands.
     fn decode(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Step, PassError>;
+
+    /// Why documents of one sequence cannot be kept apart, if so; else they see nothing of each other.
+    fn refuses_documents(&self) -> Option<String>;
 
     /// Why a prompt can be taken token by token only, if so; else in blocks.
     fn refuses_blocks(&self) -> Option<String>;
@@ -121,12 +124,18 @@ fn lower_forward(
     let kind = kind_of(&spec, kinds, options)?;
     let scope = graph.set_scope(graph.node(id).scope.clone());
     let (mut q, mut k) = (operands[0], operands[1]);
+    let positions = &operands[3 + usize::from(spec.rope)..];
+    if let (false, Some(refusal)) = (positions.is_empty(), kind.refuses_documents()) {
+        return Err(PassError::Setting(refusal));
+    }
     if spec.rope && kind.rotates() {
-        q = graph.push(Op::Rope { inverse: false }, &[q, operands[3]])?;
-        k = graph.push(Op::Rope { inverse: false }, &[k, operands[3]])?;
+        let rope = Op::Rope { inverse: false };
+        // The table, and positions if there are some.
+        q = graph.push(rope.clone(), &[&[q][..], &operands[3..]].concat())?;
+        k = graph.push(rope, &[&[k][..], &operands[3..]].concat())?;
     }
     let op = kind.forward(graph, q, spec.causal);
-    let out = graph.push(op, &[q, k, operands[2]])?;
+    let out = graph.push(op, &[&[q, k, operands[2]][..], positions].concat())?;
     graph.set_scope(scope);
     graph.replace_uses(Value { node: id, port: 0 }, out);
     graph.remove(id);
@@ -144,9 +153,11 @@ fn lower_backward(
     let (out, dout) = (operands[3], operands[4]);
     let kind = kind_of(&spec, kinds, options)?;
     // `out` names the lowered forward node: its operands are q and k as rotated, its other results are what it saved.
-    let mut inputs = graph.operands(out.node);
+    let forward = graph.operands(out.node);
+    let mut inputs = forward[..3].to_vec();
     inputs.extend(graph.results(out.node));
     inputs.push(dout);
+    inputs.extend(&forward[3..]);
     let gradient = if let Op::Kind(forward) = graph.op(out.node) { forward.gradient() } else { None };
     let Some(gradient) = gradient else {
         return Err(PassError::Missing(format!(
@@ -159,7 +170,7 @@ fn lower_backward(
     for port in 0..3 {
         let mut d = Value { node: grad, port };
         if port < 2 && spec.rope && kind.rotates() {
-            d = graph.push(Op::Rope { inverse: true }, &[d, operands[5]])?;
+            d = graph.push(Op::Rope { inverse: true }, &[&[d][..], &operands[5..]].concat())?;
         }
         graph.replace_uses(Value { node: id, port }, d);
     }

@@ -40,6 +40,10 @@ impl KindLowering for SoftmaxOptions {
         })
     }
 
+    fn refuses_documents(&self) -> Option<String> {
+        None
+    }
+
     fn refuses_blocks(&self) -> Option<String> {
         None
     }

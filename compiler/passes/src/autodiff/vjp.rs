@@ -91,7 +91,11 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         }
         Op::Kind(ref kind) => {
             let Some(gradient) = kind.gradient() else { return Err(not_differentiable(b.graph, id)) };
-            let grad = b.saved(Op::Kind(gradient), id, &x, g)?;
+            let mut inputs = x[..3].to_vec();
+            inputs.extend(b.graph.results(id));
+            inputs.push(g);
+            inputs.extend(&x[3..]);
+            let grad = b.graph.add(Op::Kind(gradient), &inputs)?;
             b.first_three(grad, x.len())
         }
         Op::CrossEntropy => vec![Some(b.push(Op::CrossEntropyGrad, &[x[0], x[1], g])?), None],
@@ -265,14 +269,6 @@ impl Rule<'_> {
             self.push(Op::MatMul { trans_a: !trans_a, trans_b: false, dtype }, &[a, g])?
         };
         Ok(vec![Some(da), Some(db)])
-    }
-
-    /// A gradient operation on `(operands.., results.., g)`.
-    fn saved(&mut self, op: Op, id: NodeId, operands: &[Value], g: Value) -> Result<NodeId, IrError> {
-        let mut inputs = operands.to_vec();
-        inputs.extend(self.graph.results(id));
-        inputs.push(g);
-        self.graph.add(op, &inputs)
     }
 
     fn first_three(&self, node: NodeId, operands: usize) -> Grads {

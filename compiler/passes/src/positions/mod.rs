@@ -9,6 +9,7 @@
 //! positions.
 
 mod axis;
+mod documents;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,11 @@ pub const POSITION: &str = "position";
 
 /// Name of the input of a block of a prompt that has tables of positions: i32 `[N]`, the position of each token, below
 /// [`Part::longest`]; of tokens that do not exist, any.
+///
+/// As well, of a program that keeps the documents of a sequence apart: i32 `[B, N]`, the position of each token in its document.
 pub const POSITIONS: &str = "positions";
+
+pub use documents::keep_apart;
 
 /// A model for a part of the batches that it was built for.
 #[derive(Clone, Debug)]

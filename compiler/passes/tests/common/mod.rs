@@ -67,6 +67,7 @@ pub(crate) fn options(kinds: &str) -> PipelineOptions {
         min_loss_rows: 64,
         sort_tokens: true,
         narrow_weights: false,
+        documents: false,
         precision: Precision::Float32,
         loss_scale: LossScale::default(),
         recompute: Policy::Selective,

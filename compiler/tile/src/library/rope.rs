@@ -7,6 +7,17 @@ use super::{TILE, bound, grid_indices, load_index, tag};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
 
+/// Which positions the tokens of a sequence have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Positions {
+    /// From 0 on.
+    FromZero,
+    /// From that of the sequence on, which is read from a parameter.
+    FromStart,
+    /// Each its own, read from a parameter.
+    OfTokens,
+}
+
 /// Rotation of `[batch, seq, heads, dim]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RopeSpec {
@@ -30,21 +41,24 @@ pub struct RopeSpec {
     pub table_len: usize,
     /// Positions that a program takes one after the other, where a tile is the heads of one.
     pub block: usize,
-    /// The first position of each sequence is read from a parameter instead of being 0.
-    pub start: bool,
+    /// Where positions come from.
+    pub positions: Positions,
     /// Turn back, which is also the gradient.
     pub inverse: bool,
 }
 
-/// Parameters: x, table (f32 `[table_len, dim/2, 2]` of cos, sin), y; with `start`: x, table, start (i32 `[batch]`), y.
+/// Parameters: x, table (f32 `[table_len, dim/2, 2]` of cos, sin), y; where positions are read: x, table, start (i32
+/// `[batch]`, or `[batch, seq]` of tokens), y.
 ///
-/// No `start` is negative. Positions beyond the table give zeros: nothing outside of it is read.
+/// No position is negative. Positions beyond the table give zeros: nothing outside of it is read.
 /// `y` may be the same memory as `x` if the strides are equal.
 pub fn rope(spec: &RopeSpec) -> Kernel {
     let half = spec.dim / 2;
     // Below this a tile of all heads is too small to be worth a loop round.
     const FEW: usize = 256;
-    let by_heads = spec.seq == 1 || spec.heads * half >= FEW;
+    // Rows of the table lie side by side only where positions follow each other.
+    let of_tokens = spec.positions == Positions::OfTokens;
+    let by_heads = spec.seq == 1 || of_tokens || spec.heads * half >= FEW;
     let (tile_seq, tile_heads) = if by_heads {
         (spec.block.clamp(1, spec.seq), (TILE / half).clamp(1, spec.heads))
     } else {
@@ -54,21 +68,28 @@ pub fn rope(spec: &RopeSpec) -> Kernel {
     let mut b = Builder::new(name(spec), [counts.iter().product(), 1, 1]);
     let x = b.param("x", spec.x, Mode::Read);
     let table = b.param("table", Elem::F32, Mode::Read);
-    let start = spec.start.then(|| b.param("start", Elem::I32, Mode::Read));
+    let start = (spec.positions != Positions::FromZero).then(|| b.param("start", Elem::I32, Mode::Read));
     let y = b.param("y", spec.y, Mode::Write);
 
     let at = grid_indices(&mut b, &counts);
     let (pos, head) = (b.scale_index(at[1], tile_seq), b.scale_index(at[2], tile_heads));
-    let first = start.map(|start| load_index(&mut b, start, at[0]));
+    let first = start.filter(|_| !of_tokens).map(|start| load_index(&mut b, start, at[0]));
     if by_heads {
         let (seq, length) = (b.index(spec.seq), b.index(tile_seq));
         let end = b.add(pos, length);
         let end = b.min(end, seq);
         let head_bound = bound(&mut b, spec.heads, head, tile_heads);
         b.for_loop(pos, end, 1, &[], |b, pos, _| {
-            let row = first.map_or(pos, |first| b.add(first, pos));
+            let row = match start {
+                Some(start) if of_tokens => {
+                    let token = b.scale_index(at[0], spec.seq);
+                    let token = b.add(token, pos);
+                    load_index(b, start, token)
+                }
+                _ => first.map_or(pos, |first| b.add(first, pos)),
+            };
             // Left of the table in features: all of the row inside of it, none beyond.
-            let left = first.map(|_| left_of_table(b, spec, row));
+            let left = start.map(|_| left_of_table(b, spec, row));
             let left = left.map(|rows| b.scale_index(rows, half));
             let (cos, sin) = load_angles(b, spec, table, row, &[half], &[(2, left)]);
             let angles = (b.expand_rows(cos, tile_heads), b.expand_rows(sin, tile_heads));
@@ -111,7 +132,11 @@ fn name(spec: &RopeSpec) -> String {
         join(spec.y_strides),
         spec.table_len,
         spec.block,
-        if spec.start { "_start" } else { "" },
+        match spec.positions {
+            Positions::FromZero => "",
+            Positions::FromStart => "_start",
+            Positions::OfTokens => "_tokens",
+        },
         if spec.inverse { "_inverse" } else { "" }
     )
 }

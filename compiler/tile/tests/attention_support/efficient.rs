@@ -14,17 +14,24 @@ pub struct Case {
     pub chunk: usize,
     pub temperature: f64,
     pub whole: bool,
+    pub documents: bool,
 }
 
 impl Case {
     /// Two sequences, temperature 1.
     pub fn new([seq, heads, kv_heads, head_dim]: [usize; 4], causal: bool, chunk: usize) -> Self {
         let shape = HeadShape { batch: 2, seq, heads, kv_heads, head_dim };
-        Case { shape, causal, chunk, temperature: 1.0, whole: true }
+        Case { shape, causal, chunk, temperature: 1.0, whole: true, documents: false }
+    }
+
+    /// The same with documents that are kept apart, some of which begin with a chunk, several in one, or end with the sequence.
+    pub fn apart(self, problem: Problem) -> (Self, Problem) {
+        (Case { documents: true, ..self }, problem.apart(&[64, 1, 1, 40, 22, 3, 90, 16, 2, 5]))
     }
 
     pub fn forward(&self, machine: Machine) -> EfficientForwardSpec {
-        machine.operands(self.shape).linear(self.chunk, self.temperature)
+        let spec = machine.operands(self.shape).linear(self.chunk, self.temperature);
+        EfficientForwardSpec { documents: self.documents, ..spec }
     }
 
     pub fn backward(&self, machine: Machine) -> EfficientBackwardSpec {

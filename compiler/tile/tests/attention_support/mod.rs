@@ -42,6 +42,8 @@ pub struct Problem {
     pub k: Vec<f32>,
     pub v: Vec<f32>,
     pub dout: Vec<f32>,
+    /// Positions of tokens in their documents, `[B, N]`; none where a sequence is one document.
+    pub positions: Vec<i32>,
 }
 
 /// Results, contiguous.
@@ -73,7 +75,23 @@ impl Problem {
             k,
             v: random.normals(small, 1.0),
             dout: random.normals(large, 1.0),
+            positions: vec![],
         }
+    }
+
+    /// The same with documents of these lengths in turn, in each sequence from another one on.
+    pub fn apart(self, lengths: &[usize]) -> Self {
+        let HeadShape { batch, seq, .. } = self.shape;
+        let positions = (0..batch).flat_map(|b| {
+            let lengths = lengths.iter().cycle().skip(b);
+            lengths.flat_map(|length| 0..*length as i32).take(seq).collect::<Vec<i32>>()
+        });
+        Problem { positions: positions.collect(), ..self }
+    }
+
+    /// The first token that token `t` of sequence `b` sees.
+    fn first(&self, b: usize, t: usize) -> usize {
+        self.positions.get(b * self.shape.seq + t).map_or(0, |position| t - *position as usize)
     }
 
     /// Rounds all operands to numbers of the type.
@@ -136,24 +154,26 @@ impl Problem {
             let g = h / (heads / kv_heads);
             for t in 0..seq {
                 let end = if causal { t + 1 } else { seq };
-                let scores: Vec<f64> = k[..end].iter().map(|k| dot(&q[t], k) * scale).collect();
+                let first = self.first(b, t);
+                let scores: Vec<f64> = k[first..end].iter().map(|k| dot(&q[t], k) * scale).collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                 let lse = max + sum.ln();
                 result.lse[(b * heads + h) * seq + t] = lse;
                 let p: Vec<f64> = scores.iter().map(|s| (s - lse).exp()).collect();
-                let dp: Vec<f64> = v[..end].iter().map(|v| dot(&dout[t], v)).collect();
+                let dp: Vec<f64> = v[first..end].iter().map(|v| dot(&dout[t], v)).collect();
                 result.natural = dp.iter().fold(result.natural, |a, x| a.max(x.abs() * 1e-2));
                 let delta = dot(&p, &dp);
                 let at = self.at(heads, b, t, h);
-                for s in 0..end {
-                    let ds = p[s] * (dp[s] - delta) * scale;
+                for s in first..end {
+                    let p = p[s - first];
+                    let ds = p * (dp[s - first] - delta) * scale;
                     let at_s = self.at(kv_heads, b, s, g);
                     for d in 0..dim {
-                        result.out[at + d] += p[s] * v[s][d];
+                        result.out[at + d] += p * v[s][d];
                         result.dq[at + d] += ds * k[s][d];
                         result.dk[at_s + d] += ds * q[t][d];
-                        result.dv[at_s + d] += p[s] * dout[t][d];
+                        result.dv[at_s + d] += p * dout[t][d];
                     }
                 }
             }
@@ -179,6 +199,10 @@ impl Problem {
             for t in 0..seq {
                 let end = if causal { t + 1 } else { seq };
                 let p: Vec<f64> = softmax(&q[t]).iter().map(|p| r(*p)).collect();
+                let first = self.first(b, t);
+                if first == t && causal {
+                    (max, sum) = (vec![f64::NEG_INFINITY; dim], vec![0.0; dim]);
+                }
                 for key in &k[seen..end] {
                     for d in 0..dim {
                         let larger = max[d].max(key[d]);
@@ -188,14 +212,16 @@ impl Problem {
                 }
                 seen = end;
                 let lse: Vec<f64> = max.iter().zip(&sum).map(|(max, sum)| max + sum.ln()).collect();
-                let w: Vec<Vec<f64>> =
-                    k[..end].iter().map(|k| (0..dim).map(|d| r((k[d] - lse[d]).exp())).collect()).collect();
-                let vg: Vec<f64> = v[..end].iter().map(|v| r(dot(v, &dout[t]))).collect();
+                let w: Vec<Vec<f64>> = k[first..end]
+                    .iter()
+                    .map(|k| (0..dim).map(|d| r((k[d] - lse[d]).exp())).collect())
+                    .collect();
+                let vg: Vec<f64> = v[first..end].iter().map(|v| r(dot(v, &dout[t]))).collect();
                 result.natural = vg.iter().fold(result.natural, |a, x| a.max(x.abs() * 1e-2));
                 let mut dp = vec![0.0; dim];
-                for s in 0..end {
+                for (w, vg) in w.iter().zip(&vg) {
                     for d in 0..dim {
-                        dp[d] += w[s][d] * vg[s];
+                        dp[d] += w[d] * vg;
                     }
                 }
                 dp.iter_mut().for_each(|x| *x = r(*x));
@@ -204,13 +230,14 @@ impl Problem {
                 for d in 0..dim {
                     result.dq[at + d] = temperature * p[d] * (dp[d] - delta);
                 }
-                for s in 0..end {
+                for s in first..end {
                     let at_s = self.at(kv_heads, b, s, g);
-                    let a = r(dot(&p, &w[s]));
+                    let (w, vg) = (&w[s - first], vg[s - first]);
+                    let a = r(dot(&p, w));
                     for d in 0..dim {
                         result.out[at + d] += a * v[s][d];
                         result.dv[at_s + d] += a * dout[t][d];
-                        result.dk[at_s + d] += temperature * w[s][d] * (r(p[d] * vg[s]) - r(p[d] * dp[d]));
+                        result.dk[at_s + d] += temperature * w[d] * (r(p[d] * vg) - r(p[d] * dp[d]));
                     }
                 }
             }
@@ -309,6 +336,19 @@ impl Machine {
         assert_eq!(parsed.to_string(), text, "{}: the text form changes", kernel.name);
         let options = RunOptions { precision: self.precision, order: 7, check_races: true, poison: false };
         run(kernel, buffers, &options).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+    }
+
+    /// The same with positions of tokens in documents in their place among the parameters, where a kernel takes them.
+    pub fn run_apart(&self, kernel: &Kernel, buffers: &mut [Buffer], positions: &[i32]) {
+        let Some(at) = kernel.params.iter().position(|param| param.name == "positions") else {
+            assert!(positions.is_empty() || !kernel.name.contains("documents"), "{}", kernel.name);
+            return self.run(kernel, buffers);
+        };
+        let mut all = buffers.to_vec();
+        all.insert(at, Buffer::I32(positions.to_vec()));
+        self.run(kernel, &mut all);
+        all.remove(at);
+        buffers.clone_from_slice(&all);
     }
 }
 

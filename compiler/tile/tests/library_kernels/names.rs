@@ -21,7 +21,7 @@ use linc_tile::library::pointwise::{
 use linc_tile::library::reduce::{
     NormFinishSpec, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
-use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::rope::{Positions, RopeSpec, rope};
 use linc_tile::library::sort::{SortKeysSpec, SortedRangesSpec, sort_keys, sort_pass, sorted_ranges};
 use linc_tile::{Elem, Kernel, parse, verify};
 
@@ -90,7 +90,9 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
             }));
         }
     }
-    for (heads, start, inverse) in [(2, false, false), (2, true, false), (64, false, true), (64, true, true)]
+    let all_positions = [Positions::FromZero, Positions::FromStart, Positions::OfTokens];
+    for ((heads, inverse), positions) in
+        [(2, false), (64, true)].into_iter().flat_map(|at| all_positions.map(|p| (at, p)))
     {
         let dim = 2 * cols;
         let strides = [rows * heads * dim, heads * dim, dim];
@@ -105,7 +107,7 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
             y_strides: strides,
             table_len: rows,
             block: 4,
-            start,
+            positions,
             inverse,
         }));
     }

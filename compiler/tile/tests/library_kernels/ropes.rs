@@ -1,7 +1,7 @@
 //! Rotary embedding: layouts, start, inverse.
 
 use linc_tile::Elem;
-use linc_tile::library::rope::{RopeSpec, rope};
+use linc_tile::library::rope::{Positions, RopeSpec, rope};
 
 use super::harness::{Data, SENTINEL, assert_close, floats, random, round, run, unit};
 
@@ -16,10 +16,14 @@ fn extent(spec: &RopeSpec, strides: [usize; 3]) -> usize {
     (spec.batch - 1) * strides[0] + (spec.seq - 1) * strides[1] + (spec.heads - 1) * strides[2] + spec.dim
 }
 
-/// Each sequence starts two positions behind the one before it, from `start` on.
+/// Each sequence starts two positions behind the one before it, from `start` on; of tokens, each third one at `start`.
 fn check(spec: &RopeSpec, start: i32) {
-    let start = |b: usize| if spec.start { start + 2 * b as i32 } else { 0 };
-    let what = format!("{spec:?} start {}", start(0));
+    let position = |b: usize, n: usize| match spec.positions {
+        Positions::FromZero => n as i32,
+        Positions::FromStart => start + (2 * b + n) as i32,
+        Positions::OfTokens => start + 2 * b as i32 + (n % 3) as i32,
+    };
+    let what = format!("{spec:?} start {start}");
     let half = spec.dim / 2;
     let angles = table(spec.table_len, half);
     let x: Vec<f32> = random(extent(spec, spec.x_strides), 1).into_iter().map(|v| round(v, spec.x)).collect();
@@ -31,7 +35,7 @@ fn check(spec: &RopeSpec, start: i32) {
                 let at = |s: [usize; 3]| b * s[0] + n * s[1] + h * s[2];
                 let (from, to) = (at(spec.x_strides), at(spec.y_strides));
                 for i in 0..half {
-                    let pos = start(b) as usize + n;
+                    let pos = position(b, n) as usize;
                     let angle = |part: usize| {
                         let row = angles.get((pos * half + i) * 2 + part);
                         f64::from(*row.unwrap_or(&0.0))
@@ -46,8 +50,14 @@ fn check(spec: &RopeSpec, start: i32) {
         }
     }
     let mut args = vec![Data::of(spec.x, &x), Data::f32(&angles)];
-    if spec.start {
-        args.push(Data::i32(&(0..spec.batch).map(start).collect::<Vec<i32>>()));
+    let tokens = match spec.positions {
+        Positions::FromZero => 0,
+        Positions::FromStart => 1,
+        Positions::OfTokens => spec.seq,
+    };
+    if tokens > 0 {
+        let given = (0..spec.batch * tokens).map(|at| position(at / tokens, at % tokens));
+        args.push(Data::i32(&given.collect::<Vec<i32>>()));
     }
     args.push(Data::of(spec.y, &vec![SENTINEL; y_len]));
     let out = run(&rope(spec), args);
@@ -69,7 +79,7 @@ fn spec(batch: usize, seq: usize, heads: usize, dim: usize) -> RopeSpec {
         y_strides: strides,
         table_len: seq,
         block: 7,
-        start: false,
+        positions: Positions::FromZero,
         inverse: false,
     }
 }
@@ -111,12 +121,16 @@ fn part_of_a_joint_projection_to_heads_first() {
 #[test]
 fn start_position() {
     for (seq, heads) in [(1, 4), (1, 32), (5, 2), (5, 40)] {
+        let from = |batch, positions| RopeSpec { positions, table_len: 17, ..spec(batch, seq, heads, 16) };
         for start in [0, 7, 12] {
-            check(&RopeSpec { start: true, table_len: 17, ..spec(2, seq, heads, 16) }, start);
+            check(&from(2, Positions::FromStart), start);
+            check(&from(2, Positions::OfTokens), start);
         }
         // Positions 15, 16, then past the end of the table.
-        check(&RopeSpec { start: true, table_len: 17, ..spec(1, seq, heads, 16) }, 15);
-        check(&RopeSpec { start: true, table_len: 17, ..spec(1, seq, heads, 16) }, 20);
+        for positions in [Positions::FromStart, Positions::OfTokens] {
+            check(&from(1, positions), 15);
+            check(&from(1, positions), 20);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) field: &'a str,
     /// Whether a text may contain U+0000.
     pub(crate) allows_nul: bool,
+    /// What stands between the documents of a plain text file; without it a file is one.
+    pub(crate) separator: Option<&'a str>,
 }
 
 /// So many names of fields are said where the wanted one is missing.
@@ -163,7 +165,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
-        let Wanted { field, allows_nul } = self.0;
+        let Wanted { field, allows_nul, .. } = self.0;
         let mut found = None;
         let mut names = Vec::new();
         while let Some(Text(name)) = map.next_key()? {

@@ -6,7 +6,7 @@ use crate::loading::{Event, quiet};
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
-const TEXT: Wanted<'_> = Wanted { field: "text", allows_nul: false };
+const TEXT: Wanted<'_> = Wanted { field: "text", allows_nul: false, separator: None };
 
 fn read_documents(path: &str) -> Result<Vec<String>, DataError> {
     quiet(|loading| super::read_documents(path, TEXT, loading))
@@ -154,7 +154,7 @@ fn json_is_known_by_name_and_content() {
 fn the_field_of_the_text_can_be_chosen() {
     let folder = Folder::new();
     let path = folder.write("a.jsonl", "{\"text\": 1, \"content\": \"a\\u0000b\"}\n");
-    let wanted = |field, allows_nul| Wanted { field, allows_nul };
+    let wanted = |field, allows_nul| Wanted { field, allows_nul, separator: None };
     assert_eq!(read_with(&path, wanted("content", true)).0, ["a\0b"]);
     let refused = |wanted| {
         quiet(|loading| super::read_documents(&path, wanted, loading)).expect_err("refused").to_string()
@@ -326,4 +326,22 @@ fn lines_may_be_longer_than_blocks() {
     }
     let bad = error(&folder.write("bad.jsonl", text + "\n{\"text\": 5}"));
     assert!(bad.contains("bad.jsonl:7: column"), "{bad}");
+}
+
+#[test]
+fn a_separator_makes_documents_of_a_plain_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tales.txt");
+    std::fs::write(&path, "one\n<|endoftext|>\n\ntwo\nlines\n<|endoftext|><|endoftext|>\n").expect("written");
+    let read = |separator| {
+        let (documents, notes) = read_with(&path.display().to_string(), Wanted { separator, ..TEXT });
+        (documents, notes.join("\n"))
+    };
+    assert_eq!(read(Some("<|endoftext|>")), (vec!["one".to_owned(), "two\nlines".to_owned()], String::new()));
+    let (documents, said) = read(None);
+    assert_eq!(documents.len(), 1);
+    assert!(said.contains("it has \"<|endoftext|>\" 3 times and is one document"), "{said}");
+    let (documents, said) = read(Some("---"));
+    assert_eq!(documents.len(), 1);
+    assert!(said.contains("\"---\", is nowhere between texts"), "{said}");
 }

@@ -136,6 +136,49 @@ impl Shards {
         Ok(sum)
     }
 
+    /// The tokens of a range that are the first of their documents, ascending. Borders are searched on disk: of a large corpus
+    /// there are too many to keep.
+    ///
+    /// # Errors
+    /// A file cannot be read, or its borders are none.
+    pub(crate) fn starts_in(&self, range: Range<u64>) -> Result<Vec<u64>, DataError> {
+        let mut starts = Vec::new();
+        self.each_file(range, |number, ids| {
+            let open = self.file(number)?;
+            let read = |borders: Range<u64>| -> Result<Vec<u64>, DataError> {
+                let bytes = self.bytes(number, &open, open.head.place_of_borders(borders))?;
+                let border =
+                    |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+                Ok(bytes.chunks_exact(8).map(border).collect())
+            };
+            // The first border that is not before a token.
+            let search = |token: u64| -> Result<u64, DataError> {
+                let (mut low, mut high) = (0, open.head.borders);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    if read(middle..middle + 1)?.first().is_some_and(|border| *border < token) {
+                        low = middle + 1;
+                    } else {
+                        high = middle;
+                    }
+                }
+                Ok(low)
+            };
+            let (first, end) = (search(ids.start)?, search(ids.end)?);
+            let count = end.saturating_sub(first);
+            let borders = if count > ids.end - ids.start { Vec::new() } else { read(first..first + count)? };
+            let fits = borders.len() as u64 == count
+                && borders.iter().all(|border| ids.contains(border))
+                && borders.is_sorted_by(|a, b| a < b);
+            if !fits {
+                return Err(damaged(&self.path(number), "its documents do not follow each other"));
+            }
+            starts.extend(borders.into_iter().map(|border| self.starts[number] + border));
+            Ok(())
+        })?;
+        Ok(starts)
+    }
+
     /// The files that have tokens of a range, each with the range within it.
     fn each_file(
         &self,

@@ -53,6 +53,7 @@ impl Corpora {
         let settings = TokenizeSettings {
             path: &path,
             text_field: "text",
+            document_separator: None,
             tokenizer_path: Some(&tokenizer),
             out: Path::new(&out),
             held_out,
@@ -111,7 +112,7 @@ fn all(tokens: &Tokens) -> Vec<i32> {
 fn shards_hold_the_tokens_of_the_corpus() {
     let corpora = Corpora::new();
     let made = corpora.made("out", 0.0);
-    let wanted = crate::files::Wanted { field: "text", allows_nul: true };
+    let wanted = crate::files::Wanted { field: "text", allows_nul: true, separator: None };
     let documents =
         quiet(|l| crate::files::read_documents(&corpora.path("corpus"), wanted, l)).expect("text");
     let count = documents.len() as u64;
@@ -253,10 +254,14 @@ fn damaged_shards_are_errors() {
 }
 
 fn batches(corpora: &Corpora, shuffle: bool) -> TextBatches {
+    batches_of(corpora, shuffle, false)
+}
+
+fn batches_of(corpora: &Corpora, shuffle: bool, apart: bool) -> TextBatches {
     let tokens = Tokens::Shards(corpora.shards("out", Part::Training).expect("shards"));
     let source = TextSource { name: "out".to_owned(), tokens, weight: 1.0 };
     let borders = corpora.tokenizer().borders();
-    let packing = Packing { batch_size: 3, seq_len: 16, seed: 4, shuffle, held_out: 0.0, borders };
+    let packing = Packing { batch_size: 3, seq_len: 16, seed: 4, shuffle, held_out: 0.0, borders, apart };
     TextBatches::new(vec![source], packing).expect("long enough")
 }
 
@@ -294,6 +299,50 @@ fn a_run_that_reads_ahead_is_restored_with_the_same_bits() {
         };
         assert!(if shuffle { (0..17).any(is_pass) } else { is_pass(0) });
     }
+}
+
+#[test]
+fn documents_of_shards_are_kept_apart() {
+    let corpora = Corpora::new();
+    corpora.made("out", 0.0);
+    let eos = corpora.tokenizer().eos().expect("an EOS") as i32;
+    for shuffle in [false, true] {
+        let (mut plain, mut apart) = (batches(&corpora, shuffle), batches_of(&corpora, shuffle, true));
+        let mut ends = 0;
+        for _ in 0..250 {
+            let (plain, apart) = (plain.next_batch().expect("read"), apart.next_batch().expect("read"));
+            assert_eq!((plain.tokens.clone(), plain.positions), (apart.tokens.clone(), None));
+            let positions = apart.positions.expect("they are asked for");
+            for (at, token) in apart.tokens.iter().enumerate() {
+                let begins = at % 16 == 0 || apart.tokens[at - 1] == eos;
+                assert_eq!(positions[at], if begins { 0 } else { positions[at - 1] + 1 });
+                // The first token of another document is no target of this one.
+                let target = if *token == eos { -1 } else { plain.targets[at] };
+                assert_eq!(apart.targets[at], target);
+                ends += usize::from(*token == eos);
+            }
+        }
+        assert!(ends > 200, "{ends}");
+    }
+}
+
+#[test]
+fn documents_that_do_not_follow_each_other_are_an_error() {
+    let corpora = Corpora::new();
+    corpora.made("out", 0.0);
+    let shards = corpora.shards("out", Part::Training).expect("shards");
+    let index = Index::load(Path::new(&corpora.path("out"))).expect("an index").expect("there");
+    let Shard { file, tokens, documents, .. } = index.training[0].clone();
+    let path = corpora.path(&format!("out/{file}"));
+    let mut bad = fs::read(&path).expect("a shard");
+    let starts = shards.starts_in(0..tokens).expect("whole");
+    assert!(starts.len() as u64 == documents && documents > 4 && starts[0] == 0);
+    // The third border.
+    let third = bad.len() - 8 * (documents as usize + 1) + 16;
+    bad[third..third + 8].copy_from_slice(&starts[1].to_le_bytes());
+    fs::write(&path, &bad).expect("written");
+    let error = corpora.shards("out", Part::Training).expect("the same sizes").starts_in(0..tokens);
+    assert!(error.expect_err("refused").to_string().contains("documents do not follow each other"));
 }
 
 #[test]

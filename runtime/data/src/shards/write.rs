@@ -27,6 +27,8 @@ pub struct TokenizeSettings<'a> {
     pub path: &'a str,
     /// Field of JSON objects, or column of Parquet files.
     pub text_field: &'a str,
+    /// What stands between the documents of a plain text file; without it a file is one.
+    pub document_separator: Option<&'a str>,
     /// As for [`Tokenizer::open`]; bytes are tokens without it.
     pub tokenizer_path: Option<&'a str>,
     /// The folder to write.
@@ -110,7 +112,8 @@ pub fn tokenize(settings: TokenizeSettings<'_>, loading: &mut Loading<'_>) -> Re
         }
         Some(_) | None => folder::start(settings.out, source, &tokenizer)?,
     };
-    let wanted = Wanted { field: settings.text_field, allows_nul: !tokenizer.reserves_nul() };
+    let separator = settings.document_separator;
+    let wanted = Wanted { field: settings.text_field, allows_nul: !tokenizer.reserves_nul(), separator };
     let (resume, stop) = (index.next, loading.stop);
     let mut writer = Writer::new(settings, &tokenizer, index, &corpus.found, Watch::new(stop));
     let (mut notes, mut left_out) = (Vec::new(), corpus.left_out);
@@ -141,11 +144,13 @@ pub fn tokenize(settings: TokenizeSettings<'_>, loading: &mut Loading<'_>) -> Re
     let ended = read();
     drop(reading);
     // Whoever goes on later begins behind the text that this is about.
-    notes.extend(writer.warning.take());
-    if !left_out.is_empty() {
-        notes.push(files::left_out(Path::new(settings.path), left_out));
+    files::say(&notes, loading);
+    if let Some(warning) = writer.warning.take() {
+        loading.note(&warning);
     }
-    notes.iter().for_each(|note| loading.note(note));
+    if !left_out.is_empty() {
+        loading.note(&files::left_out(Path::new(settings.path), left_out));
+    }
     ended?;
     let made = Tokenized::of(&writer.index, false);
     if settings.held_out > 0.0 && made.held_out == 0 {
@@ -172,6 +177,11 @@ fn identity(
     hash.update(settings.held_out.to_le_bytes());
     hash.update(settings.shard_tokens.to_le_bytes());
     hash.update(settings.text_field);
+    // Shards from before there were separators have the same hash.
+    if let Some(separator) = settings.document_separator {
+        hash.update([0]);
+        hash.update(separator);
+    }
     for file in files {
         let about = fs::metadata(&file.path).map_err(|error| crate::error::unreadable(&file.path, &error))?;
         let time = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());

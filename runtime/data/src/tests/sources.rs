@@ -30,6 +30,7 @@ fn shards(path: &str, out: &str, held_out: f64) -> Tokenized {
     let settings = TokenizeSettings {
         path,
         text_field: "text",
+        document_separator: None,
         tokenizer_path: None,
         out: out.as_ref(),
         held_out,

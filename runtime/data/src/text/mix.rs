@@ -2,6 +2,7 @@
 //! kept as closely as whole samples allow at any time, and no chance has to be kept for a resumed run.
 
 use super::TextSource;
+use super::documents::Apart;
 use super::sampler::{Sampler, Spot};
 use crate::error::DataError;
 use crate::tokens::Tokens;
@@ -11,6 +12,8 @@ use crate::{Batch, DataState, SourceState};
 #[derive(Debug)]
 pub(super) struct Mix {
     sources: Vec<Source>,
+    /// Where documents are kept apart.
+    apart: Option<Apart>,
 }
 
 #[derive(Debug)]
@@ -23,7 +26,11 @@ struct Source {
 }
 
 impl Mix {
-    pub(super) fn new(sources: Vec<TextSource>, sampler: impl Fn(Tokens) -> Sampler) -> Self {
+    pub(super) fn new(
+        sources: Vec<TextSource>,
+        apart: Option<Apart>,
+        sampler: impl Fn(Tokens) -> Sampler,
+    ) -> Self {
         // Of weights that are large each, the sum may be no number any more.
         let largest = sources.iter().map(|source| source.weight).fold(0.0, f64::max);
         let all: f64 = sources.iter().map(|source| source.weight / largest).sum();
@@ -31,7 +38,7 @@ impl Mix {
             let sampler = sampler(tokens);
             Source { name, weight, share: weight / largest / all, sampler }
         };
-        Self { sources: sources.into_iter().map(source).collect() }
+        Self { sources: sources.into_iter().map(source).collect(), apart }
     }
 
     /// Where each source is.
@@ -57,12 +64,19 @@ impl Mix {
     pub(super) fn next_batch(&mut self, batch_size: usize, seq_len: usize) -> Result<Batch, DataError> {
         let mut batch = Batch::ignored(batch_size, seq_len);
         let mut sample = vec![0; seq_len + 1];
+        let mut starts = Vec::new();
+        batch.positions = self.apart.map(|_| vec![0; batch_size * seq_len]);
         for row in 0..batch_size {
             let source = self.next_source();
-            self.sources[source].sampler.next_sample(&mut sample)?;
+            self.sources[source]
+                .sampler
+                .next_sample(&mut sample, self.apart.is_some().then_some(&mut starts))?;
             let range = row * seq_len..(row + 1) * seq_len;
             batch.tokens[range.clone()].copy_from_slice(&sample[..seq_len]);
-            batch.targets[range].copy_from_slice(&sample[1..]);
+            batch.targets[range.clone()].copy_from_slice(&sample[1..]);
+            if let (Some(apart), Some(positions)) = (self.apart, &mut batch.positions) {
+                apart.mark(&starts, &mut positions[range.clone()], &mut batch.targets[range]);
+            }
         }
         Ok(batch)
     }

@@ -103,12 +103,30 @@ impl Sampler {
         Err(DataError::Resume { reason })
     }
 
-    /// The next sample, of `seq_len + 1` tokens.
+    /// The next sample, of `seq_len + 1` tokens; in `starts`, if that is asked for, the places in it of the first tokens of
+    /// documents.
     ///
     /// # Errors
     /// A shard cannot be read.
-    pub(super) fn next_sample(&mut self, sample: &mut [i32]) -> Result<(), DataError> {
+    pub(super) fn next_sample(
+        &mut self,
+        sample: &mut [i32],
+        mut starts: Option<&mut Vec<usize>>,
+    ) -> Result<(), DataError> {
         let width = sample.len() as u64;
+        let tokens = &self.tokens;
+        if let Some(starts) = &mut starts {
+            starts.clear();
+        }
+        // Copies tokens from a place on to one in the sample.
+        let mut copy = |from: u64, filled: usize, out: &mut [i32]| {
+            tokens.copy(from, out)?;
+            if let Some(starts) = &mut starts {
+                let found = tokens.starts_in(from..from + out.len() as u64)?;
+                starts.extend(found.into_iter().map(|start| filled + (start - from) as usize));
+            }
+            Ok::<(), DataError>(())
+        };
         match &self.order {
             Order::Files => {
                 let total = self.tokens.len();
@@ -117,7 +135,7 @@ impl Sampler {
                 let mut filled = 0;
                 while filled < sample.len() {
                     let count = (sample.len() - filled).min((total - from) as usize);
-                    self.tokens.copy(from, &mut sample[filled..filled + count])?;
+                    copy(from, filled, &mut sample[filled..filled + count])?;
                     filled += count;
                     from = (from + count as u64) % total;
                 }
@@ -130,14 +148,14 @@ impl Sampler {
                 while filled < sample.len() {
                     let left = starts[at + 1] - starts[at] - skip;
                     let count = usize::try_from(left).unwrap_or(usize::MAX).min(sample.len() - filled);
-                    self.tokens.copy(origins[at] + skip, &mut sample[filled..filled + count])?;
+                    copy(origins[at] + skip, filled, &mut sample[filled..filled + count])?;
                     filled += count;
                     at += 1;
                     skip = 0;
                 }
             }
             Order::Far { offset, samples } => {
-                self.tokens.copy(offset + samples.at(self.spot.index) * width, sample)?;
+                copy(offset + samples.at(self.spot.index) * width, 0, sample)?;
             }
         }
         self.spot.index += 1;

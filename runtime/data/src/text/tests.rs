@@ -21,7 +21,7 @@ fn source(name: &str, documents: &[&str], weight: f64) -> TextSource {
 
 fn packing((batch_size, seq_len): (usize, usize), seed: u64, shuffle: bool) -> Packing {
     let borders = Tokenizer::bytes().borders();
-    Packing { batch_size, seq_len, seed, shuffle, held_out: 0.0, borders }
+    Packing { batch_size, seq_len, seed, shuffle, held_out: 0.0, borders, apart: false }
 }
 
 fn text(tokens: &[i32]) -> String {
@@ -40,6 +40,58 @@ fn packing_is_titans() {
         .collect();
     let expected = [("|a", "ab"), ("cd", "d|"), ("ef", "f|"), ("ab", "bc")];
     assert_eq!(rows, expected.map(|(x, y)| (x.to_owned(), y.to_owned())));
+}
+
+#[test]
+fn documents_of_a_sample_begin_at_position_0() {
+    let documents = ["abcd", "e", "fg"];
+    let of = |borders, shuffle| {
+        let packing = Packing { apart: true, borders, ..packing((1, 6), 3, shuffle) };
+        TextBatches::new(vec![source("test", &documents, 1.0)], packing).expect("long enough")
+    };
+    // The stream is |abcd|e|fg|abcd|e.., cut into sevens; what follows a document is what says that it has ended.
+    let mut data = of(Tokenizer::bytes().borders(), false);
+    let rows =
+        [("|abcd|", [0, 1, 2, 3, 4, 0]), ("|fg|ab", [0, 1, 2, 0, 1, 2]), ("d|e|fg", [0, 0, 1, 0, 1, 2])];
+    for (expected, positions) in rows {
+        let batch = data.next_batch().expect("in memory");
+        assert_eq!((text(&batch.tokens).as_str(), batch.positions), (expected, Some(positions.to_vec())));
+        assert_eq!(batch.targets.iter().filter(|target| **target < 0).count(), 0);
+    }
+    // Documents that end by themselves do not foretell the next one.
+    let mut data = of(Borders { bos: None, eos: Some(0) }, false);
+    assert_eq!(data.next_batch().expect("in memory").targets[4], -1);
+
+    let (mut data, mut again) =
+        (of(Tokenizer::bytes().borders(), true), of(Tokenizer::bytes().borders(), true));
+    for _ in 0..50 {
+        let state = data.state();
+        let batch = data.next_batch().expect("in memory");
+        again.restore(&state).expect("the same data");
+        assert_eq!(again.next_batch().expect("in memory"), batch);
+        let positions = batch.positions.expect("they are asked for");
+        for (at, token) in batch.tokens.iter().enumerate() {
+            let begins = at == 0 || *token == 0;
+            assert_eq!(positions[at], if begins { 0 } else { positions[at - 1] + 1 });
+        }
+    }
+}
+
+#[test]
+fn documents_of_a_validation_part_are_kept_apart() {
+    let borders = Borders { bos: None, eos: Some(0) };
+    let tokens = || vec![Tokens::Memory(corpus(&["abcdefgh", "ij"]))];
+    let data = TextValidation::new(tokens(), 2, 3, Some(Apart::new(borders))).expect("not empty");
+    // |abc defg h|ij
+    let last = data.batch(1).expect("in memory");
+    assert_eq!(last.positions, Some(vec![0, 0, 1, 0, 0, 0]));
+    assert_eq!(last.targets[..3], [-1, i32::from(b'i'), i32::from(b'j')]);
+    assert_eq!(last.target_bytes, Some(2));
+    // Targets that are left out do not count as text.
+    let none =
+        TextValidation::new(vec![Tokens::Memory(corpus(&["ab", "c"]))], 1, 4, Some(Apart::new(borders)));
+    let batch = none.expect("not empty").batch(0).expect("in memory");
+    assert_eq!((batch.targets[2], batch.target_bytes), (-1, Some(3)));
 }
 
 #[test]
@@ -140,8 +192,8 @@ fn too_little_text_is_refused() {
 
 #[test]
 fn validation_covers_everything_once() {
-    let data =
-        TextValidation::new(vec![Tokens::Memory(corpus(&["abcdefgh", "ij"]))], 2, 3).expect("not empty");
+    let data = TextValidation::new(vec![Tokens::Memory(corpus(&["abcdefgh", "ij"]))], 2, 3, None)
+        .expect("not empty");
     // |abc defg... : 12 tokens with the two boundaries, in fours, two rows a batch.
     assert_eq!(data.batches(), 2);
     let first = data.batch(0).expect("in memory");
@@ -152,8 +204,8 @@ fn validation_covers_everything_once() {
     assert_eq!(last.targets[3..], [-1, -1, -1]);
     // Of the targets "|ij" one stands for no byte.
     assert_eq!(last.target_bytes, Some(2));
-    assert!(TextValidation::new(vec![Tokens::Memory(corpus(&[]))], 2, 3).is_none());
-    let odd = TextValidation::new(vec![Tokens::Memory(corpus(&["abcd"]))], 1, 3).expect("not empty");
+    assert!(TextValidation::new(vec![Tokens::Memory(corpus(&[]))], 2, 3, None).is_none());
+    let odd = TextValidation::new(vec![Tokens::Memory(corpus(&["abcd"]))], 1, 3, None).expect("not empty");
     assert_eq!(odd.batches(), 1);
 }
 
@@ -246,7 +298,7 @@ fn weights_may_be_as_large_as_numbers_are() {
 fn batches_of_several_validation_parts_are_spread() {
     let parts = ["abcdefghijklmnopqrstuvw", "0123456", "+"];
     let parts = parts.map(|text| Tokens::Memory(corpus(&[text])));
-    let data = TextValidation::new(parts.into(), 1, 3).expect("not empty");
+    let data = TextValidation::new(parts.into(), 1, 3, None).expect("not empty");
     let first: String = (0..data.batches())
         .map(|batch| text(&data.batch(batch).expect("in memory").tokens)[..2].to_owned())
         .collect();

@@ -1,5 +1,6 @@
 //! Validation batches of text.
 
+use super::documents::Apart;
 use crate::Batch;
 use crate::error::DataError;
 use crate::tokens::Tokens;
@@ -13,11 +14,18 @@ pub struct TextValidation {
     order: Vec<(usize, usize)>,
     batch_size: usize,
     seq_len: usize,
+    /// Where documents are kept apart.
+    apart: Option<Apart>,
 }
 
 impl TextValidation {
     /// `None` if there is nothing to predict.
-    pub(crate) fn new(mut parts: Vec<Tokens>, batch_size: usize, seq_len: usize) -> Option<Self> {
+    pub(crate) fn new(
+        mut parts: Vec<Tokens>,
+        batch_size: usize,
+        seq_len: usize,
+        apart: Option<Apart>,
+    ) -> Option<Self> {
         parts.retain(|tokens| tokens.len() >= 2);
         let mut order = Vec::new();
         for (part, tokens) in parts.iter().enumerate() {
@@ -27,7 +35,7 @@ impl TextValidation {
         }
         order.sort_by(|(a, at), (b, other)| a.total_cmp(b).then(at.cmp(other)));
         let order: Vec<(usize, usize)> = order.into_iter().map(|(_, batch)| batch).collect();
-        (!order.is_empty()).then_some(Self { parts, order, batch_size, seq_len })
+        (!order.is_empty()).then_some(Self { parts, order, batch_size, seq_len, apart })
     }
 
     /// Number of tokens.
@@ -51,6 +59,8 @@ impl TextValidation {
         let width = self.seq_len as u64 + 1;
         let mut sample = vec![0; self.seq_len + 1];
         let mut target_bytes = Some(0);
+        // Of rows that do not exist as well, each token is somewhere in a document.
+        batch.positions = self.apart.map(|_| vec![0; self.batch_size * self.seq_len]);
         for row in 0..self.batch_size {
             let from = (index as u64 * self.batch_size as u64 + row as u64) * width;
             let to = (from + width).min(tokens.len());
@@ -64,6 +74,15 @@ impl TextValidation {
             batch.targets[at..at + count - 1].copy_from_slice(&sample[1..count]);
             let of_row = tokens.bytes_of(from + 1..to)?;
             target_bytes = target_bytes.zip(of_row).map(|(sum, of_row)| sum + of_row);
+            let Some((apart, positions)) = self.apart.zip(batch.positions.as_mut()) else { continue };
+            let starts = tokens.starts_in(from..to)?;
+            let starts: Vec<usize> = starts.into_iter().map(|start| (start - from) as usize).collect();
+            let range = at..at + self.seq_len;
+            for target in apart.mark(&starts, &mut positions[range.clone()], &mut batch.targets[range]) {
+                let token = from + 1 + target as u64;
+                let of_token = tokens.bytes_of(token..token + 1)?;
+                target_bytes = target_bytes.zip(of_token).map(|(sum, of_token)| sum - of_token);
+            }
         }
         batch.target_bytes = target_bytes;
         Ok(batch)

@@ -102,6 +102,7 @@ fn problem(config: &JobConfig, settings: &[&str], error: &impl ToString) -> Trai
 fn compile_options(config: &JobConfig) -> Options {
     let mut options = Options::new(config.training.batch_size, config.training.seq_len);
     options.precision = config.training.mixed_precision_param;
+    options.documents = config.data.training.reset_at_document;
     options.recompute = config.activation_checkpoint.policy();
     options.disabled = config.compile.disable_passes.iter().cloned().collect();
     options.dumps = config.compile.dump;
@@ -147,7 +148,8 @@ pub(super) fn programs(
         Some(ValidationData::Recall(_)) => Entry::Forward,
         Some(ValidationData::Text(_)) | None => Entry::Eval,
     };
-    entries.push((evaluation, sister(options.batch, options.seq)));
+    let documents = options.documents;
+    entries.push((evaluation, Options { documents, ..sister(options.batch, options.seq) }));
     let mut push = |entry: Entry, options: Options| {
         entries.push((entry, options));
         entries.len() - 1

@@ -133,6 +133,9 @@ impl Trainer {
         let x = &mut self.session.executor;
         x.write_input(TRAIN, names::TOKENS, bytemuck::cast_slice(&batch.tokens))?;
         x.write_input(TRAIN, names::TARGETS, bytemuck::cast_slice(&batch.targets))?;
+        if let Some(positions) = &batch.positions {
+            x.write_input(TRAIN, names::POSITIONS, bytemuck::cast_slice(positions))?;
+        }
         match self.update {
             None => self.feed_optimizer(TRAIN),
             Some(_) => {

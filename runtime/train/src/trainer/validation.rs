@@ -30,7 +30,8 @@ pub(super) fn validate(
         let batch = data.batch(index)?;
         match data {
             ValidationData::Text(_) => {
-                let loss = session.loss(EVAL, &batch.tokens, &batch.targets, stop)?;
+                let positions = batch.positions.as_deref();
+                let loss = session.loss(EVAL, &batch.tokens, &batch.targets, positions, stop)?;
                 let Some(loss) = loss else { return Ok(false) };
                 nats += f64::from(loss) * batch.target_count() as f64;
             }

@@ -5,7 +5,7 @@
 //! `(m, z)`, L = m + ln z, m the running maximum. Since K_s ≤ L_s ≤ L_t for s ≤ t, no exponent is ever
 //! positive: nothing overflows for any keys, and a factor that underflows belongs to a weight that does.
 
-use super::{Heads, softmax};
+use super::{Documents, Heads, softmax};
 use crate::attention::{EfficientForm, EfficientOp, EfficientSpec};
 use crate::error::IrError;
 use crate::interp::dense::{accumulate, add_scaled, inner};
@@ -116,6 +116,7 @@ impl<'a, T: Real> Inputs<'a, T> {
 fn attention<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Vec<T>>, IrError> {
     let x = Inputs::of(args, spec.temperature)?;
     let heads = x.heads;
+    let documents = Documents::of(args, 3)?;
     let mut out = vec![T::zero(); x.p.len()];
     let (mut ells, mut states) = (Vec::new(), Vec::new());
     for (b, group) in x.pairs() {
@@ -127,6 +128,9 @@ fn attention<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Ve
                 states.extend(state.normalised());
             }
             if spec.causal {
+                if documents.starts(b, t, heads.n) {
+                    state = State::empty(heads.d);
+                }
                 x.push(&mut state, b, t, group);
             }
             for h in heads.members(group) {
@@ -145,10 +149,11 @@ fn attention_grad<T: Real>(
 ) -> Result<Vec<Vec<T>>, IrError> {
     let x = Inputs::of(args, spec.temperature)?;
     let dout = args.floats(6)?;
+    let documents = Documents::of(args, 7)?;
     let mut grads = [vec![T::zero(); x.p.len()], vec![T::zero(); x.k.len()], vec![T::zero(); x.k.len()]];
     for (b, group) in x.pairs() {
         if spec.causal {
-            causal_grad(&x, dout, b, group, &mut grads);
+            causal_grad(&x, dout, (b, group), &documents, &mut grads);
         } else {
             full_grad(&x, dout, b, group, &mut grads);
         }
@@ -183,7 +188,14 @@ fn add_outer<T: Real>(out: &mut [T], x: &[T], y: &[T]) {
 /// One head group, causal. Forward in time: dP_t and the (m, z) of every prefix. Backward in time, relative to L_t:
 /// `D_t = Σ_{r≥t} exp(L_t - L_r) P_r dout_rᵀ` and `mu_t = Σ_{r≥t} exp(L_t - L_r) P_r dP_r`, from which
 /// `dV_t = ŵ D_t` and `dK_t = ŵ (D_t V_t - mu_t)` with `ŵ = exp(K_t - L_t)`.
-fn causal_grad<T: Real>(x: &Inputs<'_, T>, dout: &[T], b: usize, group: usize, grads: &mut [Vec<T>; 3]) {
+/// Both pasts and both futures end where a document does.
+fn causal_grad<T: Real>(
+    x: &Inputs<'_, T>,
+    dout: &[T],
+    (b, group): (usize, usize),
+    documents: &Documents,
+    grads: &mut [Vec<T>; 3],
+) {
     let heads = x.heads;
     let d = heads.d;
     let [dq, dk, dv] = grads;
@@ -192,6 +204,9 @@ fn causal_grad<T: Real>(x: &Inputs<'_, T>, dout: &[T], b: usize, group: usize, g
     // Σ over the query heads of P dP, per token.
     let mut loads: Vec<Vec<T>> = Vec::with_capacity(heads.n);
     for t in 0..heads.n {
+        if documents.starts(b, t, heads.n) {
+            state = State::empty(d);
+        }
         x.push(&mut state, b, t, group);
         let normalised = state.normalised();
         let mut load = vec![T::zero(); d];
@@ -208,7 +223,10 @@ fn causal_grad<T: Real>(x: &Inputs<'_, T>, dout: &[T], b: usize, group: usize, g
     let mut mu = vec![T::zero(); d];
     for t in (0..heads.n).rev() {
         let (m, z) = &prefixes[t];
-        if let Some((m_next, z_next)) = prefixes.get(t + 1) {
+        if t + 1 < heads.n && documents.starts(b, t + 1, heads.n) {
+            future.fill(T::zero());
+            mu.fill(T::zero());
+        } else if let Some((m_next, z_next)) = prefixes.get(t + 1) {
             for i in 0..d {
                 let decay = (m[i] - m_next[i]).exp() * z[i] / z_next[i];
                 mu[i] = mu[i] * decay;

@@ -4,7 +4,7 @@ mod efficient;
 mod elu;
 mod softmax;
 
-use super::dense::rotate;
+use super::dense::{following, rotate};
 use super::tensor::{Args, Real};
 use crate::attention::{AttentionSpec, KindOp};
 use crate::error::IrError;
@@ -89,15 +89,59 @@ fn default_scale<T: Real>(heads: Heads) -> T {
     T::of((heads.d as f64).powf(-0.5))
 }
 
+/// Which tokens are of one document.
+pub(super) struct Documents {
+    /// Position of each token in its document, `[batch * n]`; nothing where a sequence is one document.
+    positions: Option<Vec<usize>>,
+}
+
+impl Documents {
+    /// Of the positions at operand `i`, if it is there.
+    pub(super) fn of<T: Real>(args: &Args<'_, T>, i: usize) -> Result<Self, IrError> {
+        if i >= args.operands.len() {
+            return Ok(Documents { positions: None });
+        }
+        let n = args.dims(0)[1];
+        let positions = args.positions(i, n)?;
+        for sequence in positions.chunks_exact(n) {
+            let follows = |pair: &[usize]| pair[1] == 0 || pair[1] == pair[0] + 1;
+            if sequence[0] != 0 || !sequence.windows(2).all(follows) {
+                return args.error("positions count each document from 0");
+            }
+        }
+        Ok(Documents { positions: Some(positions) })
+    }
+
+    /// The first token that token `t` of sequence `b` sees, of sequences of `n` tokens.
+    pub(super) fn first(&self, b: usize, t: usize, n: usize) -> usize {
+        self.positions.as_ref().map_or(0, |positions| t - positions[b * n + t])
+    }
+
+    /// Whether token `t` is the first of its document.
+    pub(super) fn starts(&self, b: usize, t: usize, n: usize) -> bool {
+        self.first(b, t, n) == t
+    }
+}
+
+/// Positions `[batch * n]` by which tokens are rotated.
+fn angles(heads: Heads, documents: &Documents) -> Vec<usize> {
+    documents.positions.clone().unwrap_or_else(|| following(&vec![0; heads.b], heads.n))
+}
+
 /// Operands 0 and 1, rotated by the rope table at `table` if the spec has one.
-fn rotated<T: Real>(args: &Args<'_, T>, spec: &AttentionSpec, table: usize) -> Result<[Vec<T>; 2], IrError> {
+fn rotated<T: Real>(
+    args: &Args<'_, T>,
+    spec: &AttentionSpec,
+    table: usize,
+    documents: &Documents,
+) -> Result<[Vec<T>; 2], IrError> {
     let (q, k) = (args.floats(0)?, args.floats(1)?);
     if !spec.rope {
         return Ok([q.to_vec(), k.to_vec()]);
     }
     let table = args.floats(table)?;
-    let starts = vec![0; args.dims(0)[0]];
-    Ok([rotate(q, args.dims(0), table, &starts, false), rotate(k, args.dims(1), table, &starts, false)])
+    let at = angles(Heads::of(args), documents);
+    Ok([rotate(q, args.dims(0), table, &at, false), rotate(k, args.dims(1), table, &at, false)])
 }
 
 /// The abstract attention with softmax and scale d^-1/2.
@@ -106,8 +150,10 @@ pub(super) fn abstract_attention<T: Real>(
     spec: &AttentionSpec,
 ) -> Result<Vec<Vec<T>>, IrError> {
     let heads = Heads::of(args);
-    let [q, k] = rotated(args, spec, 3)?;
-    Ok(vec![softmax::forward(&q, &k, args.floats(2)?, heads, spec.causal, default_scale(heads)).0])
+    let documents = Documents::of(args, 3 + usize::from(spec.rope))?;
+    let [q, k] = rotated(args, spec, 3, &documents)?;
+    let seen = softmax::Seen { causal: spec.causal, documents };
+    Ok(vec![softmax::forward(&q, &k, args.floats(2)?, heads, &seen, default_scale(heads)).0])
 }
 
 /// Its gradient, from q, k, v and dout alone.
@@ -116,17 +162,19 @@ pub(super) fn abstract_attention_grad<T: Real>(
     spec: &AttentionSpec,
 ) -> Result<Vec<Vec<T>>, IrError> {
     let heads = Heads::of(args);
-    let [q, k] = rotated(args, spec, 5)?;
+    let documents = Documents::of(args, 5 + usize::from(spec.rope))?;
+    let [q, k] = rotated(args, spec, 5, &documents)?;
+    let at = angles(heads, &documents);
+    let seen = softmax::Seen { causal: spec.causal, documents };
     let v = args.floats(2)?;
     let scale = default_scale(heads);
-    let (out, lse) = softmax::forward(&q, &k, v, heads, spec.causal, scale);
+    let (out, lse) = softmax::forward(&q, &k, v, heads, &seen, scale);
     let saved = softmax::Saved { q: &q, k: &k, v, out: &out, lse: &lse, dout: args.floats(4)? };
-    let [mut dq, mut dk, dv, _] = softmax::backward(&saved, heads, spec.causal, scale);
+    let [mut dq, mut dk, dv, _] = softmax::backward(&saved, heads, &seen, scale);
     if spec.rope {
         let table = args.floats(5)?;
-        let starts = vec![0; heads.b];
-        dq = rotate(&dq, args.dims(0), table, &starts, true);
-        dk = rotate(&dk, args.dims(1), table, &starts, true);
+        dq = rotate(&dq, args.dims(0), table, &at, true);
+        dk = rotate(&dk, args.dims(1), table, &at, true);
     }
     Ok(vec![dq, dk, dv])
 }

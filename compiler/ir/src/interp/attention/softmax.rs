@@ -1,10 +1,23 @@
 //! Softmax attention: forward, backward, decode.
 
-use super::{Heads, softmax};
+use super::{Documents, Heads, softmax};
 use crate::attention::SoftmaxOp;
 use crate::error::IrError;
 use crate::interp::dense::{add_scaled, inner};
 use crate::interp::tensor::{Args, Real};
+
+/// Which keys a query sees.
+pub(super) struct Seen {
+    pub(super) causal: bool,
+    pub(super) documents: Documents,
+}
+
+impl Seen {
+    /// Of query `t` of sequence `b`.
+    fn by(&self, b: usize, t: usize, n: usize) -> std::ops::Range<usize> {
+        self.documents.first(b, t, n)..if self.causal { t + 1 } else { n }
+    }
+}
 
 /// `(out, lse)` as flat arrays.
 pub(super) fn forward<T: Real>(
@@ -12,7 +25,7 @@ pub(super) fn forward<T: Real>(
     k: &[T],
     v: &[T],
     heads: Heads,
-    causal: bool,
+    seen: &Seen,
     scale: T,
 ) -> (Vec<T>, Vec<T>) {
     let mut out = vec![T::zero(); q.len()];
@@ -20,12 +33,12 @@ pub(super) fn forward<T: Real>(
     for (b, h) in heads.pairs() {
         let group = heads.group(h);
         for t in 0..heads.n {
-            let seen = if causal { t + 1 } else { heads.n };
+            let seen = seen.by(b, t, heads.n);
             let query = &q[heads.q(b, t, h)];
             let mut weights: Vec<T> =
-                (0..seen).map(|s| inner(query, &k[heads.k(b, s, group)]) * scale).collect();
+                seen.clone().map(|s| inner(query, &k[heads.k(b, s, group)]) * scale).collect();
             lse.push(softmax(&mut weights));
-            for (s, weight) in weights.iter().enumerate() {
+            for (s, weight) in seen.zip(&weights) {
                 add_scaled(&mut out[heads.q(b, t, h)], *weight, &v[heads.k(b, s, group)]);
             }
         }
@@ -44,7 +57,7 @@ pub(super) struct Saved<'a, T> {
 }
 
 /// `[dq, dk, dv, delta]`: with p = exp(s - lse), dp = dout·v: `ds = p (dp - delta)`.
-pub(super) fn backward<T: Real>(x: &Saved<'_, T>, heads: Heads, causal: bool, scale: T) -> [Vec<T>; 4] {
+pub(super) fn backward<T: Real>(x: &Saved<'_, T>, heads: Heads, seen: &Seen, scale: T) -> [Vec<T>; 4] {
     let mut dq = vec![T::zero(); x.q.len()];
     let mut dk = vec![T::zero(); x.k.len()];
     let mut dv = vec![T::zero(); x.v.len()];
@@ -57,8 +70,7 @@ pub(super) fn backward<T: Real>(x: &Saved<'_, T>, heads: Heads, causal: bool, sc
             let delta = inner(&x.out[row.clone()], dout);
             let lse = x.lse[deltas.len()];
             deltas.push(delta);
-            let seen = if causal { t + 1 } else { heads.n };
-            for s in 0..seen {
+            for s in seen.by(b, t, heads.n) {
                 let key = heads.k(b, s, group);
                 let weight = (inner(query, &x.k[key.clone()]) * scale - lse).exp();
                 let ds = weight * (inner(dout, &x.v[key.clone()]) - delta) * scale;
@@ -75,13 +87,15 @@ pub(super) fn eval<T: Real>(op: &SoftmaxOp, args: &Args<'_, T>) -> Result<Vec<Ve
     let (q, k, v) = (args.floats(0)?, args.floats(1)?, args.floats(2)?);
     match op {
         SoftmaxOp::Forward { causal, scale } => {
-            let (out, lse) = forward(q, k, v, Heads::of(args), *causal, T::of(*scale));
+            let seen = Seen { causal: *causal, documents: Documents::of(args, 3)? };
+            let (out, lse) = forward(q, k, v, Heads::of(args), &seen, T::of(*scale));
             Ok(vec![out, lse])
         }
         SoftmaxOp::Backward { causal, scale } => {
             let (out, lse, dout) = (args.floats(3)?, args.floats(4)?, args.floats(5)?);
             let saved = Saved { q, k, v, out, lse, dout };
-            Ok(backward(&saved, Heads::of(args), *causal, T::of(*scale)).into())
+            let seen = Seen { causal: *causal, documents: Documents::of(args, 6)? };
+            Ok(backward(&saved, Heads::of(args), &seen, T::of(*scale)).into())
         }
         SoftmaxOp::Decode { scale, range } => decode(args, *scale, *range),
     }

@@ -68,6 +68,7 @@ fn forward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> 
         elem: l.uniform_elem(&[q, k, v, out])?,
         shape,
         causal,
+        documents: l.operands.len() > 3,
         scale,
         block_q: tile.queries,
         block_k: tile.keys,
@@ -77,17 +78,22 @@ fn forward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> 
         v: l.head_strides(v),
         out: l.head_strides(out),
     };
-    l.launch_on(softmax_attention_forward(&spec), &[q, k, v, out, l.results[1]]);
+    let args = [&l.operands, &[out, l.results[1]][..]].concat();
+    l.launch_on(softmax_attention_forward(&spec), &args);
     Ok(())
 }
 
 fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) -> Result<(), KernelError> {
-    let [q, k, v, out, lse, dout] = l.operands[..] else { return l.fail("takes six operands") };
+    let [q, k, v, out, lse, dout, ref positions @ ..] = l.operands[..] else {
+        return l.fail("takes six operands");
+    };
+    let positions = positions.to_vec();
     let [dq, dk, dv, delta] = l.results[..] else { return l.fail("has four results") };
     let spec = SoftmaxBackwardSpec {
         elem: l.uniform_elem(&[q, k, v, out, dout, dq, dk, dv])?,
         shape,
         causal,
+        documents: !positions.is_empty(),
         scale,
         block_q: BLOCK,
         block_k: BLOCK,
@@ -102,19 +108,20 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
         dv: l.head_strides(dv),
     };
     l.launch_on(softmax_attention_delta(&spec), &[out, dout, delta]);
+    let args = |results: &[Value]| [&[q, k, v, dout, lse, delta][..], &positions, results].concat();
     let tiled =
         |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
     if let Some(ranges) = joined_ranges(l.target, l.ty(q).dtype, &shape) {
         let tile = l.tile(TunableKernel::Backward)?;
         for round in Round::all(ranges) {
             let kernel = softmax_attention_backward(&tiled(tile), round);
-            l.launch_on(kernel, &[q, k, v, dout, lse, delta, dq, dk, dv]);
+            l.launch_on(kernel, &args(&[dq, dk, dv]));
         }
         return Ok(());
     }
     let (dq_tile, dkdv_tile) = (l.tile(TunableKernel::Dq)?, l.tile(TunableKernel::Dkdv)?);
-    l.launch_on(softmax_attention_dkdv(&tiled(dkdv_tile)), &[q, k, v, dout, lse, delta, dk, dv]);
-    l.launch_on(softmax_attention_dq(&tiled(dq_tile)), &[q, k, v, dout, lse, delta, dq]);
+    l.launch_on(softmax_attention_dkdv(&tiled(dkdv_tile)), &args(&[dk, dv]));
+    l.launch_on(softmax_attention_dq(&tiled(dq_tile)), &args(&[dq]));
     Ok(())
 }
 
@@ -182,6 +189,7 @@ fn prefill(l: &mut Lowering<'_>, shape: HeadShape, scale: f64) -> Result<(), Ker
         elem,
         shape,
         causal: true,
+        documents: false,
         scale,
         block_q: rows,
         block_k: rows,

@@ -80,7 +80,7 @@ fn read(path: &Path, field: &str) -> (Result<Vec<String>, DataError>, Vec<String
     };
     let stop = AtomicBool::new(false);
     let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
-    let wanted = Wanted { field, allows_nul: false };
+    let wanted = Wanted { field, allows_nul: false, separator: None };
     let documents = read_documents(&path.display().to_string(), wanted, &mut loading);
     (documents, notes)
 }
@@ -176,6 +176,7 @@ fn a_column_of_ids_becomes_shards() {
     let settings = crate::TokenizeSettings {
         path: &path,
         text_field: "ids",
+        document_separator: None,
         tokenizer_path: None,
         out: &out,
         held_out: 0.0,
@@ -210,6 +211,7 @@ fn ids_that_the_tokenizer_does_not_have_are_refused() {
     let settings = crate::TokenizeSettings {
         path: &path,
         text_field: "ids",
+        document_separator: None,
         tokenizer_path: None,
         out: &out,
         held_out: 0.0,

@@ -127,6 +127,7 @@ fn the_way_to_say_the_corpus_does_not_matter() {
     let settings = TokenizeSettings {
         path: &other,
         text_field: "text",
+        document_separator: None,
         tokenizer_path: Some(&tokenizer),
         out: Path::new(&out),
         held_out: 0.0,

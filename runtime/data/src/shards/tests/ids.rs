@@ -45,6 +45,7 @@ impl Written {
         let settings = TokenizeSettings {
             path: &path,
             text_field: if file.ends_with("parquet") { "ids" } else { "text" },
+            document_separator: None,
             tokenizer_path: tokenizer,
             out: Path::new(&out),
             held_out: 0.2,

@@ -60,3 +60,14 @@ pub(crate) fn mask_from(b: &mut Builder, tile: ValueId, axis: usize, limit: Valu
     let fill = b.full(fill, &shape);
     b.select(keep, tile, fill)
 }
+
+/// Fills the elements of `tile` whose index along `axis` is below `limit` (Index).
+pub(crate) fn mask_before(b: &mut Builder, tile: ValueId, axis: usize, limit: ValueId, fill: f64) -> ValueId {
+    let shape = b.ty(tile).shape;
+    let index = b.iota(axis, &shape);
+    let limit = b.cast(limit, Elem::I32);
+    let limit = b.splat(limit, &shape);
+    let keep = b.compare(Compare::Ge, index, limit);
+    let fill = b.full(fill, &shape);
+    b.select(keep, tile, fill)
+}

@@ -10,15 +10,17 @@
 //! From chunk to chunk, d and rho decay by the difference of the saved `ell`, so their errors do not add up.
 
 use super::chunked::Sizes;
+use super::documents::ChunkDocuments;
 use super::feature_softmax::{softmax_rows, softmax_rows_grad, softmax_vector, temper};
 use super::forward::kernel_name;
-use super::key_chunk::{Factors, KeyChunk, PrefixStep, narrow_future, of_future, start_of_chunk};
+use super::key_chunk::{Factors, KeyChunk, Past, PrefixStep, narrow_future, of_future, start_of_chunk};
 use super::state::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 use crate::library::attention::common::{
-    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, with_each_row,
+    Documents, HeadRows, HeadShape, HeadStrides, for_group, group_head, scale_rows, with_each_row,
 };
+use crate::library::bound;
 
 /// What the backward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]
@@ -31,6 +33,8 @@ pub struct EfficientBackwardSpec {
     pub chunk: usize,
     /// Multiplier of q and k before their softmaxes.
     pub temperature: f64,
+    /// A token sees only keys of its own document. Of causal attention only.
+    pub documents: bool,
     /// A program of the chunked form has all features of a head, where they are at most 128 in two bytes each: its operands
     /// need some 160 KiB of memory that threads share.
     pub whole: bool,
@@ -53,12 +57,12 @@ pub struct EfficientBackwardSpec {
 impl EfficientBackwardSpec {
     /// What it has in common with the other direction.
     pub(crate) fn sizes(&self) -> Sizes {
-        Sizes::new(self.elem, self.shape, self.chunk, self.temperature)
+        Sizes::new(self.elem, self.shape, self.chunk, self.temperature, self.documents)
     }
 
     /// Name of a kernel of this spec that uses tensors of these strides.
     pub(crate) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
-        kernel_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
+        kernel_name(kernel, &self.sizes(), strides)
     }
 
     /// Name of a kernel that computes all gradients.
@@ -81,6 +85,7 @@ pub(crate) struct BackwardHead<'a> {
     pub dv: HeadRows,
     /// `ell` and `state`.
     pub saved: SavedStates,
+    documents: Option<Documents>,
     q: ParamId,
     dout: ParamId,
     dq: ParamId,
@@ -99,7 +104,7 @@ pub(crate) struct QueryHead {
 }
 
 impl<'a> BackwardHead<'a> {
-    /// Declares `(q, k, v, ell, state, dout, dq, dk, dv)`; `count` states were saved per head.
+    /// Declares `(q, k, v, ell, state, dout, [positions,] dq, dk, dv)`; `count` states were saved per head.
     pub(crate) fn new(b: &mut Builder, spec: &'a EfficientBackwardSpec, count: usize) -> Self {
         let dim = spec.shape.head_dim;
         let q = b.param("q", spec.elem, Mode::Read);
@@ -108,6 +113,7 @@ impl<'a> BackwardHead<'a> {
         let ell = b.param("ell", Elem::F32, Mode::Read);
         let state = b.param("state", Elem::F32, Mode::Read);
         let dout = b.param("dout", spec.elem, Mode::Read);
+        let positions = spec.documents.then(|| Documents::param(b));
         let dq = b.param("dq", spec.elem, Mode::Write);
         let dk = b.param("dk", spec.elem, Mode::Write);
         let dv = b.param("dv", spec.elem, Mode::Write);
@@ -119,6 +125,7 @@ impl<'a> BackwardHead<'a> {
             dk: HeadRows::new(b, dk, spec.dk, dim, batch, kv_head),
             dv: HeadRows::new(b, dv, spec.dv, dim, batch, kv_head),
             saved: SavedStates::new(b, ell, state, &spec.shape, count, batch, kv_head),
+            documents: positions.map(|positions| Documents::new(b, positions, &spec.shape, batch)),
             q,
             dout,
             dq,
@@ -131,6 +138,14 @@ impl<'a> BackwardHead<'a> {
     pub(crate) fn chunk(&self, b: &mut Builder, start: ValueId) -> KeyChunk {
         let spec = self.spec;
         KeyChunk::load(b, &self.k, &self.v, spec.shape.seq, spec.chunk, spec.temperature, start)
+    }
+
+    /// Which documents the tokens of the chunk from token `start` (Index) on are of, where they are kept apart.
+    fn documents(&self, b: &mut Builder, start: ValueId) -> Option<ChunkDocuments> {
+        let documents = self.documents?;
+        let (seq, rows) = (self.spec.shape.seq, self.spec.chunk);
+        let bound = bound(b, seq, start, rows);
+        Some(ChunkDocuments::new(b, documents, seq, rows, start, bound))
     }
 
     /// Carries values over the query heads of the group.
@@ -153,7 +168,7 @@ impl<'a> BackwardHead<'a> {
     }
 }
 
-/// `(q, k, v, ell, state, dout) -> (dq, dk, dv)`, causal.
+/// `(q, k, v, ell, state, dout, [positions]) -> (dq, dk, dv)`, causal.
 pub fn efficient_attention_backward(spec: &EfficientBackwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
     let chunks = seq.div_ceil(spec.chunk);
@@ -170,10 +185,12 @@ pub fn efficient_attention_backward(spec: &EfficientBackwardSpec) -> Kernel {
         let last = b.index(chunks - 1);
         let index = b.sub(last, round);
         let start = b.scale_index(index, spec.chunk);
+        let documents = head.documents(b, start);
+        let past = documents.map_or(Past::Sequence, Past::Documents);
         let (reference, z) =
-            start_of_chunk(b, spec.elem, &head.k, &head.saved, spec.temperature, index, None);
-        let chunk = head.chunk(b, start);
-        let factors = Factors::new(b, spec.elem, chunk.keys, reference, z);
+            start_of_chunk(b, spec.elem, &head.k, &head.saved, spec.temperature, index, past);
+        let chunk = head.chunk(b, start).of(documents);
+        let factors = Factors::new(b, spec.elem, chunk.keys, reference, z, documents);
         let ok = factors.in_range(b);
         // d and rho, seen from the start of the chunk.
         let decay = b.sub(reference, carried[2]);
@@ -238,43 +255,59 @@ fn fast_chunk(
     let inverse = b.unary(Unary::Recip, factors.z);
     let dv = b.dot(k_small, false, d_small, false, None);
     let dv = of_future(b, elem, dv);
+    let dv = chunk.rows_of_tail(b, dv);
     let bracket = b.dot(chunk.values, false, d_small, true, None);
     let bracket = of_future(b, elem, bracket);
     let bracket = with_each_row(b, Binary::Sub, bracket, future.rho_start);
+    let bracket = chunk.rows_of_tail(b, bracket);
     let x = b.full(0.0, &[spec.chunk, spec.shape.head_dim]);
-    let done = head.each_query_head(b, &[dv, bracket, x, future.d_start], |b, query, carried| {
+    let d_start = chunk.carried(b, future.d_start);
+    let done = head.each_query_head(b, &[dv, bracket, x, d_start], |b, query, carried| {
         let q = query.q.load_f32(b, chunk.start, spec.chunk, chunk.bound);
         let p = softmax_rows(b, q, spec.temperature);
         let q = b.mul(p, inverse);
         let q_small = b.cast(q, elem);
         let g = query.dout.load(b, chunk.start, spec.chunk, chunk.bound);
         let da = b.dot(g, false, chunk.values, true, None);
-        let da = Triangle { fill: 0.0, lower: true }.apply(b, da, None);
+        let da = chunk.hide(b, da, false);
         let da = b.cast(da, elem);
         let dp = b.dot(g, false, state, true, None);
+        let dp = chunk.rows_of_past(b, dp);
         let dp = b.dot(da, false, k_small, false, Some(dp));
         let dp = b.mul(dp, inverse);
         let x = b.fma(q, dp, carried[2]);
         // [keys, queries]
         let a = b.dot(k_small, false, q_small, true, None);
-        let a = Triangle { fill: 0.0, lower: false }.apply(b, a, None);
+        let a = chunk.hide(b, a, true);
         let a = b.cast(a, elem);
         let dv = b.dot(a, false, g, false, Some(carried[0]));
         let bracket = b.dot(da, true, q_small, false, Some(carried[1]));
-        let d = b.dot(q_small, true, g, false, Some(carried[3]));
+        let of_past = match chunk.documents {
+            Some(_) => {
+                let q = chunk.rows_of_past(b, q);
+                b.cast(q, elem)
+            }
+            None => q_small,
+        };
+        let d = b.dot(of_past, true, g, false, Some(carried[3]));
         let dq = softmax_rows_grad(b, p, dp, spec.temperature);
         query.dq.store(b, chunk.start, dq, chunk.bound);
         vec![dv, bracket, x, d]
     });
     let (dv, bracket, x, d) = (done[0], done[1], done[2], done[3]);
-    let suffix = b.scan(0, true, x);
+    let suffix = match chunk.documents {
+        Some(documents) => documents.running_sum(b, x, true),
+        None => b.scan(0, true, x),
+    };
     let bracket = b.sub(bracket, suffix);
     let dk = b.mul(factors.k, bracket);
     let dk = temper(b, dk, spec.temperature);
     head.dk.store(b, chunk.start, dk, chunk.bound);
     head.dv.store(b, chunk.start, dv, chunk.bound);
-    let own = b.sum(0, x);
-    vec![d, b.add(future.rho_start, own)]
+    let own = chunk.rows_of_past(b, x);
+    let own = b.sum(0, own);
+    let rho_start = chunk.carried(b, future.rho_start);
+    vec![d, b.add(rho_start, own)]
 }
 
 /// Writes the gradients of the chunk query by query; safe for any keys. Returns d and rho of its start.
@@ -287,7 +320,8 @@ fn slow_chunk(
 ) -> Vec<ValueId> {
     let (spec, dim) = (head.spec, head.spec.shape.head_dim);
     let values = b.cast(chunk.values, Elem::F32);
-    let late = with_each_row(b, Binary::Sub, chunk.keys, future.end);
+    let keys = chunk.keys_of_tail(b);
+    let late = with_each_row(b, Binary::Sub, keys, future.end);
     let late = b.exp(late);
     let late_small = of_future(b, spec.elem, late);
     let late_small = b.cast(late_small, spec.elem);
@@ -297,11 +331,13 @@ fn slow_chunk(
     let dk = of_future(b, spec.elem, dk);
     let dk = with_each_row(b, Binary::Sub, dk, future.rho);
     let dk = b.mul(dk, late);
-    let init = [before.reference, before.z, dk, dv, future.d_start, future.rho_start];
+    let (d_start, rho_start) = (chunk.carried(b, future.d_start), chunk.carried(b, future.rho_start));
+    let init = [before.reference, before.z, dk, dv, d_start, rho_start];
     let (zero, count) = (b.index(0), chunk.count(b));
     let done = b.for_loop(zero, count, 1, &init, |b, row, carried| {
         let token = b.add(chunk.start, row);
-        let step = PrefixStep::new(b, &head.k, chunk.keys, spec.temperature, token, row, carried);
+        let prefix = [carried[0], carried[1]];
+        let step = PrefixStep::new(b, &head.k, chunk, spec.temperature, [token, row], prefix);
         let old = step.weight_of(b, before.reference);
         let mut next = vec![step.m, step.z];
         next.extend(head.each_query_head(b, &carried[2..], |b, query, carried| {

@@ -2,15 +2,17 @@
 //! over the chunks and carries the reference, the sum and the weighted values (see [`super`]).
 
 use super::chunked::Sizes;
+use super::documents::ChunkDocuments;
 use super::feature_softmax::{softmax_rows, softmax_vector};
 use super::key_chunk::{Factors, KeyChunk, PrefixStep, first_reference};
 use super::state::{Carried, SavedStates};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, Unary, ValueId};
 use crate::library::attention::common::{
-    HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head, scale_rows, strides_tag, with_each_row,
+    Documents, HeadRows, HeadShape, HeadStrides, for_group, group_head, scale_rows, strides_tag,
+    with_each_row,
 };
-use crate::library::{number, tag};
+use crate::library::{bound, number, tag};
 
 /// What the forward kernels compute and how.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,6 +25,8 @@ pub struct EfficientForwardSpec {
     pub chunk: usize,
     /// Multiplier of q and k before their softmaxes.
     pub temperature: f64,
+    /// A token sees only keys of its own document. Of causal attention only.
+    pub documents: bool,
     /// Distances between the heads and positions of q `[B, S, H, D]`, in elements.
     pub q: HeadStrides,
     /// Of k `[B, S, G, D]`.
@@ -36,29 +40,24 @@ pub struct EfficientForwardSpec {
 impl EfficientForwardSpec {
     /// What it has in common with the other direction.
     pub(crate) fn sizes(&self) -> Sizes {
-        Sizes::new(self.elem, self.shape, self.chunk, self.temperature)
+        Sizes::new(self.elem, self.shape, self.chunk, self.temperature, self.documents)
     }
 
     /// Name of a kernel of this spec that uses tensors of these strides.
     pub(crate) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
-        kernel_name(kernel, self.elem, &self.shape, self.chunk, self.temperature, strides)
+        kernel_name(kernel, &self.sizes(), strides)
     }
 }
 
 /// Name of a kernel of efficient attention; panics on a shape no kernel exists for.
-pub(crate) fn kernel_name(
-    kernel: &str,
-    elem: Elem,
-    shape: &HeadShape,
-    chunk: usize,
-    temperature: f64,
-    strides: &[HeadStrides],
-) -> String {
+pub(crate) fn kernel_name(kernel: &str, sizes: &Sizes, strides: &[HeadStrides]) -> String {
+    let Sizes { elem, shape, chunk, temperature, documents, .. } = *sizes;
     let name = format!(
-        "{kernel}_{}_{}_t{}_c{chunk}_{}",
+        "{kernel}_{}_{}_t{}_c{chunk}{}_{}",
         tag(elem),
         shape.tag(),
         number(temperature),
+        if documents { "_documents" } else { "" },
         strides_tag(strides),
     );
     shape.check(&name);
@@ -66,7 +65,7 @@ pub(crate) fn kernel_name(
     name
 }
 
-/// `(q, k, v) -> (out, ell [B, G, S, D], state [B, G, S, D, D])`, causal.
+/// `(q, k, v, [positions]) -> (out, ell [B, G, S, D], state [B, G, S, D, D])`, causal.
 pub fn efficient_attention_forward(spec: &EfficientForwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
     let name = spec.name("efficient_attention_forward", &[spec.q, spec.k, spec.v, spec.out]);
@@ -74,6 +73,7 @@ pub fn efficient_attention_forward(spec: &EfficientForwardSpec) -> Kernel {
     let q = b.param("q", spec.elem, Mode::Read);
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
+    let positions = spec.documents.then(|| Documents::param(&mut b));
     let out = b.param("out", spec.elem, Mode::Write);
     let ell = b.param("ell", Elem::F32, Mode::Write);
     let state = b.param("state", Elem::F32, Mode::Write);
@@ -83,6 +83,7 @@ pub fn efficient_attention_forward(spec: &EfficientForwardSpec) -> Kernel {
     let k = HeadRows::new(&mut b, k, spec.k, dim, batch, kv_head);
     let v = HeadRows::new(&mut b, v, spec.v, dim, batch, kv_head);
     let queries = Queries { spec, q, out, batch, kv_head };
+    let documents = positions.map(|positions| Documents::new(&mut b, positions, &spec.shape, batch));
 
     let zero = b.index(0);
     let first = first_reference(&mut b, spec.elem, &k, zero, spec.temperature);
@@ -93,7 +94,15 @@ pub fn efficient_attention_forward(spec: &EfficientForwardSpec) -> Kernel {
         let size = b.index(spec.chunk);
         let index = b.div(start, size);
         let before = before.save_and_normalise(b, spec.elem, &saved, index);
-        let chunk = KeyChunk::load(b, &k, &v, seq, spec.chunk, spec.temperature, start);
+        let documents = documents.map(|documents| {
+            let bound = bound(b, seq, start, spec.chunk);
+            ChunkDocuments::new(b, documents, seq, spec.chunk, start, bound)
+        });
+        let before = match documents {
+            Some(documents) => documents.begin(b, spec.elem, &k, spec.temperature, before),
+            None => before,
+        };
+        let chunk = KeyChunk::load(b, &k, &v, seq, spec.chunk, spec.temperature, start).of(documents);
         queries.walk(b, &k, &chunk, &before)
     });
     b.finish()
@@ -122,7 +131,7 @@ impl Queries<'_> {
         chunk: &KeyChunk,
         before: &Carried,
     ) -> Vec<ValueId> {
-        let factors = Factors::new(b, self.spec.elem, chunk.keys, before.m, before.z);
+        let factors = Factors::new(b, self.spec.elem, chunk.keys, before.m, before.z, chunk.documents);
         let ok = factors.in_range(b);
         b.if_else(
             ok,
@@ -161,21 +170,33 @@ fn fast_chunk(
         let p = softmax_rows(b, q, spec.temperature);
         let q = b.mul(p, inverse);
         b.name(q, "q_tilde");
-        let q = b.cast(q, elem);
-        let inter = b.dot(q, false, t_small, false, None);
+        let of_past = chunk.rows_of_past(b, q);
+        let of_past = b.cast(of_past, elem);
+        let q = if chunk.documents.is_some() { b.cast(q, elem) } else { of_past };
+        let inter = b.dot(of_past, false, t_small, false, None);
         let a = b.dot(q, false, k_small, true, None);
-        let a = Triangle { fill: 0.0, lower: true }.apply(b, a, None);
+        let a = chunk.hide(b, a, false);
         let a = b.cast(a, elem);
         let result = b.dot(a, false, chunk.values, false, Some(inter));
         out.store(b, chunk.start, result, chunk.bound);
     });
     // The largest key becomes the reference again, so that the next chunk starts with small exponents.
-    let m = b.reduce_max(0, chunk.keys);
-    let m = b.max(before.m, m);
+    let keys = chunk.keys_of_tail(b);
+    let m = b.reduce_max(0, keys);
+    let before_m = chunk.documents.map_or(before.m, |d| d.carried(b, before.m, f64::NEG_INFINITY));
+    let m = b.max(before_m, m);
     let decay = b.sub(before.m, m);
     let decay = b.exp(decay);
     let z = b.mul(factors.end, decay);
-    let t = b.dot(k_small, true, chunk.values, false, Some(before.t));
+    let k_small = match chunk.documents {
+        Some(_) => {
+            let k = chunk.rows_of_tail(b, factors.k);
+            b.cast(k, elem)
+        }
+        None => k_small,
+    };
+    let t = chunk.carried(b, before.t);
+    let t = b.dot(k_small, true, chunk.values, false, Some(t));
     let t = scale_rows(b, t, decay);
     vec![m, z, t]
 }
@@ -193,7 +214,7 @@ fn slow_chunk(
     let (zero, count) = (b.index(0), chunk.count(b));
     let ends = b.for_loop(zero, count, 1, &[before.m, before.z], |b, row, carried| {
         let token = b.add(chunk.start, row);
-        let step = PrefixStep::new(b, k, chunk.keys, spec.temperature, token, row, carried);
+        let step = PrefixStep::new(b, k, chunk, spec.temperature, [token, row], [carried[0], carried[1]]);
         let old = step.weight_of(b, before.m);
         queries.each(b, |b, q, out| {
             let q = q.load_row(b, token);
@@ -214,7 +235,9 @@ fn slow_chunk(
     let m = ends[0];
     let decay = b.sub(before.m, m);
     let decay = b.exp(decay);
-    let weights = with_each_row(b, Binary::Sub, chunk.keys, m);
+    let decay = chunk.carried(b, decay);
+    let keys = chunk.keys_of_tail(b);
+    let weights = with_each_row(b, Binary::Sub, keys, m);
     let weights = b.exp(weights);
     let fresh = b.sum(0, weights);
     let z = b.fma(before.z, decay, fresh);

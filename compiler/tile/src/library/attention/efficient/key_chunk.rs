@@ -1,10 +1,11 @@
 //! A chunk of keys: its factors, the range in which their products are exact, one row of the slow path.
 
+use super::documents::ChunkDocuments;
 use super::feature_softmax::temper;
 use super::state::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Unary, ValueId};
-use crate::library::attention::common::{HeadRows, mask_from, with_each_row};
+use crate::library::attention::common::{HeadRows, Triangle, mask_before, mask_from, with_each_row};
 use crate::library::bound;
 
 /// A chunk takes the fast path while every sum Z of `exp(K − reference)` stays below e to this power, by the type in
@@ -34,15 +35,16 @@ fn first_headroom(elem: Elem) -> Option<f64> {
     }
 }
 
-/// The reference of the first chunk, whose first token is `zero` (Index); `[D]` or the features that `k` has.
+/// The reference of a chunk that has no keys before it, whose first token is `token` (Index); `[D]` or the features that `k`
+/// has.
 pub(crate) fn first_reference(
     b: &mut Builder,
     elem: Elem,
     k: &HeadRows,
-    zero: ValueId,
+    token: ValueId,
     temperature: f64,
 ) -> ValueId {
-    let key = k.load_row(b, zero);
+    let key = k.load_row(b, token);
     let key = temper(b, key, temperature);
     let Some(headroom) = first_headroom(elem) else { return key };
     let headroom = b.full(headroom, &b.ty(key).shape);
@@ -82,6 +84,8 @@ pub(crate) struct KeyChunk {
     pub keys: ValueId,
     /// Values in the element type of the spec, `[C, D]`; 0 beyond the sequence.
     pub values: ValueId,
+    /// Where documents are kept apart.
+    pub documents: Option<ChunkDocuments>,
 }
 
 impl KeyChunk {
@@ -98,7 +102,41 @@ impl KeyChunk {
         let bound = bound(b, seq, start, rows);
         let keys = load_keys(b, k, rows, temperature, start, bound);
         let values = v.load(b, start, rows, bound);
-        KeyChunk { start, bound, keys, values }
+        KeyChunk { start, bound, keys, values, documents: None }
+    }
+
+    /// The same of these documents.
+    pub(crate) fn of(self, documents: Option<ChunkDocuments>) -> Self {
+        KeyChunk { documents, ..self }
+    }
+
+    /// Keeps of `tile` `[queries, keys]` what queries see of the keys of the chunk, the rest 0; of `[keys, queries]` where
+    /// `transposed`.
+    pub(crate) fn hide(&self, b: &mut Builder, tile: ValueId, transposed: bool) -> ValueId {
+        match self.documents {
+            Some(documents) => documents.hide(b, tile, transposed),
+            None => Triangle { fill: 0.0, lower: !transposed }.apply(b, tile, None),
+        }
+    }
+
+    /// The rows of `tile` `[C, ..]` that see what is before the chunk; the others 0.
+    pub(crate) fn rows_of_past(&self, b: &mut Builder, tile: ValueId) -> ValueId {
+        self.documents.map_or(tile, |documents| documents.rows_of_past(b, tile))
+    }
+
+    /// The rows of `tile` `[C, ..]` whose keys are seen behind the chunk; the others 0.
+    pub(crate) fn rows_of_tail(&self, b: &mut Builder, tile: ValueId) -> ValueId {
+        self.documents.map_or(tile, |documents| documents.rows_of_tail(b, tile))
+    }
+
+    /// The keys that are seen behind the chunk; the others -inf.
+    pub(crate) fn keys_of_tail(&self, b: &mut Builder) -> ValueId {
+        self.documents.map_or(self.keys, |documents| documents.keys_of_tail(b, self.keys))
+    }
+
+    /// What is seen before the chunk as it is seen behind it: itself, or 0 in another document.
+    pub(crate) fn carried(&self, b: &mut Builder, value: ValueId) -> ValueId {
+        self.documents.map_or(value, |documents| documents.carried(b, value, 0.0))
     }
 
     /// Existing rows, Index.
@@ -134,9 +172,19 @@ pub(crate) fn existing(b: &mut Builder, rows: usize, bound: Option<ValueId>) -> 
     }
 }
 
+/// Where there are no keys before a chunk.
+#[derive(Clone, Copy)]
+pub(crate) enum Past {
+    /// Before the first chunk.
+    Sequence,
+    /// Before the first chunk of a block of tokens that is at this position (Index), if that is 0.
+    Block(ValueId),
+    /// Before a chunk that a document begins with.
+    Documents(ChunkDocuments),
+}
+
 /// Reference and sum of weights of the keys before chunk `index`, for as many features as `saved` has:
-/// `ell` and 1, or [`first_reference`] and 0 if there are none: for chunk 0, of a block of tokens that is at `pos` (Index)
-/// only if that is 0.
+/// `ell` and 1, or [`first_reference`] and 0 if there are none.
 pub(crate) fn start_of_chunk(
     b: &mut Builder,
     elem: Elem,
@@ -144,15 +192,21 @@ pub(crate) fn start_of_chunk(
     saved: &SavedStates,
     temperature: f64,
     index: ValueId,
-    pos: Option<ValueId>,
+    past: Past,
 ) -> (ValueId, ValueId) {
     let (dim, _) = saved.rows();
     let zero = b.index(0);
-    let chunks_or_tokens = pos.map_or(index, |pos| b.add(pos, index));
-    let is_first = b.compare(Compare::Eq, chunks_or_tokens, zero);
+    let (is_first, token) = match past {
+        Past::Sequence => (b.compare(Compare::Eq, index, zero), zero),
+        Past::Block(pos) => {
+            let chunks_or_tokens = b.add(pos, index);
+            (b.compare(Compare::Eq, chunks_or_tokens, zero), zero)
+        }
+        Past::Documents(documents) => (documents.begins(b), documents.start()),
+    };
     let pair = b.if_else(
         is_first,
-        |b| vec![first_reference(b, elem, k, zero, temperature), b.full(0.0, &[dim])],
+        |b| vec![first_reference(b, elem, k, token, temperature), b.full(0.0, &[dim])],
         |b| vec![saved.load_ell(b, index), b.full(1.0, &[dim])],
     );
     (pair[0], pair[1])
@@ -176,27 +230,63 @@ pub(crate) struct Factors {
     pub z: ValueId,
     /// Z after the chunk, `[D]`.
     pub end: ValueId,
+    /// At least any Z of the chunk, `[D]`.
+    most: ValueId,
+    /// Z may be small, where documents begin in the chunk.
+    apart: bool,
     elem: Elem,
 }
 
 impl Factors {
     /// For keys `[C, D]`, reference `[D]` and the sum `z` `[D]` of the keys before; to be rounded to `elem`.
-    pub(crate) fn new(b: &mut Builder, elem: Elem, keys: ValueId, reference: ValueId, z: ValueId) -> Self {
+    pub(crate) fn new(
+        b: &mut Builder,
+        elem: Elem,
+        keys: ValueId,
+        reference: ValueId,
+        z: ValueId,
+        documents: Option<ChunkDocuments>,
+    ) -> Self {
         let k = with_each_row(b, Binary::Sub, keys, reference);
         let k = b.exp(k);
         b.name(k, "k_tilde");
+        if let Some(documents) = documents {
+            let running = documents.running_sum(b, k, false);
+            let rows = b.ty(k).shape[0];
+            let before = b.expand_rows(z, rows);
+            let before = documents.rows_of_past(b, before);
+            let running = b.add(running, before);
+            let end = documents.rows_of_tail(b, k);
+            let end = b.sum(0, end);
+            let before = documents.carried(b, z, 0.0);
+            let end = b.add(end, before);
+            let most = b.sum(0, k);
+            let most = b.add(most, z);
+            return Factors { k, z: running, end, most, apart: true, elem };
+        }
         let running = b.scan(0, false, k);
         let running = with_each_row(b, Binary::Add, running, z);
         let end = b.sum(0, k);
         let end = b.add(end, z);
-        Factors { k, z: running, end, elem }
+        Factors { k, z: running, end, most: end, apart: false, elem }
     }
 
     /// Bool scalar: the fast path is exact (false also if a sum overflowed).
     pub(crate) fn in_range(&self, b: &mut Builder) -> ValueId {
-        let worst = b.reduce_max(0, self.end);
+        let worst = b.reduce_max(0, self.most);
         let limit = b.float(fast_range(self.elem).exp());
-        b.compare(Compare::Le, worst, limit)
+        let ok = b.compare(Compare::Le, worst, limit);
+        if !self.apart {
+            return ok;
+        }
+        let inverse = b.unary(Unary::Recip, self.z);
+        let worst = b.reduce_max(0, inverse);
+        let worst = b.reduce_max(0, worst);
+        // A chunk without a past begins with the least Z that there may be, but for rounding.
+        let least = first_headroom(self.elem).map_or(fast_range(self.elem), |headroom| headroom + 1.0);
+        let limit = b.float(least.exp());
+        let not_small = b.compare(Compare::Le, worst, limit);
+        b.binary(Binary::And, ok, not_small)
     }
 }
 
@@ -209,36 +299,51 @@ pub(crate) struct PrefixStep {
     /// `exp(K_s − L_t)` of the chunk's keys `s ≤ t`, 0 for later ones; `[C, D]`, no exponent is positive.
     pub weights: ValueId,
     inverse: ValueId,
+    /// Bool scalar where documents are kept apart: the token sees what is before the chunk.
+    sees_past: Option<ValueId>,
 }
 
 impl PrefixStep {
-    /// Adds token `token`, which is row `row` of the chunk with these `keys`, to the prefix `(m, z)`.
+    /// Adds the token in row `row` of a chunk to the prefix `(m, z)`.
     pub(super) fn new(
         b: &mut Builder,
         k: &HeadRows,
-        keys: ValueId,
+        chunk: &KeyChunk,
         temperature: f64,
-        token: ValueId,
-        row: ValueId,
-        prefix: &[ValueId],
+        [token, row]: [ValueId; 2],
+        prefix: [ValueId; 2],
     ) -> Self {
+        let prefix = match chunk.documents {
+            Some(documents) => documents.restart(b, token, prefix),
+            None => prefix,
+        };
         let key = k.load_row(b, token);
         let key = temper(b, key, temperature);
         let (m, z) = extend_prefix(b, key, prefix[0], prefix[1]);
         let inverse = b.unary(Unary::Recip, z);
         let one = b.index(1);
         let seen = b.add(row, one);
-        let weights = with_each_row(b, Binary::Sub, keys, m);
-        let weights = mask_from(b, weights, 0, seen, f64::NEG_INFINITY);
+        let weights = with_each_row(b, Binary::Sub, chunk.keys, m);
+        let mut weights = mask_from(b, weights, 0, seen, f64::NEG_INFINITY);
+        let mut sees_past = None;
+        if let Some(documents) = chunk.documents {
+            let first = documents.first_row(b, token, row);
+            weights = mask_before(b, weights, 0, first, f64::NEG_INFINITY);
+            let zero = b.index(0);
+            sees_past = Some(b.compare(Compare::Lt, first, zero));
+        }
         let weights = b.exp(weights);
         let weights = with_each_row(b, Binary::Mul, weights, inverse);
-        PrefixStep { m, z, weights, inverse }
+        PrefixStep { m, z, weights, inverse, sees_past }
     }
 
-    /// `exp(reference − L_t)`, `[D]`, for a reference at or before the prefix's largest key.
+    /// `exp(reference − L_t)`, `[D]`, for a reference at or before the prefix's largest key; 0 if that is of another document.
     pub(super) fn weight_of(&self, b: &mut Builder, reference: ValueId) -> ValueId {
         let weight = b.sub(reference, self.m);
         let weight = b.exp(weight);
-        b.mul(weight, self.inverse)
+        let weight = b.mul(weight, self.inverse);
+        let Some(sees) = self.sees_past else { return weight };
+        let shape = b.ty(weight).shape;
+        b.if_else(sees, |_| vec![weight], |b| vec![b.full(0.0, &shape)])[0]
     }
 }

@@ -12,21 +12,25 @@
 //!
 //! Saved for the backward pass, before each chunk: `ell = m + ln z` and `state = t / z`, both 0 before the first chunk.
 //!
+//! Where documents are kept apart ([`documents`]), kernels of causal attention have `positions`, i32 `[B, N]`, of tokens in
+//! their documents, behind the other tensors that they read: sums begin anew with each document, and a chunk in which one
+//! begins is masked.
+//!
 //! Letters beside those of [`super`]: `C` chunk, `S` saved states (`ceil(N/C)` if causal, else 1), `F` features of a block.
 //! `delta` `[B, H, N]`, `ell`, `rho` `[B, G, S, D]`, `state`, `d` `[B, G, S, D, D]`, `dk_part` `[B, N, G, D]` and the
 //! recurrent state `m`, `z` `[B, G, D]`, `t` `[B, G, D, D]` are f32.
 //!
 //! | kernel | grid | parameters in launch order (`=` written, `~` updated in place) |
 //! |---|---|---|
-//! | `efficient_attention_forward` | G, B, 1 | q, k, v, =out, =ell, =state |
-//! | `efficient_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
-//! | `efficient_attention_chunk_states` | S·D/F, G, B | k, v, =ell, =state |
-//! | `efficient_attention_prefix` | D/4, G, B | ~ell, ~state |
-//! | `efficient_attention_out` | S, G, B | q, k, v, ell, state, =out |
-//! | `efficient_attention_delta` | S, G, B | q, k, v, ell, state, dout, =delta |
-//! | `efficient_attention_chunk_grads` | S·D/F, G, B | q, k, v, ell, state, dout, \[delta,\] =dq, =d, =rho, ~dk_part |
-//! | `efficient_attention_suffix` | D/4, G, B | ell, ~d, ~rho |
-//! | `efficient_attention_grads` | S, G, B | q, k, v, ell, dout, d, rho, dk_part, =dk, =dv |
+//! | `efficient_attention_forward` | G, B, 1 | q, k, v, \[positions,\] =out, =ell, =state |
+//! | `efficient_attention_backward` | G, B, 1 | q, k, v, ell, state, dout, \[positions,\] =dq, =dk, =dv |
+//! | `efficient_attention_chunk_states` | S·D/F, G, B | k, v, \[positions,\] =ell, =state |
+//! | `efficient_attention_prefix` | D/4, G, B | ~ell, ~state\[, positions\] |
+//! | `efficient_attention_out` | S, G, B | q, k, v, ell, state, \[positions,\] =out |
+//! | `efficient_attention_delta` | S, G, B | q, k, v, ell, state, dout, \[positions,\] =delta |
+//! | `efficient_attention_chunk_grads` | S·D/F, G, B | q, k, v, ell, state, dout, \[positions,\] \[delta,\] =dq, =d, =rho, ~dk_part |
+//! | `efficient_attention_suffix` | D/4, G, B | ell, ~d, ~rho\[, positions\] |
+//! | `efficient_attention_grads` | S, G, B | q, k, v, ell, dout, d, rho, dk_part, \[positions,\] =dk, =dv |
 //! | `efficient_bidirectional_state` | G, B, 1 | k, v, =ell, =state |
 //! | `efficient_bidirectional_out` | ceil(N/chunk), H, B | q, state, =out |
 //! | `efficient_bidirectional_backward` | G, B, 1 | q, k, v, ell, state, dout, =dq, =dk, =dv |
@@ -39,6 +43,7 @@ mod backward;
 mod bidirectional;
 mod chunked;
 mod decode;
+mod documents;
 mod feature_softmax;
 mod forward;
 mod key_chunk;

@@ -6,12 +6,13 @@
 
 use std::f64::consts::LOG2_E;
 
+use super::forward::mask_tag;
 use super::online::{KeyWalk, scaled_exp};
 use super::scores::Kept;
 use crate::builder::Builder;
-use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
+use crate::ir::{Compare, Elem, Kernel, Mode, ParamId, ValueId};
 use crate::library::attention::common::{
-    HeadRows, HeadShape, HeadStrides, QueryBlock, for_group, group_head, strides_tag,
+    Documents, HeadRows, HeadShape, HeadStrides, QueryBlock, for_group, group_head, strides_tag,
 };
 use crate::library::{bound, number, tag};
 
@@ -24,6 +25,8 @@ pub struct SoftmaxBackwardSpec {
     pub shape: HeadShape,
     /// Each query sees only keys at or before its own position.
     pub causal: bool,
+    /// And only keys of its own document. Of causal attention only.
+    pub documents: bool,
     /// Score multiplier.
     pub scale: f64,
     /// Query rows of a program or iteration.
@@ -70,17 +73,30 @@ impl QueryRange {
 
 impl SoftmaxBackwardSpec {
     /// Carries values over the blocks of queries that see some key of a block: `step(builder, first query, whether some
-    /// keys are hidden, carried)`. `keys` is the first key, Index.
+    /// keys are hidden, carried)`. `keys` is the first key, Index. Where documents are kept apart, queries end with the
+    /// document of the last key.
     fn walk_queries(
         &self,
         b: &mut Builder,
         keys: ValueId,
         queries: QueryRange,
+        documents: Option<Documents>,
         carried: &[ValueId],
         step: impl Fn(&mut Builder, ValueId, bool, &[ValueId]) -> Vec<ValueId>,
     ) -> Vec<ValueId> {
         let (rows, cols) = (self.block_q, self.block_k);
         let QueryRange { start, end, sees_all } = queries;
+        if let Some(documents) = documents {
+            let width = b.index(rows);
+            let start = if sees_all {
+                start
+            } else {
+                let first = b.div(keys, width);
+                b.scale_index(first, rows)
+            };
+            let end = self.end_of_document(b, documents, keys, [start, end]);
+            return b.for_loop(start, end, rows, carried, |b, start, carried| step(b, start, true, carried));
+        }
         if sees_all {
             return b.for_loop(start, end, rows, carried, |b, start, carried| step(b, start, false, carried));
         }
@@ -98,12 +114,39 @@ impl SoftmaxBackwardSpec {
         b.for_loop(full, end, rows, &carried, |b, start, carried| step(b, start, false, carried))
     }
 
+    /// The end of the blocks of queries, `[start, end]`, of which some is of the document of the last key of a block or of an
+    /// earlier one.
+    fn end_of_document(
+        &self,
+        b: &mut Builder,
+        documents: Documents,
+        keys: ValueId,
+        [start, end]: [ValueId; 2],
+    ) -> ValueId {
+        let reach = b.index(self.block_k - 1);
+        let last = b.add(keys, reach);
+        let found = b.for_loop(start, end, self.block_q, &[start], |b, query, carried| {
+            // Documents only begin later from query to query.
+            let begin = documents.start(b, query);
+            let sees = b.compare(Compare::Le, begin, last);
+            b.if_else(
+                sees,
+                |b| {
+                    let rows = b.index(self.block_q);
+                    vec![b.add(query, rows)]
+                },
+                |_| vec![carried[0]],
+            )
+        });
+        b.min(found[0], end)
+    }
+
     pub(super) fn name(&self, kernel: &str, strides: &[HeadStrides]) -> String {
         let name = format!(
             "softmax_attention_{kernel}_{}_{}_{}_s{}_q{}_k{}{}_{}",
             tag(self.elem),
             self.shape.tag(),
-            if self.causal { "causal" } else { "full" },
+            mask_tag(self.causal, self.documents),
             number(self.scale),
             self.block_q,
             self.block_k,
@@ -111,6 +154,7 @@ impl SoftmaxBackwardSpec {
             strides_tag(strides),
         );
         self.shape.check(&name);
+        assert!(self.causal || !self.documents, "{name}: documents of attention that is not causal");
         name
     }
 }
@@ -136,13 +180,13 @@ pub fn softmax_attention_delta(spec: &SoftmaxBackwardSpec) -> Kernel {
     b.finish()
 }
 
-/// `(q, k, v, dout, lse, delta) -> dq`
+/// `(q, k, v, dout, lse, delta, [positions]) -> dq`
 pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
     let HeadShape { batch, seq, heads, head_dim: dim, .. } = spec.shape;
     let (rows, cols) = (spec.block_q, spec.block_k);
     let name = spec.name("dq", &[spec.q, spec.k, spec.v, spec.dout, spec.dq]);
     let mut b = Builder::new(name, [seq.div_ceil(rows), heads, batch]);
-    let [q, k, v, dout, lse, delta] = inputs(&mut b, spec.elem);
+    let Inputs { qkv: [q, k, v], dout, lse, delta, positions } = Inputs::declare(&mut b, spec);
     let dq = b.param("dq", spec.elem, Mode::Write);
     let place = QueryBlock::new(&mut b, &spec.shape, rows, spec.causal);
     let q = HeadRows::new(&mut b, q, spec.q, dim, place.batch, place.head);
@@ -159,8 +203,17 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
 
     let acc = b.full(0.0, &[rows, dim]);
     b.name(acc, "acc");
-    let walk =
-        KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start, kept: spec.kept };
+    let documents = positions.map(|positions| Documents::new(&mut b, positions, &spec.shape, place.batch));
+    let walk = KeyWalk {
+        seq,
+        end: None,
+        rows,
+        cols,
+        causal: spec.causal,
+        documents,
+        start: place.start,
+        kept: spec.kept,
+    };
     let done = walk.run(&mut b, &[acc], |b, start, mask, carried| {
         let bound = mask.and_then(|_| bound(b, seq, start, cols));
         let k_tile = k.load(b, start, cols, bound);
@@ -183,13 +236,14 @@ pub fn softmax_attention_dq(spec: &SoftmaxBackwardSpec) -> Kernel {
     b.finish()
 }
 
-/// `(q, k, v, dout, lse, delta) -> (dk, dv)`
+/// `(q, k, v, dout, lse, delta, [positions]) -> (dk, dv)`
 pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
     let cols = spec.block_k;
     let name = spec.name("dkdv", &[spec.q, spec.k, spec.v, spec.dout, spec.dk, spec.dv]);
     let mut b = Builder::new(name, [seq.div_ceil(cols), kv_heads, batch]);
-    let [q, k, v, dout, lse, delta] = inputs(&mut b, spec.elem);
+    let inputs = Inputs::declare(&mut b, spec);
+    let [_, k, v] = inputs.qkv;
     let dk = b.param("dk", spec.elem, Mode::Write);
     let dv = b.param("dv", spec.elem, Mode::Write);
     let (block, kv_head, batch) = (b.program_id(0), b.program_id(1), b.program_id(2));
@@ -204,7 +258,7 @@ pub fn softmax_attention_dkdv(spec: &SoftmaxBackwardSpec) -> Kernel {
     let v_tile = v.load(&mut b, keys, cols, key_bound);
     let queries = QueryRange::whole(&mut b, spec);
     let block = KeyBlock { batch, kv_head, start: keys, bound: key_bound, k: k_tile, v: v_tile, queries };
-    let [dk_sum, dv_sum] = key_gradients(&mut b, spec, [q, dout, lse, delta], &block, None);
+    let [dk_sum, dv_sum] = key_gradients(&mut b, spec, &inputs, &block, None);
     dk.store(&mut b, keys, dk_sum, key_bound);
     dv.store(&mut b, keys, dv_sum, key_bound);
     b.finish()
@@ -237,16 +291,18 @@ pub(super) struct SummedInMemory {
 }
 
 /// Walks over the queries that see a block of keys, of each head of its group: the sums of dK and dV `[block_k, D]`; with
-/// `summed`, adds to the gradient of the queries as well. `[q, dout, lse, delta]` are parameters.
+/// `summed`, adds to the gradient of the queries as well.
 pub(super) fn key_gradients(
     b: &mut Builder,
     spec: &SoftmaxBackwardSpec,
-    [q, dout, lse, delta]: [ParamId; 4],
+    inputs: &Inputs,
     block: &KeyBlock,
     summed: Option<&SummedInMemory>,
 ) -> [ValueId; 2] {
     let HeadShape { seq, heads, head_dim: dim, .. } = spec.shape;
     let (rows, cols, group) = (spec.block_q, spec.block_k, spec.shape.group());
+    let Inputs { qkv: [q, ..], dout, lse, delta, positions } = *inputs;
+    let documents = positions.map(|positions| Documents::new(b, positions, &spec.shape, block.batch));
     let accs = ["dk_acc", "dv_acc"].map(|name| {
         let zeros = b.full(0.0, &[cols, dim]);
         b.name(zeros, name)
@@ -271,6 +327,10 @@ pub(super) fn key_gradients(
             let mut s = spec.kept.product(b, block.k, q_tile);
             if masked {
                 s = spec.kept.hide_future(b, s, block.start, start, false);
+                if let Some(documents) = documents {
+                    let first = documents.starts(b, start, rows, bound, block.start);
+                    s = spec.kept.hide_before(b, s, first, false);
+                }
             }
             // Keys beyond the sequence are hidden with those behind the queries, where such are hidden. Elsewhere they matter
             // to dQ only, where 0 times an infinite weight would be no 0.
@@ -297,21 +357,32 @@ pub(super) fn key_gradients(
             let dk = spec.kept.weigh(b, ds, q_tile, carried[0]);
             vec![dk, dv]
         };
-        spec.walk_queries(b, block.start, block.queries, carried, step)
+        spec.walk_queries(b, block.start, block.queries, documents, carried, step)
     });
     [b.scale(done[0], spec.scale), done[1]]
 }
 
-/// Declares the parameters that `dq` and `dkdv` read.
-pub(super) fn inputs(b: &mut Builder, elem: Elem) -> [ParamId; 6] {
-    [
-        b.param("q", elem, Mode::Read),
-        b.param("k", elem, Mode::Read),
-        b.param("v", elem, Mode::Read),
-        b.param("dout", elem, Mode::Read),
-        b.param("lse", Elem::F32, Mode::Read),
-        b.param("delta", Elem::F32, Mode::Read),
-    ]
+/// The parameters that the kernels read.
+pub(super) struct Inputs {
+    /// Queries, keys and values.
+    pub qkv: [ParamId; 3],
+    dout: ParamId,
+    lse: ParamId,
+    delta: ParamId,
+    /// Where documents are kept apart.
+    positions: Option<ParamId>,
+}
+
+impl Inputs {
+    pub(super) fn declare(b: &mut Builder, spec: &SoftmaxBackwardSpec) -> Self {
+        Inputs {
+            qkv: ["q", "k", "v"].map(|name| b.param(name, spec.elem, Mode::Read)),
+            dout: b.param("dout", spec.elem, Mode::Read),
+            lse: b.param("lse", Elem::F32, Mode::Read),
+            delta: b.param("delta", Elem::F32, Mode::Read),
+            positions: spec.documents.then(|| Documents::param(b)),
+        }
+    }
 }
 
 /// `ds = p ⊙ (dp - delta)`, all of one shape.

@@ -9,7 +9,7 @@
 //! range `i + r`. No two programs of a round add to the same rows, and every row gets its sums in the order of the rounds,
 //! for any number of threads and without memory of their own.
 
-use super::backward::{KeyBlock, QueryRange, SoftmaxBackwardSpec, SummedInMemory, inputs, key_gradients};
+use super::backward::{Inputs, KeyBlock, QueryRange, SoftmaxBackwardSpec, SummedInMemory, key_gradients};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ValueId};
 use crate::library::attention::common::{HeadRows, HeadShape, for_group, group_head};
@@ -47,7 +47,7 @@ impl Round {
     }
 }
 
-/// `(q, k, v, dout, lse, delta) -> (dq, dk, dv)`, all f32. The first round gives the gradients their first values, the
+/// `(q, k, v, dout, lse, delta, [positions]) -> (dq, dk, dv)`, all f32. The first round gives the gradients their first values, the
 /// others add to them.
 pub fn softmax_attention_backward(spec: &SoftmaxBackwardSpec, round: Round) -> Kernel {
     let HeadShape { batch, seq, kv_heads, head_dim: dim, .. } = spec.shape;
@@ -57,7 +57,8 @@ pub fn softmax_attention_backward(spec: &SoftmaxBackwardSpec, round: Round) -> K
     assert_eq!(spec.elem, Elem::F32, "{name}: gradients are summed in memory, in their own type");
     let is_first = round.round == 0;
     let mut b = Builder::new(name, [kv_heads, batch, round.programs(spec.causal)]);
-    let [q, k, v, dout, lse, delta] = inputs(&mut b, spec.elem);
+    let inputs = Inputs::declare(&mut b, spec);
+    let [_, k, v] = inputs.qkv;
     let dq = b.param("dq", spec.elem, Mode::ReadWrite);
     let summed = if is_first { Mode::Write } else { Mode::ReadWrite };
     let dk = b.param("dk", spec.elem, summed);
@@ -94,7 +95,7 @@ pub fn softmax_attention_backward(spec: &SoftmaxBackwardSpec, round: Round) -> K
         b.name(scaled, "k_scaled");
         let block = KeyBlock { batch, kv_head, start, bound: key_bound, k: k_tile, v: v_tile, queries };
         let summed = SummedInMemory { dq, scaled_keys: scaled };
-        let sums = key_gradients(b, spec, [q, dout, lse, delta], &block, Some(&summed));
+        let sums = key_gradients(b, spec, &inputs, &block, Some(&summed));
         for (rows, sum) in [dk, dv].iter().zip(sums) {
             let sum = if is_first {
                 sum

@@ -6,7 +6,9 @@ use super::online::{AttendedRows, KeyWalk};
 use super::scores::Kept;
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, Unary};
-use crate::library::attention::common::{HeadRows, HeadShape, HeadStrides, QueryBlock, strides_tag};
+use crate::library::attention::common::{
+    Documents, HeadRows, HeadShape, HeadStrides, QueryBlock, strides_tag,
+};
 use crate::library::{number, tag};
 
 /// What [`softmax_attention_forward`] computes and how.
@@ -18,6 +20,8 @@ pub struct SoftmaxForwardSpec {
     pub shape: HeadShape,
     /// Each query sees only keys at or before its own position.
     pub causal: bool,
+    /// And only keys of its own document. Of causal attention only.
+    pub documents: bool,
     /// Score multiplier.
     pub scale: f64,
     /// Query rows of a program.
@@ -36,14 +40,24 @@ pub struct SoftmaxForwardSpec {
     pub out: HeadStrides,
 }
 
-/// `(q, k, v) -> (out, lse)`: `out = softmax(q kᵀ·scale) v`, `lse` the natural-log row logsumexp of the scaled scores.
+/// Which keys queries see, as a part of kernel names.
+pub(super) fn mask_tag(causal: bool, documents: bool) -> &'static str {
+    match (causal, documents) {
+        (false, _) => "full",
+        (true, false) => "causal",
+        (true, true) => "documents",
+    }
+}
+
+/// `(q, k, v, [positions]) -> (out, lse)`: `out = softmax(q kᵀ·scale) v`, `lse` the natural-log row logsumexp of the scaled
+/// scores.
 pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
     let HeadShape { batch, seq, heads, head_dim: dim, .. } = spec.shape;
     let name = format!(
         "softmax_attention_forward_{}_{}_{}_s{}_q{}_k{}{}_{}",
         tag(spec.elem),
         spec.shape.tag(),
-        if spec.causal { "causal" } else { "full" },
+        mask_tag(spec.causal, spec.documents),
         number(spec.scale),
         spec.block_q,
         spec.block_k,
@@ -51,12 +65,14 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
         strides_tag(&[spec.q, spec.k, spec.v, spec.out]),
     );
     spec.shape.check(&name);
+    assert!(spec.causal || !spec.documents, "{name}: documents of attention that is not causal");
     let (rows, cols) = (spec.block_q, spec.block_k);
     let blocks = seq.div_ceil(rows);
     let mut b = Builder::new(name, [blocks, heads, batch]);
     let q = b.param("q", spec.elem, Mode::Read);
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
+    let positions = spec.documents.then(|| Documents::param(&mut b));
     let out = b.param("out", spec.elem, Mode::Write);
     let lse = b.param("lse", Elem::F32, Mode::Write);
 
@@ -67,8 +83,17 @@ pub fn softmax_attention_forward(spec: &SoftmaxForwardSpec) -> Kernel {
     let out = HeadRows::new(&mut b, out, spec.out, dim, place.batch, place.head);
     let q_tile = q.load(&mut b, place.start, rows, place.bound);
 
-    let walk =
-        KeyWalk { seq, end: None, rows, cols, causal: spec.causal, start: place.start, kept: spec.kept };
+    let documents = positions.map(|positions| Documents::new(&mut b, positions, &spec.shape, place.batch));
+    let walk = KeyWalk {
+        seq,
+        end: None,
+        rows,
+        cols,
+        causal: spec.causal,
+        documents,
+        start: place.start,
+        kept: spec.kept,
+    };
     let AttendedRows { m, l, result } = walk.attend(&mut b, spec.elem, spec.scale, q_tile, &k, &v);
     out.store(&mut b, place.start, result, place.bound);
     let log = b.unary(Unary::Log, l);

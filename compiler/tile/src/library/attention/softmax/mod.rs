@@ -5,11 +5,11 @@
 //!
 //! | kernel | grid | parameters in launch order (`=` written, `~` updated in place) |
 //! |---|---|---|
-//! | `softmax_attention_forward` | ceil(N/block_q), H, B | q, k, v, =out, =lse |
+//! | `softmax_attention_forward` | ceil(N/block_q), H, B | q, k, v, \[positions,\] =out, =lse |
 //! | `softmax_attention_delta` | ceil(N/block_q), H, B | out, dout, =delta |
-//! | `softmax_attention_dq` | ceil(N/block_q), H, B | q, k, v, dout, lse, delta, =dq |
-//! | `softmax_attention_dkdv` | ceil(N/block_k), G, B | q, k, v, dout, lse, delta, =dk, =dv |
-//! | `softmax_attention_backward` | G, B, ranges that meet | q, k, v, dout, lse, delta, ~dq, =dk, =dv (first round) or ~dk, ~dv |
+//! | `softmax_attention_dq` | ceil(N/block_q), H, B | q, k, v, dout, lse, delta, \[positions,\] =dq |
+//! | `softmax_attention_dkdv` | ceil(N/block_k), G, B | q, k, v, dout, lse, delta, \[positions,\] =dk, =dv |
+//! | `softmax_attention_backward` | G, B, ranges that meet | q, k, v, dout, lse, delta, \[positions,\] ~dq, =dk, =dv (first round) or ~dk, ~dv |
 //! | `append_to_cache` | ceil(N/block_k), G, B | k, v, =kcache, =vcache, pos |
 //! | `softmax_prefill` | ceil(N/block_q), H, B | q, kcache, vcache, pos, =out |
 //! | `softmax_decode` | G, B, 1 | q, k, v, ~kcache, ~vcache, pos, =out |

@@ -3,15 +3,19 @@
 //! Scores are scaled where they are exponentiated: with `c = scale·log2(e)`, a positive number,
 //! `exp(scale·(s - m)) = 2^(c·s - c·m)` is one multiply-add and one power of two. Blocks of keys above the diagonal are
 //! skipped, the mask is applied only to blocks on the diagonal and to the ragged last block, in code of their own after the
-//! main loop.
+//! main loop. Where documents are kept apart, blocks before the first query's document are skipped too, and blocks that some
+//! query of a later document does not see all of come before the main loop.
 
 use std::f64::consts::LOG2_E;
 
 use super::scores::Kept;
 use crate::builder::Builder;
 use crate::ir::{Elem, Unary, ValueId};
-use crate::library::attention::common::{HeadRows, scale_rows};
+use crate::library::attention::common::{Documents, HeadRows, scale_rows};
 use crate::library::bound;
+
+/// Less than any score, and a number.
+const LEAST_TOP: f64 = -1e30;
 
 /// `exp(scale·s)` with a shift of the exponent, which is to base 2: `2^(scale·log2(e)·s + shift)`.
 pub(crate) fn scaled_exp(b: &mut Builder, s: ValueId, scale: f64, shift: ValueId) -> ValueId {
@@ -35,6 +39,8 @@ pub(crate) struct KeyWalk {
     pub cols: usize,
     /// Only keys at or before each query.
     pub causal: bool,
+    /// And only keys of its own document. Of causal walks only.
+    pub documents: Option<Documents>,
     /// First query row, Index.
     pub start: ValueId,
     /// Which way round the scores are; the queries are kept.
@@ -83,6 +89,15 @@ impl KeyWalk {
             let top = b.reduce_max(self.kept.walked_axis(), s);
             let top = b.max(m, top);
             b.name(top, "row_max");
+            let carried_top = top;
+            // A query that has seen no key yet has no largest score, from which nothing can be subtracted.
+            let top = match self.documents {
+                Some(_) => {
+                    let least = b.full(LEAST_TOP, &[rows]);
+                    b.max(top, least)
+                }
+                None => top,
+            };
             let shift = b.scale(top, -scale * LOG2_E);
             let shift = self.kept.expand_kept(b, shift, cols);
             let p = scaled_exp(b, s, scale, shift);
@@ -97,7 +112,7 @@ impl KeyWalk {
             let acc = scale_rows(b, acc, alpha);
             let p = b.cast(p, elem);
             let acc = self.kept.weigh(b, p, v_tile, acc);
-            vec![top, l, acc]
+            vec![carried_top, l, acc]
         });
         let (m, l, acc) = (done[0], done[1], done[2]);
         let inverse = b.unary(Unary::Recip, l);
@@ -112,7 +127,14 @@ impl KeyWalk {
         init: &[ValueId],
         step: impl Fn(&mut Builder, ValueId, Option<KeyMask>, &[ValueId]) -> Vec<ValueId>,
     ) -> Vec<ValueId> {
-        let mask = KeyMask { causal: self.causal, seq: self.seq, start: self.start, kept: self.kept };
+        let mask = KeyMask {
+            causal: self.causal,
+            documents: self.documents,
+            seq: self.seq,
+            rows: self.rows,
+            start: self.start,
+            kept: self.kept,
+        };
         let step = |b: &mut Builder, start: ValueId, mask: Option<KeyMask>, carried: &[ValueId]| {
             b.name(start, "k_start");
             step(b, start, mask, carried)
@@ -137,8 +159,27 @@ impl KeyWalk {
         let end = b.add(self.start, rows);
         let keys = self.end.unwrap_or_else(|| b.index(self.seq));
         let end = b.min(end, keys);
+        let Some(documents) = self.documents else {
+            let carried =
+                b.for_loop(zero, full, self.cols, init, |b, start, carried| step(b, start, None, carried));
+            return b.for_loop(full, end, self.cols, &carried, |b, start, carried| {
+                step(b, start, Some(mask), carried)
+            });
+        };
+        // From the block that has the start of the first query's document, and that of the last one's start on.
+        let last = b.sub(end, one);
+        let [first, all] = [self.start, last].map(|query| documents.start(b, query));
+        let first = b.div(first, cols);
+        let first = b.scale_index(first, self.cols);
+        let up = b.index(self.cols - 1);
+        let all = b.add(all, up);
+        let all = b.div(all, cols);
+        let all = b.scale_index(all, self.cols);
+        let all = b.min(all, full);
         let carried =
-            b.for_loop(zero, full, self.cols, init, |b, start, carried| step(b, start, None, carried));
+            b.for_loop(first, all, self.cols, init, |b, start, carried| step(b, start, Some(mask), carried));
+        let carried =
+            b.for_loop(all, full, self.cols, &carried, |b, start, carried| step(b, start, None, carried));
         b.for_loop(full, end, self.cols, &carried, |b, start, carried| step(b, start, Some(mask), carried))
     }
 }
@@ -147,7 +188,9 @@ impl KeyWalk {
 #[derive(Clone, Copy)]
 pub(crate) struct KeyMask {
     causal: bool,
+    documents: Option<Documents>,
     seq: usize,
+    rows: usize,
     start: ValueId,
     kept: Kept,
 }
@@ -156,7 +199,11 @@ impl KeyMask {
     /// Scores with -inf where hidden; keys start at `keys` (Index).
     pub(crate) fn hide(&self, b: &mut Builder, scores: ValueId, keys: ValueId) -> ValueId {
         if self.causal {
-            return self.kept.hide_future(b, scores, self.start, keys, true);
+            let scores = self.kept.hide_future(b, scores, self.start, keys, true);
+            let Some(documents) = self.documents else { return scores };
+            let bound = bound(b, self.seq, self.start, self.rows);
+            let first = documents.starts(b, self.start, self.rows, bound, keys);
+            return self.kept.hide_before(b, scores, first, true);
         }
         let seq = b.index(self.seq);
         let left = b.sub(seq, keys);

@@ -92,7 +92,8 @@ pub fn softmax_prefill(spec: &SoftmaxPrefillSpec) -> Kernel {
     let start = b.add(pos, place.start);
     let tokens = b.index(shape.seq);
     let end = Some(b.add(pos, tokens));
-    let walk = KeyWalk { seq: spec.len, end, rows, cols, causal: true, start, kept: spec.forward.kept };
+    let kept = spec.forward.kept;
+    let walk = KeyWalk { seq: spec.len, end, rows, cols, causal: true, documents: None, start, kept };
     let attended = walk.attend(&mut b, elem, forward.scale, q_tile, &k, &v);
     out.store(&mut b, place.start, attended.result, place.bound);
     b.finish()

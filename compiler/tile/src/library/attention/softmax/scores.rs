@@ -7,7 +7,7 @@
 //! over the other axis take whole vectors.
 
 use crate::builder::Builder;
-use crate::ir::ValueId;
+use crate::ir::{Compare, ValueId};
 use crate::library::attention::common::{Triangle, mask_from};
 
 /// The operand of the scores that is the block which a program keeps.
@@ -82,6 +82,27 @@ impl Kept {
         };
         let mask = Triangle { fill: f64::NEG_INFINITY, lower: queries_are_rows };
         mask.apply(b, scores, Some(origin))
+    }
+
+    /// Hides the keys before those that each query sees, -inf there: `first` is the first of them, i32 `[queries]`, relative to the first
+    /// key of the block.
+    pub(crate) fn hide_before(
+        self,
+        b: &mut Builder,
+        scores: ValueId,
+        first: ValueId,
+        queries_kept: bool,
+    ) -> ValueId {
+        let shape = b.ty(scores).shape;
+        let queries_are_rows = queries_kept == (self == Kept::Left);
+        let (keys, first) = if queries_are_rows {
+            (b.iota(1, &shape), b.expand_cols(first, shape[1]))
+        } else {
+            (b.iota(0, &shape), b.expand_rows(first, shape[0]))
+        };
+        let seen = b.compare(Compare::Le, first, keys);
+        let fill = b.full(f64::NEG_INFINITY, &shape);
+        b.select(seen, scores, fill)
     }
 
     /// Hides the rows of the kept block from index `limit` on.

@@ -12,11 +12,11 @@
 //! [`efficient_attention_grads`]: super::efficient_attention_grads
 //! [`efficient_attention_suffix`]: super::efficient_attention_suffix
 
-use super::key_block::{KeyBlock, QuerySoftmax, column, from_row};
+use super::key_block::{KeyBlock, QuerySoftmax, column, rows_that_see};
 use super::{ChunkHead, Sizes, WIDEST};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ParamId, ValueId};
-use crate::library::attention::common::{HeadRows, HeadShape, Triangle};
+use crate::library::attention::common::{HeadRows, HeadShape};
 use crate::library::attention::efficient::backward::EfficientBackwardSpec;
 use crate::library::attention::efficient::feature_softmax::centred_grad;
 use crate::library::attention::efficient::state::SavedStates;
@@ -37,7 +37,7 @@ fn own_sizes(spec: &EfficientBackwardSpec) -> Sizes {
     if spec.whole && whole.blocks() == 1 { whole } else { sizes }
 }
 
-/// `(q, k, v, ell, state, dout) -> delta [B, H, N]`: the row sums of `P ⊙ dP`, f32.
+/// `(q, k, v, ell, state, dout, [positions]) -> delta [B, H, N]`: the row sums of `P ⊙ dP`, f32.
 ///
 /// It decides for the same blocks as [`efficient_attention_chunk_grads`] whether products are exact: dQ is the difference of a
 /// block's dP and of this sum, and means nothing where one is rounded and the other is not.
@@ -48,10 +48,10 @@ pub fn efficient_attention_delta(spec: &EfficientBackwardSpec) -> Kernel {
     let HeadShape { batch, kv_heads, .. } = spec.shape;
     let name = spec.name("efficient_attention_delta", &[spec.q, spec.k, spec.v, spec.dout]);
     let mut b = Builder::new(name, [sizes.chunks(), kv_heads, batch]);
-    let params = Params::declare(&mut b, spec.elem);
+    let params = Params::declare(&mut b, &sizes);
     let delta = b.param("delta", Elem::F32, Mode::Write);
     let index = b.program_id(0);
-    let chunk = ChunkHead::new(&mut b, sizes, index);
+    let chunk = ChunkHead::new(&mut b, sizes, index).apart(&mut b, params.positions);
     let head = Head::new(&mut b, spec, &chunk, &params);
     write_delta(&mut b, &head, delta, |block, b, query| block.dp(b, query));
     b.finish()
@@ -83,7 +83,7 @@ fn write_delta(
     });
 }
 
-/// `(q, k, v, ell, state, dout, [delta]) -> (dq, d, rho, dk_part)`. A program for each chunk where it can have all
+/// `(q, k, v, ell, state, dout, [positions], [delta]) -> (dq, d, rho, dk_part)`. A program for each chunk where it can have all
 /// features, which then makes `delta` itself; else one for each block of them. `delta` if [`takes_delta`].
 ///
 /// Live tiles: d, which is twice as large as others of 128 features, the sums of dK and of x, dP and P; in the slow path
@@ -95,7 +95,7 @@ pub fn efficient_attention_chunk_grads(spec: &EfficientBackwardSpec) -> Kernel {
     let name = spec.name(&format!("efficient_attention_chunk_grads{kind}"), &strides);
     let own = own_sizes(spec);
     let mut b = Builder::new(name, own.block_grid());
-    let params = Params::declare(&mut b, spec.elem);
+    let params = Params::declare(&mut b, &sizes);
     let mode = if whole { Mode::ReadWrite } else { Mode::Read };
     let delta = takes_delta(spec).then(|| b.param("delta", Elem::F32, mode));
     let dq = b.param("dq", spec.elem, Mode::Write);
@@ -104,6 +104,7 @@ pub fn efficient_attention_chunk_grads(spec: &EfficientBackwardSpec) -> Kernel {
     let dk_part = b.param("dk_part", Elem::F32, Mode::ReadWrite);
 
     let (chunk, first) = ChunkHead::with_block(&mut b, own);
+    let chunk = chunk.apart(&mut b, params.positions);
     let head = Head::new(&mut b, spec, &chunk, &params);
     let block = Block::new(&mut b, &head, first);
     let results = Results { dq, d, rho, dk_part };
@@ -141,10 +142,12 @@ struct Params {
     ell: ParamId,
     state: ParamId,
     dout: ParamId,
+    positions: Option<ParamId>,
 }
 
 impl Params {
-    fn declare(b: &mut Builder, elem: Elem) -> Self {
+    fn declare(b: &mut Builder, sizes: &Sizes) -> Self {
+        let elem = sizes.elem;
         Params {
             q: b.param("q", elem, Mode::Read),
             k: b.param("k", elem, Mode::Read),
@@ -152,6 +155,7 @@ impl Params {
             ell: b.param("ell", Elem::F32, Mode::Read),
             state: b.param("state", Elem::F32, Mode::Read),
             dout: b.param("dout", elem, Mode::Read),
+            positions: sizes.positions(b),
         }
     }
 }
@@ -200,7 +204,7 @@ impl Query {
         let dout = chunk.query_rows(b, head.params.dout, spec.dout, number);
         let g = chunk.load(b, &dout);
         let da = b.dot(g, false, head.values, true, None);
-        let da = Triangle { fill: 0.0, lower: true }.apply(b, da, None);
+        let da = chunk.hide(b, da);
         let da_small = b.cast(da, spec.elem);
         let q = chunk.query_rows(b, head.params.q, spec.q, number);
         Query { p: QuerySoftmax::new(b, chunk, q), g, da, da_small }
@@ -226,6 +230,7 @@ impl<'a> Block<'a> {
     /// `dP ⊙ Z` `[C, F]` by matrix products, where they are exact.
     fn dp_fast(&self, b: &mut Builder, query: &Query) -> ValueId {
         let dp = b.dot(query.g, false, self.state, true, None);
+        let dp = self.head.chunk.rows_of_past(b, dp);
         b.dot(query.da_small, false, self.keys.small, false, Some(dp))
     }
 
@@ -257,6 +262,7 @@ impl<'a> Block<'a> {
         let dp = b.dot(query.g, false, self.state, true, None);
         let start = self.keys.weights_of_start(b, chunk, ends);
         let dp = b.mul(dp, start);
+        let dp = chunk.rows_of_past(b, dp);
         let done = chunk.each_token(b, &[dp], |b, row, carried| {
             let weights = self.keys.weights_of(b, chunk, ends, row);
             let da = column(b, query.da, row);
@@ -347,17 +353,25 @@ impl<'a> Own<'a> {
             let x = b.mul(q, dp);
             let before = place.as_ref().map_or_else(|| carried[2], |place| place.load_state(b, chunk.index));
             let x = b.add(before, x);
+            let of_past = chunk.documents().map(|documents| {
+                let q = documents.rows_of_past(b, q);
+                b.cast(q, spec.elem)
+            });
             let q = b.cast(q, spec.elem);
             if let Some(place) = &place {
                 place.store_state(b, chunk.index, x);
             }
             let bracket = b.dot(query.da_small, true, q, false, Some(carried[1]));
-            let d = b.dot(q, true, query.g, false, Some(carried[0]));
+            let d = b.dot(of_past.unwrap_or(q), true, query.g, false, Some(carried[0]));
             if place.is_some() { vec![d, bracket] } else { vec![d, bracket, x] }
         });
         let x = place.as_ref().map_or_else(|| done[2], |place| place.load_state(b, chunk.index));
-        let rho = b.sum(0, x);
-        let later = b.scan(0, true, x);
+        let rho = chunk.rows_of_past(b, x);
+        let rho = b.sum(0, rho);
+        let later = match chunk.documents() {
+            Some(documents) => documents.running_sum(b, x, true),
+            None => b.scan(0, true, x),
+        };
         let bracket = b.sub(done[1], later);
         let k = keys.k_tilde(b, chunk);
         let dk = b.mul(k, bracket);
@@ -385,7 +399,7 @@ impl<'a> Own<'a> {
                 let term = b.sub(da, dp);
                 let term = b.mul(p, term);
                 let term = b.mul(weights, term);
-                let term = from_row(b, term, row);
+                let term = rows_that_see(b, chunk, term, row);
                 let term = b.sum(0, term);
                 let token = b.add(chunk.start, row);
                 let sum = self.dk_part.load_row(b, token);
@@ -395,6 +409,7 @@ impl<'a> Own<'a> {
             });
             let start = keys.weights_of_start(b, chunk, ends);
             let q = b.mul(p, start);
+            let q = chunk.rows_of_past(b, q);
             let x = b.mul(q, dp);
             let rho = b.sum(0, x);
             self.write_dq(b, number, p, dp);

@@ -5,12 +5,12 @@ use super::ChunkHead;
 use super::key_block::{KeyBlock, QuerySoftmax};
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ValueId};
-use crate::library::attention::common::{HeadShape, Triangle, with_each_row};
+use crate::library::attention::common::{HeadShape, with_each_row};
 use crate::library::attention::efficient::backward::EfficientBackwardSpec;
 use crate::library::attention::efficient::feature_softmax::temper;
 use crate::library::attention::efficient::key_chunk::{narrow_future, of_future};
 
-/// `(q, k, v, ell, dout, d, rho, dk_part) -> (dk, dv)`, where `d` and `rho` are of the later chunks, seen from the
+/// `(q, k, v, ell, dout, d, rho, dk_part, [positions]) -> (dk, dv)`, where `d` and `rho` are of the later chunks, seen from the
 /// end of each.
 ///
 /// Live tiles: dV, `A`, P and `1/Z`, later dV, a bracket and the weights of the keys; but for dV and `A` of all features or
@@ -29,10 +29,11 @@ pub fn efficient_attention_grads(spec: &EfficientBackwardSpec) -> Kernel {
     let d = b.param("d", Elem::F32, Mode::Read);
     let rho = b.param("rho", Elem::F32, Mode::Read);
     let dk_part = b.param("dk_part", Elem::F32, Mode::Read);
+    let positions = sizes.positions(&mut b);
     let dk = b.param("dk", spec.elem, Mode::Write);
     let dv = b.param("dv", spec.elem, Mode::Write);
     let index = b.program_id(0);
-    let chunk = ChunkHead::new(&mut b, sizes, index);
+    let chunk = ChunkHead::new(&mut b, sizes, index).apart(&mut b, positions);
     let k = chunk.rows(&mut b, k, spec.k);
     let v = chunk.rows(&mut b, v, spec.v);
     let dk_part = chunk.part_rows(&mut b, dk_part);
@@ -58,7 +59,7 @@ pub fn efficient_attention_grads(spec: &EfficientBackwardSpec) -> Kernel {
             let p = p.block(b, &chunk, first);
             vec![keys.scores(b, &chunk, p, carried[0])[1]]
         });
-        let a = Triangle { fill: 0.0, lower: true }.apply(b, a[0], None);
+        let a = chunk.hide(b, a[0]);
         let a = b.cast(a, spec.elem);
         vec![b.dot(a, true, g, false, Some(carried[0]))]
     });
@@ -70,7 +71,7 @@ pub fn efficient_attention_grads(spec: &EfficientBackwardSpec) -> Kernel {
             (k.features(b, first, width), dk_part.features(b, first, width), dk.features(b, first, width));
         let (saved, future) = (saved.features(first, width), future.features(first, width));
         let end = end_of_chunk(b, &chunk, |b, next| saved.load_ell(b, next));
-        let keys = chunk.keys(b, &k);
+        let keys = chunk.keys_of_tail(b, &k);
         let late = with_each_row(b, Binary::Sub, keys, end);
         let late = b.exp(late);
         let late_small = of_future(b, spec.elem, late);

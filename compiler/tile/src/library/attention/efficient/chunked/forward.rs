@@ -7,11 +7,11 @@ use super::ChunkHead;
 use super::key_block::{KeyBlock, QuerySoftmax};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ValueId};
-use crate::library::attention::common::{HeadShape, Triangle};
+use crate::library::attention::common::HeadShape;
 use crate::library::attention::efficient::forward::EfficientForwardSpec;
 use crate::library::load_index;
 
-/// `(q, k, v, ell, state) -> out`, where `ell` and `state` are of the keys before each chunk.
+/// `(q, k, v, ell, state, [positions]) -> out`, where `ell` and `state` are of the keys before each chunk.
 ///
 /// Live tiles: `1/Z`, `q̃`, `A` and the output, of all features, or the first two of a block. The slow path has as many: M and
 /// a column's weights in place of the first two.
@@ -40,13 +40,14 @@ fn out(spec: &EfficientForwardSpec, goes_on: bool) -> Kernel {
     let ell = b.param("ell", Elem::F32, Mode::Read);
     let state = b.param("state", Elem::F32, Mode::Read);
     let pos = goes_on.then(|| b.param("pos", Elem::I32, Mode::Read));
+    let positions = sizes.positions(&mut b);
     let out = b.param("out", spec.elem, Mode::Write);
     let index = b.program_id(0);
     let pos = pos.map(|pos| {
         let batch = b.program_id(2);
         load_index(&mut b, pos, batch)
     });
-    let chunk = ChunkHead::new(&mut b, sizes, index).after(pos);
+    let chunk = ChunkHead::new(&mut b, sizes, index).after(pos).apart(&mut b, positions);
     let k = chunk.rows(&mut b, k, spec.k);
     let v = chunk.rows(&mut b, v, spec.v);
     let saved = chunk.states(&mut b, ell, state);
@@ -57,7 +58,7 @@ fn out(spec: &EfficientForwardSpec, goes_on: bool) -> Kernel {
         (keys, b.cast(state, spec.elem))
     };
     let finish = |b: &mut Builder, head, a, sum| {
-        let a = Triangle { fill: 0.0, lower: true }.apply(b, a, None);
+        let a = chunk.hide(b, a);
         let a = b.cast(a, spec.elem);
         let result = b.dot(a, false, values, false, Some(sum));
         let out = chunk.query_rows(b, out, spec.out, head);
@@ -75,6 +76,7 @@ fn out(spec: &EfficientForwardSpec, goes_on: bool) -> Kernel {
                 let p = QuerySoftmax::new(b, &chunk, q).block(b, &chunk, first);
                 let [sum, a] = zeros(b);
                 let [q, a] = scores(&keys, b, &chunk, p, a);
+                let q = chunk.rows_of_past(b, q);
                 let q = b.cast(q, spec.elem);
                 let sum = b.dot(q, false, state, false, Some(sum));
                 finish(b, head, a, sum);
@@ -92,6 +94,7 @@ fn out(spec: &EfficientForwardSpec, goes_on: bool) -> Kernel {
             let (keys, state) = side(b, first);
             let p = p.block(b, &chunk, first);
             let [q, a] = keys.scores(b, &chunk, p, carried[1]);
+            let q = chunk.rows_of_past(b, q);
             let q = b.cast(q, spec.elem);
             vec![b.dot(q, false, state, false, Some(carried[0])), a]
         });

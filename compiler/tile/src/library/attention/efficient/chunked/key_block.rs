@@ -85,9 +85,9 @@ impl KeyBlock {
         let width = chunk.sizes.width;
         let k = k.features(b, first, width);
         let saved = saved.features(first, width);
-        let (reference, z) = start_of_chunk(b, elem, &k, &saved, temperature, chunk.index, chunk.pos);
+        let (reference, z) = start_of_chunk(b, elem, &k, &saved, temperature, chunk.index, chunk.past);
         let keys = chunk.keys(b, &k);
-        let factors = Factors::new(b, elem, keys, reference, z);
+        let factors = Factors::new(b, elem, keys, reference, z, chunk.documents());
         let ok = factors.in_range(b);
         let small = b.cast(factors.k, elem);
         let inverse = b.unary(Unary::Recip, factors.z);
@@ -97,7 +97,7 @@ impl KeyBlock {
     /// Reference and sum of weights of the keys before the chunk.
     fn start(&self, b: &mut Builder, chunk: &ChunkHead) -> (ValueId, ValueId) {
         let Sizes { elem, temperature, .. } = chunk.sizes;
-        start_of_chunk(b, elem, &self.k, &self.saved, temperature, chunk.index, chunk.pos)
+        start_of_chunk(b, elem, &self.k, &self.saved, temperature, chunk.index, chunk.past)
     }
 
     /// `k̃` in f32.
@@ -155,8 +155,13 @@ impl KeyBlock {
     pub(crate) fn prefixes(&self, b: &mut Builder, chunk: &ChunkHead, tile: ValueId) -> ValueId {
         let (reference, z) = self.start(b, chunk);
         let done = chunk.each_token(b, &[reference, z, tile], |b, row, carried| {
+            let mut before = [carried[0], carried[1]];
+            if let Some(documents) = chunk.documents() {
+                let token = b.add(chunk.start, row);
+                before = documents.restart(b, token, before);
+            }
             let key = self.key(b, chunk, row);
-            let (m, z) = extend_prefix(b, key, carried[0], carried[1]);
+            let (m, z) = extend_prefix(b, key, before[0], before[1]);
             let log = b.unary(Unary::Log, z);
             let end = b.add(m, log);
             vec![m, z, add_at(b, carried[2], 0, row, end)]
@@ -217,8 +222,11 @@ pub(crate) fn column(b: &mut Builder, tile: ValueId, at: ValueId) -> ValueId {
     b.sum(1, only)
 }
 
-/// A tile with 0 in the rows before `row` (Index).
-pub(crate) fn from_row(b: &mut Builder, tile: ValueId, row: ValueId) -> ValueId {
+/// A tile with 0 in the rows of tokens that do not see the key in row `row` (Index).
+pub(crate) fn rows_that_see(b: &mut Builder, chunk: &ChunkHead, tile: ValueId, row: ValueId) -> ValueId {
+    if let Some(documents) = chunk.documents() {
+        return documents.rows_that_see(b, tile, row);
+    }
     let shape = b.ty(tile).shape;
     let keep = compare_index(b, &shape, 0, Compare::Ge, row);
     let zero = b.full(0.0, &shape);

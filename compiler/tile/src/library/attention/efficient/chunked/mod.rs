@@ -23,11 +23,14 @@ pub use states::{
     efficient_prefill_prefix,
 };
 
-use super::key_chunk::{existing, load_keys};
+use super::documents::ChunkDocuments;
+use super::key_chunk::{Past, existing, load_keys};
 use super::state::SavedStates;
 use crate::builder::Builder;
 use crate::ir::{Elem, ParamId, ValueId};
-use crate::library::attention::common::{HeadRows, HeadShape, HeadStrides, for_group, group_head};
+use crate::library::attention::common::{
+    Documents, HeadRows, HeadShape, HeadStrides, Triangle, for_group, group_head,
+};
 use crate::library::{bound, grid_indices};
 
 /// Most features of a block that is all of a program: a matrix of 64 by 64 costs 32 registers of each of 128 threads.
@@ -54,14 +57,21 @@ pub(crate) struct Sizes {
     pub chunk: usize,
     /// Multiplier of q and k.
     pub temperature: f64,
+    /// Documents are kept apart.
+    pub documents: bool,
     /// Features of a block, F; all blocks of a head are equal.
     pub width: usize,
 }
 
 impl Sizes {
     /// With blocks as wide as they can be.
-    pub(crate) fn new(elem: Elem, shape: HeadShape, chunk: usize, temperature: f64) -> Self {
-        Sizes { elem, shape, chunk, temperature, width: feature_block(shape.head_dim, WIDEST) }
+    pub(crate) fn new(elem: Elem, shape: HeadShape, chunk: usize, temperature: f64, documents: bool) -> Self {
+        Sizes { elem, shape, chunk, temperature, documents, width: feature_block(shape.head_dim, WIDEST) }
+    }
+
+    /// The parameter of positions in documents, where these are kept apart.
+    pub(crate) fn positions(&self, b: &mut Builder) -> Option<ParamId> {
+        self.documents.then(|| Documents::param(b))
     }
 
     /// For programs of all features: as one block where that fits the registers of a multiprocessor, since the key side of an
@@ -114,8 +124,8 @@ pub(crate) struct ChunkHead {
     pub start: ValueId,
     /// Existing rows, if the chunk may be ragged.
     pub bound: Option<ValueId>,
-    /// Tokens before the first chunk, Index, if there may be some.
-    pub pos: Option<ValueId>,
+    /// Where there are no keys before it.
+    pub past: Past,
     batch: ValueId,
     kv_head: ValueId,
 }
@@ -127,7 +137,7 @@ impl ChunkHead {
         let start = b.scale_index(index, sizes.chunk);
         b.name(start, "start");
         let bound = bound(b, sizes.shape.seq, start, sizes.chunk);
-        ChunkHead { sizes, index, start, bound, pos: None, batch, kv_head }
+        ChunkHead { sizes, index, start, bound, past: Past::Sequence, batch, kv_head }
     }
 
     /// The same chunk in other blocks of features.
@@ -137,7 +147,37 @@ impl ChunkHead {
 
     /// The same chunk, of a block of tokens at position `pos` (Index).
     pub(crate) fn after(self, pos: Option<ValueId>) -> Self {
-        ChunkHead { pos, ..self }
+        ChunkHead { past: pos.map_or(self.past, Past::Block), ..self }
+    }
+
+    /// The same chunk, of sequences whose documents are kept apart where there are positions in them.
+    pub(crate) fn apart(self, b: &mut Builder, positions: Option<ParamId>) -> Self {
+        let Some(positions) = positions else { return self };
+        let Sizes { shape, chunk, .. } = self.sizes;
+        let documents = Documents::new(b, positions, &shape, self.batch);
+        let documents = ChunkDocuments::new(b, documents, shape.seq, chunk, self.start, self.bound);
+        ChunkHead { past: Past::Documents(documents), ..self }
+    }
+
+    /// Where documents are kept apart.
+    pub(crate) fn documents(&self) -> Option<ChunkDocuments> {
+        match self.past {
+            Past::Documents(documents) => Some(documents),
+            Past::Sequence | Past::Block(_) => None,
+        }
+    }
+
+    /// Keeps of `tile` `[queries, keys]` what queries see of the keys of the chunk; the rest 0.
+    pub(crate) fn hide(&self, b: &mut Builder, tile: ValueId) -> ValueId {
+        match self.documents() {
+            Some(documents) => documents.hide(b, tile, false),
+            None => Triangle { fill: 0.0, lower: true }.apply(b, tile, None),
+        }
+    }
+
+    /// The rows of `tile` `[C, ..]` that see what is before the chunk; the others 0.
+    pub(crate) fn rows_of_past(&self, b: &mut Builder, tile: ValueId) -> ValueId {
+        self.documents().map_or(tile, |documents| documents.rows_of_past(b, tile))
     }
 
     /// The chunk of a program of [`Sizes::block_grid`], and the first feature of its block.
@@ -226,5 +266,11 @@ impl ChunkHead {
     /// The chunk's keys times temperature, -inf beyond the sequence.
     pub(crate) fn keys(&self, b: &mut Builder, k: &HeadRows) -> ValueId {
         load_keys(b, k, self.sizes.chunk, self.sizes.temperature, self.start, self.bound)
+    }
+
+    /// Those that are seen behind the chunk; the others -inf.
+    pub(crate) fn keys_of_tail(&self, b: &mut Builder, k: &HeadRows) -> ValueId {
+        let keys = self.keys(b, k);
+        self.documents().map_or(keys, |documents| documents.keys_of_tail(b, keys))
     }
 }

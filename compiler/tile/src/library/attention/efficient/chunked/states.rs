@@ -9,8 +9,9 @@
 use super::{ChunkHead, Sizes};
 use crate::builder::Builder;
 use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
-use crate::library::attention::common::{Places, mask_from, scale_rows, with_each_row};
+use crate::library::attention::common::{Documents, Places, mask_from, scale_rows, with_each_row};
 use crate::library::attention::efficient::backward::EfficientBackwardSpec;
+use crate::library::attention::efficient::documents::ChunkDocuments;
 use crate::library::attention::efficient::forward::EfficientForwardSpec;
 use crate::library::attention::efficient::state::{Carried, SavedStates, StoredState};
 use crate::library::bound;
@@ -20,20 +21,23 @@ const WALK_FEATURES: usize = 4;
 /// Chunks that a walk loads at once.
 const WALK_CHUNKS: usize = 8;
 
-/// `(k, v) -> (ell [B, G, S, D], state [B, G, S, D, D])`: of each chunk's own keys. Two tiles are live.
+/// `(k, v, [positions]) -> (ell [B, G, S, D], state [B, G, S, D, D])`: of each chunk's own keys, of those that are seen behind
+/// it. Two tiles are live.
 pub fn efficient_attention_chunk_states(spec: &EfficientForwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let name = spec.name("efficient_attention_chunk_states", &[spec.k, spec.v]);
     let mut b = Builder::new(name, sizes.block_grid());
     let k = b.param("k", spec.elem, Mode::Read);
     let v = b.param("v", spec.elem, Mode::Read);
+    let positions = sizes.positions(&mut b);
     let ell = b.param("ell", Elem::F32, Mode::Write);
     let state = b.param("state", Elem::F32, Mode::Write);
     let (chunk, first) = ChunkHead::with_block(&mut b, sizes);
+    let chunk = chunk.apart(&mut b, positions);
     let k = chunk.rows(&mut b, k, spec.k).features(&mut b, first, sizes.width);
     let v = chunk.rows(&mut b, v, spec.v);
     let saved = chunk.states(&mut b, ell, state).features(first, sizes.width);
-    let keys = chunk.keys(&mut b, &k);
+    let keys = chunk.keys_of_tail(&mut b, &k);
     let values = chunk.load(&mut b, &v);
     let m = b.reduce_max(0, keys);
     let weights = with_each_row(&mut b, Binary::Sub, keys, m);
@@ -45,16 +49,18 @@ pub fn efficient_attention_chunk_states(spec: &EfficientForwardSpec) -> Kernel {
     b.finish()
 }
 
-/// In place from each chunk's own `(ell, state)` to those of all keys before it; 0 for the first chunk.
+/// `(~ell, ~state, [positions])`, in place from each chunk's own to those of all keys before it, of the document of the token
+/// before it; 0 for the first chunk.
 pub fn efficient_attention_prefix(spec: &EfficientForwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let mut b = Builder::new(spec.name("efficient_attention_prefix", &[]), walk_grid(&sizes));
     let ell = b.param("ell", Elem::F32, Mode::ReadWrite);
     let state = b.param("state", Elem::F32, Mode::ReadWrite);
+    let documents = walk_documents(&mut b, &sizes);
     let states = walk_states(&mut b, &sizes, ell, state);
     let (z, t) = zeros(&mut b, &sizes);
     let m = no_key(&mut b);
-    prefix(&mut b, &sizes, &states, Carried { m, z, t });
+    prefix(&mut b, &sizes, &states, documents, Carried { m, z, t });
     b.finish()
 }
 
@@ -74,7 +80,7 @@ pub fn efficient_prefill_prefix(spec: &EfficientForwardSpec) -> Kernel {
     let stored = StoredState::new(&mut b, stored, &sizes.shape, slot, kv_head);
     let stored = stored.features(&mut b, first, WALK_FEATURES);
     let before = stored.load(&mut b, pos, no_key);
-    let after = prefix(&mut b, &sizes, &states, before);
+    let after = prefix(&mut b, &sizes, &states, None, before);
     stored.store(&mut b, &after);
     b.finish()
 }
@@ -85,7 +91,13 @@ fn no_key(b: &mut Builder) -> ValueId {
 }
 
 /// Walks over the chunks from what is before them; returns what is after them.
-fn prefix(b: &mut Builder, sizes: &Sizes, states: &SavedStates, before: Carried) -> Carried {
+fn prefix(
+    b: &mut Builder,
+    sizes: &Sizes,
+    states: &SavedStates,
+    documents: Option<Documents>,
+    before: Carried,
+) -> Carried {
     let walk = Walk { count: sizes.chunks(), from_end: false };
     let load = |b: &mut Builder, at: &Stop| {
         let states = at.window(states);
@@ -100,6 +112,14 @@ fn prefix(b: &mut Builder, sizes: &Sizes, states: &SavedStates, before: Carried)
     let done = walk.run(b, &[before.m, before.z, before.t], load, |b, at, own, carried| {
         let before = Carried { m: carried[0], z: carried[1], t: carried[2] };
         before.save(b, &at.window(states), at.index);
+        let before = match documents.map(|documents| at.documents(b, sizes, documents)) {
+            Some(chunk) => Carried {
+                m: chunk.carried(b, before.m, f64::NEG_INFINITY),
+                z: chunk.carried(b, before.z, 0.0),
+                t: chunk.carried(b, before.t, 0.0),
+            },
+            None => before,
+        };
         let m = b.max(before.m, own[0]);
         let decay = b.sub(before.m, m);
         let decay = b.exp(decay);
@@ -113,14 +133,15 @@ fn prefix(b: &mut Builder, sizes: &Sizes, states: &SavedStates, before: Carried)
     Carried { m: done[0], z: done[1], t: done[2] }
 }
 
-/// `ell`, and in place from what each chunk adds to `(d, rho)`, seen from its start, to the sum of what all later chunks
-/// add, seen from its end; 0 for the last chunk.
+/// `(ell, ~d, ~rho, [positions])`, in place from what each chunk adds to `(d, rho)`, seen from its start, to the sum of what all
+/// later chunks add, seen from its end; 0 for the last chunk.
 pub fn efficient_attention_suffix(spec: &EfficientBackwardSpec) -> Kernel {
     let sizes = spec.sizes();
     let mut b = Builder::new(spec.name("efficient_attention_suffix", &[]), walk_grid(&sizes));
     let ell = b.param("ell", Elem::F32, Mode::Read);
     let d = b.param("d", Elem::F32, Mode::ReadWrite);
     let rho = b.param("rho", Elem::F32, Mode::ReadWrite);
+    let documents = walk_documents(&mut b, &sizes);
     let befores = walk_states(&mut b, &sizes, ell, d);
     let futures = walk_states(&mut b, &sizes, rho, d);
     let (no_rho, no_d) = zeros(&mut b, &sizes);
@@ -138,6 +159,10 @@ pub fn efficient_attention_suffix(spec: &EfficientBackwardSpec) -> Kernel {
         at.window(&futures).store(b, at.index, rho, d);
         let decay = b.sub(ell, end);
         let decay = b.exp(decay);
+        let decay = match documents.map(|documents| at.documents(b, &sizes, documents)) {
+            Some(chunk) => chunk.carried(b, decay, 0.0),
+            None => decay,
+        };
         let rho = b.fma(rho, decay, own_rho);
         let decay = b.expand_cols(decay, sizes.shape.head_dim);
         vec![ell, rho, b.fma(d, decay, own_d)]
@@ -158,6 +183,13 @@ fn walk_states(b: &mut Builder, sizes: &Sizes, vector: ParamId, matrix: ParamId)
     states.features(first, WALK_FEATURES)
 }
 
+/// The documents of this program's sequence, where they are kept apart: declares their parameter.
+fn walk_documents(b: &mut Builder, sizes: &Sizes) -> Option<Documents> {
+    let positions = sizes.positions(b)?;
+    let batch = b.program_id(2);
+    Some(Documents::new(b, positions, &sizes.shape, batch))
+}
+
 /// A vector and a matrix of zeros for this program's features.
 fn zeros(b: &mut Builder, sizes: &Sizes) -> (ValueId, ValueId) {
     (b.full(0.0, &[WALK_FEATURES]), b.full(0.0, &[WALK_FEATURES, sizes.shape.head_dim]))
@@ -172,6 +204,12 @@ struct Stop {
 }
 
 impl Stop {
+    /// Which documents its tokens are of; of a chunk that does not exist, those of some token that does.
+    fn documents(&self, b: &mut Builder, sizes: &Sizes, documents: Documents) -> ChunkDocuments {
+        let start = b.scale_index(self.index, sizes.chunk);
+        ChunkDocuments::new(b, documents, sizes.shape.seq, sizes.chunk, start, None)
+    }
+
     fn window(&self, states: &SavedStates) -> SavedStates {
         states.bounded(self.bound)
     }
