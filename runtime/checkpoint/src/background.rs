@@ -302,6 +302,10 @@ mod tests {
         for (name, _) in &outline.params {
             assert_eq!(tensors.read(name).unwrap_or_else(|e| panic!("{e}")), contents(name, 1));
         }
+        // What has no checksum is not read, whatever its name.
+        fs::write(path.join(MODEL_FILE), "another model").expect("written");
+        assert!(Tensors::open(&path, MODEL_FILE).is_ok_and(|tensors| tensors.read("a").is_ok()));
+        fs::remove_file(path.join(MODEL_FILE)).expect("removed");
         let refused = || open(&path).expect_err("damaged").to_string();
         let whole = fs::read(path.join(second)).expect("a file");
         let damaged = |at: usize| {

@@ -143,14 +143,14 @@ impl State {
 
     /// Whether the optimizer's state is in the checkpoint, without which no run goes on from it.
     pub fn has_optimizer(&self) -> bool {
-        shards::records(&self.files, OPTIMIZER_FILE).is_some()
+        shards::names(&self.files, OPTIMIZER_FILE).is_some()
     }
 
     /// What tells these weights from others: sizes and checksums of their files.
     pub fn weights_digest(&self) -> Option<String> {
-        let records = shards::records(&self.files, MODEL_FILE)?;
-        let each: Vec<String> =
-            records.iter().map(|file| format!("crc32:{:08x}:{}", file.crc32, file.bytes)).collect();
+        let names = shards::names(&self.files, MODEL_FILE)?;
+        let sums = names.iter().filter_map(|name| self.files.get(name));
+        let each: Vec<String> = sums.map(|file| format!("crc32:{:08x}:{}", file.crc32, file.bytes)).collect();
         Some(each.join(","))
     }
 }
@@ -240,7 +240,7 @@ fn checksums(path: &Path) -> Result<BTreeMap<String, FileRecord>, CheckpointErro
 fn state(path: &Path, files: BTreeMap<String, FileRecord>) -> Result<State, CheckpointError> {
     let file = path.join(STATE_FILE);
     let corrupt = |message: String| CheckpointError::corrupt(file.clone(), message);
-    if !files.contains_key(STATE_FILE) || shards::records(&files, MODEL_FILE).is_none() {
+    if !files.contains_key(STATE_FILE) || shards::names(&files, MODEL_FILE).is_none() {
         let message = format!("{CHECKSUMS_FILE} beside it does not name all files");
         return Err(corrupt(message));
     }

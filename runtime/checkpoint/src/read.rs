@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::write::{TENSORS_FILE, TensorSums};
-use crate::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, shards, unreadable};
+use crate::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, checksums, shards, unreadable};
 
 /// Bytes of the length of the header, with which a safetensors file begins.
 const LENGTH: u64 = 8;
@@ -28,12 +28,10 @@ type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 /// [`CheckpointError::Corrupt`] if a file is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ,
 /// [`CheckpointError::Io`], or what `write` answers, which ends the reading.
 fn load<E: From<CheckpointError>>(
-    checkpoint: &Path,
-    base: &str,
+    tensors: &Tensors,
     wanted: &BTreeMap<String, Vec<usize>>,
     write: &mut Sink<'_, E>,
 ) -> Result<(), E> {
-    let tensors = Tensors::open(checkpoint, base)?;
     for name in tensors.wanted(wanted)? {
         write(&name, &tensors.read(&name)?)?;
     }
@@ -73,7 +71,7 @@ fn load_into<E: From<CheckpointError>>(
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
     let wanted = executor.tensors(wanted).into_iter().map(|t| (t.name, t.shape)).collect();
-    load(checkpoint, base, &wanted, &mut |name, bytes| {
+    load(&Tensors::open(checkpoint, base)?, &wanted, &mut |name, bytes| {
         proceed()?;
         Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
     })
@@ -173,12 +171,18 @@ pub(crate) struct Tensors {
 impl Tensors {
     /// Opens the files of `model.safetensors`, or of another base name.
     pub(crate) fn open(checkpoint: &Path, base: &str) -> Result<Self, CheckpointError> {
-        let open = |name: String| {
-            let path = checkpoint.join(name);
+        let missing = || CheckpointError::corrupt(checkpoint.join(base), "it is missing".into());
+        let names = shards::names(&checksums(checkpoint)?, base).ok_or_else(missing)?;
+        Tensors::of(checkpoint, base, &names)
+    }
+
+    fn of(folder: &Path, base: &str, names: &[String]) -> Result<Self, CheckpointError> {
+        let open = |name: &String| {
+            let path = folder.join(name);
             TensorFile::open(&path).map_err(unfit(&path))
         };
-        let files = shards::names(checkpoint, base)?.into_iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Tensors { path: checkpoint.join(base), files })
+        let files = names.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Tensors { path: folder.join(base), files })
     }
 
     /// The contents of a tensor, little-endian f32.
@@ -271,7 +275,9 @@ mod tests {
             read.push((name.to_string(), bytes.to_vec()));
             Ok(())
         };
-        match load(folder.path(), "a.safetensors", &wanted, &mut write) {
+        let names = ["a.safetensors".to_owned()];
+        let tensors = Tensors::of(folder.path(), &names[0], &names);
+        match tensors.and_then(|tensors| load(&tensors, &wanted, &mut write)) {
             Err(error) => error.to_string().lines().next().unwrap_or_default().to_string(),
             Ok(()) => {
                 assert_eq!(read.len(), 1);

@@ -1,14 +1,11 @@
 //! Tensors in several files above a size, named and indexed as Hugging Face's are, which other readers understand.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::write::FileRecord;
-use crate::{CheckpointError, parse, unreadable};
 
 /// One of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,14 +49,14 @@ pub(crate) fn index_name(base: &str) -> String {
 }
 
 /// That file.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Index {
     metadata: IndexMetadata,
     /// File by tensor.
     weight_map: BTreeMap<String, String>,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct IndexMetadata {
     /// Bytes of all tensors.
     total_size: u64,
@@ -78,33 +75,18 @@ impl Index {
     }
 }
 
-/// Names of the files in a checkpoint's folder that have its tensors of one kind.
-///
-/// # Errors
-/// [`CheckpointError::Io`] if there are none, [`CheckpointError::Corrupt`] if their index is none.
-pub(crate) fn names(folder: &Path, base: &str) -> Result<Vec<String>, CheckpointError> {
-    let path = folder.join(index_name(base));
-    if folder.join(base).exists() || !path.exists() {
-        return Ok(vec![base.to_owned()]);
-    }
-    let index: Index = parse(&path, &fs::read(&path).map_err(unreadable(&path))?)?;
-    let names: BTreeSet<String> = index.weight_map.into_values().collect();
-    Ok(names.into_iter().collect())
-}
-
-/// The records of those files, if there are all of them.
-pub(crate) fn records<'a>(
-    files: &'a BTreeMap<String, FileRecord>,
-    base: &str,
-) -> Option<Vec<&'a FileRecord>> {
-    if let Some(one) = files.get(base) {
-        return Some(vec![one]);
+/// Names of the files that have a checkpoint's tensors of one kind, if there are all of them: only such as have a checksum,
+/// whatever else lies in the folder.
+pub(crate) fn names(files: &BTreeMap<String, FileRecord>, base: &str) -> Option<Vec<String>> {
+    if files.contains_key(base) {
+        return Some(vec![base.to_owned()]);
     }
     files.get(&index_name(base))?;
-    let first = |name: &String| name.starts_with(&name_of_first(base)) && name.ends_with(".safetensors");
-    let (first, _) = files.iter().find(|(name, _)| first(name))?;
+    let is_first = |name: &&String| name.starts_with(&name_of_first(base)) && name.ends_with(".safetensors");
+    let first = files.keys().find(is_first)?;
     let count: usize = first.strip_suffix(".safetensors")?.rsplit('-').next()?.parse().ok()?;
-    (1..=count).map(|index| files.get(&name(base, index, count))).collect()
+    let names = (1..=count).map(|index| name(base, index, count));
+    names.map(|name| files.contains_key(&name).then_some(name)).collect()
 }
 
 fn name_of_first(base: &str) -> String {
@@ -139,7 +121,7 @@ mod tests {
         };
         let (first, second) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
         let index = "model.safetensors.index.json";
-        let count = |names: &[&str]| records(&files(names), MODEL).map(|found| found.len());
+        let count = |names: &[&str]| super::names(&files(names), MODEL).map(|found| found.len());
         assert_eq!(count(&[MODEL, "state.json"]), Some(1));
         assert_eq!(count(&[index, first, second, "optimizer.safetensors"]), Some(2));
         assert_eq!(count(&[index, first]), None);

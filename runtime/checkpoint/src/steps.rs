@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::io_error;
-use crate::shards::records;
+use crate::shards::names;
 use crate::write::{CHECKSUMS_FILE, record};
 use crate::{CheckpointError, FileRecord, MODEL_FILE};
 
@@ -87,7 +87,7 @@ pub(crate) fn newest_whole(path: &Path) -> Option<PathBuf> {
 fn is_whole(path: &Path) -> bool {
     let text = fs::read(path.join(CHECKSUMS_FILE)).ok();
     let files = text.and_then(|text| serde_json::from_slice::<BTreeMap<String, FileRecord>>(&text).ok());
-    files.filter(|files| records(files, MODEL_FILE).is_some()).is_some_and(|files| {
+    files.filter(|files| names(files, MODEL_FILE).is_some()).is_some_and(|files| {
         files.iter().all(|(name, expected)| {
             record::<CheckpointError>(&path.join(name), &mut || Ok(())).is_ok_and(|found| found == *expected)
         })

@@ -1,7 +1,7 @@
 //! Between linc's f32 weights and those of other files: number formats, and the order of a head's rows.
 
+use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
-use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -47,47 +47,47 @@ impl Element {
     }
 }
 
+/// Numbers that are converted at once: by the machine's own instructions where it has them, and without a second copy of a
+/// tensor, which may be the largest thing in memory.
+const PIECE: usize = 1 << 14;
+
 /// Little-endian numbers as little-endian f32, which holds each of them exactly.
 pub(super) fn widened(bytes: Vec<u8>, element: Element) -> Vec<u8> {
-    let wide = match element {
-        Element::F32 => return bytes,
-        Element::Bf16 => aligned::<bf16>(&bytes).to_f32_vec(),
-        Element::F16 => aligned::<f16>(&bytes).to_f32_vec(),
-    };
-    bytemuck::cast_slice(&wide).to_vec()
+    match element {
+        Element::F32 => bytes,
+        Element::Bf16 => in_pieces(&bytes, |half: &[bf16], wide: &mut [f32]| half.convert_to_f32_slice(wide)),
+        Element::F16 => in_pieces(&bytes, |half: &[f16], wide: &mut [f32]| half.convert_to_f32_slice(wide)),
+    }
 }
 
 /// Little-endian f32 rounded to a format, to nearest; nothing if one of them is finite and would be infinite.
 pub(super) fn narrowed(bytes: Vec<u8>, element: Element) -> Option<Vec<u8>> {
-    // Whole slices at a time, by the machine's own instructions where it has them: weights are counted in thousands of millions.
-    let wide = aligned::<f32>(&bytes);
-    let (fits, narrow) = match element {
-        Element::F32 => return Some(bytes),
-        Element::Bf16 => {
-            let halves = Vec::<bf16>::from_f32_slice(&wide);
-            let mut pairs = wide.iter().zip(&halves);
-            (
-                pairs.all(|(x, half)| half.is_finite() || !x.is_finite()),
-                bytemuck::cast_slice(&halves).to_vec(),
-            )
-        }
-        Element::F16 => {
-            let halves = Vec::<f16>::from_f32_slice(&wide);
-            let mut pairs = wide.iter().zip(&halves);
-            (
-                pairs.all(|(x, half)| half.is_finite() || !x.is_finite()),
-                bytemuck::cast_slice(&halves).to_vec(),
-            )
-        }
+    let mut fits = true;
+    let narrow = match element {
+        Element::F32 => bytes,
+        Element::Bf16 => in_pieces(&bytes, |wide: &[f32], half: &mut [bf16]| {
+            half.convert_from_f32_slice(wide);
+            fits &= wide.iter().zip(half).all(|(x, half)| half.is_finite() || !x.is_finite());
+        }),
+        Element::F16 => in_pieces(&bytes, |wide: &[f32], half: &mut [f16]| {
+            half.convert_from_f32_slice(wide);
+            fits &= wide.iter().zip(half).all(|(x, half)| half.is_finite() || !x.is_finite());
+        }),
     };
     fits.then_some(narrow)
 }
 
-/// Numbers where numbers may stand: bytes of a file lie anywhere.
-fn aligned<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
-    let mut numbers = vec![T::zeroed(); bytes.len() / size_of::<T>()];
-    bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(bytes);
-    numbers
+/// Converts numbers that lie anywhere, a piece at a time.
+fn in_pieces<A: Pod, B: Pod>(bytes: &[u8], mut convert: impl FnMut(&[A], &mut [B])) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() / size_of::<A>() * size_of::<B>());
+    let (mut from, mut to) = (vec![A::zeroed(); PIECE], vec![B::zeroed(); PIECE]);
+    for piece in bytes.chunks(PIECE * size_of::<A>()) {
+        let (from, to) = (&mut from[..piece.len() / size_of::<A>()], &mut to[..piece.len() / size_of::<A>()]);
+        bytemuck::cast_slice_mut(from).copy_from_slice(piece);
+        convert(from, to);
+        out.extend_from_slice(bytemuck::cast_slice(to));
+    }
+    out
 }
 
 /// Which way a tensor goes.
