@@ -51,17 +51,17 @@ pub fn run(graph: &mut Graph) -> Result<Vec<NodeId>, PassError> {
         let ty = TensorType::f32([shape.0[0], 1, 1, 1]);
         let gate = match gates.get(&spec.layer) {
             Some(gate) => *gate,
-            None => graph.add(Op::Input { name: gate(spec.layer), ty: ty.clone() }, &[])?,
+            None => graph.add(Op::Input { name: gate(spec.layer), ty }, &[])?,
         };
         gates.insert(spec.layer, gate);
+        // All that reads the gate is of the size of the attention, and so is computed where its layer is: steps of earlier layers
+        // do the same whatever the gate.
         let gate = Value { node: gate, port: 0 };
-        let one = graph.push(Op::Constant { value: 1.0, ty }, &[])?;
+        let gate = graph.push(Op::Broadcast { shape: shape.clone() }, &[gate])?;
+        let one = graph.push(Op::Constant { value: 1.0, ty: TensorType::f32(shape.0) }, &[])?;
         let rest = graph.push(Op::Binary(BinaryOp::Sub), &[one, gate])?;
-        let mut part = |share: Value, branch: Value| {
-            let share = graph.push(Op::Broadcast { shape: shape.clone() }, &[share])?;
-            graph.push(Op::Binary(BinaryOp::Mul), &[share, branch])
-        };
-        let (softmax, linear) = (part(gate, branches.softmax)?, part(rest, branches.linear)?);
+        let softmax = graph.push(Op::Binary(BinaryOp::Mul), &[gate, branches.softmax])?;
+        let linear = graph.push(Op::Binary(BinaryOp::Mul), &[rest, branches.linear])?;
         let mixed = graph.push(Op::Binary(BinaryOp::Add), &[softmax, linear])?;
         graph.set_scope(outer);
         replace(graph, id, mixed);
