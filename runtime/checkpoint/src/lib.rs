@@ -43,7 +43,7 @@ pub use batch::{BatchChange, batch_change};
 pub use error::CheckpointError;
 use error::{io_error, unreadable};
 pub use model::{check_model, differs, model_of};
-pub use read::{load_optimizer_state, load_weights};
+pub use read::{Shared, load_optimizer_state, load_shared_weights, load_weights};
 pub use settings::{AsyncMode, Checkpoint};
 use steps::{Hidden, step_path};
 pub use steps::{clean, find, is_named_so, purge, steps};

@@ -88,7 +88,11 @@ pub fn differs(path: &Path, saved: &ModelRecord, now: &ModelRecord, message: &st
         false => format!("{message}: {}", different.join(", ")),
     };
     let own = path.join(MODEL_TOML);
+    let is_other_placement = numbers_that_differ(saved, now).is_empty() && saved.layers != now.layers;
     let help = match own.is_file() {
+        _ if is_other_placement => {
+            "to start from it all the same, with initial values for parameters that it does not have: --checkpoint.initial_load_linearize true".to_owned()
+        }
         true => format!("its model is beside it: --model.path {}", own.display()),
         false => format!(
             "it is of {} {} ({}; linc inspect {} shows it): train that model, with its linear layers",

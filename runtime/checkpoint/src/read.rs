@@ -50,6 +50,54 @@ pub fn load_weights<E: From<CheckpointError>>(
     load_into(executor, checkpoint, MODEL_FILE, |role| *role == Role::Param, proceed)
 }
 
+/// What a model has in common with the weights that it was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Parameters of the model that the file lacks: they hold anything.
+    pub new: Vec<String>,
+    /// Tensors of the file that the model does not have.
+    pub left_out: Vec<String>,
+}
+
+/// As [`load_weights`], for a model that may have other parameters than the checkpoint's besides those that they share: by
+/// name, and then of one shape.
+///
+/// # Errors
+/// As [`load_weights`], and [`CheckpointError::Mismatch`] if they share none.
+pub fn load_shared_weights<E: From<CheckpointError>>(
+    executor: &mut Executor,
+    checkpoint: &Path,
+    proceed: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<Shared, E> {
+    let params = executor.tensors(|role| *role == Role::Param);
+    let wanted = params.into_iter().map(|t| (t.name, t.shape)).collect();
+    load_shared(checkpoint, MODEL_FILE, &wanted, &mut |name, bytes| {
+        proceed()?;
+        Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
+    })
+}
+
+/// Reads those of the wanted tensors that there are into `write`.
+fn load_shared<E: From<CheckpointError>>(
+    checkpoint: &Path,
+    base: &str,
+    wanted: &BTreeMap<String, Vec<usize>>,
+    write: &mut Sink<'_, E>,
+) -> Result<Shared, E> {
+    let tensors = Tensors::open(checkpoint, base)?;
+    let held = tensors.held();
+    let (shared, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        wanted.clone().into_iter().partition(|(name, _)| held.contains_key(name));
+    let left_out = held.into_keys().filter(|name| !wanted.contains_key(name)).collect();
+    if shared.is_empty() {
+        return Err(tensors.mismatch("none of its tensors is one of the model's".into()).into());
+    }
+    for name in tensors.fitting(&shared)? {
+        write(&name, &tensors.read(&name)?)?;
+    }
+    Ok(Shared { new: new.into_keys().collect(), left_out })
+}
+
 /// As [`load_weights`], for what the optimizer carries from step to step.
 ///
 /// # Errors
@@ -193,35 +241,44 @@ impl Tensors {
         file.read(name, info).map_err(unfit(&file.path))
     }
 
-    /// Names of the wanted tensors that a checkpoint has, in their order.
+    /// All tensors that there are.
+    fn held(&self) -> BTreeMap<String, &TensorInfo> {
+        self.files.iter().flat_map(|file| file.metadata.tensors()).collect()
+    }
+
+    /// What does not fit in a checkpoint.
+    fn mismatch(&self, message: String) -> CheckpointError {
+        let help = "use the model that it was made with, and its linear layers: a text may give those tensors of their own";
+        CheckpointError::Mismatch { path: self.path.clone(), message, help: help.into() }
+    }
+
+    /// Names of the wanted tensors that a checkpoint has, in their order, after checking that it has no others.
     fn wanted(&self, wanted: &BTreeMap<String, Vec<usize>>) -> Result<Vec<String>, CheckpointError> {
-        let mismatch = |message: String| {
-            CheckpointError::Mismatch {
-            path: self.path.clone(),
-            message,
-            help: "use the model that it was made with, and its linear layers: a text may give those tensors of their own"
-                .into(),
-        }
-        };
-        let held: BTreeMap<String, &TensorInfo> =
-            self.files.iter().flat_map(|file| file.metadata.tensors()).collect();
+        let held = self.held();
         if let Some(name) = held.keys().filter(|n| !wanted.contains_key(*n) && !is_of_one_precision(n)).min()
         {
-            return Err(mismatch(format!("it has a tensor {name} that the model does not have")));
+            return Err(self.mismatch(format!("it has a tensor {name} that the model does not have")));
         }
+        self.fitting(wanted)
+    }
+
+    /// Names of the wanted tensors, in their order; there may be others.
+    fn fitting(&self, wanted: &BTreeMap<String, Vec<usize>>) -> Result<Vec<String>, CheckpointError> {
+        let held = self.held();
         let mut found = vec![];
         for (name, shape) in wanted {
             let Some(info) = held.get(name).copied() else {
                 if is_of_one_precision(name) {
                     continue;
                 }
-                return Err(mismatch(format!("it has no tensor {name}")));
+                return Err(self.mismatch(format!("it has no tensor {name}")));
             };
             if info.shape != *shape {
-                return Err(mismatch(format!("{name} is {:?} in it, the model has {shape:?}", info.shape)));
+                let message = format!("{name} is {:?} in it, the model has {shape:?}", info.shape);
+                return Err(self.mismatch(message));
             }
             if info.dtype != Dtype::F32 {
-                return Err(mismatch(format!("{name} is {:?} in it, f32 is expected", info.dtype)));
+                return Err(self.mismatch(format!("{name} is {:?} in it, f32 is expected", info.dtype)));
             }
             found.push(name.clone());
         }
@@ -302,5 +359,33 @@ mod tests {
             assert!(message.contains(words), "{message}");
         }
         assert!(error(|_| {}, &[4]).contains("w is [3] in it, the model has [4]"));
+    }
+
+    #[test]
+    fn what_two_models_share_is_read_and_the_rest_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.safetensors");
+        let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+        let mut data = (header.len() as u64).to_le_bytes().to_vec();
+        data.extend_from_slice(header);
+        data.extend([1f32, 2.0, 3.0].iter().flat_map(|x| x.to_le_bytes()));
+        fs::write(&path, data).expect("written");
+        let load = |wanted: &[(&str, usize)]| {
+            let wanted = wanted.iter().map(|(name, size)| ((*name).to_string(), vec![*size])).collect();
+            let mut read = vec![];
+            let mut write = |name: &str, bytes: &[u8]| -> Result<(), CheckpointError> {
+                read.push((name.to_string(), bytes.len()));
+                Ok(())
+            };
+            let shared = load_shared(folder.path(), "a.safetensors", &wanted, &mut write);
+            shared.map(|shared| (read, shared.new, shared.left_out)).map_err(|error| error.to_string())
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
+        let both = load(&[("b", 2), ("c", 7), ("a", 1)]).expect("shared tensors");
+        assert_eq!(both, (vec![("a".into(), 4), ("b".into(), 8)], names(&["c"]), vec![]));
+        let one = load(&[("b", 2), ("d", 1), ("c", 7)]).expect("a shared tensor");
+        assert_eq!(one, (vec![("b".into(), 8)], names(&["c", "d"]), names(&["a"])));
+        assert!(load(&[("c", 7)]).expect_err("nothing").contains("none of its tensors"));
+        assert!(load(&[("b", 3)]).expect_err("another shape").contains("b is [2] in it, the model has [3]"));
     }
 }

@@ -34,6 +34,9 @@ section! {
         initial_load_path: Option<String> = None, check check::not_empty().if_set();
         /// Take only the weights from initial_load_path, not optimizer and data position.
         initial_load_model_only: bool = true, aka ["initial_load_model_weights_only"];
+        /// Let the layers of initial_load_path be of other kinds of attention: weights are taken by their names, and parameters that
+        /// it does not have begin with initial values. To make a hybrid of a softmax model.
+        initial_load_linearize: bool = false;
         /// Save only the weights at the last step.
         last_save_model_only: bool = false, aka ["model_weights_only", "last_save_model_weights_only"];
         /// Number format of saved weights.

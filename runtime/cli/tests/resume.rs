@@ -220,6 +220,45 @@ fn the_weights_of_a_softmax_model_may_start_a_hybrid() {
     let weights = folder.path("softmax/checkpoint/step-3").display().to_string();
     let text = train(&folder, "hybrid", 3, &["--checkpoint.initial_load_path", &weights]);
     assert!(text.contains("Starting from the weights of") && text.contains("starts at step 1."), "{text}");
+    assert!(text.contains("other kinds of attention in layer 0 (softmax, now linear)"), "{text}");
+}
+
+#[test]
+fn a_hybrid_with_parameters_of_its_own_starts_from_a_softmax_model_where_that_is_asked_for() {
+    let folder = Folder::new("resume_linearize");
+    let shipped = |name: &str| {
+        let path = format!("{}/../../models/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_to_string(path).expect("a model")
+    };
+    let gate = "if kind == linear {\n param extra [dim] init ones\n h = h * extra\n }\n q =";
+    folder.file("gated.linc", shipped("llama3.linc").replacen("q =", gate, 1));
+    let toml = shipped("llama3_nano.toml").replace("llama3.linc", "gated.linc");
+    let model = folder.file("gated.toml", toml);
+    train(&folder, "softmax", 3, &["--model.path", &model, "--model.linear_attn_ratio", "0"]);
+    let weights = folder.path("softmax/checkpoint/step-3").display().to_string();
+    let hybrid = ["--model.path", &model, "--checkpoint.initial_load_path", &weights];
+    let (config, run) = (folder.config(), folder.path("hybrid").display().to_string());
+    let without = [&["train", &config, "--job.dump_folder", &run][..], &hybrid].concat();
+    refuse(
+        &without,
+        &["no tensor layers.0.attention.extra.weight", "checkpoint.initial_load_linearize true"],
+    );
+    let linearize = [&hybrid[..], &["--checkpoint.initial_load_linearize", "true"]].concat();
+    let text = train(&folder, "hybrid", 3, &linearize);
+    let said = "other kinds of attention in layer 0 (softmax, now linear); what begins with initial values: \
+                layers.0.attention.extra.weight";
+    assert!(text.contains(said), "{text}");
+    // And back: what only the hybrid has is left out, and said.
+    let weights = folder.path("hybrid/checkpoint/step-3").display().to_string();
+    let back = ["--model.path", &model, "--model.linear_attn_ratio", "0"];
+    let start = ["--checkpoint.initial_load_path", &weights, "--checkpoint.initial_load_linearize", "true"];
+    let text = train(&folder, "back", 3, &[&back[..], &start].concat());
+    assert!(text.contains("what is not used: layers.0.attention.extra.weight"), "{text}");
+    let other = folder.path("other").display().to_string();
+    let whole =
+        ["--checkpoint.initial_load_linearize", "true", "--checkpoint.initial_load_model_only", "false"];
+    let args = [&["train", &config, "--job.dump_folder", &other][..], &hybrid, &whole].concat();
+    refuse(&args, &["initial_load_linearize makes another model", "help:"]);
 }
 
 #[test]

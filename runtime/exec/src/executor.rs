@@ -1,5 +1,7 @@
 //! The executor: sister plans in one arena.
 
+mod halfway;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use thiserror::Error;
 use crate::draw::{STAGED, draw, draw_staged, parts};
 use crate::init::{self, Values};
 use crate::profile::Profile;
+
+pub use halfway::Halfway;
 
 /// Why a program cannot run.
 #[derive(Debug, Error)]
@@ -175,7 +179,7 @@ impl Executor {
         stop: &AtomicBool,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<bool, ExecError> {
-        self.fill(seed, &|_| true, stop, progress)
+        self.fill(seed, &|_, _| true, stop, progress)
     }
 
     /// Fills persistent tensors whose initial values are not random: tables and states. For those who load all others.
@@ -183,17 +187,26 @@ impl Executor {
     /// # Errors
     /// What the device refuses.
     pub fn initialize_constants(&mut self) -> Result<(), ExecError> {
-        let constant = |init: &Init| match init {
+        let constant = |_: &str, init: &Init| match init {
             Init::Normal { .. } | Init::TruncNormal { .. } => false,
             Init::Zeros | Init::Ones | Init::Rope { .. } => true,
         };
         self.fill(0, &constant, &AtomicBool::new(false), &mut |_, _| {}).map(|_| ())
     }
 
+    /// Fills some persistent tensors with the initial values that [`Executor::initialize`] gives them.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn initialize_named(&mut self, seed: u64, names: &[String]) -> Result<(), ExecError> {
+        let named = |name: &str, _: &Init| names.iter().any(|known| known == name);
+        self.fill(seed, &named, &AtomicBool::new(false), &mut |_, _| {}).map(|_| ())
+    }
+
     fn fill(
         &mut self,
         seed: u64,
-        wanted: &dyn Fn(&Init) -> bool,
+        wanted: &dyn Fn(&str, &Init) -> bool,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<bool, ExecError> {
@@ -202,7 +215,7 @@ impl Executor {
         let mut tensors: Vec<(u64, Values<'_>)> = self
             .persistent
             .values()
-            .filter(|(binding, _)| wanted(&binding.init) && !is_there(&binding.init))
+            .filter(|(binding, _)| wanted(&binding.name, &binding.init) && !is_there(&binding.init))
             .map(|(binding, at)| (*at, Values::new(binding, seed)))
             .collect();
         tensors.sort_by_key(|(at, _)| *at);

@@ -8,5 +8,5 @@ mod executor;
 mod init;
 mod profile;
 
-pub use executor::{ExecError, Executor, TensorInfo};
+pub use executor::{ExecError, Executor, Halfway, TensorInfo};
 pub use profile::{Profile, ProfileRow};

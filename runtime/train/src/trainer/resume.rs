@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use linc_checkpoint::{CheckpointError, ModelRecord, State, batch_change, check_model, differs};
 use linc_data::TrainingData;
+use linc_device::words::count;
 use linc_session::Session;
 
 use crate::config::JobConfig;
@@ -91,11 +92,22 @@ pub(super) fn restore(
         }));
     }
     let Some(path) = c.initial_load_path.as_deref().map(Path::new) else { return Ok(None) };
+    if c.initial_load_linearize && !c.initial_load_model_only {
+        let message = "initial_load_linearize makes another model of initial_load_path, whose optimizer's state is of no use to it";
+        let help = "leave checkpoint.initial_load_model_only out, which is true then".to_owned();
+        let names = ["checkpoint.initial_load_linearize", "checkpoint.initial_load_model_only"];
+        return Err(config.problem(&names, message.into(), Some(help)).into());
+    }
     let state = linc_checkpoint::open_while(path, proceed)?;
+    let mut message = format!("Starting from the weights of {}", path.display());
+    if c.initial_load_linearize {
+        message.push_str(&linearize(path, &state, record, session, config.training.seed, proceed)?);
+        return Ok(Some(Start { message: Some(message), ..Start::default() }));
+    }
     load(path, &state, record, session, !c.initial_load_model_only, proceed)?;
     if c.initial_load_model_only {
-        let message = Some(format!("Starting from the weights of {}", path.display()));
-        return Ok(Some(Start { message, ..Start::default() }));
+        message.push_str(&other_kinds(&state.model, record));
+        return Ok(Some(Start { message: Some(message), ..Start::default() }));
     }
     data.restore(&state.data)?;
     let message = Some(format!("Going on from {} (step {})", path.display(), state.step));
@@ -107,6 +119,44 @@ pub(super) fn restore(
         checkpoint: None,
         message,
     }))
+}
+
+/// Loads the weights of a model whose layers may be of other kinds; parameters that it does not have get initial values. Says
+/// what became of what.
+fn linearize(
+    path: &Path,
+    state: &State,
+    record: &ModelRecord,
+    session: &mut Session,
+    seed: u64,
+    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
+) -> Result<String, TrainError> {
+    session.executor.initialize_constants()?;
+    let shared = linc_checkpoint::load_shared_weights(&mut session.executor, path, proceed)?;
+    session.executor.initialize_named(seed, &shared.new)?;
+    let mut said = other_kinds(&state.model, record);
+    for (what, names) in [("begins with initial values", &shared.new), ("is not used", &shared.left_out)] {
+        if let Some(first) = names.first() {
+            let others = match names.len() {
+                1 => String::new(),
+                all => format!(" and {}", count(all - 1, "other")),
+            };
+            said.push_str(&format!("; what {what}: {first}{others}"));
+        }
+    }
+    Ok(said)
+}
+
+/// Which layers have other kinds than those that the weights were trained with, if any, for people.
+fn other_kinds(saved: &ModelRecord, now: &ModelRecord) -> String {
+    if saved.layers == now.layers || saved.layers.len() != now.layers.len() {
+        return String::new();
+    }
+    let changed = saved.layers.iter().zip(&now.layers).enumerate().filter(|(_, (was, is))| was != is);
+    let changed: Vec<String> =
+        changed.map(|(layer, (was, is))| format!("{layer} ({was}, now {is})")).collect();
+    let layers = if changed.len() == 1 { "layer" } else { "layers" };
+    format!("; other kinds of attention in {layers} {}", changed.join(", "))
 }
 
 /// Loads weights and, if asked for, the optimizer's state of the same model.

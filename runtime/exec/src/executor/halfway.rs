@@ -1,0 +1,105 @@
+//! Going on from the middle of a program: what its steps from some place on read is kept, so that they can be run again with
+//! other inputs while those before are not.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use linc_device::available_memory::zeroed;
+use linc_plan::{Action, Ref, Role, Space, Step};
+
+use super::{ExecError, Executor, address, missing};
+
+/// What a program had in its scratch memory before one of its steps, of what that and later steps read.
+pub struct Halfway {
+    program: usize,
+    step: usize,
+    /// Bytes with their place in the arena.
+    parts: Vec<(u64, Vec<u8>)>,
+}
+
+impl Halfway {
+    /// The step that is next.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+}
+
+impl Executor {
+    /// Number of steps of a program.
+    pub fn steps(&self, program: usize) -> usize {
+        self.plans[program].plan.steps.len()
+    }
+
+    /// The first step of a program that reads an input: those before it do the same whatever it holds.
+    ///
+    /// # Errors
+    /// [`ExecError::Tensor`] if the program has no such input.
+    pub fn first_reader(&self, program: usize, input: &str) -> Result<usize, ExecError> {
+        let plan = &self.plans[program].plan;
+        let binding = plan.binding(Role::Input, input).ok_or_else(|| missing(input))?;
+        let reads = |step: &Step| refers(step, binding.at.buffer);
+        Ok(plan.steps.iter().position(reads).unwrap_or(plan.steps.len()))
+    }
+
+    /// Runs some steps of a program: its first ones, or those behind the ones that ran last or that [`Executor::go_back`]
+    /// went to.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn run_steps(&mut self, program: usize, steps: Range<usize>) -> Result<(), ExecError> {
+        self.used = true;
+        self.device.launch(self.plans[program].program, steps)?;
+        Ok(self.device.synchronize()?)
+    }
+
+    /// Keeps what the steps of a program from `step` on read, after those before it ran.
+    ///
+    /// # Errors
+    /// What the device refuses, or the memory for it is not there.
+    pub fn keep(&self, program: usize, step: usize) -> Result<Halfway, ExecError> {
+        let plan = &self.plans[program].plan;
+        let inputs: BTreeSet<usize> =
+            plan.bindings.iter().filter(|b| b.role == Role::Input).map(|b| b.at.buffer).collect();
+        let mut parts = vec![];
+        for (index, buffer) in plan.buffers.iter().enumerate() {
+            let (first, last) = buffer.live;
+            let is_there = first < step || inputs.contains(&index);
+            if buffer.space == Space::Scratch && is_there && last >= step {
+                let at = address(plan, Ref { buffer: index, offset: 0 }, self.persistent_bytes);
+                let mut bytes = zeroed(buffer.bytes as usize)?;
+                self.device.read(self.arena, at, &mut bytes)?;
+                parts.push((at, bytes));
+            }
+        }
+        Ok(Halfway { program, step, parts })
+    }
+
+    /// Puts back what was kept. Inputs hold again what they held then: who wants others writes them now, if no step before
+    /// reads them.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn go_back(&mut self, halfway: &Halfway) -> Result<(), ExecError> {
+        for (at, bytes) in &halfway.parts {
+            self.device.write(self.arena, *at, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the steps of a program that are behind what was kept.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn go_on(&mut self, halfway: &Halfway) -> Result<(), ExecError> {
+        self.run_steps(halfway.program, halfway.step..self.steps(halfway.program))
+    }
+}
+
+/// Whether a step reads or writes a buffer.
+fn refers(step: &Step, buffer: usize) -> bool {
+    match &step.action {
+        Action::Launch { args, .. } => args.iter().any(|at| at.buffer == buffer),
+        Action::Gemm(gemm) => [gemm.a, gemm.b, gemm.c].iter().any(|at| at.buffer == buffer),
+        Action::Copy { from, to, .. } => [from, to].iter().any(|at| at.buffer == buffer),
+    }
+}
