@@ -85,7 +85,21 @@ const CRATES: [(&str, &str, &[&str]); 28] = [
             "linc-infer",
         ],
     ),
-    ("linc-study", "runtime/study", &["linc-driver", "linc-device", "linc-config", "linc-train"]),
+    (
+        "linc-study",
+        "runtime/study",
+        &[
+            "linc-driver",
+            "linc-device",
+            "linc-exec",
+            "linc-config",
+            "linc-data",
+            "linc-checkpoint",
+            "linc-session",
+            "linc-eval",
+            "linc-train",
+        ],
+    ),
     ("linc-watch", "runtime/watch", &["linc-device", "linc-config", "linc-checkpoint", "linc-train"]),
     (
         "linc",

@@ -4,6 +4,7 @@ mod ask;
 mod bench;
 mod eval;
 mod examples;
+mod place;
 mod ranks;
 mod tools;
 mod values;
@@ -26,10 +27,12 @@ use examples::{
     COMPLETIONS_EXAMPLES, CONFIG_EXAMPLES, FIRST_STEPS, LAUNCH_EXAMPLES, REPORT_EXAMPLES, SERVE_EXAMPLES,
     SWEEP_EXAMPLES, TOKENIZE_EXAMPLES, TRAIN_EXAMPLES,
 };
+use place::PLACE_EXAMPLES;
+pub(crate) use place::PlaceArgs;
 pub(crate) use ranks::{BenchExchangeArgs, LaunchArgs};
 #[cfg(feature = "watch")]
 pub(crate) use tools::WatchArgs;
-pub(crate) use tools::{CompletionsArgs, InitArgs};
+pub(crate) use tools::{CompletionsArgs, InitArgs, ReportArgs};
 use values::{element, held_out, memory, positive, shard_tokens};
 
 fn placement_help() -> String {
@@ -52,6 +55,9 @@ pub(crate) enum Command {
     /// Train many runs that differ in a few settings, and compare them
     #[command(after_help = SWEEP_EXAMPLES, arg_required_else_help = true)]
     Sweep(SweepArgs),
+    /// Choose the layers of a softmax model that become linear, by what each costs at tokens that ask for earlier ones
+    #[command(after_help = PLACE_EXAMPLES, arg_required_else_help = true)]
+    Place(PlaceArgs),
     /// Write a page with charts on the runs in some folders: of sweeps, or of single runs
     #[command(after_help = REPORT_EXAMPLES, arg_required_else_help = true)]
     Report(ReportArgs),
@@ -189,17 +195,6 @@ pub(crate) struct SweepArgs {
     pub(crate) overrides: Vec<String>,
 }
 
-/// `linc report`
-#[derive(Debug, Args)]
-pub(crate) struct ReportArgs {
-    /// Folders of sweeps or of runs, or folders with runs in them
-    #[arg(required = true)]
-    pub(crate) folders: Vec<PathBuf>,
-    /// The page; its tables get the same name as CSV and Markdown. report.html in the first folder if not given
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
-}
-
 /// `linc config`
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
@@ -267,7 +262,8 @@ pub(crate) struct CompileArgs {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) layers: LayerArgs,
-    /// Program to compile: train, eval, forward, score, prefill (a block of a prompt) or decode
+    /// Program to compile: train, eval, forward, score, prefill (a block of a prompt), decode, or one whose layers mix kinds:
+    /// mixed, divergence, gate_gradients or align
     #[arg(long, default_value = "train")]
     pub(crate) entry: String,
     #[command(flatten)]

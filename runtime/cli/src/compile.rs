@@ -8,7 +8,7 @@ use linc_config::{ModelFiles, Setting, nearest};
 use linc_device::process;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::{
-    BatchShape, Blocks, CompileError, Compiled, Entry, MemoryLimit, Model, OptimizerOptions, Options,
+    BatchShape, Blocks, CompileError, Compiled, Entry, MemoryLimit, Mixed, Model, OptimizerOptions, Options,
     PassSetting, PassTime, PersistentLayout, Ratio, RecomputeMode, RecomputePolicy, Report, Room, Source,
     Target,
 };
@@ -196,10 +196,16 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
             let Blocks { tokens, context } = blocks.unwrap_or(Blocks { tokens: 1, context });
             Entry::Prefill { room: Room { slots: layers.batch_size, context }, tokens }
         }
-        other => bail!(
-            "--entry is \"{other}\"; expected {}",
-            one_of(other, &["train", "eval", "forward", "score", "prefill", "decode"])
-        ),
+        other => {
+            let align = Mixed::Align(OptimizerOptions::default());
+            let mixed = [Mixed::Logits, Mixed::Divergence, Mixed::Gradients, align];
+            if let Some(mixed) = mixed.iter().find(|mixed| mixed.name() == other) {
+                return Ok(Entry::Mixed(mixed.clone()));
+            }
+            let plain = ["train", "eval", "forward", "score", "prefill", "decode"];
+            let words: Vec<&str> = plain.into_iter().chain(mixed.iter().map(Mixed::name)).collect();
+            bail!("--entry is \"{other}\"; expected {}", one_of(other, &words))
+        }
     })
 }
 

@@ -19,6 +19,7 @@ mod hugging_face;
 mod inspect;
 mod models;
 mod out;
+mod place;
 mod progress;
 mod ranks;
 mod report;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Train(_)
             | Command::Generate(_)
             | Command::Eval(_)
+            | Command::Place(_)
             | Command::Serve(_)
             | Command::Tokenize(_)
     ) && let Err(error) = linc_data::threads::start()
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Launch(args) => ranks::launch(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Place(args) => place::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Config(args) => config::run(&args),

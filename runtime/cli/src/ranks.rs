@@ -74,6 +74,7 @@ fn name_of(command: &Command) -> &'static str {
     match command {
         Command::Train(_) => "train",
         Command::Sweep(_) => "sweep",
+        Command::Place(_) => "place",
         Command::Report(_) => "report",
         Command::Config(_) => "config",
         Command::Compile(_) => "compile",

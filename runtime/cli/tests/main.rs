@@ -17,6 +17,7 @@ mod limits;
 mod memory;
 mod mistakes;
 mod optimizers;
+mod place;
 mod prompts;
 mod ranks;
 mod readme;

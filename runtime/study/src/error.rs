@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use linc_checkpoint::CheckpointError;
 use linc_config::ConfigError;
 use linc_device::DeviceError;
 use linc_device::words::reason;
+use linc_eval::EvalError;
+use linc_exec::ExecError;
+use linc_session::SessionError;
 use linc_train::TrainError;
 use thiserror::Error;
 
@@ -22,6 +26,21 @@ pub enum StudyError {
         /// What is wrong with it.
         error: Box<TrainError>,
     },
+    /// The model does not come to run.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The device refuses.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A checkpoint that cannot be read, or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// There are no samples.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// Ended by request.
+    #[error("interrupted")]
+    Interrupted,
     /// The machine cannot be opened.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -1,7 +1,8 @@
 //! Studies: many runs of one model that differ in a few settings, and what they show together.
 //!
 //! [`sweep`] reads what is to be varied, makes a run of each point, and carries the runs out, each in a process of its
-//! own. [`results`] reads what runs wrote, whoever started them; [`report`] makes a page of it.
+//! own. [`results`] reads what runs wrote, whoever started them; [`report`] makes a page of it. [`place`] chooses the layers of a
+//! trained softmax model that become linear.
 //!
 //! Invariants: all runs of a sweep start from the same weights and see the same batches, but for what the sweep varies,
 //! since both are functions of the config and its seed. What a run was told stands in the sweep's folder before it
@@ -9,9 +10,13 @@
 //! finished is not done again. A run is told nothing that its config does not say: `linc train` on that config gives the
 //! same bits.
 //!
+//! A placement is a function of the checkpoint, the sequences and the seed; each score of a layer, and each comparison, has its
+//! interval over sequences, and what placements are compared on, none of them was chosen by.
+//!
 //! To add a way of choosing points: a word in `sweep/settings.rs`, an arm in `sweep/points.rs`.
 
 mod error;
+pub mod place;
 pub mod report;
 pub mod results;
 pub mod statistics;

@@ -33,3 +33,14 @@ pub(crate) struct InitArgs {
     #[arg(default_value = ".")]
     pub(crate) folder: PathBuf,
 }
+
+/// `linc report`
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folders of sweeps or of runs, or folders with runs in them
+    #[arg(required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// The page; its tables get the same name as CSV and Markdown. report.html in the first folder if not given
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}

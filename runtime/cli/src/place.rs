@@ -1,0 +1,330 @@
+//! `linc place`: which layers of a softmax model become linear.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use linc_device::signals;
+use linc_driver::{Placement, Ratio, layer_kinds, layer_map};
+use linc_eval::Subject;
+use linc_eval::sample::Sample;
+use linc_eval::stats::Estimate;
+use linc_eval::task::{self, Setting};
+use linc_eval::tokens::Bos;
+use linc_study::StudyError;
+use linc_study::place::{PlaceSettings, Placed, Placing, Sequences, Watcher, shown};
+
+use crate::args::{Format, PlaceArgs, TrainArgs};
+use crate::hugging_face::{LINES, llama, tell};
+use crate::out;
+use crate::progress::{Progress, drawable};
+use crate::table::table;
+use crate::train;
+
+/// What requests to end are answered with.
+const NOTICES: signals::Notices = signals::Notices {
+    first: "\nInterrupted: what was found so far is written (press Ctrl-C again to quit at once)\n",
+    second: "\nEnded at once: nothing is written\n",
+};
+
+/// Tokens of a sequence at most, if nobody says how many.
+const CONTEXT: usize = 512;
+/// Tokens that are read at once, about.
+const TOKENS: usize = 2048;
+
+pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
+    let ratio: Ratio = args.ratio.parse()?;
+    if !(args.align_lr.is_finite() && args.align_lr >= 0.0) {
+        bail!("--align-lr is {}; expected a number of at least 0", args.align_lr);
+    }
+    let file = match args.out.extension() {
+        Some(_) => args.out.clone(),
+        None => args.out.with_extension("json"),
+    };
+    let folder = file.with_extension("");
+    if file.extension().is_some_and(|extension| extension == "csv") || folder == file {
+        bail!("--out is {}\n  help: name a file such as outputs/place.json", args.out.display());
+    }
+    let config = finetuning(args)?;
+    let stop = signals::catch(NOTICES);
+    let bar = Progress::new();
+    let subject =
+        Subject::open(&args.checkpoint, &folder.join("imported"), &llama()?, &mut tell(&bar, "import"));
+    bar.clear();
+    let subject = match (subject, signals::exit_code()) {
+        (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
+        (subject, _) => subject?,
+    };
+    subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
+    let trained = subject.state.model.seq_len;
+    let usual = if subject.model.reads_seq { trained } else { trained.min(CONTEXT) };
+    let context = args.context.unwrap_or(usual);
+    let batch = args.batch_size.unwrap_or((TOKENS / context).clamp(1, 16));
+    let samples = match (samples(args, &subject, context), signals::exit_code()) {
+        (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
+        (samples, _) => samples?,
+    };
+    let sequences = Sequences::draw(&samples, context, args.sequences, batch, args.seed)?;
+    let settings = PlaceSettings {
+        ratio,
+        batch,
+        align_steps: args.align_steps,
+        align_rate: args.align_lr,
+        points: args.points,
+        gate_steps: args.gate_steps,
+        random: args.random,
+        swaps: args.swaps,
+        seed: args.seed,
+    };
+    let threads = (args.threads > 0).then_some(args.threads);
+    let opened = args.device.open(threads)?;
+    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
+        out::complain(said);
+    }
+    let mut device = opened.device;
+    device.watch(bar.of_kernels());
+    let mut watcher =
+        Shown { bar: bar.clone(), what: String::new(), begun: Instant::now(), said: Instant::now() };
+    watcher.message(&format!(
+        "{}, {} layers: {} sequences of {context} tokens to score and search on, as many to compare on, {batch} at once",
+        subject.model.title(),
+        subject.model.sizes.n_layers,
+        sequences.search.len()
+    ));
+    let placing = Placing::new(&subject.model, &subject.checkpoint, sequences, settings, device, stop);
+    let mut placing = match placing {
+        Err(StudyError::Interrupted) => return Ok(ExitCode::from(signals::exit_code().unwrap_or(130))),
+        placing => placing?,
+    };
+    // A file that cannot be written is known before the work is done.
+    placing.placed.write(&file)?;
+    let done = placing.run(&mut watcher);
+    bar.clear();
+    let scores = placing.placed.write(&file)?;
+    match done {
+        Err(StudyError::Interrupted) => {
+            out::complain(format_args!("Wrote {}, which is not complete", file.display()));
+            return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
+        }
+        done => done?,
+    }
+    let hybrid = placing.write_hybrid(&subject, &folder)?;
+    subject.clean();
+    let placed = &placing.placed;
+    match args.format {
+        Format::Json => out::line(serde_json::to_string(placed)?)?,
+        Format::Text => {
+            out::line(text(placed))?;
+            let (file, scores, hybrid) = (file.display(), scores.display(), hybrid.display());
+            out::line(format_args!("\nWrote {file}, {scores} and the hybrid, {hybrid}"))?;
+        }
+    }
+    match config {
+        Some(config) => finetune(args, placed.linear.as_slice(), placed.layers, &config, &hybrid, &folder),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The samples that layers are weighed on.
+fn samples(args: &PlaceArgs, subject: &Subject, context: usize) -> Result<Vec<Sample>> {
+    let mut names = args.tasks.clone();
+    if args.text.is_some() && !names.iter().any(|name| name == "text") {
+        names.push("text".into());
+    }
+    if names.is_empty() {
+        names.push("mqar".into());
+        if subject.tokenizer.is_some() {
+            out::complain(
+                "note: without --text, layers are weighed on pairs of tokens that are drawn (--tasks mqar), which may be far from what the model was trained on",
+            );
+        }
+    }
+    let setting = Setting {
+        data: args.data.clone(),
+        text: args.text.clone(),
+        text_field: args.text_field.clone(),
+        requests: None,
+        tokenizer: subject.tokenizer.as_ref(),
+        bos: Bos::Auto,
+        context,
+        vocab: subject.model.sizes.vocab_size,
+        stride: None,
+        shots: None,
+        completions: 1,
+        temperature: None,
+        sandbox: None,
+        limit: None,
+        lengths: vec![],
+        seed: args.seed,
+        stop: signals::catch(NOTICES),
+    };
+    let mut samples = vec![];
+    for task in task::chosen(&names)? {
+        samples.extend((task.make)(&task, &setting)?);
+    }
+    Ok(samples)
+}
+
+/// The config that the hybrid is trained by, if it is to be.
+fn finetuning(args: &PlaceArgs) -> Result<Option<PathBuf>> {
+    if args.finetune.is_none() {
+        return Ok(None);
+    }
+    if let Some(config) = &args.config {
+        return Ok(Some(config.clone()));
+    }
+    // A run has its config in its folder, beside that of its checkpoints.
+    let path = args.checkpoint.canonicalize().unwrap_or_else(|_| args.checkpoint.clone());
+    let is_checkpoint = path.join("state.json").is_file();
+    let run = if is_checkpoint { path.ancestors().nth(2) } else { Some(&*path) };
+    let found = run.map(|run| run.join("config.toml")).filter(|config| config.is_file());
+    match found {
+        Some(config) => Ok(Some(config)),
+        None => bail!(
+            "--finetune needs a config, and there is none of the run that {} is of\n  help: name one with --config",
+            args.checkpoint.display()
+        ),
+    }
+}
+
+/// Trains the hybrid as `linc train` does.
+fn finetune(
+    args: &PlaceArgs,
+    linear: &[usize],
+    layers: usize,
+    config: &Path,
+    hybrid: &Path,
+    folder: &Path,
+) -> Result<ExitCode> {
+    let list: Vec<String> = linear.iter().map(usize::to_string).collect();
+    let ratio = Ratio::of(&layer_kinds(layers, None, &Placement::Layers(linear.to_vec()))?);
+    let steps = args.finetune.unwrap_or_default().to_string();
+    let dump_folder = folder.join("finetuned").display().to_string();
+    let settings = [
+        ("model.linear_attn_ratio", ratio.to_string()),
+        ("model.linear_attn_placement", list.join(",")),
+        ("checkpoint.initial_load_path", hybrid.display().to_string()),
+        ("checkpoint.initial_load_model_only", "true".into()),
+        ("training.steps", steps),
+        ("job.dump_folder", dump_folder),
+    ];
+    let given = |key: &str| args.overrides.iter().any(|given| given.starts_with(&format!("--{key}")));
+    let settings = settings.into_iter().filter(|(key, _)| !given(key));
+    let settings = settings.flat_map(|(key, value)| [format!("--{key}"), value]);
+    let overrides = settings.chain(args.overrides.iter().cloned()).collect();
+    out::complain(format_args!("\nTraining the hybrid by {}", config.display()));
+    train::run(&TrainArgs {
+        config: Some(config.to_path_buf()),
+        profile: false,
+        list_settings: false,
+        quiet: args.format == Format::Json,
+        log_format: args.format,
+        overrides,
+    })
+}
+
+/// Scores of the layers, and placements beside each other.
+fn text(placed: &Placed) -> String {
+    let map = |linear: &[usize]| {
+        let kinds = layer_kinds(placed.layers, None, &Placement::Layers(linear.to_vec()));
+        layer_map(&kinds.unwrap_or_default())
+    };
+    let number = |value: f64| format!("{value:.4}");
+    let method = |name: &str| placed.methods.iter().find(|method| method.name == name);
+    let rows = (0..placed.layers).map(|layer| {
+        let score = |name: &str| {
+            let scores = method(name).and_then(|method| method.scores.as_ref());
+            scores.map_or_else(|| "-".to_owned(), |scores| number(scores[layer]))
+        };
+        let one = placed.one_layer.as_ref();
+        let mean = |scores: Option<&linc_study::place::Scores>| {
+            scores.map_or_else(|| "-".to_owned(), |scores| shown(&scores.layers[layer]))
+        };
+        vec![
+            layer.to_string(),
+            if placed.linear.contains(&layer) { "linear" } else { "softmax" }.to_owned(),
+            mean(placed.path.as_ref().map(|path| &path.scores)),
+            score("slice"),
+            mean(one.map(|one| &one.removal)),
+            mean(one.map(|one| &one.addition)),
+            score("halo"),
+            score("trained gates"),
+        ]
+    });
+    let header =
+        ["layer", "becomes", "path ± 95 %", "slice", "removal ± 95 %", "addition ± 95 %", "halo", "gate"];
+    let mut text = table(&header, &rows.collect::<Vec<_>>());
+    if let Some(alignment) = &placed.alignment {
+        let mean = |errors: &[f64]| errors.iter().sum::<f64>() / errors.len().max(1) as f64;
+        text = format!(
+            "Linear branches differed from softmax branches by {:.3} of their squares, and by {:.3} after {} steps\n\n{text}",
+            mean(&alignment.before),
+            mean(&alignment.after),
+            alignment.steps
+        );
+    }
+    if let Some(path) = &placed.path {
+        text.push_str(&format!(
+            "\n\nScores of the path add up to {:.4}; all layers linear are {} from the softmax model",
+            path.sum,
+            shown(&path.divergence)
+        ));
+    }
+    if let Some(search) = &placed.search {
+        let swaps: Vec<String> =
+            search.swaps.iter().map(|swap| format!("{} for {}", swap.to_linear, swap.to_softmax)).collect();
+        let swaps = if swaps.is_empty() { "none was better".to_owned() } else { swaps.join(", ") };
+        text.push_str(&format!(
+            "\nSearch from {}, of {} swaps: {swaps}; {:.0} % of their steps were run",
+            search.from,
+            search.tried,
+            100.0 * search.steps_done
+        ));
+    }
+    let interval = |estimate: &Estimate| {
+        estimate.ci95.map_or_else(|| "-".to_owned(), |[low, high]| format!("{low:+.4} .. {high:+.4}"))
+    };
+    let rows = placed.compared.iter().map(|row| {
+        vec![
+            row.name.clone(),
+            map(&row.linear),
+            number(row.divergence.value),
+            format!("{:+.4}", row.difference.value),
+            interval(&row.difference),
+            format!("{:.1}%", 100.0 * row.recall.value),
+            number(row.loss.value),
+        ]
+    });
+    let header = ["placement", "layers", "KL", "to search", "95 %", "recall", "loss"];
+    text.push_str(&format!("\n\n{}\n\n{}", table(&header, &rows.collect::<Vec<_>>()), placed.setting()));
+    text
+}
+
+/// How far it is, as a bar, or where there is none by a line now and then.
+struct Shown {
+    bar: Progress,
+    what: String,
+    begun: Instant,
+    said: Instant,
+}
+
+impl Watcher for Shown {
+    fn message(&mut self, text: &str) {
+        self.bar.suspend(|| out::complain(text));
+    }
+
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        if self.what != what {
+            self.what = what.to_owned();
+            (self.begun, self.said) = (Instant::now(), Instant::now());
+        }
+        let words = format!("{what} {done}/{total}");
+        self.bar.show(what, &words, done, total);
+        if !drawable() && done < total && self.said.elapsed() > LINES {
+            self.said = Instant::now();
+            let left = self.begun.elapsed().as_secs_f64() * (total - done) as f64 / done.max(1) as f64;
+            out::complain(format_args!("{words}, {left:.0} s left"));
+        }
+    }
+}
