@@ -7,6 +7,7 @@ mod emulated;
 mod folders;
 mod knowledge;
 mod layering;
+mod look;
 mod mixed;
 mod nvrtc;
 mod optimizers;

@@ -9,6 +9,7 @@ mod error;
 mod fit;
 mod likeness;
 mod locate;
+mod look;
 mod mixed;
 mod model;
 mod report;
@@ -40,6 +41,7 @@ pub use linc_passes::placement::{Placement, Ratio, layer_kinds, layer_map};
 pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::{Limit as MemoryLimit, Mode as RecomputeMode, Policy as RecomputePolicy};
 pub use linc_passes::setting::PassSetting;
+pub use look::{HeadWeights, LookedAt, looked_at};
 pub use mixed::copies;
 pub use model::{Attention, BatchShape, Model, Parameter, Sizes};
 pub use report::{KernelRow, PassTime, Report, by_name};
@@ -49,6 +51,7 @@ pub use trial::{Trial, trial};
 pub mod names {
     pub use linc_passes::accumulate::{KEEP, SHARE};
     pub use linc_passes::attention::decode::{SLOT, TOKEN_MASK};
+    pub use linc_passes::attention::exposed::{Exposed, Part};
     pub use linc_passes::loss::{BEST, BEST_LOG_PROBS, LOG_PROBS, LOGITS, LOSS, TARGETS};
     pub use linc_passes::loss_scale::{
         LOSS_SCALE, SCALE_STATE as LOSS_SCALE_STATE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES,
@@ -234,6 +237,7 @@ fn compile_once(
         Entry::Eval => ("eval", built(batch, seq), seq),
         Entry::Forward => ("forward", built(batch, seq), seq),
         Entry::Score { context } => ("score", decode_support::scored(model, batch, seq, *context), seq),
+        Entry::Look { context } => ("look", decode_support::scored(model, batch, seq, *context), seq),
         // Sequences as in training, of which a pass makes what there is of them.
         Entry::Decode(room) => ("decode", decode_support::whole_sequences(model, batch, room.context), 1),
         Entry::Mixed(mixed) => (mixed.name(), mixed::built(model, batch, seq), seq),

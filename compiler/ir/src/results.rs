@@ -54,7 +54,7 @@ impl<K> ResultList<K> {
     }
 
     /// Gives the results of `old` the value `new`.
-    pub(crate) fn replace(&mut self, old: Value, new: Value) {
+    pub fn replace(&mut self, old: Value, new: Value) {
         let Some(moved) = self.positions.remove(&old) else { return };
         for position in &moved {
             self.entries[*position].1 = new;

@@ -9,3 +9,4 @@ mod precision;
 mod random_text;
 mod text;
 mod verify;
+mod weights;

@@ -39,6 +39,12 @@ pub enum Entry {
         /// Longest sequence of the programs that share its tables.
         context: usize,
     },
+    /// As [`Entry::Score`], with what each attention reads and gives as results, and a factor for what it gives as an input
+    /// ([`attention::exposed`]).
+    Look {
+        /// Longest sequence of the programs that share its tables.
+        context: usize,
+    },
     /// One token of each sequence of a batch, with caches and states, of a graph for whole sequences.
     Decode(Room),
     /// A block of a prompt's tokens into the caches and states of [`Entry::Decode`]; no logits.
@@ -91,6 +97,7 @@ impl Entry {
             | Entry::Eval
             | Entry::Forward
             | Entry::Score { .. }
+            | Entry::Look { .. }
             | Entry::Decode(_)
             | Entry::Prefill { .. } => None,
         }
@@ -216,6 +223,7 @@ fn lower(
         | Entry::Eval
         | Entry::Forward
         | Entry::Score { .. }
+        | Entry::Look { .. }
         | Entry::Mixed(_) => None,
     };
     if let Some((tokens, context)) = part {
@@ -248,9 +256,10 @@ fn lower(
     }
     place_params(graph, &stored_narrow, narrow, persistent)?;
     // Differentiation sees the abstract model, so that each attention has one derivative.
-    let compares = matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Eval | Entry::Score { .. });
+    let scores = matches!(entry, Entry::Score { .. } | Entry::Look { .. });
+    let compares = scores || matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Eval);
     if compares {
-        if matches!(entry, Entry::Score { .. }) {
+        if scores {
             loss::score(graph)?;
         } else {
             loss::attach(graph)?;
@@ -294,7 +303,12 @@ fn lower(
             observe("optimizer", graph);
         }
         Entry::Mixed(mixed) => mixed::compare(graph, mixed, &leaves, persistent, observe)?,
-        Entry::Eval | Entry::Forward | Entry::Score { .. } | Entry::Decode(_) | Entry::Prefill { .. } => {}
+        Entry::Eval
+        | Entry::Forward
+        | Entry::Score { .. }
+        | Entry::Look { .. }
+        | Entry::Decode(_)
+        | Entry::Prefill { .. } => {}
     }
     let differentiated = matches!(entry, Entry::Train(_) | Entry::Accumulate);
     if differentiated && on("share_loss") {
@@ -312,6 +326,7 @@ fn lower(
         | Entry::Forward
         | Entry::Score { .. }
         | Entry::Mixed(_) => attention::run(graph, &options.kinds, &options.attention)?,
+        Entry::Look { .. } => attention::exposed::run(graph, &options.kinds, &options.attention)?,
         Entry::Decode(room) => decode::run(graph, &options.kinds, &options.attention, *room)?,
         Entry::Prefill { room, tokens } => {
             decode::prefill(graph, &options.kinds, &options.attention, *room, *tokens)?

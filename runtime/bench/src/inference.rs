@@ -2,7 +2,9 @@
 //! memory that a sequence has.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use linc_device::Device;
 use linc_device::process::seconds;
 use linc_device::words::count;
 use linc_driver::{Model, Precision};
@@ -141,55 +143,29 @@ fn measure(
     let Timing { warmup, rounds } = bench.timing;
     let runs = warmup.saturating_add(rounds);
     let device = open()?;
-    let options = linc_infer::options(bench.precision, target(&*device));
     let context = row.length.saturating_add(runs);
-    let wanted = Wanted { sequences: row.batch, ..Wanted::one(context) };
-    let (programs, entries) = Programs::plan(model, wanted, &options, 0)?;
-    let mut session = linc_infer::session(model, &entries, device)?;
-    *named = session.executor.describe_device();
-    session.executor.initialize(1)?;
-    row.bytes = Some(session.executor.arena_bytes());
-    let [cache, state] = programs.bytes_per_sequence(&session);
-    // The cache has room for what is written as well; of a sequence this long it is a share.
-    let room = programs.room() as u64;
-    row.cache_bytes = cache / room * row.length as u64;
-    row.state_bytes = state;
+    let mut run = Running::new(model, (row.batch, row.length), context, bench.precision, device)?;
+    *named = run.session.executor.describe_device();
+    row.bytes = Some(run.session.executor.arena_bytes());
+    [row.cache_bytes, row.state_bytes] = run.kept();
     row.weight_bytes =
-        programs.decode_program().map(|program| read_by_products(session.executor.plan(program)));
+        run.programs.decode_program().map(|program| read_by_products(run.session.executor.plan(program)));
 
-    let mut random = ChaCha8Rng::seed_from_u64(1);
-    let vocab = model.sizes.vocab_size as u32;
-    let mut draw = |count: usize| -> Vec<u32> { (0..count).map(|_| random.random_range(0..vocab)).collect() };
-    let prompts: Vec<Vec<u32>> = (0..row.batch).map(|_| draw(row.length)).collect();
-    let read = |session: &mut Session, slot: usize| -> Result<f64, BenchError> {
-        let begun = seconds();
-        programs.read_prompt(session, &prompts[slot], slot)?;
-        Ok(seconds() - begun)
-    };
     let mut times = vec![];
-    for run in 0..runs.max(row.batch) {
-        let time = read(&mut session, run % row.batch)?;
-        tell(Told::Runs { done: (run + 1).min(2 * runs), total: 2 * runs });
-        times.extend((run >= warmup && times.len() < rounds).then_some(time));
+    for number in 0..runs.max(row.batch) {
+        let time = run.read(number % row.batch)?;
+        tell(Told::Runs { done: (number + 1).min(2 * runs), total: 2 * runs });
+        times.extend((number >= warmup && times.len() < rounds).then_some(time));
     }
     let prefill = Times::of(times);
     row.prefill_tokens_per_s = Some(row.length as f64 / (prefill.median / 1e3).max(1e-12));
     row.prefill_ms = Some(prefill);
 
     let mut times = vec![];
-    for run in 0..runs {
-        let tokens = draw(row.batch);
-        let rows: Vec<Row> =
-            (0..).zip(tokens).map(|(slot, token)| Row { token, position: row.length + run, slot }).collect();
-        let begun = seconds();
-        let logits = programs.step(&mut session, &rows, &mut std::iter::empty())?;
-        let time = seconds() - begun;
-        if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
-            let message = format!("the measured program gives a logit of {logit}; its times mean nothing");
-            return Err(BenchError::Request(message));
-        }
-        tell(Told::Runs { done: runs + run + 1, total: 2 * runs });
-        times.extend((run >= warmup).then_some(time));
+    for number in 0..runs {
+        let time = run.step()?;
+        tell(Told::Runs { done: runs + number + 1, total: 2 * runs });
+        times.extend((number >= warmup).then_some(time));
     }
     let decode = Times::of(times);
     row.decode_tokens_per_s = Some(row.batch as f64 / (decode.median / 1e3).max(1e-12));
@@ -209,6 +185,96 @@ fn read_by_products(plan: &Plan) -> u64 {
         Action::Launch { .. } | Action::Copy { .. } => 0,
     };
     plan.steps.iter().map(of).sum()
+}
+
+/// Prompts and sequences behind them that are loaded.
+pub(super) struct Running {
+    pub(super) session: Session,
+    programs: Programs,
+    prompts: Vec<Vec<u32>>,
+    random: ChaCha8Rng,
+    vocab: u32,
+    /// Tokens written behind the prompts.
+    written: usize,
+}
+
+impl Running {
+    /// Compiles and loads programs for so many random prompts of so many tokens, with room for a context.
+    pub(super) fn new(
+        model: &Model,
+        (batch, length): (usize, usize),
+        context: usize,
+        precision: Precision,
+        device: Box<dyn Device>,
+    ) -> Result<Self, BenchError> {
+        let options = linc_infer::options(precision, target(&*device));
+        let wanted = Wanted { sequences: batch, ..Wanted::one(context) };
+        let (programs, entries) = Programs::plan(model, wanted, &options, 0)?;
+        let mut session = linc_infer::session(model, &entries, device)?;
+        session.executor.initialize(1)?;
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let vocab = model.sizes.vocab_size as u32;
+        let prompts = (0..batch).map(|_| draw(&mut random, length, vocab)).collect();
+        Ok(Running { session, programs, prompts, random, vocab, written: 0 })
+    }
+
+    /// Bytes that a sequence as long as its prompt has of caches and of states, by the plan.
+    pub(super) fn kept(&self) -> [u64; 2] {
+        let [cache, state] = self.programs.bytes_per_sequence(&self.session);
+        // The cache has room for what is written as well; of a sequence this long it is a share.
+        let length = self.prompts.first().map_or(0, Vec::len) as u64;
+        [cache / self.programs.room() as u64 * length, state]
+    }
+
+    /// Reads the prompt of a slot; seconds.
+    pub(super) fn read(&mut self, slot: usize) -> Result<f64, BenchError> {
+        let begun = seconds();
+        self.programs.read_prompt(&mut self.session, &self.prompts[slot], slot)?;
+        Ok(seconds() - begun)
+    }
+
+    /// Reads a prompt once more; `each` sees the time of each step of each program that it takes.
+    pub(super) fn profile_prompt(
+        &mut self,
+        each: &mut dyn FnMut(&Plan, &[Duration]),
+    ) -> Result<(), BenchError> {
+        Ok(self.programs.profile_prompt(&mut self.session, &self.prompts[0], 0, each)?)
+    }
+
+    /// The next token of each sequence.
+    fn rows(&mut self) -> Vec<Row> {
+        let position = self.prompts.first().map_or(0, Vec::len) + self.written;
+        let tokens = draw(&mut self.random, self.prompts.len(), self.vocab);
+        (0..).zip(tokens).map(|(slot, token)| Row { token, position, slot }).collect()
+    }
+
+    /// Writes a token behind each sequence; seconds.
+    pub(super) fn step(&mut self) -> Result<f64, BenchError> {
+        let rows = self.rows();
+        self.written += 1;
+        let begun = seconds();
+        let logits = self.programs.step(&mut self.session, &rows, &mut std::iter::empty())?;
+        let time = seconds() - begun;
+        if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
+            let message = format!("the measured program gives a logit of {logit}; its times mean nothing");
+            return Err(BenchError::Request(message));
+        }
+        Ok(time)
+    }
+
+    /// Writes the next token once more; `each` sees the time of each step.
+    pub(super) fn profile_step(
+        &mut self,
+        each: &mut dyn FnMut(&Plan, &[Duration]),
+    ) -> Result<(), BenchError> {
+        let rows = self.rows();
+        Ok(self.programs.profile_step(&mut self.session, &rows, each)?)
+    }
+}
+
+/// Random tokens.
+fn draw(random: &mut ChaCha8Rng, count: usize, vocab: u32) -> Vec<u32> {
+    (0..count).map(|_| random.random_range(0..vocab)).collect()
 }
 
 impl From<InferError> for BenchError {

@@ -1,11 +1,13 @@
-//! Measurements: attention, training steps, inference, and kernels that memory limits, on any device; and exchanges between
-//! ranks.
+//! Measurements: attention, training steps, inference, kernels that memory limits, and all of it over length and share of linear
+//! layers, on any device; and exchanges between ranks.
 //!
 //! What is timed is what the compiler makes of a model, in the order and the memory of its plan: no kernel is built for a
 //! measurement. Everything runs before it is timed; rounds go through all that is compared, so that a clock that drifts
 //! drifts for all; results are medians. Data are random: hardware is faster on zeros.
 
 mod attention;
+mod bound;
+mod cost;
 mod exchange;
 mod inference;
 mod memory;
@@ -22,10 +24,12 @@ use linc_plan::{Plan, Step};
 use linc_session::SessionError;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use attention::{AttentionBench, AttentionRow, Pass, attention};
+pub use bound::{Bounds, KernelBound, Limit, Machine};
+pub use cost::{CostBench, CostReport, CostRow, Work, cost};
 pub use exchange::{ExchangeBench, ExchangeReport, ExchangeRow, Pattern, RanksCopy, exchange};
 pub use inference::{InferenceBench, InferenceReport, InferenceRow, inference};
 pub use memory::{CopySpeed, MemoryBench, MemoryReport, MemoryRow, memory};
@@ -100,7 +104,7 @@ impl Timing {
 }
 
 /// Milliseconds of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// Half of the runs were faster.
     pub median: f64,

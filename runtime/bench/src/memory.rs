@@ -223,7 +223,7 @@ fn kinds(plan: &Plan) -> (Vec<KernelKind>, Vec<usize>) {
 
 /// Copies bytes of the persistent part, which are parameters, into the scratch part, so many in each step; none copies more
 /// than the first. Each begins where the one before it ended, so that small ones find nothing in a cache.
-fn copy_plan(sizes: &[u64]) -> Plan {
+pub(super) fn copy_plan(sizes: &[u64]) -> Plan {
     let bytes = sizes[0];
     let buffer = |name: &str, space| Buffer {
         name: name.into(),

@@ -1,5 +1,8 @@
 //! Whole training steps: a model at several ratios and lengths, one after the other, each alone on the device.
 
+use std::time::Duration;
+
+use linc_device::Device;
 use linc_device::process::seconds;
 use linc_device::words::count;
 use linc_driver::{Model, Precision, RecomputePolicy};
@@ -150,32 +153,24 @@ fn measure_row(
 ) -> Result<TrainingRow, BenchError> {
     let device = open()?;
     let begun = seconds();
-    let options = compile_options(bench.batch, row.seq, bench.precision, bench.recompute);
-    let mut session =
-        Session::new(model, &[(train_entry(), options)], device, &mut || Ok::<_, BenchError>(()))?;
-    session.executor.initialize(0)?;
-    let tokens = bench.batch * row.seq;
-    let feed = Feed::new(tokens, model.sizes.vocab_size, LEARNING_RATE);
-    let mut number = 0;
-    let mut step = |session: &mut Session| -> Result<f64, BenchError> {
-        number += 1;
-        let begun = seconds();
-        feed.step(&mut session.executor, 0, number)?;
-        session.executor.run(0)?;
-        let time = seconds() - begun;
-        bench.timing.tell(number, tell);
+    let mut run = Running::new(model, (bench.batch, row.seq), bench.precision, bench.recompute, device)?;
+    let mut step = |run: &mut Running| -> Result<f64, BenchError> {
+        let time = run.step()?;
+        bench.timing.tell(run.steps, tell);
         Ok(time)
     };
-    step(&mut session)?;
+    step(&mut run)?;
     let first_step_s = seconds() - begun;
     // A device may do more on the first runs, such as putting all steps into one graph.
     for _ in 1..bench.timing.warmup {
-        step(&mut session)?;
+        step(&mut run)?;
     }
-    let times = (0..bench.timing.rounds).map(|_| step(&mut session)).collect::<Result<_, _>>()?;
+    let times = (0..bench.timing.rounds).map(|_| step(&mut run)).collect::<Result<_, _>>()?;
     let ms = Times::of(times);
-    let loss = check_loss(&session.executor, 0)?;
+    let loss = run.loss()?;
+    let tokens = bench.batch * row.seq;
     let tokens_per_s = 1e3 * tokens as f64 / ms.median;
+    let session = &mut run.session;
     let (executor, compiled) = (&mut session.executor, &session.reports[0]);
     // By the fastest run, which may have shown that the peak is higher than was measured.
     executor.share_of_peak(1e3 * (compiled.flops_per_token * tokens as u64) as f64 / ms.min);
@@ -196,4 +191,51 @@ fn measure_row(
         loss: Some(loss),
         ..row
     })
+}
+
+/// A training step that is loaded, with what it is fed.
+pub(super) struct Running {
+    pub(super) session: Session,
+    feed: Feed,
+    /// Steps done.
+    pub(super) steps: usize,
+}
+
+impl Running {
+    /// Compiles and loads a step for so many sequences of so many tokens.
+    pub(super) fn new(
+        model: &Model,
+        (batch, seq): (usize, usize),
+        precision: Precision,
+        recompute: RecomputePolicy,
+        device: Box<dyn Device>,
+    ) -> Result<Self, BenchError> {
+        let options = compile_options(batch, seq, precision, recompute);
+        let mut session =
+            Session::new(model, &[(train_entry(), options)], device, &mut || Ok::<_, BenchError>(()))?;
+        session.executor.initialize(0)?;
+        let feed = Feed::new(batch * seq, model.sizes.vocab_size, LEARNING_RATE);
+        Ok(Running { session, feed, steps: 0 })
+    }
+
+    /// One step, from a batch on the host to the end of the update; seconds.
+    pub(super) fn step(&mut self) -> Result<f64, BenchError> {
+        self.steps += 1;
+        let begun = seconds();
+        self.feed.step(&mut self.session.executor, 0, self.steps)?;
+        self.session.executor.run(0)?;
+        Ok(seconds() - begun)
+    }
+
+    /// One step, with the time of each of its parts.
+    pub(super) fn profiled(&mut self) -> Result<Vec<Duration>, BenchError> {
+        self.steps += 1;
+        self.feed.step(&mut self.session.executor, 0, self.steps)?;
+        Ok(self.session.executor.step_times(0)?)
+    }
+
+    /// The loss of the last step, which must be a number.
+    pub(super) fn loss(&self) -> Result<f32, BenchError> {
+        check_loss(&self.session.executor, 0)
+    }
 }

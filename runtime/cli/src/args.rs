@@ -6,6 +6,7 @@ mod eval;
 mod examples;
 mod place;
 mod ranks;
+mod study;
 mod tools;
 mod values;
 
@@ -18,8 +19,8 @@ use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode}
 
 pub(crate) use ask::{GenerateArgs, ServeArgs};
 pub(crate) use bench::{
-    BenchAttentionArgs, BenchCommand, BenchInferenceArgs, BenchMemoryArgs, BenchTrainArgs, Half, KindArg,
-    MeasureArgs,
+    BenchAttentionArgs, BenchCommand, BenchCostArgs, BenchInferenceArgs, BenchMemoryArgs, BenchTrainArgs,
+    Half, KindArg, MeasureArgs,
 };
 use eval::EVAL_EXAMPLES;
 pub(crate) use eval::EvalArgs;
@@ -30,6 +31,8 @@ use examples::{
 use place::PLACE_EXAMPLES;
 pub(crate) use place::PlaceArgs;
 pub(crate) use ranks::{BenchExchangeArgs, LaunchArgs};
+use study::{COMPARE_EXAMPLES, LOOK_EXAMPLES};
+pub(crate) use study::{CompareArgs, LookArgs};
 #[cfg(feature = "watch")]
 pub(crate) use tools::WatchArgs;
 pub(crate) use tools::{CompletionsArgs, InitArgs, ReportArgs};
@@ -76,6 +79,12 @@ pub(crate) enum Command {
     /// Ask a model: loss of texts, multiple choice, recall, with a record of each sample; ended, it goes on
     #[command(after_help = EVAL_EXAMPLES, arg_required_else_help = true)]
     Eval(EvalArgs),
+    /// Show what each head of a model does with a text: maps, distances, ranks, what the loss is without it
+    #[command(after_help = LOOK_EXAMPLES, arg_required_else_help = true)]
+    Look(LookArgs),
+    /// Put texts of several models side by side for people to judge blindly, and count what they say
+    #[command(after_help = COMPARE_EXAMPLES, arg_required_else_help = true)]
+    Compare(CompareArgs),
     /// Turn a Hugging Face folder (Llama, safetensors) into a checkpoint
     Import(ImportArgs),
     /// Write a checkpoint as a Hugging Face folder for transformers, hybrids with their own model class
@@ -262,8 +271,8 @@ pub(crate) struct CompileArgs {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) layers: LayerArgs,
-    /// Program to compile: train, eval, forward, score, prefill (a block of a prompt), decode, or one whose layers mix kinds:
-    /// mixed, divergence, gate_gradients or align
+    /// Program to compile: train, eval, forward, score, look, prefill (a block of a prompt), decode, or one whose layers mix
+    /// kinds: mixed, divergence, gate_gradients or align
     #[arg(long, default_value = "train")]
     pub(crate) entry: String,
     #[command(flatten)]

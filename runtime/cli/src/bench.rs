@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use linc_bench::BenchError;
 use linc_bench::{
-    AttentionBench, AttentionRow, InferenceBench, InferenceReport, MemoryBench, MemoryReport, Open, Pass,
-    Tell, Times, Timing, Told, TrainingBench, TrainingReport, attention, inference, memory, training,
+    AttentionBench, AttentionRow, CostBench, CostReport, InferenceBench, InferenceReport, MemoryBench,
+    MemoryReport, Open, Pass, Tell, Times, Timing, Told, TrainingBench, TrainingReport, attention, cost,
+    inference, memory, training,
 };
 use linc_device::Device;
 use linc_device::words::{bytes, count, thousands};
@@ -16,8 +17,8 @@ use linc_exec::ExecError;
 use serde_json::json;
 
 use crate::args::{
-    BenchAttentionArgs, BenchCommand, BenchInferenceArgs, BenchMemoryArgs, BenchTrainArgs, Format, Half,
-    KindArg, LayerArgs, MeasureArgs,
+    BenchAttentionArgs, BenchCommand, BenchCostArgs, BenchInferenceArgs, BenchMemoryArgs, BenchTrainArgs,
+    Format, Half, KindArg, LayerArgs, MeasureArgs,
 };
 use crate::compile;
 use crate::out;
@@ -33,6 +34,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
         BenchCommand::Attention(args) => run_attention(args),
         BenchCommand::Train(args) => run_training(args),
         BenchCommand::Inference(args) => run_inference(args),
+        BenchCommand::Cost(args) => run_cost(args),
         BenchCommand::Memory(args) => run_memory(args),
         BenchCommand::Exchange(args) => return ranks::exchange(args),
     }?;
@@ -119,6 +121,56 @@ fn run_inference(args: &BenchInferenceArgs) -> Result<()> {
             out::line(inference_table(&report))?;
         }
         Format::Json => print("inference", &args.measure, serde_json::to_value(&report)?)?,
+    }
+    Ok(())
+}
+
+fn run_cost(args: &BenchCostArgs) -> Result<()> {
+    let mut lengths = args.seq.clone();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let shape = (args.batch_size, lengths.last().copied().unwrap_or(1));
+    let open = |ratio: &String| open(&args.model, Some(ratio), &args.placement, args.set.clone(), shape);
+    let mut models: Vec<Model> = args.ratio.iter().map(open).collect::<Result<_>>()?;
+    models.sort_by(|a, b| a.share().as_f64().total_cmp(&b.share().as_f64()));
+    // Of few layers, several ratios may be the same.
+    models.dedup_by(|a, b| a.kinds == b.kinds);
+    let bench = CostBench {
+        models,
+        lengths,
+        batch: args.batch_size,
+        precision: compile::pass_setting(&args.measure.precision)?,
+        recompute: compile::recompute(&args.recompute)?,
+        seconds: args.seconds as f64,
+        timing: timing(args.measure.rounds, args.measure.warmup)?,
+    };
+    let bar = Progress::new();
+    let mut keep = |report: &CostReport| -> Result<()> {
+        if let Some(folder) = &args.out {
+            linc_study::cost::write(report, folder)?;
+        }
+        Ok(())
+    };
+    let report = cost(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar), &mut keep)?;
+    match args.measure.format {
+        Format::Text => {
+            heading(&report.machine.device, &args.measure)?;
+            for (title, header, rows) in linc_study::cost::tables(&report) {
+                let header: Vec<&str> = header.iter().map(String::as_str).collect();
+                out::line(format_args!("{title}\n{}\n", table(&header, &rows)))?;
+            }
+            for sentence in linc_study::cost::sentences(&report) {
+                out::prose(sentence)?;
+            }
+        }
+        Format::Json => print("cost", &args.measure, linc_study::cost::shown(&report))?,
+    }
+    if let Some(folder) = &args.out {
+        out::complain(format_args!(
+            "Wrote {}; linc report {} makes a page of it",
+            folder.join(linc_study::cost::FILE).display(),
+            folder.display()
+        ));
     }
     Ok(())
 }

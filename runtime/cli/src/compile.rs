@@ -189,6 +189,7 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
         "eval" => Entry::Eval,
         "forward" => Entry::Forward,
         "score" => Entry::Score { context },
+        "look" => Entry::Look { context },
         "decode" => Entry::Decode(Room { slots: layers.batch_size, context }),
         "prefill" => {
             // Without blocks, the compiler says why there are none.
@@ -202,7 +203,7 @@ pub(crate) fn entry(name: &str, layers: &LayerArgs, model: &Model, target: Targe
             if let Some(mixed) = mixed.iter().find(|mixed| mixed.name() == other) {
                 return Ok(Entry::Mixed(mixed.clone()));
             }
-            let plain = ["train", "eval", "forward", "score", "prefill", "decode"];
+            let plain = ["train", "eval", "forward", "score", "look", "prefill", "decode"];
             let words: Vec<&str> = plain.into_iter().chain(mixed.iter().map(Mixed::name)).collect();
             bail!("--entry is \"{other}\"; expected {}", one_of(other, &words))
         }

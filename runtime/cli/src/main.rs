@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod compare;
 mod compile;
 mod completions;
 mod config;
@@ -17,6 +18,7 @@ mod fit;
 mod generate;
 mod hugging_face;
 mod inspect;
+mod look;
 mod models;
 mod out;
 mod place;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
             | Command::Generate(_)
             | Command::Eval(_)
             | Command::Place(_)
+            | Command::Look(_)
+            | Command::Compare(_)
             | Command::Serve(_)
             | Command::Tokenize(_)
     ) && let Err(error) = linc_data::threads::start()
@@ -74,6 +78,8 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Look(args) => look::run(&args),
         Command::Import(args) => hugging_face::import(&args),
         Command::Export(args) => hugging_face::export(&args),
         Command::Tokenize(args) => tokenize::run(&args),

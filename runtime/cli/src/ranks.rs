@@ -82,6 +82,8 @@ fn name_of(command: &Command) -> &'static str {
         Command::Generate(_) => "generate",
         Command::Serve(_) => "serve",
         Command::Eval(_) => "eval",
+        Command::Look(_) => "look",
+        Command::Compare(_) => "compare",
         Command::Import(_) => "import",
         Command::Export(_) => "export",
         Command::Tokenize(_) => "tokenize",

@@ -174,3 +174,73 @@ fn inference_has_a_row_for_each_length_ratio_and_batch() {
     refuse(&["bench", "inference", MODEL, "--seq", "0"], &["--seq", "at least 1"]);
     refuse(&["bench", "inference", MODEL, "--batch-size", "9999"], &["9999 sequences at once"]);
 }
+
+#[test]
+fn cost_has_a_point_for_each_work_ratio_and_length() {
+    let folder = crate::common::Folder::new("bench_cost");
+    let to = folder.path("cost").display().to_string();
+    let args =
+        ["cost", MODEL, "--ratio", "1,0,0.5", "--seq", "256,64,128", "--out", &to, "--set", "n_layers=2"];
+    let report = json(&args);
+    let measured = &report["measured"];
+    let found: Vec<(&str, f64, f64)> = rows(measured)
+        .iter()
+        .map(|row| (row["work"].as_str().expect("a word"), number(&row["ratio"]), number(&row["length"])))
+        .collect();
+    assert_eq!(found.len(), 3 * 3 * 3);
+    assert_eq!(
+        found[..4],
+        [("training", 0.0, 64.0), ("prefill", 0.0, 64.0), ("decode", 0.0, 64.0), ("training", 0.5, 64.0)]
+    );
+    for row in rows(measured) {
+        let [ms, parts, attention] =
+            [&row["ms"]["median"], &row["parts_ms"], &row["attention_ms"]].map(number);
+        assert!(ms > 0.0 && attention > 0.0 && attention < parts, "{row}");
+        let [bytes, flops, of_attention] =
+            ["bytes", "flops", "attention_flops"].map(|name| number(&row[name]));
+        assert!(of_attention > 0.0 && of_attention < flops, "{row}");
+        // What is in use at the peak is in the arena.
+        let in_use: f64 = row["memory"].as_object().expect("categories").values().map(number).sum();
+        assert!(in_use > 0.0 && in_use <= bytes, "{row}");
+        let kernels = row["bounds"]["kernels"].as_array().expect("kernels");
+        assert!(
+            !kernels.is_empty() && kernels.iter().all(|kernel| number(&kernel["attained"]) <= 1.0),
+            "{row}"
+        );
+        let kept = ["cache_bytes", "state_bytes"].map(|name| number(&row[name]) > 0.0);
+        let ratio = number(&row["ratio"]);
+        assert_eq!(
+            kept,
+            if row["work"] == "training" { [false; 2] } else { [ratio < 1.0, ratio > 0.0] },
+            "{row}"
+        );
+    }
+    // Operations grow as theory says, whatever the times do.
+    let exponents = report["exponents"].as_array().expect("exponents");
+    for (ratio, theory) in [(0.0, 2.0), (1.0, 1.0)] {
+        let of = |fit: &&Value| {
+            fit["work"] == "training" && fit["quantity"] == "attention_time" && number(&fit["ratio"]) == ratio
+        };
+        let fit = exponents.iter().find(of).expect("an exponent");
+        assert_eq!(number(&fit["theory"]), theory);
+        assert!((number(&fit["plan"]) - theory).abs() < 0.1, "{fit}");
+    }
+    let said = succeed(&["report", &to]);
+    assert!(said.contains("llama3 nano in float32") && said.contains("theory says 2"), "{said}");
+    let page = std::fs::read_to_string(folder.path("cost/report.html")).expect("a page");
+    assert!(page.contains("figure-cost-training") && page.contains("id=\"cost-kernels\""));
+    // A time that nothing keeps: the longer lengths are not tried.
+    let text = succeed(
+        &[&["bench", "cost", MODEL, "--ratio", "0", "--seq", "64,65536", "--seconds", "1"][..], &QUICK]
+            .concat(),
+    );
+    assert!(text.contains("not tried: ") && text.contains("points were not measured"), "{text}");
+    refuse(&["bench", "cost", MODEL, "--ratio", "2"], &["from 0 to 1"]);
+    refuse(&["bench", "cost", MODEL, "--seconds", "0"], &["--seconds"]);
+    refuse(
+        &[&["bench", "cost", MODEL, "--seq", "32", "--out", "/proc/none"][..], &QUICK].concat(),
+        &["cannot create"],
+    );
+    folder.file("cost/cost.json", "{\"measured\": 3}");
+    refuse(&["report", &to], &["cost.json is no measurement"]);
+}

@@ -1,6 +1,7 @@
 //! Reports as a user makes them, and as a browser shows them.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::common::{Folder, refuse, succeed};
@@ -39,29 +40,39 @@ fn a_sweep_and_its_runs_are_reported_on() {
     refuse(&["report", &to, "--out", "/proc/none/report.html"], &["cannot write"]);
 }
 
-#[test]
-fn a_browser_draws_every_figure_and_complains_of_nothing() {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let works = |name: &&&str| {
+/// The name of a browser, if there is one.
+pub(crate) fn browser() -> Option<&'static str> {
+    let works = |name: &&str| {
         Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
     };
-    let Some(browser) = names.iter().find(works) else {
+    let found = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(works);
+    if found.is_none() {
         eprintln!("skipped: no Chromium to draw the page");
-        return;
-    };
-    let folder = Folder::new("report_browser");
-    let to = sweep(&folder);
-    succeed(&["report", &to]);
-    let page = folder.path("sweep/report.html");
+    }
+    found
+}
+
+/// A page as a browser without a network has it once its scripts have run, and what the browser says.
+pub(crate) fn drawn(browser: &str, folder: &Folder, page: &Path) -> (String, String) {
     let profile = folder.path("profile").display().to_string();
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"])
         .args(["--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"])
         .arg(format!("--user-data-dir={profile}"))
-        .arg(format!("file://{}", fs::canonicalize(&page).expect("the page").display()))
+        .arg(format!("file://{}", fs::canonicalize(page).expect("the page").display()))
         .output()
         .expect("a browser");
-    let (drawn, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_browser_draws_every_figure_and_complains_of_nothing() {
+    let Some(browser) = browser() else { return };
+    let folder = Folder::new("report_browser");
+    let to = sweep(&folder);
+    succeed(&["report", &to]);
+    let (drawn, said) = drawn(browser, &folder, &folder.path("sweep/report.html"));
     assert!(!said.contains(":CONSOLE"), "{said}");
     let figures: Vec<&str> = drawn.split("<figure").skip(1).collect();
     assert!(figures.len() >= 5, "{} figures", figures.len());

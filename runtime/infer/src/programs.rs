@@ -1,5 +1,7 @@
 //! The programs of a session that generate: a token for some sequences at once, and blocks of prompts.
 
+use std::time::Duration;
+
 use linc_device::Device;
 use linc_driver::{Entry, Model, Options, Precision, Room, Target, names};
 use linc_plan::{Binding, Plan, Role, StateRole};
@@ -211,8 +213,47 @@ impl Programs {
         idle: &mut dyn Iterator<Item = usize>,
     ) -> Result<Vec<f32>, InferError> {
         let mut logits = vec![];
+        self.each_part(session, rows, idle, &mut |session, Decode { program, rows }, now| {
+            session.executor.run(program)?;
+            let mut found = session.executor.output(program, names::LOGITS)?;
+            found.truncate(found.len() / rows * now);
+            match logits.is_empty() {
+                true => logits = found,
+                false => logits.extend(found),
+            }
+            Ok(())
+        })?;
+        Ok(logits)
+    }
+
+    /// Feeds a token of each sequence as [`Programs::step`]; `each` sees the plan that runs and the time of each of its steps.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn profile_step(
+        &self,
+        session: &mut Session,
+        rows: &[Row],
+        each: &mut dyn FnMut(&Plan, &[Duration]),
+    ) -> Result<(), InferError> {
+        self.each_part(session, rows, &mut std::iter::empty(), &mut |session, Decode { program, .. }, _| {
+            let times = session.executor.step_times(program)?;
+            each(session.executor.plan(program), &times);
+            Ok(())
+        })
+    }
+
+    /// Feeds a token of each sequence to the programs that take them; `run` gets each program, and how many of its rows count.
+    fn each_part(
+        &self,
+        session: &mut Session,
+        rows: &[Row],
+        idle: &mut dyn Iterator<Item = usize>,
+        run: &mut dyn FnMut(&mut Session, Decode, usize) -> Result<(), InferError>,
+    ) -> Result<(), InferError> {
         let mut rest = rows;
-        while let Some(Decode { program, rows }) = self.decode_for(rest.len()).filter(|_| !rest.is_empty()) {
+        while let Some(decode) = self.decode_for(rest.len()).filter(|_| !rest.is_empty()) {
+            let Decode { program, rows } = decode;
             let (now, later) = rest.split_at(rows.min(rest.len()));
             let padding = (now.len()..rows).filter_map(|_| idle.next());
             let padded: Vec<Row> =
@@ -223,16 +264,35 @@ impl Programs {
             x.write_input(program, names::TOKENS, bytemuck::cast_slice(&numbers(|row| row.token as usize)))?;
             x.write_input(program, names::POSITION, bytemuck::cast_slice(&numbers(|row| row.position)))?;
             x.write_input(program, names::SLOT, bytemuck::cast_slice(&numbers(|row| row.slot)))?;
-            x.run(program)?;
-            let mut found = x.output(program, names::LOGITS)?;
-            found.truncate(found.len() / rows * now.len());
-            match logits.is_empty() {
-                true => logits = found,
-                false => logits.extend(found),
-            }
+            run(session, decode, now.len())?;
             rest = later;
         }
-        Ok(logits)
+        Ok(())
+    }
+
+    /// Feeds all tokens of a prompt to a slot as [`Programs::read_prompt`]; `each` sees the plans that run and the time of each of
+    /// their steps.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn profile_prompt(
+        &self,
+        session: &mut Session,
+        ids: &[u32],
+        slot: usize,
+        each: &mut dyn FnMut(&Plan, &[Duration]),
+    ) -> Result<(), InferError> {
+        let Some(prefill) = self.prefill else {
+            return (0..).zip(ids).try_for_each(|(position, token)| {
+                self.profile_step(session, &[Row { token: *token, position, slot }], each)
+            });
+        };
+        for (number, part) in ids.chunks(prefill.tokens).enumerate() {
+            self.feed(session, prefill, part, number * prefill.tokens, slot)?;
+            let times = session.executor.step_times(prefill.program)?;
+            each(session.executor.plan(prefill.program), &times);
+        }
+        Ok(())
     }
 
     /// Feeds all tokens of a prompt to a slot, in blocks where the model takes them.
@@ -252,8 +312,21 @@ impl Programs {
         Ok(())
     }
 
-    /// Feeds a block of a prompt, no longer than the program takes, from a position on.
+    /// Takes a block of a prompt, no longer than the program takes, from a position on.
     pub(crate) fn read(
+        &self,
+        session: &mut Session,
+        prefill: Prefill,
+        part: &[u32],
+        position: usize,
+        slot: usize,
+    ) -> Result<(), InferError> {
+        self.feed(session, prefill, part, position, slot)?;
+        Ok(session.executor.run(prefill.program)?)
+    }
+
+    /// Writes the inputs of a block.
+    fn feed(
         &self,
         session: &mut Session,
         Prefill { program, tokens }: Prefill,
@@ -280,6 +353,6 @@ impl Programs {
             mask.resize(tokens, 0.0);
             x.write_input(program, names::TOKEN_MASK, bytemuck::cast_slice(&mask))?;
         }
-        Ok(x.run(program)?)
+        Ok(())
     }
 }

@@ -57,10 +57,10 @@
     if (chart.id === "differences") marks.push(Plot.ruleY([0], { stroke: "currentColor", strokeOpacity: 0.6 }));
     const title = (row) => `${row.series}\n${chart.x.label} ${typeof row.x === "number" ? number(row.x) : row.x}\n${number(row.y)}`;
     marks.push(Plot.tip(all, Plot.pointer({ x: "x", y: "y", title })));
-    const order = [...new Set(all.map((row) => row.x))];
+    const order = chart.x.order ?? [...new Set(all.map((row) => row.x))];
     const x = axis(chart.x, chart.x.scale === "words" ? { domain: order } : chart.x.scale === "log" ? { ticks: order, tickFormat: (value) => number(value) } : {});
     return Plot.plot({
-      width, height: Math.max(240, Math.min(380, width * 0.5)), marginLeft: 60, marginBottom: 42,
+      width, height: Math.max(240, Math.min(380, width * 0.5)), marginLeft: 60, marginBottom: 46,
       style: { fontSize: "13px", color: "inherit", background: "transparent" },
       x, y: axis(chart.y, { nice: true }), color: { type: "identity" }, marks,
     });

@@ -8,6 +8,7 @@ use linc_device::DeviceError;
 use linc_device::words::reason;
 use linc_eval::EvalError;
 use linc_exec::ExecError;
+use linc_infer::InferError;
 use linc_session::SessionError;
 use linc_train::TrainError;
 use thiserror::Error;
@@ -35,9 +36,12 @@ pub enum StudyError {
     /// A checkpoint that cannot be read, or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// There are no samples.
+    /// A model cannot be asked, or there are no samples.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// A model says nothing that is a number.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// Ended by request.
     #[error("interrupted")]
     Interrupted,

@@ -1,8 +1,9 @@
-//! Studies: many runs of one model that differ in a few settings, and what they show together.
+//! Studies: many runs of one model that differ in a few settings, what they show together, and what is inside of a model.
 //!
 //! [`sweep`] reads what is to be varied, makes a run of each point, and carries the runs out, each in a process of its
 //! own. [`results`] reads what runs wrote, whoever started them; [`report`] makes a page of it. [`place`] chooses the layers of a
-//! trained softmax model that become linear.
+//! trained softmax model that become linear. [`compare`] puts texts of models side by side for people to judge, [`cost`] says what
+//! measurements over length and share of linear layers come to. [`look`] shows what each head of a trained model looks at.
 //!
 //! Invariants: all runs of a sweep start from the same weights and see the same batches, but for what the sweep varies,
 //! since both are functions of the config and its seed. What a run was told stands in the sweep's folder before it
@@ -15,7 +16,11 @@
 //!
 //! To add a way of choosing points: a word in `sweep/settings.rs`, an arm in `sweep/points.rs`.
 
+pub mod compare;
+pub mod cost;
 mod error;
+pub mod look;
+mod page;
 pub mod place;
 pub mod report;
 pub mod results;

@@ -1,10 +1,10 @@
-//! A report on runs: one HTML file that needs no network, with charts, their data, and what they show in plain words.
+//! A report on runs and measurements: one HTML file that needs no network, with charts, their data, and what they show in plain
+//! words.
 //!
 //! Names of runs and what they said are whatever somebody wrote: text in the page is escaped, and data come as JSON without
 //! a character that could end their element. What a sentence says follows from the numbers beside it; a difference
 //! whose interval holds zero is not called one.
 
-mod chart;
 mod collect;
 mod figures;
 mod page;
@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use linc_device::write_entry;
 
+use crate::cost;
 use crate::error::{StudyError, file};
+use crate::page::markdown;
 use crate::results::{csv, points};
 
 pub use collect::Collected;
@@ -53,16 +55,24 @@ pub fn write(folders: &[PathBuf], out: Option<&Path>) -> Result<Written, StudyEr
             folders.first().map_or_else(|| PathBuf::from("report.html"), |folder| folder.join("report.html"))
         }
     };
-    let summary = summary::sentences(&collected, &points);
-    let figures = figures::figures(&collected, &points);
-    let tables = tables::tables(&collected, &points);
+    let (mut summary, mut figures, mut tables) = (vec![], vec![], vec![]);
+    if !collected.results.is_empty() {
+        summary = summary::sentences(&collected, &points);
+        figures = figures::figures(&collected, &points);
+        tables = tables::tables(&collected, &points);
+    }
+    if let Some(measured) = &collected.cost {
+        summary.extend(cost::sentences(measured));
+        figures.extend(cost::page_figures(measured));
+        tables.extend(cost::page_tables(measured));
+    }
     let html = page::html(&collected, &summary, &figures, &tables);
     let store = |path: &Path, text: &str| write_entry(path, &[text.as_bytes()]).map_err(file("write", path));
     store(&page, &html)?;
-    let (csv_path, markdown) = (page.with_extension("points.csv"), page.with_extension("tables.md"));
+    let (csv_path, tables_path) = (page.with_extension("points.csv"), page.with_extension("tables.md"));
     store(&csv_path, &csv(collected.metric, &points))?;
-    store(&markdown, &tables::markdown(&summary, &tables))?;
-    Ok(Written { page, csv: csv_path, markdown, summary })
+    store(&tables_path, &markdown(&summary, &tables))?;
+    Ok(Written { page, csv: csv_path, markdown: tables_path, summary })
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl Mean {
         let half_width = (count > 1).then(|| {
             let variance =
                 values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1) as f64;
-            STUDENT.get(count - 2).copied().unwrap_or(NORMAL) * (variance / count as f64).sqrt()
+            student(count - 1) * (variance / count as f64).sqrt()
         });
         Some(Mean { count, mean, half_width })
     }
@@ -50,16 +50,38 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
+/// The power with which something grows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Power {
+    /// Twice x is as many times y as 2 to the power of this.
+    pub exponent: f64,
+    /// Half the width of its 95 % interval by Student's t; nothing of two places, through which a line goes as it is.
+    pub half_width: Option<f64>,
+}
+
 /// The power with which y grows with x: the slope of the least-squares line through the logarithms. Nothing of fewer than two
 /// places, or of numbers that have no logarithm.
-pub fn log_log_slope(pairs: &[(f64, f64)]) -> Option<f64> {
+pub fn log_log_slope(pairs: &[(f64, f64)]) -> Option<Power> {
     let logs: Vec<(f64, f64)> =
         pairs.iter().filter(|(x, y)| *x > 0.0 && *y > 0.0).map(|(x, y)| (x.ln(), y.ln())).collect();
     let count = logs.len() as f64;
     let (x, y) = logs.iter().fold((0.0, 0.0), |(x, y), log| (x + log.0 / count, y + log.1 / count));
     let spread: f64 = logs.iter().map(|log| (log.0 - x).powi(2)).sum();
     let both: f64 = logs.iter().map(|log| (log.0 - x) * (log.1 - y)).sum();
-    (logs.len() == pairs.len() && spread > 0.0).then(|| both / spread)
+    if logs.len() != pairs.len() || spread <= 0.0 {
+        return None;
+    }
+    let exponent = both / spread;
+    let half_width = logs.len().checked_sub(2).filter(|freedom| *freedom > 0).map(|freedom| {
+        let rest: f64 = logs.iter().map(|log| (log.1 - y - exponent * (log.0 - x)).powi(2)).sum();
+        student(freedom) * (rest / freedom as f64 / spread).sqrt()
+    });
+    Some(Power { exponent, half_width })
+}
+
+/// The 97.5 % quantile of Student's t, of at least one degree of freedom.
+fn student(freedom: usize) -> f64 {
+    STUDENT.get(freedom.saturating_sub(1)).copied().unwrap_or(NORMAL)
 }
 
 #[cfg(test)]
@@ -83,7 +105,16 @@ mod tests {
     #[test]
     fn powers_are_found_again() {
         let square: Vec<(f64, f64)> = [1.0, 2.0, 4.0, 8.0].map(|x: f64| (x, 3.0 * x.powi(2))).to_vec();
-        assert!((log_log_slope(&square).expect("a power") - 2.0).abs() < 1e-12);
+        let power = log_log_slope(&square).expect("a power");
+        assert!((power.exponent - 2.0).abs() < 1e-12 && power.half_width.is_some_and(|half| half < 1e-12));
+        // Logarithms 0, 1, 2 of x and 0, 1.5, 2 of y: a slope of 1, residuals -1/6, 1/3, -1/6, and t = 12.706.
+        let e = 1_f64.exp();
+        let bent = log_log_slope(&[(1.0, 1.0), (e, e.powf(1.5)), (e * e, e * e)]).expect("a power");
+        assert!((bent.exponent - 1.0).abs() < 1e-12);
+        let expected = 12.706 * (1.0_f64 / 6.0 / 2.0).sqrt();
+        assert!((bent.half_width.expect("an interval") - expected).abs() < 1e-9, "{bent:?}");
+        let two = log_log_slope(&[(1.0, 1.0), (2.0, 8.0)]).expect("a power");
+        assert!((two.exponent - 3.0).abs() < 1e-12 && two.half_width.is_none());
         assert_eq!(log_log_slope(&[(1.0, 2.0)]), None);
         assert_eq!(log_log_slope(&[(1.0, 2.0), (2.0, 0.0)]), None);
     }

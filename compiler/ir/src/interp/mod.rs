@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
+pub use attention::{HeadWeights, head_weights};
 pub use dense::{rope_frequencies, rope_table};
 pub use pointwise::{binary, unary};
 pub use tensor::{Data, Real, Tensor};

@@ -1,5 +1,5 @@
 //! Attention lowering: every abstract attention node becomes an operation of the kind of its layer. [`decode`] does it for
-//! programs that go on from what earlier tokens left.
+//! programs that go on from what earlier tokens left, [`exposed`] for those that show what attention does.
 //!
 //! A kind is a module here, with its options and its [`KindLowering`]. To add one: its module, its field in [`AttentionOptions`] if it
 //! has any, and its arm in `lowering`.
@@ -7,6 +7,7 @@
 pub mod decode;
 mod efficient;
 mod elu;
+pub mod exposed;
 mod softmax;
 
 use linc_ir::{AttentionKind, AttentionSpec, Graph, NodeId, Op, Shape, StateRole, Value};
@@ -100,9 +101,7 @@ fn kind_of<'o>(
 /// # Errors
 /// [`PassError::Missing`] if a node names a layer that `kinds` does not have.
 pub fn run(graph: &mut Graph, kinds: &[AttentionKind], options: &AttentionOptions) -> Result<(), PassError> {
-    for id in select(graph, |op| matches!(op, Op::Attention(_))) {
-        lower_forward(graph, id, kinds, options)?;
-    }
+    lower_forwards(graph, kinds, options)?;
     for id in select(graph, |op| matches!(op, Op::AttentionGrad(_))) {
         lower_backward(graph, id, kinds, options)?;
     }
@@ -113,15 +112,37 @@ fn select(graph: &Graph, wanted: impl Fn(&Op) -> bool) -> Vec<NodeId> {
     graph.nodes().filter(|n| wanted(graph.op(*n))).collect()
 }
 
+/// An attention that was lowered.
+struct Lowered {
+    layer: usize,
+    /// The first result of the operation of its kind.
+    out: Value,
+}
+
+/// All forwards, in the order of the text.
+fn lower_forwards(
+    graph: &mut Graph,
+    kinds: &[AttentionKind],
+    options: &AttentionOptions,
+) -> Result<Vec<Lowered>, PassError> {
+    let mut lowered = vec![];
+    for id in select(graph, |op| matches!(op, Op::Attention(_))) {
+        let Op::Attention(spec) = graph.op(id).clone() else { continue };
+        let out = lower_forward(graph, id, &spec, kinds, options)?;
+        lowered.push(Lowered { layer: spec.layer, out });
+    }
+    Ok(lowered)
+}
+
 fn lower_forward(
     graph: &mut Graph,
     id: NodeId,
+    spec: &AttentionSpec,
     kinds: &[AttentionKind],
     options: &AttentionOptions,
-) -> Result<(), PassError> {
-    let Op::Attention(spec) = graph.op(id).clone() else { return Ok(()) };
+) -> Result<Value, PassError> {
     let operands = graph.operands(id);
-    let kind = kind_of(&spec, kinds, options)?;
+    let kind = kind_of(spec, kinds, options)?;
     let scope = graph.set_scope(graph.node(id).scope.clone());
     let (mut q, mut k) = (operands[0], operands[1]);
     let positions = &operands[3 + usize::from(spec.rope)..];
@@ -139,7 +160,7 @@ fn lower_forward(
     graph.set_scope(scope);
     graph.replace_uses(Value { node: id, port: 0 }, out);
     graph.remove(id);
-    Ok(())
+    Ok(out)
 }
 
 fn lower_backward(

@@ -21,8 +21,13 @@ pub(super) fn resolve(
         let storages = assign(graph, &order, persistent);
         let mut unreadable = unreadable_operands(graph, &order, &storages);
         unreadable.extend(joins::find(graph, &order, &storages).err().unwrap_or_default());
-        if unreadable.is_empty() {
+        let views = scattered_outputs(graph, &storages);
+        if unreadable.is_empty() && views.is_empty() {
             return Ok((order, storages));
+        }
+        for value in views {
+            let copy = graph.push(Op::Concat { axis: 0 }, &[value])?;
+            graph.outputs.replace(value, copy);
         }
         for (node, operand) in unreadable {
             let value = graph.operands(node)[operand];
@@ -224,6 +229,12 @@ fn through_reshapes(graph: &Graph, mut value: Value, mut layout: Layout) -> Opti
         value = source;
     }
     Some((value, layout))
+}
+
+/// Outputs whose elements do not lie one after the other, as whoever reads a program's results takes them.
+fn scattered_outputs(graph: &Graph, storages: &Storages) -> BTreeSet<Value> {
+    let values = graph.outputs.iter().map(|(_, value)| *value);
+    values.filter(|value| !storages[value].layout.is_dense(&graph.ty(*value).shape)).collect()
 }
 
 /// Operands that their readers cannot take where they lie.

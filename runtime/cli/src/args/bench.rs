@@ -7,7 +7,7 @@ use linc_device::Choice;
 use linc_driver::{PassSetting, Placement, Precision};
 
 use super::examples::EXCHANGE_EXAMPLES;
-use super::values::{count, positive};
+use super::values::{count, places, positive, seconds};
 use super::{BenchExchangeArgs, Format, RecomputeArgs, placement_help};
 
 /// `linc bench`
@@ -19,6 +19,9 @@ pub(crate) enum BenchCommand {
     Train(BenchTrainArgs),
     /// Time reading prompts and writing tokens behind them, with the memory that a sequence has
     Inference(BenchInferenceArgs),
+    /// Time training, prompts and tokens over length and share of linear layers: how they grow, and where linear layers win
+    #[command(after_help = COST_EXAMPLES)]
+    Cost(BenchCostArgs),
     /// Time the kernels of a model's training step that memory limits, as shares of the speed of a copy
     Memory(BenchMemoryArgs),
     /// Time exchanges between ranks, and check their bits: started by linc launch, mpirun or srun
@@ -138,6 +141,45 @@ pub(crate) struct BenchInferenceArgs {
     /// Sequences that are continued at once, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,8", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: Vec<usize>,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+const COST_EXAMPLES: &str = "\
+Examples:
+  linc bench cost models/llama3_nano.toml --out outputs/cost
+  linc bench cost models/llama3_1b.toml --ratio 0,1 --seconds 120 --precision bfloat16 --out outputs/cost
+  linc report outputs/cost               A page of it
+
+What was measured is in OUT/cost.json and OUT/cost.csv after each point, so that what is ended early is not lost.";
+
+/// `linc bench cost`
+#[derive(Debug, Args)]
+pub(crate) struct BenchCostArgs {
+    /// The model, such as models/llama3_1b.toml
+    pub(crate) model: PathBuf,
+    /// Shares of linear layers, separated by commas; the least is what others are compared with
+    #[arg(long, value_delimiter = ',', default_value = "0,0.25,0.5,0.75,1", allow_negative_numbers = true)]
+    pub(crate) ratio: Vec<String>,
+    #[arg(long, help = placement_help(), default_value_t = Placement::default().to_string())]
+    pub(crate) placement: String,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a sequence, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "512,1024,2048,4096,8192,16384,32768", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) seq: Vec<usize>,
+    /// Sequences of a batch, and sequences that are continued at once
+    #[arg(long, default_value_t = 1, value_parser = places, allow_negative_numbers = true)]
+    pub(crate) batch_size: usize,
+    /// Seconds that a point may take; what would take longer is left out
+    #[arg(long, default_value_t = 20, value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) seconds: u64,
+    /// The folder for cost.json and cost.csv
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recompute: RecomputeArgs,
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
 }

@@ -14,6 +14,11 @@ pub(super) fn places(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| (1..=65_536).contains(n)).ok_or("expected an integer from 1 to 65536")
 }
 
+/// Cells of a side of a map, of which there is one for each head.
+pub(super) fn cells(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| (2..=512).contains(n)).ok_or("expected an integer from 2 to 512")
+}
+
 /// Seconds up to a week: clocks cannot add much longer times.
 pub(super) fn seconds(text: &str) -> Result<u64, &'static str> {
     text.parse().ok().filter(|n| (1..=604_800).contains(n)).ok_or("expected seconds from 1 to 604800, a week")

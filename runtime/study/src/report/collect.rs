@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use linc_bench::CostReport;
 use linc_train::config::{Change, JobConfig};
 use serde_json::Value;
 
+use crate::cost;
 use crate::error::{StudyError, file};
 use crate::results::{RunRecords, RunResult};
 use crate::sweep::{Contents, Metric, Outcome, Status};
@@ -29,6 +31,8 @@ pub struct Collected {
     pub configs: Vec<Option<JobConfig>>,
     /// What each raised an alarm about, a line of `alerts.jsonl` each. In the same order.
     pub alerts: Vec<Vec<Value>>,
+    /// A measurement of what a share of linear layers costs.
+    pub cost: Option<CostReport>,
     /// Folders that seem to be runs and cannot be read, with the reason.
     pub skipped: Vec<String>,
 }
@@ -45,6 +49,7 @@ impl Collected {
             results: vec![],
             configs: vec![],
             alerts: vec![],
+            cost: None,
             skipped: vec![],
         };
         let mut metrics = vec![];
@@ -52,6 +57,16 @@ impl Collected {
         for folder in folders {
             fs::read_dir(folder).map_err(file("read", folder))?;
             let before = collected.results.len();
+            let has_cost = folder.join(cost::FILE).is_file();
+            if has_cost {
+                if collected.cost.is_some() {
+                    return Err(StudyError::Nothing {
+                        message: format!("{} is the second folder of linc bench cost", folder.display()),
+                        help: "a page has one: name the others with --out of their own".to_owned(),
+                    });
+                }
+                collected.cost = Some(cost::read(folder)?);
+            }
             if let Some(contents) = Contents::read(folder)? {
                 metrics.push(contents.metric());
                 for (name, values) in &contents.runs {
@@ -71,10 +86,10 @@ impl Collected {
                     collected.push(name.display().to_string(), &run, None, None);
                 }
             }
-            if collected.results.len() == before {
+            if collected.results.len() == before && !has_cost {
                 return Err(StudyError::Nothing {
                     message: format!("{} has no runs", folder.display()),
-                    help: "name the folder of a sweep, of a run, or one with runs in it, such as outputs"
+                    help: "name the folder of a sweep, of a run, of linc bench cost, or one with runs in it, such as outputs"
                         .to_owned(),
                 });
             }

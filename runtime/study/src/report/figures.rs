@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use linc_train::metrics::Record;
 
-use super::chart::{Axis, Chart, Drawing, Mark, Place, Scale, Series};
 use super::collect::Collected;
 use super::summary::{better, shown_metric};
+use crate::page::{Axis, Chart, Drawing, Mark, Place, Scale, Series};
 use crate::results::{Point, RunResult, without_seed};
-use crate::statistics::{Mean, log_log_slope};
+use crate::statistics::{Mean, Power, log_log_slope};
 
 /// The setting that comes along the horizontal axis where it is varied.
 const RATIO: &str = "model.linear_attn_ratio";
@@ -120,15 +120,15 @@ fn series_along(
 }
 
 fn axis_of(along: &Option<String>, scale: Scale) -> Axis {
-    Axis { label: along.as_deref().map_or("run", short).replace('_', " "), scale, zero: false }
+    Axis { label: along.as_deref().map_or("run", short).replace('_', " "), scale, order: vec![], zero: false }
 }
 
 fn linear(label: &str) -> Axis {
-    Axis { label: label.to_owned(), scale: Scale::Linear, zero: false }
+    Axis { label: label.to_owned(), scale: Scale::Linear, order: vec![], zero: false }
 }
 
 fn amount(label: &str, scale: Scale) -> Axis {
-    Axis { label: label.to_owned(), scale, zero: scale == Scale::Linear }
+    Axis { label: label.to_owned(), scale, order: vec![], zero: scale == Scale::Linear }
 }
 
 fn of_mean(mean: Option<Mean>) -> Option<(f64, Option<f64>)> {
@@ -279,7 +279,9 @@ fn slopes(series: &[Series]) -> String {
                 Place::Word(_) => None,
             })
             .collect();
-        Some(format!(" {}: as length to the power of {:.2}.", series.name, log_log_slope(&pairs)?))
+        let Power { exponent, half_width } = log_log_slope(&pairs)?;
+        let half = half_width.map_or_else(String::new, |half| format!(" ± {half:.2}"));
+        Some(format!(" {}: as length to the power of {exponent:.2}{half}.", series.name))
     };
     series.iter().filter_map(slope).collect()
 }

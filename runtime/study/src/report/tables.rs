@@ -5,38 +5,14 @@ use linc_device::words::{bytes, thousands};
 use super::collect::Collected;
 use super::figures::short;
 use super::summary::interval;
+use crate::page::{Table, dash};
 use crate::results::{Point, settings};
 use crate::sweep::Status;
-
-/// Rows of one table in a page, at most.
-const ROWS: usize = 1000;
-
-/// A table for people.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Table {
-    /// Its name in links.
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
-    pub(super) header: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
-    /// Rows that are left out.
-    pub(super) left_out: usize,
-}
 
 /// All tables that have a row.
 pub(super) fn tables(collected: &Collected, points: &[Point]) -> Vec<Table> {
     let all = [points_table(collected, points), runs(collected), alerts(collected), commands(collected)];
     all.into_iter().filter(|table| !table.rows.is_empty()).collect()
-}
-
-fn table(id: &'static str, title: &'static str, header: &[&str], rows: Vec<Vec<String>>) -> Table {
-    let left_out = rows.len().saturating_sub(ROWS);
-    let header = header.iter().map(|word| (*word).to_owned()).collect();
-    Table { id, title, header, rows: rows.into_iter().take(ROWS).collect(), left_out }
-}
-
-fn dash() -> String {
-    "-".to_owned()
 }
 
 fn points_table(collected: &Collected, points: &[Point]) -> Table {
@@ -60,7 +36,7 @@ fn points_table(collected: &Collected, points: &[Point]) -> Table {
         ];
         names.iter().map(value).chain(numbers).collect()
     };
-    table("points", "Points", &header, points.iter().map(row).collect())
+    Table::new("points", "Points", &header, points.iter().map(row).collect())
 }
 
 fn runs(collected: &Collected) -> Table {
@@ -86,7 +62,7 @@ fn runs(collected: &Collected) -> Table {
     };
     let header =
         ["run", "state", "step", "tokens", "training loss", collected.metric.word(), "what it said at last"];
-    table("runs", "Runs", &header, (0..collected.results.len()).map(row).collect())
+    Table::new("runs", "Runs", &header, (0..collected.results.len()).map(row).collect())
 }
 
 fn alerts(collected: &Collected) -> Table {
@@ -101,7 +77,7 @@ fn alerts(collected: &Collected) -> Table {
             rows.push(vec![run.name.clone(), text("step"), text("level"), text("message")]);
         }
     }
-    table("alerts", "Alerts", &["run", "step", "level", "message"], rows)
+    Table::new("alerts", "Alerts", &["run", "step", "level", "message"], rows)
 }
 
 /// What repeats each run.
@@ -114,26 +90,5 @@ fn commands(collected: &Collected) -> Table {
         vec![run.name.clone(), format!("linc train {quoted} --job.dump_folder FOLDER")]
     };
     let known = (0..collected.results.len()).filter(|index| collected.configs[*index].is_some());
-    table("commands", "To repeat a run", &["run", "command"], known.map(row).collect())
-}
-
-/// What the page says and lists, for documents: in it a bar ends no cell.
-pub(super) fn markdown(summary: &[String], tables: &[Table]) -> String {
-    let cell = |text: &String| {
-        let text = text.replace('&', "&amp;").replace('<', "&lt;");
-        text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ")
-    };
-    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text: String =
-        summary.iter().map(|sentence| format!("- {}\n", sentence.replace('\n', " "))).collect();
-    for table in tables {
-        text.push_str(&format!("\n## {}\n\n", table.title));
-        text.push_str(&row(table.header.iter().map(cell).collect()));
-        text.push_str(&row(table.header.iter().map(|_| "---".to_owned()).collect()));
-        table.rows.iter().for_each(|cells| text.push_str(&row(cells.iter().map(cell).collect())));
-        if table.left_out > 0 {
-            text.push_str(&format!("\n{} more are left out.\n", table.left_out));
-        }
-    }
-    text
+    Table::new("commands", "To repeat a run", &["run", "command"], known.map(row).collect())
 }

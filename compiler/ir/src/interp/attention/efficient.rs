@@ -5,7 +5,9 @@
 //! `(m, z)`, L = m + ln z, m the running maximum. Since K_s ≤ L_s ≤ L_t for s ≤ t, no exponent is ever
 //! positive: nothing overflows for any keys, and a factor that underflows belongs to a weight that does.
 
-use super::{Documents, Heads, softmax};
+use std::ops::Range;
+
+use super::{Documents, HeadWeights, Heads, dot, softmax};
 use crate::attention::{EfficientForm, EfficientOp, EfficientSpec};
 use crate::error::IrError;
 use crate::interp::dense::{accumulate, add_scaled, inner};
@@ -317,4 +319,89 @@ fn decode<T: Real>(args: &Args<'_, T>, spec: &EfficientSpec) -> Result<Vec<Vec<T
         results.extend([ells, states]);
     }
     Ok(results)
+}
+
+/// The softmaxes of one head: P of each query, scaled keys, and L of each query.
+struct Features {
+    p: Vec<f64>,
+    k: Vec<f64>,
+    /// logsumexp of the keys that each query sees, `[n, d]`.
+    l: Vec<f64>,
+    d: usize,
+    causal: bool,
+}
+
+/// See [`super::head_weights`].
+pub(super) fn weights(
+    op: &EfficientOp,
+    mut p: Vec<f64>,
+    mut k: Vec<f64>,
+    d: usize,
+) -> Option<Box<dyn HeadWeights>> {
+    let spec = match op {
+        EfficientOp::Forward(spec) => spec,
+        EfficientOp::Backward(_) | EfficientOp::Decode(_) => return None,
+    };
+    p.iter_mut().chain(&mut k).for_each(|x| *x *= spec.temperature);
+    p.chunks_exact_mut(d).for_each(|row| {
+        softmax(row);
+    });
+    let (mut m, mut z) = (vec![f64::NEG_INFINITY; d], vec![0.0; d]);
+    let mut l = Vec::with_capacity(k.len());
+    for key in k.chunks_exact(d) {
+        for ((m, z), k) in m.iter_mut().zip(&mut z).zip(key) {
+            let most = m.max(*k);
+            *z = *z * (*m - most).exp() + (*k - most).exp();
+            *m = most;
+        }
+        l.extend(m.iter().zip(&z).map(|(m, z)| m + z.ln()));
+    }
+    if !spec.causal {
+        let all = l.split_off(l.len().saturating_sub(d));
+        l = all.repeat(k.len() / d);
+    }
+    Some(Box::new(Features { p, k, l, d, causal: spec.causal }))
+}
+
+impl HeadWeights for Features {
+    /// `A_ts = Σ_d P_t exp(K_s - L_t)`. Keys before all of the rows go by what the rows have in common, `exp(K_s - r)` with r = L
+    /// before the first of them: K_s ≤ r ≤ L_t, so that neither factor is above 1, and there is one exponential for all rows.
+    fn rows(&self, rows: Range<usize>, out: &mut [f64]) {
+        let (d, n) = (self.d, self.k.len() / self.d);
+        let row = |x: &'_ [f64], t: usize| x[t * d..][..d].to_vec();
+        out.fill(0.0);
+        let (common, r) = match self.causal {
+            false => (n, row(&self.l, 0)),
+            true if rows.start == 0 => (0, vec![0.0; d]),
+            true => (rows.start, row(&self.l, rows.start - 1)),
+        };
+        let shares: Vec<f64> = rows
+            .clone()
+            .flat_map(|t| {
+                let (p, l) = (&self.p[t * d..][..d], &self.l[t * d..][..d]);
+                p.iter().zip(l).zip(&r).map(|((p, l), r)| p * (r - l).exp()).collect::<Vec<f64>>()
+            })
+            .collect();
+        let mut key = vec![0.0; d];
+        for s in 0..common {
+            let k = &self.k[s * d..][..d];
+            key.iter_mut().zip(k.iter().zip(&r)).for_each(|(key, (k, r))| *key = (k - r).exp());
+            for (out, share) in out.chunks_exact_mut(n).zip(shares.chunks_exact(d)) {
+                out[s] = dot(share, &key);
+            }
+        }
+        for (t, out) in rows.zip(out.chunks_exact_mut(n)) {
+            let (p, l) = (&self.p[t * d..][..d], &self.l[t * d..][..d]);
+            for (s, weight) in
+                out.iter_mut().enumerate().take(if self.causal { t + 1 } else { 0 }).skip(common)
+            {
+                let k = &self.k[s * d..][..d];
+                *weight = p.iter().zip(k.iter().zip(l)).map(|(p, (k, l))| p * (k - l).exp()).sum();
+            }
+        }
+    }
+
+    fn features(&self, row: usize) -> Option<&[f64]> {
+        Some(&self.p[row * self.d..][..self.d])
+    }
 }

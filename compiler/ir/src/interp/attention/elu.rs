@@ -3,7 +3,9 @@
 //! With φ(x) = elu(x) + 1, `n_t = Σ_{s≤t} (φ(q_t)·φ(k_s)) v_s` and `c_t = Σ_{s≤t} φ(q_t)·φ(k_s)`: `out_t = n_t / c_t`.
 //! Backward, `dn = dout / c` and `dc = -(dout·out) / c`; the rest is that of a product of matrices, token by token.
 
-use super::Heads;
+use std::ops::Range;
+
+use super::{HeadWeights, Heads, dot};
 use crate::attention::{EluOp, EluSpec};
 use crate::error::IrError;
 use crate::interp::dense::{accumulate, add_scaled, inner};
@@ -135,4 +137,45 @@ fn decode<T: Real>(args: &Args<'_, T>) -> Result<Vec<Vec<T>>, IrError> {
         states[i * d * d..][..d * d].copy_from_slice(&state.s);
     }
     Ok(vec![out, zs, states])
+}
+
+/// Features of the queries and keys of one head, those of a query as shares of their sum, by which its weights do not change.
+struct Products {
+    q: Vec<f64>,
+    k: Vec<f64>,
+    d: usize,
+}
+
+/// See [`super::head_weights`].
+pub(super) fn weights(op: &EluOp, q: &[f64], k: &[f64], d: usize) -> Option<Box<dyn HeadWeights>> {
+    match op {
+        EluOp::Forward(_) => {
+            let mut q = features(q);
+            for row in q.chunks_exact_mut(d) {
+                let sum: f64 = row.iter().sum();
+                row.iter_mut().for_each(|q| *q /= sum);
+            }
+            Some(Box::new(Products { q, k: features(k), d }))
+        }
+        EluOp::Backward(_) | EluOp::Decode(_) => None,
+    }
+}
+
+impl HeadWeights for Products {
+    fn rows(&self, rows: Range<usize>, out: &mut [f64]) {
+        let n = self.k.len() / self.d;
+        for (t, out) in rows.zip(out.chunks_exact_mut(n)) {
+            let (seen, hidden) = out.split_at_mut(t + 1);
+            for (weight, key) in seen.iter_mut().zip(self.k.chunks_exact(self.d)) {
+                *weight = dot(&self.q[t * self.d..][..self.d], key);
+            }
+            let sum: f64 = seen.iter().sum();
+            seen.iter_mut().for_each(|weight| *weight /= sum);
+            hidden.fill(0.0);
+        }
+    }
+
+    fn features(&self, row: usize) -> Option<&[f64]> {
+        Some(&self.q[row * self.d..][..self.d])
+    }
 }

@@ -4,6 +4,8 @@ mod efficient;
 mod elu;
 mod softmax;
 
+use std::ops::Range;
+
 use super::dense::{following, rotate};
 use super::tensor::{Args, Real};
 use crate::attention::{AttentionSpec, KindOp};
@@ -21,6 +23,37 @@ pub(super) fn eval<T: Real>(
         KindOp::Efficient(op) => efficient::eval(op, args, types),
         KindOp::Elu(op) => elu::eval(op, args),
     }
+}
+
+/// How much each query of one head takes of each key's value: the matrix A with `out = A v`, for whoever looks at it. Of a kind
+/// that never forms such a matrix it is the one that gives the same.
+pub trait HeadWeights: Send + Sync {
+    /// Some rows of A, `[rows, n]`; what a query does not see weighs 0. The work of many rows at once is less than that of each.
+    fn rows(&self, rows: Range<usize>, out: &mut [f64]);
+
+    /// How much the query of a row takes of each of its features, which sums to 1; nothing of a kind without such features.
+    fn features(&self, row: usize) -> Option<&[f64]>;
+}
+
+/// The weights of one head of a forward; queries and keys `[n, d]`, as the operation reads them. Nothing for other operations.
+pub fn head_weights(op: &KindOp, q: &[f32], k: &[f32], d: usize) -> Option<Box<dyn HeadWeights>> {
+    let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    match op {
+        KindOp::Softmax(op) => softmax::weights(op, wide(q), wide(k), d),
+        KindOp::Efficient(op) => efficient::weights(op, wide(q), wide(k), d),
+        KindOp::Elu(op) => elu::weights(op, &wide(q), &wide(k), d),
+    }
+}
+
+/// The sum of products, in four sums so that a processor has something to do at once.
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    let mut sums = [0.0; 4];
+    let (xs, ys) = (x.chunks_exact(4), y.chunks_exact(4));
+    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in xs.zip(ys) {
+        sums.iter_mut().zip(x.iter().zip(y)).for_each(|(sum, (x, y))| *sum += x * y);
+    }
+    sums[0] + sums[1] + sums[2] + sums[3] + rest
 }
 
 /// Sizes of q [b, n, h, d] and k, v [b, n, g, d], and where their rows are.

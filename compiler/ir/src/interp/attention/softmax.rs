@@ -1,6 +1,8 @@
 //! Softmax attention: forward, backward, decode.
 
-use super::{Documents, Heads, softmax};
+use std::ops::Range;
+
+use super::{Documents, HeadWeights, Heads, dot, softmax};
 use crate::attention::SoftmaxOp;
 use crate::error::IrError;
 use crate::interp::dense::{add_scaled, inner};
@@ -181,5 +183,43 @@ impl<T: Real> Parts<T> {
                 add_scaled(&mut self.acc[at * d..][..d], weight, value(part * self.range + s));
             }
         }
+    }
+}
+
+/// Queries and keys of one head.
+struct Scores {
+    q: Vec<f64>,
+    k: Vec<f64>,
+    d: usize,
+    causal: bool,
+    scale: f64,
+}
+
+/// See [`super::head_weights`].
+pub(super) fn weights(op: &SoftmaxOp, q: Vec<f64>, k: Vec<f64>, d: usize) -> Option<Box<dyn HeadWeights>> {
+    match op {
+        SoftmaxOp::Forward { causal, scale } => {
+            Some(Box::new(Scores { q, k, d, causal: *causal, scale: *scale }))
+        }
+        SoftmaxOp::Backward { .. } | SoftmaxOp::Decode { .. } => None,
+    }
+}
+
+impl HeadWeights for Scores {
+    fn rows(&self, rows: Range<usize>, out: &mut [f64]) {
+        let n = self.k.len() / self.d;
+        for (t, out) in rows.zip(out.chunks_exact_mut(n)) {
+            let query = &self.q[t * self.d..][..self.d];
+            let (seen, hidden) = out.split_at_mut(if self.causal { t + 1 } else { n });
+            for (weight, key) in seen.iter_mut().zip(self.k.chunks_exact(self.d)) {
+                *weight = dot(query, key) * self.scale;
+            }
+            softmax(seen);
+            hidden.fill(0.0);
+        }
+    }
+
+    fn features(&self, _: usize) -> Option<&[f64]> {
+        None
     }
 }

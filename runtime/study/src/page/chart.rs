@@ -5,7 +5,7 @@ use serde::Serialize;
 /// How an axis is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// Equal steps.
     Linear,
     /// Equal factors.
@@ -16,45 +16,48 @@ pub(super) enum Scale {
 
 /// What is measured along one side of a chart.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     /// What is measured, with its unit.
-    pub(super) label: String,
-    pub(super) scale: Scale,
+    pub(crate) label: String,
+    pub(crate) scale: Scale,
+    /// Words in their order; that of the marks if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) order: Vec<String>,
     /// Whether it begins at zero: amounts that are compared by their size.
-    pub(super) zero: bool,
+    pub(crate) zero: bool,
 }
 
 /// A place along the horizontal axis.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Number(f64),
     Word(String),
 }
 
 /// A point of a series; the ends of its interval, if it has one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Mark {
-    pub(super) x: Place,
-    pub(super) y: f64,
+pub(crate) struct Mark {
+    pub(crate) x: Place,
+    pub(crate) y: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) low: Option<f64>,
+    pub(crate) low: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) high: Option<f64>,
+    pub(crate) high: Option<f64>,
 }
 
 /// Marks of one colour.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Series {
-    pub(super) name: String,
+pub(crate) struct Series {
+    pub(crate) name: String,
     /// Several lines of one colour: a seed each.
-    pub(super) lines: Vec<Vec<Mark>>,
+    pub(crate) lines: Vec<Vec<Mark>>,
 }
 
 /// What is drawn of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Drawing {
+pub(crate) enum Drawing {
     /// Lines alone, for many points.
     Curves,
     /// Points with their intervals, joined by lines.
@@ -63,14 +66,14 @@ pub(super) enum Drawing {
 
 /// A figure of the report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Chart {
+pub(crate) struct Chart {
     /// Its name in links and files.
-    pub(super) id: &'static str,
-    pub(super) title: String,
+    pub(crate) id: &'static str,
+    pub(crate) title: String,
     /// What it shows, in one sentence.
-    pub(super) sentence: String,
-    pub(super) x: Axis,
-    pub(super) y: Axis,
-    pub(super) drawing: Drawing,
-    pub(super) series: Vec<Series>,
+    pub(crate) sentence: String,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) drawing: Drawing,
+    pub(crate) series: Vec<Series>,
 }

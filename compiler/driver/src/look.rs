@@ -1,0 +1,50 @@
+//! What the attentions of a model do with what [`crate::Entry::Look`] shows of them.
+
+use linc_ir::AttentionKind;
+use linc_passes::attention::exposed::{self, KindForward};
+
+pub use linc_ir::interp::HeadWeights;
+
+use crate::error::CompileError;
+use crate::model::Model;
+use crate::{Target, decode_support};
+
+/// An attention of a model, numbered as in [`crate::names::Exposed`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct LookedAt {
+    /// Its layer, from 0.
+    pub layer: usize,
+    /// The kind of its layer.
+    pub kind: AttentionKind,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads, each of which serves as many query heads.
+    pub kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    forward: KindForward,
+}
+
+/// The attentions of a model.
+///
+/// # Errors
+/// As [`crate::compile`].
+pub fn looked_at(model: &Model, target: Target) -> Result<Vec<LookedAt>, CompileError> {
+    let (graph, _) = decode_support::scored(model, 1, model.shape.seq, model.shape.seq)?;
+    let forwards = exposed::forwards(graph, &model.kinds, &model.attention_options(target))?;
+    let looked_at = |forward: KindForward| {
+        let KindForward { layer, heads, kv_heads, head_dim, .. } = forward;
+        // The pass has found the kind of each.
+        let kind = model.kinds[layer];
+        LookedAt { layer, kind, heads, kv_heads, head_dim, forward }
+    };
+    Ok(forwards.into_iter().map(looked_at).collect())
+}
+
+impl LookedAt {
+    /// The weights of one head; queries and keys `[n, head_dim]`, as the program gives them.
+    pub fn weights(&self, q: &[f32], k: &[f32]) -> Box<dyn HeadWeights> {
+        let weights = linc_ir::interp::head_weights(&self.forward.op, q, k, self.head_dim);
+        weights.expect("the forward of a kind has weights")
+    }
+}

@@ -1,0 +1,122 @@
+//! `linc compare`: texts of several models side by side, and what people say of them.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use linc_device::signals;
+use linc_device::words::count;
+use linc_eval::Subject;
+use linc_infer::Sampling;
+use linc_study::compare::{self, Asked, Comparison, MOST_MODELS, Writer, tally::tally};
+
+use crate::args::CompareArgs;
+use crate::compile::pass_setting;
+use crate::hugging_face::{llama, tell};
+use crate::out;
+use crate::progress::Progress;
+use crate::table::table;
+use crate::text_model::device;
+
+/// What requests to end are answered with.
+const NOTICES: signals::Notices = signals::Notices {
+    first: "\nInterrupted: nothing is written (press Ctrl-C again to quit at once)\n",
+    second: "\nEnded at once: nothing is written\n",
+};
+
+pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
+    if args.tally {
+        return count_marks(args);
+    }
+    if args.paths.len() < 2 || args.paths.len() > MOST_MODELS {
+        bail!(
+            "{} named; expected 2 to {MOST_MODELS}\n  help: linc compare outputs/ONE outputs/OTHER",
+            count(args.paths.len(), "model")
+        );
+    }
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.seed,
+        ..Sampling::default()
+    };
+    sampling.check()?;
+    let asked = Asked {
+        prompts: Asked::prompts(args.prompts.as_deref())?,
+        tokens: args.tokens,
+        sampling,
+        context: args.running.context,
+        precision: pass_setting(&args.running.precision)?,
+    };
+    let stop = signals::catch(NOTICES);
+    let bar = Progress::new();
+    let (mut writers, mut texts) = (vec![], vec![]);
+    for (number, path) in args.paths.iter().enumerate() {
+        let imported = args.out.join(format!("imported-{number}"));
+        let subject = Subject::open(path, &imported, &llama()?, &mut tell(&bar, "import"));
+        let found = subject.map_err(anyhow::Error::from).and_then(|subject| {
+            subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
+            let what = path.display().to_string();
+            let shown = bar.clone();
+            let mut told = move |done: usize, total: usize| {
+                shown.show(&what, &format!("{what} {done}/{total} texts"), done as u64, total as u64);
+            };
+            let device = device(&args.running.device, args.running.threads)?;
+            let written = compare::texts(&subject, &asked, device, stop, &mut told)?;
+            subject.clean();
+            Ok((writer(path, &subject), written))
+        });
+        bar.clear();
+        let (writer, written) = match (found, signals::exit_code()) {
+            (Ok((_, None)) | Err(_), Some(code)) => return Ok(ExitCode::from(code)),
+            (found, _) => found?,
+        };
+        let Some(written) = written else { bail!("the work ended before its end") };
+        writers.push(writer);
+        texts.push(written);
+    }
+    let comparison = Comparison::new(writers, asked.prompts, texts, sampling);
+    let written = comparison.write(&args.out)?;
+    let row = |writer: &Writer| {
+        vec![writer.path.clone(), writer.model.clone(), writer.layers.clone(), writer.step.to_string()]
+    };
+    let rows: Vec<Vec<String>> = comparison.writers.iter().map(row).collect();
+    out::line(table(&["model", "size", "layers", "step"], &rows))?;
+    out::prose(format_args!(
+        "\n{} of each, {}. The page says nothing of the models; {} does, and is not for those who judge.",
+        count(comparison.prompts.len(), "text"),
+        comparison.sampling,
+        written.key.display()
+    ))?;
+    out::line(format_args!("Wrote {} and {}", written.page.display(), written.key.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn writer(path: &Path, subject: &Subject) -> Writer {
+    Writer {
+        path: path.display().to_string(),
+        model: subject.model.title(),
+        layers: subject.model.layer_map(),
+        step: subject.state.step,
+    }
+}
+
+/// What the marks on a comparison come to.
+fn count_marks(args: &CompareArgs) -> Result<ExitCode> {
+    let Some((folder, files)) = args.paths.split_first() else {
+        bail!("no comparison is named\n  help: linc compare --tally outputs/compare")
+    };
+    let found = tally(folder, files)?;
+    for (header, rows) in [found.models(), found.pairs(), found.agreements()] {
+        if !rows.is_empty() {
+            out::line(format_args!("{}\n", table(&header, &rows)))?;
+        }
+    }
+    for sentence in found.sentences() {
+        out::prose(sentence)?;
+    }
+    let written = found.write(folder)?;
+    out::line(format_args!("\nWrote {} and {}", written.json.display(), written.csv.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
