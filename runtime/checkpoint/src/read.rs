@@ -71,7 +71,7 @@ pub fn load_shared_weights<E: From<CheckpointError>>(
 ) -> Result<Shared, E> {
     let params = executor.tensors(|role| *role == Role::Param);
     let wanted = params.into_iter().map(|t| (t.name, t.shape)).collect();
-    load_shared(checkpoint, MODEL_FILE, &wanted, &mut |name, bytes| {
+    load_shared(&Tensors::open(checkpoint, MODEL_FILE)?, &wanted, &mut |name, bytes| {
         proceed()?;
         Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
     })
@@ -79,12 +79,10 @@ pub fn load_shared_weights<E: From<CheckpointError>>(
 
 /// Reads those of the wanted tensors that there are into `write`.
 fn load_shared<E: From<CheckpointError>>(
-    checkpoint: &Path,
-    base: &str,
+    tensors: &Tensors,
     wanted: &BTreeMap<String, Vec<usize>>,
     write: &mut Sink<'_, E>,
 ) -> Result<Shared, E> {
-    let tensors = Tensors::open(checkpoint, base)?;
     let held = tensors.held();
     let (shared, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
         wanted.clone().into_iter().partition(|(name, _)| held.contains_key(name));
@@ -377,7 +375,9 @@ mod tests {
                 read.push((name.to_string(), bytes.len()));
                 Ok(())
             };
-            let shared = load_shared(folder.path(), "a.safetensors", &wanted, &mut write);
+            let names = ["a.safetensors".to_owned()];
+            let tensors = Tensors::of(folder.path(), &names[0], &names).expect("a file");
+            let shared = load_shared(&tensors, &wanted, &mut write);
             shared.map(|shared| (read, shared.new, shared.left_out)).map_err(|error| error.to_string())
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
