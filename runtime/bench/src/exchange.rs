@@ -1,11 +1,11 @@
 //! Exchanges between ranks, over sizes and numbers of ranks: times, bytes on the wire, and the speed beside that of a copy in
 //! memory. The bits of each result are checked, and the bytes that were sent are those of the formula.
 
-use std::time::Instant;
+mod case;
 
+use case::{Case, Measured};
 use linc_device::available_memory;
-use linc_device::comm::pattern::{Expected, difference, fill};
-use linc_device::comm::{CommError, Group, Ranks};
+use linc_device::comm::Ranks;
 use linc_device::process::machine;
 use linc_device::words::{bytes, count};
 use serde::Serialize;
@@ -170,7 +170,7 @@ pub fn exchange(
             true => ranks.world(),
             false => ranks.divide(&[(0..used).collect(), (used..world).collect()])?,
         };
-        // The others wait at the end of each case, so that they take no time from it.
+        // The others meet these between rounds, so that they take no time from one.
         let takes_part = ranks.rank() < used;
         for size in &bench.sizes {
             let part = *size as usize / ELEMENT / used;
@@ -180,16 +180,12 @@ pub fn exchange(
                 bytes((part * used * ELEMENT) as u64),
                 count(used, "rank")
             )));
-            let (ms, _) = case.run(ranks, tell, &mut |case, _| {
-                case.other.copy_from_slice(&case.source);
-                Ok(())
-            })?;
+            let Measured { ms, .. } = case.run(ranks, tell, None)?;
             let whole = part * used * ELEMENT;
             let copy = RanksCopy { ranks: used, bytes: whole, gbytes: ms.giga(whole as u64), ms };
             for pattern in &bench.patterns {
-                let (ms, sent) = case.run(ranks, tell, &mut |case, ranks| case.exchange(*pattern, ranks))?;
+                let Measured { ms, sent, wrong } = case.run(ranks, tell, Some(*pattern))?;
                 let wire_bytes = pattern.wire_bytes(used, part * ELEMENT);
-                let wrong = takes_part.then(|| case.wrong(*pattern)).flatten();
                 let wrong = wrong.map(|at| format!("number {at} of rank {} is wrong", ranks.rank()));
                 let other = (sent != wire_bytes as u64)
                     .then(|| format!("ranks sent {sent} bytes at most, expected {wire_bytes}"));
@@ -239,130 +235,29 @@ fn check_memory(bench: &ExchangeBench, ranks: &mut Ranks) -> Result<(), BenchErr
     }
 }
 
-/// Operands of one size.
-struct Case {
-    timing: Timing,
-    group: Group,
-    takes_part: bool,
-    /// Numbers of a part.
-    part: usize,
-    /// What this rank has: the numbers of its pattern.
-    source: Vec<f32>,
-    /// What it gets, or changes.
-    other: Vec<f32>,
-}
-
-impl Case {
-    fn new(timing: Timing, group: Group, takes_part: bool, part: usize) -> Case {
-        let whole = if takes_part { part * group.size() } else { 0 };
-        let mut source = vec![0.0; whole];
-        fill(&mut source, group.place());
-        let other = source.clone();
-        Case { timing, group, takes_part, part, source, other }
-    }
-
-    /// Times of the slowest rank, and the bytes that the rank that sent most sent in one run.
-    fn run(
-        &mut self,
-        ranks: &mut Ranks,
-        tell: &mut Tell<'_>,
-        work: &mut dyn FnMut(&mut Case, &mut Ranks) -> Result<(), CommError>,
-    ) -> Result<(Times, u64), BenchError> {
-        let Timing { warmup, rounds } = self.timing;
-        let (mut seconds, mut sent) = (vec![], 0);
-        if self.takes_part {
-            for round in 0..warmup + rounds {
-                // What a sum has changed.
-                self.other.copy_from_slice(&self.source);
-                ranks.barrier("a round of the benchmark", &self.group)?;
-                let before = ranks.bytes_sent();
-                let begun = Instant::now();
-                work(self, ranks)?;
-                if round >= warmup {
-                    seconds.push(begun.elapsed().as_secs_f64());
-                }
-                sent = ranks.bytes_sent() - before;
-                self.timing.tell(round + 1, tell);
-            }
-        }
-        // All ranks are told all: the report is the same, and those that had nothing to do wait here.
-        let mine: Vec<u8> =
-            [sent as f64].iter().chain(&seconds).flat_map(|number| number.to_le_bytes()).collect();
-        let world = ranks.world();
-        let all: Vec<Vec<f64>> =
-            ranks.gather("the times", &world, &mine)?.iter().map(|b| numbers(b)).collect();
-        let largest =
-            |at: usize| all.iter().filter_map(|numbers| numbers.get(at)).fold(0.0, |a: f64, b| a.max(*b));
-        let slowest = (1..=rounds).map(largest).collect();
-        Ok((Times::of(slowest), largest(0) as u64))
-    }
-
-    fn exchange(&mut self, pattern: Pattern, ranks: &mut Ranks) -> Result<(), CommError> {
-        let Case { group, part, source, other, .. } = self;
-        let (name, me, size) = (pattern.name(), group.place(), group.size());
-        let mine = me * *part..(me + 1) * *part;
-        match pattern {
-            Pattern::AllToAll => {
-                ranks.all_to_all(name, group, bytemuck::cast_slice(source), bytemuck::cast_slice_mut(other))
-            }
-            Pattern::AllGather => {
-                let part = bytemuck::cast_slice(&source[mine]);
-                ranks.all_gather(name, group, part, bytemuck::cast_slice_mut(other))
-            }
-            Pattern::ReduceScatter => ranks.reduce_scatter(name, group, source, &mut other[mine]),
-            Pattern::AllReduce => ranks.all_reduce(name, group, other),
-            Pattern::Broadcast => ranks.broadcast(name, group, 0, bytemuck::cast_slice_mut(other)),
-            Pattern::SendReceive => {
-                let to = ((me + 1) % size, bytemuck::cast_slice(&source[..]));
-                let from = ((me + size - 1) % size, bytemuck::cast_slice_mut(other));
-                ranks.send_receive(name, group, to, from)
-            }
-        }
-    }
-
-    /// The first place of the last result that has other bits than it should.
-    fn wrong(&self, pattern: Pattern) -> Option<usize> {
-        let (me, size, part) = (self.group.place(), self.group.size(), self.part);
-        let mine = me * part..(me + 1) * part;
-        let of = |rank, found, first| difference(found, Expected::Of { rank }, first);
-        let sum = |found, first| difference(found, Expected::SumOf { ranks: size }, first);
-        let parts = self.other.chunks(part).enumerate();
-        match pattern {
-            // Groups begin with rank 0, so that places in the group are ranks.
-            Pattern::AllToAll => {
-                let mut parts = parts;
-                parts.find_map(|(rank, found)| Some(rank * part + of(rank, found, me * part)?))
-            }
-            Pattern::AllGather => {
-                let mut parts = parts;
-                parts.find_map(|(rank, found)| Some(rank * part + of(rank, found, rank * part)?))
-            }
-            Pattern::ReduceScatter => sum(&self.other[mine], me * part),
-            Pattern::AllReduce => sum(&self.other, 0),
-            Pattern::Broadcast => of(0, &self.other, 0),
-            Pattern::SendReceive => of((me + size - 1) % size, &self.other, 0),
-        }
-    }
-}
-
-fn numbers(bytes: &[u8]) -> Vec<f64> {
-    bytes.chunks_exact(8).filter_map(|number| Some(f64::from_le_bytes(number.try_into().ok()?))).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use linc_device::comm::Local;
 
     use super::*;
 
     fn on_threads(size: usize, bench: &ExchangeBench) -> Vec<Result<ExchangeReport, BenchError>> {
+        told_on_threads(size, bench, Duration::from_secs(60), &|_| {})
+    }
+
+    fn told_on_threads(
+        size: usize,
+        bench: &ExchangeBench,
+        timeout: Duration,
+        told: &(dyn Fn(Told<'_>) + Sync),
+    ) -> Vec<Result<ExchangeReport, BenchError>> {
         std::thread::scope(|scope| {
             let start = |comm: Local| {
                 scope.spawn(move || {
-                    let mut ranks = Ranks::new(Box::new(comm), Duration::from_secs(60), |_| {});
-                    let report = exchange(bench, &mut ranks, &mut |_| {});
+                    let mut ranks = Ranks::new(Box::new(comm), timeout, |_| {});
+                    let report = exchange(bench, &mut ranks, &mut |what| told(what));
                     ranks.finish().expect("all end");
                     report
                 })
@@ -399,6 +294,31 @@ mod tests {
             let sum = of(Pattern::AllReduce);
             assert_eq!(sum.wire_bytes * size, 2 * (size - 1) * sum.bytes);
             assert_eq!(of(Pattern::AllGather).wire_bytes * 2, sum.wire_bytes);
+        }
+    }
+
+    #[test]
+    fn ranks_that_take_no_part_wait_for_all_rounds_of_the_others() {
+        let bench = ExchangeBench {
+            patterns: vec![Pattern::AllReduce],
+            sizes: vec![4096],
+            ranks: vec![2],
+            timing: Timing { warmup: 2, rounds: 28 },
+        };
+        // Each round is far from the deadline of an exchange, and all together are beyond it.
+        let (timeout, round) = (Duration::from_secs(2), Duration::from_millis(90));
+        let (begun, runs) = (Instant::now(), std::sync::atomic::AtomicUsize::new(0));
+        let reports = told_on_threads(4, &bench, timeout, &|what| {
+            // The copy alone, of both ranks, or the test would take twice as long.
+            let is_copy = || runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 * 30;
+            if matches!(what, Told::Runs { .. }) && is_copy() {
+                std::thread::sleep(round);
+            }
+        });
+        assert!(begun.elapsed() > timeout, "this shows nothing");
+        for report in reports {
+            let report = report.expect("a report");
+            assert_eq!((report.rows.len(), report.rows[0].ranks, report.rows[0].ms.runs), (1, 2, 28));
         }
     }
 

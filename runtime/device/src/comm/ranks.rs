@@ -9,9 +9,19 @@ use super::{Comm, CommError, Exchange, Group, Say, sum_parts};
 /// The exit code of a run that ended because a rank failed, hangs or is gone.
 pub const LOST: u8 = 3;
 
-/// A wait gives its core away between looks from the start, since ranks may share it; after this long it sleeps between them.
-const AWAKE: Duration = Duration::from_secs(1);
-const NAP: Duration = Duration::from_micros(50);
+/// How a rank waits. It gives its core away between looks from the start, since ranks may share it; after some time it
+/// sleeps between them.
+#[derive(Clone, Copy)]
+struct Pace {
+    awake: Duration,
+    nap: Duration,
+}
+
+/// Of ranks whose work waits with them.
+const BUSY: Pace = Pace { awake: Duration::from_secs(1), nap: Duration::from_micros(50) };
+
+/// Of ranks that wait for the work of others, from which they are to take no time.
+const IDLE: Pace = Pace { awake: Duration::ZERO, nap: Duration::from_millis(1) };
 
 /// Bytes of a number that is summed.
 const ELEMENT: usize = size_of::<f32>();
@@ -23,6 +33,7 @@ const ELEMENT: usize = size_of::<f32>();
 pub struct Ranks {
     comm: Box<dyn Comm>,
     timeout: Duration,
+    pace: Pace,
     say: Say,
     world: Group,
     groups: u16,
@@ -36,7 +47,7 @@ impl Ranks {
     /// Over a backend, with exchanges that may take `timeout` each.
     pub fn new(comm: Box<dyn Comm>, timeout: Duration, say: Say) -> Ranks {
         let world = Group::world(comm.rank(), comm.size());
-        Ranks { comm, timeout, say, world, groups: 0, sent: 0, parts: vec![], ended: false }
+        Ranks { comm, timeout, pace: BUSY, say, world, groups: 0, sent: 0, parts: vec![], ended: false }
     }
 
     /// This process among all, from 0.
@@ -235,6 +246,19 @@ impl Ranks {
         self.all_gather(name, group, &[0], &mut vec![0; group.size()])
     }
 
+    /// [`Ranks::barrier`] of a rank that has nothing to do until the others come, after as many `exchanges` among
+    /// themselves at most: it waits as long as each of these may take, and sleeps meanwhile.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn idle_barrier(&mut self, name: &str, group: &Group, exchanges: u32) -> Result<(), CommError> {
+        let before = (self.timeout, self.pace);
+        (self.timeout, self.pace) = (self.timeout.saturating_mul(exchanges.saturating_add(1)), IDLE);
+        let result = self.barrier(name, group);
+        (self.timeout, self.pace) = before;
+        result
+    }
+
     /// The bytes of all members, in order; they may differ in length.
     ///
     /// # Errors
@@ -337,7 +361,7 @@ impl Ranks {
                     timeout: self.timeout,
                 });
             }
-            if elapsed > AWAKE { thread::sleep(NAP) } else { thread::yield_now() }
+            if elapsed > self.pace.awake { thread::sleep(self.pace.nap) } else { thread::yield_now() }
         }
     }
 
