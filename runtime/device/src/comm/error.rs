@@ -175,7 +175,7 @@ impl Launcher {
 }
 
 /// `rank 3`, `ranks 0, 2 and 5`, or the first of many.
-pub fn ranks(ranks: &[usize]) -> String {
+pub(super) fn ranks(ranks: &[usize]) -> String {
     const MOST: usize = 8;
     let shown: Vec<String> = ranks.iter().take(MOST).map(usize::to_string).collect();
     match (shown.as_slice(), ranks.len().saturating_sub(MOST)) {

@@ -27,7 +27,7 @@ mod watchdog;
 
 use std::time::Duration;
 
-pub use error::{CommError, ranks as ranks_in_words};
+pub use error::CommError;
 pub use exchange::{Exchange, Group};
 pub use local::Local;
 pub use mpi::Mpi;

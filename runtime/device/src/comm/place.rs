@@ -28,14 +28,8 @@ pub struct Place {
     pub rank: usize,
     /// Number of ranks; 1 without a launcher.
     pub world: usize,
-    /// Among the ranks of its machine, from 0: the number of its GPU.
-    pub local_rank: usize,
     /// What has started it; nothing if it was started by itself.
     pub launcher: Option<Launcher>,
-    /// The machine of rank 0, where the launcher says.
-    pub host: Option<String>,
-    /// A port of that machine that is for this run, where the launcher says.
-    pub port: Option<u16>,
     /// Whether SLURM offers PMIx, by which MPI processes find each other.
     pub has_pmix: bool,
 }
@@ -50,7 +44,6 @@ struct Variables {
     launcher: Launcher,
     rank: &'static str,
     world: &'static str,
-    local_rank: &'static str,
     /// Without it the others are something else.
     sign: &'static str,
 }
@@ -62,36 +55,21 @@ const LAUNCHERS: [Variables; 4] = [
         launcher: Launcher::OpenMpi,
         rank: "OMPI_COMM_WORLD_RANK",
         world: "OMPI_COMM_WORLD_SIZE",
-        local_rank: "OMPI_COMM_WORLD_LOCAL_RANK",
         sign: "",
     },
-    Variables {
-        launcher: Launcher::Mpich,
-        rank: "PMI_RANK",
-        world: "PMI_SIZE",
-        local_rank: "MPI_LOCALRANKID",
-        sign: "",
-    },
-    Variables {
-        launcher: Launcher::Torchrun,
-        rank: "RANK",
-        world: "WORLD_SIZE",
-        local_rank: "LOCAL_RANK",
-        sign: "MASTER_ADDR",
-    },
+    Variables { launcher: Launcher::Mpich, rank: "PMI_RANK", world: "PMI_SIZE", sign: "" },
+    Variables { launcher: Launcher::Torchrun, rank: "RANK", world: "WORLD_SIZE", sign: "MASTER_ADDR" },
     Variables {
         launcher: Launcher::Slurm,
         rank: "SLURM_PROCID",
         world: "SLURM_STEP_NUM_TASKS",
-        local_rank: "SLURM_LOCALID",
         sign: "SLURM_STEP_NUM_TASKS",
     },
 ];
 
 impl Place {
     /// A process that nobody started together with others.
-    pub const ALONE: Place =
-        Place { rank: 0, world: 1, local_rank: 0, launcher: None, host: None, port: None, has_pmix: false };
+    pub const ALONE: Place = Place { rank: 0, world: 1, launcher: None, has_pmix: false };
 
     /// As the environment of this process says.
     ///
@@ -178,42 +156,10 @@ impl Variables {
                 self.launcher.name()
             )));
         }
-        let local_rank = number(self.local_rank)?.unwrap_or(0);
-        let (host, port) = match self.launcher {
-            Launcher::Torchrun => (environment("MASTER_ADDR"), port(environment)?),
-            Launcher::Slurm => (environment("SLURM_STEP_NODELIST").map(|nodes| first_node(&nodes)), None),
-            Launcher::OpenMpi | Launcher::Mpich => (None, None),
-        };
         let launcher = Some(self.launcher);
         let has_pmix = environment("PMIX_RANK").is_some();
-        Ok(Some(Place { rank, world, local_rank, launcher, host, port, has_pmix }))
+        Ok(Some(Place { rank, world, launcher, has_pmix }))
     }
-}
-
-fn port(environment: &Environment<'_>) -> Result<Option<u16>, PlaceError> {
-    let Some(text) = environment("MASTER_PORT") else { return Ok(None) };
-    text.trim().parse().map(Some).map_err(|_| {
-        PlaceError(format!(
-            "MASTER_PORT is {text}; expected a number from 0 to 65535\n  help: torchrun sets it with --master-port"
-        ))
-    })
-}
-
-/// The first machine of a list in SLURM's form: `gpu[03-05,9],login` begins with `gpu03`.
-fn first_node(list: &str) -> String {
-    let mut node = String::new();
-    let mut rest = list.trim();
-    while let Some(at) = rest.find(['[', ',']) {
-        node.push_str(&rest[..at]);
-        if rest[at..].starts_with(',') {
-            return node;
-        }
-        let inside = &rest[at + 1..];
-        let end = inside.find(']').unwrap_or(inside.len());
-        node.push_str(inside[..end].split([',', '-']).next().unwrap_or_default());
-        rest = inside.get(end + 1..).unwrap_or_default();
-    }
-    node + rest
 }
 
 impl fmt::Display for Place {
@@ -239,41 +185,37 @@ mod tests {
     #[test]
     fn each_launcher_says_it_in_its_own_words() {
         use Launcher::{Mpich, OpenMpi, Slurm, Torchrun};
-        let open = "OMPI_COMM_WORLD_RANK=3 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1";
-        let mpich = "PMI_RANK=0 PMI_SIZE=2 MPI_LOCALRANKID=0";
-        let torch = "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500";
-        let slurm = "SLURM_PROCID=2 SLURM_NTASKS=4 SLURM_STEP_NUM_TASKS=4 SLURM_LOCALID=0 SLURM_STEP_NODELIST=a[07-9],b";
-        let batch = "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_LOCALID=0 SLURM_JOB_NODELIST=a[1-4]";
+        let open = "OMPI_COMM_WORLD_RANK=3 OMPI_COMM_WORLD_SIZE=4";
+        let mpich = "PMI_RANK=0 PMI_SIZE=2";
+        let torch = "RANK=5 WORLD_SIZE=8 MASTER_ADDR=10.0.0.1";
+        let slurm = "SLURM_PROCID=2 SLURM_NTASKS=4 SLURM_STEP_NUM_TASKS=4";
+        let batch = "SLURM_PROCID=0 SLURM_NTASKS=4";
+        // Kubernetes names services in this form; nothing here uses a port, a machine or a place on it.
+        let pod = "RANK=0 WORLD_SIZE=1 MASTER_ADDR=10.0.0.1 MASTER_PORT=tcp://10.0.0.1:29500 LOCAL_RANK=auto";
         let cases = [
-            (String::new(), None, (0, 1, 0)),
-            (open.to_owned(), Some(OpenMpi), (3, 4, 1)),
-            (mpich.to_owned(), Some(Mpich), (0, 2, 0)),
-            ("PMI_RANK=1 PMI_SIZE=2".to_owned(), Some(Mpich), (1, 2, 0)),
-            (torch.to_owned(), Some(Torchrun), (5, 8, 1)),
-            (slurm.to_owned(), Some(Slurm), (2, 4, 0)),
+            (String::new(), None, (0, 1)),
+            (open.to_owned(), Some(OpenMpi), (3, 4)),
+            (mpich.to_owned(), Some(Mpich), (0, 2)),
+            ("PMI_RANK=1 PMI_SIZE=2".to_owned(), Some(Mpich), (1, 2)),
+            (torch.to_owned(), Some(Torchrun), (5, 8)),
+            (slurm.to_owned(), Some(Slurm), (2, 4)),
+            (pod.to_owned(), Some(Torchrun), (0, 1)),
             // A script of sbatch is one process, whatever its step will have.
-            (batch.to_owned(), None, (0, 1, 0)),
+            (batch.to_owned(), None, (0, 1)),
             // A launcher that SLURM has started once a machine.
-            (format!("{open} {}", slurm.replace("TASKS=4", "TASKS=2")), Some(OpenMpi), (3, 4, 1)),
-            (format!("{torch} SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1"), Some(Torchrun), (5, 8, 1)),
+            (format!("{open} {}", slurm.replace("TASKS=4", "TASKS=2")), Some(OpenMpi), (3, 4)),
+            (format!("{torch} SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1"), Some(Torchrun), (5, 8)),
             // Scripts that hand MPI's numbers on in torchrun's words.
-            (format!("{open} RANK=3 WORLD_SIZE=4 MASTER_ADDR=a"), Some(OpenMpi), (3, 4, 1)),
+            (format!("{open} RANK=3 WORLD_SIZE=4 MASTER_ADDR=a"), Some(OpenMpi), (3, 4)),
             // Not torchrun's: the names of somebody else.
-            ("RANK=7 WORLD_SIZE=2".to_owned(), None, (0, 1, 0)),
-            ("WORLD_SIZE=many".to_owned(), None, (0, 1, 0)),
-            (format!("{open} LINC_LAUNCHER=none"), None, (0, 1, 0)),
+            ("RANK=7 WORLD_SIZE=2".to_owned(), None, (0, 1)),
+            ("WORLD_SIZE=many".to_owned(), None, (0, 1)),
+            (format!("{open} LINC_LAUNCHER=none"), None, (0, 1)),
         ];
-        for (environment, launcher, (rank, world, local_rank)) in cases {
+        for (environment, launcher, (rank, world)) in cases {
             let place = of(&environment).unwrap_or_else(|error| panic!("{environment}: {error}"));
-            assert_eq!(
-                (place.launcher, place.rank, place.world, place.local_rank),
-                (launcher, rank, world, local_rank),
-                "{environment}"
-            );
+            assert_eq!((place.launcher, place.rank, place.world), (launcher, rank, world), "{environment}");
         }
-        let place = of(torch).expect("a place");
-        assert_eq!((place.host.as_deref(), place.port), (Some("10.0.0.1"), Some(29500)));
-        assert_eq!(of(slurm).expect("a place").host.as_deref(), Some("a07"));
         assert!(!of(slurm).expect("a place").has_pmix);
         assert!(of(&format!("{slurm} PMIX_RANK=2")).expect("a place").has_pmix);
         assert_eq!(of(open).expect("a place").to_string(), "rank 3 of 4, started by Open MPI's mpirun");
@@ -281,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_right_is_refused() {
-        let cases: [(&str, &[&str]); 9] = [
+        let cases: [(&str, &[&str]); 8] = [
             ("PMI_RANK=1", &["PMI_RANK is set, but PMI_SIZE is not", "help: "]),
             ("PMI_SIZE=2", &["PMI_SIZE is set, but PMI_RANK is not"]),
             ("PMI_RANK=2 PMI_SIZE=2", &["PMI_RANK is 2", "PMI_SIZE is 2", "from 0 to 1"]),
@@ -291,29 +233,12 @@ mod tests {
                 "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2 PMI_RANK=0 PMI_SIZE=1",
                 &["OMPI_COMM_WORLD_RANK = 1", "PMI_SIZE = 1", "env -u PMI_RANK -u PMI_SIZE"],
             ),
-            ("RANK=1 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=70000", &["MASTER_PORT is 70000"]),
             ("RANK=1 MASTER_ADDR=a", &["RANK is set, but WORLD_SIZE is not", "torchrun"]),
             ("LINC_LAUNCHER=mpich", &["LINC_LAUNCHER is mpich", "expected none"]),
         ];
         for (environment, expected) in cases {
             let error = of(environment).expect_err(environment).to_string();
             assert!(expected.iter().all(|word| error.contains(word)), "{environment}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_first_node_of_a_list() {
-        for (list, first) in [
-            ("node7", "node7"),
-            ("a,b", "a"),
-            ("gpu[03-05,9],login", "gpu03"),
-            ("gpu[12,14]", "gpu12"),
-            ("rack[2-3]node[01-16]", "rack2node01"),
-            ("n[1-2].cluster,m", "n1.cluster"),
-            ("broken[1", "broken1"),
-            ("", ""),
-        ] {
-            assert_eq!(first_node(list), first, "{list}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::error::ranks as ranks_in_words;
 use super::pattern::{Expected, difference, fill};
 use super::*;
 
