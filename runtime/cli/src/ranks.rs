@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, bail};
 use clap::Parser;
 use linc_bench::{BenchError, ExchangeBench, ExchangeReport, Pattern, exchange as measure};
-use linc_device::comm::{Place, Ranks, Starter, become_command, connect};
+use linc_device::comm::{LAUNCHER_VARIABLE, Place, Ranks, Starter, become_command, connect};
 use linc_device::cpu::Level;
 use linc_device::process::machine;
 use linc_device::words::{bytes, count};
@@ -24,11 +24,15 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<ExitCode> {
     // What the command line has wrong is said once, not by each rank.
     let words = std::iter::once("linc".into()).chain(args.command.iter().cloned());
     let command = Cli::try_parse_from(words).unwrap_or_else(|error| error.exit()).command;
-    match &command {
-        Command::Bench(BenchCommand::Exchange(_)) => {}
-        other if args.ranks > 1 => bail!("{}", not_shared(name_of(other), args.ranks)),
-        Command::Launch(_) => bail!("linc launch starts another command, not itself"),
-        _ => {}
+    match nature(&command) {
+        (_, Nature::Shares) => {}
+        (_, Nature::Starts) => bail!("linc launch starts another command, not itself"),
+        (name, Nature::Works | Nature::Prints) if args.ranks > 1 => bail!(
+            "{}\n  help: start it once: linc {name} .., without launch -n {}",
+            not_shared(name, args.ranks),
+            args.ranks
+        ),
+        (_, Nature::Works | Nature::Prints) => {}
     }
     let starter = Starter::find()?;
     if let Some(warning) = Starter::warning(args.ranks) {
@@ -40,60 +44,73 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<ExitCode> {
 
 /// Refuses commands that would do the same work once a rank, and write to the same folders.
 pub(crate) fn check(command: &Command) -> Result<()> {
-    let works = matches!(
-        command,
-        Command::Train(_)
-            | Command::Sweep(_)
-            | Command::Eval(_)
-            | Command::Serve(_)
-            | Command::Generate(_)
-            | Command::Import(_)
-            | Command::Export(_)
-            | Command::Tokenize(_)
-            | Command::Launch(_)
-    );
-    if !works {
-        return Ok(());
+    let (name, nature) = nature(command);
+    match nature {
+        Nature::Works | Nature::Starts => {}
+        Nature::Shares | Nature::Prints => return Ok(()),
     }
     let place = Place::of_process()?;
     if place.world == 1 {
         return Ok(());
     }
     label(&place);
-    bail!("this is {place}: {}", not_shared(name_of(command), place.world))
+    bail!(
+        "this is {place}: {}\n  help: start it once, without the launcher; or with {LAUNCHER_VARIABLE}=none if each is a run of its own, in its own folder",
+        not_shared(name, place.world)
+    )
 }
 
 fn not_shared(command: &str, ranks: usize) -> String {
     format!(
-        "linc {command} does not share its work among ranks yet, and {} would do the same work\n  help: start it once, without the launcher; or with LINC_LAUNCHER=none if each is a run of its own, in its own folder",
+        "linc {command} does not share its work among ranks yet, and {} would do the same work",
         count(ranks, "rank")
     )
 }
 
-fn name_of(command: &Command) -> &'static str {
+/// What comes of a command that several ranks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    /// Each does its part.
+    Shares,
+    /// Each would do all of it, and write where the others write.
+    Works,
+    /// Each would say the same: no harm, and no use.
+    Prints,
+    /// Each would start ranks.
+    Starts,
+}
+
+/// The words of a command, and its nature.
+fn nature(command: &Command) -> (&'static str, Nature) {
+    use Nature::{Prints, Shares, Starts, Works};
     match command {
-        Command::Train(_) => "train",
-        Command::Sweep(_) => "sweep",
-        Command::Place(_) => "place",
-        Command::Report(_) => "report",
-        Command::Config(_) => "config",
-        Command::Compile(_) => "compile",
-        Command::Inspect(_) => "inspect",
-        Command::Generate(_) => "generate",
-        Command::Serve(_) => "serve",
-        Command::Eval(_) => "eval",
-        Command::Look(_) => "look",
-        Command::Compare(_) => "compare",
-        Command::Import(_) => "import",
-        Command::Export(_) => "export",
-        Command::Tokenize(_) => "tokenize",
-        Command::Launch(_) => "launch",
-        Command::Bench(_) => "bench",
+        Command::Train(_) => ("train", Works),
+        Command::Sweep(_) => ("sweep", Works),
+        Command::Place(_) => ("place", Works),
+        Command::Report(_) => ("report", Works),
+        Command::Config(_) => ("config", Prints),
+        Command::Compile(_) => ("compile", Works),
+        Command::Inspect(_) => ("inspect", Prints),
+        Command::Generate(_) => ("generate", Works),
+        Command::Serve(_) => ("serve", Works),
+        Command::Eval(_) => ("eval", Works),
+        Command::Look(_) => ("look", Works),
+        Command::Compare(_) => ("compare", Works),
+        Command::Import(_) => ("import", Works),
+        Command::Export(_) => ("export", Works),
+        Command::Tokenize(_) => ("tokenize", Works),
+        Command::Launch(_) => ("launch", Starts),
+        Command::Bench(BenchCommand::Exchange(_)) => ("bench exchange", Shares),
+        Command::Bench(BenchCommand::Attention(_)) => ("bench attention", Works),
+        Command::Bench(BenchCommand::Train(_)) => ("bench train", Works),
+        Command::Bench(BenchCommand::Inference(_)) => ("bench inference", Works),
+        Command::Bench(BenchCommand::Cost(_)) => ("bench cost", Works),
+        Command::Bench(BenchCommand::Memory(_)) => ("bench memory", Works),
         #[cfg(feature = "watch")]
-        Command::Watch(_) => "watch",
-        Command::Completions(_) => "completions",
-        Command::Models => "models",
-        Command::Init(_) => "init",
+        Command::Watch(_) => ("watch", Prints),
+        Command::Completions(_) => ("completions", Prints),
+        Command::Models => ("models", Prints),
+        Command::Init(_) => ("init", Works),
     }
 }
 

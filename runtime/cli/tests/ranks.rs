@@ -53,13 +53,55 @@ fn a_run_is_not_trained_once_a_rank() {
         let (code, text) = run(linc(environment, &["train", &config, "--training.steps", "1"]));
         assert_eq!(code, Some(0), "{text}");
     }
-    for args in [
-        &["sweep", "sweep_ratio"][..],
-        &["tokenize", "x.txt", "--out", "x"],
-        &["launch", "-n", "2", "models"],
-    ] {
+}
+
+/// Command lines that do work, each of which several ranks would do as often as there are ranks; nothing is read before.
+const WORK: [&[&str]; 20] = [
+    &["train", "x.toml"],
+    &["sweep", "sweep_ratio"],
+    &["place", "x", "--ratio", "1", "--out", "y"],
+    &["report", "x"],
+    &["compile", "x.toml"],
+    &["generate", "x"],
+    &["serve", "x"],
+    &["eval", "x", "--out", "y"],
+    &["look", "x", "--text", "y"],
+    &["compare", "x", "y"],
+    &["import", "x"],
+    &["export", "x", "--out", "y"],
+    &["tokenize", "x.txt", "--out", "x"],
+    &["init", "quickstart", "x"],
+    &["bench", "attention"],
+    &["bench", "train", "x.toml"],
+    &["bench", "inference", "x.toml"],
+    &["bench", "cost", "x.toml"],
+    &["bench", "memory", "x.toml"],
+    &["launch", "-n", "2", "models"],
+];
+
+#[test]
+fn no_work_is_done_once_a_rank() {
+    for args in WORK {
+        let words = if args[0] == "bench" { args[..2].join(" ") } else { args[0].to_owned() };
+        let refused = format!("linc {words} does not share its work");
         let (code, text) = run(linc(&OPEN_MPI, args));
-        assert!(code == Some(2) && text.contains(args[0]) && text.contains("of 4"), "{text}");
+        assert_eq!(code, Some(2), "{args:?}: {text}");
+        for word in ["rank 0 of 4", &refused, "LINC_LAUNCHER=none"] {
+            assert!(text.contains(word), "{args:?}: {text}");
+        }
+        // Launched, the remedy is another: the variable of launchers says nothing to launch.
+        let (code, text) = run(linc(&[], &[&["launch", "-n", "2"], args].concat()));
+        assert_eq!(code, Some(2), "{args:?}: {text}");
+        if args[0] != "launch" {
+            let help = format!("help: start it once: linc {words} .., without launch -n 2");
+            assert!(text.contains(&refused) && text.contains(&help), "{args:?}: {text}");
+            assert!(!text.contains("LINC_LAUNCHER"), "{args:?}: {text}");
+        }
+    }
+    // What only prints does no harm.
+    for args in [&["models"][..], &["config", "quickstart"], &["completions", "bash"]] {
+        let (code, text) = run(linc(&OPEN_MPI, args));
+        assert_eq!(code, Some(0), "{args:?}: {text}");
     }
 }
 
@@ -158,11 +200,12 @@ fn two_ranks_over_mpi() {
         assert_eq!(2 * wire, factor * bytes, "{row}");
         assert!(row["share"].as_f64() > Some(0.0), "{row}");
     }
-    // What all ranks find wrong one of them says.
+    // What all ranks find wrong one of them says. That this process is alone its ranks are not told.
     let Some(mut command) = launched(&["--ranks", "3"]) else { return };
+    command.env("LINC_LAUNCHER", "none");
     let (code, text) = said(&command.output().expect("linc runs"));
     assert_eq!(code, Some(2), "{text}");
-    assert_eq!(text.matches("--ranks is 3").count(), 1, "{text}");
+    assert_eq!(text.matches("--ranks is 3; expected 1 to 2").count(), 1, "{text}");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::Launcher;
 use super::mpi::{Family, Search, VARIABLE, file_names, fits, program_folders};
+use super::{LAUNCHER_VARIABLE, Launcher};
 use crate::threads;
 
 /// Why no ranks can be started.
@@ -101,6 +101,8 @@ impl Starter {
         }
         command.arg("-n").arg(ranks.to_string()).arg(program).args(arguments);
         command.env(VARIABLE, &self.library);
+        // Where it says none, that was of the process that starts them: each of them would be alone.
+        command.env_remove(LAUNCHER_VARIABLE);
         command
     }
 
@@ -187,6 +189,8 @@ mod tests {
         assert_eq!(words(&command), "-n 3 linc bench exchange");
         let library = command.get_envs().find(|(name, _)| *name == VARIABLE).and_then(|(_, value)| value);
         assert_eq!(library, Some("x/lib/libmpi.so.12".as_ref()));
+        let removed = command.get_envs().any(|(name, value)| name == LAUNCHER_VARIABLE && value.is_none());
+        assert!(removed, "each rank would be told that it is alone");
         let command = starter(Launcher::OpenMpi).command(3, Path::new("linc"), &arguments);
         assert_eq!(words(&command), "--bind-to none -n 3 linc bench exchange");
     }
