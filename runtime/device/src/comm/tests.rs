@@ -334,8 +334,7 @@ fn what_does_not_fit_an_exchange_is_an_error_and_no_access() {
 
 #[test]
 fn launchers_that_linc_cannot_use_are_refused_with_what_to_type() {
-    let place =
-        |launcher, has_pmix| Place { rank: 1, world: 4, launcher: Some(launcher), has_pmix, ..Place::ALONE };
+    let place = |launcher, has_pmix| Place { rank: 1, world: 4, launcher: Some(launcher), has_pmix };
     let refused = |place: &Place| connect(place, SOON, quiet).err().expect("refused").to_string();
     assert!(refused(&place(Launcher::Slurm, false)).contains("srun --mpi=pmix"));
     assert!(refused(&place(Launcher::Torchrun, true)).contains("linc launch -n 4"));
