@@ -64,7 +64,6 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
             };
             let device = device(&args.running.device, args.running.threads)?;
             let written = compare::texts(&subject, &asked, device, stop, &mut told)?;
-            subject.clean();
             Ok((writer(path, &subject), written))
         });
         bar.clear();

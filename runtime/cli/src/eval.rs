@@ -113,7 +113,6 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         results.save(about, &found)?;
     }
     bar.clear();
-    subject.clean();
     let policy = policy.map_or_else(String::new, |policy| format!("; {policy}"));
     out::line(format_args!("{}, layers {}", subject.model.title(), subject.model.layer_map()))?;
     out::line(format_args!("context {context}, {}{policy}\n", precision.name()))?;

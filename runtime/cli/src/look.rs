@@ -73,7 +73,6 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
         (looked, _) => looked?,
     };
     let Some(looked) = looked else { bail!("the work ended before its end") };
-    subject.clean();
     let written = looked.write(&folder)?;
     let (header, rows) = looked.table();
     let header: Vec<&str> = header.iter().map(String::as_str).collect();

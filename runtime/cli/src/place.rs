@@ -110,7 +110,8 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
         done => done?,
     }
     let hybrid = placing.write_hybrid(&subject, &folder)?;
-    subject.clean();
+    // Training may take long, and needs nothing of it.
+    drop(subject);
     let placed = &placing.placed;
     match args.format {
         Format::Json => out::line(serde_json::to_string(placed)?)?,

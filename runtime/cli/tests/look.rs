@@ -56,6 +56,37 @@ fn a_run_is_looked_into() {
 }
 
 #[test]
+fn a_hugging_face_folder_is_looked_into_whatever_another_command_left() {
+    let folder = Folder::new("look_hf");
+    let [run, text] = trained(&folder);
+    let other = folder.path("another").display().to_string();
+    succeed(&["train", &folder.config(), "--training.seed", "9", "--job.dump_folder", &other]);
+    let [foreign, stranger] = [(&run, "foreign"), (&other, "stranger")].map(|(run, name)| {
+        let to = folder.path(name).display().to_string();
+        succeed(&["export", &format!("{run}/checkpoint/step-6"), "--out", &to]);
+        to
+    });
+    let out = folder.path("out").display().to_string();
+    let left = folder.path("out/imported");
+    let place = left.display().to_string();
+    // A command on another model was killed there.
+    succeed(&["import", &stranger, "--out", &place]);
+    let look = ["look", &foreign, "--text", &text, "--context", "32", "--out", &out];
+    succeed(&look);
+    assert!(!left.exists(), "what was made of it is removed");
+    succeed(&["look", &run, "--text", &text]);
+    let json = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(folder.path(name)).expect("numbers")).expect("JSON")
+    };
+    let (found, expected) = (json("out/look.json"), json("run/look/look.json"));
+    assert_eq!((&found["loss"], &found["heads"]), (&expected["loss"], &expected["heads"]));
+    assert_eq!(found["checkpoint"].as_str(), Some(foreign.as_str()), "the path that was named");
+    // It is removed where the command fails, too.
+    refuse(&[&look[..5], &["1", "--out", &out][..]].concat(), &["at least 2"]);
+    assert!(!left.exists(), "nothing is left of a command that failed");
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_refused() {
     let folder = Folder::new("look_refused");
     let [run, text] = trained(&folder);
@@ -65,6 +96,7 @@ fn what_cannot_be_looked_at_is_refused() {
     refuse(&["look", &run, "--text", &text, "--without", "head"], &["--without", "did you mean heads"]);
     refuse(&["look", &run, "--text", &text, "--cells", "1"], &["--cells", "2 to 512"]);
     refuse(&["look", &run, "--text", &text, "--context", "0"], &["--context", "at least 1"]);
+    refuse(&["look", &run, "--text", &text, "--context", "1"], &["the context is 1", "at least 2"]);
     refuse(&["look", &run, "--text", &text, "--ids", &text], &["--ids"]);
     let empty = folder.file("empty.txt", "");
     refuse(&["look", &run, "--text", &empty], &["less than two tokens"]);

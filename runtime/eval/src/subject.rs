@@ -15,6 +15,8 @@ use crate::error::EvalError;
 pub struct Subject {
     /// Built from the texts that the checkpoint has of it.
     pub model: Model,
+    /// The checkpoint or the folder of Hugging Face that it is of, for people.
+    pub path: PathBuf,
     /// The checkpoint with its weights.
     pub checkpoint: PathBuf,
     /// What the checkpoint says of itself.
@@ -23,13 +25,13 @@ pub struct Subject {
     pub tokenizer: Option<Tokenizer>,
     /// What people should know.
     pub notes: Vec<String>,
-    /// The folder that was made for a model of Hugging Face.
-    imported: Option<PathBuf>,
+    /// What was made for a model of Hugging Face; gone when the model is.
+    _imported: Option<Imported>,
 }
 
 impl Subject {
-    /// Opens what a path names. A folder of Hugging Face becomes a checkpoint in the folder `imported`, which is used again
-    /// where it is there; `architecture` is the text of such models, and `tell` hears how far that is.
+    /// Opens what a path names. A folder of Hugging Face becomes a checkpoint in the folder `imported`, which is there as long
+    /// as what is returned; `architecture` is the text of such models, and `tell` hears how far that is.
     ///
     /// # Errors
     /// There is no model, or it is damaged.
@@ -41,16 +43,15 @@ impl Subject {
     ) -> Result<Self, EvalError> {
         let is_foreign = path.join("config.json").is_file() && !path.join("state.json").is_file();
         let mut notes = vec![];
-        let checkpoint = if is_foreign {
-            if linc_checkpoint::open(imported).is_err() {
-                if imported.exists() {
-                    fs::remove_dir_all(imported).map_err(EvalError::unwritable(imported))?;
-                }
-                notes = hugging_face::import(path, imported, architecture, tell)?.notes;
+        let (checkpoint, imported) = if is_foreign {
+            // What somebody's killed command left there may be of another model: nothing in it says of which.
+            if imported.exists() {
+                fs::remove_dir_all(imported).map_err(EvalError::unwritable(imported))?;
             }
-            imported.to_path_buf()
+            notes = hugging_face::import(path, imported, architecture, tell)?.notes;
+            (imported.to_path_buf(), Some(Imported { folder: imported.to_path_buf() }))
         } else {
-            newest(path)?
+            (newest(path)?, None)
         };
         let state = linc_checkpoint::open(&checkpoint)?;
         let model = model_of(&state.model)?;
@@ -62,8 +63,8 @@ impl Subject {
             "text" => Some(Tokenizer::bytes()),
             _ => None,
         };
-        let imported = is_foreign.then(|| imported.to_path_buf());
-        Ok(Subject { model, checkpoint, state, tokenizer, notes, imported })
+        let path = if is_foreign { path.to_path_buf() } else { checkpoint.clone() };
+        Ok(Subject { model, path, checkpoint, state, tokenizer, notes, _imported: imported })
     }
 
     /// What its numbers depend on.
@@ -77,12 +78,16 @@ impl Subject {
             "tokenizer": self.tokenizer.as_ref().map(Tokenizer::fingerprint),
         })
     }
+}
 
-    /// Removes what was made for a model of Hugging Face, whose folder is as it was.
-    pub fn clean(&self) {
-        if let Some(folder) = &self.imported {
-            let _ = fs::remove_dir_all(folder);
-        }
+/// A folder that is removed when it is no longer used, whichever way that ends.
+struct Imported {
+    folder: PathBuf,
+}
+
+impl Drop for Imported {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

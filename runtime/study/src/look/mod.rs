@@ -188,6 +188,12 @@ pub fn look(
     stop: &AtomicBool,
     tell: &mut Tell<'_>,
 ) -> Result<Option<Looked>, StudyError> {
+    if asked.context < 2 {
+        return Err(StudyError::Nothing {
+            message: format!("the context is {}, in which no token has one before it", asked.context),
+            help: "give a --context of at least 2".to_owned(),
+        });
+    }
     let ids = asked.text.read(subject.tokenizer.as_ref())?;
     if ids.len() < 2 {
         return Err(StudyError::Nothing {
@@ -218,7 +224,7 @@ pub fn look(
     Ok(Some(Looked {
         model: model.title(),
         layers: model.layer_map(),
-        checkpoint: subject.checkpoint.display().to_string(),
+        checkpoint: subject.path.display().to_string(),
         step: subject.state.step,
         text: path,
         tokens: first.len(),
