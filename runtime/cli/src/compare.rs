@@ -42,38 +42,55 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
         ..Sampling::default()
     };
     sampling.check()?;
-    let asked = Asked {
-        prompts: Asked::prompts(args.prompts.as_deref())?,
-        tokens: args.tokens,
-        sampling,
-        context: args.running.context,
-        precision: pass_setting(&args.running.precision)?,
-    };
+    let prompts = Asked::prompts(args.prompts.as_deref())?;
+    let precision = pass_setting(&args.running.precision)?;
     let stop = signals::catch(NOTICES);
     let bar = Progress::new();
-    let (mut writers, mut texts) = (vec![], vec![]);
+    let mut subjects = vec![];
     for (number, path) in args.paths.iter().enumerate() {
         let imported = args.out.join(format!("imported-{number}"));
         let subject = Subject::open(path, &imported, &llama()?, &mut tell(&bar, "import"));
-        let found = subject.map_err(anyhow::Error::from).and_then(|subject| {
-            subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
-            let what = path.display().to_string();
-            let shown = bar.clone();
-            let mut told = move |done: usize, total: usize| {
-                shown.show(&what, &format!("{what} {done}/{total} texts"), done as u64, total as u64);
-            };
-            let device = device(&args.running.device, args.running.threads)?;
-            let written = compare::texts(&subject, &asked, device, stop, &mut told)?;
-            Ok((writer(path, &subject), written))
-        });
         bar.clear();
-        let (writer, written) = match (found, signals::exit_code()) {
-            (Ok((_, None)) | Err(_), Some(code)) => return Ok(ExitCode::from(code)),
-            (found, _) => found?,
+        let subject = match (subject, signals::exit_code()) {
+            (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
+            (subject, _) => subject?,
+        };
+        subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
+        subjects.push(subject);
+    }
+    let asked = Asked {
+        prompts,
+        source: args.prompts.clone(),
+        tokens: args.tokens,
+        sampling,
+        context: args.running.context.unwrap_or_else(|| compare::shared_context(&subjects)),
+        precision,
+    };
+    let (mut writers, mut texts) = (vec![], vec![]);
+    for (path, subject) in args.paths.iter().zip(&subjects) {
+        let what = path.display().to_string();
+        let shown = bar.clone();
+        let mut told = |done: usize, total: usize| {
+            shown.show(&what, &format!("{what} {done}/{total} texts"), done as u64, total as u64);
+        };
+        let device = device(&args.running.device, args.running.threads)?;
+        let written = compare::texts(subject, &asked, device, stop, &mut told);
+        bar.clear();
+        let written = match (written, signals::exit_code()) {
+            (Ok(None) | Err(_), Some(code)) => return Ok(ExitCode::from(code)),
+            (written, _) => written?,
         };
         let Some(written) = written else { bail!("the work ended before its end") };
-        writers.push(writer);
-        texts.push(written);
+        if written.cut_short > 0 {
+            out::complain(format_args!(
+                "note: {what}: {} cut short by the context of {}, before {}",
+                count(written.cut_short, "text"),
+                asked.context,
+                count(asked.tokens, "token")
+            ));
+        }
+        writers.push(writer(path, subject));
+        texts.push(written.texts);
     }
     let comparison = Comparison::new(writers, asked.prompts, texts, sampling);
     let written = comparison.write(&args.out)?;

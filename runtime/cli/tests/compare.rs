@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::common::{Folder, refuse, succeed};
+use crate::common::{Folder, linc, refuse, succeed};
 
 /// Two trained runs of other ratios, with names that are no HTML.
 fn runs(folder: &Folder) -> [String; 2] {
@@ -78,6 +78,36 @@ fn texts_are_written_marked_and_counted() {
 }
 
 #[test]
+fn all_models_have_the_same_room_and_use_it() {
+    let folder = Folder::new("compare_room");
+    let config = folder.config();
+    let [short, long] = [("short", "32"), ("long", "64")].map(|(name, tokens)| {
+        let to = folder.path(name).display().to_string();
+        succeed(&["train", &config, "--training.seq_len", tokens, "--job.dump_folder", &to]);
+        to
+    });
+    let prompts = folder.file("prompts.txt", "the quick\n");
+    let texts = |models: [&str; 2], name: &str| {
+        let to = folder.path(name).display().to_string();
+        let command =
+            ["compare", models[0], models[1], "--prompts", &prompts, "--tokens", "40", "--out", &to];
+        let output = linc(&command);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let key = fs::read(folder.path(name).join("compare.json")).expect("the key");
+        let key: Value = serde_json::from_slice(&key).expect("JSON");
+        let length = |model: usize| key["texts"][model][0][0].as_str().map_or(0, |text| text.chars().count());
+        ([length(0), length(1)], said)
+    };
+    // Bytes are tokens: behind a prompt of 9 and what begins a text there are at most 23.
+    let ([one, two], said) = texts([&short, &long], "both");
+    assert!(one <= 23 && two <= 23, "{one} {two}");
+    assert!(said.contains("1 text cut short by the context of 32, before 40 tokens"), "{said}");
+    let ([one, two], said) = texts([&long, &long], "long_ones");
+    assert!(two == one && !said.contains("cut short"), "{one} {two}: {said}");
+}
+
+#[test]
 fn what_cannot_be_compared_is_refused() {
     let folder = Folder::new("compare_refused");
     let [one, _] = runs(&folder);
@@ -87,8 +117,26 @@ fn what_cannot_be_compared_is_refused() {
     refuse(&["compare", &one, "none", "--out", &to, "--prompts", &prompts], &["none"]);
     refuse(&["compare", &one, &one, "--out", &to, "--prompts", "nothing.jsonl"], &["nothing.jsonl"]);
     // The built-in prompts are longer than 32 bytes.
-    refuse(&["compare", &one, &one, "--out", &to], &["prompt of line 1", "exceeds the context of 32"]);
+    refuse(&["compare", &one, &one, "--out", &to], &["built-in prompt 1: ", "exceeds the context of 32"]);
+    let long = folder.file("long.txt", format!("fox\n{}\n", "x".repeat(40)));
+    refuse(
+        &["compare", &one, &one, "--out", &to, "--prompts", &long],
+        &["long.txt:2: ", "exceeds the context"],
+    );
     refuse(&["compare", &one, &one, "--out", &to, "--temperature", "-1"], &["temperature"]);
+    for (option, value) in [
+        ("--tokens", "3"),
+        ("--temperature", "1"),
+        ("--top-k", "3"),
+        ("--top-p", "0.5"),
+        ("--seed", "3"),
+        ("--context", "8"),
+        ("--precision", "float32"),
+        ("--device", "cpu"),
+        ("--threads", "1"),
+    ] {
+        refuse(&["compare", "--tally", &one, option, value], &["--tally", option]);
+    }
     refuse(&["compare", "--tally", &one], &["has no compare.json"]);
     refuse(&["compare", &one, &one, "--prompts", &prompts, "--out", "/proc/none"], &["cannot create"]);
 }

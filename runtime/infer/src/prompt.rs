@@ -52,8 +52,16 @@ impl Given {
 /// # Errors
 /// As [`from_file`], and [`InferError::Request`] with the line that is no JSON or has no prompt, or if there is none.
 pub fn many_from_file(path: &Path) -> Result<Vec<Given>, InferError> {
+    many_of(&from_file(path)?, path)
+}
+
+/// The prompts in a file's text, as [`many_from_file`] for who has read it already: a pipe is empty the second time.
+///
+/// # Errors
+/// As there.
+pub fn many_of(text: &str, path: &Path) -> Result<Vec<Given>, InferError> {
     let is_json = path.extension().is_some_and(|end| end == "jsonl" || end == "ndjson");
-    many(&from_file(path)?, &path.display().to_string(), is_json)
+    many(text, &path.display().to_string(), is_json)
 }
 
 /// The prompts that are piped in, as [`many_from_file`].

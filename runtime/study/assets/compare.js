@@ -88,7 +88,7 @@
     const file = JSON.stringify({ linc_compare: 1, study, rater: name, ratings }, null, 2) + "\n";
     const link = document.createElement("a");
     link.href = "data:application/json;charset=utf-8," + encodeURIComponent(file);
-    link.download = `ratings-${name.replace(/[^A-Za-z0-9]+/g, "_").slice(0, 40) || "rater"}.json`;
+    link.download = `ratings-${[...name.replace(/[^\p{L}\p{M}\p{N}]+/gu, "_")].slice(0, 40).join("")}.json`;
     link.click();
     done.textContent = `Saved ${count()} of ${all.length} marks.`;
   });

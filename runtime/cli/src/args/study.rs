@@ -74,7 +74,9 @@ pub(crate) struct CompareArgs {
     #[arg(value_name = "MODEL", required = true)]
     pub(crate) paths: Vec<PathBuf>,
     /// Count the marks on a comparison
-    #[arg(long, conflicts_with_all = ["prompts", "out"])]
+    #[arg(long, conflicts_with_all = [
+        "prompts", "out", "tokens", "temperature", "top_k", "top_p", "seed", "context", "precision", "device", "threads",
+    ])]
     pub(crate) tally: bool,
     /// A prompt in each line, or JSON lines with a `prompt` or `turns` each; twenty that are built in, if not given
     #[arg(long, value_name = "FILE")]

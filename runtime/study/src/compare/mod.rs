@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{StudyError, file};
 
 pub use prompts::Prompt;
-pub use write::{Asked, Telling, texts};
+pub use write::{Asked, Telling, Texts, shared_context, texts};
 
 /// What texts are judged by.
 pub const CRITERIA: [(&str, &str); 3] = [
@@ -58,7 +58,7 @@ pub struct Writer {
 pub struct Comparison {
     /// Of the file's form.
     pub version: u32,
-    /// Tells it from others: a checksum of all texts.
+    /// Tells it from others: a checksum of all texts, of who wrote them, and of the order in which they are shown.
     pub study: String,
     /// Seed of the first prompt; others count on from it.
     pub seed: u64,
@@ -92,22 +92,36 @@ impl Comparison {
         sampling: Sampling,
     ) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(sampling.seed ^ 0x9e37_79b9_7f4a_7c15);
-        let order = prompts.iter().map(|_| shuffled(writers.len(), &mut random)).collect();
+        let order: Vec<Vec<usize>> = prompts.iter().map(|_| shuffled(writers.len(), &mut random)).collect();
         let Sampling { temperature, top_k, top_p, seed, .. } = sampling;
         let sampling = match temperature {
             0.0 => "the most likely token each time".to_owned(),
             _ => format!("temperature {temperature}, top_k {top_k}, top_p {top_p}"),
         };
-        let study = checksum(&serde_json::to_string(&(&prompts, &texts)).unwrap_or_default());
+        // Marks say which place a text has, so that they are of this order alone; and what they come to is said of the writers.
+        let all = (&writers, &prompts, &texts, &order);
+        let study = checksum(&serde_json::to_string(&all).unwrap_or_default());
         Comparison { version: VERSION, study, seed, sampling, writers, prompts, texts, order }
     }
 
     /// Writes the page and the key into a folder.
     ///
     /// # Errors
-    /// Files that cannot be written.
+    /// Files that cannot be written, or a folder with marks on another comparison, which mean nothing without its key.
     pub fn write(&self, folder: &Path) -> Result<Written, StudyError> {
         fs::create_dir_all(folder).map_err(file("create", folder))?;
+        for path in ratings::in_folder(folder)? {
+            if ratings::study(&path)?.as_ref() != Some(&self.study) {
+                return Err(StudyError::Nothing {
+                    message: format!(
+                        "{} has marks on another comparison, whose {KEY} would be gone",
+                        path.display()
+                    ),
+                    help: "choose another folder with --out, or move those marks away together with their compare.json"
+                        .to_owned(),
+                });
+            }
+        }
         let (page, key) = (folder.join("compare.html"), folder.join(KEY));
         let store =
             |path: &Path, text: &str| write_entry(path, &[text.as_bytes()]).map_err(file("write", path));

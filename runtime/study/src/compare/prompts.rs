@@ -42,7 +42,7 @@ pub(super) fn prompts(path: Option<&Path>) -> Result<Vec<Prompt>, StudyError> {
     if text.lines().find(|line| !line.trim().is_empty()).is_some_and(has_turns) {
         return parsed(&text, &name);
     }
-    let given = prompt::many_from_file(path)?;
+    let given = prompt::many_of(&text, path)?;
     let of = |given: Given| Prompt {
         turns: vec![given.text],
         category: given.fields.get("category").and_then(Value::as_str).map(str::to_owned),
@@ -120,5 +120,18 @@ mod tests {
             let error = of(text).expect_err(said).to_string();
             assert!(error.contains(said) && error.contains("help: "), "{error}");
         }
+    }
+
+    /// What a shell's `<(..)` is: its bytes come once.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_is_read_once() {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        writer.write_all(b"one\ntwo\n").expect("written");
+        drop(writer);
+        let found = prompts(Some(Path::new(&format!("/dev/fd/{}", reader.as_raw_fd())))).expect("prompts");
+        assert_eq!(found.iter().map(|prompt| &*prompt.turns[0]).collect::<Vec<_>>(), ["one", "two"]);
     }
 }

@@ -1,7 +1,7 @@
 //! What people said of texts: files that the page saves, which may have been edited or broken since.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,30 @@ pub(super) fn read_all(comparison: &Comparison, paths: &[PathBuf]) -> Result<Vec
         all.push(found);
     }
     Ok(all)
+}
+
+/// The files of marks in a folder: those whose names begin with `ratings`.
+pub(super) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, StudyError> {
+    let entries = fs::read_dir(folder).map_err(file("read", folder))?;
+    let is_marks = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with("ratings") && name.ends_with(".json")
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_marks).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Which comparison a file says that its marks are of; nothing where it says none.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn study(path: &Path) -> Result<Option<String>, StudyError> {
+    let mut text = vec![];
+    let opened = File::open(path).map_err(file("read", path))?;
+    opened.take(MOST).read_to_end(&mut text).map_err(file("read", path))?;
+    let json: Option<Value> = serde_json::from_slice(&text).ok();
+    Ok(json.and_then(|json| json.get("study")?.as_str().map(str::to_owned)))
 }
 
 fn wrong(path: &Path, message: &str, help: &str) -> StudyError {

@@ -1,6 +1,5 @@
 //! What people's marks come to: by model, by pair of models, and how far people agree.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use linc_device::write_entry;
@@ -8,7 +7,7 @@ use serde::Serialize;
 
 pub use super::agreement::Agreement;
 use super::agreement::agreement;
-use super::ratings::{Ratings, read_all};
+use super::ratings::{Ratings, in_folder, read_all};
 use super::{CRITERIA, Comparison, Writer};
 use crate::error::{StudyError, file};
 use crate::results::row;
@@ -33,7 +32,7 @@ pub struct Pair {
     pub first: usize,
     /// The one that it is compared with.
     pub second: usize,
-    /// How much better the first is marked, over the prompts that both have marks of.
+    /// How much better the first is marked, over the prompts of which somebody marked both texts by the same criterion.
     pub difference: Option<Mean>,
     /// Prompts at which the first is better.
     pub wins: usize,
@@ -87,17 +86,6 @@ pub fn tally(folder: &Path, files: &[PathBuf]) -> Result<Tally, StudyError> {
     Ok(count(&comparison, &ratings))
 }
 
-fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, StudyError> {
-    let entries = fs::read_dir(folder).map_err(file("read", folder))?;
-    let is_marks = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        name.starts_with("ratings") && name.ends_with(".json")
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_marks).collect();
-    paths.sort();
-    Ok(paths)
-}
-
 fn count(comparison: &Comparison, ratings: &[Ratings]) -> Tally {
     let (writers, prompts) = (comparison.writers.len(), comparison.prompts.len());
     // Marks of each text by each criterion: [writer][prompt][criterion].
@@ -123,10 +111,23 @@ fn count(comparison: &Comparison, ratings: &[Ratings]) -> Tally {
             .collect(),
         overall: over_prompts(&|prompt| overall(writer, prompt)),
     });
+    // Each person's marks by place, as the texts of the writers: a strict person who marked one text alone says nothing of a pair.
+    let mark = |ratings: &Ratings, writer: usize, prompt: usize, criterion: usize| {
+        let place = comparison.order[prompt].iter().position(|shown| *shown == writer)?;
+        ratings.marks.get(&(prompt, place, criterion)).map(|mark| f64::from(*mark))
+    };
     let pair = |first: usize, second: usize| {
-        let differences: Vec<f64> = (0..prompts)
-            .filter_map(|prompt| Some(overall(first, prompt)? - overall(second, prompt)?))
-            .collect();
+        // The mean over people of what each says by the criteria that this person marked both texts by.
+        let difference = |prompt: usize| {
+            let of_person = |ratings: &Ratings| {
+                let of = |criterion| {
+                    Some(mark(ratings, first, prompt, criterion)? - mark(ratings, second, prompt, criterion)?)
+                };
+                mean(&(0..CRITERIA.len()).filter_map(of).collect::<Vec<f64>>())
+            };
+            mean(&ratings.iter().filter_map(of_person).collect::<Vec<f64>>())
+        };
+        let differences: Vec<f64> = (0..prompts).filter_map(difference).collect();
         let of = |is: fn(f64) -> bool| differences.iter().filter(|difference| is(**difference)).count();
         Pair {
             first,

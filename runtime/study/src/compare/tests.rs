@@ -69,6 +69,59 @@ fn the_page_says_nothing_of_the_models() {
     // The same again, and others with other texts.
     assert_eq!(comparison(3, 20), of);
     assert_ne!(comparison(3, 19).study, of.study);
+    // The same texts in another order, or of other writers, are another study: marks say places.
+    let with = |seed: u64, step: usize| {
+        let writers = of.writers.iter().map(|writer| Writer { step, ..writer.clone() }).collect();
+        let sampling = Sampling { seed, ..Sampling::default() };
+        Comparison::new(writers, of.prompts.clone(), of.texts.clone(), sampling).study
+    };
+    assert_eq!(with(7, 3), of.study);
+    assert_ne!(with(8, 3), of.study);
+    assert_ne!(with(7, 4), of.study);
+}
+
+#[test]
+fn a_key_that_has_marks_is_not_replaced_by_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = comparison(2, 3);
+    of.write(folder.path()).expect("written");
+    comparison(2, 4).write(folder.path()).expect("nobody marked it");
+    of.write(folder.path()).expect("nobody marked that either");
+    store(folder.path(), "ratings-ann.json", &marks(&of, "Ann", |_, _| 4));
+    of.write(folder.path()).expect("the same comparison");
+    let error = comparison(2, 4).write(folder.path()).expect_err("Ann's marks").to_string();
+    assert!(error.contains("ratings-ann.json has marks on another") && error.contains("--out"), "{error}");
+    assert_eq!(Comparison::read(folder.path()).expect("the key"), of);
+    // Marks that cannot be read may be of anything.
+    fs::write(folder.path().join("ratings-ann.json"), "{").expect("written");
+    assert!(comparison(2, 4).write(folder.path()).is_err());
+}
+
+#[test]
+fn a_pair_is_what_each_person_says_of_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = comparison(2, 4);
+    of.write(folder.path()).expect("written");
+    // Ann finds no difference. Bob is strict, and marks the second writer's texts alone; Cem those of the first by one
+    // criterion and of the second by another.
+    store(folder.path(), "ratings-a.json", &marks(&of, "Ann", |_, _| 4));
+    let only = |rater: &str, keep: &dyn Fn(usize, &str) -> bool| {
+        let mut marks = marks(&of, rater, |_, _| 1);
+        for row in marks["ratings"].as_array_mut().expect("rows") {
+            let prompt = row["prompt"].as_u64().expect("a prompt") as usize - 1;
+            let place = usize::from(row["text"] == "B");
+            let writer = of.order[prompt][place];
+            let row = row.as_object_mut().expect("a row");
+            row.retain(|key, _| key == "prompt" || key == "text" || keep(writer, key));
+        }
+        marks
+    };
+    store(folder.path(), "ratings-b.json", &only("Bob", &|writer, _| writer == 1));
+    store(folder.path(), "ratings-c.json", &only("Cem", &|writer, key| (key == "accuracy") == (writer == 0)));
+    let found = tally(folder.path(), &[]).expect("a tally");
+    let pair = &found.pairs[0];
+    assert_eq!((pair.wins, pair.ties, pair.losses), (0, 4, 0));
+    assert_eq!(pair.difference.map(|mean| mean.mean), Some(0.0));
 }
 
 #[test]

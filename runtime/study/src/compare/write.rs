@@ -1,13 +1,13 @@
 //! What models write of the prompts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use linc_checkpoint::load_weights;
 use linc_device::Device;
 use linc_driver::Precision;
 use linc_eval::Subject;
-use linc_infer::{Engine, InferError, Programs, Request, Sampling, Wanted};
+use linc_infer::{End, Engine, InferError, Programs, Request, Sampling, Wanted};
 
 use super::prompts::{Prompt, prompts};
 use crate::error::StudyError;
@@ -20,12 +20,14 @@ const TOGETHER: usize = 8;
 pub struct Asked {
     /// What is to be continued.
     pub prompts: Vec<Prompt>,
+    /// The file that has them; none of those that are built in.
+    pub source: Option<PathBuf>,
     /// Tokens to write of each turn at most.
     pub tokens: usize,
     /// How they are chosen; the prompt at index i has the seed + i.
     pub sampling: Sampling,
-    /// Tokens that prompt and continuation may have together; each model's own training length, if not given.
-    pub context: Option<usize>,
+    /// Tokens that prompt and continuation may have together; see [`shared_context`].
+    pub context: usize,
     /// Number format.
     pub precision: Precision,
 }
@@ -40,10 +42,24 @@ impl Asked {
     }
 }
 
+/// The tokens of a context that all models have, so that none has more room than others: the least of their training lengths.
+pub fn shared_context(subjects: &[Subject]) -> usize {
+    subjects.iter().map(|subject| subject.state.model.seq_len).min().unwrap_or(1)
+}
+
+/// What one model wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// Of each prompt, turn by turn.
+    pub texts: Vec<Vec<String>>,
+    /// How many of them end because the context does, with fewer tokens than were asked for.
+    pub cut_short: usize,
+}
+
 /// Hears how many of how many texts are written.
 pub type Telling<'a> = dyn FnMut(usize, usize) + 'a;
 
-/// What one model writes of all prompts, turn by turn; nothing if `stop` is set before the end.
+/// What one model writes of all prompts; nothing if `stop` is set before the end.
 ///
 /// # Errors
 /// A prompt that is too long, a model that cannot generate or does not fit, or what the device refuses.
@@ -53,14 +69,14 @@ pub fn texts(
     device: Box<dyn Device>,
     stop: &AtomicBool,
     tell: &mut Telling<'_>,
-) -> Result<Option<Vec<Vec<String>>>, StudyError> {
+) -> Result<Option<Texts>, StudyError> {
     let Some(tokenizer) = &subject.tokenizer else {
         return Err(StudyError::Nothing {
-            message: format!("{}: the model reads no text, so it writes none", subject.checkpoint.display()),
+            message: format!("{}: the model reads no text, so it writes none", subject.path.display()),
             help: "compare models that were trained on text".to_owned(),
         });
     };
-    let context = asked.context.unwrap_or(subject.state.model.seq_len);
+    let context = asked.context;
     let wanted = Wanted { sequences: TOGETHER.min(asked.prompts.len()).max(1), ..Wanted::one(context) };
     let (mut session, programs) = Programs::load(&subject.model, wanted, asked.precision, device)?;
     session.executor.initialize_constants().map_err(InferError::from)?;
@@ -70,28 +86,30 @@ pub fn texts(
     let mut written: Vec<Vec<String>> = vec![vec![]; asked.prompts.len()];
     let total: usize = asked.prompts.iter().map(|prompt| prompt.turns.len()).sum();
     let turns = asked.prompts.iter().map(|prompt| prompt.turns.len()).max().unwrap_or(0);
-    let mut done = 0;
+    let (mut done, mut cut_short) = (0, 0);
     for turn in 0..turns {
         let numbers: Vec<usize> =
             (0..asked.prompts.len()).filter(|number| asked.prompts[*number].turns.len() > turn).collect();
         let request = |number: &usize| {
             let prompt = &asked.prompts[*number];
             let text = so_far(prompt, &written[*number], turn);
-            let fits = |tokens: Option<usize>| linc_infer::Prompt::new(tokenizer, &text, tokens, context);
-            // As much as there is room for is enough, if the prompt itself fits.
-            let found = fits(Some(asked.tokens)).or_else(|_| fits(None)).map_err(|error| {
+            // As much as there is room for is enough, if there is any behind the prompt.
+            let found = linc_infer::Prompt::new(tokenizer, &text, Some(1), context).map_err(|error| {
                 let reason = error.to_string();
                 let reason = reason.lines().next().unwrap_or_default();
-                let line =
-                    prompt.line.map_or_else(String::new, |line| format!("the prompt of line {line}: "));
+                let place = match (&asked.source, prompt.line) {
+                    (Some(path), Some(line)) => format!("{}:{line}", path.display()),
+                    (Some(path), None) => format!("{}: prompt {}", path.display(), number + 1),
+                    (None, _) => format!("built-in prompt {}", number + 1),
+                };
                 StudyError::Nothing {
-                    message: format!("{}: {line}{reason}", subject.checkpoint.display()),
+                    message: format!("{}: {place}: {reason}", subject.path.display()),
                     help: "leave that prompt out, or give a larger --context".to_owned(),
                 }
             })?;
             Ok::<_, StudyError>(Request {
+                tokens: asked.tokens.min(context - found.ids.len()),
                 prompt: found.ids,
-                tokens: found.count,
                 sampling: Sampling {
                     seed: asked.sampling.seed.wrapping_add(*number as u64),
                     ..asked.sampling
@@ -101,12 +119,15 @@ pub fn texts(
             })
         };
         let requests: Vec<Request> = numbers.iter().map(request).collect::<Result<_, _>>()?;
+        let rooms: Vec<usize> = requests.iter().map(|request| request.tokens).collect();
         let mut answers = vec![String::new(); numbers.len()];
         let mut failed = None;
         let whole = engine.run(requests, stop, &mut |number, event| match event {
             Ok(one) => {
                 answers[number as usize].push_str(&one.text);
-                if one.end.is_some() {
+                if let Some(end) = one.end {
+                    let is_short = end == End::Length && rooms[number as usize] < asked.tokens;
+                    cut_short += usize::from(is_short);
                     done += 1;
                     tell(done, total);
                 }
@@ -123,7 +144,7 @@ pub fn texts(
             written[number].push(answer);
         }
     }
-    Ok(Some(written))
+    Ok(Some(Texts { texts: written, cut_short }))
 }
 
 /// The text before what is to be written: turns, each behind what was written of those before it.
