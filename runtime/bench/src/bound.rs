@@ -95,6 +95,14 @@ impl Limit {
             Limit::Launch => "launch-bound",
         }
     }
+
+    /// A share of this limit that was reached, without what caches and cheap launches seem to give.
+    fn at_most(self, share: f64) -> f64 {
+        match self {
+            Limit::Flops => share,
+            Limit::Bytes | Limit::Launch => share.min(1.0),
+        }
+    }
 }
 
 /// One kernel in a point.
@@ -108,7 +116,8 @@ pub struct KernelBound {
     pub ms: f64,
     /// What limits it, by the largest of the three times that it must take at least.
     pub limit: Limit,
-    /// That time as a share of what it took; at most 1, as where its bytes come from a cache.
+    /// That time as a share of what it took. At most 1 where its bytes come from a cache, or a launch takes less than the one that
+    /// was measured; operations have no such excuse, so that more than 1 of them tells that they, or the peak, are counted wrong.
     pub attained: f64,
 }
 
@@ -156,10 +165,10 @@ impl Bounds {
                     let before = known.attained * known.ms / 1e3;
                     known.launches += launches;
                     known.ms += 1e3 * seconds;
-                    known.attained = ((before + least) / (known.ms / 1e3).max(1e-12)).min(1.0);
+                    known.attained = known.limit.at_most((before + least) / (known.ms / 1e3).max(1e-12));
                 }
                 None => {
-                    let attained = (least / seconds.max(1e-12)).min(1.0);
+                    let attained = limit.at_most(least / seconds.max(1e-12));
                     self.kernels.push(KernelBound { kernel, launches, ms: 1e3 * seconds, limit, attained });
                 }
             }
@@ -217,5 +226,29 @@ mod tests {
         assert_eq!((copy.launches, copy.limit), (6, Limit::Bytes));
         // 1 ms of operations, 1 µs of a launch, 10 ms of bytes, of 13 ms.
         assert!((copy.attained - 11.001 / 13.0).abs() < 1e-9, "{}", copy.attained);
+    }
+
+    #[test]
+    fn more_operations_than_there_can_be_are_seen() {
+        let at = Ref { buffer: 0, offset: 0 };
+        let share = |flops: u64, bytes: u64| {
+            let action = Action::Copy { from: at, to: at, bytes: 0 };
+            let steps = vec![Step { action, label: "s".into(), flops, bytes }];
+            let plan = Plan {
+                name: "p".into(),
+                persistent_bytes: 0,
+                scratch_bytes: 0,
+                buffers: vec![],
+                kernels: vec![],
+                steps,
+                bindings: vec![],
+            };
+            let mut bounds = Bounds::default();
+            bounds.add(&plan, &[Duration::from_millis(1)], &machine());
+            bounds.kernels[0].attained
+        };
+        // Twice what the peak and the speed of memory allow in a millisecond.
+        assert!((share(2_000_000, 0) - 2.0).abs() < 1e-9);
+        assert_eq!(share(0, 200_000), 1.0);
     }
 }

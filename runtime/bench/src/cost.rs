@@ -7,6 +7,7 @@ use std::time::Duration;
 use linc_device::process::{peak_memory, seconds};
 use linc_device::words::count;
 use linc_driver::{Model, PassSetting, Precision, RecomputePolicy, by_name};
+use linc_infer::MOST_SEQUENCES;
 use linc_plan::{Plan, memory};
 use linc_session::SessionError;
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,11 @@ pub fn cost<E: From<BenchError>>(
     let Some(first) = bench.models.first() else {
         return Err(BenchError::Request("no model is named".into()).into());
     };
+    if !(1..=MOST_SEQUENCES).contains(&bench.batch) {
+        let message = format!("{} sequences at once; expected 1 to {MOST_SEQUENCES}", bench.batch);
+        return Err(BenchError::Request(message).into());
+    }
+    let mut unfit = None;
     let mut report = CostReport {
         model: first.title(),
         precision: bench.precision.name().to_owned(),
@@ -168,13 +174,16 @@ pub fn cost<E: From<BenchError>>(
         for model in &bench.models {
             let (ratio, tokens) = (model.share_text(), count(*length, "token"));
             tell(Told::Case(&format!("cost: {}, ratio {ratio}, {} x {tokens}", model.title(), bench.batch)));
-            let mut rows = point(bench, model, *length, &report, open, tell)?;
+            let mut rows = point(bench, model, *length, &report, open, tell, &mut unfit)?;
             rows.iter_mut().filter_map(|row| row.bounds.as_mut()).for_each(Bounds::shorten);
             report.rows.extend(rows);
             keep(&report)?;
         }
     }
-    Ok(report)
+    match unfit {
+        Some(error) if report.rows.iter().all(|row| row.ms.is_none()) => Err(error.into()),
+        _ => Ok(report),
+    }
 }
 
 /// Training, prompts and tokens of one model at one length.
@@ -185,6 +194,7 @@ fn point(
     report: &CostReport,
     open: &mut Open<'_>,
     tell: &mut Tell<'_>,
+    refused: &mut Option<BenchError>,
 ) -> Result<Vec<CostRow>, BenchError> {
     let mut rows = Work::ALL.map(|work| CostRow::new(work, model, length));
     let [training, prefill, decode] = &mut rows;
@@ -192,7 +202,7 @@ fn point(
     match too_long(bench, report, training) {
         Some(error) => training.error = Some(error),
         None => {
-            let error = unfit(measure_training(bench, model, training, machine, open, tell))?;
+            let error = unfit(measure_training(bench, model, training, machine, open, tell), refused)?;
             training.error = error;
         }
     }
@@ -202,8 +212,8 @@ fn point(
             prefill.error = Some(error);
         }
         None => {
-            let error =
-                unfit(measure_inference(bench, model, [&mut *prefill, &mut *decode], machine, open, tell))?;
+            let both = [&mut *prefill, &mut *decode];
+            let error = unfit(measure_inference(bench, model, both, machine, open, tell), refused)?;
             (prefill.error, decode.error) = (error.clone(), error);
         }
     }
@@ -214,33 +224,48 @@ fn point(
 fn too_long(bench: &CostBench, report: &CostReport, row: &CostRow) -> Option<String> {
     let same = |other: &&CostRow| other.work == row.work && other.layers == row.layers;
     let before = report.rows.iter().rfind(same)?;
+    let least = least_runs(bench, row.work);
     let expected = match &before.ms {
-        Some(ms) => LEAST_RUNS * ms.median / 1e3 * row.length as f64 / before.length.max(1) as f64,
+        Some(ms) => least * ms.median / 1e3 * row.length as f64 / before.length.max(1) as f64,
         // It did not fit, or would have taken too long.
-        None => return before.error.clone(),
+        None => return Some(format!("not tried: {} were too many already", count(before.length, "token"))),
     };
     (expected > bench.seconds).then(|| {
         format!(
             "not tried: {} runs would take {expected:.0} s at least, --seconds is {}",
-            LEAST_RUNS, bench.seconds
+            least, bench.seconds
         )
     })
 }
 
-/// What does not fit is no error, but a point that says so.
-fn unfit(measured: Result<(), BenchError>) -> Result<Option<String>, BenchError> {
+/// What does not fit is no error, but a point that says so; `refused` gets the error itself, for where nothing was measured.
+fn unfit(
+    measured: Result<(), BenchError>,
+    refused: &mut Option<BenchError>,
+) -> Result<Option<String>, BenchError> {
     match measured {
         Ok(()) => Ok(None),
-        Err(BenchError::Session(error @ SessionError::DoesNotFit { .. })) => {
-            Ok(error.to_string().lines().next().map(str::to_owned))
+        Err(error @ BenchError::Session(SessionError::DoesNotFit { .. })) => {
+            let said = error.to_string().lines().next().map(str::to_owned);
+            *refused = Some(error);
+            Ok(said)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Runs that a point needs at least: before a token is written, the other sequences of the batch are read as well.
+fn least_runs(bench: &CostBench, work: Work) -> f64 {
+    match work {
+        Work::Training | Work::Decode => LEAST_RUNS,
+        Work::Prefill => LEAST_RUNS + bench.batch.saturating_sub(1) as f64,
     }
 }
 
 /// Runs until there are as many times as are wanted, or no more time: the first ones warm up. One is kept in any case.
 fn timed(
     bench: &CostBench,
+    work: Work,
     tell: &mut Tell<'_>,
     run: &mut dyn FnMut() -> Result<f64, BenchError>,
 ) -> Result<Times, BenchError> {
@@ -252,7 +277,7 @@ fn timed(
         let time = run()?;
         done += 1;
         tell(Told::Runs { done, total: warmup.saturating_add(rounds) });
-        let is_late = seconds() - begun + LEAST_RUNS * time > bench.seconds;
+        let is_late = seconds() - begun + least_runs(bench, work) * time > bench.seconds;
         if done > warmup || is_late {
             // Where there is no time to warm up, the second run counts.
             times.extend((done > warmup.min(1)).then_some(time));
@@ -313,7 +338,7 @@ fn measure_training(
     let shape = (bench.batch, row.length);
     let resident = peak_memory();
     let mut run = training::Running::new(model, shape, bench.precision, bench.recompute, open()?)?;
-    let ms = timed(bench, tell, &mut || run.step())?;
+    let ms = timed(bench, Work::Training, tell, &mut || run.step())?;
     run.loss()?;
     fastest_parts(bench, row, &mut |row| {
         let times = run.profiled()?;
@@ -338,25 +363,24 @@ fn measure_inference(
     tell: &mut Tell<'_>,
 ) -> Result<(), BenchError> {
     let length = prefill.length;
-    // Tokens behind the prompt: those that are timed, and one whose parts are.
-    let runs = bench.timing.warmup.saturating_add(bench.timing.rounds).saturating_add(1);
     let resident = peak_memory();
     let shape = (bench.batch, length);
-    let context = length.saturating_add(runs);
+    let context = length.saturating_add(bench.timing.behind_prompts());
     let mut run = inference::Running::new(model, shape, context, bench.precision, open()?)?;
-    let mut slot = 0;
-    let ms = timed(bench, tell, &mut || {
-        slot = (slot + 1) % bench.batch;
+    let mut read = 0;
+    let ms = timed(bench, Work::Prefill, tell, &mut || {
+        let slot = read % bench.batch;
+        read += 1;
         run.read(slot)
     })?;
     // All have a prompt before a token is written behind it.
-    (0..bench.batch).try_for_each(|slot| run.read(slot).map(|_| ()))?;
+    (read.min(bench.batch)..bench.batch).try_for_each(|slot| run.read(slot).map(|_| ()))?;
     fastest_parts(bench, prefill, &mut |row| {
         run.profile_prompt(&mut |plan, times| add_parts(row, plan, times, machine))
     })?;
     prefill.tokens_per_s = Some(1e3 * length as f64 / ms.median.max(1e-9));
     prefill.ms = Some(ms);
-    let ms = timed(bench, tell, &mut || run.step())?;
+    let ms = timed(bench, Work::Decode, tell, &mut || run.step())?;
     fastest_parts(bench, decode, &mut |row| {
         run.profile_step(&mut |plan, times| add_parts(row, plan, times, machine))
     })?;

@@ -97,6 +97,11 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// Tokens that a measurement of costs writes behind a prompt: those that are timed, and one whose parts are.
+    pub fn behind_prompts(self) -> usize {
+        self.warmup.saturating_add(self.rounds).saturating_add(1)
+    }
+
     /// Tells that as many runs are done.
     fn tell(self, done: usize, tell: &mut Tell<'_>) {
         tell(Told::Runs { done, total: self.warmup.saturating_add(self.rounds) });

@@ -129,7 +129,10 @@ fn run_cost(args: &BenchCostArgs) -> Result<()> {
     let mut lengths = args.seq.clone();
     lengths.sort_unstable();
     lengths.dedup();
-    let shape = (args.batch_size, lengths.last().copied().unwrap_or(1));
+    let timing = timing(args.measure.rounds, args.measure.warmup)?;
+    // A model with learned positions has as many as the longest sequence needs, with the tokens behind its prompt.
+    let longest = lengths.last().copied().unwrap_or(1).saturating_add(timing.behind_prompts());
+    let shape = (args.batch_size, longest);
     let open = |ratio: &String| open(&args.model, Some(ratio), &args.placement, args.set.clone(), shape);
     let mut models: Vec<Model> = args.ratio.iter().map(open).collect::<Result<_>>()?;
     models.sort_by(|a, b| a.share().as_f64().total_cmp(&b.share().as_f64()));
@@ -142,16 +145,19 @@ fn run_cost(args: &BenchCostArgs) -> Result<()> {
         precision: compile::pass_setting(&args.measure.precision)?,
         recompute: compile::recompute(&args.recompute)?,
         seconds: args.seconds as f64,
-        timing: timing(args.measure.rounds, args.measure.warmup)?,
+        timing,
     };
     let bar = Progress::new();
     let mut keep = |report: &CostReport| -> Result<()> {
         if let Some(folder) = &args.out {
-            linc_study::cost::write(report, folder)?;
+            linc_study::cost::keep(report, folder)?;
         }
         Ok(())
     };
     let report = cost(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar), &mut keep)?;
+    if let Some(folder) = &args.out {
+        linc_study::cost::write(&report, folder)?;
+    }
     match args.measure.format {
         Format::Text => {
             heading(&report.machine.device, &args.measure)?;

@@ -17,7 +17,7 @@ pub use engine::{End, Engine, Event, Request, Work, Written, offset_of};
 pub use error::InferError;
 pub use generate::{Generator, Prompt, USUAL_TOKENS, visible};
 pub use logits::Logits;
-pub use programs::{Programs, Row, Wanted, bytes_per_sequence, options, session};
+pub use programs::{MOST_SEQUENCES, Programs, Row, Wanted, bytes_per_sequence, options, session};
 pub use sampling::{OutOfRange, Sampling, TokenScore};
 pub use score::{Best, ScorePrograms, Scores};
 pub use stop::LONGEST_STOP;

@@ -160,8 +160,8 @@ pub fn bytes_per_sequence(plan: &Plan) -> [u64; 2] {
     })
 }
 
-/// More would be a mistake: caches are allocated for all of them.
-const MOST_SEQUENCES: usize = 4096;
+/// Sequences at once, at most: more would be a mistake, as caches are allocated for all of them.
+pub const MOST_SEQUENCES: usize = 4096;
 
 /// Options of programs that do not train.
 pub fn options(precision: Precision, target: Target) -> Options {

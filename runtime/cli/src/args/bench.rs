@@ -151,7 +151,8 @@ Examples:
   linc bench cost models/llama3_1b.toml --ratio 0,1 --seconds 120 --precision bfloat16 --out outputs/cost
   linc report outputs/cost               A page of it
 
-What was measured is in OUT/cost.json and OUT/cost.csv after each point, so that what is ended early is not lost.";
+What was measured is in OUT/cost.part.json and OUT/cost.part.csv after each point, so that what is ended early is not lost, and in
+OUT/cost.json and OUT/cost.csv when all is; those of an earlier measurement stay until then.";
 
 /// `linc bench cost`
 #[derive(Debug, Args)]

@@ -20,6 +20,8 @@ pub use fits::{Crossover, Fit, Quantity, Wins, crossovers, fits};
 
 /// The file of a measurement, by which a report finds it.
 pub const FILE: &str = "cost.json";
+/// Name of what is written until a measurement is whole.
+const PART: &str = "cost.part";
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +37,25 @@ pub struct Written {
 /// # Errors
 /// Files that cannot be written.
 pub fn write(report: &CostReport, folder: &Path) -> Result<Written, StudyError> {
+    let written = store(report, folder, "cost")?;
+    // Nobody needs its part now; one that is left says no more than the whole.
+    for end in ["json", "csv"] {
+        let _ = fs::remove_file(folder.join(format!("{PART}.{end}")));
+    }
+    Ok(written)
+}
+
+/// Writes the points that there are so far, beside what an earlier measurement left, which stays until this one is whole.
+///
+/// # Errors
+/// Files that cannot be written.
+pub fn keep(report: &CostReport, folder: &Path) -> Result<Written, StudyError> {
+    store(report, folder, PART)
+}
+
+fn store(report: &CostReport, folder: &Path, name: &str) -> Result<Written, StudyError> {
     fs::create_dir_all(folder).map_err(file("create", folder))?;
-    let (json, csv) = (folder.join(FILE), folder.join("cost.csv"));
+    let [json, csv] = ["json", "csv"].map(|end| folder.join(format!("{name}.{end}")));
     let store =
         |path: &Path, text: String| write_entry(path, &[text.as_bytes()]).map_err(file("write", path));
     store(&json, serde_json::to_string_pretty(&shown(report)).unwrap_or_default() + "\n")?;

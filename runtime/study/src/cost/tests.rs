@@ -133,6 +133,22 @@ fn what_is_written_is_read_again_and_reported_on() {
 }
 
 #[test]
+fn a_whole_measurement_stays_until_another_is_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = report();
+    write(&whole, folder.path()).expect("written");
+    let first = CostReport { rows: whole.rows[..3].to_vec(), model: "other".into(), ..whole.clone() };
+    let kept = keep(&first, folder.path()).expect("written");
+    let again = read(folder.path()).expect("read");
+    assert_eq!((again.rows.len(), &again.model), (whole.rows.len(), &whole.model));
+    let csv = std::fs::read_to_string(&kept.csv).expect("a table");
+    assert_eq!(csv.lines().count(), 4, "what there is so far is beside it");
+    write(&first, folder.path()).expect("written");
+    assert_eq!(read(folder.path()).expect("read").model, "other");
+    assert!(!kept.json.exists() && !kept.csv.exists());
+}
+
+#[test]
 fn a_file_that_is_none_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     for text in ["", "{", "{}", "{\"measured\": {\"rows\": 3}}", "[1]"] {
