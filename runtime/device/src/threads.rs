@@ -1,13 +1,21 @@
 //! Threads that may be refused: by a limit of the process, or of what it is in. What runs on many must run on fewer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 use crate::DeviceError;
 
 /// The most threads that a CPU is opened with: more than any machine runs at once.
 pub const MOST: usize = 4096;
+
+/// The stack of a thread that generates code, which goes deep and wide. All of it is asked for at the start, and may be refused
+/// then: the stack of the calling thread grows as it is used, and where a limit (ulimit -v) does not let it, the system kills.
+const STACK: usize = 4 << 20;
+/// How often the calling thread looks whether to go on.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Threads that the machine runs at once, as far as this process may use it: its affinity and the quota of its control
 /// group count. 1 where the system does not say.
@@ -24,8 +32,8 @@ pub fn spawn<'scope, 'env, T: Send + 'scope>(
     Builder::new().name(name.into()).spawn_scoped(scope, work).ok()
 }
 
-/// Results for all items, in order, computed by up to `count` threads; `progress` hears on the calling one how many of how
-/// many are done, and says whether to go on.
+/// Results for all items, in order, computed by up to `count` threads, or by the calling one where there are no others;
+/// `progress` hears on the calling one how many of how many are done, and says whether to go on.
 ///
 /// # Errors
 /// That of the first item that has one, whatever the threads: after it no other is begun. Where `progress` does not want
@@ -54,12 +62,27 @@ pub(crate) fn try_map<T: Sync, R: Send>(
     };
     let one = &one;
     std::thread::scope(|scope| {
-        for number in 1..count.min(items.len()) {
-            if spawn(scope, &format!("linc-compile-{number}"), move || while one() {}).is_none() {
+        let (tells, heard) = mpsc::channel();
+        let mut threads = 0;
+        for number in 1..=count.max(1).min(items.len()) {
+            let tells = tells.clone();
+            let work = move || {
+                while one() {
+                    // The calling thread listens until it wants no more.
+                    let _ = tells.send(());
+                }
+            };
+            let name = format!("linc-compile-{number}");
+            if Builder::new().name(name).stack_size(STACK).spawn_scoped(scope, work).is_err() {
                 break;
             }
+            threads += 1;
         }
-        while goes_on && one() {
+        drop(tells);
+        while goes_on && threads == 0 && one() {
+            goes_on = progress(done.load(Ordering::Relaxed), items.len());
+        }
+        while goes_on && heard.recv_timeout(LOOK) != Err(RecvTimeoutError::Disconnected) {
             goes_on = progress(done.load(Ordering::Relaxed), items.len());
         }
         if !goes_on {
@@ -115,8 +138,12 @@ mod tests {
         let items: Vec<usize> = (0..100).collect();
         let begun = AtomicUsize::new(0);
         let work = |_: &usize| Ok(begun.fetch_add(1, Ordering::Relaxed));
-        assert_eq!(try_map(1, &items, &work, &mut |done, _| done < 3), Err(DeviceError::Interrupted));
-        assert_eq!(begun.into_inner(), 3);
+        let slow = |i: &usize| {
+            std::thread::sleep(Duration::from_millis(5));
+            work(i)
+        };
+        assert_eq!(try_map(1, &items, &slow, &mut |done, _| done < 3), Err(DeviceError::Interrupted));
+        assert!((3..100).contains(&begun.into_inner()));
         assert_eq!(try_map(1, &[0], &|_| Ok(()), &mut |_, _| false), Err(DeviceError::Interrupted));
     }
 }
