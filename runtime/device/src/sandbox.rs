@@ -1,9 +1,10 @@
 //! A cage for programs that nobody has read: what a child process may read, and that it may do little else.
 //!
 //! Invariants: what a caged process may ask of the system is a list, and everything else fails (seccomp): no sockets, no other
-//! processes or threads, no signals, nobody else's limits; of the file system it reads what is named and writes nothing
-//! (Landlock); time, memory and open files are limited, and it cannot raise that, root included; it dies with the thread that
-//! started it. Where the system cannot do all of that nothing is started.
+//! processes or threads, no signals, nobody else's limits; it opens files to be read only, and only those that are named
+//! (Landlock), though it can ask of any path whether something is there; time, memory and open files are limited, and it
+//! cannot raise that, root included; it dies with the thread that started it. Where the system cannot do all of that nothing
+//! is started.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod linux;

@@ -55,14 +55,19 @@ os._exit(0)";
 
 /// Comes through where a cage holds: each of these is refused.
 const TRIES: &str = "\
-import os, socket
+import errno, os, socket
 def refused(what):
     try: what()
     except OSError: return True
     return False
 assert refused(socket.socket) and refused(os.fork)
 assert refused(lambda: open('/proc/self/environ')) and refused(lambda: os.kill(os.getppid(), 0))
-assert refused(lambda: open(os.devnull, 'w')) and refused(lambda: os.listdir('/'))";
+assert refused(lambda: open(os.devnull, 'w')) and refused(lambda: os.listdir('/'))
+def filtered(flags):
+    try: os.open(os.devnull, flags)
+    except OSError as error: return error.errno == errno.EPERM
+    return False
+assert filtered(os.O_RDONLY | os.O_TRUNC) and filtered(3) and filtered(3 | os.O_TRUNC)";
 
 /// Folders of shared libraries.
 const LIBRARIES: [&str; 5] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"];

@@ -6,14 +6,13 @@ use libc::{c_long, seccomp_data, sock_filter};
 
 /// Calls that reach nothing but the process itself, the files that it may open, and the clock.
 const ALLOWED: &[c_long] = &[
-    // Files that are open or may be opened; what may be is said elsewhere.
+    // Files that are open. What may be opened is said elsewhere.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
     libc::SYS_writev,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
-    libc::SYS_openat,
     libc::SYS_close,
     libc::SYS_close_range,
     libc::SYS_newfstatat,
@@ -81,7 +80,6 @@ const ALLOWED: &[c_long] = &[
 /// The older names that some processors have for some of them.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[c_long] = &[
-    libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
@@ -121,6 +119,19 @@ const BY_ARGUMENT: &[(c_long, usize, &[u32])] = &[
     ),
 ];
 
+/// Calls that open a file, with the number of the argument that has the flags. `openat2` has them in memory, where a filter
+/// cannot look, and is not allowed at all.
+const OPENING: &[(c_long, usize)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+    (libc::SYS_openat, 2),
+];
+
+/// Flags of which none may be there, so that files are opened to be read and for nothing else. Landlock alone does not see to
+/// that: before its version 3 a file can be emptied as it is opened by who may read it, or by anybody in access mode 3, neither
+/// to read nor to write, at which no version looks.
+const NOT_TO_READ: u32 = (libc::O_ACCMODE | libc::O_TRUNC | libc::O_CREAT) as u32;
+
 /// `AUDIT_ARCH_..`: the kind of processor that a call is made on. Others number their calls differently.
 #[cfg(target_arch = "x86_64")]
 const PROCESSOR: u32 = 0xc000_003e;
@@ -139,6 +150,11 @@ fn unless(value: u32, skipped: usize) -> sock_filter {
 
 fn end(action: u32) -> sock_filter {
     sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: action }
+}
+
+/// Keeps those bits of what was loaded last that are in `mask`.
+fn keep(mask: u32) -> sock_filter {
+    sock_filter { code: (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, jt: 0, jf: 0, k: mask }
 }
 
 /// Half of an argument: the lower, or the upper one.
@@ -164,6 +180,12 @@ pub(super) fn filter() -> Vec<sock_filter> {
         let mut part = vec![argument(*number, false)];
         values.iter().for_each(|value| part.extend([unless(*value, 1), allow]));
         part.push(deny);
+        filter.push(unless(*call as u32, part.len()));
+        filter.extend(part);
+    }
+    for (call, flags) in OPENING {
+        // The system takes the lower half of the flags only.
+        let part = [argument(*flags, false), keep(NOT_TO_READ), unless(0, 1), allow, deny];
         filter.push(unless(*call as u32, part.len()));
         filter.extend(part);
     }
@@ -205,6 +227,7 @@ mod tests {
             at += 1;
             match u32::from(code) & 7 {
                 libc::BPF_LD => loaded = word(k),
+                libc::BPF_ALU => loaded &= k,
                 libc::BPF_JMP => at += usize::from(if loaded == k { jt } else { jf }),
                 _ => return k,
             }
@@ -235,6 +258,9 @@ mod tests {
             libc::SYS_fchmodat,
             libc::SYS_unlinkat,
             libc::SYS_process_vm_writev,
+            libc::SYS_openat2,
+            libc::SYS_truncate,
+            libc::SYS_ftruncate,
         ];
         denied.iter().for_each(|nr| assert_eq!(call(*nr, [0; 6]), DENIED));
         assert_eq!(call(libc::SYS_fcntl, [0, libc::F_GETFL as u64, 0, 0, 0, 0]), libc::SECCOMP_RET_ALLOW);
@@ -244,5 +270,34 @@ mod tests {
         assert_eq!(call(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0]), DENIED, "of another process");
         assert_eq!(call(libc::SYS_prlimit64, [0, 7, 1 << 40, 0, 0, 0]), DENIED, "a new limit");
         assert_eq!(call(libc::SYS_prlimit64, [0, 7, 8, 0, 0, 0]), DENIED, "a new limit");
+    }
+    #[test]
+    fn files_are_opened_to_be_read_only() {
+        const DENIED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        let not_to_read = [
+            libc::O_WRONLY,
+            libc::O_RDWR,
+            libc::O_ACCMODE,
+            libc::O_TRUNC,
+            libc::O_ACCMODE | libc::O_TRUNC,
+            libc::O_CREAT,
+            libc::O_TMPFILE | libc::O_RDWR,
+        ];
+        for (call, at) in OPENING {
+            let with = |flags: u64| {
+                let mut args = [u64::MAX; 6];
+                args[*at] = flags;
+                verdict(PROCESSOR, *call, args)
+            };
+            for flags in [0, libc::O_CLOEXEC, libc::O_DIRECTORY | libc::O_NONBLOCK | libc::O_NOFOLLOW] {
+                assert_eq!(with(flags as u64), libc::SECCOMP_RET_ALLOW, "{flags:o}");
+                // What stands in the upper half is nothing to the system.
+                assert_eq!(with(flags as u64 | 1 << 32), libc::SECCOMP_RET_ALLOW, "{flags:o}");
+            }
+            for flags in not_to_read {
+                assert_eq!(with(flags as u64), DENIED, "{flags:o}");
+                assert_eq!(with((flags | libc::O_CLOEXEC) as u64 | 1 << 32), DENIED, "{flags:o}");
+            }
+        }
     }
 }
