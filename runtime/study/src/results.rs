@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use linc_train::metrics::Record;
+use linc_train::metrics::{Kind, Record};
 
 use crate::error::{StudyError, file};
 use crate::statistics::{Mean, median};
@@ -36,10 +36,11 @@ impl RunRecords {
         let text = String::from_utf8_lossy(&text);
         let mut records = RunRecords::default();
         for record in text.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok()) {
-            if record.validation_loss.is_some() {
-                records.validations.push(record);
-            } else {
-                records.training.push(record);
+            match record.kind() {
+                Kind::Training => records.training.push(record),
+                Kind::Validation => records.validations.push(record),
+                // Runs are compared by what all of them measure.
+                Kind::Evaluation => {}
             }
         }
         Ok(records)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use linc_train::config::JobConfig;
-use linc_train::metrics::Record;
+use linc_train::metrics::{Kind, Record};
 use serde_json::Value;
 
 use crate::error::WatchError;
@@ -60,6 +60,8 @@ pub(crate) struct Run {
     pub(crate) records: Vec<Record>,
     /// Of validations, ascending.
     pub(crate) validations: Vec<Record>,
+    /// The step of the last evaluation; 0 before there is one.
+    evaluated: usize,
     pub(crate) alerts: Vec<Alert>,
     /// Steps that it is to do, if its config says.
     pub(crate) steps: Option<usize>,
@@ -77,6 +79,7 @@ impl Run {
             alert_lines: Lines::new(folder.join("alerts.jsonl")),
             records: vec![],
             validations: vec![],
+            evaluated: 0,
             alerts: vec![],
             steps: None,
             model: String::new(),
@@ -94,14 +97,19 @@ impl Run {
         if new.anew {
             self.records.clear();
             self.validations.clear();
+            self.evaluated = 0;
         }
         if new.anew || !new.lines.is_empty() || self.model.is_empty() {
             self.describe();
         }
         // A line that is no record, as one that a crash cut off, is passed over.
         for record in new.lines.iter().filter_map(|line| serde_json::from_str::<Record>(line).ok()) {
-            let is_validation = record.validation_loss.is_some();
-            if is_validation { self.validations.push(record) } else { self.records.push(record) }
+            match record.kind() {
+                Kind::Training => self.records.push(record),
+                Kind::Validation => self.validations.push(record),
+                // It tells nothing but that its step is done.
+                Kind::Evaluation => self.evaluated = record.step,
+            }
         }
         let new = self.alert_lines.read().map_err(unreadable(&self.alert_lines))?;
         if new.anew {
@@ -137,11 +145,11 @@ impl Run {
     /// The last step that is known to be done.
     pub(crate) fn step(&self) -> usize {
         let last = |records: &[Record]| records.last().map_or(0, |record| record.step);
-        last(&self.records).max(last(&self.validations))
+        last(&self.records).max(last(&self.validations)).max(self.evaluated)
     }
 
     pub(crate) fn status(&self, now: SystemTime) -> Status {
-        if self.records.is_empty() && self.validations.is_empty() {
+        if self.records.is_empty() && self.validations.is_empty() && self.evaluated == 0 {
             return Status::Waiting;
         }
         if self.steps.is_some_and(|steps| self.step() >= steps) {
@@ -219,6 +227,33 @@ mod tests {
         write(folder.path(), METRICS, &line(30, 1.0));
         run.update().expect("read");
         assert_eq!((run.status(now + Duration::from_secs(600)), run.left()), (Status::Finished, Some(0.0)));
+    }
+
+    #[test]
+    fn an_evaluation_is_no_step_of_training() {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), "config.toml", "[training]\nsteps = 30\n");
+        let trained = Record {
+            loss: Some(2.0),
+            tps: Some(100.0),
+            step_ms: Some(500.0),
+            memory: [("state".to_owned(), 64)].into(),
+            ..Record::new(20, 0)
+        };
+        let asked = Record { evaluation: [("mqar/acc".to_owned(), 0.25)].into(), ..Record::new(20, 0) };
+        let last = Record { step: 30, ..asked.clone() };
+        let lines = |records: &[&Record]| -> String {
+            records.iter().map(|record| serde_json::to_string(record).expect("JSON") + "\n").collect()
+        };
+        let mut run = Run::new(folder.path());
+        write(folder.path(), METRICS, &lines(&[&trained, &asked]));
+        run.update().expect("read");
+        assert_eq!(run.records, std::slice::from_ref(&trained));
+        assert_eq!((run.step(), run.left()), (20, Some(5.0)));
+        // Where steps are not recorded to the last, it is the evaluation that tells of the end.
+        write(folder.path(), METRICS, &lines(&[&trained, &asked, &last]));
+        run.update().expect("read");
+        assert_eq!((run.step(), run.status(SystemTime::now())), (30, Status::Finished));
     }
 
     #[test]

@@ -54,6 +54,23 @@ fn runs_that_no_sweep_started_are_told_apart_by_their_settings() {
 }
 
 #[test]
+fn what_tasks_measured_is_no_step_of_training() {
+    let folder = tempfile::tempdir().expect("a folder");
+    runs(folder.path(), &[("a", &config(0.5, 1), 2.0)]);
+    let run = folder.path().join("a");
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("records");
+    let memory = text.replace("\"tps\"", "\"memory\":{\"state\":64},\"tps\"");
+    let evaluation = "{\"step\":20,\"tokens\":200,\"evaluation\":{\"mqar/acc\":0.25}}\n";
+    fs::write(run.join("metrics.jsonl"), format!("{memory}{evaluation}")).expect("records");
+    let records = RunRecords::read(&run).expect("read");
+    assert_eq!((records.training.len(), records.validations.len()), (2, 1));
+    assert_eq!((records.speed(), records.memory()), (Some(1000.0), Some(64)));
+    let written = write(&[folder.path().to_path_buf()], None).expect("a report");
+    let csv = fs::read_to_string(&written.csv).expect("the table");
+    assert!(csv.contains(",20,1000,64"), "steps, speed and memory: {csv}");
+}
+
+#[test]
 fn a_difference_within_its_interval_is_not_called_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let all = [("a", 0.0, 1, 2.0), ("b", 0.0, 2, 2.2), ("c", 1.0, 1, 2.3), ("d", 1.0, 2, 2.1)];

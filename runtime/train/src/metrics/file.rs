@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
-use super::Record;
+use super::{Kind, Record};
 
 /// Records of steps that a run did again from an earlier checkpoint, in the order in which they were first written.
 pub(super) const SUPERSEDED: &str = "metrics-superseded.jsonl";
@@ -28,11 +28,10 @@ pub struct Measured {
 
 impl Measured {
     fn note(&mut self, record: &Record) {
-        if record.validation_loss.is_some() {
-            self.validation = Some(record.step);
-        }
-        if !record.evaluation.is_empty() {
-            self.evaluation = Some(record.step);
+        match record.kind() {
+            Kind::Training => {}
+            Kind::Validation => self.validation = Some(record.step),
+            Kind::Evaluation => self.evaluation = Some(record.step),
         }
     }
 }

@@ -18,7 +18,18 @@ pub(crate) fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// One line of `metrics.jsonl`: a training step, or a validation.
+/// What a record tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Steps of training: a loss, speeds and memory.
+    Training,
+    /// Losses on data that is not trained on.
+    Validation,
+    /// Measures of tasks that were asked, and nothing else.
+    Evaluation,
+}
+
+/// One line of `metrics.jsonl`: a training step, a validation, or an evaluation, by its [`Record::kind`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Optimizer steps done.
@@ -82,6 +93,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// What it tells of, as everybody sorts records who reads them again.
+    pub fn kind(&self) -> Kind {
+        if self.validation_loss.is_some() {
+            Kind::Validation
+        } else if !self.evaluation.is_empty() {
+            Kind::Evaluation
+        } else {
+            Kind::Training
+        }
+    }
+
     /// An empty record of a step.
     pub fn new(step: usize, tokens: u64) -> Self {
         Record {
