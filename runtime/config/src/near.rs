@@ -14,8 +14,10 @@ pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
         .filter(|(distance, candidate)| {
-            let key = candidate.rsplit('.').next().unwrap_or(candidate);
-            *distance <= (key.len() / 3).max(2)
+            let (key, said) = (last_part(candidate), last_part(name));
+            // Of two names without a letter in common neither is a slip of the other.
+            let letters = key.chars().count().max(said.chars().count());
+            *distance <= (key.len() / 3).max(2) && *distance < letters
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate);
@@ -25,6 +27,11 @@ pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&
         near.min_by_key(|(distance, candidate)| (*distance, candidate.len())).map(|(_, candidate)| candidate)
     };
     whole.or_else(part)
+}
+
+/// What stands behind the last dot.
+fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }
 
 /// How far a name is from the nearest part of another.
@@ -97,6 +104,16 @@ mod tests {
             assert_eq!(near(typed), None, "{typed}");
         }
         assert_eq!(nearest("memry", ["none", "full", "memory_budget"].into_iter()), Some("memory_budget"));
+    }
+
+    #[test]
+    fn names_without_a_letter_in_common_are_not_near() {
+        let names = ["s5", "mqar", "training.s5"];
+        for (typed, meant) in
+            [("c4", None), ("training.c4", None), ("x", None), ("s6", Some("s5")), ("5", Some("s5"))]
+        {
+            assert_eq!(nearest(typed, names.into_iter()), meant, "{typed}");
+        }
     }
 
     #[test]
