@@ -317,6 +317,38 @@ fn groups_of_parameters_read_back() {
 }
 
 #[test]
+fn what_nobody_reads_says_so() {
+    let warned = |text: &str, place: &str, name: &str| {
+        let warnings = load(text, &[]).expect("a config").warnings;
+        let is_it = |w: &String| w.starts_with(&format!("run.toml:{place}: `{name}` has no effect"));
+        warnings.iter().any(is_it)
+    };
+    let unread = [
+        ("[eval]\nlimit = 7\n", "2:9", "eval.limit"),
+        ("[eval]\ndata = \"elsewhere\"\n", "2:8", "eval.data"),
+        ("[training.recall]\nvocab_size = 32\n", "2:14", "training.recall.vocab_size"),
+        (
+            "[training.recall]\nnum_validation_examples = 3\n",
+            "2:27",
+            "training.recall.num_validation_examples",
+        ),
+        ("[training.mqar]\nnum_kv_pairs = 4\n", "2:16", "training.mqar.num_kv_pairs"),
+    ];
+    for (text, place, name) in unread {
+        assert!(warned(text, place, name), "{text}: {:?}", load(text, &[]).expect("a config").warnings);
+    }
+    // Nothing is said of what is read, nor of defaults.
+    for text in [
+        "[eval]\nlimit = 7\ntasks = [\"copy\"]\n",
+        "[eval]\nlimit = 100\n",
+        "[training]\ndataset = \"copy\"\n[training.recall]\nvocab_size = 32\n",
+        "[training]\ndataset = \"mqar\"\n[training.mqar]\nnum_kv_pairs = 4\n",
+    ] {
+        assert!(load(text, &[]).expect("a config").warnings.is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn a_schedule_may_be_a_list_of_segments() {
     let text = "[[lr_scheduler.segments]]\nsteps = 10\nto = 1.0\n[[lr_scheduler.segments]]\nto = 0.1\nshape = \"cosine\"\n";
     let config = good(text, &[]);

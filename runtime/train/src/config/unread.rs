@@ -3,6 +3,7 @@
 
 use linc_checkpoint::AsyncMode;
 use linc_config::Settings;
+use linc_data::{DatasetKind, MqarConfig, RecallConfig};
 use linc_driver::RecomputeMode;
 
 use super::{ActivationCheckpoint, JobConfig, Questions, Validation};
@@ -35,12 +36,51 @@ impl JobConfig {
             (asks_nothing && self.eval.freq != questions.freq, "eval.freq", NO_TASKS),
             (asks_nothing && self.eval.text.is_some(), "eval.text", NO_TASKS),
             (asks_nothing && !self.eval.lengths.is_empty(), "eval.lengths", NO_TASKS),
+            (asks_nothing && self.eval.limit != questions.limit, "eval.limit", NO_TASKS),
+            (asks_nothing && self.eval.data != questions.data, "eval.data", NO_TASKS),
             (idles && self.validation.steps != validation.steps, "validation.steps", NO_VALIDATION),
         ];
+        self.warn_of_unread_tasks(settings);
         for (asked, name, what_happens) in unread {
             if asked {
                 settings.warn(&[name], &format!("`{name}` has no effect: {what_happens}"));
             }
+        }
+    }
+
+    /// Of the settings of recall tasks, where something else is trained on.
+    fn warn_of_unread_tasks(&self, settings: &mut Settings<'_>) {
+        let (mqar, recall) = (&self.data.mqar, &self.data.recall);
+        let (no_mqar, no_recall) = (MqarConfig::default(), RecallConfig::default());
+        let dataset = self.data.training.dataset;
+        let (is_mqar, is_recall) = (dataset == DatasetKind::Mqar, dataset.task().is_some());
+        let differs = [
+            (is_mqar, mqar.vocab_size != no_mqar.vocab_size, "training.mqar.vocab_size"),
+            (is_mqar, mqar.num_kv_pairs != no_mqar.num_kv_pairs, "training.mqar.num_kv_pairs"),
+            (is_mqar, mqar.power_a != no_mqar.power_a, "training.mqar.power_a"),
+            (is_mqar, mqar.num_passes != no_mqar.num_passes, "training.mqar.num_passes"),
+            (
+                is_mqar,
+                mqar.random_non_queries != no_mqar.random_non_queries,
+                "training.mqar.random_non_queries",
+            ),
+            (is_mqar, mqar.num_examples != no_mqar.num_examples, "training.mqar.num_examples"),
+            (
+                is_mqar,
+                mqar.num_validation_examples != no_mqar.num_validation_examples,
+                "training.mqar.num_validation_examples",
+            ),
+            (is_recall, recall.vocab_size != no_recall.vocab_size, "training.recall.vocab_size"),
+            (is_recall, recall.num_examples != no_recall.num_examples, "training.recall.num_examples"),
+            (
+                is_recall,
+                recall.num_validation_examples != no_recall.num_validation_examples,
+                "training.recall.num_validation_examples",
+            ),
+        ];
+        for (_, _, name) in differs.iter().filter(|(is_read, differs, _)| *differs && !is_read) {
+            let message = format!("`{name}` has no effect: training.dataset is \"{}\"", dataset.word());
+            settings.warn(&[name], &message);
         }
     }
 }
