@@ -70,6 +70,9 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("outputs/recall_table"))
     parser.add_argument("--linc", default="target/release/linc")
     given = parser.parse_args()
+    unasked = [pairs for pairs in given.pairs if pairs not in (4, 8, 16, 32, 64, 128, 256)]
+    if unasked:
+        parser.error(f"--pairs has {unasked[0]}; linc eval asks for powers of two from 4 to 256")
     if 4 * max(given.pairs) > given.length:
         parser.error(f"{max(given.pairs)} pairs, shown and asked, take {4 * max(given.pairs)} tokens: give a larger --length")
     given.out.mkdir(parents=True, exist_ok=True)

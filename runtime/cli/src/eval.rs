@@ -8,7 +8,7 @@ use linc_device::signals;
 use linc_device::words::thousands;
 use linc_driver::{PassSetting, Precision};
 use linc_eval::code::Sandbox;
-use linc_eval::task::{self, Setting, Task};
+use linc_eval::task::{self, Chance, Setting, Task};
 use linc_eval::tokens::Bos;
 use linc_eval::{Folder, ModelScorer, Observer, Running, Subject, TaskResult, evaluate};
 use linc_infer::Sampling;
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     }
     let device = opened.device.describe();
     drop(opened.device);
+    let vocab = vocab(args, &tasks, subject.model.sizes.vocab_size)?;
     let context = args.context.unwrap_or(subject.state.model.seq_len);
     let setting = Setting {
         data: args.data.clone(),
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         tokenizer: subject.tokenizer.as_ref(),
         bos,
         context,
-        vocab: subject.model.sizes.vocab_size,
+        vocab,
         stride: args.stride,
         shots: args.shots,
         limit: args.limit,
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         stop,
     };
     let policy = subject.tokenizer.as_ref().map(|tokenizer| bos.describe(tokenizer));
-    let asked = json!({
+    let mut asked = json!({
         "context": context,
         "precision": precision.name(),
         "bos": policy,
@@ -85,6 +86,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         "lengths": args.lengths,
         "seed": args.seed,
     });
+    // Results of before there was a choice are of all tokens of the model.
+    if let Some(vocab) = args.vocab {
+        asked["vocab"] = json!(vocab);
+    }
     let mut results = Folder::open(folder, &subject.identity(), &asked)?;
     let watched = bar.clone();
     let watch = move |device: &mut dyn linc_device::Device| device.watch(watched.of_kernels());
@@ -156,6 +161,19 @@ fn sandbox(args: &EvalArgs, tasks: &[Task]) -> Result<Option<Sandbox>> {
     }
     Sampling { temperature: args.temperature.unwrap_or(0.0), ..Sampling::default() }.check()?;
     Ok(args.run_code.then(Sandbox::open).transpose()?)
+}
+
+/// The tokens that tasks on tokens draw from, which the model has to have.
+fn vocab(args: &EvalArgs, tasks: &[Task], of_model: usize) -> Result<usize> {
+    match args.vocab {
+        Some(_) if !tasks.iter().any(|task| task.chance == Chance::Vocab) => {
+            bail!("--vocab is for tasks on tokens, and no such task is asked for\n  help: leave it out")
+        }
+        Some(vocab) if vocab > of_model => {
+            bail!("--vocab is {vocab}, and the model has {of_model} tokens\n  help: give at most as many")
+        }
+        given => Ok(given.unwrap_or(of_model)),
+    }
 }
 
 fn bos(word: &str) -> Result<Bos> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{Folder, linc, refuse, stoppable, succeed};
 
@@ -159,6 +159,30 @@ fn what_cannot_be_evaluated_is_refused() {
     refused(&["--text", &text, "--stride", "33"], &["--stride is 33"]);
     refused(&["--tasks", "copy", "--lengths", "64"], &["--lengths has 64", "--context of 64"]);
     refused(&["--tasks", "hellaswag", "--shots", "3"], &["no examples", "--shots"]);
+    for count in ["999999999999999999", "1000000000", "1001", "0"] {
+        refused(&["--tasks", "humaneval", "--completions", count], &["--completions", "from 1 to 1000"]);
+    }
+    refused(&["--tasks", "copy", "--vocab", "257"], &["--vocab is 257", "256 tokens"]);
+    refused(&["--text", &text, "--vocab", "32"], &["--vocab is for tasks on tokens"]);
+    let problem = json!({
+        "task_id": "Made/7",
+        "prompt": "def f(x):\n    # Gives back what is one more than x.\n",
+        "test": "def check(f):\n    assert f(1) == 2\n",
+        "entry_point": "f",
+        "canonical_solution": "    return x + 1\n",
+    });
+    folder.file("HumanEval.jsonl", format!("{problem}\n"));
+    let data = folder.path("").display().to_string();
+    refused(
+        &["--tasks", "humaneval", "--data", &data],
+        &["HumanEval.jsonl:1", "Made/7", "exceeds the context of 32", "--context"],
+    );
+    folder.file("gsm8k/test.jsonl", "{\"question\": \"1 + 1?\", \"answer\": \"#### 2\"}\n");
+    let other = folder.path("other").display().to_string();
+    refuse(
+        &["eval", &run, "--out", &other, "--tasks", "gsm8k", "--data", &data, "--shots", "0"],
+        &["the task gsm8k: the prompt has ", "exceeds the context of 32", "larger --context"],
+    );
     let requests = folder.file("samples.jsonl", "{\"arguments\": [[\"a\", \" b\"]]}\nno JSON\n");
     refused(&["--requests", &requests], &["samples.jsonl:2", "no JSON"]);
     refuse(&["eval", "no_such_model", "--text", &text, "--out", &out], &["no_such_model", "help: "]);
@@ -169,6 +193,26 @@ fn what_cannot_be_evaluated_is_refused() {
     refused(&["--text", &text], &["model.safetensors"]);
     fs::write(&weights, &whole).expect("whole again");
     refuse(&["eval", &run, "--text", &text, "--out", &text], &["cannot be written"]);
+}
+
+#[test]
+fn tokens_to_draw_from_can_be_fewer_than_the_models() {
+    let folder = Folder::new("eval_vocab");
+    let run = trained(&folder, "0.5");
+    let largest = |vocab: &[&str], out: &str| {
+        let out = folder.path(out);
+        let at = out.display().to_string();
+        let args = ["eval", &run, "--tasks", "copy", "--limit", "20", "--out", &at];
+        succeed(&[&args, vocab].concat());
+        let lines = fs::read_to_string(out.join("samples_copy.jsonl")).expect("samples");
+        let samples = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let tokens = samples.flat_map(|one| one["doc"]["tokens"].as_array().expect("tokens").clone());
+        let chance = results(&out)["tasks"]["copy"]["chance"].clone();
+        (tokens.filter_map(|token| token.as_u64()).max().expect("tokens"), chance)
+    };
+    let (of_some, of_all) = (largest(&["--vocab", "8"], "some"), largest(&[], "all"));
+    assert_eq!(of_some, (7, json!(1.0 / 8.0)));
+    assert!(of_all.0 > 200 && of_all.1 == json!(1.0 / 256.0), "{of_all:?}");
 }
 
 #[test]

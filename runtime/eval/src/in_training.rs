@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use linc_data::Tokenizer;
+use linc_data::{DatasetKind, Tokenizer};
 use linc_driver::{Entry, Options};
 use linc_infer::{Programs, Prompt, ScorePrograms, Scores};
 use linc_session::Session;
@@ -71,7 +71,21 @@ impl InTraining {
         Ok(Some(Box::new(InTraining { config: config.clone(), tasks, begun: None })))
     }
 
-    fn setting<'a>(&'a self, about: &About<'a>) -> Setting<'a> {
+    /// Tokens that a task draws from, of a model that has `all`: where it is what the model is trained on, as it is there. To the
+    /// model other tokens mean nothing.
+    fn vocab_of(&self, task: &Task, all: usize) -> usize {
+        let data = &self.config.data;
+        let dataset = data.training.dataset;
+        if dataset.word() != task.name {
+            return all;
+        }
+        match dataset {
+            DatasetKind::Mqar => data.mqar.vocab_size,
+            _ => data.recall.vocab_size.unwrap_or(all),
+        }
+    }
+
+    fn setting<'a>(&'a self, task: &Task, about: &About<'a>) -> Setting<'a> {
         let eval = &self.config.eval;
         Setting {
             data: eval.data.clone().into(),
@@ -81,7 +95,7 @@ impl InTraining {
             tokenizer: about.tokenizer,
             bos: Bos::Auto,
             context: about.context,
-            vocab: about.model.sizes.vocab_size,
+            vocab: self.vocab_of(task, about.model.sizes.vocab_size),
             stride: None,
             shots: None,
             limit: Some(eval.limit),
@@ -118,8 +132,8 @@ fn refused(config: &JobConfig, error: EvalError) -> TrainError {
 
 impl Questions for InTraining {
     fn begin(&mut self, about: About<'_>) -> Result<Vec<(Entry, Options)>, TrainError> {
-        let setting = self.setting(&about);
         let make = |task: &Task| {
+            let setting = self.setting(task, &about);
             let samples = (task.make)(task, &setting).map_err(|error| refused(&self.config, error))?;
             if samples.is_empty() {
                 let message = format!("the task {} has no samples", task.name);
@@ -191,7 +205,8 @@ impl Questions for InTraining {
                 rest = later;
             }
             tell(task.name, samples.len(), samples.len());
-            let result = TaskResult::new(task, 0, SEED, begun.vocab, records.iter(), String::new());
+            let vocab = self.vocab_of(task, begun.vocab);
+            let result = TaskResult::new(task, 0, SEED, vocab, records.iter(), String::new());
             let counts = |name: &str| {
                 name == task.metric || !(name.contains("_after_") || name.contains("perplexity"))
             };
@@ -244,5 +259,28 @@ impl Scorer for SessionScorer<'_> {
             }
             _ => Ok(prompts.is_empty()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_trained_on_is_asked_in_its_tokens() {
+        const ALL: usize = 512;
+        let vocab = |dataset: &str, task: &str| {
+            let text = format!(
+                "[training]\ndataset = \"{dataset}\"\n[training.mqar]\nvocab_size = 64\n[training.recall]\nvocab_size = 32\n"
+            );
+            let config = JobConfig::of_run(&text).expect("a config");
+            let tasks = chosen(&[task.to_owned()]).expect("a task");
+            InTraining { config, tasks: tasks.clone(), begun: None }.vocab_of(&tasks[0], ALL)
+        };
+        assert_eq!((vocab("copy", "copy"), vocab("s5", "s5"), vocab("mqar", "mqar")), (32, 32, 64));
+        assert_eq!((vocab("copy", "mqar"), vocab("mqar", "copy"), vocab("stories", "text")), (ALL, ALL, ALL));
+        let config = JobConfig::of_run("[training]\ndataset = \"copy\"\n").expect("a config");
+        let tasks = chosen(&["copy".to_owned()]).expect("a task");
+        assert_eq!(InTraining { config, tasks: tasks.clone(), begun: None }.vocab_of(&tasks[0], ALL), ALL);
     }
 }

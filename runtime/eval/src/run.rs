@@ -158,7 +158,13 @@ pub fn evaluate(
     observer.progress(task.name, done, total, before);
     while !rest.is_empty() {
         let (now, later) = rest.split_at(together(rest));
-        let Some(answers) = answered(scorer, now)? else { return Ok(None) };
+        let of_task = |error| match error {
+            EvalError::Request { message, help } => {
+                EvalError::request(format!("the task {}: {message}", task.name), help)
+            }
+            other => other,
+        };
+        let Some(answers) = answered(scorer, now).map_err(of_task)? else { return Ok(None) };
         let mut records = vec![];
         for (sample, answer) in now.iter().zip(answers) {
             let (metrics, answer) = sample.graded(&answer);
@@ -181,7 +187,7 @@ pub fn evaluate(
     }
     let records = samples.iter().filter_map(|sample| log.records.get(&sample.id));
     let shots = setting.shots.or(task.shots).unwrap_or(0);
-    let result = TaskResult::new(task, shots, setting.seed, scorer.vocab(), records, prompts);
+    let result = TaskResult::new(task, shots, setting.seed, setting.vocab, records, prompts);
     Ok(Some(result.timed(begun.elapsed().as_secs_f64(), total - before)))
 }
 

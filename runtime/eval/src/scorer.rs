@@ -7,7 +7,7 @@ use linc_checkpoint::load_weights;
 use linc_data::Tokenizer;
 use linc_device::{Choice, Device};
 use linc_driver::{Model, Precision};
-use linc_infer::{Engine, Programs, Prompt, Request, Sampling, ScorePrograms, Scores, Wanted};
+use linc_infer::{Engine, InferError, Programs, Prompt, Request, Sampling, ScorePrograms, Scores, Wanted};
 use linc_session::Session;
 
 use crate::error::EvalError;
@@ -196,8 +196,11 @@ pub(crate) fn continued(
     each: &mut dyn FnMut(usize, String),
 ) -> Result<bool, EvalError> {
     let request = |asked: &Writing<'_>| {
-        let Prompt { ids, count } =
-            Prompt::new(tokenizer, asked.prompt, Some(asked.tokens), programs.context)?;
+        let prompt = Prompt::new(tokenizer, asked.prompt, Some(asked.tokens), programs.context);
+        let Prompt { ids, count } = prompt.map_err(|error| match error {
+            InferError::Request { message, .. } => EvalError::request(message, "give a larger --context"),
+            other => other.into(),
+        })?;
         Ok::<_, EvalError>(Request {
             prompt: ids,
             tokens: count,

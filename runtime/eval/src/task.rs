@@ -27,7 +27,7 @@ pub struct Setting<'a> {
     pub bos: Bos,
     /// Tokens that the model reads.
     pub context: usize,
-    /// Tokens that there are.
+    /// Tokens that tasks on tokens draw from: those that the model was trained on, of all that it has.
     pub vocab: usize,
     /// Tokens that count in each window of a text but the first; as many as the context has, if not given.
     pub stride: Option<usize>,

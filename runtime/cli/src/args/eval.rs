@@ -6,7 +6,7 @@ use clap::Args;
 use linc_device::Choice;
 use linc_driver::{PassSetting, Precision};
 
-use super::values::{count, number, positive, seed};
+use super::values::{completions, count, number, positive, seed};
 
 pub(super) const EVAL_EXAMPLES: &str = "\
 Examples:
@@ -60,14 +60,17 @@ pub(crate) struct EvalArgs {
     /// Tokens of a sample, of tasks with a length of their choice, separated by commas; the context's, if not given
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true)]
     pub(crate) lengths: Vec<usize>,
+    /// Tokens that tasks on tokens are drawn from, such as training.mqar.vocab_size of the run; all of the model's, if not given
+    #[arg(long, value_name = "TOKENS", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) vocab: Option<usize>,
     /// Tokens that the model reads at most; the training length, if not given
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: Option<usize>,
     /// Run the programs that humaneval has a model write, in a sandbox that needs Linux and Python 3, for pass@k
     #[arg(long)]
     pub(crate) run_code: bool,
-    /// Programs for each problem of humaneval, for pass@k of k up to as many
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
+    /// Programs for each problem of humaneval, up to 1000, for pass@k of k up to as many
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = completions, allow_negative_numbers = true)]
     pub(crate) completions: usize,
     /// Temperature of --completions; 0 for one, and 0.2 for several, if not given
     #[arg(long, value_parser = number, allow_negative_numbers = true)]

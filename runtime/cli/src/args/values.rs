@@ -64,6 +64,11 @@ pub(super) fn ranks(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or("expected an integer from 1 to 4096")
 }
 
+/// Texts to draw for each question: all of them are kept until the question is done.
+pub(super) fn completions(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or("expected an integer from 1 to 1000")
+}
+
 pub(super) fn exchange(text: &str) -> Result<Pattern, &'static str> {
     Pattern::ALL
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use linc_infer::{Prompt, Sampling};
+use linc_infer::{InferError, Prompt, Sampling};
 use serde_json::{Value, json};
 
 use super::files::{find, json_lines, string};
@@ -54,7 +54,14 @@ fn make(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
         let field = |name: &str| string(&path, line, &object, name);
         let (id, prompt) = (field("/task_id")?.to_owned(), field("/prompt")?.to_owned());
         let after = format!("\n{}\ncheck({})\n", field("/test")?, field("/entry_point")?);
-        let read = Prompt::new(tokenizer, &prompt, Some(1), setting.context)?.ids.len();
+        let read =
+            Prompt::new(tokenizer, &prompt, Some(1), setting.context).map_err(|error| match error {
+                InferError::Request { message, .. } => {
+                    EvalError::line(&path, line, format!("{id}: {message}"), "give a larger --context")
+                }
+                other => other.into(),
+            })?;
+        let read = read.ids.len();
         let tokens = TOKENS.min(setting.context - read);
         let draw = |number: usize| Sampling {
             temperature,
