@@ -1,6 +1,7 @@
 //! `linc place`: which layers of a softmax model become linear.
 
-use std::path::{Path, PathBuf};
+mod finetune;
+
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,19 +14,18 @@ use linc_eval::stats::Estimate;
 use linc_eval::task::{self, Setting};
 use linc_eval::tokens::Bos;
 use linc_study::StudyError;
-use linc_study::place::{PlaceSettings, Placed, Placing, Sequences, Watcher, shown};
+use linc_study::place::{PlaceSettings, Placed, Placing, Sequences, Target, Watcher, shown};
 
-use crate::args::{Format, PlaceArgs, TrainArgs};
+use crate::args::{Format, PlaceArgs};
 use crate::hugging_face::{LINES, llama, tell};
 use crate::out;
 use crate::progress::{Progress, drawable};
 use crate::table::table;
-use crate::train;
 
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
     first: "\nInterrupted: what was found so far is written (press Ctrl-C again to quit at once)\n",
-    second: "\nEnded at once: nothing is written\n",
+    second: "\nEnded at once: what was found is not written\n",
 };
 
 /// Tokens of a sequence at most, if nobody says how many.
@@ -38,15 +38,10 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
     if !(args.align_lr.is_finite() && args.align_lr >= 0.0) {
         bail!("--align-lr is {}; expected a number of at least 0", args.align_lr);
     }
-    let file = match args.out.extension() {
-        Some(_) => args.out.clone(),
-        None => args.out.with_extension("json"),
-    };
-    let folder = file.with_extension("");
-    if file.extension().is_some_and(|extension| extension == "csv") || folder == file {
-        bail!("--out is {}\n  help: name a file such as outputs/place.json", args.out.display());
-    }
-    let config = finetuning(args)?;
+    let target = Target::new(&args.out)?;
+    target.check()?;
+    let folder = &target.folder;
+    let config = finetune::config(args, ratio, folder)?;
     let stop = signals::catch(NOTICES);
     let bar = Progress::new();
     let subject =
@@ -60,12 +55,18 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
     let trained = subject.state.model.seq_len;
     let usual = if subject.model.reads_seq { trained } else { trained.min(CONTEXT) };
     let context = args.context.unwrap_or(usual);
+    if context > trained {
+        bail!(
+            "--context is {context}, and the model was trained on sequences of {trained} tokens\n  help: {trained} at most"
+        );
+    }
     let batch = args.batch_size.unwrap_or((TOKENS / context).clamp(1, 16));
+    let seed = args.seed.unwrap_or_default();
     let samples = match (samples(args, &subject, context), signals::exit_code()) {
         (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
         (samples, _) => samples?,
     };
-    let sequences = Sequences::draw(&samples, context, args.sequences, batch, args.seed)?;
+    let sequences = Sequences::draw(&samples, context, args.sequences, batch, seed)?;
     let settings = PlaceSettings {
         ratio,
         batch,
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
         gate_steps: args.gate_steps,
         random: args.random,
         swaps: args.swaps,
-        seed: args.seed,
+        seed,
     };
     let threads = (args.threads > 0).then_some(args.threads);
     let opened = args.device.open(threads)?;
@@ -98,10 +99,12 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
         placing => placing?,
     };
     // A file that cannot be written is known before the work is done.
-    placing.placed.write(&file)?;
+    let incomplete = target.incomplete();
+    placing.placed.write(&incomplete)?;
     let done = placing.run(&mut watcher);
     bar.clear();
-    let scores = placing.placed.write(&file)?;
+    let file = if done.is_ok() { &target.file } else { &incomplete };
+    let scores = placing.placed.write(file)?;
     match done {
         Err(StudyError::Interrupted) => {
             out::complain(format_args!("Wrote {}, which is not complete", file.display()));
@@ -109,20 +112,22 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
         }
         done => done?,
     }
-    let hybrid = placing.write_hybrid(&subject, &folder)?;
-    // Training may take long, and needs nothing of it.
+    let hybrid = placing.write_hybrid(&subject, folder)?;
+    placing.placed.write(file)?;
+    target.remove_incomplete();
+    // Training may take long, and needs nothing of these, least of all their memory.
     drop(subject);
-    let placed = &placing.placed;
+    let placed = placing.into_placed();
     match args.format {
-        Format::Json => out::line(serde_json::to_string(placed)?)?,
+        Format::Json => out::line(serde_json::to_string(&placed)?)?,
         Format::Text => {
-            out::line(text(placed))?;
+            out::line(text(&placed))?;
             let (file, scores, hybrid) = (file.display(), scores.display(), hybrid.display());
             out::line(format_args!("\nWrote {file}, {scores} and the hybrid, {hybrid}"))?;
         }
     }
     match config {
-        Some(config) => finetune(args, placed.linear.as_slice(), placed.layers, &config, &hybrid, &folder),
+        Some(config) => finetune::run(args, &placed, &config, &hybrid, folder),
         None => Ok(ExitCode::SUCCESS),
     }
 }
@@ -157,7 +162,7 @@ fn samples(args: &PlaceArgs, subject: &Subject, context: usize) -> Result<Vec<Sa
         sandbox: None,
         limit: None,
         lengths: vec![],
-        seed: args.seed,
+        seed: args.seed.unwrap_or_default(),
         stop: signals::catch(NOTICES),
     };
     let mut samples = vec![];
@@ -165,64 +170,6 @@ fn samples(args: &PlaceArgs, subject: &Subject, context: usize) -> Result<Vec<Sa
         samples.extend((task.make)(&task, &setting)?);
     }
     Ok(samples)
-}
-
-/// The config that the hybrid is trained by, if it is to be.
-fn finetuning(args: &PlaceArgs) -> Result<Option<PathBuf>> {
-    if args.finetune.is_none() {
-        return Ok(None);
-    }
-    if let Some(config) = &args.config {
-        return Ok(Some(config.clone()));
-    }
-    // A run has its config in its folder, beside that of its checkpoints.
-    let path = args.checkpoint.canonicalize().unwrap_or_else(|_| args.checkpoint.clone());
-    let is_checkpoint = path.join("state.json").is_file();
-    let run = if is_checkpoint { path.ancestors().nth(2) } else { Some(&*path) };
-    let found = run.map(|run| run.join("config.toml")).filter(|config| config.is_file());
-    match found {
-        Some(config) => Ok(Some(config)),
-        None => bail!(
-            "--finetune needs a config, and there is none of the run that {} is of\n  help: name one with --config",
-            args.checkpoint.display()
-        ),
-    }
-}
-
-/// Trains the hybrid as `linc train` does.
-fn finetune(
-    args: &PlaceArgs,
-    linear: &[usize],
-    layers: usize,
-    config: &Path,
-    hybrid: &Path,
-    folder: &Path,
-) -> Result<ExitCode> {
-    let list: Vec<String> = linear.iter().map(usize::to_string).collect();
-    let ratio = Ratio::of(&layer_kinds(layers, None, &Placement::Layers(linear.to_vec()))?);
-    let steps = args.finetune.unwrap_or_default().to_string();
-    let dump_folder = folder.join("finetuned").display().to_string();
-    let settings = [
-        ("model.linear_attn_ratio", ratio.to_string()),
-        ("model.linear_attn_placement", list.join(",")),
-        ("checkpoint.initial_load_path", hybrid.display().to_string()),
-        ("checkpoint.initial_load_model_only", "true".into()),
-        ("training.steps", steps),
-        ("job.dump_folder", dump_folder),
-    ];
-    let given = |key: &str| args.overrides.iter().any(|given| given.starts_with(&format!("--{key}")));
-    let settings = settings.into_iter().filter(|(key, _)| !given(key));
-    let settings = settings.flat_map(|(key, value)| [format!("--{key}"), value]);
-    let overrides = settings.chain(args.overrides.iter().cloned()).collect();
-    out::complain(format_args!("\nTraining the hybrid by {}", config.display()));
-    train::run(&TrainArgs {
-        config: Some(config.to_path_buf()),
-        profile: false,
-        list_settings: false,
-        quiet: args.format == Format::Json,
-        log_format: args.format,
-        overrides,
-    })
 }
 
 /// Scores of the layers, and placements beside each other.

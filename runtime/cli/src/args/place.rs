@@ -6,7 +6,7 @@ use clap::Args;
 use linc_device::Choice;
 
 use super::Format;
-use super::values::{count, number, positive, seed};
+use super::values::{count, number, placements, places, points, positive, seed};
 
 pub(super) const PLACE_EXAMPLES: &str = "\
 Examples:
@@ -43,13 +43,13 @@ pub(crate) struct PlaceArgs {
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
     /// Sequences to score and search on, and as many others to compare placements on, at most
-    #[arg(long, default_value_t = 64, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 64, value_parser = places, allow_negative_numbers = true)]
     pub(crate) sequences: usize,
     /// Tokens of a sequence; those of training up to 512, if not given
     #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) context: Option<usize>,
     /// Sequences at once; about 2048 tokens, if not given
-    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_parser = places, allow_negative_numbers = true)]
     pub(crate) batch_size: Option<usize>,
     /// Steps of training linear branches to do what softmax branches do, before layers are scored
     #[arg(long, default_value_t = 200, value_parser = count, allow_negative_numbers = true)]
@@ -58,20 +58,20 @@ pub(crate) struct PlaceArgs {
     #[arg(long, default_value_t = 1e-3, value_parser = number, allow_negative_numbers = true)]
     pub(crate) align_lr: f64,
     /// Points of the way from all softmax to all linear at which all layers are scored at once
-    #[arg(long, default_value_t = 8, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 8, value_parser = points, allow_negative_numbers = true)]
     pub(crate) points: usize,
     /// Steps of training gates, to compare with
     #[arg(long, default_value_t = 40, value_parser = count, allow_negative_numbers = true)]
     pub(crate) gate_steps: usize,
     /// Random placements, to compare with
-    #[arg(long, default_value_t = 10, value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 10, value_parser = placements, allow_negative_numbers = true)]
     pub(crate) random: usize,
     /// Swaps of a softmax layer with a linear one at most, by which the best placement is improved
     #[arg(long, default_value_t = 20, value_parser = count, allow_negative_numbers = true)]
     pub(crate) swaps: usize,
-    /// Seed of all that is drawn
-    #[arg(long, default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
-    pub(crate) seed: u64,
+    /// Seed of all that is drawn, and of --finetune; 0 and that of its config, if not given
+    #[arg(long, value_parser = seed, allow_negative_numbers = true)]
+    pub(crate) seed: Option<u64>,
     /// Train the hybrid for so many steps, in the folder finetuned beside it
     #[arg(long, value_name = "STEPS", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) finetune: Option<usize>,

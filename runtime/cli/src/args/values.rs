@@ -14,6 +14,16 @@ pub(super) fn places(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| (1..=65_536).contains(n)).ok_or("expected an integer from 1 to 65536")
 }
 
+/// Points of a path, each of which is a run of all sequences.
+pub(super) fn points(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or("expected an integer from 1 to 1024")
+}
+
+/// Placements that are drawn; none is a number too.
+pub(super) fn placements(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| *n <= 65_536).ok_or("expected an integer from 0 to 65536")
+}
+
 /// Cells of a side of a map, of which there is one for each head.
 pub(super) fn cells(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| (2..=512).contains(n)).ok_or("expected an integer from 2 to 512")

@@ -10,6 +10,7 @@ mod result;
 mod scores;
 mod search;
 mod sequences;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use linc_device::Device;
+use linc_device::words::count;
 use linc_driver::{AttentionFamily, Model, Placement, Ratio, layer_kinds};
 use linc_eval::stats::{Estimate, Unit};
 use rand_chacha::ChaCha8Rng;
@@ -28,6 +30,7 @@ pub use result::{Alignment, Compared, Method, Placed};
 pub use scores::{OneLayer, Path, Scores};
 pub use search::{Search, Swap};
 pub use sequences::{Sequence, Sequences};
+pub use target::Target;
 
 use crate::error::StudyError;
 use crate::statistics::Mean;
@@ -161,15 +164,22 @@ impl Placing {
         let mut alignment = Alignment { steps: 0, before: vec![], after: vec![] };
         for step in 0..steps {
             let rate = self.settings.align_rate * (1.0 - step as f64 / steps as f64);
-            let errors = self.gated.align(batches[step % batches.len()], rate)?;
+            let batch = step % batches.len();
+            let errors = finite(self.gated.align(batches[batch], rate)?, step, self.settings.align_rate)?;
             if step == 0 {
                 alignment.before.clone_from(&errors);
             }
-            alignment.after = errors;
+            if batch == 0 {
+                alignment.after = errors;
+            }
             alignment.steps = step + 1;
             self.placed.alignment = Some(alignment.clone());
             watcher.progress("aligning", step as u64 + 1, steps as u64);
         }
+        // A step at a rate of nothing only reads the error, on the batch that it was read on before the first.
+        let errors = self.gated.align(batches[0], 0.0)?;
+        alignment.after = finite(errors, steps, self.settings.align_rate)?;
+        self.placed.alignment = Some(alignment);
         Ok(())
     }
 
@@ -268,16 +278,43 @@ impl Placing {
         Ok(())
     }
 
-    /// Writes the hybrid: the checkpoint's weights, and in linear layers those that were aligned. Returns where it is.
+    /// Writes the hybrid: the checkpoint's weights, and in linear layers those that were aligned. Returns where it is, and notes
+    /// in [`Placed::hybrid`] what it has.
     ///
     /// # Errors
     /// [`StudyError::Checkpoint`] if it cannot be written.
     pub fn write_hybrid(
-        &self,
+        &mut self,
         subject: &linc_eval::Subject,
         folder: &FilePath,
     ) -> Result<std::path::PathBuf, StudyError> {
-        result::write_hybrid(&self.gated, subject, &self.placed.linear, folder)
+        let path = result::write_hybrid(&self.gated, subject, &self.placed.linear, folder)?;
+        self.placed.hybrid = linc_checkpoint::describe(&path)?.weights_digest();
+        Ok(path)
+    }
+
+    /// What was found, without the model and its memory.
+    pub fn into_placed(self) -> Placed {
+        self.placed
+    }
+}
+
+/// The errors of aligning after so many steps, if they are numbers.
+fn finite(errors: Vec<f64>, step: usize, rate: f64) -> Result<Vec<f64>, StudyError> {
+    match errors.iter().all(|error| error.is_finite()) {
+        true => Ok(errors),
+        false => Err(StudyError::Nothing {
+            message: format!(
+                "after {} of aligning, linear branches give no finite numbers",
+                count(step, "step")
+            ),
+            help: match step {
+                0 => "linc eval shows whether the checkpoint is damaged".into(),
+                _ => format!(
+                    "--align-lr is {rate:e}: take a smaller one, or --align-steps 0, which aligns nothing"
+                ),
+            },
+        }),
     }
 }
 

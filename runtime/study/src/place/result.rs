@@ -17,6 +17,9 @@ use super::sequences::Sequences;
 use super::{PlaceSettings, highest};
 use crate::error::{StudyError, file};
 
+/// How a table of scores begins.
+pub(super) const TABLE_START: &str = "layer,linear,path,";
+
 /// All that was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Placed {
@@ -48,6 +51,8 @@ pub struct Placed {
     pub methods: Vec<Method>,
     /// Placements on sequences that nothing was chosen by.
     pub compared: Vec<Compared>,
+    /// What tells the weights of the hybrid from others, once it is written.
+    pub hybrid: Option<String>,
     /// How long each part took.
     pub seconds: Vec<(String, f64)>,
 }
@@ -59,7 +64,7 @@ pub struct Alignment {
     pub steps: usize,
     /// On the batch of the first step, before it.
     pub before: Vec<f64>,
-    /// On the batch of the last step, before it.
+    /// On the same batch, after the last step; where it was ended, as it was read last.
     pub after: Vec<f64>,
 }
 
@@ -128,6 +133,7 @@ impl Placed {
             search: None,
             methods: vec![],
             compared: vec![],
+            hybrid: None,
             seconds: vec![],
         }
     }
@@ -140,8 +146,8 @@ impl Placed {
 
     /// Scores of all layers, a row for each: with half the width of 95 % intervals where a score is a mean over sequences.
     pub fn scores_csv(&self) -> String {
-        let mut text = String::from(
-            "layer,linear,path,path_half_width,removal,removal_half_width,addition,addition_half_width,slice,halo,trained_gates\n",
+        let mut text = format!(
+            "{TABLE_START}path_half_width,removal,removal_half_width,addition,addition_half_width,slice,halo,trained_gates\n"
         );
         let method = |name: &str| self.methods.iter().find(|method| method.name == name);
         for layer in 0..self.layers {

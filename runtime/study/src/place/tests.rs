@@ -124,7 +124,7 @@ fn scores_add_up_placements_are_compared_and_the_seed_decides() {
         placing.run(&mut Silent).expect("a placement");
         placing
     };
-    let (placing, again) = (run(), run());
+    let (mut placing, again) = (run(), run());
     let placed = &placing.placed;
     let path = placed.path.as_ref().expect("scores");
     // All linear is something else than all softmax, and all of it is attributed.
