@@ -1,6 +1,6 @@
 //! Ranks over MPI: a library that is opened at run time, whichever the launcher belongs to.
 //!
-//! Only messages between pairs are used, so that a dozen functions and three constants make up for what the three binary
+//! Only messages between pairs are used, so that a dozen functions and a few constants make up for what the three binary
 //! interfaces of MPIs differ in ([`table`]). Everything is called by the thread that connected.
 
 mod library;
@@ -166,6 +166,18 @@ impl Comm for Mpi {
             // SAFETY: the request is one that was started and is not over; what it touches is vouched for.
             let (code, done) = unsafe { self.table.test(&mut piece.request, &mut status) };
             let Pending { peer, expected, .. } = *piece;
+            let other_length = |expected: usize, found: String| CommError::Length {
+                rank: self.rank,
+                from: peer,
+                label: String::new(),
+                expected: words::bytes(expected as u64),
+                found,
+            };
+            // What did not find room is an error of the call, and how much it was libraries do not say.
+            if let Some(expected) = expected.filter(|_| self.table.is_truncation(code)) {
+                let room = words::bytes(expected as u64);
+                return Err(other_length(expected, format!("more than {room}")));
+            }
             self.check(code, &format!("messages with rank {peer}"))?;
             if !done {
                 index += 1;
@@ -175,13 +187,7 @@ impl Comm for Mpi {
             let Some(expected) = expected else { continue };
             let found = self.table.count(&status);
             if found != expected {
-                return Err(CommError::Length {
-                    rank: self.rank,
-                    from: peer,
-                    label: String::new(),
-                    expected: words::bytes(expected as u64),
-                    found: words::bytes(found as u64),
-                });
+                return Err(other_length(expected, words::bytes(found as u64)));
             }
         }
         if pending.is_empty() {
@@ -205,6 +211,8 @@ impl Comm for Mpi {
         let blocked =
             CommError::Blocked { rank: self.rank, world: self.size, action: "MPI_Abort", timeout: ABORT };
         let _watchdog = Watchdog::start(ABORT, blocked, self.say);
+        // What the starter has not read of a rank yet, MPICH's drops when it ends all: then nobody would know why.
+        std::thread::sleep(HEARD);
         self.table.abort(code);
         std::process::exit(code.into());
     }
@@ -220,6 +228,9 @@ impl Comm for Mpi {
 
 /// What ending all ranks may take.
 const ABORT: Duration = Duration::from_secs(10);
+
+/// What a starter may take to hand on what a rank has said.
+const HEARD: Duration = Duration::from_millis(200);
 
 /// A message in pieces that MPI can count, each with its place and bytes. One without bytes is a message as well.
 fn pieces(offset: usize, bytes: usize) -> impl Iterator<Item = (usize, usize)> {

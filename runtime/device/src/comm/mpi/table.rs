@@ -43,6 +43,8 @@ struct Handles {
     errors_return: Handle,
     /// `MPI_THREAD_FUNNELED`
     funneled: c_int,
+    /// `MPI_ERR_TRUNCATE`
+    truncate: c_int,
 }
 
 /// Declares the table of functions, whose names are MPI's.
@@ -75,6 +77,7 @@ functions! {
     comm_rank = "MPI_Comm_rank" (Handle, *mut c_int);
     comm_size = "MPI_Comm_size" (Handle, *mut c_int);
     set_errhandler = "MPI_Comm_set_errhandler" (Handle, Handle);
+    error_class = "MPI_Error_class" (c_int, *mut c_int);
     error_string = "MPI_Error_string" (c_int, *mut c_char, *mut c_int);
     library_version = "MPI_Get_library_version" (*mut c_char, *mut c_int);
     isend = "MPI_Isend" (*const c_void, c_int, Handle, c_int, c_int, Handle, *mut Request);
@@ -112,14 +115,15 @@ impl Table {
         let (family, handles) = match open_mpi {
             _ if is_standard => {
                 let (world, byte, errors_return) = (number(0x101), number(0x247), number(0x143));
-                (Family::Standard, Handles { world, byte, errors_return, funneled: 1024 })
+                (Family::Standard, Handles { world, byte, errors_return, funneled: 1024, truncate: 15 })
             }
             [Some(world), Some(byte), Some(errors_return)] => {
-                (Family::OpenMpi, Handles { world, byte, errors_return, funneled: 1 })
+                (Family::OpenMpi, Handles { world, byte, errors_return, funneled: 1, truncate: 15 })
             }
             _ => {
                 let (world, byte) = (number(0x4400_0000), number(0x4c00_010d));
-                (Family::Mpich, Handles { world, byte, errors_return: number(0x5400_0001), funneled: 1 })
+                let errors_return = number(0x5400_0001);
+                (Family::Mpich, Handles { world, byte, errors_return, funneled: 1, truncate: 14 })
             }
         };
         let functions = Functions::of(&library)?;
@@ -167,6 +171,15 @@ impl Table {
         // SAFETY: the text has room for the longest message.
         unsafe { (self.functions.error_string)(code, text.as_mut_ptr().cast(), &mut length) };
         Err(words(&text, length))
+    }
+
+    /// Whether a code says that more has come than was to be received.
+    pub(super) fn is_truncation(&self, code: c_int) -> bool {
+        let mut class = 0;
+        // SAFETY: the code is one that a function of the library gave; the result is a valid place.
+        code != 0
+            && unsafe { (self.functions.error_class)(code, &mut class) } == 0
+            && class == self.handles.truncate
     }
 
     /// The first line of what the library says of itself, up to a comma.

@@ -35,6 +35,11 @@ fn as_a_rank() {
     match role.as_str() {
         "hangs" if is_culprit => std::thread::sleep(Duration::from_secs(300)),
         "panics" if is_culprit => panic!("a test's"),
+        // Only the culprit receives, more than it has room for, so that nobody else can find it first.
+        "overflow" => {
+            let length = if is_culprit { 40 } else { 48 };
+            ranks.broadcast("the step", &world, 0, &mut vec![1; length]).expect("bytes");
+        }
         "differs" => {
             let error = ranks.agree(&[("the config", format!("{}", ranks.rank() == 1))]);
             let error = error.expect_err("a difference").to_string();
@@ -99,7 +104,11 @@ fn what_goes_wrong_in_one_process_ends_all_and_is_named() {
     for (role, words) in [
         ("hangs", "rank 0 waits for rank 1 in the step of all 2 ranks, since 3 seconds"),
         ("panics", "rank 1 has ended before the others"),
-        ("length", "in the step"),
+        ("length", "they do not run the same exchange"),
+        (
+            "overflow",
+            "rank 1 got more than 20 B from rank 0 in the step, expected 20 B: they do not run the same",
+        ),
     ] {
         let Some((code, said, took)) = started(2, role) else { return };
         assert_eq!(code, Some(LOST.into()), "{role}: {said}");
