@@ -79,7 +79,7 @@ fn shells_get_scripts_with_all_commands() {
     );
     if let Ok(output) = Command::new("bash").args(["-c", &complete]).output() {
         let said = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(said.trim(), "compile completions", "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(said.trim(), "compile compare completions", "{}", String::from_utf8_lossy(&output.stderr));
     }
     let output = linc(&["completions", "cmd"]);
     assert_eq!(output.status.code(), Some(2));
