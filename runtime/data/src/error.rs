@@ -104,6 +104,8 @@ pub enum DataError {
     NothingHeldOut { source_name: String },
     #[error("{}: not a usable tokenizer: {reason}\n  help: {help}", path.display())]
     Tokenizer { path: PathBuf, reason: String, help: String },
+    #[error("{}: not a usable tokenizer: {reason}\n  help: {help}", path.display())]
+    UnknownEncoding { path: PathBuf, reason: String, help: String },
     #[error("{}: no tokenizer.json in this folder: {has}\n  help: {help}", folder.display())]
     NoTokenizer { folder: PathBuf, has: String, help: String },
     #[error(
@@ -146,6 +148,7 @@ impl DataError {
             | Self::NotRegular { .. }
             | Self::Empty { .. }
             | Self::Tokenizer { .. }
+            | Self::UnknownEncoding { .. }
             | Self::NoTokenizer { .. } => Self::Setting { setting, error: Box::new(self) },
             Self::Setting { .. }
             | Self::JsonInText { .. }

@@ -197,7 +197,14 @@ impl Reader<'_, '_> {
         let wanted = Wanted { field, allows_nul: !self.tokenizer.reserves_nul(), separator };
         match (named.kind, named.path) {
             (DatasetKind::Text, Some(path)) => match folder_of(path) {
-                Some(folder) => Ok(Source::Shards(folder)),
+                Some(folder) => {
+                    if separator.is_some() {
+                        self.loading.note(&format!(
+                            "{path}: training.document_separator does nothing to shards, whose documents are those that they were made with (linc tokenize --document-separator)"
+                        ));
+                    }
+                    Ok(Source::Shards(folder))
+                }
                 None => {
                     let documents = files::read_documents(path, wanted, self.loading);
                     Ok(Source::Documents(documents.map_err(|error| error.of(named.setting))?))

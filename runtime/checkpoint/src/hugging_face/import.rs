@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use linc_config::{ConfigError, Problem};
-use linc_data::{DataState, TOKENIZER_FILE, Tokenizer};
+use linc_data::{DataError, DataState, TOKENIZER_FILE, Tokenizer};
 use linc_driver::{
     AttentionFamily, AttentionKind, Entry, HEAD_DIM_MULTIPLE, Model, Options, PersistentLayout, Placement,
     Ratio, Source, layer_kinds,
@@ -156,7 +156,7 @@ fn tokenizer(
     notes: &mut Vec<String>,
 ) -> Result<Option<Tokenizer>, CheckpointError> {
     let vocab = config.sizes.vocab;
-    let Some(path) = Tokenizer::find(folder) else {
+    let Some(path) = Tokenizer::find(folder)? else {
         let bytes = Tokenizer::bytes();
         if vocab == bytes.vocab_size() {
             return Ok(Some(bytes));
@@ -167,17 +167,19 @@ fn tokenizer(
         ));
         return Ok(None);
     };
-    let is_json = path.file_name().is_some_and(|name| name == TOKENIZER_FILE);
+    let is_llama3 = path.extension().is_some_and(|extension| extension == "model");
     let tokenizer = match Tokenizer::open(&path) {
         // Of other models' rank files it is not known how they split a text.
-        Err(error) if !is_json => {
+        Err(error @ DataError::UnknownEncoding { .. }) => {
             notes.push(format!("the model reads no text: {error}"));
             return Ok(None);
         }
         opened => opened?,
     };
     notes.extend(tokenizer.notes().iter().cloned());
-    if tokenizer.vocab_size() > vocab {
+    // Llama 3's special tokens have the ids behind the ranks of the file, which are others where it was cut.
+    let differs = is_llama3 && tokenizer.vocab_size() < vocab;
+    if differs || tokenizer.vocab_size() > vocab {
         let message = format!(
             "{} has {} tokens, vocab_size of config.json is {vocab}",
             tokenizer.name(),

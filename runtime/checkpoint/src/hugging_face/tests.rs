@@ -712,6 +712,25 @@ fn a_rank_file_is_a_tokenizer_too() {
         assert_eq!((made.vocab_size(), made.bos()), (512, Some(256)));
         assert_eq!(made.encode_ids("ab").expect("bytes"), [97, 98]);
     }
+    // What Hugging Face says of special tokens is in the folder above.
+    let above = model();
+    fs::create_dir_all(above.path().join("original")).expect("a folder");
+    above.file("original/tokenizer.model", ranks());
+    above.file("tokenizer_config.json", "{\"eos_token\": \"<|eot_id|>\"}");
+    above.import().unwrap_or_else(|error| panic!("{error}"));
+    let made = linc_data::Tokenizer::open(&above.out()).expect("a tokenizer.json");
+    assert_eq!((made.bos(), made.eos()), (Some(256), Some(265)));
+    // A file that is cut or damaged is an error: special tokens would have the ids of others.
+    let cut = model().set("vocab_size", json!(513));
+    let cut = cut.with(EMBEDDING, "F32", &[513, 16]).with(OUTPUT, "F32", &[513, 16]);
+    cut.write();
+    cut.file("tokenizer.model", ranks());
+    let said = cut.refused();
+    assert!(said.contains("has 512 tokens, vocab_size of config.json is 513"), "{said}");
+    let damaged = model();
+    damaged.file("tokenizer.model", ranks().replace("\nAg== 2\n", "\nAg= 2\n"));
+    let said = damaged.refused();
+    assert!(said.contains("line 3 is not a token in base64"), "{said}");
     let unknown = model();
     unknown.file("qwen.tiktoken", ranks());
     let imported = unknown.import().unwrap_or_else(|error| panic!("{error}"));

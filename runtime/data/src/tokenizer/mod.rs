@@ -26,7 +26,11 @@ use serde::{Deserialize, Serialize};
 use tokenizers::models::ModelWrapper;
 
 use super::error::{DataError, unreadable};
+use ranks::NoTokenizer;
 use special::Special;
+
+/// The folder in which Meta's folders have the files of a model as it was trained, its rank file among them.
+const ORIGINAL: &str = "original";
 
 /// Name of a tokenizer's main file.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -111,7 +115,13 @@ impl Tokenizer {
         let mut json = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
         let mut notes = Vec::new();
         if ranks::is_rank_file(&path, &json) {
-            let (converted, note) = ranks::to_json(&path, &json).map_err(fail)?;
+            let converted = ranks::to_json(&path, &json).map_err(|error| match error {
+                NoTokenizer::Damaged(reason) => fail(reason),
+                NoTokenizer::Unknown(reason) => {
+                    DataError::UnknownEncoding { path: path.clone(), reason, help: other::help(&path) }
+                }
+            });
+            let (converted, note) = converted?;
             json = converted;
             notes.push(note);
         }
@@ -131,9 +141,16 @@ impl Tokenizer {
 
     /// Where a folder of a model has its tokenizer: a `tokenizer.json`, else its only rank file, which Meta's folders have in
     /// `original`; nothing if there is none.
-    pub fn find(folder: &Path) -> Option<PathBuf> {
-        let places = [folder.to_path_buf(), folder.join("original")];
-        places.iter().filter_map(|folder| other::find_in(folder)).find(|path| path.is_file())
+    ///
+    /// # Errors
+    /// There are several rank files.
+    pub fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
+        for place in [folder.to_path_buf(), folder.join(ORIGINAL)] {
+            if let Some(path) = other::find_in(&place)?.filter(|path| path.is_file()) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     /// What it is, for messages.

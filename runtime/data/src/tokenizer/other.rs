@@ -29,16 +29,19 @@ pub(super) fn help(path: &Path) -> String {
 /// The tokenizer of a folder: its `tokenizer.json`, else its only rank file.
 ///
 /// # Errors
-/// It has neither.
+/// It has neither, or several rank files.
 pub(super) fn tokenizer_in(folder: &Path) -> Result<PathBuf, DataError> {
-    find_in(folder).ok_or_else(|| no_tokenizer_in(folder))
+    find_in(folder)?.ok_or_else(|| no_tokenizer_in(folder))
 }
 
 /// The same; nothing if it has neither.
-pub(super) fn find_in(folder: &Path) -> Option<PathBuf> {
+///
+/// # Errors
+/// It has several rank files, of which only people know which is meant.
+pub(super) fn find_in(folder: &Path) -> Result<Option<PathBuf>, DataError> {
     let json = folder.join(TOKENIZER_FILE);
     if json.exists() {
-        return Some(json);
+        return Ok(Some(json));
     }
     let is_ranks = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -46,8 +49,15 @@ pub(super) fn find_in(folder: &Path) -> Option<PathBuf> {
         is_named && path.is_file() && fs::read(path).is_ok_and(|bytes| ranks::is_rank_file(path, &bytes))
     };
     match &entries(folder).into_iter().filter(|path| is_ranks(path)).collect::<Vec<_>>()[..] {
-        [only] => Some(only.clone()),
-        _ => None,
+        [] => Ok(None),
+        [only] => Ok(Some(only.clone())),
+        several => {
+            let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let names: Vec<String> = several.iter().take(SHOWN).map(name).collect();
+            let has = format!("it has {} rank files, {}", several.len(), names.join(", "));
+            let help = "leave the one there that belongs to the model".to_owned();
+            Err(DataError::NoTokenizer { folder: folder.to_owned(), has, help })
+        }
     }
 }
 
@@ -94,6 +104,14 @@ mod tests {
         fs::write(at("tokenizer.model"), [10, 9, 0, 255]).expect("a file");
         for path in [folder.path().to_owned(), at("tokenizer.model")] {
             assert!(said(&path).contains("save_pretrained"), "{}", said(&path));
+        }
+        // Of two rank files it is not known which is meant.
+        fs::create_dir(at("two")).expect("a folder");
+        for name in ["two/a.tiktoken", "two/b.tiktoken"] {
+            fs::write(at(name), "YQ== 0\n").expect("a file");
+        }
+        for error in [said(&at("two")), Tokenizer::find(&at("two")).expect_err("two").to_string()] {
+            assert!(error.contains("2 rank files, a.tiktoken, b.tiktoken"), "{error}");
         }
         fs::create_dir(at("original")).expect("a folder");
         fs::write(at("original/tokenizer.json"), "[]").expect("a file");

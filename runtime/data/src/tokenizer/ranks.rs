@@ -25,17 +25,30 @@ const O200K_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*
 struct Encoding {
     /// As people call it, and the file.
     name: &'static str,
+    /// How many ranks it has.
+    ranks: usize,
     pattern: &'static str,
     special: &'static [(&'static str, u32)],
 }
 
 /// Encodings of tiktoken whose ids the file's name tells.
 const ENCODINGS: [Encoding; 5] = [
-    Encoding { name: "gpt2", pattern: GPT2_PATTERN, special: &[("<|endoftext|>", 50256)] },
-    Encoding { name: "r50k_base", pattern: GPT2_PATTERN, special: &[("<|endoftext|>", 50256)] },
-    Encoding { name: "p50k_base", pattern: GPT2_PATTERN, special: &[("<|endoftext|>", 50256)] },
+    Encoding { name: "gpt2", ranks: 50_256, pattern: GPT2_PATTERN, special: &[("<|endoftext|>", 50256)] },
+    Encoding {
+        name: "r50k_base",
+        ranks: 50_256,
+        pattern: GPT2_PATTERN,
+        special: &[("<|endoftext|>", 50256)],
+    },
+    Encoding {
+        name: "p50k_base",
+        ranks: 50_280,
+        pattern: GPT2_PATTERN,
+        special: &[("<|endoftext|>", 50256)],
+    },
     Encoding {
         name: "cl100k_base",
+        ranks: 100_256,
         pattern: CL100K_PATTERN,
         special: &[
             ("<|endoftext|>", 100_257),
@@ -47,6 +60,7 @@ const ENCODINGS: [Encoding; 5] = [
     },
     Encoding {
         name: "o200k_base",
+        ranks: 199_998,
         pattern: O200K_PATTERN,
         special: &[("<|endoftext|>", 199_999), ("<|endofprompt|>", 200_018)],
     },
@@ -68,6 +82,14 @@ const LLAMA3_SPECIAL: u32 = 256;
 /// Ranks that Llama 3 has; those of a smaller vocabulary are split alike. More are of another encoding, such as Llama 4's.
 const LLAMA3_RANKS: usize = 128_000;
 
+/// Why a rank file is no tokenizer, in words.
+pub(super) enum NoTokenizer {
+    /// It is damaged.
+    Damaged(String),
+    /// It is whole for all that can be seen, but how it splits a text is not known.
+    Unknown(String),
+}
+
 /// Whether a file has the name of a rank file, and its first line has the form.
 pub(super) fn is_rank_file(path: &Path, bytes: &[u8]) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -78,31 +100,32 @@ pub(super) fn is_rank_file(path: &Path, bytes: &[u8]) -> bool {
 /// The `tokenizer.json` of a rank file, and what to say of it.
 ///
 /// # Errors
-/// A line that is none of a rank file's, or a file whose encoding is not known, in words.
-pub(super) fn to_json(path: &Path, bytes: &[u8]) -> Result<(Vec<u8>, String), String> {
-    let ranks = parse(bytes)?;
+/// A line that is none of a rank file's, or a file whose encoding is not known.
+pub(super) fn to_json(path: &Path, bytes: &[u8]) -> Result<(Vec<u8>, String), NoTokenizer> {
+    let ranks = parse(bytes).map_err(NoTokenizer::Damaged)?;
     let next = ranks.iter().map(|(_, rank)| rank + 1).max().unwrap_or(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_llama = name.ends_with(LLAMA3_ENDING);
     if is_llama && ranks.len() > LLAMA3_RANKS {
         let (has, most) = (count(ranks.len(), "rank"), count(LLAMA3_RANKS, "rank"));
-        return Err(format!(
+        return Err(NoTokenizer::Unknown(format!(
             "it has {has}, and Llama 3's, the only one of that name whose way to split a text is known, has {most}"
-        ));
+        )));
     }
-    let (called, pattern, special) = if is_llama {
-        ("Llama 3", CL100K_PATTERN, llama3_special(next))
+    let (called, whole, pattern, special) = if is_llama {
+        // Smaller vocabularies are trained too: whether one is whole the model's config says.
+        ("Llama 3", ranks.len(), CL100K_PATTERN, llama3_special(next))
     } else {
         let known = ENCODINGS.iter().find(|encoding| name.strip_suffix(ENDING) == Some(encoding.name));
         let encoding = known.ok_or_else(|| {
             let names: Vec<&str> = ENCODINGS.iter().map(|encoding| encoding.name).collect();
-            format!(
+            NoTokenizer::Unknown(format!(
                 "how it splits a text, which a rank file does not say, is known of {} and of Llama 3's tokenizer.model only",
                 names.join(", ")
-            )
+            ))
         })?;
         let special = encoding.special.iter().map(|(name, id)| ((*name).to_owned(), *id)).collect();
-        (encoding.name, encoding.pattern, special)
+        (encoding.name, encoding.ranks, encoding.pattern, special)
     };
     let mut words: HashMap<String, u32> =
         ranks.iter().map(|(token, rank)| (in_characters(token), *rank)).collect();
@@ -110,9 +133,13 @@ pub(super) fn to_json(path: &Path, bytes: &[u8]) -> Result<(Vec<u8>, String), St
     if let Some((name, id)) =
         special.iter().find(|(name, id)| taken.contains_key(id) || words.contains_key(name))
     {
-        return Err(format!(
+        return Err(NoTokenizer::Damaged(format!(
             "it has a token of the rank or the name of {called}'s special token {name:?}, {id}"
-        ));
+        )));
+    }
+    if ranks.len() != whole {
+        let (has, all) = (count(ranks.len(), "rank"), count(whole, "rank"));
+        return Err(NoTokenizer::Damaged(format!("it has {has}, and {called} has {all}")));
     }
     let merges = merges(&ranks);
     // The library numbers tokens that are not in the vocabulary as they come, whatever ids they are given.

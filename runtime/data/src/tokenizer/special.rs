@@ -1,10 +1,10 @@
 //! Which tokens start and end a document: what the files beside a `tokenizer.json` say, else the usual names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{TokenizerFile, unreadable};
+use super::{ORIGINAL, TokenizerFile, unreadable};
 use crate::error::DataError;
 
 /// Files that may stand beside a `tokenizer.json` and say which tokens are special. The first that names a token wins;
@@ -39,11 +39,22 @@ pub(super) struct Special {
     pub(super) ends: Vec<u32>,
 }
 
-/// The files of [`FILES`] beside a tokenizer that are there.
+/// Where a file of [`FILES`] is: beside the tokenizer, or where that is in a folder `original` above it, which has the files of
+/// Hugging Face.
+fn place(tokenizer: &Path, name: &str) -> PathBuf {
+    let beside = tokenizer.with_file_name(name);
+    let folder = tokenizer.parent().filter(|folder| folder.file_name().is_some_and(|name| name == ORIGINAL));
+    match folder.and_then(Path::parent).map(|above| above.join(name)) {
+        Some(above) if !beside.exists() => above,
+        _ => beside,
+    }
+}
+
+/// The files of [`FILES`] that are there.
 pub(super) fn files_beside(tokenizer: &Path) -> Result<Vec<TokenizerFile>, DataError> {
     let mut found = Vec::new();
     for name in FILES {
-        let path = tokenizer.with_file_name(name);
+        let path = place(tokenizer, name);
         // A tokenizer may itself be called by one of these names.
         if path == tokenizer {
             continue;
@@ -71,7 +82,7 @@ impl Special {
         let mut parsed: Vec<(&str, Value)> = Vec::new();
         for file in files {
             let json = serde_json::from_slice(&file.bytes).map_err(|error| {
-                let path = tokenizer.with_file_name(file.name);
+                let path = place(tokenizer, file.name);
                 let help = "mend it, or move it away: a tokenizer.json can do without it".to_owned();
                 DataError::Tokenizer { path, reason: error.to_string(), help }
             })?;
@@ -83,7 +94,7 @@ impl Special {
                 if let Some(id) = inner.token_to_id(name) {
                     return Some(id);
                 }
-                let path = tokenizer.with_file_name(file);
+                let path = place(tokenizer, file);
                 notes.push(format!(
                     "{}: its {key} {name:?} is no token of {}, so it is not used",
                     path.display(),

@@ -1,8 +1,9 @@
 //! Going on from the middle of a program: what its steps from some place on read is kept, so that they can be run again with
 //! other inputs while those before are not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use linc_device::available_memory::zeroed;
 use linc_plan::{Action, Ref, Role, Space, Step};
@@ -13,14 +14,26 @@ use super::{ExecError, Executor, address, missing};
 pub struct Halfway {
     program: usize,
     step: usize,
-    /// Bytes with their place in the arena.
-    parts: Vec<(u64, Vec<u8>)>,
+    /// Bytes with their place in the arena; shared with earlier places of the same run that had the same there.
+    parts: Vec<(u64, Arc<Vec<u8>>)>,
 }
 
 impl Halfway {
     /// The step that is next.
     pub fn step(&self) -> usize {
         self.step
+    }
+
+    /// Bytes that are kept for these alone: what several of them have in common counts once.
+    pub fn kept_bytes<'a>(all: impl IntoIterator<Item = &'a Halfway>) -> usize {
+        let parts = all.into_iter().flat_map(|halfway| &halfway.parts);
+        let distinct: BTreeMap<*const Vec<u8>, usize> =
+            parts.map(|(_, bytes)| (Arc::as_ptr(bytes), bytes.len())).collect();
+        distinct.into_values().sum()
+    }
+
+    fn part(&self, at: u64, len: usize) -> Option<&Arc<Vec<u8>>> {
+        self.parts.iter().find(|(place, bytes)| *place == at && bytes.len() == len).map(|(_, bytes)| bytes)
     }
 }
 
@@ -52,22 +65,38 @@ impl Executor {
         Ok(self.device.synchronize()?)
     }
 
-    /// Keeps what the steps of a program from `step` on read, after those before it ran.
+    /// Keeps what the steps of a program from `step` on read, after those before it ran. What an earlier place of the same run
+    /// has, and no step since has to do with, is kept once for both: inputs as large as the logits are, for one.
     ///
     /// # Errors
     /// What the device refuses, or the memory for it is not there.
-    pub fn keep(&self, program: usize, step: usize) -> Result<Halfway, ExecError> {
+    pub fn keep(&self, program: usize, step: usize, earlier: Option<&Halfway>) -> Result<Halfway, ExecError> {
         let plan = &self.plans[program].plan;
         let inputs: BTreeSet<usize> =
             plan.bindings.iter().filter(|b| b.role == Role::Input).map(|b| b.at.buffer).collect();
+        let earlier = earlier.filter(|earlier| earlier.program == program && earlier.step <= step);
         let mut parts = vec![];
         for (index, buffer) in plan.buffers.iter().enumerate() {
             let (first, last) = buffer.live;
             let is_there = first < step || inputs.contains(&index);
             if buffer.space == Space::Scratch && is_there && last >= step {
                 let at = address(plan, Ref { buffer: index, offset: 0 }, self.persistent_bytes);
-                let mut bytes = zeroed(buffer.bytes as usize)?;
-                self.device.read(self.arena, at, &mut bytes)?;
+                let len = buffer.bytes as usize;
+                let is_same = |since: usize| !plan.steps[since..step].iter().any(|step| refers(step, index));
+                // What lay there earlier was this buffer, if it was alive.
+                let known = earlier.filter(|earlier| {
+                    let was_there = first < earlier.step || inputs.contains(&index);
+                    was_there && is_same(earlier.step)
+                });
+                let known = known.and_then(|earlier| earlier.part(at, len)).cloned();
+                let bytes = match known {
+                    Some(bytes) => bytes,
+                    None => {
+                        let mut bytes = zeroed(len)?;
+                        self.device.read(self.arena, at, &mut bytes)?;
+                        Arc::new(bytes)
+                    }
+                };
                 parts.push((at, bytes));
             }
         }

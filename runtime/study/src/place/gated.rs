@@ -53,7 +53,7 @@ pub(super) struct Gated {
 /// A run of a placement, from whose middle others can go on.
 pub(super) struct Trail {
     /// By the first layer whose gate may be another.
-    from: Vec<(usize, Halfway)>,
+    pub(super) from: Vec<(usize, Halfway)>,
 }
 
 impl Gated {
@@ -215,11 +215,13 @@ impl Gated {
         let mut layers = layers.to_vec();
         layers.sort_by_key(|layer| self.first[*layer]);
         layers.dedup();
-        let (mut from, mut done) = (vec![], 0);
+        let (mut from, mut done): (Vec<(usize, Halfway)>, usize) = (vec![], 0);
         for layer in layers {
             let step = self.first[layer];
             self.session.executor.run_steps(DIVERGENCE, done..step)?;
-            from.push((layer, self.session.executor.keep(DIVERGENCE, step)?));
+            let earlier = from.last().map(|(_, halfway)| halfway);
+            let halfway = self.session.executor.keep(DIVERGENCE, step, earlier)?;
+            from.push((layer, halfway));
             done = step;
         }
         let end = self.session.executor.steps(DIVERGENCE);

@@ -10,6 +10,7 @@ use linc_device::cpu::{Cpu, CpuOptions};
 use linc_driver::{Entry, Model, Options, names};
 use linc_eval::Subject;
 use linc_eval::sample::{Ask, Grade, Sample};
+use linc_exec::Halfway;
 use linc_session::{Session, SessionError};
 use serde_json::Value;
 
@@ -188,6 +189,12 @@ fn a_swap_that_goes_on_from_the_middle_sees_what_a_whole_run_sees() {
     let whole = gated.look(shown, &base).expect("a look");
     let (with_trail, trail) = gated.look_with_trail(shown, &base, &[0, 1, 2, 3]).expect("a look");
     assert_eq!(with_trail, whole);
+    // Each place keeps what its layers made; the teacher's logits, which all of them need, are kept once.
+    let kept = trail.from.iter().map(|(_, halfway)| halfway);
+    let alone: usize = kept.clone().map(|halfway| Halfway::kept_bytes([halfway])).sum();
+    let teacher = BATCH * SEQ * 40 * size_of::<f32>();
+    let together = Halfway::kept_bytes(kept);
+    assert!(together + (LAYERS - 1) * teacher <= alone, "{together} of {alone} bytes");
     let mut least = 1.0f64;
     // In no order, and each from the same trail.
     for swap in [[3, 2], [0, 1], [2, 1], [0, 3]] {

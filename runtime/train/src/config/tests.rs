@@ -324,6 +324,7 @@ fn what_nobody_reads_says_so() {
         warnings.iter().any(is_it)
     };
     let unread = [
+        ("[training]\ndocument_separator = \"--\"\n", "2:22", "training.document_separator"),
         ("[eval]\nlimit = 7\n", "2:9", "eval.limit"),
         ("[eval]\ndata = \"elsewhere\"\n", "2:8", "eval.data"),
         ("[training.recall]\nvocab_size = 32\n", "2:14", "training.recall.vocab_size"),

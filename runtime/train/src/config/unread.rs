@@ -20,7 +20,15 @@ impl JobConfig {
         let idles = !self.validation.enable && !settings.was_given("validation.enable");
         let is_budget = self.activation_checkpoint.mode == RecomputeMode::MemoryBudget;
         let budget = self.activation_checkpoint.memory_budget != recompute.memory_budget;
+        let data = &self.data;
+        let reads_files =
+            data.training.dataset == DatasetKind::Text || data.validation.dataset == Some(DatasetKind::Text);
         let unread = [
+            (
+                data.training.document_separator.is_some() && !reads_files,
+                "training.document_separator",
+                "it is for files of plain text, and built-in datasets have their documents",
+            ),
             (
                 self.checkpoint.async_mode == AsyncMode::AsyncPinned,
                 "checkpoint.async_mode",

@@ -87,7 +87,14 @@ impl Trainer {
         let folder = Path::new(&self.config.job.dump_folder).join(format!("non-finite-step-{step}"));
         let rows: Vec<serde_json::Value> = batches
             .iter()
-            .map(|batch| serde_json::json!({ "tokens": batch.tokens, "targets": batch.targets }))
+            .map(|batch| {
+                let mut row = serde_json::json!({ "tokens": batch.tokens, "targets": batch.targets });
+                // Where documents are kept apart, the same tokens give another result without them.
+                if let Some(positions) = &batch.positions {
+                    row["positions"] = serde_json::json!(positions);
+                }
+                row
+            })
             .collect();
         let shape = [self.config.training.batch_size, self.config.training.seq_len];
         let batch = serde_json::json!({ "step": step, "shape": shape, "batches": rows }).to_string();

@@ -177,7 +177,8 @@ fn weights_that_are_loaded_are_not_drawn_before() {
 #[test]
 fn a_step_that_is_not_finite_is_not_applied_and_leaves_what_explains_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (mut trainer, _) = ready_with(folder.path(), "steps = 40\n", "[optimizer]\nlr = 1e30\n");
+    let (mut trainer, _) =
+        ready_with(folder.path(), "steps = 40\nreset_at_document = true\n", "[optimizer]\nlr = 1e30\n");
     let error = trainer.run(&AtomicBool::new(false), &mut Silent).expect_err("it cannot go on");
     let TrainError::NotFinite { step: 2, dump, checkpoint: None, .. } = &error else { panic!("{error}") };
     let folder_of_step = folder.path().join("run/non-finite-step-2");
@@ -190,7 +191,9 @@ fn a_step_that_is_not_finite_is_not_applied_and_leaves_what_explains_it() {
         let text = std::fs::read_to_string(folder_of_step.join(name)).expect("a file");
         serde_json::from_str(&text).expect("JSON")
     };
-    assert_eq!(read("batch.json")["batches"][0]["tokens"].as_array().map(Vec::len), Some(16));
+    for part in ["tokens", "targets", "positions"] {
+        assert_eq!(read("batch.json")["batches"][0][part].as_array().map(Vec::len), Some(16), "{part}");
+    }
     let statistics = read("statistics.json");
     let tensors = statistics.as_array().expect("tensors");
     assert!(tensors.iter().all(|tensor| tensor["non_finite"] == 0));

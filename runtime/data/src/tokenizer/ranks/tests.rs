@@ -76,6 +76,7 @@ fn files_that_are_not_what_their_names_say_are_refused() {
         (format!("{good}YWM= 256\n"), "line 258 has the token or the rank of line 257"),
         (good.replace("YQ== 97\n", ""), "no token of the byte 0x61"),
         (String::new(), "it has no tokens"),
+        (good.clone(), "it has 257 ranks, and gpt2 has 50,256 ranks"),
     ] {
         let error = refused("gpt2.tiktoken", &content);
         assert!(error.contains("gpt2.tiktoken: not a usable tokenizer") && error.contains(said), "{error}");
