@@ -84,7 +84,7 @@ const LLAMA3_RANKS: usize = 128_000;
 
 /// Why a rank file is no tokenizer, in words.
 pub(super) enum NoTokenizer {
-    /// It is damaged.
+    /// A line of it is none of a rank file, or it has not the ranks of its encoding.
     Damaged(String),
     /// It is whole for all that can be seen, but how it splits a text is not known.
     Unknown(String),
