@@ -1,6 +1,6 @@
 //! What the attentions of a model do with what [`crate::Entry::Look`] shows of them.
 
-use linc_ir::AttentionKind;
+use linc_ir::{AttentionKind, KindOp};
 use linc_passes::attention::exposed::{self, KindForward};
 
 pub use linc_ir::interp::HeadWeights;
@@ -22,7 +22,7 @@ pub struct LookedAt {
     pub kv_heads: usize,
     /// Features of a head.
     pub head_dim: usize,
-    forward: KindForward,
+    op: KindOp,
 }
 
 /// The attentions of a model.
@@ -33,10 +33,10 @@ pub fn looked_at(model: &Model, target: Target) -> Result<Vec<LookedAt>, Compile
     let (graph, _) = decode_support::scored(model, 1, model.shape.seq, model.shape.seq)?;
     let forwards = exposed::forwards(graph, &model.kinds, &model.attention_options(target))?;
     let looked_at = |forward: KindForward| {
-        let KindForward { layer, heads, kv_heads, head_dim, .. } = forward;
+        let KindForward { layer, op, heads, kv_heads, head_dim } = forward;
         // The pass has found the kind of each.
         let kind = model.kinds[layer];
-        LookedAt { layer, kind, heads, kv_heads, head_dim, forward }
+        LookedAt { layer, kind, heads, kv_heads, head_dim, op }
     };
     Ok(forwards.into_iter().map(looked_at).collect())
 }
@@ -44,7 +44,7 @@ pub fn looked_at(model: &Model, target: Target) -> Result<Vec<LookedAt>, Compile
 impl LookedAt {
     /// The weights of one head; queries and keys `[n, head_dim]`, as the program gives them.
     pub fn weights(&self, q: &[f32], k: &[f32]) -> Box<dyn HeadWeights> {
-        let weights = linc_ir::interp::head_weights(&self.forward.op, q, k, self.head_dim);
+        let weights = linc_ir::interp::head_weights(&self.op, q, k, self.head_dim);
         weights.expect("the forward of a kind has weights")
     }
 }

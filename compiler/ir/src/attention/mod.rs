@@ -13,6 +13,7 @@ pub use elu::{EluOp, EluSpec};
 pub use softmax::SoftmaxOp;
 
 use crate::facts::Facts;
+use crate::graph::Value;
 use crate::infer::{Check, HeadSizes, Types};
 use crate::registered::registered;
 
@@ -154,6 +155,16 @@ impl KindOp {
     /// forward, dout, and the other operands of the forward, and gives dq, dk and dv first.
     pub fn gradient(&self) -> Option<KindOp> {
         self.operation().gradient()
+    }
+
+    /// The operands of [`KindOp::gradient`], of those and the results of the forward.
+    pub fn gradient_operands(
+        forward: &[Value],
+        results: impl IntoIterator<Item = Value>,
+        dout: Value,
+    ) -> Vec<Value> {
+        let (qkv, others) = forward.split_at(3);
+        qkv.iter().copied().chain(results).chain([dout]).chain(others.iter().copied()).collect()
     }
 
     pub(crate) fn facts(&self) -> &'static Facts {

@@ -10,7 +10,7 @@ mod elu;
 pub mod exposed;
 mod softmax;
 
-use linc_ir::{AttentionKind, AttentionSpec, Graph, NodeId, Op, Shape, StateRole, Value};
+use linc_ir::{AttentionKind, AttentionSpec, Graph, KindOp, NodeId, Op, Shape, StateRole, Value};
 
 pub use efficient::EfficientOptions;
 pub use elu::EluOptions;
@@ -175,10 +175,7 @@ fn lower_backward(
     let kind = kind_of(&spec, kinds, options)?;
     // `out` names the lowered forward node: its operands are q and k as rotated, its other results are what it saved.
     let forward = graph.operands(out.node);
-    let mut inputs = forward[..3].to_vec();
-    inputs.extend(graph.results(out.node));
-    inputs.push(dout);
-    inputs.extend(&forward[3..]);
+    let inputs = KindOp::gradient_operands(&forward, graph.results(out.node), dout);
     let gradient = if let Op::Kind(forward) = graph.op(out.node) { forward.gradient() } else { None };
     let Some(gradient) = gradient else {
         return Err(PassError::Missing(format!(

@@ -2,7 +2,7 @@
 //!
 //! No `_` arm: an operation without a rule here does not compile.
 
-use linc_ir::{BinaryOp, Graph, IrError, NodeId, Op, Shape, UnaryOp, Value};
+use linc_ir::{BinaryOp, Graph, IrError, KindOp, NodeId, Op, Shape, UnaryOp, Value};
 
 use super::constant_like;
 use crate::error::PassError;
@@ -91,10 +91,7 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         }
         Op::Kind(ref kind) => {
             let Some(gradient) = kind.gradient() else { return Err(not_differentiable(b.graph, id)) };
-            let mut inputs = x[..3].to_vec();
-            inputs.extend(b.graph.results(id));
-            inputs.push(g);
-            inputs.extend(&x[3..]);
+            let inputs = KindOp::gradient_operands(&x, b.graph.results(id), g);
             let grad = b.graph.add(Op::Kind(gradient), &inputs)?;
             b.first_three(grad, x.len())
         }

@@ -8,7 +8,7 @@ mod tiles;
 pub(super) use documents::Documents;
 pub(super) use places::Places;
 pub(super) use rows::{GroupTile, HeadRows, QueryBlock, for_group, group_head};
-pub(super) use tiles::{Triangle, mask_before, mask_from, scale_rows, with_each_row};
+pub(super) use tiles::{Triangle, compare_index, mask_before, mask_from, scale_rows, with_each_row};
 
 use crate::builder::Builder;
 use crate::ir::ValueId;

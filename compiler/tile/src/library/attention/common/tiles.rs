@@ -52,22 +52,38 @@ impl Triangle {
 
 /// Fills the elements of `tile` whose index along `axis` is not below `limit` (Index).
 pub(crate) fn mask_from(b: &mut Builder, tile: ValueId, axis: usize, limit: ValueId, fill: f64) -> ValueId {
-    let shape = b.ty(tile).shape;
-    let index = b.iota(axis, &shape);
-    let limit = b.cast(limit, Elem::I32);
-    let limit = b.splat(limit, &shape);
-    let keep = b.compare(Compare::Lt, index, limit);
-    let fill = b.full(fill, &shape);
-    b.select(keep, tile, fill)
+    keep_where(b, tile, axis, Compare::Lt, limit, fill)
 }
 
 /// Fills the elements of `tile` whose index along `axis` is below `limit` (Index).
 pub(crate) fn mask_before(b: &mut Builder, tile: ValueId, axis: usize, limit: ValueId, fill: f64) -> ValueId {
+    keep_where(b, tile, axis, Compare::Ge, limit, fill)
+}
+
+fn keep_where(
+    b: &mut Builder,
+    tile: ValueId,
+    axis: usize,
+    op: Compare,
+    limit: ValueId,
+    fill: f64,
+) -> ValueId {
     let shape = b.ty(tile).shape;
-    let index = b.iota(axis, &shape);
-    let limit = b.cast(limit, Elem::I32);
-    let limit = b.splat(limit, &shape);
-    let keep = b.compare(Compare::Ge, index, limit);
+    let keep = compare_index(b, &shape, axis, op, limit);
     let fill = b.full(fill, &shape);
     b.select(keep, tile, fill)
+}
+
+/// Compares the index along an axis with a number (Index).
+pub(crate) fn compare_index(
+    b: &mut Builder,
+    shape: &[usize],
+    axis: usize,
+    op: Compare,
+    at: ValueId,
+) -> ValueId {
+    let index = b.iota(axis, shape);
+    let at = b.cast(at, Elem::I32);
+    let at = b.splat(at, shape);
+    b.compare(op, index, at)
 }

@@ -6,7 +6,7 @@
 
 use crate::builder::Builder;
 use crate::ir::{Binary, Compare, Elem, ValueId};
-use crate::library::attention::common::{Documents, HeadRows, Triangle, scale_rows};
+use crate::library::attention::common::{Documents, HeadRows, Triangle, compare_index, scale_rows};
 
 use super::key_chunk::first_reference;
 use super::state::Carried;
@@ -95,10 +95,7 @@ impl ChunkDocuments {
     fn starts(&self, b: &mut Builder) -> ValueId {
         let starts = self.documents.starts(b, self.start, self.rows, self.bound, self.start);
         let Some(bound) = self.bound else { return starts };
-        let row = b.iota(0, &[self.rows]);
-        let bound = b.cast(bound, Elem::I32);
-        let bound = b.splat(bound, &[self.rows]);
-        let exists = b.compare(Compare::Lt, row, bound);
+        let exists = compare_index(b, &[self.rows], 0, Compare::Lt, bound);
         let before = b.int(-1);
         let before = b.splat(before, &[self.rows]);
         b.select(exists, starts, before)

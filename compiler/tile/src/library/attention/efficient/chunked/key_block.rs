@@ -2,8 +2,8 @@
 
 use super::{ChunkHead, Sizes};
 use crate::builder::Builder;
-use crate::ir::{Binary, Compare, Elem, Unary, ValueId};
-use crate::library::attention::common::{HeadRows, with_each_row};
+use crate::ir::{Binary, Compare, Unary, ValueId};
+use crate::library::attention::common::{HeadRows, compare_index, with_each_row};
 use crate::library::attention::efficient::feature_softmax::{
     RowStatistics, exponential_rows, softmax_part, softmax_rows, temper,
 };
@@ -231,12 +231,4 @@ pub(crate) fn rows_that_see(b: &mut Builder, chunk: &ChunkHead, tile: ValueId, r
     let keep = compare_index(b, &shape, 0, Compare::Ge, row);
     let zero = b.full(0.0, &shape);
     b.select(keep, tile, zero)
-}
-
-/// Compares the index along an axis with a number (Index).
-fn compare_index(b: &mut Builder, shape: &[usize], axis: usize, op: Compare, at: ValueId) -> ValueId {
-    let index = b.iota(axis, shape);
-    let at = b.cast(at, Elem::I32);
-    let at = b.splat(at, shape);
-    b.compare(op, index, at)
 }
