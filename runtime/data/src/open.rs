@@ -96,11 +96,14 @@ pub(super) fn text(
         ));
     }
     let (mut sources, mut parts, mut not_compared) = (Vec::new(), Vec::new(), Vec::new());
+    let mut own_is_trained = false;
     for dataset in &named {
         let source = reader.source(dataset)?;
         match (&own_source, &source) {
             (None, _) | (Some(Source::Documents(_)), Source::Documents(_)) => {}
-            (Some(Source::Shards(own)), Source::Shards(folder)) if are_same(own, folder)? => {}
+            (Some(Source::Shards(own)), Source::Shards(folder)) if are_same(own, folder)? => {
+                own_is_trained = true;
+            }
             (Some(Source::Documents(_) | Source::Shards(_)), _) => not_compared.push(dataset.name()),
         }
         let (training, held_out) = match source {
@@ -135,7 +138,7 @@ pub(super) fn text(
             let corpus = Corpus::new(documents, &tokenizer, true, reader.loading)?;
             parts.push(Tokens::Memory(corpus));
         }
-        Some(Source::Shards(folder)) => parts.push(reader.own_shards(&folder, &shards)?),
+        Some(Source::Shards(folder)) => parts.push(reader.own_shards(&folder, own_is_trained)?),
         None => {}
     }
     let borders = tokenizer.borders();
@@ -218,13 +221,8 @@ impl Reader<'_, '_> {
 
     /// Shards to validate on: all of them, whose maker has made them for that, but of shards that are trained on the part
     /// that is not.
-    fn own_shards(&mut self, folder: &Path, trained: &[PathBuf]) -> Result<Tokens, DataError> {
-        let mut part = Part::Training;
-        for other in trained {
-            if are_same(folder, other)? {
-                part = Part::Validation;
-            }
-        }
+    fn own_shards(&mut self, folder: &Path, is_trained: bool) -> Result<Tokens, DataError> {
+        let part = if is_trained { Part::Validation } else { Part::Training };
         let shards = Shards::open(folder, part, self.tokenizer);
         let shards = shards.map_err(|error| error.of("validation.dataset_path"))?;
         if part == Part::Validation {

@@ -40,7 +40,8 @@ pub struct Written {
     pub token: u32,
     /// The text that is known since; empty while a character is incomplete or a stop text may have begun.
     pub text: String,
-    /// Characters of the continuation before it, with those that are known but held back, as they may begin a stop text.
+    /// Characters of the continuation before it, with those that are known but held back, as they may begin a stop text; 0
+    /// where the request asks for no scores.
     pub offset: usize,
     /// How likely it was, if the request asks for it.
     pub score: Option<TokenScore>,
@@ -341,8 +342,11 @@ impl Running<'_> {
             end = Some(End::Stop);
         } else if let Some(detokenizer) = &mut self.text {
             let known = detokenizer.push(token);
-            offset = offset_of(self.decoded, &known, &tokenizer.token(token));
-            self.decoded += known.chars().count();
+            // Who asks for no scores has no use for it.
+            if self.request.scores.is_some() {
+                offset = offset_of(self.decoded, &known, &tokenizer.token(token));
+                self.decoded += known.chars().count();
+            }
             let (piece, stops) = self.stops.push(&known);
             text = piece;
             if stops {

@@ -3,6 +3,8 @@
 //! Each is drawn by itself, so that training and evaluation differ in their draws alone. To add one: a function that draws a
 //! sequence, a row of [`RECALL_TASKS`], and a word of [`crate::DatasetKind`].
 
+use std::sync::LazyLock;
+
 use rand::seq::{SliceRandom, index};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -185,8 +187,9 @@ fn in_context(rng: &mut ChaCha8Rng, length: usize, vocab: u32, noise: f64) -> Op
         }
         // The last pair asks for one that was there.
         let last = ids.len() + 4 > length && !seen.is_empty();
-        let among: Vec<usize> = if last { seen.iter().copied().collect() } else { (0..keys.len()).collect() };
-        let key = among[rng.random_range(0..among.len())];
+        let among = if last { seen.len() } else { keys.len() };
+        let drawn = rng.random_range(0..among);
+        let key = if last { *seen.iter().nth(drawn)? } else { drawn };
         if !seen.insert(key) {
             answers.push((ids.len(), values[key]));
         }
@@ -237,7 +240,8 @@ fn parity(rng: &mut ChaCha8Rng, length: usize, vocab: u32) -> Option<Sequence> {
 }
 
 fn permutations(rng: &mut ChaCha8Rng, length: usize, vocab: u32) -> Option<Sequence> {
-    let all = all_permutations();
+    static ALL: LazyLock<Vec<[usize; 5]>> = LazyLock::new(all_permutations);
+    let all = &*ALL;
     if vocab < all.len() as u32 {
         return None;
     }
@@ -247,7 +251,7 @@ fn permutations(rng: &mut ChaCha8Rng, length: usize, vocab: u32) -> Option<Seque
     for (at, id) in ids.iter().enumerate() {
         let next = all[*id as usize];
         product = product.map(|i: usize| next[i]);
-        let number = all.iter().position(|one| *one == product)?;
+        let number = all.binary_search(&product).ok()?;
         answers.push((at, number as u32));
     }
     Some((ids, answers))

@@ -208,15 +208,16 @@ pub fn look(
     let mut looking = Looking::new(asked, &program, sequences.len(), stop, tell);
 
     let Some(heads) = looking.heads(&mut program, &sequences)? else { return Ok(None) };
-    let (mut heads, maps) = heads;
+    let (mut heads, maps, losses) = heads;
     let period = period(model, seq);
     if period > 1 && !looking.repeated(&mut program, period, &mut heads)? {
         return Ok(None);
     }
     let mut attentions: Vec<Attention> = program.attentions.iter().map(attention).collect();
-    let Some(loss) = looking.without(&mut program, &sequences, &mut attentions, &mut heads)? else {
+    if !looking.without(&mut program, &sequences, &losses, &mut attentions, &mut heads)? {
         return Ok(None);
-    };
+    }
+    let Some(loss) = Mean::of(&losses).map(|mean| mean.mean) else { return Ok(None) };
     let first = sequences.first().copied().unwrap_or_default();
     let path = match &asked.text {
         Text::File(path) | Text::Ids(path) => path.display().to_string(),

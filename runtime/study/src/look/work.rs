@@ -27,7 +27,7 @@ fn total(program: &Program, sequences: usize, asked: &Look) -> usize {
 }
 
 /// Heads, with the maps of the first sequence.
-type Found = (Vec<Head>, Vec<Map>);
+type Found = (Vec<Head>, Vec<Map>, Vec<f64>);
 
 /// The work, and how far it is.
 pub(super) struct Looking<'a, 't> {
@@ -60,18 +60,18 @@ impl<'a, 't> Looking<'a, 't> {
         (self.tell)(what, self.done, self.total);
     }
 
-    /// Heads with their means over the sequences, and the maps of the first.
+    /// Heads with their means over the sequences, the maps of the first, and the mean loss of each.
     pub(super) fn heads(
         &mut self,
         program: &mut Program,
         sequences: &[&[u32]],
     ) -> Result<Option<Found>, StudyError> {
         let mut sums: Vec<Vec<Vec<Numbers>>> = vec![vec![]; program.attentions.len()];
-        let mut maps = vec![];
+        let (mut maps, mut losses) = (vec![], vec![]);
         for (number, ids) in sequences.iter().enumerate() {
-            if program.run(ids, &as_it_is, self.stop)?.is_none() {
-                return Ok(None);
-            }
+            let Some(costs) = program.run(ids, &as_it_is, self.stop)? else { return Ok(None) };
+            losses.push(mean_cost(&costs));
+            self.step("losses");
             let cells = (number == 0).then_some(self.asked.cells);
             let lens = Lens { tokens: ids.len(), beyond: self.asked.beyond, cells };
             for (index, sums) in sums.iter_mut().enumerate() {
@@ -98,7 +98,7 @@ impl<'a, 't> Looking<'a, 't> {
                 heads.push(mean_head(attention, index, head, &all));
             }
         }
-        Ok(Some((heads, maps)))
+        Ok(Some((heads, maps, losses)))
     }
 
     /// What is asked of each head of an attention, on all threads; nothing if `stop` was set.
@@ -168,24 +168,24 @@ impl<'a, 't> Looking<'a, 't> {
         Ok(true)
     }
 
-    /// The loss of the text, and what it rises by without an attention or a head. What it would rise by with another kind of
-    /// attention in a layer belongs beside these.
+    /// What the losses of the sequences, `whole`, rise by without an attention or a head. What they would rise by with another
+    /// kind of attention in a layer belongs beside these. False if `stop` was set.
     pub(super) fn without(
         &mut self,
         program: &mut Program,
         sequences: &[&[u32]],
+        whole: &[f64],
         attentions: &mut [Attention],
         heads: &mut [Head],
-    ) -> Result<Option<f64>, StudyError> {
-        let Some(whole) = self.losses(program, sequences, &as_it_is)? else { return Ok(None) };
+    ) -> Result<bool, StudyError> {
         let rise = |without: &[f64]| {
-            let pairs = without.iter().zip(&whole);
+            let pairs = without.iter().zip(whole);
             Mean::of(&pairs.map(|(without, whole)| without - whole).collect::<Vec<_>>())
         };
         if self.asked.without != Without::Nothing {
             for (index, attention) in attentions.iter_mut().enumerate() {
                 let factor = |of: usize, _: usize| if of == index { 0.0 } else { 1.0 };
-                let Some(losses) = self.losses(program, sequences, &factor)? else { return Ok(None) };
+                let Some(losses) = self.losses(program, sequences, &factor)? else { return Ok(false) };
                 attention.without = rise(&losses);
             }
         }
@@ -193,11 +193,11 @@ impl<'a, 't> Looking<'a, 't> {
             for head in heads {
                 let (index, number) = (head.attention, head.head);
                 let factor = |of: usize, one: usize| if (of, one) == (index, number) { 0.0 } else { 1.0 };
-                let Some(losses) = self.losses(program, sequences, &factor)? else { return Ok(None) };
+                let Some(losses) = self.losses(program, sequences, &factor)? else { return Ok(false) };
                 head.without = rise(&losses);
             }
         }
-        Ok(Mean::of(&whole).map(|mean| mean.mean))
+        Ok(true)
     }
 
     /// The mean loss of each sequence; nothing if `stop` was set.
@@ -210,11 +210,15 @@ impl<'a, 't> Looking<'a, 't> {
         let mut losses = vec![];
         for ids in sequences {
             let Some(costs) = program.run(ids, factor, self.stop)? else { return Ok(None) };
-            losses.push(costs.iter().sum::<f64>() / costs.len().max(1) as f64);
+            losses.push(mean_cost(&costs));
             self.step("losses");
         }
         Ok(Some(losses))
     }
+}
+
+fn mean_cost(costs: &[f64]) -> f64 {
+    costs.iter().sum::<f64>() / costs.len().max(1) as f64
 }
 
 fn mean_head(attention: &LookedAt, index: usize, head: usize, all: &[Numbers]) -> Head {
