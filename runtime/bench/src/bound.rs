@@ -193,28 +193,30 @@ mod tests {
         Machine { device: words(), peak_flops: 1e9, peak: words(), copy_bytes: 1e8, launch_s: 1e-6 }
     }
 
-    #[test]
-    fn each_step_has_the_limit_that_takes_longest() {
+    fn step(flops: u64, bytes: u64) -> Step {
         let at = Ref { buffer: 0, offset: 0 };
-        let step = |flops: u64, bytes: u64| Step {
-            action: Action::Copy { from: at, to: at, bytes: 0 },
-            label: "s".into(),
-            flops,
-            bytes,
-        };
-        let machine = machine();
-        assert_eq!(machine.limit(&step(1_000_000, 100)).0, Limit::Flops);
-        assert_eq!(machine.limit(&step(1_000, 1_000_000)).0, Limit::Bytes);
-        assert_eq!(machine.limit(&step(10, 10)).0, Limit::Launch);
-        let plan = Plan {
+        Step { action: Action::Copy { from: at, to: at, bytes: 0 }, label: "s".into(), flops, bytes }
+    }
+
+    fn plan(steps: Vec<Step>) -> Plan {
+        Plan {
             name: "p".into(),
             persistent_bytes: 0,
             scratch_bytes: 0,
             buffers: vec![],
             kernels: vec![],
-            steps: vec![step(1_000_000, 100), step(10, 10), step(1_000, 1_000_000)],
+            steps,
             bindings: vec![],
-        };
+        }
+    }
+
+    #[test]
+    fn each_step_has_the_limit_that_takes_longest() {
+        let machine = machine();
+        assert_eq!(machine.limit(&step(1_000_000, 100)).0, Limit::Flops);
+        assert_eq!(machine.limit(&step(1_000, 1_000_000)).0, Limit::Bytes);
+        assert_eq!(machine.limit(&step(10, 10)).0, Limit::Launch);
+        let plan = plan(vec![step(1_000_000, 100), step(10, 10), step(1_000, 1_000_000)]);
         let times = [2, 1, 10].map(Duration::from_millis);
         let mut bounds = Bounds::default();
         bounds.add(&plan, &times, &machine);
@@ -230,19 +232,8 @@ mod tests {
 
     #[test]
     fn more_operations_than_there_can_be_are_seen() {
-        let at = Ref { buffer: 0, offset: 0 };
         let share = |flops: u64, bytes: u64| {
-            let action = Action::Copy { from: at, to: at, bytes: 0 };
-            let steps = vec![Step { action, label: "s".into(), flops, bytes }];
-            let plan = Plan {
-                name: "p".into(),
-                persistent_bytes: 0,
-                scratch_bytes: 0,
-                buffers: vec![],
-                kernels: vec![],
-                steps,
-                bindings: vec![],
-            };
+            let plan = plan(vec![step(flops, bytes)]);
             let mut bounds = Bounds::default();
             bounds.add(&plan, &[Duration::from_millis(1)], &machine());
             bounds.kernels[0].attained

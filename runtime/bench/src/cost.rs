@@ -276,7 +276,7 @@ fn timed(
     loop {
         let time = run()?;
         done += 1;
-        tell(Told::Runs { done, total: warmup.saturating_add(rounds) });
+        bench.timing.tell(done, tell);
         let is_late = seconds() - begun + least_runs(bench, work) * time > bench.seconds;
         if done > warmup || is_late {
             // Where there is no time to warm up, the second run counts.
@@ -284,7 +284,7 @@ fn timed(
         }
         if times.len() >= rounds || (is_late && !times.is_empty()) {
             // The bar is done.
-            tell(Told::Runs { done: warmup.saturating_add(rounds), total: warmup.saturating_add(rounds) });
+            bench.timing.tell(warmup.saturating_add(rounds), tell);
             return Ok(Times::of(times));
         }
     }

@@ -39,8 +39,11 @@ pub(crate) fn cut(base: &str, sizes: &[u64], limit: u64) -> Vec<Shard> {
 }
 
 fn name(base: &str, index: usize, count: usize) -> String {
-    let stem = base.strip_suffix(".safetensors").unwrap_or(base);
-    format!("{stem}-{index:05}-of-{count:05}.safetensors")
+    format!("{}-{index:05}-of-{count:05}.safetensors", stem(base))
+}
+
+fn stem(base: &str) -> &str {
+    base.strip_suffix(".safetensors").unwrap_or(base)
 }
 
 /// Name of the file that says which tensor is in which of several.
@@ -82,16 +85,11 @@ pub(crate) fn names(files: &BTreeMap<String, FileRecord>, base: &str) -> Option<
         return Some(vec![base.to_owned()]);
     }
     files.get(&index_name(base))?;
-    let is_first = |name: &&String| name.starts_with(&name_of_first(base)) && name.ends_with(".safetensors");
-    let first = files.keys().find(is_first)?;
-    let count: usize = first.strip_suffix(".safetensors")?.rsplit('-').next()?.parse().ok()?;
+    let stem = format!("{}-", stem(base));
+    // linc lists no others whose names are like these.
+    let count = files.keys().filter(|name| name.starts_with(&stem)).count();
     let names = (1..=count).map(|index| name(base, index, count));
     names.map(|name| files.contains_key(&name).then_some(name)).collect()
-}
-
-fn name_of_first(base: &str) -> String {
-    let stem = base.strip_suffix(".safetensors").unwrap_or(base);
-    format!("{stem}-00001-of-")
 }
 
 #[cfg(test)]

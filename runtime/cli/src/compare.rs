@@ -12,7 +12,7 @@ use linc_study::compare::{self, Asked, Comparison, MOST_MODELS, Writer, tally::t
 
 use crate::args::CompareArgs;
 use crate::compile::pass_setting;
-use crate::hugging_face::{llama, tell};
+use crate::hugging_face::subject;
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
@@ -49,14 +49,10 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
     let mut subjects = vec![];
     for (number, path) in args.paths.iter().enumerate() {
         let imported = args.out.join(format!("imported-{number}"));
-        let subject = Subject::open(path, &imported, &llama()?, &mut tell(&bar, "import"));
-        bar.clear();
-        let subject = match (subject, signals::exit_code()) {
-            (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
-            (subject, _) => subject?,
-        };
-        subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
-        subjects.push(subject);
+        match subject(path, &imported, &bar)? {
+            Ok(subject) => subjects.push(subject),
+            Err(code) => return Ok(code),
+        }
     }
     let asked = Asked {
         prompts,

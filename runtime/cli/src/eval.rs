@@ -10,13 +10,13 @@ use linc_driver::{PassSetting, Precision};
 use linc_eval::code::Sandbox;
 use linc_eval::task::{self, Chance, Setting, Task};
 use linc_eval::tokens::Bos;
-use linc_eval::{Folder, ModelScorer, Observer, Running, Subject, TaskResult, evaluate};
+use linc_eval::{Folder, ModelScorer, Observer, Running, TaskResult, evaluate};
 use linc_infer::Sampling;
 use serde_json::json;
 
 use crate::args::EvalArgs;
 use crate::compile::{one_of, pass_setting};
-use crate::hugging_face::{llama, tell};
+use crate::hugging_face::subject;
 use crate::out;
 use crate::progress::{Progress, drawable};
 use crate::table::table;
@@ -40,13 +40,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let precision: Precision = pass_setting(&args.precision)?;
     let stop = signals::catch(NOTICES);
     let bar = Progress::new();
-    let subject = Subject::open(path, &folder.join("imported"), &llama()?, &mut tell(&bar, "import"));
-    bar.clear();
-    let subject = match (subject, signals::exit_code()) {
-        (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
-        (subject, _) => subject?,
+    let subject = match subject(path, &folder.join("imported"), &bar)? {
+        Ok(subject) => subject,
+        Err(code) => return Ok(code),
     };
-    subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
     let threads = (args.threads > 0).then_some(args.threads);
     let opened = args.device.open(threads)?;
     for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {

@@ -11,6 +11,7 @@ use linc_checkpoint::hugging_face::{self, Evaluated, ExportOptions, MODEL_TOML, 
 use linc_device::signals;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::Source;
+use linc_eval::Subject;
 
 use crate::args::{ExportArgs, ImportArgs};
 use crate::out;
@@ -28,6 +29,19 @@ pub(crate) const LINES: Duration = Duration::from_secs(10);
 
 /// The architecture of Llama models.
 const LLAMA: &str = "models/llama3.linc";
+
+/// Opens the model that a command asks, from Hugging Face's folder by way of `imported`, and says what is to be known of it;
+/// the exit code where somebody ended that.
+pub(crate) fn subject(path: &Path, imported: &Path, bar: &Progress) -> Result<Result<Subject, ExitCode>> {
+    let opened = Subject::open(path, imported, &llama()?, &mut tell(bar, "import"));
+    bar.clear();
+    let subject = match (opened, signals::exit_code()) {
+        (Err(_), Some(code)) => return Ok(Err(ExitCode::from(code))),
+        (opened, _) => opened?,
+    };
+    subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
+    Ok(Ok(subject))
+}
 
 pub(crate) fn import(args: &ImportArgs) -> Result<ExitCode> {
     let folder = args.out.clone().unwrap_or_else(|| usual_folder(&args.folder));

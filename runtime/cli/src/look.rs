@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use linc_checkpoint::hugging_face::usual_folder;
 use linc_device::signals;
-use linc_eval::Subject;
 use linc_study::look::{self, Look, Text, Without};
 
 use crate::args::LookArgs;
 use crate::compile::one_of;
-use crate::hugging_face::{llama, tell};
+use crate::hugging_face::subject;
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
@@ -43,14 +42,10 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
     let folder = args.out.clone().unwrap_or_else(|| usual(&args.model));
     let stop = signals::catch(NOTICES);
     let bar = Progress::new();
-    let imported = folder.join("imported");
-    let subject = Subject::open(&args.model, &imported, &llama()?, &mut tell(&bar, "import"));
-    bar.clear();
-    let subject = match (subject, signals::exit_code()) {
-        (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
-        (subject, _) => subject?,
+    let subject = match subject(&args.model, &folder.join("imported"), &bar)? {
+        Ok(subject) => subject,
+        Err(code) => return Ok(code),
     };
-    subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
     let device = device(&args.device, args.threads)?;
     let asked = Look {
         text,

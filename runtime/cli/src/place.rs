@@ -17,7 +17,7 @@ use linc_study::StudyError;
 use linc_study::place::{PlaceSettings, Placed, Placing, Sequences, Target, Watcher, shown};
 
 use crate::args::{Format, PlaceArgs};
-use crate::hugging_face::{LINES, llama, tell};
+use crate::hugging_face::{LINES, subject};
 use crate::out;
 use crate::progress::{Progress, drawable};
 use crate::table::table;
@@ -44,14 +44,10 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
     let config = finetune::config(args, ratio, folder)?;
     let stop = signals::catch(NOTICES);
     let bar = Progress::new();
-    let subject =
-        Subject::open(&args.checkpoint, &folder.join("imported"), &llama()?, &mut tell(&bar, "import"));
-    bar.clear();
-    let subject = match (subject, signals::exit_code()) {
-        (Err(_), Some(code)) => return Ok(ExitCode::from(code)),
-        (subject, _) => subject?,
+    let subject = match subject(&args.checkpoint, &folder.join("imported"), &bar)? {
+        Ok(subject) => subject,
+        Err(code) => return Ok(code),
     };
-    subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
     let trained = subject.state.model.seq_len;
     let usual = if subject.model.reads_seq { trained } else { trained.min(CONTEXT) };
     let context = args.context.unwrap_or(usual);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use linc_device::process::kill_group;
 use linc_device::sandbox::Cage;
+use linc_device::threads::available;
 use serde_json::Value;
 
 use crate::error::EvalError;
@@ -254,7 +255,7 @@ pub(crate) fn run_all(
     programs: &[String],
     stop: &AtomicBool,
 ) -> Result<Option<Vec<Verdict>>, EvalError> {
-    let at_once = thread::available_parallelism().map_or(1, usize::from).min(programs.len().max(1));
+    let at_once = available().min(programs.len().max(1));
     let of = |programs: &[String]| -> Result<Option<Vec<Verdict>>, EvalError> {
         programs.iter().map(|program| sandbox.run(program, stop)).collect()
     };

@@ -18,6 +18,7 @@
 
 pub mod compare;
 pub mod cost;
+mod draw;
 mod error;
 pub mod look;
 mod page;

@@ -183,14 +183,13 @@ impl Sweep {
                 && let Ok(before) = JobConfig::load(&text, "config", &[])
             {
                 let changes = run.config.changes_since(&before.config);
-                let changes: Vec<String> =
+                let mut changes: Vec<String> =
                     changes.iter().filter(|c| c.shapes()).map(ToString::to_string).collect();
-                // Without a record, nothing of the old settings is lost.
-                let mut changes = changes;
                 let done = Outcome::of(self, run).map_or(0, |outcome| outcome.steps);
                 if done > run.config.training.steps {
                     changes.push(format!("training.steps {done} -> {}", run.config.training.steps));
                 }
+                // Without a record, nothing of the old settings is lost.
                 if !changes.is_empty() && self.folder_of(run).join("metrics.jsonl").exists() {
                     return Err(StudyError::OtherSettings {
                         folder: self.folder_of(run),

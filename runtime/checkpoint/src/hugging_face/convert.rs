@@ -65,16 +65,21 @@ pub(super) fn narrowed(bytes: Vec<u8>, element: Element) -> Option<Vec<u8>> {
     let mut fits = true;
     let narrow = match element {
         Element::F32 => bytes,
-        Element::Bf16 => in_pieces(&bytes, |wide: &[f32], half: &mut [bf16]| {
-            half.convert_from_f32_slice(wide);
-            fits &= wide.iter().zip(half).all(|(x, half)| half.is_finite() || !x.is_finite());
-        }),
-        Element::F16 => in_pieces(&bytes, |wide: &[f32], half: &mut [f16]| {
-            half.convert_from_f32_slice(wide);
-            fits &= wide.iter().zip(half).all(|(x, half)| half.is_finite() || !x.is_finite());
-        }),
+        Element::Bf16 => rounded(&bytes, bf16::is_finite, &mut fits),
+        Element::F16 => rounded(&bytes, f16::is_finite, &mut fits),
     };
     fits.then_some(narrow)
+}
+
+/// f32 as halves; `fits` is unset where a finite one is none any more.
+fn rounded<H: Pod>(bytes: &[u8], is_finite: fn(H) -> bool, fits: &mut bool) -> Vec<u8>
+where
+    [H]: HalfFloatSliceExt,
+{
+    in_pieces(bytes, |wide: &[f32], half: &mut [H]| {
+        half.convert_from_f32_slice(wide);
+        *fits &= wide.iter().zip(half).all(|(x, half)| is_finite(*half) || !x.is_finite());
+    })
 }
 
 /// Converts numbers that lie anywhere, a piece at a time.

@@ -90,9 +90,9 @@ pub(super) fn run(
     hybrid: &Path,
     folder: &Path,
 ) -> Result<ExitCode> {
-    let list: Vec<String> = placed.linear.iter().map(usize::to_string).collect();
-    let kinds = layer_kinds(placed.layers, None, &Placement::Layers(placed.linear.clone()))?;
-    let overrides = settings(args, Ratio::of(&kinds), list.join(","), hybrid, folder);
+    let placement = Placement::Layers(placed.linear.clone());
+    let kinds = layer_kinds(placed.layers, None, &placement)?;
+    let overrides = settings(args, Ratio::of(&kinds), placement.to_string(), hybrid, folder);
     out::complain(format_args!("\nTraining the hybrid by {}", config.display()));
     train::run(&TrainArgs {
         config: Some(config.to_path_buf()),

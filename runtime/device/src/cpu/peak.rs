@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::primitives::Level;
+use crate::process::machine;
 use crate::{cache_folder, write_entry};
 
 /// Rounds of a burst: about a tenth of a millisecond.
@@ -37,7 +38,7 @@ impl Peak {
     /// Measures a core, or takes what was measured before if that was better.
     pub(super) fn of(level: Level, threads: usize) -> Peak {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = machine();
         let file = cache_folder().map(|folder| folder.join("peak").join(file_name(&cpuinfo, &host, level)));
         let cores = cores(Path::new("/sys/devices/system/cpu"), &allowed(), threads);
         Peak::with(measure(level), cores, level, file)

@@ -1,8 +1,10 @@
 //! How far people agree: Krippendorff's alpha.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
+
+use crate::draw::below;
 
 /// Resamples for an interval.
 const RESAMPLES: usize = 1000;
@@ -68,8 +70,7 @@ fn interval(units: &[&[f64]]) -> Option<[f64; 2]> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     let mut alphas: Vec<f64> = (0..RESAMPLES)
         .filter_map(|_| {
-            let drawn: Vec<&[f64]> =
-                units.iter().map(|_| units[(random.next_u64() % units.len() as u64) as usize]).collect();
+            let drawn: Vec<&[f64]> = units.iter().map(|_| units[below(&mut random, units.len())]).collect();
             alpha(&drawn)
         })
         .collect();

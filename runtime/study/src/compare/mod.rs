@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use linc_device::write_entry;
 use linc_infer::Sampling;
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
+use crate::draw::shuffle;
 use crate::error::{StudyError, file};
 
 pub use prompts::Prompt;
@@ -178,12 +179,10 @@ impl Comparison {
     }
 }
 
-/// Numbers below `count` in a random order (Fisher and Yates).
+/// Numbers below `count` in a random order.
 fn shuffled(count: usize, random: &mut ChaCha8Rng) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
-    for at in (1..count).rev() {
-        order.swap(at, (random.next_u64() % (at as u64 + 1)) as usize);
-    }
+    shuffle(random, &mut order);
     order
 }
 

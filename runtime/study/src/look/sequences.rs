@@ -5,8 +5,9 @@ use std::path::Path;
 use linc_data::Tokenizer;
 use linc_infer::prompt;
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 
+use crate::draw::below;
 use crate::error::StudyError;
 
 /// Where tokens come from.
@@ -63,7 +64,7 @@ pub(super) fn repeated(period: usize, vocab: usize, seed: u64) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut all: Vec<u32> = (0..vocab as u32).collect();
     for at in 0..period.min(vocab) {
-        let other = at + (random.next_u64() % (vocab - at) as u64) as usize;
+        let other = at + below(&mut random, vocab - at);
         all.swap(at, other);
     }
     all.truncate(period.min(vocab));

@@ -32,6 +32,7 @@ pub use search::{Search, Swap};
 pub use sequences::{Sequence, Sequences};
 pub use target::Target;
 
+use crate::draw::shuffle;
 use crate::error::StudyError;
 use crate::statistics::Mean;
 use gated::{Gated, Seen};
@@ -362,9 +363,7 @@ fn random(layers: usize, linear: usize, seed: u64, number: usize) -> Vec<usize> 
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number as u64 + 1);
     let mut all: Vec<usize> = (0..layers).collect();
-    for last in (1..layers).rev() {
-        all.swap(last, sequences::below(&mut rng, last + 1));
-    }
+    shuffle(&mut rng, &mut all);
     all.truncate(linear);
     all.sort_unstable();
     all

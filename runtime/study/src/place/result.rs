@@ -200,15 +200,15 @@ pub(super) fn write_hybrid(
     folder: &FilePath,
 ) -> Result<PathBuf, StudyError> {
     let before = &subject.state;
-    let kinds = layer_kinds(gated.layers(), None, &Placement::Layers(linear.to_vec()));
+    let placement = Placement::Layers(linear.to_vec());
+    let kinds = layer_kinds(gated.layers(), None, &placement);
     let kinds = kinds.map_err(|error| StudyError::Nothing {
         message: error.to_string(),
         help: "this is a fault of linc".into(),
     })?;
-    let list: Vec<String> = linear.iter().map(usize::to_string).collect();
     let record = ModelRecord {
         linear_attn_ratio: Ratio::of(&kinds).to_string(),
-        linear_attn_placement: list.join(","),
+        linear_attn_placement: placement.to_string(),
         layers: kinds.iter().map(|kind| kind.label().to_owned()).collect(),
         ..before.model.clone()
     };

@@ -2,8 +2,9 @@
 
 use linc_eval::sample::{Ask, Grade, Sample};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 
+use crate::draw::shuffle;
 use crate::error::StudyError;
 
 /// A sequence of tokens that a model reads at once.
@@ -43,7 +44,7 @@ impl Sequences {
         seed: u64,
     ) -> Result<Self, StudyError> {
         let mut all: Vec<Sequence> = samples.iter().filter_map(|sample| sequence(sample, length)).collect();
-        shuffle(&mut all, seed);
+        shuffle(&mut ChaCha8Rng::seed_from_u64(seed), &mut all);
         let each = wanted.next_multiple_of(batch).min(all.len() / 2 / batch * batch);
         if each == 0 {
             return Err(StudyError::Nothing {
@@ -88,19 +89,6 @@ fn sequence(sample: &Sample, length: usize) -> Option<Sequence> {
         recall.push(at);
     }
     (!recall.is_empty()).then_some(Sequence { tokens, targets, recall })
-}
-
-/// Puts things into an order that the seed decides.
-fn shuffle<T>(things: &mut [T], seed: u64) {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    for last in (1..things.len()).rev() {
-        things.swap(last, below(&mut rng, last + 1));
-    }
-}
-
-/// A number below a bound that is far below 2^64.
-pub(super) fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
-    (rng.next_u64() % bound as u64) as usize
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! read. Where somebody set them to something, they say so.
 
 use linc_checkpoint::AsyncMode;
-use linc_config::Settings;
+use linc_config::{Section as _, Settings};
 use linc_data::{DatasetKind, MqarConfig, RecallConfig};
 use linc_driver::RecomputeMode;
 
@@ -58,37 +58,16 @@ impl JobConfig {
 
     /// Of the settings of recall tasks, where something else is trained on.
     fn warn_of_unread_tasks(&self, settings: &mut Settings<'_>) {
-        let (mqar, recall) = (&self.data.mqar, &self.data.recall);
-        let (no_mqar, no_recall) = (MqarConfig::default(), RecallConfig::default());
         let dataset = self.data.training.dataset;
-        let (is_mqar, is_recall) = (dataset == DatasetKind::Mqar, dataset.task().is_some());
-        let differs = [
-            (is_mqar, mqar.vocab_size != no_mqar.vocab_size, "training.mqar.vocab_size"),
-            (is_mqar, mqar.num_kv_pairs != no_mqar.num_kv_pairs, "training.mqar.num_kv_pairs"),
-            (is_mqar, mqar.power_a != no_mqar.power_a, "training.mqar.power_a"),
-            (is_mqar, mqar.num_passes != no_mqar.num_passes, "training.mqar.num_passes"),
-            (
-                is_mqar,
-                mqar.random_non_queries != no_mqar.random_non_queries,
-                "training.mqar.random_non_queries",
-            ),
-            (is_mqar, mqar.num_examples != no_mqar.num_examples, "training.mqar.num_examples"),
-            (
-                is_mqar,
-                mqar.num_validation_examples != no_mqar.num_validation_examples,
-                "training.mqar.num_validation_examples",
-            ),
-            (is_recall, recall.vocab_size != no_recall.vocab_size, "training.recall.vocab_size"),
-            (is_recall, recall.num_examples != no_recall.num_examples, "training.recall.num_examples"),
-            (
-                is_recall,
-                recall.num_validation_examples != no_recall.num_validation_examples,
-                "training.recall.num_validation_examples",
-            ),
-        ];
-        for (_, _, name) in differs.iter().filter(|(is_read, differs, _)| *differs && !is_read) {
-            let message = format!("`{name}` has no effect: training.dataset is \"{}\"", dataset.word());
-            settings.warn(&[name], &message);
+        let mqar = (dataset == DatasetKind::Mqar, self.data.mqar.entries(), MqarConfig::default().entries());
+        let recall =
+            (dataset.task().is_some(), self.data.recall.entries(), RecallConfig::default().entries());
+        for (_, now, default) in [mqar, recall].iter().filter(|(is_read, ..)| !is_read) {
+            for entry in now.iter().filter(|entry| !default.contains(entry)) {
+                let name = entry.name();
+                let message = format!("`{name}` has no effect: training.dataset is \"{}\"", dataset.word());
+                settings.warn(&[&name], &message);
+            }
         }
     }
 }

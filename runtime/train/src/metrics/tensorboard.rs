@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
+use linc_device::process::machine;
 use prost::Message;
 
 use super::{Record, since_1970};
@@ -78,9 +79,8 @@ impl EventFile {
     pub fn create(folder: &Path, step: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let seconds = since_1970().as_secs();
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host: String =
-            host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
+            machine().chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
         // Readers take the files in the order of their names.
         let create = |number: usize| {
             let name = format!("events.out.tfevents.{seconds:010}.{host}.{number:03}");

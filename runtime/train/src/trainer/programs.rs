@@ -100,11 +100,9 @@ fn problem(config: &JobConfig, settings: &[&str], error: &impl ToString) -> Trai
 
 /// Compiler options of a training run.
 fn compile_options(config: &JobConfig) -> Options {
-    let mut options = Options::new(config.training.batch_size, config.training.seq_len);
-    options.precision = config.training.mixed_precision_param;
+    let mut options = sister(config, config.training.batch_size, config.training.seq_len);
     options.documents = config.data.training.reset_at_document;
     options.recompute = config.activation_checkpoint.policy();
-    options.disabled = config.compile.disable_passes.iter().cloned().collect();
     options.dumps = config.compile.dump;
     options.clock = Some(process::seconds);
     options
