@@ -29,6 +29,7 @@ pub fn run(plan: &Plan, bindings: &Bindings<f64>) -> Option<BTreeMap<String, Vec
                 let (from, to) = (machine.at(*from), machine.at(*to));
                 machine.arena.copy_within(from..from + *bytes as usize, to);
             }
+            Action::Start { .. } | Action::Wait { .. } => panic!("{}: one rank is emulated", step.label),
         }
     }
     let result = |b: &Binding| matches!(b.role, Role::Output | Role::Param | Role::State(_));

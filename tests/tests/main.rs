@@ -15,6 +15,7 @@ mod parity;
 mod parity_shapes;
 mod precision;
 mod random_models;
+mod ranks;
 mod recompute;
 mod roles;
 mod scaling;

@@ -144,10 +144,13 @@ fn steps(plan: &Plan) -> String {
             Action::Launch { args, .. } => args.iter().collect(),
             Action::Gemm(g) => vec![&g.a, &g.b, &g.c],
             Action::Copy { from, to, .. } => vec![from, to],
+            Action::Start { exchange, .. } => vec![&exchange.from, &exchange.to],
+            Action::Wait { .. } => vec![],
         };
         let places: Vec<String> = places.iter().map(|at| format!("{}+{}", at.buffer, at.offset)).collect();
         let size = match &step.action {
             Action::Copy { bytes, .. } => format!(" {bytes} bytes"),
+            Action::Start { id, .. } | Action::Wait { id } => format!(" {id}"),
             Action::Launch { .. } | Action::Gemm(_) => String::new(),
         };
         let action = format!("{}{size} ({})", plan.work_name(step), places.join(", "));

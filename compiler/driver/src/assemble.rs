@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, Scope, StateRole, TableKind, Value};
 use linc_kernels::tiles::Tiles;
-use linc_kernels::{Call, Context, KernelError, StoragePlace, Target, Work, lower};
+use linc_kernels::{Call, Context, Exchange, KernelError, Movement, StoragePlace, Target, Work, lower};
 use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, StorageAssignment};
+use linc_passes::mesh::Mesh;
 use linc_plan as plan;
 use linc_tile as tile;
 
@@ -23,6 +24,7 @@ pub(crate) fn assemble(
     target: Target,
     tiles: &Tiles,
     layout: &PersistentLayout,
+    mesh: &Mesh,
 ) -> Result<Assembled, KernelError> {
     let mut context = Context::new(&assignment.storage, target, tiles);
     let mut lowered: Vec<Vec<Call>> = Vec::with_capacity(assignment.order.len());
@@ -30,7 +32,7 @@ pub(crate) fn assemble(
         let in_place = assignment.is_in_place(*id);
         lowered.push(if in_place { vec![] } else { lower(graph, *id, &mut context)? });
     }
-    let steps: Vec<usize> = lowered.iter().map(Vec::len).collect();
+    let steps: Vec<usize> = lowered.iter().map(|calls| calls.iter().map(steps_of).sum()).collect();
     let memory = assignment.allocate(graph, layout, &steps);
     let mut assembly = Assembly::new(assignment, &memory);
     for (id, calls) in assignment.order.iter().zip(lowered) {
@@ -46,8 +48,17 @@ pub(crate) fn assemble(
         kernels: assembly.kernels.iter().map(kernel_entry).collect(),
         steps: assembly.steps,
         bindings,
+        world: plan::World { rank: mesh.rank(), size: mesh.world(), groups: assembly.groups },
     };
     Ok(Assembled { plan, kernels: assembly.kernels })
+}
+
+/// An exchange is begun by a step and waited for by another.
+fn steps_of(call: &Call) -> usize {
+    match call.work {
+        Work::Kernel(..) | Work::Gemm(_) => 1,
+        Work::Exchange(_) => 2,
+    }
 }
 
 fn attention_pass(op: &Op) -> Option<plan::AttentionPass> {
@@ -77,12 +88,16 @@ struct Assembly<'a> {
     /// Names encode specifications, so equal names are equal kernels. Looked up only, never iterated.
     kernel_of: HashMap<String, usize>,
     steps: Vec<plan::Step>,
+    groups: Vec<plan::Group>,
+    exchanges: usize,
 }
 
 impl<'a> Assembly<'a> {
     fn new(assignment: &'a StorageAssignment, memory: &'a MemoryPlan) -> Self {
         let buffer_of = memory.allocations.keys().enumerate().map(|(i, root)| (*root, i)).collect();
-        Assembly { assignment, memory, buffer_of, kernels: vec![], kernel_of: HashMap::new(), steps: vec![] }
+        let (kernels, kernel_of) = (vec![], HashMap::new());
+        let (steps, groups) = (vec![], vec![]);
+        Assembly { assignment, memory, buffer_of, kernels, kernel_of, steps, groups, exchanges: 0 }
     }
 
     fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
@@ -110,14 +125,45 @@ impl<'a> Assembly<'a> {
                     dtype: dtype(g.a.0.dtype),
                     c_dtype: dtype(g.c.0.dtype),
                 }),
+                Work::Exchange(exchange) => self.start(exchange),
             };
-            self.steps.push(plan::Step {
-                action,
-                label: label.clone(),
-                flops: call.cost.flops,
-                bytes: call.cost.bytes,
-            });
+            let waits = match &action {
+                plan::Action::Start { id, .. } => Some(plan::Action::Wait { id: *id }),
+                plan::Action::Launch { .. }
+                | plan::Action::Gemm(_)
+                | plan::Action::Copy { .. }
+                | plan::Action::Wait { .. } => None,
+            };
+            let (flops, bytes) = (call.cost.flops, call.cost.bytes);
+            self.steps.push(plan::Step { action, label: label.clone(), flops, bytes });
+            if let Some(action) = waits {
+                self.steps.push(plan::Step { action, label: label.clone(), flops: 0, bytes: 0 });
+            }
         }
+    }
+
+    fn start(&mut self, exchange: Exchange) -> plan::Action {
+        let Exchange { movement, group, from, to, part } = exchange;
+        let members = plan::Group { name: group.name.clone(), members: group.members().collect() };
+        let known = self.groups.iter().position(|other| *other == members);
+        let group = known.unwrap_or_else(|| {
+            self.groups.push(members);
+            self.groups.len() - 1
+        });
+        let id = self.exchanges;
+        self.exchanges += 1;
+        let exchange = plan::Exchange {
+            movement: match movement {
+                Movement::AllGather => plan::Movement::AllGather,
+                Movement::AllToAll => plan::Movement::AllToAll,
+            },
+            group,
+            from: self.at(from),
+            to: self.at(to),
+            dtype: dtype(to.dtype),
+            part_bytes: (part * to.dtype.bytes()) as u64,
+        };
+        plan::Action::Start { exchange, id }
     }
 
     fn kernel(&mut self, kernel: tile::Kernel) -> usize {
@@ -202,6 +248,7 @@ impl<'a> Assembly<'a> {
             shape: ty.shape.0.clone(),
             at,
             init,
+            shard: None,
         }
     }
 }
@@ -278,10 +325,14 @@ mod tests {
     use super::*;
 
     fn assembled(text: &str) -> plan::Plan {
+        assembled_at(text, &Mesh::default())
+    }
+
+    fn assembled_at(text: &str, mesh: &Mesh) -> plan::Plan {
         let mut graph = linc_ir::parse(text).unwrap_or_else(|e| panic!("{e}"));
         let layout = PersistentLayout::default();
         let assignment = linc_passes::memory::run(&mut graph, &layout).unwrap_or_else(|e| panic!("{e}"));
-        let assembled = assemble(&graph, &assignment, Target::Cpu, &Tiles::default(), &layout);
+        let assembled = assemble(&graph, &assignment, Target::Cpu, &Tiles::default(), &layout, mesh);
         let plan = assembled.unwrap_or_else(|e| panic!("{e}")).plan;
         plan::validate::validate(&plan).unwrap_or_else(|e| panic!("{e}\n{text}"));
         plan
@@ -293,7 +344,10 @@ mod tests {
             plan::Action::Launch { args, .. } => {
                 args.last().map(|at| plan.buffers[at.buffer].offset + at.offset)
             }
-            plan::Action::Gemm(_) | plan::Action::Copy { .. } => None,
+            plan::Action::Gemm(_)
+            | plan::Action::Copy { .. }
+            | plan::Action::Start { .. }
+            | plan::Action::Wait { .. } => None,
         };
         plan.steps.iter().filter_map(of).collect()
     }
@@ -330,5 +384,47 @@ mod tests {
             "graph \"inner\" {{{vectors}  %4: f32[40] = concat(%2, %3) {{axis = 0}}\n  %5: f32[40] = exp(%4)\n  output \"z\" = %5\n}}\n"
         ));
         assert_eq!(plan.steps.len(), 3);
+    }
+
+    #[test]
+    fn exchanges_are_begun_and_waited_for() {
+        let plan = |rank: usize| {
+            let group =
+                format!("group = ranks(name = \"dp\", first = 0, stride = 1, size = 2, place = {rank})");
+            let mesh = Mesh::new(rank, &[(linc_passes::mesh::MeshAxis::DataReplicate, 2)]);
+            assembled_at(
+                &format!(
+                    "graph \"two\" {{
+  %0: f32[8] = input() {{name = \"x\"}}
+  %1: f32[8] = all_to_all(%0) {{{group}}}
+  %2: f32[4] = reduce_parts(%1) {{parts = 2, reduce = sum}}
+  %3: f32[8] = all_gather(%2) {{{group}}}
+  %4: f32[4] = exp(%2)
+  %5: f32[16] = all_gather(%2, %4) {{{group}}}
+  output \"sum\" = %3
+  output \"both\" = %5
+}}\n"
+                ),
+                &mesh.unwrap_or_else(|e| panic!("{e}")),
+            )
+        };
+        let plans = [plan(0), plan(1)];
+        plan::validate::validate_ranks(&plans).unwrap_or_else(|e| panic!("{e}"));
+        let [_, second] = plans;
+        let work: Vec<String> = second.steps.iter().map(|step| second.work_name(step)).collect();
+        let place = |at: &plan::Ref| second.buffers[at.buffer].offset + at.offset;
+        assert_eq!(work[..3], ["all_to_all_4_f32x2", "wait", "reduce_parts_sum_2x4"]);
+        assert_eq!(second.world.groups, [plan::Group { name: "dp".into(), members: vec![0, 1] }]);
+        let found: Vec<(u64, u64)> =
+            second.exchanges().map(|(_, e)| (place(&e.from), place(&e.to))).collect();
+        let sum = second.binding(plan::Role::Output, "sum").map(|b| place(&b.at));
+        let both = second.binding(plan::Role::Output, "both").map(|b| place(&b.at));
+        assert!(
+            found.iter().any(|(from, to)| Some(*to) == sum && *from != to + 16),
+            "one part goes from where it is"
+        );
+        // Two parts are brought to their place first.
+        assert!(found.iter().any(|(from, to)| Some(*to) == both && *from == to + 32), "{found:?}");
+        assert_eq!(second.bytes_sent(), [16 + 16 + 32]);
     }
 }

@@ -34,6 +34,7 @@ pub use linc_passes::PassError;
 pub use linc_passes::attention::decode::Room;
 pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout;
+pub use linc_passes::mesh::{Mesh, MeshAxis};
 pub use linc_passes::mix::CopiedParam;
 pub use linc_passes::optimizer::{AdjustLr, MuonSpec, OptimizerOptions, ParamGroup, Rule as UpdateRule};
 pub use linc_passes::pipeline::{Entry, Mixed, OPTIONAL as OPTIONAL_PASSES};
@@ -122,6 +123,8 @@ pub struct Options {
     pub target: Target,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
+    /// The ranks of the run, and this one among them. All programs of an arena have the same.
+    pub mesh: Mesh,
     /// Tile sizes of attention that replace linc's own.
     pub tiles: tiles::Tiles,
     /// Optional passes that are switched off.
@@ -144,6 +147,7 @@ impl Options {
             loss_scale: LossScale::default(),
             target: Target::default(),
             recompute: RecomputePolicy::default(),
+            mesh: Mesh::default(),
             tiles: tiles::Tiles::new(),
             disabled: BTreeSet::new(),
             dumps: false,
@@ -296,10 +300,13 @@ fn compile_once(
     if let Some(error) = malformed {
         return Err(error);
     }
-    let assembled = assemble::assemble(&graph, &assignment, options.target.into(), &options.tiles, layout)
-        .map_err(|error| match as_built().1 {
-            Ok((graph, _)) => locate::kernel_error(error, &graph, &origins),
-            Err(error) => error,
+    let (target, tiles) = (options.target.into(), &options.tiles);
+    let assembled =
+        assemble::assemble(&graph, &assignment, target, tiles, layout, &options.mesh).map_err(|error| {
+            match as_built().1 {
+                Ok((graph, _)) => locate::kernel_error(error, &graph, &origins),
+                Err(error) => error,
+            }
         })?;
     linc_plan::validate::validate(&assembled.plan)?;
     times.push(PassTime { pass: "kernels".into(), seconds: now() - last, nodes: graph.len() });

@@ -2,6 +2,7 @@
 
 use linc_kernels::tiles::{Site, Tile};
 use linc_passes::memory::{self, PersistentLayout};
+use linc_passes::mesh::Mesh;
 use linc_plan::{Action, Plan, Step};
 
 use crate::assemble::assemble;
@@ -26,10 +27,10 @@ pub fn trial(site: &Site, tile: Tile, target: Target) -> Result<Trial, CompileEr
     let layout = PersistentLayout::default();
     let assignment = memory::run(&mut graph, &layout)?;
     let tiles = [(*site, tile)].into();
-    let plan = assemble(&graph, &assignment, target.into(), &tiles, &layout)?.plan;
+    let plan = assemble(&graph, &assignment, target.into(), &tiles, &layout, &Mesh::default())?.plan;
     let launches_it = |step: &Step| match step.action {
         Action::Launch { kernel, .. } => plan.kernels[kernel].family == site.kernel.name(),
-        Action::Gemm(_) | Action::Copy { .. } => false,
+        Action::Gemm(_) | Action::Copy { .. } | Action::Start { .. } | Action::Wait { .. } => false,
     };
     let steps = (0..plan.steps.len()).filter(|index| launches_it(&plan.steps[*index])).collect();
     Ok(Trial { plan, steps })

@@ -3,6 +3,7 @@
 use linc_text::{Parsed, Position};
 
 use crate::attention::{AttentionKind, AttentionSpec, KindOp};
+use crate::exchange::ExchangeOp;
 use crate::op::{Init, Op, RopeScaling, TableKind};
 use crate::optimizer::UpdateOp;
 use crate::pointwise::{BinaryOp, PointOp, Pointwise, UnaryOp};
@@ -94,7 +95,7 @@ impl Attributes {
         }
     }
 
-    fn text(&mut self, key: &str) -> Parsed<String> {
+    pub(crate) fn text(&mut self, key: &str) -> Parsed<String> {
         match self.take(key)? {
             (_, Attribute::Text(text)) => Ok(text),
             (at, _) => Err(at.error(format!("`{key}` is a string"))),
@@ -113,7 +114,7 @@ impl Attributes {
     }
 
     /// Takes a call such as `normal(std = 0.02)` as the attributes of its name.
-    fn call(&mut self, key: &str) -> Parsed<Attributes> {
+    pub(crate) fn call(&mut self, key: &str) -> Parsed<Attributes> {
         match self.take(key)? {
             (at, Attribute::Call(name, args)) => Attributes::new(at, &name, args),
             (at, _) => Err(at.error(format!("`{key}` is a name"))),
@@ -172,11 +173,14 @@ impl Attributes {
             "linear_cross_entropy" => Op::LinearCrossEntropy { chunk: self.usize("chunk")? },
             "linear_cross_entropy_grad" => Op::LinearCrossEntropyGrad { chunk: self.usize("chunk")? },
             "global_norm" => Op::GlobalNorm,
+            "norm_finish" => Op::NormFinish,
             _ => {
                 if let Some(op) = KindOp::parse(&name, self)? {
                     Op::Kind(op)
                 } else if let Some(op) = UpdateOp::parse(&name, self)? {
                     Op::Update(op)
+                } else if let Some(op) = ExchangeOp::parse(&name, self)? {
+                    Op::Exchange(op)
                 } else {
                     return Err(self.at.error(format!("there is no operation `{name}`")));
                 }
@@ -197,19 +201,32 @@ impl Attributes {
         Ok(true)
     }
 
+    /// Takes a word that stands for one of `all`.
+    pub(crate) fn one_of<T: Copy>(
+        &mut self,
+        key: &str,
+        all: &[T],
+        name: impl Fn(T) -> &'static str,
+    ) -> Parsed<T> {
+        let word = self.call(key)?;
+        let Some(found) = all.iter().copied().find(|item| name(*item) == word.name) else {
+            let known: Vec<&str> = all.iter().map(|item| name(*item)).collect();
+            return Err(word.at.error(format!(
+                "there is no {key} `{}` (known: {})",
+                word.name,
+                known.join(", ")
+            )));
+        };
+        word.finish()?;
+        Ok(found)
+    }
+
     fn attention(&mut self) -> Parsed<AttentionSpec> {
         let (layer, causal) = (self.usize("layer")?, self.bool("causal")?);
         let rope = self.bool("rope")?;
-        let mut kind = None;
-        if self.has("kind") {
-            let word = self.call("kind")?;
-            kind = AttentionKind::ALL.into_iter().find(|kind| kind.name() == word.name);
-            if kind.is_none() {
-                let known = AttentionKind::ALL.map(AttentionKind::name).join(", ");
-                return Err(word.at.error(format!("there is no kind `{}` (known: {known})", word.name)));
-            }
-            word.finish()?;
-        }
+        let has_kind = self.has("kind");
+        let kind =
+            has_kind.then(|| self.one_of("kind", &AttentionKind::ALL, AttentionKind::name)).transpose()?;
         Ok(AttentionSpec { layer, causal, rope, kind })
     }
 

@@ -247,8 +247,9 @@ impl Op {
             Op::LinearCrossEntropy { .. } | Op::LinearCrossEntropyGrad { .. } | Op::LinearLogProbs { .. } => {
                 const { &compute(Narrow(&[0, 1]), &[2]) }
             }
-            Op::GlobalNorm => const { &compute(Wide, &[]) },
+            Op::GlobalNorm | Op::NormFinish => const { &compute(Wide, &[]) },
             Op::Update(op) => op.facts(),
+            Op::Exchange(op) => op.facts(),
         }
     }
 

@@ -265,7 +265,14 @@ impl Check<'_> {
                     (0..self.operands.len()).map(|i| self.shape(i).numel().div_ceil(NORM_BLOCK)).sum();
                 Ok(vec![self.sum_of(0, []), self.sum_of(0, [parts])])
             }
+            Op::NormFinish => {
+                self.arity(1..=1)?;
+                self.rank(0, 1, "partial sums")?;
+                self.full(0)?;
+                Ok(vec![self.of(0, [])])
+            }
             Op::Update(op) => op.results(self),
+            Op::Exchange(op) => op.results(self),
         }
     }
 

@@ -65,7 +65,9 @@ fn check_attributes(op: &Op) -> Result<(), IrError> {
         | Op::CrossEntropyGrad
         | Op::LogProbs
         | Op::GlobalNorm
-        | Op::Update(_) => Ok(()),
+        | Op::NormFinish
+        | Op::Update(_)
+        | Op::Exchange(_) => Ok(()),
         Op::Broadcast { shape } | Op::Reshape { shape } => check_shape(op, "the target", shape),
         Op::Fused(region) => {
             if region.outputs.is_empty() {

@@ -9,6 +9,7 @@
 //! `text`, `interp`, and the passes' `match`es; none has a `_` arm.
 
 use crate::attention::{AttentionSpec, KindOp};
+use crate::exchange::ExchangeOp;
 use crate::optimizer::UpdateOp;
 use crate::pointwise::{BinaryOp, Pointwise, UnaryOp};
 use crate::role::StateRole;
@@ -255,8 +256,14 @@ pub enum Op {
     /// `(gs..) -> (norm [], partials [P])`: global L2 norm over all operands; `partials` is workspace,
     /// one sum of squares per [`NORM_BLOCK`] elements of each operand.
     GlobalNorm,
+    /// `(partials [P]) -> norm []`: the norm of [`Op::GlobalNorm`] from its partial sums.
+    NormFinish,
     /// The update of parameters, of one vector with all of them.
     Update(UpdateOp),
+
+    // ---- ranks ----
+    /// An exchange between ranks.
+    Exchange(ExchangeOp),
 }
 
 /// Number of row blocks of [`Op::RmsNormGrad`] for so many rows: 8 rows or more each, so that partial sums are few beside
@@ -310,7 +317,9 @@ impl Op {
             Op::LinearCrossEntropy { .. } => "linear_cross_entropy",
             Op::LinearCrossEntropyGrad { .. } => "linear_cross_entropy_grad",
             Op::GlobalNorm => "global_norm",
+            Op::NormFinish => "norm_finish",
             Op::Update(op) => op.name(),
+            Op::Exchange(op) => op.name(),
         }
     }
 

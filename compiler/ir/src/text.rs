@@ -96,7 +96,8 @@ fn attributes(op: &Op) -> Vec<String> {
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::LogProbs
-        | Op::GlobalNorm => vec![],
+        | Op::GlobalNorm
+        | Op::NormFinish => vec![],
         Op::Fused(region) => fused(region),
         Op::Sum { axes, keep } => vec![format!("axes = {}", list(axes)), format!("keep = {keep}")],
         Op::Transpose { perm } => vec![format!("perm = {}", list(perm))],
@@ -133,6 +134,7 @@ fn attributes(op: &Op) -> Vec<String> {
             vec![format!("chunk = {chunk}")]
         }
         Op::Update(op) => op.attributes(),
+        Op::Exchange(op) => op.attributes(),
     }
 }
 

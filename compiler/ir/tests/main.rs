@@ -7,6 +7,7 @@ mod gradients;
 mod ops;
 mod precision;
 mod random_text;
+mod ranks;
 mod text;
 mod verify;
 mod weights;

@@ -3,8 +3,9 @@
 use linc_ir::UpdateOp;
 use linc_ir::{
     AdamSpec, AdamWSpec, AttentionKind, AttentionSpec, BinaryOp, DType, EfficientForm, EfficientOp,
-    EfficientSpec, EluOp, EluSpec, Graph, Init, IrError, Op, ParamState, PointOp, Pointwise, RopeScaling,
-    SoftmaxOp, StateRole, TableKind, TensorType, UnaryOp, Value, dot, parse, print, verify,
+    EfficientSpec, EluOp, EluSpec, ExchangeOp, Graph, Group, Init, IrError, Op, ParamState, PointOp,
+    Pointwise, Reduction, RopeScaling, SoftmaxOp, StateRole, TableKind, TensorType, UnaryOp, Value, dot,
+    parse, print, verify,
 };
 
 #[track_caller]
@@ -169,7 +170,17 @@ pub(crate) fn everything() -> Graph {
     b.add(Op::LinearLogProbs { chunk: 2 }, &[h, w, ids]);
     b.add(Op::LinearCrossEntropy { chunk: 2 }, &[h, w, ids]);
     b.add(Op::LinearCrossEntropyGrad { chunk: 2 }, &[h, w, ids, loss]);
-    let norm = b.add(Op::GlobalNorm, &[h, w])[0];
+    let norm = b.add(Op::GlobalNorm, &[h, w]);
+    b.add(Op::NormFinish, &[norm[1]]);
+    let norm = norm[0];
+    let group = Group { name: "two \"words\"".into(), first: 1, stride: 2, size: 2, place: 1 };
+    for reduction in Reduction::ALL {
+        b.add(Op::from(ExchangeOp::AllReduce { group: group.clone(), reduction }), &[norm]);
+        b.add(Op::from(ExchangeOp::ReduceParts { parts: 2, reduction }), &[x]);
+    }
+    b.add(Op::from(ExchangeOp::ReduceScatter { group: group.clone() }), &[x]);
+    b.add(Op::from(ExchangeOp::AllToAll { group: group.clone() }), &[x]);
+    b.add(Op::from(ExchangeOp::AllGather { group }), &[x, m]);
     let spec = AdamWSpec { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let new = b.add(Op::from(UpdateOp::AdamW(spec.clone())), &[x, x, m, m, norm, norm, loss]);
     b.add(Op::from(UpdateOp::AdamW(spec.clone())), &[x, x, m, m, norm, norm, loss, norm]);

@@ -10,7 +10,7 @@ use tile::library::attention::HeadStrides;
 
 use crate::cost::{Cost, cost};
 use crate::tiles::{Site, Tile, Tiles, TunableKernel};
-use crate::{Call, Gemm, KernelError, StoragePlace, Target, Work};
+use crate::{Call, Exchange, Gemm, KernelError, StoragePlace, Target, Work};
 
 /// What the nodes of a graph are lowered with.
 pub struct Context<'a> {
@@ -167,6 +167,13 @@ impl<'a> Lowering<'a> {
             + visits * (m * n) as u64 * width(gemm.c.0);
         let flops = 2 * (m * n * k) as u64;
         self.drafts.push(Draft { work: Work::Gemm(gemm), flops: Some(flops), bytes: Some(bytes) });
+    }
+
+    /// Adds an exchange, which moves elements and computes nothing.
+    pub(crate) fn exchange(&mut self, exchange: Exchange) {
+        let (reads, writes) = exchange.elements();
+        let bytes = ((reads + writes) * exchange.to.dtype.bytes()) as u64;
+        self.drafts.push(Draft { work: Work::Exchange(exchange), flops: Some(0), bytes: Some(bytes) });
     }
 
     /// The calls, with all that the node costs.

@@ -5,7 +5,7 @@
 
 use linc_ir::{Graph, NodeId, Op, PointOp, Value};
 
-use crate::{attention, optimizer};
+use crate::{attention, exchange, optimizer};
 
 /// Floating-point operations and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -71,7 +71,9 @@ pub fn cost(graph: &Graph, id: NodeId) -> Cost {
         Op::LinearCrossEntropy { .. } => head(graph, &operands, 1),
         Op::LinearCrossEntropyGrad { .. } => head(graph, &operands, 3),
         Op::GlobalNorm => operands.iter().map(|v| 2 * numel(*v)).sum(),
+        Op::NormFinish => numel(operands[0]),
         Op::Update(op) => optimizer::flops(op, numel(operands[0])),
+        Op::Exchange(op) => exchange::flops(op, numel(operands[0])),
     };
     Cost { flops: flops as u64, bytes: moved as u64 }
 }

@@ -11,6 +11,7 @@ mod attention;
 mod context;
 pub mod cost;
 mod embedding;
+mod exchange;
 mod loss;
 mod lower;
 mod optimizer;
@@ -23,6 +24,7 @@ use thiserror::Error;
 pub use attention::{HEAD_DIM_MULTIPLE, decode_range, prefill_tokens, tiles};
 pub use context::Context;
 pub use cost::Cost;
+pub use exchange::{Exchange, Movement};
 pub use loss::min_loss_rows;
 pub use lower::lower;
 
@@ -79,6 +81,8 @@ pub enum Work {
     Kernel(Box<tile::Kernel>, Vec<StoragePlace>),
     /// A library matmul.
     Gemm(Gemm),
+    /// Elements that go to other ranks, and come from them.
+    Exchange(Exchange),
 }
 
 /// One launch with its share of the node's cost.

@@ -15,7 +15,8 @@ use linc_tile::library::rope::{Positions, RopeSpec, rope};
 use crate::context::Lowering;
 use crate::loss::logit_block;
 use crate::{
-    Call, Context, Cost, Gemm, KernelError, Target, attention, embedding, loss, optimizer, pointwise,
+    Call, Context, Cost, Gemm, KernelError, Target, attention, embedding, exchange, loss, optimizer,
+    pointwise,
 };
 
 /// The launches of one node, in order; none for leaves and for views that share storage.
@@ -74,7 +75,13 @@ pub fn lower(graph: &Graph, id: NodeId, context: &mut Context<'_>) -> Result<Vec
         Op::LinearCrossEntropy { chunk } => loss::forward(&mut l, *chunk)?,
         Op::LinearCrossEntropyGrad { chunk } => loss::gradient(&mut l, *chunk)?,
         Op::GlobalNorm => global_norm(&mut l)?,
+        Op::NormFinish => {
+            let spec = NormFinishSpec { partials: l.shape(l.operands[0]).numel() };
+            let args = l.places(&[l.operands[0], l.results[0]]);
+            l.launch(norm_finish(&spec), args);
+        }
         Op::Update(op) => optimizer::update(&mut l, op)?,
+        Op::Exchange(op) => exchange::lower(&mut l, op)?,
     }
     Ok(l.finish(&mut context.operations))
 }
@@ -138,7 +145,7 @@ fn strided_copy(
 }
 
 /// Copies an operand into a part of result 0 of its own shape, unless it lies there already.
-fn part_copy(l: &mut Lowering<'_>, operand: usize, target: &Layout) -> Result<(), KernelError> {
+pub(crate) fn part_copy(l: &mut Lowering<'_>, operand: usize, target: &Layout) -> Result<(), KernelError> {
     let x = l.operands[operand];
     if l.root(x) == l.root(l.results[0]) && l.layout(x) == target {
         return Ok(());

@@ -15,6 +15,7 @@ pub mod loss;
 pub mod loss_scale;
 pub mod memory;
 pub mod merge_matmuls;
+pub mod mesh;
 pub mod mix;
 pub mod optimizer;
 pub mod pipeline;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Role};
+use crate::{DType, Role, Shard};
 
 /// What a buffer's bytes are counted as in reports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ pub enum Init {
     },
 }
 
-/// A named tensor, dense row-major, somewhere in a buffer.
+/// A named tensor, or a shard of one, dense row-major, somewhere in a buffer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Binding {
     /// Name: a checkpoint name for parameters.
@@ -122,17 +122,25 @@ pub struct Binding {
     pub role: Role,
     /// Element type.
     pub dtype: DType,
-    /// Sizes of the axes, outermost first; empty for a scalar.
+    /// Sizes of the axes, outermost first; empty for a scalar. Those of the whole tensor, also where this rank has a shard.
     pub shape: Vec<usize>,
     /// Its first byte.
     pub at: Ref,
     /// Initial contents (`Zeros` for inputs and outputs).
     pub init: Init,
+    /// The part of the tensor that is here, if that is not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
 }
 
 impl Binding {
-    /// Size in bytes.
+    /// How many elements are here.
+    pub fn numel(&self) -> usize {
+        self.shard.map_or_else(|| self.shape.iter().product(), |shard| shard.len)
+    }
+
+    /// Size in bytes of what is here.
     pub fn bytes(&self) -> u64 {
-        self.shape.iter().product::<usize>() as u64 * self.dtype.bytes()
+        self.numel() as u64 * self.dtype.bytes()
     }
 }

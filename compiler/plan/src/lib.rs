@@ -6,7 +6,7 @@
 //! parameters, all gradients) lies side by side without gaps. Steps run in order; each is deterministic for any number
 //! of workers.
 //!
-//! Nothing here assumes one rank: a collective is one more kind of step.
+//! Each rank of a world has a plan of its own; what they exchange are steps of it ([`world`]).
 
 use std::collections::BTreeSet;
 
@@ -17,10 +17,12 @@ mod label;
 pub mod memory;
 mod role;
 pub mod validate;
+pub mod world;
 
 pub use buffer::{Binding, Buffer, Category, Init, Ref, Space};
 pub use label::{AttentionPass, Label};
 pub use role::{ParamState, Role, StateRole};
+pub use world::{Exchange, Group, Movement, Shard, World};
 
 /// Alignment of a buffer that stands alone, in bytes: a cache line and the widest vector.
 pub const ALIGN: u64 = 64;
@@ -140,6 +142,18 @@ pub enum Action {
         /// How many bytes.
         bytes: u64,
     },
+    /// Begin an exchange with other ranks.
+    Start {
+        /// What moves.
+        exchange: Exchange,
+        /// By which a step waits for it; no other of the plan has it.
+        id: usize,
+    },
+    /// Wait until an exchange is over.
+    Wait {
+        /// Of the step that started it.
+        id: usize,
+    },
 }
 
 /// One step with its cost.
@@ -172,6 +186,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the runtime finds by name: parameters, states, inputs, outputs.
     pub bindings: Vec<Binding>,
+    /// The rank that it is for, and those that it exchanges with.
+    #[serde(default, skip_serializing_if = "World::is_single")]
+    pub world: World,
 }
 
 impl Plan {
@@ -203,12 +220,14 @@ impl Plan {
         alignment
     }
 
-    /// What a step runs: the name of a kernel, of a matmul with its shape, or `copy`.
+    /// What a step runs: the name of a kernel, of a matmul or an exchange with its sizes, `copy` or `wait`.
     pub fn work_name(&self, step: &Step) -> String {
         match &step.action {
             Action::Launch { kernel, .. } => self.kernels[*kernel].name.clone(),
             Action::Gemm(gemm) => gemm.name(),
             Action::Copy { .. } => "copy".to_string(),
+            Action::Start { exchange, .. } => exchange.name(self.members(exchange)),
+            Action::Wait { .. } => "wait".to_string(),
         }
     }
 
@@ -221,7 +240,34 @@ impl Plan {
             }
             Action::Gemm(gemm) => vec![gemm.c],
             Action::Copy { to, .. } => vec![*to],
+            // From there on until the wait.
+            Action::Start { exchange, .. } => vec![exchange.to],
+            Action::Wait { .. } => vec![],
         }
+    }
+
+    /// How many ranks take part in an exchange of the plan.
+    pub fn members(&self, exchange: &Exchange) -> usize {
+        self.world.groups.get(exchange.group).map_or(1, |group| group.members.len())
+    }
+
+    /// The exchanges, in the order in which they are started, each with the number of its step.
+    pub fn exchanges(&self) -> impl Iterator<Item = (usize, &Exchange)> {
+        self.steps.iter().enumerate().filter_map(|(index, step)| match &step.action {
+            Action::Start { exchange, .. } => Some((index, exchange)),
+            Action::Launch { .. } | Action::Gemm(_) | Action::Copy { .. } | Action::Wait { .. } => None,
+        })
+    }
+
+    /// Bytes that one run sends to other ranks, in each group of the world.
+    pub fn bytes_sent(&self) -> Vec<u64> {
+        let mut sent = vec![0; self.world.groups.len()];
+        for (_, exchange) in self.exchanges() {
+            if let Some(sent) = sent.get_mut(exchange.group) {
+                *sent += exchange.bytes_sent(self.members(exchange));
+            }
+        }
+        sent
     }
 
     /// The first step that may write a persistent tensor of the wanted roles; the number of steps if none does. A run that
@@ -299,6 +345,7 @@ mod tests {
                 launch(0, &[(1, 16), (1, 0), (2, 1024)]),
             ],
             bindings: vec![],
+            world: World::default(),
         };
         assert_eq!(plan.argument_alignment(0), [16, 8, 64]);
         assert_eq!(plan.argument_alignment(1), [2, 64]);

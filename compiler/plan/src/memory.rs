@@ -115,6 +115,7 @@ mod tests {
             kernels: vec![],
             steps: vec![step; steps],
             bindings: vec![],
+            world: crate::World::default(),
         }
     }
 

@@ -6,10 +6,22 @@
 //! 4. References point into their buffers; matmuls, copies and named tensors end within them.
 //! 5. A matmul's operands are f32, bf16 or f16, its result is of their type or f32, and it adds to f32 only.
 //! 6. A launch names an existing kernel and has an argument for each of its parameters; no grid is empty; names of kernels differ.
+//! 7. The rank is one of the world, and a member of each group; members of a group ascend, and no two groups are the same.
+//! 8. An exchange is of a group, moves whole elements, at least one, between places of their size, and is waited for once. What is
+//!    received does not overlap what is sent, but for a part that is gathered from its own place.
+//! 9. From its start to its wait, the buffers of an exchange live, no step touches what is received, and none writes what is sent.
+//! 10. A shard lies within its tensor.
+
+#[cfg(test)]
+mod exchange_tests;
+mod exchanges;
+mod ranks;
 
 use std::collections::BTreeSet;
 
-use crate::{Action, DType, Gemm, Plan, Ref, Space};
+use crate::{Action, DType, Gemm, Plan, Ref, Shard, Space};
+
+pub use ranks::validate_ranks;
 
 /// Bytes of the widest element.
 const WORD: u64 = 4;
@@ -34,6 +46,7 @@ pub fn validate(plan: &Plan) -> Result<(), Invalid> {
     overlaps(plan, Space::Persistent)?;
     overlaps(plan, Space::Scratch)?;
     kernels(plan)?;
+    exchanges::world(plan)?;
     for (index, step) in plan.steps.iter().enumerate() {
         let what = || format!("step {index} ({})", step.label);
         let at = |r: &Ref, bytes: Option<u64>| {
@@ -67,14 +80,29 @@ pub fn validate(plan: &Plan) -> Result<(), Invalid> {
                     || to.offset + bytes <= from.offset;
                 rule(apart, what, || "the copy's source and destination overlap".into())?;
             }
+            Action::Start { exchange, .. } => {
+                at(&exchange.from, Some(exchange.part_bytes))?;
+                at(&exchange.to, Some(exchange.part_bytes))?;
+            }
+            Action::Wait { .. } => {}
         }
     }
+    exchanges::exchanges(plan)?;
     for binding in &plan.bindings {
         let what = || format!("tensor {}", binding.name);
         let numel = binding.shape.iter().try_fold(1u64, |n, axis| n.checked_mul(*axis as u64));
         let bytes = numel.and_then(|n| n.checked_mul(binding.dtype.bytes()));
         rule(bytes.is_some(), what, || "the number of elements overflows".into())?;
-        reference(plan, &binding.at, bytes, what)?;
+        let mut here = bytes;
+        if let Some(Shard { start, len, of }) = binding.shard {
+            let inside = start.checked_add(len).is_some_and(|end| end <= of) && len > 0;
+            let whole = numel == Some(of as u64);
+            rule(inside && whole, what, || {
+                format!("elements {start} to {start}+{len} of {of} are no shard of {:?}", binding.shape)
+            })?;
+            here = Some(binding.bytes());
+        }
+        reference(plan, &binding.at, here, what)?;
     }
     Ok(())
 }
@@ -141,7 +169,7 @@ fn overlaps(plan: &Plan, space: Space) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Rule 5.
+/// Rule 6.
 fn kernels(plan: &Plan) -> Result<(), Invalid> {
     let mut names = BTreeSet::new();
     for kernel in &plan.kernels {
@@ -188,7 +216,7 @@ fn gemm_extents(g: &Gemm) -> [(Ref, Option<u64>); 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Binding, Buffer, Category, Init, Kernel, Role, Step};
+    use crate::{Binding, Buffer, Category, Init, Kernel, Role, Step, World};
 
     fn buffer(name: &str, space: Space, offset: u64, bytes: u64, live: (usize, usize)) -> Buffer {
         Buffer { name: name.into(), space, offset, bytes, category: Category::Workspace, live }
@@ -246,7 +274,9 @@ mod tests {
                 shape: vec![4, 4],
                 at: at(0, 0),
                 init: Init::Ones,
+                shard: None,
             }],
+            world: World::default(),
         }
     }
 

@@ -207,6 +207,7 @@ mod tests {
             kernels: vec![],
             steps,
             bindings: vec![],
+            world: linc_plan::World::default(),
         }
     }
 

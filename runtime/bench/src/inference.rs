@@ -182,7 +182,7 @@ fn read_by_products(plan: &Plan) -> u64 {
             let elements = |r: &Ref, rows: usize| if params.contains(&r.buffer) { rows * g.k } else { 0 };
             (elements(&g.a, g.m) + elements(&g.b, g.n)) as u64 * g.dtype.bytes()
         }
-        Action::Launch { .. } | Action::Copy { .. } => 0,
+        Action::Launch { .. } | Action::Copy { .. } | Action::Start { .. } | Action::Wait { .. } => 0,
     };
     plan.steps.iter().map(of).sum()
 }

@@ -249,6 +249,7 @@ pub(super) fn copy_plan(sizes: &[u64]) -> Plan {
         kernels: vec![],
         steps: sizes.iter().map(|bytes| step(*bytes)).collect(),
         bindings: vec![],
+        world: linc_plan::World::default(),
     }
 }
 

@@ -51,6 +51,7 @@ fn time(cpu: &mut Cpu, sizes: &[u64], action: Action, kernel: Option<&Kernel>) -
         kernels: kernel.map(entry).into_iter().collect(),
         steps: vec![Step { action, label: "speed".into(), flops: 1 << 40, bytes: 0 }],
         bindings: vec![],
+        world: linc_plan::World::default(),
     };
     let arena = cpu.allocate(end).expect("memory");
     // Small positive numbers everywhere: nothing is subnormal, and the pages are there.

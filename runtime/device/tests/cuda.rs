@@ -109,6 +109,7 @@ fn a_plan_without_kernels_has_nothing_to_report() {
         kernels: vec![],
         steps: vec![],
         bindings: vec![],
+        world: linc_plan::World::default(),
     };
     let cache = Cache::at(std::env::temp_dir().join("linc-unused"));
     let inspection =

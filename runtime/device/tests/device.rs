@@ -33,6 +33,7 @@ fn plan(buffers: Vec<Buffer>, actions: Vec<Action>) -> Plan {
         buffers,
         kernels: vec![],
         bindings: vec![],
+        world: linc_plan::World::default(),
     }
 }
 

@@ -166,6 +166,7 @@ mod tests {
             shape,
             at: Ref { buffer: 0, offset: 0 },
             init,
+            shard: None,
         };
         vec![
             binding("a", DType::F32, Init::Normal { std: 1.0 }, vec![3, BLOCK]),

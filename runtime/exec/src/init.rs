@@ -144,7 +144,15 @@ mod tests {
     use linc_plan::{Ref, Role};
 
     fn binding(name: &str, init: Init, shape: Vec<usize>, dtype: DType) -> Binding {
-        Binding { name: name.into(), role: Role::Param, dtype, shape, at: Ref { buffer: 0, offset: 0 }, init }
+        Binding {
+            name: name.into(),
+            role: Role::Param,
+            dtype,
+            shape,
+            at: Ref { buffer: 0, offset: 0 },
+            init,
+            shard: None,
+        }
     }
 
     fn bytes(binding: &Binding, seed: u64) -> Vec<u8> {

@@ -73,6 +73,7 @@ pub fn launches(cases: &[(&Kernel, &[Buffer])]) -> (Plan, Vec<Span>) {
         kernels: vec![],
         steps: vec![],
         bindings: vec![],
+        world: linc_plan::World::default(),
     };
     let (mut known, mut spans) = (BTreeMap::new(), vec![]);
     for (kernel, buffers) in cases {

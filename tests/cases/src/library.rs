@@ -18,6 +18,7 @@ use linc_tile::library::loss::{
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
+use linc_tile::library::parts::{PartsReduction, ReducePartsSpec, reduce_parts};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointUnary, PointwiseSpec, pointwise,
 };
@@ -167,6 +168,14 @@ pub fn reductions() -> Vec<Case> {
             }
             cases.push(Case::new(&kernel, &buffers, tolerance(elem)));
         }
+    }
+    for (parts, numel, by) in [
+        (1, 7, PartsReduction::Sum),
+        (2, 4097, PartsReduction::Sum),
+        (5, 33, PartsReduction::Sum),
+        (3, 65, PartsReduction::Max),
+    ] {
+        kernels.push((reduce_parts(&ReducePartsSpec { parts, numel, by }), Elem::F32));
     }
     cases.extend(all(kernels));
     cases

@@ -100,6 +100,7 @@ pub fn run(device: &mut dyn Device, every: usize) -> Result<Outcome, DeviceError
                 bytes: 0,
             }],
             bindings: vec![],
+            world: linc_plan::World::default(),
         };
         let results = [multiply(device, &plan, &operands)?, multiply(device, &plan, &operands)?];
         if results[0].iter().map(|x| x.to_bits()).ne(results[1].iter().map(|x| x.to_bits())) {

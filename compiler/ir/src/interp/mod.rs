@@ -17,28 +17,30 @@
 
 mod attention;
 mod dense;
+mod evaluation;
+mod exchange;
 mod loss;
 mod optimizer;
 mod pointwise;
 mod tensor;
 mod view;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
 pub use attention::{HeadWeights, head_weights};
 pub use dense::{rope_frequencies, rope_table};
+pub use exchange::run_ranks;
 pub use pointwise::{binary, unary};
 pub use tensor::{Data, Real, Tensor};
 
 use crate::error::IrError;
-use crate::graph::{Graph, NodeId, Value};
+use crate::graph::{Graph, Value};
 use crate::infer::infer;
 use crate::op::Op;
 use crate::types::{DType, TensorType};
-use crate::verify::verify;
+use evaluation::{Evaluation, Meeting};
 use tensor::Args;
 
 /// Values of leaves by name. Inputs and parameters must be bound; a state that is not starts at zero, a table
@@ -59,7 +61,7 @@ pub struct Results<T> {
 /// Evaluates a graph.
 ///
 /// # Errors
-/// As [`verify`]; [`IrError::Input`] if an input or parameter is not bound or bound to the wrong type;
+/// As [`crate::verify()`]; [`IrError::Input`] if an input or parameter is not bound or bound to the wrong type;
 /// [`IrError::Value`] if a token id or position is out of range. Bindings that no leaf has are ignored.
 pub fn run<T: Real>(graph: &Graph, bindings: &Bindings<T>) -> Result<Results<T>, IrError> {
     evaluate(graph, bindings, false)
@@ -91,62 +93,12 @@ pub fn eval<T: Real>(op: &Op, operands: &[&Tensor<T>]) -> Result<Vec<Tensor<T>>,
 }
 
 fn evaluate<T: Real>(graph: &Graph, bindings: &Bindings<T>, keep: bool) -> Result<Results<T>, IrError> {
-    verify(graph)?;
-    let order = graph.topological()?;
-    let mut readers = readers(graph, &order);
-    let mut values: BTreeMap<Value, Cow<'_, Tensor<T>>> = BTreeMap::new();
-    for id in &order {
-        let node = graph.node(*id);
-        let operands = graph.operands(*id);
-        let results = match node.op.leaf_name().and_then(|name| bindings.get_key_value(name)) {
-            Some((name, tensor)) => vec![bound(name, tensor, &node.types[0])?],
-            None => {
-                let operands: Vec<&Tensor<T>> = operands.iter().map(|v| &*values[v]).collect();
-                eval_typed(&node.op, &operands, &node.types)?.into_iter().map(Cow::Owned).collect()
-            }
-        };
-        values.extend(graph.results(*id).zip(results));
-        // Drop what nobody reads any more, to run larger graphs in little memory.
-        for value in operands.into_iter().chain(graph.results(*id)) {
-            let left = readers.entry(value).or_default();
-            *left = left.saturating_sub(usize::from(value.node != *id));
-            if *left == 0 && !keep {
-                values.remove(&value);
-            }
-        }
+    let mut evaluation = Evaluation::new(graph, bindings, keep)?;
+    evaluation.advance()?;
+    if let Some(Meeting { op, operands }) = evaluation.meeting() {
+        exchange::alone(op, &Args { op: op.name(), operands: &operands })?;
     }
-    let outputs =
-        graph.outputs.iter().map(|(name, v)| (name.clone(), values[v].clone().into_owned())).collect();
-    let name = |leaf: NodeId| graph.op(leaf).leaf_name().unwrap_or_default().to_string();
-    let updates =
-        graph.updates.iter().map(|(leaf, v)| (name(*leaf), values[v].clone().into_owned())).collect();
-    let values =
-        if keep { values.into_iter().map(|(v, x)| (v, x.into_owned())).collect() } else { BTreeMap::new() };
-    Ok(Results { outputs, updates, values })
-}
-
-/// How often each value is read, by nodes, outputs and updates.
-fn readers(graph: &Graph, order: &[NodeId]) -> BTreeMap<Value, usize> {
-    let mut readers = BTreeMap::new();
-    let by_nodes = order.iter().flat_map(|id| graph.operands(*id));
-    let results = graph.outputs.iter().map(|(_, v)| *v).chain(graph.updates.iter().map(|(_, v)| *v));
-    for value in by_nodes.chain(results) {
-        *readers.entry(value).or_default() += 1;
-    }
-    readers
-}
-
-/// The binding of a leaf, checked and rounded to its element type.
-fn bound<'a, T: Real>(
-    name: &str,
-    tensor: &'a Tensor<T>,
-    ty: &TensorType,
-) -> Result<Cow<'a, Tensor<T>>, IrError> {
-    match tensor.mismatch(ty) {
-        Some(message) => Err(IrError::Input { name: name.into(), message }),
-        None if ty.dtype.is_narrow() => Ok(Cow::Owned(tensor.clone().rounded(ty.dtype))),
-        None => Ok(Cow::Borrowed(tensor)),
-    }
+    Ok(evaluation.results())
 }
 
 /// Evaluates one operation whose result types are known, and rounds the results to them.
@@ -198,7 +150,9 @@ fn eval_typed<T: Real>(
         Op::LinearCrossEntropy { .. } => loss::linear_cross_entropy(&args, types)?,
         Op::LinearCrossEntropyGrad { .. } => loss::linear_cross_entropy_grad(&args, types)?,
         Op::GlobalNorm => optimizer::global_norm(&args, types)?,
+        Op::NormFinish => vec![Tensor::scalar(optimizer::norm(args.floats(0)?))],
         Op::Update(op) => shaped(optimizer::update(&args, op)?),
+        Op::Exchange(op) => vec![exchange::alone(op, &args)?],
     };
     Ok(results.into_iter().zip(types).map(|(x, ty)| x.rounded(ty.dtype)).collect())
 }

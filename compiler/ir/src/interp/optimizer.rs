@@ -16,8 +16,12 @@ pub(super) fn global_norm<T: Real>(
     for i in 0..args.operands.len() {
         partials.extend(args.floats(i)?.chunks(NORM_BLOCK).map(|block| inner(block, block)));
     }
-    let norm = partials.iter().copied().sum::<T>().sqrt();
-    Ok(vec![Tensor::scalar(norm), Tensor::float(types[1].shape.clone(), partials)])
+    Ok(vec![Tensor::scalar(norm(&partials)), Tensor::float(types[1].shape.clone(), partials)])
+}
+
+/// The norm, from its partial sums.
+pub(super) fn norm<T: Real>(partials: &[T]) -> T {
+    partials.iter().copied().sum::<T>().sqrt()
 }
 
 /// `[p', states'..]`; what they were where the operands say that nothing is updated.

@@ -110,7 +110,10 @@ pub(super) fn vjp(graph: &mut Graph, id: NodeId, grads: &[Option<Value>]) -> Res
         | Op::LinearLogProbs { .. }
         | Op::LinearCrossEntropyGrad { .. }
         | Op::GlobalNorm
-        | Op::Update(_) => return Err(not_differentiable(b.graph, id)),
+        | Op::NormFinish
+        | Op::Update(_)
+        // Exchanges come after differentiation.
+        | Op::Exchange(_) => return Err(not_differentiable(b.graph, id)),
     })
 }
 

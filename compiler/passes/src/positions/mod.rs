@@ -283,7 +283,9 @@ impl Rewrite<'_> {
             | Op::LinearCrossEntropy { .. }
             | Op::LinearCrossEntropyGrad { .. }
             | Op::GlobalNorm
-            | Op::Update(_) => {
+            | Op::NormFinish
+            | Op::Update(_)
+            | Op::Exchange(_) => {
                 Err(PassError::Missing(format!("internal error: {} in a model as it was built", op.name())))
             }
         }

@@ -14,6 +14,7 @@
 //! | [`reduce::sum_middle`] | x, y |
 //! | [`reduce::sum_of_squares`] | x, partials |
 //! | [`reduce::norm_finish`] | partials, norm |
+//! | [`parts::reduce_parts`] | x, y |
 //! | [`norm::rms_norm`] | x, \[residual\], w, y, \[sum\] |
 //! | [`norm::rms_norm_grad`] | x, w, dy, \[dres\], dx, dw_partial |
 //! | [`rope::rope`] | x, table, \[start\], y |
@@ -44,6 +45,7 @@ pub mod fill;
 pub mod loss;
 pub mod norm;
 pub mod optimizer;
+pub mod parts;
 pub mod pointwise;
 pub mod reduce;
 pub mod rope;

@@ -15,6 +15,7 @@ use linc_tile::library::loss::{
 };
 use linc_tile::library::norm::{RmsNormGradSpec, RmsNormSpec, rms_norm, rms_norm_grad};
 use linc_tile::library::optimizer::{AdamWKernelSpec, Decay, adamw};
+use linc_tile::library::parts::{PartsReduction, ReducePartsSpec, reduce_parts};
 use linc_tile::library::pointwise::{
     PointBinary, PointInput, PointOutput, PointStep, PointwiseSpec, pointwise,
 };
@@ -142,6 +143,9 @@ fn kernels(rows: usize, cols: usize, elem: Elem) -> Vec<Kernel> {
     }));
     if elem == Elem::F32 {
         all.push(norm_finish(&NormFinishSpec { partials: rows }));
+        for by in [PartsReduction::Sum, PartsReduction::Max] {
+            all.push(reduce_parts(&ReducePartsSpec { parts: rows, numel: cols, by }));
+        }
         all.push(count_targets(&CountTargetsSpec { tokens }));
         for radix in [2, 3] {
             let keys = SortKeysSpec { tokens, vocab, radix };

@@ -1,6 +1,7 @@
 //! Sums over a middle axis, and the global norm.
 
 use linc_tile::Elem;
+use linc_tile::library::parts::{PartsReduction, ReducePartsSpec, reduce_parts};
 use linc_tile::library::reduce::{
     NormFinishSpec, SQUARES_BLOCK, SumMiddleSpec, SumOfSquaresSpec, norm_finish, sum_middle, sum_of_squares,
 };
@@ -90,5 +91,35 @@ fn norm_of_many_partials() {
             vec![Data::f32(&partials), Data::f32(&[SENTINEL])],
         );
         assert_close(&floats(&out[1]), &[expected.sqrt()], 0.0, 1e-5, "norm");
+    }
+}
+
+/// Sums of f32 in the one order that all share: bit by bit.
+#[test]
+fn parts_meet_in_pairs() {
+    fn tree(parts: &[Vec<f32>], by: fn(f32, f32) -> f32) -> Vec<f32> {
+        match parts {
+            [part] => part.clone(),
+            _ => {
+                let mut half = 1;
+                while half * 2 < parts.len() {
+                    half *= 2;
+                }
+                let (left, right) = (tree(&parts[..half], by), tree(&parts[half..], by));
+                left.into_iter().zip(right).map(|(a, b)| by(a, b)).collect()
+            }
+        }
+    }
+    for (parts, numel) in [(1, 5), (2, 4096), (3, 4097), (4, 1), (6, 9000), (7, 33), (16, 130)] {
+        let x: Vec<Vec<f32>> = (0..parts).map(|part| random(numel, part as u64 + 1)).collect();
+        for (by, plain) in [
+            (PartsReduction::Sum, (|a, b| a + b) as fn(f32, f32) -> f32),
+            (PartsReduction::Max, f32::max as fn(f32, f32) -> f32),
+        ] {
+            let spec = ReducePartsSpec { parts, numel, by };
+            let out =
+                run(&reduce_parts(&spec), vec![Data::f32(&x.concat()), Data::f32(&vec![SENTINEL; numel])]);
+            assert_eq!(floats(&out[1]), tree(&x, plain), "{spec:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The order of linc's sums over ranks: a binary tree, whose bits do not depend on how its leaves are shared out.
 
+use linc_tile::library::parts::middle;
+
 /// Elements that are summed at a time: what lies between the levels stays in the first cache.
 const BLOCK: usize = 1024;
 
@@ -40,8 +42,7 @@ fn tree<'a>(
             out.iter_mut().zip(pairs).for_each(|(out, (a, b))| *out = a + b);
         }
         count => {
-            // The largest power of two below the count.
-            let middle = range.start + (1 << (count - 1).ilog2());
+            let middle = range.start + middle(count);
             tree(part, range.start..middle, out, spare);
             let (right, spare) = spare.split_at_mut(BLOCK);
             let right = &mut right[..out.len()];

@@ -100,6 +100,10 @@ impl LoadedProgram {
                 Action::Copy { from, to, bytes } => {
                     BoundStep::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
                 }
+                Action::Start { .. } | Action::Wait { .. } => {
+                    let step = &step.label;
+                    return Err(invalid(format!("{step}: this device exchanges nothing with other ranks")));
+                }
             });
         }
         Ok(LoadedProgram { steps, needs })

@@ -178,6 +178,12 @@ impl LoadedProgram {
                 Action::Copy { from, to, bytes } => {
                     BoundStep::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
                 }
+                Action::Start { .. } | Action::Wait { .. } => {
+                    return Err(DeviceError::Plan {
+                        plan: plan.name.clone(),
+                        message: format!("{}: this device exchanges nothing with other ranks", step.label),
+                    });
+                }
             });
         }
         Ok(LoadedProgram { steps, capture: Capture::New })

@@ -169,7 +169,7 @@ fn matmul_rate(dtype: DType, ceilings: &Ceilings) -> f64 {
 fn mfu_limit(plan: &Plan, inspection: &Inspection, arch: Arch) -> Option<f64> {
     let rates = plan.steps.iter().filter_map(|step| match &step.action {
         Action::Gemm(gemm) => Some(matmul_rate(gemm.dtype, &gpus::ceilings(arch))),
-        Action::Launch { .. } | Action::Copy { .. } => None,
+        Action::Launch { .. } | Action::Copy { .. } | Action::Start { .. } | Action::Wait { .. } => None,
     });
     let fastest = rates.max_by(f64::total_cmp)?;
     Some(plan.flops() as f64 / inspection.limit_seconds() / fastest)
@@ -282,6 +282,7 @@ mod tests {
             kernels: vec![],
             steps,
             bindings: vec![],
+            world: linc_plan::World::default(),
         };
         let mut inspection = Inspection { matmuls: matmuls(&plan, Arch::Sm90a), ..Inspection::default() };
         inspection.mfu_limit = mfu_limit(&plan, &inspection, Arch::Sm90a);

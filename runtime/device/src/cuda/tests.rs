@@ -101,6 +101,7 @@ fn plan() -> (Plan, CudaKernel) {
         }],
         steps: steps.collect(),
         bindings: vec![],
+        world: linc_plan::World::default(),
     };
     let text = "extern \"C\" __global__ void k(float* x) {}".into();
     (

@@ -130,5 +130,8 @@ fn refers(step: &Step, buffer: usize) -> bool {
         Action::Launch { args, .. } => args.iter().any(|at| at.buffer == buffer),
         Action::Gemm(gemm) => [gemm.a, gemm.b, gemm.c].iter().any(|at| at.buffer == buffer),
         Action::Copy { from, to, .. } => [from, to].iter().any(|at| at.buffer == buffer),
+        Action::Start { exchange, .. } => [exchange.from, exchange.to].iter().any(|at| at.buffer == buffer),
+        // What it waits for, the step that started it reads and writes.
+        Action::Wait { .. } => false,
     }
 }
