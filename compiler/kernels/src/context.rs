@@ -138,16 +138,27 @@ impl<'a> Lowering<'a> {
 
     /// As [`Lowering::launch_on`]; of `states` `[slots, ..]` it moves those of as many slots as operand 0 has sequences.
     pub(crate) fn launch_in_slots(&mut self, kernel: tile::Kernel, args: &[Value], states: &[Value]) {
-        let ways = |mode: tile::Mode| if mode == tile::Mode::ReadWrite { 2 } else { 1 };
         let batch = self.shape(self.operands[0]).0[0];
-        let bytes = |value: &Value| match states.contains(value) {
-            true => self.ty(*value).bytes() / self.shape(*value).0[0] * batch,
-            false => self.ty(*value).bytes(),
-        };
-        let moved = |(value, param): (&Value, &tile::Param)| ways(param.mode) * bytes(value) as u64;
-        let bytes = args.iter().zip(&kernel.params).map(moved).sum();
+        let bytes = self.moved(&kernel, args, |value, bytes| match states.contains(&value) {
+            true => bytes / self.shape(value).0[0] as u64 * batch as u64,
+            false => bytes,
+        });
         let work = Work::Kernel(Box::new(kernel), self.places(args));
         self.drafts.push(Draft { work, flops: None, bytes: Some(bytes) });
+    }
+
+    /// Bytes that a launch moves: of each argument what `part` says of its bytes, once each way.
+    pub(crate) fn moved(
+        &self,
+        kernel: &tile::Kernel,
+        args: &[Value],
+        part: impl Fn(Value, u64) -> u64,
+    ) -> u64 {
+        let ways = |mode: tile::Mode| if mode == tile::Mode::ReadWrite { 2 } else { 1 };
+        let of = |(value, param): (&Value, &tile::Param)| {
+            ways(param.mode) * part(*value, self.ty(*value).bytes() as u64)
+        };
+        args.iter().zip(&kernel.params).map(of).sum()
     }
 
     /// Adds a kernel launch that knows its own cost.

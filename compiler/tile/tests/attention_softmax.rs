@@ -89,6 +89,31 @@ fn check(machine: Machine, case: Case, problem: &Problem, tolerance: f64) {
     }
 }
 
+#[test]
+fn rounds_share_the_pairs_that_there_are() {
+    for (seq, causal) in [(1, true), (64, false), (130, true), (512, true), (700, true), (700, false)] {
+        let case = case([seq, 2, 1, 16], causal, 64, 64);
+        let operands = Machine::F32.operands(case.shape);
+        let forward = operands.softmax(causal, case.scale, (64, 64));
+        let spec = operands.softmax_gradients(&forward);
+        for ranges in RANGES {
+            let rounds: Vec<Round> = Round::all(ranges).collect();
+            let pairs: Vec<usize> = rounds.iter().map(|round| round.pairs(&spec)).collect();
+            let all = if causal { seq * (seq + 1) / 2 } else { seq * seq };
+            assert_eq!(pairs.iter().sum::<usize>(), all, "{case:?} in {ranges}: {pairs:?}");
+            assert_eq!(rounds[0].rows_read(&spec), [seq, seq]);
+        }
+    }
+    // Four ranges of 64 rows: a round without a diagonal sees all of its squares, and one fewer of them each time.
+    let case = case([256, 2, 1, 16], true, 64, 64);
+    let operands = Machine::F32.operands(case.shape);
+    let spec = operands.softmax_gradients(&operands.softmax(true, case.scale, (64, 64)));
+    let pairs: Vec<usize> = Round::all(4).map(|round| round.pairs(&spec)).collect();
+    assert_eq!(pairs, [4 * 64 * 65 / 2, 3 * 64 * 64, 2 * 64 * 64, 64 * 64]);
+    let read: Vec<[usize; 2]> = Round::all(4).map(|round| round.rows_read(&spec)).collect();
+    assert_eq!(read, [256, 192, 128, 64].map(|rows| [rows, rows]));
+}
+
 fn case([seq, heads, kv_heads, head_dim]: [usize; 4], causal: bool, block_q: usize, block_k: usize) -> Case {
     let shape = HeadShape { batch: 2, seq, heads, kv_heads, head_dim };
     Case { shape, causal, block_q, block_k, scale: (head_dim as f64).powf(-0.5) }

@@ -3,7 +3,6 @@
 pub mod tiles;
 
 use linc_ir::{DType, Graph, SoftmaxOp, Value};
-use linc_tile::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::softmax::{
     Kept, Round, SoftmaxBackwardSpec, SoftmaxDecodeSpec, SoftmaxForwardSpec, SoftmaxPrefillSpec,
@@ -11,6 +10,7 @@ use linc_tile::library::attention::softmax::{
     softmax_attention_dq, softmax_attention_forward, softmax_decode, softmax_decode_merge,
     softmax_decode_parts, softmax_prefill,
 };
+use linc_tile::{Elem, Kernel};
 
 use self::tiles::{Tile, TunableKernel};
 use super::{BLOCK, in_slots, query_rows, scores, token_rows};
@@ -113,9 +113,12 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
         |tile: Tile| SoftmaxBackwardSpec { block_q: tile.queries, block_k: tile.keys, ..spec.clone() };
     if let Some(ranges) = joined_ranges(l.target, l.ty(q).dtype, &shape) {
         let tile = l.tile(TunableKernel::Backward)?;
+        let (spec, args) = (tiled(tile), args(&[dq, dk, dv]));
         for round in Round::all(ranges) {
-            let kernel = softmax_attention_backward(&tiled(tile), round);
-            l.launch_on(kernel, &args(&[dq, dk, dv]));
+            let kernel = softmax_attention_backward(&spec, round);
+            let cost = round_cost(l, &spec, round, &kernel, &args, &[k, v, dk, dv]);
+            let args = l.places(&args);
+            l.launch_costing(cost, kernel, args);
         }
         return Ok(());
     }
@@ -123,6 +126,26 @@ fn backward(l: &mut Lowering<'_>, shape: HeadShape, causal: bool, scale: f64) ->
     l.launch_on(softmax_attention_dkdv(&tiled(dkdv_tile)), &args(&[dk, dv]));
     l.launch_on(softmax_attention_dq(&tiled(dq_tile)), &args(&[dq]));
     Ok(())
+}
+
+/// What a round of the joined backward costs: five products over the pairs that it sees, and of each argument the rows of its
+/// ranges; of `keys` those of keys, of the others those of queries. By their programs rounds would be charged for the masked
+/// half of tiles on the diagonal, which the first round alone has.
+fn round_cost(
+    l: &Lowering<'_>,
+    spec: &SoftmaxBackwardSpec,
+    round: Round,
+    kernel: &Kernel,
+    args: &[Value],
+    keys: &[Value],
+) -> Cost {
+    let HeadShape { batch, seq, heads, head_dim, .. } = spec.shape;
+    let [read_keys, read_queries] = round.rows_read(spec);
+    let bytes = l.moved(kernel, args, |value, bytes| {
+        let rows = if keys.contains(&value) { read_keys } else { read_queries };
+        bytes * rows as u64 / seq as u64
+    });
+    Cost { flops: (10 * round.pairs(spec) * batch * heads * head_dim) as u64, bytes }
 }
 
 /// Keys of a program that works on one token, where several share a head: few, so that a cache of some thousand tokens is

@@ -9,6 +9,8 @@
 //! range `i + r`. No two programs of a round add to the same rows, and every row gets its sums in the order of the rounds,
 //! for any number of threads and without memory of their own.
 
+use std::ops::Range;
+
 use super::backward::{Inputs, KeyBlock, QueryRange, SoftmaxBackwardSpec, SummedInMemory, key_gradients};
 use crate::builder::Builder;
 use crate::ir::{Elem, Kernel, Mode, ValueId};
@@ -40,6 +42,29 @@ impl Round {
         let mut blocks = (1..=spec.block_k).map(|count| count * spec.block_q);
         let both = blocks.find(|rows| rows.is_multiple_of(spec.block_k));
         spec.shape.seq.div_ceil(self.ranges).next_multiple_of(both.expect("their product is one"))
+    }
+
+    /// The keys of each of its programs of a head, and its queries.
+    fn parts(self, spec: &SoftmaxBackwardSpec) -> impl Iterator<Item = [Range<usize>; 2]> {
+        let (seq, rows) = (spec.shape.seq, self.rows(spec));
+        let range = move |number: usize| (number * rows).min(seq)..((number + 1) * rows).min(seq);
+        let queries = move |keys: usize| (keys + self.round) % self.ranges;
+        (0..self.programs(spec.causal)).map(move |keys| [keys, queries(keys)].map(range))
+    }
+
+    /// Pairs of a query of one head and a key that it sees. Those of all rounds are all that there are.
+    pub fn pairs(self, spec: &SoftmaxBackwardSpec) -> usize {
+        let on_diagonal = spec.causal && self.round == 0;
+        let of_part = |[keys, queries]: [Range<usize>; 2]| match on_diagonal {
+            true => keys.len() * (keys.len() + 1) / 2,
+            false => keys.len() * queries.len(),
+        };
+        self.parts(spec).map(of_part).sum()
+    }
+
+    /// Keys of a sequence that it reads, and queries: a causal round leaves out as many ranges as it is behind.
+    pub fn rows_read(self, spec: &SoftmaxBackwardSpec) -> [usize; 2] {
+        self.parts(spec).fold([0, 0], |sum, [keys, queries]| [sum[0] + keys.len(), sum[1] + queries.len()])
     }
 
     fn tag(self) -> String {
