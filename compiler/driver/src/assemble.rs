@@ -10,6 +10,8 @@ use linc_passes::mesh::Mesh;
 use linc_plan as plan;
 use linc_tile as tile;
 
+use crate::work_kind::WorkKinds;
+
 /// The plan, and the kernels behind its texts.
 pub(crate) struct Assembled {
     pub(crate) plan: plan::Plan,
@@ -34,7 +36,7 @@ pub(crate) fn assemble(
     }
     let steps: Vec<usize> = lowered.iter().map(|calls| calls.iter().map(steps_of).sum()).collect();
     let memory = assignment.allocate(graph, layout, &steps);
-    let mut assembly = Assembly::new(assignment, &memory);
+    let mut assembly = Assembly::new(assignment, &memory, WorkKinds::of(graph));
     for (id, calls) in assignment.order.iter().zip(lowered) {
         assembly.node(graph, *id, calls);
     }
@@ -61,15 +63,6 @@ fn steps_of(call: &Call) -> usize {
     }
 }
 
-fn attention_pass(op: &Op) -> Option<plan::AttentionPass> {
-    let Op::Kind(kind) = op else { return None };
-    Some(match kind.gradient() {
-        Some(_) => plan::AttentionPass::Forward,
-        None if op.facts().is_attention_gradient => plan::AttentionPass::Backward,
-        None => plan::AttentionPass::Decode,
-    })
-}
-
 fn kernel_entry(kernel: &tile::Kernel) -> plan::Kernel {
     plan::Kernel {
         name: kernel.name.clone(),
@@ -90,22 +83,33 @@ struct Assembly<'a> {
     steps: Vec<plan::Step>,
     groups: Vec<plan::Group>,
     exchanges: usize,
+    work_kinds: WorkKinds,
 }
 
 impl<'a> Assembly<'a> {
-    fn new(assignment: &'a StorageAssignment, memory: &'a MemoryPlan) -> Self {
+    fn new(assignment: &'a StorageAssignment, memory: &'a MemoryPlan, work_kinds: WorkKinds) -> Self {
         let buffer_of = memory.allocations.keys().enumerate().map(|(i, root)| (*root, i)).collect();
         let (kernels, kernel_of) = (vec![], HashMap::new());
         let (steps, groups) = (vec![], vec![]);
-        Assembly { assignment, memory, buffer_of, kernels, kernel_of, steps, groups, exchanges: 0 }
+        Assembly {
+            assignment,
+            memory,
+            buffer_of,
+            kernels,
+            kernel_of,
+            steps,
+            groups,
+            exchanges: 0,
+            work_kinds,
+        }
     }
 
     fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
         let node = graph.node(id);
         let Scope { layer, path } = node.scope.clone();
-        let attention = attention_pass(&node.op);
-        let label = plan::Label { layer, scope: path, op: node.op.name().into(), attention };
         for call in calls {
+            let work = self.work_kinds.kind(graph, id, &call.work);
+            let label = plan::Label { layer, scope: path.clone(), op: node.op.name().into(), work };
             let action = match call.work {
                 Work::Kernel(kernel, args) => plan::Action::Launch {
                     kernel: self.kernel(*kernel),
@@ -137,7 +141,7 @@ impl<'a> Assembly<'a> {
             let (flops, bytes) = (call.cost.flops, call.cost.bytes);
             self.steps.push(plan::Step { action, label: label.clone(), flops, bytes });
             if let Some(action) = waits {
-                self.steps.push(plan::Step { action, label: label.clone(), flops: 0, bytes: 0 });
+                self.steps.push(plan::Step { action, label, flops: 0, bytes: 0 });
             }
         }
     }

@@ -14,6 +14,7 @@ mod mixed;
 mod model;
 mod report;
 mod trial;
+mod work_kind;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

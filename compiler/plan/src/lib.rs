@@ -20,7 +20,7 @@ pub mod validate;
 pub mod world;
 
 pub use buffer::{Binding, Buffer, Category, Init, Ref, Space};
-pub use label::{AttentionPass, Label};
+pub use label::{AttentionPass, Label, WorkKind};
 pub use role::{ParamState, Role, StateRole};
 pub use world::{Exchange, Group, Movement, Shard, World};
 

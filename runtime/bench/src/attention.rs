@@ -216,7 +216,7 @@ fn one_size(
     let plan = executor.plan(0);
     let row = |(layer, kind, pass): &(usize, AttentionKind, Pass)| {
         let counts =
-            |step: &Step| step.label.layer == Some(*layer) && step.label.attention == Some(pass.of_step());
+            |step: &Step| step.label.layer == Some(*layer) && step.label.attention() == Some(pass.of_step());
         let steps = || plan.steps.iter().filter(|step| counts(step));
         let (flops, bytes) = (steps().map(|s| s.flops).sum(), steps().map(|s| s.bytes).sum());
         let ms = Times::of(rounds.iter().map(|times| seconds_of(plan, times, counts)).collect());

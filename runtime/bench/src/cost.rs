@@ -7,12 +7,14 @@ use std::time::Duration;
 use linc_device::process::{peak_memory, seconds};
 use linc_device::words::count;
 use linc_driver::{Model, PassSetting, Precision, RecomputePolicy, by_name};
+use linc_exec::Profile;
 use linc_infer::MOST_SEQUENCES;
 use linc_plan::{Plan, memory};
 use linc_session::SessionError;
 use serde::{Deserialize, Serialize};
 
-use super::bound::{Bounds, Machine};
+use super::bound::Bounds;
+use super::machine::Machine;
 use super::{Open, Tell, Times, Timing, Told, inference, training};
 use crate::BenchError;
 
@@ -174,9 +176,7 @@ pub fn cost<E: From<BenchError>>(
         for model in &bench.models {
             let (ratio, tokens) = (model.share_text(), count(*length, "token"));
             tell(Told::Case(&format!("cost: {}, ratio {ratio}, {} x {tokens}", model.title(), bench.batch)));
-            let mut rows = point(bench, model, *length, &report, open, tell, &mut unfit)?;
-            rows.iter_mut().filter_map(|row| row.bounds.as_mut()).for_each(Bounds::shorten);
-            report.rows.extend(rows);
+            report.rows.extend(point(bench, model, *length, &report, open, tell, &mut unfit)?);
             keep(&report)?;
         }
     }
@@ -290,40 +290,40 @@ fn timed(
     }
 }
 
-/// Adds the parts of a run to what is known of a point.
-fn add_parts(row: &mut CostRow, plan: &Plan, times: &[Duration], machine: &Machine) {
-    row.bounds.get_or_insert_default().add(plan, times, machine);
-    for (step, time) in plan.steps.iter().zip(times) {
-        let ms = 1e3 * time.as_secs_f64();
-        *row.parts_ms.get_or_insert(0.0) += ms;
-        row.flops += step.flops;
-        if step.label.attention.is_some() {
-            *row.attention_ms.get_or_insert(0.0) += ms;
-            row.attention_flops += step.flops;
-        }
-    }
-}
+/// Hears of the time of each part of a program that has run.
+type Each<'a> = dyn FnMut(&Plan, &[Duration]) + 'a;
 
 /// Times the parts of a run a few times, and keeps those of the fastest: one alone may have been held up.
 fn fastest_parts(
     bench: &CostBench,
+    machine: &Machine,
     row: &mut CostRow,
-    parts: &mut dyn FnMut(&mut CostRow) -> Result<(), BenchError>,
+    run: &mut dyn FnMut(&mut Each<'_>) -> Result<(), BenchError>,
 ) -> Result<(), BenchError> {
     const TRIES: usize = 3;
     let begun = seconds();
-    let mut fastest: Option<CostRow> = None;
+    let mut fastest: Option<Profile> = None;
     for _ in 0..TRIES {
-        let mut trial = row.clone();
-        parts(&mut trial)?;
-        if fastest.as_ref().is_none_or(|known| trial.parts_ms < known.parts_ms) {
+        let mut trial = Profile::default();
+        run(&mut |plan, times| trial.add(plan, times))?;
+        if fastest.as_ref().is_none_or(|known| trial.total() < known.total()) {
             fastest = Some(trial);
         }
         if seconds() - begun > bench.seconds / TRIES as f64 {
             break;
         }
     }
-    *row = fastest.unwrap_or_else(|| row.clone());
+    let Some(profile) = fastest else { return Ok(()) };
+    row.bounds = Some(Bounds::of(&profile, machine));
+    for (label, entry) in profile.entries() {
+        let ms = 1e3 * entry.time.as_secs_f64();
+        *row.parts_ms.get_or_insert(0.0) += ms;
+        row.flops += entry.flops;
+        if label.attention().is_some() {
+            *row.attention_ms.get_or_insert(0.0) += ms;
+            row.attention_flops += entry.flops;
+        }
+    }
     Ok(())
 }
 
@@ -340,9 +340,9 @@ fn measure_training(
     let mut run = training::Running::new(model, shape, bench.precision, bench.recompute, open()?)?;
     let ms = timed(bench, Work::Training, tell, &mut || run.step())?;
     run.loss()?;
-    fastest_parts(bench, row, &mut |row| {
+    fastest_parts(bench, machine, row, &mut |each| {
         let times = run.profiled()?;
-        add_parts(row, run.session.executor.plan(0), &times, machine);
+        each(run.session.executor.plan(0), &times);
         Ok(())
     })?;
     let executor = &run.session.executor;
@@ -375,15 +375,11 @@ fn measure_inference(
     })?;
     // All have a prompt before a token is written behind it.
     (read.min(bench.batch)..bench.batch).try_for_each(|slot| run.read(slot).map(|_| ()))?;
-    fastest_parts(bench, prefill, &mut |row| {
-        run.profile_prompt(&mut |plan, times| add_parts(row, plan, times, machine))
-    })?;
+    fastest_parts(bench, machine, prefill, &mut |each| run.profile_prompt(each))?;
     prefill.tokens_per_s = Some(1e3 * length as f64 / ms.median.max(1e-9));
     prefill.ms = Some(ms);
     let ms = timed(bench, Work::Decode, tell, &mut || run.step())?;
-    fastest_parts(bench, decode, &mut |row| {
-        run.profile_step(&mut |plan, times| add_parts(row, plan, times, machine))
-    })?;
+    fastest_parts(bench, machine, decode, &mut |each| run.profile_step(each))?;
     decode.tokens_per_s = Some(1e3 * bench.batch as f64 / ms.median.max(1e-9));
     decode.ms = Some(ms);
     let executor = &run.session.executor;

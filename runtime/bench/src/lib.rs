@@ -1,5 +1,5 @@
 //! Measurements: attention, training steps, inference, kernels that memory limits, and all of it over length and share of linear
-//! layers, on any device; and exchanges between ranks.
+//! layers, on any device; a step beside the limits of its processor; and exchanges between ranks.
 //!
 //! What is timed is what the compiler makes of a model, in the order and the memory of its plan: no kernel is built for a
 //! measurement. Everything runs before it is timed; rounds go through all that is compared, so that a clock that drifts
@@ -8,9 +8,12 @@
 mod attention;
 mod bound;
 mod cost;
+mod cpu;
 mod exchange;
 mod inference;
+mod machine;
 mod memory;
+mod roofline;
 mod training;
 
 use std::time::Duration;
@@ -28,11 +31,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use attention::{AttentionBench, AttentionRow, Pass, attention};
-pub use bound::{Bounds, KernelBound, Limit, Machine};
+pub use bound::{Bounds, KernelBound};
 pub use cost::{CostBench, CostReport, CostRow, Work, cost};
+pub use cpu::{CpuBench, CpuReport, cpu};
 pub use exchange::{ExchangeBench, ExchangeReport, ExchangeRow, Pattern, RanksCopy, exchange};
 pub use inference::{InferenceBench, InferenceReport, InferenceRow, inference};
+pub use machine::{CopyRate, InstructionSet, Limit, Machine};
 pub use memory::{CopySpeed, MemoryBench, MemoryReport, MemoryRow, memory};
+pub use roofline::{GOAL, Roofline, RooflineRow};
 pub use training::{TrainingBench, TrainingReport, TrainingRow, training};
 
 /// Why there is no measurement.

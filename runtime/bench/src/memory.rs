@@ -190,7 +190,7 @@ fn kinds(plan: &Plan) -> (Vec<KernelKind>, Vec<usize>) {
         let Action::Launch { kernel, .. } = step.action else { continue };
         let (Kernel { name: kernel, family, .. }, operation) =
             (&plan.kernels[kernel], step.label.op.as_str());
-        if step.bytes == 0 || step.label.attention.is_some() {
+        if step.bytes == 0 || step.label.attention().is_some() {
             continue;
         }
         considered.push(index);

@@ -19,8 +19,8 @@ use linc_driver::{MemoryLimit, PassSetting, Placement, Precision, RecomputeMode}
 
 pub(crate) use ask::{GenerateArgs, ServeArgs};
 pub(crate) use bench::{
-    BenchAttentionArgs, BenchCommand, BenchCostArgs, BenchInferenceArgs, BenchMemoryArgs, BenchTrainArgs,
-    Half, KindArg, MeasureArgs,
+    BenchAttentionArgs, BenchCommand, BenchCostArgs, BenchCpuArgs, BenchInferenceArgs, BenchMemoryArgs,
+    BenchTrainArgs, Half, KindArg, MeasureArgs,
 };
 use eval::EVAL_EXAMPLES;
 pub(crate) use eval::EvalArgs;

@@ -1,24 +1,26 @@
 //! `linc bench`: tables of what the device reaches.
 
+mod cpu;
+mod memory;
+
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use linc_bench::BenchError;
 use linc_bench::{
-    AttentionBench, AttentionRow, CostBench, CostReport, InferenceBench, InferenceReport, MemoryBench,
-    MemoryReport, Open, Pass, Tell, Times, Timing, Told, TrainingBench, TrainingReport, attention, cost,
-    inference, memory, training,
+    AttentionBench, AttentionRow, CostBench, CostReport, InferenceBench, InferenceReport, Open, Pass, Tell,
+    Times, Timing, Told, TrainingBench, TrainingReport, attention, cost, inference, training,
 };
-use linc_device::Device;
 use linc_device::words::{bytes, count, thousands};
+use linc_device::{Choice, Device};
 use linc_driver::{AttentionFamily, Model};
 use linc_exec::ExecError;
 use serde_json::json;
 
 use crate::args::{
-    BenchAttentionArgs, BenchCommand, BenchCostArgs, BenchInferenceArgs, BenchMemoryArgs, BenchTrainArgs,
-    Format, Half, KindArg, LayerArgs, MeasureArgs,
+    BenchAttentionArgs, BenchCommand, BenchCostArgs, BenchInferenceArgs, BenchTrainArgs, Format, Half,
+    KindArg, LayerArgs, MeasureArgs,
 };
 use crate::compile;
 use crate::out;
@@ -35,7 +37,8 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode> {
         BenchCommand::Train(args) => run_training(args),
         BenchCommand::Inference(args) => run_inference(args),
         BenchCommand::Cost(args) => run_cost(args),
-        BenchCommand::Memory(args) => run_memory(args),
+        BenchCommand::Memory(args) => memory::run(args),
+        BenchCommand::Cpu(args) => cpu::run(args),
         BenchCommand::Exchange(args) => return ranks::exchange(args),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -62,7 +65,11 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
     let bar = Progress::new();
-    let (device, rows) = attention(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
+    let (device, rows) = attention(
+        &bench,
+        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
+        &mut teller(bar),
+    )?;
     match args.measure.format {
         Format::Text => {
             heading(&device, &args.measure)?;
@@ -91,7 +98,11 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
     let bar = Progress::new();
-    let report = training(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
+    let report = training(
+        &bench,
+        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
+        &mut teller(bar),
+    )?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
@@ -114,7 +125,11 @@ fn run_inference(args: &BenchInferenceArgs) -> Result<()> {
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
     let bar = Progress::new();
-    let report = inference(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
+    let report = inference(
+        &bench,
+        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
+        &mut teller(bar),
+    )?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
@@ -154,7 +169,12 @@ fn run_cost(args: &BenchCostArgs) -> Result<()> {
         }
         Ok(())
     };
-    let report = cost(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar), &mut keep)?;
+    let report = cost(
+        &bench,
+        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
+        &mut teller(bar),
+        &mut keep,
+    )?;
     if let Some(folder) = &args.out {
         linc_study::cost::write(&report, folder)?;
     }
@@ -177,33 +197,6 @@ fn run_cost(args: &BenchCostArgs) -> Result<()> {
             folder.join(linc_study::cost::FILE).display(),
             folder.display()
         ));
-    }
-    Ok(())
-}
-
-fn run_memory(args: &BenchMemoryArgs) -> Result<()> {
-    // A user's own number of layers comes later, and wins.
-    let set = [&["n_layers=1".to_string()], &args.set[..]].concat();
-    let bench = MemoryBench {
-        model: open(&args.model, None, "uniform", set, (args.batch_size, args.seq))?,
-        seq: args.seq,
-        batch: args.batch_size,
-        precision: compile::pass_setting(&args.measure.precision)?,
-        timing: timing(args.measure.rounds, args.measure.warmup)?,
-    };
-    let bar = Progress::new();
-    let report = memory(&bench, &mut opener(&args.measure, bar.clone()), &mut teller(bar))?;
-    match args.measure.format {
-        Format::Text => {
-            heading(&report.device, &args.measure)?;
-            out::line(memory_table(&report))?;
-            let [ms, ..] = times(&report.small.ms);
-            let (launches, below) = (report.small.launches, bytes(report.small.below_bytes));
-            out::line(format!(
-                "Launches that move less than {below}: {launches}, which take {ms} ms a step together."
-            ))?;
-        }
-        Format::Json => print("memory", &args.measure, serde_json::to_value(&report)?)?,
     }
     Ok(())
 }
@@ -247,8 +240,7 @@ fn open(
 }
 
 /// Opens the device again and again; says once why it is the CPU.
-fn opener(args: &MeasureArgs, bar: Progress) -> Box<Open<'static>> {
-    let (choice, threads) = (args.device, args.threads);
+fn opener(choice: Choice, threads: usize, bar: Progress) -> Box<Open<'static>> {
     let mut said = false;
     Box::new(move || -> Result<Box<dyn Device>, BenchError> {
         let opened = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
@@ -394,37 +386,4 @@ fn inference_table(report: &InferenceReport) -> String {
         text.push_str(&format!("\n{failure}"));
     }
     text
-}
-
-fn memory_table(report: &MemoryReport) -> String {
-    let line = |step: &str,
-                kernel: &str,
-                launches: usize,
-                moved: u64,
-                ms: &Times,
-                speed: (f64, f64, Option<f64>)| {
-        let [median, min, max] = times(ms);
-        vec![
-            step.to_string(),
-            kernel.to_string(),
-            launches.to_string(),
-            bytes(moved),
-            median,
-            min,
-            max,
-            format!("{:.1}", speed.0),
-            format!("{:.1}%", 100.0 * speed.1),
-            speed.2.map_or_else(String::new, |share| format!("{:.1}%", 100.0 * share)),
-        ]
-    };
-    let copy = &report.copy;
-    let mut rows = vec![line("copy", "", 1, copy.bytes, &copy.ms, (copy.gbytes, 1.0, Some(1.0)))];
-    for row in &report.rows {
-        let speed = (row.gbytes, row.share, row.share_of_size);
-        rows.push(line(&row.step, &row.kernel, row.launches, row.bytes, &row.ms, speed));
-    }
-    table(
-        &["step", "kernel", "launches", "moves", "ms", "min", "max", "GB/s", "of copy", "of its size"],
-        &rows,
-    )
 }

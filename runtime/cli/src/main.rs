@@ -25,6 +25,7 @@ mod place;
 mod progress;
 mod ranks;
 mod report;
+mod roofline;
 mod serve;
 mod shipped;
 mod sweep;

@@ -106,6 +106,7 @@ fn nature(command: &Command) -> (&'static str, Nature) {
         Command::Bench(BenchCommand::Inference(_)) => ("bench inference", Works),
         Command::Bench(BenchCommand::Cost(_)) => ("bench cost", Works),
         Command::Bench(BenchCommand::Memory(_)) => ("bench memory", Works),
+        Command::Bench(BenchCommand::Cpu(_)) => ("bench cpu", Works),
         #[cfg(feature = "watch")]
         Command::Watch(_) => ("watch", Prints),
         Command::Completions(_) => ("completions", Prints),

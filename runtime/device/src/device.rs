@@ -9,6 +9,7 @@ use linc_plan::validate::validate;
 use linc_plan::{ALIGN, Plan, Ref, Space};
 
 use crate::available_memory::{Available, out_of_memory};
+use crate::cpu::CpuLimits;
 
 /// Names an arena of one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +86,9 @@ pub trait Device {
     /// A program ran at so many operations per second. If that is more than the peak, the peak was measured too low, and
     /// is raised.
     fn reached(&mut self, flops: f64);
+
+    /// Measures what the processor does at most, in some tenths of a second; nothing for a machine that is none.
+    fn cpu_limits(&mut self) -> Option<CpuLimits>;
 
     /// Waits for all launches.
     fn synchronize(&mut self) -> Result<(), DeviceError>;

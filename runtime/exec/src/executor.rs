@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use linc_device::available_memory::{Available, shortage, zeroed};
+use linc_device::cpu::CpuLimits;
 use linc_device::{Arena, Device, DeviceError, Program};
 use linc_plan::{Binding, DType, Init, Plan, Ref, Role, Space};
 use thiserror::Error;
@@ -141,6 +142,11 @@ impl Executor {
     /// Where [`Executor::peak_flops`] comes from, in a few words.
     pub fn describe_peak(&mut self) -> String {
         self.device.describe_peak()
+    }
+
+    /// Measures what the processor does at most; nothing for a machine that is none.
+    pub fn cpu_limits(&mut self) -> Option<CpuLimits> {
+        self.device.cpu_limits()
     }
 
     /// The share of the peak that so many operations per second are; at most 1, since what was reached raises a peak that

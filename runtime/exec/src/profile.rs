@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use linc_plan::{Plan, Step};
+use linc_plan::{Label, Plan, Step};
 
-/// Times of many runs, added up by kernel.
+/// Times of many runs, added up by kernel and by where in the model it runs.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    rows: BTreeMap<String, ProfileRow>,
-    /// By layer, and by the block of the model's text.
-    parts: BTreeMap<(Option<usize>, String), ProfileRow>,
+    entries: BTreeMap<(String, Label), ProfileRow>,
     /// Runs added.
     pub runs: u64,
 }
@@ -36,14 +34,24 @@ fn slowest_first(mut rows: Vec<ProfileRow>) -> Vec<ProfileRow> {
 }
 
 impl ProfileRow {
-    fn add(&mut self, name: &str, step: &Step, time: Duration) {
-        if self.name.is_empty() {
-            name.clone_into(&mut self.name);
-        }
+    /// No launch yet.
+    pub fn named(name: &str) -> ProfileRow {
+        ProfileRow { name: name.to_owned(), ..ProfileRow::default() }
+    }
+
+    fn add_step(&mut self, step: &Step, time: Duration) {
         self.calls += 1;
         self.time += time;
         self.flops += step.flops;
         self.bytes += step.bytes;
+    }
+
+    /// Adds the launches of another row.
+    pub fn add(&mut self, other: &ProfileRow) {
+        self.calls += other.calls;
+        self.time += other.time;
+        self.flops += other.flops;
+        self.bytes += other.bytes;
     }
 
     /// Floating-point operations by elapsed time, in billions per second.
@@ -59,41 +67,47 @@ impl ProfileRow {
 
 impl Profile {
     /// Adds the times of one run's steps.
-    pub(crate) fn add(&mut self, plan: &Plan, times: &[Duration]) {
+    pub fn add(&mut self, plan: &Plan, times: &[Duration]) {
         self.runs += 1;
         for (step, time) in plan.steps.iter().zip(times) {
             let name = plan.work_name(step);
-            self.rows.entry(name.clone()).or_default().add(&name, step, *time);
-            let scope = &step.label.scope;
-            let block = if scope.is_empty() { "rest".to_owned() } else { scope.clone() };
-            self.parts.entry((step.label.layer, block.clone())).or_default().add(&block, step, *time);
+            let row = self.entries.entry((name, step.label.clone()));
+            let row = row.or_insert_with_key(|(name, _)| ProfileRow::named(name));
+            row.add_step(step, *time);
         }
+    }
+
+    /// Each kernel at each of its places in the model.
+    pub fn entries(&self) -> impl Iterator<Item = (&Label, &ProfileRow)> {
+        self.entries.iter().map(|((_, label), row)| (label, row))
+    }
+
+    /// Rows that add up all entries of one name, slowest first.
+    fn by(&self, name: impl Fn(&Label, &ProfileRow) -> String) -> Vec<ProfileRow> {
+        let mut rows: BTreeMap<String, ProfileRow> = BTreeMap::new();
+        for (label, entry) in self.entries() {
+            let row = rows.entry(name(label, entry));
+            row.or_insert_with_key(|name| ProfileRow::named(name)).add(entry);
+        }
+        slowest_first(rows.into_values().collect())
     }
 
     /// All kernels, slowest first.
     pub fn rows(&self) -> Vec<ProfileRow> {
-        slowest_first(self.rows.values().cloned().collect())
+        self.by(|_, row| row.name.clone())
     }
 
     /// The parts of a step, slowest first: blocks of layers by the word that `kind` has for a layer, and what is outside of the
     /// layers.
     pub fn parts(&self, kind: impl Fn(usize) -> String) -> Vec<ProfileRow> {
-        let mut parts: BTreeMap<String, ProfileRow> = BTreeMap::new();
-        for ((layer, block), row) in &self.parts {
-            let name =
-                layer.map_or_else(|| block.clone(), |layer| format!("{} layers: {block}", kind(layer)));
-            let part = parts.entry(name.clone()).or_default();
-            part.name = name;
-            part.calls += row.calls;
-            part.time += row.time;
-            part.flops += row.flops;
-            part.bytes += row.bytes;
-        }
-        slowest_first(parts.into_values().collect())
+        self.by(|label, _| {
+            let block = if label.scope.is_empty() { "rest" } else { &label.scope };
+            label.layer.map_or_else(|| block.to_owned(), |layer| format!("{} layers: {block}", kind(layer)))
+        })
     }
 
     /// Time of all kernels.
     pub fn total(&self) -> Duration {
-        self.rows.values().map(|r| r.time).sum()
+        self.entries.values().map(|row| row.time).sum()
     }
 }

@@ -24,6 +24,9 @@ pub(crate) enum BenchCommand {
     Cost(BenchCostArgs),
     /// Time the kernels of a model's training step that memory limits, as shares of the speed of a copy
     Memory(BenchMemoryArgs),
+    /// Measure the processor's limits, and how near each kernel of a training step comes to them
+    #[command(after_help = CPU_EXAMPLES)]
+    Cpu(BenchCpuArgs),
     /// Time exchanges between ranks, and check their bits: started by linc launch, mpirun or srun
     #[command(after_help = EXCHANGE_EXAMPLES)]
     Exchange(BenchExchangeArgs),
@@ -199,6 +202,41 @@ pub(crate) struct BenchMemoryArgs {
     /// Sequences of a batch
     #[arg(long, default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) measure: MeasureArgs,
+}
+
+const CPU_EXAMPLES: &str = "\
+Examples:
+  linc bench cpu
+  linc bench cpu --ratio 1 --seq 2048 --batch-size 1 --threads 1
+  linc bench cpu llama3_1b --set n_layers=2 --set vocab_size=4096 --seq 512 --batch-size 1
+
+A kernel's share of the peak counts its multiply-adds, that of a copy the bytes that it must move, beside the fastest copy of as many:
+what is small may be in a cache. Other work on the machine makes all numbers worse: run it alone.";
+
+/// `linc bench cpu`
+#[derive(Debug, Args)]
+pub(crate) struct BenchCpuArgs {
+    /// The model, such as models/llama3_1b.toml
+    #[arg(default_value = "llama3_nano")]
+    pub(crate) model: PathBuf,
+    /// Share of linear layers; 0 if not given
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) ratio: Option<String>,
+    #[arg(long, help = placement_help(), default_value_t = Placement::default().to_string())]
+    pub(crate) placement: String,
+    /// Replace a number or flag of the model file: key=value, repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 512, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) seq: usize,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 4, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) recompute: RecomputeArgs,
     #[command(flatten)]
     pub(crate) measure: MeasureArgs,
 }

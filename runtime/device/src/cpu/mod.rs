@@ -9,6 +9,7 @@ mod pool;
 mod primitives;
 mod program;
 mod scratch;
+mod speeds;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ pub use primitives::Level;
 pub(crate) use primitives::normal;
 use program::LoadedProgram;
 use scratch::Scratch;
+pub use speeds::{CpuLimits, LevelPeak};
 
 /// How to run on the CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -225,6 +227,14 @@ impl Device for Cpu {
 
     fn reached(&mut self, flops: f64) {
         self.peak().reached(flops);
+    }
+
+    fn cpu_limits(&mut self) -> Option<CpuLimits> {
+        let limits = CpuLimits::measure(&mut self.pool);
+        if let Some(own) = limits.peaks.iter().find(|peak| peak.level == self.level) {
+            self.reached(own.all_threads);
+        }
+        Some(limits)
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {

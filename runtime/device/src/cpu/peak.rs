@@ -76,7 +76,7 @@ impl Peak {
 }
 
 /// The fastest of many bursts on this thread, in operations per second.
-fn measure(level: Level) -> f64 {
+pub(super) fn measure(level: Level) -> f64 {
     let run = level.multiply_adds();
     let (begun, mut best) = (Instant::now(), 0f64);
     while begun.elapsed() < TIME || best == 0.0 {

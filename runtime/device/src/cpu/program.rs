@@ -1,6 +1,6 @@
 //! A plan with addresses: what each step calls, with which offsets, and how its work is cut.
 
-use linc_plan::{Action, DType, Plan, Ref};
+use linc_plan::{ALIGN, Action, DType, Plan, Ref};
 
 use super::gemm::{Product, Split};
 use super::jit::{Code, Jit};
@@ -14,8 +14,8 @@ use crate::device::{address, check_arena};
 /// Steps with less work than this run on the calling thread: waking others would take longer.
 const SMALL: u64 = 50_000;
 
-/// Bytes per piece of a large copy.
-const COPY_PIECE: usize = 1 << 20;
+/// Bytes per piece of a copy, at least and at most: where it is small, each thread has one.
+const COPY_PIECE: [usize; 2] = [16 << 10, 1 << 20];
 
 /// Offsets are bytes from the start of the arena.
 enum BoundStep {
@@ -160,10 +160,12 @@ impl LoadedProgram {
             BoundStep::Copy { from, to, bytes } => {
                 // SAFETY: both ranges are within the arena.
                 let ends = unsafe { Pointers(vec![arena.add(*from), arena.add(*to)]) };
-                pool.run(bytes.div_ceil(COPY_PIECE), 1, &|_, range| {
+                let each = bytes.div_ceil(pool.threads()).next_multiple_of(ALIGN as usize);
+                let each = each.clamp(COPY_PIECE[0], COPY_PIECE[1]);
+                pool.run(bytes.div_ceil(each), 1, &|_, range| {
                     for piece in range {
-                        let at = piece * COPY_PIECE;
-                        let len = COPY_PIECE.min(bytes - at);
+                        let at = piece * each;
+                        let len = each.min(bytes - at);
                         // SAFETY: the validated ranges are disjoint, and each piece is copied once.
                         unsafe {
                             let [from, to] = [0, 1].map(|k| (*ends.get().add(k)).add(at));

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use linc_plan::{Action, DType, Plan};
 
 use crate::available_memory::{Available, MemorySource};
+use crate::cpu::CpuLimits;
 use crate::device::{Progress, check_arena, missing};
 use crate::{Arena, Device, DeviceError, Program, threads};
 pub use cache::Cache;
@@ -252,6 +253,10 @@ impl Device for Cuda {
 
     fn reached(&mut self, _flops: f64) {
         // What a datasheet says is not exceeded.
+    }
+
+    fn cpu_limits(&mut self) -> Option<CpuLimits> {
+        None
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {

@@ -67,7 +67,9 @@ fn report() -> CostReport {
             peak_flops: 1e12,
             peak: "measured".into(),
             copy_bytes: 1e10,
+            copies: vec![],
             launch_s: 1e-6,
+            instruction_sets: vec![],
         },
         rows,
     }

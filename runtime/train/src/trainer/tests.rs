@@ -10,7 +10,7 @@ use std::time::Duration;
 use linc_config::ModelFiles;
 use linc_config::shipped::Shipped;
 use linc_device::available_memory::Available;
-use linc_device::cpu::{Cpu, CpuOptions};
+use linc_device::cpu::{Cpu, CpuLimits, CpuOptions};
 use linc_device::{Arena, Device, DeviceError, Program, Progress};
 use linc_driver::Arch;
 use linc_plan::{Plan, Role};
@@ -86,6 +86,9 @@ impl Device for Counting {
     }
     fn reached(&mut self, flops: f64) {
         self.cpu.reached(flops);
+    }
+    fn cpu_limits(&mut self) -> Option<CpuLimits> {
+        self.cpu.cpu_limits()
     }
     fn synchronize(&mut self) -> Result<(), DeviceError> {
         self.cpu.synchronize()

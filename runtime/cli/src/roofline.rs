@@ -1,0 +1,68 @@
+//! Tables of what a run reaches of its machine's limits.
+
+use anyhow::Result;
+use linc_bench::{GOAL, Roofline, RooflineRow};
+
+use crate::bench::ms;
+use crate::out;
+use crate::table::table;
+
+/// Kernels that are shown; what is left is small, and in the other tables.
+const KERNELS: usize = 24;
+
+/// Prints the tables: by kernel, by part of the model, and by sort of work what it loses.
+pub(crate) fn show(roofline: &Roofline) -> Result<()> {
+    let shown = &roofline.kernels[..roofline.kernels.len().min(KERNELS)];
+    out::line(format_args!("\n{}", shares("kernel", shown)))?;
+    if let left @ 1.. = roofline.kernels.len() - shown.len() {
+        let rest: f64 = roofline.kernels[shown.len()..].iter().map(|row| row.ms).sum();
+        out::line(format_args!("and {left} more, {} ms together", ms(rest)))?;
+    }
+    out::line(format_args!("\n{}", shares("part", &roofline.parts)))?;
+    let row = |row: &RooflineRow| {
+        vec![
+            row.name.clone(),
+            ms(row.ms),
+            percent(row.attained),
+            ms(row.lost_ms),
+            percent(row.lost_ms / roofline.ms.max(1e-12)),
+            ms(row.saved_ms),
+        ]
+    };
+    let header = ["work", "ms", "of its limits", "ms lost", "of the step", "saved at the goal"];
+    out::line(format_args!("\n{}", table(&header, &roofline.work.iter().map(row).collect::<Vec<_>>())))?;
+    Ok(out::prose(format_args!(
+        "\nAll kernels together reach {:.1} % of their limits. With none below {:.0} % of its own, a step would take {:.1} % less time.",
+        100.0 * roofline.attained,
+        100.0 * GOAL,
+        100.0 * roofline.saved
+    ))?)
+}
+
+/// Rows with what each reaches.
+fn shares(what: &str, rows: &[RooflineRow]) -> String {
+    let row = |row: &RooflineRow| {
+        vec![
+            row.name.clone(),
+            launches(row.launches),
+            ms(row.ms),
+            percent(row.share),
+            format!("{:.1}", row.gflops),
+            percent(row.of_peak),
+            format!("{:.1}", row.gbytes),
+            percent(row.of_copy),
+            row.limit.name().to_owned(),
+        ]
+    };
+    let header = [what, "launches", "ms", "of the step", "GFLOP/s", "of peak", "GB/s", "of copy", "limit"];
+    table(&header, &rows.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A whole number, but for means over steps that differ.
+fn launches(mean: f64) -> String {
+    if mean.fract() == 0.0 { format!("{mean:.0}") } else { format!("{mean:.1}") }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
+}
