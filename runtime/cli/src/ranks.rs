@@ -84,7 +84,7 @@ enum Nature {
 fn nature(command: &Command) -> (&'static str, Nature) {
     use Nature::{Prints, Shares, Starts, Works};
     match command {
-        Command::Train(_) => ("train", Works),
+        Command::Train(_) => ("train", Shares),
         Command::Sweep(_) => ("sweep", Works),
         Command::Place(_) => ("place", Works),
         Command::Report(_) => ("report", Works),
@@ -116,13 +116,13 @@ fn nature(command: &Command) -> (&'static str, Nature) {
 }
 
 /// Lines of other ranks than the first say whose they are.
-fn label(place: &Place) {
+pub(crate) fn label(place: &Place) {
     if place.rank > 0 {
         out::label(format!("[rank {}] ", place.rank));
     }
 }
 
-fn say(message: &str) {
+pub(crate) fn say(message: &str) {
     out::complain(format_args!("error: {message}"));
 }
 

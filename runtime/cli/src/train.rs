@@ -3,15 +3,19 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use linc_config::{ModelFiles, Override, nearest};
+use linc_config::{ConfigError, ModelFiles, Override, nearest};
+use linc_device::comm::{Place, connect};
 use linc_device::signals;
 use linc_device::words::{bytes, thousands};
 use linc_eval::InTraining;
-use linc_exec::{Profile, ProfileRow};
-use linc_train::config::JobConfig;
-use linc_train::trainer::{Folder, Observer, Summary, Trainer};
+use linc_exec::{ExecError, Profile, ProfileRow};
+use linc_train::TrainError;
+use linc_train::config::{Comm, JobConfig, LoadedConfig};
+use linc_train::team::{Team, Timeouts};
+use linc_train::trainer::{Folder, Machine, Observer, Questions, Summary, Trainer};
 
 use serde_json::{Value, json};
 
@@ -19,6 +23,7 @@ use crate::args::{Format, TrainArgs};
 use crate::config::take_format;
 use crate::console::{Console, Log, object};
 use crate::out;
+use crate::ranks::{label, say};
 use crate::shipped::SHIPPED;
 use crate::table::table;
 use crate::wrap::indented;
@@ -29,6 +34,9 @@ const NOTICES: signals::Notices = signals::Notices {
     second: "\nEnded at once: steps since the last checkpoint are not saved\n",
 };
 
+/// Of ranks other than the first, which says it for all.
+const NO_NOTICES: signals::Notices = signals::Notices { first: "", second: "" };
+
 pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     // Switches after the config file arrive among the overrides.
     let (format, settings) = take_format("--log-format", args.log_format, &args.overrides)?;
@@ -38,6 +46,27 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
     if args.list_settings || has("--list-settings") {
         return list_settings();
     }
+    let log = match format {
+        Format::Json => Log::Json,
+        Format::Text if args.quiet || has("--quiet") => Log::Quiet,
+        Format::Text => Log::Text,
+    };
+    let asked = load(args, &settings, args.profile || has("--profile"));
+    let place = Place::of_process()?;
+    if place.world == 1 {
+        return train(asked?, log, &Team::alone());
+    }
+    over_ranks(&place, asked, log)
+}
+
+/// What a run is told.
+struct Asked {
+    loaded: LoadedConfig,
+    files: ModelFiles,
+    questions: Option<Box<dyn Questions>>,
+}
+
+fn load(args: &TrainArgs, settings: &[String], profile: bool) -> Result<Asked> {
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
     check_first(
         "train",
@@ -45,35 +74,76 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         path,
         &args.overrides,
     )?;
-    let loaded = JobConfig::load_file(path, &Override::parse_all(&settings, &JobConfig::keys())?, &SHIPPED)?;
-    let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
-    let mut config = loaded.config;
-    config.profiling.enable_profiling |= args.profile || has("--profile");
-    let stop = signals::catch(NOTICES);
-    let color = !config.metrics.disable_color_printing;
-    let log = match format {
-        Format::Json => Log::Json,
-        Format::Text if args.quiet || has("--quiet") => Log::Quiet,
-        Format::Text => Log::Text,
+    let mut loaded =
+        JobConfig::load_file(path, &Override::parse_all(settings, &JobConfig::keys())?, &SHIPPED)?;
+    loaded.config.profiling.enable_profiling |= profile;
+    let files = ModelFiles::resolve(&loaded.config.model, &loaded.files, &SHIPPED)?;
+    let questions = InTraining::of(&loaded.config)?;
+    Ok(Asked { loaded, files, questions })
+}
+
+/// This process as one of several. What all find wrong the first says; what only one meets, that one says, and ends all.
+fn over_ranks(place: &Place, asked: Result<Asked>, log: Log) -> Result<ExitCode> {
+    label(place);
+    let comm = asked.as_ref().map_or_else(|_| Comm::default(), |asked| asked.loaded.config.comm.clone());
+    let seconds = |seconds: usize| Duration::from_secs(seconds as u64);
+    let (init, train_time) = (seconds(comm.init_timeout_seconds), seconds(comm.train_timeout_seconds));
+    let team = Team::new(connect(place, init, say)?, Timeouts { init, train: train_time });
+    let asked = asked.map_err(|error| match error.downcast::<ConfigError>() {
+        Ok(error) => TrainError::Config(error),
+        Err(error) => TrainError::OfRank { rank: place.rank, message: error.to_string() },
+    });
+    let log = if team.is_first() { log } else { Log::Quiet };
+    let result = team
+        .settle("reading the config", asked)
+        .map_err(anyhow::Error::from)
+        .and_then(|asked| train(asked, log, &team));
+    let error = match result {
+        Ok(code) => {
+            team.finish()?;
+            return Ok(code);
+        }
+        Err(error) => error,
     };
+    let Some(of_run) = error.downcast_ref::<TrainError>().filter(|error| team.share(error)) else {
+        // Where ranks are processes, this ends all of them.
+        team.abort(2, &error.to_string());
+        return Err(error);
+    };
+    let code = if of_run.is_interrupt() { signals::exit_code().unwrap_or(130) } else { 2 };
+    let is_first = team.is_first();
+    team.finish()?;
+    if is_first { Err(error) } else { Ok(ExitCode::from(code)) }
+}
+
+fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
+    let Asked { loaded, files, questions } = asked;
+    let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
+    let config = loaded.config;
+    let stop = signals::catch(if team.is_first() { NOTICES } else { NO_NOTICES });
+    let color = !config.metrics.disable_color_printing;
     let mut console = Console::new(config.training.steps, color, log, stop);
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().filter(|_| team.is_first()) {
         console.warn(warning);
     }
-    let files = ModelFiles::resolve(&config.model, &loaded.files, &SHIPPED)?;
-    let threads = config.training.threads;
-    let opened = config.training.device.open((threads > 0).then_some(threads))?;
+    let threads = match config.training.threads {
+        0 if team.is_alone() => None,
+        0 => Some(team.fair_threads()?),
+        threads => Some(threads),
+    };
+    let opened = config.training.device.open(threads).map_err(ExecError::from).map_err(TrainError::from);
+    let opened = team.settle("opening the device", opened)?;
     if let Some(warning) = opened.warning {
         console.warn(&warning);
     }
     if let Some(note) = opened.note {
         console.message(&note);
     }
-    let questions = InTraining::of(&config)?;
     let mut device = opened.device;
     let mut kernels = console.progress().of_kernels();
     device.watch(Box::new(move |done, total| kernels(done, total) && !stop.load(Ordering::Relaxed)));
-    let result = Trainer::new(config, &files, folder, questions, device, stop, &mut console)
+    let machine = Machine { device, team: team.clone() };
+    let result = Trainer::new(config, &files, folder, questions, machine, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
     let shown = console.finish();
     let summary = match result {
@@ -89,6 +159,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
     }
     match log {
+        _ if !team.is_first() => {}
         Log::Json => out::line(object("info", json!({ "summary": summary_json(&summary) })))?,
         Log::Text | Log::Quiet => out::line(summary_text(&summary, console.width()))?,
     }

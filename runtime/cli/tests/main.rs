@@ -33,4 +33,5 @@ mod sweep;
 mod terminal;
 mod text;
 mod tokenizing;
+mod training_over_ranks;
 mod watching;

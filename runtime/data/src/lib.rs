@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod loading;
 mod open;
+mod part;
 mod reading;
 mod recall;
 mod recall_accuracy;
@@ -32,6 +33,7 @@ pub use error::DataError;
 #[cfg(test)]
 pub(crate) use loading::quiet;
 pub use loading::{Event, Loading};
+pub use part::Part;
 pub use reading::{read_file, read_texts};
 pub use recall::{RECALL_TASKS, RecallBatches, RecallTask, RecallValidation, Sequence};
 pub use recall_accuracy::{RecallAccuracy, Score};
@@ -79,10 +81,11 @@ impl Batch {
 
 /// What each batch of an optimizer step counts: its part of all their targets. They add up to 1, or are all 0 where
 /// nothing is to be predicted.
-pub fn target_shares(batches: &[Batch]) -> Vec<f64> {
-    let counts: Vec<usize> = batches.iter().map(Batch::target_count).collect();
+///
+/// `counts` has the targets of each batch.
+pub fn target_shares(counts: &[usize]) -> Vec<f64> {
     let all = counts.iter().sum::<usize>().max(1) as f64;
-    counts.into_iter().map(|count| count as f64 / all).collect()
+    counts.iter().map(|count| *count as f64 / all).collect()
 }
 
 /// A recall query.
@@ -217,7 +220,7 @@ pub enum TrainingData {
 }
 
 impl TrainingData {
-    /// The next batch of `training.batch_size` sequences.
+    /// The next batch of `training.batch_size` sequences, of those that are this process's [`Part`].
     ///
     /// # Errors
     /// Tokens on disk cannot be read any more.
@@ -228,7 +231,7 @@ impl TrainingData {
         }
     }
 
-    /// The position of the next batch.
+    /// The position of the next batch; where ranks share a step, only between two steps the same on all of them.
     pub fn state(&self) -> DataState {
         match self {
             Self::Text(data) => data.state(),
@@ -311,6 +314,8 @@ pub struct Reading<'a> {
     pub tokenizer_path: Option<&'a str>,
     /// Tokens of the model.
     pub vocab_size: usize,
+    /// Which batches of a step are read.
+    pub part: Part,
 }
 
 impl Data {
@@ -348,7 +353,8 @@ impl Data {
         };
         let tokens = count(reading.seq_len, "token");
         let training =
-            RecallBatches::task(task, config, vocab, shape, reading.seed, settings.training.shuffle);
+            RecallBatches::task(task, config, vocab, shape, reading.seed, settings.training.shuffle)
+                .of(reading.part);
         Ok(Self {
             training: TrainingData::Recall(training),
             validation: Some(ValidationData::Recall(RecallValidation::task(task, config, vocab, shape))),
@@ -372,13 +378,9 @@ impl Data {
             mqar.vocab_size
         );
         Ok(Self {
-            training: TrainingData::Recall(RecallBatches::mqar(
-                mqar,
-                batch_size,
-                seq_len,
-                seed,
-                training.shuffle,
-            )),
+            training: TrainingData::Recall(
+                RecallBatches::mqar(mqar, batch_size, seq_len, seed, training.shuffle).of(reading.part),
+            ),
             validation: Some(ValidationData::Recall(RecallValidation::mqar(mqar, batch_size, seq_len))),
             tokenizer: None,
             summary,

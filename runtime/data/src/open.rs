@@ -60,7 +60,7 @@ pub(super) fn text(
     reading: Reading<'_>,
     loading: &mut Loading<'_>,
 ) -> Result<Data, DataError> {
-    let Reading { batch_size, seq_len, seed, validates, tokenizer_path, vocab_size } = reading;
+    let Reading { batch_size, seq_len, seed, validates, tokenizer_path, vocab_size, part } = reading;
     let tokenizer = Tokenizer::from_setting(tokenizer_path)?;
     check_vocabulary(&tokenizer.name(), tokenizer.vocab_size(), vocab_size)?;
     for note in tokenizer.notes() {
@@ -144,7 +144,7 @@ pub(super) fn text(
     let borders = tokenizer.borders();
     let TrainingSource { shuffle, reset_at_document: apart, .. } = settings.training;
     let packing = Packing { batch_size, seq_len, seed, shuffle, held_out: share, borders, apart };
-    let batches = TextBatches::new(sources, packing)?;
+    let batches = TextBatches::new(sources, packing)?.of(part);
     if apart && batches.about().documents == 1 {
         reader.loading.note(&format!(
             "{name}: its text is one document, so that training.reset_at_document changes nothing; of plain text, training.document_separator says what stands between documents"

@@ -9,7 +9,8 @@ pub use tasks::{RECALL_TASKS, RecallTask, Sequence};
 
 use super::error::DataError;
 use super::rng::{Use, permutation, stream};
-use super::{Batch, DataState, Query};
+use super::{Batch, DataState, Part, Query};
+use crate::part::Turn;
 use crate::settings::{MqarConfig, RecallConfig};
 
 /// What makes the sequences of one part, training or validation.
@@ -97,6 +98,7 @@ pub struct RecallBatches {
     index: u64,
     /// Rows of this epoch; empty where they come in order.
     order: Vec<u32>,
+    turn: Turn,
 }
 
 impl RecallBatches {
@@ -125,9 +127,30 @@ impl RecallBatches {
     }
 
     fn new(generator: Generator, batch_size: usize, shuffle: bool) -> Self {
-        let mut batches = Self { generator, batch_size, shuffle, epoch: 0, index: 0, order: Vec::new() };
+        let turn = Turn::new(Part::WHOLE);
+        let mut batches =
+            Self { generator, batch_size, shuffle, epoch: 0, index: 0, order: Vec::new(), turn };
         batches.order = batches.order_of(0);
         batches
+    }
+
+    /// The batches of one rank among several, from the place where this is.
+    pub(super) fn of(self, part: Part) -> Self {
+        Self { turn: Turn::new(part), ..self }
+    }
+
+    /// Goes over a number of sequences.
+    fn pass(&mut self, count: usize) {
+        let [examples, _] = self.generator.examples();
+        for _ in 0..count {
+            self.index += 1;
+            // With no number of examples, no sequence ever repeats.
+            if self.index == examples as u64 {
+                self.epoch += 1;
+                self.index = 0;
+                self.order = self.order_of(self.epoch);
+            }
+        }
     }
 
     fn order_of(&self, epoch: u64) -> Vec<u32> {
@@ -143,18 +166,14 @@ impl RecallBatches {
     /// The batch at the current position, which moves on by its samples.
     pub fn next_batch(&mut self) -> Batch {
         let mut batch = Batch::ignored(self.batch_size, self.generator.seq_len());
-        let [examples, _] = self.generator.examples();
+        self.pass(self.turn.before() * self.batch_size);
         for row in 0..self.batch_size {
             let index = self.order.get(self.index as usize).map_or(self.index, |index| u64::from(*index));
             self.generator.write(index, row, &mut batch);
-            self.index += 1;
-            // With no number of examples, no sequence ever repeats.
-            if self.index == examples as u64 {
-                self.epoch += 1;
-                self.index = 0;
-                self.order = self.order_of(self.epoch);
-            }
+            self.pass(1);
         }
+        let after = self.turn.after() * self.batch_size;
+        self.pass(after);
         batch
     }
 
@@ -185,6 +204,7 @@ impl RecallBatches {
         if examples > 0 && state.index >= examples as u64 {
             return Err(DataError::Resume { reason: format!("sequence {} of {examples}", state.index) });
         }
+        self.turn.begin();
         self.order = self.order_of(state.epoch);
         self.epoch = state.epoch;
         self.index = state.index;

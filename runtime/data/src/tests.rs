@@ -60,7 +60,7 @@ fn open(config: &Config, vocab_size: usize, loading: &mut Loading<'_>) -> Result
     let tokenizer_path = config.model.tokenizer_path.as_deref();
     Data::open(
         &config.data,
-        Reading { batch_size, seq_len, seed, validates, tokenizer_path, vocab_size },
+        Reading { batch_size, seq_len, seed, validates, tokenizer_path, vocab_size, part: Part::WHOLE },
         loading,
     )
 }
@@ -420,4 +420,5 @@ fn of_a_mixture_and_one_dataset_the_later_counts() {
     }
 }
 
+mod ranks;
 mod sources;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::DataError;
 use super::tokens::Tokens;
-use super::{Batch, Borders, DataState};
+use super::{Batch, Borders, DataState, Part};
 use ahead::Ahead;
 pub(super) use documents::Apart;
 use mix::Mix;
@@ -114,6 +114,12 @@ impl TextBatches {
         Ok(Self { batch_size, seq_len, start, mix, reads_ahead, ahead: None, spots, about })
     }
 
+    /// The batches of one rank among several, from the place where this is.
+    pub(super) fn of(self, part: Part) -> Self {
+        locked(&self.mix).share(part);
+        self
+    }
+
     /// Its size.
     pub(super) fn about(&self) -> About {
         self.about
@@ -122,7 +128,7 @@ impl TextBatches {
     /// The batch at the current position, which moves on by its samples.
     ///
     /// # Errors
-    /// A shard cannot be read; the position is then where it was.
+    /// A shard cannot be read; the position is then where it was, and a step begins there.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         if self.reads_ahead && self.ahead.is_none() {
             self.ahead = Ahead::start(&self.mix, self.batch_size, self.seq_len);

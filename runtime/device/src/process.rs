@@ -15,6 +15,13 @@ pub fn machine() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// The cores that this process may run on, as the system lists them; empty where it does not say.
+pub fn allowed_cores() -> String {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.unwrap_or_default().trim().to_owned()
+}
+
 /// Ends a process that leads a group, and all in its group that are left, at once. Nothing happens if there are none, or where
 /// there are no groups.
 pub fn kill_group(leader: u32) {

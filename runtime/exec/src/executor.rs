@@ -1,12 +1,14 @@
 //! The executor: sister plans in one arena.
 
 mod halfway;
+mod over_ranks;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use linc_device::available_memory::{Available, shortage, zeroed};
+use linc_device::comm::CommError;
 use linc_device::cpu::CpuLimits;
 use linc_device::{Arena, Device, DeviceError, Program};
 use linc_plan::{Binding, DType, Init, Plan, Ref, Role, Space};
@@ -24,6 +26,9 @@ pub enum ExecError {
     /// The device refuses.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The ranks cannot go on.
+    #[error(transparent)]
+    Ranks(Box<CommError>),
     /// The arena is larger than the memory that can be had.
     #[error("the model does not fit: {}", shortage(*needed, Some(available)))]
     DoesNotFit {
@@ -40,6 +45,12 @@ pub enum ExecError {
         /// What is wrong.
         message: String,
     },
+}
+
+impl From<CommError> for ExecError {
+    fn from(error: CommError) -> Self {
+        ExecError::Ranks(Box::new(error))
+    }
 }
 
 /// A persistent tensor.

@@ -6,6 +6,7 @@ use linc_checkpoint::CheckpointError;
 use linc_config::ConfigError;
 use linc_data::DataError;
 use linc_device::DeviceError;
+use linc_device::comm::CommError;
 use linc_driver::CompileError;
 use linc_exec::ExecError;
 use linc_infer::InferError;
@@ -37,6 +38,31 @@ pub enum TrainError {
     /// The model cannot be asked what it is to be asked while it trains.
     #[error("{0}")]
     Questions(Box<dyn std::error::Error + Send + Sync>),
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Ranks(Box<CommError>),
+    /// Ranks that do not compute the same.
+    #[error(
+        "step {step}: the ranks have come apart: the gradient norm is {first} on rank 0, but {norm} on rank {rank}\n  help: all compute the same update, so that one of them computes wrong: look at the memory of its machine, and go on from the last checkpoint"
+    )]
+    Apart {
+        /// The step after which it was seen, counted from 1.
+        step: usize,
+        /// The first one that differs.
+        rank: usize,
+        /// Gradient norm of rank 0.
+        first: f32,
+        /// That of the other.
+        norm: f32,
+    },
+    /// What another rank cannot do, which all end by.
+    #[error("rank {rank}: {message}")]
+    OfRank {
+        /// The first one that has an error.
+        rank: usize,
+        /// What it says.
+        message: String,
+    },
     /// The loss or gradient norm is not finite. The compiled update applies nothing of such gradients, so the weights are those
     /// before the step, which is not recorded and not saved either.
     #[error(
@@ -74,6 +100,11 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether all ranks of a run come to this error, since all know what it is about.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::NotFinite { .. } | Self::Apart { .. } | Self::OfRank { .. } | Self::Interrupted)
+    }
+
     /// Whether somebody asked to stop, and nothing is wrong.
     pub fn is_interrupt(&self) -> bool {
         matches!(
@@ -88,6 +119,12 @@ impl TrainError {
 impl From<CompileError> for TrainError {
     fn from(error: CompileError) -> Self {
         SessionError::from(error).into()
+    }
+}
+
+impl From<CommError> for TrainError {
+    fn from(error: CommError) -> Self {
+        Self::Ranks(Box::new(error))
     }
 }
 

@@ -7,10 +7,14 @@ mod observer;
 mod optimizer;
 mod programs;
 mod questions;
+mod ranks;
 mod resume;
 mod run;
 mod save;
+mod shares;
+mod start;
 mod step;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -18,19 +22,15 @@ mod validation;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use linc_checkpoint::{ModelRecord, Saving};
-use linc_config::ModelFiles;
-use linc_data::{Data, Event, Loading, Reading, TokenCache};
-use linc_device::Device;
+use linc_data::Data;
 use linc_device::words::{bytes, thousands};
-use linc_driver::{Model, Options, by_name};
+use linc_driver::{Model, by_name};
 use linc_exec::Profile;
 use linc_plan::memory::Peak;
-use linc_session::autotune;
-use linc_session::output::{check_folder, write_files};
 use linc_session::{Session, memory_parts};
 
 use crate::alerts::Monitor;
@@ -38,14 +38,16 @@ use crate::config::JobConfig;
 use crate::error::TrainError;
 use crate::lr::LrSchedule;
 use crate::metrics::{EventFile, Memory, MetricsFile, Record};
+use crate::team::Team;
 
 pub use folder::{Folder, is_going_on};
 pub use observer::Observer;
 pub use programs::{open_model, planned_memory};
 pub use questions::{About, Measures, Questions};
+pub use start::Machine;
 
-use observer::paced;
 use programs::{TRAIN, output};
+use shares::Shares;
 use step::{Meter, StepDone};
 use trace::Tracer;
 
@@ -59,7 +61,7 @@ pub struct Summary {
     pub step: usize,
     /// Tokens trained on in this run.
     pub tokens: u64,
-    /// Tokens per second over this run, without validation and checkpoints, if there was a step.
+    /// Tokens per second of each rank over this run, without validation and checkpoints, if there was a step.
     pub tps: Option<f64>,
     /// Loss of the last step, if there was one.
     pub loss: Option<f32>,
@@ -84,6 +86,8 @@ pub struct Summary {
 /// A run: its model on the device, its data, and how far it is.
 pub struct Trainer {
     config: JobConfig,
+    team: Team,
+    shares: Shares,
     model: Model,
     record: ModelRecord,
     session: Session,
@@ -117,9 +121,9 @@ pub struct Trainer {
     saved_step: Option<usize>,
     /// A checkpoint that is being written, and its step. Before the lock, so that it is waited for while that is held.
     saving: Option<(usize, Saving)>,
-    /// Nobody else writes to the dump folder.
+    /// Nobody else writes to the dump folder; held by the rank that does.
     #[allow(dead_code, reason = "it is held, not read")]
-    lock: lock::Lock,
+    lock: Option<lock::Lock>,
     /// The machine's operations per second, and where that number comes from.
     peak: String,
     /// Memory of the programs of a step.
@@ -127,158 +131,6 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Opens model (`files`), data and checkpoint, compiles, and allocates; nothing is trained yet. The dump folder is the config's
-    /// or, as `meaning` has it, one of the run's own beside it. `questions` are asked of the model as `[eval]` says. Looks at `stop`
-    /// between pieces of that work.
-    ///
-    /// # Errors
-    /// Anything that would stop the run later: settings, data, model, memory, checkpoint, dump folder; or
-    /// [`TrainError::is_interrupt`].
-    pub fn new(
-        mut config: JobConfig,
-        files: &ModelFiles,
-        meaning: Folder,
-        mut questions: Option<Box<dyn Questions>>,
-        device: Box<dyn Device>,
-        stop: &AtomicBool,
-        observer: &mut dyn Observer,
-    ) -> Result<Self, TrainError> {
-        let mut proceed = || match stop.load(Ordering::Relaxed) {
-            true => Err(TrainError::Interrupted),
-            false => Ok(()),
-        };
-        observer.message(&format!("Starting job: {}", config.job.description));
-        folder::check_free(&config, meaning)?;
-        let (model, record) = open_model(&config, files)?;
-        let updates = optimizer::updates(&config, &model)?;
-        // A folder that is named is held from here on: reading data may take minutes.
-        let named = folder::take_named(&config, meaning)?;
-        let mut tell = |event: Event<'_>| match event {
-            Event::Note(text) => observer.message(text),
-            Event::Progress { what, done, total } => observer.progress(what, done, total),
-        };
-        let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
-        let reading = Reading {
-            batch_size: config.training.batch_size,
-            seq_len: config.training.seq_len,
-            seed: config.training.seed,
-            validates: config.validation.enable,
-            tokenizer_path: config.model.tokenizer_path.as_deref(),
-            vocab_size: model.sizes.vocab_size,
-        };
-        let data = Data::open(&config.data, reading, &mut loading);
-        let mut data = data.map_err(|error| programs::at_setting(&config, error))?;
-        proceed()?;
-        let chosen = match named {
-            Some(chosen) => chosen,
-            None => folder::choose(&mut config, &record, &data.training, &mut proceed)?,
-        };
-        let folder::Chosen { mut lock, message, whole } = chosen;
-        observer.message(&message);
-        let mut programs = programs::programs(&config, &model, &data, &updates.options);
-        let target = linc_session::target(&*device);
-        let tiles = programs::tiles(&config, &model, &programs, target, stop, observer)?;
-        for (_, options) in &mut programs.entries {
-            options.tiles = tiles.clone();
-        }
-        if let Some(questions) = &mut questions {
-            let about = About {
-                model: &model,
-                tokenizer: data.tokenizer.as_ref(),
-                context: config.training.seq_len,
-                options: &Options { target, ..programs::sister(&config, 1, 1) },
-                first: programs.entries.len(),
-                decode: programs.decode,
-                stop,
-            };
-            programs.entries.extend(questions.begin(about)?);
-        }
-        observer.message("Compiling the programs of the run");
-        let session = Session::new(&model, &programs.entries, device, &mut proceed);
-        let mut session = session.map_err(|error| programs::at_budget(&config, error))?;
-        let dumps: Vec<&str> = session.dumps.iter().flatten().map(|dump| &*dump.path).collect();
-        if !dumps.is_empty() {
-            check_folder(&Path::new(&config.job.dump_folder).join("compile"), &dumps)?;
-        }
-        let restored = resume::restore(
-            &config,
-            whole.as_deref(),
-            &record,
-            &mut session,
-            &mut data.training,
-            &mut proceed,
-        )?;
-        let start = match restored {
-            Some(start) => start,
-            None => {
-                let mut progress =
-                    paced(|done, total| observer.progress("Drawing initial values", done, total));
-                if !session.executor.initialize_until(config.training.seed, stop, &mut progress)? {
-                    return Err(TrainError::Interrupted);
-                }
-                resume::Start::default()
-            }
-        };
-
-        // Nothing of an earlier run is touched before everything that can be refused was accepted.
-        lock.keep_folder();
-        for message in folder::write_config(&config, start.step)? {
-            observer.message(&message);
-        }
-        let folder = Path::new(&config.job.dump_folder);
-        let dumps: Vec<(&str, &[u8])> =
-            session.dumps.iter().flatten().map(|dump| (&*dump.path, dump.text.as_bytes())).collect();
-        if !dumps.is_empty() {
-            write_files(&folder.join("compile"), &dumps)?;
-        }
-        session.dumps.clear();
-        let metrics_path = folder.join("metrics.jsonl");
-        let metrics = MetricsFile::open(&metrics_path, start.step).map_err(output("write", &metrics_path))?;
-        let events_folder = folder.join(&config.metrics.save_tb_folder);
-        let events = match config.metrics.enable_tensorboard {
-            true => {
-                Some(EventFile::create(&events_folder, start.step).map_err(output("write", &events_folder))?)
-            }
-            false => None,
-        };
-        let trainer = Trainer {
-            metrics,
-            events,
-            schedule: LrSchedule::new(&config),
-            alerts: Monitor::new(&config.alerts, folder),
-            step: start.step,
-            skipped: start.skipped,
-            skipped_in_a_row: start.skipped_in_a_row,
-            start_step: start.step,
-            tokens: start.tokens,
-            profile: config.profiling.enable_profiling.then(Profile::default),
-            tracer: config.profiling.enable_profiling.then(|| {
-                let traces = folder.join(&config.profiling.save_traces_folder);
-                Tracer::new(traces, config.profiling.profile_freq)
-            }),
-            saved_step: start.checkpoint.is_some().then_some(start.step),
-            last_checkpoint: start.checkpoint,
-            step_memory: session.memory(&[&[TRAIN][..], programs.update.as_slice()].concat()),
-            peak: format!("{:.3e} ({})", session.executor.peak_flops(), session.executor.describe_peak()),
-            config,
-            model,
-            record,
-            session,
-            questions,
-            decode: programs.decode,
-            update: programs.update,
-            tiles: autotune::record(&tiles, target),
-            data,
-            saving: None,
-            lock,
-        };
-        trainer.announce(start.message, &updates.lines, observer);
-        if let Some(reason) = programs.no_sample {
-            observer.message(&reason);
-        }
-        Ok(trainer)
-    }
-
     /// TorchTitan's start-up lines, with the layer map.
     fn announce(&self, start: Option<String>, optimizer: &[String], observer: &mut dyn Observer) {
         let (model, training) = (&self.model, &self.config.training);
@@ -287,6 +139,17 @@ impl Trainer {
         }
         let device = self.session.executor.describe_device();
         let memory = bytes(self.session.executor.device_bytes());
+        if !self.team.is_alone() {
+            observer.message(&format!(
+                "Ranks: {}, of which each has all parameters and {} of a step ({})",
+                self.team.size(),
+                match self.shares.batches {
+                    1 => "one batch".to_owned(),
+                    batches => format!("{batches} batches"),
+                },
+                self.team.describe()
+            ));
+        }
         observer.message(&format!("Device: {device}, with {memory} of memory"));
         if let Some(loading) = self.session.executor.loading() {
             observer.message(&format!("Compiled {loading}"));
@@ -308,7 +171,7 @@ impl Trainer {
         observer.message(&format!(
             "Trainer is initialized with local batch size {}, global batch size {}, sequence length {}, total steps {} ({}).",
             training.batch_size,
-            training.batch_size * self.config.accumulation_steps(),
+            training.batch_size * self.shares.ranks * self.shares.batches,
             training.seq_len,
             training.steps,
             self.schedule.describe()
@@ -401,11 +264,21 @@ impl Trainer {
         if let Some(data) = &self.data.validation {
             let begun = Instant::now();
             let (steps, vocab) = (self.config.validation.steps, self.model.sizes.vocab_size);
-            if !validation::validate(&mut self.session, data, steps, vocab, &mut record, stop, observer)? {
+            let team = &self.team;
+            if !validation::validate(
+                &mut self.session,
+                data,
+                team,
+                (steps, vocab),
+                &mut record,
+                stop,
+                observer,
+            )? {
                 return Ok(None);
             }
             let tokens =
-                data.batches_of(steps) * self.config.training.batch_size * self.config.training.seq_len;
+                data.batches_of(steps) * self.config.training.batch_size * self.config.training.seq_len
+                    / self.team.size();
             record.validation_tps = Some(tokens as f64 / begun.elapsed().as_secs_f64().max(1e-9));
         }
         Ok(Some(record))

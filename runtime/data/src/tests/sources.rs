@@ -26,7 +26,7 @@ fn read(data: &mut Data) -> (Vec<usize>, Vec<usize>) {
 
 const SHAPE: [&str; 3] = ["--training.seq_len=64", "--training.batch_size=4", "--validation.enable"];
 
-fn shards(path: &str, out: &str, held_out: f64) -> Tokenized {
+pub(super) fn shards(path: &str, out: &str, held_out: f64) -> Tokenized {
     let settings = TokenizeSettings {
         path,
         text_field: "text",

@@ -5,8 +5,9 @@ use super::TextSource;
 use super::documents::Apart;
 use super::sampler::{Sampler, Spot};
 use crate::error::DataError;
+use crate::part::Turn;
 use crate::tokens::Tokens;
-use crate::{Batch, DataState, SourceState};
+use crate::{Batch, DataState, Part, SourceState};
 
 /// One source or several.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ pub(super) struct Mix {
     sources: Vec<Source>,
     /// Where documents are kept apart.
     apart: Option<Apart>,
+    turn: Turn,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl Mix {
             let sampler = sampler(tokens);
             Source { name, weight, share: weight / largest / all, sampler }
         };
-        Self { sources: sources.into_iter().map(source).collect(), apart }
+        Self { sources: sources.into_iter().map(source).collect(), apart, turn: Turn::new(Part::WHOLE) }
     }
 
     /// Where each source is.
@@ -46,7 +48,14 @@ impl Mix {
         self.sources.iter().map(|source| source.sampler.spot()).collect()
     }
 
+    /// From now on the batches of one rank among several.
+    pub(super) fn share(&mut self, part: Part) {
+        self.turn = Turn::new(part);
+    }
+
+    /// Goes to the places of sources between two steps.
     pub(super) fn go_to(&mut self, spots: &[Spot]) {
+        self.turn.begin();
         self.sources.iter_mut().zip(spots).for_each(|(source, spot)| source.sampler.go_to(*spot));
     }
 
@@ -59,9 +68,18 @@ impl Mix {
         lacks.fold((0, f64::NEG_INFINITY), |most, next| if next.1 > most.1 { next } else { most }).0
     }
 
+    /// Goes over samples without reading them.
+    fn pass(&mut self, samples: usize) {
+        for _ in 0..samples {
+            let source = self.next_source();
+            self.sources[source].sampler.pass();
+        }
+    }
+
     /// # Errors
     /// A shard cannot be read; sources are then somewhere.
     pub(super) fn next_batch(&mut self, batch_size: usize, seq_len: usize) -> Result<Batch, DataError> {
+        self.pass(self.turn.before() * batch_size);
         let mut batch = Batch::ignored(batch_size, seq_len);
         let mut sample = vec![0; seq_len + 1];
         let mut starts = Vec::new();
@@ -78,6 +96,8 @@ impl Mix {
                 apart.mark(&starts, &mut positions[range.clone()], &mut batch.targets[range]);
             }
         }
+        let after = self.turn.after() * batch_size;
+        self.pass(after);
         Ok(batch)
     }
 

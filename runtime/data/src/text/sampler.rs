@@ -158,12 +158,17 @@ impl Sampler {
                 copy(offset + samples.at(self.spot.index) * width, 0, sample)?;
             }
         }
+        self.pass();
+        Ok(())
+    }
+
+    /// Goes to the sample behind the next one.
+    pub(super) fn pass(&mut self) {
         self.spot.index += 1;
         self.spot.taken += 1;
         if Some(self.spot.index) == self.samples() {
             self.go_to(Spot { epoch: self.spot.epoch + 1, index: 0, taken: self.spot.taken });
         }
-        Ok(())
     }
 }
 

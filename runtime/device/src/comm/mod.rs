@@ -11,6 +11,7 @@
 //! To add a backend: a module that implements [`Comm`], and an arm in [`connect`].
 
 mod agree;
+mod cores;
 mod error;
 mod exchange;
 mod local;

@@ -8,6 +8,7 @@
 
 mod compare;
 mod groups;
+mod parallel;
 mod resolved;
 mod schedule;
 mod sections;
@@ -26,11 +27,12 @@ use linc_data::DataSettings;
 use linc_device::words::count;
 
 pub use compare::Change;
+pub use parallel::{Accumulate, Comm, Parallelism};
 pub use resolved::Resolved;
 pub use sections::{
     ActivationCheckpoint, AdjustLrFn, AlertLevel, Alerts, Compile, DecayType, Group, GroupRole, Job,
-    LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Parallelism, Profiling, Questions, Segment,
-    Training, Validation,
+    LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Profiling, Questions, Segment, Training,
+    Validation,
 };
 
 /// Most tokens of an optimizer step, which take 2 GiB with their targets; ten times what the largest runs take.
@@ -67,6 +69,8 @@ sections! {
         activation_checkpoint: ActivationCheckpoint,
         /// `[parallelism]`
         parallelism: Parallelism,
+        /// `[comm]`
+        comm: Comm,
         /// `[compile]`
         compile: Compile;
         /// `[model.overrides]`: values that replace those of the model file, by key; nested keys have dots.
@@ -203,7 +207,7 @@ impl JobConfig {
         keys
     }
 
-    /// Batches whose gradients are added up for one optimizer step.
+    /// Batches whose gradients are added up for one optimizer step of a process that trains alone.
     pub fn accumulation_steps(&self) -> usize {
         match usize::try_from(self.training.global_batch_size) {
             Ok(global) => (global / self.training.batch_size).max(1),

@@ -237,9 +237,9 @@ section! {
 section! {
     /// Batches, steps and data.
     Training "training" {
-        /// Sequences per forward and backward pass.
+        /// Sequences per forward and backward pass, of each rank.
         batch_size: usize = 8, aka ["local_batch_size"], check positive();
-        /// Sequences per optimizer step, a multiple of batch_size; -1 for one batch.
+        /// Sequences per optimizer step over all ranks, a multiple of batch_size times the ranks; -1 for one batch on each rank.
         global_batch_size: i64 = -1, check check::minus_one_or_positive();
         /// Tokens per sequence.
         seq_len: usize = 2048, check positive();
@@ -263,7 +263,7 @@ section! {
             check one_of(&["float32"]);
         /// Where to train; auto is the first NVIDIA GPU that can be used, else the CPU.
         device: Choice = Choice::Auto;
-        /// Threads of the CPU; 0 for all. Results do not depend on it.
+        /// Threads of the CPU; 0 for all, or for a fair share of them where several ranks use them. Results do not depend on it.
         threads: usize = 0;
     }
 }
@@ -319,38 +319,6 @@ impl ActivationCheckpoint {
 }
 
 section! {
-    /// Degrees of parallelism; linc runs on one device, so each is 1 (or -1, which comes to 1).
-    Parallelism "parallelism" {
-        /// Replicas.
-        data_parallel_replicate_degree: i64 = 1,
-            aka ["training.data_parallel_replicate_degree", "experimental.data_parallel_replicate_degree"],
-            check only_one_rank();
-        /// Shards of the parameters.
-        data_parallel_shard_degree: i64 = -1,
-            aka [
-                "training.data_parallel_degree",
-                "training.data_parallel_shard_degree",
-                "experimental.data_parallel_shard_degree"
-            ],
-            check only_one_rank();
-        /// Parts of each matmul.
-        tensor_parallel_degree: i64 = 1,
-            aka ["training.tensor_parallel_degree", "experimental.tensor_parallel_degree"],
-            check only_one_rank();
-        /// Groups of layers.
-        pipeline_parallel_degree: i64 = 1,
-            aka ["training.pipeline_parallel_degree", "experimental.pipeline_parallel_degree"],
-            check only_one_rank();
-        /// Parts of the sequence.
-        context_parallel_degree: i64 = 1,
-            aka ["training.context_parallel_degree", "experimental.context_parallel_degree"],
-            check only_one_rank();
-        /// Groups of experts.
-        expert_parallel_degree: i64 = 1, check only_one_rank();
-    }
-}
-
-section! {
     /// The compiler; it always runs.
     Compile "compile" {
         /// Accepted for TorchTitan's configs; linc has no uncompiled mode.
@@ -377,14 +345,6 @@ fn optional_passes() -> Check<Vec<String>> {
 fn newton_schulz_steps() -> Check<usize> {
     Check::new("an integer from 1 to 20", |steps| (1..=20).contains(steps))
         .in_schema(json!({ "minimum": 1, "maximum": 20 }))
-}
-
-fn only_one_rank() -> Check<i64> {
-    Check::new(
-        "1 (or -1): linc trains on one device and does not split a model or batch over several",
-        |value| matches!(value, 1 | -1),
-    )
-    .in_schema(json!({ "enum": [1, -1] }))
 }
 
 fn selective_option() -> Check<String> {

@@ -268,7 +268,7 @@ fn wrong_types_and_ranges_point_at_the_value() {
         ("[optimizer]\nlr = inf", "2:6", "finite"),
         ("[lr_scheduler]\ndecay_ratio = 2.0", "2:15", "0 to 1"),
         ("[lr_scheduler]\ndecay_type = \"step\"", "2:14", "cosine"),
-        ("[parallelism]\ntensor_parallel_degree = 2", "2:26", "one device"),
+        ("[parallelism]\ntensor_parallel_degree = 2", "2:26", "data parallelism"),
         ("[compile]\ndisable_passes = [\"cse\", \"inline\"]", "2:18", "can be left out, which are "),
         ("[compile]\nautotune_seconds = -1", "2:20", "a finite number of at least 0, found -1"),
         ("[compile]\nautotune_seconds = \"fast\"", "2:20", "found the string \"fast\""),

@@ -13,7 +13,8 @@ pub(super) const SUPERSEDED: &str = "metrics-superseded.jsonl";
 /// Appends records to `metrics.jsonl`.
 #[derive(Debug)]
 pub struct MetricsFile {
-    file: File,
+    /// Nothing where another process writes.
+    file: Option<File>,
     measured: Measured,
 }
 
@@ -59,7 +60,12 @@ impl MetricsFile {
             let _ = fs::remove_file(&partial);
             return Err(error);
         }
-        Ok(MetricsFile { file, measured: kept.measured })
+        Ok(MetricsFile { file: Some(file), measured: kept.measured })
+    }
+
+    /// Of a run whose records another process writes, to a file with these measurements.
+    pub fn nowhere(measured: Measured) -> Self {
+        MetricsFile { file: None, measured }
     }
 
     /// The steps of the last measurements in the file.
@@ -77,9 +83,11 @@ impl MetricsFile {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
-        let mut line = serde_json::to_string(record)?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes())?;
+        if let Some(file) = &mut self.file {
+            let mut line = serde_json::to_string(record)?;
+            line.push('\n');
+            file.write_all(line.as_bytes())?;
+        }
         self.measured.note(record);
         Ok(())
     }

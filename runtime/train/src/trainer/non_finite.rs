@@ -9,6 +9,7 @@ use linc_session::output::write_files;
 use serde::Serialize;
 
 use super::Trainer;
+use super::sums::is_gradient;
 use crate::config::NonFinite;
 use crate::error::TrainError;
 
@@ -72,9 +73,6 @@ impl Trainer {
     pub(super) fn forget_gradients(&mut self) -> Result<(), TrainError> {
         if self.update.is_some() {
             let x = &mut self.session.executor;
-            let is_gradient = |role: &Role| {
-                matches!(role, Role::State(StateRole::OfParam { state: ParamState::Gradient, .. }))
-            };
             for gradient in x.tensors(is_gradient) {
                 x.clear_tensor(&gradient.name)?;
             }
@@ -82,7 +80,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes the batches of a step and what the weights and the optimizer's states look like; the folder.
+    /// Writes the batches of a step, of all ranks, and what the weights and the optimizer's states look like; the folder.
     pub(super) fn dump(&self, step: usize, batches: &[Batch]) -> Result<PathBuf, TrainError> {
         let folder = Path::new(&self.config.job.dump_folder).join(format!("non-finite-step-{step}"));
         let rows: Vec<serde_json::Value> = batches
@@ -96,12 +94,27 @@ impl Trainer {
                 row
             })
             .collect();
+        let rows = self.rows_of_all(rows)?;
+        if !self.team.is_first() {
+            return Ok(folder);
+        }
         let shape = [self.config.training.batch_size, self.config.training.seq_len];
         let batch = serde_json::json!({ "step": step, "shape": shape, "batches": rows }).to_string();
         let statistics = serde_json::to_string_pretty(&self.statistics()?).unwrap_or_default();
         let files = [("batch.json", batch.as_bytes()), ("statistics.json", statistics.as_bytes())];
         write_files(&folder, &files)?;
         Ok(folder)
+    }
+
+    fn rows_of_all(&self, rows: Vec<serde_json::Value>) -> Result<Vec<serde_json::Value>, TrainError> {
+        if self.team.is_alone() {
+            return Ok(rows);
+        }
+        let mine = serde_json::Value::from(rows).to_string();
+        let all = self.team.gather("the batches of a step that is not finite", mine.as_bytes())?;
+        let rows =
+            |rank: Vec<u8>| serde_json::from_slice::<Vec<serde_json::Value>>(&rank).unwrap_or_default();
+        Ok(all.into_iter().flat_map(rows).collect())
     }
 
     /// Of all weights and states of the optimizer, in the order of their names.

@@ -16,6 +16,7 @@ use linc_driver::{
 use linc_exec::ExecError;
 use linc_session::{SessionError, autotune};
 
+use super::shares::Shares;
 use super::{Observer, optimizer, resume};
 use crate::config::JobConfig;
 use crate::error::TrainError;
@@ -133,13 +134,13 @@ pub(super) fn programs(
     model: &Model,
     data: &Data,
     optimizer: &OptimizerOptions,
+    shares: Shares,
 ) -> Programs {
     let options = compile_options(config);
-    let steps = config.accumulation_steps();
-    let train = match steps {
-        1 => Entry::Train(optimizer.clone()),
-        _ => Entry::Accumulate,
-    };
+    // Batches of this process, whose operations the update's count for; ranks exchange gradients between the two programs.
+    let Shares { ranks, batches: steps } = shares;
+    let adds_up = steps > 1 || ranks > 1;
+    let train = if adds_up { Entry::Accumulate } else { Entry::Train(optimizer.clone()) };
     let mut entries = vec![(train, options.clone())];
     let sister = |batch, seq| sister(config, batch, seq);
     let evaluation = match data.validation {
@@ -154,8 +155,8 @@ pub(super) fn programs(
     };
     // Before the programs that have caches, so that the arena of a step ends before those. Its operations count for all
     // tokens of the step.
-    let update = (steps > 1)
-        .then(|| push(Entry::Update(optimizer.clone()), sister(options.batch * steps, options.seq)));
+    let update =
+        adds_up.then(|| push(Entry::Update(optimizer.clone()), sister(options.batch * steps, options.seq)));
     let context = options.seq;
     let generates = data.tokenizer.as_ref().map(|_| decode_support(model));
     let (decode, no_sample) = match generates {

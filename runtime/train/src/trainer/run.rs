@@ -51,7 +51,8 @@ impl Trainer {
             progress.interrupted = !self.ask_and_tell(stop, observer)?;
         }
         while self.step < self.end_step() && !progress.interrupted {
-            if stop.load(Ordering::Relaxed) {
+            // Ranks stop together, in the middle of a step.
+            if self.team.is_alone() && stop.load(Ordering::Relaxed) {
                 progress.interrupted = true;
                 break;
             }
@@ -73,12 +74,15 @@ impl Trainer {
                 "Ended after step {step} for training.stop_at_step; without it, the run goes on"
             ));
         }
-        let sample = if is_through && !progress.interrupted { self.sample(stop, observer)? } else { None };
+        let samples = is_through && !progress.interrupted && self.team.is_first();
+        let sample = if samples { self.sample(stop, observer)? } else { None };
         let tokens = self.tokens - start_tokens;
         Ok(Summary {
             step: self.step,
             tokens,
-            tps: progress.loss.map(|_| tokens as f64 / progress.total.as_secs_f64().max(1e-9)),
+            tps: progress
+                .loss
+                .map(|_| tokens as f64 / self.team.size() as f64 / progress.total.as_secs_f64().max(1e-9)),
             loss: progress.loss,
             validation: progress.validation,
             arena: self.session.executor.arena_bytes(),
@@ -104,14 +108,13 @@ impl Trainer {
             progress.interrupted = true;
             return Ok(());
         };
-        let step_tokens = self.step_tokens();
         progress.loss = Some(done.loss);
         let elapsed = begun.elapsed();
         meter.time += elapsed;
         progress.total += elapsed;
         meter.steps += 1;
-        meter.tokens += step_tokens;
-        self.tokens += step_tokens;
+        meter.tokens += self.rank_tokens();
+        self.tokens += self.step_tokens();
         observer.step(self.step, done.loss);
         self.watch(&done, observer)?;
         if let Some(tracer) = &mut self.tracer {

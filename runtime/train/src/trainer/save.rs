@@ -16,6 +16,16 @@ const STAGED: u64 = 1 << 30;
 impl Trainer {
     /// Saves the step that was done last. The one before is waited for; the last of a run as well.
     pub(super) fn save(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if !self.team.is_first() {
+            // The first rank writes what all have.
+            self.saved_step = Some(self.step);
+            return self.team.wait("the checkpoint");
+        }
+        self.save_first(last, observer)?;
+        self.team.wait("the checkpoint")
+    }
+
+    fn save_first(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.wait_for_checkpoint(observer)?;
         match self.config.checkpoint.async_mode {
             AsyncMode::Disabled => self.save_now(last, observer),

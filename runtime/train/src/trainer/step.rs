@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use linc_data::{Batch, DataState, target_shares};
+use linc_data::{Batch, DataState};
 use linc_driver::names;
 
 use super::Trainer;
 use super::non_finite::{Verdict, verdict};
 use super::programs::TRAIN;
+use super::sums::Sums;
 use crate::error::TrainError;
 
 /// What a step gave.
@@ -33,10 +34,15 @@ pub(super) struct Meter {
 }
 
 impl Trainer {
-    /// Tokens of an optimizer step.
+    /// Tokens of an optimizer step, over all ranks.
     pub(super) fn step_tokens(&self) -> u64 {
+        self.rank_tokens() * self.shares.ranks as u64
+    }
+
+    /// Tokens of an optimizer step that this rank computes with.
+    pub(super) fn rank_tokens(&self) -> u64 {
         let training = &self.config.training;
-        (training.batch_size * self.config.accumulation_steps() * training.seq_len) as u64
+        (training.batch_size * self.shares.batches * training.seq_len) as u64
     }
 
     /// One optimizer step. If `stop` is set before its update, nothing: what its batches added up is forgotten, and the
@@ -49,8 +55,8 @@ impl Trainer {
         let position = self.data.training.state();
         let begun = Instant::now();
         let mut batches: Vec<Batch> = vec![];
-        for index in 0..self.config.accumulation_steps() {
-            if index > 0 && stop.load(Ordering::Relaxed) {
+        for index in 0..self.shares.batches {
+            if index > 0 && self.team.is_alone() && stop.load(Ordering::Relaxed) {
                 self.data.training.restore(&position)?;
                 return Ok(None);
             }
@@ -60,17 +66,24 @@ impl Trainer {
         if let Some(tracer) = &mut self.tracer {
             tracer.data(begun);
         }
-        // Of one batch it is exact.
-        let mut loss = 0.0;
-        for (index, (batch, share)) in batches.iter().zip(target_shares(&batches)).enumerate() {
-            self.feed_batch(batch, index, share)?;
+        // Ranks end together or not at all: what one of them was asked in the middle of a step waits for the next.
+        let never = AtomicBool::new(false);
+        let Some(shares) = self.shares_of_all(&batches, stop)? else { return self.take_back(&position) };
+        let stop = if self.team.is_alone() { stop } else { &never };
+        let first = self.team.rank() * batches.len();
+        let mut losses = vec![];
+        let mut sums = Sums::default();
+        for (index, batch) in batches.iter().enumerate() {
+            let keeps = self.begin_batch(index, &mut sums)?;
+            self.feed_batch(batch, keeps, shares[first + index])?;
             if !self.run_program(TRAIN, stop)? {
                 return self.take_back(&position);
             }
-            loss += share * f64::from(self.session.scalar(TRAIN, names::LOSS)?);
+            losses.push(self.session.scalar(TRAIN, names::LOSS)?);
+            self.end_batch(&mut sums)?;
         }
-        let loss = loss as f32;
         if let Some(update) = self.update {
+            self.exchange_gradients(sums)?;
             self.feed_optimizer(update)?;
             if !self.run_program(update, stop)? {
                 return self.take_back(&position);
@@ -83,6 +96,10 @@ impl Trainer {
         }
         let program = self.update.unwrap_or(TRAIN);
         let grad_norm = self.session.scalar(program, names::GRAD_NORM)?;
+        let losses = self.losses_of_all(&losses, grad_norm)?;
+        // Of one batch it is exact.
+        let loss =
+            losses.iter().zip(&shares).map(|(loss, share)| share * f64::from(*loss)).sum::<f64>() as f32;
         let scaling = if self.config.training.mixed_precision_param.scales_loss() {
             let scale = self.session.scalar(program, names::LOSS_SCALE)?;
             Some((scale, self.session.scalar(program, names::SKIPPED_STEPS)?))
@@ -128,8 +145,8 @@ impl Trainer {
         Ok(None)
     }
 
-    /// Gives the training program batch `index` of a step, which has that share of the step's targets.
-    fn feed_batch(&mut self, batch: &Batch, index: usize, share: f64) -> Result<(), TrainError> {
+    /// Gives the training program a batch, which has that share of the step's targets, and is added to those before or not.
+    fn feed_batch(&mut self, batch: &Batch, keeps: bool, share: f64) -> Result<(), TrainError> {
         let x = &mut self.session.executor;
         x.write_input(TRAIN, names::TOKENS, bytemuck::cast_slice(&batch.tokens))?;
         x.write_input(TRAIN, names::TARGETS, bytemuck::cast_slice(&batch.targets))?;
@@ -139,7 +156,7 @@ impl Trainer {
         match self.update {
             None => self.feed_optimizer(TRAIN),
             Some(_) => {
-                let keep = if index == 0 { 0f32 } else { 1.0 };
+                let keep = if keeps { 1f32 } else { 0.0 };
                 x.write_input(TRAIN, names::KEEP, bytemuck::bytes_of(&keep))?;
                 Ok(x.write_input(TRAIN, names::SHARE, bytemuck::bytes_of(&(share as f32)))?)
             }

@@ -1,5 +1,7 @@
 //! What a run writes to its device before its first step.
 
+mod ranks;
+
 use std::cell::RefCell;
 use std::ops::Range;
 use std::path::Path;
@@ -127,7 +129,7 @@ fn ready_with(folder: &Path, training: &str, sections: &str) -> (Trainer, u64) {
     let files = ModelFiles::resolve(&config.model, &[], &Shipped::NONE).unwrap_or_else(|e| panic!("{e}"));
     let written = Rc::new(RefCell::new(0));
     let cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).unwrap_or_else(|e| panic!("{e}"));
-    let device = Box::new(Counting { cpu, written: written.clone() });
+    let device: Box<dyn Device> = Box::new(Counting { cpu, written: written.clone() });
     let stop = AtomicBool::new(false);
     let trainer = Trainer::new(config, &files, Folder::Named, None, device, &stop, &mut Silent);
     let trainer = trainer.unwrap_or_else(|e| panic!("{e}"));

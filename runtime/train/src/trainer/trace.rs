@@ -20,10 +20,16 @@ enum Row {
     Data = 2,
     /// Tensors are copied for a checkpoint, or written.
     Checkpoint = 3,
+    /// Numbers go to other ranks and come from them.
+    Exchange = 4,
 }
 
-const ROWS: [(Row, &str); 3] =
-    [(Row::Kernels, "kernels"), (Row::Data, "data"), (Row::Checkpoint, "checkpoint")];
+const ROWS: [(Row, &str); 4] = [
+    (Row::Kernels, "kernels"),
+    (Row::Data, "data"),
+    (Row::Checkpoint, "checkpoint"),
+    (Row::Exchange, "exchange"),
+];
 
 /// Writes a trace of some steps of a run.
 #[derive(Debug)]
@@ -90,6 +96,12 @@ impl Tracer {
         self.push(Row::Checkpoint, what, from, begun.elapsed(), json!({}));
     }
 
+    /// Adds an exchange with other ranks.
+    pub(super) fn exchange(&mut self, begun: Instant) {
+        let from = self.micros(begun);
+        self.push(Row::Exchange, "gradients", from, begun.elapsed(), json!({}));
+    }
+
     /// A step is done: writes what was added since the last, if it is its turn.
     pub(super) fn step(&mut self, step: usize) -> io::Result<()> {
         let events = std::mem::take(&mut self.events);
@@ -129,6 +141,6 @@ mod tests {
             fs::read_to_string(folder.path().join("traces/iteration_2/rank0_trace.json")).expect("a trace");
         let trace: Value = serde_json::from_str(&text).expect("JSON");
         let events = trace["traceEvents"].as_array().expect("events");
-        assert_eq!(events.len(), 4, "three names of rows and the copy");
+        assert_eq!(events.len(), ROWS.len() + 1, "names of rows and the copy");
     }
 }

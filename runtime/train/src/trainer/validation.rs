@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use linc_data::{RecallAccuracy, ValidationData};
+use linc_data::{Batch, RecallAccuracy, Score, ValidationData};
 use linc_driver::names;
 use linc_session::Session;
 
@@ -10,51 +10,115 @@ use super::observer::Observer;
 use super::programs::EVAL;
 use crate::error::TrainError;
 use crate::metrics::Record;
+use crate::team::Team;
 
-/// Measures `steps` batches (-1 for all) of a validation part into `record`; losses are weighted by their targets. False
-/// if `stop` was set before it was through: `record` is then as it was.
+/// What a batch comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Measured {
+    nats: f64,
+    targets: u64,
+    bytes: u64,
+    /// Of recall: queries that were answered right, and all.
+    right: u64,
+    queries: u64,
+}
+
+/// Measures `steps` batches (-1 for all) of a validation part into `record`; losses are weighted by their targets. Ranks share
+/// out the batches, and add up in the order of all. False if `stop` was set, on any of them, before it was through: `record` is then as it
+/// was.
 pub(super) fn validate(
     session: &mut Session,
     data: &ValidationData,
-    steps: i64,
-    vocab: usize,
+    team: &Team,
+    (steps, vocab): (i64, usize),
     record: &mut Record,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<bool, TrainError> {
-    let (mut nats, mut count, mut bytes) = (0.0, 0u64, 0u64);
-    let mut accuracy = RecallAccuracy::default();
     let batches = data.batches_of(steps);
+    let mut mine = vec![];
     observer.validating(0, batches);
-    for index in 0..batches {
-        let batch = data.batch(index)?;
-        match data {
-            ValidationData::Text(_) => {
-                let positions = batch.positions.as_deref();
-                let loss = session.loss(EVAL, &batch.tokens, &batch.targets, positions, stop)?;
-                let Some(loss) = loss else { return Ok(false) };
-                nats += f64::from(loss) * batch.target_count() as f64;
-            }
-            ValidationData::Recall(_) => {
-                let Some(logits) = logits(session, &batch.tokens, stop)? else { return Ok(false) };
-                let row = |position: usize| &logits[position * vocab..(position + 1) * vocab];
-                let queries = batch.queries.iter();
-                nats += queries.map(|q| nll(row(q.position), batch.targets[q.position])).sum::<f64>();
-                accuracy.add(&batch, |position| argmax(row(position)));
-            }
-        }
-        count += batch.target_count() as u64;
-        bytes += batch.target_bytes.unwrap_or(0);
-        observer.validating(index + 1, batches);
+    for index in (team.rank()..batches).step_by(team.size()) {
+        let Some(measured) = measure(session, data, &data.batch(index)?, vocab, stop)? else {
+            mine.clear();
+            break;
+        };
+        mine.push(measured);
+        observer.validating((index + team.size()).min(batches), batches);
     }
-    record.validation_loss = Some(nats / count.max(1) as f64);
+    let Some(all) = of_all(team, mine, batches)? else { return Ok(false) };
+    let nats: f64 = all.iter().map(|batch| batch.nats).sum();
+    let sum = |of: fn(&Measured) -> u64| all.iter().map(of).sum::<u64>();
+    let (targets, bytes) = (sum(|batch| batch.targets), sum(|batch| batch.bytes));
+    let (right, queries) = (sum(|batch| batch.right), sum(|batch| batch.queries));
+    record.validation_loss = Some(nats / targets.max(1) as f64);
     if bytes > 0 {
         record.validation_bits_per_byte = Some(nats / std::f64::consts::LN_2 / bytes as f64);
     }
-    if accuracy.overall.total > 0 {
-        record.validation_accuracy = Some(accuracy.overall.accuracy());
+    if queries > 0 {
+        record.validation_accuracy = Some(Score { right, total: queries }.accuracy());
     }
     Ok(true)
+}
+
+/// All batches in their order, of what each rank has of them; nothing if any rank was asked to stop, and so lacks some.
+fn of_all(team: &Team, mine: Vec<Measured>, batches: usize) -> Result<Option<Vec<Measured>>, TrainError> {
+    if team.is_alone() {
+        return Ok((mine.len() == batches).then_some(mine));
+    }
+    let words = mine.iter().flat_map(|Measured { nats, targets, bytes, right, queries }| {
+        [nats.to_bits(), *targets, *bytes, *right, *queries]
+    });
+    let words: Vec<u64> = words.collect();
+    let all = team.gather("the validation", bytemuck::cast_slice(&words))?;
+    let of_rank = |bytes: Vec<u8>| {
+        let words: Vec<u64> = bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
+        let (batches, _) = words.as_chunks::<5>();
+        let measured = batches.iter().map(|[nats, targets, bytes, right, queries]| Measured {
+            nats: f64::from_bits(*nats),
+            targets: *targets,
+            bytes: *bytes,
+            right: *right,
+            queries: *queries,
+        });
+        measured.collect::<Vec<_>>()
+    };
+    let ranks: Vec<Vec<Measured>> = all.into_iter().map(of_rank).collect();
+    let batch = |index: usize| ranks[index % ranks.len()].get(index / ranks.len()).copied();
+    Ok((0..batches).map(batch).collect())
+}
+
+/// Measures a batch; nothing if `stop` is set before it is through.
+fn measure(
+    session: &mut Session,
+    data: &ValidationData,
+    batch: &Batch,
+    vocab: usize,
+    stop: &AtomicBool,
+) -> Result<Option<Measured>, TrainError> {
+    let mut measured = Measured {
+        targets: batch.target_count() as u64,
+        bytes: batch.target_bytes.unwrap_or(0),
+        ..Measured::default()
+    };
+    match data {
+        ValidationData::Text(_) => {
+            let positions = batch.positions.as_deref();
+            let loss = session.loss(EVAL, &batch.tokens, &batch.targets, positions, stop)?;
+            let Some(loss) = loss else { return Ok(None) };
+            measured.nats = f64::from(loss) * batch.target_count() as f64;
+        }
+        ValidationData::Recall(_) => {
+            let Some(logits) = logits(session, &batch.tokens, stop)? else { return Ok(None) };
+            let row = |position: usize| &logits[position * vocab..(position + 1) * vocab];
+            let queries = batch.queries.iter();
+            measured.nats = queries.map(|q| nll(row(q.position), batch.targets[q.position])).sum();
+            let mut accuracy = RecallAccuracy::default();
+            accuracy.add(batch, |position| argmax(row(position)));
+            (measured.right, measured.queries) = (accuracy.overall.right, accuracy.overall.total);
+        }
+    }
+    Ok(Some(measured))
 }
 
 /// Logits `[B*N, vocab]` of a batch by the evaluation program; nothing if `stop` is set before it is through.

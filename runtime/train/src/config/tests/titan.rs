@@ -71,8 +71,8 @@ fn switches_are_turned_off_in_its_way() {
 #[test]
 fn an_older_name_is_held_to_the_same_limits() {
     assert!(
-        bad("[training]\ndata_parallel_degree = 2\n", &[])
-            .contains("run.toml:2:24: error: `training.data_parallel_degree`")
+        bad("[training]\ntensor_parallel_degree = 2\n", &[])
+            .contains("run.toml:2:26: error: `training.tensor_parallel_degree`")
     );
     assert!(good("[validation]\nenabled = true\n", &[]).validation.enable);
 }

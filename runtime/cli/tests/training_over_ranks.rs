@@ -1,0 +1,209 @@
+//! `linc launch -n N train`: runs of several processes over the MPI of this machine, where there is one.
+#![cfg(unix)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::{Folder, succeed};
+use crate::ranks::{launch, said};
+
+const DEGREE: &str = "--parallelism.data_parallel_replicate_degree";
+
+/// What all runs here are told: four batches a step, whose gradients are added up in the order of ranks.
+const SHARED: [&str; 6] =
+    ["--training.batch_size", "1", "--training.global_batch_size", "4", "--parallelism.accumulate", "tree"];
+
+/// A run of `ranks` processes into a folder; nothing where there is no MPI.
+fn over(ranks: &str, config: &str, folder: &Path, more: &[&str]) -> Option<Command> {
+    let folder = folder.display().to_string();
+    let args = [&["train", config, "--job.dump_folder", &folder, DEGREE, ranks][..], &SHARED, more].concat();
+    launch(ranks, &args)
+}
+
+/// The same by one process alone.
+fn alone(config: &str, folder: &Path, more: &[&str]) {
+    let folder = folder.display().to_string();
+    succeed(&[&["train", config, "--job.dump_folder", &folder][..], &SHARED, more].concat());
+}
+
+fn done(mut command: Command) -> String {
+    let (code, text) = said(&command.output().expect("linc runs"));
+    assert_eq!(code, Some(0), "{text}");
+    text
+}
+
+/// Losses and norms of all steps and validations, in their order.
+fn measured(folder: &Path) -> Vec<[Option<f64>; 3]> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).expect("metrics.jsonl");
+    let record =
+        |line: &str| -> Value { serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")) };
+    let of = |record: Value| ["loss", "grad_norm", "validation_loss"].map(|key| record[key].as_f64());
+    text.lines().map(record).map(of).collect()
+}
+
+/// The bytes of weights and moments after a step.
+fn tensors(folder: &Path, step: usize) -> Vec<Vec<u8>> {
+    let file = |name: &str| {
+        let path = folder.join(format!("checkpoint/step-{step}/{name}.safetensors"));
+        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    ["model", "optimizer"].map(file).to_vec()
+}
+
+#[test]
+fn processes_train_what_one_trains_and_go_on_in_any_number() {
+    let folder = Folder::new("training_over_ranks");
+    let config = folder.config();
+    let whole = ["--checkpoint.last_save_model_only", "false"];
+    alone(&config, &folder.path("one"), &whole);
+    for ranks in ["2", "4"] {
+        let Some(command) = over(ranks, &config, &folder.path(ranks), &whole) else { return };
+        let text = done(command);
+        assert!(text.contains(&format!("Ranks: {ranks}, of which each has all parameters")), "{text}");
+        assert_eq!(text.matches("Training completed").count(), 1, "one rank speaks: {text}");
+        assert!(!text.contains("[rank"), "{text}");
+        assert_eq!(measured(&folder.path(ranks)), measured(&folder.path("one")), "{ranks} ranks");
+        for step in [3, 6] {
+            assert!(
+                tensors(&folder.path(ranks), step) == tensors(&folder.path("one"), step),
+                "{ranks} ranks"
+            );
+        }
+    }
+    // Four, two, one and four ranks in turn; the folder is the same run to all of them.
+    let resumed = folder.path("resumed");
+    for (ranks, until) in [("4", "2"), ("2", "4"), ("1", "5"), ("4", "6")] {
+        let more = [&whole[..], &["--training.stop_at_step", until]].concat();
+        match ranks {
+            "1" => alone(&config, &resumed, &more),
+            _ => drop(over(ranks, &config, &resumed, &more).map(done)),
+        }
+    }
+    assert!(tensors(&resumed, 6) == tensors(&folder.path("one"), 6));
+    let steps = |name: &str| {
+        let all = measured(&folder.path(name));
+        all.into_iter().filter(|[loss, ..]| loss.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(steps("resumed"), steps("one"));
+}
+
+#[test]
+fn what_all_ranks_find_wrong_is_said_once() {
+    let folder = Folder::new("ranks_refused");
+    let config = folder.config();
+    let cases: [(&[&str], &str); 4] = [
+        (&[], "data_parallel_shard_degree is -1, which comes to 2 of 2 ranks"),
+        (&[DEGREE, "2", "--training.global_batch_size", "3"], "global_batch_size 3 is not a multiple of"),
+        (&[DEGREE, "2", "--training.dataset_path", "no/such.txt"], "no/such.txt: there is no such file"),
+        (&["--parallelism.tensor_parallel_degree", "2"], "expected 1 (or -1"),
+    ];
+    for (args, words) in cases {
+        let Some(mut command) = launch("2", &[&["train", &config][..], args].concat()) else { return };
+        let (code, text) = said(&command.output().expect("linc runs"));
+        assert_eq!(code, Some(2), "{text}");
+        assert_eq!(text.matches(words).count(), 1, "{text}");
+        assert!(text.contains("help: ") || text.contains("expected "), "{text}");
+    }
+    assert!(!folder.path("run/config.toml").exists(), "something was written");
+}
+
+/// The processes that train into a folder, by rank.
+fn processes(folder: &Path, launcher: &Child) -> Vec<(String, u32)> {
+    let wanted = folder.display().to_string();
+    let mut found = vec![];
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let command = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        let environment = String::from_utf8_lossy(&read("environ")).into_owned();
+        let rank = environment
+            .split('\0')
+            .find_map(|pair| pair.strip_prefix("PMI_RANK=").or(pair.strip_prefix("OMPI_COMM_WORLD_RANK=")));
+        if let Some(rank) = rank.filter(|_| command.contains(&wanted) && id != launcher.id()) {
+            found.push((rank.to_owned(), id));
+        }
+    }
+    found
+}
+
+/// Waits until a run has saved a checkpoint at or after a step.
+fn wait_for_step(folder: &Path, step: usize, launcher: &mut Child) {
+    let begun = Instant::now();
+    let saved = || {
+        let entries = fs::read_dir(folder.join("checkpoint")).into_iter().flatten().flatten();
+        let steps =
+            entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok());
+        steps.max().unwrap_or(0) >= step
+    };
+    while !saved() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint of step {step}");
+        assert!(launcher.try_wait().expect("a child").is_none(), "the run has ended before step {step}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_with_the_same_bits() {
+    let folder = Folder::new("ranks_killed");
+    let config = folder.config();
+    let settings = [
+        "--training.steps",
+        "60",
+        "--checkpoint.interval",
+        "5",
+        "--validation.enable",
+        "false",
+        "--checkpoint.async_mode",
+        "async",
+        "--checkpoint.last_save_model_only",
+        "false",
+    ];
+    alone(&config, &folder.path("whole"), &settings);
+    let run = folder.path("killed");
+    // The last start, of one process, finds whatever the kills have left.
+    for (ranks, culprit, after) in [("2", "1", 5), ("4", "0", 10), ("2", "0", 20)] {
+        let Some(mut command) = over(ranks, &config, &run, &settings) else { return };
+        let mut launcher = command.spawn().expect("linc runs");
+        wait_for_step(&run, after, &mut launcher);
+        let all = processes(&run, &launcher);
+        let victim = all.iter().find(|(rank, _)| rank == culprit);
+        if let Some((_, id)) = victim {
+            let sent = Command::new("kill").args(["-KILL", &id.to_string()]).status().expect("kill");
+            assert!(sent.success() || launcher.try_wait().expect("a child").is_some());
+        }
+        let begun = Instant::now();
+        let output = launcher.wait_with_output().expect("it ends");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        let (code, text) = said(&output);
+        assert!(victim.is_some() && code != Some(0) || text.contains("Training completed"), "{text}");
+    }
+    alone(&config, &run, &settings);
+    assert!(tensors(&run, 60) == tensors(&folder.path("whole"), 60), "other bits");
+}
+
+#[test]
+fn a_request_to_one_process_saves_once_and_all_end() {
+    let folder = Folder::new("ranks_interrupted");
+    let config = folder.config();
+    let settings =
+        ["--training.steps", "100000", "--checkpoint.interval", "10", "--validation.enable", "false"];
+    let run = folder.path("run");
+    let Some(mut command) = over("2", &config, &run, &settings) else { return };
+    let mut launcher = command.spawn().expect("linc runs");
+    wait_for_step(&run, 10, &mut launcher);
+    // A terminal sends it to all of them; here the rank that does not write gets it alone.
+    let all = processes(&run, &launcher);
+    let (_, id) = all.iter().find(|(rank, _)| rank == "1").expect("a rank");
+    let sent = Command::new("kill").args(["-INT", &id.to_string()]).status().expect("kill");
+    assert!(sent.success());
+    let (code, text) = said(&launcher.wait_with_output().expect("it ends"));
+    assert_eq!(code, Some(130), "{text}");
+    assert_eq!(text.matches("Interrupted after step").count(), 1, "{text}");
+    let step = text.split("Interrupted after step ").nth(1).and_then(|rest| rest.split(';').next());
+    let step: usize = step.and_then(|step| step.parse().ok()).expect("a step");
+    assert_eq!(tensors(&run, step).len(), 2);
+}

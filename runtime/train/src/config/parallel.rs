@@ -1,0 +1,71 @@
+//! How a run is shared among ranks: TorchTitan's `[parallelism]` and `[comm]`.
+
+use linc_config::check::{Check, minus_one_or_positive, one_of, positive};
+use linc_config::{choice, section};
+use serde_json::json;
+
+choice! {
+    /// In which order gradients of the batches of one rank are added up.
+    Accumulate {
+        /// One after the other.
+        Sequence = "sequence",
+        /// Neighbours, then pairs of neighbours, and so on, as over ranks.
+        Tree = "tree",
+    }
+}
+
+section! {
+    /// How the ranks of a run share it. The degrees multiply to the number of ranks.
+    Parallelism "parallelism" {
+        /// Groups of ranks that each have all parameters and other batches.
+        data_parallel_replicate_degree: i64 = 1,
+            aka ["training.data_parallel_replicate_degree", "experimental.data_parallel_replicate_degree"],
+            check minus_one_or_positive();
+        /// Ranks that share out the parameters among themselves, and have other batches; -1 for all that the other degrees leave. Only 1
+        /// is there yet.
+        data_parallel_shard_degree: i64 = -1,
+            aka [
+                "training.data_parallel_degree",
+                "training.data_parallel_shard_degree",
+                "experimental.data_parallel_shard_degree"
+            ],
+            check minus_one_or_positive();
+        /// Parts of each matmul.
+        tensor_parallel_degree: i64 = 1,
+            aka ["training.tensor_parallel_degree", "experimental.tensor_parallel_degree"],
+            check not_there_yet();
+        /// Groups of layers.
+        pipeline_parallel_degree: i64 = 1,
+            aka ["training.pipeline_parallel_degree", "experimental.pipeline_parallel_degree"],
+            check not_there_yet();
+        /// Parts of the sequence.
+        context_parallel_degree: i64 = 1,
+            aka ["training.context_parallel_degree", "experimental.context_parallel_degree"],
+            check not_there_yet();
+        /// Groups of experts.
+        expert_parallel_degree: i64 = 1, check not_there_yet();
+        /// Who adds up what ranks exchange: "exact" is linc itself, in an order that gives the same bits on every machine.
+        reduce: String = "exact".to_owned(), check one_of(&["exact"]);
+        /// In which order gradients of several batches of one rank are added up. "tree" gives bits that do not depend on the number of
+        /// ranks, where each has a power of two of batches; it takes room for further gradients, the binary logarithm of these batches less one.
+        accumulate: Accumulate = Accumulate::Sequence;
+    }
+}
+
+section! {
+    /// How long ranks wait for each other.
+    Comm "comm" {
+        /// Seconds that a rank waits for others before the first step, and for what is done once: checkpoints and the end.
+        init_timeout_seconds: usize = 300, check positive();
+        /// Seconds that a rank waits for others in a step.
+        train_timeout_seconds: usize = 100, check positive();
+    }
+}
+
+fn not_there_yet() -> Check<i64> {
+    Check::new(
+        "1 (or -1, which comes to 1): linc has data parallelism, and nothing of this kind yet",
+        |value| matches!(value, 1 | -1),
+    )
+    .in_schema(json!({ "enum": [1, -1] }))
+}

@@ -1,0 +1,203 @@
+//! The ranks of a run, and what they tell each other beside gradients: what must be the same, what went wrong on one of them,
+//! and that somebody asked to stop.
+//!
+//! Invariant: what a run does next is decided from what all ranks know, so that all do the same. What only one rank meets is
+//! either settled with all ([`Team::settle`]) or ends all.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use linc_device::comm::{CommError, Ranks, Single};
+
+use crate::error::TrainError;
+
+/// This process and the other ranks of its run.
+#[derive(Clone)]
+pub struct Team {
+    ranks: Rc<RefCell<Ranks>>,
+    rank: usize,
+    size: usize,
+    timeouts: Timeouts,
+    /// All ranks have heard of an error of one of them.
+    settled: Rc<Cell<bool>>,
+}
+
+/// How long a rank waits for others: for what is done once, such as reading data or writing a checkpoint, and for a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `comm.init_timeout_seconds`
+    pub init: Duration,
+    /// `comm.train_timeout_seconds`
+    pub train: Duration,
+}
+
+/// What a rank says of a piece of work.
+const WELL: u8 = 0;
+const FAILED: u8 = 1;
+const INTERRUPTED: u8 = 2;
+
+impl Team {
+    /// A process that has no others beside it.
+    pub fn alone() -> Team {
+        let forever = Duration::MAX;
+        let ranks = Ranks::new(Box::new(Single), forever, |_| {});
+        Team::new(ranks, Timeouts { init: forever, train: forever })
+    }
+
+    /// Of ranks that are connected.
+    pub fn new(mut ranks: Ranks, timeouts: Timeouts) -> Team {
+        ranks.set_timeout(timeouts.init);
+        let (rank, size) = (ranks.rank(), ranks.size());
+        Team { ranks: Rc::new(RefCell::new(ranks)), rank, size, timeouts, settled: Rc::default() }
+    }
+
+    /// This process among all, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether this is the rank that writes and speaks.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Whether nobody else has a part in the run.
+    pub fn is_alone(&self) -> bool {
+        self.size == 1
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        self.ranks.borrow().describe()
+    }
+
+    /// The exchanges themselves.
+    pub fn ranks(&self) -> &RefCell<Ranks> {
+        &self.ranks
+    }
+
+    /// Threads for this rank where nobody says how many.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`], as all that is exchanged.
+    pub fn fair_threads(&self) -> Result<usize, TrainError> {
+        Ok(self.ranks.borrow_mut().fair_threads()?)
+    }
+
+    /// From now on others are waited for as long as a step may take.
+    pub(crate) fn begin_steps(&self) {
+        self.ranks.borrow_mut().set_timeout(self.timeouts.train);
+    }
+
+    /// A piece of work that each rank did by itself: it is well where it is on all ranks. Else all get an error: that of the
+    /// first rank that has one.
+    ///
+    /// # Errors
+    /// Its own, [`TrainError::OfRank`], or [`TrainError::Interrupted`] where somebody asked any of them to stop.
+    pub fn settle<T>(&self, name: &str, result: Result<T, TrainError>) -> Result<T, TrainError> {
+        if self.is_alone() {
+            return result;
+        }
+        let said = match &result {
+            Ok(_) => vec![WELL],
+            Err(error) if error.is_interrupt() => vec![INTERRUPTED],
+            Err(error) => [&[FAILED], error.to_string().as_bytes()].concat(),
+        };
+        let all = self.gather(name, &said)?;
+        let word = |said: &Vec<u8>| said.first().copied().unwrap_or(WELL);
+        if let Some(rank) = all.iter().position(|said| word(said) == FAILED) {
+            self.settled.set(true);
+            return match result {
+                Err(error) if rank == self.rank => Err(error),
+                _ => {
+                    let message = String::from_utf8_lossy(&all[rank][1..]).into_owned();
+                    Err(TrainError::OfRank { rank, message })
+                }
+            };
+        }
+        if all.iter().any(|said| word(said) == INTERRUPTED) {
+            self.settled.set(true);
+            return Err(TrainError::Interrupted);
+        }
+        result
+    }
+
+    /// Compares facts, each with its name, over all ranks.
+    ///
+    /// # Errors
+    /// [`CommError::Differ`] on all ranks alike.
+    pub fn agree(&self, facts: &[(&str, String)]) -> Result<(), TrainError> {
+        let agreed = self.ranks.borrow_mut().agree(facts);
+        if matches!(agreed, Err(CommError::Differ(_))) {
+            self.settled.set(true);
+        }
+        Ok(agreed?)
+    }
+
+    /// What the first rank says, on all.
+    ///
+    /// # Errors
+    /// As [`Team::fair_threads`].
+    pub(crate) fn of_first(&self, name: &str, bytes: Vec<u8>) -> Result<Vec<u8>, TrainError> {
+        if self.is_alone() {
+            return Ok(bytes);
+        }
+        let said = if self.is_first() { &bytes[..] } else { &[] };
+        Ok(self.gather(name, said)?.swap_remove(0))
+    }
+
+    /// What all say, in the order of the ranks.
+    ///
+    /// # Errors
+    /// As [`Team::fair_threads`].
+    pub(crate) fn gather(&self, name: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TrainError> {
+        let mut ranks = self.ranks.borrow_mut();
+        let world = ranks.world();
+        Ok(ranks.gather(name, &world, bytes)?)
+    }
+
+    /// Comes back when all ranks have come here, of which one may have work that is not a step's: the others sleep.
+    ///
+    /// # Errors
+    /// As [`Team::fair_threads`].
+    pub(crate) fn wait(&self, name: &str) -> Result<(), TrainError> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        let mut ranks = self.ranks.borrow_mut();
+        let world = ranks.world();
+        ranks.set_timeout(self.timeouts.init);
+        let waited = ranks.idle_barrier(name, &world, 0);
+        ranks.set_timeout(self.timeouts.train);
+        Ok(waited?)
+    }
+
+    /// Whether all ranks end by this error, each by itself: else it has to be told to them.
+    pub fn share(&self, error: &TrainError) -> bool {
+        self.is_alone() || self.settled.get() || error.is_shared()
+    }
+
+    /// Ends all ranks by an error of this one. Where they are processes this does not return.
+    pub fn abort(&self, code: u8, message: &str) {
+        self.ranks.borrow_mut().abort(code, message);
+    }
+
+    /// Leaves in order, when all ranks do.
+    ///
+    /// # Errors
+    /// As [`Team::fair_threads`].
+    pub fn finish(self) -> Result<(), TrainError> {
+        self.wait("the end")?;
+        match Rc::try_unwrap(self.ranks) {
+            Ok(ranks) => Ok(ranks.into_inner().finish()?),
+            // Somebody still holds them, who is to finish.
+            Err(_) => Ok(()),
+        }
+    }
+}

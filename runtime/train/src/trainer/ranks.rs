@@ -1,0 +1,161 @@
+//! What the ranks of a run must have in common, and what all take from the first of them.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+
+use linc_checkpoint::ModelRecord;
+use linc_data::DataState;
+use linc_device::cpu::Level;
+use linc_device::{Device, words};
+use linc_driver::tiles::Tiles;
+use linc_driver::{Model, Options, PersistentLayout, Target};
+use linc_session::autotune;
+use serde::{Deserialize, Serialize};
+
+use super::folder::Chosen;
+use super::programs::{Programs, TRAIN};
+use super::resume::Start;
+use crate::config::JobConfig;
+use crate::error::TrainError;
+use crate::metrics::Measured;
+use crate::team::Team;
+
+/// Refuses what one process does and several do not yet.
+pub(super) fn check_supported(
+    config: &JobConfig,
+    team: &Team,
+    device: &dyn Device,
+) -> Result<(), TrainError> {
+    if team.is_alone() {
+        return Ok(());
+    }
+    if device.arch().is_some() {
+        let message = format!(
+            "{} train on CPUs only: exchanges between GPUs are not there yet",
+            words::count(team.size(), "rank")
+        );
+        let help = "--training.device cpu, or start one process".to_owned();
+        return Err(config.problem(&["training.device"], message, Some(help)).into());
+    }
+    if !config.eval.tasks.is_empty() {
+        let message = "eval.tasks are asked by one process only, while the other ranks would wait".to_owned();
+        let help = "leave eval.tasks out, and ask the run's checkpoints: linc eval STEP_DIR --tasks NAMES"
+            .to_owned();
+        return Err(config.problem(&["eval.tasks"], message, Some(help)).into());
+    }
+    Ok(())
+}
+
+/// The handshake: what would train something else on each rank is an error that says who has what.
+pub(super) fn agree(
+    team: &Team,
+    config: &JobConfig,
+    record: &ModelRecord,
+    data: &DataState,
+) -> Result<(), TrainError> {
+    if team.is_alone() {
+        return Ok(());
+    }
+    let mut facts: Vec<(String, String)> = vec![
+        ("linc's version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("the processor".into(), format!("{}, {}", env::consts::ARCH, Level::detect().name())),
+    ];
+    // Where a rank looks for files, and with how many threads it works, is its own affair.
+    let own = |name: &str| name == "training.threads" || name.ends_with("path") || name == "job.dump_folder";
+    for setting in config.resolved() {
+        let name = format!("{}.{}", setting.section, setting.key);
+        if !own(&name) {
+            facts.push((name, setting.value.unwrap_or_else(|| "not set".into())));
+        }
+    }
+    let checksum = |text: &str| format!("{:08x}", crc32c::crc32c(text.as_bytes()));
+    facts.push(("the checksum of the model file".into(), checksum(&record.model_toml)));
+    facts.push(("the checksum of the model's text".into(), checksum(&record.architecture)));
+    facts.push((
+        "the tokens to train on".into(),
+        format!("{} with checksum {:08x}", data.size, data.checksum),
+    ));
+    let facts: Vec<(&str, String)> =
+        facts.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    team.agree(&facts)
+}
+
+/// All ranks begin with the same step, at the same place in the data.
+pub(super) fn agree_on_start(team: &Team, start: &Start, data: &DataState) -> Result<(), TrainError> {
+    if team.is_alone() {
+        return Ok(());
+    }
+    team.agree(&[
+        ("the step to go on from", start.step.to_string()),
+        ("the place in the data", format!("epoch {}, sample {}", data.epoch, data.index)),
+    ])
+}
+
+/// Where the first rank writes, and what it goes on from.
+#[derive(Serialize, Deserialize)]
+struct FirstFolder {
+    folder: String,
+    whole: Option<PathBuf>,
+}
+
+/// Takes the folder that the first rank chose into the config; the checkpoint in it that is known to be whole.
+pub(super) fn folder_of_first(
+    team: &Team,
+    config: &mut JobConfig,
+    chosen: Option<&Chosen>,
+) -> Result<Option<PathBuf>, TrainError> {
+    let whole = chosen.and_then(|chosen| chosen.whole.clone());
+    if team.is_alone() {
+        return Ok(whole);
+    }
+    let mine = FirstFolder { folder: config.job.dump_folder.clone(), whole };
+    let first: FirstFolder = of_first(team, "the folder", &mine)?;
+    config.job.dump_folder = first.folder;
+    Ok(first.whole)
+}
+
+/// The tile sizes of the first rank, for the kernels of this one.
+pub(super) fn tiles_of_first(
+    team: &Team,
+    mine: Option<&Tiles>,
+    model: &Model,
+    programs: &Programs,
+    target: Target,
+) -> Result<Tiles, TrainError> {
+    let record = mine.map_or_else(BTreeMap::new, |tiles| autotune::record(tiles, target));
+    let record: BTreeMap<String, String> = of_first(team, "the tile sizes", &record)?;
+    if let Some(tiles) = mine {
+        return Ok(tiles.clone());
+    }
+    if record.is_empty() {
+        return Ok(Tiles::new());
+    }
+    let (entry, options) = &programs.entries[TRAIN];
+    let options = Options { target, dumps: false, ..options.clone() };
+    let sites = linc_driver::compile(model, entry, &options, &mut PersistentLayout::default())?.sites;
+    let tiles = autotune::recorded(&record, &sites, target);
+    tiles.map_err(|message| TrainError::OfRank { rank: 0, message: format!("its tile sizes: {message}") })
+}
+
+/// What the first rank has measured already.
+pub(super) fn measured_of_first(team: &Team, mine: Measured) -> Result<Measured, TrainError> {
+    if team.is_alone() {
+        return Ok(mine);
+    }
+    let first: (Option<usize>, Option<usize>) =
+        of_first(team, "what is measured", &(mine.validation, mine.evaluation))?;
+    Ok(Measured { validation: first.0, evaluation: first.1 })
+}
+
+/// A value of the first rank, on all.
+fn of_first<T: Serialize + for<'a> Deserialize<'a>>(
+    team: &Team,
+    name: &str,
+    mine: &T,
+) -> Result<T, TrainError> {
+    let bytes = team.of_first(name, serde_json::to_vec(mine).unwrap_or_default())?;
+    // Both are this program, of one version.
+    serde_json::from_slice(&bytes)
+        .map_err(|error| TrainError::OfRank { rank: 0, message: format!("{name}: {error}") })
+}

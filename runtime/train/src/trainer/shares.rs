@@ -1,0 +1,151 @@
+//! What the degrees and sizes of a config come to for the ranks that there are.
+
+use linc_config::ConfigError;
+use linc_device::words::count;
+
+use crate::config::JobConfig;
+
+/// What the settings come to for a number of ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// How many processes share a step.
+    pub(super) ranks: usize,
+    /// Batches of each rank for one optimizer step.
+    pub(super) batches: usize,
+}
+
+const REPLICATE: &str = "parallelism.data_parallel_replicate_degree";
+const SHARD: &str = "parallelism.data_parallel_shard_degree";
+
+impl JobConfig {
+    /// How so many ranks share a step.
+    ///
+    /// # Errors
+    /// Degrees that do not multiply to the ranks or that are not there yet, and batches that the ranks do not divide; with the
+    /// remedy.
+    pub(super) fn shares(&self, ranks: usize) -> Result<Shares, ConfigError> {
+        self.check_degrees(ranks)?;
+        let training = &self.training;
+        let together = training.batch_size.saturating_mul(ranks);
+        let Ok(global) = usize::try_from(training.global_batch_size) else {
+            return Ok(Shares { ranks, batches: 1 });
+        };
+        if global % together != 0 {
+            let message = format!(
+                "global_batch_size {global} is not a multiple of {together}: batch_size {} on each of {}",
+                training.batch_size,
+                count(ranks, "rank")
+            );
+            let help = "each step runs a whole number of batches on each rank: choose another global_batch_size, batch_size or number of ranks";
+            let names = ["training.global_batch_size", "training.batch_size"];
+            return Err(self.problem(&names, message, Some(help.to_owned())));
+        }
+        Ok(Shares { ranks, batches: global / together })
+    }
+
+    fn check_degrees(&self, ranks: usize) -> Result<(), ConfigError> {
+        let wanted = |degree: i64| usize::try_from(degree).ok();
+        let degrees = &self.parallelism;
+        let (replicate, shard) =
+            (wanted(degrees.data_parallel_replicate_degree), wanted(degrees.data_parallel_shard_degree));
+        let refuse = |name: &str, message: String, help: String| {
+            Err(self.problem(&[name, REPLICATE, SHARD], message, Some(help)))
+        };
+        let there = count(ranks, "rank");
+        // One that is -1 is what the other leaves; of both, the replicas are 1 as by default.
+        let (replicate, shard) = match (replicate, shard) {
+            (Some(replicate), Some(shard)) => (replicate, shard),
+            (None, Some(shard)) => ((ranks / shard.max(1)).max(1), shard),
+            (replicate, None) => {
+                let replicate = replicate.unwrap_or(1);
+                (replicate, (ranks / replicate.max(1)).max(1))
+            }
+        };
+        if replicate.checked_mul(shard) != Some(ranks) {
+            let (of, help) = match ranks {
+                1 => (
+                    "this is one rank".to_owned(),
+                    format!(
+                        "start {} with linc launch -n, mpirun or srun, or leave the degrees out",
+                        replicate.saturating_mul(shard)
+                    ),
+                ),
+                _ => (
+                    format!("there are {there}"),
+                    format!("--{REPLICATE} {ranks} gives each rank all parameters and batches of its own"),
+                ),
+            };
+            let message = format!(
+                "data_parallel_replicate_degree {replicate} times data_parallel_shard_degree {shard} is {}, but {of}",
+                replicate.saturating_mul(shard)
+            );
+            return refuse(REPLICATE, message, help);
+        }
+        if shard > 1 {
+            let is_rest = degrees.data_parallel_shard_degree < 0;
+            let rest = if is_rest { "-1, which comes to " } else { "" };
+            let message = format!(
+                "data_parallel_shard_degree is {rest}{shard} of {there}: parameters that are shared out among ranks are not there yet"
+            );
+            return refuse(
+                SHARD,
+                message,
+                format!(
+                    "--{REPLICATE} {ranks} --{SHARD} 1 gives each rank all parameters and batches of its own"
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(text: &str, ranks: usize) -> Result<usize, String> {
+        let config = JobConfig::load(text, "run.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
+        let shares = config.shares(ranks).map_err(|error| error.to_string())?;
+        assert_eq!(shares.ranks, ranks);
+        Ok(shares.batches)
+    }
+
+    #[test]
+    fn degrees_multiply_to_the_ranks_and_batches_are_shared() {
+        let replicate = |degree: i64| format!("[parallelism]\ndata_parallel_replicate_degree = {degree}\n");
+        let batches = |global: i64, degree: i64| {
+            format!("[training]\nbatch_size = 2\nglobal_batch_size = {global}\n{}", replicate(degree))
+        };
+        assert_eq!(shares("", 1), Ok(1));
+        assert_eq!(shares(&replicate(4), 4), Ok(1));
+        assert_eq!(shares(&batches(24, 4), 4), Ok(3));
+        assert_eq!(shares(&batches(24, 1), 1), Ok(12));
+        // -1 is what the other leaves; of both, one process comes to 1 and 1.
+        let both = |replicate: i64, shard: i64| {
+            format!(
+                "[parallelism]\ndata_parallel_replicate_degree = {replicate}\ndata_parallel_shard_degree = {shard}\n"
+            )
+        };
+        assert_eq!(shares(&both(-1, 1), 3), Ok(1));
+        assert_eq!(shares(&both(-1, -1), 1), Ok(1));
+        let refused = |text: &str, ranks: usize, words: &[&str]| {
+            let error = shares(text, ranks).expect_err(text);
+            assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
+        };
+        refused(
+            "",
+            4,
+            &["data_parallel_shard_degree is -1, which comes to 4 of 4 ranks", "replicate_degree 4"],
+        );
+        refused(&replicate(2), 4, &["which comes to 2 of 4 ranks", "not there yet"]);
+        refused(&both(1, 4), 4, &["run.toml:3", "data_parallel_shard_degree is 4", "not there yet"]);
+        refused(&replicate(4), 1, &["run.toml:2", "4 times", "is 4, but this is one rank", "start 4 with"]);
+        refused(&replicate(3), 4, &["3 times data_parallel_shard_degree 1 is 3, but there are 4 ranks"]);
+        refused(&both(i64::MAX, i64::MAX), 4, &["but there are 4 ranks"]);
+        refused(
+            &batches(6, 4),
+            4,
+            &["global_batch_size 6 is not a multiple of 8: batch_size 2 on each of 4 ranks"],
+        );
+    }
+}
