@@ -60,6 +60,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         loss_scale: Default::default(),
         min_loss_rows: 64,
         sort_tokens: true,
+        pack_heads: Some(1),
         narrow_weights: false,
         documents: false,
         recompute: case.recompute,

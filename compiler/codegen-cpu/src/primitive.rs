@@ -12,12 +12,15 @@ pub enum Primitive {
     /// `(dst, src, n)`: 2^x; `dst` may be `src`.
     Exp2,
     /// `(dst, src, rows, cols, factor, shift, shift_rs, shift_cs)`: `2^(src·factor + shift)` of a dense tile, the exponent
-    /// rounded once where the machine can; `factor` has the bits of an f32, `shift` is a vector along one axis, with the
+    /// rounded once where the machine can, and 0 where it is below 2^-125; `factor` has the bits of an f32, `shift` is a vector along one axis, with the
     /// stride 1 there and 0 along the other; `dst` may be `src`.
     AffineExp2,
     /// `(dst, src, rows, cols, vector, vector_rs, vector_cs)`: `src · vector` of a dense tile and a vector along one axis, as
     /// in [`Primitive::AffineExp2`]; `dst` may be `src`.
     Scale,
+    /// `(dst, src, factor, rows, cols, vector, vector_rs, vector_cs)`: `(src - vector) · factor` of two dense tiles and a vector
+    /// along one axis, as in [`Primitive::AffineExp2`]; `dst` may be either tile.
+    ScaledDifference,
     /// `(dst, src, n)`: natural logarithm; `dst` may be `src`.
     Log,
     /// `(dst, src, n)`: 1/(1+e^-x); `dst` may be `src`.
@@ -56,11 +59,12 @@ pub enum Primitive {
 
 impl Primitive {
     /// All, in the order of their indices in external names.
-    pub const ALL: [Primitive; 20] = [
+    pub const ALL: [Primitive; 21] = [
         Primitive::Exp,
         Primitive::Exp2,
         Primitive::AffineExp2,
         Primitive::Scale,
+        Primitive::ScaledDifference,
         Primitive::Log,
         Primitive::Sigmoid,
         Primitive::Tanh,
@@ -86,6 +90,7 @@ impl Primitive {
             Primitive::Exp2 => "linc_exp2_f32",
             Primitive::AffineExp2 => "linc_affine_exp2_f32",
             Primitive::Scale => "linc_scale_f32",
+            Primitive::ScaledDifference => "linc_scaled_difference_f32",
             Primitive::Log => "linc_log_f32",
             Primitive::Sigmoid => "linc_sigmoid_f32",
             Primitive::Tanh => "linc_tanh_f32",
@@ -118,6 +123,7 @@ impl Primitive {
             | Primitive::ScanRows
             | Primitive::ScanCols => 5,
             Primitive::AffineExp2
+            | Primitive::ScaledDifference
             | Primitive::Load32
             | Primitive::LoadBf16
             | Primitive::LoadF16

@@ -1,7 +1,7 @@
 //! What must not be copied or split: seen from the primitives that a function calls and the loops it has.
 
 use linc_codegen_cpu::{CpuCodegenOptions, CpuKernel, Primitive, compile};
-use linc_tile::{Binary, Builder, Elem, Kernel, Mode, Unary};
+use linc_tile::{Binary, Builder, Elem, Kernel, Mode, Unary, ValueId};
 
 fn compiled(kernel: &Kernel) -> CpuKernel {
     compile(kernel, CpuCodegenOptions { fma: true }).expect("the kernel compiles")
@@ -86,4 +86,42 @@ fn two_carried_tiles_that_swap_are_copied() {
     let done = b.for_loop(zero, end, 1, &[p, q], |_, _, carried| vec![carried[1], carried[0]]);
     b.store(y, zero, done[0], &axes);
     assert!(compiled(&b.finish()).externals.contains(&Primitive::Load32));
+}
+
+#[test]
+fn a_tile_with_a_vector_along_an_axis_is_a_primitive() {
+    let axes = [(16, None), (1, None)];
+    let externals = |f: &dyn Fn(&mut Builder, [ValueId; 3]) -> ValueId| {
+        let mut b = Builder::new("with_vector", [1, 1, 1]);
+        let x = b.param("x", Elem::F32, Mode::Read);
+        let y = b.param("y", Elem::F32, Mode::Read);
+        let v = b.param("v", Elem::F32, Mode::Read);
+        let z = b.param("z", Elem::F32, Mode::Write);
+        let zero = b.index(0);
+        let [x, y] = [x, y].map(|tile| b.load(tile, zero, &[8, 16], &axes));
+        let v = b.load(v, zero, &[8], &axes[1..]);
+        let v = b.expand_cols(v, 16);
+        let result = f(&mut b, [x, y, v]);
+        // Read twice, so that it is kept.
+        let product = b.dot(result, true, result, false, None);
+        b.store(z, zero, product, &axes);
+        compiled(&b.finish()).externals
+    };
+    let first = |f| externals(f).first().copied();
+    assert_eq!(first(&|b, [x, _, v]| b.mul(x, v)), Some(Primitive::Scale));
+    assert_eq!(
+        first(&|b, [x, y, v]| {
+            let difference = b.sub(x, v);
+            b.mul(y, difference)
+        }),
+        Some(Primitive::ScaledDifference)
+    );
+    // The vector is subtracted from.
+    assert_eq!(
+        first(&|b, [x, y, v]| {
+            let difference = b.sub(v, x);
+            b.mul(y, difference)
+        }),
+        Some(Primitive::Dot)
+    );
 }

@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 
 use linc_lang::BuildShape;
 use linc_passes::attention::decode;
-use linc_passes::pipeline;
+use linc_passes::{pack_heads, pipeline};
 
 pub use decode_support::{DecodeSupport, decode_support};
 pub use error::CompileError;
@@ -272,6 +272,7 @@ fn compile_once(
             matches!(entry, Entry::Train(_) | Entry::Accumulate),
         ),
         sort_tokens: matches!(options.target, Target::Cuda(_)),
+        pack_heads: matches!(options.target, Target::Cpu).then_some(pack_heads::TOKENS),
         recompute: options.recompute,
         machine: fit::machine(options.target, options.precision),
         disabled: options.disabled.clone(),

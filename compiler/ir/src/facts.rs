@@ -25,6 +25,8 @@ pub struct Facts {
     pub integers: Option<&'static [usize]>,
     /// What it reads of the forward is kept for the gradient of an attention, and counted as such.
     pub is_attention_gradient: bool,
+    /// What it goes over again and again.
+    pub walks: Walks,
 }
 
 /// What the results of an operation are made of.
@@ -124,6 +126,21 @@ pub enum OperandTypes {
     Wide,
 }
 
+/// Operands and results `[B, N, heads, D]` whose blocks of rows an operation's programs visit many times: it pays to have the
+/// rows of a head side by side, even by a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Walks {
+    /// Operands.
+    pub reads: &'static [usize],
+    /// Results, which grow by each visit.
+    pub adds: &'static [usize],
+}
+
+impl Walks {
+    /// Each element is visited a few times at most.
+    pub const NOTHING: Walks = Walks { reads: &[], adds: &[] };
+}
+
 /// Queries, keys and values.
 pub(crate) const QKV: &[usize] = &[0, 1, 2];
 
@@ -139,6 +156,7 @@ const fn leaf(persistent: bool) -> Facts {
         precision: OperandTypes::Any,
         integers: None,
         is_attention_gradient: false,
+        walks: Walks::NOTHING,
     }
 }
 
@@ -152,6 +170,7 @@ const fn pointwise(integers: Option<&'static [usize]>) -> Facts {
         precision: OperandTypes::Any,
         integers,
         is_attention_gradient: false,
+        walks: Walks::NOTHING,
     }
 }
 
@@ -165,6 +184,7 @@ const fn moving(class: Class, is_cheap: bool) -> Facts {
         precision: OperandTypes::Any,
         integers: None,
         is_attention_gradient: false,
+        walks: Walks::NOTHING,
     }
 }
 
@@ -178,6 +198,7 @@ pub(crate) const fn compute(precision: OperandTypes, integers: &'static [usize])
         precision,
         integers: Some(integers),
         is_attention_gradient: false,
+        walks: Walks::NOTHING,
     }
 }
 

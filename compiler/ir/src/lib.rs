@@ -28,7 +28,7 @@ pub use attention::*;
 pub use dot::dot;
 pub use error::IrError;
 pub use exchange::{ExchangeOp, Group, Reduction};
-pub use facts::{Class, Facts, OperandTypes, Overwrites, Strides};
+pub use facts::{Class, Facts, OperandTypes, Overwrites, Strides, Walks};
 pub use graph::{Graph, Node, NodeId, Value};
 pub use layout::{Layout, Storage};
 pub use op::*;

@@ -18,6 +18,7 @@ pub mod merge_matmuls;
 pub mod mesh;
 pub mod mix;
 pub mod optimizer;
+pub mod pack_heads;
 pub mod pipeline;
 pub mod placement;
 pub mod positions;

@@ -16,7 +16,7 @@ use crate::recompute::budget::{Extent, Machine, Ranking};
 use crate::recompute::{Limit, Policy};
 use crate::{
     accumulate, attention, autodiff, canonicalize, cse, dce, fusion, loss, memory, merge_matmuls, optimizer,
-    positions, precision, recompute, residual, sort_tokens,
+    pack_heads, positions, precision, recompute, residual, sort_tokens,
 };
 
 pub use mixed::Mixed;
@@ -77,6 +77,8 @@ pub struct PipelineOptions {
     pub min_loss_rows: usize,
     /// The gradient of an embedding sorts its tokens first.
     pub sort_tokens: bool,
+    /// Tokens of a sequence from which on softmax attention reads what is laid out head by head.
+    pub pack_heads: Option<usize>,
     /// What the backward recomputes.
     pub recompute: Policy,
     /// How long operations take, to compare what could be computed again.
@@ -113,7 +115,7 @@ impl PipelineOptions {
 }
 
 /// Passes that can be switched off by name.
-pub const OPTIONAL: [&str; 9] = [
+pub const OPTIONAL: [&str; 10] = [
     "chunk_loss",
     "canonicalize",
     "cse",
@@ -123,6 +125,7 @@ pub const OPTIONAL: [&str; 9] = [
     "residual",
     "share_loss",
     "sort_tokens",
+    "pack_heads",
 ];
 
 /// Lowers a built model graph to an executable one with the storage of its values. `observe` sees the graph after each pass.
@@ -375,6 +378,12 @@ fn place(
     if options.is_on("residual") {
         residual::run(graph)?;
         observe("residual", graph);
+    }
+    if let Some(tokens) = options.pack_heads
+        && options.is_on("pack_heads")
+    {
+        pack_heads::run(graph, tokens)?;
+        observe("pack_heads", graph);
     }
     persistent.extend(graph)?;
     let assignment = memory::run(graph, persistent)?;

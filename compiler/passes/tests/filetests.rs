@@ -10,7 +10,7 @@ use linc_passes::precision::Precision;
 use linc_passes::recompute::{self, Limit, Mode, Policy};
 use linc_passes::setting::PassSetting;
 use linc_passes::{
-    canonicalize, cse, dce, fusion, loss, merge_matmuls, mix, precision, residual, sort_tokens,
+    canonicalize, cse, dce, fusion, loss, merge_matmuls, mix, pack_heads, precision, residual, sort_tokens,
 };
 
 /// The settings of passes that the comments above a graph choose, each by a line such as `# run: recompute = full`.
@@ -69,6 +69,7 @@ fn apply(pass: &str, header: &mut Header, graph: &mut Graph) {
                 .expect("recompute")
         }
         "residual" => residual::run(graph).expect("residual"),
+        "pack_heads" => pack_heads::run(graph, 4).expect("pack_heads"),
         "sort_tokens" => sort_tokens::run(graph).expect("sort_tokens"),
         other => panic!("filetests/{other} names no pass"),
     }

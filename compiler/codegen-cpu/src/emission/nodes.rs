@@ -40,6 +40,13 @@ fn write(code: &mut Code<'_>, node: &Node) -> Result<(), String> {
             let [rs, cs] = vector.strides.map(|n| code.iconst(n));
             code.call(Primitive::Scale, &[dst, src, rows, cols, factors, rs, cs]);
         }
+        Node::ScaledDifference { dst, src, factor, shape, vector } => {
+            let [dst, src, factor, subtracted] =
+                [Storage::Reg(*dst), *src, *factor, vector.place].map(|place| code.pointer(place));
+            let [rows, cols] = shape.map(|n| code.iconst(n as i64));
+            let [rs, cs] = vector.strides.map(|n| code.iconst(n));
+            code.call(Primitive::ScaledDifference, &[dst, src, factor, rows, cols, subtracted, rs, cs]);
+        }
         Node::Math { function, dst, src, numel } => {
             let dst = code.pointer(Storage::Reg(*dst));
             let src = code.pointer(*src);

@@ -62,20 +62,33 @@ impl Open {
         })
     }
 
-    /// The group as a node of its own, if it is nothing but a dense tile times a vector along one axis, as the sums of attention
-    /// are scaled: the runtime has wider vectors than a generated loop.
-    pub(crate) fn as_scale(&self, shape: Shape, outputs: &BTreeMap<usize, RegId>) -> Option<Node> {
-        let computes = |op: &FusedOp| !matches!(op, FusedOp::Read(_) | FusedOp::Splat(_) | FusedOp::Iota(_));
-        let is_alone = self.ops.iter().filter(|(op, _)| computes(op)).count() == 1 && self.stores.is_empty();
-        if !is_alone || outputs.len() != 1 || !self.bounds.is_empty() || shape[1] == 1 {
+    /// The group as a node of its own, for which the runtime has wider vectors than a generated loop: if it is nothing but a
+    /// dense tile times a vector along one axis, as the sums of attention are scaled, or the difference of the two times another
+    /// tile, as the gradient of its scores is.
+    pub(crate) fn as_primitive(&self, shape: Shape, outputs: &BTreeMap<usize, RegId>) -> Option<Node> {
+        if !self.stores.is_empty() || outputs.len() != 1 || !self.bounds.is_empty() || shape[1] == 1 {
             return None;
         }
-        let (index, dst) = outputs.first_key_value()?;
-        let (FusedOp::Binary(Binary::Mul, a, b), Elem::F32) = &self.ops[*index] else { return None };
-        let (FusedOp::Read(src), FusedOp::Read(vector)) = (&self.ops[*a].0, &self.ops[*b].0) else {
-            return None;
+        let computes = |op: &FusedOp| !matches!(op, FusedOp::Read(_) | FusedOp::Splat(_) | FusedOp::Iota(_));
+        let computed = self.ops.iter().filter(|(op, _)| computes(op)).count();
+        let read = |index: usize| match self.ops[index].0 {
+            FusedOp::Read(array) => Some(array),
+            _ => None,
         };
-        let fits = src.is_dense(shape) && src.half.is_none() && vector.is_vector();
-        fits.then_some(Node::Scale { dst: *dst, src: src.place, shape, vector: *vector })
+        let tile = |index: usize| {
+            read(index).filter(|a| a.is_dense(shape) && a.half.is_none()).map(|array| array.place)
+        };
+        let vector = |index: usize| read(index).filter(Array::is_vector);
+        let (index, dst) = outputs.first_key_value()?;
+        let (FusedOp::Binary(Binary::Mul, a, b), Elem::F32) = self.ops[*index] else { return None };
+        if computed == 1 {
+            return Some(Node::Scale { dst: *dst, src: tile(a)?, shape, vector: vector(b)? });
+        }
+        let FusedOp::Binary(Binary::Sub, from, minus) = self.ops[b].0 else { return None };
+        if computed != 2 {
+            return None;
+        }
+        let (src, factor, vector) = (tile(from)?, tile(a)?, vector(minus)?);
+        Some(Node::ScaledDifference { dst: *dst, src, factor, shape, vector })
     }
 }

@@ -176,6 +176,19 @@ pub(crate) enum Node {
         /// Repeated along one axis.
         vector: Array,
     },
+    /// (src - vector) · factor of dense arrays and a vector along one axis.
+    ScaledDifference {
+        /// Result.
+        dst: RegId,
+        /// Operand.
+        src: Storage,
+        /// Multiplied with the difference.
+        factor: Storage,
+        /// Rows and columns.
+        shape: [usize; 2],
+        /// Repeated along one axis.
+        vector: Array,
+    },
     /// A dense copy of an array, 0 beyond the bounds.
     Load {
         /// Result.

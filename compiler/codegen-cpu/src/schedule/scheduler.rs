@@ -185,8 +185,8 @@ impl<'k> Scheduler<'k> {
                 stores_after.push(Node::Store { dst, src, shape, bounds });
             }
         }
-        if let Some(scale) = open.as_scale(shape, &outputs) {
-            self.out.push(scale);
+        if let Some(node) = open.as_primitive(shape, &outputs) {
+            self.out.push(node);
         } else if !outputs.is_empty() || !open.stores.is_empty() {
             self.out.push(Node::Group(Group {
                 shape,

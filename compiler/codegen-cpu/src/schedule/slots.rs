@@ -116,6 +116,16 @@ impl Walker {
                 }
                 self.def(*dst, 1);
             }
+            Node::ScaledDifference { dst, src, factor, vector, .. } => {
+                self.read_place(vector.place, 2);
+                for place in [src, factor] {
+                    self.read_place(*place, 0);
+                    if let Storage::Reg(reg) = place {
+                        self.wishes.push(Wish(*dst, *reg));
+                    }
+                }
+                self.def(*dst, 1);
+            }
             Node::Load { dst, src, .. } => {
                 self.read_place(src.place, 2);
                 self.def(*dst, 1);

@@ -4,7 +4,7 @@ use linc_text::Parsed;
 
 use super::{KindOp, KindOperation};
 use crate::attributes::Attributes;
-use crate::facts::{Facts, OperandTypes, Overwrites, QKV, Strides, compute};
+use crate::facts::{Facts, OperandTypes, Overwrites, QKV, Strides, Walks, compute};
 use crate::infer::{Check, HeadSizes, Types};
 use crate::types::TensorType;
 
@@ -77,13 +77,21 @@ impl KindOperation for SoftmaxOp {
         use Strides::Heads;
         match self {
             SoftmaxOp::Forward { .. } => {
-                const { &Facts { reads: Heads(QKV), writes: Heads(&[0]), ..compute(Narrow(QKV), &[3]) } }
+                const {
+                    &Facts {
+                        reads: Heads(QKV),
+                        writes: Heads(&[0]),
+                        walks: Walks { reads: QKV, adds: &[] },
+                        ..compute(Narrow(QKV), &[3])
+                    }
+                }
             }
             SoftmaxOp::Backward { .. } => {
                 const {
                     &Facts {
                         reads: Heads(&[0, 1, 2, 3, 5]),
                         writes: Heads(&[0, 1, 2]),
+                        walks: Walks { reads: &[0, 1, 2, 5], adds: &[0] },
                         is_attention_gradient: true,
                         ..compute(Narrow(&[0, 1, 2, 3, 5]), &[6])
                     }

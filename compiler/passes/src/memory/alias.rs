@@ -197,7 +197,7 @@ fn place_concat_parts(graph: &Graph, order: &[NodeId], persistent: &PersistentLa
         for part in &parts {
             let layout = whole.slice(*axis, start);
             start += graph.ty(*part).shape.0[*axis];
-            if let Some((producer, layout)) = through_reshapes(graph, *part, layout)
+            if let Some((producer, layout)) = through_views(graph, *part, layout)
                 && !placed.contains_key(&producer)
                 && can_move(graph, producer)
                 && rules::writes(graph, producer, &layout)
@@ -221,14 +221,22 @@ fn can_move(graph: &Graph, value: Value) -> bool {
         && !graph.is_result(value)
 }
 
-/// Follows single-reader reshapes up to the producer, carrying the wanted layout along.
-fn through_reshapes(graph: &Graph, mut value: Value, mut layout: Layout) -> Option<(Value, Layout)> {
-    while let Op::Reshape { shape } = graph.op(value.node) {
-        let source = graph.operands(value.node)[0];
-        layout = layout.reshape(shape, &graph.ty(source).shape)?;
-        value = source;
+/// Follows reshapes and transpositions up to the producer, carrying the wanted layout along.
+fn through_views(graph: &Graph, mut value: Value, mut layout: Layout) -> Option<(Value, Layout)> {
+    loop {
+        layout = match graph.op(value.node) {
+            Op::Reshape { shape } => layout.reshape(shape, &graph.ty(graph.operands(value.node)[0]).shape)?,
+            Op::Transpose { perm } => {
+                let mut strides = vec![0; perm.len()];
+                for (axis, stride) in perm.iter().zip(&layout.strides) {
+                    strides[*axis] = *stride;
+                }
+                Layout { offset: layout.offset, strides }
+            }
+            _ => return Some((value, layout)),
+        };
+        value = graph.operands(value.node)[0];
     }
-    Some((value, layout))
 }
 
 /// Outputs whose elements do not lie one after the other, as whoever reads a program's results takes them.

@@ -66,6 +66,7 @@ pub(crate) fn options(kinds: &str) -> PipelineOptions {
         },
         min_loss_rows: 64,
         sort_tokens: true,
+        pack_heads: Some(1),
         narrow_weights: false,
         documents: false,
         precision: Precision::Float32,

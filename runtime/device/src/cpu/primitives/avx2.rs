@@ -126,6 +126,12 @@ impl Lanes for Ymm {
     }
 
     #[inline(always)]
+    unsafe fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: AVX2 is available.
+        Ymm(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
+    }
+
+    #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {
         // SAFETY: AVX2 is available.
         unsafe {

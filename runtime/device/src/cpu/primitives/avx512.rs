@@ -117,6 +117,12 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
+    unsafe fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: AVX-512F is available.
+        Zmm(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0))) })
+    }
+
+    #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {
         // SAFETY: AVX-512F is available.
         unsafe {

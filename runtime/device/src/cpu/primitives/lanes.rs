@@ -104,6 +104,12 @@ pub(super) trait Lanes: Copy {
     /// The instruction set is available.
     unsafe fn scale(self, n: Self) -> Self;
 
+    /// The low nine bits of each lane as the sign and exponent of a number whose mantissa is 0.
+    ///
+    /// # Safety
+    /// The instruction set is available.
+    unsafe fn low_bits_to_exponent(self) -> Self;
+
     /// Positive finite `self` as `m · 2^e` with `m` in [√½, √2).
     ///
     /// # Safety

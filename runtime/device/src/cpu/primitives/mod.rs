@@ -122,7 +122,7 @@ macro_rules! level {
                 unsafe {
                     let factor = L::splat(f32::from_bits(factor as u32));
                     math::map_with_vector::<L>(dst, src, shape, shift, strides, |x, shift| {
-                        math::exp2(x.fma(factor, shift))
+                        math::exp2_or_zero(x.fma(factor, shift))
                     });
                 }
             }
@@ -142,6 +142,22 @@ macro_rules! level {
                 unsafe {
                     math::map_with_vector::<L>(dst, src, shape, vector, strides, |x, factor| x.mul(factor))
                 };
+            }
+
+            #[$attr]
+            unsafe extern "C" fn scaled_difference(
+                dst: *mut f32,
+                src: *const f32,
+                factor: *const f32,
+                rows: i64,
+                cols: i64,
+                vector: *const f32,
+                vector_rs: i64,
+                vector_cs: i64,
+            ) {
+                let (shape, strides) = ([rows, cols], [vector_rs, vector_cs]);
+                // SAFETY: generated code passes dense tiles, equal or disjoint, and a vector along one of their axes.
+                unsafe { math::scaled_difference::<L>(dst, src, factor, shape, vector, strides) };
             }
 
             #[$attr]
@@ -363,6 +379,7 @@ macro_rules! level {
                     Primitive::Exp2 => exp2 as *const u8,
                     Primitive::AffineExp2 => affine_exp2 as *const u8,
                     Primitive::Scale => scale as *const u8,
+                    Primitive::ScaledDifference => scaled_difference as *const u8,
                     Primitive::Log => log as *const u8,
                     Primitive::Sigmoid => sigmoid as *const u8,
                     Primitive::Tanh => tanh as *const u8,

@@ -116,6 +116,11 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    unsafe fn low_bits_to_exponent(self) -> Self {
+        map(self, |x| f32::from_bits(x.to_bits() << 23))
+    }
+
+    #[inline(always)]
     unsafe fn split(self) -> (Self, Self) {
         let (mut mantissa, mut exponent) = ([0.0; N], [0.0; N]);
         for i in 0..N {
