@@ -1,5 +1,6 @@
 //! `linc train`: runs a job and shows how it goes.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -105,6 +106,11 @@ fn over_ranks(place: &Place, asked: Result<Asked>, log: Log) -> Result<ExitCode>
         }
         Err(error) => error,
     };
+    // The run has ended in order, but nobody reads what the first rank says.
+    if error.is::<io::Error>() {
+        team.finish()?;
+        return Err(error);
+    }
     let Some(of_run) = error.downcast_ref::<TrainError>().filter(|error| team.share(error)) else {
         // Where ranks are processes, this ends all of them.
         team.abort(2, &error.to_string());

@@ -9,6 +9,7 @@ use linc_plan::validate::validate;
 use linc_plan::{ALIGN, Plan, Ref, Space};
 
 use crate::available_memory::{Available, out_of_memory};
+use crate::comm::{CommError, SharedRanks};
 use crate::cpu::CpuLimits;
 
 /// Names an arena of one device.
@@ -51,6 +52,9 @@ pub trait Device {
 
     /// Copies bytes out of an arena, after all launches. Errors: [`DeviceError::OutOfBounds`].
     fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// From now on plans may exchange with the other ranks, as `ranks` does. Errors: [`DeviceError::Unsupported`].
+    fn connect(&mut self, ranks: SharedRanks) -> Result<(), DeviceError>;
 
     /// Validates a plan and makes it ready to run in an arena whose scratch part begins at `scratch` bytes.
     ///
@@ -141,6 +145,9 @@ pub enum DeviceError {
         /// What it says.
         message: String,
     },
+    /// The ranks cannot go on together, which ends all of them.
+    #[error(transparent)]
+    Ranks(Box<CommError>),
     /// Who watches does not want to go on.
     #[error("interrupted while kernels were compiled")]
     Interrupted,

@@ -6,5 +6,6 @@ mod files;
 mod library;
 mod math;
 mod random_kernels;
+mod ranks;
 mod sandbox;
 mod support;

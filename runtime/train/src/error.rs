@@ -43,7 +43,7 @@ pub enum TrainError {
     Ranks(Box<CommError>),
     /// Ranks that do not compute the same.
     #[error(
-        "step {step}: the ranks have come apart: the gradient norm is {first} on rank 0, but {norm} on rank {rank}\n  help: all compute the same update, so that one of them computes wrong: look at the memory of its machine, and go on from the last checkpoint"
+        "step {step}: the ranks have come apart: the gradient norm is {first} on rank 0, but {norm} on rank {rank}\n  help: all begin with the same weights and make the same update: see whether all read the same checkpoint; else one computes wrong, and the memory of its machine is to be looked at"
     )]
     Apart {
         /// The step after which it was seen, counted from 1.

@@ -8,14 +8,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use linc_device::comm::{CommError, Ranks, Single};
+use linc_device::comm::{CommError, Ranks, SharedRanks, Single};
 
 use crate::error::TrainError;
 
 /// This process and the other ranks of its run.
 #[derive(Clone)]
 pub struct Team {
-    ranks: Rc<RefCell<Ranks>>,
+    ranks: SharedRanks,
     rank: usize,
     size: usize,
     timeouts: Timeouts,
@@ -78,7 +78,7 @@ impl Team {
     }
 
     /// The exchanges themselves.
-    pub fn ranks(&self) -> &RefCell<Ranks> {
+    pub fn ranks(&self) -> &SharedRanks {
         &self.ranks
     }
 
@@ -88,11 +88,6 @@ impl Team {
     /// [`TrainError::Ranks`], as all that is exchanged.
     pub fn fair_threads(&self) -> Result<usize, TrainError> {
         Ok(self.ranks.borrow_mut().fair_threads()?)
-    }
-
-    /// From now on others are waited for as long as a step may take.
-    pub(crate) fn begin_steps(&self) {
-        self.ranks.borrow_mut().set_timeout(self.timeouts.train);
     }
 
     /// A piece of work that each rank did by itself: it is well where it is on all ranks. Else all get an error: that of the
@@ -107,7 +102,11 @@ impl Team {
         let said = match &result {
             Ok(_) => vec![WELL],
             Err(error) if error.is_interrupt() => vec![INTERRUPTED],
-            Err(error) => [&[FAILED], error.to_string().as_bytes()].concat(),
+            Err(error) => {
+                // Errors of settings begin with a place, or say `error:` themselves.
+                let error = error.to_string();
+                [&[FAILED], error.strip_prefix("error: ").unwrap_or(&error).as_bytes()].concat()
+            }
         };
         let all = self.gather(name, &said)?;
         let word = |said: &Vec<u8>| said.first().copied().unwrap_or(WELL);
@@ -162,7 +161,8 @@ impl Team {
         Ok(ranks.gather(name, &world, bytes)?)
     }
 
-    /// Comes back when all ranks have come here, of which one may have work that is not a step's: the others sleep.
+    /// Comes back when all ranks have come here, of which one may have work that is not a step's: the others sleep. From then on
+    /// others are waited for as long as a step may take.
     ///
     /// # Errors
     /// As [`Team::fair_threads`].

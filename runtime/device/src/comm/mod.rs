@@ -26,6 +26,8 @@ mod sum;
 mod tests;
 mod watchdog;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 pub use error::CommError;
@@ -41,6 +43,9 @@ pub use sum::sum_parts;
 /// Names an exchange that was started and may not be over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub(crate) u64);
+
+/// One rank, for all that exchange with the others: a device, and who runs it. They are of one thread, which is all that MPI is asked for.
+pub type SharedRanks = Rc<RefCell<Ranks>>;
 
 /// Says a failure to the user, before the process ends by it.
 pub type Say = fn(&str);

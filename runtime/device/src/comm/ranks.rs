@@ -4,7 +4,7 @@ use std::mem::size_of;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Comm, CommError, Exchange, Group, Say, sum_parts};
+use super::{Comm, CommError, Exchange, Group, Say, Ticket, sum_parts};
 
 /// The exit code of a run that ended because a rank failed, hangs or is gone.
 pub const LOST: u8 = 3;
@@ -300,6 +300,47 @@ impl Ranks {
         self.comm.finish()
     }
 
+    /// The group of these ranks, ascending, of which this is one. Groups of the same number have the same members on all of them;
+    /// numbers begin at 1.
+    ///
+    /// # Errors
+    /// [`CommError::Group`] where this rank is none of them, or one is not there.
+    pub fn group(&self, members: &[usize], number: u16) -> Result<Group, CommError> {
+        let place = members.iter().position(|member| *member == self.rank());
+        let is_sound =
+            members.is_sorted_by(|a, b| a < b) && members.last().is_some_and(|last| *last < self.size());
+        match place {
+            Some(me) if is_sound => Ok(Group { tag: number, members: members.to_vec(), me }),
+            _ => Err(CommError::Group(format!(
+                "rank {} of {} cannot exchange with the group {members:?}",
+                self.rank(),
+                self.size()
+            ))),
+        }
+    }
+
+    /// Starts an exchange of a plan, with its name for errors.
+    ///
+    /// # Errors
+    /// What the backend says.
+    ///
+    /// # Safety
+    /// `from` and `to` are as [`Comm::start`] wants them until [`Ranks::wait`] has returned.
+    pub(crate) unsafe fn start(
+        &mut self,
+        name: &str,
+        group: &Group,
+        exchange: Exchange,
+        from: *const u8,
+        to: *mut u8,
+    ) -> Result<Ticket, CommError> {
+        // SAFETY: as the caller vouches.
+        let ticket = unsafe { self.comm.start(&exchange, group, from, to) };
+        let ticket = ticket.or_else(|error| self.fail(error.in_exchange(name)))?;
+        self.sent += exchange.messages(group).sends.iter().map(|message| message.bytes as u64).sum::<u64>();
+        Ok(ticket)
+    }
+
     /// An exchange whose operands do not overlap. A length that the exchange does not have is an error of the caller.
     fn run(
         &mut self,
@@ -333,14 +374,12 @@ impl Ranks {
         to: *mut u8,
     ) -> Result<(), CommError> {
         // SAFETY: as the caller vouches.
-        let ticket = unsafe { self.comm.start(&exchange, group, from, to) };
-        let ticket = ticket.or_else(|error| self.fail(error.in_exchange(name)))?;
-        self.sent += exchange.messages(group).sends.iter().map(|message| message.bytes as u64).sum::<u64>();
+        let ticket = unsafe { self.start(name, group, exchange, from, to) }?;
         self.wait(name, group, ticket)
     }
 
     /// Looks again and again whether an exchange is over: a backend may need that to go on at all.
-    fn wait(&mut self, name: &str, group: &Group, ticket: super::Ticket) -> Result<(), CommError> {
+    pub(crate) fn wait(&mut self, name: &str, group: &Group, ticket: Ticket) -> Result<(), CommError> {
         let begun = Instant::now();
         loop {
             match self.comm.test(ticket) {

@@ -349,3 +349,5 @@ fn many_ranks_are_not_all_listed() {
     assert_eq!(ranks_in_words(&[0, 2, 5]), "ranks 0, 2 and 5");
     assert_eq!(ranks_in_words(&(0..20).collect::<Vec<_>>()), "ranks 0, 1, 2, 3, 4, 5, 6, 7 and 12 more");
 }
+
+mod schedules;

@@ -1,6 +1,7 @@
 //! The CPU: generated code for kernels, packed matmuls, threads over the pieces of a step.
 
 mod arena;
+mod exchanges;
 mod gemm;
 mod jit;
 mod limits;
@@ -19,16 +20,18 @@ use linc_codegen_cuda::Arch;
 use linc_plan::Plan;
 
 use crate::available_memory::Available;
+use crate::comm::SharedRanks;
 use crate::device::{Progress, missing};
 use crate::{Arena, Device, DeviceError, Program, threads, words};
 use arena::Memory;
+use exchanges::Exchanges;
 use jit::Jit;
 pub use limits::available;
 use peak::Peak;
 use pool::Pool;
 pub use primitives::Level;
 pub(crate) use primitives::normal;
-use program::LoadedProgram;
+use program::{LoadedProgram, Maker};
 use scratch::Scratch;
 pub use speeds::{CpuLimits, LevelPeak};
 
@@ -50,6 +53,7 @@ pub struct Cpu {
     arenas: Vec<Memory>,
     programs: Vec<(Arena, LoadedProgram)>,
     progress: Progress,
+    exchanges: Exchanges,
     /// Measured when somebody asks.
     peak: Option<Peak>,
 }
@@ -90,6 +94,7 @@ impl Cpu {
             arenas: vec![],
             programs: vec![],
             progress: Box::new(|_, _| true),
+            exchanges: Exchanges::default(),
             peak: None,
         })
     }
@@ -152,11 +157,18 @@ impl Device for Cpu {
         self.memory(arena)?.read(offset, bytes)
     }
 
+    fn connect(&mut self, ranks: SharedRanks) -> Result<(), DeviceError> {
+        self.exchanges.connect(ranks);
+        Ok(())
+    }
+
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
         let len = self.memory(arena)?.len() as u64;
         let threads = self.pool.threads();
+        let groups = self.exchanges.groups_of(plan)?;
+        let (jit, level, progress) = (&mut self.jit, self.level, &mut self.progress);
         let loaded =
-            LoadedProgram::new(plan, scratch, len, &mut self.jit, self.level, threads, &mut self.progress)?;
+            LoadedProgram::new(plan, &groups, scratch, len, Maker { jit, level, threads, progress })?;
         self.scratch.reserve(loaded.needs())?;
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))
@@ -181,7 +193,7 @@ impl Device for Cpu {
         let memory = &self.arenas[arena.0];
         for step in steps {
             // SAFETY: the program was validated for this arena, and the scratch area holds what it needs.
-            unsafe { loaded.run(step, memory.start(), &mut self.pool, &self.scratch) };
+            unsafe { loaded.run(step, memory.start(), &mut self.pool, &self.scratch, &mut self.exchanges) }?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use linc_plan::{ALIGN, Action, DType, Plan, Ref};
 
+use super::exchanges::{Exchanges, Started};
 use super::gemm::{Product, Split};
 use super::jit::{Code, Jit};
 use super::pool::Pool;
@@ -9,6 +10,7 @@ use super::primitives::Level;
 use super::primitives::matrix::{Elem, Matrix};
 use super::scratch::{Needs, Scratch};
 use crate::DeviceError;
+use crate::comm::Group;
 use crate::device::{address, check_arena};
 
 /// Steps with less work than this run on the calling thread: waking others would take longer.
@@ -22,6 +24,17 @@ enum BoundStep {
     Launch { code: Code, args: Vec<usize>, programs: usize, chunk: usize, alone: bool },
     Gemm { product: Product, split: Split, a: usize, b: usize, c: usize },
     Copy { from: usize, to: usize, bytes: usize },
+    Start { started: Started, from: usize, to: usize },
+    Wait { id: usize },
+}
+
+/// What makes machine code of a plan.
+pub(super) struct Maker<'a> {
+    pub(super) jit: &'a mut Jit,
+    pub(super) level: Level,
+    pub(super) threads: usize,
+    /// Hears how many kernels of how many are compiled, and says whether to go on.
+    pub(super) progress: &'a mut dyn FnMut(usize, usize) -> bool,
 }
 
 /// A plan that is ready to run.
@@ -34,16 +47,15 @@ pub(super) struct LoadedProgram {
 unsafe impl Send for LoadedProgram {}
 
 impl LoadedProgram {
-    /// Validates and compiles a plan for an arena of `arena` bytes whose scratch part begins at `scratch`.
+    /// Validates and compiles a plan, whose groups of ranks are `groups`, for an arena of `arena` bytes whose scratch part begins at `scratch`.
     pub(super) fn new(
         plan: &Plan,
+        groups: &[Group],
         scratch: u64,
         arena: u64,
-        jit: &mut Jit,
-        level: Level,
-        threads: usize,
-        progress: &mut dyn FnMut(usize, usize) -> bool,
+        maker: Maker<'_>,
     ) -> Result<LoadedProgram, DeviceError> {
+        let Maker { jit, level, threads, progress } = maker;
         let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
         check_arena(plan, scratch, arena)?;
         let texts: Vec<&str> = plan.kernels.iter().map(|k| k.text.as_str()).collect();
@@ -100,10 +112,14 @@ impl LoadedProgram {
                 Action::Copy { from, to, bytes } => {
                     BoundStep::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
                 }
-                Action::Start { .. } | Action::Wait { .. } => {
-                    let step = &step.label;
-                    return Err(invalid(format!("{step}: this device exchanges nothing with other ranks")));
+                Action::Start { exchange, id } => {
+                    let group = groups
+                        .get(exchange.group)
+                        .ok_or_else(|| invalid(format!("{}: an exchange of no group", step.label)))?;
+                    let started = Started::new(exchange, *id, group, &step.label.to_string());
+                    BoundStep::Start { started, from: at(&exchange.from), to: at(&exchange.to) }
                 }
+                Action::Wait { id } => BoundStep::Wait { id: *id },
             });
         }
         Ok(LoadedProgram { steps, needs })
@@ -124,7 +140,14 @@ impl LoadedProgram {
     /// # Safety
     /// `arena` is the arena that the plan was validated for, and nobody else uses it; `scratch` has what
     /// [`LoadedProgram::needs`] says for each thread of the pool.
-    pub(super) unsafe fn run(&self, step: usize, arena: *mut u8, pool: &mut Pool, scratch: &Scratch) {
+    pub(super) unsafe fn run(
+        &self,
+        step: usize,
+        arena: *mut u8,
+        pool: &mut Pool,
+        scratch: &Scratch,
+        exchanges: &mut Exchanges,
+    ) -> Result<(), DeviceError> {
         let areas = scratch.areas();
         match &self.steps[step] {
             BoundStep::Launch { code, args, programs, chunk, alone } => {
@@ -174,7 +197,13 @@ impl LoadedProgram {
                     }
                 });
             }
+            // SAFETY: both ranges are within the arena, and the plan's steps leave them alone until the wait.
+            BoundStep::Start { started, from, to } => unsafe {
+                exchanges.start(started, arena.add(*from), arena.add(*to))?;
+            },
+            BoundStep::Wait { id } => exchanges.wait(*id)?,
         }
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use linc_plan::{Action, DType, Plan};
 
 use crate::available_memory::{Available, MemorySource};
+use crate::comm::SharedRanks;
 use crate::cpu::CpuLimits;
 use crate::device::{Progress, check_arena, missing};
 use crate::{Arena, Device, DeviceError, Program, threads};
@@ -151,6 +152,10 @@ impl Device for Cuda {
 
     fn arch(&self) -> Option<Arch> {
         Some(self.gpu.target.arch)
+    }
+
+    fn connect(&mut self, _: SharedRanks) -> Result<(), DeviceError> {
+        Err(DeviceError::Unsupported("exchanges between GPUs are not there yet".into()))
     }
 
     fn available(&self) -> Option<Available> {

@@ -5,12 +5,12 @@ use std::env;
 use std::path::PathBuf;
 
 use linc_checkpoint::ModelRecord;
-use linc_data::DataState;
+use linc_data::{Data, DataState};
 use linc_device::cpu::Level;
 use linc_device::{Device, words};
 use linc_driver::tiles::Tiles;
 use linc_driver::{Model, Options, PersistentLayout, Target};
-use linc_session::autotune;
+use linc_session::{Session, autotune};
 use serde::{Deserialize, Serialize};
 
 use super::folder::Chosen;
@@ -52,7 +52,7 @@ pub(super) fn agree(
     team: &Team,
     config: &JobConfig,
     record: &ModelRecord,
-    data: &DataState,
+    data: &Data,
 ) -> Result<(), TrainError> {
     if team.is_alone() {
         return Ok(());
@@ -72,24 +72,48 @@ pub(super) fn agree(
     let checksum = |text: &str| format!("{:08x}", crc32c::crc32c(text.as_bytes()));
     facts.push(("the checksum of the model file".into(), checksum(&record.model_toml)));
     facts.push(("the checksum of the model's text".into(), checksum(&record.architecture)));
-    facts.push((
-        "the tokens to train on".into(),
-        format!("{} with checksum {:08x}", data.size, data.checksum),
-    ));
+    let training = data.training.state();
+    let size = words::thousands(training.size);
+    facts
+        .push(("the training data".into(), format!("{size} tokens with checksum {:08x}", training.checksum)));
+    let batches = data.validation.as_ref().map_or(0, |validation| validation.batches());
+    facts.push(("the number of batches to validate on".into(), batches.to_string()));
     let facts: Vec<(&str, String)> =
         facts.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     team.agree(&facts)
 }
 
-/// All ranks begin with the same step, at the same place in the data.
-pub(super) fn agree_on_start(team: &Team, start: &Start, data: &DataState) -> Result<(), TrainError> {
+/// All ranks begin with the same step, at the same place in the data, with programs that exchange the same.
+pub(super) fn agree_on_start(
+    team: &Team,
+    start: &Start,
+    data: &DataState,
+    session: &Session,
+) -> Result<(), TrainError> {
     if team.is_alone() {
         return Ok(());
     }
     team.agree(&[
         ("the step to go on from", start.step.to_string()),
         ("the place in the data", format!("epoch {}, sample {}", data.epoch, data.index)),
+        (
+            "the checksum of the programs' exchanges",
+            format!("{:08x}", crc32c::crc32c(exchanges(session).as_bytes())),
+        ),
     ])
+}
+
+/// What programs exchange, in their order, but for where a rank has it in its memory.
+fn exchanges(session: &Session) -> String {
+    let mut all = String::new();
+    for program in 0..session.reports.len() {
+        let plan = session.executor.plan(program);
+        for (_, exchange) in plan.exchanges() {
+            let group = plan.world.groups.get(exchange.group).map_or("", |group| &group.name);
+            all.push_str(&format!("{program} {group} {}\n", exchange.name(plan.members(exchange))));
+        }
+    }
+    all
 }
 
 /// Where the first rank writes, and what it goes on from.

@@ -7,7 +7,7 @@ use linc_config::ModelFiles;
 use linc_data::{Data, Event, Loading, Part, Reading, TokenCache};
 use linc_device::Device;
 use linc_driver::Options;
-use linc_exec::Profile;
+use linc_exec::{ExecError, Profile};
 use linc_session::output::{check_folder, write_files};
 use linc_session::{Session, autotune};
 
@@ -54,15 +54,18 @@ impl Trainer {
         stop: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let Machine { device, team } = machine.into();
+        let Machine { mut device, team } = machine.into();
         let is_first = team.is_first();
         let mut proceed = || match stop.load(Ordering::Relaxed) {
             true => Err(TrainError::Interrupted),
             false => Ok(()),
         };
         observer.message(&format!("Starting job: {}", config.job.description));
-        let begin = || {
+        let mut begin = || {
             ranks::check_supported(&config, &team, &*device)?;
+            if !team.is_alone() {
+                device.connect(team.ranks().clone()).map_err(ExecError::from)?;
+            }
             let shares = config.shares(team.size())?;
             if is_first {
                 folder::check_free(&config, meaning)?;
@@ -100,7 +103,7 @@ impl Trainer {
             None => open(),
         };
         let mut data = team.settle("reading the data", data)?;
-        ranks::agree(&team, &config, &record, &data.training.state())?;
+        ranks::agree(&team, &config, &record, &data)?;
         let chosen = match (named, is_first) {
             (Some(chosen), _) => Ok(Some(chosen)),
             (None, true) => folder::choose(&mut config, &record, &data.training, &mut proceed).map(Some),
@@ -167,7 +170,7 @@ impl Trainer {
             Ok(resume::Start::default())
         };
         let start = team.settle("loading weights", load())?;
-        ranks::agree_on_start(&team, &start, &data.training.state())?;
+        ranks::agree_on_start(&team, &start, &data.training.state(), &session)?;
 
         // Nothing of an earlier run is touched before everything that can be refused was accepted.
         let folder = PathBuf::from(&config.job.dump_folder);
@@ -243,7 +246,6 @@ impl Trainer {
             observer.message(&reason);
         }
         trainer.team.wait("the first step")?;
-        trainer.team.begin_steps();
         Ok(trainer)
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use linc_config::ModelFiles;
 use linc_config::shipped::Shipped;
 use linc_device::available_memory::Available;
+use linc_device::comm::SharedRanks;
 use linc_device::cpu::{Cpu, CpuLimits, CpuOptions};
 use linc_device::{Arena, Device, DeviceError, Program, Progress};
 use linc_driver::Arch;
@@ -56,6 +57,9 @@ impl Device for Counting {
     }
     fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
         self.cpu.read(arena, offset, bytes)
+    }
+    fn connect(&mut self, ranks: SharedRanks) -> Result<(), DeviceError> {
+        self.cpu.connect(ranks)
     }
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
         self.cpu.load(plan, arena, scratch)

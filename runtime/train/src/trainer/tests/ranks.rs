@@ -274,7 +274,7 @@ fn what_cannot_be_is_refused_by_all_before_anything_is_written() {
         (
             2,
             &|rank| format!("steps = 1\ndataset = \"text\"\ndataset_path = {:?}\n", text(rank)),
-            &["the tokens to train on is", "on rank 1"],
+            &["the training data is", "on rank 1"],
         ),
         // The first one to fail is named, by those that do not fail as well.
         (

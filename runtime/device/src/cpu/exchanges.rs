@@ -1,0 +1,106 @@
+//! What a plan exchanges with other ranks: begun and waited for by the thread that runs the steps, the only one that MPI is
+//! asked to serve.
+
+use std::collections::HashMap;
+
+use linc_plan::{Movement, Plan};
+
+use crate::DeviceError;
+use crate::comm::{Exchange, Group, SharedRanks, Ticket};
+
+/// An exchange of a plan, ready to start.
+pub(super) struct Started {
+    id: usize,
+    exchange: Exchange,
+    group: Group,
+    /// For errors.
+    name: String,
+}
+
+impl Started {
+    /// Exchange number `id` of a plan, in a group that this rank is in.
+    pub(super) fn new(exchange: &linc_plan::Exchange, id: usize, group: &Group, name: &str) -> Started {
+        let bytes = exchange.part_bytes as usize;
+        let moved = match exchange.movement {
+            Movement::AllGather => Exchange::AllGather { bytes },
+            Movement::AllToAll => Exchange::AllToAll { bytes },
+        };
+        Started { id, exchange: moved, group: group.clone(), name: name.to_owned() }
+    }
+}
+
+/// The other ranks, and the exchanges with them that are begun and not over.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    ranks: Option<SharedRanks>,
+    begun: HashMap<usize, (Ticket, Group, String)>,
+}
+
+impl Exchanges {
+    /// From now on exchanges are with these.
+    pub(super) fn connect(&mut self, ranks: SharedRanks) {
+        self.ranks = Some(ranks);
+    }
+
+    /// The groups of a plan, among these ranks.
+    ///
+    /// # Errors
+    /// [`DeviceError::Plan`] for a plan of another rank or another number of ranks.
+    pub(super) fn groups_of(&self, plan: &Plan) -> Result<Vec<Group>, DeviceError> {
+        let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
+        let world = &plan.world;
+        if world.groups.is_empty() {
+            return Ok(vec![]);
+        }
+        let ranks = self.ranks.as_ref().map(|ranks| ranks.borrow());
+        let there = ranks.as_ref().map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
+        if (world.rank, world.size) != there {
+            return Err(invalid(format!(
+                "it is for rank {} of {}, and this is rank {} of {}",
+                world.rank, world.size, there.0, there.1
+            )));
+        }
+        let Some(ranks) = ranks else {
+            return Err(invalid("it exchanges with other ranks, and this device has none".into()));
+        };
+        let group = |(index, group): (usize, &linc_plan::Group)| {
+            let number = u16::try_from(index + 1).map_err(|_| invalid("it has too many groups".into()))?;
+            ranks.group(&group.members, number).map_err(|error| invalid(error.to_string()))
+        };
+        world.groups.iter().enumerate().map(group).collect()
+    }
+
+    /// Begins an exchange.
+    ///
+    /// # Errors
+    /// [`DeviceError::Ranks`].
+    ///
+    /// # Safety
+    /// Both places have the bytes of the exchange, which nobody else touches until it is waited for.
+    pub(super) unsafe fn start(
+        &mut self,
+        started: &Started,
+        from: *const u8,
+        to: *mut u8,
+    ) -> Result<(), DeviceError> {
+        let Started { id, exchange, group, name } = started;
+        let Some(ranks) = &self.ranks else { return Ok(()) };
+        // SAFETY: as the caller vouches.
+        let ticket = unsafe { ranks.borrow_mut().start(name, group, *exchange, from, to) };
+        let ticket = ticket.map_err(|error| DeviceError::Ranks(Box::new(error)))?;
+        self.begun.insert(*id, (ticket, group.clone(), name.clone()));
+        Ok(())
+    }
+
+    /// Comes back when an exchange is over.
+    ///
+    /// # Errors
+    /// [`DeviceError::Ranks`].
+    pub(super) fn wait(&mut self, id: usize) -> Result<(), DeviceError> {
+        let (Some(ranks), Some((ticket, group, name))) = (&self.ranks, self.begun.remove(&id)) else {
+            return Ok(());
+        };
+        let waited = ranks.borrow_mut().wait(&name, &group, ticket);
+        waited.map_err(|error| DeviceError::Ranks(Box::new(error)))
+    }
+}
