@@ -7,51 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use linc_device::available_memory::{Available, shortage, zeroed};
-use linc_device::comm::CommError;
+use linc_device::available_memory::zeroed;
 use linc_device::cpu::CpuLimits;
-use linc_device::{Arena, Device, DeviceError, Program};
+use linc_device::{Arena, Device, Program};
 use linc_plan::{Binding, DType, Init, Plan, Ref, Role, Space};
-use thiserror::Error;
 
+use crate::ExecError;
 use crate::draw::{STAGED, draw, draw_staged, parts};
 use crate::init::{self, Values};
 use crate::profile::Profile;
 
 pub use halfway::Halfway;
-
-/// Why a program cannot run.
-#[derive(Debug, Error)]
-pub enum ExecError {
-    /// The device refuses.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The ranks cannot go on.
-    #[error(transparent)]
-    Ranks(Box<CommError>),
-    /// The arena is larger than the memory that can be had.
-    #[error("the model does not fit: {}", shortage(*needed, Some(available)))]
-    DoesNotFit {
-        /// Bytes of the arena.
-        needed: u64,
-        /// Memory that can be had now, and what limits it.
-        available: Available,
-    },
-    /// A tensor that the plan does not have, or of another size: a bug of the caller.
-    #[error("tensor {name}: {message}")]
-    Tensor {
-        /// The name that the caller asked for.
-        name: String,
-        /// What is wrong.
-        message: String,
-    },
-}
-
-impl From<CommError> for ExecError {
-    fn from(error: CommError) -> Self {
-        ExecError::Ranks(Box::new(error))
-    }
-}
 
 /// A persistent tensor.
 #[derive(Clone, PartialEq, Debug)]

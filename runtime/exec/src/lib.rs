@@ -4,9 +4,11 @@
 //! another wrote; nothing is allocated after [`Executor::new`]; initial values depend on seed and name only.
 
 mod draw;
+mod error;
 mod executor;
 mod init;
 mod profile;
 
-pub use executor::{ExecError, Executor, Halfway, TensorInfo};
+pub use error::ExecError;
+pub use executor::{Executor, Halfway, TensorInfo};
 pub use profile::{Profile, ProfileRow};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use linc_device::available_memory::zeroed;
 use linc_plan::{Action, Ref, Role, Space, Step};
 
-use super::{ExecError, Executor, address, missing};
+use super::{Executor, address, missing};
+use crate::ExecError;
 
 /// What a program had in its scratch memory before one of its steps, of what that and later steps read.
 pub struct Halfway {

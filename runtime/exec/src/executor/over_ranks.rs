@@ -5,7 +5,8 @@ use std::ops::Range;
 use linc_device::comm::Ranks;
 use linc_plan::{ALIGN, DType, Role};
 
-use super::{ExecError, Executor};
+use super::Executor;
+use crate::ExecError;
 
 /// Elements that are exchanged at once: what is received beside them takes as much memory.
 const PIECE: usize = 8 << 20;
