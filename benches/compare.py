@@ -9,8 +9,11 @@ trains for a few steps.
 
 Prints Markdown: median tokens per second and peak memory of the process, and what linc reaches relative to PyTorch
 (median of the ratios within rounds). Memory without the library is PyTorch's peak less what `import torch` takes. One
-thread is pinned to a core. The machine should be idle: OMP_WAIT_POLICY is PASSIVE because OpenMP's waiting threads
-collapse beside other work, and the load at the start is printed.
+thread is pinned to a core. OMP_WAIT_POLICY is PASSIVE because OpenMP's waiting threads collapse beside other work.
+
+The machine must be idle: what others take of it is measured before the first round, between rounds and after the last
+(noise.py). A round in which that is more than 5 % is done again, and a case without enough quiet rounds has no ratio, and
+the exit code is 1; --allow-noise prints such ratios with a mark.
 """
 import argparse
 import json
@@ -24,6 +27,8 @@ import tempfile
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+
+import noise
 
 HERE = Path(__file__).resolve().parent
 GIB = 2**30
@@ -60,6 +65,8 @@ def measure(command, threads, **kwargs):
         process = subprocess.Popen(command, stdout=out, stderr=err, **kwargs)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        # What it left behind must not run beside the next.
+        noise.reap()
         out.seek(0)
         err.seek(0)
         if process.returncode != 0:
@@ -100,7 +107,30 @@ def run_torch(args, case, compiled):
     return Result(result["tps"], min(peak, result["peak_bytes"]), result["library_bytes"])
 
 
-def row(case, mode, linc, torch):
+def rounds(watch, run, wanted, allow):
+    """Runs rounds until enough were quiet; results, shares that others took of the noisy ones, and what that comes to."""
+    kept, beside, noisy = [], [], []
+    while (said := noise.verdict(len(kept), noisy, wanted, allow)) == "again":
+        watch.start()
+        result = run()
+        share = watch.share()
+        if noise.quiet(share):
+            kept.append(result)
+        else:
+            noisy.append(share)
+            beside.append(result)
+            print(f"others took {share:.0%} of the machine in this round", file=sys.stderr, flush=True)
+    if said == "marked":
+        kept += beside[: wanted - len(kept)]
+    return kept, noisy, said
+
+
+def row(case, mode, linc, torch, said, noisy):
+    worst = f"others {max(noisy, default=0):.0%}"
+    if said == "refused":
+        cells = [case.ratio, f"{case.batch} x {case.seq}", case.threads, mode, *["-"] * 2, f"refused: {worst}"]
+        return "| " + " | ".join(str(cell) for cell in cells + ["-"] * (len(HEADER) - len(cells))) + " |"
+
     def median(values):
         return statistics.median(list(values))
 
@@ -109,7 +139,7 @@ def row(case, mode, linc, torch):
     bare = median(r.peak - r.library for r in torch)
     cells = [
         case.ratio, f"{case.batch} x {case.seq}", case.threads, mode,
-        f"{median(r.tps for r in linc):.0f}", f"{median(r.tps for r in torch):.0f}", f"**{speed:.2f}x**",
+        f"{median(r.tps for r in linc):.0f}", f"{median(r.tps for r in torch):.0f}", f"**{speed:.2f}x**" if said == "ratio" else f"~{speed:.2f}x ({worst})",
         f"{peaks[0] / GIB:.2f}", f"{peaks[1] / GIB:.2f}", f"**{peaks[0] / peaks[1]:.2f}x**",
         f"{bare / GIB:.2f}", f"{peaks[0] / bare:.2f}x",
     ]
@@ -122,14 +152,15 @@ HEADER = [
 ]
 
 
-def describe(args):
+def describe(args, share):
     version = subprocess.run(
         [args.python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True
     )
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    cores = len(os.sched_getaffinity(0))
-    return (f"{cpu}, {cores} cores, load {os.getloadavg()[0]:.2f} at the start; PyTorch {version.stdout.strip()}; "
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    names = (line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name"))
+    cpu, cores = next(names, "unknown CPU"), len(os.sched_getaffinity(0))
+    return (f"{cpu}, {noise.instruction_set(cpuinfo)}, {cores} cores, load {os.getloadavg()[0]:.2f} at the start, "
+            f"of which others took {share:.0%}; PyTorch {version.stdout.strip()}; "
             f"{args.rounds} rounds of {args.steps} steps, the first {args.warmup} not counted.")
 
 
@@ -144,6 +175,7 @@ def main():
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--warmup", type=int, default=2, help="steps that are not counted")
     parser.add_argument("--only", default="", help="regular expression on the labels of cases")
+    parser.add_argument("--allow-noise", action="store_true", help="print ratios beside other processes, with a mark")
     parser.add_argument("--list", action="store_true", help="print the labels of cases and end")
     args = parser.parse_args()
     cases = [case for case in CASES if re.search(args.only, case.label)]
@@ -157,17 +189,28 @@ def main():
     if args.list:
         print("\n".join(case.label for case in cases))
         return
-    print(describe(args) + "\n")
+    watch = noise.Watch()
+    share = watch.look()
+    if not noise.quiet(share) and not args.allow_noise:
+        sys.exit(f"others take {share:.0%} of the machine, and more than {noise.LIMIT:.0%} make ratios worthless: "
+                 "end them, or give --allow-noise")
+    print(describe(args, share) + "\n")
     print("| " + " | ".join(HEADER) + " |\n|" + "--:|" * len(HEADER), flush=True)
+    refused = False
     for case in cases:
-        linc, torch = [], {mode: [] for mode in modes}
-        for number in range(args.rounds):
-            linc.append(run_linc(args, case))
-            for mode in modes:
-                torch[mode].append(run_torch(args, case, mode == "compile"))
-            print(f"{case.label}: round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+        def run(case=case):
+            return run_linc(args, case), {mode: run_torch(args, case, mode == "compile") for mode in modes}
+
+        kept, noisy, said = rounds(watch, run, args.rounds, args.allow_noise)
+        print(f"{case.label}: {len(kept)} rounds, {len(noisy)} beside others", file=sys.stderr, flush=True)
+        refused |= said == "refused"
         for mode in modes:
-            print(row(case, {"compile": "torch.compile"}.get(mode, mode), linc, torch[mode]), flush=True)
+            linc, torch = [linc for linc, _ in kept], [torch[mode] for _, torch in kept]
+            name = {"compile": "torch.compile"}.get(mode, mode)
+            print(row(case, name, linc, torch, said, noisy), flush=True)
+    if watch.look() > noise.LIMIT:
+        print("others take more than before: look at the last rows with care", file=sys.stderr)
+    sys.exit(1 if refused else 0)
 
 
 if __name__ == "__main__":

@@ -23,4 +23,5 @@ mod snapshots;
 mod sources;
 mod tidy;
 mod tiles;
+mod tools;
 mod training;
