@@ -2,10 +2,10 @@
 //! the results are the same bits, `random_models` checks on any architecture.
 
 use linc_driver::{
-    Candidate, CompileError, MemoryLimit, Model, Options, PersistentLayout, RecomputePolicy, compile, fit,
-    modes,
+    Candidate, CompileError, MemoryLimit, Model, Options, PersistentLayout, RecomputePolicy, Report, compile,
+    fit, modes,
 };
-use linc_tests::models::{compiled, sized, training};
+use linc_tests::models::{FLAVORS, compiled, flavor, sized, training};
 
 /// Eight layers, so that what is kept for the backward sets the peak.
 fn hybrid() -> Model {
@@ -40,6 +40,21 @@ fn a_share_of_the_memory_lies_between_full_and_none() {
         last = bytes;
     }
     assert!(last > least, "the shares differ");
+}
+
+#[test]
+fn no_plan_is_far_above_what_must_be_in_memory() {
+    for (name, _) in FLAVORS {
+        let model = flavor(name, "0.5");
+        for recompute in [RecomputePolicy::None, RecomputePolicy::Selective, RecomputePolicy::Full] {
+            let found = compiled(&model, &training(), &Options { recompute, ..Options::new(1, 2048) });
+            let Report { peak_bytes, floor_bytes, memory, .. } = found.report;
+            // Weights, gradients and moments are in it, and so is what the backward waits for at the fullest step.
+            assert_eq!(floor_bytes, memory.values().sum::<u64>(), "{name}, {recompute}");
+            let times = peak_bytes as f64 / floor_bytes as f64;
+            assert!((1.0..=1.15).contains(&times), "{name}, {recompute}: {times} times its floor");
+        }
+    }
 }
 
 #[test]

@@ -96,6 +96,8 @@ pub struct Report {
     pub recomputed: Recomputed,
     /// Size of the arena.
     pub peak_bytes: u64,
+    /// Bytes in use at the fullest step: [`Peak::floor`], below which no placing of the buffers goes.
+    pub floor_bytes: u64,
     /// Bytes by category at the peak.
     pub memory: BTreeMap<&'static str, u64>,
     /// Bytes of what is kept for the backward, by category, at the peak of that alone.
@@ -116,7 +118,9 @@ impl Report {
         passes: Vec<PassTime>,
     ) -> Self {
         let Options { batch, seq, precision, .. } = *options;
-        let Peak { bytes: peak_bytes, categories, kept } = peak(&[plan]);
+        let peak = peak(&[plan]);
+        let floor_bytes = peak.floor();
+        let Peak { bytes: peak_bytes, categories, kept } = peak;
         Report {
             model: model.title(),
             entry: entry.to_string(),
@@ -136,6 +140,7 @@ impl Report {
             recompute: options.recompute.to_string(),
             recomputed,
             peak_bytes,
+            floor_bytes,
             memory: by_name(&categories),
             kept_memory: by_name(&kept),
             kernels: kernel_rows(plan),

@@ -243,7 +243,12 @@ pub(crate) fn card(model: &Model, report: &Report) -> String {
             flops(report.flops_per_token),
             flops(report.titan_flops_per_token)
         ),
-        format!("Peak memory {}", bytes(report.peak_bytes)),
+        format!(
+            "Peak memory {}, {:.2} times the {} in use at the fullest step",
+            bytes(report.peak_bytes),
+            report.peak_bytes as f64 / report.floor_bytes.max(1) as f64,
+            bytes(report.floor_bytes)
+        ),
     ];
     if report.recomputed.kept_bytes > 0 {
         let again = report.recomputed.recomputed_flops as f64;

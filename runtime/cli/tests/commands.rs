@@ -47,6 +47,8 @@ fn compile_prints_the_layer_map_and_one_json_object() {
     let parts: u64 = card["memory"].as_object().expect("parts").values().filter_map(Value::as_u64).sum();
     let peak = card["peak_bytes"].as_u64().expect("a number");
     assert!(parts <= peak && parts > peak / 2, "{parts} of {peak} bytes");
+    assert_eq!(card["floor_bytes"].as_u64(), Some(parts));
+    assert!(text.contains(" times the ") && text.contains(" in use at the fullest step"), "{text}");
     assert!(card["flops_per_token"].as_u64() > Some(6 * 1_000_000_000));
     assert!(card["kernels"].as_array().expect("a list").len() > 10);
 }
