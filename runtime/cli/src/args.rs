@@ -25,8 +25,8 @@ pub(crate) use bench::{
 use eval::EVAL_EXAMPLES;
 pub(crate) use eval::EvalArgs;
 use examples::{
-    COMPLETIONS_EXAMPLES, CONFIG_EXAMPLES, FIRST_STEPS, LAUNCH_EXAMPLES, REPORT_EXAMPLES, SERVE_EXAMPLES,
-    SWEEP_EXAMPLES, TOKENIZE_EXAMPLES, TRAIN_EXAMPLES,
+    COMPLETIONS_EXAMPLES, CONFIG_EXAMPLES, FIRST_STEPS, LAUNCH_EXAMPLES, PROFILE_EXAMPLES, REPORT_EXAMPLES,
+    SERVE_EXAMPLES, SWEEP_EXAMPLES, TOKENIZE_EXAMPLES, TRAIN_EXAMPLES,
 };
 use place::PLACE_EXAMPLES;
 pub(crate) use place::PlaceArgs;
@@ -35,7 +35,7 @@ use study::{COMPARE_EXAMPLES, LOOK_EXAMPLES};
 pub(crate) use study::{CompareArgs, LookArgs};
 #[cfg(feature = "watch")]
 pub(crate) use tools::WatchArgs;
-pub(crate) use tools::{CompletionsArgs, InitArgs, ReportArgs};
+pub(crate) use tools::{CompletionsArgs, InitArgs, ProfileArgs, ReportArgs};
 use values::{element, held_out, memory, positive, shard_tokens};
 
 fn placement_help() -> String {
@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Print a config with all settings and where each is from; or the JSON schema of configs, for editors
     #[command(after_help = CONFIG_EXAMPLES, arg_required_else_help = true)]
     Config(ConfigArgs),
+    /// Run a few steps of a config: each kernel's share of its machine's limits, and where a step loses time
+    #[command(after_help = PROFILE_EXAMPLES, arg_required_else_help = true)]
+    Profile(ProfileArgs),
     /// Lower a model, plan its memory and generate its kernels; allocates no weights
     Compile(CompileArgs),
     /// Show a model's card: layers, kernels, parameters, FLOPs, memory; or a checkpoint's

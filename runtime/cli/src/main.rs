@@ -22,6 +22,7 @@ mod look;
 mod models;
 mod out;
 mod place;
+mod profile;
 mod progress;
 mod ranks;
 mod report;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     if matches!(
         command,
         Command::Train(_)
+            | Command::Profile(_)
             | Command::Generate(_)
             | Command::Eval(_)
             | Command::Place(_)
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Profile(args) => profile::run(&args),
         #[cfg(feature = "watch")]
         Command::Watch(args) => watch::run(&args),
         Command::Completions(args) => completions::run(&args),

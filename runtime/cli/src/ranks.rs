@@ -89,6 +89,7 @@ fn nature(command: &Command) -> (&'static str, Nature) {
         Command::Place(_) => ("place", Works),
         Command::Report(_) => ("report", Works),
         Command::Config(_) => ("config", Prints),
+        Command::Profile(_) => ("profile", Works),
         Command::Compile(_) => ("compile", Works),
         Command::Inspect(_) => ("inspect", Prints),
         Command::Generate(_) => ("generate", Works),

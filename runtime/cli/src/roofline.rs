@@ -1,7 +1,8 @@
 //! Tables of what a run reaches of its machine's limits.
 
 use anyhow::Result;
-use linc_bench::{GOAL, Roofline, RooflineRow};
+use linc_bench::{GOAL, InstructionSet, Machine, Roofline, RooflineRow};
+use linc_device::words::bytes;
 
 use crate::bench::ms;
 use crate::out;
@@ -9,6 +10,33 @@ use crate::table::table;
 
 /// Kernels that are shown; what is left is small, and in the other tables.
 const KERNELS: usize = 24;
+
+/// What the machine does at most.
+pub(crate) fn limits(machine: &Machine) -> String {
+    let giga = |rate: f64| format!("{:.1}", rate / 1e9);
+    let set = |set: &InstructionSet| vec![set.name.clone(), giga(set.one_thread), giga(set.all_threads)];
+    let sets: Vec<Vec<String>> = machine.instruction_sets.iter().map(set).collect();
+    let copies: Vec<Vec<String>> =
+        machine.copies.iter().map(|copy| vec![bytes(copy.bytes), giga(copy.bytes_per_s)]).collect();
+    let mut text = String::new();
+    if !sets.is_empty() {
+        text += &table(&["multiply-adds, GFLOP/s", "one thread", "all threads"], &sets);
+        text += "\n\n";
+    }
+    text + &format!(
+        "Peak {} GFLOP/s: {}\n\n{}\n\nA launch takes {:.2} µs.",
+        giga(machine.peak_flops),
+        machine.peak,
+        table(&["copy, read and written", "GB/s"], &copies),
+        1e6 * machine.launch_s
+    )
+}
+
+/// What a step takes, and how far that is above what it needs.
+pub(crate) fn beside_floor(taken: u64, floor: u64) -> String {
+    let times = taken as f64 / floor.max(1) as f64;
+    format!("{}, {times:.2} times the {} in use at the fullest launch.", bytes(taken), bytes(floor))
+}
 
 /// Prints the tables: by kernel, by part of the model, and by sort of work what it loses.
 pub(crate) fn show(roofline: &Roofline) -> Result<()> {

@@ -20,6 +20,7 @@ mod memory;
 mod mistakes;
 mod optimizers;
 mod place;
+mod profiling;
 mod prompts;
 mod ranks;
 mod readme;

@@ -3,7 +3,8 @@
 //! [`sweep`] reads what is to be varied, makes a run of each point, and carries the runs out, each in a process of its
 //! own. [`results`] reads what runs wrote, whoever started them; [`report`] makes a page of it. [`place`] chooses the layers of a
 //! trained softmax model that become linear. [`compare`] puts texts of models side by side for people to judge, [`cost`] says what
-//! measurements over length and share of linear layers come to. [`look`] shows what each head of a trained model looks at.
+//! measurements over length and share of linear layers come to. [`look`] shows what each head of a trained model looks at,
+//! and [`profile`] where the time of its steps goes.
 //!
 //! Invariants: all runs of a sweep start from the same weights and see the same batches, but for what the sweep varies,
 //! since both are functions of the config and its seed. What a run was told stands in the sweep's folder before it
@@ -23,6 +24,7 @@ mod error;
 pub mod look;
 mod page;
 pub mod place;
+pub mod profile;
 pub mod report;
 pub mod results;
 pub mod statistics;

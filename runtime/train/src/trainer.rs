@@ -81,6 +81,8 @@ pub struct Summary {
     pub layers: Vec<&'static str>,
     /// Kernel times, where profiling was on.
     pub profile: Option<Profile>,
+    /// Memory of the programs of a step.
+    pub memory: Peak,
 }
 
 /// A run: its model on the device, its data, and how far it is.
@@ -114,6 +116,8 @@ pub struct Trainer {
     start_step: usize,
     tokens: u64,
     profile: Option<Profile>,
+    /// Steps of this run that are not in the profile.
+    unprofiled: usize,
     /// Writes traces, where profiling is on.
     tracer: Option<Tracer>,
     last_checkpoint: Option<PathBuf>,
@@ -131,6 +135,16 @@ pub struct Trainer {
 }
 
 impl Trainer {
+    /// So many steps at the start of this run do not count in its profile: they touch memory for the first time.
+    pub fn leave_out_of_profile(&mut self, steps: usize) {
+        self.unprofiled = steps;
+    }
+
+    /// Operations per second that the device could do at most.
+    pub fn peak_flops(&mut self) -> f64 {
+        self.session.executor.peak_flops()
+    }
+
     /// TorchTitan's start-up lines, with the layer map.
     fn announce(&self, start: Option<String>, optimizer: &[String], observer: &mut dyn Observer) {
         let (model, training) = (&self.model, &self.config.training);

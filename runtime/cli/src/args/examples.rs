@@ -20,6 +20,14 @@ Examples:
 A run that was stopped goes on with the same command. A run with other settings, or one more like a finished one, gets a
 folder of its own; --job.dump_folder names one.";
 
+pub(super) const PROFILE_EXAMPLES: &str = "\
+Examples:
+  linc profile quickstart
+  linc profile configs/quickstart.toml --steps 10 --training.seq_len 512
+  linc profile quickstart --model.linear_attn_ratio 1.0 --format json
+
+Nothing is written: no checkpoint, no metrics, no folder. linc train CONFIG --profile profiles a whole run, with traces.";
+
 pub(super) const SWEEP_EXAMPLES: &str = "\
 Examples:
   linc sweep sweep_ratio                 How the loss depends on the linear share

@@ -1,9 +1,12 @@
-//! Arguments of the commands around training: watching it, completing commands, files to begin with.
+//! Arguments of the commands around training: profiling and watching it, completing commands, files to begin with.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use clap_complete::Shell;
+
+use super::Format;
+use super::values::{count, positive};
 
 /// `linc watch`
 #[cfg(feature = "watch")]
@@ -15,6 +18,26 @@ pub(crate) struct WatchArgs {
     /// Print how they are as text, once; as where the output is no terminal
     #[arg(long)]
     pub(crate) once: bool,
+}
+
+/// `linc profile`
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArgs {
+    /// The run, such as configs/quickstart.toml
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) config: PathBuf,
+    /// Steps that are profiled, and averaged
+    #[arg(long, default_value_t = 5, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) steps: usize,
+    /// Steps before them
+    #[arg(long, default_value_t = 2, value_parser = count, allow_negative_numbers = true)]
+    pub(crate) warmup: usize,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    /// Settings: --section.key value
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
+    pub(crate) overrides: Vec<String>,
 }
 
 /// `linc completions`

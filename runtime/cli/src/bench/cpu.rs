@@ -1,9 +1,9 @@
 //! `linc bench cpu`: the limits of the processor, and a training step beside them.
 
 use anyhow::{Result, bail};
-use linc_bench::{CpuBench, CpuReport, InstructionSet, Machine, cpu};
+use linc_bench::{CpuBench, CpuReport, cpu};
 use linc_device::Choice;
-use linc_device::words::{bytes, count};
+use linc_device::words::count;
 
 use super::{heading, ms, open, opener, print, teller, timing};
 use crate::args::{BenchCpuArgs, Format};
@@ -11,7 +11,6 @@ use crate::compile;
 use crate::out;
 use crate::progress::Progress;
 use crate::roofline;
-use crate::table::table;
 
 pub(super) fn run(args: &BenchCpuArgs) -> Result<()> {
     if let Choice::Cuda(_) = args.measure.device {
@@ -42,7 +41,7 @@ pub(super) fn run(args: &BenchCpuArgs) -> Result<()> {
 }
 
 fn show(report: &CpuReport) -> Result<()> {
-    out::line(limits(&report.machine))?;
+    out::line(roofline::limits(&report.machine))?;
     let CpuReport { model, layers, batch, seq, .. } = report;
     let [median, min, max] = [report.ms.median, report.ms.min, report.ms.max].map(ms);
     out::prose(format_args!(
@@ -52,26 +51,5 @@ fn show(report: &CpuReport) -> Result<()> {
         ms(report.roofline.ms)
     ))?;
     roofline::show(&report.roofline)?;
-    Ok(out::prose(format_args!(
-        "\nMemory: {}, {:.2} times the {} that are in use at the fullest launch.",
-        bytes(report.bytes),
-        report.bytes as f64 / report.floor_bytes.max(1) as f64,
-        bytes(report.floor_bytes)
-    ))?)
-}
-
-fn limits(machine: &Machine) -> String {
-    let giga = |rate: f64| format!("{:.1}", rate / 1e9);
-    let set = |set: &InstructionSet| vec![set.name.clone(), giga(set.one_thread), giga(set.all_threads)];
-    let sets: Vec<Vec<String>> = machine.instruction_sets.iter().map(set).collect();
-    let copies: Vec<Vec<String>> =
-        machine.copies.iter().map(|copy| vec![bytes(copy.bytes), giga(copy.bytes_per_s)]).collect();
-    format!(
-        "{}\n\nPeak {} GFLOP/s: {}\n\n{}\n\nA launch on all threads takes {:.2} µs.",
-        table(&["multiply-adds, GFLOP/s", "one thread", "all threads"], &sets),
-        giga(machine.peak_flops),
-        machine.peak,
-        table(&["copy, read and written", "GB/s"], &copies),
-        1e6 * machine.launch_s
-    )
+    Ok(out::prose(format_args!("\nMemory: {}", roofline::beside_floor(report.bytes, report.floor_bytes)))?)
 }

@@ -92,6 +92,7 @@ impl Trainer {
             interrupted: progress.interrupted,
             layers: self.session.reports[TRAIN].layers.clone(),
             profile: self.profile.take(),
+            memory: self.step_memory.clone(),
         })
     }
 

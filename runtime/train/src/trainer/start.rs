@@ -219,6 +219,7 @@ impl Trainer {
             start_step: start.step,
             tokens: start.tokens,
             profile: profiles.then(Profile::default),
+            unprofiled: 0,
             tracer: profiles.then(|| {
                 let traces = folder.join(&config.profiling.save_traces_folder);
                 Tracer::new(traces, config.profiling.profile_freq)

@@ -92,7 +92,7 @@ impl Trainer {
         self.step += 1;
         if let Some(profile) = &mut self.profile {
             // Times are shown per step, however many programs it takes.
-            profile.runs = (self.step - self.start_step) as u64;
+            profile.runs = (self.step - self.start_step).saturating_sub(self.unprofiled) as u64;
         }
         let program = self.update.unwrap_or(TRAIN);
         let grad_norm = self.session.scalar(program, names::GRAD_NORM)?;
@@ -176,7 +176,8 @@ impl Trainer {
     /// False if `stop` ended it before it changed weights or the optimizer's state.
     fn run_program(&mut self, program: usize, stop: &AtomicBool) -> Result<bool, TrainError> {
         let x = &mut self.session.executor;
-        match &mut self.profile {
+        let is_profiled = self.step - self.start_step >= self.unprofiled;
+        match self.profile.as_mut().filter(|_| is_profiled) {
             Some(profile) => {
                 let begun = Instant::now();
                 let times = x.run_profiled(program, profile)?;
