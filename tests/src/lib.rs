@@ -3,6 +3,7 @@
 
 pub mod compiled;
 pub mod emulated;
+pub mod lockstep;
 pub mod models;
 pub mod random;
 pub mod reference;

@@ -10,7 +10,7 @@ use crate::layering::assert_none;
 
 /// What the passes may take from each other: plain vocabulary, and the schedule that the memory plan is made for.
 /// The right side is an item, or all items of a file.
-const SHARED: [(&str, &str); 10] = [
+const SHARED: [(&str, &str); 11] = [
     ("*", "error"),
     ("*", "setting"),
     ("attention", "positions::POSITION"),
@@ -18,6 +18,7 @@ const SHARED: [(&str, &str); 10] = [
     ("optimizer", "loss_scale::Scaling"),
     ("optimizer", "loss_scale::is_finite"),
     ("accumulate", "autodiff::Gradients"),
+    ("parallelize", "autodiff::Gradients"),
     ("memory", "schedule::run"),
     ("memory", "loss::LOSS"),
     ("pipeline", "*"),

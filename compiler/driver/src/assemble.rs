@@ -244,17 +244,24 @@ impl<'a> Assembly<'a> {
     ) -> plan::Binding {
         let storage = &self.assignment.storage[&value];
         let ty = graph.ty(value);
+        let (shape, shard) = of_whole(graph, value);
         let at = self.at(StoragePlace { root: storage.root, offset: storage.layout.offset, dtype: ty.dtype });
-        plan::Binding {
-            name: name.to_string(),
-            role,
-            dtype: dtype(ty.dtype),
-            shape: ty.shape.0.clone(),
-            at,
-            init,
-            shard: None,
-        }
+        plan::Binding { name: name.to_string(), role, dtype: dtype(ty.dtype), shape, at, init, shard }
     }
+}
+
+/// The shape of a tensor, and the part of it that a value is, if it is not all.
+fn of_whole(graph: &Graph, value: Value) -> (Vec<usize>, Option<plan::Shard>) {
+    let ty = graph.ty(value);
+    if let Op::State { role, .. } = graph.op(value.node)
+        && let (Some(start), Some(of)) = (role.start(), role.param())
+        && let Some(param) = graph.leaf(of)
+    {
+        let whole = &graph.ty(Value { node: param, port: 0 }).shape;
+        let shard = plan::Shard { start, len: ty.shape.numel(), of: whole.numel() };
+        return (whole.0.clone(), Some(shard));
+    }
+    (ty.shape.0.clone(), None)
 }
 
 fn dtype(dtype: DType) -> plan::DType {
@@ -269,7 +276,7 @@ fn dtype(dtype: DType) -> plan::DType {
 
 fn state_role(role: &StateRole) -> plan::StateRole {
     match role {
-        StateRole::OfParam { state, of } => {
+        StateRole::OfParam { state, of } | StateRole::OfShard { state, of, .. } => {
             let state = match state {
                 ParamState::FirstMoment => plan::ParamState::FirstMoment,
                 ParamState::SecondMoment => plan::ParamState::SecondMoment,
@@ -315,7 +322,7 @@ fn category(kind: Kind, op: &Op) -> plan::Category {
 
 fn category_of_state(role: &StateRole) -> plan::Category {
     match role {
-        StateRole::OfParam { state, .. } => match state {
+        StateRole::OfParam { state, .. } | StateRole::OfShard { state, .. } => match state {
             ParamState::FirstMoment | ParamState::SecondMoment => plan::Category::OptimizerState,
             ParamState::Gradient => plan::Category::Gradients,
         },
@@ -393,8 +400,9 @@ mod tests {
     #[test]
     fn exchanges_are_begun_and_waited_for() {
         let plan = |rank: usize| {
-            let group =
-                format!("group = ranks(name = \"dp\", first = 0, stride = 1, size = 2, place = {rank})");
+            let group = format!(
+                "group = ranks(name = \"dp\", first = 0, stride = 1, size = 2, place = {rank}, turn = 0)"
+            );
             let mesh = Mesh::new(rank, &[(linc_passes::mesh::MeshAxis::DataReplicate, 2)]);
             assembled_at(
                 &format!(

@@ -275,6 +275,7 @@ fn compile_once(
         pack_heads: matches!(options.target, Target::Cpu).then_some(pack_heads::TOKENS),
         recompute: options.recompute,
         machine: fit::machine(options.target, options.precision),
+        mesh: options.mesh.clone(),
         disabled: options.disabled.clone(),
     };
     let assignment = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {

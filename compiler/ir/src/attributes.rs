@@ -250,7 +250,13 @@ impl Attributes {
         let mut call = self.call("role")?;
         let alone = StateRole::ALONE.into_iter().find(|role| role.name() == call.name);
         let role = match ParamState::ALL.into_iter().find(|state| state.name() == call.name) {
-            Some(state) => Some(StateRole::OfParam { state, of: call.text("of")? }),
+            Some(state) => {
+                let of = call.text("of")?;
+                Some(match call.has("start") {
+                    true => StateRole::OfShard { state, of, start: call.usize("start")? },
+                    false => StateRole::OfParam { state, of },
+                })
+            }
             None => alone,
         };
         let Some(role) = role else {

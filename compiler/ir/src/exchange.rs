@@ -7,10 +7,14 @@
 use linc_text::Parsed;
 
 use crate::attributes::Attributes;
-use crate::facts::{Facts, OperandTypes, compute};
+use crate::error::IrError;
+use crate::facts::{Facts, OperandTypes, Overwrites, compute};
+use crate::graph::{Graph, Value};
 use crate::infer::{Check, Types};
+use crate::op::Op;
+use crate::types::TensorType;
 
-/// Ranks that exchange with each other, with the place of the one whose graph it is.
+/// Ranks that exchange with each other, with the place of the one whose graph it is, and the turn in which they do.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Group {
     /// The axis, or axes, of the mesh along which they lie: `dp_shard`.
@@ -23,6 +27,9 @@ pub struct Group {
     pub size: usize,
     /// This rank's place among them, from 0.
     pub place: usize,
+    /// Exchanges of a graph with lower numbers come first, of whatever groups: so all ranks have one order, though they may
+    /// compute different things in between. Those of one number depend on each other.
+    pub turn: usize,
 }
 
 impl Group {
@@ -37,6 +44,12 @@ impl Group {
         self.first + self.place * self.stride
     }
 
+    /// The same ranks in another turn.
+    #[must_use]
+    pub fn in_turn(&self, turn: usize) -> Group {
+        Group { turn, ..self.clone() }
+    }
+
     fn is_sound(&self) -> bool {
         let last = self.size.checked_mul(self.stride).and_then(|span| span.checked_add(self.first));
         !self.name.is_empty() && self.place < self.size && self.stride > 0 && last.is_some()
@@ -47,15 +60,16 @@ impl Group {
         let name = call.text("name")?;
         let (first, stride) = (call.usize("first")?, call.usize("stride")?);
         let (size, place) = (call.usize("size")?, call.usize("place")?);
+        let turn = call.usize("turn")?;
         call.finish()?;
-        Ok(Group { name, first, stride, size, place })
+        Ok(Group { name, first, stride, size, place, turn })
     }
 
     fn attribute(&self) -> String {
-        let Group { name, first, stride, size, place } = self;
+        let Group { name, first, stride, size, place, turn } = self;
         let name = linc_text::quote(name);
         format!(
-            "group = ranks(name = {name}, first = {first}, stride = {stride}, size = {size}, place = {place})"
+            "group = ranks(name = {name}, first = {first}, stride = {stride}, size = {size}, place = {place}, turn = {turn})"
         )
     }
 }
@@ -184,8 +198,17 @@ impl ExchangeOp {
             | ExchangeOp::ReduceScatter { .. }
             | ExchangeOp::ReduceParts { .. } => const { &compute(OperandTypes::Wide, &[]) },
             // Any elements can be moved.
-            ExchangeOp::AllGather { .. } | ExchangeOp::AllToAll { .. } => {
+            ExchangeOp::AllToAll { .. } => {
                 const { &Facts { integers: None, ..compute(OperandTypes::Any, &[]) } }
+            }
+            ExchangeOp::AllGather { .. } => {
+                const {
+                    &Facts {
+                        overwrites: Overwrites::UpdatedLeaves,
+                        integers: None,
+                        ..compute(OperandTypes::Any, &[])
+                    }
+                }
             }
         }
     }
@@ -240,7 +263,7 @@ impl ExchangeOp {
     }
 
     /// The type of one of `count` parts of operand 0.
-    fn parts(&self, check: &Check<'_>, count: usize) -> Result<crate::TensorType, crate::IrError> {
+    fn parts(&self, check: &Check<'_>, count: usize) -> Result<TensorType, IrError> {
         let mut part = check.like(0);
         match part.shape.0.first_mut() {
             Some(rows) if count > 0 && rows.is_multiple_of(count) => {
@@ -252,8 +275,39 @@ impl ExchangeOp {
     }
 }
 
-impl From<ExchangeOp> for crate::op::Op {
+impl From<ExchangeOp> for Op {
     fn from(op: ExchangeOp) -> Self {
-        crate::op::Op::Exchange(op)
+        Op::Exchange(op)
+    }
+}
+
+impl Graph {
+    /// A vector of f32 with zeros behind it, `len` elements in all: for parts of one size.
+    ///
+    /// # Errors
+    /// As [`Graph::add`].
+    pub fn extend_with_zeros(&mut self, x: Value, len: usize) -> Result<Value, IrError> {
+        let numel = self.ty(x).shape.numel();
+        if len <= numel {
+            return Ok(x);
+        }
+        let ty = TensorType::f32([len - numel]);
+        let zeros = self.push(Op::Constant { value: 0.0, ty }, &[])?;
+        // What is joined already is joined once, with them. Leaves that lie side by side stay a view.
+        let is_leaf = |graph: &Graph, mut part: Value| {
+            while matches!(graph.op(part.node), Op::Reshape { .. }) {
+                part = graph.operands(part.node)[0];
+            }
+            graph.op(part.node).leaf_name().is_some()
+        };
+        let mut parts = vec![x];
+        if matches!(self.op(x.node), Op::Concat { .. }) {
+            let joined = self.operands(x.node);
+            if !joined.iter().any(|part| is_leaf(self, *part)) {
+                parts = joined;
+            }
+        }
+        parts.push(zeros);
+        self.push(Op::Concat { axis: 0 }, &parts)
     }
 }

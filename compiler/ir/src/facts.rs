@@ -87,6 +87,8 @@ pub enum Overwrites {
     Elementwise,
     /// Result 0 operand 0, if nothing else reads that.
     OwnedOperand,
+    /// Result 0 no operand, but all leaves that its parts update and that lie side by side as they do in it.
+    UpdatedLeaves,
 }
 
 impl Overwrites {
@@ -94,7 +96,10 @@ impl Overwrites {
     pub const fn always(self) -> &'static [(u32, usize)] {
         match self {
             Overwrites::Always(pairs) => pairs,
-            Overwrites::Nothing | Overwrites::Elementwise | Overwrites::OwnedOperand => &[],
+            Overwrites::Nothing
+            | Overwrites::Elementwise
+            | Overwrites::OwnedOperand
+            | Overwrites::UpdatedLeaves => &[],
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Readers are an ordered set, so that redirecting one of them takes time in the logarithm of their number: a training
 //! step has nodes that read, or are read by, something of every parameter.
 
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 
 use crate::error::IrError;
@@ -307,7 +307,24 @@ impl Graph {
         self.outputs.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
     }
 
-    /// A topological order, unique for a graph: among ready nodes the oldest first.
+    /// The order of the exchanges beyond what they depend on: pairs of an earlier and a later node, of one turn and the next.
+    pub fn turns(&self) -> Vec<(NodeId, NodeId)> {
+        let mut turns: BTreeMap<usize, Vec<NodeId>> = BTreeMap::new();
+        for id in self.nodes() {
+            if let Op::Exchange(op) = self.op(id)
+                && let Some(group) = op.group()
+            {
+                turns.entry(group.turn).or_default().push(id);
+            }
+        }
+        let turns: Vec<Vec<NodeId>> = turns.into_values().collect();
+        let pairs = |both: &[Vec<NodeId>]| {
+            both[0].iter().flat_map(|from| both[1].iter().map(|to| (*from, *to))).collect::<Vec<_>>()
+        };
+        turns.windows(2).flat_map(pairs).collect()
+    }
+
+    /// A topological order, unique for a graph: among ready nodes the oldest first, and exchanges in their turns.
     ///
     /// # Errors
     /// [`IrError::Cycle`] names a node on a cycle.
@@ -315,16 +332,22 @@ impl Graph {
         use std::cmp::Reverse;
         let mut missing: Vec<usize> =
             self.slots.iter().map(|slot| slot.as_ref().map_or(0, |slot| slot.operands.len())).collect();
+        let mut later: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for (from, to) in self.turns() {
+            later.entry(from).or_default().push(to);
+            missing[to.0 as usize] += 1;
+        }
         let mut ready: BinaryHeap<Reverse<NodeId>> =
             self.nodes().filter(|id| missing[id.0 as usize] == 0).map(Reverse).collect();
         let mut order = Vec::with_capacity(self.len());
         while let Some(Reverse(id)) = ready.pop() {
             order.push(id);
-            for (_, reader, _) in &self.slot(id).readers {
-                let count = &mut missing[reader.0 as usize];
+            let readers = self.slot(id).readers.iter().map(|(_, reader, _)| *reader);
+            for next in readers.chain(later.remove(&id).unwrap_or_default()) {
+                let count = &mut missing[next.0 as usize];
                 *count -= 1;
                 if *count == 0 {
-                    ready.push(Reverse(*reader));
+                    ready.push(Reverse(next));
                 }
             }
         }

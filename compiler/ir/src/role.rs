@@ -14,6 +14,15 @@ pub enum StateRole {
         /// Name of the parameter, which is in the same graph.
         of: String,
     },
+    /// The same of some neighbouring elements of one parameter, which are the ones that this rank has: a vector.
+    OfShard {
+        /// A moment or an accumulated gradient.
+        state: ParamState,
+        /// Name of the parameter, which is in the same graph.
+        of: String,
+        /// The first of the elements, in row-major order.
+        start: usize,
+    },
     /// The scale of the loss in f16, or a count that it changes by.
     LossScale,
     /// Keys or values of all tokens so far.
@@ -74,17 +83,28 @@ impl StateRole {
     /// Name in the text form.
     pub const fn name(&self) -> &'static str {
         match self {
-            StateRole::OfParam { state, .. } => state.name(),
+            StateRole::OfParam { state, .. } | StateRole::OfShard { state, .. } => state.name(),
             StateRole::LossScale => "loss_scale",
             StateRole::KeyValueCache => "key_value_cache",
             StateRole::Recurrent => "recurrent",
         }
     }
 
+    /// The first element of the parameter that a state of a shard has.
+    pub const fn start(&self) -> Option<usize> {
+        match self {
+            StateRole::OfShard { start, .. } => Some(*start),
+            StateRole::OfParam { .. }
+            | StateRole::LossScale
+            | StateRole::KeyValueCache
+            | StateRole::Recurrent => None,
+        }
+    }
+
     /// Name of the parameter that it belongs to.
     pub fn param(&self) -> Option<&str> {
         match self {
-            StateRole::OfParam { of, .. } => Some(of),
+            StateRole::OfParam { of, .. } | StateRole::OfShard { of, .. } => Some(of),
             StateRole::LossScale | StateRole::KeyValueCache | StateRole::Recurrent => None,
         }
     }

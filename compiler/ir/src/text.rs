@@ -77,7 +77,8 @@ fn attributes(op: &Op) -> Vec<String> {
     match op {
         Op::Input { name, .. } => vec![format!("name = {}", quote(name))],
         Op::State { name, role, .. } => {
-            let of = role.param().map_or(String::new(), |param| format!("(of = {})", quote(param)));
+            let start = role.start().map_or(String::new(), |start| format!(", start = {start}"));
+            let of = role.param().map_or(String::new(), |param| format!("(of = {}{start})", quote(param)));
             vec![format!("name = {}", quote(name)), format!("role = {}{of}", role.name())]
         }
         Op::Param { name, init, .. } => {

@@ -3,12 +3,13 @@
 //! 1. The operands of a node are numbered 0, 1, 2, … without gap or repetition.
 //! 2. Every operand, output and update names an existing result of an existing node.
 //! 3. The result types of a node are those that [`infer`] gives for its operation and operand types.
-//! 4. There is no cycle.
+//! 4. There is no cycle, and the turns of exchanges are an order that what they depend on allows.
 //! 5. Names of leaves (inputs, parameters, states, tables) are not empty, and no two leaves share one.
 //! 6. Names of outputs are not empty, and no two outputs share one.
 //! 7. An update writes a parameter or a state, with a value of its type, and no leaf is written twice.
 //! 8. Operand `out` of an attention gradient is the result of an attention with the same attributes.
-//! 9. A state of a parameter names a parameter of its shape, and no parameter has two states of one role.
+//! 9. A state of a parameter names a parameter of its shape, that of a shard one that has its elements, and no parameter has two
+//!    states of one role.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,6 @@ use crate::error::IrError;
 use crate::graph::{Graph, NodeId, Value};
 use crate::infer::infer;
 use crate::op::Op;
-use crate::role::StateRole;
 use crate::types::TensorType;
 
 /// Checks all rules of the module doc.
@@ -140,11 +140,19 @@ fn leaf_names(graph: &Graph) -> Result<BTreeMap<&str, NodeId>, (Subject, IrError
 fn param_states(graph: &Graph, leaves: &BTreeMap<&str, NodeId>) -> Result<(), (Subject, IrError)> {
     let mut roles = BTreeSet::new();
     for id in graph.nodes() {
-        let Op::State { ty, role: role @ StateRole::OfParam { of, .. }, .. } = graph.op(id) else { continue };
-        let param = leaves.get(of.as_str()).map(|param| graph.op(*param));
+        let Op::State { ty, role, .. } = graph.op(id) else { continue };
+        let Some(of) = role.param() else { continue };
+        let fits = |param: &TensorType| match role.start() {
+            None => param.shape == ty.shape,
+            Some(start) => {
+                let end = start.checked_add(ty.shape.numel());
+                ty.shape.rank() == 1 && end.is_some_and(|end| end <= param.shape.numel())
+            }
+        };
+        let param = leaves.get(of).map(|param| graph.op(*param));
         let message = match param {
-            Some(Op::Param { ty: found, .. }) if found.shape == ty.shape && roles.insert(role) => continue,
-            Some(Op::Param { ty: found, .. }) if found.shape == ty.shape => {
+            Some(Op::Param { ty: found, .. }) if fits(found) && roles.insert((role.name(), of)) => continue,
+            Some(Op::Param { ty: found, .. }) if fits(found) => {
                 format!("is a second {} of {of:?}", role.name())
             }
             Some(Op::Param { ty: found, .. }) => format!("is {ty}, but its parameter {of:?} is {found}"),

@@ -7,7 +7,7 @@ use linc_ir::{ExchangeOp, Graph, Group, IrError, Op, Reduction, TensorType, pars
 use crate::common::Numbers;
 
 fn world(size: usize, place: usize) -> Group {
-    Group { name: "world".into(), first: 0, stride: 1, size, place }
+    Group { name: "world".into(), first: 0, stride: 1, size, place, turn: 0 }
 }
 
 /// Graphs with an input `x` that each rank exchanges, and outputs.
@@ -112,8 +112,8 @@ fn groups_along_two_axes_do_not_meet() {
         format!(
             r#"graph "rank" {{
                 %0: f32[2] = input() {{name = "x"}}
-                %1: f32[1] = reduce_scatter(%0) {{group = ranks(name = "inner", first = {}, stride = 1, size = 2, place = {column})}}
-                %2: f32[1] = all_reduce(%1) {{group = ranks(name = "outer", first = {column}, stride = 2, size = 2, place = {row}), reduce = sum}}
+                %1: f32[1] = reduce_scatter(%0) {{group = ranks(name = "inner", first = {}, stride = 1, size = 2, place = {column}, turn = 0)}}
+                %2: f32[1] = all_reduce(%1) {{group = ranks(name = "outer", first = {column}, stride = 2, size = 2, place = {row}, turn = 1), reduce = sum}}
                 output "y1" = %2
             }}"#,
             2 * row
@@ -146,7 +146,8 @@ fn ranks_that_do_not_fit_are_an_error() {
     let mixed = [sum[0].clone(), max[1].clone()];
     let found = message(run_ranks(&mixed, &bindings(2)));
     let waits = |rank: usize, reduce: &str| {
-        let group = format!("ranks(name = \"world\", first = 0, stride = 1, size = 2, place = {rank})");
+        let group =
+            format!("ranks(name = \"world\", first = 0, stride = 1, size = 2, place = {rank}, turn = 0)");
         format!("rank {rank} waits at all_reduce {{group = {group}, reduce = {reduce}}}")
     };
     assert_eq!(found, format!("all_reduce: {}, {}", waits(0, "sum"), waits(1, "max")));

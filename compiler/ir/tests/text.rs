@@ -66,6 +66,8 @@ pub(crate) fn everything() -> Graph {
     for role in ParamState::ALL.map(of_param).into_iter().chain(StateRole::ALONE) {
         b.add(Op::State { name: format!("m{}", role.name()), ty: ty.clone(), role }, &[]);
     }
+    let role = StateRole::OfShard { state: ParamState::FirstMoment, of: "layers.2.\"w".into(), start: 1 };
+    b.add(Op::State { name: "shard".into(), ty: TensorType::f32([3]), role }, &[]);
     let m = b.add(Op::State { name: "m".into(), ty: ty.clone(), role: StateRole::Recurrent }, &[])[0];
     let scaling =
         RopeScaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 8192 };
@@ -173,7 +175,7 @@ pub(crate) fn everything() -> Graph {
     let norm = b.add(Op::GlobalNorm, &[h, w]);
     b.add(Op::NormFinish, &[norm[1]]);
     let norm = norm[0];
-    let group = Group { name: "two \"words\"".into(), first: 1, stride: 2, size: 2, place: 1 };
+    let group = Group { name: "two \"words\"".into(), first: 1, stride: 2, size: 2, place: 1, turn: 3 };
     for reduction in Reduction::ALL {
         b.add(Op::from(ExchangeOp::AllReduce { group: group.clone(), reduction }), &[norm]);
         b.add(Op::from(ExchangeOp::ReduceParts { parts: 2, reduction }), &[x]);

@@ -113,7 +113,7 @@ impl Mesh {
     pub fn group(&self, axis: MeshAxis) -> Group {
         let (stride, size) = (self.stride(axis), self.degree(axis));
         let place = self.rank / stride % size;
-        Group { name: axis.name().into(), first: self.rank - place * stride, stride, size, place }
+        Group { name: axis.name().into(), first: self.rank - place * stride, stride, size, place, turn: 0 }
     }
 }
 

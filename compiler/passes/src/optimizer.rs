@@ -2,6 +2,7 @@
 //! optimizer it is, only the operation knows ([`UpdateOp`]), or, where it takes a matrix as a whole, its module (`muon.rs`).
 
 mod muon;
+mod shard;
 
 use std::collections::BTreeSet;
 
@@ -12,6 +13,7 @@ use crate::error::PassError;
 use crate::loss_scale::{Scaling, is_finite};
 
 pub use muon::{AdjustLr, MuonSpec};
+pub use shard::Sharding;
 
 /// Settings that are fixed at compile time.
 #[derive(Clone, PartialEq, Debug)]
@@ -64,7 +66,7 @@ pub const GRAD_NORM: &str = "grad_norm";
 ///
 /// What is updated element by element is read and written as vectors: parameters joined, gradients joined, states joined.
 /// `ranges` has the gradients of parameters that lie side by side, in that order; those of one range and group, as the memory
-/// pass sees to, are one kernel.
+/// pass sees to, are one kernel. With `sharding`, a rank does its part of it; the gradients are its own, and summed here.
 ///
 /// # Errors
 /// [`PassError::Setting`] for a group that names no parameter, or a rule that one of its parameters does not suit;
@@ -74,6 +76,7 @@ pub fn run(
     ranges: &[Gradients],
     options: &OptimizerOptions,
     scaling: Option<&Scaling>,
+    sharding: Option<&Sharding>,
 ) -> Result<(), PassError> {
     let outer = graph.set_scope("optimizer");
     let scalar = TensorType::f32([]);
@@ -82,9 +85,19 @@ pub fn run(
     let runs = runs(graph, ranges, options)?;
     let mut joined = vec![];
     for run in &runs {
-        joined.push(join(graph, &run.grads)?);
+        joined.push(match sharding {
+            None => join(graph, &run.grads)?,
+            Some(sharding) => sharding.scatter(graph, &run.grads)?,
+        });
     }
-    let norm = graph.push(Op::GlobalNorm, &joined)?;
+    let norm = match sharding {
+        None => graph.push(Op::GlobalNorm, &joined)?,
+        Some(sharding) => {
+            let numel = |run: &Run| run.grads.iter().map(|grad| graph.ty(*grad).shape.numel()).sum();
+            let parts: Vec<(Value, usize)> = joined.iter().copied().zip(runs.iter().map(numel)).collect();
+            sharding.norm(graph, &parts)?
+        }
+    };
     let guard = scaling.map(|scaling| scaling.guard(graph, norm, step)).transpose()?;
     let norm = guard.as_ref().map_or(norm, |guard| guard.norm);
     graph.outputs.push((GRAD_NORM.into(), norm));
@@ -102,9 +115,18 @@ pub fn run(
             let factor = graph.push(Op::Constant { value: run.lr, ty: scalar.clone() }, &[])?;
             scalars.lr = graph.push(Op::Binary(BinaryOp::Mul), &[lr, factor])?;
         }
-        match &run.rule {
-            Rule::Joined(update) => update_joined(graph, &run.params, grads, update, scalars)?,
-            Rule::Muon(spec) => muon::run(graph, &run.params, grads, spec, scalars)?,
+        match (&run.rule, sharding) {
+            (Rule::Joined(update), None) => update_joined(graph, &run.params, grads, update, scalars)?,
+            (Rule::Joined(update), Some(sharding)) => {
+                sharding.update(graph, &run.params, grads, update, scalars)?;
+            }
+            (Rule::Muon(spec), None) => muon::run(graph, &run.params, grads, spec, scalars)?,
+            (Rule::Muon(_), Some(sharding)) => {
+                return Err(PassError::Setting(format!(
+                    "Muon updates whole matrices, and the optimizer is shared out to {} ranks in parts that cut them:                      give all ranks the whole optimizer, or choose AdamW",
+                    sharding.shard.size
+                )));
+            }
         }
     }
     graph.set_scope(outer);

@@ -4,19 +4,20 @@ mod mixed;
 
 use std::collections::BTreeSet;
 
-use linc_ir::{AttentionKind, DType, Graph, NodeId, Value};
+use linc_ir::{AttentionKind, DType, Graph, NORM_BLOCK, NodeId, Op, Value};
 
 use crate::attention::decode::{self, Room};
 use crate::error::PassError;
 use crate::loss_scale::{LossScale, Scaling};
 use crate::memory::{PersistentLayout, StorageAssignment};
-use crate::optimizer::OptimizerOptions;
+use crate::mesh::{Mesh, MeshAxis};
+use crate::optimizer::{OptimizerOptions, Sharding};
 use crate::precision::Precision;
 use crate::recompute::budget::{Extent, Machine, Ranking};
 use crate::recompute::{Limit, Policy};
 use crate::{
-    accumulate, attention, autodiff, canonicalize, cse, dce, fusion, loss, memory, merge_matmuls, optimizer,
-    pack_heads, positions, precision, recompute, residual, sort_tokens,
+    accumulate, attention, autodiff, canonicalize, cse, dce, exchanges, fusion, loss, memory, merge_matmuls,
+    optimizer, pack_heads, parallelize, positions, precision, recompute, residual, sort_tokens,
 };
 
 pub use mixed::Mixed;
@@ -83,6 +84,8 @@ pub struct PipelineOptions {
     pub recompute: Policy,
     /// How long operations take, to compare what could be computed again.
     pub machine: Machine,
+    /// The ranks that batches and the optimizer are shared out to, and this one among them.
+    pub mesh: Mesh,
     /// Optional passes that are switched off.
     pub disabled: BTreeSet<String>,
 }
@@ -257,6 +260,12 @@ fn lower(
     if !stored_narrow.is_empty() && matches!(entry, Entry::Train(_) | Entry::Accumulate | Entry::Update(_)) {
         return Err(PassError::Setting("weights of a program that trains are float32".into()));
     }
+    let mesh = &options.mesh;
+    if mesh.data_ranks() > 1 && matches!(entry, Entry::Mixed(Mixed::Align(_))) {
+        return Err(PassError::Setting("branches are aligned by one rank alone".into()));
+    }
+    let shards = mesh.degree(MeshAxis::DataShard);
+    persistent.pad_params(if shards > 1 { shards * NORM_BLOCK } else { 0 })?;
     place_params(graph, &stored_narrow, narrow, persistent)?;
     // Differentiation sees the abstract model, so that each attention has one derivative.
     let scores = matches!(entry, Entry::Score { .. } | Entry::Look { .. });
@@ -281,12 +290,12 @@ fn lower(
     match entry {
         Entry::Train(optimizer) => {
             let scaling = scaling(graph)?;
-            let seed = scaling.as_ref().map(|scaling| scaling.seed(graph, None)).transpose()?;
+            // Of several ranks each has a part of the step's targets.
+            let share = (mesh.data_ranks() > 1).then(|| accumulate::share(graph)).transpose()?;
+            let seed = scaling.as_ref().map(|scaling| scaling.seed(graph, share)).transpose()?.or(share);
             let gradients = autodiff::run_from(graph, loss::LOSS, seed)?;
             observe("autodiff", graph);
-            let ranges = ranges_as_placed(graph, gradients, persistent);
-            optimizer::run(graph, &ranges, optimizer, scaling.as_ref())?;
-            observe("optimizer", graph);
+            update(graph, gradients, optimizer, scaling.as_ref(), mesh, persistent, observe)?;
         }
         Entry::Accumulate => {
             let scaling = scaling(graph)?;
@@ -301,9 +310,7 @@ fn lower(
             let gradients = accumulate::read(graph)?;
             observe("accumulate", graph);
             let scaling = scaling(graph)?;
-            let ranges = ranges_as_placed(graph, gradients, persistent);
-            optimizer::run(graph, &ranges, optimizer, scaling.as_ref())?;
-            observe("optimizer", graph);
+            update(graph, gradients, optimizer, scaling.as_ref(), mesh, persistent, observe)?;
         }
         Entry::Mixed(mixed) => mixed::compare(graph, mixed, &leaves, persistent, observe)?,
         Entry::Eval
@@ -360,6 +367,38 @@ fn lower(
         dce::run(graph);
         observe("precision", graph);
     }
+    if mesh.world() > 1 {
+        exchanges::run(graph)?;
+        observe("exchanges", graph);
+    }
+    Ok(())
+}
+
+/// Appends what makes one update of the gradients of all ranks.
+fn update(
+    graph: &mut Graph,
+    gradients: autodiff::Gradients,
+    optimizer: &OptimizerOptions,
+    scaling: Option<&Scaling>,
+    mesh: &Mesh,
+    persistent: &mut PersistentLayout,
+    observe: &mut dyn FnMut(&'static str, &Graph),
+) -> Result<(), PassError> {
+    let mut ranges = ranges_as_placed(graph, gradients, persistent);
+    let [replicate, shard] = [MeshAxis::DataReplicate, MeshAxis::DataShard].map(|axis| mesh.group(axis));
+    let mut sharding = None;
+    if shard.size > 1 {
+        let name = |id: NodeId| graph.op(id).leaf_name().filter(|_| matches!(graph.op(id), Op::Param { .. }));
+        let params = graph.nodes().filter_map(name);
+        let room = |name: &str| persistent.room_behind(name) as usize / size_of::<f32>();
+        let room = params.map(|name| (name.to_string(), room(name))).collect();
+        sharding = Some(Sharding { shard, replicate, room, turn: Default::default() });
+    } else if replicate.size > 1 {
+        parallelize::reduce(graph, &mut ranges, &replicate, parallelize::BUCKET_BYTES)?;
+        observe("parallelize", graph);
+    }
+    optimizer::run(graph, &ranges, optimizer, scaling, sharding.as_ref())?;
+    observe("optimizer", graph);
     Ok(())
 }
 

@@ -1,19 +1,36 @@
 //! A total order of the nodes: as early as their operands allow, in-place updates after every other reader of what they overwrite,
-//! recomputed values as late as possible.
+//! recomputed values as late as possible, exchanges in their turns.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use linc_ir::{Graph, IrError, NodeId, Overwrites, Value};
+use linc_ir::{Class, Graph, IrError, NodeId, Overwrites, Value};
 
 use crate::error::PassError;
 
-/// Leaves that the results of a pointwise node are written over, because the graph updates them with those.
+/// Leaves that the results of a node are written over, because the graph updates them with those, or with parts of them.
 fn written_leaves(graph: &Graph, id: NodeId) -> Vec<NodeId> {
-    if graph.op(id).facts().overwrites != Overwrites::Elementwise {
-        return vec![];
+    match graph.op(id).facts().overwrites {
+        Overwrites::Elementwise => {
+            graph.results(id).flat_map(|value| graph.updates.keys_of(value)).copied().collect()
+        }
+        Overwrites::UpdatedLeaves => {
+            let values = graph.results(id).flat_map(|value| views(graph, value));
+            values.flat_map(|value| graph.updates.keys_of(value)).copied().collect()
+        }
+        Overwrites::Nothing | Overwrites::Always(_) | Overwrites::OwnedOperand => vec![],
     }
-    graph.results(id).flat_map(|value| graph.updates.keys_of(value)).copied().collect()
+}
+
+/// A value and all that are views of it.
+fn views(graph: &Graph, value: Value) -> Vec<Value> {
+    let mut found = vec![value];
+    for (user, _) in graph.users(value) {
+        if graph.op(user).facts().class == Class::View {
+            found.extend(views(graph, Value { node: user, port: 0 }));
+        }
+    }
+    found
 }
 
 /// The order.
@@ -48,6 +65,9 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
                 }
             }
         }
+    }
+    for (from, to) in graph.turns() {
+        edge(from, to);
     }
     let priority = priorities(graph)?;
     let mut ready: BinaryHeap<Reverse<(Priority, NodeId)>> =

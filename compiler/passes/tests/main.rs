@@ -9,4 +9,5 @@ mod mix;
 mod narrow_weights;
 mod pipeline;
 mod positions;
+mod ranks;
 mod vjp;

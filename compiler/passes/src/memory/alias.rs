@@ -135,8 +135,9 @@ fn place_joined_leaves(graph: &Graph, order: &[NodeId], persistent: &PersistentL
     let joined_leaves = |id: &NodeId| {
         matches!(graph.op(*id), Op::Concat { axis: 0 }).then(|| leaves(graph, *id, persistent)).flatten()
     };
-    let concats: Vec<(NodeId, Vec<Value>)> =
+    let mut concats: Vec<(NodeId, Vec<Value>)> =
         order.iter().filter_map(|id| Some((*id, joined_leaves(id)?))).collect();
+    concats.extend(order.iter().filter_map(|id| Some((*id, updated_leaves(graph, *id, persistent)?))));
     let start = |leaf: Value| graph.op(leaf.node).leaf_name().and_then(|name| persistent.offset(name));
     let joined = concats.iter().flat_map(|(_, leaves)| leaves);
     let by_place: BTreeMap<Option<u64>, Value> = joined.map(|leaf| (start(*leaf), *leaf)).collect();
@@ -176,6 +177,48 @@ fn leaves(graph: &Graph, concat: NodeId, persistent: &PersistentLayout) -> Optio
         found.push(part);
     }
     Some(found)
+}
+
+/// The leaves that parts of a result update, if the operation may write it there and they lie as the parts do in it.
+fn updated_leaves(graph: &Graph, id: NodeId, persistent: &PersistentLayout) -> Option<Vec<Value>> {
+    if graph.op(id).facts().overwrites != Overwrites::UpdatedLeaves {
+        return None;
+    }
+    let whole = Value { node: id, port: 0 };
+    let mut parts: Vec<(usize, Value)> = vec![];
+    for (leaf, value) in &graph.updates {
+        if let Some(start) = start_in(graph, *value, whole) {
+            parts.push((start, Value { node: *leaf, port: 0 }));
+        }
+    }
+    parts.sort_unstable();
+    let mut end = 0;
+    let first = persistent.offset(graph.op(parts.first()?.1.node).leaf_name()?)?;
+    for (start, leaf) in &parts {
+        let ty = graph.ty(*leaf);
+        let offset = persistent.offset(graph.op(leaf.node).leaf_name()?)?;
+        if *start != end || offset != first + (start * ty.dtype.bytes()) as u64 {
+            return None;
+        }
+        end = start + ty.shape.numel();
+    }
+    Some(parts.into_iter().map(|(_, leaf)| leaf).collect())
+}
+
+/// Where the elements of a value begin in a vector that it is a view of.
+fn start_in(graph: &Graph, value: Value, whole: Value) -> Option<usize> {
+    if value == whole {
+        return Some(0);
+    }
+    match graph.op(value.node) {
+        Op::Reshape { .. } => start_in(graph, graph.operands(value.node)[0], whole),
+        Op::Slice { axis: 0, start, .. } => {
+            let source = graph.operands(value.node)[0];
+            let row = graph.ty(source).shape.0[1..].iter().product::<usize>();
+            Some(start_in(graph, source, whole)? + start * row)
+        }
+        _ => None,
+    }
 }
 
 /// Values that are produced right where a concat wants them.

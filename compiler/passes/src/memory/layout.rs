@@ -18,6 +18,8 @@ pub struct PersistentLayout {
     places: BTreeMap<String, PersistentRange>,
     /// Parameters that lie behind all others: the number of their range, from 1.
     ranks: BTreeMap<String, usize>,
+    /// Parameters that are placed together are followed by room up to a multiple of so many bytes; 0 for none.
+    multiple: u64,
     /// Size of the persistent part.
     pub bytes: u64,
 }
@@ -39,6 +41,29 @@ impl PersistentLayout {
             }
         }
         PersistentLayout { ranks, ..PersistentLayout::default() }
+    }
+
+    /// Has room behind each range of parameters up to a multiple of so many elements of f32, for who takes them in equal parts.
+    ///
+    /// # Errors
+    /// [`PassError::Setting`] where parameters are placed already, with other room.
+    pub fn pad_params(&mut self, elements: usize) -> Result<(), PassError> {
+        let multiple = if elements > 1 { elements as u64 * size_of::<f32>() as u64 } else { 0 };
+        if self.multiple != multiple && !self.places.is_empty() {
+            return Err(PassError::Setting(
+                "programs of one arena share their parameters out to different numbers of ranks".into(),
+            ));
+        }
+        self.multiple = multiple;
+        Ok(())
+    }
+
+    /// Bytes from the end of a tensor to the next one, or to the end of all.
+    pub fn room_behind(&self, name: &str) -> u64 {
+        let Some(place) = self.places.get(name) else { return 0 };
+        let end = place.offset + place.bytes;
+        let later = self.places.values().map(|other| other.offset).filter(|start| *start >= end);
+        later.min().unwrap_or(self.bytes) - end
     }
 
     fn rank(&self, name: &str) -> usize {
@@ -77,7 +102,12 @@ impl PersistentLayout {
             ranges.entry(rank).or_default().extend(unit);
         }
         for range in ranges.into_values() {
+            let start = self.bytes;
+            let used: u64 = range.iter().map(|id| size(graph, *id)).sum();
             self.append(graph, range);
+            if self.multiple > 0 {
+                self.bytes = self.bytes.max(start + used.next_multiple_of(self.multiple));
+            }
         }
     }
 
@@ -109,9 +139,10 @@ impl PersistentLayout {
                 continue;
             }
             let of_param = match graph.op(id) {
-                Op::State { role: StateRole::OfParam { state, of }, .. } => {
-                    params.get(of.as_str()).map(|at| ((*state, self.rank(of)), *at))
-                }
+                Op::State {
+                    role: StateRole::OfParam { state, of } | StateRole::OfShard { state, of, .. },
+                    ..
+                } => params.get(of.as_str()).map(|at| ((*state, self.rank(of)), *at)),
                 _ => None,
             };
             match of_param {

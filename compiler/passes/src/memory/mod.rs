@@ -260,7 +260,15 @@ fn kinds(
         .flat_map(|id| graph.operands(*id))
         .map(|v| storage[&v].root)
         .collect();
-    for (id, parts) in joins {
+    // Those that go to other ranks, and come from them.
+    for id in order.iter().filter(|id| !forward.contains(id) && !optimizer.contains(id)) {
+        if matches!(graph.op(*id), Op::Exchange(_)) {
+            gradients
+                .extend(graph.operands(*id).into_iter().chain(graph.results(*id)).map(|v| storage[&v].root));
+        }
+    }
+    // What is joined last first: its parts may be joins.
+    for (id, parts) in joins.iter().rev() {
         if gradients.contains(&Value { node: *id, port: 0 }) {
             gradients.extend(parts.keys());
         }

@@ -68,7 +68,7 @@ pub(super) fn compare(
             let gradients = autodiff::run_to(graph, root, None, leaves)?;
             observe("autodiff", graph);
             let ranges = super::ranges_as_placed(graph, gradients, persistent);
-            optimizer::run(graph, &ranges, optimizer, None)?;
+            optimizer::run(graph, &ranges, optimizer, None, None)?;
             observe("optimizer", graph);
         }
     }

@@ -8,6 +8,7 @@ use linc_lang::{Architecture, BuildShape, ModelConfig, Source, build};
 use linc_passes::attention::{self, EfficientOptions, EluOptions, SoftmaxOptions};
 use linc_passes::loss_scale::LossScale;
 use linc_passes::memory::{MemoryPlan, PersistentLayout, StorageAssignment};
+use linc_passes::mesh::Mesh;
 use linc_passes::pipeline::PipelineOptions;
 use linc_passes::precision::Precision;
 use linc_passes::recompute::Policy;
@@ -73,6 +74,7 @@ pub(crate) fn options(kinds: &str) -> PipelineOptions {
         loss_scale: LossScale::default(),
         recompute: Policy::Selective,
         machine: Machine { cost: |_, _| (1, 1), balance: 1.0 },
+        mesh: Mesh::default(),
         disabled: BTreeSet::new(),
     }
 }
