@@ -12,6 +12,7 @@ mod locate;
 mod look;
 mod mixed;
 mod model;
+mod ranks;
 mod report;
 mod trial;
 mod work_kind;
@@ -46,6 +47,7 @@ pub use linc_passes::setting::PassSetting;
 pub use look::{HeadWeights, LookedAt, looked_at};
 pub use mixed::copies;
 pub use model::{Attention, BatchShape, Model, Parameter, Sizes};
+pub use ranks::{GroupRow, RankReport, check_other_ranks};
 pub use report::{KernelRow, PassTime, Report, by_name};
 pub use trial::{Trial, trial};
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::Options;
 use crate::model::Model;
+use crate::ranks::RankReport;
 
 /// One kernel or library call with its use in the plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -102,6 +103,9 @@ pub struct Report {
     pub memory: BTreeMap<&'static str, u64>,
     /// Bytes of what is kept for the backward, by category, at the peak of that alone.
     pub kept_memory: BTreeMap<&'static str, u64>,
+    /// The rank that it is for, if that is one of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RankReport>,
     /// All kernels, most FLOPs first.
     pub kernels: Vec<KernelRow>,
     /// Time per pass.
@@ -143,6 +147,7 @@ impl Report {
             floor_bytes,
             memory: by_name(&categories),
             kept_memory: by_name(&kept),
+            ranks: RankReport::of(plan, &options.mesh),
             kernels: kernel_rows(plan),
             passes,
         }

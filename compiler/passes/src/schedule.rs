@@ -22,7 +22,7 @@ fn written_leaves(graph: &Graph, id: NodeId) -> Vec<NodeId> {
     }
 }
 
-/// A value and all that are views of it.
+/// A value and its views, and theirs: what may update leaves with parts of it.
 fn views(graph: &Graph, value: Value) -> Vec<Value> {
     let mut found = vec![value];
     for (user, _) in graph.users(value) {

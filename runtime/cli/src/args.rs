@@ -30,7 +30,7 @@ use examples::{
 };
 use place::PLACE_EXAMPLES;
 pub(crate) use place::PlaceArgs;
-pub(crate) use ranks::{BenchExchangeArgs, LaunchArgs};
+pub(crate) use ranks::{BenchExchangeArgs, LaunchArgs, WorldArgs};
 use study::{COMPARE_EXAMPLES, LOOK_EXAMPLES};
 pub(crate) use study::{CompareArgs, LookArgs};
 #[cfg(feature = "watch")]
@@ -286,6 +286,8 @@ pub(crate) struct CompileArgs {
     /// Find the batch size and the recomputation that fit in so much memory, such as 24GiB
     #[arg(long, value_name = "MEMORY", value_parser = memory, conflicts_with_all = ["out", "dump"], allow_negative_numbers = true)]
     pub(crate) fit: Option<MemoryLimit>,
+    #[command(flatten)]
+    pub(crate) world: WorldArgs,
     /// Switch an optional pass off, repeatable
     #[arg(long, value_name = "PASS")]
     pub(crate) disable_pass: Vec<String>,

@@ -8,13 +8,13 @@ use linc_config::{ModelFiles, Setting, nearest};
 use linc_device::process;
 use linc_device::words::{bytes, count, thousands};
 use linc_driver::{
-    BatchShape, Blocks, CompileError, Compiled, Entry, MemoryLimit, Mixed, Model, OptimizerOptions, Options,
-    PassSetting, PassTime, PersistentLayout, Ratio, RecomputeMode, RecomputePolicy, Report, Room, Source,
-    Target,
+    BatchShape, Blocks, CompileError, Compiled, Entry, MemoryLimit, Mesh, MeshAxis, Mixed, Model,
+    OptimizerOptions, Options, PassSetting, PassTime, PersistentLayout, RankReport, Ratio, RecomputeMode,
+    RecomputePolicy, Report, Room, Source, Target,
 };
 use linc_session::output::write_files;
 
-use crate::args::{CompileArgs, Format, LayerArgs, RecomputeArgs};
+use crate::args::{CompileArgs, Format, LayerArgs, RecomputeArgs, WorldArgs};
 use crate::cuda;
 use crate::fit;
 use crate::out;
@@ -32,6 +32,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     let arch = cuda::arch(&args.target, args.arch.as_deref())?;
     options.target = arch.map_or(Target::Cpu, Target::Cuda);
     let entry = entry(&args.entry, &args.layers, &model, options.target)?;
+    options.mesh = mesh(&args.world)?;
     // As `linc generate` has them.
     options.narrow_weights = matches!(entry, Entry::Prefill { .. } | Entry::Decode(_));
     if args.modes || args.fit.is_some() {
@@ -41,6 +42,9 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
     if let Some(pass) = &args.dump {
         return print_dump(&compiled, pass);
     }
+    let others = (options.mesh.world() > 1)
+        .then(|| linc_driver::check_other_ranks(&model, &entry, &options, &compiled.plan))
+        .transpose()?;
     let gpu = arch.map(|arch| cuda::compile(&compiled.plan, &entry, arch, args.out.is_some())).transpose()?;
     let mut files = 0;
     if let Some(folder) = &args.out {
@@ -61,7 +65,9 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
             out::line(serde_json::to_string_pretty(&report)?)?;
         }
         Format::Text => {
-            out::line(card(&model, &compiled.report))?;
+            let report = &compiled.report;
+            let exchanges = report.ranks.as_ref().zip(others).map(|(ranks, memory)| exchanges(ranks, memory));
+            out::line(card(&model, report, exchanges))?;
             if let Some(gpu) = &gpu {
                 let report = &compiled.report;
                 let training = matches!(entry, Entry::Train(_));
@@ -80,6 +86,46 @@ pub(crate) fn run(args: &CompileArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first rank of a mesh.
+fn mesh(args: &WorldArgs) -> Result<Mesh> {
+    let Some(world) = args.world else { return Ok(Mesh::default()) };
+    let asked = args.data_parallel_shard_degree;
+    let shard = if asked == -1 { Some(world) } else { usize::try_from(asked).ok() };
+    let Some(shard) = shard.filter(|shard| *shard > 0 && world.is_multiple_of(*shard)) else {
+        bail!(
+            "--data-parallel-shard-degree is {asked}, and --world is {world}; expected a number that divides it\n  \
+             help: -1 shares the optimizer out to all ranks, 1 gives each all of it"
+        )
+    };
+    let degrees = [(MeshAxis::DataReplicate, world / shard), (MeshAxis::DataShard, shard)];
+    Ok(Mesh::new(0, &degrees)?)
+}
+
+/// The lines of a rank among others.
+fn exchanges(ranks: &RankReport, (least, most): (u64, u64)) -> Vec<String> {
+    let RankReport { data_parallel_replicate_degree: replicate, data_parallel_shard_degree: shard, .. } =
+        ranks;
+    let optimizer = match shard {
+        1 => "each has the whole optimizer".to_string(),
+        _ if *replicate == 1 => "all share the optimizer's states".to_string(),
+        _ => format!("{shard} share the optimizer's states, of which there are {replicate} copies"),
+    };
+    let (least, most) = (bytes(least), bytes(most));
+    let memory = if least == most { most } else { format!("{least} to {most}") };
+    let mut lines =
+        vec![format!("Ranks       {} that share batches; {optimizer}; {memory} each", ranks.ranks)];
+    lines.extend(ranks.groups.iter().map(|group| {
+        let exchanges = count(group.exchanges, "exchange");
+        format!(
+            "Exchanges   {} of {}: {exchanges} a step, {} sent",
+            group.name,
+            group.members,
+            bytes(group.bytes_sent)
+        )
+    }));
+    lines
 }
 
 /// Opens a model file with the layers that the command line asks for.
@@ -225,7 +271,7 @@ fn print_dump(compiled: &Compiled, pass: &str) -> Result<ExitCode> {
 }
 
 /// What `linc compile` prints: parameters, layers, FLOPs, memory and passes, a line each.
-pub(crate) fn card(model: &Model, report: &Report) -> String {
+pub(crate) fn card(model: &Model, report: &Report, ranks: Option<Vec<String>>) -> String {
     let mut lines = vec![
         format!(
             "Model       {} ({} program, batch {} x {}, {})",
@@ -250,6 +296,7 @@ pub(crate) fn card(model: &Model, report: &Report) -> String {
             bytes(report.floor_bytes)
         ),
     ];
+    lines.extend(ranks.into_iter().flatten());
     if report.recomputed.kept_bytes > 0 {
         let again = report.recomputed.recomputed_flops as f64;
         let all = (report.flops_per_token * (report.batch * report.seq) as u64).max(1) as f64;

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let compiled = linc_driver::compile(&model, &entry, &options, &mut PersistentLayout::default())?;
     match args.format {
         Format::Json => out::line(serde_json::to_string_pretty(&compiled.report)?)?,
-        Format::Text => out::line(card(&model, &compiled.report))?,
+        Format::Text => out::line(card(&model, &compiled.report, None))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -36,3 +36,4 @@ mod text;
 mod tokenizing;
 mod training_over_ranks;
 mod watching;
+mod world;

@@ -20,6 +20,23 @@ pub(crate) struct LaunchArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// As one of how many ranks `linc compile` compiles a program.
+#[derive(Debug, Args)]
+pub(crate) struct WorldArgs {
+    /// Compile for the first of so many ranks that share the batches of a step: its memory, and what it exchanges with others
+    #[arg(long, value_name = "RANKS", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) world: Option<usize>,
+    /// Of these, how many share the optimizer's states out among themselves; -1 for all. Each of the others has a copy
+    #[arg(
+        long,
+        value_name = "RANKS",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        requires = "world"
+    )]
+    pub(crate) data_parallel_shard_degree: i64,
+}
+
 /// `linc bench exchange`
 #[derive(Debug, Args)]
 pub(crate) struct BenchExchangeArgs {
