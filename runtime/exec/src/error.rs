@@ -2,7 +2,6 @@
 
 use linc_device::DeviceError;
 use linc_device::available_memory::{Available, shortage};
-use linc_device::comm::CommError;
 use thiserror::Error;
 
 /// Why a program cannot run.
@@ -11,9 +10,6 @@ pub enum ExecError {
     /// The device refuses.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The ranks cannot go on.
-    #[error(transparent)]
-    Ranks(Box<CommError>),
     /// The arena is larger than the memory that can be had.
     #[error("the model does not fit: {}", shortage(*needed, Some(available)))]
     DoesNotFit {
@@ -30,10 +26,4 @@ pub enum ExecError {
         /// What is wrong.
         message: String,
     },
-}
-
-impl From<CommError> for ExecError {
-    fn from(error: CommError) -> Self {
-        ExecError::Ranks(Box::new(error))
-    }
 }

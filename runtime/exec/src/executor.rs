@@ -1,7 +1,7 @@
 //! The executor: sister plans in one arena.
 
 mod halfway;
-mod over_ranks;
+mod sums;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

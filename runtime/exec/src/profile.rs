@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use linc_plan::{Label, Plan, Step, WorkKind};
+use linc_plan::{Label, Plan, Step};
 
 /// Times of many runs, added up by kernel and by where in the model it runs.
 #[derive(Clone, Debug, Default)]
@@ -75,19 +75,6 @@ impl Profile {
             let row = row.or_insert_with_key(|(name, _)| ProfileRow::named(name));
             row.add_step(step, *time);
         }
-    }
-
-    /// Adds an exchange with other ranks, which sent so many bytes.
-    pub fn add_exchange(&mut self, name: &str, bytes: u64, time: Duration) {
-        let label = Label {
-            layer: None,
-            scope: "ranks".to_owned(),
-            op: "all_reduce".to_owned(),
-            work: WorkKind::Exchange,
-        };
-        let row = self.entries.entry((name.to_owned(), label));
-        let row = row.or_insert_with_key(|(name, _)| ProfileRow::named(name));
-        row.add(&ProfileRow { calls: 1, time, bytes, ..ProfileRow::default() });
     }
 
     /// Each kernel at each of its places in the model.

@@ -37,6 +37,8 @@ pub struct Ranks {
     say: Say,
     world: Group,
     groups: u16,
+    /// What exchanges are a part of, for errors.
+    context: String,
     sent: u64,
     /// What sums are taken of, kept between them.
     parts: Vec<f32>,
@@ -47,7 +49,18 @@ impl Ranks {
     /// Over a backend, with exchanges that may take `timeout` each.
     pub fn new(comm: Box<dyn Comm>, timeout: Duration, say: Say) -> Ranks {
         let world = Group::world(comm.rank(), comm.size());
-        Ranks { comm, timeout, pace: BUSY, say, world, groups: 0, sent: 0, parts: vec![], ended: false }
+        Ranks {
+            comm,
+            timeout,
+            pace: BUSY,
+            say,
+            world,
+            groups: 0,
+            context: String::new(),
+            sent: 0,
+            parts: vec![],
+            ended: false,
+        }
     }
 
     /// This process among all, from 0.
@@ -68,6 +81,15 @@ impl Ranks {
     /// What an exchange may take from now on: what comes first may wait for processes that start, and what follows not.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
+    }
+
+    /// What exchanges are a part of from now on, such as a step, for errors.
+    pub fn set_context(&mut self, context: String) {
+        self.context = context;
+    }
+
+    fn named(&self, name: &str) -> String {
+        if self.context.is_empty() { name.to_owned() } else { format!("{name} in {}", self.context) }
     }
 
     /// The group of all ranks.
@@ -336,7 +358,7 @@ impl Ranks {
     ) -> Result<Ticket, CommError> {
         // SAFETY: as the caller vouches.
         let ticket = unsafe { self.comm.start(&exchange, group, from, to) };
-        let ticket = ticket.or_else(|error| self.fail(error.in_exchange(name)))?;
+        let ticket = ticket.or_else(|error| self.fail(error.in_exchange(&self.named(name))))?;
         self.sent += exchange.messages(group).sends.iter().map(|message| message.bytes as u64).sum::<u64>();
         Ok(ticket)
     }
@@ -385,7 +407,7 @@ impl Ranks {
             match self.comm.test(ticket) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
-                Err(error) => return self.fail(error.in_exchange(name)),
+                Err(error) => return self.fail(error.in_exchange(&self.named(name))),
             }
             let elapsed = begun.elapsed();
             if elapsed > self.timeout {
@@ -394,7 +416,7 @@ impl Ranks {
                 missing.dedup();
                 return self.fail(CommError::Missing {
                     rank: self.rank(),
-                    label: name.to_owned(),
+                    label: self.named(name),
                     group: group.describe(self.size()),
                     missing,
                     timeout: self.timeout,

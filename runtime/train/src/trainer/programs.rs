@@ -10,8 +10,8 @@ use linc_data::{Data, DataError, ValidationData};
 use linc_device::{Device, process};
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, PersistentLayout, Room, Source,
-    Target, decode_support,
+    BatchShape, CompileError, Entry, Mesh, MeshAxis, Model, OptimizerOptions, Options, PersistentLayout,
+    Room, Source, Target, decode_support,
 };
 use linc_exec::ExecError;
 use linc_session::{SessionError, autotune};
@@ -135,13 +135,15 @@ pub(super) fn programs(
     data: &Data,
     optimizer: &OptimizerOptions,
     shares: Shares,
-) -> Programs {
+) -> Result<Programs, TrainError> {
     let options = compile_options(config);
-    // Batches of this process, whose operations the update's count for; ranks exchange gradients between the two programs.
-    let Shares { ranks, batches: steps } = shares;
-    let adds_up = steps > 1 || ranks > 1;
+    let axes = [(MeshAxis::DataReplicate, shares.ranks)];
+    let mesh = Mesh::new(shares.rank, &axes).map_err(CompileError::Pass)?;
+    // Batches of this process, whose operations the update's count for.
+    let steps = shares.batches;
+    let adds_up = steps > 1;
     let train = if adds_up { Entry::Accumulate } else { Entry::Train(optimizer.clone()) };
-    let mut entries = vec![(train, options.clone())];
+    let mut entries = vec![(train, Options { mesh: mesh.clone(), ..options.clone() })];
     let sister = |batch, seq| sister(config, batch, seq);
     let evaluation = match data.validation {
         Some(ValidationData::Recall(_)) => Entry::Forward,
@@ -155,8 +157,10 @@ pub(super) fn programs(
     };
     // Before the programs that have caches, so that the arena of a step ends before those. Its operations count for all
     // tokens of the step.
-    let update =
-        adds_up.then(|| push(Entry::Update(optimizer.clone()), sister(options.batch * steps, options.seq)));
+    let update = adds_up.then(|| {
+        let options = Options { mesh, ..sister(options.batch * steps, options.seq) };
+        push(Entry::Update(optimizer.clone()), options)
+    });
     let context = options.seq;
     let generates = data.tokenizer.as_ref().map(|_| decode_support(model));
     let (decode, no_sample) = match generates {
@@ -168,7 +172,7 @@ pub(super) fn programs(
             (None, Some(format!("There will be no sample at the end: {reason}")))
         }
     };
-    Programs { entries, decode, no_sample, update }
+    Ok(Programs { entries, decode, no_sample, update })
 }
 
 /// Bytes of the arena of a run on a device, as far as steps and validations need it, before anything is allocated.

@@ -8,6 +8,8 @@ use crate::config::JobConfig;
 /// What the settings come to for a number of ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shares {
+    /// This process among those that share a step, from 0.
+    pub(super) rank: usize,
     /// How many processes share a step.
     pub(super) ranks: usize,
     /// Batches of each rank for one optimizer step.
@@ -18,17 +20,17 @@ const REPLICATE: &str = "parallelism.data_parallel_replicate_degree";
 const SHARD: &str = "parallelism.data_parallel_shard_degree";
 
 impl JobConfig {
-    /// How so many ranks share a step.
+    /// How so many ranks share a step, of which this is number `rank`.
     ///
     /// # Errors
     /// Degrees that do not multiply to the ranks or that are not there yet, and batches that the ranks do not divide; with the
     /// remedy.
-    pub(super) fn shares(&self, ranks: usize) -> Result<Shares, ConfigError> {
+    pub(super) fn shares(&self, rank: usize, ranks: usize) -> Result<Shares, ConfigError> {
         self.check_degrees(ranks)?;
         let training = &self.training;
         let together = training.batch_size.saturating_mul(ranks);
         let Ok(global) = usize::try_from(training.global_batch_size) else {
-            return Ok(Shares { ranks, batches: 1 });
+            return Ok(Shares { rank, ranks, batches: 1 });
         };
         if global % together != 0 {
             let message = format!(
@@ -40,7 +42,7 @@ impl JobConfig {
             let names = ["training.global_batch_size", "training.batch_size"];
             return Err(self.problem(&names, message, Some(help.to_owned())));
         }
-        Ok(Shares { ranks, batches: global / together })
+        Ok(Shares { rank, ranks, batches: global / together })
     }
 
     fn check_degrees(&self, ranks: usize) -> Result<(), ConfigError> {
@@ -105,7 +107,7 @@ mod tests {
 
     fn shares(text: &str, ranks: usize) -> Result<usize, String> {
         let config = JobConfig::load(text, "run.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
-        let shares = config.shares(ranks).map_err(|error| error.to_string())?;
+        let shares = config.shares(ranks - 1, ranks).map_err(|error| error.to_string())?;
         assert_eq!(shares.ranks, ranks);
         Ok(shares.batches)
     }

@@ -66,7 +66,7 @@ impl Trainer {
             if !team.is_alone() {
                 device.connect(team.ranks().clone()).map_err(ExecError::from)?;
             }
-            let shares = config.shares(team.size())?;
+            let shares = config.shares(team.rank(), team.size())?;
             if is_first {
                 folder::check_free(&config, meaning)?;
             }
@@ -89,7 +89,7 @@ impl Trainer {
             validates: config.validation.enable,
             tokenizer_path: config.model.tokenizer_path.as_deref(),
             vocab_size: model.sizes.vocab_size,
-            part: Part { rank: team.rank(), ranks: shares.ranks, batches: shares.batches },
+            part: Part { rank: shares.rank, ranks: shares.ranks, batches: shares.batches },
         };
         let mut open = || {
             let data = Data::open(&config.data, reading, &mut loading);
@@ -115,7 +115,7 @@ impl Trainer {
             observer.message(&chosen.message);
         }
         let mut lock = chosen.map(|chosen| chosen.lock);
-        let mut programs = programs::programs(&config, &model, &data, &updates.options, shares);
+        let mut programs = programs::programs(&config, &model, &data, &updates.options, shares)?;
         let target = linc_session::target(&*device);
         let first =
             is_first.then(|| programs::tiles(&config, &model, &programs, target, stop, observer)).transpose();

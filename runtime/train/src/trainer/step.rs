@@ -83,7 +83,7 @@ impl Trainer {
             self.end_batch(&mut sums)?;
         }
         if let Some(update) = self.update {
-            self.exchange_gradients(sums)?;
+            self.end_sums(sums)?;
             self.feed_optimizer(update)?;
             if !self.run_program(update, stop)? {
                 return self.take_back(&position);
@@ -154,7 +154,13 @@ impl Trainer {
             x.write_input(TRAIN, names::POSITIONS, bytemuck::cast_slice(positions))?;
         }
         match self.update {
-            None => self.feed_optimizer(TRAIN),
+            None => {
+                // One batch is all of its step, but where other ranks have others.
+                if !self.team.is_alone() {
+                    x.write_input(TRAIN, names::SHARE, bytemuck::bytes_of(&(share as f32)))?;
+                }
+                self.feed_optimizer(TRAIN)
+            }
             Some(_) => {
                 let keep = if keeps { 1f32 } else { 0.0 };
                 x.write_input(TRAIN, names::KEEP, bytemuck::bytes_of(&keep))?;

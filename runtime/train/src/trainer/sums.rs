@@ -1,7 +1,6 @@
-//! Gradients of a step's batches become one: those of this rank are added up, then those of all ranks.
+//! Gradients of the batches of this rank become one, and what ranks tell each other of a step.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use linc_data::{Batch, target_shares};
 use linc_plan::{ParamState, Role, StateRole};
@@ -40,8 +39,8 @@ impl Trainer {
         }
         let mut mine = vec![u64::from(stop.load(Ordering::Relaxed))];
         mine.extend(counts.iter().map(|count| *count as u64));
-        let name = format!("the targets of step {}", self.step + 1);
-        let all = self.team.gather(&name, bytemuck::cast_slice(&mine))?;
+        self.team.ranks().borrow_mut().set_context(format!("step {}", self.step + 1));
+        let all = self.team.gather("the targets", bytemuck::cast_slice(&mine))?;
         let mut counts = vec![];
         for rank in all {
             let said: Vec<u64> = rank.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
@@ -63,7 +62,8 @@ impl Trainer {
         }
         let mine = [&[grad_norm], losses].concat();
         let step = self.step;
-        let all = self.team.gather(&format!("the losses of step {step}"), bytemuck::cast_slice(&mine))?;
+        let all = self.team.gather("the losses", bytemuck::cast_slice(&mine))?;
+        self.team.ranks().borrow_mut().set_context(String::new());
         let all: Vec<Vec<f32>> =
             all.iter().map(|rank| rank.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()).collect();
         let norm = |rank: usize| all[rank].first().copied().unwrap_or(f32::NAN);
@@ -109,24 +109,10 @@ impl Trainer {
         Ok(())
     }
 
-    /// The gradients that the device holds become those of the whole step, over all batches of all ranks.
-    pub(super) fn exchange_gradients(&mut self, mut sums: Sums) -> Result<(), TrainError> {
+    /// The gradients that the device holds become the sum over all batches of this rank; over ranks the update adds them up.
+    pub(super) fn end_sums(&mut self, mut sums: Sums) -> Result<(), TrainError> {
         while !sums.waiting.is_empty() {
             self.add_waiting(&mut sums)?;
-        }
-        if self.team.is_alone() {
-            return Ok(());
-        }
-        let name = format!("the gradients of step {}", self.step + 1);
-        let begun = Instant::now();
-        let mut ranks = self.team.ranks().borrow_mut();
-        let before = ranks.bytes_sent();
-        self.session.executor.all_reduce(&mut ranks, &name, is_gradient)?;
-        if let Some(profile) = &mut self.profile {
-            profile.add_exchange("exchange of gradients", ranks.bytes_sent() - before, begun.elapsed());
-        }
-        if let Some(tracer) = &mut self.tracer {
-            tracer.exchange(begun);
         }
         Ok(())
     }

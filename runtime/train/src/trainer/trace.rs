@@ -20,16 +20,10 @@ enum Row {
     Data = 2,
     /// Tensors are copied for a checkpoint, or written.
     Checkpoint = 3,
-    /// Numbers go to other ranks and come from them.
-    Exchange = 4,
 }
 
-const ROWS: [(Row, &str); 4] = [
-    (Row::Kernels, "kernels"),
-    (Row::Data, "data"),
-    (Row::Checkpoint, "checkpoint"),
-    (Row::Exchange, "exchange"),
-];
+const ROWS: [(Row, &str); 3] =
+    [(Row::Kernels, "kernels"), (Row::Data, "data"), (Row::Checkpoint, "checkpoint")];
 
 /// Writes a trace of some steps of a run.
 #[derive(Debug)]
@@ -94,12 +88,6 @@ impl Tracer {
     pub(super) fn checkpoint(&mut self, what: &str, begun: Instant) {
         let from = self.micros(begun);
         self.push(Row::Checkpoint, what, from, begun.elapsed(), json!({}));
-    }
-
-    /// Adds an exchange with other ranks.
-    pub(super) fn exchange(&mut self, begun: Instant) {
-        let from = self.micros(begun);
-        self.push(Row::Exchange, "gradients", from, begun.elapsed(), json!({}));
     }
 
     /// A step is done: writes what was added since the last, if it is its turn.

@@ -1,34 +1,19 @@
-//! Persistent tensors over ranks, and sums over batches in the order of sums over ranks.
+//! Sums over batches in the order of sums over ranks: what a program holds is taken out and added to it again later.
 
 use std::ops::Range;
 
-use linc_device::comm::Ranks;
 use linc_plan::{ALIGN, DType, Role};
 
 use super::Executor;
 use crate::ExecError;
 
-/// Elements that are exchanged at once: what is received beside them takes as much memory.
+/// Elements that are copied at once where they do not lie in the memory of the process.
 const PIECE: usize = 8 << 20;
 
 /// Changes a piece of all elements, which begins with that number.
 type Change<'a> = dyn FnMut(usize, &mut [f32]) -> Result<(), ExecError> + 'a;
 
 impl Executor {
-    /// Each tensor of the wanted roles, all of f32, becomes the sum of all ranks' tensors of its name, in linc's own order.
-    ///
-    /// # Errors
-    /// What the device or the exchange refuses.
-    pub fn all_reduce(
-        &mut self,
-        ranks: &mut Ranks,
-        name: &str,
-        wanted: impl Fn(&Role) -> bool,
-    ) -> Result<(), ExecError> {
-        let world = ranks.world();
-        self.each_piece(wanted, &mut |_, piece| Ok(ranks.all_reduce(name, &world, piece)?))
-    }
-
     /// The elements of all tensors of the wanted roles, of f32, one behind the other.
     ///
     /// # Errors
