@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use linc_device::Load;
 use linc_device::words::count;
 use linc_driver::{Model, Precision, RecomputePolicy};
 use linc_exec::Profile;
@@ -56,6 +57,8 @@ pub struct CpuReport {
     pub bytes: u64,
     /// Bytes that the step needs at least: see [`memory::Peak::floor`].
     pub floor_bytes: u64,
+    /// Share of the machine that other processes took meanwhile, if the system says so.
+    pub others: Option<f64>,
 }
 
 /// Measures the processor that `open` opens, then a training step on it.
@@ -67,6 +70,7 @@ pub fn cpu(bench: &CpuBench, open: &mut Open<'_>, tell: &mut Tell<'_>) -> Result
     if *batch == 0 || *seq == 0 {
         return Err(BenchError::Request("sequences and tokens must be at least 1".into()));
     }
+    let begun = Load::now();
     tell(Told::Case("cpu: multiply-adds, copies and launches"));
     let mut machine = Machine::measure(open()?)?;
     let (ratio, tokens) = (model.share_text(), count(*seq, "token"));
@@ -93,6 +97,7 @@ pub fn cpu(bench: &CpuBench, open: &mut Open<'_>, tell: &mut Tell<'_>) -> Result
     executor.share_of_peak(1e3 * flops / ms.min);
     machine.peak_flops = machine.peak_flops.max(executor.peak_flops());
     let layers = &run.session.reports[0].layers;
+    let others = begun.zip(Load::now()).and_then(|(begun, now)| begun.others_until(now));
     Ok(CpuReport {
         model: model.title(),
         ratio: model.share().as_f64(),
@@ -105,6 +110,7 @@ pub fn cpu(bench: &CpuBench, open: &mut Open<'_>, tell: &mut Tell<'_>) -> Result
         ms,
         bytes: peak.bytes,
         floor_bytes: peak.floor(),
+        others,
     })
 }
 

@@ -6,17 +6,19 @@ use std::sync::atomic::Ordering;
 use anyhow::{Result, bail};
 use linc_bench::BenchError;
 use linc_config::{ModelFiles, Override};
-use linc_device::words::{count, thousands};
+use linc_device::words::{bytes, count, thousands};
 use linc_device::{Device, signals};
 use linc_exec::ExecError;
 use linc_study::profile::{ProfileError, ProfileReport, ProfiledSteps, profile};
 use linc_train::config::JobConfig;
+use linc_train::metrics::{Memory, Record};
+use linc_train::trainer::Observer;
 use serde_json::json;
 
 use crate::args::{Format, ProfileArgs};
 use crate::config::take_format;
-use crate::console::{Console, Log};
 use crate::out;
+use crate::progress::Progress;
 use crate::roofline;
 use crate::shipped::SHIPPED;
 use crate::train::check_first;
@@ -42,13 +44,13 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<ExitCode> {
         JobConfig::load_file(&args.config, &Override::parse_all(&settings, &JobConfig::keys())?, &SHIPPED)?;
     let config = loaded.config;
     let stop = signals::catch(NOTICES);
-    let mut console = Console::new(warmup + steps, false, Log::Quiet, stop);
     for warning in &loaded.warnings {
-        console.warn(warning);
+        out::complain(format_args!("warning: {warning}"));
     }
+    let mut shown = Shown { bar: Progress::new(), steps: warmup + steps };
     let files = ModelFiles::resolve(&config.model, &loaded.files, &SHIPPED)?;
     let (choice, threads) = (config.training.device, config.training.threads);
-    let mut said = false;
+    let (mut said, bar) = (false, shown.bar.clone());
     let mut open = || -> Result<Box<dyn Device>, BenchError> {
         let opened = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
         if !std::mem::replace(&mut said, true) {
@@ -56,19 +58,23 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<ExitCode> {
             opened.note.into_iter().chain(warning).for_each(out::complain);
         }
         let mut device = opened.device;
-        device.watch(Box::new(move |_, _| !stop.load(Ordering::Relaxed)));
+        let mut kernels = bar.of_kernels();
+        device.watch(Box::new(move |done, total| kernels(done, total) && !stop.load(Ordering::Relaxed)));
         Ok(device)
     };
     let title = args.config.display().to_string();
     out::complain(format_args!("Profiling {} of {title}, after {warmup} to warm up", count(steps, "step")));
     let wanted = ProfiledSteps { warmup, steps };
-    let report = match profile(config, &files, wanted, &mut open, stop, &mut console) {
+    let report = profile(config, &files, wanted, &mut open, stop, &mut shown);
+    shown.bar.clear();
+    let report = match report {
         Err(ProfileError::Train(error)) => return Err(error.into()),
         other => other?,
     };
     let Some(report) = report else {
         return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
     };
+    roofline::warn_of_others(report.others);
     match format {
         Format::Text => show(&report)?,
         Format::Json => {
@@ -79,6 +85,34 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A bar for what takes long; what a run says besides belongs to runs.
+struct Shown {
+    bar: Progress,
+    steps: usize,
+}
+
+impl Observer for Shown {
+    fn message(&mut self, _: &str) {}
+
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        self.bar.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
+    }
+
+    fn step(&mut self, step: usize, _: f32) {
+        self.bar.count("steps", step, self.steps);
+    }
+
+    fn validating(&mut self, _: usize, _: usize) {}
+
+    fn asking(&mut self, _: &str, _: usize, _: usize) {}
+
+    fn record(&mut self, _: &Record, _: Memory) {}
+
+    fn validation(&mut self, _: &Record, _: Memory) {}
+
+    fn evaluation(&mut self, _: &Record) {}
 }
 
 /// A number behind an option, which behind the config arrives among the settings, and the settings without it.

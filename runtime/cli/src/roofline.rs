@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use linc_bench::{GOAL, InstructionSet, Machine, Roofline, RooflineRow};
+use linc_device::NOISY;
 use linc_device::words::bytes;
 
 use crate::bench::ms;
@@ -30,6 +31,16 @@ pub(crate) fn limits(machine: &Machine) -> String {
         table(&["copy, read and written", "GB/s"], &copies),
         1e6 * machine.launch_s
     )
+}
+
+/// Warns where other processes took so much of the machine that the numbers are not its own.
+pub(crate) fn warn_of_others(others: Option<f64>) {
+    if let Some(others) = others.filter(|others| *others > NOISY) {
+        out::complain(format_args!(
+            "warning: other processes took {:.0} % of the machine meanwhile; alone, shares of its limits would be higher",
+            100.0 * others
+        ));
+    }
 }
 
 /// What a step takes, and how far that is above what it needs.

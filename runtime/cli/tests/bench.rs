@@ -149,6 +149,8 @@ fn a_step_beside_the_limits_of_its_processor() {
             assert!(names("work").contains(&&*format!("{kind} attention {pass}")), "{:?}", names("work"));
         }
     }
+    let others = &report["others"];
+    assert!(others.is_null() || (0.0..=1.0).contains(&number(others)), "{others}");
     let [bytes, floor] = ["bytes", "floor_bytes"].map(|name| number(&report[name]));
     assert!(floor > 0.0 && floor <= bytes && bytes <= 1.15 * floor, "{bytes} above {floor}");
     let text = succeed(&[&["bench", "cpu", "--seq", "32", "--set", "n_layers=1"][..], &QUICK].concat());

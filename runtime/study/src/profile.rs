@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use linc_bench::{BenchError, Machine, Roofline};
 use linc_config::ModelFiles;
-use linc_device::Device;
+use linc_device::{Device, Load};
 use linc_train::TrainError;
 use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Trainer};
@@ -56,6 +56,8 @@ pub struct ProfileReport {
     pub bytes: u64,
     /// Bytes that a step needs at least: what is in use at the fullest launch.
     pub floor_bytes: u64,
+    /// Share of the machine that other processes took meanwhile, if the system says so.
+    pub others: Option<f64>,
 }
 
 /// Opens the device: once to measure it, and once for the run.
@@ -79,11 +81,13 @@ pub fn profile(
     observer.message("Measuring the machine");
     let mut machine = Machine::measure(open()?)?;
     let device = open()?;
+    let begun = Load::now();
     let mut trainer = Trainer::new(config, files, Folder::Named, None, device, stop, observer)?;
     trainer.leave_out_of_profile(wanted.warmup);
     let summary = trainer.run(stop, observer)?;
     let Some(profile) = summary.profile.filter(|_| !summary.interrupted) else { return Ok(None) };
     machine.peak_flops = machine.peak_flops.max(trainer.peak_flops());
+    let others = begun.zip(Load::now()).and_then(|(begun, now)| begun.others_until(now));
     Ok(Some(ProfileReport {
         roofline: Roofline::of(&profile, &machine, &summary.layers, profile.runs),
         machine,
@@ -92,6 +96,7 @@ pub fn profile(
         layers: summary.layers,
         bytes: summary.memory.bytes,
         floor_bytes: summary.memory.floor(),
+        others,
     }))
 }
 

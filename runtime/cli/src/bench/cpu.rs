@@ -31,6 +31,7 @@ pub(super) fn run(args: &BenchCpuArgs) -> Result<()> {
     let bar = Progress::new();
     let mut open = opener(Choice::Cpu, args.measure.threads, bar.clone());
     let report = cpu(&bench, &mut open, &mut teller(bar))?;
+    roofline::warn_of_others(report.others);
     match args.measure.format {
         Format::Text => {
             heading(&report.machine.device, &args.measure)?;
