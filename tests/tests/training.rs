@@ -2,7 +2,7 @@
 //! those of f32, and the scale of the loss in f16.
 
 use linc_device::cpu::{Cpu, CpuOptions};
-use linc_driver::{LossScale, Model, Options, PassSetting, Precision, names};
+use linc_driver::{LossScale, Model, Options, PassSetting, Precision, RecomputePolicy, names};
 use linc_exec::Executor;
 use linc_tests::models::{compiled, sized, training};
 
@@ -42,16 +42,22 @@ struct Run {
     batches: u16,
     /// The input `step`.
     step: u16,
+    /// Of a batch.
+    tokens: usize,
 }
 
 impl Run {
     fn new(precision: Precision, loss_scale: LossScale) -> Run {
-        let options = Options { precision, loss_scale, ..Options::new(BATCH, SEQ) };
-        let plan = compiled(&hybrid(), &training(), &options).plan;
+        Run::of(&Options { precision, loss_scale, ..Options::new(BATCH, SEQ) })
+    }
+
+    fn of(options: &Options) -> Run {
+        let plan = compiled(&hybrid(), &training(), options).plan;
         let cpu = Cpu::new(CpuOptions { threads: Some(2), level: None }).unwrap_or_else(|e| panic!("{e}"));
         let mut executor = Executor::new(Box::new(cpu), vec![plan]).unwrap_or_else(|e| panic!("{e}"));
         executor.initialize(1).unwrap_or_else(|e| panic!("{e}"));
-        Run { executor, scales: precision.scales_loss(), batches: 0, step: 0 }
+        let (scales, tokens) = (options.precision.scales_loss(), options.batch * options.seq);
+        Run { executor, scales, batches: 0, step: 0, tokens }
     }
 
     /// Trains on the next batch.
@@ -59,7 +65,7 @@ impl Run {
         let ids = |at: usize| -> Vec<u8> {
             // Text of a short period, which can be learnt.
             let id = |i: usize| ((i * i + 3 * i) % 7 + i % 3) as i32;
-            (at..at + BATCH * SEQ).flat_map(|i| id(i).to_le_bytes()).collect()
+            (at..at + self.tokens).flat_map(|i| id(i).to_le_bytes()).collect()
         };
         let at = usize::from(self.batches) * 5;
         self.batches += 1;
@@ -169,4 +175,29 @@ fn the_scale_grows_after_good_steps_in_a_row() {
     let scales: Vec<f32> = steps[over..over + 5].iter().map(|step| step.scale / steps[over].scale).collect();
     assert_eq!(scales, [1.0, 0.5, 0.5, 0.5, 1.0]);
     assert!(steps.iter().all(|step| step.loss.is_finite()));
+}
+
+/// A pass that only moves things: rotary positions, gradients and copies write head by head, and all bits stay.
+#[test]
+fn what_long_softmax_attention_reads_lies_by_heads_and_has_the_same_bits() {
+    for (recompute, precision) in [
+        (RecomputePolicy::None, Precision::Float32),
+        (RecomputePolicy::Full, Precision::Float32),
+        (RecomputePolicy::None, Precision::Bfloat16),
+    ] {
+        let options = |packed: bool| Options {
+            recompute,
+            precision,
+            disabled: (!packed).then(|| "pack_heads".to_string()).into_iter().collect(),
+            ..Options::new(1, 512)
+        };
+        let copies = |packed: bool| {
+            let plan = compiled(&hybrid(), &training(), &options(packed)).plan;
+            plan.kernels.iter().filter(|kernel| kernel.name.starts_with("copy_1x")).count()
+        };
+        assert!(copies(true) > copies(false), "nothing is packed");
+        let [mut packed, mut apart] = [true, false].map(|packed| Run::of(&options(packed)));
+        assert_eq!(packed.steps(2), apart.steps(2), "{recompute:?}");
+        assert!(packed.tensors() == apart.tensors(), "weights or moments differ: {recompute:?}");
+    }
 }

@@ -12,7 +12,7 @@ pub enum Primitive {
     /// `(dst, src, n)`: 2^x; `dst` may be `src`.
     Exp2,
     /// `(dst, src, rows, cols, factor, shift, shift_rs, shift_cs)`: `2^(src·factor + shift)` of a dense tile, the exponent
-    /// rounded once where the machine can, and 0 where it is below 2^-125; `factor` has the bits of an f32, `shift` is a vector along one axis, with the
+    /// rounded once where the machine can, and 0 up to an exponent of -125.5; `factor` has the bits of an f32, `shift` is a vector along one axis, with the
     /// stride 1 there and 0 along the other; `dst` may be `src`.
     AffineExp2,
     /// `(dst, src, rows, cols, vector, vector_rs, vector_cs)`: `src · vector` of a dense tile and a vector along one axis, as

@@ -82,10 +82,16 @@ fn is_worth_it(graph: &Graph, value: Value, tokens: usize) -> bool {
     shape[1] >= tokens && shape[2] > 1
 }
 
-/// The same elements, each head's side by side.
+/// The same elements, each head's side by side; where the value is computed again for the backward, so is its copy.
 fn pack(graph: &mut Graph, value: Value) -> Result<Value, PassError> {
-    let by_heads = graph.push(Op::Transpose { perm: SWAP.to_vec() }, &[value])?;
+    let recompute = graph.node(value.node).recompute;
+    let mut last = value;
     // A concat of one part is a copy into storage of its own.
-    let copy = graph.push(Op::Concat { axis: 0 }, &[by_heads])?;
-    Ok(graph.push(Op::Transpose { perm: SWAP.to_vec() }, &[copy])?)
+    for op in
+        [Op::Transpose { perm: SWAP.to_vec() }, Op::Concat { axis: 0 }, Op::Transpose { perm: SWAP.to_vec() }]
+    {
+        last = graph.push(op, &[last])?;
+        graph.node_mut(last.node).recompute = recompute;
+    }
+    Ok(last)
 }

@@ -34,6 +34,7 @@ pub(super) fn resolve(
             let scope = graph.set_scope(graph.node(node).scope.clone());
             // A concat of one part is a copy into storage of its own.
             let copy = graph.push(Op::Concat { axis: 0 }, &[value])?;
+            graph.node_mut(copy.node).recompute = graph.node(value.node).recompute;
             graph.set_scope(scope);
             graph.set_operand(node, operand, copy);
         }

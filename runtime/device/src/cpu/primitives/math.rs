@@ -29,7 +29,7 @@ pub(super) unsafe fn exp2<L: Lanes>(x: L) -> L {
     }
 }
 
-/// `2^x` of an exponent of weights: as [`exp2`], but results below 2^-125 are 0. Such weights change no sum, and the rest takes half as
+/// `2^x` of an exponent of weights: as [`exp2`], but 0 up to an exponent of -125.5. Such weights change no sum, and the rest takes half as
 /// many instructions.
 #[inline(always)]
 pub(super) unsafe fn exp2_or_zero<L: Lanes>(x: L) -> L {
@@ -45,7 +45,7 @@ pub(super) unsafe fn exp2_or_zero<L: Lanes>(x: L) -> L {
     }
 }
 
-/// `factor · 2^f` for |f| <= 1/2 and a power of two, by a polynomial of degree 6 with a relative error of 3e-9. In powers of f²:
+/// `factor · 2^f` for |f| <= 1/2 and a power of two, by a polynomial of degree 6 with a relative error of 2e-8. In powers of f²:
 /// a vector waits for itself most of the time, and so does for less.
 #[inline(always)]
 unsafe fn exp2_of_fraction<L: Lanes>(f: L, factor: f32) -> L {
