@@ -269,7 +269,7 @@ fn bad_options_are_refused() {
         let many = Cpu::new(CpuOptions { threads: Some(absurd), level: None });
         assert!(many.is_err_and(|e| e.to_string().contains("at most")));
     }
-    for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+    for level in [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16] {
         let made = Cpu::new(CpuOptions { threads: Some(1), level: Some(level) });
         assert_eq!(made.is_ok(), Level::available().contains(&level));
     }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use linc_codegen_cuda::Arch;
-use linc_plan::Plan;
+use linc_plan::{Action, DType, Plan, Step};
 
 use crate::available_memory::Available;
 use crate::comm::SharedRanks;
@@ -54,8 +54,10 @@ pub struct Cpu {
     programs: Vec<(Arena, LoadedProgram)>,
     progress: Progress,
     exchanges: Exchanges,
-    /// Measured when somebody asks.
+    /// Measured when somebody asks, of the number format that programs multiply in.
     peak: Option<Peak>,
+    /// A program multiplies bfloat16.
+    narrow: bool,
 }
 
 impl Cpu {
@@ -96,6 +98,7 @@ impl Cpu {
             progress: Box::new(|_, _| true),
             exchanges: Exchanges::default(),
             peak: None,
+            narrow: false,
         })
     }
 
@@ -106,7 +109,8 @@ impl Cpu {
 
     fn peak(&mut self) -> &mut Peak {
         let threads = self.pool.threads();
-        self.peak.get_or_insert_with(|| Peak::of(self.level, threads))
+        let level = if self.narrow { self.level } else { self.level.of_floats() };
+        self.peak.get_or_insert_with(|| Peak::of(level, threads))
     }
 
     fn memory(&self, arena: Arena) -> Result<&Memory, DeviceError> {
@@ -170,6 +174,10 @@ impl Device for Cpu {
         let loaded =
             LoadedProgram::new(plan, &groups, scratch, len, Maker { jit, level, threads, progress })?;
         self.scratch.reserve(loaded.needs())?;
+        let is_narrow = |step: &Step| matches!(&step.action, Action::Gemm(g) if g.dtype == DType::Bf16);
+        if !self.narrow && plan.steps.iter().any(is_narrow) {
+            (self.narrow, self.peak) = (true, None);
+        }
         self.programs.push((arena, loaded));
         Ok(Program(self.programs.len() - 1))
     }

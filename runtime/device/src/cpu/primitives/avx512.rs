@@ -8,6 +8,23 @@ use super::lanes::Lanes;
 #[derive(Clone, Copy)]
 pub(super) struct Zmm(__m512);
 
+impl Zmm {
+    /// Adds to each lane the products of the bfloat16 pair `left` and the lane's pair at `right`.
+    ///
+    /// # Safety
+    /// AVX-512-BF16 is available; `right` is valid for sixteen pairs.
+    #[inline(always)]
+    pub(super) unsafe fn add_pairs(self, left: u32, right: *const u32) -> Zmm {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+            let left = _mm512_set1_epi32(left as i32);
+            let right = _mm512_loadu_si512(right.cast());
+            Zmm(_mm512_dpbf16_ps(self.0, pairs(left), pairs(right)))
+        }
+    }
+}
+
 #[inline(always)]
 fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16

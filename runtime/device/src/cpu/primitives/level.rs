@@ -4,7 +4,7 @@ use linc_codegen_cpu::Primitive;
 
 use super::{Matmul, plain};
 #[cfg(target_arch = "x86_64")]
-use super::{wide, widest};
+use super::{pairs, wide, widest};
 
 /// An instruction set to compute with.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -15,6 +15,8 @@ pub enum Level {
     Avx2,
     /// AVX-512F besides.
     Avx512,
+    /// AVX-512-BF16 besides: products of bfloat16 by pairs.
+    Avx512Bf16,
 }
 
 impl Level {
@@ -27,6 +29,9 @@ impl Level {
                 levels.push(Level::Avx2);
                 if is_x86_feature_detected!("avx512f") {
                     levels.push(Level::Avx512);
+                    if is_x86_feature_detected!("avx512bf16") {
+                        levels.push(Level::Avx512Bf16);
+                    }
                 }
             }
         }
@@ -44,6 +49,15 @@ impl Level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512_bf16",
+        }
+    }
+
+    /// The level that computes in f32 at most as this one does.
+    pub(crate) const fn of_floats(self) -> Level {
+        match self {
+            Level::Avx512Bf16 => Level::Avx512,
+            Level::Portable | Level::Avx2 | Level::Avx512 => self,
         }
     }
 
@@ -55,8 +69,10 @@ impl Level {
             Level::Avx2 => wide::MATMUL,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => widest::MATMUL,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => pairs::MATMUL,
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => plain::MATMUL,
+            Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 => plain::MATMUL,
         }
     }
 
@@ -68,8 +84,10 @@ impl Level {
             Level::Avx2 => wide::multiply_adds,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => widest::multiply_adds,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => pairs::multiply_adds,
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => plain::multiply_adds,
+            Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 => plain::multiply_adds,
         }
     }
 
@@ -82,9 +100,9 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => wide::address(primitive),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => widest::address(primitive),
+            Level::Avx512 | Level::Avx512Bf16 => widest::address(primitive),
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => plain::address(primitive),
+            Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 => plain::address(primitive),
         }
     }
 }

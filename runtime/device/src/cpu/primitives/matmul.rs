@@ -18,10 +18,10 @@ pub(crate) const DEPTH: usize = 256;
 pub(crate) const HEIGHT: usize = 96;
 
 /// Rows of a register block.
-const MR: usize = 6;
+pub(super) const MR: usize = 6;
 
 /// Vectors of a panel.
-const PANEL: usize = 2;
+pub(super) const PANEL: usize = 2;
 
 /// Columns of the widest panel; packed columns are padded to a multiple of it.
 pub(crate) const UNIT: usize = 32;
@@ -166,11 +166,40 @@ unsafe fn part_f32<D: Dot>(part: &Part, scratch: *mut f32) {
     }
 }
 
-/// All passes over some rows before the next rows, so that their sums can wait in f32 to be rounded once, or to be stored
-/// where rows are not contiguous.
 unsafe fn part_sums<D: Dot, E: Stored>(part: &Part, scratch: *mut f32, transpose: Transpose) {
-    let in_place = part.c.elem == Elem::F32 && part.c.strides[1] == 1;
-    // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements, and sums HEIGHT·WIDEST behind it.
+    // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements.
+    unsafe {
+        in_sums(part, scratch, 1, |p, depth, i, height, sums, ldc, accumulate| {
+            let b = part.right.at(p, part.col).cast_const();
+            let pass = Pass { depth, b, c: sums, ldc, n: part.n, accumulate };
+            let a = part.a.from(i, p);
+            if a.strides[1] == 1 {
+                widen::<E>(scratch, a.at.cast(), [height, depth, depth], a.strides, transpose);
+                rows::<D, true>(&pass, height, scratch, depth);
+            } else {
+                pack_rows(scratch, a.at.cast::<E>().cast_const(), height, depth, a.strides);
+                rows::<D, false>(&pass, height, scratch, 0);
+            }
+        });
+    }
+}
+
+/// All passes over some rows before the next rows, so that their sums can wait in f32 to be rounded once, or to be stored
+/// where rows are not contiguous. `pass` is called with the first step and their number, the first row and their number, where
+/// the rows' sums are and their distance, and whether it adds to them. It may write sums behind the last column, up to a multiple of
+/// `columns`.
+///
+/// # Safety
+/// As [`part`]; packed rows at the beginning of `scratch` take DEPTH·HEIGHT elements at most.
+#[inline(always)]
+pub(super) unsafe fn in_sums(
+    part: &Part,
+    scratch: *mut f32,
+    columns: usize,
+    mut pass: impl FnMut(usize, usize, usize, usize, *mut f32, usize, bool),
+) {
+    let in_place = part.c.elem == Elem::F32 && part.c.strides[1] == 1 && part.n.is_multiple_of(columns);
+    // SAFETY: steps p and rows i exist; sums take HEIGHT·WIDEST elements behind the packed rows.
     unsafe {
         let sums = scratch.add(DEPTH * HEIGHT);
         for i in (0..part.m).step_by(HEIGHT) {
@@ -179,23 +208,14 @@ unsafe fn part_sums<D: Dot, E: Stored>(part: &Part, scratch: *mut f32, transpose
             let (to, ldc) = if in_place { (c.at.cast(), c.strides[0]) } else { (sums, WIDEST) };
             for p in (0..part.right.k).step_by(DEPTH) {
                 let depth = (part.right.k - p).min(DEPTH);
-                let b = part.right.at(p, part.col).cast_const();
-                let accumulate = (in_place && part.accumulate) || p > 0;
-                let pass = Pass { depth, b, c: to, ldc, n: part.n, accumulate };
-                let a = part.a.from(i, p);
-                if a.strides[1] == 1 {
-                    widen::<E>(scratch, a.at.cast(), [height, depth, depth], a.strides, transpose);
-                    rows::<D, true>(&pass, height, scratch, depth);
-                } else {
-                    pack_rows(scratch, a.at.cast::<E>().cast_const(), height, depth, a.strides);
-                    rows::<D, false>(&pass, height, scratch, 0);
-                }
+                pass(p, depth, i, height, to, ldc, (in_place && part.accumulate) || p > 0);
             }
             if !in_place {
                 let sizes = [height, part.n, WIDEST];
                 match c.elem {
                     Elem::F32 => store::<f32>(c, sums, sizes, part.accumulate),
-                    Elem::Bf16 | Elem::F16 => store::<E>(c, sums, sizes, part.accumulate),
+                    Elem::Bf16 => store::<Bf16>(c, sums, sizes, part.accumulate),
+                    Elem::F16 => store::<F16>(c, sums, sizes, part.accumulate),
                 }
             }
         }

@@ -16,6 +16,9 @@ mod math;
 pub(crate) mod matmul;
 pub(crate) mod matrix;
 pub(crate) mod normal;
+mod paired;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod peak;
 mod portable;
 mod reduce;

@@ -161,9 +161,9 @@ pub(crate) unsafe fn fill(level: Level, states: &mut States, cut: &Cut, out: &mu
         Level::Avx2 => unsafe { wide(states, cut, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: forwarded from the caller.
-        Level::Avx512 => unsafe { widest(states, cut, out) },
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { widest(states, cut, out) },
         #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 | Level::Avx512 => numbers(states, cut, out),
+        Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 => numbers(states, cut, out),
     }
 }
 
