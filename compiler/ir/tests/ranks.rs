@@ -158,6 +158,25 @@ fn ranks_that_do_not_fit_are_an_error() {
 
     let found = message(run_ranks(&sum[..1], &bindings(1)));
     assert_eq!(found, format!("all_reduce: {}", waits(0, "sum")));
+
+    let found = message(run_ranks(&sum, &bindings(1)));
+    assert_eq!(found, "ranks: 2 graphs of ranks have 1 bindings");
+}
+
+/// A NaN of any rank reaches all, whatever its place and whatever is computed of it.
+#[test]
+fn reductions_keep_nan() {
+    for reduction in Reduction::ALL {
+        for count in 2..=5 {
+            for wrong in 0..count {
+                let parts = (0..count).map(|part| if part == wrong { f32::NAN } else { part as f32 });
+                let op = Op::Exchange(ExchangeOp::ReduceParts { parts: count, reduction });
+                let found = eval(&op, &[&Tensor::float([count], parts.collect())]).unwrap();
+                let found = found[0].floats().unwrap()[0];
+                assert!(found.is_nan(), "{} of {count} with NaN at {wrong}: {found}", reduction.name());
+            }
+        }
+    }
 }
 
 #[test]

@@ -10,8 +10,12 @@ use crate::graph::Graph;
 /// Evaluates the graphs of all ranks of a world, in their order, each with its own bindings.
 ///
 /// # Errors
-/// As [`super::run`]; [`IrError::Value`] where ranks wait for others that never come to the same exchange, with what each waits for.
+/// As [`super::run`]; [`IrError::Value`] where there are more graphs than bindings or fewer, and where ranks wait for others that never come to the same exchange, with what each waits for.
 pub fn run_ranks<T: Real>(graphs: &[Graph], bindings: &[Bindings<T>]) -> Result<Vec<Results<T>>, IrError> {
+    if graphs.len() != bindings.len() {
+        let message = format!("{} graphs of ranks have {} bindings", graphs.len(), bindings.len());
+        return Err(IrError::Value { op: "ranks", message });
+    }
     let mut ranks = vec![];
     for (graph, bindings) in graphs.iter().zip(bindings) {
         ranks.push(Evaluation::new(graph, bindings, false)?);
@@ -158,8 +162,9 @@ fn reduce<T: Real>(op: &ExchangeOp, parts: &[Tensor<T>], by: Reduction) -> Resul
     let Some(floats) = floats else { return wrong(op, "an operand is not float".into()) };
     let combine = |a: T, b: T| match by {
         Reduction::Sum => a + b,
-        // As the pointwise operation: of a number and a NaN the number.
-        Reduction::Max => super::binary(crate::pointwise::BinaryOp::Max, a, b),
+        // Of a number and a NaN the NaN, as of a sum, so that no rank hides what another computed wrong.
+        Reduction::Max if a > b || a.is_nan() => a,
+        Reduction::Max => b,
     };
     Ok(Tensor::float(parts[0].shape.clone(), tree(&floats, &combine)))
 }

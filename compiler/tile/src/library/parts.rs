@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{TILE, bound};
 use crate::builder::Builder;
-use crate::ir::{Binary, Elem, Kernel, Mode, ParamId, ValueId};
+use crate::ir::{Binary, Compare, Elem, Kernel, Mode, ParamId, ValueId};
 
 /// `parts` vectors of f32, one behind the other, that become one.
 #[derive(Clone, PartialEq, Debug)]
@@ -78,7 +78,13 @@ impl Tree {
         let right = self.of(b, middle..parts.end);
         match self.by {
             PartsReduction::Sum => b.add(left, right),
-            PartsReduction::Max => b.binary(Binary::Max, left, right),
+            // Machines differ in the maximum of a number and a NaN. Here it is the NaN, as it is of a sum.
+            PartsReduction::Max => {
+                let larger = b.compare(Compare::Gt, left, right);
+                let is_nan = b.compare(Compare::Ne, left, left);
+                let takes_left = b.binary(Binary::Or, larger, is_nan);
+                b.select(takes_left, left, right)
+            }
         }
     }
 }

@@ -123,3 +123,19 @@ fn parts_meet_in_pairs() {
         }
     }
 }
+
+/// What one rank computed wrong is seen by all, whichever part it is.
+#[test]
+fn parts_with_nan_have_no_sum_and_no_maximum() {
+    for by in [PartsReduction::Sum, PartsReduction::Max] {
+        for parts in 2..=5 {
+            for wrong in 0..parts {
+                let x: Vec<f32> =
+                    (0..parts).map(|part| if part == wrong { f32::NAN } else { part as f32 }).collect();
+                let spec = ReducePartsSpec { parts, numel: 1, by };
+                let out = run(&reduce_parts(&spec), vec![Data::f32(&x), Data::f32(&[SENTINEL])]);
+                assert!(floats(&out[1])[0].is_nan(), "{spec:?} with NaN at {wrong}");
+            }
+        }
+    }
+}
