@@ -242,4 +242,21 @@ fn plans_that_do_not_fit_are_found() {
         },
         "nobody has the elements from 28 on",
     );
+    // All elements are there, but rank 2 exchanges with nobody who has the second half.
+    check(
+        &|plans| shard(plans, 3, 0, 16),
+        "tensor half: the shards that rank 2 has in reach, in its groups, are not all of it",
+    );
+    check(&|plans| drop(plans[2].bindings.remove(0)), "tensor w: is on rank 0, not on rank 2");
+    // The same groups in another order: a device would wait for messages with another tag.
+    check(
+        &|plans| {
+            plans[3].world.groups.swap(0, 1);
+            for step in [0, 4] {
+                let exchange = exchange_at(&mut plans[3], step);
+                exchange.group = 1 - exchange.group;
+            }
+        },
+        "group outer [1, 3]: is number 1 of rank 1, number 0 of rank 3",
+    );
 }

@@ -8,11 +8,12 @@ use crate::{Binding, Exchange, Group, Plan, Shard};
 /// Checks plans of ranks of one world, all of them or some, each valid by itself:
 ///
 /// 1. They are of different ranks of one world.
-/// 2. A group that one member exchanges in is a group of the others, too, and all have the same exchanges of it: movements, types
-///    and sizes, in the same order.
+/// 2. A group that one member exchanges in is a group of the others, too, of the same number, by which a device tells its messages
+///    apart, and all have the same exchanges of it: movements, types and sizes, in the same order.
 /// 3. Each rank begins an exchange when the one before it is over, and all come to their ends: then it is the same for a machine
 ///    that works at several exchanges at once.
-/// 4. Of a persistent tensor all have the same type and shape. Its shards are equal or apart, and those of all ranks are all of it.
+/// 4. All ranks have a persistent tensor, of the same type and shape, or some have shards of it. Those are equal or apart; and for each
+///    rank there is a group that it is in, or the world, of which the shards are apart and all of the tensor.
 ///
 /// # Errors
 /// The first rule that is broken, with the ranks and steps.
@@ -23,6 +24,7 @@ pub fn validate_ranks(plans: &[Plan]) -> Result<(), Invalid> {
             let others = group.members.iter().filter_map(|member| plans.get(member));
             for other in others {
                 same_exchanges(group, (*rank, plan), other)?;
+                same_number(group, (*rank, plan), other)?;
             }
         }
     }
@@ -79,6 +81,20 @@ fn same_exchanges(group: &Group, (rank, plan): (usize, &Plan), other: &Plan) -> 
     Ok(())
 }
 
+/// Rule 2: numbers of a group.
+fn same_number(group: &Group, (rank, plan): (usize, &Plan), other: &Plan) -> Result<(), Invalid> {
+    let number = |plan: &Plan| plan.world.groups.iter().position(|known| known == group);
+    rule(
+        number(plan) == number(other),
+        || format!("group {} {:?}", group.name, group.members),
+        || {
+            let [mine, theirs] = [number(plan), number(other)]
+                .map(|number| number.map_or("none".into(), |number| format!("number {number}")));
+            format!("is {mine} of rank {rank}, {theirs} of rank {}", other.world.rank)
+        },
+    )
+}
+
 /// Rule 3. Ranks whose plans are not here come to everything in time.
 fn all_end(plans: &Plans<'_>) -> Result<(), Invalid> {
     let queue = |plan: &&Plan| plan.exchanges().map(|(step, exchange)| (step, exchange.group)).collect();
@@ -115,6 +131,22 @@ fn all_end(plans: &Plans<'_>) -> Result<(), Invalid> {
     rule(stuck.is_empty(), || "the ranks".into(), || format!("wait for each other: {}", stuck.join(", ")))
 }
 
+/// Whether the members of a group of this rank's, or of the world, have all of a tensor between them, each element once. Those whose
+/// plans are not here may have what is missing.
+fn has_whole(plans: &Plans<'_>, plan: &Plan, shards: &[(Shard, usize)]) -> bool {
+    let world = (0..plan.world.size).collect();
+    let mut groups = plan.world.groups.iter().map(|group| &group.members).chain([&world]);
+    groups.any(|members| {
+        let mut parts: Vec<Shard> =
+            shards.iter().filter(|(_, rank)| members.contains(rank)).map(|(shard, _)| *shard).collect();
+        parts.sort_by_key(|shard| shard.start);
+        let apart = parts.windows(2).all(|pair| pair[0].start + pair[0].len <= pair[1].start);
+        let elements: usize = parts.iter().map(|shard| shard.len).sum();
+        let all_here = members.iter().all(|member| plans.contains_key(member));
+        apart && (!all_here || parts.first().is_some_and(|first| elements == first.of))
+    })
+}
+
 /// Rule 4.
 fn tensors(plans: &Plans<'_>) -> Result<(), Invalid> {
     let mut known: BTreeMap<&str, Vec<(usize, &Binding)>> = BTreeMap::new();
@@ -141,9 +173,14 @@ fn tensors(plans: &Plans<'_>) -> Result<(), Invalid> {
         let mut shards: Vec<(Shard, usize)> =
             found.iter().filter_map(|(rank, binding)| Some((binding.shard?, *rank))).collect();
         if shards.is_empty() {
+            let missing = plans.keys().find(|rank| found.iter().all(|(has, _)| has != *rank));
+            rule(missing.is_none(), what, || {
+                format!("is on rank {first_rank}, not on rank {}", missing.copied().unwrap_or_default())
+            })?;
             continue;
         }
         shards.sort_by_key(|(shard, rank)| (shard.start, shard.len, *rank));
+        let holders = shards.clone();
         shards.dedup_by_key(|(shard, _)| *shard);
         let mut end = 0;
         for (shard, rank) in &shards {
@@ -159,6 +196,11 @@ fn tensors(plans: &Plans<'_>) -> Result<(), Invalid> {
         }
         let covers = plans.len() < size || end == shards[0].0.of;
         rule(covers, what, || format!("nobody has the elements from {end} on"))?;
+        for (rank, plan) in plans {
+            rule(has_whole(plans, plan, &holders), what, || {
+                format!("the shards that rank {rank} has in reach, in its groups, are not all of it")
+            })?;
+        }
     }
     Ok(())
 }
