@@ -197,7 +197,7 @@ impl ExchangeOp {
             ExchangeOp::AllReduce { .. }
             | ExchangeOp::ReduceScatter { .. }
             | ExchangeOp::ReduceParts { .. } => const { &compute(OperandTypes::Wide, &[]) },
-            // Any elements can be moved.
+            // Any elements can be moved, as they are.
             ExchangeOp::AllToAll { .. } => {
                 const { &Facts { integers: None, ..compute(OperandTypes::Any, &[]) } }
             }
@@ -206,7 +206,8 @@ impl ExchangeOp {
                     &Facts {
                         overwrites: Overwrites::UpdatedLeaves,
                         integers: None,
-                        ..compute(OperandTypes::Any, &[])
+                        // What one rank joins has one type, and so has what comes from the others.
+                        ..compute(OperandTypes::Alike, &[])
                     }
                 }
             }

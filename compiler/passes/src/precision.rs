@@ -18,7 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use linc_ir::{Class, DType, Graph, NodeId, Op, OperandTypes, StateRole, Value};
+use linc_ir::{Class, DType, ExchangeOp, Graph, NodeId, Op, OperandTypes, StateRole, Value};
 
 use crate::error::PassError;
 use crate::setting::PassSetting;
@@ -140,6 +140,11 @@ fn is_pointwise(op: &Op) -> bool {
     op.facts().class == Class::Pointwise
 }
 
+/// True of an exchange whose elements arrive as they are: what is rounded before it is rounded for who reads them there.
+fn moves_to_ranks(op: &Op) -> bool {
+    matches!(op, Op::Exchange(ExchangeOp::AllToAll { .. } | ExchangeOp::AllGather { .. }))
+}
+
 /// Values that only end up in f32: gradients of parameters on their way to the optimizer, and outputs. A matmul behind
 /// them gives its f32 sums as they are.
 fn exact_values(graph: &Graph, order: &[NodeId], optimizer: &BTreeSet<NodeId>) -> BTreeSet<Value> {
@@ -150,7 +155,7 @@ fn exact_values(graph: &Graph, order: &[NodeId], optimizer: &BTreeSet<NodeId>) -
                 let op = graph.op(user);
                 op.facts().precision == OperandTypes::Wide
                     || optimizer.contains(&user)
-                    || ((op.moves_elements() || is_pointwise(op))
+                    || ((op.moves_elements() || moves_to_ranks(op) || is_pointwise(op))
                         && exact.contains(&Value { node: user, port: 0 }))
             };
             let users = graph.users(value);
