@@ -126,7 +126,9 @@ pub struct Options {
     pub target: Target,
     /// What the backward recomputes.
     pub recompute: RecomputePolicy,
-    /// The ranks of the run, and this one among them. All programs of an arena have the same.
+    /// The ranks of the run, and this one among them. All programs of an arena have the same. With several, [`Entry::Train`] has the
+    /// input [`names::SHARE`], the share of the step's targets that this rank's batch has, and its loss is that batch's; it, and
+    /// [`Entry::Update`], exchange gradients. States that are shared out are bindings with a shard.
     pub mesh: Mesh,
     /// Tile sizes of attention that replace linc's own.
     pub tiles: tiles::Tiles,

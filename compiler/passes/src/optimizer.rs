@@ -123,7 +123,8 @@ pub fn run(
             (Rule::Muon(spec), None) => muon::run(graph, &run.params, grads, spec, scalars)?,
             (Rule::Muon(_), Some(sharding)) => {
                 return Err(PassError::Setting(format!(
-                    "Muon updates whole matrices, and the optimizer is shared out to {} ranks in parts that cut them:                      give all ranks the whole optimizer, or choose AdamW",
+                    "Muon updates whole matrices, and the optimizer is shared out to {} ranks in parts that cut them: \
+                     give all ranks the whole optimizer, or choose AdamW",
                     sharding.shard.size
                 )));
             }

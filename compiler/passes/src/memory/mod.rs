@@ -261,7 +261,7 @@ fn kinds(
         .map(|v| storage[&v].root)
         .collect();
     // Those that go to other ranks, and come from them.
-    for id in order.iter().filter(|id| !forward.contains(id) && !optimizer.contains(id)) {
+    for id in order.iter().filter(|id| !optimizer.contains(id)) {
         if matches!(graph.op(*id), Op::Exchange(_)) {
             gradients
                 .extend(graph.operands(*id).into_iter().chain(graph.results(*id)).map(|v| storage[&v].root));
