@@ -43,17 +43,19 @@ pub enum TrainError {
     Ranks(Box<CommError>),
     /// Ranks that do not compute the same.
     #[error(
-        "step {step}: the ranks have come apart: the gradient norm is {first} on rank 0, but {norm} on rank {rank}\n  help: all begin with the same weights and make the same update: see whether all read the same checkpoint; else one computes wrong, and the memory of its machine is to be looked at"
+        "step {step}: the ranks have come apart: {what} is {first} on rank 0, but {other} on rank {rank}\n  help: all begin with the same weights and make the same update: see whether all read the same checkpoint; else one computes wrong, and the memory of its machine is to be looked at"
     )]
     Apart {
         /// The step after which it was seen, counted from 1.
         step: usize,
+        /// What is compared, as the subject of a sentence.
+        what: &'static str,
         /// The first one that differs.
         rank: usize,
-        /// Gradient norm of rank 0.
-        first: f32,
-        /// That of the other.
-        norm: f32,
+        /// What rank 0 has.
+        first: String,
+        /// The same of that rank, which is to be equal.
+        other: String,
     },
     /// What another rank cannot do, which all end by.
     #[error("rank {rank}: {message}")]

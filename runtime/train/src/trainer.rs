@@ -123,6 +123,8 @@ pub struct Trainer {
     last_checkpoint: Option<PathBuf>,
     /// The step of the last checkpoint of this run.
     saved_step: Option<usize>,
+    /// The step after which ranks have last compared their weights.
+    compared_step: usize,
     /// A checkpoint that is being written, and its step. Before the lock, so that it is waited for while that is held.
     saving: Option<(usize, Saving)>,
     /// Nobody else writes to the dump folder; held by the rank that does.

@@ -85,7 +85,7 @@ pub enum CommError {
     },
     /// Ranks that were started with different things.
     #[error(
-        "the ranks do not do the same: {0}\n  help: start all ranks with one program, one command and one config"
+        "the ranks do not do the same: {0}\n  help: start all ranks with one program, one command, one config and the same files"
     )]
     Differ(String),
     /// A group that cannot be.

@@ -13,6 +13,7 @@ use linc_driver::{Model, Options, PersistentLayout, Target};
 use linc_session::{Session, autotune};
 use serde::{Deserialize, Serialize};
 
+use super::Trainer;
 use super::folder::Chosen;
 use super::programs::{Programs, TRAIN};
 use super::resume::Start;
@@ -93,7 +94,10 @@ pub(super) fn agree_on_start(
     if team.is_alone() {
         return Ok(());
     }
+    let (weights, state) = checksums(session)?;
     team.agree(&[
+        ("the checksum of the weights to begin with", weights),
+        ("the checksum of the optimizer's state to begin with", state),
         ("the step to go on from", start.step.to_string()),
         ("the place in the data", format!("epoch {}, sample {}", data.epoch, data.index)),
         (
@@ -101,6 +105,50 @@ pub(super) fn agree_on_start(
             format!("{:08x}", crc32c::crc32c(exchanges(session).as_bytes())),
         ),
     ])
+}
+
+/// Checksums of all parameters, and of what the optimizer keeps, each in the order of names. Every rank has all of both.
+fn checksums(session: &Session) -> Result<(String, String), TrainError> {
+    let of = |names: &mut dyn Iterator<Item = String>| -> Result<String, TrainError> {
+        let mut sum = 0;
+        for name in names {
+            sum = crc32c::crc32c_append(sum, name.as_bytes());
+            sum = crc32c::crc32c_append(sum, &session.executor.read_tensor(&name)?);
+        }
+        Ok(format!("{sum:08x}"))
+    };
+    Ok((of(&mut session.params().into_keys())?, of(&mut session.optimizer_state().into_keys())?))
+}
+
+impl Trainer {
+    /// Whether all ranks still have the same weights and moments: what they add up of their gradients is the same on all of them
+    /// even where these are not. Costs a pass over both, once a step at most.
+    ///
+    /// # Errors
+    /// [`TrainError::Apart`], on all ranks alike.
+    pub(super) fn compare_weights(&mut self) -> Result<(), TrainError> {
+        if self.team.is_alone() || self.compared_step == self.step {
+            return Ok(());
+        }
+        let (weights, state) = checksums(&self.session)?;
+        for (what, mine) in
+            [("the checksum of the weights", weights), ("the checksum of the optimizer's state", state)]
+        {
+            let all = self.team.gather(what, mine.as_bytes())?;
+            let said = |rank: usize| String::from_utf8_lossy(&all[rank]).into_owned();
+            if let Some(rank) = (1..all.len()).find(|rank| all[*rank] != all[0]) {
+                return Err(TrainError::Apart {
+                    step: self.step,
+                    what,
+                    rank,
+                    first: said(0),
+                    other: said(rank),
+                });
+            }
+        }
+        self.compared_step = self.step;
+        Ok(())
+    }
 }
 
 /// What programs exchange, in their order, but for where a rank has it in its memory.

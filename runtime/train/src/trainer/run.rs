@@ -58,6 +58,7 @@ impl Trainer {
             }
             self.next_step(&mut progress, &mut meter, stop, observer)?;
         }
+        self.compare_weights()?;
         self.wait_for_checkpoint(observer)?;
         if progress.interrupted {
             self.end_early(observer)?;

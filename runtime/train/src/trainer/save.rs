@@ -16,6 +16,8 @@ const STAGED: u64 = 1 << 30;
 impl Trainer {
     /// Saves the step that was done last. The one before is waited for; the last of a run as well.
     pub(super) fn save(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        // Before anything is written: a checkpoint of weights that came apart would be gone on from.
+        self.compare_weights()?;
         if !self.team.is_first() {
             // The first rank writes what all have.
             self.saved_step = Some(self.step);

@@ -224,6 +224,7 @@ impl Trainer {
                 let traces = folder.join(&config.profiling.save_traces_folder);
                 Tracer::new(traces, config.profiling.profile_freq)
             }),
+            compared_step: start.step,
             saved_step: start.checkpoint.is_some().then_some(start.step),
             last_checkpoint: start.checkpoint,
             step_memory: session.memory(&[&[TRAIN][..], programs.update.as_slice()].concat()),

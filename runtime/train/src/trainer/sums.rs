@@ -52,7 +52,8 @@ impl Trainer {
         Ok(Some(target_shares(&counts)))
     }
 
-    /// The losses of all batches of the step, in the order of the ranks. That all ranks have the same gradients shows in their norm.
+    /// The losses of all batches of the step, in the order of the ranks. That all ranks have the same gradients shows in their norm; of the weights
+    /// that says nothing ([`Trainer::compare_weights`]).
     ///
     /// # Errors
     /// [`TrainError::Apart`], on all ranks alike.
@@ -68,7 +69,13 @@ impl Trainer {
             all.iter().map(|rank| rank.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()).collect();
         let norm = |rank: usize| all[rank].first().copied().unwrap_or(f32::NAN);
         if let Some(rank) = (1..all.len()).find(|rank| norm(*rank).to_bits() != norm(0).to_bits()) {
-            return Err(TrainError::Apart { step, rank, first: norm(0), norm: norm(rank) });
+            return Err(TrainError::Apart {
+                step,
+                what: "the gradient norm",
+                rank,
+                first: norm(0).to_string(),
+                other: norm(rank).to_string(),
+            });
         }
         Ok(all.into_iter().flat_map(|rank| rank.into_iter().skip(1)).collect())
     }

@@ -58,11 +58,13 @@ struct Run<'a> {
     settings: &'a (dyn Fn(usize) -> String + Sync),
     /// The rank that is asked to stop, and after which step; 0 for before the first.
     stops: Option<(usize, usize)>,
+    /// A bit of the last weight of this rank is another one when the run begins.
+    flips: Option<usize>,
 }
 
 impl<'a> Run<'a> {
     fn new(folder: &'a Path, ranks: usize, settings: &'a (dyn Fn(usize) -> String + Sync)) -> Self {
-        Run { folder, ranks, ratio: "0.5", accumulate: "tree", settings, stops: None }
+        Run { folder, ranks, ratio: "0.5", accumulate: "tree", settings, stops: None, flips: None }
     }
 
     fn of_rank(&self, team: &Team) -> Result<Ran, TrainError> {
@@ -91,6 +93,12 @@ impl<'a> Run<'a> {
         };
         let machine = Machine { device: Box::new(cpu), team: team.clone() };
         let mut trainer = Trainer::new(config, &files, Folder::Named, None, machine, &stop, &mut watching)?;
+        if self.flips == Some(team.rank()) {
+            let name = trainer.session.params().into_keys().next_back().expect("parameters");
+            let mut bytes = trainer.session.executor.read_tensor(&name).unwrap_or_else(|e| panic!("{e}"));
+            bytes[0] ^= 1;
+            trainer.session.executor.write_tensor(&name, &bytes).unwrap_or_else(|e| panic!("{e}"));
+        }
         let summary = trainer.run(&stop, &mut watching)?;
         Ok(Ran {
             losses: watching.losses,
@@ -318,5 +326,40 @@ fn what_one_rank_meets_in_the_middle_ends_all_and_is_told() {
     for (rank, error) in errors.iter().enumerate() {
         let told = rank == 0 || error.contains("rank 0 has ended all ranks") || error.contains("rank 0");
         assert!(told && error.contains("checkpoint"), "rank {rank}: {errors:?}");
+    }
+}
+
+#[test]
+fn ranks_that_begin_with_other_weights_are_refused() {
+    let weights = tempfile::tempdir().expect("a folder");
+    let trained = "steps = 1\n[checkpoint]\nenable = true\ninterval = 1\n";
+    run(weights.path(), 1, trained);
+    let path = weights.path().join("run/checkpoint/step-1");
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = |rank: usize| match rank {
+        1 => "steps = 1\n".to_owned(),
+        _ => format!("steps = 1\n[checkpoint]\ninitial_load_path = {path:?}\n"),
+    };
+    for error in Run::new(folder.path(), 3, &settings).errors() {
+        let words = ["the checksum of the weights to begin with is", "on ranks 0 and 2, but", "on rank 1"];
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    assert!(!folder.path().join("run/config.toml").exists());
+    let settings = |_: usize| format!("steps = 1\n[checkpoint]\ninitial_load_path = {path:?}\n");
+    Run::new(folder.path(), 2, &settings).same();
+}
+
+#[test]
+fn a_weight_that_changes_on_one_rank_ends_all_and_is_not_saved() {
+    for (checkpoints, step) in [("", 3), ("[checkpoint]\nenable = true\ninterval = 2\n", 2)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = |_: usize| format!("steps = 3\n{checkpoints}");
+        let errors = Run { flips: Some(2), ..Run::new(folder.path(), 4, &settings) }.errors();
+        let words = format!("step {step}: the ranks have come apart: the checksum of the weights is");
+        for error in &errors {
+            assert!(error.contains(&words) && error.contains("but"), "{errors:?}");
+            assert!(error.contains("on rank 2"), "{errors:?}");
+        }
+        assert_eq!(linc_checkpoint::steps(&folder.path().join("run/checkpoint")), [0; 0]);
     }
 }
