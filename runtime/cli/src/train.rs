@@ -132,11 +132,7 @@ fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
     for warning in loaded.warnings.iter().filter(|_| team.is_first()) {
         console.warn(warning);
     }
-    let threads = match config.training.threads {
-        0 if team.is_alone() => None,
-        0 => Some(team.fair_threads()?),
-        threads => Some(threads),
-    };
+    let threads = team.threads(config.training.threads)?;
     let opened = config.training.device.open(threads).map_err(ExecError::from).map_err(TrainError::from);
     let opened = team.settle("opening the device", opened)?;
     if let Some(warning) = opened.warning {

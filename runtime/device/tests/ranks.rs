@@ -101,7 +101,7 @@ fn world(times: impl Fn(usize) -> usize + Sync) -> Vec<Result<[Vec<f32>; 2], Dev
                 device.connect(Rc::clone(&ranks))?;
                 let result = run(&mut device, &plan(rank, SIZE), times(rank));
                 drop(device);
-                let ranks = Rc::into_inner(ranks).expect("nobody else has them").into_inner();
+                let mut ranks = Rc::into_inner(ranks).expect("nobody else has them").into_inner();
                 // A rank that stops before the others is dropped without a word, as a process that ends.
                 if times(rank) == times(0) && result.is_ok() {
                     let _ = ranks.finish();

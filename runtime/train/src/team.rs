@@ -82,12 +82,17 @@ impl Team {
         &self.ranks
     }
 
-    /// Threads for this rank where nobody says how many.
+    /// Threads for this rank, which is told how many, or 0 for its share of the cores; nothing where it may take all of them.
+    /// Ranks may be told different numbers, so all ask the others, whatever they are told.
     ///
     /// # Errors
     /// [`TrainError::Ranks`], as all that is exchanged.
-    pub fn fair_threads(&self) -> Result<usize, TrainError> {
-        Ok(self.ranks.borrow_mut().fair_threads()?)
+    pub fn threads(&self, told: usize) -> Result<Option<usize>, TrainError> {
+        if self.is_alone() {
+            return Ok((told > 0).then_some(told));
+        }
+        let fair = self.ranks.borrow_mut().fair_threads()?;
+        Ok(Some(if told > 0 { told } else { fair }))
     }
 
     /// A piece of work that each rank did by itself: it is well where it is on all ranks. Else all get an error: that of the
@@ -142,7 +147,7 @@ impl Team {
     /// What the first rank says, on all.
     ///
     /// # Errors
-    /// As [`Team::fair_threads`].
+    /// As [`Team::threads`].
     pub(crate) fn of_first(&self, name: &str, bytes: Vec<u8>) -> Result<Vec<u8>, TrainError> {
         if self.is_alone() {
             return Ok(bytes);
@@ -154,7 +159,7 @@ impl Team {
     /// What all say, in the order of the ranks.
     ///
     /// # Errors
-    /// As [`Team::fair_threads`].
+    /// As [`Team::threads`].
     pub(crate) fn gather(&self, name: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TrainError> {
         let mut ranks = self.ranks.borrow_mut();
         let world = ranks.world();
@@ -165,7 +170,7 @@ impl Team {
     /// others are waited for as long as a step may take.
     ///
     /// # Errors
-    /// As [`Team::fair_threads`].
+    /// As [`Team::threads`].
     pub(crate) fn wait(&self, name: &str) -> Result<(), TrainError> {
         if self.is_alone() {
             return Ok(());
@@ -191,13 +196,71 @@ impl Team {
     /// Leaves in order, when all ranks do.
     ///
     /// # Errors
-    /// As [`Team::fair_threads`].
+    /// As [`Team::threads`].
     pub fn finish(self) -> Result<(), TrainError> {
         self.wait("the end")?;
-        match Rc::try_unwrap(self.ranks) {
-            Ok(ranks) => Ok(ranks.into_inner().finish()?),
-            // Somebody still holds them, who is to finish.
-            Err(_) => Ok(()),
-        }
+        // A device may hold them too, and exchanges nothing any more.
+        Ok(self.ranks.borrow_mut().finish()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use linc_device::comm::Local;
+
+    use super::*;
+
+    /// Failures that ranks have said: there is to be none.
+    static FAILURES: AtomicUsize = AtomicUsize::new(0);
+
+    fn count_failure(_: &str) {
+        FAILURES.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What ranks, which are threads, come to by `work`.
+    fn of_all<T: Send>(size: usize, work: impl Fn(&Team) -> T + Sync) -> Vec<T> {
+        let soon = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let start = |comm: Local| {
+                let work = &work;
+                scope.spawn(move || {
+                    let ranks = Ranks::new(Box::new(comm), soon, count_failure);
+                    work(&Team::new(ranks, Timeouts { init: soon, train: soon }))
+                })
+            };
+            let threads: Vec<_> = Local::world(size).into_iter().map(start).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        })
+    }
+
+    #[test]
+    fn ranks_may_be_told_different_numbers_of_threads() {
+        let told = [3, 0, 1];
+        let threads = of_all(3, |team| {
+            let threads = team.threads(told[team.rank()]).unwrap_or_else(|e| panic!("{e}"));
+            team.clone().finish().unwrap_or_else(|e| panic!("{e}"));
+            threads
+        });
+        assert_eq!((threads[0], threads[2]), (Some(3), Some(1)));
+        assert!(threads[1].is_some_and(|fair| fair > 0));
+        assert_eq!(
+            (Team::alone().threads(0).ok(), Team::alone().threads(2).ok()),
+            (Some(None), Some(Some(2)))
+        );
+    }
+
+    #[test]
+    fn a_run_ends_well_while_a_device_still_holds_the_ranks() {
+        let last_words = of_all(2, |team| {
+            let held = team.ranks().clone();
+            let finished = team.clone().finish();
+            // What is dropped before it has finished ends all.
+            drop(held);
+            finished.map_err(|error| error.to_string())
+        });
+        assert_eq!(last_words, [Ok(()), Ok(())]);
+        assert_eq!(FAILURES.load(Ordering::Relaxed), 0);
     }
 }

@@ -259,7 +259,7 @@ impl Ranks {
     ///
     /// # Errors
     /// As [`Ranks::all_to_all`].
-    pub fn finish(mut self) -> Result<(), CommError> {
+    pub fn finish(&mut self) -> Result<(), CommError> {
         let world = self.world();
         self.barrier("the end", &world)?;
         self.ended = true;

@@ -338,7 +338,7 @@ fn launchers_that_linc_cannot_use_are_refused_with_what_to_type() {
     let refused = |place: &Place| connect(place, SOON, quiet).err().expect("refused").to_string();
     assert!(refused(&place(Launcher::Slurm, false)).contains("srun --mpi=pmix"));
     assert!(refused(&place(Launcher::Torchrun, true)).contains("linc launch -n 4"));
-    let alone = connect(&Place::ALONE, SOON, quiet).expect("one rank");
+    let mut alone = connect(&Place::ALONE, SOON, quiet).expect("one rank");
     assert_eq!((alone.rank(), alone.size()), (0, 1));
     alone.finish().expect("it ends");
 }
