@@ -1,6 +1,6 @@
 //! Ranks that are threads of one process. A message is a copy in a box that all threads reach.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::exchange::{Exchange, Group, Message, copy_own};
@@ -10,9 +10,12 @@ use crate::words::bytes;
 /// Group, sender, receiver.
 type Route = (u16, usize, usize);
 
+/// A message of a route, by its number: exchanges that are under way at once may be waited for in any order.
+type Address = (Route, u64);
+
 #[derive(Default)]
 struct Mail {
-    letters: HashMap<Route, VecDeque<Vec<u8>>>,
+    letters: HashMap<Address, Vec<u8>>,
     /// The rank that ended all, and why.
     aborted: Option<(usize, String)>,
     /// Ranks whose end of this is dropped.
@@ -22,8 +25,8 @@ struct Mail {
 /// A message that is waited for.
 struct Pending {
     message: Message,
-    route: Route,
-    /// An address, which only this rank's thread writes to.
+    from: Address,
+    /// An address in memory, which only this rank's thread writes to.
     to: *mut u8,
 }
 
@@ -33,6 +36,8 @@ pub struct Local {
     size: usize,
     mail: Arc<Mutex<Mail>>,
     started: u64,
+    /// Messages of each route that this rank has sent, or begun to wait for.
+    counts: HashMap<Route, u64>,
     pending: HashMap<Ticket, Vec<Pending>>,
 }
 
@@ -44,8 +49,22 @@ impl Local {
     pub fn world(size: usize) -> Vec<Local> {
         let mail = Mail { gone: vec![false; size], ..Mail::default() };
         let mail = Arc::new(Mutex::new(mail));
-        let one = |rank| Local { rank, size, mail: Arc::clone(&mail), started: 0, pending: HashMap::new() };
+        let one = |rank| Local {
+            rank,
+            size,
+            mail: Arc::clone(&mail),
+            started: 0,
+            counts: HashMap::new(),
+            pending: HashMap::new(),
+        };
         (0..size).map(one).collect()
+    }
+
+    /// The next message of a route that this rank is an end of.
+    fn next(&mut self, route: Route) -> Address {
+        let count = self.counts.entry(route).or_default();
+        *count += 1;
+        (route, *count)
     }
 
     fn mail(&self) -> MutexGuard<'_, Mail> {
@@ -74,24 +93,24 @@ impl Comm for Local {
         to: *mut u8,
     ) -> Result<Ticket, CommError> {
         let messages = exchange.messages(group);
-        let mut mail = self.mail();
         for Message { peer, offset, bytes } in &messages.sends {
             // SAFETY: the message lies within what the caller vouches for.
             let letter = unsafe { std::slice::from_raw_parts(from.add(*offset), *bytes) }.to_vec();
-            mail.letters.entry((group.tag, self.rank, *peer)).or_default().push_back(letter);
+            let address = self.next((group.tag, self.rank, *peer));
+            self.mail().letters.insert(address, letter);
         }
-        drop(mail);
         // SAFETY: as the caller vouches.
         unsafe { copy_own(&messages, from, to) };
         self.started += 1;
         let ticket = Ticket(self.started);
         let expected = messages.receives.into_iter().map(|message| Pending {
-            route: (group.tag, message.peer, self.rank),
+            from: self.next((group.tag, message.peer, self.rank)),
             // SAFETY: the message lies within what the caller vouches for.
             to: unsafe { to.add(message.offset) },
             message,
         });
-        self.pending.insert(ticket, expected.collect());
+        let expected = expected.collect();
+        self.pending.insert(ticket, expected);
         Ok(ticket)
     }
 
@@ -102,9 +121,8 @@ impl Comm for Local {
             return Err(CommError::Aborted { by, message });
         }
         let mut error = None;
-        pending.retain(|Pending { message, route, to }| {
-            let letters = mail.letters.get_mut(route);
-            let Some(letter) = letters.and_then(VecDeque::pop_front) else {
+        pending.retain(|Pending { message, from, to }| {
+            let Some(letter) = mail.letters.remove(from) else {
                 if mail.gone[message.peer] {
                     let (rank, gone) = (self.rank, message.peer);
                     error = Some(CommError::Gone { rank, gone, label: String::new() });

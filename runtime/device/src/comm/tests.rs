@@ -186,6 +186,28 @@ fn groups_exchange_by_themselves() {
 }
 
 #[test]
+fn exchanges_that_are_under_way_at_once_may_be_waited_for_in_any_order() {
+    all_well(3, |mut ranks| {
+        let (world, me) = (ranks.world(), ranks.rank() as u8);
+        let sent = [[me; 4], [10 + me; 4]];
+        let mut got = [[0u8; 12]; 2];
+        let exchange = Exchange::AllGather { bytes: 4 };
+        let mut tickets = vec![];
+        for (name, (from, to)) in ["first", "second"].into_iter().zip(sent.iter().zip(&mut got)) {
+            // SAFETY: both live, untouched, until both exchanges are over.
+            tickets.push(unsafe { ranks.start(name, &world, exchange, from.as_ptr(), to.as_mut_ptr()) }?);
+        }
+        ranks.wait("second", &world, tickets[1])?;
+        ranks.wait("first", &world, tickets[0])?;
+        for (number, got) in got.iter().enumerate() {
+            let expected: Vec<u8> = (0..3).flat_map(|rank| [10 * number as u8 + rank; 4]).collect();
+            assert_eq!(got[..], expected);
+        }
+        ranks.finish()
+    });
+}
+
+#[test]
 fn groups_that_cannot_be_are_refused_by_all() {
     for (groups, word) in [
         (vec![vec![0, 1]], "rank 2 must"),

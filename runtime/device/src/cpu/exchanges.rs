@@ -73,7 +73,7 @@ impl Exchanges {
     /// Begins an exchange.
     ///
     /// # Errors
-    /// [`DeviceError::Ranks`].
+    /// [`DeviceError::Ranks`]; [`DeviceError::Plan`] where there are no ranks.
     ///
     /// # Safety
     /// Both places have the bytes of the exchange, which nobody else touches until it is waited for.
@@ -84,7 +84,9 @@ impl Exchanges {
         to: *mut u8,
     ) -> Result<(), DeviceError> {
         let Started { id, exchange, group, name } = started;
-        let Some(ranks) = &self.ranks else { return Ok(()) };
+        let Some(ranks) = &self.ranks else {
+            return Err(invalid(name, "it is to be exchanged, and this device has no other ranks"));
+        };
         // SAFETY: as the caller vouches.
         let ticket = unsafe { ranks.borrow_mut().start(name, group, *exchange, from, to) };
         let ticket = ticket.map_err(|error| DeviceError::Ranks(Box::new(error)))?;
@@ -95,12 +97,39 @@ impl Exchanges {
     /// Comes back when an exchange is over.
     ///
     /// # Errors
-    /// [`DeviceError::Ranks`].
+    /// [`DeviceError::Ranks`]; [`DeviceError::Plan`] for one that was not begun.
     pub(super) fn wait(&mut self, id: usize) -> Result<(), DeviceError> {
         let (Some(ranks), Some((ticket, group, name))) = (&self.ranks, self.begun.remove(&id)) else {
-            return Ok(());
+            return Err(invalid("a plan", &format!("it waits for exchange {id}, which it has not begun")));
         };
         let waited = ranks.borrow_mut().wait(&name, &group, ticket);
         waited.map_err(|error| DeviceError::Ranks(Box::new(error)))
+    }
+}
+
+fn invalid(plan: &str, message: &str) -> DeviceError {
+    DeviceError::Plan { plan: plan.to_owned(), message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::comm::{Ranks, Single};
+
+    #[test]
+    fn what_was_not_begun_is_an_error() {
+        let mut exchanges = Exchanges::default();
+        let error = exchanges.wait(3).expect_err("nothing was begun").to_string();
+        assert!(error.contains("exchange 3"), "{error}");
+        let group = Ranks::new(Box::new(Single), Duration::MAX, |_| {}).world();
+        let exchange = Exchange::AllGather { bytes: 8 };
+        let started = Started { id: 0, exchange, group, name: "the sums".into() };
+        let mut place = [0u8; 8];
+        let to = place.as_mut_ptr();
+        // SAFETY: the place has the bytes of the exchange, which does not even start.
+        let error = unsafe { exchanges.start(&started, to, to) }.expect_err("no ranks").to_string();
+        assert!(error.contains("the sums"), "{error}");
     }
 }
