@@ -53,6 +53,8 @@ const PASSING: &[&str] = &[
     "compile.dump",
 ];
 
+const GLOBAL_BATCH: &str = "training.global_batch_size";
+
 /// A setting with two values, in TOML spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -82,7 +84,13 @@ impl fmt::Display for Change {
 impl JobConfig {
     /// How `self` differs from an earlier config, but for what concerns one start only.
     pub fn changes_since(&self, earlier: &Self) -> Vec<Change> {
-        let (old, new) = (earlier.settings(), self.settings());
+        let (mut old, mut new) = (earlier.settings(), self.settings());
+        // Where several ranks decide the sequences of a step, their number is filled in: what is not is of one process.
+        for (settings, config, other) in [(&mut old, earlier, self), (&mut new, self, earlier)] {
+            if config.training.global_batch_size < 0 && other.training.global_batch_size >= 0 {
+                settings.insert(GLOBAL_BATCH.into(), config.training.batch_size.to_string());
+            }
+        }
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
         let changed = changed.filter(|name| !is_of(name, PASSING));
@@ -166,6 +174,21 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(changes.iter().map(Change::shapes).collect::<Vec<_>>(), [true, true, true, false]);
+    }
+
+    #[test]
+    fn the_sequences_of_a_step_are_compared_as_what_they_come_to() {
+        let mut alone = JobConfig::default();
+        alone.training.batch_size = 2;
+        let mut said = alone.clone();
+        said.training.global_batch_size = 2;
+        assert_eq!((said.changes_since(&alone), alone.changes_since(&said)), (vec![], vec![]));
+        said.training.global_batch_size = 8;
+        let changes = alone.changes_since(&said);
+        assert_eq!(changes[0].to_string(), "training.global_batch_size 8 -> 2");
+        assert!(changes[0].shapes());
+        assert_eq!(said.changes_since(&alone)[0].to_string(), "training.global_batch_size 2 -> 8");
+        assert!(JobConfig::keys().iter().any(|key| key.name == GLOBAL_BATCH));
     }
 
     #[test]

@@ -45,6 +45,16 @@ impl JobConfig {
         Ok(Shares { rank, ranks, batches: global / together })
     }
 
+    /// Fills in the sequences of a step where the ranks decide them, so that a start with another number of ranks finds in the
+    /// folder what they were.
+    pub(super) fn fix_global_batch(&mut self, ranks: usize) {
+        let training = &mut self.training;
+        if ranks > 1 && training.global_batch_size < 0 {
+            let together = training.batch_size.saturating_mul(ranks);
+            training.global_batch_size = i64::try_from(together).unwrap_or(i64::MAX);
+        }
+    }
+
     fn check_degrees(&self, ranks: usize) -> Result<(), ConfigError> {
         let wanted = |degree: i64| usize::try_from(degree).ok();
         let degrees = &self.parallelism;
@@ -63,6 +73,13 @@ impl JobConfig {
                 (replicate, (ranks / replicate.max(1)).max(1))
             }
         };
+        // Who starts as many ranks as that needs would be refused again.
+        if ranks == 1 && shard > 1 {
+            let message = format!(
+                "data_parallel_shard_degree is {shard}: parameters that are shared out among ranks are not there yet"
+            );
+            return refuse(SHARD, message, format!("leave it out, or say --{SHARD} 1"));
+        }
         if replicate.checked_mul(shard) != Some(ranks) {
             let (of, help) = match ranks {
                 1 => (
@@ -142,6 +159,11 @@ mod tests {
         refused(&replicate(2), 4, &["which comes to 2 of 4 ranks", "not there yet"]);
         refused(&both(1, 4), 4, &["run.toml:3", "data_parallel_shard_degree is 4", "not there yet"]);
         refused(&replicate(4), 1, &["run.toml:2", "4 times", "is 4, but this is one rank", "start 4 with"]);
+        refused(
+            &both(-1, 4),
+            1,
+            &["run.toml:3", "data_parallel_shard_degree is 4:", "not there yet", "leave it out"],
+        );
         refused(&replicate(3), 4, &["3 times data_parallel_shard_degree 1 is 3, but there are 4 ranks"]);
         refused(&both(i64::MAX, i64::MAX), 4, &["but there are 4 ranks"]);
         refused(

@@ -56,6 +56,7 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let Machine { mut device, team } = machine.into();
         let is_first = team.is_first();
+        config.fix_global_batch(team.size());
         let mut proceed = || match stop.load(Ordering::Relaxed) {
             true => Err(TrainError::Interrupted),
             false => Ok(()),
