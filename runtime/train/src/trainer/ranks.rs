@@ -63,7 +63,9 @@ pub(super) fn agree(
         ("the processor".into(), format!("{}, {}", env::consts::ARCH, Level::detect().name())),
     ];
     // Where a rank looks for files, and with how many threads it works, is its own affair.
-    let own = |name: &str| name == "training.threads" || name.ends_with("path") || name == "job.dump_folder";
+    let own = |name: &str| {
+        name.ends_with("path") || ["training.threads", "training.datasets", "job.dump_folder"].contains(&name)
+    };
     for setting in config.resolved() {
         let name = format!("{}.{}", setting.section, setting.key);
         if !own(&name) {
@@ -77,11 +79,25 @@ pub(super) fn agree(
     let size = words::thousands(training.size);
     facts
         .push(("the training data".into(), format!("{size} tokens with checksum {:08x}", training.checksum)));
-    let batches = data.validation.as_ref().map_or(0, |validation| validation.batches());
-    facts.push(("the number of batches to validate on".into(), batches.to_string()));
+    let weights: Vec<String> = config.data.training.datasets.iter().map(|d| d.weight.to_string()).collect();
+    facts.push(("the weights of training.datasets".into(), weights.join(", ")));
+    facts.push(("the validation data".into(), validation_of(config, data)?));
     let facts: Vec<(&str, String)> =
         facts.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     team.agree(&facts)
+}
+
+/// What is validated on, as far as it is measured.
+fn validation_of(config: &JobConfig, data: &Data) -> Result<String, TrainError> {
+    let Some(validation) = &data.validation else { return Ok("nothing".into()) };
+    let batches = validation.batches_of(config.validation.steps);
+    let mut sum = 0;
+    for index in 0..batches {
+        let batch = validation.batch(index)?;
+        sum = crc32c::crc32c_append(sum, bytemuck::cast_slice(&batch.tokens));
+        sum = crc32c::crc32c_append(sum, bytemuck::cast_slice(&batch.targets));
+    }
+    Ok(format!("{} with checksum {sum:08x}", words::count(batches, "batch")))
 }
 
 /// All ranks begin with the same step, at the same place in the data, with programs that exchange the same.
