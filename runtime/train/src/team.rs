@@ -166,6 +166,17 @@ impl Team {
         Ok(ranks.gather(name, &world, bytes)?)
     }
 
+    /// Whether any rank says yes.
+    ///
+    /// # Errors
+    /// As [`Team::threads`].
+    pub(crate) fn any(&self, name: &str, mine: bool) -> Result<bool, TrainError> {
+        if self.is_alone() {
+            return Ok(mine);
+        }
+        Ok(self.gather(name, &[u8::from(mine)])?.iter().any(|said| said.as_slice() != [0]))
+    }
+
     /// Comes back when all ranks have come here, of which one may have work that is not a step's: the others sleep. From then on
     /// others are waited for as long as a step may take.
     ///
@@ -191,6 +202,20 @@ impl Team {
     /// Ends all ranks by an error of this one. Where they are processes this does not return.
     pub fn abort(&self, code: u8, message: &str) {
         self.ranks.borrow_mut().abort(code, message);
+    }
+
+    /// The exit code of a run that was asked to stop: that of the signal which the first rank that got one got, on all of them.
+    ///
+    /// # Errors
+    /// As [`Team::threads`].
+    pub fn exit_code(&self, mine: Option<u8>) -> Result<u8, TrainError> {
+        // Of a request that came by no signal.
+        const INTERRUPT: u8 = 130;
+        let all = match self.is_alone() {
+            true => vec![Vec::from_iter(mine)],
+            false => self.gather("the exit code", &Vec::from_iter(mine))?,
+        };
+        Ok(all.into_iter().flatten().next().unwrap_or(INTERRUPT))
     }
 
     /// Leaves in order, when all ranks do.
@@ -249,6 +274,19 @@ mod tests {
             (Team::alone().threads(0).ok(), Team::alone().threads(2).ok()),
             (Some(None), Some(Some(2)))
         );
+    }
+
+    #[test]
+    fn all_ranks_have_the_exit_code_of_the_signal_that_one_got() {
+        let signals = [None, Some(143), Some(130)];
+        let codes = of_all(3, |team| {
+            let code = team.exit_code(signals[team.rank()]).unwrap_or_else(|e| panic!("{e}"));
+            let none = team.exit_code(None).unwrap_or_else(|e| panic!("{e}"));
+            team.clone().finish().unwrap_or_else(|e| panic!("{e}"));
+            (code, none)
+        });
+        assert_eq!(codes, [(143, 130); 3]);
+        assert_eq!(Team::alone().exit_code(Some(143)).ok(), Some(143));
     }
 
     #[test]

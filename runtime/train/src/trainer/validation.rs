@@ -1,6 +1,6 @@
 //! Validation: loss over data that is not trained on, and accuracy of recall.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use linc_data::{Batch, RecallAccuracy, Score, ValidationData};
 use linc_driver::names;
@@ -37,11 +37,20 @@ pub(super) fn validate(
 ) -> Result<bool, TrainError> {
     let batches = data.batches_of(steps);
     let mut mine = vec![];
+    // Ranks leave together, between rounds of batches: one that left alone would wait while the others measure all.
+    let never = AtomicBool::new(false);
+    let of_batch = if team.is_alone() { stop } else { &never };
     observer.validating(0, batches);
-    for index in (team.rank()..batches).step_by(team.size()) {
-        let Some(measured) = measure(session, data, &data.batch(index)?, vocab, stop)? else {
-            mine.clear();
-            break;
+    for round in 0..batches.div_ceil(team.size()) {
+        if team.any("the validation", stop.load(Ordering::Relaxed))? {
+            return Ok(false);
+        }
+        let index = round * team.size() + team.rank();
+        if index >= batches {
+            continue;
+        }
+        let Some(measured) = measure(session, data, &data.batch(index)?, vocab, of_batch)? else {
+            return Ok(false);
         };
         mine.push(measured);
         observer.validating((index + team.size()).min(batches), batches);
@@ -61,7 +70,7 @@ pub(super) fn validate(
     Ok(true)
 }
 
-/// All batches in their order, of what each rank has of them; nothing if any rank was asked to stop, and so lacks some.
+/// All batches in their order, of what each rank has of them; nothing where one lacks some.
 fn of_all(team: &Team, mine: Vec<Measured>, batches: usize) -> Result<Option<Vec<Measured>>, TrainError> {
     if team.is_alone() {
         return Ok((mine.len() == batches).then_some(mine));

@@ -1,5 +1,7 @@
 //! Runs of several ranks, which are threads here: the bits of one process, whatever the number of ranks, and every way to end.
 
+mod alike;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,6 +24,8 @@ struct Ran {
     validation: Option<f64>,
     interrupted: bool,
     step: usize,
+    /// Batches of a validation that a rank knows of at most.
+    validated: usize,
     tensors: Vec<(String, Vec<u8>)>,
 }
 
@@ -30,6 +34,10 @@ struct Watching<'a> {
     losses: Vec<u32>,
     stop: &'a AtomicBool,
     stop_after: Option<usize>,
+    /// Asks to stop when so many batches of a validation are done.
+    stop_validating: Option<usize>,
+    /// The most batches that a validation came to.
+    validated: usize,
 }
 
 impl Observer for Watching<'_> {
@@ -41,7 +49,12 @@ impl Observer for Watching<'_> {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
-    fn validating(&mut self, _: usize, _: usize) {}
+    fn validating(&mut self, done: usize, _: usize) {
+        self.validated = self.validated.max(done);
+        if self.stop_validating.is_some_and(|most| done >= most) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
     fn record(&mut self, _: &Record, _: Memory) {}
     fn validation(&mut self, _: &Record, _: Memory) {}
     fn asking(&mut self, _: &str, _: usize, _: usize) {}
@@ -60,11 +73,22 @@ struct Run<'a> {
     stops: Option<(usize, usize)>,
     /// A bit of the last weight of this rank is another one when the run begins.
     flips: Option<usize>,
+    /// The rank that is asked to stop in a validation, and after how many batches.
+    stops_validating: Option<(usize, usize)>,
 }
 
 impl<'a> Run<'a> {
     fn new(folder: &'a Path, ranks: usize, settings: &'a (dyn Fn(usize) -> String + Sync)) -> Self {
-        Run { folder, ranks, ratio: "0.5", accumulate: "tree", settings, stops: None, flips: None }
+        Run {
+            folder,
+            ranks,
+            ratio: "0.5",
+            accumulate: "tree",
+            settings,
+            stops: None,
+            flips: None,
+            stops_validating: None,
+        }
     }
 
     fn of_rank(&self, team: &Team) -> Result<Ran, TrainError> {
@@ -90,6 +114,11 @@ impl<'a> Run<'a> {
             losses: vec![],
             stop: &stop,
             stop_after: mine.map(|(_, step)| step).filter(|step| *step > 0),
+            stop_validating: self
+                .stops_validating
+                .filter(|(rank, _)| *rank == team.rank())
+                .map(|(_, most)| most),
+            validated: 0,
         };
         let machine = Machine { device: Box::new(cpu), team: team.clone() };
         let mut trainer = Trainer::new(config, &files, Folder::Named, None, machine, &stop, &mut watching)?;
@@ -105,6 +134,7 @@ impl<'a> Run<'a> {
             validation: summary.validation.and_then(|record| record.validation_loss),
             interrupted: summary.interrupted,
             step: summary.step,
+            validated: watching.validated,
             tensors: tensors(&trainer),
         })
     }
@@ -326,40 +356,5 @@ fn what_one_rank_meets_in_the_middle_ends_all_and_is_told() {
     for (rank, error) in errors.iter().enumerate() {
         let told = rank == 0 || error.contains("rank 0 has ended all ranks") || error.contains("rank 0");
         assert!(told && error.contains("checkpoint"), "rank {rank}: {errors:?}");
-    }
-}
-
-#[test]
-fn ranks_that_begin_with_other_weights_are_refused() {
-    let weights = tempfile::tempdir().expect("a folder");
-    let trained = "steps = 1\n[checkpoint]\nenable = true\ninterval = 1\n";
-    run(weights.path(), 1, trained);
-    let path = weights.path().join("run/checkpoint/step-1");
-    let folder = tempfile::tempdir().expect("a folder");
-    let settings = |rank: usize| match rank {
-        1 => "steps = 1\n".to_owned(),
-        _ => format!("steps = 1\n[checkpoint]\ninitial_load_path = {path:?}\n"),
-    };
-    for error in Run::new(folder.path(), 3, &settings).errors() {
-        let words = ["the checksum of the weights to begin with is", "on ranks 0 and 2, but", "on rank 1"];
-        assert!(words.iter().all(|word| error.contains(word)), "{error}");
-    }
-    assert!(!folder.path().join("run/config.toml").exists());
-    let settings = |_: usize| format!("steps = 1\n[checkpoint]\ninitial_load_path = {path:?}\n");
-    Run::new(folder.path(), 2, &settings).same();
-}
-
-#[test]
-fn a_weight_that_changes_on_one_rank_ends_all_and_is_not_saved() {
-    for (checkpoints, step) in [("", 3), ("[checkpoint]\nenable = true\ninterval = 2\n", 2)] {
-        let folder = tempfile::tempdir().expect("a folder");
-        let settings = |_: usize| format!("steps = 3\n{checkpoints}");
-        let errors = Run { flips: Some(2), ..Run::new(folder.path(), 4, &settings) }.errors();
-        let words = format!("step {step}: the ranks have come apart: the checksum of the weights is");
-        for error in &errors {
-            assert!(error.contains(&words) && error.contains("but"), "{errors:?}");
-            assert!(error.contains("on rank 2"), "{errors:?}");
-        }
-        assert_eq!(linc_checkpoint::steps(&folder.path().join("run/checkpoint")), [0; 0]);
     }
 }
