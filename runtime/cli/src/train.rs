@@ -92,7 +92,7 @@ fn over_ranks(place: &Place, asked: Result<Asked>, log: Log) -> Result<ExitCode>
     let team = Team::new(connect(place, init, say)?, Timeouts { init, train: train_time });
     let asked = asked.map_err(|error| match error.downcast::<ConfigError>() {
         Ok(error) => TrainError::Config(error),
-        Err(error) => TrainError::OfRank { rank: place.rank, message: error.to_string() },
+        Err(error) => TrainError::Start(error.to_string()),
     });
     let log = if team.is_first() { log } else { Log::Quiet };
     let result = team
@@ -111,15 +111,14 @@ fn over_ranks(place: &Place, asked: Result<Asked>, log: Log) -> Result<ExitCode>
         team.finish()?;
         return Err(error);
     }
-    let Some(of_run) = error.downcast_ref::<TrainError>().filter(|error| team.share(error)) else {
+    if !error.downcast_ref::<TrainError>().is_some_and(|error| team.share(error)) {
         // Where ranks are processes, this ends all of them.
         team.abort(2, &error.to_string());
         return Err(error);
-    };
-    let code = if of_run.is_interrupt() { signals::exit_code().unwrap_or(130) } else { 2 };
+    }
     let is_first = team.is_first();
     team.finish()?;
-    if is_first { Err(error) } else { Ok(ExitCode::from(code)) }
+    if is_first { Err(error) } else { Ok(ExitCode::from(2)) }
 }
 
 fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
@@ -147,19 +146,25 @@ fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
     let machine = Machine { device, team: team.clone() };
     let result = Trainer::new(config, &files, folder, questions, machine, stop, &mut console)
         .and_then(|mut trainer| trainer.run(stop, &mut console));
+    let stopped = match &result {
+        Ok(summary) => summary.interrupted,
+        Err(error) => error.is_interrupt() && team.share(error),
+    };
+    // Before anything that only one rank may fail in.
+    let stopped = if stopped { Some(ExitCode::from(team.exit_code(signals::exit_code())?)) } else { None };
     let shown = console.finish();
-    let summary = match result {
+    let summary = match (result, stopped) {
         // A run that nobody can see any more was stopped for that reason.
-        Err(error) if error.is_interrupt() => {
+        (result, Some(code)) => {
             shown?;
-            return Err(error.into());
+            if let (Err(error), true) = (result, team.is_first()) {
+                out::complain(error);
+            }
+            return Ok(code);
         }
-        result => result?,
+        (result, None) => result?,
     };
     shown?;
-    if summary.interrupted {
-        return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
-    }
     match log {
         _ if !team.is_first() => {}
         Log::Json => out::line(object("info", json!({ "summary": summary_json(&summary) })))?,

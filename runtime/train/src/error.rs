@@ -57,6 +57,9 @@ pub enum TrainError {
         /// The same of that rank, which is to be equal.
         other: String,
     },
+    /// What who started the run has met before it, in its words.
+    #[error("{0}")]
+    Start(String),
     /// What another rank cannot do, which all end by.
     #[error("rank {rank}: {message}")]
     OfRank {
