@@ -250,11 +250,7 @@ impl Device for Cpu {
     }
 
     fn cpu_limits(&mut self) -> Option<CpuLimits> {
-        let limits = CpuLimits::measure(&mut self.pool);
-        if let Some(own) = limits.peaks.iter().find(|peak| peak.level == self.level) {
-            self.reached(own.all_threads);
-        }
-        Some(limits)
+        Some(CpuLimits::measure(&mut self.pool))
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
