@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::{Comm, CommError, Exchange, Group, Say, Ticket};
 
+/// Numbers of groups are tags of messages, of which MPI allows so many at least.
+const MOST_TAG: u16 = i16::MAX as u16;
+
 /// The exit code of a run that ended because a rank failed, hangs or is gone.
 pub const LOST: u8 = 3;
 
@@ -110,9 +113,8 @@ impl Ranks {
         // First whether all name the same: then what is wrong with it all find alike.
         self.agree(&[("groups", format!("{groups:?}"))])?;
         let group = Group::of(groups, self.rank(), self.size(), tag)?;
-        // The least that MPI allows for a tag.
-        if tag == i16::MAX as u16 {
-            return Err(CommError::Group(format!("the world was divided {tag} times")));
+        if tag > MOST_TAG {
+            return Err(CommError::Group(format!("the world was divided {} times", self.groups)));
         }
         self.groups = tag;
         Ok(group)
@@ -270,8 +272,11 @@ impl Ranks {
     /// numbers begin at 1.
     ///
     /// # Errors
-    /// [`CommError::Group`] where this rank is none of them, or one is not there.
+    /// [`CommError::Group`] where this rank is none of them, or one is not there, and for a number that cannot be told apart.
     pub fn group(&self, members: &[usize], number: u16) -> Result<Group, CommError> {
+        if !(1..=MOST_TAG).contains(&number) {
+            return Err(CommError::Group(format!("group {number} has no number from 1 to {MOST_TAG}")));
+        }
         let place = members.iter().position(|member| *member == self.rank());
         let is_sound =
             members.is_sorted_by(|a, b| a < b) && members.last().is_some_and(|last| *last < self.size());
