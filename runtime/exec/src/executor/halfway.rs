@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use linc_device::available_memory::zeroed;
-use linc_plan::{Action, Ref, Role, Space, Step};
+use linc_plan::{Action, Plan, Ref, Role, Space, Step};
 
 use super::{Executor, address, missing};
 use crate::ExecError;
@@ -51,7 +51,7 @@ impl Executor {
     pub fn first_reader(&self, program: usize, input: &str) -> Result<usize, ExecError> {
         let plan = &self.plans[program].plan;
         let binding = plan.binding(Role::Input, input).ok_or_else(|| missing(input))?;
-        let reads = |step: &Step| refers(step, binding.at.buffer);
+        let reads = |step: &Step| refers(plan, step, binding.at.buffer);
         Ok(plan.steps.iter().position(reads).unwrap_or(plan.steps.len()))
     }
 
@@ -83,7 +83,8 @@ impl Executor {
             if buffer.space == Space::Scratch && is_there && last >= step {
                 let at = address(plan, Ref { buffer: index, offset: 0 }, self.persistent_bytes);
                 let len = buffer.bytes as usize;
-                let is_same = |since: usize| !plan.steps[since..step].iter().any(|step| refers(step, index));
+                let is_same =
+                    |since: usize| !plan.steps[since..step].iter().any(|step| refers(plan, step, index));
                 // What lay there earlier was this buffer, if it was alive.
                 let known = earlier.filter(|earlier| {
                     let was_there = first < earlier.step || inputs.contains(&index);
@@ -126,13 +127,57 @@ impl Executor {
 }
 
 /// Whether a step reads or writes a buffer.
-fn refers(step: &Step, buffer: usize) -> bool {
+fn refers(plan: &Plan, step: &Step, buffer: usize) -> bool {
     match &step.action {
         Action::Launch { args, .. } => args.iter().any(|at| at.buffer == buffer),
         Action::Gemm(gemm) => [gemm.a, gemm.b, gemm.c].iter().any(|at| at.buffer == buffer),
         Action::Copy { from, to, .. } => [from, to].iter().any(|at| at.buffer == buffer),
         Action::Start { exchange, .. } => [exchange.from, exchange.to].iter().any(|at| at.buffer == buffer),
-        // What it waits for, the step that started it reads and writes.
-        Action::Wait { .. } => false,
+        // What it waits for may come at any time until then.
+        Action::Wait { id } => plan.steps.iter().any(|begun| match &begun.action {
+            Action::Start { exchange, id: other } => other == id && exchange.to.buffer == buffer,
+            Action::Launch { .. } | Action::Gemm(_) | Action::Copy { .. } | Action::Wait { .. } => false,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linc_plan::{DType, Exchange, Movement, World};
+
+    use super::*;
+
+    #[test]
+    fn a_wait_has_to_do_with_what_it_waits_for() {
+        let at = |buffer| Ref { buffer, offset: 0 };
+        let exchange = |to| Exchange {
+            movement: Movement::AllGather,
+            group: 0,
+            from: at(0),
+            to: at(to),
+            dtype: DType::F32,
+            part_bytes: 4,
+        };
+        let step = |action| Step { action, label: "s".into(), flops: 0, bytes: 0 };
+        let actions = [
+            Action::Start { exchange: exchange(1), id: 7 },
+            Action::Start { exchange: exchange(2), id: 8 },
+            Action::Wait { id: 8 },
+            Action::Wait { id: 7 },
+        ];
+        let plan = Plan {
+            name: "p".into(),
+            persistent_bytes: 0,
+            scratch_bytes: 0,
+            buffers: vec![],
+            kernels: vec![],
+            steps: actions.into_iter().map(step).collect(),
+            bindings: vec![],
+            world: World { rank: 0, size: 2, groups: vec![] },
+        };
+        let steps = |buffer| -> Vec<usize> {
+            (0..4).filter(|step| refers(&plan, &plan.steps[*step], buffer)).collect()
+        };
+        assert_eq!([0, 1, 2].map(steps), [vec![0, 1], vec![0, 3], vec![1, 2]]);
     }
 }
