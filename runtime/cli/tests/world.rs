@@ -64,6 +64,7 @@ fn degrees_that_do_not_fit_are_refused() {
         );
     };
     refused(&["--world", "0"], "--world");
+    refused(&["--world", "1000000"], "expected an integer from 1 to 1024");
     for degree in ["3", "0", "-2", "8"] {
         let says = format!(
             "--data-parallel-shard-degree is {degree}, and --world is 4; expected a number that divides it"

@@ -25,7 +25,7 @@ pub(crate) enum BenchCommand {
     /// Time the kernels of a model's training step that memory limits, as shares of the speed of a copy
     Memory(BenchMemoryArgs),
     /// Measure the processor's limits, and how near each kernel of a training step comes to them
-    #[command(after_help = CPU_EXAMPLES)]
+    #[command(after_help = CPU_EXAMPLES, mut_arg("device", |arg| arg.help("Where to run: cpu, which auto is too").default_value("cpu")))]
     Cpu(BenchCpuArgs),
     /// Time exchanges between ranks, and check their bits: started by linc launch, mpirun or srun
     #[command(after_help = EXCHANGE_EXAMPLES)]

@@ -7,7 +7,7 @@ use linc_bench::Pattern;
 use linc_config::FileSize;
 
 use super::Format;
-use super::values::{count, exchange, positive, ranks, seconds};
+use super::values::{count, exchange, positive, ranks, seconds, world};
 
 /// `linc launch`
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(crate) struct LaunchArgs {
 #[derive(Debug, Args)]
 pub(crate) struct WorldArgs {
     /// Compile for the first of so many ranks that share the batches of a step: its memory, and what it exchanges with others
-    #[arg(long, value_name = "RANKS", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "RANKS", value_parser = world, allow_negative_numbers = true)]
     pub(crate) world: Option<usize>,
     /// Of these, how many share the optimizer's states out among themselves; -1 for all. Each of the others has a copy
     #[arg(

@@ -74,6 +74,11 @@ pub(super) fn ranks(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or("expected an integer from 1 to 4096")
 }
 
+/// Ranks that a program is compiled for: a kernel that adds up what all of them sent has a load for each.
+pub(super) fn world(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or("expected an integer from 1 to 1024")
+}
+
 /// Texts to draw for each question: all of them are kept until the question is done.
 pub(super) fn completions(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or("expected an integer from 1 to 1000")
