@@ -111,15 +111,19 @@ pub(super) fn agree_on_start(
         return Ok(());
     }
     let (weights, state) = checksums(session)?;
+    let exchanges = exchanges(session);
+    // All would agree on nothing, and each would train a model of its own.
+    if exchanges.is_empty() {
+        let message =
+            "its programs exchange no gradients with the other ranks: this is a fault of linc".into();
+        return Err(TrainError::OfRank { rank: 0, message });
+    }
     team.agree(&[
         ("the checksum of the weights to begin with", weights),
         ("the checksum of the optimizer's state to begin with", state),
         ("the step to go on from", start.step.to_string()),
         ("the place in the data", format!("epoch {}, sample {}", data.epoch, data.index)),
-        (
-            "the checksum of the programs' exchanges",
-            format!("{:08x}", crc32c::crc32c(exchanges(session).as_bytes())),
-        ),
+        ("the checksum of the programs' exchanges", format!("{:08x}", crc32c::crc32c(exchanges.as_bytes()))),
     ])
 }
 
