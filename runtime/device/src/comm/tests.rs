@@ -228,7 +228,7 @@ fn groups_that_cannot_be_are_refused_by_all() {
         ranks.finish()
     });
     // Tags of messages go as far as MPI promises, and 0 is that of all ranks.
-    all_well(2, |ranks| {
+    all_well(2, |mut ranks| {
         assert!(ranks.group(&[0, 1], 1).is_ok() && ranks.group(&[0, 1], 32_767).is_ok());
         for number in [0, 32_768, u16::MAX] {
             let error = ranks.group(&[0, 1], number).expect_err("refused").to_string();
