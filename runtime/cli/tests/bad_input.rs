@@ -91,7 +91,7 @@ fn models_with_mistakes() {
     // It takes time, and is named with the passes where that is said, but it leaves no graph.
     refuse(
         &["compile", MODEL, "--dump", "kernels"],
-        &["--dump is \"kernels\"", "fusion, residual, memory\n"],
+        &["--dump is \"kernels\"", "fusion, residual, pack_heads, memory\n"],
     );
 
     let folder = Folder::new("models");
