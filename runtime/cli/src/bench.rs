@@ -7,15 +7,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use linc_bench::BenchError;
 use linc_bench::{
     AttentionBench, AttentionRow, CostBench, CostReport, InferenceBench, InferenceReport, Open, Pass, Tell,
     Times, Timing, Told, TrainingBench, TrainingReport, attention, cost, inference, training,
 };
+use linc_device::Choice;
 use linc_device::words::{bytes, count, thousands};
-use linc_device::{Choice, Device};
 use linc_driver::{AttentionFamily, Model};
-use linc_exec::ExecError;
 use serde_json::json;
 
 use crate::args::{
@@ -23,6 +21,7 @@ use crate::args::{
     KindArg, LayerArgs, MeasureArgs,
 };
 use crate::compile;
+use crate::device::opener;
 use crate::out;
 use crate::progress::Progress;
 use crate::ranks;
@@ -64,12 +63,8 @@ fn run_attention(args: &BenchAttentionArgs) -> Result<()> {
         precision: compile::pass_setting(&args.measure.precision)?,
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
-    let bar = Progress::new();
-    let (device, rows) = attention(
-        &bench,
-        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
-        &mut teller(bar),
-    )?;
+    let (device, rows) =
+        measured(args.measure.device, &args.measure, |open, tell| attention(&bench, open, tell))?;
     match args.measure.format {
         Format::Text => {
             heading(&device, &args.measure)?;
@@ -97,12 +92,7 @@ fn run_training(args: &BenchTrainArgs) -> Result<()> {
         recompute,
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
-    let bar = Progress::new();
-    let report = training(
-        &bench,
-        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
-        &mut teller(bar),
-    )?;
+    let report = measured(args.measure.device, &args.measure, |open, tell| training(&bench, open, tell))?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
@@ -124,12 +114,7 @@ fn run_inference(args: &BenchInferenceArgs) -> Result<()> {
         precision: compile::pass_setting(&args.measure.precision)?,
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
-    let bar = Progress::new();
-    let report = inference(
-        &bench,
-        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
-        &mut teller(bar),
-    )?;
+    let report = measured(args.measure.device, &args.measure, |open, tell| inference(&bench, open, tell))?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
@@ -162,19 +147,14 @@ fn run_cost(args: &BenchCostArgs) -> Result<()> {
         seconds: args.seconds as f64,
         timing,
     };
-    let bar = Progress::new();
     let mut keep = |report: &CostReport| -> Result<()> {
         if let Some(folder) = &args.out {
             linc_study::cost::keep(report, folder)?;
         }
         Ok(())
     };
-    let report = cost(
-        &bench,
-        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
-        &mut teller(bar),
-        &mut keep,
-    )?;
+    let report =
+        measured(args.measure.device, &args.measure, |open, tell| cost(&bench, open, tell, &mut keep))?;
     if let Some(folder) = &args.out {
         linc_study::cost::write(&report, folder)?;
     }
@@ -239,19 +219,15 @@ fn open(
     compile::open(path, &layers)
 }
 
-/// Opens the device again and again; says once why it is the CPU.
-fn opener(choice: Choice, threads: usize, bar: Progress) -> Box<Open<'static>> {
-    let mut said = false;
-    Box::new(move || -> Result<Box<dyn Device>, BenchError> {
-        let opened = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
-        let mut device = opened.device;
-        device.watch(bar.of_kernels());
-        if !std::mem::replace(&mut said, true) {
-            let warning = opened.warning.map(|warning| format!("warning: {warning}"));
-            opened.note.into_iter().chain(warning).for_each(out::complain);
-        }
-        Ok(device)
-    })
+/// Measures with a bar of its own, on a device that is opened again and again.
+fn measured<T, E: Into<anyhow::Error>>(
+    choice: Choice,
+    args: &MeasureArgs,
+    measure: impl FnOnce(&mut Open<'_>, &mut Tell<'_>) -> Result<T, E>,
+) -> Result<T> {
+    let bar = Progress::new();
+    let mut open = opener(choice, args.threads, bar.clone(), || true);
+    measure(&mut *open, &mut *teller(bar)).map_err(Into::into)
 }
 
 /// Progress, where it is not in the way of the results.

@@ -12,11 +12,11 @@ use linc_study::compare::{self, Asked, Comparison, MOST_MODELS, Writer, tally::t
 
 use crate::args::CompareArgs;
 use crate::compile::pass_setting;
+use crate::device::device;
 use crate::hugging_face::subject;
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
-use crate::text_model::device;
 
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
         let mut told = |done: usize, total: usize| {
             shown.show(&what, &format!("{what} {done}/{total} texts"), done as u64, total as u64);
         };
-        let device = device(&args.running.device, args.running.threads)?;
+        let device = device(&args.running.device, args.running.threads, &bar)?;
         let written = compare::texts(subject, &asked, device, stop, &mut told);
         bar.clear();
         let written = match (written, signals::exit_code()) {

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::args::EvalArgs;
 use crate::compile::{one_of, pass_setting};
+use crate::device::device;
 use crate::hugging_face::subject;
 use crate::out;
 use crate::progress::{Progress, drawable};
@@ -45,12 +46,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     let threads = (args.threads > 0).then_some(args.threads);
-    let opened = args.device.open(threads)?;
-    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
-        out::complain(said);
-    }
-    let device = opened.device.describe();
-    drop(opened.device);
+    let described = device(&args.device, args.threads, &bar)?.describe();
     let vocab = vocab(args, &tasks, subject.model.sizes.vocab_size)?;
     let context = args.context.unwrap_or(subject.state.model.seq_len);
     let setting = Setting {
@@ -109,7 +105,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
             "linc": env!("CARGO_PKG_VERSION"),
             "model": subject.identity(),
             "path": path.display().to_string(),
-            "device": device,
+            "device": described,
             "setting": asked,
         });
         results.save(about, &found)?;

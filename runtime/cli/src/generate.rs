@@ -15,8 +15,10 @@ use linc_infer::{Generator, InferError, Programs, Request, Sampling, Wanted, vis
 
 use crate::args::GenerateArgs;
 use crate::compile::pass_setting;
+use crate::device::device;
 use crate::out;
-use crate::text_model::{TextModel, device};
+use crate::progress::Progress;
+use crate::text_model::TextModel;
 
 mod many;
 
@@ -47,7 +49,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let context = args.running.context.unwrap_or(text.record.seq_len);
     let precision = pass_setting(&args.running.precision)?;
     let sequences = args.batch.min(prompts.len()).max(1);
-    let device = device(&args.running.device, args.running.threads)?;
+    let device = device(&args.running.device, args.running.threads, &Progress::new())?;
     let wanted = Wanted { sequences, ..Wanted::one(context) };
     let (mut session, programs) = Programs::load(&text.model, wanted, precision, device)?;
     session.executor.initialize_constants()?;

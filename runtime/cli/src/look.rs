@@ -10,11 +10,11 @@ use linc_study::look::{self, Look, Text, Without};
 
 use crate::args::LookArgs;
 use crate::compile::one_of;
+use crate::device::device;
 use crate::hugging_face::subject;
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
-use crate::text_model::device;
 
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
         Ok(subject) => subject,
         Err(code) => return Ok(code),
     };
-    let device = device(&args.device, args.threads)?;
+    let device = device(&args.device, args.threads, &bar)?;
     let asked = Look {
         text,
         context: args.context.unwrap_or(subject.state.model.seq_len),

@@ -13,6 +13,7 @@ mod completions;
 mod config;
 mod console;
 mod cuda;
+mod device;
 mod eval;
 mod fit;
 mod generate;

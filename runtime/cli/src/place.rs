@@ -17,6 +17,7 @@ use linc_study::StudyError;
 use linc_study::place::{PlaceSettings, Placed, Placing, Sequences, Target, Watcher, shown};
 
 use crate::args::{Format, PlaceArgs};
+use crate::device::device;
 use crate::hugging_face::{LINES, subject};
 use crate::out;
 use crate::progress::{Progress, drawable};
@@ -74,13 +75,7 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
         swaps: args.swaps,
         seed,
     };
-    let threads = (args.threads > 0).then_some(args.threads);
-    let opened = args.device.open(threads)?;
-    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
-        out::complain(said);
-    }
-    let mut device = opened.device;
-    device.watch(bar.of_kernels());
+    let device = device(&args.device, args.threads, &bar)?;
     let mut watcher =
         Shown { bar: bar.clone(), what: String::new(), begun: Instant::now(), said: Instant::now() };
     watcher.message(&format!(

@@ -4,11 +4,9 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
-use linc_bench::BenchError;
 use linc_config::{ModelFiles, Override};
+use linc_device::signals;
 use linc_device::words::{bytes, count, thousands};
-use linc_device::{Device, signals};
-use linc_exec::ExecError;
 use linc_study::profile::{ProfileError, ProfileReport, ProfiledSteps, profile};
 use linc_train::config::JobConfig;
 use linc_train::metrics::{Memory, Record};
@@ -17,6 +15,7 @@ use serde_json::json;
 
 use crate::args::{Format, ProfileArgs};
 use crate::config::take_format;
+use crate::device::opener;
 use crate::out;
 use crate::progress::Progress;
 use crate::roofline;
@@ -50,22 +49,11 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<ExitCode> {
     let mut shown = Shown { bar: Progress::new(), steps: warmup + steps };
     let files = ModelFiles::resolve(&config.model, &loaded.files, &SHIPPED)?;
     let (choice, threads) = (config.training.device, config.training.threads);
-    let (mut said, bar) = (false, shown.bar.clone());
-    let mut open = || -> Result<Box<dyn Device>, BenchError> {
-        let opened = choice.open((threads > 0).then_some(threads)).map_err(ExecError::Device)?;
-        if !std::mem::replace(&mut said, true) {
-            let warning = opened.warning.map(|warning| format!("warning: {warning}"));
-            opened.note.into_iter().chain(warning).for_each(out::complain);
-        }
-        let mut device = opened.device;
-        let mut kernels = bar.of_kernels();
-        device.watch(Box::new(move |done, total| kernels(done, total) && !stop.load(Ordering::Relaxed)));
-        Ok(device)
-    };
+    let mut open = opener(choice, threads, shown.bar.clone(), || !stop.load(Ordering::Relaxed));
     let title = args.config.display().to_string();
     out::complain(format_args!("Profiling {} of {title}, after {warmup} to warm up", count(steps, "step")));
     let wanted = ProfiledSteps { warmup, steps };
-    let report = profile(config, &files, wanted, &mut open, stop, &mut shown);
+    let report = profile(config, &files, wanted, &mut *open, stop, &mut shown);
     shown.bar.clear();
     let report = match report {
         Err(ProfileError::Train(error)) => return Err(error.into()),

@@ -16,8 +16,10 @@ use linc_session::target;
 
 use crate::args::ServeArgs;
 use crate::compile::pass_setting;
+use crate::device::device;
 use crate::out;
-use crate::text_model::{TextModel, device};
+use crate::progress::Progress;
+use crate::text_model::TextModel;
 
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
@@ -39,7 +41,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     let text = TextModel::open(&args.checkpoint)?;
     let context = args.running.context.unwrap_or(text.record.seq_len);
     let precision = pass_setting(&args.running.precision)?;
-    let device = device(&args.running.device, args.running.threads)?;
+    let device = device(&args.running.device, args.running.threads, &Progress::new())?;
     let options = linc_infer::options(precision, target(&*device));
     let wanted = Wanted { sequences: args.slots, ..Wanted::one(context) };
     let (programs, mut entries) = Programs::plan(&text.model, wanted, &options, 0)?;

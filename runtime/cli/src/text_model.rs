@@ -6,11 +6,7 @@ use anyhow::{Result, bail};
 use linc_checkpoint::hugging_face::NO_TOKENIZER;
 use linc_checkpoint::{ModelRecord, model_of};
 use linc_data::{TOKENIZER_FILE, Tokenizer};
-use linc_device::{Choice, Device};
 use linc_driver::Model;
-
-use crate::out;
-use crate::progress::Progress;
 
 /// What a checkpoint says of its model.
 pub(crate) struct TextModel {
@@ -50,15 +46,4 @@ impl TextModel {
         let layers = vec!["softmax".to_owned(); self.record.layers.len()];
         Ok(model_of(&ModelRecord { layers, ..self.record.clone() })?)
     }
-}
-
-/// The device that was asked for, with a bar for the kernels that it compiles.
-pub(crate) fn device(choice: &Choice, threads: usize) -> Result<Box<dyn Device>> {
-    let opened = choice.open((threads > 0).then_some(threads))?;
-    for said in opened.note.into_iter().chain(opened.warning.map(|warning| format!("warning: {warning}"))) {
-        out::complain(said);
-    }
-    let mut device = opened.device;
-    device.watch(Progress::new().of_kernels());
-    Ok(device)
 }

@@ -5,11 +5,10 @@ use linc_bench::{CpuBench, CpuReport, cpu};
 use linc_device::Choice;
 use linc_device::words::count;
 
-use super::{heading, ms, open, opener, print, teller, timing};
+use super::{heading, measured, ms, open, print, timing};
 use crate::args::{BenchCpuArgs, Format};
 use crate::compile;
 use crate::out;
-use crate::progress::Progress;
 use crate::roofline;
 
 pub(super) fn run(args: &BenchCpuArgs) -> Result<()> {
@@ -28,9 +27,7 @@ pub(super) fn run(args: &BenchCpuArgs) -> Result<()> {
         recompute: compile::recompute(&args.recompute)?,
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
-    let bar = Progress::new();
-    let mut open = opener(Choice::Cpu, args.measure.threads, bar.clone());
-    let report = cpu(&bench, &mut open, &mut teller(bar))?;
+    let report = measured(Choice::Cpu, &args.measure, |open, tell| cpu(&bench, open, tell))?;
     roofline::warn_of_others(report.others);
     match args.measure.format {
         Format::Text => {

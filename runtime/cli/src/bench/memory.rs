@@ -4,11 +4,10 @@ use anyhow::Result;
 use linc_bench::{MemoryBench, MemoryReport, Times, memory};
 use linc_device::words::bytes;
 
-use super::{heading, open, opener, print, teller, times, timing};
+use super::{heading, measured, open, print, times, timing};
 use crate::args::{BenchMemoryArgs, Format};
 use crate::compile;
 use crate::out;
-use crate::progress::Progress;
 use crate::table::table;
 
 pub(super) fn run(args: &BenchMemoryArgs) -> Result<()> {
@@ -21,12 +20,7 @@ pub(super) fn run(args: &BenchMemoryArgs) -> Result<()> {
         precision: compile::pass_setting(&args.measure.precision)?,
         timing: timing(args.measure.rounds, args.measure.warmup)?,
     };
-    let bar = Progress::new();
-    let report = memory(
-        &bench,
-        &mut opener(args.measure.device, args.measure.threads, bar.clone()),
-        &mut teller(bar),
-    )?;
+    let report = measured(args.measure.device, &args.measure, |open, tell| memory(&bench, open, tell))?;
     match args.measure.format {
         Format::Text => {
             heading(&report.device, &args.measure)?;
