@@ -95,11 +95,9 @@ pub fn cpu(bench: &CpuBench, open: &mut Open<'_>, tell: &mut Tell<'_>) -> Result
     let (flops, peak) = (plan.flops() as f64, memory::peak(&[plan]));
     // The fastest step may show that the peak is higher than was measured.
     executor.share_of_peak(1e3 * flops / ms.min);
-    if executor.peak_flops() > machine.peak_flops {
-        (machine.peak_flops, machine.peak) = (executor.peak_flops(), executor.describe_peak());
-    }
+    machine.raise_peak(executor);
     let layers = &run.session.reports[0].layers;
-    let others = begun.zip(Load::now()).and_then(|(begun, now)| begun.others_until(now));
+    let others = Load::others_since(begun);
     Ok(CpuReport {
         model: model.title(),
         ratio: model.share().as_f64(),

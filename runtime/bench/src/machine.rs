@@ -158,6 +158,13 @@ impl Machine {
         })
     }
 
+    /// Takes the peak of a device that has shown a higher one since this was measured, with what is said of it.
+    pub fn raise_peak(&mut self, executor: &mut Executor) {
+        if executor.peak_flops() > self.peak_flops {
+            (self.peak_flops, self.peak) = (executor.peak_flops(), executor.describe_peak());
+        }
+    }
+
     /// The most bytes per second that a launch can hope for which moves so many: those of the fastest copy that is as large or
     /// larger, since what is small may be in a cache.
     fn bytes_per_s(&self, bytes: f64) -> f64 {

@@ -35,8 +35,13 @@ impl Load {
         Some(Load { busy: total - idle, total, own: field()? + field()? })
     }
 
+    /// The share of the machine that others have taken from a moment until now; nothing where the system does not say.
+    pub fn others_since(begun: Option<Load>) -> Option<f64> {
+        begun?.others_until(Load::now()?)
+    }
+
     /// The share of the machine that others have taken from this moment to a later one; nothing if that is the same.
-    pub fn others_until(self, later: Load) -> Option<f64> {
+    fn others_until(self, later: Load) -> Option<f64> {
         let total = later.total.checked_sub(self.total).filter(|total| *total > 0)?;
         let busy = later.busy.saturating_sub(self.busy).saturating_sub(later.own.saturating_sub(self.own));
         Some(busy as f64 / total as f64)

@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use linc_bench::{BenchError, Machine, Roofline};
+use linc_bench::{BenchError, Machine, Open, Roofline};
 use linc_config::ModelFiles;
-use linc_device::{Device, Load};
+use linc_device::Load;
 use linc_train::TrainError;
 use linc_train::config::JobConfig;
 use linc_train::trainer::{Folder, Observer, Trainer};
@@ -60,10 +60,7 @@ pub struct ProfileReport {
     pub others: Option<f64>,
 }
 
-/// Opens the device: once to measure it, and once for the run.
-pub type Open<'a> = dyn FnMut() -> Result<Box<dyn Device>, BenchError> + 'a;
-
-/// Profiles steps of a config; nothing if `stop` ended it.
+/// Profiles steps of a config; nothing if `stop` ended it. The device is opened once to measure it, and once for the run.
 ///
 /// # Errors
 /// [`ProfileError`]: what `linc train` would refuse, or what the device refuses.
@@ -86,8 +83,8 @@ pub fn profile(
     trainer.leave_out_of_profile(wanted.warmup);
     let summary = trainer.run(stop, observer)?;
     let Some(profile) = summary.profile.filter(|_| !summary.interrupted) else { return Ok(None) };
-    machine.peak_flops = machine.peak_flops.max(trainer.peak_flops());
-    let others = begun.zip(Load::now()).and_then(|(begun, now)| begun.others_until(now));
+    machine.raise_peak(trainer.executor());
+    let others = Load::others_since(begun);
     Ok(Some(ProfileReport {
         roofline: Roofline::of(&profile, &machine, &summary.layers, profile.runs),
         machine,

@@ -29,7 +29,7 @@ use linc_checkpoint::{ModelRecord, Saving};
 use linc_data::Data;
 use linc_device::words::{bytes, thousands};
 use linc_driver::{Model, by_name};
-use linc_exec::Profile;
+use linc_exec::{Executor, Profile};
 use linc_plan::memory::Peak;
 use linc_session::{Session, memory_parts};
 
@@ -142,9 +142,9 @@ impl Trainer {
         self.unprofiled = steps;
     }
 
-    /// Operations per second that the device could do at most.
-    pub fn peak_flops(&mut self) -> f64 {
-        self.session.executor.peak_flops()
+    /// What runs the programs: it knows what the device can do at most.
+    pub fn executor(&mut self) -> &mut Executor {
+        &mut self.session.executor
     }
 
     /// TorchTitan's start-up lines, with the layer map.
