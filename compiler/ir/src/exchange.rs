@@ -9,7 +9,6 @@ use linc_text::Parsed;
 use crate::attributes::Attributes;
 use crate::error::IrError;
 use crate::facts::{Facts, OperandTypes, Overwrites, compute};
-use crate::graph::{Graph, Value};
 use crate::infer::{Check, Types};
 use crate::op::Op;
 use crate::types::TensorType;
@@ -279,36 +278,5 @@ impl ExchangeOp {
 impl From<ExchangeOp> for Op {
     fn from(op: ExchangeOp) -> Self {
         Op::Exchange(op)
-    }
-}
-
-impl Graph {
-    /// A vector of f32 with zeros behind it, `len` elements in all: for parts of one size.
-    ///
-    /// # Errors
-    /// As [`Graph::add`].
-    pub fn extend_with_zeros(&mut self, x: Value, len: usize) -> Result<Value, IrError> {
-        let numel = self.ty(x).shape.numel();
-        if len <= numel {
-            return Ok(x);
-        }
-        let ty = TensorType::f32([len - numel]);
-        let zeros = self.push(Op::Constant { value: 0.0, ty }, &[])?;
-        // What is joined already is joined once, with them. Leaves that lie side by side stay a view.
-        let is_leaf = |graph: &Graph, mut part: Value| {
-            while matches!(graph.op(part.node), Op::Reshape { .. }) {
-                part = graph.operands(part.node)[0];
-            }
-            graph.op(part.node).leaf_name().is_some()
-        };
-        let mut parts = vec![x];
-        if matches!(self.op(x.node), Op::Concat { .. }) {
-            let joined = self.operands(x.node);
-            if !joined.iter().any(|part| is_leaf(self, *part)) {
-                parts = joined;
-            }
-        }
-        parts.push(zeros);
-        self.push(Op::Concat { axis: 0 }, &parts)
     }
 }

@@ -22,6 +22,7 @@ pub mod role;
 pub mod scope;
 pub mod text;
 pub mod types;
+mod vectors;
 pub mod verify;
 
 pub use attention::*;

@@ -6,7 +6,9 @@ mod shard;
 
 use std::collections::BTreeSet;
 
-use linc_ir::{AdamWSpec, BinaryOp, Graph, NodeId, Op, ParamState, StateRole, TensorType, UpdateOp, Value};
+use linc_ir::{
+    AdamWSpec, BinaryOp, Graph, NodeId, Op, ParamState, Shape, StateRole, TensorType, UpdateOp, Value,
+};
 
 use crate::autodiff::Gradients;
 use crate::error::PassError;
@@ -86,7 +88,7 @@ pub fn run(
     let mut joined = vec![];
     for run in &runs {
         joined.push(match sharding {
-            None => join(graph, &run.grads)?,
+            None => graph.join(&run.grads)?,
             Some(sharding) => sharding.scatter(graph, &run.grads)?,
         });
     }
@@ -203,7 +205,7 @@ fn update_joined(
     let mut operands = vec![];
     for leaves in &updated {
         let leaves: Vec<Value> = leaves.iter().map(|id| result(*id)).collect();
-        operands.push(join(graph, &leaves)?);
+        operands.push(graph.join(&leaves)?);
     }
     operands.insert(1, grads);
     operands.extend([scalars.lr, scalars.step, scalars.clip, scalars.update]);
@@ -234,27 +236,11 @@ fn add_states(
     states.into_iter().map(|state| Ok(graph.add(state, &[])?)).collect()
 }
 
-/// All elements of some tensors as one vector.
-fn join(graph: &mut Graph, tensors: &[Value]) -> Result<Value, PassError> {
-    let mut parts = vec![];
-    for tensor in tensors {
-        let shape = [graph.ty(*tensor).shape.numel()].into();
-        parts.push(graph.push(Op::Reshape { shape }, &[*tensor])?);
-    }
-    // One part is the whole; a concat of it would be a copy.
-    Ok(if parts.len() == 1 { parts[0] } else { graph.push(Op::Concat { axis: 0 }, &parts)? })
-}
-
 /// Updates leaves with the parts of a vector that are theirs.
 fn split(graph: &mut Graph, whole: Value, leaves: &[NodeId]) -> Result<(), PassError> {
-    let mut start = 0;
-    for leaf in leaves {
-        let shape = graph.ty(result(*leaf)).shape.clone();
-        let len = shape.numel();
-        let part = graph.push(Op::Slice { axis: 0, start, len }, &[whole])?;
-        let part = graph.push(Op::Reshape { shape }, &[part])?;
+    let shapes: Vec<Shape> = leaves.iter().map(|leaf| graph.ty(result(*leaf)).shape.clone()).collect();
+    for (leaf, part) in leaves.iter().zip(graph.cut(whole, &shapes)?) {
         graph.updates.push((*leaf, part));
-        start += len;
     }
     Ok(())
 }

@@ -11,9 +11,6 @@ use crate::error::PassError;
 /// Tokens of a sequence from which on some blocks of queries read each row, which pays for the copies.
 pub const TOKENS: usize = 512;
 
-/// Heads before tokens, and back.
-const SWAP: [usize; 4] = [0, 2, 1, 3];
-
 /// Packs what attention of sequences of so many tokens walks over ([`Walks`]), queries, keys, values and gradients.
 ///
 /// # Errors
@@ -82,16 +79,16 @@ fn is_worth_it(graph: &Graph, value: Value, tokens: usize) -> bool {
     shape[1] >= tokens && shape[2] > 1
 }
 
-/// The same elements, each head's side by side; where the value is computed again for the backward, so is its copy.
+/// The same elements, each head's side by side.
 fn pack(graph: &mut Graph, value: Value) -> Result<Value, PassError> {
-    let recompute = graph.node(value.node).recompute;
-    let mut last = value;
-    // A concat of one part is a copy into storage of its own.
-    for op in
-        [Op::Transpose { perm: SWAP.to_vec() }, Op::Concat { axis: 0 }, Op::Transpose { perm: SWAP.to_vec() }]
-    {
-        last = graph.push(op, &[last])?;
-        graph.node_mut(last.node).recompute = recompute;
-    }
-    Ok(last)
+    let by_heads = swapped(graph, value)?;
+    let copy = graph.copy(by_heads)?;
+    swapped(graph, copy)
+}
+
+/// Heads before tokens, or back; computed again where the value is.
+fn swapped(graph: &mut Graph, value: Value) -> Result<Value, PassError> {
+    let swapped = graph.push(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[value])?;
+    graph.node_mut(swapped.node).recompute = graph.node(value.node).recompute;
+    Ok(swapped)
 }

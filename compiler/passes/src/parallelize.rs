@@ -4,7 +4,7 @@
 //! Gradients are joined and reduced in buckets of whole layers. The backward makes those of the last layers first, so
 //! that their bucket can be under way while the others are made.
 
-use linc_ir::{ExchangeOp, Graph, Group, NodeId, Op, Reduction, Value};
+use linc_ir::{ExchangeOp, Graph, Group, NodeId, Reduction, Shape, Value};
 
 use crate::autodiff::Gradients;
 use crate::error::PassError;
@@ -28,23 +28,15 @@ pub fn reduce(
     // As the backward makes them.
     for range in ranges.iter_mut().rev() {
         for bucket in buckets(graph, range, bucket_bytes).into_iter().rev() {
-            let mut parts = vec![];
-            for (_, gradient) in &range[bucket.clone()] {
-                let shape = [graph.ty(*gradient).shape.numel()].into();
-                parts.push(graph.push(Op::Reshape { shape }, &[*gradient])?);
-            }
-            let joined =
-                if parts.len() == 1 { parts[0] } else { graph.push(Op::Concat { axis: 0 }, &parts)? };
+            let gradients: Vec<Value> = range[bucket.clone()].iter().map(|(_, gradient)| *gradient).collect();
+            let shapes: Vec<Shape> =
+                gradients.iter().map(|gradient| graph.ty(*gradient).shape.clone()).collect();
+            let joined = graph.join(&gradients)?;
             let all = ExchangeOp::AllReduce { group: group.in_turn(turn), reduction: Reduction::Sum };
             turn += 1;
             let sum = graph.push(all.into(), &[joined])?;
-            let mut start = 0;
-            for (_, gradient) in &mut range[bucket] {
-                let shape = graph.ty(*gradient).shape.clone();
-                let len = shape.numel();
-                let part = graph.push(Op::Slice { axis: 0, start, len }, &[sum])?;
-                *gradient = graph.push(Op::Reshape { shape }, &[part])?;
-                start += len;
+            for ((_, gradient), part) in range[bucket].iter_mut().zip(graph.cut(sum, &shapes)?) {
+                *gradient = part;
             }
         }
     }

@@ -26,15 +26,13 @@ pub(super) fn resolve(
             return Ok((order, storages));
         }
         for value in views {
-            let copy = graph.push(Op::Concat { axis: 0 }, &[value])?;
+            let copy = graph.copy(value)?;
             graph.outputs.replace(value, copy);
         }
         for (node, operand) in unreadable {
             let value = graph.operands(node)[operand];
             let scope = graph.set_scope(graph.node(node).scope.clone());
-            // A concat of one part is a copy into storage of its own.
-            let copy = graph.push(Op::Concat { axis: 0 }, &[value])?;
-            graph.node_mut(copy.node).recompute = graph.node(value.node).recompute;
+            let copy = graph.copy(value)?;
             graph.set_scope(scope);
             graph.set_operand(node, operand, copy);
         }

@@ -13,7 +13,7 @@ use linc_ir::{
     Value,
 };
 
-use super::{Scalars, join, result, split};
+use super::{Scalars, result, split};
 use crate::error::PassError;
 
 /// Who shares an optimizer.
@@ -58,7 +58,7 @@ impl Sharding {
 
     /// This rank's part of the sum of all ranks' gradients.
     pub(super) fn scatter(&self, graph: &mut Graph, grads: &[Value]) -> Result<Value, PassError> {
-        let joined = join(graph, grads)?;
+        let joined = graph.join(grads)?;
         let numel = graph.ty(joined).shape.numel();
         let whole = graph.extend_with_zeros(joined, numel.next_multiple_of(self.multiple()))?;
         let scatter = ExchangeOp::ReduceScatter { group: self.next(&self.shard) };
@@ -78,7 +78,7 @@ impl Sharding {
             let len = numel.div_ceil(NORM_BLOCK);
             partials.push(graph.push(Op::Slice { axis: 0, start: 0, len }, &[all])?);
         }
-        let partials = join(graph, &partials)?;
+        let partials = graph.join(&partials)?;
         Ok(graph.push(Op::NormFinish, &[partials])?)
     }
 
@@ -146,7 +146,7 @@ fn update_part(
         offset += numel;
     }
     let values: Vec<Value> = touched.iter().map(|(param, ..)| result(*param)).collect();
-    let joined = join(graph, &values)?;
+    let joined = graph.join(&values)?;
     let slice = |start: usize| Op::Slice { axis: 0, start, len: part.used };
     let mut operands = vec![graph.push(slice(start - first), &[joined])?, graph.push(slice(0), &[grads])?];
     let mut states = vec![];
@@ -156,7 +156,7 @@ fn update_part(
             leaves.push(shard_state(graph, *param, *start, *len, *state, word)?);
         }
         let values: Vec<Value> = leaves.iter().map(|leaf| result(*leaf)).collect();
-        operands.push(join(graph, &values)?);
+        operands.push(graph.join(&values)?);
         states.push(leaves);
     }
     operands.extend([scalars.lr, scalars.step, scalars.clip, scalars.update]);
