@@ -169,9 +169,9 @@ unsafe fn part_f32<D: Dot>(part: &Part, scratch: *mut f32) {
 unsafe fn part_sums<D: Dot, E: Stored>(part: &Part, scratch: *mut f32, transpose: Transpose) {
     // SAFETY: steps p and rows i exist; a packed block takes DEPTH·HEIGHT elements.
     unsafe {
-        in_sums(part, scratch, 1, |p, depth, i, height, sums, ldc, accumulate| {
+        in_sums(part, scratch, 1, |Turn { p, depth, i, height, sums, distance, accumulate }| {
             let b = part.right.at(p, part.col).cast_const();
-            let pass = Pass { depth, b, c: sums, ldc, n: part.n, accumulate };
+            let pass = Pass { depth, b, c: sums, ldc: distance, n: part.n, accumulate };
             let a = part.a.from(i, p);
             if a.strides[1] == 1 {
                 widen::<E>(scratch, a.at.cast(), [height, depth, depth], a.strides, transpose);
@@ -184,31 +184,44 @@ unsafe fn part_sums<D: Dot, E: Stored>(part: &Part, scratch: *mut f32, transpose
     }
 }
 
+/// One pass over some rows of a part.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    /// The first step.
+    pub(super) p: usize,
+    /// How many steps.
+    pub(super) depth: usize,
+    /// The first row.
+    pub(super) i: usize,
+    /// How many rows.
+    pub(super) height: usize,
+    /// Where the sums of these rows are.
+    pub(super) sums: *mut f32,
+    /// From one row of sums to the next.
+    pub(super) distance: usize,
+    /// Whether the products are added to the sums that are there.
+    pub(super) accumulate: bool,
+}
+
 /// All passes over some rows before the next rows, so that their sums can wait in f32 to be rounded once, or to be stored
-/// where rows are not contiguous. `pass` is called with the first step and their number, the first row and their number, where
-/// the rows' sums are and their distance, and whether it adds to them. It may write sums behind the last column, up to a multiple of
-/// `columns`.
+/// where rows are not contiguous. A turn may write sums behind the last column, up to a multiple of `columns`.
 ///
 /// # Safety
 /// As [`part`]; packed rows at the beginning of `scratch` take DEPTH·HEIGHT elements at most.
 #[inline(always)]
-pub(super) unsafe fn in_sums(
-    part: &Part,
-    scratch: *mut f32,
-    columns: usize,
-    mut pass: impl FnMut(usize, usize, usize, usize, *mut f32, usize, bool),
-) {
+pub(super) unsafe fn in_sums(part: &Part, scratch: *mut f32, columns: usize, mut run: impl FnMut(Turn)) {
     let in_place = part.c.elem == Elem::F32 && part.c.strides[1] == 1 && part.n.is_multiple_of(columns);
     // SAFETY: steps p and rows i exist; sums take HEIGHT·WIDEST elements behind the packed rows.
     unsafe {
-        let sums = scratch.add(DEPTH * HEIGHT);
+        let waiting = scratch.add(DEPTH * HEIGHT);
         for i in (0..part.m).step_by(HEIGHT) {
             let height = (part.m - i).min(HEIGHT);
             let c = part.c.from(i, 0);
-            let (to, ldc) = if in_place { (c.at.cast(), c.strides[0]) } else { (sums, WIDEST) };
+            let (sums, distance) = if in_place { (c.at.cast(), c.strides[0]) } else { (waiting, WIDEST) };
             for p in (0..part.right.k).step_by(DEPTH) {
                 let depth = (part.right.k - p).min(DEPTH);
-                pass(p, depth, i, height, to, ldc, (in_place && part.accumulate) || p > 0);
+                let accumulate = (in_place && part.accumulate) || p > 0;
+                run(Turn { p, depth, i, height, sums, distance, accumulate });
             }
             if !in_place {
                 let sizes = [height, part.n, WIDEST];

@@ -5,7 +5,7 @@
 //! read where they are. A last element without a neighbour is paired with 0.
 
 use super::lanes::Lanes;
-use super::matmul::{DEPTH, HEIGHT, MR, PANEL, Part, Right, UNIT, in_sums};
+use super::matmul::{DEPTH, HEIGHT, MR, PANEL, Part, Right, Turn, UNIT, in_sums};
 use super::matrix::Matrix;
 use super::transfer::{Transpose, gather};
 
@@ -169,7 +169,7 @@ unsafe fn pack_rows(to: *mut u32, a: Matrix, rows: usize, depth: usize, transpos
 pub(super) unsafe fn part<L: Pairs>(part: &Part, scratch: *mut f32, transpose: Transpose) {
     // SAFETY: forwarded from the caller; a packed block takes less than DEPTH·HEIGHT elements.
     unsafe {
-        in_sums(part, scratch, UNIT, |p, depth, i, height, sums, ldc, accumulate| {
+        in_sums(part, scratch, UNIT, |Turn { p, depth, i, height, sums, distance, accumulate }| {
             let a = part.a.from(i, p);
             let is_in_place = a.strides[1] == 1;
             if !is_in_place {
@@ -184,8 +184,8 @@ pub(super) unsafe fn part<L: Pairs>(part: &Part, scratch: *mut f32, transpose: T
                     } else {
                         scratch.cast::<u32>().add(row * depth.div_ceil(2)).cast::<u16>().cast_const()
                     };
-                    let c = sums.add(row * ldc + j);
-                    let block = Block { depth, a: at, lda: a.strides[0], b, c, ldc, accumulate };
+                    let c = sums.add(row * distance + j);
+                    let block = Block { depth, a: at, lda: a.strides[0], b, c, ldc: distance, accumulate };
                     let is_narrow = part.n - j <= L::N;
                     match is_in_place {
                         true => rows::<L, true>(&block, height - row, is_narrow),
