@@ -7,8 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, bail};
 use clap::Parser;
 use linc_bench::{BenchError, ExchangeBench, ExchangeReport, Pattern, exchange as measure};
-use linc_device::comm::{LAUNCHER_VARIABLE, Place, Ranks, Starter, become_command, connect};
-use linc_device::cpu::Level;
+use linc_device::comm::{LAUNCHER_VARIABLE, Place, Ranks, Starter, become_command, connect, of_processes};
 use linc_device::process::machine;
 use linc_device::words::{bytes, count};
 use serde_json::{Value, json};
@@ -182,11 +181,8 @@ fn agree(ranks: &mut Ranks, args: &BenchExchangeArgs) -> Result<(), BenchError> 
     let command = format!(
         "--exchange {exchange:?} --size {size} --ranks {over:?} --rounds {rounds} --warmup {warmup} --timeout {timeout}"
     );
-    Ok(ranks.agree(&[
-        ("linc's version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("the processor", format!("{}, {}", env::consts::ARCH, Level::detect().name())),
-        ("the command", command),
-    ])?)
+    let facts: Vec<(&str, String)> = of_processes().into_iter().chain([("the command", command)]).collect();
+    Ok(ranks.agree(&facts)?)
 }
 
 fn print(report: &ExchangeReport, args: &BenchExchangeArgs) -> Result<(), Error> {

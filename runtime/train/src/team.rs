@@ -166,6 +166,20 @@ impl Team {
         Ok(ranks.gather(name, &world, bytes)?)
     }
 
+    /// As [`Team::gather`], of numbers.
+    ///
+    /// # Errors
+    /// As [`Team::threads`].
+    pub(crate) fn gather_numbers<T: bytemuck::Pod>(
+        &self,
+        name: &str,
+        numbers: &[T],
+    ) -> Result<Vec<Vec<T>>, TrainError> {
+        let of_rank =
+            |bytes: Vec<u8>| bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect();
+        Ok(self.gather(name, bytemuck::cast_slice(numbers))?.into_iter().map(of_rank).collect())
+    }
+
     /// Whether any rank says yes.
     ///
     /// # Errors

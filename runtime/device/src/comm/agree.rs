@@ -1,10 +1,21 @@
 //! The handshake: what must be the same on all ranks is compared before any work, and a difference names ranks.
 
+use std::env;
+
 use super::error::ranks;
 use super::{CommError, Ranks};
+use crate::cpu::Level;
 
 /// Parts names and values of facts.
 const BETWEEN: char = '\0';
+
+/// What processes must have in common whatever they do together, for [`Ranks::agree`].
+pub fn of_processes() -> [(&'static str, String); 2] {
+    [
+        ("linc's version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("the processor", format!("{}, {}", env::consts::ARCH, Level::detect().name())),
+    ]
+}
 
 impl Ranks {
     /// Compares facts, each with its name, over all ranks: linc's version, the command, the machine.

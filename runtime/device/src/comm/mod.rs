@@ -30,6 +30,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use agree::of_processes;
 pub use error::CommError;
 pub use exchange::{Exchange, Group};
 pub use local::Local;

@@ -199,8 +199,7 @@ impl Ranks {
         let receive = Exchange::Receive { from, bytes: received.len() };
         // SAFETY: both slices live until both exchanges are over, and cannot overlap.
         unsafe {
-            let first = self.comm.start(&receive, group, std::ptr::null(), received.as_mut_ptr());
-            let first = first.or_else(|error| self.fail(error.in_exchange(name)))?;
+            let first = self.start(name, group, receive, std::ptr::null(), received.as_mut_ptr())?;
             self.exchange(name, group, send, sent.as_ptr(), std::ptr::null_mut())?;
             self.wait(name, group, first)
         }

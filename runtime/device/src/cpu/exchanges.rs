@@ -47,7 +47,7 @@ impl Exchanges {
     /// # Errors
     /// [`DeviceError::Plan`] for a plan of another rank or another number of ranks.
     pub(super) fn groups_of(&self, plan: &Plan) -> Result<Vec<Group>, DeviceError> {
-        let invalid = |message: String| DeviceError::Plan { plan: plan.name.clone(), message };
+        let invalid = |message: String| invalid(&plan.name, &message);
         let world = &plan.world;
         if world.groups.is_empty() {
             return Ok(vec![]);

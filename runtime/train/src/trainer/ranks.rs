@@ -1,12 +1,11 @@
 //! What the ranks of a run must have in common, and what all take from the first of them.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::path::PathBuf;
 
 use linc_checkpoint::ModelRecord;
 use linc_data::{Data, DataState};
-use linc_device::cpu::Level;
+use linc_device::comm::of_processes;
 use linc_device::{Device, words};
 use linc_driver::tiles::Tiles;
 use linc_driver::{Model, Options, PersistentLayout, Target};
@@ -58,10 +57,8 @@ pub(super) fn agree(
     if team.is_alone() {
         return Ok(());
     }
-    let mut facts: Vec<(String, String)> = vec![
-        ("linc's version".into(), env!("CARGO_PKG_VERSION").into()),
-        ("the processor".into(), format!("{}, {}", env::consts::ARCH, Level::detect().name())),
-    ];
+    let mut facts: Vec<(String, String)> =
+        of_processes().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     // Where a rank looks for files, and with how many threads it works, is its own affair.
     let own = |name: &str| {
         name.ends_with("path") || ["training.threads", "training.datasets", "job.dump_folder"].contains(&name)

@@ -40,10 +40,8 @@ impl Trainer {
         let mut mine = vec![u64::from(stop.load(Ordering::Relaxed))];
         mine.extend(counts.iter().map(|count| *count as u64));
         self.team.ranks().borrow_mut().set_context(format!("step {}", self.step + 1));
-        let all = self.team.gather("the targets", bytemuck::cast_slice(&mine))?;
         let mut counts = vec![];
-        for rank in all {
-            let said: Vec<u64> = rank.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
+        for said in self.team.gather_numbers("the targets", &mine)? {
             if said.first() != Some(&0) {
                 return Ok(None);
             }
@@ -63,10 +61,8 @@ impl Trainer {
         }
         let mine = [&[grad_norm], losses].concat();
         let step = self.step;
-        let all = self.team.gather("the losses", bytemuck::cast_slice(&mine))?;
+        let all = self.team.gather_numbers("the losses", &mine)?;
         self.team.ranks().borrow_mut().set_context(String::new());
-        let all: Vec<Vec<f32>> =
-            all.iter().map(|rank| rank.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()).collect();
         let norm = |rank: usize| all[rank].first().copied().unwrap_or(f32::NAN);
         if let Some(rank) = (1..all.len()).find(|rank| norm(*rank).to_bits() != norm(0).to_bits()) {
             return Err(TrainError::Apart {

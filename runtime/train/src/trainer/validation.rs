@@ -79,9 +79,8 @@ fn of_all(team: &Team, mine: Vec<Measured>, batches: usize) -> Result<Option<Vec
         [nats.to_bits(), *targets, *bytes, *right, *queries]
     });
     let words: Vec<u64> = words.collect();
-    let all = team.gather("the validation", bytemuck::cast_slice(&words))?;
-    let of_rank = |bytes: Vec<u8>| {
-        let words: Vec<u64> = bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
+    let all = team.gather_numbers("the validation", &words)?;
+    let of_rank = |words: Vec<u64>| {
         let (batches, _) = words.as_chunks::<5>();
         let measured = batches.iter().map(|[nats, targets, bytes, right, queries]| Measured {
             nats: f64::from_bits(*nats),
