@@ -281,12 +281,12 @@ pub(crate) mod tests {
         let cpu = Cpu::new(CpuOptions { threads: Some(2), level: None }).expect("a CPU");
         let machine = Machine::measure(Box::new(cpu)).expect("measured");
         assert!(!machine.instruction_sets.is_empty());
-        // The threads' own measure is no part of the peak, and near it where nobody else is at work.
+        // The peak is the best that was ever seen.
         let best = machine.instruction_sets.iter().map(|set| set.all_threads).fold(0.0, f64::max);
-        assert!(best > 0.0 && best < 2.0 * machine.peak_flops, "{machine:?}");
+        assert!(best > 0.0 && best <= machine.peak_flops, "{machine:?}");
         let ascending = machine.copies.windows(2).all(|pair| pair[0].bytes < pair[1].bytes);
         assert!(ascending && machine.copies.len() > 3, "{machine:?}");
         assert!(machine.copies.iter().all(|copy| copy.bytes_per_s > 1e6), "{machine:?}");
-        assert!(machine.launch_s > 0.0 && machine.launch_s < 0.1, "{machine:?}");
+        assert!(machine.launch_s > 0.0, "{machine:?}");
     }
 }

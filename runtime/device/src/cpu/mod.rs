@@ -250,7 +250,12 @@ impl Device for Cpu {
     }
 
     fn cpu_limits(&mut self) -> Option<CpuLimits> {
-        Some(CpuLimits::measure(&mut self.pool))
+        let limits = CpuLimits::measure(&mut self.pool);
+        // What others kept the first measure from.
+        for peak in &limits.peaks {
+            self.peak().reached(peak.all_threads);
+        }
+        Some(limits)
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
