@@ -36,8 +36,12 @@ fn model(kinds: [AttentionKind; 2], rope: bool, batch: usize, seq: usize) -> Mod
 /// A step whose first moments are the gradients.
 fn step(model: &Model, target: Target, documents: bool) -> Result<(Compiled, Graph), CompileError> {
     let adamw = AdamWSpec { beta1: 0.0, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    let entry =
-        Entry::Train(OptimizerOptions { update: UpdateOp::AdamW(adamw), groups: vec![], max_norm: 1e30 });
+    let entry = Entry::Train(OptimizerOptions {
+        update: UpdateOp::AdamW(adamw),
+        groups: vec![],
+        max_norm: 1e30,
+        norms: vec![],
+    });
     let options =
         Options { dumps: true, documents, target, ..Options::new(model.shape.batch, model.shape.seq) };
     let done = compile(model, &entry, &options, &mut PersistentLayout::default())?;

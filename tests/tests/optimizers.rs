@@ -181,7 +181,8 @@ fn each_group_follows_its_formula() {
     let model = models::small_hybrid();
     // The gradients themselves: first moments that remember nothing.
     let bare = AdamWSpec { beta1: 0.0, ..AdamWSpec::default() };
-    let bare = OptimizerOptions { update: UpdateOp::AdamW(bare), groups: vec![], max_norm: 1e30 };
+    let bare =
+        OptimizerOptions { update: UpdateOp::AdamW(bare), groups: vec![], max_norm: 1e30, norms: vec![] };
     let (_, gradients, _) = program(&model, &bare, Precision::Float32);
     for (adjust, nesterov) in [(AdjustLr::MatchRmsAdamW, true), (AdjustLr::Original, false)] {
         let optimizer = grouped(&model, adjust, nesterov);

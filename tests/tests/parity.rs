@@ -113,7 +113,12 @@ fn program(model: &Model, entry: &Entry, (batch, seq): (usize, usize)) -> (Plan,
 /// A training program whose first moments are the gradients.
 fn gradient_entry() -> Entry {
     let adamw = AdamWSpec { beta1: 0.0, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    Entry::Train(OptimizerOptions { update: UpdateOp::AdamW(adamw), groups: vec![], max_norm: 1e30 })
+    Entry::Train(OptimizerOptions {
+        update: UpdateOp::AdamW(adamw),
+        groups: vec![],
+        max_norm: 1e30,
+        norms: vec![],
+    })
 }
 
 fn gradient<'a>(results: &'a BTreeMap<String, Vec<f64>>, param: &str) -> &'a [f64] {
@@ -211,6 +216,7 @@ impl Run {
             update: UpdateOp::AdamW(adamw),
             groups: vec![],
             max_norm: number(&options["max_norm"]),
+            norms: vec![],
         });
         let (plan, graph) = program(&golden.model(), &entry, golden.shape());
         let (batch, seq) = golden.shape();

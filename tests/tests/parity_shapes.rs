@@ -43,8 +43,12 @@ impl Shape {
     fn check(&self) {
         let model = self.model();
         let adamw = AdamWSpec { beta1: 0.0, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-        let entry =
-            Entry::Train(OptimizerOptions { update: UpdateOp::AdamW(adamw), groups: vec![], max_norm: 1e30 });
+        let entry = Entry::Train(OptimizerOptions {
+            update: UpdateOp::AdamW(adamw),
+            groups: vec![],
+            max_norm: 1e30,
+            norms: vec![],
+        });
         let options = Options { dumps: true, ..Options::new(self.batch, self.seq) };
         let done = compile(&model, &entry, &options, &mut PersistentLayout::default())
             .unwrap_or_else(|e| panic!("{e}"));

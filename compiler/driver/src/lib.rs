@@ -61,7 +61,7 @@ pub mod names {
         LOSS_SCALE, SCALE_STATE as LOSS_SCALE_STATE, SKIPPED_STEPS, STATES as LOSS_SCALE_STATES,
     };
     pub use linc_passes::mix::{ALIGNMENT, DIVERGENCE, GATE_GRADIENTS, TEACHER, WEIGHTS, gate};
-    pub use linc_passes::optimizer::{GRAD_NORM, LEARNING_RATE, STEP};
+    pub use linc_passes::optimizer::{GRAD_NORM, GRAD_NORMS, LEARNING_RATE, STEP};
     pub use linc_passes::positions::{POSITION, POSITIONS};
 
     /// Token ids, i32 `[batch, seq]`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use linc_ir::{AttentionFamily, AttentionKind, EfficientForm, Graph, Op, ParamRole, param_roles};
+use linc_ir::{AttentionFamily, AttentionKind, EfficientForm, Graph, Op, ParamRole, Scope, param_roles};
 use linc_lang::{
     Architecture, BuildShape, BuiltModel, Diagnostics, LinearAttentionOptions, ModelConfig, Source, build,
 };
@@ -57,6 +57,8 @@ pub struct Parameter {
     pub numel: u64,
     /// What reads it in the model, by which an optimizer groups it.
     pub roles: BTreeSet<ParamRole>,
+    /// The layer and the blocks that the text declares it in.
+    pub scope: Scope,
 }
 
 /// One attention of a model.
@@ -266,7 +268,8 @@ fn parameters(graph: &Graph, kinds: &[AttentionKind]) -> Vec<Parameter> {
     let parameter = |id| {
         let Op::Param { name, ty, .. } = graph.op(id) else { return None };
         let (name, numel) = (name.clone(), ty.shape.numel() as u64);
-        Some(Parameter { name, numel, roles: roles.remove(&id).unwrap_or_default() })
+        let (roles, scope) = (roles.remove(&id).unwrap_or_default(), graph.node(id).scope.clone());
+        Some(Parameter { name, numel, roles, scope })
     };
     graph.nodes().filter_map(parameter).collect()
 }

@@ -2,6 +2,7 @@
 //! optimizer it is, only the operation knows ([`UpdateOp`]), or, where it takes a matrix as a whole, its module (`muon.rs`).
 
 mod muon;
+mod norms;
 mod shard;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use crate::error::PassError;
 use crate::loss_scale::{Scaling, is_finite};
 
 pub use muon::{AdjustLr, MuonSpec};
+pub use norms::GRAD_NORMS;
 pub use shard::Sharding;
 
 /// Settings that are fixed at compile time.
@@ -26,6 +28,8 @@ pub struct OptimizerOptions {
     pub groups: Vec<ParamGroup>,
     /// Gradients are scaled down to this global L2 norm.
     pub max_norm: f64,
+    /// Parameters whose gradients' norm is a result of the program as well, set by set ([`GRAD_NORMS`]).
+    pub norms: Vec<BTreeSet<String>>,
 }
 
 /// Parameters that are updated by one rule.
@@ -52,7 +56,7 @@ impl Default for OptimizerOptions {
     /// TorchTitan's.
     fn default() -> Self {
         let update = UpdateOp::AdamW(AdamWSpec::default());
-        OptimizerOptions { update, groups: vec![], max_norm: 1.0 }
+        OptimizerOptions { update, groups: vec![], max_norm: 1.0, norms: vec![] }
     }
 }
 
@@ -103,6 +107,14 @@ pub fn run(
     let guard = scaling.map(|scaling| scaling.guard(graph, norm, step)).transpose()?;
     let norm = guard.as_ref().map_or(norm, |guard| guard.norm);
     graph.outputs.push((GRAD_NORM.into(), norm));
+    if sharding.is_some() && !options.norms.is_empty() {
+        return Err(PassError::Setting(
+            "norms of parts of the gradients are asked for, but the optimizer is shared out to several ranks, none of which has all \
+             gradients: give all ranks the whole optimizer"
+                .into(),
+        ));
+    }
+    norms::run(graph, &runs, &joined, &options.norms, guard.as_ref().map(|guard| guard.unscale))?;
     let clip = clip_factor(graph, norm, options.max_norm)?;
     let scalars = match guard {
         None => Scalars { lr, step, clip, update: is_finite(graph, norm)? },

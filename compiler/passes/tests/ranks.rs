@@ -369,6 +369,12 @@ fn muon_is_for_ranks_that_have_whole_matrices() {
     check("muon", &graphs, &found, &expected);
     let refused = lowered(&Entry::Train(optimizer), &options, mesh(0, (1, 2))).expect_err("cut matrices");
     assert!(refused.to_string().contains("Muon updates whole matrices"), "{refused}");
+    // As are norms of parts of the gradients.
+    let norms = vec![[matrices[0].to_owned()].into()];
+    let optimizer = OptimizerOptions { norms, ..OptimizerOptions::default() };
+    lowered(&Entry::Train(optimizer.clone()), &options, mesh(0, (2, 1))).expect("whole gradients");
+    let refused = lowered(&Entry::Train(optimizer), &options, mesh(0, (1, 2))).expect_err("cut gradients");
+    assert!(refused.to_string().contains("norms of parts of the gradients"), "{refused}");
 }
 
 /// The parameters of a group that lie among others have no room behind them.

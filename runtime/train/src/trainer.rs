@@ -1,6 +1,7 @@
 //! The training loop: batches in, one program run per step, validation, metrics and checkpoints out.
 
 mod folder;
+mod grad_norms;
 mod lock;
 mod non_finite;
 mod observer;
@@ -97,6 +98,8 @@ pub struct Trainer {
     decode: Option<usize>,
     /// Number of the program that updates, where [`TRAIN`] only adds up gradients.
     update: Option<usize>,
+    /// Names of the norms of parts of the gradients, in the order of the program's results.
+    grad_norms: Vec<String>,
     /// What checkpoints record of the tile sizes.
     tiles: BTreeMap<String, String>,
     data: Data,
@@ -210,7 +213,10 @@ impl Trainer {
         }
     }
 
-    fn training_record(&mut self, done: &StepDone, meter: &Meter) -> Record {
+    fn training_record(&mut self, done: &StepDone, meter: &Meter) -> Result<Record, TrainError> {
+        // JSON has no infinity.
+        let finite = self.grad_norms()?.into_iter().filter(|(_, norm)| norm.is_finite());
+        let grad_norms = finite.map(|(name, norm)| (name.to_owned(), f64::from(norm))).collect();
         let report = &self.session.reports[TRAIN];
         let flops_per_token: u64 = [Some(TRAIN), self.update]
             .iter()
@@ -226,9 +232,10 @@ impl Trainer {
         let true_share = executor.share_of_peak(flops_per_token as f64 * tps);
         // The convention counts operations that nobody does, such as those of masked scores.
         let titan_share = (titan / executor.peak_flops().max(1.0)).min(1.0);
-        Record {
+        Ok(Record {
             loss: Some(f64::from(done.loss)),
             grad_norm: Some(f64::from(done.grad_norm)),
+            grad_norms,
             loss_scale: done.scaling.map(|(scale, _)| f64::from(scale)),
             skipped_steps: match done.scaling {
                 Some((_, skipped)) => Some(skipped as u64),
@@ -244,7 +251,7 @@ impl Trainer {
             memory: owned(&self.step_memory.categories),
             kept_memory: owned(&self.step_memory.kept),
             ..Record::new(self.step, self.tokens)
-        }
+        })
     }
 
     fn write(&mut self, record: &Record) -> Result<(), TrainError> {

@@ -30,8 +30,8 @@ pub use compare::Change;
 pub use parallel::{Accumulate, Comm, Parallelism};
 pub use resolved::Resolved;
 pub use sections::{
-    ActivationCheckpoint, AdjustLrFn, AlertLevel, Alerts, Compile, DecayType, Group, GroupRole, Job,
-    LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Profiling, Questions, Segment, Training,
+    ActivationCheckpoint, AdjustLrFn, AlertLevel, Alerts, Compile, DecayType, GradNorms, Group, GroupRole,
+    Job, LrScheduler, Metrics, NonFinite, Optimizer, OptimizerName, Profiling, Questions, Segment, Training,
     Validation,
 };
 

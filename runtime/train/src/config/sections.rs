@@ -32,11 +32,27 @@ section! {
     }
 }
 
+choice! {
+    /// Parts of a model whose gradients have norms of their own in metrics. Each kind costs another pass over the gradients.
+    GradNorms {
+        /// None of them.
+        None = "none",
+        /// Each layer; what is outside of layers parameter by parameter.
+        Layers = "layers",
+        /// Each block of a layer; what is outside of blocks parameter by parameter.
+        Blocks = "blocks",
+        /// Every parameter, whatever it is in.
+        Parameters = "parameters",
+    }
+}
+
 section! {
     /// What is reported while training.
     Metrics "metrics" {
         /// Steps between two lines on the console and in metrics.jsonl.
         log_freq: usize = 10, check positive();
+        /// Norms of the gradients of parts of the model in these records, beside that of all, before clipping.
+        grad_norms: GradNorms = GradNorms::None;
         /// Write events for TensorBoard as well; metrics.jsonl has the same values.
         enable_tensorboard: bool = false;
         /// Folder of those events, below the dump folder.

@@ -40,6 +40,9 @@ pub struct Record {
     /// Global gradient norm before clipping.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grad_norm: Option<f64>,
+    /// The same of parts of the model, by layer, block or parameter; those that are finite.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub grad_norms: BTreeMap<String, f64>,
     /// Scale of the step's loss, in f16.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub loss_scale: Option<f64>,
@@ -110,6 +113,7 @@ impl Record {
             step,
             loss: None,
             grad_norm: None,
+            grad_norms: BTreeMap::new(),
             loss_scale: None,
             skipped_steps: None,
             lr: None,

@@ -127,7 +127,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 
 /// What a record says, by TorchTitan's tags where it has one.
 fn scalars(record: &Record) -> Vec<(String, f64)> {
-    let Record { step: _, tokens, memory, kept_memory, evaluation, .. } = record;
+    let Record { step: _, tokens, grad_norms, memory, kept_memory, evaluation, .. } = record;
     let mut scalars = vec![];
     let mut say = |tag: &str, value: Option<f64>| scalars.extend(value.map(|value| (tag.to_owned(), value)));
     let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1e3);
@@ -149,6 +149,9 @@ fn scalars(record: &Record) -> Vec<(String, f64)> {
     say("validation_metrics/bits_per_byte", record.validation_bits_per_byte);
     say("validation_metrics/accuracy", record.validation_accuracy);
     say("validation_metrics/throughput(tps)", record.validation_tps);
+    for (name, norm) in grad_norms {
+        say(&format!("grad_norms/{name}"), Some(*norm));
+    }
     for (name, value) in evaluation {
         say(&format!("evaluation/{name}"), Some(*value));
     }
@@ -199,8 +202,15 @@ mod tests {
         let mut file = EventFile::create(&folder.path().join("tb"), 7).expect("a file");
         let memory = [("activations".to_owned(), 3 << 29)].into();
         let evaluation = [("mqar/acc".to_owned(), 0.25)].into();
-        let record =
-            Record { loss: Some(1.5), data_ms: Some(0.0), memory, evaluation, ..Record::new(8, 4096) };
+        let grad_norms = [("layers.0.attention".to_owned(), 0.5)].into();
+        let record = Record {
+            loss: Some(1.5),
+            data_ms: Some(0.0),
+            grad_norms,
+            memory,
+            evaluation,
+            ..Record::new(8, 4096)
+        };
         file.write(&record).expect("written");
         let mut found = fs::read_dir(folder.path().join("tb")).expect("a folder");
         let events = read(&found.next().expect("a file").expect("an entry").path());
@@ -216,6 +226,7 @@ mod tests {
         assert_eq!(value("n_tokens_seen"), Some(4096.0));
         assert_eq!(value("memory/activations(GiB)"), Some(1.5));
         assert_eq!(value("evaluation/mqar/acc"), Some(0.25));
+        assert_eq!(value("grad_norms/layers.0.attention"), Some(0.5));
         assert_eq!(value("grad_norm"), None);
         assert_eq!(events[2].step, 8);
     }

@@ -101,7 +101,17 @@ impl Trainer {
         let shape = [self.config.training.batch_size, self.config.training.seq_len];
         let batch = serde_json::json!({ "step": step, "shape": shape, "batches": rows }).to_string();
         let statistics = serde_json::to_string_pretty(&self.statistics()?).unwrap_or_default();
-        let files = [("batch.json", batch.as_bytes()), ("statistics.json", statistics.as_bytes())];
+        let norms = self.grad_norms()?.into_iter().map(|(name, norm)| {
+            // JSON has no infinity, and which part has one is what is looked for.
+            let norm = if norm.is_finite() { norm.into() } else { norm.to_string().into() };
+            (name.to_owned(), norm)
+        });
+        let norms =
+            serde_json::to_string_pretty(&norms.collect::<serde_json::Map<_, _>>()).unwrap_or_default();
+        let mut files = vec![("batch.json", batch.as_bytes()), ("statistics.json", statistics.as_bytes())];
+        if !self.grad_norms.is_empty() {
+            files.push(("grad_norms.json", norms.as_bytes()));
+        }
         write_files(&folder, &files)?;
         Ok(folder)
     }

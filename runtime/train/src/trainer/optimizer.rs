@@ -11,6 +11,7 @@ use linc_driver::{
     UpdateOp, UpdateRule,
 };
 
+use super::grad_norms;
 use crate::config::{AdjustLrFn, Group, GroupRole, JobConfig, Optimizer, OptimizerName};
 use crate::error::TrainError;
 
@@ -19,6 +20,8 @@ pub(super) struct Updates {
     pub(super) options: OptimizerOptions,
     /// The groups with what they have, a line each.
     pub(super) lines: Vec<String>,
+    /// Names of the norms of parts of the gradients, in their order.
+    pub(super) norms: Vec<String>,
 }
 
 /// Finds the rule of every parameter.
@@ -58,7 +61,9 @@ pub(super) fn updates(config: &JobConfig, model: &Model) -> Result<Updates, Trai
         OptimizerName::AdamW | OptimizerName::Muon => UpdateOp::AdamW(all.adam()),
         OptimizerName::Adam => UpdateOp::Adam(AdamSpec(all.adam())),
     };
-    Ok(Updates { options: OptimizerOptions { update, groups, max_norm: config.training.max_norm }, lines })
+    let (names, norms) = grad_norms::sets(config.metrics.grad_norms, &model.parameters).into_iter().unzip();
+    let options = OptimizerOptions { update, groups, max_norm: config.training.max_norm, norms };
+    Ok(Updates { options, lines, norms: names })
 }
 
 /// The number of the group that each parameter belongs to.

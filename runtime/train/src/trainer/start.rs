@@ -237,6 +237,7 @@ impl Trainer {
             questions,
             decode: programs.decode,
             update: programs.update,
+            grad_norms: updates.norms,
             tiles: autotune::record(&tiles, target),
             data,
             saving: None,

@@ -1,5 +1,6 @@
 //! What a run writes to its device before its first step.
 
+mod grad_norms;
 mod ranks;
 
 use std::cell::RefCell;

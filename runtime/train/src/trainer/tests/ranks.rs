@@ -1,6 +1,7 @@
 //! Runs of several ranks, which are threads here: the bits of one process, whatever the number of ranks, and every way to end.
 
 mod alike;
+mod norms;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
