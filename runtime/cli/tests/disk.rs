@@ -1,6 +1,7 @@
 //! Disks that are full, folders that cannot be written, readers that go away: said or quiet, and nothing lost.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::common::{Folder, refuse, succeed, workspace};
@@ -55,6 +56,69 @@ fn a_full_disk_ends_a_run_and_leaves_older_checkpoints() {
     assert!(text.contains("Training starts at step 7."), "{text}");
     let text = fs::read_to_string(&metrics).expect("metrics");
     assert_eq!(text.matches("\"step\":8,").count(), 1, "{text}");
+}
+
+/// Of files that may grow to this size or that, in no order, a run writes whole checkpoints or none, and goes on with the bits
+/// of a run that always had room.
+#[cfg(unix)]
+#[test]
+fn disks_that_are_full_again_and_again_lose_no_checkpoint() {
+    let folder = Folder::new("full_disks");
+    let config = folder.config();
+    let often = ["--checkpoint.interval", "1", "--checkpoint.keep_latest_k", "2", "--training.steps", "20"];
+    let beside = ["--checkpoint.async_mode", "async", "--validation.enable", "false"];
+    let train = |name: &str, stop: &str| {
+        let run = folder.path(name).display().to_string();
+        let own = ["train", &config, "--job.dump_folder", &run, "--training.stop_at_step", stop];
+        [&own[..], &often, &beside].concat().into_iter().map(str::to_owned).collect::<Vec<String>>()
+    };
+    succeed(&train("whole", "20"));
+    let files = |name: &str| {
+        let step = folder.path(name).join("checkpoint/step-20");
+        ["model.safetensors", "optimizer.safetensors", "state.json"]
+            .map(|f| fs::read(step.join(f)).expect("read"))
+    };
+    let largest = files("whole").iter().map(Vec::len).max().expect("files");
+    for round in 1..=8 {
+        let before = format!("step-{}", round * 2);
+        succeed(&train("run", &before[5..]));
+        let output = limited(
+            round * 7919 % (largest / 512),
+            &train("run", "20").iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+        refused(&output, &["ulimit -f"]);
+        let checkpoints = folder.path("run/checkpoint");
+        let left: Vec<PathBuf> =
+            fs::read_dir(&checkpoints).expect("checkpoints").map(|e| e.expect("an entry").path()).collect();
+        assert!(left.contains(&checkpoints.join(&before)), "{left:?}");
+        for step in left {
+            succeed(&["inspect", &step.display().to_string()]);
+        }
+    }
+    succeed(&train("run", "20"));
+    assert!(files("run") == files("whole"), "other bits");
+}
+
+/// The script that does the same hundreds of times, and kills runs as well.
+#[cfg(target_os = "linux")]
+#[test]
+fn runs_that_a_script_kills_and_whose_disks_it_fills_end_with_the_same_bits() {
+    let folder = Folder::new("kill_runs");
+    let config = folder.config();
+    let work = folder.path("work").display().to_string();
+    let script =
+        ["tools/kill_runs.py", "--linc", env!("CARGO_BIN_EXE_linc"), "--config", &config, "--folder", &work];
+    let rounds = ["--kills", "4", "--full-disks", "6", "--steps", "12"];
+    let mut python = Command::new("python3");
+    python.args(script).args(rounds).current_dir(workspace()).env("CUDA_VISIBLE_DEVICES", "");
+    let Ok(output) = python.output() else {
+        eprintln!("skipped: there is no python3");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("4 kills, ") && said.contains("6 full disks, "), "{said}");
+    assert_eq!(fs::read_dir(&work).expect("its folder").count(), 0, "something is left");
 }
 
 #[cfg(unix)]
