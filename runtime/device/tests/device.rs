@@ -115,6 +115,8 @@ fn matmuls_equal_plain_loops() {
         (1, 300, 200),
         (400, 600, 100),
         (101, 70, 600),
+        (7, 41, 130),
+        (16, 50, 900),
         (530, 1030, 20),
     ];
     for (m, n, k) in sizes {
@@ -198,6 +200,54 @@ fn matmuls_equal_plain_loops() {
                         );
                     }
                 }
+            }
+        }
+    }
+}
+
+/// A row of few has the bits that it has alone, whichever way the rows are worked off: sequences that are decoded together are
+/// continued as each would be by itself.
+#[test]
+fn rows_are_the_same_alone_and_among_others() {
+    let (n, most) = (50, 16);
+    let mut random = Random::new(3);
+    for (k, dtype) in [(100, DType::F32), (1500, DType::F32), (1500, DType::Bf16), (77, DType::F16)] {
+        let mut values = |len: usize| (0..len).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+        let [a, b] = [values(most * k), values(k * n)].map(|values| to_bytes(&values, dtype));
+        let b_at = (a.len() as u64).next_multiple_of(64);
+        let c_at = b_at + (b.len() as u64).next_multiple_of(64);
+        let c_bytes = (most * n) as u64 * 4;
+        for level in Level::available() {
+            let product = |m: usize| {
+                let gemm = Gemm {
+                    m,
+                    n,
+                    k,
+                    a: at(0),
+                    a_strides: (k, 1),
+                    b: at(1),
+                    b_strides: (1, k),
+                    c: at(2),
+                    c_strides: (n, 1),
+                    accumulate: false,
+                    dtype,
+                    c_dtype: DType::F32,
+                };
+                let buffers =
+                    vec![buffer(0, a.len() as u64), buffer(b_at, b.len() as u64), buffer(c_at, c_bytes)];
+                let plan = plan(buffers, vec![Action::Gemm(gemm)]);
+                let options = CpuOptions { threads: Some(2), level: Some(level) };
+                let mut cpu = Cpu::new(options).expect("an available level");
+                let arena = cpu.allocate(plan.persistent_bytes).expect("memory");
+                let program = cpu.load(&plan, arena, plan.persistent_bytes).expect("a valid plan");
+                cpu.write(arena, 0, &a).expect("inside");
+                cpu.write(arena, b_at, &b).expect("inside");
+                cpu.launch(program, 0..1).expect("one step");
+                read(&cpu, arena, c_at, m * n, DType::F32)
+            };
+            let all = product(most);
+            for m in 1..most {
+                assert!(product(m) == all[..m * n], "{m} of {most} rows of {k} {dtype:?}, {level:?}");
             }
         }
     }

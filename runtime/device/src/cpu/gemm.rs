@@ -5,8 +5,9 @@
 //! runs fast is rows that can be stored as vectors.
 
 use super::pool::Pool;
-use super::primitives::matmul::{DEPTH, HEIGHT, PACK_BYTES, Part, Right, SUMS_BYTES, THIN, UNIT, WIDEST};
+use super::primitives::matmul::{DEPTH, HEIGHT, PACK_BYTES, Part, Right, SUMS_BYTES, UNIT, WIDEST};
 use super::primitives::matrix::{Elem, Matrix};
+use super::primitives::thin::{COLUMNS, THIN};
 use super::primitives::{Level, Matmul};
 use super::scratch::Areas;
 
@@ -15,6 +16,9 @@ const PART: f64 = 48e6;
 
 /// Columns of a part; one whose left operand has to be packed is wider, which does that less often.
 const WIDTH: usize = 256;
+
+/// Bytes of the right operand of a part that reads them once, where little but reading them counts.
+const THIN_BYTES: usize = 256 << 10;
 
 /// Elements of the right operand that are packed at a time; larger operands are worked off in blocks of columns.
 const SHARED: usize = 2 << 20;
@@ -67,13 +71,18 @@ impl Split {
         } else {
             Engine::Packed(level.matmul())
         };
-        let widest = if rows_together && is_f32 { WIDTH } else { WIDEST };
-        let block = match engine {
-            Engine::Packed(_) => (SHARED / k.max(1) / WIDEST).max(1) * WIDEST,
-            Engine::Thin(_) => n.max(1),
+        let (block, widest, unit) = match engine {
+            Engine::Packed(_) => {
+                let widest = if rows_together && is_f32 { WIDTH } else { WIDEST };
+                ((SHARED / k.max(1) / WIDEST).max(1) * WIDEST, widest, UNIT)
+            }
+            Engine::Thin(_) => {
+                let column = k.max(1) * product.b.elem.bytes();
+                (n, (THIN_BYTES / column).max(COLUMNS), COLUMNS)
+            }
         };
-        let block = block.min(n.max(1));
-        let col_step = block.div_ceil(block.div_ceil(widest)).next_multiple_of(UNIT);
+        let block = block.min(n).max(1);
+        let col_step = block.div_ceil(block.div_ceil(widest)).next_multiple_of(unit);
         let wanted = PART / (2.0 * col_step as f64 * k.max(1) as f64);
         let row_step = (wanted as usize).next_multiple_of(HEIGHT).clamp(HEIGHT, m.max(HEIGHT));
         Split { engine, row_step, col_step, block }

@@ -7,7 +7,6 @@
 
 use super::dot::{Block, Dot};
 use super::half::{Bf16, F16};
-use super::lanes::Lanes;
 use super::matrix::{Elem, Matrix, Stored, store, widen};
 use super::transfer::{Transpose, gather};
 
@@ -34,9 +33,6 @@ pub(crate) const PACK_BYTES: usize = 4 * DEPTH * HEIGHT;
 
 /// Bytes of a part's rows before they are rounded; behind the packing space.
 pub(crate) const SUMS_BYTES: usize = 4 * HEIGHT * WIDEST;
-
-/// Most rows for which reading the right operand once, without packing, is all that counts.
-pub(crate) const THIN: usize = 4;
 
 /// The right operand `[k, n]`, and where its panels go.
 ///
@@ -325,8 +321,9 @@ unsafe fn pack_rows<E: Stored>(to: *mut f32, from: *const E, m: usize, depth: us
     }
 }
 
+/// Asks for the line at an address, which may be any.
 #[inline(always)]
-fn prefetch(address: *const i8) {
+pub(super) fn prefetch(address: *const i8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing.
     unsafe {
@@ -335,59 +332,4 @@ fn prefetch(address: *const i8) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
-}
-
-/// A part of at most [`THIN`] rows, as one dot product per element; rows of the left and columns of the right operand
-/// are contiguous, and the latter is not packed.
-///
-/// # Safety
-/// The instruction set of `L` is available; the operands are valid for the sizes and strides; `c` is disjoint from both.
-#[inline(always)]
-pub(super) unsafe fn thin<L: Lanes>(part: &Part) {
-    // SAFETY: forwarded from the caller.
-    unsafe {
-        match (part.right.b.elem, part.c.elem) {
-            (Elem::F32, _) => thin_of::<L, f32, f32>(part),
-            (Elem::Bf16, Elem::F32) => thin_of::<L, Bf16, f32>(part),
-            (Elem::Bf16, Elem::Bf16 | Elem::F16) => thin_of::<L, Bf16, Bf16>(part),
-            (Elem::F16, Elem::F32) => thin_of::<L, F16, f32>(part),
-            (Elem::F16, Elem::Bf16 | Elem::F16) => thin_of::<L, F16, F16>(part),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn thin_of<L: Lanes, E: Stored, C: Stored>(part: &Part) {
-    let k = part.right.k;
-    let row = |i: usize| part.a.from(i, 0).at.cast::<E>().cast_const();
-    for j in 0..part.n {
-        // SAFETY: column j and rows below m, with k elements each.
-        unsafe {
-            let b = part.right.b.from(0, part.col + j).at.cast::<E>().cast_const();
-            let mut acc = [[L::splat(0.0); 2]; THIN];
-            let mut p = 0;
-            while p + 2 * L::N <= k {
-                let right: [L; 2] = [E::lanes(b.add(p)), E::lanes(b.add(p + L::N))];
-                for (i, acc) in acc.iter_mut().enumerate().take(part.m) {
-                    let a = row(i).add(p);
-                    acc[0] = E::lanes::<L>(a).fma(right[0], acc[0]);
-                    acc[1] = E::lanes::<L>(a.add(L::N)).fma(right[1], acc[1]);
-                }
-                p += 2 * L::N;
-            }
-            while p < k {
-                let left = (k - p).min(L::N);
-                let right = E::lanes_part::<L>(b.add(p), left);
-                for (i, acc) in acc.iter_mut().enumerate().take(part.m) {
-                    acc[0] = E::lanes_part::<L>(row(i).add(p), left).fma(right, acc[0]);
-                }
-                p += L::N;
-            }
-            for (i, acc) in acc.into_iter().enumerate().take(part.m) {
-                let c = part.c.from(i, j).at.cast::<C>();
-                let sum = acc[0].add(acc[1]).sum();
-                *c = C::nearest(if part.accumulate { (*c).wide() + sum } else { sum });
-            }
-        }
-    }
 }

@@ -16,7 +16,7 @@ pub(crate) enum Elem {
 
 impl Elem {
     /// Bytes of one element.
-    const fn bytes(self) -> usize {
+    pub(crate) const fn bytes(self) -> usize {
         match self {
             Elem::F32 => 4,
             Elem::Bf16 | Elem::F16 => 2,

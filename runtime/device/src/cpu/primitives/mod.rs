@@ -22,6 +22,7 @@ mod pairs;
 mod peak;
 mod portable;
 mod reduce;
+pub(crate) mod thin;
 mod transfer;
 
 pub use level::Level;
@@ -33,7 +34,7 @@ pub(crate) struct Matmul {
     pub(crate) pack: unsafe fn(&matmul::Right, usize, usize, usize),
     /// See [`matmul::part`].
     pub(crate) part: unsafe fn(&matmul::Part, *mut f32),
-    /// See [`matmul::thin`].
+    /// See [`thin::thin`].
     pub(crate) thin: unsafe fn(&matmul::Part),
 }
 
@@ -362,7 +363,7 @@ macro_rules! level {
             #[$attr]
             unsafe fn thin(part: &matmul::Part) {
                 // SAFETY: forwarded from the caller.
-                unsafe { matmul::thin::<L>(part) };
+                unsafe { super::thin::thin::<L>(part) };
             }
 
             #[$attr]
