@@ -60,19 +60,21 @@ fn no_plan_is_far_above_what_must_be_in_memory() {
 #[test]
 fn a_budget_is_no_slower_than_a_mode_of_as_many_bytes() {
     let model = hybrid();
-    for (candidate, mode) in modes(&model, &training(), &options(RecomputePolicy::None))
-        .unwrap_or_else(|e| panic!("{e}"))
-        .iter()
-        .zip([
-            RecomputePolicy::None,
-            RecomputePolicy::Selective,
-            RecomputePolicy::Layers(2),
-            RecomputePolicy::Full,
-        ])
-    {
+    let mut told = vec![];
+    let found =
+        modes(&model, &training(), &options(RecomputePolicy::None), &mut |done, all| told.push((done, all)));
+    let found = found.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(told, (0..=found.len()).map(|done| (done, found.len())).collect::<Vec<_>>());
+    let plain = [
+        RecomputePolicy::None,
+        RecomputePolicy::Selective,
+        RecomputePolicy::Layers(2),
+        RecomputePolicy::Full,
+    ];
+    for (candidate, mode) in found.iter().zip(plain) {
         assert_eq!(candidate.recompute, mode.to_string());
-        let found =
-            fit(&model, &training(), &options(mode), candidate.peak_bytes).unwrap_or_else(|e| panic!("{e}"));
+        let found = fit(&model, &training(), &options(mode), candidate.peak_bytes, &mut |_| {})
+            .unwrap_or_else(|e| panic!("{e}"));
         let at = |candidate: &&Candidate| candidate.batch == SHAPE.0;
         let same =
             found.candidates.iter().find(at).unwrap_or_else(|| panic!("{mode} fits, a budget does not"));
@@ -86,7 +88,10 @@ fn what_fits_is_found_and_what_does_not_is_an_error() {
     let none = options(RecomputePolicy::None);
     // Two sequences with some recomputation, and not four.
     let bytes = peak(&model, RecomputePolicy::Budget(MemoryLimit::Share(0.1)));
-    let found = fit(&model, &training(), &none, bytes).unwrap_or_else(|e| panic!("{e}"));
+    let mut tried = vec![];
+    let found = fit(&model, &training(), &none, bytes, &mut |batch| tried.push(batch));
+    let found = found.unwrap_or_else(|e| panic!("{e}"));
+    assert!(tried.starts_with(&[1, 2]) && tried.len() == found.candidates.len() + 1, "{tried:?}");
     assert!(found.candidates.iter().all(|candidate| candidate.peak_bytes <= bytes));
     let (batch, least) = found.too_large.expect("some batch is too large");
     assert!(least > bytes && batch == 2 * found.candidates.last().expect("a candidate").batch);
@@ -96,7 +101,7 @@ fn what_fits_is_found_and_what_does_not_is_an_error() {
     let again = Options { batch: best.batch, ..options(recompute) };
     assert_eq!(compiled(&model, &training(), &again).report.peak_bytes, best.peak_bytes);
 
-    let tiny = fit(&model, &training(), &none, 1000).expect_err("nothing fits");
+    let tiny = fit(&model, &training(), &none, 1000, &mut |_| {}).expect_err("nothing fits");
     assert!(matches!(tiny, CompileError::Budget { batch: 1, limit: 1000, .. }), "{tiny}");
     let tiny = options(RecomputePolicy::Budget(MemoryLimit::Bytes(1000)));
     let tiny = compile(&model, &training(), &tiny, &mut PersistentLayout::default());

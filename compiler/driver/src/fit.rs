@@ -67,29 +67,46 @@ pub struct Fit {
     pub too_large: Option<(usize, u64)>,
 }
 
-/// A step of each mode: without recomputation, selective, of every second layer, full, and three budgets between.
+/// A step of each mode: without recomputation, selective, of every second layer, full, and three budgets between. `tell` hears how many
+/// are compiled, of how many.
 ///
 /// # Errors
 /// [`CompileError`]: the model does not compile.
-pub fn modes(model: &Model, entry: &Entry, options: &Options) -> Result<Vec<Candidate>, CompileError> {
+pub fn modes(
+    model: &Model,
+    entry: &Entry,
+    options: &Options,
+    tell: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Candidate>, CompileError> {
     let budgets = [0.75, 0.5, 0.25].map(|share| Policy::Budget(Limit::Share(share)));
     let plain = [Policy::None, Policy::Selective, Policy::Layers(2), Policy::Full];
-    plain
-        .into_iter()
-        .chain(budgets)
-        .map(|recompute| candidate(model, entry, &Options { recompute, ..options.clone() }))
-        .collect()
+    let all: Vec<Policy> = plain.into_iter().chain(budgets).collect();
+    let mut candidates = vec![];
+    for recompute in &all {
+        tell(candidates.len(), all.len());
+        candidates.push(candidate(model, entry, &Options { recompute: *recompute, ..options.clone() })?);
+    }
+    tell(all.len(), all.len());
+    Ok(candidates)
 }
 
 /// Batches of 1, 2, 4 .. sequences within `bytes`, each with as little recomputation as it needs, and the best of them.
-/// Larger batches read the weights for more tokens; what has to be computed again for them is weighed against that.
+/// Larger batches read the weights for more tokens; what has to be computed again for them is weighed against that. `tell` hears of each
+/// size before it is tried.
 ///
 /// # Errors
 /// [`CompileError`]: the model does not compile, or a single sequence does not fit.
-pub fn fit(model: &Model, entry: &Entry, options: &Options, bytes: u64) -> Result<Fit, CompileError> {
+pub fn fit(
+    model: &Model,
+    entry: &Entry,
+    options: &Options,
+    bytes: u64,
+    tell: &mut dyn FnMut(usize),
+) -> Result<Fit, CompileError> {
     let mut candidates = vec![];
     let mut too_large = None;
     for batch in (0..usize::BITS - 1).map(|power| 1 << power) {
+        tell(batch);
         let recompute = Policy::Budget(Limit::Bytes(bytes));
         match candidate(model, entry, &Options { recompute, batch, ..options.clone() }) {
             Ok(candidate) => candidates.push(candidate),

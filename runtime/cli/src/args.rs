@@ -38,6 +38,8 @@ pub(crate) use tools::WatchArgs;
 pub(crate) use tools::{CompletionsArgs, InitArgs, ProfileArgs, ReportArgs};
 use values::{element, held_out, memory, positive, shard_tokens};
 
+use crate::log::Log;
+
 fn placement_help() -> String {
     format!("Where they are: {}, or a list such as 0,2,5, which needs no ratio", Placement::words())
 }
@@ -48,6 +50,21 @@ fn placement_help() -> String {
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+impl Command {
+    /// The settings behind a config, among which are the switches that stand there.
+    pub(crate) fn settings(&mut self) -> Option<&mut Vec<String>> {
+        match self {
+            Command::Train(args) => Some(&mut args.overrides),
+            Command::Sweep(args) => Some(&mut args.overrides),
+            Command::Config(args) => Some(&mut args.overrides),
+            Command::Profile(args) => Some(&mut args.overrides),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,12 +196,6 @@ pub(crate) struct TrainArgs {
     /// Print all settings with their defaults
     #[arg(long)]
     pub(crate) list_settings: bool,
-    /// Say only warnings, errors and what the run came to
-    #[arg(long)]
-    pub(crate) quiet: bool,
-    /// Lines for people, or an object a line
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
-    pub(crate) log_format: Format,
     /// Settings: --section.key value
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--SECTION.KEY VALUE")]
     pub(crate) overrides: Vec<String>,
@@ -258,12 +269,12 @@ pub(crate) struct RecomputeArgs {
     pub(crate) memory_budget: MemoryLimit,
 }
 
-/// How results are printed.
+/// How results are printed, or what is said beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Tables for people
+    /// For people
     Text,
-    /// One JSON object
+    /// JSON: one object, or one a line
     Json,
 }
 

@@ -22,6 +22,7 @@ use crate::args::{
 };
 use crate::compile;
 use crate::device::opener;
+use crate::log;
 use crate::out;
 use crate::progress::Progress;
 use crate::ranks;
@@ -172,7 +173,7 @@ fn run_cost(args: &BenchCostArgs) -> Result<()> {
         Format::Json => print("cost", &args.measure, linc_study::cost::shown(&report))?,
     }
     if let Some(folder) = &args.out {
-        out::complain(format_args!(
+        log::say(format_args!(
             "Wrote {}; linc report {} makes a page of it",
             folder.join(linc_study::cost::FILE).display(),
             folder.display()
@@ -235,7 +236,7 @@ pub(crate) fn teller(bar: Progress) -> Box<Tell<'static>> {
     Box::new(move |told| match told {
         Told::Case(what) => {
             bar.clear();
-            out::complain(what);
+            log::say(what);
         }
         Told::Runs { done, total } => bar.count("runs", done, total),
     })

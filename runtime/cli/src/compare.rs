@@ -14,6 +14,7 @@ use crate::args::CompareArgs;
 use crate::compile::pass_setting;
 use crate::device::device;
 use crate::hugging_face::subject;
+use crate::log;
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
     sampling.check()?;
     let prompts = Asked::prompts(args.prompts.as_deref())?;
     let precision = pass_setting(&args.running.precision)?;
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     let bar = Progress::new();
     let mut subjects = vec![];
     for (number, path) in args.paths.iter().enumerate() {
@@ -78,8 +79,8 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
         };
         let Some(written) = written else { bail!("the work ended before its end") };
         if written.cut_short > 0 {
-            out::complain(format_args!(
-                "note: {what}: {} cut short by the context of {}, before {}",
+            log::note(format_args!(
+                "{what}: {} cut short by the context of {}, before {}",
                 count(written.cut_short, "text"),
                 asked.context,
                 count(asked.tokens, "token")

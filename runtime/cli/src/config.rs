@@ -10,6 +10,7 @@ use linc_train::config::{JobConfig, LoadedConfig, Resolved};
 use serde_json::json;
 
 use crate::args::{ConfigArgs, Format};
+use crate::log;
 use crate::out;
 use crate::shipped::SHIPPED;
 use crate::train::check_first;
@@ -20,12 +21,12 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
-    check_first("config", &["--schema", "--format", "--help"], path, &args.overrides)?;
+    check_first("config", &["--schema", "--format"], path, &args.overrides)?;
     let (format, settings) = take_format("--format", args.format, &args.overrides)?;
     let overrides = Override::parse_all(&settings, &JobConfig::keys())?;
     let loaded = JobConfig::load_file(path, &overrides, &SHIPPED)?;
     for warning in &loaded.warnings {
-        out::complain(format_args!("warning: {warning}"));
+        log::warn(warning);
     }
     match format {
         Format::Text => out::line(loaded.config.to_toml_with_origins().trim_end())?,

@@ -4,43 +4,22 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use linc_device::words::bytes;
 use linc_train::metrics::{Memory, Record, console_line, evaluation_line, validation_line};
 use linc_train::trainer::Observer;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::log::{Log, object, timestamp};
 use crate::out;
-use crate::progress::{Progress, drawable, is_dumb};
+use crate::progress::{Line, Progress, is_dumb};
 use crate::wrap;
 
 /// Columns that TorchTitan's lines need.
 const FULL: usize = 170;
 
-/// Time between two lines on the same work in a log that shows no bar.
-const INTERVAL: Duration = Duration::from_secs(10);
-
 /// The part of a timestamp that lines on a narrower terminal begin with: `12:34:56`.
 const CLOCK: Range<usize> = 11..19;
-
-/// What a log is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Log {
-    /// Lines for people, with a bar where there is a terminal.
-    Text,
-    /// Objects, one a line.
-    Json,
-    /// Nothing but warnings.
-    Quiet,
-}
-
-/// A line of a log of objects: the time, UTC, how bad it is, and what `what` has.
-pub(crate) fn object(level: &str, mut what: Value) -> String {
-    what["time"] = json!(timestamp().replacen(' ', "T", 1).replacen(',', ".", 1) + "Z");
-    what["level"] = json!(level);
-    what.to_string()
-}
 
 /// Prints what a run tells.
 pub(crate) struct Console {
@@ -54,22 +33,19 @@ pub(crate) struct Console {
     /// Ends the run, after a checkpoint, when nobody can see any more how it goes.
     stop: &'static AtomicBool,
     failed: Option<io::Error>,
-    /// When the log, without a bar, says how far work is the next time; none is going on without it.
-    next: Option<Instant>,
 }
 
 impl Console {
     pub(crate) fn new(steps: usize, color: bool, log: Log, stop: &'static AtomicBool) -> Self {
-        let color = color && log == Log::Text && io::stdout().is_terminal() && allows_color();
+        let color = color && !log.is_json() && io::stdout().is_terminal() && allows_color();
         Console {
-            progress: if log == Log::Text { Progress::new() } else { Progress::hidden() },
+            progress: Progress::telling(log, if log.is_json() { tell_object } else { tell_line }),
             steps,
             color,
             log,
             width: out::width(),
             stop,
             failed: None,
-            next: None,
         }
     }
 
@@ -79,7 +55,7 @@ impl Console {
     }
 
     pub(crate) fn warn(&mut self, text: &str) {
-        if self.log == Log::Json {
+        if self.log.is_json() {
             return self.print(object("warning", json!({ "message": text })));
         }
         self.progress.suspend(|| out::complain(format_args!("warning: {text}")));
@@ -105,13 +81,20 @@ impl Console {
     }
 
     fn line(&mut self, text: &str) {
-        let line = match self.width {
-            _ if self.log == Log::Json => object("info", json!({ "message": text })),
-            Some(width) if width < FULL => wrap::with_time(&timestamp()[CLOCK], text, width),
-            Some(_) | None => format!("[linc] {} - root - INFO - {text}", timestamp()),
-        };
-        if self.log != Log::Quiet {
-            self.print(line);
+        if !self.log.quiet {
+            self.print(match self.log.is_json() {
+                true => object("info", json!({ "message": text })),
+                false => line(text, self.width),
+            });
+        }
+    }
+
+    /// A record, of which people are shown a line.
+    fn record_line(&mut self, record: &Record, text: &str) {
+        match self.log.is_json() {
+            true if self.log.quiet => {}
+            true => self.print(object("info", json!({ "record": record }))),
+            false => self.line(text),
         }
     }
 
@@ -119,11 +102,30 @@ impl Console {
         if self.failed.is_some() {
             return;
         }
-        if let Err(error) = self.progress.suspend(|| out::line(line)) {
+        let print = if self.log.is_json() { out::line_whole } else { out::line };
+        if let Err(error) = self.progress.suspend(|| print(line)) {
             self.failed = Some(error);
             self.stop.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// A line of the log, on a terminal of `width` columns or on none.
+fn line(text: &str, width: Option<usize>) -> String {
+    match width {
+        Some(width) if width < FULL => wrap::with_time(&timestamp()[CLOCK], text, width),
+        Some(_) | None => format!("[linc] {} - root - INFO - {text}", timestamp()),
+    }
+}
+
+/// How far work is, as a line of the log. If it cannot be printed, the next line of the run cannot, which ends it.
+fn tell_line(told: &Line) {
+    let _ = out::line(line(&told.text(), out::width()));
+}
+
+/// The same in a log of objects.
+fn tell_object(told: &Line) {
+    let _ = out::line_whole(object("info", told.json()));
 }
 
 impl Observer for Console {
@@ -132,16 +134,17 @@ impl Observer for Console {
     }
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {
-        // Without a bar, lines say why nothing else happens.
-        if (!drawable() || self.log == Log::Json) && is_due(&mut self.next, Instant::now(), done < total) {
-            self.line(&format!("{what}: {} of {}", bytes(done), bytes(total)));
-        }
-        self.progress.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
+        self.progress.show(what, &format!("{what}: {} of {}", bytes(done), bytes(total)), done, total);
+    }
+
+    fn tuning(&mut self, done: usize, runs: usize) {
+        self.progress.show("tile sizes", "measuring tile sizes", done as u64, runs as u64);
     }
 
     fn step(&mut self, step: usize, loss: f32) {
         let words = format!("step {step}/{}  loss {loss:.4}", self.steps);
-        self.progress.show("steps", &words, step as u64, self.steps as u64);
+        // In a log, records say it.
+        self.progress.show_bar("steps", &words, step as u64, self.steps as u64);
     }
 
     fn validating(&mut self, done: usize, batches: usize) {
@@ -154,91 +157,19 @@ impl Observer for Console {
     }
 
     fn record(&mut self, record: &Record, memory: Memory) {
-        match self.log {
-            Log::Json => self.print(object("info", json!({ "record": record }))),
-            Log::Text | Log::Quiet => self.line(&console_line(record, memory, self.color, self.room())),
-        }
+        self.record_line(record, &console_line(record, memory, self.color, self.room()));
     }
 
     fn validation(&mut self, record: &Record, memory: Memory) {
-        match self.log {
-            Log::Json => self.print(object("info", json!({ "record": record }))),
-            Log::Text | Log::Quiet => self.line(&validation_line(record, memory, self.color, self.room())),
-        }
+        self.record_line(record, &validation_line(record, memory, self.color, self.room()));
     }
 
     fn evaluation(&mut self, record: &Record) {
-        match self.log {
-            Log::Json => self.print(object("info", json!({ "record": record }))),
-            Log::Text | Log::Quiet => self.line(&evaluation_line(record, self.color, self.room())),
-        }
+        self.record_line(record, &evaluation_line(record, self.color, self.room()));
     }
-}
-
-/// Whether a line is due on work that goes on: at once, and from then on every [`INTERVAL`].
-fn is_due(next: &mut Option<Instant>, now: Instant, goes_on: bool) -> bool {
-    let is_due = goes_on && next.is_none_or(|next| now >= next);
-    if is_due || !goes_on {
-        *next = goes_on.then(|| now + INTERVAL);
-    }
-    is_due
 }
 
 /// Whether nobody asks for plain text; see <https://no-color.org>.
 pub(crate) fn allows_color() -> bool {
     env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
-}
-
-/// `2026-01-31 12:34:56,789`, UTC.
-fn timestamp() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
-    let (year, month, day) = civil(days as i64);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let milli = now.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02},{milli:03}")
-}
-
-/// Year, month and day of a day counted from 1970-01-01 (proleptic Gregorian, eras of 400 years from March).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{INTERVAL, civil, is_due};
-    use std::time::{Duration, Instant};
-
-    #[test]
-    fn work_in_a_log_is_told_of_now_and_then() {
-        let begun = Instant::now();
-        let mut next = None;
-        let mut due =
-            |seconds: u64, goes_on| is_due(&mut next, begun + Duration::from_secs(seconds), goes_on);
-        let every = INTERVAL.as_secs();
-        assert!(
-            due(1, true)
-                && !due(2, true)
-                && !due(every, true)
-                && due(every + 1, true)
-                && !due(every + 2, true)
-        );
-        assert!(due(3 * every, true) && !due(3 * every + 1, false), "its end needs no line");
-        assert!(due(3 * every + 2, true), "other work begins");
-    }
-
-    #[test]
-    fn days_become_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(20_453), (2025, 12, 31));
-    }
 }

@@ -1,7 +1,6 @@
 //! `linc eval`: how good a model is.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use linc_device::signals;
@@ -18,8 +17,9 @@ use crate::args::EvalArgs;
 use crate::compile::{one_of, pass_setting};
 use crate::device::device;
 use crate::hugging_face::subject;
+use crate::log;
 use crate::out;
-use crate::progress::{Progress, drawable};
+use crate::progress::Progress;
 use crate::table::table;
 
 /// What requests to end are answered with.
@@ -27,9 +27,6 @@ const NOTICES: signals::Notices = signals::Notices {
     first: "\nInterrupted: the same command goes on where this ends (press Ctrl-C again to quit at once)\n",
     second: "\nEnded at once: the same command goes on behind the last samples that were kept\n",
 };
-
-/// Between two lines that say how far it is.
-const LINES: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let (Some(path), Some(folder), false) = (&args.model, &args.out, args.list_tasks) else {
@@ -39,7 +36,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let sandbox = sandbox(args, &tasks)?;
     let bos = bos(&args.bos)?;
     let precision: Precision = pass_setting(&args.precision)?;
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     let bar = Progress::new();
     let subject = match subject(path, &folder.join("imported"), &bar)? {
         Ok(subject) => subject,
@@ -89,7 +86,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let running = Running { context, precision, device: args.device, threads, stop, watch: Box::new(watch) };
     let (model, checkpoint) = (subject.model.clone(), subject.checkpoint.clone());
     let mut scorer = ModelScorer::new(model, checkpoint, subject.tokenizer.clone(), running);
-    let mut observer = Shown { bar: bar.clone(), said: Instant::now(), begun: Instant::now() };
+    let mut observer = Shown { bar: bar.clone() };
     let mut found: Vec<TaskResult> = vec![];
     for task in &tasks {
         let result = evaluate(&mut scorer, task, &setting, &mut results, &mut observer);
@@ -230,33 +227,23 @@ fn summary(found: &[TaskResult]) -> String {
     table(&["task", "measure", "value", "stderr", "95 %", "chance", "samples"], &rows)
 }
 
-/// Says how far it is: by a bar, or where there is none by a line now and then.
+/// Says how far it is.
 struct Shown {
     bar: Progress,
-    said: Instant,
-    begun: Instant,
 }
 
 impl Observer for Shown {
-    fn preparing(&mut self, _: &str) {
-        self.begun = Instant::now();
-        self.said = Instant::now();
-    }
+    fn preparing(&mut self, _: &str) {}
 
     fn progress(&mut self, task: &str, done: usize, total: usize, before: usize) {
         let words = format!("{task} {}/{}", thousands(done as u64), thousands(total as u64));
         if done == before && before > 0 {
-            out::complain(format_args!(
+            log::say(format_args!(
                 "{task}: {} of {} samples are there already",
                 thousands(before as u64),
                 thousands(total as u64)
             ));
         }
         self.bar.show(task, &words, done as u64, total as u64);
-        if !drawable() && done < total && done > before && self.said.elapsed() > LINES {
-            self.said = Instant::now();
-            let left = self.begun.elapsed().as_secs_f64() * (total - done) as f64 / (done - before) as f64;
-            out::complain(format_args!("{words}, {left:.0} s left"));
-        }
     }
 }

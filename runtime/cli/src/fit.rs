@@ -3,23 +3,35 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use linc_device::words::{bytes, thousands};
+use linc_device::words::{bytes, count, thousands};
 use linc_driver::{Candidate, Entry, Fit, MemoryLimit, Model, Options};
 
 use crate::args::{CompileArgs, Format};
 use crate::out;
+use crate::progress::Progress;
 use crate::table::{flops, table};
 
 pub(crate) fn run(args: &CompileArgs, model: &Model, entry: &Entry, options: &Options) -> Result<ExitCode> {
     if !matches!(entry, Entry::Train(_)) {
         bail!("--entry is \"{}\"; only a training step recomputes anything", args.entry)
     }
+    let bar = Progress::new();
     match args.fit {
-        Some(MemoryLimit::Bytes(limit)) => fit(args, &linc_driver::fit(model, entry, options, limit)?, limit),
+        Some(MemoryLimit::Bytes(limit)) => {
+            // How many there will be shows when one is too large.
+            let mut tell =
+                |batch| bar.show("fit", &format!("trying {} at once", count(batch, "sequence")), 0, 1);
+            let found = linc_driver::fit(model, entry, options, limit, &mut tell);
+            bar.clear();
+            fit(args, &found?, limit)
+        }
         Some(share @ MemoryLimit::Share(_)) => {
             bail!("--fit is \"{share}\"; expected an amount of memory such as 24GiB")
         }
-        None => modes(args, &linc_driver::modes(model, entry, options)?),
+        None => {
+            let mut tell = |done, modes| bar.count("modes compiled", done, modes);
+            modes(args, &linc_driver::modes(model, entry, options, &mut tell)?)
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use linc_infer::{Generator, InferError, Programs, Request, Sampling, Wanted, vis
 use crate::args::GenerateArgs;
 use crate::compile::pass_setting;
 use crate::device::device;
+use crate::log;
 use crate::out;
 use crate::progress::Progress;
 use crate::text_model::TextModel;
@@ -124,7 +125,7 @@ fn pipe_nobody_named() -> Result<String> {
     let (finished, is_finished) = mpsc::channel::<()>();
     let remark = move || {
         if is_finished.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-            out::complain("reading the prompt from standard input; --prompt '' for none");
+            log::say("reading the prompt from standard input; --prompt '' for none");
         }
     };
     // Where no thread can be had, nothing is said.

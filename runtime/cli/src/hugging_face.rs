@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use linc_checkpoint::CheckpointError;
@@ -14,8 +13,9 @@ use linc_driver::Source;
 use linc_eval::Subject;
 
 use crate::args::{ExportArgs, ImportArgs};
+use crate::log;
 use crate::out;
-use crate::progress::{Progress, drawable};
+use crate::progress::Progress;
 use crate::shipped::SHIPPED;
 
 /// What requests to end are answered with.
@@ -23,9 +23,6 @@ const NOTICES: signals::Notices = signals::Notices {
     first: "\nInterrupted: nothing is written (press Ctrl-C again to quit at once)\n",
     second: "\nEnded at once: a folder of the name with .partial behind it may be left\n",
 };
-
-/// Between two lines that say how far it is.
-pub(crate) const LINES: Duration = Duration::from_secs(10);
 
 /// The architecture of Llama models.
 const LLAMA: &str = "models/llama3.linc";
@@ -39,7 +36,7 @@ pub(crate) fn subject(path: &Path, imported: &Path, bar: &Progress) -> Result<Re
         (Err(_), Some(code)) => return Ok(Err(ExitCode::from(code))),
         (opened, _) => opened?,
     };
-    subject.notes.iter().for_each(|note| out::complain(format_args!("note: {note}")));
+    subject.notes.iter().for_each(log::note);
     Ok(Ok(subject))
 }
 
@@ -52,9 +49,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<ExitCode> {
         Err(error) => return ended(error),
     };
     bar.clear();
-    for note in &imported.notes {
-        out::complain(format_args!("note: {note}"));
-    }
+    imported.notes.iter().for_each(log::note);
     let model = &imported.model;
     out::line(format_args!(
         "Imported {}: {}, {} parameters from {}, layers {}",
@@ -89,9 +84,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
         Err(error) => return ended(error),
     };
     bar.clear();
-    for note in &exported.notes {
-        out::complain(format_args!("note: {note}"));
-    }
+    exported.notes.iter().for_each(log::note);
     let model = &exported.model;
     out::line(format_args!(
         "Exported {}: {}, {} parameters as {}, {} in {}, layers {}",
@@ -122,16 +115,9 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
 
 /// Shows how far it is, until somebody asks to end it.
 pub(crate) fn tell<'a>(bar: &'a Progress, what: &'a str) -> impl FnMut(u64, u64) -> bool + 'a {
-    let stop = signals::catch(NOTICES);
-    let mut said = Instant::now();
+    let stop = log::catch(NOTICES);
     move |done, total| {
-        let words = format!("{what} {} of {}", bytes(done), bytes(total));
-        bar.show(what, &words, done, total);
-        // Where there is no bar, a line now and then says that it goes on.
-        if !drawable() && done < total && said.elapsed() > LINES {
-            said = Instant::now();
-            out::complain(words);
-        }
+        bar.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
         !stop.load(Ordering::Relaxed)
     }
 }

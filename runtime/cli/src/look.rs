@@ -12,6 +12,7 @@ use crate::args::LookArgs;
 use crate::compile::one_of;
 use crate::device::device;
 use crate::hugging_face::subject;
+use crate::log;
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
         (None, None) => bail!("no text is named\n  help: linc look MODEL --text FILE"),
     };
     let folder = args.out.clone().unwrap_or_else(|| usual(&args.model));
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     let bar = Progress::new();
     let subject = match subject(&args.model, &folder.join("imported"), &bar)? {
         Ok(subject) => subject,

@@ -19,6 +19,7 @@ mod fit;
 mod generate;
 mod hugging_face;
 mod inspect;
+mod log;
 mod look;
 mod models;
 mod out;
@@ -50,13 +51,17 @@ use linc_driver::CompileError;
 use linc_train::TrainError;
 
 use crate::args::{Cli, Command};
+use crate::log::Log;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     signals::survive_file_limit();
-    let command = Cli::parse().command;
+    let Cli { mut command, log } = Cli::parse();
+    if let Err(error) = log.begin(command.settings()) {
+        return failed(&error);
+    }
     if let Err(error) = ranks::check(&command) {
         return failed(&error);
     }
@@ -76,7 +81,7 @@ fn main() -> ExitCode {
         return failed(&anyhow::Error::msg(error));
     }
     let result = match command {
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => train::run(&args, Log::of_process()),
         Command::Compile(args) => compile::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Generate(args) => generate::run(&args),
@@ -110,8 +115,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return ExitCode::from(141);
         }
-        out::complain(format_args!(
-            "error: cannot write to standard output: {}\n  help: {}",
+        log::error(format_args!(
+            "cannot write to standard output: {}\n  help: {}",
             reason(error),
             help_to_write(error)
         ));
@@ -120,7 +125,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     if let Some(error) = error.downcast_ref::<TrainError>()
         && error.is_interrupt()
     {
-        out::complain(error);
+        log::ended(error);
         return ExitCode::from(signals::exit_code().unwrap_or(130));
     }
     let says_error = error.chain().any(|error| {
@@ -130,8 +135,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     let message = message.trim_end();
     // Errors in a file begin with their place, for editors to jump to, and say `error:` themselves.
     match says_error {
-        true => out::complain(message),
-        false => out::complain(format_args!("error: {message}")),
+        true => log::error_at(message),
+        false => log::error(message),
     }
     ExitCode::from(2)
 }

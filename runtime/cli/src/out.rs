@@ -9,19 +9,24 @@ use console::Term;
 
 use crate::wrap::wrapped;
 
-/// What lines of this process begin with, if there are others beside it.
-static LABEL: OnceLock<String> = OnceLock::new();
+/// The rank of this process, if there are others beside it that it is not the first of.
+static RANK: OnceLock<usize> = OnceLock::new();
 
-/// From now on each line begins with this; what comes in pieces does not.
-pub(crate) fn label(label: String) {
-    let _ = LABEL.set(label);
+/// From now on each line begins with this rank; what comes in pieces does not.
+pub(crate) fn label(rank: usize) {
+    let _ = RANK.set(rank);
+}
+
+/// What [`label`] was given.
+pub(crate) fn rank() -> Option<usize> {
+    RANK.get().copied()
 }
 
 fn labelled(text: impl Display) -> String {
     let text = text.to_string();
-    match LABEL.get() {
+    match rank() {
         None => text,
-        Some(label) => text.lines().map(|line| format!("{label}{line}")).collect::<Vec<_>>().join("\n"),
+        Some(rank) => text.lines().map(|line| format!("[rank {rank}] {line}")).collect::<Vec<_>>().join("\n"),
     }
 }
 
@@ -46,6 +51,14 @@ pub(crate) fn line(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", labelled(text))
 }
 
+/// As [`line`], of one that says itself which process it is of.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn line_whole(text: String) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
 /// Writes a piece of a line at once.
 ///
 /// # Errors
@@ -58,6 +71,11 @@ pub(crate) fn piece(text: &str) -> io::Result<()> {
 
 /// Writes a line to standard error. If that fails there is nobody left to tell.
 pub(crate) fn complain(text: impl Display) {
+    complain_whole(labelled(text));
+}
+
+/// As [`complain`], of a line that says itself which process it is of.
+pub(crate) fn complain_whole(text: String) {
     // In one piece: others may write to the same place.
-    let _ = io::stderr().lock().write_all(format!("{}\n", labelled(text)).as_bytes());
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }

@@ -3,7 +3,6 @@
 mod finetune;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::{Result, bail};
 use linc_device::signals;
@@ -18,9 +17,10 @@ use linc_study::place::{PlaceSettings, Placed, Placing, Sequences, Target, Watch
 
 use crate::args::{Format, PlaceArgs};
 use crate::device::device;
-use crate::hugging_face::{LINES, subject};
+use crate::hugging_face::subject;
+use crate::log;
 use crate::out;
-use crate::progress::{Progress, drawable};
+use crate::progress::Progress;
 use crate::table::table;
 
 /// What requests to end are answered with.
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
     target.check()?;
     let folder = &target.folder;
     let config = finetune::config(args, ratio, folder)?;
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     let bar = Progress::new();
     let subject = match subject(&args.checkpoint, &folder.join("imported"), &bar)? {
         Ok(subject) => subject,
@@ -76,8 +76,7 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
         seed,
     };
     let device = device(&args.device, args.threads, &bar)?;
-    let mut watcher =
-        Shown { bar: bar.clone(), what: String::new(), begun: Instant::now(), said: Instant::now() };
+    let mut watcher = Shown { bar: bar.clone() };
     watcher.message(&format!(
         "{}, {} layers: {} sequences of {context} tokens to score and search on, as many to compare on, {batch} at once",
         subject.model.title(),
@@ -98,7 +97,7 @@ pub(crate) fn run(args: &PlaceArgs) -> Result<ExitCode> {
     let scores = placing.placed.write(file)?;
     match done {
         Err(StudyError::Interrupted) => {
-            out::complain(format_args!("Wrote {}, which is not complete", file.display()));
+            log::ended(format_args!("Wrote {}, which is not complete", file.display()));
             return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
         }
         done => done?,
@@ -132,8 +131,8 @@ fn samples(args: &PlaceArgs, subject: &Subject, context: usize) -> Result<Vec<Sa
     if names.is_empty() {
         names.push("mqar".into());
         if subject.tokenizer.is_some() {
-            out::complain(
-                "note: without --text, layers are weighed on pairs of tokens that are drawn (--tasks mqar), which may be far from what the model was trained on",
+            log::note(
+                "without --text, layers are weighed on pairs of tokens that are drawn (--tasks mqar), which may be far from what the model was trained on",
             );
         }
     }
@@ -154,7 +153,7 @@ fn samples(args: &PlaceArgs, subject: &Subject, context: usize) -> Result<Vec<Sa
         limit: None,
         lengths: vec![],
         seed: args.seed.unwrap_or_default(),
-        stop: signals::catch(NOTICES),
+        stop: log::catch(NOTICES),
     };
     let mut samples = vec![];
     for task in task::chosen(&names)? {
@@ -240,30 +239,17 @@ fn text(placed: &Placed) -> String {
     text
 }
 
-/// How far it is, as a bar, or where there is none by a line now and then.
+/// How far it is.
 struct Shown {
     bar: Progress,
-    what: String,
-    begun: Instant,
-    said: Instant,
 }
 
 impl Watcher for Shown {
     fn message(&mut self, text: &str) {
-        self.bar.suspend(|| out::complain(text));
+        self.bar.suspend(|| log::say(text));
     }
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {
-        if self.what != what {
-            self.what = what.to_owned();
-            (self.begun, self.said) = (Instant::now(), Instant::now());
-        }
-        let words = format!("{what} {done}/{total}");
-        self.bar.show(what, &words, done, total);
-        if !drawable() && done < total && self.said.elapsed() > LINES {
-            self.said = Instant::now();
-            let left = self.begun.elapsed().as_secs_f64() * (total - done) as f64 / done.max(1) as f64;
-            out::complain(format_args!("{words}, {left:.0} s left"));
-        }
+        self.bar.show(what, &format!("{what} {done}/{total}"), done, total);
     }
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::args::{Format, ProfileArgs};
 use crate::config::take_format;
 use crate::device::opener;
+use crate::log;
 use crate::out;
 use crate::progress::Progress;
 use crate::roofline;
@@ -31,7 +32,7 @@ const NOTICES: signals::Notices = signals::Notices {
 const MOST_STEPS: usize = 1_000_000;
 
 pub(crate) fn run(args: &ProfileArgs) -> Result<ExitCode> {
-    check_first("profile", &["--steps", "--warmup", "--format", "--help"], &args.config, &args.overrides)?;
+    check_first("profile", &["--steps", "--warmup", "--format"], &args.config, &args.overrides)?;
     // What stands behind the config arrives among the settings.
     let (format, settings) = take_format("--format", args.format, &args.overrides)?;
     let (steps, settings) = take_count("--steps", args.steps, settings)?;
@@ -42,16 +43,16 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<ExitCode> {
     let loaded =
         JobConfig::load_file(&args.config, &Override::parse_all(&settings, &JobConfig::keys())?, &SHIPPED)?;
     let config = loaded.config;
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     for warning in &loaded.warnings {
-        out::complain(format_args!("warning: {warning}"));
+        log::warn(warning);
     }
     let mut shown = Shown { bar: Progress::new(), steps: warmup + steps };
     let files = ModelFiles::resolve(&config.model, &loaded.files, &SHIPPED)?;
     let (choice, threads) = (config.training.device, config.training.threads);
     let mut open = opener(choice, threads, shown.bar.clone(), || !stop.load(Ordering::Relaxed));
     let title = args.config.display().to_string();
-    out::complain(format_args!("Profiling {} of {title}, after {warmup} to warm up", count(steps, "step")));
+    log::say(format_args!("Profiling {} of {title}, after {warmup} to warm up", count(steps, "step")));
     let wanted = ProfiledSteps { warmup, steps };
     let report = profile(config, &files, wanted, &mut *open, stop, &mut shown);
     shown.bar.clear();
@@ -86,6 +87,10 @@ impl Observer for Shown {
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {
         self.bar.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
+    }
+
+    fn tuning(&mut self, done: usize, runs: usize) {
+        self.bar.show("tile sizes", "measuring tile sizes", done as u64, runs as u64);
     }
 
     fn step(&mut self, step: usize, _: f32) {

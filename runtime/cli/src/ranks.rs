@@ -1,6 +1,7 @@
 //! `linc launch` and `linc bench exchange`, and what commands do that are started as several ranks.
 
 use std::env;
+use std::ffi::OsString;
 use std::process::{self, ExitCode};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::args::{BenchCommand, BenchExchangeArgs, Cli, Command, Format, LaunchArgs};
 use crate::bench::{distinct, teller, times, timing};
+use crate::log::{self, Log};
 use crate::out;
 use crate::progress::Progress;
 use crate::table::table;
@@ -35,10 +37,13 @@ pub(crate) fn launch(args: &LaunchArgs) -> Result<ExitCode> {
     }
     let starter = Starter::find()?;
     if let Some(warning) = Starter::warning(args.ranks) {
-        out::complain(format_args!("warning: {warning}"));
+        log::warn(warning);
     }
     let program = env::current_exe().context("the program does not know where it is")?;
-    Ok(ExitCode::from(become_command(starter.command(args.ranks, &program, &args.command))?))
+    // Each rank says what this one was asked to say.
+    let mut words: Vec<OsString> = Log::of_process().arguments().into_iter().map(OsString::from).collect();
+    words.extend(args.command.iter().cloned());
+    Ok(ExitCode::from(become_command(starter.command(args.ranks, &program, &words))?))
 }
 
 /// Refuses commands that would do the same work once a rank, and write to the same folders.
@@ -118,12 +123,12 @@ fn nature(command: &Command) -> (&'static str, Nature) {
 /// Lines of other ranks than the first say whose they are.
 pub(crate) fn label(place: &Place) {
     if place.rank > 0 {
-        out::label(format!("[rank {}] ", place.rank));
+        out::label(place.rank);
     }
 }
 
 pub(crate) fn say(message: &str) {
-    out::complain(format_args!("error: {message}"));
+    log::error(message);
 }
 
 pub(crate) fn exchange(args: &BenchExchangeArgs) -> Result<ExitCode> {
@@ -173,7 +178,7 @@ fn agree(ranks: &mut Ranks, args: &BenchExchangeArgs) -> Result<(), BenchError> 
         let named = processes.iter().enumerate();
         let named =
             named.map(|(rank, process)| format!("rank {rank} is {}", String::from_utf8_lossy(process)));
-        out::complain(named.collect::<Vec<_>>().join(", "));
+        log::say(named.collect::<Vec<_>>().join(", "));
     }
     let BenchExchangeArgs { exchange, size, ranks: over, rounds, warmup, timeout, format: _ } = args;
     let size: Vec<String> = size.iter().map(ToString::to_string).collect();

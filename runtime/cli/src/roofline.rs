@@ -6,6 +6,7 @@ use linc_device::NOISY;
 use linc_device::words::bytes;
 
 use crate::bench::ms;
+use crate::log;
 use crate::out;
 use crate::table::table;
 
@@ -36,8 +37,8 @@ pub(crate) fn limits(machine: &Machine) -> String {
 /// Warns where other processes took so much of the machine that the numbers are not its own.
 pub(crate) fn warn_of_others(others: Option<f64>) {
     if let Some(others) = others.filter(|others| *others > NOISY) {
-        out::complain(format_args!(
-            "warning: other processes took {:.0} % of the machine meanwhile; alone, shares of its limits would be higher",
+        log::warn(format_args!(
+            "other processes took {:.0} % of the machine meanwhile; alone, shares of its limits would be higher",
             100.0 * others
         ));
     }

@@ -17,6 +17,7 @@ use linc_session::target;
 use crate::args::ServeArgs;
 use crate::compile::pass_setting;
 use crate::device::device;
+use crate::log;
 use crate::out;
 use crate::progress::Progress;
 use crate::text_model::TextModel;
@@ -78,11 +79,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !host.is_loopback() && settings.token.is_none() {
-        out::complain(
-            "warning: everybody who reaches this address may ask\n  help: give --api-key-file, or leave --host out",
+        log::warn(
+            "everybody who reaches this address may ask\n  help: give --api-key-file, or leave --host out",
         );
     }
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     let mut said = Ok(());
     serve(served, &settings, stop, &mut |address| {
         said = out::line(format_args!(

@@ -13,6 +13,7 @@ use linc_train::config::JobConfig;
 use linc_train::trainer::planned_memory;
 
 use crate::args::SweepArgs;
+use crate::log;
 use crate::out;
 use crate::progress::Progress;
 use crate::shipped::SHIPPED;
@@ -36,7 +37,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode> {
             "--dry-run" => dry_run = true,
             "--retry-failed" => retry = true,
             other if other.starts_with("--") && !other.contains('.') => {
-                let near = nearest(other, ["--dry-run", "--retry-failed", "--help"].into_iter());
+                let near =
+                    nearest(other, ["--dry-run", "--retry-failed", "--help"].into_iter().chain(log::OPTIONS));
                 let near = near.map_or_else(
                     || "linc sweep --help lists them".to_owned(),
                     |near| format!("did you mean {near}?"),
@@ -49,15 +51,15 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode> {
     let keys = [JobConfig::keys(), sweep::keys()].concat();
     let sweep = Sweep::load(&args.sweep, &Override::parse_all(&settings, &keys)?, &SHIPPED)?;
     for warning in &sweep.warnings {
-        out::complain(format_args!("warning: {warning}"));
+        log::warn(warning);
     }
     if dry_run {
         return list(&sweep);
     }
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     let program = env::current_exe().context("the program does not know where it is")?;
     let folder = sweep.folder.display();
-    out::complain(format_args!("{}, in {folder}", count(sweep.runs.len(), "run")));
+    log::say(format_args!("{}, in {folder}", count(sweep.runs.len(), "run")));
     let mut shown = Shown { sweep: &sweep, progress: Progress::new() };
     let summary = sweep::carry_out(&sweep, &program, retry, stop, &mut shown)?;
     shown.progress.clear();
@@ -66,7 +68,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode> {
     out::line(format_args!("\n{}\n", points_table(&sweep, &points)))?;
     out::line(format_args!("Wrote {}", path.display()))?;
     if summary.interrupted {
-        out::complain("Interrupted; the same command goes on");
+        log::ended("Interrupted; the same command goes on");
         return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
     }
     if summary.failed > 0 {
@@ -87,7 +89,7 @@ struct Shown<'a> {
 
 impl Watcher for Shown<'_> {
     fn message(&mut self, text: &str) {
-        self.progress.suspend(|| out::complain(text));
+        self.progress.suspend(|| log::say(text));
     }
 
     fn progress(&mut self, done: u64, total: u64, going: usize) {
@@ -111,7 +113,11 @@ impl Watcher for Shown<'_> {
         };
         let seconds = outcome.seconds;
         self.progress.suspend(|| {
-            out::complain(format_args!("[{done}/{total}] {}  {how}  ({seconds:.1} s)", outcome.run))
+            let line = format!("[{done}/{total}] {}  {how}  ({seconds:.1} s)", outcome.run);
+            match outcome.status {
+                Status::Finished => log::say(line),
+                Status::Failed => log::ended(line),
+            }
         });
     }
 }

@@ -9,9 +9,10 @@ use linc_device::signals;
 use linc_device::words::{bytes, count};
 
 use crate::args::TokenizeArgs;
-use crate::hugging_face::{LINES, as_word};
+use crate::hugging_face::as_word;
+use crate::log;
 use crate::out;
-use crate::progress::{Progress, drawable};
+use crate::progress::Progress;
 
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
@@ -20,20 +21,14 @@ const NOTICES: signals::Notices = signals::Notices {
 };
 
 pub(crate) fn run(args: &TokenizeArgs) -> Result<ExitCode> {
-    let stop = signals::catch(NOTICES);
+    let stop = log::catch(NOTICES);
     let bar = Progress::new();
     let begun = Instant::now();
-    let mut said = begun;
     let mut tell = |event: Event<'_>| match event {
-        Event::Note(text) => bar.suspend(|| out::complain(format_args!("note: {text}"))),
+        Event::Note(text) => bar.suspend(|| log::note(text)),
         Event::Progress { what, done, total } => {
             let words = format!("{what} {} of {}", bytes(done), bytes(total));
             bar.show(what, &words, done, total);
-            // Where there is no bar, a line now and then says that it goes on.
-            if !drawable() && done < total && said.elapsed() > LINES {
-                said = Instant::now();
-                out::complain(words);
-            }
         }
     };
     let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::default() };

@@ -20,9 +20,9 @@ use linc_train::trainer::{Folder, Machine, Observer, Questions, Summary, Trainer
 
 use serde_json::{Value, json};
 
-use crate::args::{Format, TrainArgs};
-use crate::config::take_format;
-use crate::console::{Console, Log, object};
+use crate::args::TrainArgs;
+use crate::console::Console;
+use crate::log::{self, Log, object};
 use crate::out;
 use crate::ranks::{label, say};
 use crate::shipped::SHIPPED;
@@ -38,20 +38,14 @@ const NOTICES: signals::Notices = signals::Notices {
 /// Of ranks other than the first, which says it for all.
 const NO_NOTICES: signals::Notices = signals::Notices { first: "", second: "" };
 
-pub(crate) fn run(args: &TrainArgs) -> Result<ExitCode> {
+pub(crate) fn run(args: &TrainArgs, log: Log) -> Result<ExitCode> {
     // Switches after the config file arrive among the overrides.
-    let (format, settings) = take_format("--log-format", args.log_format, &args.overrides)?;
     let (switches, settings): (Vec<String>, Vec<String>) =
-        settings.into_iter().partition(|a| ["--profile", "--list-settings", "--quiet"].contains(&a.as_str()));
+        args.overrides.iter().cloned().partition(|a| ["--profile", "--list-settings"].contains(&a.as_str()));
     let has = |switch: &str| switches.iter().any(|s| s == switch);
     if args.list_settings || has("--list-settings") {
         return list_settings();
     }
-    let log = match format {
-        Format::Json => Log::Json,
-        Format::Text if args.quiet || has("--quiet") => Log::Quiet,
-        Format::Text => Log::Text,
-    };
     let asked = load(args, &settings, args.profile || has("--profile"));
     let place = Place::of_process()?;
     if place.world == 1 {
@@ -69,12 +63,7 @@ struct Asked {
 
 fn load(args: &TrainArgs, settings: &[String], profile: bool) -> Result<Asked> {
     let Some(path) = &args.config else { bail!("name a config, such as configs/quickstart.toml") };
-    check_first(
-        "train",
-        &["--profile", "--list-settings", "--quiet", "--log-format", "--help"],
-        path,
-        &args.overrides,
-    )?;
+    check_first("train", &["--profile", "--list-settings"], path, &args.overrides)?;
     let mut loaded =
         JobConfig::load_file(path, &Override::parse_all(settings, &JobConfig::keys())?, &SHIPPED)?;
     loaded.config.profiling.enable_profiling |= profile;
@@ -94,7 +83,7 @@ fn over_ranks(place: &Place, asked: Result<Asked>, log: Log) -> Result<ExitCode>
         Ok(error) => TrainError::Config(error),
         Err(error) => TrainError::Start(error.to_string()),
     });
-    let log = if team.is_first() { log } else { Log::Quiet };
+    let log = Log { quiet: log.quiet || !team.is_first(), ..log };
     let result = team
         .settle("reading the config", asked)
         .map_err(anyhow::Error::from)
@@ -125,7 +114,7 @@ fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
     let Asked { loaded, files, questions } = asked;
     let folder = if loaded.folder_is_named { Folder::Named } else { Folder::OfConfig };
     let config = loaded.config;
-    let stop = signals::catch(if team.is_first() { NOTICES } else { NO_NOTICES });
+    let stop = log::catch(if team.is_first() { NOTICES } else { NO_NOTICES });
     let color = !config.metrics.disable_color_printing;
     let mut console = Console::new(config.training.steps, color, log, stop);
     for warning in loaded.warnings.iter().filter(|_| team.is_first()) {
@@ -158,17 +147,17 @@ fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
         (result, Some(code)) => {
             shown?;
             if let (Err(error), true) = (result, team.is_first()) {
-                out::complain(error);
+                log::ended(error);
             }
             return Ok(code);
         }
         (result, None) => result?,
     };
     shown?;
-    match log {
+    match log.is_json() {
         _ if !team.is_first() => {}
-        Log::Json => out::line(object("info", json!({ "summary": summary_json(&summary) })))?,
-        Log::Text | Log::Quiet => out::line(summary_text(&summary, console.width()))?,
+        true => out::line_whole(object("info", json!({ "summary": summary_json(&summary) })))?,
+        false => out::line(summary_text(&summary, console.width()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -177,7 +166,7 @@ fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
 pub(crate) fn check_first(command: &str, switches: &[&str], config: &Path, rest: &[String]) -> Result<()> {
     let Some(first) = config.to_str().filter(|first| first.starts_with('-')) else { return Ok(()) };
     if !first.contains('.') {
-        let near = nearest(first, switches.iter().copied());
+        let near = nearest(first, switches.iter().copied().chain(log::OPTIONS).chain(["--help"]));
         let near = near.map_or_else(
             || format!("linc {command} --help lists them"),
             |near| format!("did you mean {near}?"),

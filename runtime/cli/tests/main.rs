@@ -15,6 +15,7 @@ mod fit;
 mod folders;
 mod hugging_face;
 mod limits;
+mod log;
 mod look;
 mod memory;
 mod mistakes;

@@ -23,7 +23,21 @@ const LEAST_ROUNDS: usize = 3;
 /// The part of the default's time that a size must stay below to be taken: noise decides nothing.
 const CLEARLY: f64 = 0.97;
 
-/// Measures the sites for at most about `limit` and returns the sizes that won; `tell` hears what was chosen and why.
+/// What is told of measuring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told<'a> {
+    /// What was chosen for a kernel, or for all, and why.
+    Choice(&'a str),
+    /// So many of the runs of candidates are done, of as many as there may be: the time may be up before.
+    Runs {
+        /// Those of kernels that are through, all of them among them.
+        done: usize,
+        /// Of all kernels.
+        total: usize,
+    },
+}
+
+/// Measures the sites for at most about `limit` and returns the sizes that won; `tell` hears how far it is, what was chosen and why.
 /// What there is no time for, or no memory, stays as linc has it; so does what is left when `stop` is set.
 pub fn tune(
     sites: &BTreeSet<Site>,
@@ -32,7 +46,7 @@ pub fn tune(
     limit: Duration,
     store: &Store,
     stop: &AtomicBool,
-    tell: &mut dyn FnMut(&str),
+    tell: &mut dyn FnMut(Told<'_>),
 ) -> Tiles {
     let mut tiles = Tiles::new();
     if limit.is_zero() {
@@ -55,21 +69,31 @@ pub fn tune(
     let arena = match device.allocate(bytes) {
         Ok(arena) => arena,
         Err(error) => {
-            tell(&format!("Tile sizes are linc's own: measuring them takes memory, {error}"));
+            let why = format!("Tile sizes are linc's own: measuring them takes memory, {error}");
+            tell(Told::Choice(&why));
             return tiles;
         }
     };
     let count = open.len();
+    let runs = |candidates: &Candidates| candidates.len() * (1 + ROUNDS);
+    let total = open.iter().map(|(_, candidates, _)| runs(candidates)).sum();
+    let mut before = 0;
     for (done, (site, candidates, key)) in open.into_iter().enumerate() {
         // An equal part of what is left.
         let share = end.saturating_duration_since(Instant::now()) / (count - done) as u32;
-        match measure(&candidates, device, arena, share, stop) {
+        let mut ran = |own: usize| tell(Told::Runs { done: before + own, total });
+        let found = measure(&candidates, device, arena, share, stop, &mut ran);
+        before += runs(&candidates);
+        tell(Told::Runs { done: before, total });
+        match found {
             Some(entry) => {
                 store.put(&site, &key, &entry);
                 choose_measured(&site, &entry, "measured", target, &mut tiles, tell);
             }
             None if stop.load(Ordering::Relaxed) => break,
-            None => tell(&format!("{site}: tiles are linc's own, there was no time to measure")),
+            None => {
+                tell(Told::Choice(&format!("{site}: tiles are linc's own, there was no time to measure")));
+            }
         }
     }
     tiles
@@ -90,22 +114,22 @@ fn choose_measured(
     how: &str,
     target: Target,
     tiles: &mut Tiles,
-    tell: &mut dyn FnMut(&str),
+    tell: &mut dyn FnMut(Told<'_>),
 ) {
     let Entry { tile, seconds, default_seconds } = *entry;
     let own = site.default_tile(target.into());
     let ms = |seconds: f64| format!("{:.3} ms", seconds * 1e3);
     if tile == own {
-        tell(&format!("{site}: tiles of {own} stay, {} ({how})", ms(default_seconds)));
+        tell(Told::Choice(&format!("{site}: tiles of {own} stay, {} ({how})", ms(default_seconds))));
         return;
     }
     tiles.insert(*site, tile);
-    tell(&format!(
+    tell(Told::Choice(&format!(
         "{site}: tiles of {tile} take {} instead of {} with {own}, {:.2}x as fast ({how})",
         ms(seconds),
         ms(default_seconds),
         default_seconds / seconds
-    ));
+    )));
 }
 
 /// A candidate that runs.
@@ -117,16 +141,18 @@ struct LoadedTile<'a> {
     seconds: f64,
 }
 
-/// The fastest candidate, or nothing if the time does not suffice, `stop` is set, or linc's own choice cannot be run.
+/// The fastest candidate, `ran` hears after how many runs of all; or nothing if the time does not suffice, `stop` is set, or linc's own choice cannot be run.
 fn measure(
     candidates: &Candidates,
     device: &mut dyn Device,
     arena: Arena,
     share: Duration,
     stop: &AtomicBool,
+    ran: &mut dyn FnMut(usize),
 ) -> Option<Entry> {
     let begun = Instant::now();
     let mut loaded: Vec<LoadedTile<'_>> = vec![];
+    let mut runs = 0;
     for (tile, trial) in candidates {
         if stop.load(Ordering::Relaxed) {
             return None;
@@ -134,6 +160,8 @@ fn measure(
         if begun.elapsed() > share / 2 {
             break;
         }
+        runs += 1;
+        ran(runs);
         // What a device refuses, for its registers or its shared memory, is no candidate there.
         let Ok(program) = device.load(&trial.plan, arena, 0) else { continue };
         let candidate = LoadedTile { tile: *tile, trial, program, seconds: f64::INFINITY };
@@ -155,6 +183,8 @@ fn measure(
                 return None;
             }
             candidate.seconds = candidate.seconds.min(time(candidate, device)?);
+            runs += 1;
+            ran(runs);
         }
     }
     let default_seconds = loaded.iter().find(|c| c.tile == own)?.seconds;
@@ -235,8 +265,14 @@ mod tests {
         let mut cpu = Cpu::new(CpuOptions { threads: Some(1), level: None }).expect("a CPU");
         let mut said = vec![];
         let limit = Duration::from_secs_f64(seconds);
-        let mut tell = |text: &str| said.push(text.to_string());
+        let mut runs = vec![];
+        let mut tell = |told: Told<'_>| match told {
+            Told::Choice(text) => said.push(text.to_string()),
+            Told::Runs { done, total } => runs.push((done, total)),
+        };
         let tiles = tune(&sites(), &mut cpu, Target::Cpu, limit, store, &AtomicBool::new(false), &mut tell);
+        assert!(runs.is_sorted(), "{runs:?}");
+        assert!(runs.last().is_none_or(|(done, total)| done == total && *done > 0), "{runs:?}");
         (tiles, said)
     }
 

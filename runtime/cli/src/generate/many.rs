@@ -18,7 +18,9 @@ use linc_session::Session;
 use serde_json::{Map, Value, json};
 
 use crate::args::GenerateArgs;
+use crate::log;
 use crate::out;
+use crate::progress::Progress;
 use crate::text_model::TextModel;
 
 /// What the command line asks for.
@@ -67,13 +69,16 @@ impl Asked<'_> {
         let (mut next, mut failed) = (0, false);
         let mut written: io::Result<()> = Ok(());
         let gone = AtomicBool::new(false);
+        let bar = Progress::new();
+        let mut ended = 0;
         engine.run(requests, &gone, &mut |number, event| {
             let text = texts.entry(number).or_default();
             let given = &prompts[number as usize];
+            let ends = event.as_ref().map_or(true, |one| one.end.is_some());
             match event {
                 Ok(one) => {
                     if self.args.stream && written.is_ok() {
-                        written = out::line(piece(tokenizer, number, &one));
+                        written = bar.suspend(|| out::line(piece(tokenizer, number, &one)));
                     }
                     text.tokens += 1;
                     text.text.push_str(&one.text);
@@ -84,13 +89,15 @@ impl Asked<'_> {
                     failed = true;
                     text.end = Some(json!("error"));
                     let line = given.line.map_or_else(String::new, |line| format!("prompt of line {line}: "));
-                    out::complain(format_args!("error: {line}{}", self.of_checkpoint(error)));
+                    bar.suspend(|| log::error(format_args!("{line}{}", self.of_checkpoint(error))));
                     if self.args.stream && written.is_ok() {
                         let end = json!({"index": number, "text": "", "finish_reason": "error"});
-                        written = out::line(end);
+                        written = bar.suspend(|| out::line(end));
                     }
                 }
             }
+            ended += usize::from(ends);
+            bar.count("texts", ended, prompts.len());
             if self.args.stream {
                 gone.store(written.is_err(), Ordering::Relaxed);
                 return;
@@ -99,7 +106,7 @@ impl Asked<'_> {
             while let Some(done) = texts.get(&next).filter(|text| text.end.is_some()) {
                 let line = record(&prompts[next as usize], next, done, self.args.logprobs.is_some());
                 if written.is_ok() {
-                    written = out::line(line);
+                    written = bar.suspend(|| out::line(line));
                 }
                 texts.remove(&next);
                 next += 1;
@@ -108,6 +115,7 @@ impl Asked<'_> {
                 gone.store(true, Ordering::Relaxed);
             }
         })?;
+        bar.clear();
         written?;
         let work = engine.work();
         self.complain(&work, memory, text)?;
@@ -142,7 +150,7 @@ impl Asked<'_> {
             0 => String::new(),
             n => format!(" ({} in blocks, at {} tokens/s)", thousands(n as u64), speed(n, reading)),
         };
-        out::complain(format_args!(
+        log::say(format_args!(
             "read {}{of_blocks}, wrote {} at {} tokens/s, {:.1} at a time; first token after {:.3} s, {:.3} s at most",
             count(read, "token"),
             thousands(written as u64),
@@ -165,10 +173,7 @@ impl Asked<'_> {
             }
         };
         let beside = if state == 0 { String::new() } else { self.beside(text)? };
-        out::complain(format_args!(
-            "memory of a sequence of {}: {kept}{beside}",
-            count(self.context, "token")
-        ));
+        log::say(format_args!("memory of a sequence of {}: {kept}{beside}", count(self.context, "token")));
         Ok(())
     }
 

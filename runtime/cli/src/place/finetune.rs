@@ -11,7 +11,7 @@ use linc_study::place::Placed;
 use linc_train::config::JobConfig;
 
 use crate::args::{Format, PlaceArgs, TrainArgs};
-use crate::out;
+use crate::log::{self, Log};
 use crate::shipped::SHIPPED;
 use crate::train;
 
@@ -93,13 +93,12 @@ pub(super) fn run(
     let placement = Placement::Layers(placed.linear.clone());
     let kinds = layer_kinds(placed.layers, None, &placement)?;
     let overrides = settings(args, Ratio::of(&kinds), placement.to_string(), hybrid, folder);
-    out::complain(format_args!("\nTraining the hybrid by {}", config.display()));
-    train::run(&TrainArgs {
-        config: Some(config.to_path_buf()),
-        profile: false,
-        list_settings: false,
-        quiet: args.format == Format::Json,
-        log_format: args.format,
-        overrides,
-    })
+    log::say(format_args!("\nTraining the hybrid by {}", config.display()));
+    let mut log = Log::of_process();
+    // What the run says stands behind the placement.
+    if args.format == Format::Json {
+        log.format = Format::Json;
+    }
+    let config = Some(config.to_path_buf());
+    train::run(&TrainArgs { config, profile: false, list_settings: false, overrides }, log)
 }

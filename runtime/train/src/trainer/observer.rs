@@ -11,6 +11,8 @@ pub trait Observer {
     /// Work that has taken longer than a second goes on: `done` of `total`, in a unit that `what` implies (bytes of
     /// text for `Tokenizing`). Told several times a second; the last time with `done == total`.
     fn progress(&mut self, what: &str, done: u64, total: u64);
+    /// Tile sizes are measured: so many runs of candidates are done, of as many as there may be.
+    fn tuning(&mut self, done: usize, runs: usize);
     /// A step is done (every step).
     fn step(&mut self, step: usize, loss: f32);
     /// A validation goes on: so many of its batches are done. Told before the first and after each.

@@ -229,7 +229,10 @@ pub(super) fn tiles(
         let open = config.training.device.open((threads > 0).then_some(threads));
         let mut device = open.map_err(ExecError::from)?.device;
         let store = autotune::Store::of_environment();
-        let mut tell = |text: &str| observer.message(text);
+        let mut tell = |told: autotune::Told<'_>| match told {
+            autotune::Told::Choice(text) => observer.message(text),
+            autotune::Told::Runs { done, total } => observer.tuning(done, total),
+        };
         return Ok(autotune::tune(&sites, &mut *device, target, limit, &store, stop, &mut tell));
     };
     let tiles = autotune::recorded(&state.tiles, &sites, target)
