@@ -5,6 +5,7 @@
 
 pub(super) mod find;
 mod json;
+mod kinds;
 mod parquet;
 mod unpack;
 
@@ -12,6 +13,7 @@ use super::error::{DataError, unreadable};
 use super::loading::{Loading, Paced};
 use find::{Format, Found};
 pub(super) use json::Wanted;
+pub(super) use kinds::{Kinds, Names};
 use linc_device::words::count;
 use std::path::{Path, PathBuf};
 pub(super) use unpack::read_text;
@@ -19,7 +21,7 @@ pub(super) use unpack::read_text;
 /// So many files that are not read are named.
 const MOST_NAMES: usize = 5;
 
-/// Reads all documents of a file, a folder (at any depth) or a glob. None is empty.
+/// Reads all documents of a file, a folder (at any depth) or a glob, and says which kinds of files they come from. None is empty.
 ///
 /// # Errors
 /// Nothing there, or a file that cannot be read as UTF-8 text or JSON; or [`DataError::Interrupted`].
@@ -27,10 +29,10 @@ pub(super) fn read_documents(
     path: &str,
     wanted: Wanted<'_>,
     loading: &mut Loading<'_>,
-) -> Result<Vec<String>, DataError> {
+) -> Result<(Vec<String>, Kinds), DataError> {
     let given = PathBuf::from(path);
     let mut files = find::find(path)?;
-    let mut documents = Vec::new();
+    let (mut documents, mut kinds) = (Vec::new(), Kinds::default());
     let sizes = files.found.iter().filter_map(|file| std::fs::metadata(&file.path).ok());
     let mut reading = loading.paced("Reading", sizes.map(|about| about.len()).sum());
     let mut notes = Vec::new();
@@ -46,8 +48,11 @@ pub(super) fn read_documents(
             }
         };
         match each_document(file, wanted, &mut reading, &mut keep)? {
-            Outcome::Read => {}
-            Outcome::Noted(note) => notes.push(note),
+            Outcome::Read => kinds.add(file.format),
+            Outcome::Noted(note) => {
+                kinds.add(file.format);
+                notes.push(note);
+            }
             Outcome::LeftOut => files.left_out.push(file.path.clone()),
         }
     }
@@ -60,7 +65,7 @@ pub(super) fn read_documents(
     if documents.is_empty() {
         return Err(DataError::Empty { path: given });
     }
-    Ok(documents)
+    Ok((documents, kinds))
 }
 
 /// One document as it stands in a file.

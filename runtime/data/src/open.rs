@@ -7,9 +7,9 @@ use linc_device::words::count;
 
 use super::corpus::Corpus;
 use super::error::DataError;
-use super::files::{self, Wanted};
+use super::files::{self, Names, Wanted};
 use super::loading::Loading;
-use super::settings::{DataSettings, DatasetKind, TrainingSource};
+use super::settings::{DataSettings, DatasetKind, TEXT_FIELD, TrainingSource, ValidationSource};
 use super::shards::{Part, Shards, are_same, folder_of};
 use super::text::{Apart, Packing, TextBatches, TextSource, TextValidation};
 use super::tokenizer::{Tokenizer, losses};
@@ -21,6 +21,8 @@ struct Named<'a> {
     kind: DatasetKind,
     path: Option<&'a str>,
     field: &'a str,
+    /// What `field` is called where it was set, for what is said of it.
+    field_setting: &'static str,
     separator: Option<&'a str>,
     weight: f64,
     /// The setting with the path.
@@ -82,9 +84,8 @@ pub(super) fn text(
         Some(kind) => {
             let validation = &settings.validation;
             let path = validation.dataset_path.as_deref();
-            let field = &settings.training.text_field;
-            let separator = settings.training.document_separator.as_deref();
-            Some(Named { kind, path, field, separator, weight: 1.0, setting: "validation.dataset_path" })
+            let (weight, setting) = (1.0, "validation.dataset_path");
+            Some(Named { kind, path, weight, setting, ..Named::of(&settings.training) })
         }
         None => None,
     };
@@ -93,6 +94,12 @@ pub(super) fn text(
     if how == Split::BesideShards && shards.len() < named.len() && share > 0.0 {
         reader.loading.note(&format!(
             "{name}: shards do not tell their documents, so what is held out of another dataset and is in shards too may be trained on, unless they were made with --held-out {share} or more"
+        ));
+    }
+    let are_all_shards = shards.len() == named.len();
+    if are_all_shards && share > 0.0 && share != ValidationSource::default().fraction {
+        reader.loading.note(&format!(
+            "{name}: validation.fraction has no effect: of shards that part is validated on which was held out when they were made (linc tokenize --held-out)"
         ));
     }
     let (mut sources, mut parts, mut not_compared) = (Vec::new(), Vec::new(), Vec::new());
@@ -166,29 +173,39 @@ pub(super) fn text(
 /// The texts to train on.
 fn named(settings: &DataSettings) -> Vec<Named<'_>> {
     let training = &settings.training;
-    let separator = training.document_separator.as_deref();
     if training.datasets.is_empty() {
-        return vec![Named {
-            kind: training.dataset,
-            path: training.dataset_path.as_deref(),
-            field: &training.text_field,
-            separator,
-            weight: 1.0,
-            setting: "training.dataset_path",
-        }];
+        return vec![Named::of(training)];
     }
-    let entries = training.datasets.iter().map(|dataset| Named {
-        kind: DatasetKind::Text,
-        path: Some(&dataset.path),
-        field: dataset.text_field.as_deref().unwrap_or(&training.text_field),
-        separator,
-        weight: dataset.weight,
-        setting: "training.datasets",
+    let entries = training.datasets.iter().map(|dataset| {
+        let own = dataset.text_field.as_deref();
+        let of_all = Named::of(training);
+        Named {
+            kind: DatasetKind::Text,
+            path: Some(&dataset.path),
+            field: own.unwrap_or(of_all.field),
+            field_setting: own.map_or(of_all.field_setting, |_| "text_field of training.datasets"),
+            weight: dataset.weight,
+            setting: "training.datasets",
+            ..of_all
+        }
     });
     entries.collect()
 }
 
-impl Named<'_> {
+impl<'a> Named<'a> {
+    /// The only dataset that is trained on.
+    fn of(training: &'a TrainingSource) -> Self {
+        Named {
+            kind: training.dataset,
+            path: training.dataset_path.as_deref(),
+            field: &training.text_field,
+            field_setting: "training.text_field",
+            separator: training.document_separator.as_deref(),
+            weight: 1.0,
+            setting: "training.dataset_path",
+        }
+    }
+
     fn name(&self) -> String {
         self.path.unwrap_or(self.kind.word()).to_owned()
     }
@@ -196,7 +213,7 @@ impl Named<'_> {
 
 impl Reader<'_, '_> {
     fn source(&mut self, named: &Named<'_>) -> Result<Source, DataError> {
-        let (field, separator) = (named.field, named.separator);
+        let Named { field, field_setting, separator, .. } = *named;
         let wanted = Wanted { field, allows_nul: !self.tokenizer.reserves_nul(), separator };
         match (named.kind, named.path) {
             (DatasetKind::Text, Some(path)) => match folder_of(path) {
@@ -206,11 +223,19 @@ impl Reader<'_, '_> {
                             "{path}: training.document_separator does nothing to shards, whose documents are those that they were made with (linc tokenize --document-separator)"
                         ));
                     }
+                    if field != TEXT_FIELD {
+                        self.loading.note(&format!(
+                            "{path}: {field_setting} does nothing to shards, whose text is that which they were made of (linc tokenize --text-field)"
+                        ));
+                    }
                     Ok(Source::Shards(folder))
                 }
                 None => {
-                    let documents = files::read_documents(path, wanted, self.loading);
-                    Ok(Source::Documents(documents.map_err(|error| error.of(named.setting))?))
+                    let read = files::read_documents(path, wanted, self.loading);
+                    let (documents, kinds) = read.map_err(|error| error.of(named.setting))?;
+                    let names = Names { field: field_setting, separator: "training.document_separator" };
+                    files::say(&kinds.unread(path, wanted, names), self.loading);
+                    Ok(Source::Documents(documents))
                 }
             },
             (DatasetKind::Stories, _) => Ok(Source::Documents(stories::documents())),

@@ -34,5 +34,5 @@ pub fn read_texts(
 ) -> Result<Vec<String>, DataError> {
     let mut loading = Loading { stop, tell, cache: TokenCache::default() };
     let wanted = Wanted { field, allows_nul: !tokenizer.reserves_nul(), separator: None };
-    files::read_documents(path, wanted, &mut loading)
+    files::read_documents(path, wanted, &mut loading).map(|(documents, _)| documents)
 }

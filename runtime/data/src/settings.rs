@@ -7,6 +7,9 @@ use serde_json::json;
 
 use crate::recall::{RECALL_TASKS, RecallTask};
 
+/// Field or column that has the text where nobody names another.
+pub(super) const TEXT_FIELD: &str = "text";
+
 choice! {
     /// Where the training text comes from.
     DatasetKind {
@@ -63,7 +66,7 @@ section! {
         /// A .txt, .text, .raw, .jsonl, .ndjson or .json file, packed as .gz or .zst or not, or .parquet, a folder of them, a glob, or a folder of shards (linc tokenize).
         dataset_path: Option<String> = None, check check::not_empty().if_set();
         /// Field of a JSON object, or column of a Parquet file, that holds the text.
-        text_field: String = "text".to_owned(), check check::not_empty();
+        text_field: String = TEXT_FIELD.to_owned(), check check::not_empty();
         /// What stands between the documents of a plain text file, such as "<|endoftext|>"; without it a file is one document.
         document_separator: Option<String> = None, check check::not_empty().if_set();
         /// Datasets to mix by weight, [[training.datasets]], in place of dataset_path.

@@ -422,3 +422,4 @@ fn of_a_mixture_and_one_dataset_the_later_counts() {
 
 mod ranks;
 mod sources;
+mod unread;

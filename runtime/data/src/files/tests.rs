@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 const TEXT: Wanted<'_> = Wanted { field: "text", allows_nul: false, separator: None };
 
 fn read_documents(path: &str) -> Result<Vec<String>, DataError> {
-    quiet(|loading| super::read_documents(path, TEXT, loading))
+    quiet(|loading| super::read_documents(path, TEXT, loading)).map(|(documents, _)| documents)
 }
 
 /// Documents, and what was said.
@@ -21,7 +21,7 @@ fn read_with(path: &str, wanted: Wanted<'_>) -> (Vec<String>, Vec<String>) {
     };
     let stop = AtomicBool::new(false);
     let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
-    let documents = super::read_documents(path, wanted, &mut loading).expect("readable");
+    let (documents, _) = super::read_documents(path, wanted, &mut loading).expect("readable");
     (documents, notes)
 }
 

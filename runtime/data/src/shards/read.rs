@@ -55,7 +55,12 @@ impl Shards {
         let (mut starts, mut checksum) = (vec![0], crc32fast::Hasher::new());
         for shard in &files {
             let path = folder.join(&shard.file);
-            let size = std::fs::metadata(&path).map_err(|error| unreadable(&path, &error))?.len();
+            let size = std::fs::metadata(&path).map_err(|error| match error.kind() {
+                // The folder is there: to say where paths start would be no help.
+                io::ErrorKind::NotFound => damaged(&path, &format!("it is missing, and {INDEX} names it")),
+                _ => unreadable(&path, &error),
+            })?;
+            let size = size.len();
             if size != shard.size {
                 return Err(damaged(&path, &format!("it has {size} of its {} bytes", shard.size)));
             }

@@ -113,7 +113,7 @@ fn shards_hold_the_tokens_of_the_corpus() {
     let corpora = Corpora::new();
     let made = corpora.made("out", 0.0);
     let wanted = crate::files::Wanted { field: "text", allows_nul: true, separator: None };
-    let documents =
+    let (documents, _) =
         quiet(|l| crate::files::read_documents(&corpora.path("corpus"), wanted, l)).expect("text");
     let count = documents.len() as u64;
     let text_bytes: usize = documents.iter().map(String::len).sum();
@@ -248,7 +248,7 @@ fn damaged_shards_are_errors() {
     bad[crate::token_file::HEAD + 7] = 200;
     assert!(said(&bad).contains("the token 200 of a vocabulary of 6"));
     fs::remove_file(&path).expect("removed");
-    assert!(read().expect_err("missing").to_string().contains("no such file"));
+    assert!(read().expect_err("missing").to_string().contains("it is missing, and shards.json names it"));
     fs::write(&path, &whole).expect("written");
     assert_eq!(read(), Ok(()));
 }

@@ -15,7 +15,7 @@ use super::{Index, Part, Place, Shard, check, folder, in_hex};
 use crate::cache::{RULES, TOKENIZERS};
 use crate::error::DataError;
 use crate::files::find::{self, Found};
-use crate::files::{self, Document, Outcome, Wanted};
+use crate::files::{self, Document, Kinds, Names, Outcome, Wanted};
 use crate::loading::{Loading, Watch};
 use crate::token_file;
 use crate::tokenizer::Tokenizer;
@@ -148,6 +148,10 @@ pub fn tokenize(settings: TokenizeSettings<'_>, loading: &mut Loading<'_>) -> Re
     if let Some(warning) = writer.warning.take() {
         loading.note(&warning);
     }
+    let mut kinds = Kinds::default();
+    corpus.found.iter().filter(|file| !left_out.contains(&file.path)).for_each(|file| kinds.add(file.format));
+    let names = Names { field: "--text-field", separator: "--document-separator" };
+    files::say(&kinds.unread(settings.path, wanted, names), loading);
     if !left_out.is_empty() {
         loading.note(&files::left_out(Path::new(settings.path), left_out));
     }

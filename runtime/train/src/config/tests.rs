@@ -325,6 +325,19 @@ fn what_nobody_reads_says_so() {
     };
     let unread = [
         ("[training]\ndocument_separator = \"--\"\n", "2:22", "training.document_separator"),
+        ("[training]\ntext_field = \"body\"\n", "2:14", "training.text_field"),
+        ("[training]\ndataset = \"copy\"\n[validation]\nfraction = 0.2\n", "4:12", "validation.fraction"),
+        ("[validation]\nfraction = 0.2\n", "2:12", "validation.fraction"),
+        (
+            "[validation]\nenable = true\nfraction = 0.2\ndataset_path = \"other.txt\"\n",
+            "3:12",
+            "validation.fraction",
+        ),
+        (
+            "[model]\ntokenizer_path = \"t.json\"\n[training]\ndataset = \"copy\"\n",
+            "2:18",
+            "model.tokenizer_path",
+        ),
         ("[eval]\nlimit = 7\n", "2:9", "eval.limit"),
         ("[eval]\ndata = \"elsewhere\"\n", "2:8", "eval.data"),
         ("[training.recall]\nvocab_size = 32\n", "2:14", "training.recall.vocab_size"),
@@ -341,6 +354,7 @@ fn what_nobody_reads_says_so() {
     // Nothing is said of what is read, nor of defaults.
     for text in [
         "[eval]\nlimit = 7\ntasks = [\"copy\"]\n",
+        "[validation]\nenable = true\nfraction = 0.2\n",
         "[eval]\nlimit = 100\n",
         "[training]\ndataset = \"copy\"\n[training.recall]\nvocab_size = 32\n",
         "[training]\ndataset = \"mqar\"\n[training.mqar]\nnum_kv_pairs = 4\n",

@@ -3,7 +3,7 @@
 
 use linc_checkpoint::AsyncMode;
 use linc_config::{Section as _, Settings};
-use linc_data::{DatasetKind, MqarConfig, RecallConfig};
+use linc_data::{DatasetKind, MqarConfig, RecallConfig, TrainingSource, ValidationSource};
 use linc_driver::RecomputeMode;
 
 use super::{ActivationCheckpoint, JobConfig, Questions, Validation};
@@ -23,12 +23,36 @@ impl JobConfig {
         let data = &self.data;
         let reads_files =
             data.training.dataset == DatasetKind::Text || data.validation.dataset == Some(DatasetKind::Text);
+        let text_field = data.training.text_field != TrainingSource::default().text_field;
+        let fraction = data.validation.fraction != ValidationSource::default().fraction;
+        let is_recall = data.training.dataset.is_recall();
         let unread = [
             (
                 data.training.document_separator.is_some() && !reads_files,
                 "training.document_separator",
                 "it is for files of plain text, and built-in datasets have their documents",
             ),
+            (
+                text_field && !reads_files,
+                "training.text_field",
+                "it is for objects of JSON and columns of Parquet, and no files are read",
+            ),
+            (
+                is_recall && self.model.tokenizer_path.is_some(),
+                "model.tokenizer_path",
+                "sequences of a recall task are tokens, and no text",
+            ),
+            (
+                fraction && is_recall,
+                "validation.fraction",
+                "a recall task is validated on by sequences of their own number",
+            ),
+            (
+                fraction && !is_recall && self.validation.enable && data.validation.dataset.is_some(),
+                "validation.fraction",
+                "validation has data of its own",
+            ),
+            (idles && fraction && !is_recall, "validation.fraction", NO_VALIDATION),
             (
                 self.checkpoint.async_mode == AsyncMode::AsyncPinned,
                 "checkpoint.async_mode",

@@ -81,7 +81,8 @@ fn read(path: &Path, field: &str) -> (Result<Vec<String>, DataError>, Vec<String
     let stop = AtomicBool::new(false);
     let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
     let wanted = Wanted { field, allows_nul: false, separator: None };
-    let documents = read_documents(&path.display().to_string(), wanted, &mut loading);
+    let read = read_documents(&path.display().to_string(), wanted, &mut loading);
+    let documents = read.map(|(documents, _)| documents);
     (documents, notes)
 }
 
