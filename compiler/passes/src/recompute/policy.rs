@@ -76,14 +76,15 @@ impl Limit {
     /// What texts of limits look like.
     pub const EXPECTED: &'static str = "a share from 0 to 1, or an amount of memory such as 24GiB";
 
-    /// Units of [`Limit::Bytes`] in texts, those of 1000 and those of 1024.
-    const UNITS: [(&'static str, u64); 6] = [
+    /// Units of [`Limit::Bytes`] in texts, in the order in which they are looked for: all end like the last.
+    const UNITS: [(&'static str, u64); 7] = [
         ("KiB", 1 << 10),
         ("MiB", 1 << 20),
         ("GiB", 1 << 30),
         ("KB", 1_000),
         ("MB", 1_000_000),
         ("GB", 1_000_000_000),
+        ("B", 1),
     ];
 }
 
@@ -127,7 +128,7 @@ impl fmt::Display for Limit {
                 let whole = Limit::UNITS[..3].iter().rev().find(|(_, size)| bytes.is_multiple_of(*size));
                 match whole {
                     Some((unit, size)) => write!(f, "{}{unit}", bytes / size),
-                    None => write!(f, "{}KB", *bytes as f64 / 1e3),
+                    None => write!(f, "{bytes}B"),
                 }
             }
         }
@@ -142,6 +143,30 @@ impl fmt::Display for Policy {
             Policy::Layers(every) => write!(f, "{} {every}", Mode::Selective.name()),
             Policy::Full => f.write_str(Mode::Full.name()),
             Policy::Budget(limit) => write!(f, "{} {limit}", Mode::MemoryBudget.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_they_are_written() {
+        let read = |text: &str| text.parse::<Limit>();
+        for (text, limit, written) in [
+            ("0.25", Limit::Share(0.25), "0.25"),
+            ("24GiB", Limit::Bytes(24 << 30), "24GiB"),
+            ("1.5 gib", Limit::Bytes(3 << 29), "1536MiB"),
+            ("3KB", Limit::Bytes(3000), "3000B"),
+            ("5000001B", Limit::Bytes(5_000_001), "5000001B"),
+        ] {
+            assert_eq!(read(text), Ok(limit), "{text}");
+            assert_eq!(limit.to_string(), written);
+            assert_eq!(read(written), Ok(limit), "{written}");
+        }
+        for text in ["", "1.5", "-1", "GiB", "0B", "2TB", "1e30GB"] {
+            assert!(read(text).is_err_and(|error| error.contains("24GiB")), "{text}");
         }
     }
 }
