@@ -44,7 +44,7 @@ pub use linc_passes::placement::{Placement, Ratio, layer_kinds, layer_map};
 pub use linc_passes::precision::Precision;
 pub use linc_passes::recompute::{Limit as MemoryLimit, Mode as RecomputeMode, Policy as RecomputePolicy};
 pub use linc_passes::setting::PassSetting;
-pub use look::{HeadWeights, LookedAt, looked_at};
+pub use look::{HeadWeights, LookedAt, effective_count, looked_at};
 pub use mixed::copies;
 pub use model::{Attention, BatchShape, Model, Parameter, Sizes};
 pub use ranks::{GroupRow, RankReport, check_other_ranks};

@@ -81,3 +81,23 @@ fn only_a_forward_has_weights() {
         assert!(head_weights(&gradient, &[0.0; D], &[0.0; D], D).is_none());
     }
 }
+
+#[test]
+fn chunks_are_within_a_range_by_how_much_their_keys_add() {
+    let chunks = |op: &KindOp, headroom: f64, key: &dyn Fn(usize) -> f32| {
+        // One feature is enough to leave the range.
+        let keys: Vec<f32> = (0..N * D).map(|i| if i % D == 3 { key(i / D) } else { 0.0 }).collect();
+        head_weights(op, &vec![0.0; N * D], &keys, D).expect("a forward").chunks_within(30.0, headroom)
+    };
+    let causal = &forwards()[2];
+    // Four chunks of 16 keys, and one of 6.
+    assert_eq!(chunks(causal, 0.0, &|_| 3.0), Some([5, 5]));
+    assert_eq!(chunks(causal, 0.0, &|t| -9.0 * t as f32), Some([5, 5]));
+    assert_eq!(chunks(causal, 0.0, &|t| if t < 35 { -20.0 } else { 20.0 }), Some([4, 5]));
+    let steep = |t: usize| 2.5 * t as f32;
+    assert_eq!(chunks(causal, 0.0, &steep), Some([1, 5]));
+    assert_eq!(chunks(causal, 8.0, &steep), Some([2, 5]));
+    for other in forwards().iter().filter(|op| *op != causal && *op != &forwards()[3]) {
+        assert_eq!(chunks(other, 0.0, &|_| 0.0), None, "{}", other.name());
+    }
+}

@@ -21,6 +21,17 @@ pub struct Context<'a> {
     pub(crate) operations: BTreeMap<String, u64>,
 }
 
+/// The type of a tile's elements for a tensor's; f64 exists in the interpreter only.
+pub(crate) fn elem_of(dtype: DType) -> Option<Elem> {
+    match dtype {
+        DType::F32 => Some(Elem::F32),
+        DType::Bf16 => Some(Elem::Bf16),
+        DType::F16 => Some(Elem::F16),
+        DType::I32 => Some(Elem::I32),
+        DType::F64 => None,
+    }
+}
+
 impl<'a> Context<'a> {
     /// `storage` says where values live, `tiles` are the sizes that somebody chose.
     pub fn new(storage: &'a BTreeMap<Value, Storage>, target: Target, tiles: &'a Tiles) -> Self {
@@ -84,13 +95,8 @@ impl<'a> Lowering<'a> {
     }
 
     pub(crate) fn elem(&self, value: Value) -> Result<Elem, KernelError> {
-        match self.ty(value).dtype {
-            DType::F32 => Ok(Elem::F32),
-            DType::Bf16 => Ok(Elem::Bf16),
-            DType::F16 => Ok(Elem::F16),
-            DType::I32 => Ok(Elem::I32),
-            DType::F64 => self.fail("f64 exists in the interpreter only"),
-        }
+        let elem = elem_of(self.ty(value).dtype);
+        elem.map_or_else(|| self.fail("f64 exists in the interpreter only"), Ok)
     }
 
     /// The element type of all float operands and results of an operation that wants one.

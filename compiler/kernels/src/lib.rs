@@ -21,7 +21,7 @@ use linc_ir::{DType, Scope, Value};
 use linc_tile as tile;
 use thiserror::Error;
 
-pub use attention::{HEAD_DIM_MULTIPLE, decode_range, prefill_tokens, tiles};
+pub use attention::{HEAD_DIM_MULTIPLE, decode_range, fast_path, prefill_tokens, tiles};
 pub use context::Context;
 pub use cost::Cost;
 pub use exchange::{Exchange, Movement};

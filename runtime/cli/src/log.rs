@@ -122,7 +122,12 @@ pub(crate) fn ended(text: impl Display) {
 fn to_stderr(level: &str, prefix: &str, text: impl Display) {
     match Log::of_process().format {
         Format::Text => out::complain(format_args!("{prefix}{text}")),
-        Format::Json => out::complain_whole(object(level, json!({ "message": text.to_string().trim() }))),
+        Format::Json => {
+            let text = text.to_string();
+            let text = text.trim();
+            let message = text.strip_prefix("error: ").unwrap_or(text);
+            out::complain_whole(object(level, json!({ "message": message })));
+        }
     }
 }
 

@@ -9,12 +9,17 @@ use crate::common::{Folder, linc, refuse, succeed};
 fn a_run_is_watched_as_text_where_there_is_no_terminal() {
     let folder = Folder::new("watch");
     let config = folder.config();
-    succeed(&["train", &config]);
+    succeed(&["train", &config, "--metrics.linear_health_freq", "3"]);
     let run = folder.path("run").display().to_string();
     for args in [&["watch", &run][..], &["watch", "--once", &run]] {
         let said = succeed(args);
         assert!(said.starts_with(&format!("{run} (finished)\n")), "{said}");
         assert!(said.contains("layers LS") && said.contains("6/6"), "{said}");
+        assert!(
+            said.contains("linear layers  effective positions ")
+                && said.contains("fast path 100.0 % (step 6)"),
+            "{said}"
+        );
         for name in ["loss", "validation", "best", "tokens/s", "memory", "learning rate", "gradient norm"] {
             assert!(said.lines().any(|line| line.trim_start().starts_with(name)), "no {name:?} in {said}");
         }

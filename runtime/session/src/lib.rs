@@ -6,6 +6,7 @@
 
 pub mod autotune;
 mod error;
+pub mod look;
 pub mod output;
 mod session;
 

@@ -2,6 +2,7 @@
 
 mod folder;
 mod grad_norms;
+mod health;
 mod lock;
 mod non_finite;
 mod observer;
@@ -47,6 +48,7 @@ pub use programs::{open_model, planned_memory};
 pub use questions::{About, Measures, Questions};
 pub use start::Machine;
 
+use health::Health;
 use programs::{TRAIN, output};
 use shares::Shares;
 use step::{Meter, StepDone};
@@ -100,6 +102,8 @@ pub struct Trainer {
     update: Option<usize>,
     /// Names of the norms of parts of the gradients, in the order of the program's results.
     grad_norms: Vec<String>,
+    /// Looks at linear layers, where that is asked for.
+    health: Option<Health>,
     /// What checkpoints record of the tile sizes.
     tiles: BTreeMap<String, String>,
     data: Data,

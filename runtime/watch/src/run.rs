@@ -169,6 +169,27 @@ impl Run {
         Some((last.step - before.step.min(last.step)) as f64 * last.step_ms? / 1e3)
     }
 
+    /// The health of linear layers, as they were looked at last: the least and the most of all layers.
+    pub(crate) fn linear_layers(&self) -> Option<String> {
+        let record = self.records.iter().rfind(|record| !record.linear_attention.is_empty())?;
+        let range = |measure: &str, words: &str, factor: f64, unit: &str| {
+            let of = record.linear_attention.iter().filter(|(name, _)| name.ends_with(measure));
+            let values: Vec<f64> = of.map(|(_, value)| factor * value).collect();
+            let least = values.iter().copied().min_by(f64::total_cmp)?;
+            let most = values.iter().copied().max_by(f64::total_cmp)?;
+            let [least, most] = [least, most].map(|value| format!("{value:.1}"));
+            let range = if least == most { most } else { format!("{least} to {most}") };
+            Some(format!("{words} {range}{unit}"))
+        };
+        let ranges = [
+            range("/effective_positions", "effective positions", 1.0, ""),
+            range("/effective_features", "effective features", 1.0, ""),
+            range("/fast_path_rate", "fast path", 100.0, " %"),
+        ];
+        let ranges: Vec<String> = ranges.into_iter().flatten().collect();
+        Some(format!("{} (step {})", ranges.join(", "), record.step))
+    }
+
     /// Seconds of the steps that are left, at the pace of the last record.
     pub(crate) fn left(&self) -> Option<f64> {
         let left = self.steps?.saturating_sub(self.step());

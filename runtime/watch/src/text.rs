@@ -75,6 +75,7 @@ fn of_run(run: &Run, now: SystemTime) -> String {
         "gradient norm",
         &last.and_then(|record| record.grad_norm).map_or_else(String::new, |norm| format!("{norm:.4}")),
     );
+    say("linear layers", &run.linear_layers().unwrap_or_default());
     let skipped = last.and_then(|record| record.skipped_steps).filter(|steps| *steps > 0);
     say("skipped", &skipped.map_or_else(String::new, |steps| count(steps as usize, "step")));
     for alert in run.alerts.iter().rev().take(ALERTS).rev() {

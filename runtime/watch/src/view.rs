@@ -108,6 +108,9 @@ impl View {
             if !run.model.is_empty() {
                 lines.push(Line::styled(format!("{}: {}", name(run), run.model), self.style(number)));
             }
+            if let Some(health) = run.linear_layers() {
+                lines.push(Line::styled(format!("  linear layers: {health}"), self.style(number)));
+            }
             for alert in run.alerts.iter().rev().take(ALERTS / watched.runs.len().min(ALERTS)).rev() {
                 let text = format!("  {} at step {}: {}", alert.level, alert.step, alert.message);
                 lines.push(Line::styled(text, self.style(number).add_modifier(Modifier::BOLD)));

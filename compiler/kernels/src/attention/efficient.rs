@@ -1,6 +1,7 @@
 //! Efficient attention to kernels, in the form that the node says.
 
 use linc_ir::{EfficientForm, EfficientOp, EfficientSpec, Graph, Value};
+use linc_tile::ir::Elem;
 use linc_tile::library::attention::HeadShape;
 use linc_tile::library::attention::efficient::{
     EfficientBackwardSpec, EfficientDecodeSpec, EfficientForwardSpec, efficient_attention_backward,
@@ -32,6 +33,11 @@ pub(super) fn flops(graph: &Graph, op: &EfficientOp, operands: &[Value]) -> usiz
             4 * in_slots(graph, operands[5], operands[0]) * query_rows(graph, operands[0], operands[1])
         }
     }
+}
+
+/// See [`super::fast_path`].
+pub(super) fn fast_path(elem: Elem) -> (f64, f64) {
+    linc_tile::library::attention::efficient::fast_path(elem)
 }
 
 /// What the forward kernels of efficient attention compute, of operands and result in the order of q, k, v, out.

@@ -5,10 +5,10 @@ mod efficient;
 mod elu;
 mod softmax;
 
-use linc_ir::{Graph, KindOp, Value};
+use linc_ir::{DType, Graph, KindOp, Value};
 use linc_tile::library::attention::HeadShape;
 
-use crate::context::Lowering;
+use crate::context::{Lowering, elem_of};
 use crate::{KernelError, Target};
 
 pub use softmax::{decode_range, tiles};
@@ -28,6 +28,16 @@ pub(crate) fn lower(l: &mut Lowering<'_>, op: &KindOp) -> Result<(), KernelError
         KindOp::Softmax(op) => softmax::lower(l, op, shape),
         KindOp::Efficient(op) => efficient::lower(l, op, shape),
         KindOp::Elu(op) => elu::lower(l, op, shape),
+    }
+}
+
+/// Of a kind whose kernels have a fast path for chunks of keys that are near to those before: the range and the headroom of
+/// [`linc_ir::interp::HeadWeights::chunks_within`], for operands of that type.
+pub fn fast_path(op: &KindOp, dtype: DType) -> Option<(f64, f64)> {
+    let elem = elem_of(dtype)?;
+    match op {
+        KindOp::Efficient(_) => Some(efficient::fast_path(elem)),
+        KindOp::Softmax(_) | KindOp::Elu(_) => None,
     }
 }
 

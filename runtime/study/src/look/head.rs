@@ -1,6 +1,6 @@
 //! One head: what it attends to, from its weights, a few rows at a time.
 
-use linc_driver::HeadWeights;
+use linc_driver::{HeadWeights, effective_count};
 
 use super::rank::effective_rank;
 
@@ -88,11 +88,9 @@ pub(super) fn numbers(head: &dyn HeadWeights, through: Through<'_>, lens: Lens) 
         for (t, row) in rows.zip(block.chunks_exact(n)) {
             let row = &row[..tokens];
             let mut total = 0.0;
-            let mut squares = 0.0;
             for (s, weight) in row.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
                 let distance = t.abs_diff(s);
                 total += weight;
-                squares += weight * weight;
                 sums.entropy -= weight * weight.ln();
                 sums.distance += weight * distance as f64;
                 if distance > lens.beyond {
@@ -100,12 +98,12 @@ pub(super) fn numbers(head: &dyn HeadWeights, through: Through<'_>, lens: Lens) 
                 }
             }
             sums.sum_error = sums.sum_error.max((total - 1.0).abs());
-            sums.positions += 1.0 / squares.max(1e-300);
+            sums.positions += effective_count(row);
             sums.first += row[0];
             sums.previous += t.checked_sub(1).map_or(0.0, |before| row[before]);
             if let Some(shares) = head.features(t) {
                 has_features = true;
-                features += 1.0 / shares.iter().map(|p| p * p).sum::<f64>().max(1e-300);
+                features += effective_count(shares);
             }
             if side > 0 {
                 let cells = &mut cells[cell_of(t, tokens, side) * side..][..side];
@@ -196,6 +194,10 @@ mod tests {
 
         fn features(&self, _: usize) -> Option<&[f64]> {
             Some(&[0.5, 0.5, 0.0, 0.0])
+        }
+
+        fn chunks_within(&self, _: f64, _: f64) -> Option<[usize; 2]> {
+            None
         }
     }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use linc_checkpoint::load_weights;
 use linc_device::Device;
-use linc_driver::names::{Exposed, Part};
 use linc_driver::{Entry, LookedAt, Model, Options, Precision, looked_at, names};
 use linc_infer::InferError;
+use linc_session::look::{Seen, feed_factors};
 use linc_session::{Session, target};
 
 use crate::error::StudyError;
@@ -21,42 +21,6 @@ pub(super) struct Program {
     /// Tokens of a sequence.
     pub(super) seq: usize,
     vocab: usize,
-}
-
-/// What an attention read and gave: queries and output `[seq, heads, head_dim]`, keys and values `[seq, kv_heads, head_dim]`.
-pub(super) struct Seen {
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    output: Vec<f32>,
-}
-
-/// The rows of one head, `[seq, head_dim]` each.
-pub(super) struct SeenHead {
-    pub(super) queries: Vec<f32>,
-    pub(super) keys: Vec<f32>,
-    pub(super) values: Vec<f32>,
-    pub(super) output: Vec<f32>,
-}
-
-impl Seen {
-    /// The part of one query head, and of the key/value head that serves it.
-    pub(super) fn head(&self, attention: &LookedAt, head: usize) -> SeenHead {
-        let LookedAt { heads, kv_heads, head_dim, .. } = *attention;
-        let rows = |x: &[f32], of: usize, head: usize| -> Vec<f32> {
-            x.chunks_exact(of * head_dim)
-                .flat_map(|row| &row[head * head_dim..][..head_dim])
-                .copied()
-                .collect()
-        };
-        let group = head / (heads / kv_heads).max(1);
-        SeenHead {
-            queries: rows(&self.queries, heads, head),
-            keys: rows(&self.keys, kv_heads, group),
-            values: rows(&self.values, kv_heads, group),
-            output: rows(&self.output, heads, head),
-        }
-    }
 }
 
 impl Program {
@@ -104,12 +68,7 @@ impl Program {
         let mut feed = |name: &str, bytes: &[u8]| x.write_input(0, name, bytes).map_err(InferError::from);
         feed(names::TOKENS, bytemuck::cast_slice(&tokens))?;
         feed(names::TARGETS, bytemuck::cast_slice(&targets))?;
-        for (attention, of) in self.attentions.iter().enumerate() {
-            let factors: Vec<f32> =
-                (0..of.heads).flat_map(|head| vec![factor(attention, head); of.head_dim]).collect();
-            let name = Exposed { attention, part: Part::Factor }.to_string();
-            feed(&name, bytemuck::cast_slice(&factors))?;
-        }
+        feed_factors(x, 0, &self.attentions, factor).map_err(InferError::from)?;
         if !x.run_until(0, stop).map_err(InferError::from)? {
             return Ok(None);
         }
@@ -132,15 +91,6 @@ impl Program {
     /// # Errors
     /// What the device refuses.
     pub(super) fn seen(&self, attention: usize) -> Result<Seen, StudyError> {
-        let part = |part: Part| {
-            let name = Exposed { attention, part }.to_string();
-            self.session.executor.output(0, &name).map_err(InferError::from)
-        };
-        Ok(Seen {
-            queries: part(Part::Queries)?,
-            keys: part(Part::Keys)?,
-            values: part(Part::Values)?,
-            output: part(Part::Output)?,
-        })
+        Ok(Seen::read(&self.session.executor, 0, attention).map_err(InferError::from)?)
     }
 }

@@ -1,12 +1,12 @@
 //! The work of looking: each sequence through the program, each head through its weights, and losses without some of them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
 
 use linc_driver::{HeadWeights, LookedAt};
+use linc_session::look::Seen;
 
 use super::head::{self, Lens, Numbers, Through};
-use super::program::{Program, Seen};
+use super::program::Program;
 use super::{Attention, Head, Look, Map, Tell, Without, sequences};
 use crate::error::StudyError;
 use crate::statistics::Mean;
@@ -108,32 +108,10 @@ impl<'a, 't> Looking<'a, 't> {
         seen: &Seen,
         ask: &(dyn Fn(&dyn HeadWeights, Through<'_>) -> T + Sync),
     ) -> Option<Vec<T>> {
-        let (next, stop) = (AtomicUsize::new(0), self.stop);
-        let found: Mutex<Vec<(usize, T)>> = Mutex::new(vec![]);
-        std::thread::scope(|scope| {
-            for _ in 0..self.asked.threads.clamp(1, attention.heads) {
-                scope.spawn(|| {
-                    loop {
-                        let head = next.fetch_add(1, Ordering::Relaxed);
-                        if head >= attention.heads || stop.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        let rows = seen.head(attention, head);
-                        let weights = attention.weights(&rows.queries, &rows.keys);
-                        let through = Through {
-                            values: &rows.values,
-                            output: &rows.output,
-                            head_dim: attention.head_dim,
-                        };
-                        let answer = ask(&*weights, through);
-                        found.lock().unwrap_or_else(PoisonError::into_inner).push((head, answer));
-                    }
-                });
-            }
-        });
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_by_key(|(head, _)| *head);
-        (found.len() == attention.heads).then(|| found.into_iter().map(|(_, answer)| answer).collect())
+        seen.each_head(attention, self.asked.threads, self.stop, &|weights, rows| {
+            let (values, output) = (&rows.values, &rows.output);
+            ask(weights, Through { values, output, head_dim: attention.head_dim })
+        })
     }
 
     /// Fills in what heads do with repeated tokens; false if `stop` was set.

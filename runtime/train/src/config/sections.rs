@@ -53,6 +53,9 @@ section! {
         log_freq: usize = 10, check positive();
         /// Norms of the gradients of parts of the model in these records, beside that of all, before clipping.
         grad_norms: GradNorms = GradNorms::None;
+        /// Steps between two looks at linear layers, which their records then tell of: over how many positions and features their queries are
+        /// spread, and how many chunks take the fast path; 0 for never.
+        linear_health_freq: usize = 0;
         /// Write events for TensorBoard as well; metrics.jsonl has the same values.
         enable_tensorboard: bool = false;
         /// Folder of those events, below the dump folder.

@@ -43,6 +43,9 @@ pub struct Record {
     /// The same of parts of the model, by layer, block or parameter; those that are finite.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub grad_norms: BTreeMap<String, f64>,
+    /// What linear layers do, by layer and measure, such as `layers.3/effective_positions`; at the steps that it is looked at.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub linear_attention: BTreeMap<String, f64>,
     /// Scale of the step's loss, in f16.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub loss_scale: Option<f64>,
@@ -114,6 +117,7 @@ impl Record {
             loss: None,
             grad_norm: None,
             grad_norms: BTreeMap::new(),
+            linear_attention: BTreeMap::new(),
             loss_scale: None,
             skipped_steps: None,
             lr: None,

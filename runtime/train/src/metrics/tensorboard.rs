@@ -127,7 +127,8 @@ const GIB: f64 = (1u64 << 30) as f64;
 
 /// What a record says, by TorchTitan's tags where it has one.
 fn scalars(record: &Record) -> Vec<(String, f64)> {
-    let Record { step: _, tokens, grad_norms, memory, kept_memory, evaluation, .. } = record;
+    let Record { step: _, tokens, grad_norms, linear_attention, memory, kept_memory, evaluation, .. } =
+        record;
     let mut scalars = vec![];
     let mut say = |tag: &str, value: Option<f64>| scalars.extend(value.map(|value| (tag.to_owned(), value)));
     let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1e3);
@@ -151,6 +152,9 @@ fn scalars(record: &Record) -> Vec<(String, f64)> {
     say("validation_metrics/throughput(tps)", record.validation_tps);
     for (name, norm) in grad_norms {
         say(&format!("grad_norms/{name}"), Some(*norm));
+    }
+    for (name, value) in linear_attention {
+        say(&format!("linear_attention/{name}"), Some(*value));
     }
     for (name, value) in evaluation {
         say(&format!("evaluation/{name}"), Some(*value));
@@ -203,10 +207,12 @@ mod tests {
         let memory = [("activations".to_owned(), 3 << 29)].into();
         let evaluation = [("mqar/acc".to_owned(), 0.25)].into();
         let grad_norms = [("layers.0.attention".to_owned(), 0.5)].into();
+        let linear_attention = [("layers.1/fast_path_rate".to_owned(), 0.75)].into();
         let record = Record {
             loss: Some(1.5),
             data_ms: Some(0.0),
             grad_norms,
+            linear_attention,
             memory,
             evaluation,
             ..Record::new(8, 4096)
@@ -227,6 +233,7 @@ mod tests {
         assert_eq!(value("memory/activations(GiB)"), Some(1.5));
         assert_eq!(value("evaluation/mqar/acc"), Some(0.25));
         assert_eq!(value("grad_norms/layers.0.attention"), Some(0.5));
+        assert_eq!(value("linear_attention/layers.1/fast_path_rate"), Some(0.75));
         assert_eq!(value("grad_norm"), None);
         assert_eq!(events[2].step, 8);
     }

@@ -17,7 +17,7 @@ use linc_exec::ExecError;
 use linc_session::{SessionError, autotune};
 
 use super::shares::Shares;
-use super::{Observer, optimizer, resume};
+use super::{Observer, health, optimizer, resume};
 use crate::config::JobConfig;
 use crate::error::TrainError;
 pub(super) use linc_session::output::output;
@@ -191,10 +191,13 @@ pub fn planned_memory(
         1 => vec![Entry::Train(optimizer), Entry::Eval],
         _ => vec![Entry::Accumulate, Entry::Update(optimizer), Entry::Eval],
     };
+    let mut entries: Vec<(Entry, Options)> =
+        entries.into_iter().map(|entry| (entry, options.clone())).collect();
+    entries.extend(health::begin(config, &model, device)?.map(|(_, program)| program));
     let mut layout = PersistentLayout::default();
     let mut bytes = 0;
-    for entry in &entries {
-        bytes = bytes.max(linc_driver::compile(&model, entry, &options, &mut layout)?.plan.arena_bytes());
+    for (entry, options) in &entries {
+        bytes = bytes.max(linc_driver::compile(&model, entry, options, &mut layout)?.plan.arena_bytes());
     }
     Ok(bytes)
 }

@@ -125,7 +125,8 @@ impl Trainer {
         self.look_after_checkpoint(observer)?;
         let (last, ends) = (self.step == self.config.training.steps, self.step == self.end_step());
         if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || ends {
-            let record = self.training_record(&done, &std::mem::take(meter))?;
+            let mut record = self.training_record(&done, &std::mem::take(meter))?;
+            record.linear_attention = self.health(stop)?;
             self.write(&record)?;
             observer.record(&record, self.memory());
             let free = self.session.executor.free_share();

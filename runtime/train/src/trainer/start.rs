@@ -14,7 +14,7 @@ use linc_session::{Session, autotune};
 use super::observer::paced;
 use super::programs::{self, TRAIN, open_model, output};
 use super::trace::Tracer;
-use super::{About, Folder, Observer, Questions, Trainer, folder, optimizer, ranks, resume};
+use super::{About, Folder, Observer, Questions, Trainer, folder, health, optimizer, ranks, resume};
 use crate::alerts::Monitor;
 use crate::config::{Alerts, JobConfig};
 use crate::error::TrainError;
@@ -73,11 +73,12 @@ impl Trainer {
             }
             let (model, record) = open_model(&config, files)?;
             let updates = optimizer::updates(&config, &model)?;
+            let health = health::begin(&config, &model, &*device)?;
             // A folder that is named is held from here on: reading data may take minutes.
             let named = if is_first { folder::take_named(&config, meaning)? } else { None };
-            Ok((shares, model, record, updates, named))
+            Ok((shares, model, record, (updates, health), named))
         };
-        let (shares, model, record, updates, named) = team.settle("opening the model", begin())?;
+        let (shares, model, record, (updates, health), named) = team.settle("opening the model", begin())?;
         let mut tell = |event: Event<'_>| match event {
             Event::Note(text) => observer.message(text),
             Event::Progress { what, done, total } => observer.progress(what, done, total),
@@ -117,6 +118,11 @@ impl Trainer {
         }
         let mut lock = chosen.map(|chosen| chosen.lock);
         let mut programs = programs::programs(&config, &model, &data, &updates.options, shares)?;
+        let health = health.map(|(mut health, program)| {
+            health.program = programs.entries.len();
+            programs.entries.push(program);
+            health
+        });
         let target = linc_session::target(&*device);
         let first =
             is_first.then(|| programs::tiles(&config, &model, &programs, target, stop, observer)).transpose();
@@ -237,6 +243,7 @@ impl Trainer {
             questions,
             decode: programs.decode,
             update: programs.update,
+            health,
             grad_norms: updates.norms,
             tiles: autotune::record(&tiles, target),
             data,

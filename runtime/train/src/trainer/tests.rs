@@ -1,6 +1,7 @@
 //! What a run writes to its device before its first step.
 
 mod grad_norms;
+mod health;
 mod ranks;
 
 use std::cell::RefCell;

@@ -328,6 +328,8 @@ struct Features {
     /// logsumexp of the keys that each query sees, `[n, d]`.
     l: Vec<f64>,
     d: usize,
+    /// Keys that are taken together.
+    chunk: usize,
     causal: bool,
 }
 
@@ -360,7 +362,7 @@ pub(super) fn weights(
         let all = l.split_off(l.len().saturating_sub(d));
         l = all.repeat(k.len() / d);
     }
-    Some(Box::new(Features { p, k, l, d, causal: spec.causal }))
+    Some(Box::new(Features { p, k, l, d, chunk: spec.chunk.max(1), causal: spec.causal }))
 }
 
 impl HeadWeights for Features {
@@ -403,5 +405,25 @@ impl HeadWeights for Features {
 
     fn features(&self, row: usize) -> Option<&[f64]> {
         Some(&self.p[row * self.d..][..self.d])
+    }
+
+    fn chunks_within(&self, range: f64, headroom: f64) -> Option<[usize; 2]> {
+        if !self.causal {
+            return None;
+        }
+        let (n, d) = (self.k.len() / self.d, self.d);
+        let l = |t: usize| &self.l[t * d..][..d];
+        let starts = (0..n).step_by(self.chunk);
+        let is_within = |start: &usize| {
+            let end = l(n.min(start + self.chunk) - 1);
+            let grows = |reference: &[f64], raised: f64| {
+                end.iter().zip(reference).all(|(end, reference)| end - reference - raised <= range)
+            };
+            match start {
+                0 => grows(&self.k[..d], headroom),
+                start => grows(l(start - 1), 0.0),
+            }
+        };
+        Some([starts.clone().filter(is_within).count(), starts.count()])
     }
 }

@@ -178,4 +178,8 @@ impl HeadWeights for Products {
     fn features(&self, row: usize) -> Option<&[f64]> {
         Some(&self.q[row * self.d..][..self.d])
     }
+
+    fn chunks_within(&self, _: f64, _: f64) -> Option<[usize; 2]> {
+        None
+    }
 }

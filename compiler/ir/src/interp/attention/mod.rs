@@ -33,6 +33,10 @@ pub trait HeadWeights: Send + Sync {
 
     /// How much the query of a row takes of each of its features, which sums to 1; nothing of a kind without such features.
     fn features(&self, row: usize) -> Option<&[f64]>;
+
+    /// Of the chunks of keys of a kind that takes them in chunks: those in which no feature's sum of `exp(key)` grows to more than
+    /// `e^range` times itself, and all. The first chunk has nothing before it, so its sum is measured by its first key, raised by `headroom`.
+    fn chunks_within(&self, range: f64, headroom: f64) -> Option<[usize; 2]>;
 }
 
 /// The weights of one head of a forward; queries and keys `[n, d]`, as the operation reads them. Nothing for other operations.

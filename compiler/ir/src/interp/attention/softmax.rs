@@ -222,4 +222,8 @@ impl HeadWeights for Scores {
     fn features(&self, _: usize) -> Option<&[f64]> {
         None
     }
+
+    fn chunks_within(&self, _: f64, _: f64) -> Option<[usize; 2]> {
+        None
+    }
 }

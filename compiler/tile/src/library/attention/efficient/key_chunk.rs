@@ -8,6 +8,12 @@ use crate::ir::{Binary, Compare, Elem, Unary, ValueId};
 use crate::library::attention::common::{HeadRows, Triangle, mask_before, mask_from, with_each_row};
 use crate::library::bound;
 
+/// By how much ln Z may grow in a chunk that takes the fast path, and how far above the first key of a sequence the reference of its
+/// first chunk is.
+pub fn fast_path(elem: Elem) -> (f64, f64) {
+    (fast_range(elem), first_headroom(elem).unwrap_or(0.0))
+}
+
 /// A chunk takes the fast path while every sum Z of `exp(K − reference)` stays below e to this power, by the type in
 /// which the factors of matrix products are rounded.
 ///

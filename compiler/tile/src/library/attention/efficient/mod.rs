@@ -61,4 +61,5 @@ pub use chunked::{
 };
 pub use decode::{EfficientDecodeSpec, efficient_decode};
 pub use forward::{EfficientForwardSpec, efficient_attention_forward};
+pub use key_chunk::fast_path;
 pub use prefill::efficient_prefill;
