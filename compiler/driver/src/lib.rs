@@ -197,6 +197,13 @@ fn graph_path(number: usize, pass: &str) -> String {
     format!("graph/{number:02}-{pass}.ir")
 }
 
+/// A layout for programs of one arena, which has what one rule of their optimizer updates side by side, whichever program is
+/// compiled first.
+pub fn layout_for<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> PersistentLayout {
+    let groups = entries.into_iter().find_map(Entry::optimizer).into_iter().flat_map(|o| &o.groups);
+    PersistentLayout::grouped(groups.map(|group| &group.params))
+}
+
 /// Compiles one program of a model. `layout` keeps persistent tensors in place across the programs of one arena.
 ///
 /// # Errors

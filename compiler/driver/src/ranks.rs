@@ -1,6 +1,5 @@
 //! What a report says of a program that is one rank's of several.
 
-use linc_passes::memory::PersistentLayout;
 use linc_passes::mesh::{Mesh, MeshAxis};
 use linc_plan::Plan;
 use linc_plan::memory::peak;
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::CompileError;
 use crate::model::Model;
-use crate::{Entry, Options, compile};
+use crate::{Entry, Options, compile, layout_for};
 
 /// A rank among others, and what it exchanges with them in one run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -82,7 +81,7 @@ pub fn check_other_ranks(
     let mut plans = vec![own.clone()];
     for rank in others {
         let options = Options { mesh: mesh.at(rank)?, dumps: false, ..options.clone() };
-        plans.push(compile(model, entry, &options, &mut PersistentLayout::default())?.plan);
+        plans.push(compile(model, entry, &options, &mut layout_for([entry]))?.plan);
     }
     validate_ranks(&plans)?;
     let bytes = plans.iter().map(|plan| peak(&[plan]).bytes);

@@ -1,6 +1,6 @@
 //! Reads the tensors of a checkpoint, one at a time: a file may be larger than the memory that is left beside the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// Receives a tensor: its name and its little-endian f32 bytes.
 type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 
-/// Reads all tensors of one kind into `write`, after checking that they are exactly the wanted ones, but for the scale of
-/// the loss.
+/// Reads tensors of one kind into `write`, after checking that there are exactly the wanted ones, but for the scale of
+/// the loss: those that are `here`, since other ranks may have the others.
 ///
 /// # Errors
 /// [`CheckpointError::Corrupt`] if a file is no safetensors file, [`CheckpointError::Mismatch`] if names or shapes differ,
@@ -30,10 +30,11 @@ type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 fn load<E: From<CheckpointError>>(
     tensors: &Tensors,
     wanted: &BTreeMap<String, Vec<usize>>,
+    here: &dyn Fn(&str) -> bool,
     write: &mut Sink<'_, E>,
 ) -> Result<(), E> {
-    for name in tensors.wanted(wanted)? {
-        write(&name, &tensors.read(&name)?)?;
+    for name in tensors.wanted(wanted)?.iter().filter(|name| here(name)) {
+        write(name, &tensors.read(name)?)?;
     }
     Ok(())
 }
@@ -47,7 +48,9 @@ pub fn load_weights<E: From<CheckpointError>>(
     checkpoint: &Path,
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
-    load_into(executor, checkpoint, MODEL_FILE, |role| *role == Role::Param, proceed)
+    let is_param = |role: &Role| *role == Role::Param;
+    let whole = executor.tensors(is_param).into_iter().map(|t| (t.name, t.shape)).collect();
+    load_into(executor, checkpoint, MODEL_FILE, &whole, is_param, proceed)
 }
 
 /// What a model has in common with the weights that it was given.
@@ -96,28 +99,32 @@ fn load_shared<E: From<CheckpointError>>(
     Ok(Shared { new: new.into_keys().collect(), left_out })
 }
 
-/// As [`load_weights`], for what the optimizer carries from step to step.
+/// As [`load_weights`], for what the optimizer carries from step to step: names and shapes of `whole` are those of all ranks, of
+/// which this one may have a part.
 ///
 /// # Errors
 /// As [`load_weights`].
 pub fn load_optimizer_state<E: From<CheckpointError>>(
     executor: &mut Executor,
     checkpoint: &Path,
+    whole: &BTreeMap<String, Vec<usize>>,
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
-    load_into(executor, checkpoint, OPTIMIZER_FILE, Role::is_optimizer_state, proceed)
+    load_into(executor, checkpoint, OPTIMIZER_FILE, whole, Role::is_optimizer_state, proceed)
 }
 
-/// Loads exactly the tensors of some roles.
+/// Loads exactly the tensors of some roles; `whole` are those of all ranks.
 fn load_into<E: From<CheckpointError>>(
     executor: &mut Executor,
     checkpoint: &Path,
     base: &str,
+    whole: &BTreeMap<String, Vec<usize>>,
     wanted: impl Fn(&Role) -> bool,
     proceed: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
-    let wanted = executor.tensors(wanted).into_iter().map(|t| (t.name, t.shape)).collect();
-    load(&Tensors::open(checkpoint, base)?, &wanted, &mut |name, bytes| {
+    let here: BTreeSet<String> = executor.tensors(wanted).into_iter().map(|t| t.name).collect();
+    let is_here = |name: &str| here.contains(name);
+    load(&Tensors::open(checkpoint, base)?, whole, &is_here, &mut |name, bytes| {
         proceed()?;
         Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
     })
@@ -332,7 +339,7 @@ mod tests {
         };
         let names = ["a.safetensors".to_owned()];
         let tensors = Tensors::of(folder.path(), &names[0], &names);
-        match tensors.and_then(|tensors| load(&tensors, &wanted, &mut write)) {
+        match tensors.and_then(|tensors| load(&tensors, &wanted, &|_| true, &mut write)) {
             Err(error) => error.to_string().lines().next().unwrap_or_default().to_string(),
             Ok(()) => {
                 assert_eq!(read.len(), 1);

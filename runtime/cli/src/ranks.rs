@@ -137,7 +137,9 @@ pub(crate) fn exchange(args: &BenchExchangeArgs) -> Result<ExitCode> {
     let patterns = distinct(args.exchange.iter().copied());
     let patterns = if patterns.is_empty() { Pattern::ALL.to_vec() } else { patterns };
     let (sizes, over) = (distinct(args.size.iter().map(|size| size.0)), distinct(args.ranks.iter().copied()));
-    let mut ranks = connect(&place, Duration::from_secs(args.timeout), say)?;
+    let timeout = Duration::from_secs(args.timeout);
+    let mut ranks = connect(&place, timeout, say)?;
+    ranks.set_timeout(timeout, "--timeout");
     let is_first = ranks.rank() == 0;
     let result = agree(&mut ranks, args).and_then(|()| {
         let timing =

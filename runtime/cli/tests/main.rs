@@ -18,6 +18,7 @@ mod limits;
 mod log;
 mod look;
 mod memory;
+mod memory_of_ranks;
 mod mistakes;
 mod optimizers;
 mod place;

@@ -6,7 +6,7 @@ use crate::common::{Folder, succeed};
 use serde_json::Value;
 
 /// A row of the summary, `123.45 MiB`, in bytes.
-fn row(text: &str, name: &str) -> f64 {
+pub(crate) fn row(text: &str, name: &str) -> f64 {
     let line = text.lines().find(|line| line.trim_start().starts_with(name));
     let line = line.unwrap_or_else(|| panic!("no {name}: {text}"));
     let words: Vec<&str> = line.split_whitespace().rev().take(2).collect();

@@ -17,10 +17,15 @@ const DEGREE: &str = "--parallelism.data_parallel_replicate_degree";
 const SHARED: [&str; 6] =
     ["--training.batch_size", "1", "--training.global_batch_size", "4", "--parallelism.accumulate", "tree"];
 
-/// A run of `ranks` processes into a folder; nothing where there is no MPI.
+/// A run of `ranks` processes into a folder, of which each has the whole optimizer; nothing where there is no MPI.
 fn over(ranks: &str, config: &str, folder: &Path, more: &[&str]) -> Option<Command> {
+    in_copies(ranks, ranks, config, folder, more)
+}
+
+/// A run of `ranks` processes that have so many copies of the optimizer between them.
+fn in_copies(ranks: &str, copies: &str, config: &str, folder: &Path, more: &[&str]) -> Option<Command> {
     let folder = folder.display().to_string();
-    let args = [&["train", config, "--job.dump_folder", &folder, DEGREE, ranks][..], &SHARED, more].concat();
+    let args = [&["train", config, "--job.dump_folder", &folder, DEGREE, copies][..], &SHARED, more].concat();
     launch(ranks, &args)
 }
 
@@ -60,27 +65,34 @@ fn processes_train_what_one_trains_and_go_on_in_any_number() {
     let config = folder.config();
     let whole = ["--checkpoint.last_save_model_only", "false"];
     alone(&config, &folder.path("one"), &whole);
-    for ranks in ["2", "4"] {
-        let Some(command) = over(ranks, &config, &folder.path(ranks), &whole) else { return };
+    for (ranks, copies, optimizer) in [
+        ("2", "2", "the whole optimizer"),
+        ("4", "4", "the whole optimizer"),
+        ("2", "1", "one of 2 parts of the optimizer"),
+        ("4", "2", "one of 2 parts of the optimizer"),
+    ] {
+        let mode = format!("{ranks} ranks with {copies} copies");
+        let run = folder.path(&mode.replace(' ', "_"));
+        let Some(command) = in_copies(ranks, copies, &config, &run, &whole) else { return };
         let text = done(command);
-        assert!(text.contains(&format!("Ranks: {ranks}, of which each has all parameters")), "{text}");
+        let words = format!("Ranks: {ranks}, of which each has all parameters, {optimizer}");
+        assert!(text.contains(&words), "{text}");
         assert_eq!(text.matches("Training completed").count(), 1, "one rank speaks: {text}");
         assert!(!text.contains("[rank"), "{text}");
-        assert_eq!(measured(&folder.path(ranks)), measured(&folder.path("one")), "{ranks} ranks");
+        assert_eq!(measured(&run), measured(&folder.path("one")), "{mode}");
         for step in [3, 6] {
-            assert!(
-                tensors(&folder.path(ranks), step) == tensors(&folder.path("one"), step),
-                "{ranks} ranks"
-            );
+            assert!(tensors(&run, step) == tensors(&folder.path("one"), step), "{mode}");
         }
     }
-    // Four, two, one and four ranks in turn; the folder is the same run to all of them.
+    // Four, two, one and four ranks in turn, in each mode; the folder is the same run to all of them.
     let resumed = folder.path("resumed");
-    for (ranks, until) in [("4", "2"), ("2", "4"), ("1", "5"), ("4", "6")] {
+    for (ranks, copies, until) in
+        [("4", "4", "2"), ("2", "1", "3"), ("1", "1", "4"), ("4", "2", "5"), ("4", "1", "6")]
+    {
         let more = [&whole[..], &["--training.stop_at_step", until]].concat();
         match ranks {
             "1" => alone(&config, &resumed, &more),
-            _ => drop(over(ranks, &config, &resumed, &more).map(done)),
+            _ => drop(in_copies(ranks, copies, &config, &resumed, &more).map(done)),
         }
     }
     assert!(tensors(&resumed, 6) == tensors(&folder.path("one"), 6));
@@ -96,7 +108,7 @@ fn what_all_ranks_find_wrong_is_said_once() {
     let folder = Folder::new("ranks_refused");
     let config = folder.config();
     let cases: [(&[&str], &str); 4] = [
-        (&[], "data_parallel_shard_degree is -1, which comes to 2 of 2 ranks"),
+        (&["--optimizer.name", "Muon"], "Muon updates whole matrices"),
         (&[DEGREE, "2", "--training.global_batch_size", "3"], "global_batch_size 3 is not a multiple of"),
         (&[DEGREE, "2", "--training.dataset_path", "no/such.txt"], "no/such.txt: there is no such file"),
         (&["--parallelism.tensor_parallel_degree", "2"], "expected 1 (or -1"),
@@ -113,6 +125,22 @@ fn what_all_ranks_find_wrong_is_said_once() {
 
 /// The processes that train into a folder, by rank.
 fn processes(folder: &Path, launcher: &Child) -> Vec<(String, u32)> {
+    let mut all = ranks_in(folder);
+    all.retain(|(_, id)| *id != launcher.id());
+    all
+}
+
+/// Whether all of them end.
+fn processes_end(folder: &Path) -> bool {
+    let begun = Instant::now();
+    while !ranks_in(folder).is_empty() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ranks_in(folder).is_empty()
+}
+
+/// The processes that a launcher has started to train into a folder, by rank.
+fn ranks_in(folder: &Path) -> Vec<(String, u32)> {
     let wanted = folder.display().to_string();
     let mut found = vec![];
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -123,7 +151,7 @@ fn processes(folder: &Path, launcher: &Child) -> Vec<(String, u32)> {
         let rank = environment
             .split('\0')
             .find_map(|pair| pair.strip_prefix("PMI_RANK=").or(pair.strip_prefix("OMPI_COMM_WORLD_RANK=")));
-        if let Some(rank) = rank.filter(|_| command.contains(&wanted) && id != launcher.id()) {
+        if let Some(rank) = rank.filter(|_| command.contains(&wanted)) {
             found.push((rank.to_owned(), id));
         }
     }
@@ -152,7 +180,7 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_with_the_same_bits() {
     let config = folder.config();
     let settings = [
         "--training.steps",
-        "60",
+        "200",
         "--checkpoint.interval",
         "5",
         "--validation.enable",
@@ -165,24 +193,22 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_with_the_same_bits() {
     alone(&config, &folder.path("whole"), &settings);
     let run = folder.path("killed");
     // The last start, of one process, finds whatever the kills have left.
-    for (ranks, culprit, after) in [("2", "1", 5), ("4", "0", 10), ("2", "0", 20)] {
-        let Some(mut command) = over(ranks, &config, &run, &settings) else { return };
+    for (ranks, copies, culprit, after) in [("2", "2", "1", 5), ("4", "2", "0", 10), ("2", "1", "1", 20)] {
+        let Some(mut command) = in_copies(ranks, copies, &config, &run, &settings) else { return };
         let mut launcher = command.spawn().expect("linc runs");
         wait_for_step(&run, after, &mut launcher);
+        // Far more steps are left than a kill takes.
         let all = processes(&run, &launcher);
-        let victim = all.iter().find(|(rank, _)| rank == culprit);
-        if let Some((_, id)) = victim {
-            let sent = Command::new("kill").args(["-KILL", &id.to_string()]).status().expect("kill");
-            assert!(sent.success() || launcher.try_wait().expect("a child").is_some());
-        }
-        let begun = Instant::now();
-        let output = launcher.wait_with_output().expect("it ends");
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
-        let (code, text) = said(&output);
-        assert!(victim.is_some() && code != Some(0) || text.contains("Training completed"), "{text}");
+        let (_, id) = all.iter().find(|(rank, _)| rank == culprit).expect("the rank is at work");
+        let sent = Command::new("kill").args(["-KILL", &id.to_string()]).status().expect("kill");
+        assert!(sent.success());
+        let (code, text) = said(&launcher.wait_with_output().expect("it ends"));
+        assert!(code != Some(0) && !text.contains("Training completed"), "{code:?}: {text}");
+        assert_eq!(text.contains("Resuming from"), after > 5, "{text}");
+        assert!(processes_end(&run), "ranks are left of {ranks}");
     }
     alone(&config, &run, &settings);
-    assert!(tensors(&run, 60) == tensors(&folder.path("whole"), 60), "other bits");
+    assert!(tensors(&run, 200) == tensors(&folder.path("whole"), 200), "other bits");
 }
 
 #[test]

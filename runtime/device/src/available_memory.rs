@@ -30,6 +30,8 @@ pub enum MemorySource {
     Gpu,
     /// What a limit of the system allows.
     Limit(Limit),
+    /// What so many ranks share, each of which may take as much as the others.
+    Share(usize, Box<Available>),
 }
 
 /// A limit on the memory of this process, or of what it is in.
@@ -57,6 +59,7 @@ impl Available {
     pub fn help(&self) -> Option<String> {
         match &self.source {
             MemorySource::Machine | MemorySource::Gpu => None,
+            MemorySource::Share(_, whole) => whole.help(),
             MemorySource::Limit(limit) => Some(match limit.kind {
                 LimitKind::Process(letter) => {
                     format!("raise the limit of the shell that starts linc: ulimit -{letter} unlimited")
@@ -65,6 +68,16 @@ impl Available {
                 LimitKind::Slurm => "ask Slurm for more memory: --mem".into(),
             }),
         }
+    }
+
+    /// What each of so many ranks on a machine may take. A limit of the process is each rank's own.
+    pub(crate) fn share(self, ranks: usize) -> Available {
+        let is_own = matches!(self.source, MemorySource::Limit(Limit { kind: LimitKind::Process(_), .. }));
+        if ranks <= 1 || is_own {
+            return self;
+        }
+        let bytes = self.bytes / ranks as u64;
+        Available { bytes, source: MemorySource::Share(ranks, Box::new(self)) }
     }
 
     /// The smaller of two.
@@ -82,6 +95,9 @@ impl fmt::Display for Available {
         match &self.source {
             MemorySource::Machine => write!(f, "{left} of the machine's memory are free"),
             MemorySource::Gpu => write!(f, "{left} of the GPU's memory are free"),
+            MemorySource::Share(ranks, whole) => {
+                write!(f, "{left} are the share of each of {ranks} ranks on this machine: {whole}")
+            }
             MemorySource::Limit(Limit { bytes: limit, kind }) => {
                 write!(f, "{left} are left of the {} that ", bytes(*limit))?;
                 match kind {
@@ -191,5 +207,21 @@ mod tests {
         for len in [usize::MAX, usize::MAX / 16] {
             assert!(zeroed::<u64>(len).is_err());
         }
+    }
+
+    #[test]
+    fn ranks_share_a_machine_but_not_the_limits_of_a_process() {
+        let of = |source| Available { bytes: 12 << 30, source };
+        let machine = of(MemorySource::Machine).share(3);
+        assert_eq!(machine.bytes, 4 << 30);
+        assert_eq!(
+            machine.to_string(),
+            "4.00 GiB are the share of each of 3 ranks on this machine: 12.00 GiB of the machine's memory are free"
+        );
+        let limit = |kind| of(MemorySource::Limit(Limit { bytes: 16 << 30, kind }));
+        assert_eq!(limit(LimitKind::Process('v')).share(3).bytes, 12 << 30);
+        let group = limit(LimitKind::Slurm).share(2);
+        assert_eq!((group.bytes, group.help()), (6 << 30, limit(LimitKind::Slurm).help()));
+        assert_eq!(of(MemorySource::Machine).share(1), of(MemorySource::Machine));
     }
 }

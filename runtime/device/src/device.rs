@@ -37,6 +37,12 @@ pub trait Device {
     /// What can be allocated now without swapping, as far as the system says; nothing if it does not.
     fn available(&self) -> Option<Available>;
 
+    /// What programs may allocate of that: where ranks are on one machine, the share of this one of what there was when they were
+    /// [connected](Device::connect), since all allocate at about the same time.
+    fn allotted(&self) -> Option<Available> {
+        self.available()
+    }
+
     /// Bytes of memory that the machine has; nothing if it does not say.
     fn total_bytes(&self) -> Option<u64>;
 

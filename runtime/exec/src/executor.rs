@@ -2,6 +2,7 @@
 
 mod halfway;
 mod sums;
+mod tensors;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,26 +15,11 @@ use linc_plan::{Binding, DType, Init, Plan, Ref, Role, Space};
 
 use crate::ExecError;
 use crate::draw::{STAGED, draw, draw_staged, parts};
-use crate::init::{self, Values};
+use crate::init::Values;
 use crate::profile::Profile;
 
 pub use halfway::Halfway;
-
-/// A persistent tensor.
-#[derive(Clone, PartialEq, Debug)]
-pub struct TensorInfo {
-    /// The binding's name in the plan: for parameters, that of checkpoints.
-    pub name: String,
-    /// Parameter, state or table.
-    pub role: Role,
-    /// Sizes of the axes, outermost first.
-    pub shape: Vec<usize>,
-    /// Element type.
-    pub dtype: DType,
-}
-
-/// Bytes that are rounded or cleared at once.
-const ROUNDED: usize = 16 << 20;
+pub use tensors::TensorInfo;
 
 struct LoadedPlan {
     plan: Plan,
@@ -65,7 +51,7 @@ impl Executor {
         let persistent_bytes = plans.iter().map(|p| p.persistent_bytes).max().unwrap_or(0);
         let scratch_bytes = plans.iter().map(|p| p.scratch_bytes).max().unwrap_or(0);
         let needed = persistent_bytes.saturating_add(scratch_bytes);
-        if let Some(available) = device.available().filter(|a| a.bytes < needed) {
+        if let Some(available) = device.allotted().filter(|a| a.bytes < needed) {
             return Err(ExecError::DoesNotFit { needed, available });
         }
         let arena = device.allocate(needed)?;
@@ -216,72 +202,10 @@ impl Executor {
         Ok(draw_staged(&values, STAGED, threads, stop, &mut write, progress)?)
     }
 
-    /// Persistent tensors of the wanted roles, by name.
-    pub fn tensors(&self, wanted: impl Fn(&Role) -> bool) -> Vec<TensorInfo> {
-        let info = |b: &Binding| TensorInfo {
-            name: b.name.clone(),
-            role: b.role.clone(),
-            shape: b.shape.clone(),
-            dtype: b.dtype,
-        };
-        self.persistent.values().map(|(b, _)| b).filter(|b| wanted(&b.role)).map(info).collect()
-    }
-
     /// Share of the device's memory that is free, if it says so.
     pub fn free_share(&self) -> Option<f64> {
         let (free, total) = self.device.available().zip(self.device.total_bytes())?;
         Some(free.bytes as f64 / total.max(1) as f64)
-    }
-
-    /// Contents of a persistent tensor, little-endian.
-    ///
-    /// # Errors
-    /// [`ExecError::Tensor`] if there is none of that name.
-    pub fn read_tensor(&self, name: &str) -> Result<Vec<u8>, ExecError> {
-        let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
-        let mut bytes = zeroed(binding.bytes() as usize)?;
-        self.device.read(self.arena, *at, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Replaces the contents of a persistent tensor. Where it is of bf16 or f16, f32 may be given as well, and is rounded.
-    ///
-    /// # Errors
-    /// [`ExecError::Tensor`] if there is none of that name and size.
-    pub fn write_tensor(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExecError> {
-        let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
-        self.used = true;
-        let (device, arena) = (&mut self.device, self.arena);
-        let is_wide = bytes.len() == 4 * binding.shape.iter().product::<usize>();
-        if is_wide && matches!(binding.dtype, DType::Bf16 | DType::F16) {
-            let mut at = *at;
-            for part in bytes.chunks(ROUNDED) {
-                let values: Vec<f32> = part.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
-                let mut rounded = vec![0; part.len() / 2];
-                init::store(binding.dtype, &values, &mut rounded);
-                device.write(arena, at, &rounded)?;
-                at += rounded.len() as u64;
-            }
-            return Ok(());
-        }
-        check_size(binding, bytes.len())?;
-        Ok(device.write(arena, *at, bytes)?)
-    }
-
-    /// Fills a persistent tensor with zeros.
-    ///
-    /// # Errors
-    /// [`ExecError::Tensor`] if there is none of that name.
-    pub fn clear_tensor(&mut self, name: &str) -> Result<(), ExecError> {
-        let (binding, at) = self.persistent.get(name).ok_or_else(|| missing(name))?;
-        let (mut at, end) = (*at, *at + binding.bytes());
-        let zeros = zeroed(ROUNDED.min(binding.bytes() as usize))?;
-        while at < end {
-            let part = zeros.len().min((end - at) as usize);
-            self.device.write(self.arena, at, &zeros[..part])?;
-            at += part as u64;
-        }
-        Ok(())
     }
 
     /// Feeds an input of a program.
@@ -398,14 +322,26 @@ fn address(plan: &Plan, at: Ref, persistent_bytes: u64) -> u64 {
 
 /// Sister plans share a tensor: it must be the same in both.
 fn agree(a: &Binding, b: &Binding) -> Result<(), ExecError> {
-    if a.shape == b.shape && a.dtype == b.dtype {
+    if a.shape == b.shape && a.dtype == b.dtype && a.shard == b.shard {
         return Ok(());
     }
     let message = format!(
-        "is {:?} of {:?} in one program of the model and {:?} of {:?} in another; its shape may not depend on batch or seq",
-        a.dtype, a.shape, b.dtype, b.shape
+        "is {:?} of {:?}{} in one program of the model and {:?} of {:?}{} in another; its shape may not depend on batch or seq",
+        a.dtype,
+        a.shape,
+        part(a),
+        b.dtype,
+        b.shape,
+        part(b)
     );
     Err(ExecError::Tensor { name: a.name.clone(), message })
+}
+
+/// What of a tensor is here, for errors; nothing where that is all of it.
+fn part(binding: &Binding) -> String {
+    binding
+        .shard
+        .map_or_else(String::new, |shard| format!(" from element {}, {} of them,", shard.start, shard.len))
 }
 
 fn missing(name: &str) -> ExecError {

@@ -48,8 +48,24 @@ impl<'a> Values<'a> {
         (block * BLOCK) as u64 * self.binding.dtype.bytes()
     }
 
-    /// Computes the bytes of a block: [`Values::block_bytes`], or what is left of the tensor.
+    /// Computes the bytes of a block: [`Values::block_bytes`], or what is left of what is here of the tensor.
     pub(crate) fn compute(&self, block: usize, bytes: &mut [u8]) {
+        let start = self.binding.shard.map_or(0, |shard| shard.start) + block * BLOCK;
+        let (block, skipped) = (start / BLOCK, start % BLOCK);
+        if skipped == 0 {
+            return self.compute_from(block, 0, bytes);
+        }
+        // A block of a shard may lie across two of the tensor.
+        let width = self.binding.dtype.bytes() as usize;
+        let (head, tail) = bytes.split_at_mut(bytes.len().min((BLOCK - skipped) * width));
+        self.compute_from(block, skipped, head);
+        if !tail.is_empty() {
+            self.compute_from(block + 1, 0, tail);
+        }
+    }
+
+    /// Computes elements of a block of the whole tensor, but for as many first ones.
+    fn compute_from(&self, block: usize, skipped: usize, bytes: &mut [u8]) {
         let Binding { name, dtype, init, .. } = self.binding;
         let mut random = self.normal.map(|normal| (normal, stream(self.seed, name, block)));
         // The next values, in order, of which the first has a number in the tensor.
@@ -72,15 +88,21 @@ impl<'a> Values<'a> {
         let first = block * BLOCK;
         // A third of the time is saved where they need no copy.
         if *dtype == DType::F32
+            && skipped == 0
             && let Ok(values) = bytemuck::try_cast_slice_mut(bytes)
         {
             return next(first, values);
         }
         let (mut values, width) = ([0f32; CHUNK], dtype.bytes() as usize);
-        for (chunk, bytes) in bytes.chunks_mut(CHUNK * width).enumerate() {
-            let values = &mut values[..bytes.len() / width];
-            next(first + chunk * CHUNK, values);
-            store(*dtype, values, bytes);
+        let (end, mut bytes) = (skipped + bytes.len() / width, bytes);
+        // What is skipped is drawn as well: a stream goes on from where it is.
+        for from in (0..end).step_by(CHUNK) {
+            let values = &mut values[..CHUNK.min(end - from)];
+            next(first + from, values);
+            let wanted = &values[skipped.saturating_sub(from).min(values.len())..];
+            let (now, later) = std::mem::take(&mut bytes).split_at_mut(wanted.len() * width);
+            store(*dtype, wanted, now);
+            bytes = later;
         }
     }
 }
@@ -141,7 +163,7 @@ fn stream(seed: u64, name: &str, block: usize) -> RandomStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use linc_plan::{Ref, Role};
+    use linc_plan::{Ref, Role, Shard};
 
     fn binding(name: &str, init: Init, shape: Vec<usize>, dtype: DType) -> Binding {
         Binding {
@@ -255,6 +277,30 @@ mod tests {
                     top > 0.9 * bound.min(f64::from(largest(dtype, f64::INFINITY))),
                     "{dtype:?}: {top} for {bound}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_shard_has_the_values_of_its_part_of_the_tensor() {
+        let inits = [
+            Init::Normal { std: 0.5 },
+            Init::TruncNormal { std: 1.0, bound: 1.5 },
+            Init::Ones,
+            Init::Rope { freqs: vec![1.0, 0.1] },
+        ];
+        let of = 3 * BLOCK + 1000;
+        for (init, dtype) in
+            inits.iter().flat_map(|init| [DType::F32, DType::Bf16].map(|dtype| (init, dtype)))
+        {
+            let whole = binding("a", init.clone(), vec![of / 4, 2, 2], dtype);
+            let (all, width) = (bytes(&whole, 7), dtype.bytes() as usize);
+            for (start, len) in
+                [(0, BLOCK), (BLOCK, 7), (5, 3), (BLOCK - 3, 2 * BLOCK), (1027, of - 1027), (of - 1, 1)]
+            {
+                let part = Binding { shard: Some(Shard { start, len, of }), ..whole.clone() };
+                let expected = &all[start * width..(start + len) * width];
+                assert!(bytes(&part, 7) == expected, "{init:?} {dtype:?}: {len} from {start}");
             }
         }
     }

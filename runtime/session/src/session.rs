@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use linc_device::Device;
 use linc_device::words::bytes;
-use linc_driver::{Compiled, Entry, Model, Options, PersistentLayout, Report, Target, names};
+use linc_driver::{Compiled, Entry, Model, Options, Report, Target, names};
 use linc_exec::{ExecError, Executor};
 use linc_plan::memory::{self, Peak};
 use linc_plan::{Category, Plan, Role};
@@ -37,10 +37,7 @@ impl Session {
         device: Box<dyn Device>,
         proceed: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Self, E> {
-        // What one rule updates lies side by side, whichever program comes first.
-        let groups =
-            entries.iter().find_map(|(entry, _)| entry.optimizer()).into_iter().flat_map(|o| &o.groups);
-        let mut layout = PersistentLayout::grouped(groups.map(|group| &group.params));
+        let mut layout = linc_driver::layout_for(entries.iter().map(|(entry, _)| entry));
         let target = target(&*device);
         let mut compile = |(entry, options): &(Entry, Options)| -> Result<Compiled, E> {
             proceed()?;
@@ -107,10 +104,9 @@ impl Session {
         self.executor.tensors(|role| *role == Role::Param).into_iter().map(|t| (t.name, t.shape)).collect()
     }
 
-    /// Names and shapes of the optimizer's state: moments, and the scale of the loss where there is one.
-    pub fn optimizer_state(&self) -> BTreeMap<String, Vec<usize>> {
-        let states = self.executor.tensors(Role::is_optimizer_state);
-        states.into_iter().map(|t| (t.name, t.shape)).collect()
+    /// Names of the optimizer's state, as far as this rank has it: moments, and the scale of the loss where there is one.
+    pub fn optimizer_state(&self) -> Vec<String> {
+        self.executor.tensors(Role::is_optimizer_state).into_iter().map(|t| t.name).collect()
     }
 }
 

@@ -43,7 +43,7 @@ pub enum TrainError {
     Ranks(Box<CommError>),
     /// Ranks that do not compute the same.
     #[error(
-        "step {step}: the ranks have come apart: {what} is {first} on rank 0, but {other} on rank {rank}\n  help: all begin with the same weights and make the same update: see whether all read the same checkpoint; else one computes wrong, and the memory of its machine is to be looked at"
+        "step {step}: the ranks have come apart: {what} is {first} on rank {beside}, but {other} on rank {rank}\n  help: all begin with the same weights and make the same update: see whether all read the same checkpoint; else one computes wrong, and the memory of its machine is to be looked at"
     )]
     Apart {
         /// The step after which it was seen, counted from 1.
@@ -52,9 +52,11 @@ pub enum TrainError {
         what: &'static str,
         /// The first one that differs.
         rank: usize,
-        /// What rank 0 has.
+        /// One that it is to have the same as.
+        beside: usize,
+        /// What that one has.
         first: String,
-        /// The same of that rank, which is to be equal.
+        /// The same of the rank that differs.
         other: String,
     },
     /// What who started the run has met before it, in its words.

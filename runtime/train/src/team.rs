@@ -6,9 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linc_device::comm::{CommError, Ranks, SharedRanks, Single};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::TrainError;
 
@@ -19,11 +21,13 @@ pub struct Team {
     rank: usize,
     size: usize,
     timeouts: Timeouts,
+    /// When this rank has last told the others that it is at work.
+    signed: Rc<Cell<Instant>>,
     /// All ranks have heard of an error of one of them.
     settled: Rc<Cell<bool>>,
 }
 
-/// How long a rank waits for others: for what is done once, such as reading data or writing a checkpoint, and for a step.
+/// How long a rank waits for a sign of others: in what is done once, such as reading data or writing a checkpoint, and in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// `comm.init_timeout_seconds`
@@ -37,6 +41,15 @@ const WELL: u8 = 0;
 const FAILED: u8 = 1;
 const INTERRUPTED: u8 = 2;
 
+/// Signs of life within the time that others wait for one.
+const SIGNS: u32 = 10;
+/// The longest time between two of them.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+
+/// The options that set what is waited for.
+const INIT_OPTION: &str = "--comm.init_timeout_seconds";
+const TRAIN_OPTION: &str = "--comm.train_timeout_seconds";
+
 impl Team {
     /// A process that has no others beside it.
     pub fn alone() -> Team {
@@ -47,9 +60,10 @@ impl Team {
 
     /// Of ranks that are connected.
     pub fn new(mut ranks: Ranks, timeouts: Timeouts) -> Team {
-        ranks.set_timeout(timeouts.init);
+        ranks.set_timeout(timeouts.init, INIT_OPTION);
         let (rank, size) = (ranks.rank(), ranks.size());
-        Team { ranks: Rc::new(RefCell::new(ranks)), rank, size, timeouts, settled: Rc::default() }
+        let signed = Rc::new(Cell::new(Instant::now()));
+        Team { ranks: Rc::new(RefCell::new(ranks)), rank, size, timeouts, signed, settled: Rc::default() }
     }
 
     /// This process among all, from 0.
@@ -180,6 +194,34 @@ impl Team {
         Ok(self.gather(name, bytemuck::cast_slice(numbers))?.into_iter().map(of_rank).collect())
     }
 
+    /// As [`Team::gather`], of values.
+    ///
+    /// # Errors
+    /// As [`Team::threads`], and [`TrainError::OfRank`] for what is none.
+    pub(crate) fn gather_values<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        value: &T,
+    ) -> Result<Vec<T>, TrainError> {
+        let of_rank = |(rank, bytes): (usize, Vec<u8>)| {
+            // All are this program, of one version.
+            serde_json::from_slice(&bytes)
+                .map_err(|error| TrainError::OfRank { rank, message: format!("{name}: {error}") })
+        };
+        let all = self.gather(name, &serde_json::to_vec(value).unwrap_or_default())?;
+        all.into_iter().enumerate().map(of_rank).collect()
+    }
+
+    /// The bytes of a rank become those of the first; the others have no part in it.
+    ///
+    /// # Errors
+    /// As [`Team::threads`].
+    pub(crate) fn hand_to_first(&self, name: &str, rank: usize, bytes: &mut [u8]) -> Result<(), TrainError> {
+        let mut ranks = self.ranks.borrow_mut();
+        let world = ranks.world();
+        Ok(ranks.hand_over(name, &world, (rank, 0), bytes)?)
+    }
+
     /// Whether any rank says yes.
     ///
     /// # Errors
@@ -191,8 +233,48 @@ impl Team {
         Ok(self.gather(name, &[u8::from(mine)])?.iter().any(|said| said.as_slice() != [0]))
     }
 
-    /// Comes back when all ranks have come here, of which one may have work that is not a step's: the others sleep. From then on
-    /// others are waited for as long as a step may take.
+    /// A piece of work of the first rank alone, for which the others wait as long as it gives signs of life
+    /// ([`Team::give_sign`]): nothing on those. All have its error.
+    ///
+    /// # Errors
+    /// As [`Team::settle`].
+    pub(crate) fn of_first_alone<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T, TrainError>,
+    ) -> Result<Option<T>, TrainError> {
+        let result = self.is_first().then(work).transpose();
+        self.attend_to_first(name)?;
+        self.settle(name, result)
+    }
+
+    /// Of the first rank, in work that the others wait for before they hear anything else of it: that it is at it still. Costs
+    /// next to nothing, and may be called often.
+    pub(crate) fn give_sign(&self) {
+        let pause = (self.timeouts.init / SIGNS).min(LONGEST_SILENCE);
+        if self.is_first() && !self.is_alone() && self.signed.get().elapsed() >= pause {
+            self.signed.set(Instant::now());
+            // What ends ranks has been said, and whoever exchanges with them next hears of it.
+            let _ = self.ranks.borrow_mut().give_sign("work of rank 0");
+        }
+    }
+
+    /// The first rank ends its work, and the others wait for that, asleep.
+    fn attend_to_first(&self, name: &str) -> Result<(), TrainError> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        let mut ranks = self.ranks.borrow_mut();
+        Ok(if self.is_first() { ranks.end_work(name) } else { ranks.attend(name, 0) }?)
+    }
+
+    /// From now on others are waited for as long as what is done once may take, until [`Team::wait`].
+    pub(crate) fn be_patient(&self) {
+        self.ranks.borrow_mut().set_timeout(self.timeouts.init, INIT_OPTION);
+    }
+
+    /// Comes back when all ranks have come here, of which the first may have work that is not a step's: the others sleep, as long
+    /// as it gives signs of life. From then on others are waited for as long as a step may take.
     ///
     /// # Errors
     /// As [`Team::threads`].
@@ -200,11 +282,12 @@ impl Team {
         if self.is_alone() {
             return Ok(());
         }
+        self.be_patient();
+        self.attend_to_first(name)?;
         let mut ranks = self.ranks.borrow_mut();
         let world = ranks.world();
-        ranks.set_timeout(self.timeouts.init);
         let waited = ranks.idle_barrier(name, &world, 0);
-        ranks.set_timeout(self.timeouts.train);
+        ranks.set_timeout(self.timeouts.train, TRAIN_OPTION);
         Ok(waited?)
     }
 
@@ -244,75 +327,4 @@ impl Team {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use linc_device::comm::Local;
-
-    use super::*;
-
-    /// Failures that ranks have said: there is to be none.
-    static FAILURES: AtomicUsize = AtomicUsize::new(0);
-
-    fn count_failure(_: &str) {
-        FAILURES.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// What ranks, which are threads, come to by `work`.
-    fn of_all<T: Send>(size: usize, work: impl Fn(&Team) -> T + Sync) -> Vec<T> {
-        let soon = Duration::from_secs(60);
-        std::thread::scope(|scope| {
-            let start = |comm: Local| {
-                let work = &work;
-                scope.spawn(move || {
-                    let ranks = Ranks::new(Box::new(comm), soon, count_failure);
-                    work(&Team::new(ranks, Timeouts { init: soon, train: soon }))
-                })
-            };
-            let threads: Vec<_> = Local::world(size).into_iter().map(start).collect();
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-        })
-    }
-
-    #[test]
-    fn ranks_may_be_told_different_numbers_of_threads() {
-        let told = [3, 0, 1];
-        let threads = of_all(3, |team| {
-            let threads = team.threads(told[team.rank()]).unwrap_or_else(|e| panic!("{e}"));
-            team.clone().finish().unwrap_or_else(|e| panic!("{e}"));
-            threads
-        });
-        assert_eq!((threads[0], threads[2]), (Some(3), Some(1)));
-        assert!(threads[1].is_some_and(|fair| fair > 0));
-        assert_eq!(
-            (Team::alone().threads(0).ok(), Team::alone().threads(2).ok()),
-            (Some(None), Some(Some(2)))
-        );
-    }
-
-    #[test]
-    fn all_ranks_have_the_exit_code_of_the_signal_that_one_got() {
-        let signals = [None, Some(143), Some(130)];
-        let codes = of_all(3, |team| {
-            let code = team.exit_code(signals[team.rank()]).unwrap_or_else(|e| panic!("{e}"));
-            let none = team.exit_code(None).unwrap_or_else(|e| panic!("{e}"));
-            team.clone().finish().unwrap_or_else(|e| panic!("{e}"));
-            (code, none)
-        });
-        assert_eq!(codes, [(143, 130); 3]);
-        assert_eq!(Team::alone().exit_code(Some(143)).ok(), Some(143));
-    }
-
-    #[test]
-    fn a_run_ends_well_while_a_device_still_holds_the_ranks() {
-        let last_words = of_all(2, |team| {
-            let held = team.ranks().clone();
-            let finished = team.clone().finish();
-            // What is dropped before it has finished ends all.
-            drop(held);
-            finished.map_err(|error| error.to_string())
-        });
-        assert_eq!(last_words, [Ok(()), Ok(())]);
-        assert_eq!(FAILURES.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 mod folder;
 mod grad_norms;
 mod health;
+mod kept;
 mod lock;
 mod non_finite;
 mod observer;
@@ -49,6 +50,7 @@ pub use questions::{About, Measures, Questions};
 pub use start::Machine;
 
 use health::Health;
+use kept::Kept;
 use programs::{TRAIN, output};
 use shares::Shares;
 use step::{Meter, StepDone};
@@ -96,6 +98,8 @@ pub struct Trainer {
     model: Model,
     record: ModelRecord,
     session: Session,
+    /// What the optimizer keeps, of all ranks.
+    kept: Kept,
     /// Number of the decode program.
     decode: Option<usize>,
     /// Number of the program that updates, where [`TRAIN`] only adds up gradients.
@@ -164,8 +168,12 @@ impl Trainer {
         let memory = bytes(self.session.executor.device_bytes());
         if !self.team.is_alone() {
             observer.message(&format!(
-                "Ranks: {}, of which each has all parameters and {} of a step ({})",
+                "Ranks: {}, of which each has all parameters, {} and {} of a step ({})",
                 self.team.size(),
+                match self.shares.shards {
+                    1 => "the whole optimizer".to_owned(),
+                    shards => format!("one of {shards} parts of the optimizer"),
+                },
                 match self.shares.batches {
                     1 => "one batch".to_owned(),
                     batches => format!("{batches} batches"),

@@ -1,4 +1,4 @@
-//! Cores that ranks share.
+//! The machine that ranks share.
 
 use super::{CommError, Ranks};
 use crate::process::{allowed_cores, machine};
@@ -15,6 +15,16 @@ impl Ranks {
         let world = self.world();
         let all = self.gather("the cores", &world, mine.as_bytes())?;
         Ok(share(threads::available(), &all, mine.as_bytes()))
+    }
+
+    /// How many ranks are on the machine of this one, which is one of them.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub(crate) fn ranks_of_machine(&mut self) -> Result<usize, CommError> {
+        let (mine, world) = (machine(), self.world());
+        let all = self.gather("the machines", &world, mine.as_bytes())?;
+        Ok(all.iter().filter(|other| other.as_slice() == mine.as_bytes()).count())
     }
 }
 

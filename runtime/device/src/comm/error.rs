@@ -9,7 +9,7 @@ use super::place::Launcher;
 pub enum CommError {
     /// The deadline of an exchange has passed.
     #[error(
-        "rank {rank} waits for {} in {label} of {group}, since {} seconds\n  help: look at what {} did last; where an exchange may take longer, raise the timeout",
+        "rank {rank} waits for {} in {label} of {group}, since {} seconds\n  help: look at what {} did last; where an exchange may take longer, raise {option}",
         ranks(missing), timeout.as_secs_f64(), if missing.len() == 1 { "it" } else { "they" }
     )]
     Missing {
@@ -23,6 +23,8 @@ pub enum CommError {
         missing: Vec<usize>,
         /// What it may take.
         timeout: Duration,
+        /// What sets that.
+        option: &'static str,
     },
     /// A call of the library has not come back.
     #[error(

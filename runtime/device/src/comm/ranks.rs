@@ -1,5 +1,6 @@
 //! This rank among the others: exchanges with a deadline, and linc's own sums over them.
 
+mod pairs;
 mod reduce;
 
 use std::mem::size_of;
@@ -35,6 +36,8 @@ const IDLE: Pace = Pace { awake: Duration::ZERO, nap: Duration::from_millis(1) }
 pub struct Ranks {
     comm: Box<dyn Comm>,
     timeout: Duration,
+    /// What sets the timeout, for errors.
+    option: &'static str,
     pace: Pace,
     say: Say,
     world: Group,
@@ -54,6 +57,7 @@ impl Ranks {
         Ranks {
             comm,
             timeout,
+            option: "the timeout",
             pace: BUSY,
             say,
             world,
@@ -80,9 +84,10 @@ impl Ranks {
         self.comm.describe()
     }
 
-    /// What an exchange may take from now on: what comes first may wait for processes that start, and what follows not.
-    pub fn set_timeout(&mut self, timeout: Duration) {
-        self.timeout = timeout;
+    /// What an exchange may take from now on, and the option that sets it, for errors: what comes first may wait for processes
+    /// that start, and what follows not.
+    pub fn set_timeout(&mut self, timeout: Duration, option: &'static str) {
+        (self.timeout, self.option) = (timeout, option);
     }
 
     /// What exchanges are a part of from now on, such as a step, for errors.
@@ -368,6 +373,7 @@ impl Ranks {
                     group: group.describe(self.size()),
                     missing,
                     timeout: self.timeout,
+                    option: self.option,
                 });
             }
             if elapsed > self.pace.awake { thread::sleep(self.pace.nap) } else { thread::yield_now() }

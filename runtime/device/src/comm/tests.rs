@@ -1,5 +1,6 @@
 //! Exchanges of threads as ranks: bits, bytes on the wire, and every way in which one of them fails.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::error::ranks as ranks_in_words;
@@ -275,7 +276,7 @@ fn faulty(
     fault: Fault,
     culprit: usize,
     at: usize,
-    hang: Duration,
+    hang: &dyn Fn(),
 ) -> Result<(), CommError> {
     let world = ranks.world();
     for number in 0..3 {
@@ -283,7 +284,7 @@ fn faulty(
         if (ranks.rank(), number) == (culprit, at) {
             match fault {
                 Fault::Late => std::thread::sleep(Duration::from_millis(30)),
-                Fault::Hangs => std::thread::sleep(hang),
+                Fault::Hangs => hang(),
                 Fault::Panics => std::panic::resume_unwind(Box::new("a test's")),
                 Fault::Returns => return Ok(()),
                 Fault::Refuses => {
@@ -301,51 +302,82 @@ fn faulty(
 #[test]
 fn whatever_one_rank_does_all_end_in_time_and_say_who() {
     for size in [2, 4] {
-        for fault in
-            [Fault::Late, Fault::Hangs, Fault::Panics, Fault::Returns, Fault::Refuses, Fault::OtherLength]
-        {
+        for fault in [Fault::Late, Fault::Panics, Fault::Returns, Fault::Refuses, Fault::OtherLength] {
             for (culprit, at) in [(0, 0), (size - 1, 1), (1, 2)] {
-                let case = format!("{fault:?} of rank {culprit} of {size} in exchange {at}");
-                let begun = Instant::now();
-                // Nothing but a rank that hangs may come to a deadline, however busy the machine is.
-                let hang = Duration::from_millis(1000);
-                let timeout = if fault == Fault::Hangs { hang / 2 } else { SOON };
-                let results = world(size, timeout, |ranks| faulty(ranks, fault, culprit, at, hang));
-                assert!(begun.elapsed() < SOON, "{case}");
-                let others: Vec<String> = results
-                    .iter()
-                    .enumerate()
-                    .filter(|(rank, _)| *rank != culprit)
-                    .map(|(_, result)| match result {
-                        Some(Ok(())) => String::new(),
-                        Some(Err(error)) => error.to_string(),
-                        None => panic!("{case}: another rank panics"),
-                    })
-                    .collect();
-                if fault == Fault::Late {
-                    assert!(others.iter().all(String::is_empty), "{case}: {others:?}");
-                    continue;
-                }
-                let name = format!("rank {culprit}");
-                for other in &others {
-                    let step = format!("step {at}");
-                    let says = match fault {
-                        Fault::Hangs => {
-                            other.contains(&format!("waits for {name} in {step} of all {size} ranks"))
-                        }
-                        Fault::Panics | Fault::Returns => other.contains(&name),
-                        Fault::Refuses => {
-                            other.contains(&format!("{name} has ended all ranks: the disk is full"))
-                        }
-                        // Whoever looks first says it; the culprit finds others to be wrong.
-                        Fault::OtherLength => other.contains("expected ") && other.contains(&step),
-                        Fault::Late => true,
-                    };
-                    assert!(says, "{case}: {other}");
-                }
+                all_end_by(fault, size, (culprit, at), SOON);
             }
         }
     }
+}
+
+#[test]
+fn a_rank_that_hangs_is_named_by_the_others_at_the_deadline() {
+    // Long enough for the others to come to the exchange on a busy machine; all cases wait for it at once.
+    let deadline = Duration::from_secs(3);
+    std::thread::scope(|scope| {
+        for size in [2, 4] {
+            for case in [(0, 0), (size - 1, 1), (1, 2)] {
+                scope.spawn(move || all_end_by(Fault::Hangs, size, case, deadline));
+            }
+        }
+    });
+}
+
+/// Checks what all say of a rank that does something wrong at the exchange of a number.
+fn all_end_by(fault: Fault, size: usize, (culprit, at): (usize, usize), timeout: Duration) {
+    let case = format!("{fault:?} of rank {culprit} of {size} in exchange {at}");
+    let begun = Instant::now();
+    let ended = AtomicUsize::new(0);
+    // Until the others have ended, however long that takes them.
+    let hang = || {
+        while ended.load(Ordering::Relaxed) < size - 1 && begun.elapsed() < SOON {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let results = world(size, timeout, |ranks| {
+        let result = faulty(ranks, fault, culprit, at, &hang);
+        ended.fetch_add(1, Ordering::Relaxed);
+        result
+    });
+    assert!(begun.elapsed() < SOON, "{case}");
+    let others: Vec<String> = results
+        .iter()
+        .enumerate()
+        .filter(|(rank, _)| *rank != culprit)
+        .map(|(_, result)| match result {
+            Some(Ok(())) => String::new(),
+            Some(Err(error)) => error.to_string(),
+            None => panic!("{case}: another rank panics"),
+        })
+        .collect();
+    let (name, step) = (format!("rank {culprit}"), format!("step {at}"));
+    for other in &others {
+        let says = match fault {
+            Fault::Late => other.is_empty(),
+            Fault::Hangs => other.contains(&format!("waits for {name} in {step} of all {size} ranks")),
+            Fault::Panics | Fault::Returns => other.contains(&name),
+            Fault::Refuses => other.contains(&format!("{name} has ended all ranks: the disk is full")),
+            // Whoever looks first says it; the culprit finds others to be wrong.
+            Fault::OtherLength => other.contains("expected ") && other.contains(&step),
+        };
+        assert!(says, "{case}: {other}");
+    }
+}
+
+#[test]
+fn what_one_rank_has_another_gets_and_no_others() {
+    let parts = all_well(3, |mut ranks| {
+        let (world, me) = (ranks.world(), ranks.rank());
+        let mut bytes = vec![me as u8; 100_000];
+        for (from, to) in [(2, 0), (1, 1), (0, 1)] {
+            ranks.hand_over("the part", &world, (from, to), &mut bytes)?;
+        }
+        let sent = ranks.bytes_sent();
+        ranks.finish()?;
+        Ok((bytes, sent))
+    });
+    let expected = [(2, 100_000), (2, 0), (2, 100_000)].map(|(byte, sent)| (vec![byte; 100_000], sent));
+    assert!(parts == expected);
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Cpu {
     programs: Vec<(Arena, LoadedProgram)>,
     progress: Progress,
     exchanges: Exchanges,
+    /// What this rank may allocate, where there are others.
+    share: Option<Available>,
     /// Measured when somebody asks, of the number format that programs multiply in.
     peak: Option<Peak>,
     /// A program multiplies bfloat16.
@@ -97,6 +99,7 @@ impl Cpu {
             programs: vec![],
             progress: Box::new(|_, _| true),
             exchanges: Exchanges::default(),
+            share: None,
             peak: None,
             narrow: false,
         })
@@ -136,6 +139,10 @@ impl Device for Cpu {
         limits::available()
     }
 
+    fn allotted(&self) -> Option<Available> {
+        self.share.clone().or_else(|| self.available())
+    }
+
     fn total_bytes(&self) -> Option<u64> {
         limits::total_bytes()
     }
@@ -162,6 +169,10 @@ impl Device for Cpu {
     }
 
     fn connect(&mut self, ranks: SharedRanks) -> Result<(), DeviceError> {
+        let available = limits::available();
+        let sharing = ranks.borrow_mut().ranks_of_machine();
+        let sharing = sharing.map_err(|error| DeviceError::Ranks(Box::new(error)))?;
+        self.share = available.map(|available| available.share(sharing));
         self.exchanges.connect(ranks);
         Ok(())
     }

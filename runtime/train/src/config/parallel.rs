@@ -17,12 +17,12 @@ choice! {
 section! {
     /// How the ranks of a run share it. The degrees multiply to the number of ranks.
     Parallelism "parallelism" {
-        /// Groups of ranks that each have all parameters and other batches.
+        /// Copies of the optimizer's states. All ranks have all parameters, and batches of their own.
         data_parallel_replicate_degree: i64 = 1,
             aka ["training.data_parallel_replicate_degree", "experimental.data_parallel_replicate_degree"],
             check minus_one_or_positive();
-        /// Ranks that share out the parameters among themselves, and have other batches; -1 for all that the other degrees leave. Only 1
-        /// is there yet.
+        /// Ranks that share out the optimizer's states among themselves (ZeRO-1); -1 for all that the other degrees leave. 1 gives each
+        /// rank the whole optimizer.
         data_parallel_shard_degree: i64 = -1,
             aka [
                 "training.data_parallel_degree",
@@ -55,10 +55,14 @@ section! {
 section! {
     /// How long ranks wait for each other.
     Comm "comm" {
-        /// Seconds that a rank waits for others before the first step, and for what is done once: checkpoints and the end.
+        /// Seconds that a rank waits for others before the first step, and for what is done once, checkpoints and the end, after the last
+        /// sign of life of the rank that is at work.
         init_timeout_seconds: usize = 300, check positive();
         /// Seconds that a rank waits for others in a step.
         train_timeout_seconds: usize = 100, check positive();
+        /// Steps after which ranks compare checksums of their weights and moments, besides before each checkpoint and at the end; 0 for
+        /// then alone.
+        compare_weights_freq: usize = 100;
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use linc_data::Batch;
 use linc_plan::{DType, ParamState, Role, StateRole};
 use linc_session::output::write_files;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use super::sums::is_gradient;
@@ -55,16 +55,28 @@ pub(super) fn verdict(
 }
 
 /// A tensor, for whoever looks for the fault.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Statistics {
     name: String,
-    role: &'static str,
+    role: String,
     numel: usize,
     /// Infinite or no numbers.
     non_finite: usize,
     /// Of the finite ones.
     max_abs: f64,
     rms: f64,
+}
+
+impl Statistics {
+    /// With those of another part of the tensor.
+    fn join(&mut self, part: &Statistics) {
+        let squares = |of: &Statistics| of.rms * of.rms * (of.numel - of.non_finite) as f64;
+        let squares = squares(self) + squares(part);
+        self.numel += part.numel;
+        self.non_finite += part.non_finite;
+        self.max_abs = self.max_abs.max(part.max_abs);
+        self.rms = (squares / (self.numel - self.non_finite).max(1) as f64).sqrt();
+    }
 }
 
 impl Trainer {
@@ -95,12 +107,13 @@ impl Trainer {
             })
             .collect();
         let rows = self.rows_of_all(rows)?;
+        let statistics = self.statistics_of_all()?;
         if !self.team.is_first() {
             return Ok(folder);
         }
         let shape = [self.config.training.batch_size, self.config.training.seq_len];
         let batch = serde_json::json!({ "step": step, "shape": shape, "batches": rows }).to_string();
-        let statistics = serde_json::to_string_pretty(&self.statistics()?).unwrap_or_default();
+        let statistics = serde_json::to_string_pretty(&statistics).unwrap_or_default();
         let norms = self.grad_norms()?.into_iter().map(|(name, norm)| {
             // JSON has no infinity, and which part has one is what is looked for.
             let norm = if norm.is_finite() { norm.into() } else { norm.to_string().into() };
@@ -127,12 +140,36 @@ impl Trainer {
         Ok(all.into_iter().flat_map(rows).collect())
     }
 
-    /// Of all weights and states of the optimizer, in the order of their names.
+    /// [`Trainer::statistics`], where other ranks have parts with those of them all.
+    fn statistics_of_all(&self) -> Result<Vec<Statistics>, TrainError> {
+        let mut all = self.statistics()?;
+        if self.shares.shards == 1 {
+            return Ok(all);
+        }
+        let is_of_first_copy = self.shares.first_with_part_of(self.team.rank()) == self.team.rank();
+        let mine = if is_of_first_copy && !self.team.is_first() { std::mem::take(&mut all) } else { vec![] };
+        for part in
+            self.team.gather_values("statistics of a step that is not finite", &mine)?.into_iter().flatten()
+        {
+            match all.iter_mut().find(|of_first| of_first.name == part.name) {
+                Some(of_first) => of_first.join(&part),
+                None => all.push(part),
+            }
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// Of all weights and states of the optimizer, in the order of their names; on other ranks than the first, of what that one
+    /// may lack.
     fn statistics(&self) -> Result<Vec<Statistics>, TrainError> {
         let executor = &self.session.executor;
         let wanted = |role: &Role| role_word(role).is_some();
         let mut found = vec![];
         for tensor in executor.tensors(wanted) {
+            if !self.team.is_first() && tensor.shard.is_none() {
+                continue;
+            }
             let Some(role) = role_word(&tensor.role).filter(|_| tensor.dtype == DType::F32) else { continue };
             let bytes = executor.read_tensor(&tensor.name)?;
             let values = bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
@@ -148,7 +185,7 @@ impl Trainer {
             let rms = (squares / finite.max(1) as f64).sqrt();
             found.push(Statistics {
                 name: tensor.name,
-                role,
+                role: role.to_owned(),
                 numel,
                 non_finite: numel - finite,
                 max_abs,

@@ -10,8 +10,7 @@ use linc_data::{Data, DataError, ValidationData};
 use linc_device::{Device, process};
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    BatchShape, CompileError, Entry, Mesh, MeshAxis, Model, OptimizerOptions, Options, PersistentLayout,
-    Room, Source, Target, decode_support,
+    BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, Room, Source, Target, decode_support,
 };
 use linc_exec::ExecError;
 use linc_session::{SessionError, autotune};
@@ -20,6 +19,7 @@ use super::shares::Shares;
 use super::{Observer, health, optimizer, resume};
 use crate::config::JobConfig;
 use crate::error::TrainError;
+use crate::team::Team;
 pub(super) use linc_session::output::output;
 
 /// Number of the program that runs once a batch, in the session.
@@ -136,15 +136,14 @@ pub(super) fn programs(
     optimizer: &OptimizerOptions,
     shares: Shares,
 ) -> Result<Programs, TrainError> {
-    let options = compile_options(config);
-    let axes = [(MeshAxis::DataReplicate, shares.ranks)];
-    let mesh = Mesh::new(shares.rank, &axes).map_err(CompileError::Pass)?;
+    // Also of programs that exchange nothing: they find the parameters where those that do have room for parts.
+    let options = Options { mesh: shares.mesh()?, ..compile_options(config) };
     // Batches of this process, whose operations the update's count for.
     let steps = shares.batches;
     let adds_up = steps > 1;
     let train = if adds_up { Entry::Accumulate } else { Entry::Train(optimizer.clone()) };
-    let mut entries = vec![(train, Options { mesh: mesh.clone(), ..options.clone() })];
-    let sister = |batch, seq| sister(config, batch, seq);
+    let mut entries = vec![(train, options.clone())];
+    let sister = |batch, seq| Options { mesh: options.mesh.clone(), ..sister(config, batch, seq) };
     let evaluation = match data.validation {
         Some(ValidationData::Recall(_)) => Entry::Forward,
         Some(ValidationData::Text(_)) | None => Entry::Eval,
@@ -157,10 +156,8 @@ pub(super) fn programs(
     };
     // Before the programs that have caches, so that the arena of a step ends before those. Its operations count for all
     // tokens of the step.
-    let update = adds_up.then(|| {
-        let options = Options { mesh, ..sister(options.batch * steps, options.seq) };
-        push(Entry::Update(optimizer.clone()), options)
-    });
+    let update =
+        adds_up.then(|| push(Entry::Update(optimizer.clone()), sister(options.batch * steps, options.seq)));
     let context = options.seq;
     let generates = data.tokenizer.as_ref().map(|_| decode_support(model));
     let (decode, no_sample) = match generates {
@@ -191,10 +188,10 @@ pub fn planned_memory(
         1 => vec![Entry::Train(optimizer), Entry::Eval],
         _ => vec![Entry::Accumulate, Entry::Update(optimizer), Entry::Eval],
     };
+    let mut layout = linc_driver::layout_for(&entries);
     let mut entries: Vec<(Entry, Options)> =
         entries.into_iter().map(|entry| (entry, options.clone())).collect();
     entries.extend(health::begin(config, &model, device)?.map(|(_, program)| program));
-    let mut layout = PersistentLayout::default();
     let mut bytes = 0;
     for (entry, options) in &entries {
         bytes = bytes.max(linc_driver::compile(&model, entry, options, &mut layout)?.plan.arena_bytes());
@@ -212,6 +209,7 @@ pub(super) fn tiles(
     programs: &Programs,
     target: Target,
     stop: &AtomicBool,
+    team: &Team,
     observer: &mut dyn Observer,
 ) -> Result<Tiles, TrainError> {
     let limit = Duration::from_secs_f64(config.compile.autotune_seconds.min(1e9));
@@ -225,16 +223,20 @@ pub(super) fn tiles(
     }
     let (entry, options) = &programs.entries[TRAIN];
     let options = Options { target, dumps: false, ..options.clone() };
-    let sites = linc_driver::compile(model, entry, &options, &mut PersistentLayout::default())?.sites;
+    let mut layout = linc_driver::layout_for([entry]);
+    let sites = linc_driver::compile(model, entry, &options, &mut layout)?.sites;
     let Some((path, state)) = before else {
         let threads = config.training.threads;
         // A device of its own, so that its memory is free again afterwards.
         let open = config.training.device.open((threads > 0).then_some(threads));
         let mut device = open.map_err(ExecError::from)?.device;
         let store = autotune::Store::of_environment();
-        let mut tell = |told: autotune::Told<'_>| match told {
-            autotune::Told::Choice(text) => observer.message(text),
-            autotune::Told::Runs { done, total } => observer.tuning(done, total),
+        let mut tell = |told: autotune::Told<'_>| {
+            team.give_sign();
+            match told {
+                autotune::Told::Choice(text) => observer.message(text),
+                autotune::Told::Runs { done, total } => observer.tuning(done, total),
+            }
         };
         return Ok(autotune::tune(&sites, &mut *device, target, limit, &store, stop, &mut tell));
     };

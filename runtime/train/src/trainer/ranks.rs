@@ -8,7 +8,7 @@ use linc_data::{Data, DataState};
 use linc_device::comm::of_processes;
 use linc_device::{Device, words};
 use linc_driver::tiles::Tiles;
-use linc_driver::{Model, Options, PersistentLayout, Target};
+use linc_driver::{Model, Options, Target};
 use linc_session::{Session, autotune};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use super::Trainer;
 use super::folder::Chosen;
 use super::programs::{Programs, TRAIN};
 use super::resume::Start;
+use super::shares::Shares;
 use crate::config::JobConfig;
 use crate::error::TrainError;
 use crate::metrics::Measured;
@@ -100,6 +101,7 @@ fn validation_of(config: &JobConfig, data: &Data) -> Result<String, TrainError> 
 /// All ranks begin with the same step, at the same place in the data, with programs that exchange the same.
 pub(super) fn agree_on_start(
     team: &Team,
+    shares: Shares,
     start: &Start,
     data: &DataState,
     session: &Session,
@@ -117,14 +119,38 @@ pub(super) fn agree_on_start(
     }
     team.agree(&[
         ("the checksum of the weights to begin with", weights),
-        ("the checksum of the optimizer's state to begin with", state),
         ("the step to go on from", start.step.to_string()),
         ("the place in the data", format!("epoch {}, sample {}", data.epoch, data.index)),
         ("the checksum of the programs' exchanges", format!("{:08x}", crc32c::crc32c(exchanges.as_bytes()))),
-    ])
+    ])?;
+    same_on_all(team, (start.step, STATE), &state, |rank| shares.first_with_part_of(rank))
 }
 
-/// Checksums of all parameters, and of what the optimizer keeps, each in the order of names. Every rank has all of both.
+/// What the optimizer keeps, as the subject of a sentence.
+const STATE: &str = "the checksum of the optimizer's state";
+
+/// Compares what each rank says with what another says that is to say the same.
+///
+/// # Errors
+/// [`TrainError::Apart`] after that step, on all ranks alike.
+fn same_on_all(
+    team: &Team,
+    (step, what): (usize, &'static str),
+    mine: &str,
+    other_of: impl Fn(usize) -> usize,
+) -> Result<(), TrainError> {
+    let all = team.gather(what, mine.as_bytes())?;
+    let said = |rank: usize| String::from_utf8_lossy(&all[rank]).into_owned();
+    match (0..all.len()).find(|rank| all[*rank] != all[other_of(*rank)]) {
+        None => Ok(()),
+        Some(rank) => {
+            let beside = other_of(rank);
+            Err(TrainError::Apart { step, what, beside, first: said(beside), rank, other: said(rank) })
+        }
+    }
+}
+
+/// Checksums of all parameters, and of what the optimizer keeps here, each in the order of names.
 fn checksums(session: &Session) -> Result<(String, String), TrainError> {
     let of = |names: &mut dyn Iterator<Item = String>| -> Result<String, TrainError> {
         let mut sum = 0;
@@ -134,12 +160,12 @@ fn checksums(session: &Session) -> Result<(String, String), TrainError> {
         }
         Ok(format!("{sum:08x}"))
     };
-    Ok((of(&mut session.params().into_keys())?, of(&mut session.optimizer_state().into_keys())?))
+    Ok((of(&mut session.params().into_keys())?, of(&mut session.optimizer_state().into_iter())?))
 }
 
 impl Trainer {
-    /// Whether all ranks still have the same weights and moments: what they add up of their gradients is the same on all of them
-    /// even where these are not. Costs a pass over both, once a step at most.
+    /// Whether all ranks still have the same weights, and those that have the same part of the optimizer's states the same of these:
+    /// what they add up of their gradients is the same on all of them even where these are not. Costs a pass over both, once a step at most.
     ///
     /// # Errors
     /// [`TrainError::Apart`], on all ranks alike.
@@ -148,23 +174,20 @@ impl Trainer {
             return Ok(());
         }
         let (weights, state) = checksums(&self.session)?;
-        for (what, mine) in
-            [("the checksum of the weights", weights), ("the checksum of the optimizer's state", state)]
-        {
-            let all = self.team.gather(what, mine.as_bytes())?;
-            let said = |rank: usize| String::from_utf8_lossy(&all[rank]).into_owned();
-            if let Some(rank) = (1..all.len()).find(|rank| all[*rank] != all[0]) {
-                return Err(TrainError::Apart {
-                    step: self.step,
-                    what,
-                    rank,
-                    first: said(0),
-                    other: said(rank),
-                });
-            }
-        }
+        let (team, shares, step) = (&self.team, self.shares, self.step);
+        same_on_all(team, (step, "the checksum of the weights"), &weights, |_| 0)?;
+        same_on_all(team, (step, STATE), &state, |rank| shares.first_with_part_of(rank))?;
         self.compared_step = self.step;
         Ok(())
+    }
+
+    /// [`Trainer::compare_weights`] after each step where it is due.
+    ///
+    /// # Errors
+    /// As it has.
+    pub(super) fn compare_weights_now_and_then(&mut self) -> Result<(), TrainError> {
+        let freq = self.config.comm.compare_weights_freq;
+        if freq > 0 && self.step.is_multiple_of(freq) { self.compare_weights() } else { Ok(()) }
     }
 }
 
@@ -222,7 +245,7 @@ pub(super) fn tiles_of_first(
     }
     let (entry, options) = &programs.entries[TRAIN];
     let options = Options { target, dumps: false, ..options.clone() };
-    let sites = linc_driver::compile(model, entry, &options, &mut PersistentLayout::default())?.sites;
+    let sites = linc_driver::compile(model, entry, &options, &mut linc_driver::layout_for([entry]))?.sites;
     let tiles = autotune::recorded(&record, &sites, target);
     tiles.map_err(|message| TrainError::OfRank { rank: 0, message: format!("its tile sizes: {message}") })
 }
@@ -238,7 +261,7 @@ pub(super) fn measured_of_first(team: &Team, mine: Measured) -> Result<Measured,
 }
 
 /// A value of the first rank, on all.
-fn of_first<T: Serialize + for<'a> Deserialize<'a>>(
+pub(super) fn of_first<T: Serialize + for<'a> Deserialize<'a>>(
     team: &Team,
     name: &str,
     mine: &T,

@@ -7,6 +7,7 @@ use linc_data::TrainingData;
 use linc_device::words::count;
 use linc_session::Session;
 
+use super::kept::Kept;
 use crate::config::JobConfig;
 use crate::error::TrainError;
 
@@ -52,7 +53,7 @@ pub(super) fn restore(
     config: &JobConfig,
     whole: Option<&Path>,
     record: &ModelRecord,
-    session: &mut Session,
+    (session, kept): (&mut Session, &Kept),
     data: &mut TrainingData,
     proceed: &mut dyn FnMut() -> Result<(), TrainError>,
 ) -> Result<Option<Start>, TrainError> {
@@ -62,7 +63,7 @@ pub(super) fn restore(
             true => linc_checkpoint::describe(&path)?,
             false => linc_checkpoint::open_while(&path, proceed)?,
         };
-        load(&path, &state, record, session, true, proceed)?;
+        load(&path, &state, record, session, Some(kept), proceed)?;
         data.restore(&state.data)?;
         let mut message = format!("Resuming from {} (step {})", path.display(), state.step);
         let steps = linc_checkpoint::steps(&checkpoint_folder(config));
@@ -104,7 +105,7 @@ pub(super) fn restore(
         message.push_str(&linearize(path, &state, record, session, config.training.seed, proceed)?);
         return Ok(Some(Start { message: Some(message), ..Start::default() }));
     }
-    load(path, &state, record, session, !c.initial_load_model_only, proceed)?;
+    load(path, &state, record, session, (!c.initial_load_model_only).then_some(kept), proceed)?;
     if c.initial_load_model_only {
         message.push_str(&other_kinds(&state.model, record));
         return Ok(Some(Start { message: Some(message), ..Start::default() }));
@@ -159,17 +160,17 @@ fn other_kinds(saved: &ModelRecord, now: &ModelRecord) -> String {
     format!("; other kinds of attention in {layers} {}", changed.join(", "))
 }
 
-/// Loads weights and, if asked for, the optimizer's state of the same model.
+/// Loads weights and, if asked for, the optimizer's state of the same model, as far as this rank has it.
 fn load(
     path: &Path,
     state: &State,
     record: &ModelRecord,
     session: &mut Session,
-    with_optimizer: bool,
+    kept: Option<&Kept>,
     proceed: &mut dyn FnMut() -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     // Weights alone may start a model of another kind, such as a hybrid from a softmax model; names and shapes decide.
-    if with_optimizer {
+    if kept.is_some() {
         check_model(path, &state.model, record)?;
         check_resumable(path, state)?;
     }
@@ -182,8 +183,8 @@ fn load(
         }
         other => other,
     })?;
-    if with_optimizer {
-        linc_checkpoint::load_optimizer_state(&mut session.executor, path, proceed)?;
+    if let Some(kept) = kept {
+        linc_checkpoint::load_optimizer_state(&mut session.executor, path, &kept.shapes(), proceed)?;
     }
     Ok(())
 }

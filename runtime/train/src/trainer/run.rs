@@ -122,6 +122,7 @@ impl Trainer {
         if let Some(tracer) = &mut self.tracer {
             tracer.step(self.step).map_err(output("write", tracer.folder()))?;
         }
+        self.compare_weights_now_and_then()?;
         self.look_after_checkpoint(observer)?;
         let (last, ends) = (self.step == self.config.training.steps, self.step == self.end_step());
         if self.step == 1 || self.step.is_multiple_of(self.config.metrics.log_freq) || ends {
@@ -280,7 +281,13 @@ impl Trainer {
         };
         let request =
             Request { prompt: prompt.ids, tokens: prompt.count, sampling, stop: [].into(), scores: None };
-        match generator.generate(request, &mut |_| !stop.load(Ordering::Relaxed)) {
+        let team = &self.team;
+        let mut go_on = |_: &str| {
+            // The others wait for this one to end.
+            team.give_sign();
+            !stop.load(Ordering::Relaxed)
+        };
+        match generator.generate(request, &mut go_on) {
             Ok(text) => Ok(Some(text)),
             // The last update may be what broke the weights; everything else that the run has to tell is still true.
             Err(error @ InferError::LogitsNotFinite { .. }) => {

@@ -7,7 +7,7 @@ use linc_checkpoint::{AsyncMode, Outline, Saving, State, save_outline};
 use linc_device::available_memory;
 
 use super::programs::output;
-use super::{Observer, Trainer, resume};
+use super::{Observer, Trainer, ranks, resume};
 use crate::error::TrainError;
 
 /// Bytes that may wait to be written where the system does not say what is free.
@@ -18,47 +18,63 @@ impl Trainer {
     pub(super) fn save(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         // Before anything is written: a checkpoint of weights that came apart would be gone on from.
         self.compare_weights()?;
-        if !self.team.is_first() {
-            // The first rank writes what all have.
+        // What is left out the first rank decides: it knows what it has still to measure.
+        let model_only = ranks::of_first(&self.team, "the checkpoint", &self.saves_model_only(last))?;
+        self.team.be_patient();
+        if self.team.is_first() {
+            self.save_first(last, model_only, observer)?;
+        } else {
+            // The first rank writes what all have, and what the others have of the optimizer.
+            for name in self.kept.spread().filter(|_| !model_only) {
+                self.kept.read(name, &self.session.executor, &self.team)?;
+            }
             self.saved_step = Some(self.step);
-            return self.team.wait("the checkpoint");
         }
-        self.save_first(last, observer)?;
         self.team.wait("the checkpoint")
     }
 
-    fn save_first(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn save_first(
+        &mut self,
+        last: bool,
+        model_only: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
         self.wait_for_checkpoint(observer)?;
         match self.config.checkpoint.async_mode {
-            AsyncMode::Disabled => self.save_now(last, observer),
+            AsyncMode::Disabled => self.save_now(model_only, observer),
             AsyncMode::Async | AsyncMode::AsyncPinned => {
-                self.begin_to_save(last)?;
+                self.begin_to_save(model_only)?;
                 if last { self.wait_for_checkpoint(observer) } else { Ok(()) }
             }
         }
     }
 
-    fn save_now(&mut self, last: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn save_now(&mut self, model_only: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let executor = &self.session.executor;
-        let read = |name: &str| executor.read_tensor(name).map_err(|error| error.to_string());
-        let path = save_outline(&self.outline(last), &read)?;
+        let read = |name: &str| {
+            self.team.give_sign();
+            self.kept.read(name, &self.session.executor, &self.team).map_err(|error| error.to_string())
+        };
+        let path = save_outline(&self.outline(model_only), &read)?;
         self.trace_checkpoint("write", begun);
         self.saved(self.step, path, observer);
         Ok(())
     }
 
     /// Copies the tensors for a writer beside the training.
-    fn begin_to_save(&mut self, last: bool) -> Result<(), TrainError> {
+    fn begin_to_save(&mut self, model_only: bool) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let outline = self.outline(last);
+        let outline = self.outline(model_only);
         let folder = outline.folder.clone();
         let limit = available_memory::of_machine().map_or(STAGED, |available| available.bytes / 2);
         let (saving, order) = Saving::start(outline, limit).map_err(output("write", &folder))?;
+        let mut wanted = true;
         for name in order {
-            let bytes = self.session.executor.read_tensor(&name)?;
-            if !saving.stage(name, bytes) {
-                break;
+            self.team.give_sign();
+            // What other ranks hand over is taken, whether the writer has given up or not: they do not know.
+            if wanted || self.kept.is_spread(&name) {
+                let bytes = self.kept.read(&name, &self.session.executor, &self.team)?;
+                wanted = wanted && saving.stage(name, bytes);
             }
         }
         self.saving = Some((self.step, saving));
@@ -95,12 +111,16 @@ impl Trainer {
         self.saved_step = Some(step);
     }
 
-    /// What goes into a checkpoint of this step.
-    fn outline(&self, last: bool) -> Outline {
+    /// Whether a checkpoint, of the last step or another, leaves out what only a run that goes on needs.
+    fn saves_model_only(&self, last: bool) -> bool {
         // To make up for a validation, the run has to go on from here.
         let owes = self.owes_validation() || self.owes_questions();
-        let model_only = last && self.config.checkpoint.last_save_model_only && !owes;
-        let kept = if model_only { Default::default() } else { self.session.optimizer_state() };
+        last && self.config.checkpoint.last_save_model_only && !owes
+    }
+
+    /// What goes into a checkpoint of this step.
+    fn outline(&self, model_only: bool) -> Outline {
+        let kept = if model_only { Default::default() } else { self.kept.shapes() };
         let state = State::new(
             self.step,
             self.tokens,

@@ -2,6 +2,7 @@
 
 use linc_config::ConfigError;
 use linc_device::words::count;
+use linc_driver::{CompileError, Mesh, MeshAxis, OptimizerOptions, ParamGroup, UpdateRule};
 
 use crate::config::JobConfig;
 
@@ -12,6 +13,8 @@ pub(super) struct Shares {
     pub(super) rank: usize,
     /// How many processes share a step.
     pub(super) ranks: usize,
+    /// How many of them share out the optimizer's states; the others have copies. Those of a copy are neighbours.
+    pub(super) shards: usize,
     /// Batches of each rank for one optimizer step.
     pub(super) batches: usize,
 }
@@ -26,11 +29,11 @@ impl JobConfig {
     /// Degrees that do not multiply to the ranks or that are not there yet, and batches that the ranks do not divide; with the
     /// remedy.
     pub(super) fn shares(&self, rank: usize, ranks: usize) -> Result<Shares, ConfigError> {
-        self.check_degrees(ranks)?;
+        let shards = self.shards(ranks)?;
         let training = &self.training;
         let together = training.batch_size.saturating_mul(ranks);
         let Ok(global) = usize::try_from(training.global_batch_size) else {
-            return Ok(Shares { rank, ranks, batches: 1 });
+            return Ok(Shares { rank, ranks, shards, batches: 1 });
         };
         if global % together != 0 {
             let message = format!(
@@ -42,7 +45,7 @@ impl JobConfig {
             let names = ["training.global_batch_size", "training.batch_size"];
             return Err(self.problem(&names, message, Some(help.to_owned())));
         }
-        Ok(Shares { rank, ranks, batches: global / together })
+        Ok(Shares { rank, ranks, shards, batches: global / together })
     }
 
     /// Fills in the sequences of a step where the ranks decide them, so that a start with another number of ranks finds in the
@@ -55,7 +58,8 @@ impl JobConfig {
         }
     }
 
-    fn check_degrees(&self, ranks: usize) -> Result<(), ConfigError> {
+    /// How many ranks share out the optimizer's states.
+    fn shards(&self, ranks: usize) -> Result<usize, ConfigError> {
         let wanted = |degree: i64| usize::try_from(degree).ok();
         let degrees = &self.parallelism;
         let (replicate, shard) =
@@ -73,13 +77,6 @@ impl JobConfig {
                 (replicate, (ranks / replicate.max(1)).max(1))
             }
         };
-        // Who starts as many ranks as that needs would be refused again.
-        if ranks == 1 && shard > 1 {
-            let message = format!(
-                "data_parallel_shard_degree is {shard}: parameters that are shared out among ranks are not there yet"
-            );
-            return refuse(SHARD, message, format!("leave it out, or say --{SHARD} 1"));
-        }
         if replicate.checked_mul(shard) != Some(ranks) {
             let (of, help) = match ranks {
                 1 => (
@@ -91,7 +88,9 @@ impl JobConfig {
                 ),
                 _ => (
                     format!("there are {there}"),
-                    format!("--{REPLICATE} {ranks} gives each rank all parameters and batches of its own"),
+                    format!(
+                        "--{REPLICATE} {ranks} --{SHARD} 1 gives each rank the whole optimizer; --{REPLICATE} 1 --{SHARD} -1 shares its states out to all"
+                    ),
                 ),
             };
             let message = format!(
@@ -100,21 +99,50 @@ impl JobConfig {
             );
             return refuse(REPLICATE, message, help);
         }
-        if shard > 1 {
-            let is_rest = degrees.data_parallel_shard_degree < 0;
-            let rest = if is_rest { "-1, which comes to " } else { "" };
-            let message = format!(
-                "data_parallel_shard_degree is {rest}{shard} of {there}: parameters that are shared out among ranks are not there yet"
-            );
-            return refuse(
-                SHARD,
-                message,
-                format!(
-                    "--{REPLICATE} {ranks} --{SHARD} 1 gives each rank all parameters and batches of its own"
-                ),
-            );
-        }
-        Ok(())
+        Ok(shard)
+    }
+}
+
+impl Shares {
+    /// The ranks as compilers see them.
+    ///
+    /// # Errors
+    /// [`CompileError::Pass`] for degrees that make no mesh.
+    pub(super) fn mesh(self) -> Result<Mesh, CompileError> {
+        let axes = [(MeshAxis::DataReplicate, self.ranks / self.shards), (MeshAxis::DataShard, self.shards)];
+        Mesh::new(self.rank, &axes).map_err(CompileError::Pass)
+    }
+
+    /// The first of the ranks that have the same part of the optimizer's states as one of all.
+    pub(super) fn first_with_part_of(self, rank: usize) -> usize {
+        rank % self.shards
+    }
+
+    /// Refuses what cannot be done where the optimizer is shared out.
+    ///
+    /// # Errors
+    /// At the place of its name, with the remedy.
+    pub(super) fn check_optimizer(
+        self,
+        config: &JobConfig,
+        optimizer: &OptimizerOptions,
+    ) -> Result<(), ConfigError> {
+        let is_muon = |group: &ParamGroup| matches!(group.rule, UpdateRule::Muon(_));
+        let (shards, names, why) = match self.shards {
+            1 => return Ok(()),
+            shards if optimizer.groups.iter().any(is_muon) => {
+                (shards, ["optimizer.name", "optimizer.groups"], "Muon updates whole matrices")
+            }
+            shards if !optimizer.norms.is_empty() => {
+                let names = ["metrics.grad_norms", "metrics.grad_norms"];
+                (shards, names, "metrics.grad_norms are of whole gradients")
+            }
+            _ => return Ok(()),
+        };
+        let message =
+            format!("{why}, and data_parallel_shard_degree {shards} gives each rank parts that cut them");
+        let help = format!("--{REPLICATE} {} --{SHARD} 1 gives each rank the whole optimizer", self.ranks);
+        Err(config.problem(&[names[0], names[1], SHARD], message, Some(help)))
     }
 }
 
@@ -123,10 +151,14 @@ mod tests {
     use super::*;
 
     fn shares(text: &str, ranks: usize) -> Result<usize, String> {
-        let config = JobConfig::load(text, "run.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
-        let shares = config.shares(ranks - 1, ranks).map_err(|error| error.to_string())?;
-        assert_eq!(shares.ranks, ranks);
+        let shares = of(text, ranks)?;
+        assert_eq!((shares.rank, shares.ranks), (ranks - 1, ranks));
         Ok(shares.batches)
+    }
+
+    fn of(text: &str, ranks: usize) -> Result<Shares, String> {
+        let config = JobConfig::load(text, "run.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
+        config.shares(ranks - 1, ranks).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -151,20 +183,27 @@ mod tests {
             let error = shares(text, ranks).expect_err(text);
             assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
         };
-        refused(
-            "",
-            4,
-            &["data_parallel_shard_degree is -1, which comes to 4 of 4 ranks", "replicate_degree 4"],
-        );
-        refused(&replicate(2), 4, &["which comes to 2 of 4 ranks", "not there yet"]);
-        refused(&both(1, 4), 4, &["run.toml:3", "data_parallel_shard_degree is 4", "not there yet"]);
+        let shards = |text: &str, ranks: usize| of(text, ranks).map(|shares| shares.shards);
+        assert_eq!(shards("", 4), Ok(4));
+        assert_eq!(shards(&replicate(2), 4), Ok(2));
+        assert_eq!(shards(&replicate(4), 4), Ok(1));
+        assert_eq!(shards(&both(-1, 2), 6), Ok(2));
+        // Those that share parts out are neighbours, and a copy of all of them begins behind the last.
+        let shares = of(&replicate(2), 6).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!([0, 2, 3, 5].map(|rank| shares.first_with_part_of(rank)), [0, 2, 0, 2]);
+        let mesh = shares.mesh().unwrap_or_else(|e| panic!("{e}"));
+        let group = |axis| mesh.group(axis).members().collect::<Vec<_>>();
+        assert_eq!((group(MeshAxis::DataShard), group(MeshAxis::DataReplicate)), (vec![3, 4, 5], vec![2, 5]));
         refused(&replicate(4), 1, &["run.toml:2", "4 times", "is 4, but this is one rank", "start 4 with"]);
+        refused(&both(-1, 4), 1, &["run.toml:2", "is 4, but this is one rank", "start 4 with"]);
         refused(
-            &both(-1, 4),
-            1,
-            &["run.toml:3", "data_parallel_shard_degree is 4:", "not there yet", "leave it out"],
+            &replicate(3),
+            4,
+            &[
+                "3 times data_parallel_shard_degree 1 is 3, but there are 4 ranks",
+                "-1 shares its states out to all",
+            ],
         );
-        refused(&replicate(3), 4, &["3 times data_parallel_shard_degree 1 is 3, but there are 4 ranks"]);
         refused(&both(i64::MAX, i64::MAX), 4, &["but there are 4 ranks"]);
         refused(
             &batches(6, 4),

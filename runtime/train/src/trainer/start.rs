@@ -11,6 +11,7 @@ use linc_exec::{ExecError, Profile};
 use linc_session::output::{check_folder, write_files};
 use linc_session::{Session, autotune};
 
+use super::kept::Kept;
 use super::observer::paced;
 use super::programs::{self, TRAIN, open_model, output};
 use super::trace::Tracer;
@@ -62,11 +63,8 @@ impl Trainer {
             false => Ok(()),
         };
         observer.message(&format!("Starting job: {}", config.job.description));
-        let mut begin = || {
+        let begin = || {
             ranks::check_supported(&config, &team, &*device)?;
-            if !team.is_alone() {
-                device.connect(team.ranks().clone()).map_err(ExecError::from)?;
-            }
             let shares = config.shares(team.rank(), team.size())?;
             if is_first {
                 folder::check_free(&config, meaning)?;
@@ -74,14 +72,21 @@ impl Trainer {
             let (model, record) = open_model(&config, files)?;
             let updates = optimizer::updates(&config, &model)?;
             let health = health::begin(&config, &model, &*device)?;
+            shares.check_optimizer(&config, &updates.options)?;
             // A folder that is named is held from here on: reading data may take minutes.
             let named = if is_first { folder::take_named(&config, meaning)? } else { None };
             Ok((shares, model, record, (updates, health), named))
         };
         let (shares, model, record, (updates, health), named) = team.settle("opening the model", begin())?;
-        let mut tell = |event: Event<'_>| match event {
-            Event::Note(text) => observer.message(text),
-            Event::Progress { what, done, total } => observer.progress(what, done, total),
+        if !team.is_alone() {
+            device.connect(team.ranks().clone()).map_err(ExecError::from)?;
+        }
+        let mut tell = |event: Event<'_>| {
+            team.give_sign();
+            match event {
+                Event::Note(text) => observer.message(text),
+                Event::Progress { what, done, total } => observer.progress(what, done, total),
+            }
         };
         let mut loading = Loading { stop, tell: &mut tell, cache: TokenCache::of_environment() };
         let reading = Reading {
@@ -99,8 +104,7 @@ impl Trainer {
             proceed().map(|()| data)
         };
         // What the first rank makes tokens of, the others find in the cache.
-        let first = is_first.then(&mut open).transpose();
-        let data = match team.settle("reading the data", first)? {
+        let data = match team.of_first_alone("reading the data", &mut open)? {
             Some(data) => Ok(data),
             None => open(),
         };
@@ -124,9 +128,9 @@ impl Trainer {
             health
         });
         let target = linc_session::target(&*device);
-        let first =
-            is_first.then(|| programs::tiles(&config, &model, &programs, target, stop, observer)).transpose();
-        let first = team.settle("measuring tile sizes", first)?;
+        let first = team.of_first_alone("measuring tile sizes", || {
+            programs::tiles(&config, &model, &programs, target, stop, &team, observer)
+        })?;
         let tiles = match (&first, team.is_alone()) {
             (Some(tiles), true) => Ok(tiles.clone()),
             _ => ranks::tiles_of_first(&team, first.as_ref(), &model, &programs, target),
@@ -158,12 +162,13 @@ impl Trainer {
             Ok(session)
         };
         let mut session = team.settle("compiling", compile())?;
+        let kept = Kept::of_all(&team, &session.executor)?;
         let mut load = || {
             let restored = resume::restore(
                 &config,
                 whole.as_deref(),
                 &record,
-                &mut session,
+                (&mut session, &kept),
                 &mut data.training,
                 &mut proceed,
             )?;
@@ -177,7 +182,7 @@ impl Trainer {
             Ok(resume::Start::default())
         };
         let start = team.settle("loading weights", load())?;
-        ranks::agree_on_start(&team, &start, &data.training.state(), &session)?;
+        ranks::agree_on_start(&team, shares, &start, &data.training.state(), &session)?;
 
         // Nothing of an earlier run is touched before everything that can be refused was accepted.
         let folder = PathBuf::from(&config.job.dump_folder);
@@ -240,6 +245,7 @@ impl Trainer {
             model,
             record,
             session,
+            kept,
             questions,
             decode: programs.decode,
             update: programs.update,

@@ -69,6 +69,7 @@ impl Trainer {
                 step,
                 what: "the gradient norm",
                 rank,
+                beside: 0,
                 first: norm(0).to_string(),
                 other: norm(rank).to_string(),
             });

@@ -148,7 +148,7 @@ fn ready_with(folder: &Path, training: &str, sections: &str) -> (Trainer, u64) {
 fn tensors(trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
     let session = &trainer.session;
     let tables = session.executor.tensors(|role| *role == Role::Table).into_iter().map(|tensor| tensor.name);
-    let names = session.params().into_keys().chain(session.optimizer_state().into_keys()).chain(tables);
+    let names = session.params().into_keys().chain(session.optimizer_state()).chain(tables);
     let read = |name: String| {
         let bytes = session.executor.read_tensor(&name).unwrap_or_else(|e| panic!("{e}"));
         (name, bytes)

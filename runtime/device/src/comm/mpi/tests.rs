@@ -29,7 +29,7 @@ fn as_a_rank() {
     let world = ranks.world();
     ranks.barrier("the start", &world).expect("all start");
     if role == "hangs" {
-        ranks.set_timeout(TIMEOUT);
+        ranks.set_timeout(TIMEOUT, "the timeout of this test");
     }
     let is_culprit = ranks.rank() == 1;
     match role.as_str() {

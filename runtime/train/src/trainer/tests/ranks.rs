@@ -2,6 +2,7 @@
 
 mod alike;
 mod norms;
+mod parts;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use crate::team::{Team, Timeouts};
 const SOON: Duration = Duration::from_secs(120);
 
 /// What a rank came to.
-#[derive(PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 struct Ran {
     losses: Vec<u32>,
     validation: Option<f64>,
@@ -28,6 +29,8 @@ struct Ran {
     /// Batches of a validation that a rank knows of at most.
     validated: usize,
     tensors: Vec<(String, Vec<u8>)>,
+    /// Bytes that the rank had sent after each step.
+    sent: Vec<u64>,
 }
 
 /// Keeps the losses, and asks its rank to stop after a step.
@@ -39,6 +42,8 @@ struct Watching<'a> {
     stop_validating: Option<usize>,
     /// The most batches that a validation came to.
     validated: usize,
+    team: &'a Team,
+    sent: Vec<u64>,
 }
 
 impl Observer for Watching<'_> {
@@ -47,6 +52,7 @@ impl Observer for Watching<'_> {
     fn tuning(&mut self, _: usize, _: usize) {}
     fn step(&mut self, step: usize, loss: f32) {
         self.losses.push(loss.to_bits());
+        self.sent.push(self.team.ranks().borrow().bytes_sent());
         if self.stop_after == Some(step) {
             self.stop.store(true, Ordering::Relaxed);
         }
@@ -67,6 +73,8 @@ impl Observer for Watching<'_> {
 struct Run<'a> {
     folder: &'a Path,
     ranks: usize,
+    /// How many of them share the optimizer out.
+    shards: usize,
     ratio: &'a str,
     /// `parallelism.accumulate`
     accumulate: &'a str,
@@ -75,6 +83,8 @@ struct Run<'a> {
     stops: Option<(usize, usize)>,
     /// A bit of the last weight of this rank is another one when the run begins.
     flips: Option<usize>,
+    /// Of its last moment instead.
+    flips_state: bool,
     /// The rank that is asked to stop in a validation, and after how many batches.
     stops_validating: Option<(usize, usize)>,
 }
@@ -84,11 +94,13 @@ impl<'a> Run<'a> {
         Run {
             folder,
             ranks,
+            shards: 1,
             ratio: "0.5",
             accumulate: "tree",
             settings,
             stops: None,
             flips: None,
+            flips_state: false,
             stops_validating: None,
         }
     }
@@ -105,7 +117,7 @@ impl<'a> Run<'a> {
             self.folder.join("run"),
             self.ratio,
             self.accumulate,
-            self.ranks,
+            self.ranks / self.shards,
         );
         let config = JobConfig::load(&text, "test.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
         let files = ModelFiles::resolve(&config.model, &[], &Shipped::NONE).unwrap_or_else(|e| panic!("{e}"));
@@ -121,12 +133,21 @@ impl<'a> Run<'a> {
                 .filter(|(rank, _)| *rank == team.rank())
                 .map(|(_, most)| most),
             validated: 0,
+            team,
+            sent: vec![],
         };
         let machine = Machine { device: Box::new(cpu), team: team.clone() };
         let mut trainer = Trainer::new(config, &files, Folder::Named, None, machine, &stop, &mut watching)?;
         if self.flips == Some(team.rank()) {
-            let name = trainer.session.params().into_keys().next_back().expect("parameters");
+            let name = match self.flips_state {
+                false => trainer.session.params().into_keys().next_back().expect("parameters"),
+                true => trainer.session.optimizer_state().pop().expect("moments"),
+            };
             let mut bytes = trainer.session.executor.read_tensor(&name).unwrap_or_else(|e| panic!("{e}"));
+            // Of a moment that is zero yet, so much that no gradient makes up for it.
+            if self.flips_state {
+                bytes[3] ^= 0x3f;
+            }
             bytes[0] ^= 1;
             trainer.session.executor.write_tensor(&name, &bytes).unwrap_or_else(|e| panic!("{e}"));
         }
@@ -137,7 +158,8 @@ impl<'a> Run<'a> {
             interrupted: summary.interrupted,
             step: summary.step,
             validated: watching.validated,
-            tensors: tensors(&trainer),
+            tensors: whole_tensors(&trainer),
+            sent: watching.sent,
         })
     }
 
@@ -165,6 +187,8 @@ impl<'a> Run<'a> {
     fn same(&self) -> Ran {
         let mut all: Vec<Ran> =
             self.run().into_iter().map(|ran| ran.unwrap_or_else(|e| panic!("{e}"))).collect();
+        // That depends on who has what.
+        all.iter_mut().for_each(|ran| ran.sent.clear());
         let first = all.remove(0);
         for (rank, other) in all.iter().enumerate() {
             assert!(*other == first, "rank {} of {} came to something else", rank + 1, self.ranks);
@@ -176,6 +200,24 @@ impl<'a> Run<'a> {
     fn errors(&self) -> Vec<String> {
         self.run().into_iter().map(|ran| ran.err().map_or_else(String::new, |e| e.to_string())).collect()
     }
+}
+
+/// All tensors that training keeps. Of those that ranks have parts of, the whole, which the first tells the others.
+fn whole_tensors(trainer: &Trainer) -> Vec<(String, Vec<u8>)> {
+    let (kept, team) = (&trainer.kept, &trainer.team);
+    let mut all = tensors(trainer);
+    if trainer.shares.shards > 1 {
+        let moments = kept.shapes();
+        all.retain(|(name, _)| !moments.contains_key(name));
+        let read = |name: &String| {
+            let bytes = kept.read(name, &trainer.session.executor, team).unwrap_or_else(|e| panic!("{e}"));
+            (name.clone(), bytes)
+        };
+        let whole: Vec<(String, Vec<u8>)> = moments.keys().map(read).collect();
+        all.extend(super::super::ranks::of_first(team, "moments", &whole).unwrap_or_else(|e| panic!("{e}")));
+    }
+    all.sort();
+    all
 }
 
 fn run(folder: &Path, ranks: usize, settings: &str) -> Ran {
@@ -229,9 +271,11 @@ fn batches_of_one_rank_are_added_up_in_the_order_of_ranks() {
     let in_sequence =
         Run { accumulate: "sequence", ..Run::new(folder.path(), 1, &|_| settings.to_owned()) }.same();
     assert!(in_sequence != eight);
-    // Numbers that are no powers of two, which the order has a meaning for as well.
+    // Three pairs are added up alike by three ranks and by one; of two triples the neighbours are others.
     let settings = "steps = 1\nglobal_batch_size = 6\n";
-    assert!(fresh(3, "0.5", settings) == fresh(3, "0.5", settings));
+    let six = fresh(1, "0.5", settings);
+    assert!(fresh(3, "0.5", settings) == six);
+    assert!(fresh(2, "0.5", settings).tensors != six.tensors);
 }
 
 #[test]
