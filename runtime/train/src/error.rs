@@ -54,7 +54,7 @@ pub enum TrainError {
         rank: usize,
         /// One that it is to have the same as.
         beside: usize,
-        /// What that one has.
+        /// The number or digest on rank `beside`.
         first: String,
         /// The same of the rank that differs.
         other: String,
