@@ -76,7 +76,9 @@ fn processes_train_what_one_trains_and_go_on_in_any_number() {
         let Some(command) = in_copies(ranks, copies, &config, &run, &whole) else { return };
         let text = done(command);
         let words = format!("Ranks: {ranks}, of which each has all parameters, {optimizer}");
-        assert!(text.contains(&words), "{text}");
+        // Open MPI gives ranks a terminal, whose lines are broken.
+        let on_one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(on_one_line.contains(&words), "{text}");
         assert_eq!(text.matches("Training completed").count(), 1, "one rank speaks: {text}");
         assert!(!text.contains("[rank"), "{text}");
         assert_eq!(measured(&run), measured(&folder.path("one")), "{mode}");
@@ -180,9 +182,9 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_with_the_same_bits() {
     let config = folder.config();
     let settings = [
         "--training.steps",
-        "200",
+        "3000",
         "--checkpoint.interval",
-        "5",
+        "20",
         "--validation.enable",
         "false",
         "--checkpoint.async_mode",
@@ -193,7 +195,7 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_with_the_same_bits() {
     alone(&config, &folder.path("whole"), &settings);
     let run = folder.path("killed");
     // The last start, of one process, finds whatever the kills have left.
-    for (ranks, copies, culprit, after) in [("2", "2", "1", 5), ("4", "2", "0", 10), ("2", "1", "1", 20)] {
+    for (ranks, copies, culprit, after) in [("2", "2", "1", 20), ("4", "2", "0", 40), ("2", "1", "1", 80)] {
         let Some(mut command) = in_copies(ranks, copies, &config, &run, &settings) else { return };
         let mut launcher = command.spawn().expect("linc runs");
         wait_for_step(&run, after, &mut launcher);
@@ -204,11 +206,11 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_with_the_same_bits() {
         assert!(sent.success());
         let (code, text) = said(&launcher.wait_with_output().expect("it ends"));
         assert!(code != Some(0) && !text.contains("Training completed"), "{code:?}: {text}");
-        assert_eq!(text.contains("Resuming from"), after > 5, "{text}");
+        assert_eq!(text.contains("Resuming from"), after > 20, "{text}");
         assert!(processes_end(&run), "ranks are left of {ranks}");
     }
     alone(&config, &run, &settings);
-    assert!(tensors(&run, 200) == tensors(&folder.path("whole"), 200), "other bits");
+    assert!(tensors(&run, 3000) == tensors(&folder.path("whole"), 3000), "other bits");
 }
 
 #[test]
