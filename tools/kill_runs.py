@@ -28,6 +28,8 @@ from pathlib import Path
 
 # What a run may end with where its disk is full: the code of an error that was told, never a panic or a signal.
 TOLD = 2
+# Set where this script runs in a namespace of its own.
+NAMESPACE = "LINC_KILL_RUNS"
 # Steps from one checkpoint to the next.
 INTERVAL = 3
 
@@ -197,7 +199,10 @@ def fill(runs, disks, mounted):
 
 
 def mount(work):
-    """A small disk, if this process may have one."""
+    """A small disk, if this process may have one: not outside of its namespace, where it would outlive a script that is killed."""
+    if NAMESPACE not in os.environ:
+        print("no small tmpfs: unshare gives no namespace; files are limited instead", flush=True)
+        return None
     place = work / "small"
     place.mkdir()
     size = 8 * sum(path.stat().st_size for path in (work / "whole").rglob("*") if path.is_file())
@@ -210,11 +215,11 @@ def mount(work):
 
 def enter_namespace():
     """Begins again where mounts are this process's own, and go with it."""
-    if "LINC_KILL_RUNS" in os.environ or not shutil.which("unshare"):
+    if NAMESPACE in os.environ or not shutil.which("unshare"):
         return
     command = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if subprocess.run([*command, "true"], capture_output=True).returncode == 0:
-        os.environ["LINC_KILL_RUNS"] = "1"
+        os.environ[NAMESPACE] = "1"
         os.execvp(command[0], [*command, sys.executable, *sys.argv])
 
 
@@ -241,7 +246,13 @@ def main():
         print(f"{args.kills} kills, {ends} runs to their end: every checkpoint was whole, and the bits are the same", flush=True)
     if args.full_disks:
         mounted = mount(work)
-        told, ends = fill(runs, args.full_disks, mounted)
+        try:
+            told, ends = fill(runs, args.full_disks, mounted)
+        except SystemExit:
+            if mounted and (mounted / "run").exists():
+                # The small disk goes with the namespace.
+                shutil.copytree(mounted / "run", work / "run-on-small-disk")
+            raise
         print(f"{args.full_disks} full disks, {told} that ended a run, {ends} runs to their end: every checkpoint was whole, and the bits are the same")
         if mounted:
             subprocess.run(["umount", mounted], check=True)

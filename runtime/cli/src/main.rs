@@ -57,6 +57,7 @@ use crate::log::Log;
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    linc_device::threads::reserve_stack();
     signals::survive_file_limit();
     let Cli { mut command, log } = Cli::parse();
     if let Err(error) = log.begin(command.settings()) {

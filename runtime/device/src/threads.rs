@@ -23,6 +23,18 @@ pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Bytes of stack that nothing on the calling thread goes beyond, but for what recurses.
+const FIRST_STACK: usize = 1 << 20;
+
+/// Has the system grow the stack of the calling thread now to what it will need. That of a process's first thread grows where it is
+/// used, and where a limit on address space has been reached by then the process ends by a signal, without a word.
+#[inline(never)]
+pub fn reserve_stack() {
+    // Written, so that it is not a constant elsewhere.
+    let mut room = [0u8; FIRST_STACK];
+    std::hint::black_box(&mut room);
+}
+
 /// Starts a thread; nothing if the system has none to give.
 pub fn spawn<'scope, 'env, T: Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
