@@ -141,9 +141,23 @@ fn a_plan_for_other_ranks_is_refused() {
     let mut device = Cpu::new(CpuOptions { threads: Some(1), level: None }).expect("a CPU");
     let error = run(&mut device, &plan(1, SIZE), 1).expect_err("it has no others");
     assert!(error.to_string().contains("it is for rank 1 of 4, and this is rank 0 of 1"), "{error}");
-    let comm = Local::world(SIZE).remove(2);
-    let ranks = Rc::new(RefCell::new(Ranks::new(Box::new(comm), SOON, |_| {})));
-    device.connect(ranks).expect("ranks");
-    let error = run(&mut device, &plan(3, SIZE), 1).expect_err("another rank's");
-    assert!(error.to_string().contains("rank 3 of 4, and this is rank 2 of 4"), "{error}");
+    // All connect, since ranks tell each other what machine they are on, and none ends before.
+    let connected = std::sync::Barrier::new(SIZE);
+    std::thread::scope(|scope| {
+        for (rank, comm) in Local::world(SIZE).into_iter().enumerate() {
+            let connected = &connected;
+            scope.spawn(move || {
+                let mut device = Cpu::new(CpuOptions { threads: Some(1), level: None }).expect("a CPU");
+                let ranks = Rc::new(RefCell::new(Ranks::new(Box::new(comm), SOON, |_| {})));
+                let result = device.connect(ranks);
+                connected.wait();
+                result.expect("ranks");
+                if rank == 2 {
+                    let error = run(&mut device, &plan(3, SIZE), 1).expect_err("another rank's");
+                    let text = error.to_string();
+                    assert!(text.contains("rank 3 of 4, and this is rank 2 of 4"), "{text}");
+                }
+            });
+        }
+    });
 }
