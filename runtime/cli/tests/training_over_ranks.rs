@@ -2,14 +2,15 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::common::{Folder, succeed};
-use crate::ranks::{launch, said};
+use crate::ranks::{launch, linc, said};
 
 const DEGREE: &str = "--parallelism.data_parallel_replicate_degree";
 
@@ -103,6 +104,66 @@ fn processes_train_what_one_trains_and_go_on_in_any_number() {
         all.into_iter().filter(|[loss, ..]| loss.is_some()).collect::<Vec<_>>()
     };
     assert_eq!(steps("resumed"), steps("one"));
+}
+
+/// What torchrun starts: a process a rank, which are told where they meet. Nothing else is there to end them.
+fn by_torchrun(ranks: usize, args: &[&str]) -> Vec<Child> {
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let start = |rank: usize| {
+        let [rank, world, port] = [rank, ranks, port.into()].map(|number| number.to_string());
+        let environment =
+            [("RANK", &*rank), ("WORLD_SIZE", &world), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", &port)];
+        let mut command = linc(&environment, args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("linc runs")
+    };
+    (0..ranks).map(start).collect()
+}
+
+fn outputs(children: Vec<Child>) -> Vec<Output> {
+    children.into_iter().map(|child| child.wait_with_output().expect("it ends")).collect()
+}
+
+#[test]
+fn processes_of_torchrun_train_what_one_trains() {
+    let folder = Folder::new("training_over_tcp");
+    let config = folder.config();
+    let whole = ["--checkpoint.last_save_model_only", "false"];
+    alone(&config, &folder.path("one"), &whole);
+    for copies in ["1", "2"] {
+        let run = folder.path(copies).display().to_string();
+        let args = ["train", &config, "--job.dump_folder", &run, DEGREE, copies];
+        let all = outputs(by_torchrun(2, &[&args[..], &SHARED, &whole].concat()));
+        for output in &all {
+            let (code, text) = said(output);
+            assert_eq!(code, Some(0), "{text}");
+        }
+        assert!(said(&all[0]).1.contains("over TCP") && said(&all[1]).1.is_empty(), "{}", said(&all[1]).1);
+        assert_eq!(measured(&folder.path(copies)), measured(&folder.path("one")), "{copies} copies");
+        assert!(tensors(&folder.path(copies), 6) == tensors(&folder.path("one"), 6), "{copies} copies");
+    }
+    // What all find wrong is said once; what one is told otherwise names it.
+    let all = outputs(by_torchrun(2, &["train", &config, "--training.dataset_path", "no/such.txt"]));
+    let text: String = all.iter().map(|output| said(output).1).collect();
+    assert_eq!(text.matches("no/such.txt: there is no such file").count(), 1, "{text}");
+    assert!(all.iter().all(|output| output.status.code() == Some(2)), "{text}");
+}
+
+#[test]
+fn a_process_of_torchrun_that_is_killed_is_named_by_the_others() {
+    let folder = Folder::new("killed_over_tcp");
+    let config = folder.config();
+    let args = ["train", &config, "--training.steps", "100000", "--checkpoint.interval", "5"];
+    let mut children = by_torchrun(3, &[&args[..], &["--training.global_batch_size", "6"]].concat());
+    wait_for_step(&folder.path("run"), 5, &mut children[0]);
+    children[1].kill().expect("a process");
+    let all = outputs(children);
+    for rank in [0, 2] {
+        let (code, text) = said(&all[rank]);
+        assert_eq!(code, Some(3), "{text}");
+    }
+    let text: String = all.iter().map(|output| said(output).1).collect();
+    assert!(text.contains("waits for rank 1 in") && text.contains("which has ended"), "{text}");
 }
 
 #[test]

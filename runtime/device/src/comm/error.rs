@@ -142,14 +142,11 @@ pub enum CommError {
         /// How many there should be.
         world: usize,
     },
-    /// A launcher of GPU ranks.
+    /// Ranks that are to meet at an address, and do not.
     #[error(
-        "torchrun has started {world} ranks, which would exchange over NCCL; linc exchanges over MPI\n  help: linc launch -n {world} .., or mpirun"
+        "{0}\n  help: torchrun sets MASTER_ADDR and MASTER_PORT; all ranks must reach that address, at its port or one of the 15 behind it"
     )]
-    Torchrun {
-        /// How many there are.
-        world: usize,
-    },
+    Meeting(String),
 }
 
 impl CommError {

@@ -1,5 +1,5 @@
 //! Ranks: processes that share one piece of work and exchange bytes. Where this process stands among them ([`Place`]), what
-//! moves bytes ([`Comm`]: `single`, `local`, `mpi`), and what is built on that ([`Ranks`]).
+//! moves bytes ([`Comm`]: `single`, `local`, `mpi`, `tcp`), and what is built on that ([`Ranks`]).
 //!
 //! Invariants: a backend moves bytes and never adds numbers, so that sums have the same bits on every backend; whoever waits has a
 //! deadline and names whom it waits for; a failure of one rank ends all of them.
@@ -22,6 +22,7 @@ mod ranks;
 mod single;
 mod starter;
 mod sum;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -40,6 +41,7 @@ pub use ranks::{LOST, Ranks};
 pub use single::Single;
 pub use starter::{StartError, Starter, become_command};
 pub use sum::sum_parts;
+pub use tcp::Tcp;
 
 /// Names an exchange that was started and may not be over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +96,7 @@ pub trait Comm {
 /// failure before all ranks end by it.
 ///
 /// # Errors
-/// [`CommError`]: no library that fits the launcher, or one that knows of other ranks than it.
+/// [`CommError`]: no library that fits the launcher, or one that knows of other ranks than it; other ranks that are not reached.
 pub fn connect(place: &Place, timeout: Duration, say: Say) -> Result<Ranks, CommError> {
     if place.world == 1 {
         return Ok(Ranks::new(Box::new(Single), timeout, say));
@@ -105,7 +107,11 @@ pub fn connect(place: &Place, timeout: Duration, say: Say) -> Result<Ranks, Comm
         Launcher::OpenMpi | Launcher::Mpich => {}
         Launcher::Slurm if place.has_pmix => {}
         Launcher::Slurm => return Err(CommError::NoPmix { world: place.world }),
-        Launcher::Torchrun => return Err(CommError::Torchrun { world: place.world }),
+        Launcher::Torchrun => {
+            let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            let comm = Tcp::connect(place, &environment, timeout, say)?;
+            return Ok(Ranks::new(Box::new(comm), timeout, say));
+        }
     }
     Ok(Ranks::new(Box::new(Mpi::connect(place, launcher, timeout, say)?), timeout, say))
 }

@@ -47,57 +47,60 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 #[test]
 fn all_exchanges_end_in_the_right_bits_and_send_what_the_formulas_say() {
     for size in [1, 2, 3, 4, 7] {
-        let part = 1500;
-        all_well(size, |mut ranks| {
-            let (world, me) = (ranks.world(), ranks.rank());
-            let sent = |ranks: &Ranks, before: u64| (ranks.bytes_sent() - before) as usize;
-            let moved = 4 * part * (size - 1);
-
-            let before = ranks.bytes_sent();
-            let from = bytes(&numbers(me, size * part));
-            let mut to = vec![0; from.len()];
-            ranks.all_to_all("all-to-all", &world, &from, &mut to)?;
-            assert_eq!(sent(&ranks, before), moved);
-            for (rank, part_of) in floats(&to).chunks(part).enumerate() {
-                assert_eq!(difference(part_of, Expected::Of { rank }, me * part), None);
-            }
-
-            let before = ranks.bytes_sent();
-            ranks.all_gather("all-gather", &world, &bytes(&numbers(me, part)), &mut to)?;
-            assert_eq!(sent(&ranks, before), moved);
-            for (rank, part_of) in floats(&to).chunks(part).enumerate() {
-                assert_eq!(difference(part_of, Expected::Of { rank }, 0), None);
-            }
-
-            let before = ranks.bytes_sent();
-            let mut out = vec![0.0; part];
-            ranks.reduce_scatter("reduce-scatter", &world, &numbers(me, size * part), &mut out)?;
-            assert_eq!(sent(&ranks, before), moved);
-            assert_eq!(difference(&out, Expected::SumOf { ranks: size }, me * part), None);
-
-            let before = ranks.bytes_sent();
-            let mut x = numbers(me, size * part);
-            ranks.all_reduce("all-reduce", &world, &mut x)?;
-            assert_eq!(sent(&ranks, before), 2 * moved);
-            assert_eq!(difference(&x, Expected::SumOf { ranks: size }, 0), None);
-
-            let before = ranks.bytes_sent();
-            let root = size / 2;
-            let mut x = bytes(&numbers(me, size * part));
-            ranks.broadcast("broadcast", &world, root, &mut x)?;
-            assert_eq!(sent(&ranks, before), if me == root { 2 * moved } else { moved });
-            assert_eq!(difference(&floats(&x), Expected::Of { rank: root }, 0), None);
-
-            let before = ranks.bytes_sent();
-            let (right, left) = ((me + 1) % size, (me + size - 1) % size);
-            let mut got = vec![0; 4 * part];
-            let mine = bytes(&numbers(me, part));
-            ranks.send_receive("ring", &world, (right, &mine), (left, &mut got))?;
-            assert_eq!(sent(&ranks, before), if size == 1 { 0 } else { 4 * part });
-            assert_eq!(difference(&floats(&got), Expected::Of { rank: left }, 0), None);
-            ranks.finish()
-        });
+        all_well(size, |ranks| check_exchanges(ranks, 1500));
     }
+}
+
+/// Runs each exchange of parts of so many numbers, and looks at all bits and the bytes that were sent.
+pub(super) fn check_exchanges(mut ranks: Ranks, part: usize) -> Result<(), CommError> {
+    let (world, me) = (ranks.world(), ranks.rank());
+    let sent = |ranks: &Ranks, before: u64| (ranks.bytes_sent() - before) as usize;
+    let size = ranks.size();
+    let moved = 4 * part * (size - 1);
+
+    let before = ranks.bytes_sent();
+    let from = bytes(&numbers(me, size * part));
+    let mut to = vec![0; from.len()];
+    ranks.all_to_all("all-to-all", &world, &from, &mut to)?;
+    assert_eq!(sent(&ranks, before), moved);
+    for (rank, part_of) in floats(&to).chunks(part).enumerate() {
+        assert_eq!(difference(part_of, Expected::Of { rank }, me * part), None);
+    }
+
+    let before = ranks.bytes_sent();
+    ranks.all_gather("all-gather", &world, &bytes(&numbers(me, part)), &mut to)?;
+    assert_eq!(sent(&ranks, before), moved);
+    for (rank, part_of) in floats(&to).chunks(part).enumerate() {
+        assert_eq!(difference(part_of, Expected::Of { rank }, 0), None);
+    }
+
+    let before = ranks.bytes_sent();
+    let mut out = vec![0.0; part];
+    ranks.reduce_scatter("reduce-scatter", &world, &numbers(me, size * part), &mut out)?;
+    assert_eq!(sent(&ranks, before), moved);
+    assert_eq!(difference(&out, Expected::SumOf { ranks: size }, me * part), None);
+
+    let before = ranks.bytes_sent();
+    let mut x = numbers(me, size * part);
+    ranks.all_reduce("all-reduce", &world, &mut x)?;
+    assert_eq!(sent(&ranks, before), 2 * moved);
+    assert_eq!(difference(&x, Expected::SumOf { ranks: size }, 0), None);
+
+    let before = ranks.bytes_sent();
+    let root = size / 2;
+    let mut x = bytes(&numbers(me, size * part));
+    ranks.broadcast("broadcast", &world, root, &mut x)?;
+    assert_eq!(sent(&ranks, before), if me == root { 2 * moved } else { moved });
+    assert_eq!(difference(&floats(&x), Expected::Of { rank: root }, 0), None);
+
+    let before = ranks.bytes_sent();
+    let (right, left) = ((me + 1) % size, (me + size - 1) % size);
+    let mut got = vec![0; 4 * part];
+    let mine = bytes(&numbers(me, part));
+    ranks.send_receive("ring", &world, (right, &mine), (left, &mut got))?;
+    assert_eq!(sent(&ranks, before), if size == 1 { 0 } else { 4 * part });
+    assert_eq!(difference(&floats(&got), Expected::Of { rank: left }, 0), None);
+    ranks.finish()
 }
 
 #[test]
@@ -400,7 +403,6 @@ fn launchers_that_linc_cannot_use_are_refused_with_what_to_type() {
     let place = |launcher, has_pmix| Place { rank: 1, world: 4, launcher: Some(launcher), has_pmix };
     let refused = |place: &Place| connect(place, SOON, quiet).err().expect("refused").to_string();
     assert!(refused(&place(Launcher::Slurm, false)).contains("srun --mpi=pmix"));
-    assert!(refused(&place(Launcher::Torchrun, true)).contains("linc launch -n 4"));
     let mut alone = connect(&Place::ALONE, SOON, quiet).expect("one rank");
     assert_eq!((alone.rank(), alone.size()), (0, 1));
     alone.finish().expect("it ends");
