@@ -24,6 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import lm_eval  # noqa: E402
+import transformers  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
 LIMIT = 1e-4
@@ -54,7 +55,7 @@ def documents(path, count):
     return found[:count]
 
 
-def tasks(folder, texts):
+def tasks(folder, texts, until):
     """Writes tasks and their data; their names."""
     drawn = random.Random(7)
     rows = {"rolling": [], "last_words": [], "endings": [], "greedy": []}
@@ -77,7 +78,7 @@ def tasks(folder, texts):
         "rolling": ("loglikelihood_rolling", "", "{{text}}", metric.format("word_perplexity", "weighted_perplexity")),
         "last_words": ("loglikelihood", "{{text}}", "{{target}}", metric.format("acc", "mean") + "  - metric: perplexity\n    aggregation: perplexity\n    higher_is_better: false\n"),
         "endings": ("multiple_choice", "{{text}}", "{{label}}", 'doc_to_choice: "{{choices}}"\n' + metric.format("acc", "mean") + "  - metric: acc_norm\n    aggregation: mean\n    higher_is_better: true\n"),
-        "greedy": ("generate_until", "{{text}}", "{{target}}", "generation_kwargs:\n  until:\n    - \".\"\n  max_gen_toks: 24\n  do_sample: false\n" + metric.format("exact_match", "mean")),
+        "greedy": ("generate_until", "{{text}}", "{{target}}", f"generation_kwargs:\n  until: {json.dumps(until)}\n  max_gen_toks: 24\n  do_sample: false\n" + metric.format("exact_match", "mean")),
     }
     for name, (kind, text, target, more) in kinds.items():
         data = folder / f"{name}.jsonl"
@@ -160,7 +161,10 @@ def main():
             model, checkpoint = folder / "hugging_face", given.export
             run(given.linc, "export", checkpoint, "--out", model)
         (folder / "tasks").mkdir()
-        names = tasks(folder / "tasks", documents(given.text, given.count))
+        # The harness adds the text of EOS itself, but not to requests that it sends beside one another.
+        eos = transformers.AutoTokenizer.from_pretrained(model).eos_token
+        until = ["."] if eos is None else [".", eos]
+        names = tasks(folder / "tasks", documents(given.text, given.count), until)
         theirs = evaluate(
             "hf", f"pretrained={model},dtype=float32,max_length={given.context},trust_remote_code=True,device=cpu,add_bos_token={given.bos}", names, folder / "tasks", 8
         )

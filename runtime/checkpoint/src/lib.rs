@@ -43,7 +43,7 @@ pub use batch::{BatchChange, batch_change};
 pub use error::CheckpointError;
 use error::{io_error, unreadable};
 pub use model::{check_model, differs, model_of};
-pub use read::{Shared, load_optimizer_state, load_shared_weights, load_weights};
+pub use read::{Proceed, Shared, load_optimizer_state, load_shared_weights, load_weights};
 pub use settings::{AsyncMode, Checkpoint};
 use steps::{Hidden, step_path};
 pub use steps::{clean, find, is_named_so, purge, steps};
@@ -193,20 +193,20 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// [`CheckpointError::Missing`], [`CheckpointError::Io`], or [`CheckpointError::Corrupt`] if a file is truncated or
 /// altered.
 pub fn open(path: &Path) -> Result<State, CheckpointError> {
-    open_while(path, &mut || Ok(()))
+    open_while(path, &mut |_, _| Ok(()))
 }
 
-/// As [`open`]; `proceed` is asked again and again whether to read on.
+/// As [`open`]; `proceed` is asked again and again whether to read on, as [`Proceed`] has it.
 ///
 /// # Errors
 /// As [`open`], or the answer of `proceed`.
-pub fn open_while<E: From<CheckpointError>>(
-    path: &Path,
-    proceed: &mut dyn FnMut() -> Result<(), E>,
-) -> Result<State, E> {
+pub fn open_while<E: From<CheckpointError>>(path: &Path, proceed: &mut Proceed<'_, E>) -> Result<State, E> {
     let files = checksums(path)?;
+    let total = files.values().map(|file| file.bytes).sum();
+    let mut before = 0;
     for (name, expected) in &files {
-        check(&path.join(name), *expected, proceed)?;
+        check(&path.join(name), *expected, &mut |read| proceed(before + read, total))?;
+        before += expected.bytes;
     }
     Ok(state(path, files)?)
 }
@@ -218,7 +218,7 @@ pub fn open_while<E: From<CheckpointError>>(
 pub fn describe(path: &Path) -> Result<State, CheckpointError> {
     let files = checksums(path)?;
     if let Some(expected) = files.get(STATE_FILE) {
-        check(&path.join(STATE_FILE), *expected, &mut || Ok::<_, CheckpointError>(()))?;
+        check(&path.join(STATE_FILE), *expected, &mut |_| Ok::<_, CheckpointError>(()))?;
     }
     state(path, files)
 }
@@ -269,7 +269,7 @@ fn parse<T: for<'a> Deserialize<'a>>(path: &Path, text: &[u8]) -> Result<T, Chec
 fn check<E: From<CheckpointError>>(
     path: &Path,
     expected: FileRecord,
-    proceed: &mut dyn FnMut() -> Result<(), E>,
+    proceed: &mut dyn FnMut(u64) -> Result<(), E>,
 ) -> Result<(), E> {
     let corrupt = |message: String| Err(CheckpointError::corrupt(path.to_path_buf(), message).into());
     if !path.is_file() {

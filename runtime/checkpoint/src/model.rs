@@ -48,6 +48,10 @@ pub fn model_of(record: &ModelRecord) -> Result<Model, CheckpointError> {
 /// [`CheckpointError::Mismatch`] with the settings that fit, or [`CheckpointError::Model`].
 pub fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Result<(), CheckpointError> {
     let title = |m: &ModelRecord| format!("{} {} with {} parameters", m.name, m.flavor, thousands(m.params));
+    let numbers = || match numbers_that_differ(saved, now)[..] {
+        [] => String::new(),
+        ref differ => format!(": {}", differ.join(", ")),
+    };
     let mut help = "use that model, or another job.dump_folder".to_string();
     let placed_otherwise = saved.layers != now.layers && saved.layers.len() == now.layers.len();
     let named_alike = (&saved.name, &saved.flavor) == (&now.name, &now.flavor);
@@ -61,9 +65,9 @@ pub fn check_model(path: &Path, saved: &ModelRecord, now: &ModelRecord) -> Resul
         };
         format!("its layers are {}{}, the config asks for {}{}", layers[0], params[0], layers[1], params[1])
     } else if saved.params != now.params || saved.layers != now.layers {
-        format!("it is of {}, the config asks for {}", title(saved), title(now))
+        format!("it is of {}, the config asks for {}{}", title(saved), title(now), numbers())
     } else if !same_model(saved, now)? {
-        format!("it was made with another {} or {}", now.model_path, now.architecture_path)
+        format!("it was made with another {} or {}{}", now.model_path, now.architecture_path, numbers())
     } else if let Some(change) = batch_change(saved, now)?.filter(|change| change.is_other) {
         help = format!(
             "set training.batch_size = {}, or start a new run with its weights: checkpoint.initial_load_path in another job.dump_folder",

@@ -18,6 +18,9 @@ const LENGTH: u64 = 8;
 /// More than the header of any model takes; the format's own library has the same limit.
 const LONGEST_HEADER: u64 = 100_000_000;
 
+/// Told, again and again while files are read, how many bytes are read and how many there are; an error ends the reading.
+pub type Proceed<'a, E> = dyn FnMut(u64, u64) -> Result<(), E> + 'a;
+
 /// Receives a tensor: its name and its little-endian f32 bytes.
 type Sink<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 
@@ -39,14 +42,14 @@ fn load<E: From<CheckpointError>>(
     Ok(())
 }
 
-/// Loads a checkpoint's weights into programs of its model; `proceed` is asked before each tensor whether to go on.
+/// Loads a checkpoint's weights into programs of its model; `proceed` is asked before each tensor.
 ///
 /// # Errors
 /// As [`load`], what the device refuses, or the answer of `proceed`.
 pub fn load_weights<E: From<CheckpointError>>(
     executor: &mut Executor,
     checkpoint: &Path,
-    proceed: &mut dyn FnMut() -> Result<(), E>,
+    proceed: &mut Proceed<'_, E>,
 ) -> Result<(), E> {
     let is_param = |role: &Role| *role == Role::Param;
     let whole = executor.tensors(is_param).into_iter().map(|t| (t.name, t.shape)).collect();
@@ -70,12 +73,15 @@ pub struct Shared {
 pub fn load_shared_weights<E: From<CheckpointError>>(
     executor: &mut Executor,
     checkpoint: &Path,
-    proceed: &mut dyn FnMut() -> Result<(), E>,
+    proceed: &mut Proceed<'_, E>,
 ) -> Result<Shared, E> {
     let params = executor.tensors(|role| *role == Role::Param);
-    let wanted = params.into_iter().map(|t| (t.name, t.shape)).collect();
-    load_shared(&Tensors::open(checkpoint, MODEL_FILE)?, &wanted, &mut |name, bytes| {
-        proceed()?;
+    let wanted: BTreeMap<_, _> = params.into_iter().map(|t| (t.name, t.shape)).collect();
+    let tensors = Tensors::open(checkpoint, MODEL_FILE)?;
+    let mut counted =
+        Counted { read: 0, total: tensors.bytes_of(&|name| wanted.contains_key(name)), proceed };
+    load_shared(&tensors, &wanted, &mut |name, bytes| {
+        counted.advance(bytes)?;
         Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
     })
 }
@@ -108,7 +114,7 @@ pub fn load_optimizer_state<E: From<CheckpointError>>(
     executor: &mut Executor,
     checkpoint: &Path,
     whole: &BTreeMap<String, Vec<usize>>,
-    proceed: &mut dyn FnMut() -> Result<(), E>,
+    proceed: &mut Proceed<'_, E>,
 ) -> Result<(), E> {
     load_into(executor, checkpoint, OPTIMIZER_FILE, whole, Role::is_optimizer_state, proceed)
 }
@@ -120,14 +126,30 @@ fn load_into<E: From<CheckpointError>>(
     base: &str,
     whole: &BTreeMap<String, Vec<usize>>,
     wanted: impl Fn(&Role) -> bool,
-    proceed: &mut dyn FnMut() -> Result<(), E>,
+    proceed: &mut Proceed<'_, E>,
 ) -> Result<(), E> {
     let here: BTreeSet<String> = executor.tensors(wanted).into_iter().map(|t| t.name).collect();
     let is_here = |name: &str| here.contains(name);
-    load(&Tensors::open(checkpoint, base)?, whole, &is_here, &mut |name, bytes| {
-        proceed()?;
+    let tensors = Tensors::open(checkpoint, base)?;
+    let mut counted = Counted { read: 0, total: tensors.bytes_of(&is_here), proceed };
+    load(&tensors, whole, &is_here, &mut |name, bytes| {
+        counted.advance(bytes)?;
         Ok(executor.write_tensor(name, bytes).map_err(CheckpointError::from)?)
     })
+}
+
+/// How much is read of what will be.
+struct Counted<'p, 'a, E> {
+    read: u64,
+    total: u64,
+    proceed: &'p mut Proceed<'a, E>,
+}
+
+impl<E> Counted<'_, '_, E> {
+    fn advance(&mut self, bytes: &[u8]) -> Result<(), E> {
+        self.read += bytes.len() as u64;
+        (self.proceed)(self.read, self.total)
+    }
 }
 
 /// Whether only a run in f16 has the tensor, the scale of the loss. A run in another precision goes on without it, and one
@@ -249,6 +271,12 @@ impl Tensors {
     /// All tensors that there are.
     fn held(&self) -> BTreeMap<String, &TensorInfo> {
         self.files.iter().flat_map(|file| file.metadata.tensors()).collect()
+    }
+
+    /// Bytes of some of the tensors.
+    fn bytes_of(&self, wanted: &dyn Fn(&str) -> bool) -> u64 {
+        let bytes = |info: &TensorInfo| info.data_offsets.1.saturating_sub(info.data_offsets.0) as u64;
+        self.held().into_iter().filter(|(name, _)| wanted(name)).map(|(_, info)| bytes(info)).sum()
     }
 
     /// What does not fit in a checkpoint.

@@ -89,7 +89,7 @@ fn is_whole(path: &Path) -> bool {
     let files = text.and_then(|text| serde_json::from_slice::<BTreeMap<String, FileRecord>>(&text).ok());
     files.filter(|files| names(files, MODEL_FILE).is_some()).is_some_and(|files| {
         files.iter().all(|(name, expected)| {
-            record::<CheckpointError>(&path.join(name), &mut || Ok(())).is_ok_and(|found| found == *expected)
+            record::<CheckpointError>(&path.join(name), &mut |_| Ok(())).is_ok_and(|found| found == *expected)
         })
     })
 }

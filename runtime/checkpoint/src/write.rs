@@ -76,7 +76,7 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
     write_json(&folder.join(STATE_FILE), &contents.state)?;
     let mut records = BTreeMap::new();
     for name in names {
-        let written = record(&folder.join(&name), &mut || Ok::<_, CheckpointError>(()))?;
+        let written = record(&folder.join(&name), &mut |_| Ok::<_, CheckpointError>(()))?;
         records.insert(name, written);
     }
     write_json(&folder.join(CHECKSUMS_FILE), &records)
@@ -169,17 +169,18 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Che
     write().map_err(io_error("write", path))
 }
 
-/// Size and checksum of a file, as it lies on disk; `proceed` is asked before each piece whether to read on.
+/// Size and checksum of a file, as it lies on disk; `proceed` is asked before each piece whether to read on, and told how many
+/// bytes are read.
 pub(super) fn record<E: From<CheckpointError>>(
     path: &Path,
-    proceed: &mut dyn FnMut() -> Result<(), E>,
+    proceed: &mut dyn FnMut(u64) -> Result<(), E>,
 ) -> Result<FileRecord, E> {
     let mut file = File::open(path).map_err(unreadable(path))?;
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;
     loop {
-        proceed()?;
+        proceed(bytes)?;
         let n = file.read(&mut buffer).map_err(unreadable(path))?;
         if n == 0 {
             return Ok(FileRecord { bytes, crc32: hasher.finalize() });

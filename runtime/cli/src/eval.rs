@@ -9,7 +9,7 @@ use linc_driver::{PassSetting, Precision};
 use linc_eval::code::Sandbox;
 use linc_eval::task::{self, Chance, Setting, Task};
 use linc_eval::tokens::Bos;
-use linc_eval::{Folder, ModelScorer, Observer, Running, TaskResult, evaluate};
+use linc_eval::{EvalError, Folder, ModelScorer, Observer, Prepared, Running, TaskResult, evaluate, prepare};
 use linc_infer::Sampling;
 use serde_json::json;
 
@@ -80,22 +80,30 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     if let Some(vocab) = args.vocab {
         asked["vocab"] = json!(vocab);
     }
+    let mut observer = Shown { bar: bar.clone() };
+    // What files lack, and what has no room, is said before a model is asked for minutes.
+    let prepared: Result<Vec<Prepared<'_>>, EvalError> =
+        tasks.iter().map(|task| prepare(task, &setting, &mut observer)).collect();
+    let interrupted = || signals::exit_code().map(ExitCode::from);
+    let prepared = match (prepared, interrupted()) {
+        (Err(_), Some(code)) => return Ok(code),
+        (prepared, _) => prepared?,
+    };
     let mut results = Folder::open(folder, &subject.identity(), &asked)?;
     let watched = bar.clone();
     let watch = move |device: &mut dyn linc_device::Device| device.watch(watched.of_kernels());
     let running = Running { context, precision, device: args.device, threads, stop, watch: Box::new(watch) };
     let (model, checkpoint) = (subject.model.clone(), subject.checkpoint.clone());
     let mut scorer = ModelScorer::new(model, checkpoint, subject.tokenizer.clone(), running);
-    let mut observer = Shown { bar: bar.clone() };
     let mut found: Vec<TaskResult> = vec![];
-    for task in &tasks {
+    for task in &prepared {
         let result = evaluate(&mut scorer, task, &setting, &mut results, &mut observer);
-        let Some(result) = (match (result, signals::exit_code()) {
+        let Some(result) = (match (result, interrupted()) {
             (Err(_), Some(_)) => None,
             (result, _) => result?,
         }) else {
             bar.clear();
-            return Ok(ExitCode::from(signals::exit_code().unwrap_or(130)));
+            return Ok(interrupted().unwrap_or(ExitCode::from(130)));
         };
         found.push(result);
         let about = json!({
@@ -112,6 +120,13 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     out::line(format_args!("{}, layers {}", subject.model.title(), subject.model.layer_map()))?;
     out::line(format_args!("context {context}, {}{policy}\n", precision.name()))?;
     out::line(summary(&found))?;
+    for result in found.iter().filter(|result| result.left_out > 0) {
+        let all = thousands((result.samples + result.left_out) as u64);
+        let (left_out, name) = (thousands(result.left_out as u64), result.task.name);
+        out::line(format_args!(
+            "{name}: {left_out} of {all} samples are longer than the context, and were left out"
+        ))?;
+    }
     out::line(format_args!("\nWrote {}", folder.join("results.json").display()))?;
     for result in found.iter().filter(|result| result.task.writes_programs()) {
         let name = format!("{}_completions.jsonl", result.task.name);

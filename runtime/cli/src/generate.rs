@@ -19,7 +19,7 @@ use crate::device::device;
 use crate::log;
 use crate::out;
 use crate::progress::Progress;
-use crate::text_model::TextModel;
+use crate::text_model::{TextModel, reading};
 
 mod many;
 
@@ -46,15 +46,16 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<ExitCode> {
         None => vec![Given::text(prompt_text(args)?.into_owned())],
     };
     let is_json = args.prompts.is_some() || args.logprobs.is_some();
-    let text = TextModel::open(checkpoint)?;
+    let bar = Progress::new();
+    let text = TextModel::open(checkpoint, &bar)?;
     let context = args.running.context.unwrap_or(text.record.seq_len);
     let precision = pass_setting(&args.running.precision)?;
     let sequences = args.batch.min(prompts.len()).max(1);
-    let device = device(&args.running.device, args.running.threads, &Progress::new())?;
+    let device = device(&args.running.device, args.running.threads, &bar)?;
     let wanted = Wanted { sequences, ..Wanted::one(context) };
     let (mut session, programs) = Programs::load(&text.model, wanted, precision, device)?;
     session.executor.initialize_constants()?;
-    load_weights(&mut session.executor, checkpoint, &mut || Ok::<_, anyhow::Error>(()))?;
+    load_weights(&mut session.executor, checkpoint, &mut reading(&bar, "loading weights"))?;
     let work = many::Asked { args, sampling, context, checkpoint };
     if is_json {
         return work.run(&mut session, programs, &text, &prompts);

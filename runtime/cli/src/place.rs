@@ -157,7 +157,7 @@ fn samples(args: &PlaceArgs, subject: &Subject, context: usize) -> Result<Vec<Sa
     };
     let mut samples = vec![];
     for task in task::chosen(&names)? {
-        samples.extend((task.make)(&task, &setting)?);
+        samples.extend((task.make)(&task, &setting)?.samples);
     }
     Ok(samples)
 }

@@ -20,7 +20,7 @@ use crate::device::device;
 use crate::log;
 use crate::out;
 use crate::progress::Progress;
-use crate::text_model::TextModel;
+use crate::text_model::{TextModel, reading};
 
 /// What requests to end are answered with.
 const NOTICES: signals::Notices = signals::Notices {
@@ -39,10 +39,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         },
     };
     let token = args.api_key_file.as_deref().map(read_token).transpose()?;
-    let text = TextModel::open(&args.checkpoint)?;
+    let bar = Progress::new();
+    let text = TextModel::open(&args.checkpoint, &bar)?;
     let context = args.running.context.unwrap_or(text.record.seq_len);
     let precision = pass_setting(&args.running.precision)?;
-    let device = device(&args.running.device, args.running.threads, &Progress::new())?;
+    let device = device(&args.running.device, args.running.threads, &bar)?;
     let options = linc_infer::options(precision, target(&*device));
     let wanted = Wanted { sequences: args.slots, ..Wanted::one(context) };
     let (programs, mut entries) = Programs::plan(&text.model, wanted, &options, 0)?;
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     entries.extend(more);
     let mut session = linc_infer::session(&text.model, &entries, device)?;
     session.executor.initialize_constants()?;
-    load_weights(&mut session.executor, &args.checkpoint, &mut || Ok::<_, anyhow::Error>(()))?;
+    load_weights(&mut session.executor, &args.checkpoint, &mut reading(&bar, "loading weights"))?;
     let memory: u64 = programs.bytes_per_sequence(&session).iter().sum();
     let arena = session.executor.arena_bytes();
     let name = args.name.clone().unwrap_or_else(|| args.checkpoint.display().to_string());

@@ -6,7 +6,10 @@ use anyhow::{Result, bail};
 use linc_checkpoint::hugging_face::NO_TOKENIZER;
 use linc_checkpoint::{ModelRecord, model_of};
 use linc_data::{TOKENIZER_FILE, Tokenizer};
+use linc_device::words::bytes;
 use linc_driver::Model;
+
+use crate::progress::Progress;
 
 /// What a checkpoint says of its model.
 pub(crate) struct TextModel {
@@ -17,8 +20,8 @@ pub(crate) struct TextModel {
 
 impl TextModel {
     /// Reads it; the weights are not loaded.
-    pub(crate) fn open(checkpoint: &Path) -> Result<Self> {
-        let state = linc_checkpoint::open(checkpoint)?;
+    pub(crate) fn open(checkpoint: &Path, bar: &Progress) -> Result<Self> {
+        let state = linc_checkpoint::open_while(checkpoint, &mut reading(bar, "checking the checkpoint"))?;
         if state.data.kind == NO_TOKENIZER {
             bail!(
                 "{}: it was imported without a tokenizer, so it reads no text\n  help: put the model's {TOKENIZER_FILE} beside its config.json, and import it again",
@@ -45,5 +48,13 @@ impl TextModel {
     pub(crate) fn all_softmax(&self) -> Result<Model> {
         let layers = vec!["softmax".to_owned(); self.record.layers.len()];
         Ok(model_of(&ModelRecord { layers, ..self.record.clone() })?)
+    }
+}
+
+/// Shows how much of a checkpoint is read.
+pub(crate) fn reading<'a>(bar: &'a Progress, what: &'a str) -> impl FnMut(u64, u64) -> Result<()> + 'a {
+    move |done, total| {
+        bar.show(what, &format!("{what}: {} of {}", bytes(done), bytes(total)), done, total);
+        Ok(())
     }
 }

@@ -387,14 +387,14 @@ fn who_leaves_frees_a_slot_a_full_queue_says_so_and_what_runs_is_finished() {
     let step = trained(&folder);
     let mut server = Server::start(&step, &["--slots", "1", "--queue", "1", "--context", "4000"]);
     let long = json!({"prompt": "a", "max_tokens": 3900, "temperature": 0}).to_string();
-    let leaver = server.send("/v1/completions", &long, "");
+    // Nobody waits for their ends, which are too far off to come within the test on any machine.
+    let endless = json!({"prompt": "a", "max_tokens": 3900, "temperature": 0, "n": 256}).to_string();
+    let leaver = server.send("/v1/completions", &endless, "");
     server.until("the first has the slot", |server| server.count("sequences_running") == 1.0);
-    // One more may be open, and one more waits.
-    let waiting: Vec<TcpStream> = (0..3).map(|_| server.send("/v1/completions", &long, "")).collect();
+    // One more may be open, one more waits, and the third is refused.
+    let waiting: Vec<TcpStream> = (0..3).map(|_| server.send("/v1/completions", &endless, "")).collect();
     server.until("the queue is full", |server| {
-        let (status, text) = server.ask("/v1/completions", r#"{"prompt": "b", "max_tokens": 2}"#);
-        assert!(status == 429 || status == 200, "{text}");
-        status == 429
+        server.ask("/metrics", "").1.contains(r#"responses_total{path="/v1/completions",status="429"} "#)
     });
     leaver.shutdown(Shutdown::Both).expect("gone");
     drop(leaver);
@@ -403,7 +403,7 @@ fn who_leaves_frees_a_slot_a_full_queue_says_so_and_what_runs_is_finished() {
         server.count("sequences_running") == 0.0 && server.count("requests_waiting") == 0.0
     });
     assert!(server.count("jobs_left_total") >= 2.0);
-    assert!(server.count("generated_tokens_total") < 3900.0);
+    assert!(server.count("generated_tokens_total") < 256.0 * 3900.0);
 
     // What runs when it is to end is finished.
     let last = server.send("/v1/completions", &long, "");
@@ -426,17 +426,20 @@ fn prompts_that_are_scored_take_turns_with_those_of_others() {
     let ask = |prompts: &[Vec<u32>]| json!({"prompt": prompts, "max_tokens": 0, "echo": true, "logprobs": 1, "temperature": 0});
     let few = ask(&[(0..30).map(|i| 97 + i % 20).collect()]);
     let alone = server.granted(&few)["choices"].clone();
-    // Each of these takes a turn by itself.
+    // Each of these takes a turn by itself, and all of them far longer than a small answer does on any machine.
     let many: Vec<Vec<u32>> =
         (0..256).map(|k| (0..2000).map(|i| 97 + (i * (k + 1)) % 20).collect()).collect();
     let before = server.count("scored_tokens_total");
-    let first = server.send("/v1/completions", &ask(&many).to_string(), "");
-    server.until("it is being scored", |server| server.count("scored_tokens_total") > before);
+    let large: Vec<TcpStream> =
+        (0..3).map(|_| server.send("/v1/completions", &ask(&many).to_string(), "")).collect();
+    server.until("they are being scored", |server| server.count("scored_tokens_total") > before);
     let beside = server.granted(&few)["choices"].clone();
     let scored = server.count("scored_tokens_total") - before;
-    assert!(scored < 256.0 * 2000.0, "it has its answer before the others have all of theirs");
+    assert!(scored < 3.0 * 256.0 * 2000.0, "it has its answer before the others have all of theirs");
     assert_eq!(beside, alone);
-    let (status, text) = answer(first);
-    let found: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((status, found["choices"].as_array().map(Vec::len)), (200, Some(256)));
+    for large in large {
+        let (status, text) = answer(large);
+        let found: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((status, found["choices"].as_array().map(Vec::len)), (200, Some(256)));
+    }
 }

@@ -134,7 +134,7 @@ impl Questions for InTraining {
     fn begin(&mut self, about: About<'_>) -> Result<Vec<(Entry, Options)>, TrainError> {
         let make = |task: &Task| {
             let setting = self.setting(task, &about);
-            let samples = (task.make)(task, &setting).map_err(|error| refused(&self.config, error))?;
+            let samples = (task.make)(task, &setting).map_err(|error| refused(&self.config, error))?.samples;
             if samples.is_empty() {
                 let message = format!("the task {} has no samples", task.name);
                 let error = EvalError::request(message, "its texts are empty");
@@ -206,7 +206,7 @@ impl Questions for InTraining {
             }
             tell(task.name, samples.len(), samples.len());
             let vocab = self.vocab_of(task, begun.vocab);
-            let result = TaskResult::new(task, 0, SEED, vocab, records.iter(), String::new());
+            let result = TaskResult::new(task, 0, SEED, vocab, records.iter(), String::new(), 0);
             let counts = |name: &str| {
                 name == task.metric || !(name.contains("_after_") || name.contains("perplexity"))
             };

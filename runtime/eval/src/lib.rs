@@ -32,6 +32,6 @@ pub use error::EvalError;
 pub use in_training::InTraining;
 pub use record::Record;
 pub use results::TaskResult;
-pub use run::{Folder, Observer, evaluate};
+pub use run::{Folder, Observer, Prepared, evaluate, prepare};
 pub use scorer::{ModelScorer, Running, Scorer, Watch, Writing};
 pub use subject::Subject;

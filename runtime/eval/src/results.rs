@@ -23,6 +23,8 @@ pub struct TaskResult {
     pub chance: Option<f64>,
     /// How many questions the measures are over.
     pub samples: usize,
+    /// How many more there are, which the context has no room for.
+    pub left_out: usize,
     /// Seconds that this evaluation took, and the samples that it answered in them.
     pub seconds: f64,
     /// See `seconds`.
@@ -38,6 +40,7 @@ impl TaskResult {
         vocab: usize,
         records: impl Iterator<Item = &'r Record>,
         prompt_hash: String,
+        left_out: usize,
     ) -> Self {
         let mut all: Parts = Parts::new();
         let mut groups: BTreeMap<String, Parts> = BTreeMap::new();
@@ -64,6 +67,7 @@ impl TaskResult {
             groups: groups.iter().map(|(name, parts)| (name.clone(), estimates(parts, seed))).collect(),
             chance,
             samples,
+            left_out,
             seconds: 0.0,
             answered: 0,
             prompt_hash,
@@ -85,6 +89,7 @@ impl TaskResult {
             "version": self.task.version,
             "shots": self.shots,
             "samples": self.samples,
+            "left_out": self.left_out,
             "metric": self.task.metric,
             "chance": self.chance,
             "metrics": self.metrics,

@@ -14,7 +14,7 @@ use crate::record::{Log, Record};
 use crate::results::TaskResult;
 use crate::sample::{Answer, Ask, Grade, Sample};
 use crate::scorer::{Scorer, Writing};
-use crate::task::{Setting, Task};
+use crate::task::{Made, Setting, Task};
 use crate::tasks::humaneval;
 
 /// Sequences that are scored between two looks at the disk: more than a batch of each length.
@@ -118,33 +118,54 @@ fn difference(known: &Value, wanted: &Value) -> Option<String> {
     Some(format!("its {key} is {}, and now {}", value(a), value(b)))
 }
 
-/// Evaluates one task; nothing if it was asked to stop before the end, what was answered is kept then.
+/// A task with its samples, about to be asked.
+pub struct Prepared<'t> {
+    task: &'t Task,
+    samples: Vec<Sample>,
+    left_out: usize,
+    prompt_hash: String,
+}
+
+/// Makes the samples of a task. What the files of a task lack, and what has no room in the context, is found here, before a
+/// model is asked anything.
 ///
 /// # Errors
-/// A file of the task or of results, or the scorer's.
-pub fn evaluate(
-    scorer: &mut dyn Scorer,
-    task: &Task,
+/// A file of the task, or what the setting asks of it that it does not have.
+pub fn prepare<'t>(
+    task: &'t Task,
     setting: &Setting<'_>,
-    folder: &mut Folder,
     observer: &mut dyn Observer,
-) -> Result<Option<TaskResult>, EvalError> {
-    let begun = Instant::now();
+) -> Result<Prepared<'t>, EvalError> {
     if let (None, Some(shots @ 1..)) = (task.shots, setting.shots) {
         let message = format!("the task {} has no examples, --shots asks for {shots}", task.name);
         return Err(EvalError::request(message, "leave --shots out, or ask for this task by itself"));
     }
     observer.preparing(task.name);
-    let samples = (task.make)(task, setting)?;
+    let Made { samples, left_out } = (task.make)(task, setting)?;
     if samples.is_empty() {
         let message = format!("the task {} has no samples", task.name);
         return Err(EvalError::request(message, "its texts are empty, or --limit is 0"));
     }
-    let prompts = prompt_hash(&samples);
-    let what = json!({ "version": task.version, "prompt_hash": prompts, "samples": samples.len() });
+    Ok(Prepared { task, prompt_hash: prompt_hash(&samples), samples, left_out })
+}
+
+/// Evaluates one task; nothing if it was asked to stop before the end, what was answered is kept then.
+///
+/// # Errors
+/// A file of results, or the scorer's.
+pub fn evaluate(
+    scorer: &mut dyn Scorer,
+    prepared: &Prepared<'_>,
+    setting: &Setting<'_>,
+    folder: &mut Folder,
+    observer: &mut dyn Observer,
+) -> Result<Option<TaskResult>, EvalError> {
+    let begun = Instant::now();
+    let Prepared { task, samples, left_out, prompt_hash } = prepared;
+    let what = json!({ "version": task.version, "prompt_hash": prompt_hash, "samples": samples.len() });
     folder.claim(task, &what)?;
     let mut log = Log::open(&folder.path, task.name)?;
-    if setting.sandbox.is_some() && !run_earlier(setting, task, &samples, &mut log, observer)? {
+    if setting.sandbox.is_some() && !run_earlier(setting, task, samples, &mut log, observer)? {
         return Ok(None);
     }
     let todo: Vec<&Sample> = samples.iter().filter(|s| !log.records.contains_key(&s.id)).collect();
@@ -183,11 +204,12 @@ pub fn evaluate(
     }
     if samples.iter().any(|sample| matches!(sample.grade, Grade::Program { .. })) {
         let name = format!("{}_completions.jsonl", task.name);
-        folder.write(&name, &humaneval::official(&log.records, &samples))?;
+        folder.write(&name, &humaneval::official(&log.records, samples))?;
     }
     let records = samples.iter().filter_map(|sample| log.records.get(&sample.id));
     let shots = setting.shots.or(task.shots).unwrap_or(0);
-    let result = TaskResult::new(task, shots, setting.seed, setting.vocab, records, prompts);
+    let result =
+        TaskResult::new(task, shots, setting.seed, setting.vocab, records, prompt_hash.clone(), *left_out);
     Ok(Some(result.timed(begun.elapsed().as_secs_f64(), total - before)))
 }
 

@@ -118,7 +118,7 @@ impl ModelScorer {
 
     fn filled(&self, mut session: Session) -> Result<Box<Session>, EvalError> {
         session.executor.initialize_constants().map_err(linc_infer::InferError::from)?;
-        load_weights(&mut session.executor, &self.checkpoint, &mut || Ok::<_, EvalError>(()))?;
+        load_weights(&mut session.executor, &self.checkpoint, &mut |_, _| Ok::<_, EvalError>(()))?;
         Ok(Box::new(session))
     }
 }

@@ -83,8 +83,29 @@ impl Setting<'_> {
     }
 }
 
+/// The samples of a task.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// What is asked.
+    pub samples: Vec<Sample>,
+    /// How many more there are, which the context has no room for.
+    pub left_out: usize,
+}
+
+impl From<Vec<Sample>> for Made {
+    fn from(samples: Vec<Sample>) -> Self {
+        Self { samples, left_out: 0 }
+    }
+}
+
+impl FromIterator<Sample> for Made {
+    fn from_iter<I: IntoIterator<Item = Sample>>(samples: I) -> Self {
+        Vec::from_iter(samples).into()
+    }
+}
+
 /// Makes the samples of a task.
-pub type Make = fn(&Task, &Setting<'_>) -> Result<Vec<Sample>, EvalError>;
+pub type Make = fn(&Task, &Setting<'_>) -> Result<Made, EvalError>;
 
 /// What somebody gets who knows nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,10 +12,10 @@ use std::sync::atomic::AtomicBool;
 use linc_data::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::sample::Grade;
+use crate::sample::{Ask, Grade, Sample};
 use crate::task::{Chance, Setting, Task, all, chosen};
 use crate::tokens::Bos;
-use crate::{EvalError, Folder, Observer, Scorer, TaskResult, evaluate};
+use crate::{EvalError, Folder, Observer, Scorer, TaskResult, evaluate, prepare};
 use fixtures::published;
 use scorers::{Ended, Never, Oracle, Uniform};
 
@@ -60,7 +60,8 @@ fn ask(
     out: &Path,
 ) -> Result<Option<TaskResult>, EvalError> {
     let mut folder = Folder::open(out, &json!({ "name": "test" }), &json!({}))?;
-    evaluate(scorer, task, setting, &mut folder, &mut Silent)
+    let prepared = prepare(task, setting, &mut Silent)?;
+    evaluate(scorer, &prepared, setting, &mut folder, &mut Silent)
 }
 
 fn found(task: &Task, setting: &Setting<'_>, scorer: &mut dyn Scorer) -> TaskResult {
@@ -77,7 +78,7 @@ fn an_oracle_gets_all_of_every_task_and_who_knows_nothing_gets_chance() {
     let sandbox = programs::sandbox();
     let setting = Setting { sandbox: sandbox.as_ref(), ..setting };
     for task in all().into_iter().filter(|task| task.name != "humaneval" || sandbox.is_some()) {
-        let samples = (task.make)(&task, &setting).unwrap_or_else(|e| panic!("{}: {e}", task.name));
+        let samples = (task.make)(&task, &setting).unwrap_or_else(|e| panic!("{}: {e}", task.name)).samples;
         let result = found(&task, &setting, &mut Oracle::of(&samples, setting.context));
         let first = result.first().unwrap_or_else(|| panic!("{} has no {}", task.name, task.metric));
         let best = match &samples[0].grade {
@@ -191,6 +192,33 @@ fn a_folder_of_other_results_is_refused() {
     let fewer = Setting { limit: Some(3), ..setting };
     let other = ask(&mmlu, &fewer, uniform, out.path()).expect_err("other samples").to_string();
     assert!(other.contains("results of mmlu are of other samples"), "{other}");
+}
+
+#[test]
+fn what_has_no_room_is_found_before_a_model_is_asked() {
+    let (data, bytes) = (published(), Tokenizer::bytes());
+    let made = |name: &str, context: usize| {
+        let setting = Setting { context, ..setting(data.path(), &bytes) };
+        let [task] = chosen(&[name.into()]).expect("a task")[..] else { panic!("one task") };
+        (task.make)(&task, &setting)
+    };
+    // Prompts are of different lengths, and those that do not fit are left out and counted.
+    let all = made("lost_in_the_middle", 8192).expect("room");
+    assert_eq!((all.samples.len(), all.left_out), (10, 0));
+    let room = |sample: &Sample| match &sample.ask {
+        Ask::Write { prompt, tokens, .. } => prompt.len() + tokens + 1,
+        _ => panic!("it is written"),
+    };
+    let longest = all.samples.iter().map(room).max().expect("samples");
+    let some = made("lost_in_the_middle", longest - 1).expect("room for some");
+    assert!(some.left_out > 0 && some.samples.len() + some.left_out == 10, "{}", some.left_out);
+    // The context that is asked for is enough, and one token less is not.
+    let refused = made("gsm8k", 300).expect_err("no room").to_string();
+    let asked = refused.split("--context of ").nth(1).and_then(|rest| rest.split(',').next());
+    let asked: usize = asked.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{refused}"));
+    assert!(refused.contains("no room for an answer of 256 tokens"), "{refused}");
+    assert!(made("gsm8k", asked).is_ok_and(|made| made.left_out == 0));
+    assert!(made("gsm8k", asked - 1).is_err());
 }
 
 #[test]

@@ -62,6 +62,21 @@ impl Seen {
         })
     }
 
+    /// The same of the first tokens alone, where what stands behind them only fills the program's length.
+    #[must_use]
+    pub fn of_first(mut self, tokens: usize, attention: &LookedAt) -> Seen {
+        let LookedAt { heads, kv_heads, head_dim, .. } = *attention;
+        for (rows, heads) in [
+            (&mut self.queries, heads),
+            (&mut self.keys, kv_heads),
+            (&mut self.values, kv_heads),
+            (&mut self.output, heads),
+        ] {
+            rows.truncate(tokens * heads * head_dim);
+        }
+        self
+    }
+
     /// The part of one query head, and of the key/value head that serves it.
     fn head(&self, attention: &LookedAt, head: usize) -> SeenHead {
         let LookedAt { heads, kv_heads, head_dim, .. } = *attention;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::files::{csv, find, json_lines, string};
 use crate::error::EvalError;
 use crate::sample::{Ask, Grade, Sample};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Made, Setting, Task};
 use crate::tokens::pair;
 
 const FOUR: Chance = Chance::Of(0.25);
@@ -110,7 +110,7 @@ impl Question {
     }
 }
 
-fn mmlu(setting: &Setting<'_>, letters: bool) -> Result<Vec<Sample>, EvalError> {
+fn mmlu(setting: &Setting<'_>, letters: bool) -> Result<Made, EvalError> {
     let folder = find(setting, &["mmlu/test", "test"])?;
     let entries = std::fs::read_dir(&folder).map_err(EvalError::unreadable(&folder))?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -138,7 +138,7 @@ fn mmlu(setting: &Setting<'_>, letters: bool) -> Result<Vec<Sample>, EvalError> 
             samples.push(question.sample(setting, format!("{subject}/{index}"), subject, &before)?);
         }
     }
-    Ok(samples)
+    Ok(samples.into())
 }
 
 /// The questions of a file of MMLU: rows of a question, four answers and a letter.
@@ -183,7 +183,7 @@ fn enough(path: &Path, there: usize, shots: usize) -> Result<(), EvalError> {
     Err(EvalError::file(path, message, format!("give --shots {there} or fewer")))
 }
 
-fn hellaswag(setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn hellaswag(setting: &Setting<'_>) -> Result<Made, EvalError> {
     let path = find(setting, &["hellaswag/hellaswag_val.jsonl", "hellaswag_val.jsonl"])?;
     let lines = json_lines(&path)?;
     let wanted = setting.up_to(lines.len());
@@ -225,7 +225,7 @@ fn without_markup(text: &str) -> String {
     found.replace("  ", " ")
 }
 
-fn arc(setting: &Setting<'_>, part: &str) -> Result<Vec<Sample>, EvalError> {
+fn arc(setting: &Setting<'_>, part: &str) -> Result<Made, EvalError> {
     let file = |split: &str| format!("ARC-{part}/ARC-{part}-{split}.jsonl");
     let names = ["ARC-V1-Feb2018-2/", "arc/ARC-V1-Feb2018-2/", "arc/", ""]
         .map(|folder| folder.to_owned() + &file("Test"));
@@ -264,7 +264,7 @@ fn arc_questions(path: &Path) -> Result<Vec<Question>, EvalError> {
     json_lines(path)?.into_iter().map(read).collect()
 }
 
-fn lambada(setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn lambada(setting: &Setting<'_>) -> Result<Made, EvalError> {
     let tokenizer = setting.tokenizer()?;
     let path = find(
         setting,

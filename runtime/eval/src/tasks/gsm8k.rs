@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use linc_infer::Prompt;
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use super::files::{find, json_lines, string};
 use crate::error::EvalError;
 use crate::sample::{Ask, GREEDY, Grade, Metric, Sample};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Made, Setting, Task};
 
 pub(crate) const TASKS: &[Task] = &[Task {
     name: "gsm8k",
@@ -25,8 +26,8 @@ pub(crate) const TASKS: &[Task] = &[Task {
 /// Tokens of an answer at most.
 const TOKENS: usize = 256;
 
-fn make(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
-    setting.tokenizer()?;
+fn make(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
+    let tokenizer = setting.tokenizer()?;
     let path = find(setting, &["gsm8k/test.jsonl"])?;
     let test = problems(&path)?;
     let shots = setting.shots.or(task.shots).unwrap_or(0);
@@ -36,6 +37,7 @@ fn make(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
         return Err(EvalError::request(message, "give fewer --shots"));
     }
     let wanted = setting.up_to(test.len());
+    let (mut longest, mut too_long) = (0, 0);
     let sample = |(index, (question, answer)): (usize, (String, String))| {
         let mut rng = ChaCha8Rng::seed_from_u64(setting.seed);
         rng.set_stream(index as u64);
@@ -46,15 +48,30 @@ fn make(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
         }
         prompt.push_str(&format!("Question: {question}\nAnswer:"));
         let stop = ["Question:", "</s>", "<|im_end|>"].map(str::to_owned).to_vec();
-        Sample {
+        let read = Prompt::new(tokenizer, &prompt, Some(TOKENS), usize::MAX)?.ids.len();
+        longest = longest.max(read);
+        too_long += usize::from(read + TOKENS > setting.context);
+        Ok(Sample {
             id: index.to_string(),
             group: String::new(),
             doc: json!({ "question": question, "answer": answer, "prompt": prompt }),
             ask: Ask::Write { prompt, tokens: TOKENS, stop, draws: vec![GREEDY] },
             grade: Grade::Number(answer),
-        }
+        })
     };
-    Ok(test.into_iter().enumerate().take(wanted).map(sample).collect())
+    let samples =
+        test.into_iter().enumerate().take(wanted).map(sample).collect::<Result<Vec<_>, EvalError>>()?;
+    if too_long > 0 {
+        let message = format!(
+            "{too_long} of {} prompts of the task {} have no room for an answer of {TOKENS} tokens in a context of {}: the longest has {longest} tokens",
+            samples.len(),
+            task.name,
+            setting.context
+        );
+        let help = format!("give a --context of {}, or fewer --shots", longest + TOKENS);
+        return Err(EvalError::request(message, help));
+    }
+    Ok(samples.into())
 }
 
 fn problems(path: &Path) -> Result<Vec<(String, String)>, EvalError> {

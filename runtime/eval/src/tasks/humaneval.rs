@@ -10,7 +10,7 @@ use crate::code::{PASSED, Verdict};
 use crate::error::EvalError;
 use crate::record::Record;
 use crate::sample::{Ask, Grade, Metric, Sample};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Made, Setting, Task};
 
 pub(crate) const TASKS: &[Task] = &[Task {
     name: "humaneval",
@@ -32,7 +32,7 @@ const TOP_P: f64 = 0.95;
 /// Draws that one is passed in: measured for as many as there are completions.
 const KS: [usize; 9] = [1, 2, 4, 8, 10, 16, 32, 64, 100];
 
-fn make(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn make(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     let tokenizer = setting.tokenizer()?;
     let path = find(
         setting,

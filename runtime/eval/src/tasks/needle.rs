@@ -8,7 +8,7 @@ use super::files::{find, json_lines, string};
 use super::haystack::Haystack;
 use crate::error::EvalError;
 use crate::sample::{Ask, GREEDY, Grade, Sample};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Made, Setting, Task};
 use crate::tokens::pair;
 
 pub(crate) const TASKS: &[Task] = &[
@@ -49,7 +49,7 @@ const PLACES: [&str; 12] = [
 const SAMPLES: usize = 10;
 const DEPTHS: usize = 10;
 
-fn needle(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn needle(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     let tokenizer = setting.tokenizer()?;
     let lengths = setting.lengths()?;
     let hay = Haystack::books(setting, lengths.iter().copied().max().unwrap_or(0))?;
@@ -83,7 +83,7 @@ fn needle(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> 
             }
         }
     }
-    Ok(samples)
+    Ok(samples.into())
 }
 
 /// The error of a length without room for a question.
@@ -92,7 +92,7 @@ pub(crate) fn too_short(task: &Task, length: usize) -> EvalError {
     EvalError::request(message, "ask for longer --lengths")
 }
 
-fn longeval(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn longeval(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     setting.tokenizer()?;
     let folder = find(setting, &["longcontext/longeval_lines", "longeval_lines"])?;
     let mut samples = vec![];
@@ -123,7 +123,7 @@ fn longeval(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
     fitting(samples, setting, "longeval_lines")
 }
 
-fn lost(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn lost(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     setting.tokenizer()?;
     let folder = find(setting, &["longcontext/lost_in_the_middle", "lost_in_the_middle"])?;
     let mut samples = vec![];
@@ -180,14 +180,11 @@ pub(crate) fn written(
 ///
 /// # Errors
 /// [`EvalError::Request`] if there is none.
-fn fitting(
-    samples: Vec<Option<Sample>>,
-    setting: &Setting<'_>,
-    task: &str,
-) -> Result<Vec<Sample>, EvalError> {
+fn fitting(samples: Vec<Option<Sample>>, setting: &Setting<'_>, task: &str) -> Result<Made, EvalError> {
+    let all = samples.len();
     let found: Vec<Sample> = samples.into_iter().flatten().collect();
     match found.is_empty() {
-        false => Ok(found),
+        false => Ok(Made { left_out: all - found.len(), samples: found }),
         true => {
             let message = format!("a context of {} has no room for any sample of {task}", setting.context);
             Err(EvalError::request(message, "give a larger --context"))

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::error::EvalError;
 use crate::sample::{Ask, Grade, Sample};
-use crate::task::{Chance, Make, Setting, Task};
+use crate::task::{Chance, Made, Make, Setting, Task};
 
 /// MQAR, and the tasks whose sequences are drawn.
 pub(crate) fn tasks() -> Vec<Task> {
@@ -33,7 +33,7 @@ pub(crate) fn tasks() -> Vec<Task> {
 const SAMPLES: usize = 100;
 
 /// Samples of each length, of the task of this name.
-fn drawn(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn drawn(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     let known = RECALL_TASKS.iter().filter(|known| known.name == task.name);
     let vocab = u32::try_from(setting.vocab).unwrap_or(u32::MAX);
     let mut samples = vec![];
@@ -50,7 +50,7 @@ fn drawn(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
             samples.push(sample(format!("{length}/{number}"), length.to_string(), ids, answers));
         }
     }
-    Ok(samples)
+    Ok(samples.into())
 }
 
 fn sample(id: String, group: String, ids: Vec<u32>, answers: Vec<(usize, u32)>) -> Sample {
@@ -59,7 +59,7 @@ fn sample(id: String, group: String, ids: Vec<u32>, answers: Vec<(usize, u32)>) 
 }
 
 /// As linc trains it, for numbers of pairs up to what a length has room for: parts of the task by both.
-fn mqar(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn mqar(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     let mut samples = vec![];
     for length in setting.lengths()? {
         // Each pair and each query takes two tokens, and keys and values half of the vocabulary each.
@@ -88,5 +88,5 @@ fn mqar(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
             }
         }
     }
-    Ok(samples)
+    Ok(samples.into())
 }

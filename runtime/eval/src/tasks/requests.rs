@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::files::json_lines;
 use crate::error::EvalError;
 use crate::sample::{Ask, GREEDY, Grade, Sample};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Made, Setting, Task};
 use crate::tokens::pair;
 
 pub(crate) const TASKS: &[Task] = &[Task {
@@ -22,7 +22,7 @@ pub(crate) const TASKS: &[Task] = &[Task {
 
 const HELP: &str = "it is to be a samples_TASK.jsonl of lm_eval --log_samples";
 
-fn make(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn make(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     let Some(path) = &setting.requests else {
         let message = "the task requests needs a file";
         return Err(EvalError::request(message, "name the samples that lm_eval logged: --requests FILE"));

@@ -10,7 +10,7 @@ use super::haystack::Haystack;
 use super::needle::too_short;
 use crate::error::EvalError;
 use crate::sample::{Ask, GREEDY, Grade, Sample};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Made, Setting, Task};
 
 const fn task(name: &'static str, about: &'static str, make: crate::task::Make) -> Task {
     Task { name, version: 1, about, shots: None, metric: "score", chance: Chance::None, make }
@@ -137,7 +137,7 @@ impl What {
 type Draw<'a> = dyn Fn(&mut ChaCha8Rng, usize) -> Result<Option<(String, Vec<String>)>, EvalError> + 'a;
 
 /// Samples of each length by a function of random numbers and room for the prompt.
-fn made(task: &Task, setting: &Setting<'_>, tokens: usize, one: &Draw<'_>) -> Result<Vec<Sample>, EvalError> {
+fn made(task: &Task, setting: &Setting<'_>, tokens: usize, one: &Draw<'_>) -> Result<Made, EvalError> {
     let mut samples = vec![];
     for length in setting.lengths()? {
         // What is written, and the token before the text.
@@ -155,10 +155,10 @@ fn made(task: &Task, setting: &Setting<'_>, tokens: usize, one: &Draw<'_>) -> Re
             });
         }
     }
-    Ok(samples)
+    Ok(samples.into())
 }
 
-fn niah(task: &Task, setting: &Setting<'_>, spec: Niah) -> Result<Vec<Sample>, EvalError> {
+fn niah(task: &Task, setting: &Setting<'_>, spec: Niah) -> Result<Made, EvalError> {
     const TOKENS: usize = 128;
     let tokenizer = setting.tokenizer()?;
     let longest = setting.lengths()?.into_iter().max().unwrap_or(0);
@@ -211,7 +211,7 @@ fn niah(task: &Task, setting: &Setting<'_>, spec: Niah) -> Result<Vec<Sample>, E
     })
 }
 
-fn tracking(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn tracking(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     const HOPS: usize = 4;
     let hay = Haystack::of(setting.tokenizer()?, &NOISE)?;
     made(task, setting, 30, &|rng, room| {
@@ -289,7 +289,7 @@ fn largest(
     Ok((fits > 0).then_some(fits))
 }
 
-fn common(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn common(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     const COMMON: usize = 10;
     made(task, setting, 120.min(setting.context / 4), &|rng, room| {
         let words = coined_words(rng, COMMON + (room / 12).clamp(4, 400));
@@ -312,7 +312,7 @@ fn common(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> 
     })
 }
 
-fn frequent(task: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn frequent(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     const ALPHA: f64 = 2.0;
     made(task, setting, 50, &|rng, room| {
         let words = coined_words(rng, 50);

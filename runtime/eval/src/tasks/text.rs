@@ -6,7 +6,7 @@ use serde_json::json;
 use super::files;
 use crate::error::EvalError;
 use crate::sample::{Ask, Continuation, Grade, Sample};
-use crate::task::{Chance, Setting, Task};
+use crate::task::{Chance, Made, Setting, Task};
 use crate::tokens::{repeated_pairs, windows};
 
 pub(crate) const TASKS: &[Task] = &[
@@ -47,7 +47,7 @@ impl Document {
     }
 }
 
-fn any(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn any(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     let Some(path) = &setting.text else {
         let message = "the task text needs a text";
         return Err(EvalError::request(message, "name a file, a folder or a pattern: --text PATH"));
@@ -62,7 +62,7 @@ fn any(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
     samples(setting, documents.collect())
 }
 
-fn wikitext(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
+fn wikitext(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
     let names = ["wikitext2/wiki.test.raw", "wikitext-2-raw/wiki.test.raw", "wiki.test.raw"];
     let path = files::find(setting, &names)?;
     let text = linc_data::read_file(&path)?;
@@ -76,7 +76,7 @@ fn wikitext(_: &Task, setting: &Setting<'_>) -> Result<Vec<Sample>, EvalError> {
 }
 
 /// A sample for each window; a document's words and bytes are shared among its tokens.
-fn samples(setting: &Setting<'_>, documents: Vec<Document>) -> Result<Vec<Sample>, EvalError> {
+fn samples(setting: &Setting<'_>, documents: Vec<Document>) -> Result<Made, EvalError> {
     let tokenizer = setting.tokenizer()?;
     let room = setting.context;
     let stride = setting.stride.unwrap_or(room);
@@ -115,7 +115,7 @@ fn samples(setting: &Setting<'_>, documents: Vec<Document>) -> Result<Vec<Sample
             });
         }
     }
-    Ok(samples)
+    Ok(samples.into())
 }
 
 /// The pages of a split: each begins with a line such as ` = Title = `.

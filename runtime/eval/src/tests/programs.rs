@@ -13,7 +13,7 @@ use super::scorers::Oracle;
 use super::{GO_ON, SHARED, Silent, ask, found, setting};
 use crate::code::{Sandbox, Verdict};
 use crate::task::{Setting, chosen};
-use crate::{Folder, evaluate};
+use crate::{Folder, evaluate, prepare};
 
 /// Where programs can run, if that is on this machine.
 pub(super) fn sandbox() -> Option<Sandbox> {
@@ -215,7 +215,7 @@ fn the_canonical_solutions_of_humaneval_all_pass() {
     let bytes = linc_data::Tokenizer::bytes();
     let setting = Setting { context: 8192, sandbox: Some(&sandbox), ..setting(Path::new(SHARED), &bytes) };
     let [task] = chosen(&["humaneval".into()]).expect("a task")[..] else { panic!("one task") };
-    let samples = (task.make)(&task, &setting).expect("samples");
+    let samples = (task.make)(&task, &setting).expect("samples").samples;
     let result = found(&task, &setting, &mut Oracle::of(&samples, setting.context));
     let first = result.first().expect("run");
     assert_eq!((first.samples, first.value), (164, 1.0));
@@ -228,7 +228,7 @@ fn completions_are_kept_and_can_be_run_later() {
     let bytes = linc_data::Tokenizer::bytes();
     let written = Setting { completions: 2, ..setting(data.path(), &bytes) };
     let [task] = chosen(&["humaneval".into()]).expect("a task")[..] else { panic!("one task") };
-    let samples = (task.make)(&task, &written).expect("samples");
+    let samples = (task.make)(&task, &written).expect("samples").samples;
     let out = tempfile::tempdir().expect("a folder");
     let mut oracle = Oracle::of(&samples, 512);
     let result = ask(&task, &written, &mut oracle, out.path()).expect("asked").expect("whole");
@@ -242,7 +242,9 @@ fn completions_are_kept_and_can_be_run_later() {
     // Nothing is asked of a model again.
     let run = Setting { sandbox: Some(&sandbox), ..written };
     let mut folder = Folder::open(out.path(), &json!({ "name": "test" }), &json!({})).expect("there");
-    let result = evaluate(&mut oracle, &task, &run, &mut folder, &mut Silent).expect("run").expect("whole");
+    let prepared = prepare(&task, &run, &mut Silent).expect("samples");
+    let result =
+        evaluate(&mut oracle, &prepared, &run, &mut folder, &mut Silent).expect("run").expect("whole");
     assert_eq!(result.answered, 0);
     assert_eq!((result.metrics["pass@1"].value, result.metrics["pass@2"].value), (1.0, 1.0));
     assert_eq!(lines()[7]["result"], "passed");

@@ -80,7 +80,7 @@ pub fn texts(
     let wanted = Wanted { sequences: TOGETHER.min(asked.prompts.len()).max(1), ..Wanted::one(context) };
     let (mut session, programs) = Programs::load(&subject.model, wanted, asked.precision, device)?;
     session.executor.initialize_constants().map_err(InferError::from)?;
-    load_weights(&mut session.executor, &subject.checkpoint, &mut || Ok::<_, StudyError>(()))?;
+    load_weights(&mut session.executor, &subject.checkpoint, &mut |_, _| Ok::<_, StudyError>(()))?;
     let mut engine = Engine::new(&mut session, programs, subject.model.sizes.vocab_size, tokenizer);
 
     let mut written: Vec<Vec<String>> = vec![vec![]; asked.prompts.len()];

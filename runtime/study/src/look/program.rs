@@ -39,7 +39,7 @@ impl Program {
         let options = Options { seq, ..linc_infer::options(Precision::Float32, target) };
         let mut session = linc_infer::session(model, &[(Entry::Look { context: seq }, options)], device)?;
         session.executor.initialize_constants().map_err(InferError::from)?;
-        load_weights(&mut session.executor, checkpoint, &mut || Ok::<_, StudyError>(()))?;
+        load_weights(&mut session.executor, checkpoint, &mut |_, _| Ok::<_, StudyError>(()))?;
         Ok(Program { session, attentions, seq, vocab: model.sizes.vocab_size })
     }
 

@@ -80,7 +80,7 @@ impl Gated {
             programs.into_iter().map(|mixed| (Entry::Mixed(mixed), Options::new(batch, seq))).collect();
         let mut session = Session::new(model, &entries, device, &mut proceed)?;
         session.executor.initialize_constants()?;
-        let shared = load_shared_weights(&mut session.executor, checkpoint, &mut proceed)?;
+        let shared = load_shared_weights(&mut session.executor, checkpoint, &mut |_, _| proceed())?;
         let is_copy = |name: &String| copies.iter().any(|copy| copy.name == *name);
         if let Some(name) = shared.new.iter().find(|name| !is_copy(name)).or(shared.left_out.first()) {
             return Err(StudyError::Nothing {

@@ -166,7 +166,7 @@ fn scores_add_up_placements_are_compared_and_the_seed_decides() {
     let model = model_of(&state.model).expect("a model");
     let mut hybrid = session(&model);
     hybrid.executor.initialize_constants().expect("tables");
-    load_weights::<StudyError>(&mut hybrid.executor, &made, &mut || Ok(())).expect("weights");
+    load_weights::<StudyError>(&mut hybrid.executor, &made, &mut |_, _| Ok(())).expect("weights");
     let shown = &sequences().test[..BATCH];
     let tokens: Vec<i32> = shown.iter().flat_map(|sequence| &sequence.tokens).copied().collect();
     hybrid.executor.write_input(0, names::TOKENS, bytemuck::cast_slice(&tokens)).expect("tokens");

@@ -3,8 +3,10 @@
 //! has learned nothing to look for, and one whose keys leave the range computes a chunk token by token.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
+use linc_data::Batch;
 use linc_device::Device;
 use linc_driver::{
     AttentionFamily, Entry, HeadWeights, LookedAt, Model, Options, Precision, effective_count, looked_at,
@@ -36,7 +38,7 @@ pub(super) struct Health {
     attentions: Vec<LookedAt>,
     /// How many heads are looked at at once.
     threads: usize,
-    /// The sequence that it will be shown.
+    /// The sequence that it will be shown, of one document where documents are kept apart.
     tokens: Vec<i32>,
 }
 
@@ -86,11 +88,17 @@ impl Trainer {
             && step.is_multiple_of(self.config.metrics.linear_health_freq)
     }
 
-    /// Keeps the first sequence of a step that linear layers are looked at behind.
-    pub(super) fn keep_for_health(&mut self, tokens: &[i32]) {
+    /// Keeps the first sequence of a step that linear layers are looked at behind; where no token sees another document's, the
+    /// longest document in it.
+    pub(super) fn keep_for_health(&mut self, batch: &Batch) {
         let looks = self.looks_at_health(self.step + 1);
         if let Some(health) = self.health.as_mut().filter(|_| looks) {
-            health.tokens = tokens[..self.config.training.seq_len.min(tokens.len())].to_vec();
+            let sequence = 0..self.config.training.seq_len.min(batch.tokens.len());
+            let part = match &batch.positions {
+                Some(positions) => longest_document(&positions[sequence]),
+                None => sequence,
+            };
+            health.tokens = batch.tokens[part].to_vec();
         }
     }
 
@@ -102,8 +110,11 @@ impl Trainer {
             return Ok(found);
         };
         let (program, x) = (health.program, &mut self.session.executor);
-        x.write_input(program, names::TOKENS, bytemuck::cast_slice(&health.tokens))?;
-        x.write_input(program, names::TARGETS, bytemuck::cast_slice(&vec![-1i32; health.tokens.len()]))?;
+        let context = self.config.training.seq_len;
+        let mut filled = health.tokens.clone();
+        filled.resize(context, 0);
+        x.write_input(program, names::TOKENS, bytemuck::cast_slice(&filled))?;
+        x.write_input(program, names::TARGETS, bytemuck::cast_slice(&vec![-1i32; context]))?;
         feed_factors(x, program, &health.attentions, &|_, _| 1.0)?;
         if !x.run_until(program, stop)? {
             return Ok(found);
@@ -114,7 +125,7 @@ impl Trainer {
             if attention.kind.family() != AttentionFamily::Linear {
                 continue;
             }
-            let seen = Seen::read(x, program, number)?;
+            let seen = Seen::read(x, program, number)?.of_first(tokens, attention);
             let ask = |weights: &dyn HeadWeights, _: &SeenHead| look(attention, weights, tokens, precision);
             let Some(heads) = seen.each_head(attention, health.threads, stop, &ask) else {
                 return Ok(BTreeMap::new());
@@ -144,6 +155,22 @@ impl Trainer {
         }
         Ok(found)
     }
+}
+
+/// The part of a sequence with the longest document; `positions` are those of its tokens in their documents.
+pub(super) fn longest_document(positions: &[i32]) -> Range<usize> {
+    let mut longest = 0..0;
+    let mut start = 0;
+    for at in 1..=positions.len() {
+        // Within a document each position is the one behind the last.
+        if at == positions.len() || positions[at] != positions[at - 1] + 1 {
+            if at - start > longest.len() {
+                longest = start..at;
+            }
+            start = at;
+        }
+    }
+    longest
 }
 
 fn look(attention: &LookedAt, weights: &dyn HeadWeights, tokens: usize, precision: Precision) -> HeadHealth {

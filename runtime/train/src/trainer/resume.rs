@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use linc_checkpoint::{CheckpointError, ModelRecord, State, batch_change, check_model, differs};
+use linc_checkpoint::{CheckpointError, ModelRecord, Proceed, State, batch_change, check_model, differs};
 use linc_data::TrainingData;
 use linc_device::words::count;
 use linc_session::Session;
@@ -55,7 +55,7 @@ pub(super) fn restore(
     record: &ModelRecord,
     (session, kept): (&mut Session, &Kept),
     data: &mut TrainingData,
-    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
+    proceed: &mut Proceed<'_, TrainError>,
 ) -> Result<Option<Start>, TrainError> {
     let c = &config.checkpoint;
     if let Some(path) = own_checkpoint(config)? {
@@ -130,7 +130,7 @@ fn linearize(
     record: &ModelRecord,
     session: &mut Session,
     seed: u64,
-    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
+    proceed: &mut Proceed<'_, TrainError>,
 ) -> Result<String, TrainError> {
     session.executor.initialize_constants()?;
     let shared = linc_checkpoint::load_shared_weights(&mut session.executor, path, proceed)?;
@@ -167,7 +167,7 @@ fn load(
     record: &ModelRecord,
     session: &mut Session,
     kept: Option<&Kept>,
-    proceed: &mut dyn FnMut() -> Result<(), TrainError>,
+    proceed: &mut Proceed<'_, TrainError>,
 ) -> Result<(), TrainError> {
     // Weights alone may start a model of another kind, such as a hybrid from a softmax model; names and shapes decide.
     if kept.is_some() {

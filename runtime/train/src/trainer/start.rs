@@ -164,14 +164,19 @@ impl Trainer {
         let mut session = team.settle("compiling", compile())?;
         let kept = Kept::of_all(&team, &session.executor)?;
         let mut load = || {
+            let mut progress = paced(|done, total| observer.progress("Reading the checkpoint", done, total));
             let restored = resume::restore(
                 &config,
                 whole.as_deref(),
                 &record,
                 (&mut session, &kept),
                 &mut data.training,
-                &mut proceed,
+                &mut |done, total| {
+                    progress(done, total);
+                    proceed()
+                },
             )?;
+            drop(progress);
             if let Some(start) = restored {
                 return Ok(start);
             }

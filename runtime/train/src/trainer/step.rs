@@ -63,7 +63,7 @@ impl Trainer {
             batches.push(self.data.training.next_batch()?);
         }
         meter.data += begun.elapsed();
-        self.keep_for_health(&batches[0].tokens);
+        self.keep_for_health(&batches[0]);
         if let Some(tracer) = &mut self.tracer {
             tracer.data(begun);
         }

@@ -64,7 +64,7 @@ impl Found {
             return Ok(Err(first_line(&error)));
         }
         check_resumable(path, &state)?;
-        linc_checkpoint::open_while(path, proceed)?;
+        linc_checkpoint::open_while(path, &mut |_, _| proceed())?;
         Ok(Ok(()))
     }
 

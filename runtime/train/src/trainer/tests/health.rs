@@ -35,6 +35,16 @@ fn linear_layers_are_looked_at_now_and_then_and_no_bit_changes() {
 }
 
 #[test]
+fn where_documents_are_kept_apart_the_longest_is_looked_at() {
+    use super::super::health::longest_document;
+    // The first goes on from an earlier sequence, and of two of one length the first is taken.
+    assert_eq!(longest_document(&[7, 8, 0, 1, 2, 0, 0, 1, 2]), 2..5);
+    assert_eq!(longest_document(&[3, 4, 5]), 0..3);
+    assert_eq!(longest_document(&[0, 0, 0, 1]), 2..4);
+    assert_eq!(longest_document(&[]), 0..0);
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_refused() {
     let refused = |sections: &str| {
         let config = JobConfig::load(sections, "test.toml", &[]).unwrap_or_else(|e| panic!("{e}")).config;
