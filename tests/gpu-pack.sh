@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts all that tests/gpu.sh needs on a machine without Rust or network into one archive:
+# Puts all that tests/gpu.sh and tests/gpu-ranks.sh need on a machine without Rust or network into one archive:
 #
 #   tests/gpu-pack.sh [--out linc-gpu.tar.xz] [--nvrtc WHEEL|FOLDER] [--limit MIB]
 #
@@ -35,7 +35,7 @@ for program in linc linc-gpu-check; do
   strip -o "$pack/bin/$program" "$built"
 done
 cp -r "$root/models" "$root/configs" "$pack"
-cp "$root/tests/gpu.sh" "$pack/tests"
+cp "$root/tests/gpu.sh" "$root/tests/gpu-ranks.sh" "$pack/tests"
 cp "$root"/benches/{torch_gpu,torch_llama,gpu_table}.py "$pack/benches"
 if [ -n "$nvrtc" ]; then
   # The compiler and what it has built in; not the second edition of each that the package also has.

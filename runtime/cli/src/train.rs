@@ -121,7 +121,11 @@ fn train(asked: Asked, log: Log, team: &Team) -> Result<ExitCode> {
         console.warn(warning);
     }
     let threads = team.threads(config.training.threads)?;
-    let opened = config.training.device.open(threads).map_err(ExecError::from).map_err(TrainError::from);
+    let opened = match team.is_alone() {
+        true => config.training.device.open(threads),
+        false => config.training.device.open_of_rank(team.place_by_gpus()?, threads),
+    };
+    let opened = opened.map_err(ExecError::from).map_err(TrainError::from);
     let opened = team.settle("opening the device", opened)?;
     if let Some(warning) = opened.warning {
         console.warn(&warning);

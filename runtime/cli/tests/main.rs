@@ -36,6 +36,7 @@ mod sweep;
 mod terminal;
 mod text;
 mod tokenizing;
+mod training_over_gpus;
 mod training_over_ranks;
 mod watching;
 mod world;

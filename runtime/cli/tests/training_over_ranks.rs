@@ -106,21 +106,21 @@ fn processes_train_what_one_trains_and_go_on_in_any_number() {
     assert_eq!(steps("resumed"), steps("one"));
 }
 
-/// What torchrun starts: a process a rank, which are told where they meet. Nothing else is there to end them.
-fn by_torchrun(ranks: usize, args: &[&str]) -> Vec<Child> {
+/// What torchrun starts: a process a rank, which are told where they meet, with `more` in their environment. Nothing else is there to end them.
+pub(crate) fn by_torchrun(ranks: usize, more: &[(&str, &str)], args: &[&str]) -> Vec<Child> {
     let port =
         TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let start = |rank: usize| {
         let [rank, world, port] = [rank, ranks, port.into()].map(|number| number.to_string());
         let environment =
             [("RANK", &*rank), ("WORLD_SIZE", &world), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", &port)];
-        let mut command = linc(&environment, args);
+        let mut command = linc(&[&environment[..], more].concat(), args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("linc runs")
     };
     (0..ranks).map(start).collect()
 }
 
-fn outputs(children: Vec<Child>) -> Vec<Output> {
+pub(crate) fn outputs(children: Vec<Child>) -> Vec<Output> {
     children.into_iter().map(|child| child.wait_with_output().expect("it ends")).collect()
 }
 
@@ -133,7 +133,7 @@ fn processes_of_torchrun_train_what_one_trains() {
     for copies in ["1", "2"] {
         let run = folder.path(copies).display().to_string();
         let args = ["train", &config, "--job.dump_folder", &run, DEGREE, copies];
-        let all = outputs(by_torchrun(2, &[&args[..], &SHARED, &whole].concat()));
+        let all = outputs(by_torchrun(2, &[], &[&args[..], &SHARED, &whole].concat()));
         for output in &all {
             let (code, text) = said(output);
             assert_eq!(code, Some(0), "{text}");
@@ -143,7 +143,7 @@ fn processes_of_torchrun_train_what_one_trains() {
         assert!(tensors(&folder.path(copies), 6) == tensors(&folder.path("one"), 6), "{copies} copies");
     }
     // What all find wrong is said once; what one is told otherwise names it.
-    let all = outputs(by_torchrun(2, &["train", &config, "--training.dataset_path", "no/such.txt"]));
+    let all = outputs(by_torchrun(2, &[], &["train", &config, "--training.dataset_path", "no/such.txt"]));
     let text: String = all.iter().map(|output| said(output).1).collect();
     assert_eq!(text.matches("no/such.txt: there is no such file").count(), 1, "{text}");
     assert!(all.iter().all(|output| output.status.code() == Some(2)), "{text}");
@@ -154,7 +154,7 @@ fn a_process_of_torchrun_that_is_killed_is_named_by_the_others() {
     let folder = Folder::new("killed_over_tcp");
     let config = folder.config();
     let args = ["train", &config, "--training.steps", "100000", "--checkpoint.interval", "5"];
-    let mut children = by_torchrun(3, &[&args[..], &["--training.global_batch_size", "6"]].concat());
+    let mut children = by_torchrun(3, &[], &[&args[..], &["--training.global_batch_size", "6"]].concat());
     wait_for_step(&folder.path("run"), 5, &mut children[0]);
     children[1].kill().expect("a process");
     let all = outputs(children);
@@ -222,7 +222,7 @@ fn ranks_in(folder: &Path) -> Vec<(String, u32)> {
 }
 
 /// Waits until a run has saved a checkpoint at or after a step.
-fn wait_for_step(folder: &Path, step: usize, launcher: &mut Child) {
+pub(crate) fn wait_for_step(folder: &Path, step: usize, launcher: &mut Child) {
     let begun = Instant::now();
     let saved = || {
         let entries = fs::read_dir(folder.join("checkpoint")).into_iter().flatten().flatten();

@@ -38,12 +38,35 @@ impl Choice {
                 Err(error) => Some(why_cpu(&error.to_string())),
             },
         };
-        let most = threads::available();
-        let count = wanted.map_or(most, |wanted| wanted.min(most));
-        let cpu = Cpu::new(CpuOptions { threads: Some(count), ..CpuOptions::default() })?;
-        let warning = fewer_threads(wanted.unwrap_or(most), most, cpu.threads());
-        Ok(Opened { device: Box::new(cpu), note, warning })
+        open_cpu(wanted, note)
     }
+
+    /// As [`Choice::open`], for a rank that has `place` others before it on this machine which take a GPU each.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] if it is not there, for one GPU of all ranks, and for more ranks than GPUs.
+    pub fn open_of_rank(self, place: usize, wanted: Option<usize>) -> Result<Opened, DeviceError> {
+        match self {
+            Choice::Cpu => self.open(wanted),
+            Choice::Cuda(0) => Ok(Opened::alone(Box::new(Cuda::new(Cuda::number_of_rank(place)?)?))),
+            Choice::Cuda(_) => Err(DeviceError::Unsupported(format!(
+                "{self} is one GPU, and each rank takes one of its own\n  help: say cuda; CUDA_VISIBLE_DEVICES says which there are"
+            ))),
+            Choice::Auto => match Cuda::new(Cuda::number_of_rank(place)?) {
+                Ok(cuda) => Ok(Opened::alone(Box::new(cuda))),
+                Err(error) => open_cpu(wanted, Some(why_cpu(&error.to_string()))),
+            },
+        }
+    }
+}
+
+/// The CPU, with why it is that where it was not asked for.
+fn open_cpu(wanted: Option<usize>, note: Option<String>) -> Result<Opened, DeviceError> {
+    let most = threads::available();
+    let count = wanted.map_or(most, |wanted| wanted.min(most));
+    let cpu = Cpu::new(CpuOptions { threads: Some(count), ..CpuOptions::default() })?;
+    let warning = fewer_threads(wanted.unwrap_or(most), most, cpu.threads());
+    Ok(Opened { device: Box::new(cpu), note, warning })
 }
 
 /// A machine, and what a user should know of it.

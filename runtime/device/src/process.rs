@@ -15,6 +15,11 @@ pub fn machine() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// What tells this machine from others of its name, until it is started again; empty where the system does not say.
+pub fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// The cores that this process may run on, as the system lists them; empty where it does not say.
 pub fn allowed_cores() -> String {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,6 +1,6 @@
 //! NVIDIA's side as far as it goes without a GPU: NVRTC where it is installed, and what is said where things are missing.
 
-use linc_device::cuda::{Arch, Cache, Cuda, Nvrtc, inspect};
+use linc_device::cuda::{Arch, Cache, Cuda, Nccl, Nvrtc, UniqueId, inspect};
 use linc_device::{Choice, DeviceError, Opened};
 use linc_plan::Plan;
 
@@ -115,4 +115,25 @@ fn a_plan_without_kernels_has_nothing_to_report() {
     let inspection =
         inspect(&plan, Arch::Sm90a, None, &cache, true, &mut |_, _| true).expect("nothing to compile");
     assert!(inspection.rows.is_empty() && inspection.files.is_empty());
+}
+
+#[test]
+fn nccl_is_found_by_the_name_of_its_package_and_makes_ids_without_a_gpu() {
+    let nccl = match Nccl::open() {
+        Ok(nccl) => nccl,
+        Err(error) => {
+            assert!(std::env::var_os("LINC_NCCL").is_none(), "{error}");
+            let message = error.to_string();
+            let words =
+                ["NCCL, by which GPUs exchange", "libnccl.so.2", "pip install nvidia-nccl-cu13", "LINC_NCCL"];
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+            eprintln!("skipped: {message}");
+            return;
+        }
+    };
+    assert!(nccl.version() >= [2, 18, 0], "{:?}", nccl.version());
+    assert!(nccl.path().to_string_lossy().contains("nccl"));
+    let [one, other] = [(); 2].map(|()| nccl.unique_id().expect("an id"));
+    assert_ne!(one, other);
+    assert_eq!(UniqueId::of(one.bytes()), one);
 }

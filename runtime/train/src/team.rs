@@ -109,6 +109,14 @@ impl Team {
         Ok(Some(if told > 0 { told } else { fair }))
     }
 
+    /// How many of the ranks before this one choose among the same GPUs of the same machine.
+    ///
+    /// # Errors
+    /// As [`Team::threads`].
+    pub fn place_by_gpus(&self) -> Result<usize, TrainError> {
+        Ok(self.ranks.borrow_mut().place_by_gpus()?)
+    }
+
     /// A piece of work that each rank did by itself: it is well where it is on all ranks. Else all get an error: that of the
     /// first rank that has one.
     ///

@@ -1,7 +1,7 @@
 //! The machine that ranks share.
 
 use super::{CommError, Ranks};
-use crate::process::{allowed_cores, machine};
+use crate::process::{allowed_cores, boot, machine};
 use crate::threads;
 
 impl Ranks {
@@ -17,6 +17,17 @@ impl Ranks {
         Ok(share(threads::available(), &all, mine.as_bytes()))
     }
 
+    /// How many of the ranks before this one choose among the same GPUs of the same machine: the number of its own, where each takes
+    /// one. A launcher that shows each rank GPUs of its own is left to it.
+    ///
+    /// # Errors
+    /// As [`Ranks::all_to_all`].
+    pub fn place_by_gpus(&mut self) -> Result<usize, CommError> {
+        let mine = shown_gpus();
+        let all = self.gather_words("the GPUs", &mine)?;
+        Ok(all[..self.rank()].iter().filter(|other| **other == mine).count())
+    }
+
     /// How many ranks are on the machine of this one, which is one of them.
     ///
     /// # Errors
@@ -26,6 +37,14 @@ impl Ranks {
         let all = self.gather("the machines", &world, mine.as_bytes())?;
         Ok(all.iter().filter(|other| other.as_slice() == mine.as_bytes()).count())
     }
+}
+
+/// The GPUs that a process chooses among: those of its machine, or of its container, that it is shown. Containers of one machine have names
+/// of their own, and machines may all have one name.
+pub(crate) fn shown_gpus() -> String {
+    let shown = ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
+    let [some, of_container] = shown.map(|name| std::env::var(name).unwrap_or_default());
+    format!("{} {} {some} {of_container}", machine(), boot())
 }
 
 /// Of so many threads, the share of one among those who have the same cores; at least 1.

@@ -26,6 +26,23 @@ pub enum CommError {
         /// What sets that.
         option: &'static str,
     },
+    /// The deadline of an exchange has passed, although all ranks wait in it.
+    #[error(
+        "rank {rank} waits in {label} of {group}, since {} seconds, and so do all others\n  help: what connects them does not carry it (NCCL_DEBUG=INFO has NCCL say what it does); where an exchange may take longer, raise {option}",
+        timeout.as_secs_f64()
+    )]
+    Stuck {
+        /// Who waits.
+        rank: usize,
+        /// What it is part of, such as the step.
+        label: String,
+        /// Its members.
+        group: String,
+        /// What it may take.
+        timeout: Duration,
+        /// What sets that.
+        option: &'static str,
+    },
     /// A call of the library has not come back.
     #[error(
         "rank {rank} of {world}: {action} has not come back within {} seconds\n  help: see whether all {world} ranks have started and run the same command",

@@ -158,6 +158,17 @@ impl Comm for Local {
         self.pending.get(&ticket).into_iter().flatten().map(|pending| pending.message.peer).collect()
     }
 
+    fn look(&mut self) -> Result<(), CommError> {
+        let mail = self.mail();
+        if let Some((by, message)) = mail.aborted.clone() {
+            return Err(CommError::Aborted { by, message });
+        }
+        match mail.gone.iter().position(|gone| *gone) {
+            Some(gone) => Err(CommError::Gone { rank: self.rank, gone, label: String::new() }),
+            None => Ok(()),
+        }
+    }
+
     fn abort(&mut self, _: u8, message: &str) {
         let rank = self.rank;
         self.mail().aborted.get_or_insert_with(|| (rank, message.to_owned()));

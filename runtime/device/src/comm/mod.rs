@@ -18,6 +18,7 @@ mod local;
 mod mpi;
 pub mod pattern;
 mod place;
+mod plan;
 mod ranks;
 mod single;
 mod starter;
@@ -32,11 +33,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use agree::of_processes;
+pub(crate) use cores::shown_gpus;
 pub use error::CommError;
 pub use exchange::{Exchange, Group};
 pub use local::Local;
 pub use mpi::Mpi;
 pub use place::{Environment, LAUNCHER_VARIABLE, Launcher, Place, PlaceError};
+pub(crate) use plan::groups_of;
 pub use ranks::{LOST, Ranks};
 pub use single::Single;
 pub use starter::{StartError, Starter, become_command};
@@ -84,6 +87,12 @@ pub trait Comm {
 
     /// The ranks whose part in an exchange has not come yet.
     fn missing(&self, ticket: Ticket) -> Vec<usize>;
+
+    /// Looks after the other ranks while nothing is waited for here, as when a device waits for them by itself. Errors: ranks
+    /// that are gone or have ended all, where the backend hears of it.
+    fn look(&mut self) -> Result<(), CommError> {
+        Ok(())
+    }
 
     /// Ends all ranks. Where they are processes this does not return.
     fn abort(&mut self, code: u8, message: &str);

@@ -1,5 +1,6 @@
 //! This rank among the others: exchanges with a deadline, and linc's own sums over them.
 
+mod lost;
 mod pairs;
 mod reduce;
 
@@ -9,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::{Comm, CommError, Exchange, Group, Say, Ticket};
 
-/// Numbers of groups are tags of messages, of which MPI allows so many at least.
-const MOST_TAG: u16 = i16::MAX as u16;
+/// Of messages that say who is there. Tags are numbers of which MPI allows so many at least.
+const ROLL_CALL: u16 = i16::MAX as u16;
+/// Numbers of groups are tags of messages.
+const MOST_TAG: u16 = ROLL_CALL - 1;
 
 /// The exit code of a run that ended because a rank failed, hangs or is gone.
 pub const LOST: u8 = 3;

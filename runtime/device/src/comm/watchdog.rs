@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{CommError, LOST, Say};
 
 /// Watches a call for as long as it lives.
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     /// Dropped with it, which the thread hears.
     _alive: Sender<()>,
 }
@@ -15,7 +15,7 @@ pub(super) struct Watchdog {
 impl Watchdog {
     /// From now on `error` is said after `timeout`, and the process ends with the code of lost ranks. A system that has no thread to
     /// give leaves the call unwatched.
-    pub(super) fn start(timeout: Duration, error: CommError, say: Say) -> Watchdog {
+    pub(crate) fn start(timeout: Duration, error: CommError, say: Say) -> Watchdog {
         let (alive, dropped) = channel::<()>();
         let watch = move || {
             if dropped.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {

@@ -3,8 +3,6 @@
 
 use std::collections::HashMap;
 
-use linc_plan::{Movement, Plan};
-
 use crate::DeviceError;
 use crate::comm::{Exchange, Group, SharedRanks, Ticket};
 
@@ -20,12 +18,7 @@ pub(super) struct Started {
 impl Started {
     /// Exchange number `id` of a plan, in a group that this rank is in.
     pub(super) fn new(exchange: &linc_plan::Exchange, id: usize, group: &Group, name: &str) -> Started {
-        let bytes = exchange.part_bytes as usize;
-        let moved = match exchange.movement {
-            Movement::AllGather => Exchange::AllGather { bytes },
-            Movement::AllToAll => Exchange::AllToAll { bytes },
-        };
-        Started { id, exchange: moved, group: group.clone(), name: name.to_owned() }
+        Started { id, exchange: Exchange::of(exchange), group: group.clone(), name: name.to_owned() }
     }
 }
 
@@ -42,32 +35,9 @@ impl Exchanges {
         self.ranks = Some(ranks);
     }
 
-    /// The groups of a plan, among these ranks.
-    ///
-    /// # Errors
-    /// [`DeviceError::Plan`] for a plan of another rank or another number of ranks.
-    pub(super) fn groups_of(&self, plan: &Plan) -> Result<Vec<Group>, DeviceError> {
-        let invalid = |message: String| invalid(&plan.name, &message);
-        let world = &plan.world;
-        if world.groups.is_empty() {
-            return Ok(vec![]);
-        }
-        let ranks = self.ranks.as_ref().map(|ranks| ranks.borrow());
-        let there = ranks.as_ref().map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
-        if (world.rank, world.size) != there {
-            return Err(invalid(format!(
-                "it is for rank {} of {}, and this is rank {} of {}",
-                world.rank, world.size, there.0, there.1
-            )));
-        }
-        let Some(ranks) = ranks else {
-            return Err(invalid("it exchanges with other ranks, and this device has none".into()));
-        };
-        let group = |(index, group): (usize, &linc_plan::Group)| {
-            let number = u16::try_from(index + 1).map_err(|_| invalid("it has too many groups".into()))?;
-            ranks.group(&group.members, number).map_err(|error| invalid(error.to_string()))
-        };
-        world.groups.iter().enumerate().map(group).collect()
+    /// These.
+    pub(super) fn ranks(&self) -> Option<&SharedRanks> {
+        self.ranks.as_ref()
     }
 
     /// Begins an exchange.

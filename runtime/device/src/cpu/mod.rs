@@ -20,7 +20,7 @@ use linc_codegen_cuda::Arch;
 use linc_plan::{Action, DType, Plan, Step};
 
 use crate::available_memory::Available;
-use crate::comm::SharedRanks;
+use crate::comm::{SharedRanks, groups_of};
 use crate::device::{Progress, missing};
 use crate::{Arena, Device, DeviceError, Program, threads, words};
 use arena::Memory;
@@ -180,7 +180,7 @@ impl Device for Cpu {
     fn load(&mut self, plan: &Plan, arena: Arena, scratch: u64) -> Result<Program, DeviceError> {
         let len = self.memory(arena)?.len() as u64;
         let threads = self.pool.threads();
-        let groups = self.exchanges.groups_of(plan)?;
+        let groups = groups_of(plan, self.exchanges.ranks())?;
         let (jit, level, progress) = (&mut self.jit, self.level, &mut self.progress);
         let loaded =
             LoadedProgram::new(plan, &groups, scratch, len, Maker { jit, level, threads, progress })?;

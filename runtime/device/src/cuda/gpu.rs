@@ -67,11 +67,7 @@ impl Gpu {
         // SAFETY: the pointer is to a live integer.
         let _ = unsafe { sys::cuDriverGetVersion(&raw mut version) };
         let driver = (version / 1000, version % 1000 / 10);
-        let count = match CudaContext::device_count() {
-            Ok(count) => count as usize,
-            Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
-            Err(error) => return Err(failed("starting the driver")(error)),
-        };
+        let count = Gpu::count()?;
         if number >= count {
             let have = match count {
                 0 => "no GPU (CUDA_VISIBLE_DEVICES may hide them)".to_string(),
@@ -105,6 +101,18 @@ impl Gpu {
         })
     }
 
+    /// How many GPUs the driver shows. It is there.
+    ///
+    /// # Errors
+    /// [`DeviceError::Driver`] if it does not start.
+    pub(super) fn count() -> Result<usize, DeviceError> {
+        match CudaContext::device_count() {
+            Ok(count) => Ok(count as usize),
+            Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Ok(0),
+            Err(error) => Err(failed("starting the driver")(error)),
+        }
+    }
+
     /// Makes the context the one of this thread, which calls below the safe ones of cudarc need.
     pub(super) fn bind(&self) -> Result<(), DeviceError> {
         self.context.bind_to_thread().map_err(failed("binding the context"))
@@ -113,6 +121,16 @@ impl Gpu {
     /// Waits for the stream; errors of kernels show here.
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         self.stream.synchronize().map_err(failed("running kernels"))
+    }
+
+    /// Whether all that was queued in a stream of this GPU is done; errors of kernels show here.
+    pub(super) fn is_idle(&self, stream: &CudaStream) -> Result<bool, DeviceError> {
+        // SAFETY: the stream is live.
+        match unsafe { sys::cuStreamQuery(stream.cu_stream()) } {
+            CUresult::CUDA_SUCCESS => Ok(true),
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            other => Err(failed("running kernels")(DriverError(other))),
+        }
     }
 
     /// Free and all memory, in bytes.

@@ -16,16 +16,18 @@ pub(super) struct LibrarySpec {
     pub(super) name: &'static str,
     /// Environment variable that names its file or folder.
     pub(super) variable: &'static str,
+    /// Major versions that are used, newest first.
+    pub(super) majors: &'static [u32],
     /// Folders below `site-packages/nvidia` that pip packages put it in, newest first.
-    pub(super) pip_folders: [&'static str; 2],
+    pub(super) pip_folders: &'static [&'static str],
     /// What to install to get it.
     pub(super) remedy: &'static str,
     /// Libraries that it opens by bare name from its own folder: the beginnings of their file names.
     pub(super) companions: &'static [&'static str],
 }
 
-/// Major versions of CUDA whose libraries are used, newest first.
-const MAJORS: [u32; 2] = [13, 12];
+/// Major versions of CUDA, by which its own libraries are named.
+pub(super) const CUDA_MAJORS: &[u32] = &[13, 12];
 
 /// Where to look, as the environment says.
 #[derive(Debug, Default, Clone)]
@@ -55,7 +57,7 @@ impl SearchPaths {
 
     /// Files to try, in order. A bare name means that the system looks for it.
     pub(super) fn candidates(&self, spec: &LibrarySpec) -> Vec<PathBuf> {
-        let names = file_names(spec.name);
+        let names = file_names(spec.name, spec.majors);
         let inside = |folder: &Path| names.iter().map(|name| folder.join(name)).collect::<Vec<_>>();
         if let Some(explicit) = &self.explicit {
             return if explicit.is_dir() { inside(explicit) } else { vec![explicit.clone()] };
@@ -74,9 +76,9 @@ impl SearchPaths {
 }
 
 /// `libnvrtc.so.13`, `libnvrtc.so.12`, `libnvrtc.so`: a name with a version first, since the bare one may be anything.
-fn file_names(name: &str) -> Vec<String> {
+fn file_names(name: &str, majors: &[u32]) -> Vec<String> {
     let bare = libloading::library_filename(name).to_string_lossy().into_owned();
-    MAJORS.iter().map(|major| format!("{bare}.{major}")).chain([bare.clone()]).collect()
+    majors.iter().map(|major| format!("{bare}.{major}")).chain([bare.clone()]).collect()
 }
 
 /// The `lib/python3.N/site-packages` folders of a Python environment, in the order of their names.
@@ -157,7 +159,8 @@ mod tests {
     const LIBRARY: LibrarySpec = LibrarySpec {
         name: "nvrtc",
         variable: "LINC_NVRTC",
-        pip_folders: ["cu13", "cuda_nvrtc"],
+        majors: CUDA_MAJORS,
+        pip_folders: &["cu13", "cuda_nvrtc"],
         remedy: "pip install nvidia-cuda-nvrtc",
         companions: &[],
     };
@@ -174,7 +177,7 @@ mod tests {
         };
         let all = paths.candidates(&LIBRARY);
         let at = |path: PathBuf| all.iter().position(|p| *p == path).expect("a candidate");
-        let name = file_names("nvrtc")[0].clone();
+        let name = file_names("nvrtc", CUDA_MAJORS)[0].clone();
         let order = [
             PathBuf::from(&name),
             Path::new("/cuda/lib64").join(&name),

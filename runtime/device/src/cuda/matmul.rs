@@ -23,7 +23,8 @@ use crate::DeviceError;
 const LIBRARY: LibrarySpec = LibrarySpec {
     name: "cublasLt",
     variable: "LINC_CUBLASLT",
-    pip_folders: ["cu13", "cublas"],
+    majors: library::CUDA_MAJORS,
+    pip_folders: &["cu13", "cublas"],
     remedy: "pip install nvidia-cublas, or install the CUDA toolkit",
     companions: &[],
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::DriverError;
 use cudarc::driver::result as driver;
-use cudarc::driver::sys::{CUdeviceptr, CUresult};
+use cudarc::driver::sys::{CUdeviceptr, CUresult, CUstream};
 
 use super::gpu::{Gpu, failed};
 use crate::DeviceError;
@@ -99,10 +99,56 @@ impl Drop for Memory {
     }
 }
 
-/// Pinned memory that small inputs are copied to, so that their way to the GPU overlaps with what is running there.
-pub(super) struct Staging {
+/// Zeroed memory of the host that the GPU reads and writes by itself.
+pub(super) struct Pinned {
     gpu: Arc<Gpu>,
     start: *mut u8,
+    len: usize,
+}
+
+impl Pinned {
+    /// # Errors
+    /// [`DeviceError::Driver`] where the system has none to give.
+    pub(super) fn new(gpu: &Arc<Gpu>, len: usize) -> Result<Pinned, DeviceError> {
+        gpu.bind()?;
+        // SAFETY: the bytes are set here, before they are read.
+        let start = unsafe { driver::malloc_host(len, 0) }.map_err(failed("allocating pinned memory"))?;
+        let start: *mut u8 = start.cast();
+        // SAFETY: the block has as many bytes.
+        unsafe { start.write_bytes(0, len) };
+        Ok(Pinned { gpu: Arc::clone(gpu), start, len })
+    }
+
+    /// The first word, which the GPU may be about to write.
+    pub(super) fn word(&self) -> u32 {
+        // SAFETY: a block is aligned and has a word; what a copy of the GPU's writes of it is a whole one.
+        unsafe { self.start.cast::<u32>().read_volatile() }
+    }
+
+    /// Queues that the block's bytes come from the GPU's memory.
+    ///
+    /// # Safety
+    /// As many bytes lie there; the block lives until the stream is through, which is one of this GPU; its context is bound.
+    pub(super) unsafe fn copy_from(&self, from: CUdeviceptr, stream: CUstream) -> Result<(), DeviceError> {
+        // SAFETY: whoever reads the bytes meanwhile does it as `word` does.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start, self.len) };
+        // SAFETY: as the caller vouches.
+        unsafe { driver::memcpy_dtoh_async(bytes, from, stream) }.map_err(failed("copying from the GPU"))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() && self.gpu.synchronize().is_ok() {
+            // SAFETY: allocated in `new`, and no copy is under way.
+            let _ = unsafe { driver::free_host(self.start.cast()) };
+        }
+    }
+}
+
+/// Pinned memory that small inputs are copied to, so that their way to the GPU overlaps with what is running there.
+pub(super) struct Staging {
+    memory: Pinned,
     /// Bytes in use by copies that may not have happened yet.
     used: usize,
 }
@@ -112,10 +158,12 @@ const STAGING: usize = 4 << 20;
 
 impl Staging {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Staging, DeviceError> {
-        gpu.bind()?;
-        // SAFETY: every byte is written before it is read.
-        let start = unsafe { driver::malloc_host(STAGING, 0) }.map_err(failed("allocating pinned memory"))?;
-        Ok(Staging { gpu: Arc::clone(gpu), start: start.cast(), used: 0 })
+        Ok(Staging { memory: Pinned::new(gpu, STAGING)?, used: 0 })
+    }
+
+    /// Whether so many bytes are written only when the stream was waited for.
+    pub(super) fn waits_for(&self, bytes: usize) -> bool {
+        bytes > STAGING / 2 || self.used + bytes > STAGING
     }
 
     /// A copy of bytes in pinned memory that stays until the stream was waited for; nothing for large ones.
@@ -124,25 +172,16 @@ impl Staging {
             return Ok(None);
         }
         if self.used + bytes.len() > STAGING {
-            self.gpu.synchronize()?;
+            self.memory.gpu.synchronize()?;
             self.used = 0;
         }
         // SAFETY: the range is inside the buffer, and no copy that is under way reads it.
         let staged = unsafe {
-            let at = self.start.add(self.used);
+            let at = self.memory.start.add(self.used);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
             std::slice::from_raw_parts(at.cast_const(), bytes.len())
         };
         self.used += bytes.len().next_multiple_of(64);
         Ok(Some(staged))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if self.gpu.bind().is_ok() && self.gpu.synchronize().is_ok() {
-            // SAFETY: allocated in `new`, and no copy is under way.
-            let _ = unsafe { driver::free_host(self.start.cast()) };
-        }
     }
 }

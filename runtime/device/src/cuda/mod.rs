@@ -1,16 +1,19 @@
-//! NVIDIA GPUs: generated CUDA C++ that NVRTC compiles for kernels, cuBLASLt for matmuls, one stream, and a graph of all
-//! steps from the second run on.
+//! NVIDIA GPUs: generated CUDA C++ that NVRTC compiles for kernels, cuBLASLt for matmuls, NCCL for exchanges with other ranks
+//! beside one stream of all else, and a graph of all steps from the second run on.
 //!
 //! linc is built without any of NVIDIA's software. The driver, NVRTC and cuBLASLt are looked for when a GPU is asked
-//! for; what is missing is said with what to install.
+//! for, NCCL when there are other ranks; what is missing is said with what to install.
 
 mod cache;
+mod event;
+mod exchanges;
 mod gpu;
 pub mod gpus;
 mod kernels;
 mod library;
 mod matmul;
 mod memory;
+mod nccl;
 mod nvrtc;
 mod profile;
 mod program;
@@ -20,7 +23,7 @@ mod tensor_map;
 #[cfg(test)]
 mod tests;
 
-use crate::words::count;
+use crate::words::{self, count};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,20 +32,22 @@ use std::time::{Duration, Instant};
 use linc_plan::{Action, DType, Plan};
 
 use crate::available_memory::{Available, MemorySource};
-use crate::comm::SharedRanks;
+use crate::comm::{SharedRanks, groups_of};
 use crate::cpu::CpuLimits;
 use crate::device::{Progress, check_arena, missing};
 use crate::{Arena, Device, DeviceError, Program, threads};
 pub use cache::Cache;
+use exchanges::Exchanges;
 use gpu::Gpu;
 pub use gpu::has_driver;
 pub use linc_codegen_cuda::Arch;
 use linc_codegen_cuda::CudaKernel;
 use matmul::Matmuls;
 use memory::{Memory, Staging};
+pub use nccl::{Nccl, UniqueId};
 pub use nvrtc::{Cubin, Nvrtc};
 use profile::Events;
-use program::{LoadedProgram, Modules};
+use program::{Helpers, LoadedProgram, Modules};
 pub use report::{Inspection, KernelReport, Limits, MatmulReport, inspect};
 pub use resources::Resources;
 
@@ -50,6 +55,8 @@ pub use resources::Resources;
 ///
 /// Fields that use the GPU stand before it, and what uses memory before the memory: they are freed in this order.
 pub struct Cuda {
+    /// First, since what follows waits for the GPU, and that for other ranks.
+    exchanges: Option<Exchanges>,
     programs: Vec<(Arena, LoadedProgram)>,
     modules: Modules,
     matmuls: Matmuls,
@@ -84,6 +91,7 @@ impl Cuda {
         let nvrtc = Nvrtc::open()?;
         gpu.accepts(nvrtc.version(), "NVRTC")?;
         Ok(Cuda {
+            exchanges: None,
             programs: vec![],
             modules: Modules::new(&gpu),
             matmuls: Matmuls::new(&gpu)?,
@@ -98,6 +106,31 @@ impl Cuda {
             progress: Box::new(|_, _| true),
             gpu,
         })
+    }
+
+    /// The number of the GPU of a rank that has `place` others before it on this machine, which each have one.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] where there are fewer GPUs than such ranks, and the environment does not let them share.
+    pub fn number_of_rank(place: usize) -> Result<usize, DeviceError> {
+        let count = if has_driver() { Gpu::count()? } else { 0 };
+        // Where there is none, opening it says why.
+        if place < count || count == 0 {
+            return Ok(place);
+        }
+        if exchanges::ranks_may_share() {
+            return Ok(place % count);
+        }
+        let (name, value) = nccl::SHARE_VARIABLE;
+        let (have, ranks) = (words::count(count, "GPU"), words::count(place + 1, "rank"));
+        Err(DeviceError::Unsupported(format!(
+            "there are at least {ranks} on this machine, and the driver sees {have}\n  help: start as many ranks as there are GPUs; with {name}={value} in their environment they share them (NCCL 2.30 or later)"
+        )))
+    }
+
+    /// Comes back when the GPU has done all that was queued, where it may wait for other ranks meanwhile.
+    fn settle(&self) -> Result<(), DeviceError> {
+        self.exchanges.as_ref().map_or(Ok(()), Exchanges::settle)
     }
 
     fn memory(&self, arena: Arena) -> Result<&Memory, DeviceError> {
@@ -115,6 +148,12 @@ impl Cuda {
         scratch: u64,
     ) -> Result<Program, DeviceError> {
         let start = self.memory(arena)?.start();
+        // Code that is loaded may wait for the GPU.
+        self.settle()?;
+        let groups = groups_of(plan, self.exchanges.as_ref().map(Exchanges::ranks))?;
+        if let Some(exchanges) = &mut self.exchanges {
+            exchanges.prepare(&groups)?;
+        }
         let new: Vec<CudaKernel> = kernels.iter().filter(|k| !self.modules.has(k)).cloned().collect();
         let Cuda { nvrtc, cache, gpu, progress, .. } = self;
         let (codes, cached) =
@@ -122,7 +161,9 @@ impl Cuda {
         for (kernel, code) in new.iter().zip(&codes) {
             self.modules.load(kernel, &code.cubin)?;
         }
-        let loaded = LoadedProgram::new(plan, kernels, &self.modules, &mut self.matmuls, start, scratch)?;
+        let helpers =
+            Helpers { matmuls: &mut self.matmuls, exchanges: self.exchanges.as_mut(), groups: &groups };
+        let loaded = LoadedProgram::new(plan, kernels, &self.modules, helpers, start, scratch)?;
         self.narrow |=
             plan.steps.iter().any(|s| matches!(&s.action, Action::Gemm(g) if g.dtype != DType::F32));
         self.loaded.kernels += new.len();
@@ -143,6 +184,9 @@ impl Device for Cuda {
         if target.real != target.arch.name() {
             text.push_str(&format!(", kernels of {} compiled for {}", target.arch.name(), target.real));
         }
+        if let Some(exchanges) = &self.exchanges {
+            text.push_str(&format!(", {}", exchanges.describe()));
+        }
         text
     }
 
@@ -154,8 +198,13 @@ impl Device for Cuda {
         Some(self.gpu.target.arch)
     }
 
-    fn connect(&mut self, _: SharedRanks) -> Result<(), DeviceError> {
-        Err(DeviceError::Unsupported("exchanges between GPUs are not there yet".into()))
+    fn connect(&mut self, ranks: SharedRanks) -> Result<(), DeviceError> {
+        self.exchanges = Some(Exchanges::connect(&self.gpu, self.number, ranks, &mut self.staging)?);
+        Ok(())
+    }
+
+    fn allotted(&self) -> Option<Available> {
+        self.exchanges.as_ref().and_then(Exchanges::share).or_else(|| self.available())
     }
 
     fn available(&self) -> Option<Available> {
@@ -172,6 +221,9 @@ impl Device for Cuda {
     }
 
     fn write(&mut self, arena: Arena, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        if self.staging.waits_for(bytes.len()) {
+            self.settle()?;
+        }
         let len = self.arenas.len();
         let memory = self.arenas.get(arena.0).ok_or_else(|| missing("arena", arena.0, len))?;
         memory.write(offset, bytes, &mut self.staging)
@@ -182,6 +234,7 @@ impl Device for Cuda {
     }
 
     fn read(&self, arena: Arena, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.settle()?;
         self.memory(arena)?.read(offset, bytes)
     }
 
@@ -218,7 +271,7 @@ impl Device for Cuda {
             return Err(DeviceError::OutOfBounds { what: "steps", from, to, len });
         }
         // SAFETY: arenas are freed after programs, and the plan was validated for its arena.
-        unsafe { loaded.run(steps, &self.gpu, &self.matmuls) }
+        unsafe { loaded.run(steps, &self.gpu, &self.matmuls, self.exchanges.as_ref()) }
     }
 
     fn launch_until(
@@ -239,9 +292,11 @@ impl Device for Cuda {
         if times.len() != loaded.len() {
             return Err(missing("times", times.len(), loaded.len()));
         }
-        let (gpu, matmuls) = (&self.gpu, &self.matmuls);
+        let (gpu, matmuls, others) = (&self.gpu, &self.matmuls, self.exchanges.as_ref());
         // SAFETY: as in `launch`, and the events bind the context.
-        self.events.time(times, &mut |step| unsafe { loaded.queue(step, gpu, matmuls) })
+        let mut queue = |step: usize| unsafe { loaded.queue(step, gpu, matmuls, others) };
+        let wait = || others.map_or(Ok(()), Exchanges::settle).and_then(|()| gpu.synchronize());
+        self.events.time(times, &mut queue, &wait)
     }
 
     fn peak_flops(&mut self) -> f64 {
@@ -265,6 +320,7 @@ impl Device for Cuda {
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
+        self.settle()?;
         self.gpu.synchronize()
     }
 }

@@ -14,7 +14,8 @@ use crate::DeviceError;
 const LIBRARY: LibrarySpec = LibrarySpec {
     name: "nvrtc",
     variable: "LINC_NVRTC",
-    pip_folders: ["cu13", "cuda_nvrtc"],
+    majors: library::CUDA_MAJORS,
+    pip_folders: &["cu13", "cuda_nvrtc"],
     remedy: "pip install nvidia-cuda-nvrtc, or install the CUDA toolkit",
     companions: &["libnvrtc-builtins.so"],
 };

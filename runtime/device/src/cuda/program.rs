@@ -12,13 +12,15 @@ use cudarc::driver::sys::{
     CUstreamCaptureMode, CUtensorMap,
 };
 use linc_codegen_cuda::{CudaKernel, TensorMap};
-use linc_plan::{Action, Plan, Ref};
+use linc_plan::{Action, Plan, Ref, Step};
 
+use super::exchanges::{BoundExchange, Exchanges};
 use super::gpu::{Gpu, failed};
 use super::matmul::Matmuls;
 use super::nvrtc::Cubin;
 use super::tensor_map::encode;
 use crate::DeviceError;
+use crate::comm::{self, Group};
 use crate::device::address;
 
 /// A kernel may use this much shared memory without being allowed to.
@@ -115,8 +117,28 @@ struct Launch {
 
 enum BoundStep {
     Launch(Launch),
-    Matmul { index: usize, at: [CUdeviceptr; 3] },
-    Copy { from: CUdeviceptr, to: CUdeviceptr, bytes: usize },
+    Matmul {
+        index: usize,
+        at: [CUdeviceptr; 3],
+    },
+    Copy {
+        from: CUdeviceptr,
+        to: CUdeviceptr,
+        bytes: usize,
+    },
+    Start(BoundExchange),
+    /// For the exchange that another step started.
+    Wait {
+        start: usize,
+    },
+}
+
+/// What the steps of plans need beside a GPU and kernels.
+pub(super) struct Helpers<'a> {
+    pub(super) matmuls: &'a mut Matmuls,
+    /// The other ranks, where there are any, and the groups of the plan among them.
+    pub(super) exchanges: Option<&'a mut Exchanges>,
+    pub(super) groups: &'a [Group],
 }
 
 /// How all steps together are run.
@@ -135,6 +157,8 @@ enum Capture {
 pub(super) struct LoadedProgram {
     steps: Vec<BoundStep>,
     capture: Capture,
+    /// It exchanges with other ranks.
+    exchanges: bool,
 }
 
 impl LoadedProgram {
@@ -143,12 +167,18 @@ impl LoadedProgram {
         plan: &Plan,
         kernels: &[CudaKernel],
         modules: &Modules,
-        matmuls: &mut Matmuls,
+        helpers: Helpers<'_>,
         arena: CUdeviceptr,
         scratch: u64,
     ) -> Result<LoadedProgram, DeviceError> {
+        let Helpers { matmuls, mut exchanges, groups } = helpers;
+        let invalid = |step: &Step, message: String| DeviceError::Plan {
+            plan: plan.name.clone(),
+            message: format!("{}: {message}", step.label),
+        };
         let at = |r: &Ref| arena + address(plan, r, scratch);
         let mut steps = vec![];
+        let mut started = BTreeMap::new();
         for step in &plan.steps {
             steps.push(match &step.action {
                 Action::Launch { kernel, args } => {
@@ -169,24 +199,29 @@ impl LoadedProgram {
                 }
                 Action::Gemm(g) => {
                     let at = [at(&g.a), at(&g.b), at(&g.c)];
-                    let index = matmuls.prepare(g, at).map_err(|message| DeviceError::Plan {
-                        plan: plan.name.clone(),
-                        message: format!("{}: {message}", step.label),
-                    })?;
+                    let index = matmuls.prepare(g, at).map_err(|message| invalid(step, message))?;
                     BoundStep::Matmul { index, at }
                 }
                 Action::Copy { from, to, bytes } => {
                     BoundStep::Copy { from: at(from), to: at(to), bytes: *bytes as usize }
                 }
-                Action::Start { .. } | Action::Wait { .. } => {
-                    return Err(DeviceError::Plan {
-                        plan: plan.name.clone(),
-                        message: format!("{}: this device exchanges nothing with other ranks", step.label),
-                    });
+                Action::Start { exchange, id } => {
+                    let (Some(others), Some(group)) = (exchanges.as_deref_mut(), groups.get(exchange.group))
+                    else {
+                        return Err(invalid(step, "this device has no other ranks to exchange with".into()));
+                    };
+                    started.insert(*id, steps.len());
+                    let places = (at(&exchange.from), at(&exchange.to));
+                    let name = step.label.to_string();
+                    BoundStep::Start(others.bind(comm::Exchange::of(exchange), group, &name, places)?)
                 }
+                Action::Wait { id } => match started.get(id) {
+                    Some(start) => BoundStep::Wait { start: *start },
+                    None => return Err(invalid(step, format!("exchange {id} is not begun before"))),
+                },
             });
         }
-        Ok(LoadedProgram { steps, capture: Capture::New })
+        Ok(LoadedProgram { steps, capture: Capture::New, exchanges: !started.is_empty() })
     }
 
     /// Number of steps.
@@ -203,22 +238,28 @@ impl LoadedProgram {
         steps: Range<usize>,
         gpu: &Gpu,
         matmuls: &Matmuls,
+        others: Option<&Exchanges>,
     ) -> Result<(), DeviceError> {
         gpu.bind()?;
         let all = steps == (0..self.len());
         if all && matches!(self.capture, Capture::Warm) {
             // SAFETY: as the caller promises.
-            self.capture = match unsafe { self.capture(gpu, matmuls) } {
-                Some(graph) => Capture::Graph(graph),
-                None => Capture::Plain,
+            self.capture = match unsafe { self.capture(gpu, matmuls, others) } {
+                Ok(graph) => Capture::Graph(graph),
+                // All ranks must run a graph, or none.
+                Err(error) if self.exchanges => return Err(error),
+                Err(_) => Capture::Plain,
             };
         }
         if all && let Capture::Graph(graph) = &self.capture {
+            if let Some(others) = others.filter(|_| self.exchanges) {
+                others.launched();
+            }
             return graph.launch().map_err(failed("launching a graph"));
         }
         for step in steps {
             // SAFETY: as the caller promises.
-            unsafe { self.queue(step, gpu, matmuls) }?;
+            unsafe { self.queue(step, gpu, matmuls, others) }?;
         }
         if all && matches!(self.capture, Capture::New) {
             self.capture = Capture::Warm;
@@ -226,22 +267,37 @@ impl LoadedProgram {
         Ok(())
     }
 
-    /// All steps as one graph; nothing if one of them cannot be a part of one.
-    unsafe fn capture(&self, gpu: &Gpu, matmuls: &Matmuls) -> Option<CudaGraph> {
+    /// All steps as one graph. Errors: what the driver says of a step that cannot be a part of one.
+    unsafe fn capture(
+        &self,
+        gpu: &Gpu,
+        matmuls: &Matmuls,
+        others: Option<&Exchanges>,
+    ) -> Result<CudaGraph, DeviceError> {
+        let refused = || failed("capturing a graph");
         // What other threads do with the driver is not watched.
-        gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).ok()?;
+        gpu.stream
+            .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(refused())?;
         // SAFETY: as the caller promises.
-        let queued = (0..self.len()).try_for_each(|step| unsafe { self.queue(step, gpu, matmuls) });
+        let queued = (0..self.len()).try_for_each(|step| unsafe { self.queue(step, gpu, matmuls, others) });
         // The capture ends in any case.
-        let graph = gpu.stream.end_capture(CUgraphInstantiate_flags(0)).ok().flatten();
-        queued.ok().and(graph)
+        let graph = gpu.stream.end_capture(CUgraphInstantiate_flags(0)).map_err(refused());
+        queued?;
+        graph?.ok_or(DeviceError::Driver { action: "capturing a graph", message: "it is empty".into() })
     }
 
     /// Queues one step.
     ///
     /// # Safety
     /// As [`LoadedProgram::run`], with the GPU's context bound.
-    pub(super) unsafe fn queue(&self, step: usize, gpu: &Gpu, matmuls: &Matmuls) -> Result<(), DeviceError> {
+    pub(super) unsafe fn queue(
+        &self,
+        step: usize,
+        gpu: &Gpu,
+        matmuls: &Matmuls,
+        others: Option<&Exchanges>,
+    ) -> Result<(), DeviceError> {
         let stream = gpu.stream.cu_stream();
         match &self.steps[step] {
             BoundStep::Launch(Launch { function, grid, threads, shared, args, maps }) => {
@@ -265,6 +321,13 @@ impl LoadedProgram {
             }
             // SAFETY: the operands are those it was prepared for, in the arena.
             BoundStep::Matmul { index, at } => unsafe { matmuls.run(*index, *at) },
+            // SAFETY: both places are in the arena, and the plan's steps leave them alone until the wait.
+            BoundStep::Start(bound) => unsafe { others.map_or(Ok(()), |others| others.start(bound)) },
+            BoundStep::Wait { start } => match &self.steps[*start] {
+                // SAFETY: the exchange is one of this GPU.
+                BoundStep::Start(bound) => unsafe { bound.hold(gpu) },
+                _ => Ok(()),
+            },
             BoundStep::Copy { bytes: 0, .. } => Ok(()),
             BoundStep::Copy { from, to, bytes } => {
                 // SAFETY: the validated ranges are disjoint and within the arena.

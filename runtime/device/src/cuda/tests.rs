@@ -1,7 +1,9 @@
-//! The device on a made-up driver (`fake.c`): what is called in which order, what is captured, and that nothing is left.
+//! The device on a made-up driver (`fake/`): what is called in which order, what is captured, and that nothing is left.
 //!
 //! The driver is looked for by name, so the test runs itself again where that name means the made-up one. It says
 //! nothing about a GPU.
+
+mod ranks;
 
 use std::path::Path;
 use std::process::Command;
@@ -11,35 +13,45 @@ use libloading::Library;
 use linc_codegen_cuda::TensorMap;
 use linc_plan::{Action, Buffer, Category, Gemm, Kernel, Ref, Space, Step};
 use linc_tile::Elem;
+use tempfile::TempDir;
 
 use super::*;
 
 /// Says to [`on_the_fake`] that it runs where it should.
 const FLAG: &str = "LINC_TEST_FAKE_DRIVER";
 
-#[test]
-fn a_plan_runs_on_a_made_up_driver() {
+/// A folder with the made-up libraries under the names of NVIDIA's; nothing where they cannot be built.
+fn made_up_driver() -> Option<TempDir> {
     let folder = tempfile::tempdir().expect("a folder");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/fake.c");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda/fake");
     let fake = folder.path().join("libcuda.so");
     let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).arg(&fake).arg(source);
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&fake);
+    compiler.args(["driver.c", "streams.c", "nccl.c"].map(|name| sources.join(name))).arg("-lm");
     if !cfg!(target_os = "linux") || !compiler.status().is_ok_and(|status| status.success()) {
         eprintln!("skipped: needs Linux and a C compiler");
-        return;
+        return None;
     }
     // Names of one file are one library, with one state.
-    for name in ["libcublasLt.so", "libnvrtc.so"] {
+    for name in ["libcublasLt.so", "libnvrtc.so", "libnccl.so.2"] {
         std::fs::hard_link(&fake, folder.path().join(name)).expect("a link");
     }
-    let status = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "cuda::tests::on_the_fake", "--nocapture"])
-        .env(FLAG, "1")
-        .env("LD_LIBRARY_PATH", folder.path())
-        .env("LINC_NVRTC", folder.path())
-        .env("LINC_CUBLASLT", folder.path())
-        .env("LINC_CACHE_DIR", folder.path().join("cache"))
-        .status();
+    Some(folder)
+}
+
+/// A test of this program where the names of NVIDIA's libraries mean the made-up ones.
+fn on_the_made_up_driver(folder: &Path, test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", test, "--nocapture"]).env(FLAG, "1").env("LD_LIBRARY_PATH", folder);
+    command.envs(["LINC_NVRTC", "LINC_CUBLASLT", "LINC_NCCL"].map(|variable| (variable, folder)));
+    command.env("LINC_CACHE_DIR", folder.join("cache"));
+    command
+}
+
+#[test]
+fn a_plan_runs_on_a_made_up_driver() {
+    let Some(folder) = made_up_driver() else { return };
+    let status = on_the_made_up_driver(folder.path(), "cuda::tests::on_the_fake").status();
     assert!(status.expect("this program runs").success());
 }
 

@@ -9,6 +9,7 @@ use linc_device::comm::of_processes;
 use linc_device::{Device, words};
 use linc_driver::tiles::Tiles;
 use linc_driver::{Model, Options, Target};
+use linc_exec::ExecError;
 use linc_session::{Session, autotune};
 use serde::{Deserialize, Serialize};
 
@@ -23,21 +24,9 @@ use crate::metrics::Measured;
 use crate::team::Team;
 
 /// Refuses what one process does and several do not yet.
-pub(super) fn check_supported(
-    config: &JobConfig,
-    team: &Team,
-    device: &dyn Device,
-) -> Result<(), TrainError> {
+pub(super) fn check_supported(config: &JobConfig, team: &Team) -> Result<(), TrainError> {
     if team.is_alone() {
         return Ok(());
-    }
-    if device.arch().is_some() {
-        let message = format!(
-            "{} train on CPUs only: exchanges between GPUs are not there yet",
-            words::count(team.size(), "rank")
-        );
-        let help = "--training.device cpu, or start one process".to_owned();
-        return Err(config.problem(&["training.device"], message, Some(help)).into());
     }
     if !config.eval.tasks.is_empty() {
         let message = "eval.tasks are asked by one process only, while the other ranks would wait".to_owned();
@@ -46,6 +35,20 @@ pub(super) fn check_supported(
         return Err(config.problem(&["eval.tasks"], message, Some(help)).into());
     }
     Ok(())
+}
+
+/// Has the devices of all ranks exchange with each other.
+///
+/// # Errors
+/// That of the first rank that has one, on all of them; where some are GPUs and some are not.
+pub(super) fn connect(team: &Team, device: &mut dyn Device) -> Result<(), TrainError> {
+    if team.is_alone() {
+        return Ok(());
+    }
+    let kind = if device.arch().is_some() { "a GPU" } else { "a CPU" };
+    team.agree(&[("the device", kind.into())])?;
+    let connected = device.connect(team.ranks().clone());
+    team.settle("connecting the devices", connected.map_err(ExecError::from).map_err(TrainError::from))
 }
 
 /// The handshake: what would train something else on each rank is an error that says who has what.

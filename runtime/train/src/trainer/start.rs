@@ -7,7 +7,7 @@ use linc_config::ModelFiles;
 use linc_data::{Data, Event, Loading, Part, Reading, TokenCache};
 use linc_device::Device;
 use linc_driver::Options;
-use linc_exec::{ExecError, Profile};
+use linc_exec::Profile;
 use linc_session::output::{check_folder, write_files};
 use linc_session::{Session, autotune};
 
@@ -64,7 +64,7 @@ impl Trainer {
         };
         observer.message(&format!("Starting job: {}", config.job.description));
         let begin = || {
-            ranks::check_supported(&config, &team, &*device)?;
+            ranks::check_supported(&config, &team)?;
             let shares = config.shares(team.rank(), team.size())?;
             if is_first {
                 folder::check_free(&config, meaning)?;
@@ -78,9 +78,7 @@ impl Trainer {
             Ok((shares, model, record, (updates, health), named))
         };
         let (shares, model, record, (updates, health), named) = team.settle("opening the model", begin())?;
-        if !team.is_alone() {
-            device.connect(team.ranks().clone()).map_err(ExecError::from)?;
-        }
+        ranks::connect(&team, &mut *device)?;
         let mut tell = |event: Event<'_>| {
             team.give_sign();
             match event {

@@ -224,6 +224,16 @@ impl Comm for Tcp {
         if pending.receives.is_empty() { pending.sends.clone() } else { pending.receives.clone() }
     }
 
+    fn look(&mut self) -> Result<(), CommError> {
+        self.progress();
+        self.end_of_all()?;
+        let is_gone = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.state == State::Gone);
+        match self.links.iter().position(is_gone) {
+            Some(gone) => Err(CommError::Gone { rank: self.rank, gone, label: String::new() }),
+            None => Ok(()),
+        }
+    }
+
     fn abort(&mut self, code: u8, message: &str) {
         for link in self.links.iter_mut().flatten() {
             link.send_abort(code, message);

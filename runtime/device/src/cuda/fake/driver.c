@@ -1,61 +1,58 @@
-// A driver, cuBLASLt and NVRTC in one library for tests on machines without a GPU: memory is the host's, streams run
-// at once or record a graph, matmuls are plain loops, and every kernel adds its number of blocks along x to the first
-// float of its first argument; one of 96 threads adds the rows of its second argument too, a tensor map of the first.
-// Only what linc calls is here. Live objects are counted: `fake_live`.
-#include <stdint.h>
+// A driver, cuBLASLt and NVRTC for tests on machines without a GPU, in one library with a made-up NCCL: memory is the host's,
+// streams and graphs are those of streams.c, and matmuls are plain loops. Of the first argument that it may write, a kernel
+// sets the first float to its number of blocks along x and what the first floats of those that it only reads come to; without
+// such, it adds the number. One of 96 threads adds the rows of its second argument too, a tensor map of the first. Only what
+// linc calls is here. FAKE_GPUS says how many there are.
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef int status;
-static int live;
-int fake_live(void) { return live; }
-static void *make(size_t bytes) { return live++, calloc(1, bytes ? bytes : 1); }
-static status drop(void *p) { return free(p), live--, 0; }
-
-// ---- what streams do ----
-
-typedef struct { int64_t rows, cols, leading; int type; } layout;
-typedef struct { int transposed[2]; } description;
-typedef struct op {
-  struct op *next;
-  enum { COPY, ADD, MATMUL } kind;
-  float *c, *a, *b;
-  size_t bytes;
-  float beta, add;
-  layout layouts[3];
-  description desc;
-} op;
-typedef struct { op *first, **last; } graph;
-static graph *capturing;
-static int launches, graph_launches;
-int fake_graph_launches(void) { return graph_launches; }
+#include "fake.h"
 
 static float element(const float *x, const layout *l, int transposed, int64_t row, int64_t col) {
   return transposed ? x[row * l->leading + col] : x[col * l->leading + row];
 }
 
-static void run(const op *o) {
-  if (o->kind == COPY) memcpy(o->c, o->a, o->bytes);
-  if (o->kind == ADD) *o->c += o->add;
-  if (o->kind != MATMUL) return;
+static void multiply(const op *o) {
   const layout *a = &o->layouts[0], *b = &o->layouts[1], *c = &o->layouts[2];
   int64_t inner = o->desc.transposed[0] ? a->rows : a->cols;
   for (int64_t col = 0; col < c->cols; col++)
     for (int64_t row = 0; row < c->rows; row++) {
-      float sum = 0, *to = &o->c[col * c->leading + row];
+      float sum = 0, *to = (float *)o->c + col * c->leading + row;
       for (int64_t k = 0; k < inner; k++)
         sum += element(o->a, a, o->desc.transposed[0], row, k) * element(o->b, b, o->desc.transposed[1], k, col);
       *to = o->beta == 0 ? sum : sum + o->beta * *to;
     }
 }
 
-static status queue(op o) {
-  if (!capturing) return run(&o), 0;
-  op *kept = make(sizeof o);
-  *kept = o, kept->next = NULL;
-  *capturing->last = kept, capturing->last = &kept->next;
-  return 0;
+int run(op *o) {
+  switch (o->kind) {
+    case COPY: return memcpy(o->c, o->a, o->bytes), 1;
+    case SET:
+      for (size_t i = 0; i < o->bytes / 4; i++) ((uint32_t *)o->c)[i] = o->value;
+      memset((char *)o->c + o->bytes / 4 * 4, o->value, o->bytes % 4);
+      return 1;
+    case ADD: {
+      float sum = 0;
+      int reads = 0;
+      for (int i = 0; i < o->ranges; i++)
+        if (!o->touched[i].writes) sum += *(const float *)o->touched[i].from, reads++;
+      // Of whatever type it is, a number that stays small.
+      if (reads) *(float *)o->c = isfinite(sum) ? fmodf(sum, 1000) : 0;
+      return *(float *)o->c += o->add, 1;
+    }
+    case MATMUL: return multiply(o), 1;
+    case EXCHANGE: return run_exchange(o->exchange);
+    default: return 1;
+  }
+}
+
+static status copy(void *to, const void *from, size_t bytes, struct stream *s, int on_device) {
+  op o = {.kind = COPY, .c = to, .a = (void *)from, .bytes = bytes};
+  if (on_device & 1) touch(&o, from, bytes, 0);
+  if (on_device & 2) touch(&o, to, bytes, 1);
+  return queue(s, o);
 }
 
 // ---- the driver ----
@@ -64,7 +61,10 @@ status cuInit(unsigned flags) { return 0; }
 status cuDriverGetVersion(int *version) { return *version = 13000, 0; }
 status cuGetErrorName(status s, const char **name) { return *name = "FAKE_ERROR", 0; }
 status cuGetErrorString(status s, const char **text) { return *text = "a made-up error", 0; }
-status cuDeviceGetCount(int *count) { return *count = 1, 0; }
+status cuDeviceGetCount(int *count) {
+  const char *text = getenv("FAKE_GPUS");
+  return *count = text ? atoi(text) : 1, 0;
+}
 status cuDeviceGet(int *device, int number) { return *device = number, 0; }
 status cuDeviceGetName(char *name, int len, int device) { return snprintf(name, len, "Fake H200"), 0; }
 status cuDeviceGetAttribute(int *value, int which, int device) {
@@ -77,39 +77,60 @@ status cuDeviceGetAttribute(int *value, int which, int device) {
     default: return *value = 1, 0;
   }
 }
-static void *current;
-status cuDevicePrimaryCtxRetain(void **context, int device) { return *context = make(1), 0; }
-status cuDevicePrimaryCtxRelease_v2(int device) { return live--, 0; }
+static int *current;
+int current_device(void) { return current ? *current : -1; }
+static void *contexts[16];
+status cuDevicePrimaryCtxRetain(int **context, int device) {
+  *context = contexts[device] = make(sizeof **context), **context = device;
+  return 0;
+}
+status cuDevicePrimaryCtxRelease_v2(int device) { return drop(contexts[device]); }
 status cuCtxSetCurrent(void *context) { return current = context, 0; }
 status cuCtxGetCurrent(void **context) { return *context = current, 0; }
-status cuCtxSynchronize(void) { return 0; }
-status cuStreamCreate(void **stream, unsigned flags) { return *stream = make(1), 0; }
-status cuStreamDestroy_v2(void *stream) { return drop(stream); }
-status cuStreamSynchronize(void *stream) { return capturing ? 900 : 0; }
 
 static size_t in_use;
 #define TOTAL ((size_t)1 << 30)
 status cuMemGetInfo_v2(size_t *unused, size_t *total) { return *unused = TOTAL - in_use, *total = TOTAL, 0; }
 status cuMemAlloc_v2(void **p, size_t bytes) {
   if (bytes > TOTAL - in_use) return 2;
-  in_use += bytes, live++;
-  return posix_memalign(p, 256, bytes);
+  in_use += bytes;
+  return *p = make_aligned(bytes), *p ? 0 : 2;
 }
 status cuMemFree_v2(void *p) { return drop(p); }
 status cuMemHostAlloc(void **p, size_t bytes, unsigned flags) { return *p = make(bytes), 0; }
 status cuMemFreeHost(void *p) { return drop(p); }
-status cuMemsetD8Async(void *p, unsigned char value, size_t n, void *stream) { return memset(p, value, n), 0; }
-status cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t n, void *s) { return memcpy(to, from, n), 0; }
-status cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t n, void *s) { return memcpy(to, from, n), 0; }
-status cuMemcpyDtoDAsync_v2(void *to, void *from, size_t bytes, void *stream) {
-  return queue((op){.kind = COPY, .c = to, .a = from, .bytes = bytes});
+status cuMemsetD32Async(void *p, unsigned value, size_t n, struct stream *s) {
+  op o = {.kind = SET, .c = p, .bytes = 4 * n, .value = value};
+  return touch(&o, p, 4 * n, 1), queue(s, o);
 }
+status cuMemsetD8Async(void *p, unsigned char value, size_t n, struct stream *s) {
+  op o = {.kind = SET, .c = p, .bytes = n, .value = value * 0x01010101u};
+  return touch(&o, p, n, 1), queue(s, o);
+}
+status cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t n, struct stream *s) { return copy(to, from, n, s, 2); }
+status cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t n, struct stream *s) { return copy(to, from, n, s, 1); }
+status cuMemcpyDtoDAsync_v2(void *to, void *from, size_t n, struct stream *s) { return copy(to, from, n, s, 3); }
 
-status cuModuleLoadData(char **module, const char *image) {
-  return strncmp(image, "FAKE", 4) ? 200 : (*module = make(1), 0);
+// A function knows which of its arguments are pointers that it reads, and which it writes, from its source.
+typedef struct { char *source; int params, writes[16]; } module;
+status cuModuleLoadData(module **made, const char *image) {
+  if (strncmp(image, "FAKE", 4)) return 200;
+  *made = make(sizeof **made), (*made)->source = strdup(image);
+  return 0;
 }
-status cuModuleUnload(void *module) { return drop(module); }
-status cuModuleGetFunction(void **function, void *module, const char *name) { return *function = module, 0; }
+status cuModuleUnload(module *m) { return free(m->source), drop(m); }
+status cuModuleGetFunction(module **function, module *m, const char *name) {
+  *function = m;
+  char head[512], *at, *end;
+  snprintf(head, sizeof head, " %s(", name);
+  if (!(at = strstr(m->source, head)) || !(end = strchr(at, ')'))) return 500;
+  at += strlen(head) - 1, m->params = 0;
+  for (char *param = at + 1, *next; param < end && m->params < 16; param = next + 1) {
+    next = param + strcspn(param, ",)");
+    if (memchr(param, '*', next - param)) m->writes[m->params++] = !strstr(param, "const") || strstr(param, "const") > next;
+  }
+  return 0;
+}
 // Dynamic shared memory beyond what needs no word, and the share of it that a kernel prefers, in percent.
 status cuFuncSetAttribute(void *function, int attribute, int value) {
   int known = (attribute == 8 && value > 48 << 10) || (attribute == 9 && value == 100);
@@ -131,40 +152,20 @@ status cuTensorMapEncodeTiled(uint64_t *map, int type, uint32_t rank, void *addr
   return 0;
 }
 
-status cuLaunchKernel(void *f, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
-                      unsigned shared, void *stream, void **args, void **extra) {
+status cuLaunchKernel(module *f, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
+                      unsigned shared, struct stream *s, void **args, void **extra) {
   if (tx % 32 || ty != 1 || tz != 1) return 1;
-  float *first = *(float **)args[0], add = x;
-  if (tx == 96) {
+  int target = 0;
+  while (target + 1 < f->params && !f->writes[target]) target++;
+  op o = {.kind = ADD, .c = *(void **)args[target], .add = x};
+  if (tx == 96 && f->params == 1) {
     const uint64_t *map = args[1];
-    if (map[0] != (uintptr_t)first) return 1;
-    add += map[1];
+    if (map[0] != (uintptr_t)o.c) return 1;
+    o.add += map[1];
   }
-  return queue((op){.kind = ADD, .c = first, .add = add});
+  for (int i = 0; i < f->params; i++) touch(&o, *(void **)args[i], 4, f->writes[i]);
+  return queue(s, o);
 }
-
-status cuStreamBeginCapture_v2(void *stream, int mode) {
-  capturing = make(sizeof *capturing);
-  capturing->last = &capturing->first;
-  return 0;
-}
-status cuStreamEndCapture(void *stream, graph **g) { return *g = capturing, capturing = NULL, 0; }
-status cuGraphInstantiateWithFlags(graph **exec, graph *g, uint64_t flags) { return live++, *exec = g, 0; }
-status cuGraphLaunch(graph *g, void *stream) {
-  graph_launches++;
-  for (op *o = g->first; o; o = o->next) run(o);
-  return 0;
-}
-status cuGraphExecDestroy(graph *g) { return live--, 0; }
-status cuGraphDestroy(graph *g) {
-  for (op *o = g->first, *next; o; o = next) next = o->next, drop(o);
-  return drop(g);
-}
-
-status cuEventCreate(void **event, unsigned flags) { return *event = make(1), 0; }
-status cuEventDestroy_v2(void *event) { return drop(event); }
-status cuEventRecord(void *event, void *stream) { return capturing ? 900 : 0; }
-status cuEventElapsedTime(float *time, void *from, void *to) { return *time = 0.5f, 0; }
 
 // ---- cuBLASLt ----
 
@@ -199,9 +200,16 @@ status cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *b
 }
 status cublasLtMatmul(void *handle, description *desc, const float *alpha, float *a, layout *la, float *b, layout *lb,
                       const float *beta, float *c, layout *lc, float *d, layout *ld, void *algorithm, void *workspace,
-                      size_t workspace_bytes, void *stream) {
+                      size_t workspace_bytes, struct stream *stream) {
   if (*alpha != 1 || c != d || lc != ld || la->type || lb->type || lc->type) return 7;
-  return queue((op){.kind = MATMUL, .a = a, .b = b, .c = c, .beta = *beta, .layouts = {*la, *lb, *lc}, .desc = *desc});
+  op o = {.kind = MATMUL, .a = a, .b = b, .c = c, .beta = *beta, .layouts = {*la, *lb, *lc}, .desc = *desc};
+  const layout *all[] = {la, lb, lc};
+  const void *places[] = {a, b, c};
+  for (int i = 0; i < 3; i++) {
+    int64_t last = (all[i]->cols - 1) * all[i]->leading + all[i]->rows;
+    touch(&o, places[i], 4 * (all[i]->cols ? last : 0), i == 2);
+  }
+  return queue(stream, o);
 }
 
 // ---- NVRTC: the code is the source behind a mark ----
