@@ -1,6 +1,7 @@
 //! Runs the plans of all ranks in one thread: each up to its next exchange, and then the bytes that they exchange.
 
 use linc_device::Device;
+use linc_device::comm::sum_parts;
 use linc_device::cpu::{Cpu, CpuOptions};
 use linc_plan::{Action, Exchange, Movement, Plan, Ref, Space, World};
 
@@ -79,6 +80,10 @@ pub fn run(ranks: &mut [Rank]) {
     }
 }
 
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
+    bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x))
+}
+
 /// What all ranks exchange, each in its group.
 fn exchange(ranks: &mut [Rank], exchanges: &[Exchange]) {
     let sent: Vec<Vec<u8>> = ranks
@@ -97,6 +102,13 @@ fn exchange(ranks: &mut [Rank], exchanges: &[Exchange]) {
             Movement::AllGather => members.iter().flat_map(|member| sent[*member].clone()).collect(),
             Movement::AllToAll => {
                 members.iter().flat_map(|member| sent[*member][me * part..(me + 1) * part].to_vec()).collect()
+            }
+            Movement::AllReduce | Movement::ReduceScatter => {
+                let start = if exchange.movement == Movement::AllReduce { 0 } else { me * part };
+                let parts = members.iter().flat_map(|member| floats(&sent[*member][start..start + part]));
+                let mut sum = vec![0.0; part / size_of::<f32>()];
+                sum_parts(&parts.collect::<Vec<_>>(), &mut sum);
+                sum.iter().flat_map(|x| x.to_le_bytes()).collect()
             }
         };
         rank.write(exchange.to, &received);

@@ -66,6 +66,7 @@ fn lowered(case: &Architecture, model: &Model, entry: &Entry, shape: (usize, usi
         recompute: case.recompute,
         machine: Machine { cost: |_, _| (1, 1), balance: 1.0 },
         mesh: Default::default(),
+        reduce: Default::default(),
         disabled: case.disabled.clone(),
     };
     pipeline::run(&mut graph, entry, &options, &mut PersistentLayout::default(), &mut |pass, graph| {

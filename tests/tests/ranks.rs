@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linc_driver::{
-    AdamWSpec, Entry, Mesh, MeshAxis, Model, OptimizerOptions, Options, ParamGroup, PersistentLayout,
+    AdamWSpec, Entry, Mesh, MeshAxis, Model, OptimizerOptions, Options, ParamGroup, PersistentLayout, Reduce,
     UpdateOp, UpdateRule, compile, names,
 };
 use linc_ir::interp::{Tensor, eval};
@@ -42,10 +42,21 @@ const SEQ: usize = 16;
 
 /// The plans of all ranks; those of an entry with groups of parameters have them side by side.
 fn plans(model: &Model, entries: &[Entry], degrees: Degrees, batch: usize) -> Vec<Vec<Plan>> {
+    plans_by(Reduce::Exact, model, entries, degrees, batch)
+}
+
+/// As [`plans`], whose sums over ranks somebody makes.
+fn plans_by(
+    reduce: Reduce,
+    model: &Model,
+    entries: &[Entry],
+    degrees: Degrees,
+    batch: usize,
+) -> Vec<Vec<Plan>> {
     let plans = |rank: usize| {
         let axes = [(MeshAxis::DataReplicate, degrees.0), (MeshAxis::DataShard, degrees.1)];
         let mesh = Mesh::new(rank, &axes).unwrap_or_else(|e| panic!("{e}"));
-        let options = Options { mesh, ..Options::new(batch, SEQ) };
+        let options = Options { mesh, reduce, ..Options::new(batch, SEQ) };
         let optimizer = entries.iter().find_map(Entry::optimizer);
         let groups: Vec<BTreeSet<String>> =
             optimizer.iter().flat_map(|o| &o.groups).map(|group| group.params.clone()).collect();
@@ -59,7 +70,17 @@ fn plans(model: &Model, entries: &[Entry], degrees: Degrees, batch: usize) -> Ve
 
 /// The training program of all ranks.
 fn training_plans(model: &Model, degrees: Degrees, optimizer: &OptimizerOptions) -> Vec<Plan> {
-    plans(model, &[Entry::Train(optimizer.clone())], degrees, 1).into_iter().flatten().collect()
+    training_plans_by(Reduce::Exact, model, degrees, optimizer)
+}
+
+fn training_plans_by(
+    reduce: Reduce,
+    model: &Model,
+    degrees: Degrees,
+    optimizer: &OptimizerOptions,
+) -> Vec<Plan> {
+    let entry = Entry::Train(optimizer.clone());
+    plans_by(reduce, model, &[entry], degrees, 1).into_iter().flatten().collect()
 }
 
 /// AdamW without decay for vectors, which are a range of their own.
@@ -144,7 +165,10 @@ fn results(ranks: &[(Rank, Plan)]) -> BTreeMap<String, Vec<u32>> {
 
 /// One step of all ranks, each with one batch.
 fn step(model: &Model, degrees: Degrees, optimizer: &OptimizerOptions) -> BTreeMap<String, Vec<u32>> {
-    let plans = training_plans(model, degrees, optimizer);
+    step_of(training_plans(model, degrees, optimizer), degrees)
+}
+
+fn step_of(plans: Vec<Plan>, degrees: Degrees) -> BTreeMap<String, Vec<u32>> {
     validate_ranks(&plans).unwrap_or_else(|e| panic!("{degrees:?}: {e}"));
     let mut ranks: Vec<Rank> = plans.iter().map(Rank::new).collect();
     for (number, (rank, plan)) in ranks.iter_mut().zip(&plans).enumerate() {
@@ -152,6 +176,36 @@ fn step(model: &Model, degrees: Degrees, optimizer: &OptimizerOptions) -> BTreeM
     }
     lockstep::run(&mut ranks);
     results(&ranks.into_iter().zip(plans).collect::<Vec<_>>())
+}
+
+/// A library that added in linc's order would leave linc's bits: what it adds up and where is the same. Few numbers are still summed
+/// by kernels, such as those of the norm.
+#[test]
+fn sums_of_a_library_are_those_of_the_kernels_but_for_their_order() {
+    let model = linc_tests::models::sized("nano", &[("n_layers", 2.0), ("vocab_size", 16.0)], "0.5");
+    let optimizer = OptimizerOptions::default();
+    for (degrees, adding) in [
+        ((2, 1), &[Movement::AllReduce][..]),
+        ((1, 2), &[Movement::ReduceScatter]),
+        ((2, 2), &[Movement::ReduceScatter, Movement::AllReduce]),
+        ((3, 1), &[Movement::AllReduce]),
+    ] {
+        let plans = training_plans_by(Reduce::Library, &model, degrees, &optimizer);
+        let exact = training_plans(&model, degrees, &optimizer);
+        for (plan, exact) in plans.iter().zip(&exact) {
+            let found: BTreeSet<Movement> = plan.exchanges().map(|(_, exchange)| exchange.movement).collect();
+            assert!(adding.iter().all(|movement| found.contains(movement)), "{degrees:?}: {found:?}");
+            assert!(!found.contains(&Movement::AllToAll), "{degrees:?}: {found:?}");
+            assert!(exact.exchanges().all(|(_, exchange)| !exchange.movement.adds()));
+            // Of parts that are not padded, a ring moves as many bytes.
+            if degrees != (3, 1) {
+                assert_eq!(plan.bytes_sent(), exact.bytes_sent(), "{degrees:?}");
+            }
+            let [library, kernels] = [plan, exact].map(|plan| memory::peak(&[plan]).bytes);
+            assert!(library <= kernels, "{degrees:?}: {library} bytes, and {kernels} with kernels");
+        }
+        assert_eq!(step_of(plans, degrees), step_of(exact, degrees), "{degrees:?}");
+    }
 }
 
 /// What plans compute on processors: parameters, moments and the norm are the same bits, however the optimizer is shared, and those

@@ -160,6 +160,8 @@ impl<'a> Assembly<'a> {
             movement: match movement {
                 Movement::AllGather => plan::Movement::AllGather,
                 Movement::AllToAll => plan::Movement::AllToAll,
+                Movement::AllReduce => plan::Movement::AllReduce,
+                Movement::ReduceScatter => plan::Movement::ReduceScatter,
             },
             group,
             from: self.at(from),

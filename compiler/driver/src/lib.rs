@@ -34,6 +34,7 @@ pub use linc_kernels::{HEAD_DIM_MULTIPLE, tiles};
 pub use linc_lang::{Diagnostic, Diagnostics, ModelConfig, Source};
 pub use linc_passes::PassError;
 pub use linc_passes::attention::decode::Room;
+pub use linc_passes::exchanges::Reduce;
 pub use linc_passes::loss_scale::LossScale;
 pub use linc_passes::memory::PersistentLayout;
 pub use linc_passes::mesh::{Mesh, MeshAxis};
@@ -130,6 +131,8 @@ pub struct Options {
     /// input [`names::SHARE`], the share of the step's targets that this rank's batch has, and its loss is that batch's; it, and
     /// [`Entry::Update`], exchange gradients. States that are shared out are bindings with a shard.
     pub mesh: Mesh,
+    /// Who adds up what they exchange. Of all devices only GPUs have a library that does.
+    pub reduce: Reduce,
     /// Tile sizes of attention that replace linc's own.
     pub tiles: tiles::Tiles,
     /// Optional passes that are switched off.
@@ -153,6 +156,7 @@ impl Options {
             target: Target::default(),
             recompute: RecomputePolicy::default(),
             mesh: Mesh::default(),
+            reduce: Reduce::default(),
             tiles: tiles::Tiles::new(),
             disabled: BTreeSet::new(),
             dumps: false,
@@ -287,6 +291,7 @@ fn compile_once(
         recompute: options.recompute,
         machine: fit::machine(options.target, options.precision),
         mesh: options.mesh.clone(),
+        reduce: options.reduce,
         disabled: options.disabled.clone(),
     };
     let assignment = pipeline::run(&mut graph, entry, &settings, layout, &mut |pass, graph| {

@@ -1,5 +1,5 @@
 //! Exchanges between ranks: what moves elements is a call of its own, and what adds them up a kernel, so that sums have the same
-//! bits whoever moves.
+//! bits whoever moves; or a library does both, in one call.
 
 use linc_ir::{ExchangeOp, Group, Reduction};
 use linc_tile::library::parts::{PartsReduction, ReducePartsSpec, reduce_parts};
@@ -15,6 +15,10 @@ pub enum Movement {
     AllGather,
     /// A whole to a whole: part i of member j becomes part j of member i.
     AllToAll,
+    /// A part to the sum of those of all members.
+    AllReduce,
+    /// A whole to a part: the sum over all members of the part at this one's place.
+    ReduceScatter,
 }
 
 /// Elements that ranks exchange; `from` and `to` are dense.
@@ -39,6 +43,8 @@ impl Exchange {
         match self.movement {
             Movement::AllGather => (self.part, whole),
             Movement::AllToAll => (whole, whole),
+            Movement::AllReduce => (self.part, self.part),
+            Movement::ReduceScatter => (whole, self.part),
         }
     }
 }
@@ -46,8 +52,21 @@ impl Exchange {
 pub(crate) fn lower(l: &mut Lowering<'_>, op: &ExchangeOp) -> Result<(), KernelError> {
     let (x, y) = (l.operands[0], l.results[0]);
     match op {
-        ExchangeOp::AllReduce { .. } | ExchangeOp::ReduceScatter { .. } => {
+        // What the pass that parts moving from adding has left is for a library to add up.
+        ExchangeOp::AllReduce { group, reduction: Reduction::Sum } => {
+            let (movement, part) = (Movement::AllReduce, l.shape(y).numel());
+            let (from, to) = (l.place(x), l.place(y));
+            l.exchange(Exchange { movement, group: group.clone(), from, to, part });
+            Ok(())
+        }
+        ExchangeOp::AllReduce { reduction: Reduction::Max, .. } => {
             l.fail("it is still one operation: run the pass that parts moving from adding first")
+        }
+        ExchangeOp::ReduceScatter { group } => {
+            let (movement, part) = (Movement::ReduceScatter, l.shape(y).numel());
+            let (from, to) = (l.place(x), l.place(y));
+            l.exchange(Exchange { movement, group: group.clone(), from, to, part });
+            Ok(())
         }
         ExchangeOp::AllToAll { group } => {
             let part = l.shape(x).numel() / group.size;

@@ -2,6 +2,8 @@
 //! for an all-reduce the gather of these sums. So whoever moves elements adds nothing, and sums have one order.
 //!
 //! What has no equal part for each rank gets zeros behind it; few elements go to all ranks as they are.
+//!
+//! Where a library adds ([`Reduce::Library`]), sums of many elements stay what they are.
 
 use linc_ir::{ExchangeOp, Graph, Group, NodeId, Op, Reduction, Shape, Value};
 
@@ -10,11 +12,21 @@ use crate::error::PassError;
 /// Up to so many elements for each rank, one exchange with all of them is better than two with parts.
 const FEW: usize = 1024;
 
+/// Who adds up what ranks exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reduce {
+    /// Kernels, in one order on every machine.
+    #[default]
+    Exact,
+    /// The library that moves it, in an order of its own.
+    Library,
+}
+
 /// Replaces reductions over ranks, and exchanges of a rank with itself.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph.
-pub fn run(graph: &mut Graph) -> Result<(), PassError> {
+pub fn run(graph: &mut Graph, reduce: Reduce) -> Result<(), PassError> {
     for id in graph.topological()? {
         let Op::Exchange(op) = graph.op(id).clone() else { continue };
         let operands = graph.operands(id);
@@ -25,6 +37,12 @@ pub fn run(graph: &mut Graph) -> Result<(), PassError> {
                 [x] => Some(x),
                 _ => Some(graph.push(Op::Concat { axis: 0 }, &operands)?),
             },
+            ExchangeOp::AllReduce { reduction: Reduction::Sum, .. }
+                if reduce == Reduce::Library && graph.ty(operands[0]).shape.numel() > FEW =>
+            {
+                None
+            }
+            ExchangeOp::ReduceScatter { .. } if reduce == Reduce::Library => None,
             ExchangeOp::AllReduce { group, reduction } => {
                 Some(all_reduce(graph, operands[0], group, *reduction)?)
             }

@@ -9,6 +9,7 @@ use linc_ir::{AttentionKind, DType, Graph, NORM_BLOCK};
 
 use crate::attention::decode::{self, Room};
 use crate::error::PassError;
+use crate::exchanges::Reduce;
 use crate::loss_scale::{LossScale, Scaling};
 use crate::memory::{PersistentLayout, StorageAssignment};
 use crate::mesh::{Mesh, MeshAxis};
@@ -88,6 +89,8 @@ pub struct PipelineOptions {
     pub machine: Machine,
     /// The ranks that batches and the optimizer are shared out to, and this one among them.
     pub mesh: Mesh,
+    /// Who adds up what they exchange.
+    pub reduce: Reduce,
     /// Optional passes that are switched off.
     pub disabled: BTreeSet<String>,
 }
@@ -370,7 +373,7 @@ fn lower(
         observe("precision", graph);
     }
     if mesh.world() > 1 {
-        exchanges::run(graph)?;
+        exchanges::run(graph, options.reduce)?;
         observe("exchanges", graph);
     }
     Ok(())

@@ -7,6 +7,7 @@ use linc_ir::interp::{Bindings, Results, Tensor, run, run_ranks};
 use linc_ir::{AdamSpec, AdamWSpec, Graph, Op, ParamState, Reduction, StateRole, TensorType, UpdateOp};
 use linc_ir::{ExchangeOp, Value};
 use linc_passes::accumulate::{KEEP, SHARE};
+use linc_passes::exchanges::{self, Reduce};
 use linc_passes::loss::TARGETS;
 use linc_passes::loss_scale::{LOSS_SCALE, SCALE_STATE, SKIPPED_STEPS};
 use linc_passes::memory::PersistentLayout;
@@ -14,7 +15,7 @@ use linc_passes::mesh::{Mesh, MeshAxis};
 use linc_passes::optimizer::{GRAD_NORM, MuonSpec, OptimizerOptions, ParamGroup, Rule};
 use linc_passes::pipeline::{self, Entry, PipelineOptions};
 use linc_passes::precision::Precision;
-use linc_passes::{PassError, exchanges, parallelize};
+use linc_passes::{PassError, parallelize};
 
 use crate::common;
 
@@ -474,7 +475,7 @@ fn reductions_are_moved_and_added() {
                 graph.outputs.push((reduction.name().into(), all));
             }
             if lower {
-                exchanges::run(&mut graph).unwrap_or_else(|e| panic!("{e}"));
+                exchanges::run(&mut graph, Reduce::Exact).unwrap_or_else(|e| panic!("{e}"));
                 linc_ir::verify(&graph).unwrap_or_else(|e| panic!("{e}"));
                 let left = graph.nodes().any(|id| {
                     matches!(

@@ -4,8 +4,8 @@
 //!
 //! A step [`Start`](crate::Action::Start) begins to move bytes, a step [`Wait`](crate::Action::Wait) is over when all of them have come and all of
 //! this rank's have been sent. Other steps may run in between: [`crate::validate`] sees to it that none of them touches what is
-//! received or writes what is sent. Nothing is added by an exchange; sums are launches of kernels, so that they have the same
-//! bits whoever moves the bytes.
+//! received or writes what is sent. The first two movements add nothing; sums are launches of kernels then, so that they have the same
+//! bits whoever moves the bytes. The others add up f32 as they move, in an order that a library chooses: a device whose library has none refuses them.
 //!
 //! With n bytes a part, in a group of k members of which this rank is number `place`:
 //!
@@ -13,6 +13,9 @@
 //! |---|---|---|---|
 //! | [`Movement::AllGather`] | n at `from` | k·n at `to` | the part of member i is at `to + i·n`; `from` may be `to + place·n`, which then stays |
 //! | [`Movement::AllToAll`] | k·n at `from` | k·n at `to` | part i of `from` goes to member i; the part that member j sends is at `to + j·n`. The ranges do not overlap |
+//!
+//! | [`Movement::AllReduce`] | n at `from` | n at `to` | the sum over all members, everywhere; `from` may be `to` |
+//! | [`Movement::ReduceScatter`] | k·n at `from` | n at `to` | the sum over all members of part `place`. The ranges do not overlap |
 //!
 //! Both places, and n, are multiples of the size of an element, and no more is promised of them. All members of a group start its
 //! exchanges in the same order, with the same movements and sizes, and a device starts those of all groups in the order of the
@@ -58,6 +61,8 @@ pub struct Group {
 }
 
 /// How bytes move.
+///
+/// The last two add up f32 as well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Movement {
@@ -65,14 +70,25 @@ pub enum Movement {
     AllGather,
     /// A whole to a whole: part i of member j becomes part j of member i.
     AllToAll,
+    /// A part to the sum of those of all members.
+    AllReduce,
+    /// A whole to a part: the sum over all members of the part at this one's place.
+    ReduceScatter,
 }
 
 impl Movement {
+    /// Whether numbers are added up on the way.
+    pub const fn adds(self) -> bool {
+        matches!(self, Movement::AllReduce | Movement::ReduceScatter)
+    }
+
     /// Name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Movement::AllGather => "all_gather",
             Movement::AllToAll => "all_to_all",
+            Movement::AllReduce => "all_reduce",
+            Movement::ReduceScatter => "reduce_scatter",
         }
     }
 }
@@ -101,12 +117,19 @@ impl Exchange {
         Some(match self.movement {
             Movement::AllGather => (self.part_bytes, whole),
             Movement::AllToAll => (whole, whole),
+            Movement::AllReduce => (self.part_bytes, self.part_bytes),
+            Movement::ReduceScatter => (whole, self.part_bytes),
         })
     }
 
-    /// Bytes that this rank sends to others, which is as many as it receives from them.
+    /// Bytes that this rank sends to others, which is as many as it receives from them: of a reduction that a library makes, what
+    /// a ring of the members does, which is the least.
     pub fn bytes_sent(&self, members: usize) -> u64 {
-        self.part_bytes * (members as u64).saturating_sub(1)
+        let (members, others) = (members as u64, (members as u64).saturating_sub(1));
+        match self.movement {
+            Movement::AllGather | Movement::AllToAll | Movement::ReduceScatter => self.part_bytes * others,
+            Movement::AllReduce => 2 * self.part_bytes * others / members.max(1),
+        }
     }
 
     /// `all_gather_16384_f32x4`: movement, elements of a part, their type, and members.

@@ -68,6 +68,13 @@ fn ranks_with_gpus_train_in_each_mode_and_go_on() {
             assert!(text.contains(optimizer) && text.contains("cuda:0, Fake H200"), "{text}");
         }
         assert!(Path::new(&run).join("checkpoint/step-6").exists(), "{mode:?}");
+        // Sums that NCCL makes.
+        let other = folder.path("library").display().to_string();
+        let library =
+            [&mode[2..], &["--job.dump_folder", &other, "--parallelism.reduce", "library"]].concat();
+        let (codes, text) = ended(train(&libraries, ranks, &[], &config, &library));
+        assert!(codes.iter().all(|code| *code == Some(0)), "{library:?}: {codes:?} {text}");
+        fs::remove_dir_all(&other).expect("a folder");
     }
 }
 

@@ -170,7 +170,8 @@ fn a_process_of_torchrun_that_is_killed_is_named_by_the_others() {
 fn what_all_ranks_find_wrong_is_said_once() {
     let folder = Folder::new("ranks_refused");
     let config = folder.config();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
+        (&["--parallelism.reduce", "library"], "no library of CPUs adds up gradients"),
         (&["--optimizer.name", "Muon"], "Muon updates whole matrices"),
         (&[DEGREE, "2", "--training.global_batch_size", "3"], "global_batch_size 3 is not a multiple of"),
         (&[DEGREE, "2", "--training.dataset_path", "no/such.txt"], "no/such.txt: there is no such file"),

@@ -75,6 +75,7 @@ pub(crate) fn options(kinds: &str) -> PipelineOptions {
         recompute: Policy::Selective,
         machine: Machine { cost: |_, _| (1, 1), balance: 1.0 },
         mesh: Mesh::default(),
+        reduce: Default::default(),
         disabled: BTreeSet::new(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Invalid, gemm_extents, reference, rule};
-use crate::{Action, Exchange, Movement, Plan, Ref, Space, Step};
+use crate::{Action, DType, Exchange, Movement, Plan, Ref, Space, Step};
 
 /// Rule 7.
 pub(super) fn world(plan: &Plan) -> Result<(), Invalid> {
@@ -85,6 +85,8 @@ fn places(plan: &Plan, exchange: &Exchange, what: impl Fn() -> String + Copy) ->
     let members = &groups[group].members;
     let whole = part_bytes > 0 && part_bytes.is_multiple_of(dtype.bytes());
     rule(whole, what, || format!("{part_bytes} bytes are no elements of {}", dtype.name()))?;
+    let adds_floats = !movement.adds() || dtype == DType::F32;
+    rule(adds_floats, what, || format!("{} of {}", movement.name(), dtype.name()))?;
     let extents = exchange.extents(members.len());
     let (sent, received) = (extents.map(|e| e.0), extents.map(|e| e.1));
     reference(plan, &from, sent, what)?;
@@ -95,7 +97,11 @@ fn places(plan: &Plan, exchange: &Exchange, what: impl Fn() -> String + Copy) ->
     }
     let Some((sent, received)) = extents else { return Ok(()) };
     let place = members.binary_search(&plan.world.rank).unwrap_or(0) as u64;
-    let own_place = movement == Movement::AllGather && from.offset == to.offset + place * part_bytes;
+    let own_place = match movement {
+        Movement::AllGather => from.offset == to.offset + place * part_bytes,
+        Movement::AllReduce => from.offset == to.offset,
+        Movement::AllToAll | Movement::ReduceScatter => false,
+    };
     let apart = !overlaps((from, sent), (to, received));
     rule(apart || own_place, what, || "what is sent overlaps what is received".into())
 }

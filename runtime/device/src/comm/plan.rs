@@ -6,12 +6,13 @@ use super::{Exchange, Group, SharedRanks};
 use crate::DeviceError;
 
 impl Exchange {
-    /// As a plan has it, with its bytes.
-    pub(crate) fn of(exchange: &linc_plan::Exchange) -> Exchange {
+    /// As a plan has it, with its bytes; nothing for one that adds, which no [`Comm`](super::Comm) does.
+    pub(crate) fn of(exchange: &linc_plan::Exchange) -> Option<Exchange> {
         let bytes = exchange.part_bytes as usize;
         match exchange.movement {
-            Movement::AllGather => Exchange::AllGather { bytes },
-            Movement::AllToAll => Exchange::AllToAll { bytes },
+            Movement::AllGather => Some(Exchange::AllGather { bytes }),
+            Movement::AllToAll => Some(Exchange::AllToAll { bytes }),
+            Movement::AllReduce | Movement::ReduceScatter => None,
         }
     }
 }

@@ -17,8 +17,18 @@ pub(super) struct Started {
 
 impl Started {
     /// Exchange number `id` of a plan, in a group that this rank is in.
-    pub(super) fn new(exchange: &linc_plan::Exchange, id: usize, group: &Group, name: &str) -> Started {
-        Started { id, exchange: Exchange::of(exchange), group: group.clone(), name: name.to_owned() }
+    ///
+    /// # Errors
+    /// [`DeviceError::Plan`] for one that a library is to add up.
+    pub(super) fn new(
+        exchange: &linc_plan::Exchange,
+        id: usize,
+        group: &Group,
+        name: &str,
+    ) -> Result<Started, DeviceError> {
+        let moved = Exchange::of(exchange)
+            .ok_or_else(|| invalid(name, "no library of CPUs adds up what ranks exchange"))?;
+        Ok(Started { id, exchange: moved, group: group.clone(), name: name.to_owned() })
     }
 }
 

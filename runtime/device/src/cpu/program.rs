@@ -116,7 +116,7 @@ impl LoadedProgram {
                     let group = groups
                         .get(exchange.group)
                         .ok_or_else(|| invalid(format!("{}: an exchange of no group", step.label)))?;
-                    let started = Started::new(exchange, *id, group, &step.label.to_string());
+                    let started = Started::new(exchange, *id, group, &step.label.to_string())?;
                     BoundStep::Start { started, from: at(&exchange.from), to: at(&exchange.to) }
                 }
                 Action::Wait { id } => BoundStep::Wait { id: *id },

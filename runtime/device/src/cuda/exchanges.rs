@@ -15,6 +15,7 @@ use std::{env, thread};
 use cudarc::driver::CudaStream;
 use cudarc::driver::result as driver;
 use cudarc::driver::sys::CUdeviceptr;
+use linc_plan::Movement;
 
 use super::event::Event;
 use super::gpu::{Gpu, failed};
@@ -22,7 +23,7 @@ use super::memory::{Memory, Pinned, Staging};
 use super::nccl::{Communicator, Nccl, SHARE_VARIABLE, UniqueId};
 use crate::DeviceError;
 use crate::available_memory::{Available, MemorySource};
-use crate::comm::{CommError, Exchange, Group, SharedRanks, shown_gpus};
+use crate::comm::{CommError, Group, SharedRanks, shown_gpus};
 use crate::words::count;
 
 /// Exchanges of all plans together.
@@ -59,7 +60,10 @@ pub(super) struct Exchanges {
 /// An exchange of a plan with addresses.
 pub(super) struct BoundExchange {
     communicator: usize,
-    exchange: Exchange,
+    movement: Movement,
+    /// Of a part.
+    bytes: usize,
+    /// This rank's, in the group.
     place: usize,
     from: CUdeviceptr,
     to: CUdeviceptr,
@@ -185,7 +189,7 @@ impl Exchanges {
     /// [`DeviceError::Unsupported`] for more exchanges than can be told apart.
     pub(super) fn bind(
         &mut self,
-        exchange: Exchange,
+        exchange: &linc_plan::Exchange,
         group: &Group,
         name: &str,
         (from, to): (CUdeviceptr, CUdeviceptr),
@@ -198,7 +202,9 @@ impl Exchanges {
         self.named.push((name.to_owned(), group.clone()));
         let communicator = self.by_members.get(group.members()).copied().unwrap_or(0);
         let [ready, over] = [Event::new(&self.gpu, false)?, Event::new(&self.gpu, false)?];
-        Ok(BoundExchange { communicator, exchange, place: group.place(), from, to, number, ready, over })
+        let (movement, bytes) = (exchange.movement, exchange.part_bytes as usize);
+        let place = group.place();
+        Ok(BoundExchange { communicator, movement, bytes, place, from, to, number, ready, over })
     }
 
     /// Queues an exchange behind the kernels that were queued before it. Those after it run beside it, until one
@@ -210,7 +216,7 @@ impl Exchanges {
     /// # Safety
     /// Both places are live, with the bytes of the exchange; the GPU's context is bound.
     pub(super) unsafe fn start(&self, bound: &BoundExchange) -> Result<(), DeviceError> {
-        let BoundExchange { exchange, place, from, to, number, .. } = bound;
+        let BoundExchange { movement, bytes, place, from, to, number, .. } = bound;
         let stream = self.stream.cu_stream();
         // SAFETY: both streams are of this GPU.
         unsafe {
@@ -219,22 +225,18 @@ impl Exchanges {
         }
         self.note(2 * number)?;
         let communicator = &self.communicators[bound.communicator];
-        let queued = match *exchange {
-            // SAFETY: as the caller vouches.
-            Exchange::AllGather { bytes } => unsafe { communicator.all_gather(*from, *to, bytes, stream) },
-            Exchange::AllToAll { bytes } => {
-                let own = (place * bytes) as CUdeviceptr;
-                // SAFETY: as the caller vouches; this rank's part lies within both places, which do not overlap.
-                unsafe {
-                    if bytes > 0 {
-                        driver::memcpy_dtod_async(to + own, from + own, bytes, stream)
-                            .map_err(failed("copying on the GPU"))?;
-                    }
-                    communicator.all_to_all(*from, *to, bytes, stream)
+        let own = (place * bytes) as CUdeviceptr;
+        // SAFETY: as the caller vouches; this rank's part lies within both places of an all-to-all, which do not overlap.
+        let queued = unsafe {
+            match movement {
+                Movement::AllGather => communicator.all_gather(*from, *to, *bytes, stream),
+                Movement::AllToAll => {
+                    driver::memcpy_dtod_async(to + own, from + own, *bytes, stream)
+                        .map_err(failed("copying on the GPU"))?;
+                    communicator.all_to_all(*from, *to, *bytes, stream)
                 }
-            }
-            Exchange::Scatter { .. } | Exchange::Send { .. } | Exchange::Receive { .. } => {
-                Err("plans do not exchange so".to_owned())
+                Movement::AllReduce => communicator.all_reduce(*from, *to, *bytes, stream),
+                Movement::ReduceScatter => communicator.reduce_scatter(*from, *to, *bytes, stream),
             }
         };
         queued.map_err(|message| self.call(&self.named[*number].0, message))?;

@@ -36,6 +36,10 @@ const SUCCESS: Status = 0;
 const IN_PROGRESS: Status = 7;
 /// `ncclUint8`: what moves is bytes.
 const BYTES: c_int = 1;
+/// `ncclFloat32`: what is added up.
+const FLOATS: c_int = 7;
+/// `ncclSum`
+const SUM: c_int = 0;
 
 type Handle = *mut c_void;
 
@@ -95,6 +99,8 @@ functions! {
     send = "ncclSend" (CUdeviceptr, usize, c_int, c_int, Handle, CUstream) -> Status;
     receive = "ncclRecv" (CUdeviceptr, usize, c_int, c_int, Handle, CUstream) -> Status;
     all_gather = "ncclAllGather" (CUdeviceptr, CUdeviceptr, usize, c_int, Handle, CUstream) -> Status;
+    all_reduce = "ncclAllReduce" (CUdeviceptr, CUdeviceptr, usize, c_int, c_int, Handle, CUstream) -> Status;
+    reduce_scatter = "ncclReduceScatter" (CUdeviceptr, CUdeviceptr, usize, c_int, c_int, Handle, CUstream) -> Status;
 }
 
 /// The library. It stays open until the process ends: its threads outlive what is done with it.
@@ -278,6 +284,38 @@ impl Communicator {
         // SAFETY: the group was begun above.
         let ended = self.check(unsafe { (functions.group_end)() });
         queued.and(ended)
+    }
+
+    /// Queues that `to` has the sum of all members' floats at `from`, everywhere, in an order of NCCL's.
+    ///
+    /// # Safety
+    /// As [`Communicator::all_gather`]: both places have so many bytes, and may be one.
+    pub(super) unsafe fn all_reduce(
+        &self,
+        from: CUdeviceptr,
+        to: CUdeviceptr,
+        bytes: usize,
+        stream: CUstream,
+    ) -> Result<(), String> {
+        let (reduce, count) = (self.nccl.functions.all_reduce, bytes / size_of::<f32>());
+        // SAFETY: as the caller vouches.
+        self.check(unsafe { reduce(from, to, count, FLOATS, SUM, self.handle, stream) })
+    }
+
+    /// Queues that `to` has the sum of all members' parts at this one's place in `from`, in an order of NCCL's.
+    ///
+    /// # Safety
+    /// As [`Communicator::all_gather`]: `to` has so many bytes, and `from` as many for each member.
+    pub(super) unsafe fn reduce_scatter(
+        &self,
+        from: CUdeviceptr,
+        to: CUdeviceptr,
+        bytes: usize,
+        stream: CUstream,
+    ) -> Result<(), String> {
+        let (reduce, count) = (self.nccl.functions.reduce_scatter, bytes / size_of::<f32>());
+        // SAFETY: as the caller vouches.
+        self.check(unsafe { reduce(from, to, count, FLOATS, SUM, self.handle, stream) })
     }
 
     /// What has gone wrong since, if anything.

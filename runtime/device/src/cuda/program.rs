@@ -20,7 +20,7 @@ use super::matmul::Matmuls;
 use super::nvrtc::Cubin;
 use super::tensor_map::encode;
 use crate::DeviceError;
-use crate::comm::{self, Group};
+use crate::comm::Group;
 use crate::device::address;
 
 /// A kernel may use this much shared memory without being allowed to.
@@ -213,7 +213,7 @@ impl LoadedProgram {
                     started.insert(*id, steps.len());
                     let places = (at(&exchange.from), at(&exchange.to));
                     let name = step.label.to_string();
-                    BoundStep::Start(others.bind(comm::Exchange::of(exchange), group, &name, places)?)
+                    BoundStep::Start(others.bind(exchange, group, &name, places)?)
                 }
                 Action::Wait { id } => match started.get(id) {
                     Some(start) => BoundStep::Wait { start: *start },

@@ -27,7 +27,7 @@ use linc_data::DataSettings;
 use linc_device::words::count;
 
 pub use compare::Change;
-pub use parallel::{Accumulate, Comm, Parallelism};
+pub use parallel::{Accumulate, Comm, Parallelism, Reduced};
 pub use resolved::Resolved;
 pub use sections::{
     ActivationCheckpoint, AdjustLrFn, AlertLevel, Alerts, Compile, DecayType, GradNorms, Group, GroupRole,

@@ -1,6 +1,6 @@
 //! How a run is shared among ranks: TorchTitan's `[parallelism]` and `[comm]`.
 
-use linc_config::check::{Check, minus_one_or_positive, one_of, positive};
+use linc_config::check::{Check, minus_one_or_positive, positive};
 use linc_config::{choice, section};
 use serde_json::json;
 
@@ -11,6 +11,16 @@ choice! {
         Sequence = "sequence",
         /// Neighbours, then pairs of neighbours, and so on, as over ranks.
         Tree = "tree",
+    }
+}
+
+choice! {
+    /// Who adds up what ranks exchange.
+    Reduced {
+        /// linc's own kernels.
+        Exact = "exact",
+        /// NCCL.
+        Library = "library",
     }
 }
 
@@ -44,8 +54,9 @@ section! {
             check not_there_yet();
         /// Groups of experts.
         expert_parallel_degree: i64 = 1, check not_there_yet();
-        /// Who adds up what ranks exchange: "exact" is linc itself, in an order that gives the same bits on every machine.
-        reduce: String = "exact".to_owned(), check one_of(&["exact"]);
+        /// Who adds up gradients that ranks exchange: "exact" is linc itself, in an order that gives the same bits on every machine and in
+        /// every mode; "library" is NCCL, whose sums may have other last bits with each number of ranks, topology or version.
+        reduce: Reduced = Reduced::Exact;
         /// In which order gradients of several batches of one rank are added up. "tree" gives bits that do not depend on the number of
         /// ranks, where each has a power of two of batches; it takes room for further gradients, the binary logarithm of these batches less one.
         accumulate: Accumulate = Accumulate::Sequence;

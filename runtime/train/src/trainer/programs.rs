@@ -10,14 +10,15 @@ use linc_data::{Data, DataError, ValidationData};
 use linc_device::{Device, process};
 use linc_driver::tiles::Tiles;
 use linc_driver::{
-    BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, Room, Source, Target, decode_support,
+    BatchShape, CompileError, Entry, Model, OptimizerOptions, Options, Reduce, Room, Source, Target,
+    decode_support,
 };
 use linc_exec::ExecError;
 use linc_session::{SessionError, autotune};
 
 use super::shares::Shares;
 use super::{Observer, health, optimizer, resume};
-use crate::config::JobConfig;
+use crate::config::{JobConfig, Reduced};
 use crate::error::TrainError;
 use crate::team::Team;
 pub(super) use linc_session::output::output;
@@ -137,7 +138,11 @@ pub(super) fn programs(
     shares: Shares,
 ) -> Result<Programs, TrainError> {
     // Also of programs that exchange nothing: they find the parameters where those that do have room for parts.
-    let options = Options { mesh: shares.mesh()?, ..compile_options(config) };
+    let reduce = match config.parallelism.reduce {
+        Reduced::Exact => Reduce::Exact,
+        Reduced::Library => Reduce::Library,
+    };
+    let options = Options { mesh: shares.mesh()?, reduce, ..compile_options(config) };
     // Batches of this process, whose operations the update's count for.
     let steps = shares.batches;
     let adds_up = steps > 1;

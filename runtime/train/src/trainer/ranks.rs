@@ -18,15 +18,25 @@ use super::folder::Chosen;
 use super::programs::{Programs, TRAIN};
 use super::resume::Start;
 use super::shares::Shares;
-use crate::config::JobConfig;
+use crate::config::{JobConfig, Reduced};
 use crate::error::TrainError;
 use crate::metrics::Measured;
 use crate::team::Team;
 
 /// Refuses what one process does and several do not yet.
-pub(super) fn check_supported(config: &JobConfig, team: &Team) -> Result<(), TrainError> {
+pub(super) fn check_supported(
+    config: &JobConfig,
+    team: &Team,
+    device: &dyn Device,
+) -> Result<(), TrainError> {
     if team.is_alone() {
         return Ok(());
+    }
+    if config.parallelism.reduce == Reduced::Library && device.arch().is_none() {
+        let message =
+            "parallelism.reduce is \"library\", and no library of CPUs adds up gradients here".to_owned();
+        let help = "\"exact\", or --training.device cuda".to_owned();
+        return Err(config.problem(&["parallelism.reduce"], message, Some(help)).into());
     }
     if !config.eval.tasks.is_empty() {
         let message = "eval.tasks are asked by one process only, while the other ranks would wait".to_owned();

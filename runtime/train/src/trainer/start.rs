@@ -64,7 +64,7 @@ impl Trainer {
         };
         observer.message(&format!("Starting job: {}", config.job.description));
         let begin = || {
-            ranks::check_supported(&config, &team)?;
+            ranks::check_supported(&config, &team, &*device)?;
             let shares = config.shares(team.rank(), team.size())?;
             if is_first {
                 folder::check_free(&config, meaning)?;

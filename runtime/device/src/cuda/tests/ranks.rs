@@ -79,6 +79,31 @@ fn plan(rank: usize, size: usize) -> Plan {
     }
 }
 
+/// Sums of NCCL's own: of what all ranks have, everywhere and in place, and of parts of it.
+fn sums(rank: usize, size: usize) -> Plan {
+    let mut plan = plan(rank, size);
+    let at = |buffer: usize| Ref { buffer, offset: 0 };
+    let exchange = |movement, from, to| Exchange {
+        movement,
+        group: 0,
+        from: at(from),
+        to: at(to),
+        dtype: DType::F32,
+        part_bytes: 4 * PART as u64,
+    };
+    let actions = [
+        Action::Start { exchange: exchange(Movement::ReduceScatter, 0, 3), id: 0 },
+        Action::Start { exchange: exchange(Movement::AllReduce, 2, 2), id: 1 },
+        Action::Wait { id: 1 },
+        Action::Wait { id: 0 },
+        Action::Copy { from: at(2), to: at(1), bytes: 4 * PART as u64 },
+    ];
+    let step = |action| Step { action, label: "gradients".into(), flops: 0, bytes: 0 };
+    plan.steps = actions.into_iter().map(step).collect();
+    plan.kernels.clear();
+    plan
+}
+
 fn number(rank: usize, index: usize) -> f32 {
     (rank * 1000 + index) as f32
 }
@@ -95,7 +120,7 @@ fn as_a_rank() {
     let by_gpus = ranks.place_by_gpus().unwrap_or_else(|error| fail(error));
     let gpu = Cuda::number_of_rank(by_gpus).unwrap_or_else(|error| fail(error));
     let mut cuda = Cuda::new(gpu).unwrap_or_else(|error| fail(error));
-    if role != "exchanges" {
+    if !["exchanges", "adds"].contains(&role.as_str()) {
         ranks.set_timeout(SHORT, "the timeout of this test");
     }
     let ranks = Rc::new(RefCell::new(ranks));
@@ -108,7 +133,10 @@ fn as_a_rank() {
         let arena = cuda.allocate(4 * ROOM).expect("memory");
         assert!(matches!(cuda.load(&plan, arena, 4 * ROOM), Err(DeviceError::Plan { .. })));
     }
-    let result = run(&mut cuda, &plan, &ranks, &role);
+    let result = match role.as_str() {
+        "adds" => add(&mut cuda, &sums(place.rank, place.world)),
+        role => run(&mut cuda, &plan, &ranks, role),
+    };
     result.unwrap_or_else(|error| fail(error));
     drop(cuda);
     // Those of all and of the pair, which end with the process.
@@ -158,6 +186,25 @@ fn run(cuda: &mut Cuda, plan: &Plan, ranks: &Rc<RefCell<Ranks>>, role: &str) -> 
     Ok(())
 }
 
+fn add(cuda: &mut Cuda, plan: &Plan) -> Result<(), DeviceError> {
+    let (rank, size) = (plan.world.rank, plan.world.size);
+    let arena = cuda.allocate(4 * ROOM)?;
+    let program = cuda.load(plan, arena, 4 * ROOM)?;
+    let own: Vec<f32> = (0..PART * size).map(|index| number(rank, index)).collect();
+    let sum = |index: usize| (0..size).map(|rank| number(rank, index)).sum::<f32>();
+    for _ in 0..3 {
+        write(cuda, arena, 0, &own);
+        write(cuda, arena, 2 * ROOM, &own[..PART]);
+        cuda.launch(program, 0..plan.steps.len())?;
+        cuda.synchronize()?;
+        let all: Vec<f32> = (0..PART).map(sum).collect();
+        assert_eq!(read(cuda, arena, ROOM, PART), all);
+        let part: Vec<f32> = (rank * PART..(rank + 1) * PART).map(sum).collect();
+        assert_eq!(read(cuda, arena, 3 * ROOM, PART), part);
+    }
+    Ok(())
+}
+
 /// Processes as ranks of this role, in an environment.
 fn start(folder: &Path, ranks: usize, role: &str, environment: &[(&str, &str)]) -> Vec<Child> {
     let port =
@@ -195,6 +242,14 @@ fn ranks_exchange_in_plain_runs_and_in_graphs() {
         for (code, text) in ended(start(folder.path(), ranks, "exchanges", &environment)) {
             assert_eq!(code, Some(0), "{ranks} ranks, {environment:?}: {text}");
         }
+    }
+}
+
+#[test]
+fn nccl_adds_where_it_is_asked_to() {
+    let Some(folder) = made_up_driver() else { return };
+    for (code, text) in ended(start(folder.path(), 4, "adds", &[])) {
+        assert_eq!(code, Some(0), "{text}");
     }
 }
 
