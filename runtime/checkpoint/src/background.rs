@@ -28,6 +28,8 @@ pub struct Outline {
     pub shard_bytes: u64,
     /// How many of the newest checkpoints stay; 0 for all.
     pub keep: usize,
+    /// Step of the checkpoint before, or that the run began with.
+    pub since: usize,
 }
 
 /// Tensors that were copied and are not written yet.
@@ -191,7 +193,7 @@ pub fn save_outline(
         state: outline.state.clone(),
     };
     let path = save(&outline.folder, &contents)?;
-    purge(&outline.folder, outline.keep, outline.state.step)?;
+    purge(&outline.folder, outline.keep, outline.since, outline.state.step)?;
     Ok(path)
 }
 
@@ -230,6 +232,7 @@ mod tests {
             state,
             shard_bytes: u64::MAX,
             keep: 2,
+            since: step.saturating_sub(1),
         }
     }
 

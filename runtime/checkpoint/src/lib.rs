@@ -44,7 +44,7 @@ pub use error::CheckpointError;
 use error::{io_error, unreadable};
 pub use model::{check_model, differs, model_of};
 pub use read::{Proceed, Shared, load_optimizer_state, load_shared_weights, load_weights};
-pub use settings::{AsyncMode, Checkpoint};
+pub use settings::{AsyncMode, Checkpoint, inside_dump_folder};
 use steps::{Hidden, step_path};
 pub use steps::{clean, find, is_named_so, purge, steps};
 use write::{CHECKSUMS_FILE, record};

@@ -34,8 +34,9 @@ section! {
         initial_load_path: Option<String> = None, check check::not_empty().if_set();
         /// Take only the weights from initial_load_path, not optimizer and data position.
         initial_load_model_only: bool = true, aka ["initial_load_model_weights_only"];
-        /// Let the layers of initial_load_path be of other kinds of attention: weights are taken by their names, and parameters that
-        /// it does not have begin with initial values. To make a hybrid of a softmax model.
+        /// Let the model of initial_load_path have other parameters, as where layers of one kind of attention have some of their own:
+        /// weights are taken by their names, and parameters that it does not have begin with initial values. Where the parameters are
+        /// the same, layers may be of other kinds without it, and a line says which are.
         initial_load_linearize: bool = false;
         /// Save only the weights at the last step.
         last_save_model_only: bool = false, aka ["model_weights_only", "last_save_model_weights_only"];
@@ -50,7 +51,7 @@ section! {
 }
 
 /// A folder elsewhere could be that of several runs, each of which would take the other's files for its own.
-fn inside_dump_folder() -> Check<String> {
+pub fn inside_dump_folder() -> Check<String> {
     let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     Check::new(
         "the name of a folder inside the dump folder, not absolute and without ..",

@@ -126,15 +126,19 @@ pub fn find(folder: &Path, step: i64) -> Result<Option<PathBuf>, CheckpointError
     Err(CheckpointError::Missing { message, help: help.to_owned() })
 }
 
-/// Removes all but the newest `keep` checkpoints up to `step`; 0 keeps all. Later ones are of a run that went further
-/// before it was resumed at an earlier step: they are not this run's to remove.
+/// Removes all but the newest `keep` checkpoints up to `step`, the one that was just saved; 0 keeps all. `since` is the step of the
+/// one before it, or that the run began with: what lies between the two is of a run that went further before it was resumed
+/// at an earlier step, and this one has passed it, so it goes first. Later ones are of such a run too, but not passed yet.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] if one cannot be removed.
-pub fn purge(folder: &Path, keep: usize, step: usize) -> Result<(), CheckpointError> {
-    let steps: Vec<usize> = steps(folder).into_iter().filter(|s| *s <= step).collect();
-    let old = if keep == 0 { 0 } else { steps.len().saturating_sub(keep) };
-    for step in &steps[..old] {
+pub fn purge(folder: &Path, keep: usize, since: usize, step: usize) -> Result<(), CheckpointError> {
+    if keep == 0 {
+        return Ok(());
+    }
+    let (passed, own): (Vec<usize>, Vec<usize>) =
+        steps(folder).into_iter().filter(|s| *s <= step).partition(|s| (since + 1..step).contains(s));
+    for step in passed.iter().chain(&own[..own.len().saturating_sub(keep)]) {
         let (path, removed) = (step_path(folder, *step), Hidden::Removed.path(folder, *step));
         fs::rename(&path, &removed)
             .and_then(|()| fs::remove_dir_all(&removed))
@@ -187,10 +191,20 @@ mod tests {
         assert_eq!(steps(folder.path()), [0, 2, 5]);
         assert_eq!(find(folder.path(), -1).expect("found"), Some(folder.path().join("step-5")));
         assert!(find(folder.path(), 7).is_err(), "step-007 is not step 7");
-        purge(folder.path(), 1, 5).expect("purged");
+        purge(folder.path(), 1, 2, 5).expect("purged");
         let mut left = [&["step-5", "step-99"], &foreign[..]].concat();
         left.sort_unstable();
         assert_eq!(names(folder.path()), left);
+    }
+
+    #[test]
+    fn what_a_run_has_passed_of_an_earlier_one_goes_before_its_own() {
+        let folder = folder_with(&["step-2", "step-4", "step-6", "step-7", "step-8", "step-9"]);
+        // It was resumed at step 4.
+        purge(folder.path(), 2, 4, 8).expect("purged");
+        assert_eq!(steps(folder.path()), [4, 8, 9]);
+        purge(folder.path(), 0, 4, 9).expect("all are kept");
+        assert_eq!(steps(folder.path()), [4, 8, 9]);
     }
 
     #[test]

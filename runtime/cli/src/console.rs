@@ -112,9 +112,14 @@ impl Console {
 
 /// A line of the log, on a terminal of `width` columns or on none.
 fn line(text: &str, width: Option<usize>) -> String {
+    line_of("INFO", text, width)
+}
+
+/// Likewise, of a level.
+fn line_of(level: &str, text: &str, width: Option<usize>) -> String {
     match width {
         Some(width) if width < FULL => wrap::with_time(&timestamp()[CLOCK], text, width),
-        Some(_) | None => format!("[linc] {} - root - INFO - {text}", timestamp()),
+        Some(_) | None => format!("[linc] {} - root - {level} - {text}", timestamp()),
     }
 }
 
@@ -131,6 +136,13 @@ fn tell_object(told: &Line) {
 impl Observer for Console {
     fn message(&mut self, text: &str) {
         self.line(text);
+    }
+
+    fn warning(&mut self, text: &str) {
+        match self.log.quiet || self.log.is_json() {
+            true => self.warn(text),
+            false => self.print(line_of("WARNING", text, self.width)),
+        }
     }
 
     fn progress(&mut self, what: &str, done: u64, total: u64) {

@@ -120,6 +120,13 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     out::line(format_args!("{}, layers {}", subject.model.title(), subject.model.layer_map()))?;
     out::line(format_args!("context {context}, {}{policy}\n", precision.name()))?;
     out::line(summary(&found))?;
+    for result in found.iter().filter(|result| result.cut > 0) {
+        let [cut, all] = [result.cut, result.samples].map(|count| thousands(count as u64));
+        let name = result.task.name;
+        out::line(format_args!(
+            "{name}: {cut} of {all} samples are longer than the context, and lost their beginning"
+        ))?;
+    }
     for result in found.iter().filter(|result| result.left_out > 0) {
         let all = thousands((result.samples + result.left_out) as u64);
         let (left_out, name) = (thousands(result.left_out as u64), result.task.name);
@@ -150,7 +157,19 @@ fn tasks(args: &EvalArgs) -> Result<Vec<Task>> {
     if names.is_empty() {
         bail!("no task is asked for\n  help: --tasks NAMES; linc eval --list-tasks lists them");
     }
-    Ok(task::chosen(&names)?)
+    let tasks = task::chosen(&names)?;
+    for (option, given) in [("stride", args.stride.is_some()), ("lengths", !args.lengths.is_empty())] {
+        if given && !tasks.iter().any(|task| task.options.contains(&option)) {
+            let all = task::all();
+            let reads: Vec<&str> =
+                all.iter().filter(|task| task.options.contains(&option)).map(|task| task.name).collect();
+            bail!(
+                "--{option} is read by none of the tasks that are asked for\n  help: leave it out; it is for {}",
+                reads.join(", ")
+            );
+        }
+    }
+    Ok(tasks)
 }
 
 /// Where programs run that the model writes, if they are to be run; what is asked of them is checked.

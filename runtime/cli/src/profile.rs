@@ -85,6 +85,10 @@ struct Shown {
 impl Observer for Shown {
     fn message(&mut self, _: &str) {}
 
+    fn warning(&mut self, text: &str) {
+        self.bar.suspend(|| log::warn(text));
+    }
+
     fn progress(&mut self, what: &str, done: u64, total: u64) {
         self.bar.show(what, &format!("{what} {} of {}", bytes(done), bytes(total)), done, total);
     }

@@ -26,6 +26,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> Result<ExitCode> {
     let begun = Instant::now();
     let mut tell = |event: Event<'_>| match event {
         Event::Note(text) => bar.suspend(|| log::note(text)),
+        Event::Warning(text) => bar.suspend(|| log::warn(text)),
         Event::Progress { what, done, total } => {
             let words = format!("{what} {} of {}", bytes(done), bytes(total));
             bar.show(what, &words, done, total);

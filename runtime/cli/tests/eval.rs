@@ -156,6 +156,8 @@ fn what_cannot_be_evaluated_is_refused() {
         &["no_such_folder", "no such folder", "--data"],
     );
     refused(&["--text", &text, "--bos", "autoo"], &["--bos is \"autoo\"", "did you mean"]);
+    refused(&["--tasks", "copy", "--stride", "8"], &["--stride is read by none", "text, wikitext"]);
+    refused(&["--text", &text, "--lengths", "32"], &["--lengths is read by none", "mqar"]);
     refused(&["--text", &text, "--stride", "33"], &["--stride is 33"]);
     refused(&["--tasks", "copy", "--lengths", "64"], &["--lengths has 64", "--context of 64"]);
     refused(&["--tasks", "hellaswag", "--shots", "3"], &["no examples", "--shots"]);
@@ -181,7 +183,7 @@ fn what_cannot_be_evaluated_is_refused() {
     let other = folder.path("other").display().to_string();
     refuse(
         &["eval", &run, "--out", &other, "--tasks", "gsm8k", "--data", &data, "--shots", "0"],
-        &["the task gsm8k: the prompt has ", "exceeds the context of 32", "larger --context"],
+        &["1 of 1 prompts of the task gsm8k", "no room", "the context of 32", "a context of 281 has room"],
     );
     let requests = folder.file("samples.jsonl", "{\"arguments\": [[\"a\", \" b\"]]}\nno JSON\n");
     refused(&["--requests", &requests], &["samples.jsonl:2", "no JSON"]);

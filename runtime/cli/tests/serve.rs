@@ -191,6 +191,10 @@ fn completions_are_those_of_generate_and_scores_those_of_the_model() {
             tops[length].as_object().expect("a map").values().next().expect("one").clone()
         );
     }
+    // The token that starts a document is no part of the text: what follows it begins where the text does.
+    let echoed = json!({"prompt": "ab", "max_tokens": 0, "temperature": 0, "logprobs": 0, "echo": true});
+    let echoed = &server.granted(&echoed)["choices"][0];
+    assert_eq!((&echoed["text"], &echoed["logprobs"]["text_offset"]), (&json!("ab"), &json!([0, 0, 1])));
     // A prompt of one token more than the context has room for is scored; nothing follows it.
     let long: Vec<u32> = (0..65).map(|i| 97 + i % 20).collect();
     let scored = server
@@ -231,7 +235,14 @@ fn what_is_not_honoured_is_refused_by_name() {
     let key = folder.file("key", "secret-token\n");
     let server = Server::start(&step, &["--max-body", "30KB", "--api-key-file", &key]);
     let with = "authorization: Bearer secret-token\r\n";
-    for header in ["", "authorization: Bearer secret-tokem\r\n", "authorization: Bearer secret-token2\r\n"] {
+    let lower = "authorization: bearer secret-token\r\n";
+    assert_eq!(answer(server.send("/v1/completions", r#"{"prompt": "a", "max_tokens": 1}"#, lower)).0, 200);
+    for header in [
+        "",
+        "authorization: Basic secret-token\r\n",
+        "authorization: Bearer secret-tokem\r\n",
+        "authorization: Bearer secret-token2\r\n",
+    ] {
         let (status, text) = answer(server.send("/v1/completions", r#"{"prompt": "a"}"#, header));
         assert!(status == 401 && text.contains("Bearer"), "{header}: {status} {text}");
     }

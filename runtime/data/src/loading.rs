@@ -17,8 +17,10 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// What loading tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A remark for people: something that was left out, switched off, or looks wrong.
+    /// A remark for people: something that was left out or switched off.
     Note(&'a str),
+    /// Something looks wrong: a text that a tokenizer loses parts of, or that is trained on and validated on.
+    Warning(&'a str),
     /// Work that has taken longer than a second. Told several times a second, the last time with `done == total`.
     Progress {
         /// What is going on, such as `Tokenizing`.
@@ -49,6 +51,10 @@ impl Loading<'_> {
 
     pub(super) fn note(&mut self, text: &str) {
         (self.tell)(Event::Note(text));
+    }
+
+    pub(super) fn warn(&mut self, text: &str) {
+        (self.tell)(Event::Warning(text));
     }
 }
 
@@ -189,7 +195,7 @@ mod tests {
         let mut events = Vec::new();
         let mut tell = |event: Event<'_>| match event {
             Event::Progress { what, done, total } => events.push((what, done, total)),
-            Event::Note(note) => panic!("{note}"),
+            Event::Note(note) | Event::Warning(note) => panic!("{note}"),
         };
         let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };
         loading.paced("Nothing long", 10).advance(5);

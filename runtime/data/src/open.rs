@@ -118,7 +118,7 @@ pub(super) fn text(
                 if let (Some(own), Some(Source::Documents(others))) = (&own, &own_source)
                     && let Some(warning) = seen_in_training(&documents, others, reader.loading)?
                 {
-                    reader.loading.note(&format!("{}: {warning}", own.name()));
+                    reader.loading.warn(&format!("{}: {warning}", own.name()));
                 }
                 reader.tokens(documents, share)?
             }
@@ -275,7 +275,7 @@ impl Reader<'_, '_> {
             Split::BesideShards => split::split_by_text(documents, share, false),
         };
         if let Some(warning) = losses::check(self.tokenizer, &parts.training)? {
-            self.loading.note(&warning);
+            self.loading.warn(&warning);
         }
         let held_out = match share > 0.0 {
             true => Some(Corpus::new(parts.held_out, self.tokenizer, true, self.loading)?),

@@ -245,7 +245,7 @@ fn loading_ends_when_it_is_asked_to() {
 fn notes(args: &[&str]) -> Vec<String> {
     let mut notes = Vec::new();
     let mut tell = |event: Event<'_>| match event {
-        Event::Note(text) => notes.push(text.to_owned()),
+        Event::Note(text) | Event::Warning(text) => notes.push(text.to_owned()),
         Event::Progress { .. } => {}
     };
     let stop = std::sync::atomic::AtomicBool::new(false);

@@ -25,6 +25,8 @@ pub struct TaskResult {
     pub samples: usize,
     /// How many more there are, which the context has no room for.
     pub left_out: usize,
+    /// How many of them lost their beginning, which the context had no room for.
+    pub cut: usize,
     /// Seconds that this evaluation took, and the samples that it answered in them.
     pub seconds: f64,
     /// See `seconds`.
@@ -68,6 +70,7 @@ impl TaskResult {
             chance,
             samples,
             left_out,
+            cut: 0,
             seconds: 0.0,
             answered: 0,
             prompt_hash,
@@ -90,6 +93,7 @@ impl TaskResult {
             "shots": self.shots,
             "samples": self.samples,
             "left_out": self.left_out,
+            "cut": self.cut,
             "metric": self.task.metric,
             "chance": self.chance,
             "metrics": self.metrics,

@@ -1,8 +1,9 @@
 //! From tasks to results: samples in batches, kept as they are answered, and what they add up to.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hmac_sha256::Hash as Sha256;
 use linc_infer::{Sampling, Scores};
@@ -30,6 +31,10 @@ pub trait Observer {
 
 /// Name of the file that says what results of a folder are of.
 const IDENTITY: &str = "evaluation.json";
+/// Name of the file that an evaluation holds while it writes.
+const LOCK: &str = ".lock";
+/// How often a folder is looked at that another evaluation seems to hold.
+const PATIENCE: usize = 25;
 /// Name of the file with results.
 const RESULTS: &str = "results.json";
 
@@ -38,6 +43,8 @@ const RESULTS: &str = "results.json";
 pub struct Folder {
     path: PathBuf,
     identity: Value,
+    /// Held, so that no other evaluation writes into it.
+    _lock: File,
 }
 
 impl Folder {
@@ -45,9 +52,11 @@ impl Folder {
     /// number in it depends on.
     ///
     /// # Errors
-    /// [`EvalError::File`] if it cannot be written, or has results of something else.
+    /// [`EvalError::File`] if it cannot be written, or has results of something else, or of nobody knows what, or another
+    /// evaluation writes into it.
     pub fn open(path: &Path, model: &Value, setting: &Value) -> Result<Self, EvalError> {
         fs::create_dir_all(path).map_err(EvalError::unwritable(path))?;
+        let lock = lock(path)?;
         let file = path.join(IDENTITY);
         let wanted = json!({ "model": model, "setting": setting });
         let known = match fs::read(&file) {
@@ -57,6 +66,10 @@ impl Folder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Value::Null,
             Err(error) => return Err(EvalError::unreadable(&file)(error)),
         };
+        if known.is_null() && has_samples(path)? {
+            let message = format!("has samples, and no {IDENTITY} that says of which model they are");
+            return Err(EvalError::file(path, message, "name another folder with --out, or remove this one"));
+        }
         // Where no task has begun there is nothing that could be mixed.
         let tasks = known["tasks"].as_object().cloned().unwrap_or_default();
         for part in ["model", "setting"] {
@@ -67,7 +80,7 @@ impl Folder {
             return Err(EvalError::file(path, message, "name another folder with --out, or remove this one"));
         }
         let identity = json!({ "model": model, "setting": setting, "tasks": tasks });
-        Ok(Folder { path: path.to_path_buf(), identity })
+        Ok(Folder { path: path.to_path_buf(), identity, _lock: lock })
     }
 
     /// Notes what a task's samples are, or refuses where its results are of others.
@@ -103,6 +116,29 @@ impl Folder {
         fs::write(&partial, text).map_err(EvalError::unwritable(&partial))?;
         fs::rename(&partial, &path).map_err(EvalError::unwritable(&path))
     }
+}
+
+/// Keeps other processes from writing into a folder. A file system without locks has one user, as far as can be told.
+fn lock(folder: &Path) -> Result<File, EvalError> {
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(EvalError::unwritable(&path))?;
+    // A process that is being started for something else has the files of its parent for a moment.
+    for _ in 0..PATIENCE {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
+    }
+    let help = "wait for its end, or name another folder with --out";
+    Err(EvalError::file(folder, "another evaluation is writing into it", help))
+}
+
+/// Whether samples of some task are kept in a folder.
+fn has_samples(folder: &Path) -> Result<bool, EvalError> {
+    let entries = fs::read_dir(folder).map_err(EvalError::unreadable(folder))?;
+    let is_one = |name: &str| name.starts_with("samples_") && name.ends_with(".jsonl");
+    Ok(entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_one)))
 }
 
 /// The first key of which two objects say different things, and what.
@@ -208,8 +244,9 @@ pub fn evaluate(
     }
     let records = samples.iter().filter_map(|sample| log.records.get(&sample.id));
     let shots = setting.shots.or(task.shots).unwrap_or(0);
-    let result =
+    let mut result =
         TaskResult::new(task, shots, setting.seed, setting.vocab, records, prompt_hash.clone(), *left_out);
+    result.cut = samples.iter().filter(|sample| sample.is_cut()).count();
     Ok(Some(result.timed(begun.elapsed().as_secs_f64(), total - before)))
 }
 

@@ -165,6 +165,11 @@ impl Sample {
         }
     }
 
+    /// Whether the context had no room for the beginning of what is asked.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(&self.ask, Ask::Likelihoods(parts) if parts.iter().any(|part| part.cut > 0))
+    }
+
     /// Whether it has a text written.
     pub(crate) fn is_written(&self) -> bool {
         matches!(self.ask, Ask::Write { .. })

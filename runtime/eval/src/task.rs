@@ -129,6 +129,8 @@ pub struct Task {
     pub about: &'static str,
     /// Examples before each question, if it is not said otherwise; nothing for a task that has none.
     pub shots: Option<usize>,
+    /// Options of `linc eval` that it reads and others do not, such as `lengths`.
+    pub options: &'static [&'static str],
     /// The measure that counts first.
     pub metric: &'static str,
     /// What somebody gets of it who knows nothing.

@@ -187,11 +187,20 @@ fn a_folder_of_other_results_is_refused() {
     let [mmlu] = chosen(&["mmlu".into()]).expect("a task")[..] else { panic!("one task") };
     let uniform = &mut Uniform::new(256, 512);
     ask(&mmlu, &setting, uniform, out.path()).expect("asked");
-    let other = Folder::open(out.path(), &json!({ "name": "other" }), &json!({})).expect_err("another model");
+    let open = |name: &str| Folder::open(out.path(), &json!({ "name": name }), &json!({}));
+    let first = open("test").expect("the same model");
+    let second = open("test").expect_err("two at once").to_string();
+    assert!(second.contains("another evaluation is writing into it"), "{second}");
+    drop(first);
+    let other = open("other").expect_err("another model");
     assert!(other.to_string().contains("another model: its name is \"test\", and now \"other\""), "{other}");
     let fewer = Setting { limit: Some(3), ..setting };
     let other = ask(&mmlu, &fewer, uniform, out.path()).expect_err("other samples").to_string();
     assert!(other.contains("results of mmlu are of other samples"), "{other}");
+    // Without the file that says of which model they are, samples could be anybody's.
+    fs::remove_file(out.path().join("evaluation.json")).expect("removed");
+    let nobodys = open("other").expect_err("of which model?").to_string();
+    assert!(nobodys.contains("has samples, and no evaluation.json"), "{nobodys}");
 }
 
 #[test]
@@ -202,6 +211,11 @@ fn what_has_no_room_is_found_before_a_model_is_asked() {
         let [task] = chosen(&[name.into()]).expect("a task")[..] else { panic!("one task") };
         (task.make)(&task, &setting)
     };
+    // Questions lose their beginning, and how many do is counted.
+    let few = Setting { context: 64, limit: Some(2), ..setting(data.path(), &bytes) };
+    let [mmlu] = chosen(&["mmlu".into()]).expect("a task")[..] else { panic!("one task") };
+    let result = found(&mmlu, &few, &mut Uniform::new(256, 64));
+    assert_eq!((result.cut, result.samples, result.json()["cut"].as_u64()), (4, 4, Some(4)));
     // Prompts are of different lengths, and those that do not fit are left out and counted.
     let all = made("lost_in_the_middle", 8192).expect("room");
     assert_eq!((all.samples.len(), all.left_out), (10, 0));
@@ -214,7 +228,7 @@ fn what_has_no_room_is_found_before_a_model_is_asked() {
     assert!(some.left_out > 0 && some.samples.len() + some.left_out == 10, "{}", some.left_out);
     // The context that is asked for is enough, and one token less is not.
     let refused = made("gsm8k", 300).expect_err("no room").to_string();
-    let asked = refused.split("--context of ").nth(1).and_then(|rest| rest.split(',').next());
+    let asked = refused.split("a context of ").nth(1).and_then(|rest| rest.split(' ').next());
     let asked: usize = asked.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{refused}"));
     assert!(refused.contains("no room for an answer of 256 tokens"), "{refused}");
     assert!(made("gsm8k", asked).is_ok_and(|made| made.left_out == 0));
@@ -235,6 +249,8 @@ fn what_is_wrong_with_files_is_said_with_their_lines() {
     };
     let test = "mmlu/test/anatomy_test.csv";
     assert!(refused("mmlu", test, "q,a,b,c,d,A\nq,a,b,c,d,E\n").contains("anatomy_test.csv:2: has \"E\""));
+    let more = refused("mmlu", "mmlu/dev/astronomy_dev.csv", "q,a,b,c,d,A\n");
+    assert!(more.contains("there is no astronomy_test.csv"), "{more}");
     assert!(refused("mmlu", test, "q,a,b,c,A\n").contains("has 5 fields"));
     assert!(refused("mmlu", test, "q,\"a,b,c,A\n").contains("a quote does not end"));
     let lines = "hellaswag/hellaswag_val.jsonl";

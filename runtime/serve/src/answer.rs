@@ -63,6 +63,9 @@ impl Echo {
             let likely = best.map(|best| (best.token, best.log_prob));
             let top = log_prob.map(|own| top(tokenizer, likely.into_iter().chain([(*id, own)])));
             let token = tokenizer.token(*id);
+            // The token that starts a document stands before a text, and is no part of it.
+            let is_added = at == 0 && prompt.text.is_some() && tokenizer.bos() == Some(*id);
+            let piece = if is_added { String::new() } else { piece };
             let begin = offset_of(offset, &piece, &token);
             tokens.push(token, log_prob, top, begin);
             offset += piece.chars().count();

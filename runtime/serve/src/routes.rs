@@ -101,7 +101,11 @@ async fn watched(State(shared): Known, request: Request, next: Next) -> Response
 /// Compares in a time that does not tell how much of a guess is right.
 fn is_allowed(request: &Request, token: &str) -> bool {
     let said = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-    let Some(said) = said.strip_prefix(b"Bearer ") else { return false };
+    // The name of a scheme has no case (RFC 9110, 11.1).
+    let Some((scheme, said)) = said.split_at_checked(b"Bearer ".len()) else { return false };
+    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+        return false;
+    }
     let differ = said.iter().zip(token.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
     said.len() == token.len() && differ == 0
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::json::Document;
 use super::layers::{self, LinearOptions};
-use super::reader::Reader;
+use super::reader::{Reader, size};
 use super::rope::{self, Rope};
 
 /// `model_type` of Llama models.
@@ -120,7 +120,10 @@ fn sizes(r: &mut Reader<'_>) -> Dimensions {
         );
     }
     let head_dim = r.size("head_dim");
-    if head_dim.is_none() && !dim.is_multiple_of(heads) {
+    // What is missing or no number has been said.
+    let are_known =
+        ["hidden_size", "num_attention_heads"].iter().all(|key| r.value(key).and_then(size).is_some());
+    if head_dim.is_none() && are_known && !dim.is_multiple_of(heads) {
         let message = format!("hidden_size = {dim} is not a multiple of num_attention_heads = {heads}");
         r.problem(&["num_attention_heads"], message, "change one of them, or give head_dim");
     }

@@ -130,7 +130,10 @@ impl<'a> Reader<'a> {
             self.problem(
                 &[key],
                 format!("`{key}` is {}: {why}", shown(value)),
-                format!("linc can import a model with {}", words.join(" or ")),
+                match words.is_empty() {
+                    true => format!("linc can import a model without `{key}`"),
+                    false => format!("linc can import a model with {}", words.join(" or ")),
+                },
             );
         }
     }

@@ -16,7 +16,7 @@ fn read_documents(path: &str) -> Result<Vec<String>, DataError> {
 fn read_with(path: &str, wanted: Wanted<'_>) -> (Vec<String>, Vec<String>) {
     let mut notes = Vec::new();
     let mut tell = |event: Event<'_>| match event {
-        Event::Note(text) => notes.push(text.to_owned()),
+        Event::Note(text) | Event::Warning(text) => notes.push(text.to_owned()),
         Event::Progress { .. } => {}
     };
     let stop = AtomicBool::new(false);

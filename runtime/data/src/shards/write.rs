@@ -146,7 +146,7 @@ pub fn tokenize(settings: TokenizeSettings<'_>, loading: &mut Loading<'_>) -> Re
     // Whoever goes on later begins behind the text that this is about.
     files::say(&notes, loading);
     if let Some(warning) = writer.warning.take() {
-        loading.note(&warning);
+        loading.warn(&warning);
     }
     let mut kinds = Kinds::default();
     corpus.found.iter().filter(|file| !left_out.contains(&file.path)).for_each(|file| kinds.add(file.format));

@@ -53,7 +53,7 @@ fn files(folder: &std::path::Path) -> Vec<(&'static str, String)> {
 fn read(config: &Config) -> (String, Vec<String>) {
     let mut notes = Vec::new();
     let mut tell = |event: Event<'_>| match event {
-        Event::Note(text) => notes.push(text.to_owned()),
+        Event::Note(text) | Event::Warning(text) => notes.push(text.to_owned()),
         Event::Progress { .. } => {}
     };
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -108,7 +108,7 @@ fn what_linc_tokenize_does_not_heed_is_said_by_the_name_of_its_flag() {
         let out = folder.path().join(format!("{kind}-out"));
         let mut notes = Vec::new();
         let mut tell = |event: Event<'_>| match event {
-            Event::Note(text) => notes.push(text.to_owned()),
+            Event::Note(text) | Event::Warning(text) => notes.push(text.to_owned()),
             Event::Progress { .. } => {}
         };
         let stop = std::sync::atomic::AtomicBool::new(false);

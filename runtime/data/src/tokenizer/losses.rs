@@ -96,7 +96,7 @@ impl Losses {
             return Err(DataError::Lost { tokenizer, lost: share_text, of_tokens, bytes });
         }
         Ok(Some(format!(
-            "Warning: {tokenizer} loses {share_text} of the characters of the text ({}; by {bytes} bytes of it){of_tokens}: \
+            "{tokenizer} loses {share_text} of the characters of the text ({}; by {bytes} bytes of it){of_tokens}: \
              they do not come back from its tokens, the model does not learn them, and bits per byte is not comparable \
              with that of other tokenizers. This is as it should be where a tokenizer drops them on purpose, such as \
              capitals or line breaks",

@@ -18,6 +18,7 @@ pub(crate) const TASKS: &[Task] = &[
         version: 2,
         about: "57 subjects, the letter of the right answer: mmlu/{dev,test}/SUBJECT_{dev,test}.csv",
         shots: Some(0),
+        options: &[],
         metric: "acc",
         chance: FOUR,
         make: |_, setting| mmlu(setting, true),
@@ -27,6 +28,7 @@ pub(crate) const TASKS: &[Task] = &[
         version: 2,
         about: "the same questions, the text of the right answer, which says more of small models",
         shots: Some(0),
+        options: &[],
         metric: "acc",
         chance: FOUR,
         make: |_, setting| mmlu(setting, false),
@@ -36,6 +38,7 @@ pub(crate) const TASKS: &[Task] = &[
         version: 2,
         about: "which of four endings comes next: hellaswag/hellaswag_val.jsonl",
         shots: None,
+        options: &[],
         metric: "acc_norm",
         chance: FOUR,
         make: |_, setting| hellaswag(setting),
@@ -45,6 +48,7 @@ pub(crate) const TASKS: &[Task] = &[
         version: 2,
         about: "questions of science: ARC-V1-Feb2018-2/ARC-Easy/ARC-Easy-Test.jsonl",
         shots: Some(0),
+        options: &[],
         metric: "acc",
         chance: FOUR,
         make: |_, setting| arc(setting, "Easy"),
@@ -54,6 +58,7 @@ pub(crate) const TASKS: &[Task] = &[
         version: 2,
         about: "the difficult ones of them: ARC-V1-Feb2018-2/ARC-Challenge/ARC-Challenge-Test.jsonl",
         shots: Some(0),
+        options: &[],
         metric: "acc_norm",
         chance: FOUR,
         make: |_, setting| arc(setting, "Challenge"),
@@ -63,6 +68,7 @@ pub(crate) const TASKS: &[Task] = &[
         version: 2,
         about: "the last word of a passage (OpenAI's version): lambada/lambada_test.jsonl",
         shots: None,
+        options: &[],
         metric: "acc",
         chance: Chance::None,
         make: |_, setting| lambada(setting),
@@ -112,13 +118,21 @@ impl Question {
 
 fn mmlu(setting: &Setting<'_>, letters: bool) -> Result<Made, EvalError> {
     let folder = find(setting, &["mmlu/test", "test"])?;
-    let entries = std::fs::read_dir(&folder).map_err(EvalError::unreadable(&folder))?;
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut subjects: Vec<String> =
-        names.filter_map(|name| Some(name.strip_suffix("_test.csv")?.to_owned())).collect();
-    subjects.sort();
+    let subjects = subjects_in(&folder, "test")?;
     if subjects.is_empty() {
         return Err(EvalError::file(&folder, "there is no SUBJECT_test.csv in it", "get the folder again"));
+    }
+    // A file that was lost would make another number of the mean, and nobody would know.
+    let dev = folder.with_file_name("dev");
+    let examples = if dev.is_dir() { subjects_in(&dev, "dev")? } else { vec![] };
+    if let Some(subject) = examples.iter().find(|subject| !subjects.contains(subject)) {
+        let message =
+            format!("there is no {subject}_test.csv in it, and {subject}_dev.csv is in {}", dev.display());
+        return Err(EvalError::file(
+            &folder,
+            message,
+            "get the folder again, or remove both to leave the subject out",
+        ));
     }
     let mut samples = vec![];
     let shots = setting.shots.unwrap_or(0);
@@ -128,7 +142,7 @@ fn mmlu(setting: &Setting<'_>, letters: bool) -> Result<Made, EvalError> {
         let kind = if letters { "multiple choice questions" } else { "questions" };
         let mut before = format!("The following are {kind} (with answers) about {name}.\n\n");
         if shots > 0 {
-            let path = folder.with_file_name("dev").join(format!("{subject}_dev.csv"));
+            let path = dev.join(format!("{subject}_dev.csv"));
             let examples = questions(&path, letters)?;
             enough(&path, examples.len(), shots)?;
             examples[..shots].iter().for_each(|one| before.push_str(&format!("{}\n\n", one.example())));
@@ -139,6 +153,17 @@ fn mmlu(setting: &Setting<'_>, letters: bool) -> Result<Made, EvalError> {
         }
     }
     Ok(samples.into())
+}
+
+/// The subjects of a folder of MMLU, in order of their names.
+fn subjects_in(folder: &Path, part: &str) -> Result<Vec<String>, EvalError> {
+    let entries = std::fs::read_dir(folder).map_err(EvalError::unreadable(folder))?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let end = format!("_{part}.csv");
+    let mut subjects: Vec<String> =
+        names.filter_map(|name| Some(name.strip_suffix(&end)?.to_owned())).collect();
+    subjects.sort();
+    Ok(subjects)
 }
 
 /// The questions of a file of MMLU: rows of a question, four answers and a letter.

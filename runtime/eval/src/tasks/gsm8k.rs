@@ -18,6 +18,7 @@ pub(crate) const TASKS: &[Task] = &[Task {
     version: 3,
     about: "word problems, answered in words and a number behind examples of the training split: gsm8k/{train,test}.jsonl",
     shots: Some(5),
+    options: &[],
     metric: "exact_match_strict",
     chance: Chance::None,
     make,
@@ -63,12 +64,12 @@ fn make(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
         test.into_iter().enumerate().take(wanted).map(sample).collect::<Result<Vec<_>, EvalError>>()?;
     if too_long > 0 {
         let message = format!(
-            "{too_long} of {} prompts of the task {} have no room for an answer of {TOKENS} tokens in a context of {}: the longest has {longest} tokens",
+            "{too_long} of {} prompts of the task {} have no room for an answer of {TOKENS} tokens in the context of {}: the longest has {longest} tokens",
             samples.len(),
             task.name,
             setting.context
         );
-        let help = format!("give a --context of {}, or fewer --shots", longest + TOKENS);
+        let help = format!("a context of {} has room for all; fewer shots need less", longest + TOKENS);
         return Err(EvalError::request(message, help));
     }
     Ok(samples.into())

@@ -17,6 +17,7 @@ pub(crate) const TASKS: &[Task] = &[Task {
     version: 1,
     about: "functions in Python, run with their tests by --run-code: humaneval/HumanEval.jsonl.gz or HumanEval.jsonl",
     shots: None,
+    options: &[],
     metric: "pass@1",
     chance: Chance::None,
     make,

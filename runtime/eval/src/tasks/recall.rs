@@ -20,6 +20,7 @@ pub(crate) fn tasks() -> Vec<Task> {
         version: 1,
         about,
         shots: None,
+        options: &["lengths"],
         metric: "acc",
         chance: Chance::Vocab,
         make,
@@ -45,7 +46,7 @@ fn drawn(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
             let Some((ids, answers)) = found else {
                 let message =
                     format!("{} has no sequences of {length} tokens of a vocabulary of {vocab}", task.name);
-                return Err(EvalError::request(message, "ask for other --lengths"));
+                return Err(EvalError::request(message, "ask for other --lengths, or another --vocab"));
             };
             samples.push(sample(format!("{length}/{number}"), length.to_string(), ids, answers));
         }

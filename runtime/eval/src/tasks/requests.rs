@@ -15,6 +15,7 @@ pub(crate) const TASKS: &[Task] = &[Task {
     version: 2,
     about: "log-likelihoods of the requests that lm-evaluation-harness logged (--requests samples.jsonl), and how far they are from the logged ones",
     shots: None,
+    options: &[],
     metric: "log_likelihood",
     chance: Chance::None,
     make,

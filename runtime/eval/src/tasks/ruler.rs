@@ -13,7 +13,16 @@ use crate::sample::{Ask, GREEDY, Grade, Sample};
 use crate::task::{Chance, Made, Setting, Task};
 
 const fn task(name: &'static str, about: &'static str, make: crate::task::Make) -> Task {
-    Task { name, version: 1, about, shots: None, metric: "score", chance: Chance::None, make }
+    Task {
+        name,
+        version: 1,
+        about,
+        shots: None,
+        options: &["lengths"],
+        metric: "score",
+        chance: Chance::None,
+        make,
+    }
 }
 
 pub(crate) const TASKS: &[Task] = &[

@@ -223,12 +223,13 @@ impl JobConfig {
     /// Fills in what other settings imply.
     fn complete(&mut self, settings: &mut Settings<'_>) {
         self.data.complete(settings);
+        self.complete_schedule(settings);
         if settings.was_given("training.deterministic") && !self.training.deterministic {
             settings.warn(&["training.deterministic"], "runs are deterministic in any case");
         }
         self.warn_of_unread(settings);
         if settings.was_given("compile.enable") && !self.compile.enable {
-            settings.warn(&["compile.enable"], "linc always compiles");
+            settings.warn(&["compile.enable"], "compile.enable = false is ignored: linc always compiles");
         }
         self.cut_to_the_run(settings);
     }

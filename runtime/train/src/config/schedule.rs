@@ -43,6 +43,26 @@ impl JobConfig {
         }
     }
 
+    /// Of the two ways to say a schedule, the one that was said later counts: a config may have another than its base.
+    pub(super) fn complete_schedule(&mut self, settings: &Settings<'_>) {
+        let schedule = &mut self.lr_scheduler;
+        if schedule.segments.is_empty() {
+            return;
+        }
+        let of_segments = settings.layer("lr_scheduler.segments");
+        let keys = ["warmup_steps", "decay_ratio", "decay_type", "lr_min"];
+        let layers = keys.map(|key| settings.layer(&format!("lr_scheduler.{key}")));
+        let default = LrScheduler::default();
+        if layers.iter().any(|layer| *layer > of_segments) {
+            schedule.segments = vec![];
+        } else if layers.iter().all(|layer| *layer < of_segments) {
+            schedule.warmup_steps = default.warmup_steps;
+            schedule.decay_ratio = default.decay_ratio;
+            schedule.decay_type = default.decay_type;
+            schedule.lr_min = default.lr_min;
+        }
+    }
+
     /// Segments are the whole schedule, and each says where it ends.
     pub(super) fn check_schedule(&self, settings: &mut Settings<'_>) {
         const SEGMENTS: &str = "lr_scheduler.segments";

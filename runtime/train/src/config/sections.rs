@@ -1,5 +1,6 @@
 //! The sections of a job config, in TorchTitan's names, with defaults and limits.
 
+use linc_checkpoint::inside_dump_folder;
 use linc_config::check::{self, Check, non_negative, one_of, positive, share};
 use linc_config::{Setting as _, choice, section, table};
 use linc_device::Choice;
@@ -26,7 +27,7 @@ section! {
         /// Time every kernel, print tables at the end, and write traces of some steps, which Perfetto opens.
         enable_profiling: bool = false;
         /// Folder, inside the dump folder, of the traces.
-        save_traces_folder: String = "profile_traces".to_owned(), check check::not_empty();
+        save_traces_folder: String = "profile_traces".to_owned(), check inside_dump_folder();
         /// Steps between two traces.
         profile_freq: usize = 10, check positive();
     }
@@ -59,7 +60,7 @@ section! {
         /// Write events for TensorBoard as well; metrics.jsonl has the same values.
         enable_tensorboard: bool = false;
         /// Folder of those events, below the dump folder.
-        save_tb_folder: String = "tb".to_owned();
+        save_tb_folder: String = "tb".to_owned(), check inside_dump_folder();
         /// Print without colours.
         disable_color_printing: bool = false;
     }

@@ -8,6 +8,8 @@ use crate::metrics::{Memory, Record};
 pub trait Observer {
     /// A remark for people.
     fn message(&mut self, text: &str);
+    /// Something that people should look at, such as an alert.
+    fn warning(&mut self, text: &str);
     /// Work that has taken longer than a second goes on: `done` of `total`, in a unit that `what` implies (bytes of
     /// text for `Tokenizing`). Told several times a second; the last time with `done == total`.
     fn progress(&mut self, what: &str, done: u64, total: u64);

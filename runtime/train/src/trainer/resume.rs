@@ -184,7 +184,22 @@ fn load(
         other => other,
     })?;
     if let Some(kept) = kept {
-        linc_checkpoint::load_optimizer_state(&mut session.executor, path, &kept.shapes(), proceed)?;
+        let loaded =
+            linc_checkpoint::load_optimizer_state(&mut session.executor, path, &kept.shapes(), proceed);
+        loaded.map_err(|error| match error {
+            // The model was compared above: what differs is what the optimizer keeps of it.
+            TrainError::Checkpoint(CheckpointError::Mismatch { path: file, message, .. }) => {
+                TrainError::Checkpoint(CheckpointError::Mismatch {
+                    path: file,
+                    message: format!("it is of another optimizer, or of other optimizer.groups: {message}"),
+                    help: format!(
+                        "go on with the settings that the run was begun with (config.toml in its folder), or start a new run with its weights, in another job.dump_folder: --checkpoint.initial_load_path {}",
+                        path.display()
+                    ),
+                })
+            }
+            other => other,
+        })?;
     }
     Ok(())
 }

@@ -190,7 +190,7 @@ impl Trainer {
             observer.message(&waiting);
         }
         for line in self.alerts.finish() {
-            observer.message(&line);
+            observer.warning(&line);
         }
     }
 
@@ -209,7 +209,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         for line in lines.map_err(output("write", self.alerts.path()))? {
-            observer.message(&line);
+            observer.warning(&line);
         }
         Ok(())
     }

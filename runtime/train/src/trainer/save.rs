@@ -141,6 +141,7 @@ impl Trainer {
             },
             shard_bytes: self.config.checkpoint.max_shard_size.0,
             keep: self.config.checkpoint.keep_latest_k,
+            since: self.saved_step.unwrap_or(self.start_step),
         }
     }
 }

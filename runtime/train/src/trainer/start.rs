@@ -83,6 +83,7 @@ impl Trainer {
             team.give_sign();
             match event {
                 Event::Note(text) => observer.message(text),
+                Event::Warning(text) => observer.warning(text),
                 Event::Progress { what, done, total } => observer.progress(what, done, total),
             }
         };

@@ -108,6 +108,8 @@ struct Silent;
 
 impl Observer for Silent {
     fn message(&mut self, _: &str) {}
+
+    fn warning(&mut self, _: &str) {}
     fn progress(&mut self, _: &str, _: u64, _: u64) {}
     fn tuning(&mut self, _: usize, _: usize) {}
     fn step(&mut self, _: usize, _: f32) {}

@@ -75,7 +75,7 @@ fn write(path: &Path, codec: Compression, groups: &[&[Option<&str>]]) {
 fn read(path: &Path, field: &str) -> (Result<Vec<String>, DataError>, Vec<String>) {
     let mut notes = Vec::new();
     let mut tell = |event: Event<'_>| match event {
-        Event::Note(text) => notes.push(text.to_owned()),
+        Event::Note(text) | Event::Warning(text) => notes.push(text.to_owned()),
         Event::Progress { .. } => {}
     };
     let stop = AtomicBool::new(false);
@@ -185,7 +185,7 @@ fn a_column_of_ids_becomes_shards() {
     };
     let mut notes = Vec::new();
     let mut tell = |event: Event<'_>| match event {
-        Event::Note(text) => notes.push(text.to_owned()),
+        Event::Note(text) | Event::Warning(text) => notes.push(text.to_owned()),
         Event::Progress { .. } => {}
     };
     let stop = AtomicBool::new(false);

@@ -19,7 +19,7 @@ fn said_of(
 ) -> (Vec<String>, Result<Tokenized, DataError>) {
     let (stop, mut notes) = (AtomicBool::new(false), Vec::new());
     let mut tell = |event: Event<'_>| match event {
-        Event::Note(note) => notes.push(note.to_owned()),
+        Event::Note(note) | Event::Warning(note) => notes.push(note.to_owned()),
         Event::Progress { .. } => {}
     };
     let mut loading = Loading { stop: &stop, tell: &mut tell, cache: TokenCache::default() };

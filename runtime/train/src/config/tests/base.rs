@@ -153,6 +153,20 @@ fn other_data_replace_those_of_the_base() {
 }
 
 #[test]
+fn another_schedule_replaces_that_of_the_base() {
+    let segments = "[[lr_scheduler.segments]]\nto = 1.0\nsteps = 5\n[[lr_scheduler.segments]]\nto = 0.0\n";
+    let folder = Folder::new(&[
+        ("warm.toml", "[lr_scheduler]\nwarmup_steps = 7\ndecay_ratio = 0.5\n[training]\nsteps = 50\n"),
+        ("cut.toml", &format!("base = \"warm.toml\"\n{segments}")),
+        ("again.toml", "base = \"cut.toml\"\n[lr_scheduler]\nwarmup_steps = 3\n"),
+    ]);
+    let cut = folder.good("cut.toml", &[]).config.lr_scheduler;
+    assert_eq!((cut.segments.len(), cut.decay_ratio), (2, None));
+    let again = folder.good("again.toml", &[]).config.lr_scheduler;
+    assert_eq!((again.segments.len(), again.warmup_steps), (0, 3));
+}
+
+#[test]
 fn a_model_is_looked_for_beside_the_base_too() {
     let folder = Folder::new(&[
         ("lab/configs/base.toml", "[model]\nname = \"own\"\nflavor = \"tiny\"\n"),

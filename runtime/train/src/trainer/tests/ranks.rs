@@ -48,6 +48,8 @@ struct Watching<'a> {
 
 impl Observer for Watching<'_> {
     fn message(&mut self, _: &str) {}
+
+    fn warning(&mut self, _: &str) {}
     fn progress(&mut self, _: &str, _: u64, _: u64) {}
     fn tuning(&mut self, _: usize, _: usize) {}
     fn step(&mut self, step: usize, loss: f32) {
