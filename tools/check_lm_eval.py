@@ -1,6 +1,6 @@
 """Compares what lm-evaluation-harness gets from `linc serve` with what it gets from transformers.
 
-    pip install torch transformers lm_eval
+    pip install torch transformers accelerate lm_eval
     cargo build --release
     python tools/check_lm_eval.py --model HF_DIR --text FILE [--export STEP_DIR] [--linc target/release/linc]
 

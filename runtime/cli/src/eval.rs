@@ -92,7 +92,8 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let mut results = Folder::open(folder, &subject.identity(), &asked)?;
     let watched = bar.clone();
     let watch = move |device: &mut dyn linc_device::Device| device.watch(watched.of_kernels());
-    let running = Running { context, precision, device: args.device, threads, stop, watch: Box::new(watch) };
+    let running =
+        Running { context, precision, bos, device: args.device, threads, stop, watch: Box::new(watch) };
     let (model, checkpoint) = (subject.model.clone(), subject.checkpoint.clone());
     let mut scorer = ModelScorer::new(model, checkpoint, subject.tokenizer.clone(), running);
     let mut found: Vec<TaskResult> = vec![];

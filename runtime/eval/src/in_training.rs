@@ -254,9 +254,15 @@ impl Scorer for SessionScorer<'_> {
         each: &mut dyn FnMut(usize, String),
     ) -> Result<bool, EvalError> {
         match (&self.begun.decode, &self.begun.tokenizer) {
-            (Some(programs), Some(tokenizer)) => {
-                continued(self.session, programs, self.begun.vocab, tokenizer, prompts, self.stop, each)
-            }
+            (Some(programs), Some(tokenizer)) => continued(
+                self.session,
+                programs,
+                self.begun.vocab,
+                (tokenizer, Bos::Auto),
+                prompts,
+                self.stop,
+                each,
+            ),
             _ => Ok(prompts.is_empty()),
         }
     }

@@ -92,8 +92,10 @@ pub enum Grade {
         /// What checks it: tests, and the call that runs them.
         after: String,
     },
-    /// Nothing to compare with: what was written is the result.
-    Written,
+    /// The likelihood of a whole text, in windows, is to be the one that somebody else found, if that is known.
+    Rolling(Option<f64>),
+    /// What is written is the result, and is to be what somebody else had written, if that is known.
+    Written(Option<String>),
 }
 
 /// A question.
@@ -230,9 +232,7 @@ impl Sample {
                 let mut metrics: Vec<Metric> =
                     found.iter().map(|one| metric("log_likelihood", one.log, 1.0)).collect();
                 for (one, (log, greedy)) in found.iter().zip(known).filter_map(|(a, b)| Some((a, (*b)?))) {
-                    // Two that find a text impossible agree.
-                    let difference = if one.log == log { 0.0 } else { (one.log - log).abs() };
-                    metrics.push(metric("difference", difference, 1.0));
+                    metrics.push(metric("difference", difference(one.log, log), 1.0));
                     metrics.push(share("same_greedy", one.greedy == greedy));
                 }
                 if let Some((gold, characters)) = gold {
@@ -240,12 +240,18 @@ impl Sample {
                 }
                 merged(metrics)
             }
+            Grade::Rolling(known) => {
+                let log: f64 = found.iter().map(|one| one.log).sum();
+                let mut metrics = vec![metric("log_likelihood", log, 1.0)];
+                metrics.extend(known.map(|known| metric("difference", difference(log, known), 1.0)));
+                metrics
+            }
             Grade::Text { .. }
             | Grade::Places
             | Grade::Strings { .. }
             | Grade::Number(_)
             | Grade::Program { .. }
-            | Grade::Written => vec![],
+            | Grade::Written(_) => vec![],
         }
     }
 
@@ -261,15 +267,23 @@ impl Sample {
                 vec![metric("score", score, 1.0)]
             }
             Grade::Number(expected) => crate::tasks::gsm8k::graded(expected, text),
+            Grade::Written(known) => {
+                known.iter().map(|known| share("same_text", text.trim() == known.trim())).collect()
+            }
             Grade::Choice { .. }
             | Grade::Greedy
             | Grade::Text { .. }
             | Grade::Places
             | Grade::Logged { .. }
-            | Grade::Program { .. }
-            | Grade::Written => vec![],
+            | Grade::Rolling(_)
+            | Grade::Program { .. } => vec![],
         }
     }
+}
+
+/// How far two log-likelihoods are from one another. Two that find a text impossible agree.
+fn difference(found: f64, known: f64) -> f64 {
+    if found == known { 0.0 } else { (found - known).abs() }
 }
 
 /// Adds up what has one name.

@@ -11,6 +11,7 @@ use linc_infer::{Engine, InferError, Programs, Prompt, Request, Sampling, ScoreP
 use linc_session::Session;
 
 use crate::error::EvalError;
+use crate::tokens::Bos;
 
 /// Says how likely tokens are, and writes on.
 pub trait Scorer {
@@ -69,6 +70,7 @@ pub struct ModelScorer {
     tokenizer: Option<Tokenizer>,
     context: usize,
     precision: Precision,
+    bos: Bos,
     device: Choice,
     threads: Option<usize>,
     stop: &'static AtomicBool,
@@ -92,6 +94,8 @@ pub struct Running {
     pub context: usize,
     /// Number format of weights and activations.
     pub precision: Precision,
+    /// What stands before a text that it continues.
+    pub bos: Bos,
     /// Where.
     pub device: Choice,
     /// Threads of the CPU, if not all.
@@ -105,9 +109,9 @@ pub struct Running {
 impl ModelScorer {
     /// A model, the checkpoint that has its weights, and the tokenizer that makes tokens of its texts.
     pub fn new(model: Model, checkpoint: PathBuf, tokenizer: Option<Tokenizer>, running: Running) -> Self {
-        let Running { context, precision, device, threads, stop, watch } = running;
+        let Running { context, precision, bos, device, threads, stop, watch } = running;
         let held = Held::Nothing;
-        Self { model, checkpoint, tokenizer, context, precision, device, threads, stop, watch, held }
+        Self { model, checkpoint, tokenizer, context, precision, bos, device, threads, stop, watch, held }
     }
 
     fn open(&self) -> Result<Box<dyn Device>, EvalError> {
@@ -181,7 +185,7 @@ impl Scorer for ModelScorer {
         }
         let Held::Writing(session, programs) = &mut self.held else { return Ok(false) };
         let vocab = self.model.sizes.vocab_size;
-        continued(session, programs, vocab, &tokenizer, prompts, self.stop, each)
+        continued(session, programs, vocab, (&tokenizer, self.bos), prompts, self.stop, each)
     }
 }
 
@@ -190,13 +194,14 @@ pub(crate) fn continued(
     session: &mut Session,
     programs: &Programs,
     vocab: usize,
-    tokenizer: &Tokenizer,
+    (tokenizer, bos): (&Tokenizer, Bos),
     prompts: &[Writing<'_>],
     stop: &AtomicBool,
     each: &mut dyn FnMut(usize, String),
 ) -> Result<bool, EvalError> {
     let request = |asked: &Writing<'_>| {
-        let prompt = Prompt::new(tokenizer, asked.prompt, Some(asked.tokens), programs.context);
+        let first = bos.token(tokenizer, asked.prompt.is_empty());
+        let prompt = Prompt::behind(first, tokenizer, asked.prompt, Some(asked.tokens), programs.context);
         let Prompt { ids, count } = prompt.map_err(|error| match error {
             InferError::Request { message, .. } => EvalError::request(message, "give a larger --context"),
             other => other.into(),

@@ -90,7 +90,7 @@ fn an_oracle_gets_all_of_every_task_and_who_knows_nothing_gets_chance() {
             | Grade::Number(_) => 1.0,
             // Nothing surprises it.
             Grade::Text { .. } => 1.0,
-            Grade::Logged { .. } | Grade::Written => 0.0,
+            Grade::Logged { .. } | Grade::Rolling(_) | Grade::Written(_) => 0.0,
         };
         assert_eq!(first.value, best, "{}", task.name);
         let result = found(&task, &setting, &mut Uniform::new(setting.vocab, setting.context));
@@ -201,6 +201,32 @@ fn a_folder_of_other_results_is_refused() {
     fs::remove_file(out.path().join("evaluation.json")).expect("removed");
     let nobodys = open("other").expect_err("of which model?").to_string();
     assert!(nobodys.contains("has samples, and no evaluation.json"), "{nobodys}");
+}
+
+#[test]
+fn what_the_harness_logged_of_texts_is_compared_too() {
+    let (data, bytes) = (published(), Tokenizer::bytes());
+    let found = |line: serde_json::Value, scorer: &mut dyn Scorer| {
+        fs::write(data.path().join("logged.jsonl"), format!("{line}\n")).expect("written");
+        let requests = Some(data.path().join("logged.jsonl"));
+        let setting = Setting { requests, context: 16, ..setting(data.path(), &bytes) };
+        let [task] = chosen(&["requests".into()]).expect("a task")[..] else { panic!("one task") };
+        found(&task, &setting, scorer).metrics
+    };
+    // A whole text, in windows: who knows nothing finds each of its 40 bytes as unlikely.
+    let text = "forty bytes of text, and then no more.. ";
+    let log = -(text.len() as f64) * 256f64.ln();
+    let rolling = json!({ "arguments": { "gen_args_0": { "arg_0": text } }, "resps": [[log.to_string()]] });
+    let metrics = found(rolling, &mut Uniform::new(256, 16));
+    assert!((metrics["log_likelihood"].value - log).abs() < 0.1, "{metrics:?}");
+    assert!(metrics["difference"].value < 0.1, "{metrics:?}");
+    // What it writes is compared with what was logged, but for blanks at its ends.
+    let options = json!({ "until": ["."], "max_gen_toks": 3 });
+    let written = |logged: &str| json!({ "arguments": { "gen_args_0": { "arg_0": "a", "arg_1": options } }, "resps": [[logged]] });
+    for (logged, same) in [("x", 0.0), (" ", 1.0)] {
+        let metrics = found(written(logged), &mut Uniform::new(256, 16));
+        assert_eq!(metrics["same_text"].value, same, "it writes nothing");
+    }
 }
 
 #[test]

@@ -36,7 +36,21 @@ impl Prompt {
         count: Option<usize>,
         context: usize,
     ) -> Result<Self, InferError> {
-        let mut ids: Vec<u32> = tokenizer.bos().into_iter().collect();
+        Self::behind(tokenizer.bos(), tokenizer, text, count, context)
+    }
+
+    /// As [`Prompt::new`], behind another token than the one that starts a document, or behind none.
+    ///
+    /// # Errors
+    /// As [`Prompt::new`].
+    pub fn behind(
+        first: Option<u32>,
+        tokenizer: &Tokenizer,
+        text: &str,
+        count: Option<usize>,
+        context: usize,
+    ) -> Result<Self, InferError> {
+        let mut ids: Vec<u32> = first.into_iter().collect();
         ids.extend(tokenizer.encode_ids(text)?);
         if ids.is_empty() {
             let message = "the prompt is empty, and the tokenizer has no token to start with";

@@ -49,7 +49,8 @@ fn make(task: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
         }
         prompt.push_str(&format!("Question: {question}\nAnswer:"));
         let stop = ["Question:", "</s>", "<|im_end|>"].map(str::to_owned).to_vec();
-        let read = Prompt::new(tokenizer, &prompt, Some(TOKENS), usize::MAX)?.ids.len();
+        let first = setting.bos.token(tokenizer, false);
+        let read = Prompt::behind(first, tokenizer, &prompt, Some(TOKENS), usize::MAX)?.ids.len();
         longest = longest.max(read);
         too_long += usize::from(read + TOKENS > setting.context);
         Ok(Sample {

@@ -51,17 +51,20 @@ fn make(_: &Task, setting: &Setting<'_>) -> Result<Made, EvalError> {
         (None, 1) => 0.0,
         (None, _) => TEMPERATURE,
     };
+    let first = setting.bos.token(tokenizer, false);
     let sample = |(index, (line, object)): (usize, (usize, Value))| {
         let field = |name: &str| string(&path, line, &object, name);
         let (id, prompt) = (field("/task_id")?.to_owned(), field("/prompt")?.to_owned());
         let after = format!("\n{}\ncheck({})\n", field("/test")?, field("/entry_point")?);
         let read =
-            Prompt::new(tokenizer, &prompt, Some(1), setting.context).map_err(|error| match error {
-                InferError::Request { message, .. } => {
-                    EvalError::line(&path, line, format!("{id}: {message}"), "give a larger --context")
-                }
-                other => other.into(),
-            })?;
+            Prompt::behind(first, tokenizer, &prompt, Some(1), setting.context).map_err(
+                |error| match error {
+                    InferError::Request { message, .. } => {
+                        EvalError::line(&path, line, format!("{id}: {message}"), "give a larger --context")
+                    }
+                    other => other.into(),
+                },
+            )?;
         let read = read.ids.len();
         let tokens = TOKENS.min(setting.context - read);
         let draw = |number: usize| Sampling {

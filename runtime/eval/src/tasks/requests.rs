@@ -1,19 +1,21 @@
 //! The requests that lm-evaluation-harness logged (`--log_samples`): the same prompts, token by token, in the same order.
 
+use std::ops::Range;
 use std::path::Path;
 
+use linc_data::Tokenizer;
 use serde_json::{Value, json};
 
 use super::files::json_lines;
 use crate::error::EvalError;
-use crate::sample::{Ask, GREEDY, Grade, Sample};
+use crate::sample::{Ask, Continuation, GREEDY, Grade, Sample};
 use crate::task::{Chance, Made, Setting, Task};
-use crate::tokens::pair;
+use crate::tokens::{pair, windows};
 
 pub(crate) const TASKS: &[Task] = &[Task {
     name: "requests",
-    version: 2,
-    about: "log-likelihoods of the requests that lm-evaluation-harness logged (--requests samples.jsonl), and how far they are from the logged ones",
+    version: 3,
+    about: "log-likelihoods and texts of the requests that lm-evaluation-harness logged (--requests samples.jsonl), and how far they are from the logged ones",
     shots: None,
     options: &[],
     metric: "log_likelihood",
@@ -60,13 +62,21 @@ fn sample(
         let tokens = ["max_gen_toks", "max_new_tokens"].iter().find_map(|name| options.get(*name)?.as_u64());
         let tokens = tokens.map_or(256, |tokens| tokens as usize);
         let ask = Ask::Write { prompt: prompt.clone(), tokens, stop, draws: vec![GREEDY] };
-        return Ok(Sample { id, group, doc, ask, grade: Grade::Written });
+        let known = one_answer(&object["resps"][0]).as_str().map(str::to_owned);
+        return Ok(Sample { id, group, doc, ask, grade: Grade::Written(known) });
     }
     let tokenizer = setting.tokenizer()?;
+    if let [Value::String(text)] = &first[..] {
+        let parts = rolling(setting, tokenizer, text)?;
+        let grade = Grade::Rolling(number(one_answer(&object["resps"][0])));
+        return Ok(Sample { id, group, doc, ask: Ask::Likelihoods(parts), grade });
+    }
     let mut parts = vec![];
     for one in &arguments {
         let [Value::String(context), Value::String(continuation)] = &one[..] else {
-            return Err(refuse("asks for something else than how likely one text is after another"));
+            return Err(refuse(
+                "asks for something else than how likely a text is, by itself or after another, or what follows it",
+            ));
         };
         parts.push(pair(tokenizer, setting.bos, setting.context, context, continuation)?);
     }
@@ -79,6 +89,15 @@ fn sample(
     };
     let choice = gold.filter(|_| parts.len() > 1).map(|gold| (gold, characters()));
     Ok(Sample { id, group, doc, ask: Ask::Likelihoods(parts), grade: Grade::Logged { known, choice } })
+}
+
+/// The windows of a whole text, each token in one of them.
+fn rolling(setting: &Setting<'_>, tokenizer: &Tokenizer, text: &str) -> Result<Vec<Continuation>, EvalError> {
+    let mut ids: Vec<u32> = setting.bos.token(tokenizer, true).into_iter().collect();
+    ids.extend(tokenizer.encode_ids(text)?);
+    let of_window =
+        |(range, from): (Range<usize>, usize)| Continuation { ids: ids[range].to_vec(), from, cut: 0 };
+    Ok(windows(ids.len(), setting.context, setting.context).into_iter().map(of_window).collect())
 }
 
 /// The arguments of each request of a sample: a list of lists, or objects `gen_args_0` with `arg_0`, ..
@@ -97,14 +116,23 @@ fn arguments(logged: &Value) -> Vec<Vec<Value>> {
     }
 }
 
+/// The answer to a request, each of which has a list of them.
+fn one_answer(response: &Value) -> &Value {
+    response.as_array().and_then(|list| list.first()).unwrap_or(response)
+}
+
+/// Numbers are logged as such or as strings.
+fn number(logged: &Value) -> Option<f64> {
+    logged.as_f64().or_else(|| logged.as_str()?.parse().ok())
+}
+
 /// A log-likelihood and whether the text was the most likely one, which are logged as numbers or as strings.
 fn logged(response: &Value) -> Option<(f64, bool)> {
-    // Each request has a list of answers.
     let pair = match response {
         Value::Array(list) if list.first().is_some_and(Value::is_array) => &list[0],
         other => other,
     };
-    let number = pair[0].as_f64().or_else(|| pair[0].as_str()?.parse().ok())?;
+    let number = number(&pair[0])?;
     let greedy = pair[1].as_bool().or_else(|| Some(pair[1].as_str()? == "True"))?;
     Some((number, greedy))
 }
