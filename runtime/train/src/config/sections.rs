@@ -26,7 +26,7 @@ section! {
     Profiling "profiling" {
         /// Time every kernel, print tables at the end, and write traces of some steps, which Perfetto opens.
         enable_profiling: bool = false;
-        /// Folder, inside the dump folder, of the traces.
+        /// Where the files for Perfetto go, below the dump folder.
         save_traces_folder: String = "profile_traces".to_owned(), check inside_dump_folder();
         /// Steps between two traces.
         profile_freq: usize = 10, check positive();
