@@ -9,7 +9,7 @@ use linc_driver::{
 use linc_ir::interp::{Tensor, eval};
 use linc_ir::{ExchangeOp, Op, Reduction};
 use linc_plan::validate::validate_ranks;
-use linc_plan::{Binding, Category, Movement, Plan, Role, Space, StateRole, memory};
+use linc_plan::{Action, Binding, Category, Movement, Plan, Role, Space, StateRole, memory};
 use linc_tests::lockstep::{self, Rank};
 use linc_tests::models::{flavor, small_hybrid};
 use linc_tile::interp::{Buffer, RunOptions};
@@ -42,12 +42,12 @@ const SEQ: usize = 16;
 
 /// The plans of all ranks; those of an entry with groups of parameters have them side by side.
 fn plans(model: &Model, entries: &[Entry], degrees: Degrees, batch: usize) -> Vec<Vec<Plan>> {
-    plans_by(Reduce::Exact, model, entries, degrees, batch)
+    plans_by(|options| options, model, entries, degrees, batch)
 }
 
-/// As [`plans`], whose sums over ranks somebody makes.
+/// As [`plans`], by other options.
 fn plans_by(
-    reduce: Reduce,
+    change: fn(Options) -> Options,
     model: &Model,
     entries: &[Entry],
     degrees: Degrees,
@@ -56,7 +56,7 @@ fn plans_by(
     let plans = |rank: usize| {
         let axes = [(MeshAxis::DataReplicate, degrees.0), (MeshAxis::DataShard, degrees.1)];
         let mesh = Mesh::new(rank, &axes).unwrap_or_else(|e| panic!("{e}"));
-        let options = Options { mesh, reduce, ..Options::new(batch, SEQ) };
+        let options = change(Options { mesh, ..Options::new(batch, SEQ) });
         let optimizer = entries.iter().find_map(Entry::optimizer);
         let groups: Vec<BTreeSet<String>> =
             optimizer.iter().flat_map(|o| &o.groups).map(|group| group.params.clone()).collect();
@@ -70,17 +70,17 @@ fn plans_by(
 
 /// The training program of all ranks.
 fn training_plans(model: &Model, degrees: Degrees, optimizer: &OptimizerOptions) -> Vec<Plan> {
-    training_plans_by(Reduce::Exact, model, degrees, optimizer)
+    training_plans_by(|options| options, model, degrees, optimizer)
 }
 
 fn training_plans_by(
-    reduce: Reduce,
+    change: fn(Options) -> Options,
     model: &Model,
     degrees: Degrees,
     optimizer: &OptimizerOptions,
 ) -> Vec<Plan> {
     let entry = Entry::Train(optimizer.clone());
-    plans_by(reduce, model, &[entry], degrees, 1).into_iter().flatten().collect()
+    plans_by(change, model, &[entry], degrees, 1).into_iter().flatten().collect()
 }
 
 /// AdamW without decay for vectors, which are a range of their own.
@@ -190,7 +190,8 @@ fn sums_of_a_library_are_those_of_the_kernels_but_for_their_order() {
         ((2, 2), &[Movement::ReduceScatter, Movement::AllReduce]),
         ((3, 1), &[Movement::AllReduce]),
     ] {
-        let plans = training_plans_by(Reduce::Library, &model, degrees, &optimizer);
+        let library = |options| Options { reduce: Reduce::Library, ..options };
+        let plans = training_plans_by(library, &model, degrees, &optimizer);
         let exact = training_plans(&model, degrees, &optimizer);
         for (plan, exact) in plans.iter().zip(&exact) {
             let found: BTreeSet<Movement> = plan.exchanges().map(|(_, exchange)| exchange.movement).collect();
@@ -205,6 +206,51 @@ fn sums_of_a_library_are_those_of_the_kernels_but_for_their_order() {
             assert!(library <= kernels, "{degrees:?}: {library} bytes, and {kernels} with kernels");
         }
         assert_eq!(step_of(plans, degrees), step_of(exact, degrees), "{degrees:?}");
+    }
+}
+
+/// Floating-point operations of the steps between the begin of each exchange and the wait for it.
+fn beside_exchanges(plan: &Plan) -> Vec<u64> {
+    let mut beside = vec![];
+    let mut under_way: BTreeMap<usize, u64> = BTreeMap::new();
+    for step in &plan.steps {
+        match &step.action {
+            Action::Start { id, .. } => {
+                under_way.insert(*id, 0);
+            }
+            Action::Wait { id } => beside.extend(under_way.remove(id)),
+            Action::Launch { .. } | Action::Gemm(_) | Action::Copy { .. } => {
+                under_way.values_mut().for_each(|flops| *flops += step.flops);
+            }
+        }
+    }
+    assert!(under_way.is_empty());
+    beside
+}
+
+/// Of gradients in several buckets, all but the last are exchanged while the backward goes on. Without the pass, each exchange is
+/// waited for at once.
+#[test]
+fn gradients_are_exchanged_beside_the_backward() {
+    let without: fn(Options) -> Options =
+        |options| Options { disabled: ["overlap".to_owned()].into(), ..options };
+    let optimizer = OptimizerOptions::default();
+    let model = flavor("1b", "0.5");
+    let plans = training_plans(&model, (2, 1), &optimizer);
+    validate_ranks(&plans).unwrap_or_else(|e| panic!("{e}"));
+    let beside = beside_exchanges(&plans[0]);
+    let backward = plans[0].flops() / 3 * 2;
+    // Of each bucket of a layer the half that comes first is under way while the next layer's is made.
+    let hidden = beside.iter().filter(|flops| **flops > backward / 100).count();
+    assert!(hidden >= model.sizes.n_layers - 2, "{hidden} of {beside:?}, {backward}");
+    let plan = training_plans_by(without, &model, (2, 1), &optimizer).remove(0);
+    assert!(beside_exchanges(&plan).iter().all(|flops| *flops == 0));
+    assert_eq!(plan.bytes_sent(), plans[0].bytes_sent());
+
+    let small = linc_tests::models::sized("nano", &[("n_layers", 2.0), ("vocab_size", 16.0)], "0.5");
+    for degrees in [(2, 1), (1, 2), (2, 2)] {
+        let plain = training_plans_by(without, &small, degrees, &optimizer);
+        assert_eq!(step_of(plain, degrees), step(&small, degrees, &optimizer), "{degrees:?}");
     }
 }
 

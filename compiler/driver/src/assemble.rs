@@ -1,14 +1,18 @@
 //! From a scheduled graph with its memory plan to the plain-data plan of the runtime.
 
+mod exchanges;
+
 use std::collections::{BTreeMap, HashMap};
 
 use linc_ir::{DType, Graph, Init, NodeId, Op, ParamState, Scope, StateRole, TableKind, Value};
 use linc_kernels::tiles::Tiles;
-use linc_kernels::{Call, Context, Exchange, KernelError, Movement, StoragePlace, Target, Work, lower};
-use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, StorageAssignment};
+use linc_kernels::{Call, Context, Exchange, KernelError, StoragePlace, Target, Work, lower};
+use linc_passes::memory::{Kind, MemoryPlan, PersistentLayout, StorageAssignment, Wait};
 use linc_passes::mesh::Mesh;
 use linc_plan as plan;
 use linc_tile as tile;
+
+use exchanges::Exchanges;
 
 use crate::work_kind::WorkKinds;
 
@@ -34,11 +38,22 @@ pub(crate) fn assemble(
         let in_place = assignment.is_in_place(*id);
         lowered.push(if in_place { vec![] } else { lower(graph, *id, &mut context)? });
     }
-    let steps: Vec<usize> = lowered.iter().map(|calls| calls.iter().map(steps_of).sum()).collect();
+    let mut steps: Vec<usize> = lowered.iter().map(|calls| calls.iter().map(steps_of).sum()).collect();
+    for Wait { before, start } in assignment.waits() {
+        steps[*start] -= 1;
+        steps[(*before).min(lowered.len() - 1)] += 1;
+    }
     let memory = assignment.allocate(graph, layout, &steps);
     let mut assembly = Assembly::new(assignment, &memory, WorkKinds::of(graph));
-    for (id, calls) in assignment.order.iter().zip(lowered) {
-        assembly.node(graph, *id, calls);
+    let mut waits = assignment.waits().iter().peekable();
+    for (at, (id, calls)) in assignment.order.iter().zip(lowered).enumerate() {
+        while let Some(wait) = waits.next_if(|wait| wait.before == at) {
+            assembly.steps.extend(assembly.exchanges.wait(wait.start));
+        }
+        assembly.node(graph, *id, at, calls);
+    }
+    for wait in waits {
+        assembly.steps.extend(assembly.exchanges.wait(wait.start));
     }
     let bindings = assembly.bindings(graph);
     let buffers = assembly.buffers(graph);
@@ -50,7 +65,7 @@ pub(crate) fn assemble(
         kernels: assembly.kernels.iter().map(kernel_entry).collect(),
         steps: assembly.steps,
         bindings,
-        world: plan::World { rank: mesh.rank(), size: mesh.world(), groups: assembly.groups },
+        world: plan::World { rank: mesh.rank(), size: mesh.world(), groups: assembly.exchanges.groups },
     };
     Ok(Assembled { plan, kernels: assembly.kernels })
 }
@@ -81,8 +96,7 @@ struct Assembly<'a> {
     /// Names encode specifications, so equal names are equal kernels. Looked up only, never iterated.
     kernel_of: HashMap<String, usize>,
     steps: Vec<plan::Step>,
-    groups: Vec<plan::Group>,
-    exchanges: usize,
+    exchanges: Exchanges,
     work_kinds: WorkKinds,
 }
 
@@ -90,7 +104,7 @@ impl<'a> Assembly<'a> {
     fn new(assignment: &'a StorageAssignment, memory: &'a MemoryPlan, work_kinds: WorkKinds) -> Self {
         let buffer_of = memory.allocations.keys().enumerate().map(|(i, root)| (*root, i)).collect();
         let (kernels, kernel_of) = (vec![], HashMap::new());
-        let (steps, groups) = (vec![], vec![]);
+        let steps = vec![];
         Assembly {
             assignment,
             memory,
@@ -98,13 +112,12 @@ impl<'a> Assembly<'a> {
             kernels,
             kernel_of,
             steps,
-            groups,
-            exchanges: 0,
+            exchanges: Exchanges::default(),
             work_kinds,
         }
     }
 
-    fn node(&mut self, graph: &Graph, id: NodeId, calls: Vec<Call>) {
+    fn node(&mut self, graph: &Graph, id: NodeId, at: usize, calls: Vec<Call>) {
         let node = graph.node(id);
         let Scope { layer, path } = node.scope.clone();
         for call in calls {
@@ -129,47 +142,20 @@ impl<'a> Assembly<'a> {
                     dtype: dtype(g.a.0.dtype),
                     c_dtype: dtype(g.c.0.dtype),
                 }),
-                Work::Exchange(exchange) => self.start(exchange),
+                Work::Exchange(exchange) => self.start(&exchange),
             };
-            let waits = match &action {
-                plan::Action::Start { id, .. } => Some(plan::Action::Wait { id: *id }),
-                plan::Action::Launch { .. }
-                | plan::Action::Gemm(_)
-                | plan::Action::Copy { .. }
-                | plan::Action::Wait { .. } => None,
-            };
+            self.exchanges.put_off(at, &action, &label);
             let (flops, bytes) = (call.cost.flops, call.cost.bytes);
-            self.steps.push(plan::Step { action, label: label.clone(), flops, bytes });
-            if let Some(action) = waits {
-                self.steps.push(plan::Step { action, label, flops: 0, bytes: 0 });
-            }
+            self.steps.push(plan::Step { action, label, flops, bytes });
+        }
+        if self.assignment.waits().iter().all(|wait| wait.start != at) {
+            self.steps.extend(self.exchanges.wait(at));
         }
     }
 
-    fn start(&mut self, exchange: Exchange) -> plan::Action {
-        let Exchange { movement, group, from, to, part } = exchange;
-        let members = plan::Group { name: group.name.clone(), members: group.members().collect() };
-        let known = self.groups.iter().position(|other| *other == members);
-        let group = known.unwrap_or_else(|| {
-            self.groups.push(members);
-            self.groups.len() - 1
-        });
-        let id = self.exchanges;
-        self.exchanges += 1;
-        let exchange = plan::Exchange {
-            movement: match movement {
-                Movement::AllGather => plan::Movement::AllGather,
-                Movement::AllToAll => plan::Movement::AllToAll,
-                Movement::AllReduce => plan::Movement::AllReduce,
-                Movement::ReduceScatter => plan::Movement::ReduceScatter,
-            },
-            group,
-            from: self.at(from),
-            to: self.at(to),
-            dtype: dtype(to.dtype),
-            part_bytes: (part * to.dtype.bytes()) as u64,
-        };
-        plan::Action::Start { exchange, id }
+    fn start(&mut self, exchange: &Exchange) -> plan::Action {
+        let (from, to) = (self.at(exchange.from), self.at(exchange.to));
+        self.exchanges.start(exchange, from, to)
     }
 
     fn kernel(&mut self, kernel: tile::Kernel) -> usize {
@@ -344,7 +330,8 @@ mod tests {
     fn assembled_at(text: &str, mesh: &Mesh) -> plan::Plan {
         let mut graph = linc_ir::parse(text).unwrap_or_else(|e| panic!("{e}"));
         let layout = PersistentLayout::default();
-        let assignment = linc_passes::memory::run(&mut graph, &layout).unwrap_or_else(|e| panic!("{e}"));
+        let assignment =
+            linc_passes::memory::run(&mut graph, &layout, false).unwrap_or_else(|e| panic!("{e}"));
         let assembled = assemble(&graph, &assignment, Target::Cpu, &Tiles::default(), &layout, mesh);
         let plan = assembled.unwrap_or_else(|e| panic!("{e}")).plan;
         plan::validate::validate(&plan).unwrap_or_else(|e| panic!("{e}\n{text}"));

@@ -25,7 +25,7 @@ pub struct Trial {
 pub fn trial(site: &Site, tile: Tile, target: Target) -> Result<Trial, CompileError> {
     let mut graph = site.graph().map_err(PassError::from)?;
     let layout = PersistentLayout::default();
-    let assignment = memory::run(&mut graph, &layout)?;
+    let assignment = memory::run(&mut graph, &layout, false)?;
     let tiles = [(*site, tile)].into();
     let plan = assemble(&graph, &assignment, target.into(), &tiles, &layout, &Mesh::default())?.plan;
     let launches_it = |step: &Step| match step.action {

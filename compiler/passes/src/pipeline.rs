@@ -123,7 +123,7 @@ impl PipelineOptions {
 }
 
 /// Passes that can be switched off by name.
-pub const OPTIONAL: [&str; 10] = [
+pub const OPTIONAL: [&str; 11] = [
     "chunk_loss",
     "canonicalize",
     "cse",
@@ -134,6 +134,7 @@ pub const OPTIONAL: [&str; 10] = [
     "share_loss",
     "sort_tokens",
     "pack_heads",
+    "overlap",
 ];
 
 /// Lowers a built model graph to an executable one with the storage of its values. `observe` sees the graph after each pass.
@@ -402,7 +403,7 @@ fn place(
         observe("pack_heads", graph);
     }
     persistent.extend(graph)?;
-    let assignment = memory::run(graph, persistent)?;
+    let assignment = memory::run(graph, persistent, options.is_on("overlap"))?;
     observe("memory", graph);
     Ok(assignment)
 }

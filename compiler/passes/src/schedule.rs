@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use linc_ir::{Class, Graph, IrError, NodeId, Overwrites, Value};
+use linc_ir::{Class, Graph, IrError, NodeId, Op, Overwrites, Value};
 
 use crate::error::PassError;
 
@@ -33,11 +33,11 @@ fn views(graph: &Graph, value: Value) -> Vec<Value> {
     found
 }
 
-/// The order.
+/// The order. Where exchanges `overlap`, what reads one goes behind what runs beside it.
 ///
 /// # Errors
 /// [`IrError::Cycle`] if an in-place update cannot come after a reader that needs the old value.
-pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
+pub fn run(graph: &Graph, overlap: bool) -> Result<Vec<NodeId>, PassError> {
     let mut after: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
     let mut missing: BTreeMap<NodeId, usize> = BTreeMap::new();
     let mut edge = |from: NodeId, to: NodeId| {
@@ -69,7 +69,7 @@ pub fn run(graph: &Graph) -> Result<Vec<NodeId>, PassError> {
     for (from, to) in graph.turns() {
         edge(from, to);
     }
-    let priority = priorities(graph)?;
+    let priority = priorities(graph, overlap)?;
     let mut ready: BinaryHeap<Reverse<(Priority, NodeId)>> =
         graph.nodes().filter(|id| !missing.contains_key(id)).map(|id| Reverse((priority[&id], id))).collect();
     let mut order = Vec::with_capacity(graph.len());
@@ -118,7 +118,7 @@ type Priority = (usize, bool, Option<NodeId>);
 /// runs as soon as its operands exist, which frees them. A recomputed node, whose operands exist since the forward,
 /// goes just before the first of its readers. What the optimizer computes comes last, one leaf after the other, so that what it
 /// needs for one is gone when it comes to the next.
-fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, Priority>, PassError> {
+fn priorities(graph: &Graph, overlap: bool) -> Result<BTreeMap<NodeId, Priority>, PassError> {
     let order = graph.topological()?;
     let mut priority: BTreeMap<NodeId, Priority> = BTreeMap::new();
     for id in &order {
@@ -130,6 +130,9 @@ fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, Priority>, PassError> {
         if let Some(first) = readers.min() {
             priority.insert(*id, (first, false, None));
         }
+    }
+    if overlap {
+        put_off(graph, &order, &mut priority);
     }
     let optimizer = graph.behind_gradients();
     let mut leaf_of: BTreeMap<NodeId, NodeId> = BTreeMap::new();
@@ -144,4 +147,28 @@ fn priorities(graph: &Graph) -> Result<BTreeMap<NodeId, Priority>, PassError> {
         }
     }
     Ok(priority)
+}
+
+/// What reads an exchange waits for it: it goes when the exchange of the next turn could begin, behind what makes that one's
+/// operands.
+fn put_off(graph: &Graph, order: &[NodeId], priority: &mut BTreeMap<NodeId, Priority>) {
+    let turn = |id: NodeId| match graph.op(id) {
+        Op::Exchange(op) => op.group().map(|group| group.turn),
+        _ => None,
+    };
+    let mut begins: BTreeMap<usize, usize> = BTreeMap::new();
+    for (id, turn) in order.iter().filter_map(|id| Some((id, turn(*id)?))) {
+        let depth = priority[id].0;
+        begins.entry(turn).and_modify(|first| *first = depth.min(*first)).or_insert(depth);
+    }
+    for (id, turn) in order.iter().filter_map(|id| Some((id, turn(*id)?))) {
+        let Some((_, depth)) = begins.range(turn + 1..).next() else { continue };
+        for reader in graph.results(*id).flat_map(|value| readers(graph, value)).collect::<Vec<_>>() {
+            if let Some(place) = priority.get_mut(&reader)
+                && place.0 < *depth
+            {
+                place.0 = *depth;
+            }
+        }
+    }
 }

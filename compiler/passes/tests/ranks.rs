@@ -403,7 +403,7 @@ fn groups_that_do_not_lie_together_are_refused() {
 
 /// The exchanges of a graph, in its order: the operation, and the elements of its result.
 fn exchanged(graph: &Graph) -> Vec<(&'static str, usize)> {
-    let order = linc_passes::schedule::run(graph).unwrap_or_else(|e| panic!("{e}"));
+    let order = linc_passes::schedule::run(graph, true).unwrap_or_else(|e| panic!("{e}"));
     let exchanges = order.into_iter().filter_map(|id| match graph.op(id) {
         Op::Exchange(op) => Some((op.name(), graph.ty(Value { node: id, port: 0 }).shape.numel())),
         _ => None,

@@ -15,9 +15,10 @@ pub(super) type Storages = BTreeMap<Value, Storage>;
 pub(super) fn resolve(
     graph: &mut Graph,
     persistent: &PersistentLayout,
+    overlap: bool,
 ) -> Result<(Vec<NodeId>, Storages), PassError> {
     loop {
-        let order = crate::schedule::run(graph)?;
+        let order = crate::schedule::run(graph, overlap)?;
         let storages = assign(graph, &order, persistent);
         let mut unreadable = unreadable_operands(graph, &order, &storages);
         unreadable.extend(joins::find(graph, &order, &storages).err().unwrap_or_default());

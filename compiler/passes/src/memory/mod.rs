@@ -16,6 +16,7 @@ mod lifetimes;
 mod occupancy;
 mod offsets;
 mod rules;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ use crate::error::PassError;
 use lifetimes::{lifetimes, step_lifetimes};
 
 pub use layout::PersistentLayout;
+pub use waits::Wait;
 
 /// Alignment in bytes of every allocation that stands alone, and of every range that others make up.
 const ALIGN: u64 = 64;
@@ -73,6 +75,7 @@ pub struct StorageAssignment {
     /// Place of every value.
     pub storage: BTreeMap<Value, Storage>,
     joins: joins::Joins,
+    waits: Vec<Wait>,
 }
 
 /// An assignment with addresses.
@@ -84,12 +87,17 @@ pub struct MemoryPlan {
     pub scratch_bytes: u64,
 }
 
-/// Decides order and storage of all values of a graph; may add explicit copies to it.
+/// Decides order and storage of all values of a graph; may add explicit copies to it. Where exchanges `overlap`, other nodes run while
+/// they are under way.
 ///
 /// # Errors
 /// [`PassError::Ir`] on a malformed graph, [`PassError::Missing`] for an update that cannot be made in place.
-pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<StorageAssignment, PassError> {
-    let (order, mut storage) = alias::resolve(graph, persistent)?;
+pub fn run(
+    graph: &mut Graph,
+    persistent: &PersistentLayout,
+    overlap: bool,
+) -> Result<StorageAssignment, PassError> {
+    let (order, mut storage) = alias::resolve(graph, persistent, overlap)?;
     overwrite_dying_operands(graph, &order, &mut storage);
     for (leaf, value) in &graph.updates {
         if storage[value] != storage[&Value { node: *leaf, port: 0 }] {
@@ -100,8 +108,12 @@ pub fn run(graph: &mut Graph, persistent: &PersistentLayout) -> Result<StorageAs
     let joins = joins::find(graph, &order, &storage).map_err(|parts| {
         PassError::Missing(format!("internal error: parts {parts:?} of a join do not lie side by side"))
     })?;
-    let mut assignment = StorageAssignment { order, storage, joins };
+    let mut assignment = StorageAssignment { order, storage, joins, waits: vec![] };
     assignment.make_last_joins_in_place(graph);
+    if overlap {
+        let StorageAssignment { order, storage, joins, .. } = &assignment;
+        assignment.waits = waits::find(graph, order, storage, joins);
+    }
     Ok(assignment)
 }
 
@@ -109,6 +121,11 @@ impl StorageAssignment {
     /// True for a concat of what already lies where it wants it: there is nothing to run.
     pub fn is_in_place(&self, id: NodeId) -> bool {
         self.joins.contains_key(&id)
+    }
+
+    /// Exchanges that other nodes run beside, in the order in which they are waited for; others are waited for at once.
+    pub fn waits(&self) -> &[Wait] {
+        &self.waits
     }
 
     /// A whole has memory of its own from the step behind its join on. Where nothing runs behind it there is no such step: then
@@ -152,12 +169,20 @@ impl StorageAssignment {
         !is_free && !self.is_in_place(id) && !is_made(id)
     }
 
-    /// Gives every root its address; `steps` has the number of steps that each node of the order became.
+    /// Gives every root its address; `steps` has the number of steps that each node of the order became, with the waits before it, and
+    /// behind the last.
     pub fn allocate(&self, graph: &Graph, persistent: &PersistentLayout, steps: &[usize]) -> MemoryPlan {
         let kinds = kinds(graph, &self.order, &self.storage, &self.joins);
         let sizes = sizes(graph, &self.storage);
         let mut allocations = BTreeMap::new();
-        for (root, live) in step_lifetimes(lifetimes(graph, &self.order, &self.storage), steps) {
+        let mut lives = step_lifetimes(lifetimes(graph, &self.order, &self.storage), steps);
+        let moved = |start: usize| {
+            let id = self.order[start];
+            let values = graph.operands(id).into_iter().chain(graph.results(id));
+            values.map(|value| self.storage[&value].root).collect()
+        };
+        waits::extend(&mut lives, &self.waits, steps, moved);
+        for (root, live) in lives {
             let op = graph.op(root.node);
             let known =
                 if is_persistent(op) { op.leaf_name().and_then(|n| persistent.offset(n)) } else { None };
