@@ -136,8 +136,8 @@ pub struct Trainer {
     saved_step: Option<usize>,
     /// The step after which ranks have last compared their weights.
     compared_step: usize,
-    /// A checkpoint that is being written, and its step. Before the lock, so that it is waited for while that is held.
-    saving: Option<(usize, Saving)>,
+    /// A checkpoint that is being written, with its step and when it was begun. Before the lock, so that it is waited for while that is held.
+    saving: Option<(usize, Instant, Saving)>,
     /// Nobody else writes to the dump folder; held by the rank that does.
     #[allow(dead_code, reason = "it is held, not read")]
     lock: Option<lock::Lock>,

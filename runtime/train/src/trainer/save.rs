@@ -77,7 +77,7 @@ impl Trainer {
                 wanted = wanted && saving.stage(name, bytes);
             }
         }
-        self.saving = Some((self.step, saving));
+        self.saving = Some((self.step, begun, saving));
         self.trace_checkpoint("copy", begun);
         Ok(())
     }
@@ -91,15 +91,16 @@ impl Trainer {
     /// Looks whether the checkpoint that is being written has come to its end.
     pub(super) fn look_after_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         match &self.saving {
-            Some((_, saving)) if saving.has_ended() => self.wait_for_checkpoint(observer),
+            Some((.., saving)) if saving.has_ended() => self.wait_for_checkpoint(observer),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Waits for the checkpoint that is being written, if there is one.
     pub(super) fn wait_for_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        if let Some((step, saving)) = self.saving.take() {
+        if let Some((step, begun, saving)) = self.saving.take() {
             let path = saving.finish()?;
+            self.trace_checkpoint("copy and write", begun);
             self.saved(step, path, observer);
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use linc_plan::Plan;
+use linc_plan::{AttentionPass, Plan, WorkKind};
 use serde_json::{Value, json};
 
 /// Rows of a trace.
@@ -62,7 +62,8 @@ impl Tracer {
     /// Adds a program that began at `begun`, with the time of each of its steps.
     pub(super) fn program(&mut self, begun: Instant, plan: &Plan, times: &[Duration], kinds: &[&str]) {
         let mut from = self.micros(begun);
-        for (step, time) in plan.steps.iter().zip(times) {
+        let works: Vec<WorkKind> = plan.steps.iter().map(|step| step.label.work).collect();
+        for ((step, time), pass) in plan.steps.iter().zip(times).zip(passes(&works)) {
             let label = &step.label;
             let kind = label.layer.and_then(|layer| kinds.get(layer).copied());
             let arguments = json!({
@@ -70,6 +71,8 @@ impl Tracer {
                 "kind": kind,
                 "block": label.scope,
                 "operation": label.op,
+                "work": label.work.name(),
+                "pass": pass,
                 "flops": step.flops,
                 "bytes": step.bytes,
             });
@@ -112,9 +115,48 @@ impl Tracer {
     }
 }
 
+/// Which pass each step of a program belongs to. The loss ends the forward, with its gradient, which is computed beside it; what
+/// is computed again behind it is for the backward. A program without a backward is all forward.
+fn passes(works: &[WorkKind]) -> Vec<&'static str> {
+    let trains = works
+        .iter()
+        .any(|work| matches!(work, WorkKind::Optimizer | WorkKind::Attention(AttentionPass::Backward)));
+    let loss = works.iter().rposition(|work| *work == WorkKind::Loss);
+    let is_forward = |at: usize| !trains || loss.is_some_and(|loss| at <= loss);
+    let pass = |(at, work): (usize, &WorkKind)| match work {
+        WorkKind::Optimizer => "optimizer",
+        _ if is_forward(at) => "forward",
+        _ => "backward",
+    };
+    works.iter().enumerate().map(pass).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loss_ends_the_forward() {
+        use WorkKind::{Attention, Loss, Optimizer, Product};
+        let [forward, backward] = [Attention(AttentionPass::Forward), Attention(AttentionPass::Backward)];
+        // Attention that is computed again is a part of the backward.
+        let works = [Product, forward, Product, Loss, Product, Loss, forward, backward, Product, Optimizer];
+        let expected = [
+            "forward",
+            "forward",
+            "forward",
+            "forward",
+            "forward",
+            "forward",
+            "backward",
+            "backward",
+            "backward",
+            "optimizer",
+        ];
+        assert_eq!(passes(&works), expected);
+        assert_eq!(passes(&[Product, forward, Loss, Product]), ["forward"; 4], "it validates");
+        assert_eq!(passes(&[Optimizer, Product]), ["optimizer", "backward"], "an update by itself");
+    }
 
     #[test]
     fn a_trace_has_what_was_added_since_the_step_before() {
