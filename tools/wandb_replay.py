@@ -26,7 +26,14 @@ def main():
     parser.add_argument("--name", help="the folder's name, if not given")
     parser.add_argument("--online", action="store_true", help="upload while replaying")
     args = parser.parse_args()
-    config = tomllib.loads((args.run / "config.toml").read_text())
+    try:
+        config = tomllib.loads((args.run / "config.toml").read_text(encoding="utf-8"))
+        lines = (args.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror.lower()}; name the folder of a run, with config.toml and metrics.jsonl")
+    # A run that goes on, or was killed, may have written a part of its last line.
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
     run = wandb.init(
         project=args.project,
         name=args.name or args.run.resolve().name,
@@ -35,7 +42,7 @@ def main():
     )
     # Training and validation of a step are two records; W&B takes one entry for a step.
     steps = {}
-    for line in (args.run / "metrics.jsonl").read_text().splitlines():
+    for line in lines:
         record = json.loads(line)
         entry = steps.setdefault(record.pop("step"), {})
         for key, value in record.items():

@@ -60,12 +60,22 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
     ]);
     let mut names: Vec<String> = vec![STATE_FILE.into(), TENSORS_FILE.into()];
     let mut sums: BTreeMap<String, TensorSums> = BTreeMap::new();
+    let mut records = BTreeMap::new();
     for (base, tensors) in [(MODEL_FILE, &contents.params), (OPTIMIZER_FILE, &contents.optimizer)] {
         let mut sorted: Vec<&Tensor<'_>> = tensors.iter().collect();
         sorted.sort_by(|a, b| a.name.cmp(&b.name));
         let written = write_shards(folder, base, &sorted, contents.shard_bytes, &metadata, Dtype::F32)?;
-        names.extend(written.keys().cloned());
-        sums.extend(written.into_iter().filter(|(_, tensors)| !tensors.is_empty()));
+        for (name, file) in written {
+            match file {
+                Written::Tensors(of_tensors, whole) => {
+                    records.insert(name.clone(), whole);
+                    if !of_tensors.is_empty() {
+                        sums.insert(name, of_tensors);
+                    }
+                }
+                Written::Index => names.push(name),
+            }
+        }
     }
     write_json(&folder.join(TENSORS_FILE), &sums)?;
     for file in contents.tokenizer {
@@ -74,7 +84,6 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
         names.push(file.name.to_owned());
     }
     write_json(&folder.join(STATE_FILE), &contents.state)?;
-    let mut records = BTreeMap::new();
     for name in names {
         let written = record(&folder.join(&name), &mut |_| Ok::<_, CheckpointError>(()))?;
         records.insert(name, written);
@@ -82,8 +91,48 @@ pub(super) fn write_files(folder: &Path, contents: &Contents<'_>) -> Result<(), 
     write_json(&folder.join(CHECKSUMS_FILE), &records)
 }
 
+/// A file of weights.
+pub(super) enum Written {
+    /// Of tensors, with the checksum of each and that of the whole file.
+    Tensors(TensorSums, FileRecord),
+    /// Which file has which tensor.
+    Index,
+}
+
+/// Bytes that are written before the disk has to have them. The last wait would take minutes else, and other ranks would hear
+/// nothing of it.
+const UNSYNCED: u64 = 256 << 20;
+
+/// A file whose size and checksum are known as it is written.
+struct Summed {
+    file: BufWriter<File>,
+    hasher: crc32fast::Hasher,
+    bytes: u64,
+    /// Bytes that the disk has.
+    synced: u64,
+}
+
+impl Summed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        if self.bytes - self.synced >= UNSYNCED {
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+            self.synced = self.bytes;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<FileRecord> {
+        self.file.into_inner()?.sync_all()?;
+        Ok(FileRecord { bytes: self.bytes, crc32: self.hasher.finalize() })
+    }
+}
+
 /// Writes tensors, in their order, into a file or, where they are more than `limit` bytes, into several and the index of these.
-/// Gives the names of all files with the checksums of the tensors in them.
+/// Gives the names of all files with what is in them.
 pub(super) fn write_shards(
     folder: &Path,
     base: &str,
@@ -91,31 +140,32 @@ pub(super) fn write_shards(
     limit: u64,
     metadata: &BTreeMap<&str, String>,
     dtype: Dtype,
-) -> Result<BTreeMap<String, TensorSums>, CheckpointError> {
+) -> Result<BTreeMap<String, Written>, CheckpointError> {
     let sizes: Vec<u64> = tensors.iter().map(|tensor| tensor.bytes(dtype) as u64).collect();
     let shards = shards::cut(base, &sizes, limit);
     let mut written = BTreeMap::new();
     for shard in &shards {
         let path = folder.join(&shard.name);
-        let sums = write_tensors(&path, &tensors[shard.tensors.clone()], metadata, dtype);
-        written.insert(shard.name.clone(), sums.map_err(io_error("write", &path))?);
+        let file = write_tensors(&path, &tensors[shard.tensors.clone()], metadata, dtype);
+        let (sums, whole) = file.map_err(io_error("write", &path))?;
+        written.insert(shard.name.clone(), Written::Tensors(sums, whole));
     }
     if shards.len() > 1 {
         let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         write_json(&folder.join(shards::index_name(base)), &shards::Index::new(&shards, &names))?;
-        written.insert(shards::index_name(base), TensorSums::new());
+        written.insert(shards::index_name(base), Written::Index);
     }
     Ok(written)
 }
 
-/// A safetensors file: the length of the header, the header, the tensors in the order of their names. Gives the checksum of
-/// each tensor.
+/// A safetensors file: the length of the header, the header, the tensors in the order of their names. Gives the checksums of
+/// the tensors, and of the file.
 fn write_tensors(
     path: &Path,
     tensors: &[&Tensor<'_>],
     metadata: &BTreeMap<&str, String>,
     dtype: Dtype,
-) -> io::Result<TensorSums> {
+) -> io::Result<(TensorSums, FileRecord)> {
     let mut sorted = tensors.to_vec();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let mut header = serde_json::Map::new();
@@ -131,9 +181,10 @@ fn write_tensors(
     // The data starts at a multiple of 8.
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
+    let file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut file = Summed { file, hasher: crc32fast::Hasher::new(), bytes: 0, synced: 0 };
+    file.write(&(header.len() as u64).to_le_bytes())?;
+    file.write(&header)?;
     let mut sums = TensorSums::new();
     for tensor in sorted {
         let data = (tensor.read)().map_err(io::Error::other)?;
@@ -142,11 +193,10 @@ fn write_tensors(
                 format!("{} has {} bytes, its shape has {}", tensor.name, data.len(), tensor.bytes(dtype));
             return Err(io::Error::other(message));
         }
-        file.write_all(&data)?;
+        file.write(&data)?;
         sums.insert(tensor.name.clone(), crc32fast::hash(&data));
     }
-    file.into_inner()?.sync_all()?;
-    Ok(sums)
+    Ok((sums, file.finish()?))
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -209,7 +259,8 @@ mod tests {
         let metadata = BTreeMap::from([("format", "pt".to_string())]);
         let tensors = [tensor("b", &[2, 3], 1.5), tensor("a", &[], -2.0), tensor("c", &[0, 4], 0.0)];
         let tensors: Vec<&Tensor<'_>> = tensors.iter().collect();
-        let sums = write_tensors(&path, &tensors, &metadata, Dtype::F32).expect("written");
+        let (sums, whole) = write_tensors(&path, &tensors, &metadata, Dtype::F32).expect("written");
+        assert!(whole == record(&path, &mut |_| Ok::<_, CheckpointError>(())).expect("it is there"));
         assert_eq!(sums["b"], crc32fast::hash(&1.5f32.to_le_bytes().repeat(6)));
         let data = fs::read(&path).expect("read");
         let (_, header) = SafeTensors::read_metadata(&data).expect("a header");

@@ -54,6 +54,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     load_weights(&mut session.executor, &args.checkpoint, &mut reading(&bar, "loading weights"))?;
     let memory: u64 = programs.bytes_per_sequence(&session).iter().sum();
     let arena = session.executor.arena_bytes();
+    if args.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+        bail!(
+            "--name is empty, and requests name the model by it\n  help: give it a name, or leave --name out"
+        );
+    }
     let name = args.name.clone().unwrap_or_else(|| args.checkpoint.display().to_string());
     let vocab = text.model.sizes.vocab_size;
     let tokenizer = Arc::new(text.tokenizer);

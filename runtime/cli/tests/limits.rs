@@ -74,6 +74,17 @@ fn within(kib: usize, args: &[&str]) -> Output {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_small_stack_is_no_reason_to_end() {
+    for kib in [512, 1024, 8192] {
+        let script = format!("ulimit -S -s {kib}; exec \"$0\" --version");
+        let mut command = std::process::Command::new("sh");
+        let output = command.args(["-c", &script, env!("CARGO_BIN_EXE_linc")]).output().expect("sh runs");
+        assert!(output.status.success(), "{kib} KiB: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_limit_on_memory_is_called_by_its_name() {
     let folder = Folder::new("memory_limit");
     let config = folder.config();

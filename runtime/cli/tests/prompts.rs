@@ -130,7 +130,7 @@ fn mistakes_of_many_prompts_are_told_with_their_line() {
     wrong("{\"prompt\": \"a\"}\n{\"prompt\": \"b\"", &[], &["wrong.jsonl:2", "no JSON"]);
     wrong("\n", &[], &["no prompt"]);
     let long = format!("{{\"prompt\": \"a\"}}\n{{\"prompt\": \"{}\"}}", "a".repeat(40));
-    wrong(&long, &["--tokens", "4"], &["line 2", "the context of 32"]);
+    wrong(&long, &["--tokens", "4"], &[":2: ", "the context of 32"]);
     let one = "{\"prompt\": \"a\"}";
     wrong(one, &["--tokens", "0"], &["--tokens is 0"]);
     wrong(one, &["--stop", ""], &["--stop is an empty text"]);

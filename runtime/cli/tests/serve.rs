@@ -322,6 +322,7 @@ fn what_is_not_honoured_is_refused_by_name() {
     assert_eq!(status, 200, "it goes on");
 
     for (args, words) in [
+        (&["--name", ""][..], &["--name is empty"][..]),
         (&["--host", "nowhere"][..], &["--host is \"nowhere\"", "127.0.0.1"][..]),
         (&["--host", "192.0.2.1"], &["cannot listen on 192.0.2.1", "no such address"]),
         (&["--port", server.address.rsplit(':').next().expect("a port")], &["another program listens there"]),

@@ -13,7 +13,9 @@ use crate::value::{Setting, mismatch, quote};
 pub struct FileSize(pub u64);
 
 /// Largest first, so that text is short; of powers of 1000 and, with an `i`, of 1024.
-const UNITS: [(&str, u64); 7] = [
+const UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("TB", 1_000_000_000_000),
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
     ("MiB", 1 << 20),

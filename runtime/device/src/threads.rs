@@ -28,8 +28,23 @@ const FIRST_STACK: usize = 1 << 20;
 
 /// Has the system grow the stack of the calling thread now to what it will need. That of a process's first thread grows where it is
 /// used, and where a limit on address space has been reached by then the process ends by a signal, without a word.
-#[inline(never)]
 pub fn reserve_stack() {
+    // Under a limit as small as this nothing can be kept ready.
+    if stack_limit().is_some_and(|limit| limit < (2 * FIRST_STACK) as u64) {
+        return;
+    }
+    touch_stack();
+}
+
+/// The bytes that the stack of the first thread may have, from /proc; nothing where there is no limit, or the system does not say.
+fn stack_limit() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max stack size"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[inline(never)]
+fn touch_stack() {
     // Written, so that it is not a constant elsewhere.
     let mut room = [0u8; FIRST_STACK];
     std::hint::black_box(&mut room);

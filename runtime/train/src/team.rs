@@ -268,7 +268,10 @@ impl Team {
     }
 
     /// The first rank ends its work, and the others wait for that, asleep.
-    fn attend_to_first(&self, name: &str) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    /// As [`Team::threads`].
+    pub(crate) fn attend_to_first(&self, name: &str) -> Result<(), TrainError> {
         if self.is_alone() {
             return Ok(());
         }

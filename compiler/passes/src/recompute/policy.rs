@@ -77,13 +77,15 @@ impl Limit {
     pub const EXPECTED: &'static str = "a share from 0 to 1, or an amount of memory such as 24GiB";
 
     /// Units of [`Limit::Bytes`] in texts, in the order in which they are looked for: all end like the last.
-    const UNITS: [(&'static str, u64); 7] = [
+    const UNITS: [(&'static str, u64); 9] = [
         ("KiB", 1 << 10),
         ("MiB", 1 << 20),
         ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
         ("KB", 1_000),
         ("MB", 1_000_000),
         ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
         ("B", 1),
     ];
 }
@@ -125,7 +127,7 @@ impl fmt::Display for Limit {
         match self {
             Limit::Share(share) => write!(f, "{share}"),
             Limit::Bytes(bytes) => {
-                let whole = Limit::UNITS[..3].iter().rev().find(|(_, size)| bytes.is_multiple_of(*size));
+                let whole = Limit::UNITS[..4].iter().rev().find(|(_, size)| bytes.is_multiple_of(*size));
                 match whole {
                     Some((unit, size)) => write!(f, "{}{unit}", bytes / size),
                     None => write!(f, "{bytes}B"),
@@ -157,6 +159,7 @@ mod tests {
         for (text, limit, written) in [
             ("0.25", Limit::Share(0.25), "0.25"),
             ("24GiB", Limit::Bytes(24 << 30), "24GiB"),
+            ("2 TiB", Limit::Bytes(2 << 40), "2TiB"),
             ("1.5 gib", Limit::Bytes(3 << 29), "1536MiB"),
             ("3KB", Limit::Bytes(3000), "3000B"),
             ("5000001B", Limit::Bytes(5_000_001), "5000001B"),
@@ -165,7 +168,7 @@ mod tests {
             assert_eq!(limit.to_string(), written);
             assert_eq!(read(written), Ok(limit), "{written}");
         }
-        for text in ["", "1.5", "-1", "GiB", "0B", "2TB", "1e30GB"] {
+        for text in ["", "1.5", "-1", "GiB", "0B", "2PB", "1e30GB"] {
             assert!(read(text).is_err_and(|error| error.contains("24GiB")), "{text}");
         }
     }

@@ -19,7 +19,7 @@ use super::same;
 use super::weights::ONE;
 use super::{import, likeness};
 use crate::read::Tensors;
-use crate::write::{self, Tensor};
+use crate::write::{self, Tensor, Written};
 use crate::{CheckpointError, MODEL_FILE, State, model_of};
 
 /// How a checkpoint is exported.
@@ -225,8 +225,7 @@ fn write_weights(
     let tensors: Vec<Tensor<'_>> = table.iter().map(tensor).collect();
     let tensors: Vec<&Tensor<'_>> = tensors.iter().collect();
     let written = write::write_shards(folder, ONE, &tensors, limit, &metadata, held.element.dtype())?;
-    // The index has no tensors.
-    Ok(written.values().filter(|tensors| !tensors.is_empty()).count())
+    Ok(written.values().filter(|file| matches!(file, Written::Tensors(sums, _) if !sums.is_empty())).count())
 }
 
 /// Imports what was written, and compares the logits of a short text with those of the checkpoint.

@@ -123,12 +123,16 @@ impl Asked<'_> {
     }
 
     fn request(&self, tokenizer: &Tokenizer, number: u64, given: &Given) -> Result<Request> {
-        let prompt = Prompt::new(tokenizer, &given.text, self.args.tokens, self.context).map_err(
-            |error| match given.line {
-                Some(line) => anyhow::anyhow!("line {line}: {error}"),
-                None => error.into(),
-            },
-        )?;
+        let prompt =
+            Prompt::new(tokenizer, &given.text, self.args.tokens, self.context).map_err(|error| {
+                match (given.line, &self.args.prompts) {
+                    (Some(line), Some(path)) if path != Path::new("-") => {
+                        anyhow::anyhow!("{}:{line}: {error}", path.display())
+                    }
+                    (Some(line), _) => anyhow::anyhow!("line {line}: {error}"),
+                    (None, _) => error.into(),
+                }
+            })?;
         if prompt.count == 0 {
             anyhow::bail!("--tokens is 0, so nothing is to be written\n  help: give at least 1");
         }

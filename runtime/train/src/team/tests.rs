@@ -102,6 +102,28 @@ fn work_of_the_first_rank_may_take_longer_than_a_timeout_while_it_gives_signs() 
 }
 
 #[test]
+fn what_is_handed_over_is_sent_when_the_first_rank_is_ready_for_it() {
+    let timeout = Duration::from_secs(2);
+    let all = within(
+        timeout,
+        |_| {},
+        2,
+        |team| {
+            let (begun, mut bytes) = (Instant::now(), [team.rank() as u8; 1 << 16]);
+            // A slow disk has what comes before it.
+            while team.is_first() && begun.elapsed() < timeout * 3 / 2 {
+                sleep(Duration::from_millis(5));
+                team.give_sign();
+            }
+            let handed = team.attend_to_first("m").and_then(|()| team.hand_to_first("m", 1, &mut bytes));
+            let finished = team.clone().finish();
+            (handed.map(|()| bytes[0]).map_err(|e| e.to_string()), finished.map_err(|e| e.to_string()))
+        },
+    );
+    assert_eq!(all, [(Ok(1), Ok(())), (Ok(1), Ok(()))]);
+}
+
+#[test]
 fn a_first_rank_that_gives_no_sign_is_named_with_the_option_that_lets_it_take_longer() {
     let timeout = Duration::from_millis(300);
     let ended = AtomicUsize::new(0);

@@ -103,8 +103,17 @@ impl Trainer {
     }
 
     /// The health of each linear layer as the step that was done last has left it, such as `layers.3/effective_positions`: means over
-    /// its heads. Nothing where none is due, or where `stop` is set before it is through.
+    /// its heads. Nothing where none is due, on other ranks than the first, which wait for it meanwhile, or where `stop` is set
+    /// before it is through.
     pub(super) fn health(&mut self, stop: &AtomicBool) -> Result<BTreeMap<String, f64>, TrainError> {
+        let found = self.health_of_first(stop)?;
+        if self.health.is_some() && self.step.is_multiple_of(self.config.metrics.linear_health_freq) {
+            self.team.wait("the health of linear layers")?;
+        }
+        Ok(found)
+    }
+
+    fn health_of_first(&mut self, stop: &AtomicBool) -> Result<BTreeMap<String, f64>, TrainError> {
         let mut found = BTreeMap::new();
         let Some(health) = self.health.as_ref().filter(|_| self.looks_at_health(self.step)) else {
             return Ok(found);
@@ -125,6 +134,7 @@ impl Trainer {
             if attention.kind.family() != AttentionFamily::Linear {
                 continue;
             }
+            self.team.give_sign();
             let seen = Seen::read(x, program, number)?.of_first(tokens, attention);
             let ask = |weights: &dyn HeadWeights, _: &SeenHead| look(attention, weights, tokens, precision);
             let Some(heads) = seen.each_head(attention, health.threads, stop, &ask) else {

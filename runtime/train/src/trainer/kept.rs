@@ -107,6 +107,9 @@ impl Kept {
         let Some(whole) = self.tensors.get(name).filter(|_| self.is_spread(name)) else {
             return Ok(if team.is_first() { executor.read_tensor(name)? } else { vec![] });
         };
+        // What the first rank has to do before it asks for this may take minutes: the others wait as long as it gives signs, and
+        // no longer than any exchange once they are in one.
+        team.attend_to_first(name)?;
         let numel: usize = whole.shape.iter().product();
         let mut bytes =
             if team.is_first() { zeroed(numel * whole.width).map_err(ExecError::from)? } else { vec![] };

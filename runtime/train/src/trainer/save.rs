@@ -1,7 +1,8 @@
 //! Checkpoints of a run, written while it waits or beside it.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use linc_checkpoint::{AsyncMode, Outline, Saving, State, save_outline};
 use linc_device::available_memory;
@@ -9,6 +10,9 @@ use linc_device::available_memory;
 use super::programs::output;
 use super::{Observer, Trainer, ranks, resume};
 use crate::error::TrainError;
+
+/// Between two looks at whether a checkpoint is written.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Bytes that may wait to be written where the system does not say what is free.
 const STAGED: u64 = 1 << 30;
@@ -99,6 +103,10 @@ impl Trainer {
     /// Waits for the checkpoint that is being written, if there is one.
     pub(super) fn wait_for_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if let Some((step, begun, saving)) = self.saving.take() {
+            while !saving.has_ended() {
+                self.team.give_sign();
+                thread::sleep(PAUSE);
+            }
             let path = saving.finish()?;
             self.trace_checkpoint("copy and write", begun);
             self.saved(step, path, observer);
