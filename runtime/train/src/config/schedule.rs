@@ -44,14 +44,16 @@ impl JobConfig {
     }
 
     /// Of the two ways to say a schedule, the one that was said later counts: a config may have another than its base.
-    pub(super) fn complete_schedule(&mut self, settings: &Settings<'_>) {
+    pub(super) fn complete_schedule(&mut self, settings: &mut Settings<'_>) {
         let schedule = &mut self.lr_scheduler;
         if schedule.segments.is_empty() {
             return;
         }
-        let of_segments = settings.layer("lr_scheduler.segments");
-        let keys = ["warmup_steps", "decay_ratio", "decay_type", "lr_min"];
-        let layers = keys.map(|key| settings.layer(&format!("lr_scheduler.{key}")));
+        let segments = "lr_scheduler.segments";
+        let of_segments = settings.layer(segments);
+        let keys =
+            ["warmup_steps", "decay_ratio", "decay_type", "lr_min"].map(|key| format!("lr_scheduler.{key}"));
+        let layers = keys.each_ref().map(|key| settings.layer(key));
         let default = LrScheduler::default();
         if layers.iter().any(|layer| *layer > of_segments) {
             schedule.segments = vec![];
@@ -60,6 +62,11 @@ impl JobConfig {
             schedule.decay_ratio = default.decay_ratio;
             schedule.decay_type = default.decay_type;
             schedule.lr_min = default.lr_min;
+            for key in &keys {
+                if settings.was_given(key) {
+                    settings.follow(key, segments);
+                }
+            }
         }
     }
 

@@ -43,12 +43,12 @@ impl Trainer {
         model_only: bool,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        self.wait_for_checkpoint(observer)?;
+        self.wait_with_signs(observer)?;
         match self.config.checkpoint.async_mode {
             AsyncMode::Disabled => self.save_now(model_only, observer),
             AsyncMode::Async | AsyncMode::AsyncPinned => {
                 self.begin_to_save(model_only)?;
-                if last { self.wait_for_checkpoint(observer) } else { Ok(()) }
+                if last { self.wait_with_signs(observer) } else { Ok(()) }
             }
         }
     }
@@ -103,15 +103,21 @@ impl Trainer {
     /// Waits for the checkpoint that is being written, if there is one.
     pub(super) fn wait_for_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if let Some((step, begun, saving)) = self.saving.take() {
-            while !saving.has_ended() {
-                self.team.give_sign();
-                thread::sleep(PAUSE);
-            }
             let path = saving.finish()?;
             self.trace_checkpoint("copy and write", begun);
             self.saved(step, path, observer);
         }
         Ok(())
+    }
+
+    /// The same within a save, where the other ranks attend to this one and hear signs of it. Elsewhere they wait for something else,
+    /// and would take a sign for that.
+    fn wait_with_signs(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        while self.saving.as_ref().is_some_and(|(.., saving)| !saving.has_ended()) {
+            self.team.give_sign();
+            thread::sleep(PAUSE);
+        }
+        self.wait_for_checkpoint(observer)
     }
 
     fn saved(&mut self, step: usize, path: PathBuf, observer: &mut dyn Observer) {
