@@ -36,10 +36,15 @@ pub fn reserve_stack() {
     touch_stack();
 }
 
-/// The bytes that the stack of the first thread may have, from /proc; nothing where there is no limit, or the system does not say.
+/// The bytes that the stack of the first thread may have; nothing where there is no limit, or the system does not say.
 fn stack_limit() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max stack size"))?;
+    soft_limit(&std::fs::read_to_string("/proc/self/limits").ok()?, "Max stack size")
+}
+
+/// A limit of the text of /proc/self/limits, whose lines are `NAME  SOFT  HARD  UNIT`: the soft one, which counts; nothing where
+/// there is none.
+pub(crate) fn soft_limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 

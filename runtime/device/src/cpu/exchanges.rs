@@ -50,6 +50,11 @@ impl Exchanges {
         self.ranks.as_ref()
     }
 
+    /// Whether an exchange is begun and not over: then others may touch its places at any time.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
     /// Begins an exchange.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::available_memory::{Available, Limit, LimitKind, MemorySource};
+use crate::threads::soft_limit;
 
 /// What can be allocated without swapping; nothing where the system does not say.
 pub fn available() -> Option<Available> {
@@ -23,10 +24,7 @@ fn available_under(root: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Op
     let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
     let process = [("Max address space", "VmSize:", 'v'), ("Max data size", "VmData:", 'd')];
     let process = process.iter().filter_map(|(name, used, letter)| {
-        // `Max address space  SOFT  HARD  bytes`.
-        let soft = limits.lines().find_map(|line| line.strip_prefix(name))?;
-        let limit = soft.split_whitespace().next()?.parse().ok()?;
-        Some(below_limit(limit, kib(&status, used)?, LimitKind::Process(*letter)))
+        Some(below_limit(soft_limit(&limits, name)?, kib(&status, used)?, LimitKind::Process(*letter)))
     });
     let all = process.chain(groups(root)).chain(slurm(&status, variable));
     Some(all.fold(machine, |least, limit| least.min(Some(limit))))

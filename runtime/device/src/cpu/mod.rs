@@ -62,6 +62,16 @@ pub struct Cpu {
     narrow: bool,
 }
 
+impl Drop for Cpu {
+    fn drop(&mut self) {
+        if self.exchanges.is_under_way() {
+            // A step has ended between the start of an exchange and its end, by an error or a panic. The ranks live longer than this
+            // device and tell the others of it, and their libraries may read and write those places meanwhile.
+            std::mem::forget(std::mem::take(&mut self.arenas));
+        }
+    }
+}
+
 impl Cpu {
     /// Starts the threads and the code generator.
     ///

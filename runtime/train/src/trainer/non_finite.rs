@@ -142,7 +142,7 @@ impl Trainer {
 
     /// [`Trainer::statistics`], where other ranks have parts with those of them all.
     fn statistics_of_all(&self) -> Result<Vec<Statistics>, TrainError> {
-        let mut all = self.statistics()?;
+        let mut all = self.team.settle("statistics of a step that is not finite", self.statistics())?;
         if self.shares.shards == 1 {
             return Ok(all);
         }

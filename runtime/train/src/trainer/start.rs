@@ -223,7 +223,8 @@ impl Trainer {
             true => config.alerts.clone(),
             false => Alerts { enable: false, command: String::new(), ..config.alerts.clone() },
         };
-        let profiles = config.profiling.enable_profiling && is_first;
+        // All ranks or none: where one runs a step kernel by kernel and others as a graph, their libraries may wait for each other.
+        let profiles = config.profiling.enable_profiling;
         let trainer = Trainer {
             metrics,
             events,
@@ -236,7 +237,7 @@ impl Trainer {
             tokens: start.tokens,
             profile: profiles.then(Profile::default),
             unprofiled: 0,
-            tracer: profiles.then(|| {
+            tracer: (profiles && is_first).then(|| {
                 let traces = folder.join(&config.profiling.save_traces_folder);
                 Tracer::new(traces, config.profiling.profile_freq)
             }),

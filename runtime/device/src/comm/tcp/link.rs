@@ -156,8 +156,10 @@ impl Link {
         if self.state == State::Gone {
             return;
         }
-        let result = self.write(events).and_then(|()| self.read(events));
-        if result.is_err() && self.state == State::Open {
+        let written = self.write(events);
+        // Whoever is gone may have said why before, and nothing can be written to it any more.
+        let read = self.read(events);
+        if written.and(read).is_err() && self.state == State::Open {
             self.state = State::Gone;
         }
     }

@@ -13,10 +13,14 @@ use super::super::{CommError, Environment, Place};
 
 /// What rank 0 says first.
 const GREETING: [u8; 16] = *b"linc ranks meet\n";
+/// Bytes of the number of a run.
+const RUN: usize = 8;
 /// With the number of the run behind it.
-const GREETING_BYTES: usize = GREETING.len() + 8;
+const GREETING_BYTES: usize = GREETING.len() + RUN;
+/// Bytes of what a rank says of itself.
+const HELLO: usize = 6;
 /// Ports from the launcher's on, of which rank 0 takes one.
-const PORTS: u16 = 16;
+const PORTS: usize = 16;
 /// Whoever speaks and is no rank has so long.
 const STRANGER: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -47,7 +51,9 @@ impl Meeting {
             )));
         };
         let is_taken = environment("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
-        let ports = (u16::from(is_taken)..PORTS).filter_map(|step| first.checked_add(step)).collect();
+        // Below it, where there are not enough above.
+        let above = (first..=u16::MAX).skip(usize::from(is_taken));
+        let ports = above.chain((1..first).rev()).take(PORTS).collect();
         let words = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"];
         let words = words.map(|name| environment(name).unwrap_or_default());
         let run = format!("{first} {} {}", place.world, words.join(" "));
@@ -85,6 +91,12 @@ impl Meeting {
 
     fn addresses(&self, port: u16) -> io::Result<Vec<SocketAddr>> {
         Ok((self.host.as_str(), port).to_socket_addrs()?.collect())
+    }
+
+    /// The ports, for people.
+    fn port_words(&self) -> String {
+        let (first, last) = (self.ports.iter().min(), self.ports.iter().max());
+        format!("ports {} to {}", first.copied().unwrap_or(0), last.copied().unwrap_or(0))
     }
 
     fn greeting(&self) -> [u8; GREETING_BYTES] {
@@ -132,12 +144,10 @@ impl Attempt<'_> {
     fn invite(&self) -> Result<Vec<Option<TcpStream>>, CommError> {
         let meeting = self.meeting;
         let failed = |error: &io::Error| {
-            let (first, last) = (meeting.ports.first(), meeting.ports.last());
             CommError::Meeting(format!(
-                "rank 0 cannot listen at {} on any port from {} to {}: {error}",
+                "rank 0 cannot listen at {} on any of the {}: {error}",
                 meeting.host,
-                first.copied().unwrap_or(0),
-                last.copied().unwrap_or(0)
+                meeting.port_words()
             ))
         };
         let mut refused = io::Error::from(ErrorKind::AddrNotAvailable);
@@ -151,14 +161,11 @@ impl Attempt<'_> {
         let listener = listener.ok_or_else(|| failed(&refused))?;
         let mut connections = self.nobody();
         let mut ports = vec![0; self.place.world];
-        self.accept(&listener, &mut connections, 1, |stream, connections| {
-            stream.write_all(&meeting.greeting())?;
-            let (rank, port) = read_hello(stream)?;
-            if rank == 0 || rank >= connections.len() || connections[rank].is_some() {
-                return Err(ErrorKind::InvalidData.into());
-            }
-            ports[rank] = port;
-            Ok(rank)
+        let greeting = meeting.greeting();
+        self.accept(&listener, &mut connections, 1, &greeting, |hello: &[u8; HELLO]| {
+            let (rank, port) = read_hello(hello);
+            *ports.get_mut(rank)? = port;
+            Some(rank)
         })?;
         let lost = |error: io::Error| CommError::Meeting(format!("a rank was lost at the start: {error}"));
         let mut table = String::new();
@@ -178,20 +185,33 @@ impl Attempt<'_> {
     fn join(&self) -> Result<Vec<Option<TcpStream>>, CommError> {
         let unreachable = |error: io::Error| {
             CommError::Meeting(format!(
-                "rank {} cannot reach rank 0 at {}, ports {} to {}, within {} seconds: {error}",
+                "rank {} cannot reach rank 0 at {}, {}, {}: {error}",
                 self.place.rank,
                 self.meeting.host,
-                self.meeting.ports.first().copied().unwrap_or(0),
-                self.meeting.ports.last().copied().unwrap_or(0),
-                self.timeout.as_secs_f64()
+                self.meeting.port_words(),
+                if self.is_late() {
+                    format!("within {} seconds", self.timeout.as_secs_f64())
+                } else {
+                    "which is gone".into()
+                }
             ))
         };
         let mut first = self.reach_first().map_err(unreachable)?;
         let own = first.local_addr().and_then(|own| self.meeting.listen(own.ip(), 0));
-        let own = own.map_err(unreachable)?;
-        let port = own.local_addr().map_err(unreachable)?.port();
-        let table = self.introduce(&mut first, port).map_err(unreachable)?;
-        let host = first.peer_addr().map_err(unreachable)?.ip();
+        let own = own.and_then(|own| Ok((own.local_addr()?.port(), own)));
+        let (port, own) = own.map_err(|error| {
+            CommError::Meeting(format!("rank {} cannot listen to the others: {error}", self.place.rank))
+        })?;
+        let address = first.peer_addr().map_err(unreachable)?;
+        let table = loop {
+            match self.introduce(&mut first, port) {
+                Ok(table) => break table,
+                Err(error) if self.is_late() => return Err(unreachable(error)),
+                // Rank 0 sends away whom something keeps from speaking in time. It listens until all are there.
+                Err(_) => first = self.reach_again(address).map_err(unreachable)?,
+            }
+        };
+        let host = address.ip();
         let mut connections = self.nobody();
         for (other, address) in (1..self.place.rank).zip(&table) {
             // Whom rank 0 sees on its own machine is where rank 0 is.
@@ -205,46 +225,69 @@ impl Attempt<'_> {
             })?);
         }
         connections[0] = Some(first);
-        self.accept(&own, &mut connections, self.place.rank + 1, |stream, connections| {
-            let mut run = [0; 8];
-            stream.read_exact(&mut run)?;
-            let (rank, _) = read_hello(stream)?;
-            let is_awaited = (self.place.rank + 1..connections.len()).contains(&rank);
-            if run != self.meeting.run.to_le_bytes() || !is_awaited || connections[rank].is_some() {
-                return Err(ErrorKind::InvalidData.into());
-            }
-            Ok(rank)
+        self.accept(&own, &mut connections, self.place.rank + 1, &[], |said: &[u8; RUN + HELLO]| {
+            let (run, hello) = said.split_first_chunk::<RUN>()?;
+            let (rank, _) = read_hello(hello.try_into().ok()?);
+            (*run == self.meeting.run.to_le_bytes()).then_some(rank)
         })?;
         Ok(connections)
     }
 
-    /// Takes connections until those of all ranks from `from` on are there. Whom `who` does not know is sent away.
-    fn accept(
+    /// Takes connections until those of all ranks from `from` on are there, and greets each. `who` knows a rank by the bytes that it
+    /// says; who is none of them, or is there already, is sent away. Nobody waits for another who does not speak.
+    fn accept<const BYTES: usize>(
         &self,
         listener: &TcpListener,
         connections: &mut [Option<TcpStream>],
         from: usize,
-        mut who: impl FnMut(&mut TcpStream, &[Option<TcpStream>]) -> io::Result<usize>,
+        greeting: &[u8],
+        mut who: impl FnMut(&[u8; BYTES]) -> Option<usize>,
     ) -> Result<(), CommError> {
-        let wait = listener.set_nonblocking(true);
-        wait.map_err(|error| CommError::Meeting(format!("rank {}: {error}", self.place.rank)))?;
-        while connections[from.min(connections.len())..].iter().any(Option::is_none) {
+        let failed = |error: io::Error| CommError::Meeting(format!("rank {}: {error}", self.place.rank));
+        listener.set_nonblocking(true).map_err(failed)?;
+        let mut callers: Vec<(TcpStream, Instant)> = vec![];
+        let from = from.min(connections.len());
+        loop {
+            if connections[from..].iter().all(Option::is_some) {
+                connections[from..]
+                    .iter_mut()
+                    .filter(|place| is_closed(place.as_ref()))
+                    .for_each(|place| *place = None);
+                if connections[from..].iter().all(Option::is_some) {
+                    return Ok(());
+                }
+            }
             if self.is_late() {
                 return Err(self.missing(connections));
             }
-            let Ok((mut stream, _)) = listener.accept() else {
-                sleep(PAUSE);
-                continue;
-            };
-            let known = stream
-                .set_nonblocking(false)
-                .and_then(|()| stream.set_read_timeout(Some(STRANGER)))
-                .and_then(|()| who(&mut stream, connections));
-            if let Ok(rank) = known {
-                connections[rank] = Some(stream);
+            while let Ok((mut stream, _)) = listener.accept() {
+                if stream.set_nonblocking(true).and_then(|()| stream.write_all(greeting)).is_ok() {
+                    callers.push((stream, Instant::now()));
+                }
             }
+            for (mut stream, since) in std::mem::take(&mut callers) {
+                let mut said = [0; BYTES];
+                match stream.peek(&mut said) {
+                    Ok(bytes) if bytes == BYTES => {
+                        let is_read =
+                            stream.read_exact(&mut said).is_ok() && stream.set_nonblocking(false).is_ok();
+                        let Some(rank) = who(&said).filter(|rank| is_read && *rank >= from) else { continue };
+                        // A rank that was cut off comes again.
+                        if let Some(place) =
+                            connections.get_mut(rank).filter(|place| is_closed(place.as_ref()))
+                        {
+                            *place = Some(stream);
+                        }
+                    }
+                    // Closed.
+                    Ok(0) => {}
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => {}
+                    _ if since.elapsed() > STRANGER => {}
+                    _ => callers.push((stream, since)),
+                }
+            }
+            sleep(PAUSE);
         }
-        Ok(())
     }
 
     /// A connection to the rank 0 of this run, which may start later than this one.
@@ -271,6 +314,19 @@ impl Attempt<'_> {
             sleep(PAUSE);
         }
         Err(last)
+    }
+
+    /// Another connection to the rank 0 that was found before, as long as it listens.
+    fn reach_again(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        loop {
+            match self.greeted(address) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if self.is_late() || error.kind() == ErrorKind::ConnectionRefused => {
+                    return Err(error);
+                }
+                Err(_) => sleep(PAUSE),
+            }
+        }
     }
 
     /// A connection to whoever greets as rank 0 of this run does.
@@ -308,15 +364,25 @@ impl Attempt<'_> {
     }
 }
 
-fn hello(rank: usize, port: u16) -> Vec<u8> {
-    [&(rank as u32).to_le_bytes()[..], &port.to_le_bytes()].concat()
+fn hello(rank: usize, port: u16) -> [u8; HELLO] {
+    let ([a, b, c, d], [low, high]) = ((rank as u32).to_le_bytes(), port.to_le_bytes());
+    [a, b, c, d, low, high]
 }
 
-fn read_hello(stream: &mut TcpStream) -> io::Result<Hello> {
-    let (mut rank, mut port) = ([0; 4], [0; 2]);
-    stream.read_exact(&mut rank)?;
-    stream.read_exact(&mut port)?;
-    Ok((u32::from_le_bytes(rank) as usize, u16::from_le_bytes(port)))
+fn read_hello(hello: &[u8; HELLO]) -> Hello {
+    let [rank @ .., low, high] = *hello;
+    (u32::from_le_bytes(rank) as usize, u16::from_le_bytes([low, high]))
+}
+
+/// Whether nobody is at the other end of a connection any more, or there is none.
+fn is_closed(stream: Option<&TcpStream>) -> bool {
+    let Some(stream) = stream else { return true };
+    let looked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let is_open = match looked {
+        Ok(bytes) => bytes > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    };
+    !is_open || stream.set_nonblocking(false).is_err()
 }
 
 /// FNV-1a.

@@ -120,6 +120,67 @@ fn a_store_of_the_launcher_and_strangers_are_passed_over() {
 }
 
 #[test]
+fn who_says_nothing_holds_nobody_up_and_a_rank_that_was_cut_off_comes_again() {
+    let port = free_port();
+    let variables = &variables(port);
+    std::thread::scope(|scope| {
+        let begun = Instant::now();
+        let join = |rank| {
+            scope.spawn(move || {
+                let mut ranks = Ranks::new(Box::new(connected(rank, 3, variables)?), SOON, |_| {});
+                let world = ranks.world();
+                ranks.barrier("the start", &world)?;
+                ranks.finish()
+            })
+        };
+        let first = join(0);
+        // One after the other they would have more time than the ranks.
+        let mut silent = vec![];
+        while silent.len() < 40 && begun.elapsed() < SOON {
+            silent.extend(std::net::TcpStream::connect(("127.0.0.1", port)));
+        }
+        // A rank 1 that is heard, and is gone before it is told of the others.
+        let mut gone = silent.pop().expect("rank 0 listens");
+        io::Write::write_all(&mut gone, &[1, 0, 0, 0, 1, 0]).expect("heard");
+        drop(gone);
+        let joined = [first, join(1), join(2)].map(|rank| rank.join().expect("no panic"));
+        assert!(joined.iter().all(Result::is_ok), "{joined:?}");
+    });
+}
+
+#[test]
+fn the_last_port_has_others_below_it() {
+    let environment = |name: &str| match name {
+        "MASTER_PORT" => Some("65535".to_owned()),
+        "TORCHELASTIC_USE_AGENT_STORE" => Some("True".to_owned()),
+        _ => Some("127.0.0.1".to_owned()),
+    };
+    let soon = Duration::from_millis(100);
+    let error = Tcp::of_threads(&place(1, 2), &environment, soon).err().expect("alone").to_string();
+    assert!(error.contains("ports 65519 to 65534, within 0.1 seconds"), "{error}");
+}
+
+#[test]
+fn why_a_rank_has_ended_is_heard_by_one_that_sends_to_it() {
+    let results = world(2, &variables(free_port()), SOON, |mut ranks| {
+        let world = ranks.world();
+        let begun = ranks.barrier("the start", &world);
+        if ranks.rank() == 1 {
+            // The other is likely to be at it by then.
+            sleep(Duration::from_millis(200));
+            ranks.abort(2, "the disk is full");
+            return Ok(String::new());
+        }
+        // More than the connection takes at once.
+        let mut bytes = vec![7; 64 << 20];
+        let sent = begun.and_then(|()| ranks.hand_over("the states", &world, (0, 1), &mut bytes));
+        Ok(sent.expect_err("rank 1 has ended").to_string())
+    });
+    let said = results[0].as_ref().and_then(|result| result.as_ref().ok()).expect("an error");
+    assert!(said.contains("rank 1 has ended all ranks: the disk is full"), "{said}");
+}
+
+#[test]
 fn ranks_that_do_not_come_are_named() {
     let port = free_port();
     let environment = |name: &str| match name {
