@@ -269,6 +269,30 @@ fn checkpoints_stay_inside_the_dump_folder() {
     assert_eq!(names(&folder.path("run/kept/here")), ["step-3", "step-6"]);
 }
 
+/// A run that is killed between its last checkpoint and the removal of the one too many is through, and its next start ends that.
+#[test]
+fn what_a_killed_run_had_still_to_remove_the_next_start_removes() {
+    let folder = Folder::new("folders_left_over");
+    let (config, run) = (folder.config(), folder.path("run").display().to_string());
+    let often = ["--checkpoint.interval", "1", "--checkpoint.keep_latest_k", "2"];
+    let train = [&["train", &config, "--job.dump_folder", &run][..], &often].concat();
+    succeed(&train);
+    let (checkpoints, state) = (folder.path("run/checkpoint"), "state.json");
+    assert_eq!(names(&checkpoints), ["step-5", "step-6"]);
+    fs::create_dir(checkpoints.join("step-4")).expect("made");
+    fs::copy(checkpoints.join("step-5").join(state), checkpoints.join("step-4").join(state)).expect("copied");
+    let named = succeed(&[&train[..], &["--checkpoint.load_step", "6"]].concat());
+    assert!(named.contains("Nothing is left to train"), "{named}");
+    assert_eq!(
+        names(&checkpoints),
+        ["step-4", "step-5", "step-6"],
+        "a step that is named is a look at the past"
+    );
+    let again = succeed(&train);
+    assert!(again.contains("Nothing is left to train"), "{again}");
+    assert_eq!(names(&checkpoints), ["step-5", "step-6"]);
+}
+
 /// Killed at any moment, by a signal that no program can answer, a run goes on with the bits of one that was not.
 #[cfg(unix)]
 #[test]

@@ -60,6 +60,7 @@ impl Trainer {
         }
         self.compare_weights()?;
         self.wait_for_checkpoint(observer)?;
+        self.remove_left_over()?;
         if progress.interrupted {
             self.end_early(observer)?;
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linc_checkpoint::{AsyncMode, Outline, Saving, State, save_outline};
+use linc_checkpoint::{AsyncMode, Outline, Saving, State, purge, save_outline};
 use linc_device::available_memory;
 
 use super::programs::output;
@@ -118,6 +118,18 @@ impl Trainer {
             thread::sleep(PAUSE);
         }
         self.wait_for_checkpoint(observer)
+    }
+
+    /// Removes the checkpoints that a start before this one had no time to: killed after its last was written, it left one too many,
+    /// and where no step is left to train none is saved that would take it along.
+    pub(super) fn remove_left_over(&self) -> Result<(), TrainError> {
+        let c = &self.config.checkpoint;
+        // A step that is named may be of the middle of a run, whose newest it is no word about.
+        let saves_none = c.enable && c.load_step < 0 && self.step == self.start_step;
+        if saves_none && self.saved_step.is_some() && self.team.is_first() {
+            purge(&resume::checkpoint_folder(&self.config), c.keep_latest_k, self.step, self.step)?;
+        }
+        Ok(())
     }
 
     fn saved(&mut self, step: usize, path: PathBuf, observer: &mut dyn Observer) {
