@@ -58,8 +58,9 @@ fn the_log_of_a_run_may_be_objects_or_silent() {
     let behind = ["train", &config, "--training.steps", "1", "--log-format", "xml"];
     refuse(&behind, &["--log-format takes text or json"]);
     let run = folder.path("objects").display().to_string();
-    let both = ["train", &config, "--quiet", "--log-format", "json", "--job.dump_folder", &run];
-    let said = succeed(&both);
+    // A machine with other work is slow now and then, which is a warning.
+    let calm = ["--alerts.enable", "false", "--job.dump_folder", &run];
+    let said = succeed(&[&["train", &config, "--quiet", "--log-format", "json"][..], &calm].concat());
     let said = objects(&said);
     assert!(said.len() == 1 && said[0]["summary"]["step"] == 6, "{said:?}");
     let run = folder.path("quiet").display().to_string();

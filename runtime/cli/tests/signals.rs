@@ -73,11 +73,13 @@ fn measured(folder: &Path) -> Vec<String> {
 
 #[test]
 fn the_second_request_ends_a_run_that_cannot_end_in_order() {
+    // Neither a validation nor a checkpoint on a slow disk looks like a pipe that is full.
+    let no_pauses = ["--validation.enable", "false", "--checkpoint.interval", "100000000"];
     for (first, second, code) in [("-TERM", "-TERM", 143), ("-HUP", "-INT", 130)] {
         let folder = Folder::new("signals_second");
         let config = folder.config();
         let mut child =
-            spawn(&["train", &config, "--training.steps", "100000000", "--validation.enable", "false"]);
+            spawn(&[&["train", &config, "--training.steps", "100000000"][..], &no_pauses].concat());
         // Nobody reads what it says: when the pipe is full it waits, and so does the end in order.
         let (begun, metrics) = (Instant::now(), folder.path("run/metrics.jsonl"));
         let mut steps = (0, Instant::now());
@@ -303,6 +305,7 @@ fn what_a_run_was_started_to_ignore_it_ignores() {
     let folder = Folder::new("signals_ignored");
     let config = folder.config();
     let settings = ["--training.steps", "600", "--metrics.log_freq", "200", "--validation.enable", "false"];
+    let settings = [&settings[..], &["--checkpoint.interval", "600"]].concat();
     let mut child = spawn_ignoring("INT TERM HUP", &[&["train", &config][..], &settings].concat());
     let _output = wait_for(&mut child, "Training starts");
     for signal in ["-INT", "-TERM", "-HUP", "-INT"] {

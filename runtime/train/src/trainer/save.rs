@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linc_checkpoint::{AsyncMode, Outline, Saving, State, purge, save_outline};
+use linc_checkpoint::{AsyncMode, Outline, Saving, State, purge, save_outline, steps};
 use linc_device::available_memory;
 
 use super::programs::output;
@@ -127,7 +127,11 @@ impl Trainer {
         // A step that is named may be of the middle of a run, whose newest it is no word about.
         let saves_none = c.enable && c.load_step < 0 && self.step == self.start_step;
         if saves_none && self.saved_step.is_some() && self.team.is_first() {
-            purge(&resume::checkpoint_folder(&self.config), c.keep_latest_k, self.step, self.step)?;
+            let folder = resume::checkpoint_folder(&self.config);
+            // More are of a run that was to keep more, and are not taken from it where it trains no further.
+            if steps(&folder).len() == c.keep_latest_k + 1 {
+                purge(&folder, c.keep_latest_k, self.step, self.step)?;
+            }
         }
         Ok(())
     }

@@ -83,7 +83,9 @@ impl Trainer {
             team.give_sign();
             match event {
                 Event::Note(text) => observer.message(text),
-                Event::Warning(text) => observer.warning(text),
+                // All ranks read the same data.
+                Event::Warning(text) if is_first => observer.warning(text),
+                Event::Warning(_) => {}
                 Event::Progress { what, done, total } => observer.progress(what, done, total),
             }
         };

@@ -162,10 +162,9 @@ impl Attempt<'_> {
         let mut connections = self.nobody();
         let mut ports = vec![0; self.place.world];
         let greeting = meeting.greeting();
-        self.accept(&listener, &mut connections, 1, &greeting, |hello: &[u8; HELLO]| {
-            let (rank, port) = read_hello(hello);
-            *ports.get_mut(rank)? = port;
-            Some(rank)
+        let who = |hello: &[u8; HELLO]| Some(read_hello(hello).0);
+        self.accept(&listener, &mut connections, 1, &greeting, who, |rank, hello| {
+            ports[rank] = read_hello(hello).1;
         })?;
         let lost = |error: io::Error| CommError::Meeting(format!("a rank was lost at the start: {error}"));
         let mut table = String::new();
@@ -225,23 +224,26 @@ impl Attempt<'_> {
             })?);
         }
         connections[0] = Some(first);
-        self.accept(&own, &mut connections, self.place.rank + 1, &[], |said: &[u8; RUN + HELLO]| {
+        let who = |said: &[u8; RUN + HELLO]| {
             let (run, hello) = said.split_first_chunk::<RUN>()?;
             let (rank, _) = read_hello(hello.try_into().ok()?);
             (*run == self.meeting.run.to_le_bytes()).then_some(rank)
-        })?;
+        };
+        self.accept(&own, &mut connections, self.place.rank + 1, &[], who, |_, _| ())?;
         Ok(connections)
     }
 
     /// Takes connections until those of all ranks from `from` on are there, and greets each. `who` knows a rank by the bytes that it
-    /// says; who is none of them, or is there already, is sent away. Nobody waits for another who does not speak.
+    /// says; who is none of them, or is there already, is sent away. `taken` hears what a rank said whose connection is kept.
+    /// Nobody waits for another who does not speak.
     fn accept<const BYTES: usize>(
         &self,
         listener: &TcpListener,
         connections: &mut [Option<TcpStream>],
         from: usize,
         greeting: &[u8],
-        mut who: impl FnMut(&[u8; BYTES]) -> Option<usize>,
+        who: impl Fn(&[u8; BYTES]) -> Option<usize>,
+        mut taken: impl FnMut(usize, &[u8; BYTES]),
     ) -> Result<(), CommError> {
         let failed = |error: io::Error| CommError::Meeting(format!("rank {}: {error}", self.place.rank));
         listener.set_nonblocking(true).map_err(failed)?;
@@ -277,6 +279,7 @@ impl Attempt<'_> {
                             connections.get_mut(rank).filter(|place| is_closed(place.as_ref()))
                         {
                             *place = Some(stream);
+                            taken(rank, &said);
                         }
                     }
                     // Closed.

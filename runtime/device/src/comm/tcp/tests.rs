@@ -237,7 +237,7 @@ fn a_rank_that_is_gone_and_one_that_ends_all_are_named() {
 #[test]
 fn a_rank_that_hangs_and_ranks_that_do_something_else_are_named() {
     let ended = AtomicUsize::new(0);
-    let results = world(3, &variables(free_port()), Duration::from_millis(500), |mut ranks| {
+    let results = world(3, &variables(free_port()), Duration::from_secs(3), |mut ranks| {
         let world = ranks.world();
         if ranks.rank() == 2 {
             while ended.load(Ordering::Relaxed) == 0 {
