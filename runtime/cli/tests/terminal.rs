@@ -96,7 +96,7 @@ fn no_bar_is_drawn_behind_the_notice_of_a_signal() {
     let long =
         ["--training.steps", "100000", "--training.global_batch_size", "400", "--validation.enable", "false"];
     let args = [&["train", config.as_str()][..], &long].concat();
-    let Some(output) = behind("timeout --foreground -s INT 3", &[], &args) else { return };
+    let Some(output) = behind("timeout --foreground -s INT 8", &[], &args) else { return };
     let text = plain(&String::from_utf8_lossy(&output.stdout));
     let (before, after) = text.split_once("Interrupted: ").unwrap_or_else(|| panic!("no notice in {text}"));
     assert!(before.contains("/100000  loss "), "no bar in {text}");

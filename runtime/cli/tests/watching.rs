@@ -60,7 +60,7 @@ fn a_terminal_is_drawn_on_and_given_back() {
         return;
     };
     // Another curve, and the end.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(std::time::Duration::from_millis(4000));
     std::io::Write::write_all(child.stdin.as_mut().expect("a pipe"), b"\tlq").expect("typed");
     let output = child.wait_with_output().expect("it ends");
     let shown = String::from_utf8_lossy(&output.stdout);

@@ -34,7 +34,7 @@ const IDENTITY: &str = "evaluation.json";
 /// Name of the file that an evaluation holds while it writes.
 const LOCK: &str = ".lock";
 /// How often a folder is looked at that another evaluation seems to hold.
-const PATIENCE: usize = 25;
+const PATIENCE: usize = 100;
 /// Name of the file with results.
 const RESULTS: &str = "results.json";
 
