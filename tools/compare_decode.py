@@ -9,7 +9,8 @@ Without a checkpoint it trains one of `--dim` and `--layers` for two steps, at e
 as many threads as linc has, both continue the same prompts, and the texts are compared first: they must be the same token by token, up to where
 the two best tokens of a step are within rounding of each other. In each round linc and transformers take turns, the one that begins
 changing from round to round. linc's speed is what `linc generate` says of its steps; that of transformers is the time of `--tokens` tokens
-without that of reading the prompt. Medians over the rounds, and the ratio of medians with the least and the largest ratio of a round.
+without that of reading the prompt. A round in which the prompt alone took longer than prompt and tokens was disturbed and is left out.
+Medians over the rounds, and the ratio of medians with the least and the largest ratio of a round.
 
 `--shape` measures `linc bench inference` with random weights beside the limit that memory sets: a step at batch 1 has to read all weights
 but the embedding's other rows. The bandwidth is that of a sum over an array far larger than caches by all threads, before and after, or of the fastest step.
@@ -128,7 +129,8 @@ class Transformers:
         first = time.perf_counter()
         self.generate(1 + self.given.tokens)
         seconds = (time.perf_counter() - first) - (first - begun)
-        return len(self.ids) * self.given.tokens / seconds
+        # A machine that other work held up while the prompt was read says nothing of the rest.
+        return len(self.ids) * self.given.tokens / seconds if seconds > 0 else None
 
 
 def same(ours, gaps, theirs):
@@ -165,13 +167,18 @@ def compare(given):
                 if differs:
                     print(f"the texts differ: prompt {differs[0]}, token {differs[1]}", file=sys.stderr)
                     failed = True
-                speeds = {"linc": [], "transformers": []}
+                pairs = []
                 for turn in range(given.rounds):
                     order = [("linc", ours), ("transformers", theirs)]
-                    for name, who in order if turn % 2 == 0 else order[::-1]:
-                        speeds[name].append(who.speed())
-                a, b = (statistics.median(speeds[name]) for name in ("linc", "transformers"))
-                ratios = [x / y for x, y in zip(*speeds.values(), strict=True)]
+                    speeds = {name: who.speed() for name, who in (order if turn % 2 == 0 else order[::-1])}
+                    if None in speeds.values():
+                        print(f"round {turn + 1} was disturbed and does not count", file=sys.stderr)
+                    else:
+                        pairs.append((speeds["linc"], speeds["transformers"]))
+                if not pairs:
+                    sys.exit("no round was undisturbed: measure on an idle machine, with more --tokens")
+                a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
+                ratios = [x / y for x, y in pairs]
                 count = sum(p.numel() for p in theirs.model.parameters())
                 kinds = layers.group(1).strip() if layers else "?"
                 print(f"| {count:,} | {kinds} | {batch} | {a:,.0f} | {b:,.0f} | {a / b:.2f} | {min(ratios):.2f} .. {max(ratios):.2f} |", flush=True)
